@@ -1,0 +1,89 @@
+"""mpr: one Rerun recording out of many processes.
+
+```python
+import mpr, rerun as rr
+
+def detect(path):
+    rr.log("camera/boxes", rr.Boxes2D(...))
+
+with mpr.Pool("my_app", sinks=[mpr.FileSink(path="run.rrd")]) as pool:
+    pool.map(detect, paths)
+```
+
+How a row travels: user code -> `producer` -> `outbox` -> `aggregator` -> `file_writer`; how a task travels: `pool` ->
+`dispatcher` (`scheduler`) -> `transport` -> `worker`, and its result back through the aggregator, behind its rows.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mpr.errors import ConfigError as ConfigError
+    from mpr.errors import DeliveryError as DeliveryError
+    from mpr.errors import InitializerError as InitializerError
+    from mpr.errors import MissingDependencyError as MissingDependencyError
+    from mpr.errors import MprError as MprError
+    from mpr.errors import PoolClosedError as PoolClosedError
+    from mpr.errors import PoolError as PoolError
+    from mpr.errors import PoolTerminatedError as PoolTerminatedError
+    from mpr.errors import RecordingClosedError as RecordingClosedError
+    from mpr.errors import RecordingError as RecordingError
+    from mpr.errors import SinkError as SinkError
+    from mpr.errors import TaskError as TaskError
+    from mpr.errors import TaskLoadError as TaskLoadError
+    from mpr.errors import UnpicklableTaskError as UnpicklableTaskError
+    from mpr.errors import WorkerDiedError as WorkerDiedError
+    from mpr.errors import WorkerStartError as WorkerStartError
+    from mpr.errors import WrongProcessError as WrongProcessError
+    from mpr.pool import Pool as Pool
+    from mpr.recording import RecordingStatistics as RecordingStatistics
+    from mpr.recording import SharedRecording as SharedRecording
+    from mpr.sinks import FileSink as FileSink
+
+# Loaded on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
+_HOME = {
+    "Pool": "pool",
+    "SharedRecording": "recording",
+    "RecordingStatistics": "recording",
+    "FileSink": "sinks",
+} | dict.fromkeys(
+    (
+        "ConfigError",
+        "DeliveryError",
+        "InitializerError",
+        "MissingDependencyError",
+        "MprError",
+        "PoolClosedError",
+        "PoolError",
+        "PoolTerminatedError",
+        "RecordingClosedError",
+        "RecordingError",
+        "SinkError",
+        "TaskError",
+        "TaskLoadError",
+        "UnpicklableTaskError",
+        "WorkerDiedError",
+        "WorkerStartError",
+        "WrongProcessError",
+    ),
+    "errors",
+)
+
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604  # the names are strings
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'mpr' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"mpr.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

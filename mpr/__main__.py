@@ -1,0 +1,5 @@
+"""`python -m mpr` is the command line."""
+
+from mpr.cli import main
+
+main()

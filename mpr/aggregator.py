@@ -1,0 +1,359 @@
+"""The receiving end in the parent: takes segments to the sinks, and hands a result on only behind them.
+
+Covers: one thread that reads the upstream socket, the producers and their outboxes, failures of sinks.
+Does not cover: tasks (`dispatcher.py`), processes (`crew.py`), what a sink does with frames (`file_writer.py`).
+
+The order of the socket is the promise: segments come before the result of their task, the writers have accepted them
+when this thread comes to the result, and only then does anybody hear of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from mpr import rrd
+from mpr.errors import DeliveryError, SinkError
+from mpr.messages import (
+    PROTOCOL,
+    Accepted,
+    Died,
+    Goodbye,
+    Hello,
+    InitializerFailed,
+    NewOutbox,
+    Nudge,
+    Result,
+    SegmentReady,
+    Upstream,
+    Welcome,
+)
+from mpr.outbox import PROLOGUE, MessageBytes, OutboxReader, Segment, SegmentSource
+from mpr.transport import PeerGone, Sockets
+
+_log = logging.getLogger("mpr")
+
+_IDLE_SECS = 0.2
+_RETRY_SECS = 0.001
+# After a worker's end its last messages may still be in the kernel; ZeroMQ reads them within microseconds.
+_DRAIN_QUIET_SECS = 0.02
+_DRAIN_LIMIT_SECS = 1.0
+
+
+class Writer(Protocol):
+    """A durable sink at work."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def open(self, prologue: bytes) -> None: ...
+
+    def accept(self, segment: Segment, *, named: bool) -> None: ...
+
+    def describe(self, outbox: int, footer: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+class Listener(Protocol):
+    """Who hears of workers and results. All calls come from the aggregator's thread, and none may wait."""
+
+    def worker_ready(self, hello: Hello) -> None: ...
+
+    def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None: ...
+
+    def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None: ...
+
+    def worker_ended(self, worker: int, exitcode: int | None, said_goodbye: bool) -> None: ...
+
+    def broken(self, error: BaseException) -> None: ...
+
+
+class _Producer:
+    """What the parent knows of one producer."""
+
+    def __init__(self, hello: Hello) -> None:
+        self.hello = hello
+        self.outbox = PROLOGUE
+        #: None where the outbox cannot be opened from here; the bytes then come in the messages.
+        self.reader: OutboxReader | None = None
+        #: How far the writers have this outbox.
+        self.consumed = 0
+        #: The producer's own number of it.
+        self.number = 0
+        #: Bytes of a frame whose rest comes with the next message.
+        self.torn = b""
+        self.said_goodbye = False
+        self.failure: BaseException | None = None
+
+
+class Aggregator:
+    """Reads what producers send, in a thread of its own.
+
+    Parameters
+    ----------
+    sockets:
+        The recording's sockets.
+    writers:
+        The durable sinks, already open; none where logging is switched off.
+    """
+
+    def __init__(self, sockets: Sockets, writers: Sequence[Writer]) -> None:
+        self._sockets = sockets
+        self._inside = sockets.inside()
+        self._writers = list(writers)
+        self._listeners: dict[int, Listener] = {}
+        self._producers: dict[str, _Producer] = {}
+        self._newcomers: list[tuple[_Producer, Welcome]] = []
+        self._dead: list[tuple[Died, float]] = []
+        self._outboxes = PROLOGUE
+        self._stop = False
+        self._progress = threading.Condition()
+        #: Why data was lost, if it was; every later result carries it.
+        self.failure: BaseException | None = None
+        self.accepted_bytes = 0
+        self.accepted_chunks = 0
+        self._writing_since: float | None = None
+        self._thread = threading.Thread(target=self._run, name="mpr-aggregator", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def writers(self) -> list[Writer]:
+        """The sinks that have not failed."""
+        return list(self._writers)
+
+    def listen(self, worker: int, listener: Listener) -> None:
+        """Any thread: whom to tell of worker `worker` and its results, until its end."""
+        self._listeners[worker] = listener
+
+    def worker_died(self, worker: int, exitcode: int | None) -> None:
+        """Any thread: the process of `worker` has ended; whatever it had sent is taken first."""
+        self._inside.send(Died(worker, exitcode))
+
+    def stalled_secs(self) -> float:
+        """Any thread: for how long a sink has been at one and the same segment."""
+        since = self._writing_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def stuck(self) -> SinkError:
+        """The error for a sink that hangs."""
+        paths = ", ".join(str(writer.path) for writer in self._writers)
+        return SinkError(f"a sink has taken nothing for {self.stalled_secs():.0f} s: {paths}")
+
+    def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
+        """Any other thread: wait until the sinks have outbox `number` of a producer up to `end`."""
+
+        def done() -> bool:
+            found = self._producers.get(route)
+            return self.failure is not None or (
+                found is not None and (found.number > number or (found.number == number and found.consumed >= end))
+            )
+
+        with self._progress:
+            return self._progress.wait_for(done, timeout_secs)
+
+    def stop(self, timeout_secs: float) -> bool:
+        """Take what has come, then end the thread; False where it did not end in time (a sink that hangs)."""
+        self._stop = True
+        self._inside.send(Nudge())
+        self._thread.join(timeout_secs)
+        if self._thread.is_alive():
+            return False
+        self._inside.close()
+        return True
+
+    # --- the thread --------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while True:
+                waiting = self._newcomers or self._dead
+                timeout = _RETRY_SECS if waiting else 0 if self._stop else _IDLE_SECS
+                received = self._sockets.up.receive(timeout)
+                if received is not None:
+                    self._handle(*received)
+                elif self._stop and not self._dead:
+                    break
+                if self._dead:
+                    self._bury_the_dead(queue_is_empty=received is None)
+                if self._newcomers:
+                    self._welcome()
+            for producer in self._producers.values():
+                if producer.reader is not None:
+                    self._salvage(producer)
+        except BaseException as error:  # noqa: BLE001  # no future may stay without an answer
+            _log.error("mpr's aggregator failed:\n%s", traceback.format_exc())
+            self.failure = self.failure or DeliveryError(f"mpr's aggregator failed: {error!r}")
+            for listener in set(self._listeners.values()):
+                listener.broken(self.failure)
+        finally:
+            for producer in self._producers.values():
+                if producer.reader is not None:
+                    producer.reader.close()
+            with self._progress:
+                self._progress.notify_all()
+
+    def _handle(self, hello: Hello | None, message: Upstream) -> None:
+        if hello is None:
+            if isinstance(message, Died):
+                self._dead.append((message, time.monotonic()))
+            return
+        producer = self._producers.get(hello.route)
+        if producer is None:
+            if isinstance(message, Hello):
+                self._greet(message)
+            return
+        listener = self._listeners.get(hello.worker)
+        match message:
+            case SegmentReady():
+                self._take(producer, message)
+            case Result():
+                if listener is not None:
+                    listener.result(hello, message, self.failure or producer.failure)
+            case NewOutbox(address):
+                self._change_outbox(producer, address)
+            case Goodbye():
+                producer.said_goodbye = True
+            case InitializerFailed():
+                if listener is not None:
+                    listener.initializer_failed(hello, message)
+            case _:
+                _log.warning("worker %d sent a message that it should not: %r", hello.worker, message)
+
+    def _greet(self, hello: Hello) -> None:
+        if hello.protocol != PROTOCOL:
+            _log.error("a producer (pid %d) speaks protocol %d, not %d", hello.pid, hello.protocol, PROTOCOL)
+            return
+        producer = self._producers[hello.route] = _Producer(hello)
+        self._open(producer, hello.address)
+        self._newcomers.append((producer, Welcome(inline=producer.reader is None)))
+
+    def _welcome(self) -> None:
+        """Answer those whose second socket is connected; the others get their answer in a millisecond."""
+        waiting, self._newcomers = self._newcomers, []
+        for producer, welcome in waiting:
+            try:
+                self._sockets.down.send(producer.hello.route, welcome)
+            except PeerGone:
+                self._newcomers.append((producer, welcome))
+                continue
+            listener = self._listeners.get(producer.hello.worker)
+            if listener is not None:
+                listener.worker_ready(producer.hello)
+
+    def _open(self, producer: _Producer, address: str) -> None:
+        self._outboxes += 1
+        producer.outbox = self._outboxes
+        producer.consumed = 0
+        producer.torn = b""
+        try:
+            producer.reader = OutboxReader(address, self._sockets.folder)
+        except OSError as error:
+            _log.debug("outbox of worker %d travels in messages: %s", producer.hello.worker, error)
+            producer.reader = None
+
+    def _change_outbox(self, producer: _Producer, address: str) -> None:
+        if producer.reader is not None:
+            self._salvage(producer)
+            producer.reader.close()
+        self._open(producer, address)
+        producer.number += 1
+
+    def _take(self, producer: _Producer, message: SegmentReady) -> None:
+        if producer.reader is not None:
+            self._consume(producer, producer.reader, message.end)
+        elif message.data is not None:
+            data = producer.torn + message.data
+            self._consume(producer, MessageBytes(producer.consumed, data), message.end)
+            producer.torn = data[len(data) - (message.end - producer.consumed) :]
+            try:
+                self._sockets.down.send(producer.hello.route, Accepted(message.outbox, producer.consumed))
+            except PeerGone:
+                pass  # It has died; its death is on the way.
+
+    def _salvage(self, producer: _Producer) -> None:
+        """Take all whole frames that a producer has written, also those that it did not live to announce."""
+        assert producer.reader is not None
+        self._consume(producer, producer.reader, producer.reader.size())
+
+    def _consume(self, producer: _Producer, source: SegmentSource, end: int) -> None:
+        """Bring the whole frames up to `end` to all writers, then give their memory back."""
+        start = producer.consumed
+        if end <= start or producer.failure is not None:
+            return
+        try:
+            first = start
+            if first == 0:
+                rrd.check_header(source.read(0, rrd.HEADER_SIZE))
+                first = rrd.HEADER_SIZE
+            frames, consumed = rrd.scan(source.read, first, end)
+            footer = None
+            if frames and frames[-1].kind == rrd.END:
+                last = frames.pop()
+                footer = source.read(last.payload, last.size)
+                # Nothing but the stream's closing bytes follows.
+                consumed = end
+        except (rrd.FormatError, IndexError) as error:
+            producer.failure = DeliveryError(
+                f"worker {producer.hello.worker} (pid {producer.hello.pid}) sent data that is no Rerun stream: {error}"
+            )
+            _log.error("%s", producer.failure)
+            return
+        if consumed == start:
+            return
+        if frames:
+            self._write(Segment(producer.outbox, source, frames))
+        if footer is not None:
+            for writer in self._writers:
+                writer.describe(producer.outbox, footer)
+        if producer.reader is not None:
+            producer.reader.release(start, consumed)
+        with self._progress:
+            producer.consumed = consumed
+            self._progress.notify_all()
+
+    def _write(self, segment: Segment) -> None:
+        self._writing_since = time.monotonic()
+        for writer in list(self._writers):
+            try:
+                writer.accept(segment, named=True)
+            except SinkError as error:
+                # The others go on; the outboxes are emptied all the same, so that no worker waits for ever.
+                _log.error("%s", error)
+                self.failure = self.failure or error
+                self._writers.remove(writer)
+                writer.abandon()
+        self._writing_since = None
+        self.accepted_chunks += sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
+        self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
+
+    def _bury_the_dead(self, queue_is_empty: bool) -> None:
+        """Settle the affairs of workers that have ended, once what they had sent has come."""
+        now = time.monotonic()
+        for died, since in list(self._dead):
+            found = [each for each in self._producers.values() if each.hello.worker == died.worker]
+            settled = all(each.said_goodbye for each in found)
+            if settled or now > since + (_DRAIN_QUIET_SECS if queue_is_empty else _DRAIN_LIMIT_SECS):
+                self._dead.remove((died, since))
+                self._bury(died, found)
+
+    def _bury(self, died: Died, found: list[_Producer]) -> None:
+        for producer in found:
+            if producer.reader is not None:
+                self._salvage(producer)
+                producer.reader.close()
+            del self._producers[producer.hello.route]
+        self._newcomers = [each for each in self._newcomers if each[0] not in found]
+        listener = self._listeners.pop(died.worker, None)
+        if listener is not None:
+            said_goodbye = bool(found) and found[0].said_goodbye
+            listener.worker_ended(died.worker, died.exitcode, said_goodbye)

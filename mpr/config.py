@@ -1,0 +1,117 @@
+"""What the user chose, checked, and the numbers that the rest of mpr works with, each with its reason.
+
+`RecordingConfig` is what a process must know to log into a shared recording; it pickles, and its token is a secret.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mpr.errors import ConfigError
+
+StartMethod = Literal["forkserver", "spawn", "fork"]
+
+MIB = 1024 * 1024
+
+#: Encoded bytes that may wait in all outboxes of a recording together, divided among the workers. More only delays
+#: back-pressure: 32 MiB are 30 ms of a disk that takes 1 GB/s.
+OUTBOX_TOTAL_BYTES = 256 * MIB
+#: The most and the least that one worker's outbox may hold. Measured: 8 MiB already costs no speed; 32 MiB lets a task
+#: of a few large images end without waiting for the disk.
+OUTBOX_MAX_BYTES = 32 * MIB
+OUTBOX_MIN_BYTES = 4 * MIB
+#: Raw bytes that `rr.log` may hand to the SDK before the worker flushes. The SDK itself would queue about 100 MiB in
+#: its batcher and 1024 messages before its file writer.
+UNFLUSHED_MAX_BYTES = 32 * MIB
+#: How much a worker logs between two looks at its outbox, and how often it announces what it wrote.
+CHECK_EVERY_BYTES = 1 * MIB
+#: Rows of a task that is still running reach the sinks within about the SDK's own flush tick (0.2 s) and this.
+ANNOUNCE_EVERY_SECS = 0.05
+#: An outbox is closed for a new one after this many bytes: closing makes the SDK write the manifest of its chunks, and
+#: what a killed worker leaves without one has to be read again (about 300 MB/s).
+OUTBOX_ROLL_BYTES = 256 * MIB
+#: The largest message on the wire. A result may be large; a peer that announces more is cut off.
+MESSAGE_MAX_BYTES = 8 * 1024 * MIB
+#: A durable sink that takes nothing for so long has failed.
+SINK_TIMEOUT_SECS = 60.0
+
+_APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
+
+
+def check_application_id(application_id: object) -> str:
+    """`application_id`, or `ConfigError`: the SDK would silently rename one that it does not like."""
+    if not isinstance(application_id, str):
+        raise ConfigError(
+            f"the application id must be a str such as 'my_app', got {application_id!r}: "
+            "mpr.Pool('my_app', processes=2)"
+        )
+    if not _APPLICATION_ID.fullmatch(application_id):
+        raise ConfigError(
+            f"{application_id!r} is no application id that Rerun keeps as it is: "
+            "1 to 180 ASCII letters, digits, spaces and _ - [ ] : are"
+        )
+    return application_id
+
+
+def check_recording_id(recording_id: object) -> str:
+    """`recording_id` as a str; a fresh random one for None."""
+    if recording_id is None:
+        return secrets.token_hex(16)
+    text = str(recording_id)
+    if not text or len(text) > 1000:
+        raise ConfigError(f"a recording id has 1 to 1000 characters, got {text[:40]!r} with {len(text)}")
+    return text
+
+
+def check_processes(processes: object) -> int:
+    """The number of workers; for None as many as this process may use CPUs."""
+    if processes is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(processes, bool) or not isinstance(processes, int):
+        raise ConfigError(f"processes must be a number of workers or None, got {processes!r}")
+    if processes < 1:
+        raise ConfigError(f"a pool needs at least 1 process, got {processes}")
+    return processes
+
+
+def check_maxtasksperchild(limit: object) -> int | None:
+    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1):
+        return limit
+    raise ConfigError(f"maxtasksperchild must be None or a number of tasks >= 1, got {limit!r}")
+
+
+def outbox_limit(workers: int) -> int:
+    """Bytes that each of `workers` outboxes may hold."""
+    return max(OUTBOX_MIN_BYTES, min(OUTBOX_MAX_BYTES, OUTBOX_TOTAL_BYTES // workers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingConfig:
+    """How a process joins a shared recording.
+
+    Attributes
+    ----------
+    application_id, recording_id:
+        The ids of the one recording.
+    folder:
+        The private folder of the sockets (mode 0700).
+    upstream, downstream:
+        ZeroMQ endpoints of the parent: for what producers send, and for what they get.
+    token:
+        The secret that a producer must show; never logged.
+    outbox_bytes:
+        Bytes that the producer's outbox may hold before `rr.log` waits.
+    """
+
+    application_id: str
+    recording_id: str
+    folder: Path
+    upstream: str
+    downstream: str
+    token: str = field(repr=False)
+    outbox_bytes: int = OUTBOX_MAX_BYTES

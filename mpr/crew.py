@@ -1,0 +1,150 @@
+"""The worker processes of a pool: keeps their number, notices each end at once, and ends them all in bounded time.
+
+One thread starts and watches them. What a worker's end means for its task is the dispatcher's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing import connection as mp_connection
+from typing import Any
+
+from mpr.processes import Launcher
+
+_log = logging.getLogger("mpr")
+
+_LOOK_SECS = 0.5
+
+
+class Crew:
+    """Keeps `size` workers.
+
+    Parameters
+    ----------
+    launcher:
+        How a worker is started.
+    new_config:
+        Makes `(number, config)` for the next worker; a number is never used twice.
+    size:
+        How many there are at a time.
+    ended:
+        Called with (worker, exit code) when one has ended, in the crew's thread.
+    failed:
+        Called with the error when a worker cannot be started, in the crew's thread.
+    look:
+        Called about twice a second, in the crew's thread.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        new_config: Callable[[], tuple[int, Any]],
+        size: int,
+        *,
+        ended: Callable[[int, int | None], None],
+        failed: Callable[[BaseException], None],
+        look: Callable[[], None],
+    ) -> None:
+        self._launcher = launcher
+        self._new_config = new_config
+        self._wanted = size
+        self._ended = ended
+        self._failed = failed
+        self._look = look
+        self._pids: dict[int, int] = {}
+        self._closing = False
+        self._changed = threading.Condition()
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._thread = threading.Thread(target=self._run, name="mpr-crew", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def pid(self, worker: int) -> int | None:
+        """The process id of a worker that lives."""
+        return self._pids.get(worker)
+
+    def replace(self) -> None:
+        """Any thread: one more worker is wanted."""
+        with self._changed:
+            self._wanted += 1
+        self._wake()
+
+    def dismiss(self) -> None:
+        """Any thread: start no more workers; those that live end by themselves or by `kill`."""
+        with self._changed:
+            self._closing = True
+            self._wanted = 0
+        self._wake()
+
+    def kill(self, number: int) -> None:
+        """Any thread: send signal `number` to every worker."""
+        for pid in list(self._pids.values()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def wait(self, timeout_secs: float) -> bool:
+        """Any other thread, after `dismiss`: wait until no worker lives and the thread has ended."""
+        self._thread.join(timeout_secs)
+        return not self._thread.is_alive()
+
+    def end(self, patience_secs: float) -> None:
+        """After `dismiss`: wait for all to end, then terminate, then kill; at most `patience_secs` and 7 s more."""
+        for number, patience in ((None, patience_secs), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
+            if number is not None:
+                _log.warning("ending %d workers by %s", len(self._pids), number.name)
+                self.kill(number)
+            if self.wait(patience):
+                return
+
+    def terminate(self) -> None:
+        """End all workers now."""
+        self.dismiss()
+        # A worker has nothing to clean up: its outbox is read by the parent, its descriptors are the kernel's.
+        deadline = time.monotonic() + 5.0
+        while not self.wait(0.05) and time.monotonic() < deadline:
+            self.kill(signal.SIGKILL)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._wake_writer, b"x")
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._start_missing()
+                if self._closing and not self._pids:
+                    break
+                mp_connection.wait([self._wake_reader, *self._launcher.waitables()], _LOOK_SECS)
+                os.set_blocking(self._wake_reader, False)
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_reader, 4096)
+                for worker, exitcode in self._launcher.ended():
+                    self._pids.pop(worker, None)
+                    self._ended(worker, exitcode)
+                self._look()
+        except BaseException as error:  # noqa: BLE001  # nobody else would hear of it
+            self._failed(error)
+        finally:
+            self._launcher.close()
+            os.close(self._wake_reader)
+            os.close(self._wake_writer)
+
+    def _start_missing(self) -> None:
+        while True:
+            with self._changed:
+                if not self._wanted:
+                    return
+                self._wanted -= 1
+            worker, config = self._new_config()
+            try:
+                self._pids[worker] = self._launcher.start(worker, config)
+            except Exception as error:  # noqa: BLE001  # whatever keeps a process from starting
+                self._failed(error)
+                return

@@ -1,0 +1,144 @@
+"""Every error of mpr, in one tree; all of them pickle, so that they cross process borders as they are.
+
+```
+MprError
+├── ConfigError (ValueError)          a value given to mpr cannot be used
+├── MissingDependencyError            an optional package is not installed
+├── RecordingError
+│   ├── RecordingClosedError          the recording was closed before this call
+│   ├── SinkError (OSError)           a sink could not take or keep the data
+│   └── DeliveryError                 rows of a task could not be brought to the sinks
+└── PoolError
+    ├── PoolClosedError (ValueError)  the pool takes no more tasks
+    ├── WrongProcessError             an object of the parent was used in a child process
+    ├── UnpicklableTaskError (TypeError)  a task, argument or initializer cannot be sent to a worker
+    ├── TaskLoadError                 a worker could not load a task that it was sent
+    ├── InitializerError              the initializer raised in a worker
+    ├── TaskError                     a task raised an exception that cannot be sent as it is
+    ├── WorkerStartError              workers die before they are ready
+    ├── WorkerDiedError               a worker died while it ran this task
+    └── PoolTerminatedError           the pool was terminated before this task had a result
+```
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+
+class MprError(Exception):
+    """The root of all errors that mpr raises by itself."""
+
+
+class ConfigError(MprError, ValueError):
+    """A value given to mpr cannot be used; the message says which, why, and what would do."""
+
+
+class MissingDependencyError(MprError, ImportError):
+    """An optional package is missing; the message has the `pip install` line that brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"'{package}' is needed for this and is not installed: pip install 'mpr[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.package, self.extra)
+
+
+class RecordingError(MprError):
+    """Something went wrong with a recording or one of its sinks."""
+
+
+class RecordingClosedError(RecordingError):
+    """The recording was closed before this call."""
+
+
+class SinkError(RecordingError, OSError):
+    """A sink could not be opened, or could not take or keep the data. What it had accepted before stays readable."""
+
+
+class DeliveryError(RecordingError):
+    """A task ended, but not all of its rows could be brought to the sinks."""
+
+
+class PoolError(MprError):
+    """Something went wrong with a pool or one of its workers."""
+
+
+class PoolClosedError(PoolError, ValueError):
+    """The pool was closed or terminated and takes no more tasks (a `ValueError`, as in `multiprocessing.Pool`)."""
+
+
+class WrongProcessError(PoolError, RuntimeError):
+    """A pool or recording was used in another process than the one that made it."""
+
+
+class UnpicklableTaskError(PoolError, TypeError):
+    """A task function, an argument or an initializer cannot be pickled; the message names what inside it cannot."""
+
+
+class TaskLoadError(PoolError):
+    """A worker could not unpickle a task: its module is missing there, or raises on import."""
+
+
+class InitializerError(PoolError):
+    """The initializer raised in a worker. Its own exception, with the remote traceback, is the `__cause__`."""
+
+
+class TaskError(PoolError):
+    """A task raised an exception that does not survive pickling; the message has its type, text and traceback."""
+
+
+class WorkerStartError(PoolError):
+    """Workers end before they are ready, again and again; the pool gave up starting new ones."""
+
+
+class PoolTerminatedError(PoolError):
+    """The pool was terminated before this task had a result."""
+
+
+class WorkerDiedError(PoolError):
+    """A worker process ended while it ran a task; the other tasks and workers go on.
+
+    Attributes
+    ----------
+    task:
+        Name of the task function and index of the task in its call, e.g. `detect[3]`.
+    worker:
+        The worker's id, unique in its pool.
+    pid:
+        Process id of the worker.
+    exitcode:
+        Its exit code; minus the number of the signal that ended it, as in `multiprocessing.Process.exitcode`.
+    """
+
+    def __init__(self, task: str, worker: int, pid: int, exitcode: int | None) -> None:
+        super().__init__(
+            f"worker {worker} (pid {pid}) {describe_exit(exitcode)} while it ran task {task}. The rows that it had "
+            "logged until then are in the recording; the other tasks are not concerned."
+        )
+        self.task = task
+        self.worker = worker
+        self.pid = pid
+        self.exitcode = exitcode
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.task, self.worker, self.pid, self.exitcode)
+
+
+def describe_exit(exitcode: int | None) -> str:
+    """`exitcode` in words: 'was killed by SIGKILL', 'exited with code 3'."""
+    if exitcode is None:
+        return "ended in an unknown way"
+    if exitcode < 0:
+        try:
+            name = signal.Signals(-exitcode).name
+        except ValueError:
+            name = f"signal {-exitcode}"
+        hint = " (out of memory?)" if -exitcode == signal.SIGKILL else ""
+        return f"was killed by {name}{hint}"
+    return f"exited with code {exitcode}"

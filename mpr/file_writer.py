@@ -1,0 +1,266 @@
+"""The writer behind a `FileSink`: copies encoded frames into one file and closes it with one merged manifest.
+
+Covers: the life of the file (`.part`, its name, its lock), re-framing, the footer, the check at the end.
+Does not cover: where segments come from (`aggregator.py`) and formats that re-framing does not know
+(`decoding_writer.py`).
+
+A file is header, then every frame once (one `SetStoreInfo` per store), then one footer. Chunks whose worker died
+before the SDK wrote their manifest get one from the SDK itself, which reads just those chunks again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from mpr import manifest, rrd, sdk
+from mpr.errors import SinkError
+from mpr.manifest import Manifest, OffsetMap
+from mpr.outbox import PROLOGUE, MessageBytes, Segment
+
+_log = logging.getLogger("mpr")
+
+# How much of the file is read again at a time, for chunks without a manifest.
+_LOT_BYTES = 32 * 1024 * 1024
+
+
+class FileWriter:
+    """Writes one `.rrd` file.
+
+    Parameters
+    ----------
+    path:
+        The file to end up at.
+
+    Raises
+    ------
+    SinkError
+        If the folder is missing or read-only, or another process is writing this file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(os.path.abspath(path))
+        self._file = PartFile(self.path)
+        self._end = 0
+        self._header = b""
+        # The one store info of each store, by its encoded id.
+        self._store_infos: dict[bytes, bytes] = {}
+        # Per outbox: where its bytes went.
+        self._offsets: dict[int, OffsetMap] = {}
+        # Per outbox: (offset here, size) of the chunks that no manifest has described yet.
+        self._undescribed: dict[int, list[tuple[int, int]]] = {}
+        self._manifests: list[Manifest] = []
+
+    def open(self, prologue: bytes) -> None:
+        """Begin with `prologue`, a whole stream: its header, its store info and the recording's properties."""
+        self._header = prologue[: rrd.HEADER_SIZE]
+        rrd.check_header(self._header)
+        self._write(self._header)
+        self._end = rrd.HEADER_SIZE
+        frames, _ = rrd.scan(lambda at, size: prologue[at : at + size], rrd.HEADER_SIZE, len(prologue))
+        last = frames.pop()
+        self.accept(Segment(PROLOGUE, MessageBytes(0, prologue), frames), named=False)
+        self.describe(PROLOGUE, prologue[last.payload : last.end])
+
+    def accept(self, segment: Segment, *, named: bool) -> None:
+        """Write the frames of `segment`; when this returns, any process can read them from the file.
+
+        With `named`, the file takes its name now if it has not done so. Raises `SinkError`; the file then still ends
+        with the last whole segment.
+        """
+        offsets = self._offsets.setdefault(segment.outbox, OffsetMap())
+        undescribed = self._undescribed.setdefault(segment.outbox, [])
+        end = self._end
+        try:
+            for start, stop in self._runs(segment):
+                segment.source.copy(self._file.fd, start, stop - start)
+                offsets.add(start, end)
+                end += stop - start
+        except OSError as error:
+            self._file.cut(self._end)
+            raise SinkError(
+                error.errno, f"cannot write {self.path} ({error.strerror or error}); what it has until here is readable"
+            ) from error
+        undescribed += [
+            (offsets.target(frame.start), frame.size) for frame in segment.frames if frame.kind == rrd.ARROW_MSG
+        ]
+        self._end = end
+        if named:
+            self._file.take_name()
+
+    def _runs(self, segment: Segment) -> list[tuple[int, int]]:
+        """The bytes to copy as (start, stop) in the source: all frames but store infos that the file already has."""
+        runs: list[tuple[int, int]] = []
+        for frame in segment.frames:
+            if frame.kind == rrd.SET_STORE_INFO:
+                payload = segment.source.read(frame.payload, frame.size)
+                store = rrd.store_id_of_info(payload)
+                if store in self._store_infos:
+                    continue
+                self._store_infos[store] = payload
+            if runs and runs[-1][1] == frame.start:
+                runs[-1] = (runs[-1][0], frame.end)
+            else:
+                runs.append((frame.start, frame.end))
+        return runs
+
+    def describe(self, outbox: int, footer: bytes) -> None:
+        """Take the manifests that the SDK wrote at the end of `outbox`: `footer` is the payload of its `END` frame."""
+        offsets = self._offsets.pop(outbox, None)
+        self._undescribed.pop(outbox, None)
+        if offsets is not None:
+            self._manifests += [manifest.moved(each, offsets) for each in manifest.parse(footer)]
+
+    def close(self) -> None:
+        """Write the footer, check the file with the SDK's own reader, and give it its name.
+
+        Raises `SinkError` where the disk refuses; the rows are then readable, the footer is missing.
+        """
+        try:
+            for missing in self._undescribed.values():
+                self._manifests += self._described_by_sdk(missing)
+            self._undescribed.clear()
+            self._write(rrd.closing(self._end, [manifest.encode(each) for each in self._merged()]))
+        except OSError as error:
+            self._file.cut(self._end)
+            raise SinkError(error.errno, f"cannot finish {self.path} ({error.strerror or error})") from error
+        self._file.take_name()
+        self._file.close()
+        refused = sdk.refusal(self.path)
+        if refused is not None:
+            self._rebuild(refused)
+
+    def abandon(self) -> None:
+        """Close without a footer; a file that never took its name is removed."""
+        self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file.fd, view) :]
+
+    # --- manifests ---------------------------------------------------------------------------------------------
+
+    def _merged(self) -> list[Manifest]:
+        stores: dict[bytes, list[Manifest]] = {}
+        for each in self._manifests:
+            stores.setdefault(each.store_id, []).append(each)
+        return [self._merged_store(store, parts) for store, parts in stores.items()]
+
+    def _merged_store(self, store: bytes, parts: list[Manifest]) -> Manifest:
+        table = manifest.merged_table(parts)
+        model = parts[0]
+        if not manifest.same_columns(parts):
+            # The schema and its hash are the SDK's own form of Arrow; it makes them from one chunk of each kind.
+            offsets, sizes = table[manifest.OFFSET], table[manifest.SIZE]
+            rows = manifest.one_chunk_of_each_kind(table)
+            model = self._by_sdk([(offsets[row].as_py() - rrd.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows])
+        return replace(model, store_id=store, table=table)
+
+    def _described_by_sdk(self, places: list[tuple[int, int]]) -> list[Manifest]:
+        """Manifests for the chunks at `places` (offset of the frame, size of its payload), made by the SDK."""
+        lots: dict[bytes, list[list[tuple[int, int]]]] = {}
+        sizes: dict[bytes, int] = {}
+        for start, size in places:
+            store = rrd.store_id_of_chunk(os.pread(self._file.fd, size, start + rrd.FRAME_HEADER_SIZE))
+            own = lots.setdefault(store, [[]])
+            sizes[store] = sizes.get(store, 0) + size
+            if sizes[store] > _LOT_BYTES and own[-1]:
+                own.append([])
+                sizes[store] = size
+            own[-1].append((start, size))
+        return [self._located(store, lot) for store, own in lots.items() for lot in own]
+
+    def _located(self, store: bytes, places: list[tuple[int, int]]) -> Manifest:
+        """The SDK's manifest of the chunks at `places`, with the offsets and sizes that they have in this file."""
+        described = self._by_sdk(places)
+        where = {}
+        for start, size in places:
+            payload = os.pread(self._file.fd, size, start + rrd.FRAME_HEADER_SIZE)
+            where[rrd.chunk_id(payload)] = (start + rrd.FRAME_HEADER_SIZE, size)
+        table = described.table
+        found = [where[each] for each in table[manifest.CHUNK_ID].to_pylist()]
+        table = manifest.with_offsets(table, [offset for offset, _ in found])
+        table = manifest.with_sizes(table, [size for _, size in found])
+        return replace(described, store_id=store, table=table)
+
+    def _by_sdk(self, places: list[tuple[int, int]]) -> Manifest:
+        """What the SDK says of the chunks at `places`, which are all of one store."""
+        infos = [rrd.frame_header(rrd.SET_STORE_INFO, len(info)) + info for info in self._store_infos.values()]
+        chunks = [os.pread(self._file.fd, size + rrd.FRAME_HEADER_SIZE, start) for start, size in places]
+        return sdk.manifest_by_sdk(b"".join([self._header, *infos, *chunks]))
+
+    def _rebuild(self, refused: str) -> None:
+        """The SDK's reader refuses our manifest: let the SDK write the whole file anew. The rows are the same."""
+        _log.error(
+            "The footer of %s is not accepted by the Rerun SDK (%s); the file is being rebuilt by 'rerun rrd merge'. "
+            "No row is lost. Please report this.",
+            self.path,
+            refused,
+        )
+        rebuilt = self.path.with_name(f".{self.path.name}.rebuilt")
+        sdk.rewrite(self.path, rebuilt)
+        os.replace(rebuilt, self.path)
+
+
+class PartFile:
+    """A file that lives as `.<name>.part` until it takes its name, held by a lock against other writers."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.part = path.with_name(f".{path.name}.part")
+        self._named = False
+        try:
+            self.fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise SinkError(error.errno, f"cannot write into the folder of {path}: {error.strerror}") from error
+        try:
+            self._lock(self.fd)
+            self._check_target()
+            os.ftruncate(self.fd, 0)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def _lock(self, fd: int) -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SinkError(
+                error.errno, f"{self._path} is being written by another recording: give each its own path"
+            ) from error
+
+    def _check_target(self) -> None:
+        """The lock goes with the file when it takes its name, so a target that is locked is being written."""
+        try:
+            target = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.part.unlink(missing_ok=True)
+            raise SinkError(error.errno, f"cannot replace {self._path}: {error.strerror}") from error
+        try:
+            self._lock(target)
+        except SinkError:
+            self.part.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(target)
+
+    def take_name(self) -> None:
+        if not self._named:
+            os.replace(self.part, self._path)
+            self._named = True
+
+    def cut(self, size: int) -> None:
+        """Drop what was written beyond `size` bytes."""
+        os.ftruncate(self.fd, size)
+        os.lseek(self.fd, size, os.SEEK_SET)
+
+    def close(self) -> None:
+        if not self._named:
+            self.part.unlink(missing_ok=True)
+        os.close(self.fd)

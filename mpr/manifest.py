@@ -1,0 +1,169 @@
+"""The manifest of an `.rrd` file: one row per chunk, merged from the manifests that the SDK wrote in the workers.
+
+Covers: reading the manifests of an `END` frame, moving their byte offsets, and merging them into one.
+Does not cover: the frames around them (`rrd.py`) and the SDK's help for schemas that differ (`sdk.py`).
+
+`RrdManifest{store_id = 1, sorbet_schema = 2, sorbet_schema_sha256 = 3, data = 4}`, where `data` is a compressed Arrow
+stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` and
+`re_log_encoding/src/rrd/footer/raw_rrd_manifest.rs`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mpr import rrd
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+OFFSET = "chunk_byte_offset"
+SIZE = "chunk_byte_size"
+CHUNK_ID = "chunk_id"
+ENTITY = "chunk_entity_path"
+
+_LZ4 = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The manifest of one store: `table` has a row per chunk, `schema` and `sha256` describe the store's columns."""
+
+    store_id: bytes
+    schema: bytes
+    sha256: bytes
+    table: pa.Table
+
+
+class OffsetMap:
+    """Where the bytes of an outbox went in a file: runs of `(source, target, size)`, ascending by source."""
+
+    def __init__(self) -> None:
+        self._sources: list[int] = []
+        self._shifts: list[int] = []
+
+    def add(self, source: int, target: int) -> None:
+        """Note that the bytes from `source` on went to `target`; a run that continues the last one adds nothing."""
+        shift = target - source
+        if not self._shifts or self._shifts[-1] != shift:
+            self._sources.append(source)
+            self._shifts.append(shift)
+
+    def target(self, source: int) -> int:
+        return source + self._shifts[bisect_right(self._sources, source) - 1]
+
+
+def parse(footer: bytes) -> list[Manifest]:
+    """The manifests in the payload of an `END` frame."""
+    import pyarrow as pa
+
+    found = []
+    for number, message in rrd.fields(footer):
+        if number != 1 or not isinstance(message, bytes):
+            continue
+        part: dict[int, Any] = dict(rrd.fields(rrd.field(message, 4)))
+        payload = part[2]
+        if part.get(3) == _LZ4:
+            payload = pa.Codec("lz4_raw").decompress(payload, part[4])
+        found.append(
+            Manifest(
+                store_id=rrd.field(message, 1),
+                schema=rrd.field(message, 2),
+                sha256=rrd.field(message, 3),
+                table=pa.ipc.open_stream(payload).read_all(),
+            )
+        )
+    return found
+
+
+def encode(manifest: Manifest) -> bytes:
+    """`manifest` as the bytes of one `RrdManifest` message."""
+    import pyarrow as pa
+
+    table = manifest.table.combine_chunks()
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table)
+    raw = out.getvalue()
+    packed = pa.Codec("lz4_raw").compress(raw).to_pybytes()
+    data = b"".join(rrd.encode_field(n, v) for n, v in ((1, 1), (2, packed), (3, _LZ4), (4, raw.size)))
+    parts = ((1, manifest.store_id), (2, manifest.schema), (3, manifest.sha256), (4, data))
+    return b"".join(rrd.encode_field(number, value) for number, value in parts)
+
+
+def _with_numbers(table: pa.Table, name: str, numbers: list[int]) -> pa.Table:
+    import pyarrow as pa
+
+    index = table.schema.get_field_index(name)
+    return table.set_column(index, table.schema.field(index), pa.array(numbers, pa.uint64()))
+
+
+def with_offsets(table: pa.Table, offsets: list[int]) -> pa.Table:
+    """`table` with the offsets of its chunks' payloads (behind the frame's header)."""
+    return _with_numbers(table, OFFSET, offsets)
+
+
+def with_sizes(table: pa.Table, sizes: list[int]) -> pa.Table:
+    """`table` with the sizes of its chunks' payloads."""
+    return _with_numbers(table, SIZE, sizes)
+
+
+def moved(manifest: Manifest, offsets: OffsetMap) -> Manifest:
+    """`manifest` with its chunks where the file has them."""
+    header = rrd.FRAME_HEADER_SIZE
+    targets = [offsets.target(source - header) + header for source in manifest.table[OFFSET].to_pylist()]
+    return replace(manifest, table=with_offsets(manifest.table, targets))
+
+
+def same_columns(manifests: list[Manifest]) -> bool:
+    """Whether all of them describe the same set of columns, so that any one's schema serves for all."""
+    return len({manifest.sha256 for manifest in manifests}) == 1
+
+
+def merged_table(manifests: list[Manifest]) -> pa.Table:
+    """All rows in one table.
+
+    Columns that only some have are filled as the SDK fills them (`RawRrdManifest::merge`): null, but `False` and 0
+    where the reader insists on a value.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    tables = [manifest.table for manifest in manifests]
+    if all(table.schema.equals(tables[0].schema) for table in tables):
+        return pa.concat_tables(tables)
+    required: dict[str, pa.Field] = {}
+    nullable = []
+    for table in tables:
+        required |= {each.name: each for each in table.schema if not each.nullable}
+        loose = pa.schema([each.with_nullable(True) for each in table.schema])
+        nullable.append(table.cast(loose))
+    merged = pa.concat_tables(nullable, promote_options="default")
+    for name, wanted in required.items():
+        index = merged.schema.get_field_index(name)
+        column = merged[name]
+        if column.null_count:
+            column = pc.fill_null(column, False if pa.types.is_boolean(wanted.type) else 0)
+        merged = merged.set_column(index, wanted, column)
+    return merged
+
+
+def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
+    """Rows of `table` (indices) that between them have every entity path with each of its sets of columns."""
+    import numpy as np
+
+    entities = table[ENTITY].to_pylist()
+    filled = np.zeros((table.num_rows, table.num_columns), dtype=bool)
+    for index in range(table.num_columns):
+        column = table.column(index).combine_chunks()
+        if table.schema.field(index).name.endswith(":has_static_data"):
+            filled[:, index] = column.to_numpy(zero_copy_only=False)
+        else:
+            filled[:, index] = column.is_valid().to_numpy(zero_copy_only=False)
+    packed = np.packbits(filled, axis=1)
+    first: dict[tuple[str, bytes], int] = {}
+    for row, entity in enumerate(entities):
+        first.setdefault((entity, packed[row].tobytes()), row)
+    return sorted(first.values())

@@ -1,0 +1,246 @@
+"""What travels between a worker and its parent: each message is a frozen value, and a list of frames on the wire.
+
+The first frame is a fixed header or JSON, further frames are payload. Nothing is unpickled here: a payload is opened
+by whoever is meant to have it, after the sender has shown the recording's token.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+PROTOCOL = 1
+
+Buffer: TypeAlias = bytes | memoryview
+Frames: TypeAlias = list[Any]
+
+_KIND = struct.Struct("<B")
+_SEGMENT = struct.Struct("<BIQQ")
+_RESULT = struct.Struct("<BQBI")
+_TASKS = struct.Struct("<BQB")
+_OFFSETS = struct.Struct("<BIQ")
+_NUMBER = struct.Struct("<BQ")
+
+
+class MessageError(ValueError):
+    """Frames that are no message of this protocol."""
+
+
+# --- upstream: worker to parent -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first message of a producer. `route` is its name on the downstream socket, `address` its first outbox."""
+
+    token: str
+    worker: int
+    pid: int
+    route: str
+    address: str
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class NewOutbox:
+    """The producer closed its outbox (its manifest is written) and goes on in the one at `address`."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentReady:
+    """Outbox number `outbox` was written up to `end`; where it cannot be opened, `data` has its bytes from `start`."""
+
+    outbox: int
+    start: int
+    end: int
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of a parcel: `status` is one of the three below, `payload` what `pickling` made of it."""
+
+    parcel: int
+    status: int
+    payload: Sequence[Buffer]
+    micros: int = 0
+
+
+OK, RAISED, LOST = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class InitializerFailed:
+    payload: Sequence[Buffer]
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """The producer has sent all it will ever send, and its last outbox is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """From the parent's own keeper: worker `worker` has ended with `exitcode`; what it sent came before this."""
+
+    worker: int
+    exitcode: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """From another thread of the parent: look whether there is something to do."""
+
+
+# --- downstream: parent to worker ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The producer is accepted; with `inline` it has to send the bytes of its outbox in its messages."""
+
+    inline: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A task function, sent once per worker before the first parcel that needs it."""
+
+    digest: bytes
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """A parcel: `star` says that each item is a tuple of arguments, `digest` which function to call."""
+
+    parcel: int
+    digest: bytes
+    mode: int
+    payload: Sequence[Buffer]
+
+
+CALL, EACH, STAR = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The sinks have outbox number `outbox` up to `end` (sent where the bytes travel inline)."""
+
+    outbox: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """No more tasks: say goodbye and end."""
+
+
+Upstream: TypeAlias = Hello | NewOutbox | SegmentReady | Result | InitializerFailed | Goodbye | Died | Nudge
+Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Stop
+
+(
+    _HELLO,
+    _NEW_OUTBOX,
+    _SEGMENT_READY,
+    _RESULT_READY,
+    _INITIALIZER_FAILED,
+    _GOODBYE,
+    _DIED,
+    _NUDGE,
+    _WELCOME,
+    _FUNCTION,
+    _TASKS_READY,
+    _ACCEPTED,
+    _STOP,
+) = range(13)
+
+
+def encode(message: Upstream | Downstream) -> Frames:
+    """`message` as frames for the wire."""
+    match message:
+        case SegmentReady(outbox, start, end, data):
+            head = _SEGMENT.pack(_SEGMENT_READY, outbox, start, end)
+            return [head] if data is None else [head, data]
+        case Result(parcel, status, payload, micros):
+            return [_RESULT.pack(_RESULT_READY, parcel, status, micros), *payload]
+        case Tasks(parcel, digest, mode, payload):
+            return [_TASKS.pack(_TASKS_READY, parcel, mode), digest, *payload]
+        case Accepted(outbox, end):
+            return [_OFFSETS.pack(_ACCEPTED, outbox, end)]
+        case Hello():
+            fields = {name: getattr(message, name) for name in Hello.__slots__}
+            return [_KIND.pack(_HELLO), json.dumps(fields).encode()]
+        case NewOutbox(address):
+            return [_KIND.pack(_NEW_OUTBOX), address.encode()]
+        case InitializerFailed(payload):
+            return [_KIND.pack(_INITIALIZER_FAILED), *payload]
+        case Goodbye():
+            return [_KIND.pack(_GOODBYE)]
+        case Died():
+            return [_KIND.pack(_DIED), json.dumps([message.worker, message.exitcode]).encode()]
+        case Nudge():
+            return [_KIND.pack(_NUDGE)]
+        case Welcome(inline):
+            return [_NUMBER.pack(_WELCOME, inline)]
+        case Function(digest, code):
+            return [_KIND.pack(_FUNCTION), digest, code]
+        case Stop():
+            return [_KIND.pack(_STOP)]
+
+
+def decode(frames: Frames) -> Upstream | Downstream:
+    """The message in `frames`; raises `MessageError` for anything else, whatever the bytes are."""
+    try:
+        return _decode(frames)
+    except (struct.error, ValueError, TypeError, IndexError) as error:
+        raise MessageError(f"not a message of protocol {PROTOCOL}: {error}") from None
+
+
+def _decode(frames: Frames) -> Upstream | Downstream:
+    head = bytes(frames[0])
+    kind = head[0]
+    if kind == _RESULT_READY:
+        _, parcel, status, micros = _RESULT.unpack(head)
+        return Result(parcel, status, frames[1:], micros)
+    if kind == _TASKS_READY:
+        _, parcel, mode = _TASKS.unpack(head)
+        return Tasks(parcel, bytes(frames[1]), mode, frames[2:])
+    if kind == _SEGMENT_READY:
+        _, outbox, start, end = _SEGMENT.unpack(head)
+        data = bytes(frames[1]) if len(frames) > 1 else None
+        if end < start or (data is not None and len(data) != end - start):
+            raise MessageError("a segment whose size is not what it says")
+        return SegmentReady(outbox, start, end, data)
+    if kind == _ACCEPTED:
+        return Accepted(*_OFFSETS.unpack(head)[1:])
+    if kind == _HELLO:
+        fields = json.loads(bytes(frames[1]))
+        hello = Hello(**fields)
+        texts = (hello.token, hello.route, hello.address)
+        numbers = (hello.worker, hello.pid, hello.protocol)
+        if not all(isinstance(each, str) for each in texts) or not all(type(each) is int for each in numbers):
+            raise MessageError("a hello with fields of the wrong types")
+        return hello
+    if kind == _NEW_OUTBOX:
+        return NewOutbox(bytes(frames[1]).decode())
+    if kind == _INITIALIZER_FAILED:
+        return InitializerFailed(frames[1:])
+    if kind == _GOODBYE:
+        return Goodbye()
+    if kind == _DIED:
+        return Died(*json.loads(bytes(frames[1])))
+    if kind == _NUDGE:
+        return Nudge()
+    if kind == _WELCOME:
+        return Welcome(bool(_NUMBER.unpack(head)[1]))
+    if kind == _FUNCTION:
+        return Function(bytes(frames[1]), bytes(frames[2]))
+    if kind == _STOP:
+        return Stop()
+    raise MessageError(f"unknown kind {kind}")

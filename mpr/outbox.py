@@ -1,0 +1,179 @@
+"""A worker's outbox: a file in memory into which the SDK's own file sink writes, and out of which the parent copies.
+
+Covers: making an outbox, what it holds, reading it from another process, giving back what was read.
+Does not cover: the frames in it (`rrd.py`) and who says how far it was written (`producer.py`).
+
+The SDK encodes in a thread of its own and writes each message with one `write`, so no byte of a row passes through
+Python in the worker. The parent opens the same file through `/proc/<pid>/fd`, lets the kernel copy from it
+(`sendfile`), and punches holes where it has read: what the file still holds in memory is what is on its way, and that
+is the worker's credit. Whatever a killed worker had written is still there. Where the system has no memory files
+(macOS) an ordinary file in the recording's private folder stands in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mpr.rrd import Frame
+
+#: The outbox number of what the parent itself writes at the beginning.
+PROLOGUE = 0
+
+_PAGE = 4096
+# linux/falloc.h: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+_PUNCH_HOLE = 0x01 | 0x02
+
+
+class SegmentSource(Protocol):
+    """Where the aggregator finds the bytes of a segment: in an outbox, or in a message that carried them."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes at `offset`; fewer only at the end."""
+
+    def copy(self, target: int, offset: int, size: int) -> None:
+        """Write exactly `size` bytes from `offset` on to the file descriptor `target`, at its position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Whole frames of one outbox, as a sink gets them.
+
+    Attributes
+    ----------
+    outbox:
+        Number of the outbox, unique in the recording: offsets of frames and of manifests are offsets in it.
+    source:
+        Where their bytes are.
+    frames:
+        Ascending, none of kind `END`.
+    """
+
+    outbox: int
+    source: SegmentSource
+    frames: list[Frame]
+
+
+class Outbox:
+    """The worker's end: a file for the SDK's file sink.
+
+    Attributes
+    ----------
+    path:
+        Where the SDK in this process writes.
+    address:
+        Where another process of the same user opens it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if sys.platform == "linux":
+            self._fd = os.memfd_create("mpr-outbox", os.MFD_CLOEXEC)
+            self.path = f"/proc/self/fd/{self._fd}"
+            self.address = f"/proc/{os.getpid()}/fd/{self._fd}"
+        else:
+            self.path = self.address = str(folder / f"outbox-{os.getpid()}-{os.urandom(4).hex()}.rrd")
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def size(self) -> int:
+        """Bytes written until now; the last message may still be incomplete."""
+        return os.fstat(self._fd).st_size
+
+    def held(self) -> int:
+        """Bytes that the file occupies: written, and not yet given back."""
+        return os.fstat(self._fd).st_blocks * 512
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._fd, size, offset)
+
+    def release(self, start: int, end: int) -> None:
+        punch_hole(self._fd, start, end)
+
+    def close(self) -> None:
+        os.close(self._fd)
+        if sys.platform != "linux":
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+
+
+class OutboxReader:
+    """The parent's end of an outbox of another process."""
+
+    def __init__(self, address: str, folder: Path) -> None:
+        """Open the outbox at `address`; raises `OSError` where this process may not or cannot."""
+        if not re.fullmatch(r"/proc/\d+/fd/\d+", address) and Path(address).parent != folder:
+            raise PermissionError(f"not the address of an outbox: {address!r}")
+        # The file is sealed to nobody, so read-write; a hole cannot be punched through a read-only descriptor.
+        self._fd = os.open(address, os.O_RDWR | os.O_CLOEXEC)
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._fd, size, offset)
+
+    def copy(self, target: int, offset: int, size: int) -> None:
+        while size:
+            try:
+                # 32 MB a call: the kernel cannot be interrupted within one.
+                done = os.sendfile(target, self._fd, offset, min(size, 32 << 20))
+            except OSError as error:
+                # ENOTSOCK, EINVAL: this system or this target takes no sendfile from a file.
+                if error.errno not in _NO_SENDFILE:
+                    raise
+                done = os.write(target, os.pread(self._fd, min(size, 1 << 20), offset))
+            if not done:
+                raise OSError(f"an outbox ended {size} bytes too early")
+            offset += done
+            size -= done
+
+    def release(self, start: int, end: int) -> None:
+        """Give back the memory of the whole pages within `[start, end)`."""
+        punch_hole(self._fd, start, end)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class MessageBytes:
+    """The bytes of a segment that came within a message, known by their offsets in the outbox."""
+
+    def __init__(self, base: int, data: bytes) -> None:
+        self._base = base
+        self._data = memoryview(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        start = offset - self._base
+        return bytes(self._data[start : start + size])
+
+    def copy(self, target: int, offset: int, size: int) -> None:
+        start = offset - self._base
+        view = self._data[start : start + size]
+        while view:
+            view = view[os.write(target, view) :]
+
+
+def punch_hole(fd: int, start: int, end: int) -> None:
+    """Free the whole pages within `[start, end)` of a memory file; elsewhere (no Linux) nothing is freed."""
+    first = start & ~(_PAGE - 1)
+    last = end & ~(_PAGE - 1)
+    if _fallocate is not None and last > first:
+        _fallocate(fd, _PUNCH_HOLE, first, last - first)
+
+
+def _load_fallocate() -> ctypes._NamedFuncPointer | None:
+    if sys.platform != "linux":
+        return None
+    # Python has no binding for fallocate(2) with flags; `CDLL` lets go of the GIL during the call.
+    function = ctypes.CDLL(None, use_errno=True).fallocate
+    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return function
+
+
+_fallocate = _load_fallocate()
+_NO_SENDFILE = (22, 38, 88)

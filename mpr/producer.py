@@ -1,0 +1,234 @@
+"""A process's way into a shared recording: the SDK writes into an outbox, and the parent is told how far.
+
+Covers: the one recording stream of the process, its outbox, credit at the SDK's entries, announcing, flushing.
+Does not cover: which task runs (`worker.py`) and what the parent does with the bytes (`aggregator.py`).
+
+```
+rr.log ─► entry (waits here while the outbox is full) ─► SDK's batcher ─► SDK's file sink ─► outbox
+                                                     SegmentReady(outbox, end) ─► upstream socket ─► aggregator
+```
+
+Nothing of mpr runs inside the SDK: an entry waits in Python, before the SDK, with no lock held and signals handled. The
+credit is what the outbox may still hold: the parent frees what the sinks have accepted, and both sides see that in the
+size of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from typing import TYPE_CHECKING
+
+from mpr import sdk
+from mpr.config import (
+    ANNOUNCE_EVERY_SECS,
+    CHECK_EVERY_BYTES,
+    OUTBOX_ROLL_BYTES,
+    UNFLUSHED_MAX_BYTES,
+    RecordingConfig,
+)
+from mpr.messages import Accepted, Goodbye, Hello, NewOutbox, SegmentReady, Welcome
+from mpr.messages import Downstream as DownstreamMessage
+from mpr.outbox import Outbox
+from mpr.transport import Connection
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+# How long a full outbox is left alone before the next look (seconds); at 1 GB/s the parent frees 1 MB meanwhile.
+_CREDIT_POLL_SECS = 0.001
+_WELCOME_TIMEOUT_SECS = 30.0
+
+
+class Producer:
+    """The producer of this process; there is one.
+
+    Parameters
+    ----------
+    config:
+        Which recording to join.
+    worker:
+        Number of this worker in its pool; 0 for the parent itself.
+    """
+
+    def __init__(self, config: RecordingConfig, worker: int) -> None:
+        self._config = config
+        self._connection = Connection(config.upstream, config.downstream)
+        self._outbox = Outbox(config.folder)
+        self._number = 0
+        self._announced = 0
+        # Guards the outbox and what was announced of it; held for a system call or a message, never while waiting.
+        self._lock = threading.Lock()
+        self._rolling = threading.Lock()
+        self._receiving = threading.Lock()
+        self._received: list[DownstreamMessage] = []
+        self._logged = False
+        self._unflushed = 0
+        self._unchecked = 0
+        self._stop = threading.Event()
+        self.stream: rr.RecordingStream = sdk.new_stream(
+            config.application_id, config.recording_id, send_properties=False
+        )
+        self.stream.save(self._outbox.path)
+        self._connection.send(
+            Hello(config.token, worker, os.getpid(), self._connection.route, self._outbox.address)
+        )
+        self._inline = self._wait_for_welcome()
+        # Only in a worker does every logging call of the process pass `_enter`.
+        self._always_flush = True
+        self._noted: set[tuple[str | None, str | None]] = set()
+        self._announcer = threading.Thread(target=self._announce_often, name="mpr-announcer", daemon=True)
+        self._announcer.start()
+
+    def take_over_process(self) -> None:
+        """Make this the producer for every logging call in the process: in a worker, never in the user's own."""
+        self._always_flush = bool(sdk.install_entries(self._enter))
+        sdk.divert_new_recordings(self.stream, self._note_init)
+
+    def _wait_for_welcome(self) -> bool:
+        message = self._connection.receive(_WELCOME_TIMEOUT_SECS)
+        if not isinstance(message, Welcome):
+            raise ConnectionError(f"the parent did not answer within {_WELCOME_TIMEOUT_SECS:.0f} s")
+        return message.inline
+
+    # --- entries of the SDK ------------------------------------------------------------------------------------
+
+    def _enter(self, size: int) -> None:
+        """Called before `size` bytes are handed to the SDK, in whatever thread logs."""
+        self._logged = True
+        self._unflushed += size
+        self._unchecked += size
+        if self._unchecked >= CHECK_EVERY_BYTES:
+            self._unchecked = 0
+            self._throttle()
+
+    def _throttle(self) -> None:
+        """Bound what waits in the SDK, then wait until the outbox has room. Signal handlers run meanwhile."""
+        if self._unflushed >= UNFLUSHED_MAX_BYTES:
+            self._unflushed = 0
+            self.stream.flush()
+        self._announce()
+        self._roll_if_long()
+        while self._outbox.held() > self._config.outbox_bytes:
+            time.sleep(_CREDIT_POLL_SECS)
+            self._announce()
+            if self._inline:
+                self._take_what_came()
+
+    def _note_init(self, application_id: str | None, recording_id: str | None) -> None:
+        """`rr.init` was called by a task: its rows go to the shared recording, under the shared ids."""
+        ids = (application_id, recording_id)
+        own = (self._config.application_id, self._config.recording_id)
+        if ids in self._noted or (ids[0] == own[0] and ids[1] in (None, own[1])):
+            return
+        self._noted.add(ids)
+        warnings.warn(
+            f"rr.init({application_id!r}) in a worker of mpr: its rows go to the shared recording "
+            f"{own[0]!r} ({own[1]}); make an rr.RecordingStream for a recording of its own",
+            stacklevel=5,
+        )
+
+    # --- the way to the parent ---------------------------------------------------------------------------------
+
+    def _announce(self) -> None:
+        """Tell the parent how far the outbox was written, where it does not know yet."""
+        with self._lock:
+            end = self._outbox.size()
+            if end <= self._announced:
+                return
+            data = self._outbox.read(self._announced, end - self._announced) if self._inline else None
+            self._connection.send(SegmentReady(self._number, self._announced, end, data))
+            self._announced = end
+
+    def _announce_often(self) -> None:
+        """What a running task logs goes out without the task's help. Idle, this looks once per period."""
+        while not self._stop.wait(ANNOUNCE_EVERY_SECS):
+            self._announce()
+
+    def _roll_if_long(self) -> None:
+        if self._announced > OUTBOX_ROLL_BYTES and self._rolling.acquire(blocking=False):
+            try:
+                self._roll()
+            finally:
+                self._rolling.release()
+
+    def _roll(self) -> None:
+        """Close the outbox, so that the SDK writes its manifest, and go on in a new one."""
+        fresh = Outbox(self._config.folder)
+        # The SDK finishes the old file, with its footer, before this returns.
+        self.stream.save(fresh.path)
+        self._announce()
+        with self._lock:
+            old, self._outbox = self._outbox, fresh
+            self._number += 1
+            self._announced = 0
+            self._connection.send(NewOutbox(fresh.address))
+        # The parent has its own descriptor, or the bytes.
+        old.close()
+
+    def flush(self) -> None:
+        """Announce every row that this process has logged; returns at once where it has logged nothing."""
+        if not self._logged and not self._always_flush:
+            return
+        self._logged = False
+        self._unflushed = 0
+        self.stream.flush()
+        self._announce()
+        self._roll_if_long()
+
+    def position(self) -> tuple[str, int, int]:
+        """Which producer this is, the number of its outbox, and how far it has announced that."""
+        with self._lock:
+            return self._connection.route, self._number, self._announced
+
+    def begin_task(self) -> None:
+        """Make the shared recording current and forget the times that the last task has set."""
+        sdk.make_current(self.stream)
+        self.stream.reset_time()
+
+    def send(self, message: object) -> None:
+        """Send `message` upstream, behind all segments announced so far."""
+        self._connection.send(message)  # type: ignore[arg-type]  # results and such; typed where they are made
+
+    def receive(self) -> DownstreamMessage:
+        """The next message for this process; waits as long as it takes. The main thread's."""
+        while True:
+            with self._receiving:
+                if self._received:
+                    return self._received.pop(0)
+                message = self._connection.receive()
+            if isinstance(message, Accepted):
+                self._free(message)
+            elif message is not None:
+                return message
+
+    def _take_what_came(self) -> None:
+        """Look for credit in the middle of a task; tasks that come along are kept for later."""
+        if not self._receiving.acquire(blocking=False):
+            # The main thread waits for the next task, and frees what is accepted meanwhile.
+            return
+        try:
+            while (message := self._connection.receive(0)) is not None:
+                if isinstance(message, Accepted):
+                    self._free(message)
+                else:
+                    self._received.append(message)
+        finally:
+            self._receiving.release()
+
+    def _free(self, accepted: Accepted) -> None:
+        with self._lock:
+            if accepted.outbox == self._number:
+                self._outbox.release(0, accepted.end)
+
+    def close(self) -> None:
+        """Flush, let the SDK write the last manifest, say goodbye, and hand all of it over."""
+        self._stop.set()
+        self._announcer.join()
+        self.stream.disconnect()
+        self._announce()
+        self._connection.send(Goodbye())
+        self._connection.close()
+        self._outbox.close()

@@ -1,0 +1,153 @@
+"""What the caller of a pool holds: results that come later. The semantics are those of `multiprocessing.pool`."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+R = TypeVar("R")
+
+Callback = Callable[[Any], object]
+
+
+class AsyncResult(Generic[R]):
+    """The result of `apply_async`, `map_async` or `starmap_async`."""
+
+    def __init__(self, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
+        self._event = threading.Event()
+        self._callback = callback
+        self._error_callback = error_callback
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    def ready(self) -> bool:
+        """Whether the call has ended."""
+        return self._event.is_set()
+
+    def successful(self) -> bool:
+        """Whether the call ended without an exception; raises `ValueError` where it has not ended."""
+        if not self.ready():
+            raise ValueError(f"{self!r} not ready")
+        return self._error is None
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the call has ended, at most `timeout` seconds."""
+        self._event.wait(timeout)
+
+    def get(self, timeout: float | None = None) -> R:
+        """The result; every row that its tasks have logged is in the recording then.
+
+        Raises the task's exception, `multiprocessing.TimeoutError` after `timeout` seconds, and the errors of
+        `mpr.errors` for a worker that died or a sink that failed.
+        """
+        if not self._event.wait(timeout):
+            raise multiprocessing.TimeoutError
+        if self._error is not None:
+            raise self._error
+        result: R = self._value
+        return result
+
+    def _settle(self, value: Any, error: BaseException | None) -> None:
+        self._value, self._error = value, error
+        callback = self._callback if error is None else self._error_callback
+        try:
+            if callback is not None:
+                callback(value if error is None else error)
+        finally:
+            self._event.set()
+
+
+class SingleResult(AsyncResult[R]):
+    def deliver(self, value: Any, error: BaseException | None) -> None:
+        self._settle(value, error)
+
+
+class MapResult(AsyncResult[list[R]]):
+    """Collects the parcels of one map; the first error counts, and comes when all parcels have ended."""
+
+    def __init__(
+        self, length: int, parcels: int, callback: Callback | None, error_callback: Callback | None
+    ) -> None:
+        super().__init__(callback, error_callback)
+        self._values: list[Any] = [None] * length
+        self._left = parcels
+        self._lock = threading.Lock()
+        self._first_error: BaseException | None = None
+        if not parcels:
+            self._settle([], None)
+
+    def deliver(self, start: int, values: Any, error: BaseException | None) -> None:
+        with self._lock:
+            self._left -= 1
+            if error is None:
+                self._values[start : start + len(values)] = values
+            elif self._first_error is None:
+                self._first_error = error
+            if self._left:
+                return
+        self._settle(None if self._first_error else self._values, self._first_error)
+
+
+class ResultIterator(Generic[R], Iterator[R]):
+    """What `imap` and `imap_unordered` return: an iterator whose `next` takes a timeout in seconds."""
+
+    def __init__(self, ordered: bool, taken: Callable[[], object]) -> None:
+        self._ordered = ordered
+        self._taken = taken
+        self._condition = threading.Condition()
+        self._ready: deque[tuple[Any, BaseException | None]] = deque()
+        self._early: dict[int, list[tuple[Any, BaseException | None]]] = {}
+        self._next = 0
+        self._returned = 0
+        self._length: int | None = None
+
+    def __iter__(self) -> ResultIterator[R]:
+        return self
+
+    def next(self, timeout: float | None = None) -> R:
+        """The next result; `multiprocessing.TimeoutError` where none comes within `timeout` seconds."""
+        with self._condition:
+            if not self._condition.wait_for(lambda: self._ready or self._returned == self._length, timeout):
+                raise multiprocessing.TimeoutError
+            if not self._ready:
+                raise StopIteration
+            value, error = self._ready.popleft()
+            self._returned += 1
+        self._taken()
+        if error is not None:
+            raise error
+        result: R = value
+        return result
+
+    __next__ = next
+
+    def deliver(self, start: int, count: int, values: Any, error: BaseException | None) -> None:
+        """The results of the items `start` to `start + count`; an error stands for all of them."""
+        items = [(value, None) for value in values] if error is None else [(None, error)] * count
+        with self._condition:
+            if not self._ordered:
+                self._ready.extend(items)
+            else:
+                self._early[start] = items
+                while (found := self._early.pop(self._next, None)) is not None:
+                    self._ready.extend(found)
+                    self._next += len(found)
+            self._condition.notify_all()
+
+    def finish(self, length: int, error: BaseException | None = None) -> None:
+        """There are `length` items, then `error`, if the iterable raised one."""
+        with self._condition:
+            if error is not None:
+                if self._ordered:
+                    self._early[length] = [(None, error)]
+                    while (found := self._early.pop(self._next, None)) is not None:
+                        self._ready.extend(found)
+                        self._next += len(found)
+                else:
+                    self._ready.append((None, error))
+                length += 1
+            self._length = length
+            self._condition.notify_all()

@@ -1,0 +1,201 @@
+"""The bytes of an `.rrd` file: frames, the few protobuf messages that mpr reads, header and footer.
+
+Covers: finding the frames of a stream, the store id of a message, the closing frames of a file.
+Does not cover: what is inside a chunk (mpr never decodes one) and the manifest's table (`manifest.py`).
+
+A stream is a 12-byte header and then frames, each `<kind: u64><length: u64><payload>`. The last frame (kind `END`)
+holds the footer, followed by 20 bytes per footer and `RRF2FOOT<count: u32>`. Source: rerun-io/rerun,
+`crates/store/re_log_encoding/src/rrd/frames.rs` and `re_protos/proto/rerun/v1alpha1/log_msg.proto`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+FOURCC = b"RRF2"
+HEADER_SIZE = 12
+
+END = 0
+SET_STORE_INFO = 1
+ARROW_MSG = 2
+BLUEPRINT_ACTIVATION = 3
+
+_FRAME = struct.Struct("<QQ")
+FRAME_HEADER_SIZE = _FRAME.size
+_FOOTER_ENTRY = struct.Struct("<QQI")
+# `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
+_CRC_SEED = 7850921
+
+# One read finds the headers of many small frames; a large frame's payload is never read here.
+_SCAN_WINDOW = 64 * 1024
+
+Read = Callable[[int, int], bytes]
+"""`read(offset, size)`: up to `size` bytes of a stream, fewer only at its end."""
+
+
+class Frame(NamedTuple):
+    """One frame: `start` is the offset of its 16-byte header, `size` the length of its payload, both in bytes."""
+
+    kind: int
+    start: int
+    size: int
+
+    @property
+    def payload(self) -> int:
+        return self.start + FRAME_HEADER_SIZE
+
+    @property
+    def end(self) -> int:
+        return self.start + FRAME_HEADER_SIZE + self.size
+
+
+class FormatError(ValueError):
+    """Bytes that are not a stream of the one `.rrd` format that this module knows."""
+
+
+def check_header(header: bytes) -> None:
+    """Raise `FormatError` where `header` does not open a stream of the known format."""
+    if len(header) < HEADER_SIZE or header[:4] != FOURCC or header[9] != 2:
+        raise FormatError(f"not an RRF2 stream of protobuf messages: it starts with {header[:HEADER_SIZE]!r}")
+
+
+def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
+    """The whole frames within `[start, end)`, and the offset behind the last of them.
+
+    A torn frame at the end is left for the next call. Nothing behind an `END` frame is read.
+    """
+    frames: list[Frame] = []
+    position = start
+    while position + FRAME_HEADER_SIZE <= end:
+        window = read(position, min(_SCAN_WINDOW, end - position))
+        base = position
+        if len(window) < FRAME_HEADER_SIZE:
+            break
+        while position - base + FRAME_HEADER_SIZE <= len(window):
+            kind, size = _FRAME.unpack_from(window, position - base)
+            if kind > BLUEPRINT_ACTIVATION:
+                raise FormatError(f"unknown frame kind {kind} at offset {position}")
+            frame = Frame(kind, position, size)
+            if frame.end > end:
+                return frames, position
+            frames.append(frame)
+            position = frame.end
+            if kind == END:
+                return frames, position
+    return frames, position
+
+
+# --- protobuf: enough to read ids and to write a footer -----------------------------------------------------------
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of one protobuf message as (number, value); a nested message is its bytes."""
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        kind = tag & 7
+        value: int | bytes
+        if kind == 0:
+            value, position = _varint(data, position)
+        else:
+            if kind == 2:
+                size, position = _varint(data, position)
+            elif kind in (1, 5):
+                size = 8 if kind == 1 else 4
+            else:
+                raise FormatError(f"protobuf wire type {kind}")
+            value = data[position : position + size]
+            if len(value) < size:
+                raise FormatError("a protobuf field ends beyond its message")
+            position += size
+        yield tag >> 3, value
+
+
+def field(data: bytes, number: int) -> bytes:
+    """The nested message or bytes in field `number`; raises `FormatError` where there is none."""
+    for found, value in fields(data):
+        if found == number and isinstance(value, bytes):
+            return value
+    raise FormatError(f"a protobuf message lacks field {number}")
+
+
+def _encode_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def encode_field(number: int, value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        return _encode_varint(number << 3) + _encode_varint(value)
+    return _encode_varint(number << 3 | 2) + _encode_varint(len(value)) + value
+
+
+def replace_field(data: bytes, number: int, value: bytes) -> bytes:
+    """The message `data` with `value` in its nested field `number`; the other fields keep their bytes and places."""
+    position = 0
+    while position < len(data):
+        start = position
+        tag, position = _varint(data, position)
+        kind = tag & 7
+        if kind == 0:
+            _, position = _varint(data, position)
+        elif kind == 2:
+            size, position = _varint(data, position)
+            position += size
+        else:
+            position += 8 if kind == 1 else 4
+        if tag == number << 3 | 2:
+            return data[:start] + encode_field(number, value) + data[position:]
+    raise FormatError(f"a protobuf message lacks field {number}")
+
+
+def store_id_of_info(payload: bytes) -> bytes:
+    """The encoded `StoreId` of a `SetStoreInfo` message (its `info.store_id`)."""
+    return field(field(payload, 2), 2)
+
+
+def store_id_of_chunk(payload: bytes) -> bytes:
+    """The encoded `StoreId` of an `ArrowMsg`."""
+    return field(payload, 1)
+
+
+def chunk_id(payload: bytes) -> bytes:
+    """The id of the chunk in an `ArrowMsg`, in the form that manifests have it (16 bytes, big-endian)."""
+    halves = dict(fields(field(payload, 6)))
+    return b"".join(bytes(reversed(half)) for half in (halves[1], halves[2]) if isinstance(half, bytes))
+
+
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+def frame_header(kind: int, size: int) -> bytes:
+    return _FRAME.pack(kind, size)
+
+
+def closing(offset: int, manifests: list[bytes]) -> bytes:
+    """Everything that ends a file whose frames end at `offset`: the `END` frame and the stream footer."""
+    # Imported here because only a parent that closes a file hashes anything.
+    import xxhash
+
+    footer = b"".join(encode_field(1, manifest) for manifest in manifests)
+    entry = _FOOTER_ENTRY.pack(
+        offset + FRAME_HEADER_SIZE, len(footer), xxhash.xxh32_intdigest(footer, seed=_CRC_SEED)
+    )
+    return frame_header(END, len(footer)) + footer + entry + FOURCC + b"FOOT" + struct.pack("<I", 1)

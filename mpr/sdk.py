@@ -1,0 +1,301 @@
+"""The one place that knows private names of the Rerun SDK, and the calls that need the SDK in the parent.
+
+| private name | why | without it |
+|---|---|---|
+| `rerun_bindings.log_arrow_msg` and the other entries in `_ENTRIES` | replaced in workers: they count what a task
+  logs and wait in Python, with no lock held, while the outbox is full | every task is flushed; a slow sink makes the
+  outbox grow |
+| `rerun_bindings.new_recording` | `rr.init` in a task makes the worker's own recording current | its rows are lost |
+| `rerun_bindings.set_global_data_recording` and its thread-local twin | 0.2 us, where the public function flushes the
+  previous recording (97 us) | the public function |
+| `LazyChunkStream._internal`, `UrdfTree._inner` | these send without passing an entry | such a task is flushed only
+  where it logs in another way too |
+
+`tests/test_sdk.py` fails when a release of the SDK moves one of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpr import rrd
+from mpr.manifest import CHUNK_ID, OFFSET, SIZE, Manifest, parse
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+# Entries that hand data to a recording.
+_ENTRIES = (
+    "log_arrow_msg",
+    "send_arrow_chunk",
+    "send_chunks",
+    "log_file_from_path",
+    "log_file_from_contents",
+    "send_recording_name",
+    "send_recording_start_time_nanos",
+    "send_blueprint",
+)
+
+# What an entry is taken to log where its arguments do not say (bytes).
+_UNKNOWN_SIZE = 64 * 1024
+
+
+def missing_entries() -> list[str]:
+    """The logging entries that the installed SDK does not have under the names that mpr knows."""
+    import rerun_bindings
+
+    return [name for name in _ENTRIES if not hasattr(rerun_bindings, name)]
+
+
+def _logged_bytes(components: Any) -> int:
+    try:
+        return sum(array.get_total_buffer_size() for array in components.values())
+    except AttributeError:
+        return _UNKNOWN_SIZE
+
+
+def install_entries(entered: Callable[[int], None]) -> list[str]:
+    """Make every logging entry of the SDK in this process call `entered(bytes)` first.
+
+    Returns the names that this release of the SDK does not have.
+    """
+    import rerun_bindings
+
+    missing = missing_entries()
+    for name in _ENTRIES:
+        if name not in missing:
+            setattr(rerun_bindings, name, _wrapped(getattr(rerun_bindings, name), entered))
+    for owner, attribute in _bypasses():
+        setattr(owner, attribute, _watched(attribute, entered))
+    return missing
+
+
+def _wrapped(original: Callable[..., Any], entered: Callable[[int], None]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def entry(*args: Any, **kwargs: Any) -> Any:
+        entered(_logged_bytes(kwargs.get("components")))
+        return original(*args, **kwargs)
+
+    return entry
+
+
+def _bypasses() -> Iterable[tuple[type, str]]:
+    from rerun.chunk import LazyChunkStream
+    from rerun.urdf import UrdfTree
+
+    return ((LazyChunkStream, "_internal"), (UrdfTree, "_inner"))
+
+
+def _watched(attribute: str, entered: Callable[[int], None]) -> property:
+    """An attribute that counts as an entry whenever it is read: whoever reads it may be about to send."""
+
+    def get(self: Any) -> Any:
+        entered(_UNKNOWN_SIZE)
+        return self.__dict__[attribute]
+
+    def put(self: Any, value: Any) -> None:
+        self.__dict__[attribute] = value
+
+    return property(get, put)
+
+
+def divert_new_recordings(
+    stream: rr.RecordingStream, noted: Callable[[str | None, str | None], None]
+) -> None:
+    """Let `rr.init` in this process make `stream` current instead of a new recording without a sink.
+
+    `noted(application_id, recording_id)` hears of each. Recordings that are not made the default stay the user's.
+    """
+    import rerun_bindings
+
+    original = rerun_bindings.new_recording
+
+    @functools.wraps(original)
+    def new_recording(*args: Any, **kwargs: Any) -> Any:
+        if not kwargs.get("make_default"):
+            return original(*args, **kwargs)
+        noted(kwargs.get("application_id"), kwargs.get("recording_id"))
+        make_current(stream)
+        return stream.inner
+
+    rerun_bindings.new_recording = new_recording
+
+
+def make_current(stream: rr.RecordingStream) -> None:
+    """Make `stream` the recording that plain `rr.log` uses, in every thread that has none of its own."""
+    try:
+        import rerun_bindings
+
+        rerun_bindings.set_thread_local_data_recording(None)
+        rerun_bindings.set_global_data_recording(stream.inner)
+    except (AttributeError, ImportError, TypeError):
+        import rerun as rr
+
+        rr.set_thread_local_data_recording(None)  # type: ignore[arg-type]  # None is how the SDK clears it
+        rr.set_global_data_recording(stream)
+
+
+def forbid_preloaded_servers() -> None:
+    """Let what hangs in a child of a fork server that preloaded `rerun` raise instead.
+
+    The threads of the SDK's async runtime do not survive the fork: `CatalogClient` and `Server` never answer.
+    """
+    import rerun as rr
+
+    def refuse(self: object, *_args: object, **_kwargs: object) -> None:
+        raise RuntimeError(
+            f"{type(self).__name__} does not work in a worker whose fork server preloaded the Rerun SDK (it would "
+            "hang): use mpr.Pool(..., preload=False)"
+        )
+
+    rr.catalog.CatalogClient.__init__ = refuse  # type: ignore[method-assign,assignment]  # replaced on purpose
+    rr.server.Server.__init__ = refuse  # type: ignore[method-assign,assignment]  # replaced on purpose
+
+
+# --- the SDK's own reader and writer, in the parent ---------------------------------------------------------------
+
+
+def new_stream(application_id: str, recording_id: str, *, send_properties: bool) -> rr.RecordingStream:
+    import rerun as rr
+
+    return rr.RecordingStream(application_id, recording_id=recording_id, send_properties=send_properties)
+
+
+def chunks_of(data: bytes, *, blueprints: bool = True) -> Iterator[Any]:
+    """The chunks of every store in `data`, the bytes of a stream with or without a footer."""
+    import rerun as rr
+
+    with _readable(data) as path:
+        with warnings.catch_warnings():
+            # A stream without a footer is what we mean to read.
+            warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
+            reader = rr.chunk.RrdReader(path)
+        for entry in [*reader.recordings(), *(reader.blueprints() if blueprints else ())]:
+            yield from reader.stream(store=entry)
+
+
+class _readable:
+    """`data` under a path that the SDK's reader can open, without touching a disk where the system allows that."""
+
+    def __init__(self, data: bytes) -> None:
+        import tempfile
+
+        if sys.platform == "linux":
+            self._fd = os.memfd_create("mpr-reader", os.MFD_CLOEXEC)
+            self._path = f"/proc/self/fd/{self._fd}"
+            self._unlink = False
+        else:
+            self._fd, self._path = tempfile.mkstemp(suffix=".rrd")
+            self._unlink = True
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    def __enter__(self) -> str:
+        return self._path
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+        if self._unlink:
+            os.unlink(self._path)
+
+
+@functools.cache
+def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.Lock]:
+    """The one stream of the process `pid` with which mpr lets the SDK encode; each stream costs two threads for ever."""
+    stream = new_stream("mpr", "mpr", send_properties=False)
+    return stream, stream.binary_stream(), threading.Lock()
+
+
+def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
+    """The stream (header to footer) that the SDK makes of what `write` logs; empty where it logs nothing."""
+    stream, storage, lock = _scratch(os.getpid())
+    with lock:
+        stream.reset_time()
+        write(stream)
+        return storage.read(flush=True) or b""
+
+
+def prologue(start_time_nanos: int) -> bytes:
+    """A stream with the properties of a recording that began at `start_time_nanos` (since the Unix epoch).
+
+    Its store id is not the recording's yet.
+    """
+    return encoded_by_sdk(lambda stream: stream.send_recording_start_time_nanos(start_time_nanos))
+
+
+def manifest_by_sdk(data: bytes) -> Manifest:
+    """The manifest that the SDK itself writes for the chunks in `data` (header, store infos, messages of one store).
+
+    Its store id is not theirs, and its offsets are those of the SDK's own encoding; the chunk ids are those of `data`.
+    """
+    import rerun as rr
+
+    encoded = encoded_by_sdk(lambda stream: rr.send_chunks(chunks_of(data), recording=stream))
+    frames, _ = rrd.scan(lambda at, size: encoded[at : at + size], rrd.HEADER_SIZE, len(encoded))
+    if not frames:
+        raise rrd.FormatError("the SDK finds no chunk in a stream that has some")
+    end = frames[-1]
+    return parse(encoded[end.payload : end.end])[0]
+
+
+def refusal(path: Path) -> str | None:
+    """What the SDK's reader has against the manifest of the file at `path`; None where it opens it."""
+    import rerun as rr
+
+    try:
+        reader = rr.chunk.RrdReader(path)
+        for entry in reader.recordings():
+            reader.store(store=entry)
+    except Exception as error:  # whatever the SDK raises for a file that it does not like
+        return str(error)
+    return None
+
+
+def rewrite(path: Path, target: Path) -> None:
+    """Let the SDK's own `rerun rrd merge` write the file at `path` anew to `target`, skipping what it cannot read."""
+    command = [sys.executable, "-m", "rerun", "rrd", "merge", "--continue-on-error", str(path)]
+    with target.open("wb") as out:
+        subprocess.run(command, stdout=out, stderr=subprocess.PIPE, check=True, timeout=3600)
+
+
+def format_is_known() -> str | None:
+    """Whether re-framing understands what the installed SDK writes: None, or why not.
+
+    Lets the SDK encode two chunks and looks for everything that `rrd.py` and `manifest.py` rely on.
+    """
+    import rerun as rr
+
+    def write(stream: rr.RecordingStream) -> None:
+        stream.set_time("probe", sequence=1)
+        stream.log("probe", rr.TextLog("probe"))
+        stream.log("probe/static", rr.TextLog("probe"), static=True)
+
+    data = encoded_by_sdk(write)
+    if not data:
+        # RERUN=off: nothing will be logged, so there is nothing to understand.
+        return None
+    try:
+        rrd.check_header(data[: rrd.HEADER_SIZE])
+        frames, _ = rrd.scan(lambda at, size: data[at : at + size], rrd.HEADER_SIZE, len(data))
+        end = frames[-1]
+        footer = data[end.payload : end.end]
+        if end.kind != rrd.END or data[end.start :] != rrd.closing(end.start, [rrd.field(footer, 1)]):
+            return "its streams do not end as known"
+        chunks = [frame for frame in frames if frame.kind == rrd.ARROW_MSG]
+        places = {rrd.chunk_id(data[each.payload : each.end]): (each.payload, each.size) for each in chunks}
+        (found,) = parse(footer)
+        columns = [found.table[name].to_pylist() for name in (CHUNK_ID, OFFSET, SIZE)]
+        if {each: (at, size) for each, at, size in zip(*columns, strict=True)} != places:
+            return "its manifests do not say where the chunks are"
+    except (rrd.FormatError, KeyError, IndexError, ValueError) as error:
+        return str(error)
+    return None

@@ -1,0 +1,240 @@
+"""The sockets between a recording's parent and its producers; the only module that knows ZeroMQ.
+
+```
+producer                                   parent
+Upstream    DEALER ── segments, results ──► ROUTER   UpstreamServer    read by the aggregator's thread alone
+Downstream  DEALER ◄── tasks, stop ──────── ROUTER   DownstreamServer  written under a lock, by whoever has a task
+```
+
+Two sockets per producer, because a ZeroMQ socket belongs to one thread at a time: what a worker sends (from any of its
+threads, under a lock) never meets what its main thread waits for. `ipc://` in a fresh folder of mode 0700. Who has not
+shown the recording's token gets no answer, and nothing that he sends is looked at.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+import zmq
+
+from mpr.config import MESSAGE_MAX_BYTES
+from mpr.messages import Downstream as DownstreamMessage
+from mpr.messages import Frames, Hello, MessageError, Nudge, decode, encode
+from mpr.messages import Upstream as UpstreamMessage
+
+# `sockaddr_un` has 108 bytes for a path with its closing zero.
+_PATH_LIMIT = 100
+_PREFIX = "mpr-"
+# How long a closing socket may take to hand over what was sent (milliseconds).
+_LINGER_MS = 2000
+# Results above this are received without copying them out of ZeroMQ's memory.
+_COPY_LIMIT = 64 * 1024
+_INSIDE = "inproc://inside"
+
+
+class PeerGone(Exception):
+    """The peer that a message is for is not connected (any more, or yet)."""
+
+
+def make_folder() -> Path:
+    """A fresh private folder for sockets, short enough for a socket's path."""
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    if len(str(folder)) > _PATH_LIMIT - len("/downstream"):
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))  # noqa: S108  # too long a TMPDIR leaves no other
+    (folder / "owner").write_text(str(os.getpid()))
+    return folder
+
+
+def sweep_folders(alive: frozenset[int] | set[int] | None = None) -> None:
+    """Remove the socket folders of this user whose owner was killed before it could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            if folder.stat().st_uid != os.getuid():
+                continue
+            owner = int((folder / "owner").read_text())
+            os.kill(owner, 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, ValueError):
+            # Not ours, just being made, or just being removed.
+            continue
+
+
+class Sockets:
+    """The parent's two sockets and their folder."""
+
+    def __init__(self) -> None:
+        sweep_folders()
+        self.folder = make_folder()
+        self.token = secrets.token_hex(32)
+        self._context = zmq.Context()
+        self.up = UpstreamServer(self._context, self.folder, self.token)
+        self.down = DownstreamServer(self._context, self.folder)
+
+    def inside(self) -> Inside:
+        """An end for another thread of the parent, in order with what producers send."""
+        return Inside(self._context, self.up.inside_name)
+
+    def close(self) -> None:
+        """Close both sockets and remove the folder. Whoever made an `inside` closes it before."""
+        self.up.close()
+        self.down.close()
+        self._context.term()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
+    socket = context.socket(kind)
+    # Credit bounds what is on its way in bytes; ZeroMQ counts messages, and a ROUTER drops at its mark.
+    socket.set_hwm(0)
+    socket.linger = _LINGER_MS
+    socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_MAX_BYTES)
+    return socket
+
+
+def _bind(socket: zmq.Socket[bytes], path: Path) -> str:
+    endpoint = f"ipc://{path}"
+    socket.bind(endpoint)
+    os.chmod(path, 0o600)
+    return endpoint
+
+
+class UpstreamServer:
+    """The receiving end of all producers. One thread calls `receive`."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path, token: str) -> None:
+        self._socket = _socket(context, zmq.ROUTER)
+        self.endpoint = _bind(self._socket, folder / "up")
+        self._socket.bind(_INSIDE)
+        self._token = token.encode()
+        self.inside_name = secrets.token_bytes(16)
+        self._greeted: dict[bytes, Hello] = {}
+        self.rejected_count = 0
+
+    def receive(self, timeout_secs: float) -> tuple[Hello | None, UpstreamMessage] | None:
+        """The next message with the hello of its producer (None: from the parent itself); None after the timeout."""
+        try:
+            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            if not self._socket.poll(int(timeout_secs * 1000)):
+                return None
+            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        sender = frames[0].bytes
+        try:
+            message = decode([_light(frame) for frame in frames[1:]])
+        except MessageError:
+            self.rejected_count += 1
+            return None, Nudge()
+        if sender == self.inside_name:
+            return None, message  # type: ignore[return-value]  # the parent sends itself upstream messages only
+        hello = self._greeted.get(sender)
+        if hello is not None:
+            return hello, message  # type: ignore[return-value]  # downstream kinds are ignored by the receiver
+        if isinstance(message, Hello) and hmac.compare_digest(message.token.encode(), self._token):
+            self._greeted[sender] = message
+            return message, message
+        self.rejected_count += 1
+        return None, Nudge()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _light(frame: zmq.Frame) -> bytes | memoryview:
+    return frame.bytes if len(frame) <= _COPY_LIMIT else frame.buffer
+
+
+class DownstreamServer:
+    """The sending end to all producers; any thread may send."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path) -> None:
+        self._socket = _socket(context, zmq.ROUTER)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.endpoint = _bind(self._socket, folder / "down")
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def send(self, route: str, *messages: DownstreamMessage) -> None:
+        """Send to the producer of that route; raises `PeerGone` where it is not connected."""
+        with self._lock:
+            if self._closed:
+                raise PeerGone(route)
+            for message in messages:
+                frames: Frames = [route.encode(), *encode(message)]
+                try:
+                    self._socket.send_multipart(frames, copy=_copies(frames))
+                except zmq.ZMQError as error:
+                    raise PeerGone(route) from error
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._socket.close()
+
+
+def _copies(frames: Frames) -> bool:
+    """Small messages are sent faster with a copy, large ones without."""
+    return sum(len(frame) for frame in frames) <= _COPY_LIMIT
+
+
+class Inside:
+    """The end of another thread of the parent, in one queue with what the producers send. Any thread may send."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], name: bytes) -> None:
+        self._socket = _socket(context, zmq.DEALER)
+        self._socket.setsockopt(zmq.IDENTITY, name)
+        self._socket.connect(_INSIDE)
+        self._lock = threading.Lock()
+
+    def send(self, message: UpstreamMessage) -> None:
+        with self._lock:
+            if not self._socket.closed:
+                self._socket.send_multipart(encode(message))
+
+    def close(self) -> None:
+        with self._lock:
+            self._socket.close()
+
+
+class Connection:
+    """A producer's two sockets. Any thread may `send`; one thread at a time may `receive`."""
+
+    def __init__(self, upstream: str, downstream: str) -> None:
+        self.route = secrets.token_hex(16)
+        self._context = zmq.Context()
+        self._up = _socket(self._context, zmq.DEALER)
+        self._up.connect(upstream)
+        self._up_lock = threading.Lock()
+        self._down = _socket(self._context, zmq.DEALER)
+        self._down.setsockopt(zmq.IDENTITY, self.route.encode())
+        self._down.connect(downstream)
+
+    def send(self, message: UpstreamMessage) -> None:
+        frames: Frames = encode(message)
+        with self._up_lock:
+            self._up.send_multipart(frames, copy=_copies(frames))
+
+    def receive(self, timeout_secs: float | None = None) -> DownstreamMessage | None:
+        """The next message; None where there is none within the timeout (None: as long as it takes)."""
+        timeout = None if timeout_secs is None else int(timeout_secs * 1000)
+        try:
+            frames = self._down.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            if not self._down.poll(timeout):
+                return None
+            frames = self._down.recv_multipart(zmq.NOBLOCK, copy=False)
+        return decode([_light(frame) for frame in frames])  # type: ignore[return-value]  # the parent is trusted
+
+    def close(self) -> None:
+        """Hand over what was sent, for at most two seconds."""
+        with self._up_lock:
+            self._up.close()
+        self._down.close()
+        self._context.term()

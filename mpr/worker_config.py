@@ -1,0 +1,37 @@
+"""What a worker is started with, importable without the Rerun SDK, which only the worker itself needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpr.config import RecordingConfig
+from mpr.pickling import Portable
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerConfig:
+    """What a worker is started with.
+
+    Attributes
+    ----------
+    recording:
+        How to join the recording.
+    worker:
+        Its number in the pool, never used twice.
+    environ:
+        The parent's environment, for a worker of a fork server, which was started with an older one.
+    preloaded:
+        Whether the SDK was imported before this process was forked.
+    """
+
+    recording: RecordingConfig
+    worker: int
+    environ: dict[str, str] | None
+    preloaded: bool
+
+
+def worker_main(config: WorkerConfig, initializer: Portable) -> None:
+    """`mpr.worker.main`, which is imported in the worker, or was before the worker was forked."""
+    from mpr.worker import main
+
+    main(config, initializer)
