@@ -20,10 +20,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import mpr
 import numpy as np
 import rerun as rr
 from skimage import color, data, feature, filters, measure, segmentation, transform, util
+
+import mpr
 
 PICTURES = [
     "astronaut", "coffee", "cat", "rocket", "camera", "coins", "clock", "moon", "hubble_deep_field", "retina",

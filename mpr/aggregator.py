@@ -9,6 +9,7 @@ when this thread comes to the result, and only then does anybody hear of it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -34,7 +35,7 @@ from mpr.messages import (
     Welcome,
 )
 from mpr.outbox import PROLOGUE, MessageBytes, OutboxReader, Segment, SegmentSource
-from mpr.transport import PeerGone, Sockets
+from mpr.transport import PeerGoneError, Sockets
 
 _log = logging.getLogger("mpr")
 
@@ -243,7 +244,7 @@ class Aggregator:
         for producer, welcome in waiting:
             try:
                 self._sockets.down.send(producer.hello.route, welcome)
-            except PeerGone:
+            except PeerGoneError:
                 self._newcomers.append((producer, welcome))
                 continue
             listener = self._listeners.get(producer.hello.worker)
@@ -275,10 +276,9 @@ class Aggregator:
             data = producer.torn + message.data
             self._consume(producer, MessageBytes(producer.consumed, data), message.end)
             producer.torn = data[len(data) - (message.end - producer.consumed) :]
-            try:
+            # Where it has died, its death is on the way.
+            with contextlib.suppress(PeerGoneError):
                 self._sockets.down.send(producer.hello.route, Accepted(message.outbox, producer.consumed))
-            except PeerGone:
-                pass  # It has died; its death is on the way.
 
     def _salvage(self, producer: _Producer) -> None:
         """Take all whole frames that a producer has written, also those that it did not live to announce."""

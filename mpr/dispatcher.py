@@ -30,7 +30,7 @@ from mpr.errors import (
 from mpr.lifecycle import PoolState, StartBudget
 from mpr.messages import OK, Buffer, Function, Hello, InitializerFailed, Result, Stop, Tasks
 from mpr.scheduler import Scheduler
-from mpr.transport import DownstreamServer, PeerGone
+from mpr.transport import DownstreamServer, PeerGoneError
 
 _log = logging.getLogger("mpr")
 
@@ -231,9 +231,7 @@ class Dispatcher:
             hopeless = needed and hand is None and not self._budget.died_at_start()
         if lost is not None:
             try:
-                self._deliver(
-                    lost, None, WorkerDiedError(lost.name, worker, hand.pid if hand else 0, exitcode)
-                )
+                self._deliver(lost, None, WorkerDiedError(lost.name, worker, hand.pid if hand else 0, exitcode))
             finally:
                 self._delivered()
         if hopeless:
@@ -260,7 +258,7 @@ class Dispatcher:
             hand = self._hands[worker]
             tasks = Tasks(parcel.number, parcel.digest, parcel.mode, parcel.payload)
             # A worker that is gone has its end on the way to us, and the parcel with it.
-            with contextlib.suppress(PeerGone):
+            with contextlib.suppress(PeerGoneError):
                 if parcel.digest in hand.functions:
                     self._down.send(hand.route, tasks)
                 else:
@@ -268,13 +266,13 @@ class Dispatcher:
                     self._down.send(hand.route, Function(parcel.digest, parcel.function), tasks)
 
     def _stop(self, hand: _Hand) -> None:
-        with contextlib.suppress(PeerGone):
+        with contextlib.suppress(PeerGoneError):
             self._down.send(hand.route, Stop())
 
     def _deliver(self, parcel: Parcel, value: Any, error: BaseException | None) -> None:
         try:
             parcel.deliver(value, error)
-        except Exception:
+        except Exception:  # noqa: BLE001  # the user's own code
             # A user's callback: `multiprocessing` would let its thread die, and everything hang.
             _log.exception("a callback for task %s raised", parcel.name)
 

@@ -39,9 +39,7 @@ class MissingDependencyError(MprError, ImportError):
     """An optional package is missing; the message has the `pip install` line that brings it."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"'{package}' is needed for this and is not installed: pip install 'mpr[{extra}]'"
-        )
+        super().__init__(f"'{package}' is needed for this and is not installed: pip install 'mpr[{extra}]'")
         self.package = package
         self.extra = extra
 

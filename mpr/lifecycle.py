@@ -19,7 +19,8 @@ class PoolState(enum.Enum):
 class StartBudget:
     """How often workers may die before they were ready, in a row, until the pool gives up.
 
-    A worker that dies at start would otherwise be replaced for ever (`multiprocessing.Pool` writes 85,000 lines in 20 s).
+    A worker that dies at start would otherwise be replaced for ever; `multiprocessing.Pool` then writes 85,000 lines to
+    stderr in 20 s.
     """
 
     allowed: int = 3

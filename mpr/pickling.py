@@ -1,20 +1,22 @@
 """How tasks, results and exceptions travel: pickle protocol 5 with large buffers apart, cloudpickle where it must be.
 
-Plain pickle comes first, so that what can be imported is imported, as in `multiprocessing`: an initializer and a task of
-one module then share that module's globals. Lambdas, closures and what a notebook defines go by value.
+Plain pickle comes first, so that what can be imported is imported, as in `multiprocessing`: an initializer and a task
+of one module then share that module's globals. Lambdas, closures and what a notebook defines go by value.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import pickle
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.context import set_spawning_popen
-from multiprocessing.pool import MaybeEncodingError, RemoteTraceback
+from multiprocessing.pool import (  # type: ignore[attr-defined]  # public by use, not in typeshed
+    MaybeEncodingError,
+    RemoteTraceback,
+)
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -106,7 +108,7 @@ def check_portable(what: str, portable: Portable) -> None:
 
 @contextlib.contextmanager
 def _as_if_spawning() -> Iterator[None]:
-    set_spawning_popen(_Spawning())
+    set_spawning_popen(_Spawning())  # type: ignore[arg-type]  # as much of one as is asked for
     try:
         yield
     finally:
@@ -202,13 +204,12 @@ def dump_result(result: object) -> list[Buffer]:
 def dump_exception(error: BaseException) -> list[Buffer]:
     """An exception with its traceback's text; one that does not survive pickling becomes a `TaskError`."""
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    try:
+    # A user's `__reduce__` or `__init__` may raise anything at all.
+    with contextlib.suppress(BaseException):
         payload = dumps((error, text))
-        back = loads([io.BytesIO(part).getvalue() for part in payload])
+        back = loads([bytes(part) for part in payload])
         if type(back[0]) is type(error):
             return payload
-    except BaseException:  # noqa: BLE001  # a user's `__reduce__` or `__init__` may raise anything at all
-        pass
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     try:
         described = str(error)
@@ -221,7 +222,7 @@ def load_exception(payload: Sequence[Buffer]) -> BaseException:
     """The exception of a task; its traceback in the worker is the `__cause__`, as in `multiprocessing.Pool`."""
     try:
         error, text = loads(payload)
-    except BaseException as failure:
+    except BaseException as failure:  # noqa: BLE001  # as in `dump_exception`
         return TaskError(f"a task raised an exception that cannot be unpickled here: {failure!r}")
     error.__cause__ = RemoteTraceback(text)
     return error  # type: ignore[no-any-return]  # what `dump_exception` made

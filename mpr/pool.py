@@ -1,4 +1,4 @@
-"""`mpr.Pool`: `multiprocessing.Pool` with an application id in front, and every row of every worker in one recording."""
+"""`mpr.Pool`: `multiprocessing.Pool` with an application id in front, and every row in one recording."""
 
 from __future__ import annotations
 
@@ -124,9 +124,7 @@ class Pool:
 
     # --- calls -------------------------------------------------------------------------------------------------
 
-    def apply(
-        self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None
-    ) -> R:
+    def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> R:
         """`func(*args, **kwds)` in a worker; waits for the result."""
         return self.apply_async(func, args, kwds).get()
 
@@ -148,9 +146,9 @@ class Pool:
         """`fn(*args, **kwargs)` in a worker, as in `concurrent.futures.Executor`."""
         self._check_running()
         future: Future[R] = Future()
-        self._submit_one(fn, args, kwargs, functools.partial(_settle, future))
         # A task that was sent cannot be called back.
         future.set_running_or_notify_cancel()
+        self._submit_one(fn, args, kwargs, functools.partial(_settle, future))
         return future
 
     def map(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int | None = None) -> list[R]:
@@ -189,9 +187,7 @@ class Pool:
         """The results of `map` one by one, in order. The input is read as fast as results are taken."""
         return self._imap(func, iterable, chunksize, ordered=True)
 
-    def imap_unordered(
-        self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int = 1
-    ) -> ResultIterator[R]:
+    def imap_unordered(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int = 1) -> ResultIterator[R]:
         """As `imap`, each result as soon as it is there."""
         return self._imap(func, iterable, chunksize, ordered=False)
 
@@ -303,9 +299,7 @@ class Pool:
         digest, code = pickling.dump_function(function)
         name = pickling.task_name(function)
         # All arguments are pickled before the first is sent: a bad one fails the call, not half of it.
-        payloads = [
-            pickling.dump_arguments(f"{name}[{start}]", items[start : start + chunksize]) for start in starts
-        ]
+        payloads = [pickling.dump_arguments(f"{name}[{start}]", items[start : start + chunksize]) for start in starts]
         result: MapResult[Any] = MapResult(len(items), len(payloads), callback, error_callback)
         for start, payload in zip(starts, payloads, strict=True):
             self._dispatcher.submit(
@@ -399,9 +393,7 @@ class _Feeder:
             deliver(None, error)
             return
         self._dispatcher.submit(
-            Parcel(
-                name=name, digest=self._digest, function=self._code, mode=EACH, payload=payload, deliver=deliver
-            )
+            Parcel(name=name, digest=self._digest, function=self._code, mode=EACH, payload=payload, deliver=deliver)
         )
 
 
@@ -443,9 +435,7 @@ def _hire(
         if aggregator.stalled_secs() > config.SINK_TIMEOUT_SECS:
             dispatcher.broken(aggregator.stuck())
 
-    crew = Crew(
-        launcher, new_config, size, ended=aggregator.worker_died, failed=dispatcher.broken, look=look
-    )
+    crew = Crew(launcher, new_config, size, ended=aggregator.worker_died, failed=dispatcher.broken, look=look)
     hired.append(crew)
     crew.start()
     return crew, dispatcher

@@ -24,8 +24,8 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from multiprocessing import popen_fork, process, reduction, spawn, util
 from multiprocessing import connection as mp_connection
+from multiprocessing import popen_fork, process, reduction, spawn, util
 from multiprocessing.context import ForkServerProcess, set_spawning_popen
 from multiprocessing.forkserver import ForkServer, read_signed
 from typing import Any
@@ -193,7 +193,7 @@ class _Popen(popen_fork.Popen):
     def _launch(self, process_obj: process.BaseProcess) -> None:
         prepared = spawn.get_preparation_data(process_obj.name)
         buffer = io.BytesIO()
-        set_spawning_popen(self)
+        set_spawning_popen(self)  # type: ignore[arg-type]  # a `Popen` of ours
         try:
             reduction.dump(prepared, buffer)
             reduction.dump(process_obj, buffer)
@@ -202,7 +202,7 @@ class _Popen(popen_fork.Popen):
         self.sentinel, data_end = self._server.connect_to_new_process(self._fds)
         # Kept open: the child sees by it that this process has ended.
         parent_end = os.dup(data_end)
-        self.finalizer = util.Finalize(self, util.close_fds, (parent_end, self.sentinel))
+        self.finalizer = util.Finalize(self, _close, (parent_end, self.sentinel))
         with open(data_end, "wb", closefd=True) as pipe:
             pipe.write(buffer.getbuffer())
         self.pid = read_signed(self.sentinel)
@@ -217,6 +217,11 @@ class _Popen(popen_fork.Popen):
                 # The fork server was killed; how the worker ended, nobody knows.
                 self.returncode = 255
         return self.returncode
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 class _ForkServerProcess(ForkServerProcess):

@@ -72,9 +72,7 @@ class Producer:
             config.application_id, config.recording_id, send_properties=False
         )
         self.stream.save(self._outbox.path)
-        self._connection.send(
-            Hello(config.token, worker, os.getpid(), self._connection.route, self._outbox.address)
-        )
+        self._connection.send(Hello(config.token, worker, os.getpid(), self._connection.route, self._outbox.address))
         self._inline = self._wait_for_welcome()
         # Only in a worker does every logging call of the process pass `_enter`.
         self._always_flush = True

@@ -68,9 +68,7 @@ class SingleResult(AsyncResult[R]):
 class MapResult(AsyncResult[list[R]]):
     """Collects the parcels of one map; the first error counts, and comes when all parcels have ended."""
 
-    def __init__(
-        self, length: int, parcels: int, callback: Callback | None, error_callback: Callback | None
-    ) -> None:
+    def __init__(self, length: int, parcels: int, callback: Callback | None, error_callback: Callback | None) -> None:
         super().__init__(callback, error_callback)
         self._values: list[Any] = [None] * length
         self._left = parcels
@@ -126,6 +124,7 @@ class ResultIterator(Generic[R], Iterator[R]):
 
     def deliver(self, start: int, count: int, values: Any, error: BaseException | None) -> None:
         """The results of the items `start` to `start + count`; an error stands for all of them."""
+        items: list[tuple[Any, BaseException | None]]
         items = [(value, None) for value in values] if error is None else [(None, error)] * count
         with self._condition:
             if not self._ordered:

@@ -195,7 +195,5 @@ def closing(offset: int, manifests: list[bytes]) -> bytes:
     import xxhash
 
     footer = b"".join(encode_field(1, manifest) for manifest in manifests)
-    entry = _FOOTER_ENTRY.pack(
-        offset + FRAME_HEADER_SIZE, len(footer), xxhash.xxh32_intdigest(footer, seed=_CRC_SEED)
-    )
+    entry = _FOOTER_ENTRY.pack(offset + FRAME_HEADER_SIZE, len(footer), xxhash.xxh32_intdigest(footer, seed=_CRC_SEED))
     return frame_header(END, len(footer)) + footer + entry + FOURCC + b"FOOT" + struct.pack("<I", 1)

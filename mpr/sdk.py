@@ -107,9 +107,7 @@ def _watched(attribute: str, entered: Callable[[int], None]) -> property:
     return property(get, put)
 
 
-def divert_new_recordings(
-    stream: rr.RecordingStream, noted: Callable[[str | None, str | None], None]
-) -> None:
+def divert_new_recordings(stream: rr.RecordingStream, noted: Callable[[str | None, str | None], None]) -> None:
     """Let `rr.init` in this process make `stream` current instead of a new recording without a sink.
 
     `noted(application_id, recording_id)` hears of each. Recordings that are not made the default stay the user's.
@@ -139,7 +137,7 @@ def make_current(stream: rr.RecordingStream) -> None:
     except (AttributeError, ImportError, TypeError):
         import rerun as rr
 
-        rr.set_thread_local_data_recording(None)  # type: ignore[arg-type]  # None is how the SDK clears it
+        rr.set_thread_local_data_recording(None)
         rr.set_global_data_recording(stream)
 
 
@@ -156,8 +154,8 @@ def forbid_preloaded_servers() -> None:
             "hang): use mpr.Pool(..., preload=False)"
         )
 
-    rr.catalog.CatalogClient.__init__ = refuse  # type: ignore[method-assign,assignment]  # replaced on purpose
-    rr.server.Server.__init__ = refuse  # type: ignore[method-assign,assignment]  # replaced on purpose
+    rr.catalog.CatalogClient.__init__ = refuse  # type: ignore[method-assign]  # replaced on purpose
+    rr.server.Server.__init__ = refuse  # type: ignore[method-assign]  # replaced on purpose
 
 
 # --- the SDK's own reader and writer, in the parent ---------------------------------------------------------------
@@ -173,7 +171,7 @@ def chunks_of(data: bytes, *, blueprints: bool = True) -> Iterator[Any]:
     """The chunks of every store in `data`, the bytes of a stream with or without a footer."""
     import rerun as rr
 
-    with _readable(data) as path:
+    with _ReadableFile(data) as path:
         with warnings.catch_warnings():
             # A stream without a footer is what we mean to read.
             warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
@@ -182,7 +180,7 @@ def chunks_of(data: bytes, *, blueprints: bool = True) -> Iterator[Any]:
             yield from reader.stream(store=entry)
 
 
-class _readable:
+class _ReadableFile:
     """`data` under a path that the SDK's reader can open, without touching a disk where the system allows that."""
 
     def __init__(self, data: bytes) -> None:
@@ -210,9 +208,11 @@ class _readable:
 
 @functools.cache
 def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.Lock]:
-    """The one stream of the process `pid` with which mpr lets the SDK encode; each stream costs two threads for ever."""
+    """The one stream of the process `pid` with which the SDK encodes for mpr; a stream costs two threads for ever."""
+    import rerun as rr
+
     stream = new_stream("mpr", "mpr", send_properties=False)
-    return stream, stream.binary_stream(), threading.Lock()
+    return stream, rr.binary_stream(stream), threading.Lock()
 
 
 def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
@@ -255,7 +255,7 @@ def refusal(path: Path) -> str | None:
         reader = rr.chunk.RrdReader(path)
         for entry in reader.recordings():
             reader.store(store=entry)
-    except Exception as error:  # whatever the SDK raises for a file that it does not like
+    except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a file that it does not like
         return str(error)
     return None
 

@@ -38,7 +38,7 @@ _COPY_LIMIT = 64 * 1024
 _INSIDE = "inproc://inside"
 
 
-class PeerGone(Exception):
+class PeerGoneError(Exception):
     """The peer that a message is for is not connected (any more, or yet)."""
 
 
@@ -47,7 +47,7 @@ def make_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     if len(str(folder)) > _PATH_LIMIT - len("/downstream"):
         folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))  # noqa: S108  # too long a TMPDIR leaves no other
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))  # too long a TMPDIR leaves no other
     (folder / "owner").write_text(str(os.getpid()))
     return folder
 
@@ -162,16 +162,16 @@ class DownstreamServer:
         self._closed = False
 
     def send(self, route: str, *messages: DownstreamMessage) -> None:
-        """Send to the producer of that route; raises `PeerGone` where it is not connected."""
+        """Send to the producer of that route; raises `PeerGoneError` where it is not connected."""
         with self._lock:
             if self._closed:
-                raise PeerGone(route)
+                raise PeerGoneError(route)
             for message in messages:
                 frames: Frames = [route.encode(), *encode(message)]
                 try:
                     self._socket.send_multipart(frames, copy=_copies(frames))
                 except zmq.ZMQError as error:
-                    raise PeerGone(route) from error
+                    raise PeerGoneError(route) from error
 
     def close(self) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 # Imported before a fork, so that a worker of our fork server need not.
-import numpy  # noqa: F401, ICN001
+import numpy  # noqa: F401
 import rerun  # noqa: F401
 
 from mpr import pickling, sdk
@@ -105,6 +105,4 @@ def _load_arguments(message: Tasks) -> Any:
     try:
         return pickling.loads(message.payload)
     except BaseException as error:
-        raise TaskLoadError(
-            f"a worker cannot load the arguments of a task: {type(error).__name__}: {error}"
-        ) from error
+        raise TaskLoadError(f"a worker cannot load the arguments of a task: {type(error).__name__}: {error}") from error
