@@ -29,6 +29,7 @@ from mpr.messages import (
     InitializerFailed,
     NewOutbox,
     Nudge,
+    Ready,
     Result,
     SegmentReady,
     Upstream,
@@ -51,6 +52,9 @@ class Writer(Protocol):
 
     @property
     def path(self) -> Path: ...
+
+    @property
+    def named(self) -> bool: ...
 
     def open(self, prologue: bytes) -> None: ...
 
@@ -220,6 +224,9 @@ class Aggregator:
             case Result():
                 if listener is not None:
                     listener.result(hello, message, self.failure or producer.failure)
+            case Ready():
+                if listener is not None:
+                    listener.worker_ready(hello)
             case NewOutbox(address):
                 self._change_outbox(producer, address)
             case Goodbye():
@@ -247,9 +254,6 @@ class Aggregator:
             except PeerGoneError:
                 self._newcomers.append((producer, welcome))
                 continue
-            listener = self._listeners.get(producer.hello.worker)
-            if listener is not None:
-                listener.worker_ready(producer.hello)
 
     def _open(self, producer: _Producer, address: str) -> None:
         self._outboxes += 1
@@ -322,10 +326,11 @@ class Aggregator:
             self._progress.notify_all()
 
     def _write(self, segment: Segment) -> None:
+        chunks = sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
         self._writing_since = time.monotonic()
         for writer in list(self._writers):
             try:
-                writer.accept(segment, named=True)
+                writer.accept(segment, named=chunks > 0)
             except SinkError as error:
                 # The others go on; the outboxes are emptied all the same, so that no worker waits for ever.
                 _log.error("%s", error)
@@ -333,7 +338,7 @@ class Aggregator:
                 self._writers.remove(writer)
                 writer.abandon()
         self._writing_since = None
-        self.accepted_chunks += sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
+        self.accepted_chunks += chunks
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
 
     def _bury_the_dead(self, queue_is_empty: bool) -> None:

@@ -75,6 +75,11 @@ class DecodingWriter:
         self._file.take_name()
         self._file.close()
 
+    @property
+    def named(self) -> bool:
+        """Whether the file has its name, and a file that was there before is gone."""
+        return self._file.named
+
     def abandon(self) -> None:
         self._stream.disconnect()
         self._file.close()

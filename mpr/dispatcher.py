@@ -159,6 +159,11 @@ class Dispatcher:
         for parcel in dropped:
             self._deliver(parcel, None, CancelledError())
 
+    @property
+    def broke(self) -> bool:
+        """Whether an error has ended the pool."""
+        return self._broken is not None
+
     def raise_unreported(self) -> None:
         """Raise what ended the pool, where no call has raised it yet."""
         if self._broken is not None and not self._reported:
@@ -173,8 +178,6 @@ class Dispatcher:
     # --- from the aggregator -----------------------------------------------------------------------------------
 
     def worker_ready(self, hello: Hello) -> None:
-        if not hello.worker:
-            return
         with self._lock:
             self._budget.started()
             hand = self._hands[hello.worker] = _Hand(hello.route, hello.pid)

@@ -133,6 +133,11 @@ class FileWriter:
         if refused is not None:
             self._rebuild(refused)
 
+    @property
+    def named(self) -> bool:
+        """Whether the file has its name, and a file that was there before is gone."""
+        return self._file.named
+
     def abandon(self) -> None:
         """Close without a footer; a file that never took its name is removed."""
         self._file.close()
@@ -212,7 +217,7 @@ class PartFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.part = path.with_name(f".{path.name}.part")
-        self._named = False
+        self.named = False
         try:
             self.fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -251,9 +256,9 @@ class PartFile:
             os.close(target)
 
     def take_name(self) -> None:
-        if not self._named:
+        if not self.named:
             os.replace(self.part, self._path)
-            self._named = True
+            self.named = True
 
     def cut(self, size: int) -> None:
         """Drop what was written beyond `size` bytes."""
@@ -261,6 +266,6 @@ class PartFile:
         os.lseek(self.fd, size, os.SEEK_SET)
 
     def close(self) -> None:
-        if not self._named:
+        if not self.named:
             self.part.unlink(missing_ok=True)
         os.close(self.fd)

@@ -45,6 +45,11 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker's initializer has returned: it takes tasks."""
+
+
+@dataclass(frozen=True, slots=True)
 class NewOutbox:
     """The producer closed its outbox (its manifest is written) and goes on in the one at `address`."""
 
@@ -141,7 +146,7 @@ class Stop:
     """No more tasks: say goodbye and end."""
 
 
-Upstream: TypeAlias = Hello | NewOutbox | SegmentReady | Result | InitializerFailed | Goodbye | Died | Nudge
+Upstream: TypeAlias = Hello | Ready | NewOutbox | SegmentReady | Result | InitializerFailed | Goodbye | Died | Nudge
 Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Stop
 
 (
@@ -158,7 +163,8 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Stop
     _TASKS_READY,
     _ACCEPTED,
     _STOP,
-) = range(13)
+    _READY,
+) = range(14)
 
 
 def encode(message: Upstream | Downstream) -> Frames:
@@ -180,6 +186,8 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_KIND.pack(_NEW_OUTBOX), address.encode()]
         case InitializerFailed(payload):
             return [_KIND.pack(_INITIALIZER_FAILED), *payload]
+        case Ready():
+            return [_KIND.pack(_READY)]
         case Goodbye():
             return [_KIND.pack(_GOODBYE)]
         case Died():
@@ -231,6 +239,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return NewOutbox(bytes(frames[1]).decode())
     if kind == _INITIALIZER_FAILED:
         return InitializerFailed(frames[1:])
+    if kind == _READY:
+        return Ready()
     if kind == _GOODBYE:
         return Goodbye()
     if kind == _DIED:

@@ -220,7 +220,8 @@ class Pool:
         self._crew.dismiss()
         self._crew.end(_FAREWELL_SECS)
         self._terminate.cancel()
-        _release(self.recording, self._owns_recording)
+        if self._owns_recording:
+            self.recording.finish(failed=self._dispatcher.broke)
         self._dispatcher.raise_unreported()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -444,9 +445,5 @@ def _hire(
 def _terminate(dispatcher: Dispatcher, crew: Crew, recording: SharedRecording, owned: bool) -> None:
     dispatcher.terminate()
     crew.terminate()
-    _release(recording, owned)
-
-
-def _release(recording: SharedRecording, owned: bool) -> None:
     if owned:
-        recording.close()
+        recording.finish(failed=True)

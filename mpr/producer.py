@@ -15,10 +15,10 @@ size of the file.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
-import warnings
 from typing import TYPE_CHECKING
 
 from mpr import sdk
@@ -36,6 +36,8 @@ from mpr.transport import Connection
 
 if TYPE_CHECKING:
     import rerun as rr
+
+_log = logging.getLogger("mpr")
 
 # How long a full outbox is left alone before the next look (seconds); at 1 GB/s the parent frees 1 MB meanwhile.
 _CREDIT_POLL_SECS = 0.001
@@ -122,10 +124,12 @@ class Producer:
         if ids in self._noted or (ids[0] == own[0] and ids[1] in (None, own[1])):
             return
         self._noted.add(ids)
-        warnings.warn(
-            f"rr.init({application_id!r}) in a worker of mpr: its rows go to the shared recording "
-            f"{own[0]!r} ({own[1]}); make an rr.RecordingStream for a recording of its own",
-            stacklevel=5,
+        # Not a warning: where warnings are errors, it would change what the user's task does.
+        _log.warning(
+            "rr.init(%r) in a worker of mpr: its rows go to the shared recording %r (%s). For a recording of its own, "
+            "make an rr.RecordingStream.",
+            application_id,
+            *own,
         )
 
     # --- the way to the parent ---------------------------------------------------------------------------------

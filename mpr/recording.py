@@ -167,6 +167,10 @@ class SharedRecording:
 
         Raises `SinkError` where a sink has failed: what it had accepted before stays readable.
         """
+        self.finish(failed=False)
+
+    def finish(self, *, failed: bool) -> None:
+        """As `close`; after a run that has `failed`, a file without a row does not take the place of an older one."""
         with self._lock:
             if self._closed or os.getpid() != self._pid:
                 return
@@ -179,7 +183,10 @@ class SharedRecording:
         failure = self.aggregator.failure
         for writer in self.aggregator.writers:
             try:
-                writer.close()
+                if failed and not writer.named:
+                    writer.abandon()
+                else:
+                    writer.close()
             except SinkError as error:
                 failure = failure or error
         self._sockets.close()
@@ -197,7 +204,7 @@ class SharedRecording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.finish(failed=error is not None)
 
     def __reduce__(self) -> Any:
         raise WrongProcessError("a SharedRecording cannot be sent to another process")

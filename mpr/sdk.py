@@ -6,6 +6,8 @@
   logs and wait in Python, with no lock held, while the outbox is full | every task is flushed; a slow sink makes the
   outbox grow |
 | `rerun_bindings.new_recording` | `rr.init` in a task makes the worker's own recording current | its rows are lost |
+| `rerun_bindings.flush_and_cleanup_orphaned_recordings` | `rr.init` calls it, and it raises in a forked process |
+  `rr.init` raises in workers of `start_method='fork'` |
 | `rerun_bindings.set_global_data_recording` and its thread-local twin | 0.2 us, where the public function flushes the
   previous recording (97 us) | the public function |
 | `LazyChunkStream._internal`, `UrdfTree._inner` | these send without passing an entry | such a task is flushed only
@@ -16,6 +18,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import subprocess
@@ -125,6 +128,15 @@ def divert_new_recordings(stream: rr.RecordingStream, noted: Callable[[str | Non
         return stream.inner
 
     rerun_bindings.new_recording = new_recording
+    clean_up = rerun_bindings.flush_and_cleanup_orphaned_recordings
+
+    @functools.wraps(clean_up)
+    def flush_and_cleanup_orphaned_recordings() -> None:
+        # `rr.init` calls this first, and in a forked process it fails on the recordings of the parent.
+        with contextlib.suppress(RuntimeError):
+            clean_up()
+
+    rerun_bindings.flush_and_cleanup_orphaned_recordings = flush_and_cleanup_orphaned_recordings
 
 
 def make_current(stream: rr.RecordingStream) -> None:

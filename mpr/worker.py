@@ -17,7 +17,7 @@ import rerun  # noqa: F401
 
 from mpr import pickling, sdk
 from mpr.errors import TaskLoadError
-from mpr.messages import CALL, OK, RAISED, STAR, Buffer, Function, InitializerFailed, Result, Stop, Tasks
+from mpr.messages import CALL, OK, RAISED, STAR, Buffer, Function, InitializerFailed, Ready, Result, Stop, Tasks
 from mpr.pickling import Portable
 from mpr.producer import Producer
 from mpr.worker_config import WorkerConfig
@@ -48,6 +48,7 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
             return
         finally:
             producer.flush()
+    producer.send(Ready())
     _Loop(producer).run()
     producer.close()
 

@@ -1,0 +1,26 @@
+"""Every test ends with a census: no child process, thread or socket folder of mpr's may be left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import rerun as rr
+
+from tests import support
+
+# A wrong call of the SDK is an error in our suite, not a warning.
+rr.set_strict_mode(True)
+
+
+@pytest.fixture(autouse=True)
+def census() -> Iterator[None]:
+    before = support.census()
+    yield
+    assert support.left_over(before) == []
+
+
+@pytest.fixture(params=support.START_METHODS)
+def start_method(request: pytest.FixtureRequest) -> str:
+    method: str = request.param
+    return method

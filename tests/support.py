@@ -1,0 +1,173 @@
+"""What the tests share: reading recordings with Rerun's own reader, and the census of what a test leaves behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pyarrow as pa
+import rerun as rr
+
+from mpr import processes
+
+START_METHODS = ("forkserver", "spawn", "fork")
+
+# What varies from run to run, in every recording.
+_VARYING_TIMELINES = {"log_time", "log_tick"}
+
+
+class Cell(NamedTuple):
+    """One component batch of one row."""
+
+    entity: str
+    component: str
+    times: tuple[tuple[str, Any], ...]
+    value: str
+
+
+def chunks(path: Path) -> Iterator[Any]:
+    """Every chunk of every recording in the file, also of one that is still written."""
+    reader = rr.chunk.RrdReader(path)
+    for entry in reader.recordings():
+        yield from reader.stream(store=entry)
+
+
+def cells(path: Path, *, properties: bool = False) -> Counter[Cell]:
+    """All cells of a file, each with how often it occurs; `mpr/` and, by default, the properties aside."""
+    found: Counter[Cell] = Counter()
+    for chunk in chunks(path):
+        entity = str(chunk.entity_path)
+        if entity.startswith("/mpr/") or (entity.startswith("/__properties") and not properties):
+            continue
+        found.update(_cells_of(entity, chunk.to_record_batch()))
+    return found
+
+
+def _cells_of(entity: str, batch: pa.RecordBatch) -> Iterator[Cell]:
+    times: dict[str, list[Any]] = {}
+    data: dict[str, list[Any]] = {}
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        kind = field.metadata[b"rerun:kind"]
+        if kind == b"index" and field.name not in _VARYING_TIMELINES:
+            times[field.name] = column.to_pylist()
+        elif kind == b"data":
+            data[field.name] = column.to_pylist()
+    for row in range(batch.num_rows):
+        stamps = tuple(sorted((name, values[row]) for name, values in times.items()))
+        for component, values in data.items():
+            if values[row] is not None:
+                yield Cell(entity, component, stamps, repr(values[row]))
+
+
+def numbers(path: Path, entity: str = "/n") -> Counter[int]:
+    """The values of the scalars at `entity`, each with how often it occurs."""
+    found = (cell for cell in cells(path).elements() if cell.entity == entity)
+    return Counter(int(float(cell.value.strip("[]"))) for cell in found if cell.component == "Scalars:scalars")
+
+
+def chunk_ids(path: Path) -> list[str]:
+    return [str(chunk.id) for chunk in chunks(path)]
+
+
+def rerun_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = shutil.which("rerun", path=Path(sys.executable).parent)
+    assert command is not None
+    return subprocess.run([command, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def check_file(path: Path) -> None:
+    """Fail unless `path` is a whole file: verified, opened by its manifest, every chunk once, no `.part` beside it."""
+    verified = rerun_cli("rrd", "verify", path)
+    assert verified.returncode == 0, verified.stderr
+    reader = rr.chunk.RrdReader(path)
+    (entry,) = reader.recordings()
+    listed = sorted(str(chunk.id) for chunk in reader.store(store=entry).stream())
+    ids = chunk_ids(path)
+    assert sorted(set(ids)) == sorted(ids)
+    assert sorted(ids) == listed
+    assert not list(path.parent.glob(f".{path.name}.*"))
+
+
+def run_python(source: str, *arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 60) -> Any:
+    """Run `source` as a script of its own, in a file, as a user would."""
+    with tempfile.TemporaryDirectory(prefix="script-") as folder:
+        script = Path(folder) / "script.py"
+        script.write_text(source)
+        return subprocess.run(
+            [sys.executable, str(script), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, **(env or {})},
+        )
+
+
+# --- census -------------------------------------------------------------------------------------------------------
+
+
+class Census(NamedTuple):
+    """What this process has around it: children, threads, open files, socket folders."""
+
+    children: frozenset[int]
+    threads: frozenset[str]
+    folders: frozenset[str]
+    fd_count: int
+
+
+def census() -> Census:
+    exempt = processes.servers.pids()
+    me = psutil.Process()
+    children = set()
+    for child in me.children(recursive=True):
+        try:
+            if child.pid in exempt or child.status() == psutil.STATUS_ZOMBIE or _is_tracker(child):
+                continue
+        except psutil.NoSuchProcess:
+            continue
+        children.add(child.pid)
+    threads = {thread.name for thread in threading.enumerate()}
+    owned = Path(tempfile.gettempdir()).glob("mpr-*/owner")
+    folders = {path.parent.name for path in owned if path.read_text() == str(os.getpid())}
+    return Census(frozenset(children), frozenset(threads), frozenset(folders), me.num_fds())
+
+
+def _is_tracker(process: psutil.Process) -> bool:
+    """Helpers of `multiprocessing` that it starts once: its resource tracker, and a fork server that is not ours."""
+    line = " ".join(process.cmdline())
+    return "multiprocessing.resource_tracker" in line or "multiprocessing.forkserver" in line
+
+
+def left_over(before: Census, wait_secs: float = 10.0) -> list[str]:
+    """What there is now that was not there before; what is just ending gets some time."""
+    deadline = time.monotonic() + wait_secs
+    while True:
+        now = census()
+        left = [f"process {pid}" for pid in sorted(now.children - before.children)]
+        left += [f"thread {name}" for name in sorted(now.threads - before.threads) if name.startswith("mpr")]
+        left += [f"socket folder {name}" for name in sorted(now.folders - before.folders)]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.02)
+
+
+def wait_for(condition: Any, timeout_secs: float = 30.0) -> None:
+    """Wait until `condition()` is true; fail when it never is."""
+    deadline = time.monotonic() + timeout_secs
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for does not happen"
+        time.sleep(0.005)
+
+
+def as_set(counter: Iterable[int]) -> set[int]:
+    return set(counter)

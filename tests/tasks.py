@@ -1,0 +1,171 @@
+"""Tasks of the tests, in a module that workers import."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rerun as rr
+
+
+def log_number(number: int) -> int:
+    rr.set_time("step", sequence=number)
+    rr.log("n", rr.Scalars(float(number)))
+    return number
+
+
+def add(left: int, right: int = 0) -> int:
+    return left + right
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def pid(_: object = None) -> int:
+    return os.getpid()
+
+
+def log_and_raise(number: int) -> int:
+    log_number(number)
+    raise ValueError(f"task {number} failed")
+
+
+def log_and_exit(number: int) -> None:
+    log_number(number)
+    raise SystemExit(3)
+
+
+def log_and_die(number: int) -> None:
+    """Log, and be killed when the row has left the SDK."""
+    log_number(number)
+    stream = rr.get_global_data_recording()
+    assert stream is not None
+    stream.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_once(number: int, marker: Path) -> int:
+    """Kill the worker the first time that a task with this marker runs."""
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return log_number(number)
+
+
+def log_images(worker: int, count: int, shape: tuple[int, int, int] = (480, 640, 3)) -> int:
+    random = np.random.default_rng(worker)
+    picture = random.integers(0, 255, shape, dtype=np.uint8)
+    for number in range(count):
+        rr.set_time("step", sequence=number)
+        picture[0, 0, 0] = number % 256
+        rr.log(f"image/{worker}", rr.Image(picture))
+    return count
+
+
+def log_everything(index: int) -> int:
+    """Each kind of thing that the SDK logs, with times and without, so that two runs log the same cells."""
+    base = f"task/{index}"
+    rr.set_time("frame", sequence=index)
+    rr.set_time("sensor", duration=0.5 * index)
+    rr.log(f"{base}/image", rr.Image(np.full((4, 6, 3), index, dtype=np.uint8)))
+    rr.log(f"{base}/jpeg", rr.Image(np.zeros((16, 16, 3), dtype=np.uint8)).compress())
+    rr.log(f"{base}/depth", rr.DepthImage(np.full((4, 6), index, dtype=np.uint16)))
+    rr.log(f"{base}/segments", rr.SegmentationImage(np.full((4, 6), index, dtype=np.uint8)))
+    rr.log(f"{base}/boxes", rr.Boxes2D(mins=[[index, 1]], sizes=[[2, 3]], labels=["a"]))
+    rr.log(f"{base}/strips", rr.LineStrips3D([[[0, 0, 0], [1, 1, index]]]))
+    rr.log(f"{base}/points", rr.Points3D([[index, 2, 3], [4, 5, 6]], colors=[[255, 0, 0], [0, 255, 0]]))
+    rr.log(f"{base}/transform", rr.Transform3D(translation=[1, 2, index]))
+    rr.log(f"{base}/text", rr.TextLog(f"task {index}", level=rr.TextLogLevel.WARN))
+    rr.log(f"{base}/document", rr.TextDocument("# static"), static=True)
+    rr.log(f"{base}/any", rr.AnyValues(answer=42, name=f"n{index}"))
+    rr.log(f"{base}/mesh", rr.Mesh3D(vertex_positions=[[0, 0, 0], [1, 0, 0], [0, 1, 0]]))
+    rr.log(f"{base}/asset", rr.Asset3D(contents=b"not really a model", media_type="model/gltf-binary"))
+    rr.log(f"{base}/tensor", rr.Tensor(np.arange(24).reshape(2, 3, 4)))
+    rr.log(f"{base}/video", rr.VideoStream(codec=rr.VideoCodec.H264, sample=b"\x00\x00\x00\x01\x67" + bytes([index])))
+    rr.log(f"{base}/unicode/ünï", rr.TextLog("ß"))
+    steps = np.arange(10)
+    rr.send_columns(
+        f"{base}/columns",
+        indexes=[rr.TimeColumn("step", sequence=steps)],
+        columns=rr.Scalars.columns(scalars=np.sin(steps + index)),
+    )
+    rr.reset_time()
+    rr.log(f"{base}/timeless", rr.Scalars(1.0))
+    rr.send_property(f"task_{index}", rr.AnyValues(seed=index))
+    return index
+
+
+def set_a_time(_: int) -> None:
+    rr.set_time("only_first", sequence=1)
+    rr.log("first", rr.Scalars(1.0))
+
+
+def log_without_time(_: int) -> None:
+    rr.log("second", rr.Scalars(2.0))
+
+
+def count_threads(number: int) -> int:
+    log_number(number)
+    return len(os.listdir("/proc/self/task"))
+
+
+def init_then_log(number: int) -> int:
+    rr.init("somebody_else", recording_id="another")
+    return log_number(number)
+
+
+def log_from_thread(number: int) -> int:
+    thread = threading.Thread(target=log_number, args=(number,))
+    thread.start()
+    thread.join()
+    return number
+
+
+def wait_for_file(path: Path) -> None:
+    """Return when `path` exists; the test decides when."""
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(path)
+        time.sleep(0.005)
+
+
+def log_then_wait(number: int, started: Path, go_on: Path) -> int:
+    log_number(number)
+    started.touch()
+    wait_for_file(go_on)
+    return number
+
+
+_state: dict[str, Any] = {}
+
+
+def remember(value: Any) -> None:
+    _state["value"] = value
+
+
+def recall(_: object = None) -> Any:
+    return _state.get("value")
+
+
+def raise_in_initializer() -> None:
+    rr.log("n", rr.Scalars(-1.0))
+    raise LookupError("no model here")
+
+
+def die_quietly() -> None:
+    raise LookupError("no model here")
+
+
+def die_in_initializer() -> None:
+    os._exit(7)
