@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 import traceback
@@ -35,7 +36,8 @@ from mpr.messages import (
     Upstream,
     Welcome,
 )
-from mpr.outbox import PROLOGUE, MessageBytes, OutboxReader, Segment, SegmentSource
+from mpr.outbox import PROLOGUE, MessageBytes, OutboxReader, Segment, SegmentSource, open_shared
+from mpr.slate import read_slate
 from mpr.transport import PeerGoneError, Sockets
 
 _log = logging.getLogger("mpr")
@@ -97,6 +99,16 @@ class _Producer:
         self.torn = b""
         self.said_goodbye = False
         self.failure: BaseException | None = None
+        #: What the worker has written down of its results.
+        self.slate: int | None = None
+
+    def close(self) -> None:
+        if self.reader is not None:
+            self.reader.close()
+            self.reader = None
+        if self.slate is not None:
+            os.close(self.slate)
+            self.slate = None
 
 
 class Aggregator:
@@ -202,8 +214,7 @@ class Aggregator:
                 listener.broken(self.failure)
         finally:
             for producer in self._producers.values():
-                if producer.reader is not None:
-                    producer.reader.close()
+                producer.close()
             with self._progress:
                 self._progress.notify_all()
 
@@ -243,6 +254,9 @@ class Aggregator:
             return
         producer = self._producers[hello.route] = _Producer(hello)
         self._open(producer, hello.address)
+        if hello.slate:
+            with contextlib.suppress(OSError):
+                producer.slate = open_shared(hello.slate, self._sockets.folder)
         self._newcomers.append((producer, Welcome(inline=producer.reader is None)))
 
     def _welcome(self) -> None:
@@ -352,13 +366,17 @@ class Aggregator:
                 self._bury(died, found)
 
     def _bury(self, died: Died, found: list[_Producer]) -> None:
+        listener = self._listeners.pop(died.worker, None)
         for producer in found:
             if producer.reader is not None:
                 self._salvage(producer)
-                producer.reader.close()
+            if listener is not None and producer.slate is not None and not producer.said_goodbye:
+                # Results that ZeroMQ did not get to send.
+                for result in read_slate(producer.slate):
+                    listener.result(producer.hello, result, self.failure or producer.failure)
+            producer.close()
             del self._producers[producer.hello.route]
         self._newcomers = [each for each in self._newcomers if each[0] not in found]
-        listener = self._listeners.pop(died.worker, None)
         if listener is not None:
             said_goodbye = bool(found) and found[0].said_goodbye
             listener.worker_ended(died.worker, died.exitcode, said_goodbye)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from multiprocessing import connection as mp_connection
 from typing import Any
 
-from mpr.processes import Launcher
+from mpr.processes import Launcher, ctrl_c_held_back
 
 _log = logging.getLogger("mpr")
 
@@ -144,7 +144,8 @@ class Crew:
                 self._wanted -= 1
             worker, config = self._new_config()
             try:
-                self._pids[worker] = self._launcher.start(worker, config)
+                with ctrl_c_held_back():
+                    self._pids[worker] = self._launcher.start(worker, config)
             except Exception as error:  # noqa: BLE001  # whatever keeps a process from starting
                 self._failed(error)
                 return

@@ -34,13 +34,17 @@ class MessageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first message of a producer. `route` is its name on the downstream socket, `address` its first outbox."""
+    """The first message of a producer.
+
+    `route` is its name on the downstream socket, `address` its first outbox, `slate` where it writes down its results.
+    """
 
     token: str
     worker: int
     pid: int
     route: str
     address: str
+    slate: str = ""
     protocol: int = PROTOCOL
 
 
@@ -230,7 +234,7 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     if kind == _HELLO:
         fields = json.loads(bytes(frames[1]))
         hello = Hello(**fields)
-        texts = (hello.token, hello.route, hello.address)
+        texts = (hello.token, hello.route, hello.address, hello.slate)
         numbers = (hello.worker, hello.pid, hello.protocol)
         if not all(isinstance(each, str) for each in texts) or not all(type(each) is int for each in numbers):
             raise MessageError("a hello with fields of the wrong types")

@@ -73,32 +73,40 @@ class Outbox:
 
     def __init__(self, folder: Path) -> None:
         if sys.platform == "linux":
-            self._fd = os.memfd_create("mpr-outbox", os.MFD_CLOEXEC)
-            self.path = f"/proc/self/fd/{self._fd}"
-            self.address = f"/proc/{os.getpid()}/fd/{self._fd}"
+            self.fd = os.memfd_create("mpr-outbox", os.MFD_CLOEXEC)
+            self.path = f"/proc/self/fd/{self.fd}"
+            self.address = f"/proc/{os.getpid()}/fd/{self.fd}"
         else:
             self.path = self.address = str(folder / f"outbox-{os.getpid()}-{os.urandom(4).hex()}.rrd")
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def size(self) -> int:
         """Bytes written until now; the last message may still be incomplete."""
-        return os.fstat(self._fd).st_size
+        return os.fstat(self.fd).st_size
 
     def held(self) -> int:
         """Bytes that the file occupies: written, and not yet given back."""
-        return os.fstat(self._fd).st_blocks * 512
+        return os.fstat(self.fd).st_blocks * 512
 
     def read(self, offset: int, size: int) -> bytes:
-        return os.pread(self._fd, size, offset)
+        return os.pread(self.fd, size, offset)
 
     def release(self, start: int, end: int) -> None:
-        punch_hole(self._fd, start, end)
+        punch_hole(self.fd, start, end)
 
     def close(self) -> None:
-        os.close(self._fd)
+        os.close(self.fd)
         if sys.platform != "linux":
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
+
+
+def open_shared(address: str, folder: Path) -> int:
+    """A descriptor of the file that another process of this user has at `address`; raises `OSError` where not."""
+    if not re.fullmatch(r"/proc/\d+/fd/\d+", address) and Path(address).parent != folder:
+        raise PermissionError(f"not the address of an outbox: {address!r}")
+    # Also for writing: a hole cannot be punched through a read-only descriptor.
+    return os.open(address, os.O_RDWR | os.O_CLOEXEC)
 
 
 class OutboxReader:
@@ -106,38 +114,39 @@ class OutboxReader:
 
     def __init__(self, address: str, folder: Path) -> None:
         """Open the outbox at `address`; raises `OSError` where this process may not or cannot."""
-        if not re.fullmatch(r"/proc/\d+/fd/\d+", address) and Path(address).parent != folder:
-            raise PermissionError(f"not the address of an outbox: {address!r}")
-        # The file is sealed to nobody, so read-write; a hole cannot be punched through a read-only descriptor.
-        self._fd = os.open(address, os.O_RDWR | os.O_CLOEXEC)
+        self.fd = open_shared(address, folder)
 
     def size(self) -> int:
-        return os.fstat(self._fd).st_size
+        return os.fstat(self.fd).st_size
 
     def read(self, offset: int, size: int) -> bytes:
-        return os.pread(self._fd, size, offset)
+        return os.pread(self.fd, size, offset)
 
     def copy(self, target: int, offset: int, size: int) -> None:
         while size:
             try:
                 # 32 MB a call: the kernel cannot be interrupted within one.
-                done = os.sendfile(target, self._fd, offset, min(size, 32 << 20))
+                done = os.sendfile(target, self.fd, offset, min(size, 32 << 20))
             except OSError as error:
                 # ENOTSOCK, EINVAL: this system or this target takes no sendfile from a file.
                 if error.errno not in _NO_SENDFILE:
                     raise
-                done = os.write(target, os.pread(self._fd, min(size, 1 << 20), offset))
+                done = os.write(target, os.pread(self.fd, min(size, 1 << 20), offset))
             if not done:
                 raise OSError(f"an outbox ended {size} bytes too early")
             offset += done
             size -= done
 
+    def held(self) -> int:
+        """Bytes that the file occupies: written, and not yet given back."""
+        return os.fstat(self.fd).st_blocks * 512
+
     def release(self, start: int, end: int) -> None:
         """Give back the memory of the whole pages within `[start, end)`."""
-        punch_hole(self._fd, start, end)
+        punch_hole(self.fd, start, end)
 
     def close(self) -> None:
-        os.close(self._fd)
+        os.close(self.fd)
 
 
 class MessageBytes:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -248,6 +249,12 @@ class Pool:
             self.join()
         else:
             self.terminate()
+
+    def __del__(self) -> None:
+        # `_terminate` ends the workers of a pool that nobody holds; this says that nobody meant it.
+        dispatcher = getattr(self, "_dispatcher", None)
+        if dispatcher is not None and dispatcher.state is PoolState.RUNNING and os.getpid() == self._pid:
+            warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self, stacklevel=2)
 
     def __reduce__(self) -> Any:
         raise UnpicklableTaskError("a pool cannot be sent to another process: make one there, or pass its results")

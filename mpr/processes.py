@@ -12,6 +12,7 @@ Does not cover: how many workers there are and what they do (`crew.py`, `worker.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import io
@@ -23,7 +24,7 @@ import sys
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection as mp_connection
 from multiprocessing import popen_fork, process, reduction, spawn, util
 from multiprocessing.context import ForkServerProcess, set_spawning_popen
@@ -91,8 +92,28 @@ def make_launcher(method: StartMethod, preload: bool, target: Callable[[Any, Any
         return ProcessLauncher(multiprocessing.get_context("spawn").Process, target, shared)
     server = servers.get(PRELOAD if preload else WITHOUT_SDK)
     # It imports while the parent does; a worker then need not wait for either.
-    server.ensure_running()
+    with ctrl_c_held_back():
+        server.ensure_running()
     return ProcessLauncher(functools.partial(_ForkServerProcess, server), target, shared)
+
+
+@contextlib.contextmanager
+def ctrl_c_held_back() -> Iterator[None]:
+    """Processes started within, from this thread, do not see Ctrl-C before they have chosen to ignore it.
+
+    It reaches the whole group; a worker that is just importing the SDK would print a traceback of its own.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ignore_ctrl_c() -> None:
+    """What becomes of the workers after Ctrl-C, the parent decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class ProcessLauncher(Launcher):
@@ -132,6 +153,7 @@ class ProcessLauncher(Launcher):
 
 
 def _started_main(target: Callable[[Any, Any], None], config: Any, shared: Any) -> None:
+    _ignore_ctrl_c()
     guard_against_orphans()
     target(config, shared)
 
@@ -337,6 +359,7 @@ def _zygote_main(pipe: Any, parents_end: Any, target: Callable[[Any, Any], None]
 def _forked_main(
     pipe: Any, watched: int, held: int, target: Callable[[Any, Any], None], config: Any, shared: Any
 ) -> None:
+    _ignore_ctrl_c()
     pipe.close()
     os.close(held)
     guard_against_orphans(watched)

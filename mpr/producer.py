@@ -32,6 +32,7 @@ from mpr.config import (
 from mpr.messages import Accepted, Goodbye, Hello, NewOutbox, SegmentReady, Welcome
 from mpr.messages import Downstream as DownstreamMessage
 from mpr.outbox import Outbox
+from mpr.slate import Slate
 from mpr.transport import Connection
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Producer:
         self._config = config
         self._connection = Connection(config.upstream, config.downstream)
         self._outbox = Outbox(config.folder)
+        self.slate = Slate(config.folder)
         self._number = 0
         self._announced = 0
         # Guards the outbox and what was announced of it; held for a system call or a message, never while waiting.
@@ -74,7 +76,8 @@ class Producer:
             config.application_id, config.recording_id, send_properties=False
         )
         self.stream.save(self._outbox.path)
-        self._connection.send(Hello(config.token, worker, os.getpid(), self._connection.route, self._outbox.address))
+        addresses = (self._outbox.address, self.slate.address)
+        self._connection.send(Hello(config.token, worker, os.getpid(), self._connection.route, *addresses))
         self._inline = self._wait_for_welcome()
         # Only in a worker does every logging call of the process pass `_enter`.
         self._always_flush = True
@@ -234,3 +237,4 @@ class Producer:
         self._connection.send(Goodbye())
         self._connection.close()
         self._outbox.close()
+        self.slate.close()

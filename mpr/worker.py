@@ -6,7 +6,6 @@ A result is sent behind the segments with the rows of its task, on the same sock
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,8 +27,6 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
 
     `initializer` holds the user's initializer (or None) and its arguments.
     """
-    # Ctrl-C reaches the whole group; the parent decides what becomes of the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if config.environ is not None:
         os.environ.clear()
         os.environ.update(config.environ)
@@ -64,7 +61,9 @@ class _Loop:
             message = self._producer.receive()
             match message:
                 case Tasks():
-                    self._producer.send(self._run(message))
+                    result = self._run(message)
+                    self._producer.slate.write(result)
+                    self._producer.send(result)
                 case Function(digest, payload):
                     self._sources[digest] = payload
                 case Stop():

@@ -9,8 +9,9 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +76,26 @@ def numbers(path: Path, entity: str = "/n") -> Counter[int]:
     return Counter(int(float(cell.value.strip("[]"))) for cell in found if cell.component == "Scalars:scalars")
 
 
+def cells_of_growing(path: Path) -> Counter[Cell]:
+    """`cells` of a file that has no footer yet, of which the SDK's reader warns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return cells(path)
+
+
+def numbers_of_growing(path: Path) -> Counter[int]:
+    """`numbers` of a file that has no footer yet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return numbers(path)
+
+
+def folders_of(pid: int) -> list[Path]:
+    """The socket folders that the process `pid` has made."""
+    owned = Path(tempfile.gettempdir()).glob("mpr-*/owner")
+    return [path.parent for path in owned if path.read_text() == str(pid)]
+
+
 def chunk_ids(path: Path) -> list[str]:
     return [str(chunk.id) for chunk in chunks(path)]
 
@@ -137,8 +158,7 @@ def census() -> Census:
             continue
         children.add(child.pid)
     threads = {thread.name for thread in threading.enumerate()}
-    owned = Path(tempfile.gettempdir()).glob("mpr-*/owner")
-    folders = {path.parent.name for path in owned if path.read_text() == str(os.getpid())}
+    folders = {path.name for path in folders_of(os.getpid())}
     return Census(frozenset(children), frozenset(threads), frozenset(folders), me.num_fds())
 
 
@@ -167,7 +187,3 @@ def wait_for(condition: Any, timeout_secs: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "what the test waits for does not happen"
         time.sleep(0.005)
-
-
-def as_set(counter: Iterable[int]) -> set[int]:
-    return set(counter)

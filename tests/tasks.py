@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 import time
@@ -145,6 +146,46 @@ def log_then_wait(number: int, started: Path, go_on: Path) -> int:
     started.touch()
     wait_for_file(go_on)
     return number
+
+
+def log_images_and_measure(worker: int, count: int) -> int:
+    """Log images; how much the peak of this process's memory grew meanwhile, in bytes."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    log_images(worker, count)
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def send_own_property(index: int) -> None:
+    rr.send_property(f"worker_{index}", rr.AnyValues(seed=index))
+
+
+def pid_after_meeting(place: Path, count: int) -> int:
+    """Return when `count` processes are in this task."""
+    place.mkdir(exist_ok=True)
+    (place / str(os.getpid())).touch()
+    deadline = time.monotonic() + 60
+    while len(list(place.iterdir())) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(place)
+        time.sleep(0.002)
+    log_number(os.getpid())
+    return os.getpid()
+
+
+def send_chunks_of(path: Path) -> None:
+    rr.send_chunks(rr.chunk.RrdReader(path).stream())
+
+
+def log_file(path: Path) -> None:
+    rr.log_file_from_path(path)
+
+
+def make_catalog_client() -> None:
+    rr.catalog.CatalogClient("rerun+http://127.0.0.1:1")
+
+
+def make_server() -> None:
+    rr.server.Server().shutdown()
 
 
 _state: dict[str, Any] = {}

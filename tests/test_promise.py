@@ -99,7 +99,7 @@ def test_each_kind_of_call_keeps_the_promise(method: str, tmp_path: Path) -> Non
     with mpr.Pool("app", 2, sinks=path) as pool:
         if method in ("imap", "imap_unordered"):
             for number in getattr(pool, method)(tasks.log_number, range(10)):
-                assert number in _read_growing(path)
+                assert number in support.numbers_of_growing(path)
         elif method == "map":
             pool.map(tasks.log_number, range(10))
         elif method == "starmap":
@@ -113,17 +113,8 @@ def test_each_kind_of_call_keeps_the_promise(method: str, tmp_path: Path) -> Non
         else:
             results = [pool.apply_async(tasks.log_number, (number,)) for number in range(10)]
             assert list(range(10)) == [result.get(60) for result in results]
-        assert Counter(range(10)) == _read_growing(path)
+        assert Counter(range(10)) == support.numbers_of_growing(path)
     support.check_file(path)
-
-
-def _read_growing(path: Path) -> Counter[int]:
-    """Read a file that has no footer yet, of which the SDK's reader warns."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return support.numbers(path)
 
 
 def test_an_exception_comes_after_the_rows_of_its_task(start_method: Any, tmp_path: Path) -> None:
@@ -132,7 +123,7 @@ def test_an_exception_comes_after_the_rows_of_its_task(start_method: Any, tmp_pa
         for number, task, error in ((1, tasks.log_and_raise, ValueError), (2, tasks.log_and_exit, SystemExit)):
             with pytest.raises(error):
                 pool.apply(task, (number,))
-            assert number in _read_growing(path)
+            assert number in support.numbers_of_growing(path)
         # The workers live on.
         assert 3 == pool.apply(tasks.log_number, (3,))
     assert Counter([1, 2, 3]) == support.numbers(path)
@@ -168,7 +159,7 @@ def test_the_parents_own_rows_are_in_the_recording_too(tmp_path: Path) -> None:
     with mpr.Pool("app", 2, sinks=path) as pool:
         pool.recording.stream.log("n", rr.Scalars(7.0))
         pool.recording.flush()
-        assert 7 in _read_growing(path)
+        assert 7 in support.numbers_of_growing(path)
         pool.map(tasks.log_number, range(5))
     support.check_file(path)
     assert Counter([0, 1, 2, 3, 4, 7]) == support.numbers(path)

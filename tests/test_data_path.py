@@ -1,0 +1,245 @@
+"""The parts of the way from `rr.log` to the file that a user does not see: credit, rolling, the ways of the bytes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mpr
+from mpr import config, file_writer, outbox, producer, recording, sdk
+from tests import support, tasks
+
+MB = 1_000_000
+
+
+def test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sink takes 100 MB/s here; what the workers cannot get rid of must not pile up anywhere."""
+    original = file_writer.FileWriter.accept
+    held: list[int] = []
+
+    def slow(self: file_writer.FileWriter, segment: outbox.Segment, *, named: bool) -> None:
+        original(self, segment, named=named)
+        size = segment.frames[-1].end - segment.frames[0].start
+        time.sleep(size / (100 * MB))
+        if isinstance(segment.source, outbox.OutboxReader):
+            held.append(segment.source.held())
+
+    monkeypatch.setattr(file_writer.FileWriter, "accept", slow)
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path) as pool:
+        # Each worker has logged once: only then is it idle as a worker that logs.
+        pool.starmap(tasks.log_images_and_measure, [(0, 1), (1, 1)], chunksize=1)
+        grown = pool.starmap(tasks.log_images_and_measure, [(0, 160), (1, 160)], chunksize=1)
+    support.check_file(path)
+    rows = Counter(cell.entity for cell in support.cells(path).elements() if cell.component == "Image:buffer")
+    assert rows == Counter({"/image/0": 161, "/image/1": 161})
+    assert path.stat().st_size > 290 * MB
+    assert max(grown) < 200 * MB
+    # The limit, what is logged between two looks, what the SDK was handed, one segment being read.
+    assert max(held) < config.OUTBOX_MAX_BYTES + config.UNFLUSHED_MAX_BYTES + 8 * MB
+
+
+def test_an_outbox_that_is_full_is_closed_for_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forked workers inherit the low limit; their files are then made of the manifests of many outboxes."""
+    monkeypatch.setattr(producer, "OUTBOX_ROLL_BYTES", 20_000)
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
+        pool.map(tasks.log_number, range(200), chunksize=1)
+        pool.starmap(tasks.log_images, [(0, 5), (1, 5)], chunksize=1)
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(200))
+
+
+def test_bytes_travel_in_messages_where_an_outbox_cannot_be_opened(
+    start_method: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("another container")
+
+    monkeypatch.setattr(outbox.OutboxReader, "__init__", refuse)
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
+        pool.map(tasks.log_number, range(100), chunksize=1)
+        # More than an outbox may hold: its space must come back.
+        pool.starmap(tasks.log_images, [(0, 80), (1, 80)], chunksize=1)
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(100))
+    rows = Counter(cell.entity for cell in support.cells(path).elements() if cell.component == "Image:buffer")
+    assert rows == Counter({"/image/0": 80, "/image/1": 80})
+
+
+def test_a_format_that_is_not_known_is_decoded(
+    start_method: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sdk, "format_is_known", lambda: "it is from the future")
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
+        pool.map(tasks.log_everything, range(4), chunksize=1)
+        pool.apply(tasks.log_number, (5,))
+        assert set(support.numbers_of_growing(path)) == {5}
+    assert "it is from the future" in caplog.text
+    support.check_file(path)
+    decoded = support.cells(path, properties=True)
+    monkeypatch.undo()
+    with mpr.Pool("app", 2, sinks=tmp_path / "reframed.rrd") as pool:
+        pool.map(tasks.log_everything, range(4), chunksize=1)
+        pool.apply(tasks.log_number, (5,))
+    reframed = support.cells(tmp_path / "reframed.rrd", properties=True)
+    start_time = "RecordingInfo:start_time"
+    assert [c for c in decoded.elements() if c.component != start_time and c not in reframed] == []
+    assert [c for c in reframed.elements() if c.component != start_time and c not in decoded] == []
+
+
+def test_a_manifest_that_the_sdk_refuses_makes_the_sdk_write_the_file_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusal = sdk.refusal
+    answers = iter(["it is not to its liking"])
+    monkeypatch.setattr(sdk, "refusal", lambda path: next(answers, None) or refusal(path))
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path) as pool:
+        pool.map(tasks.log_everything, range(4), chunksize=1)
+    assert "not to its liking" in caplog.text
+    support.check_file(path)
+
+
+def test_a_sink_that_fails_is_the_error_of_every_task_and_what_it_had_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full after 200 kB: RLIMIT_FSIZE stands in for it, and for the kernel it is the same to write."""
+    script = """
+import resource, signal, sys, mpr
+from tests import tasks
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    pool = mpr.Pool("app", 2, sinks=sys.argv[1])
+    pool.map(tasks.log_number, range(20))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    for number in range(2):
+        try:
+            pool.starmap(tasks.log_images, [(0, 100), (1, 100)])
+        except mpr.SinkError as error:
+            print("told:", error.errno, error)
+    pool.close()
+    try:
+        pool.join()
+    except mpr.SinkError as error:
+        print("told at the end")
+"""
+    path = tmp_path / "run.rrd"
+    ran = support.run_python(script, path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("told: 27 ") == 2
+    assert "told at the end" in ran.stdout
+    assert set(support.numbers_of_growing(path)) == set(range(20))
+
+
+def test_entries_that_this_sdk_lacks_only_cost_a_flush(tmp_path: Path) -> None:
+    script = """
+import sys, rerun_bindings, mpr
+from tests import tasks
+
+if __name__ == "__main__":
+    # A later SDK may name it otherwise; forked workers see it as we do.
+    del rerun_bindings.send_recording_name
+    with mpr.Pool("app", 2, sinks=sys.argv[1], start_method="fork") as pool:
+        pool.map(tasks.log_number, range(20), chunksize=1)
+"""
+    ran = support.run_python(script, tmp_path / "run.rrd")
+    assert ran.returncode == 0, ran.stderr
+    support.check_file(tmp_path / "run.rrd")
+    assert support.numbers(tmp_path / "run.rrd") == Counter(range(20))
+
+
+def test_the_private_names_of_the_sdk_are_where_we_think() -> None:
+    import rerun_bindings
+    from rerun.chunk import LazyChunkStream
+    from rerun.urdf import UrdfTree
+
+    assert sdk.missing_entries() == []
+    assert sdk.format_is_known() is None
+    for name in (
+        "new_recording",
+        "flush_and_cleanup_orphaned_recordings",
+        "set_global_data_recording",
+        "set_thread_local_data_recording",
+    ):
+        assert callable(getattr(rerun_bindings, name))
+    assert "_internal" in LazyChunkStream.__annotations__
+    assert "_inner" in UrdfTree.__init__.__code__.co_names
+
+
+def test_what_bypasses_the_entries_keeps_the_promise_too(start_method: Any, tmp_path: Path) -> None:
+    """`rr.send_chunks` with a stream, `rr.log_file_from_path`: rows that no Python entry sees one by one."""
+    other = tmp_path / "other.rrd"
+    with mpr.Pool("other", 1, sinks=other) as pool:
+        pool.map(tasks.log_number, range(10))
+    note = tmp_path / "note.txt"
+    note.write_text("a file that is logged")
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
+        pool.apply(tasks.send_chunks_of, (other,))
+        assert set(support.numbers_of_growing(path)) == set(range(10))
+        pool.apply(tasks.log_file, (note,))
+        assert any("a file that is logged" in cell.value for cell in support.cells_of_growing(path))
+    support.check_file(path)
+
+
+def test_servers_that_would_hang_in_a_preloaded_worker_raise(tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
+        with pytest.raises(RuntimeError, match="preload=False"):
+            pool.apply(tasks.make_catalog_client)
+        with pytest.raises(RuntimeError, match="preload=False"):
+            pool.apply(tasks.make_server)
+
+
+def test_workers_without_the_preload_log_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, preload=False) as pool:
+        pool.map(tasks.log_number, range(10))
+        pool.apply(tasks.make_server)
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(10))
+
+
+def test_workers_see_the_environment_of_the_pool_not_of_the_fork_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPR_TEST_COLOUR", "red")
+    with mpr.Pool("app", 1, sinks=tmp_path / "one.rrd") as pool:
+        assert pool.apply(os.getenv, ("MPR_TEST_COLOUR",)) == "red"
+    monkeypatch.setenv("MPR_TEST_COLOUR", "blue")
+    with mpr.Pool("app", 1, sinks=tmp_path / "two.rrd") as pool:
+        assert pool.apply(os.getenv, ("MPR_TEST_COLOUR",)) == "blue"
+
+
+def test_the_default_sink_is_a_new_file_whose_path_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with mpr.Pool("my app", 1) as pool:
+        pool.map(tasks.log_number, range(3))
+        (path,) = pool.recording.paths
+    assert caplog.text.count(str(path)) == 1
+    assert [path] == list(tmp_path.iterdir())
+    support.check_file(path)
+
+
+def test_several_files_at_once_have_the_same_rows(tmp_path: Path) -> None:
+    paths = [tmp_path / "one.rrd", tmp_path / "two.rrd"]
+    with mpr.Pool("app", 2, sinks=paths) as pool:
+        pool.map(tasks.log_number, range(20))
+        statistics = pool.recording.stats()
+    assert isinstance(statistics, recording.RecordingStatistics)
+    assert statistics.accepted_chunks >= 1
+    for path in paths:
+        support.check_file(path)
+        assert support.numbers(path) == Counter(range(20))

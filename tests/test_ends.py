@@ -1,0 +1,181 @@
+"""However a pool ends, it ends: no process, thread or folder is left, and the file has what was accepted."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import mpr
+from tests import support, tasks
+
+
+def test_an_exception_in_the_block_terminates_the_pool(start_method: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    started = tmp_path / "started"
+    with pytest.raises(KeyError), mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
+        pool.map(tasks.log_number, range(3))
+        result = pool.apply_async(tasks.log_then_wait, (3, started, tmp_path / "never"))
+        support.wait_for(started.exists)
+        raise KeyError
+    with pytest.raises(mpr.PoolTerminatedError):
+        result.get(0)
+    support.check_file(path)
+    assert set(support.numbers(path)) >= {0, 1, 2}
+
+
+def test_terminate_can_be_called_twice_and_join_after_it(start_method: Any, tmp_path: Path) -> None:
+    pool = mpr.Pool("app", 2, sinks=tmp_path / "run.rrd", start_method=start_method)
+    pool.map(tasks.log_number, range(3))
+    pool.terminate()
+    pool.terminate()
+    pool.join()
+    support.check_file(tmp_path / "run.rrd")
+    with pytest.raises(mpr.PoolClosedError):
+        pool.map(tasks.square, [1])
+
+
+def test_a_pool_without_any_task_leaves_a_valid_file(start_method: Any, tmp_path: Path) -> None:
+    with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd", start_method=start_method):
+        pass
+    support.check_file(tmp_path / "run.rrd")
+
+
+def test_a_forgotten_pool_ends_itself(tmp_path: Path) -> None:
+    pool = mpr.Pool("app", 2, sinks=tmp_path / "run.rrd")
+    pool.map(tasks.log_number, range(3))
+    with pytest.warns(ResourceWarning, match="unclosed running multiprocessing pool"):
+        del pool
+        gc.collect()
+    support.check_file(tmp_path / "run.rrd")
+
+
+_SCRIPT = """
+import os, sys, time, mpr
+from pathlib import Path
+from tests import tasks
+
+if __name__ == "__main__":
+    folder, how, method = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    pool = mpr.Pool("app", 2, sinks=folder / "run.rrd", start_method=method)
+    pids = pool.map(tasks.log_number, range(10))
+    (folder / "pids").write_text(" ".join(map(str, {pool.apply(tasks.pid) for _ in range(20)})))
+    if how == "close":
+        pool.apply_async(tasks.log_number, (10,))
+        pool.close()
+    elif how == "busy":
+        pool.apply_async(tasks.log_then_wait, (11, folder / "started", folder / "never"))
+        tasks.wait_for_file(folder / "never")
+"""
+
+
+def _start(folder: Path, how: str, method: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", _SCRIPT, str(folder), how, method]
+    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, start_new_session=True)
+
+
+@pytest.mark.parametrize("how", ["no close", "close"])
+def test_the_interpreter_exits_without_close_or_join(how: str, start_method: str, tmp_path: Path) -> None:
+    program = _start(tmp_path, how, start_method)
+    _, told = program.communicate(timeout=60)
+    assert program.returncode == 0, told
+    support.check_file(tmp_path / "run.rrd")
+    assert set(support.numbers(tmp_path / "run.rrd")) >= set(range(10))
+    _assert_gone(tmp_path)
+
+
+def test_ctrl_c_ends_all_and_leaves_a_valid_file(start_method: str, tmp_path: Path) -> None:
+    program = _start(tmp_path, "busy", start_method)
+    support.wait_for((tmp_path / "started").exists, 60)
+    # As the terminal does: to the whole group.
+    os.killpg(program.pid, signal.SIGINT)
+    _, told = program.communicate(timeout=60)
+    assert program.returncode in (1, -signal.SIGINT)
+    assert told.count("Traceback") == 1, told
+    support.check_file(tmp_path / "run.rrd")
+    assert set(support.numbers(tmp_path / "run.rrd")) >= set(range(10))
+    _assert_gone(tmp_path)
+
+
+def test_the_workers_of_a_killed_parent_end_and_its_rows_are_in_the_file(start_method: str, tmp_path: Path) -> None:
+    program = _start(tmp_path, "busy", start_method)
+    support.wait_for((tmp_path / "started").exists, 60)
+    program.kill()
+    program.communicate(timeout=60)
+    _assert_gone(tmp_path)
+    # No footer, but every row of a result that the parent had.
+    assert set(support.numbers_of_growing(tmp_path / "run.rrd")) >= set(range(10))
+    # The next start sweeps what the killed parent left.
+    with mpr.Pool("app", 1, sinks=tmp_path / "next.rrd") as pool:
+        pool.map(tasks.log_number, range(2))
+    assert support.folders_of(program.pid) == []
+
+
+def _assert_gone(folder: Path) -> None:
+    pids = [int(pid) for pid in (folder / "pids").read_text().split()]
+    support.wait_for(lambda: not any(_lives(pid) for pid in pids), 5)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_worker_is_replaced_after_its_number_of_tasks(start_method: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, maxtasksperchild=3, sinks=path, start_method=start_method) as pool:
+        pids = [pool.apply(tasks.pid) for _ in range(9)]
+        assert [len(set(pids[start : start + 3])) for start in (0, 3, 6)] == [1, 1, 1]
+        assert len(set(pids)) == 3
+        pool.map(tasks.log_number, range(7), chunksize=1)
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(7))
+
+
+def test_a_killed_worker_costs_one_task_and_is_replaced(start_method: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
+        results = [pool.apply_async(tasks.log_number, (number,)) for number in range(20)]
+        killed = pool.apply_async(tasks.die, (0,))
+        more = [pool.apply_async(tasks.log_number, (number,)) for number in range(20, 40)]
+        assert [result.get(60) for result in results + more] == list(range(40))
+        with pytest.raises(mpr.WorkerDiedError, match=r"was killed by SIGKILL.* while it ran task die"):
+            killed.get(60)
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(40))
+
+
+def test_a_closed_pool_replaces_workers_until_its_work_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, maxtasksperchild=1, sinks=path) as pool:
+        result = pool.map_async(tasks.log_number, range(5), 1)
+    assert result.get(0) == list(range(5))
+    assert support.numbers(path) == Counter(range(5))
+
+
+def test_imap_reads_an_endless_input_at_the_pace_of_the_reader(tmp_path: Path) -> None:
+    read = []
+
+    def endless() -> Any:
+        number = 0
+        while True:
+            read.append(number)
+            yield number
+            number += 1
+
+    with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd") as pool:
+        results = pool.imap(tasks.log_number, endless())
+        assert [next(results) for _ in range(10)] == list(range(10))
+        assert len(read) <= 10 + 4 * 2 + 1
+        # Nobody wants the rest: the pool can end.
+        del results
