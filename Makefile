@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all test-matrix lint bench clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,10 +17,14 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not slow"
 
-# Also what takes long, and the oldest Rerun SDK and the other Pythons that this machine has.
+# Also what takes long, and everything with the oldest Rerun SDK and the other Pythons that this machine has.
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest
 	$(BIN)/python tests/matrix.py
+
+# The heart of the tests with the oldest Rerun SDK and the other Pythons.
+test-matrix: $(VENV)/.installed
+	$(BIN)/python tests/matrix.py tests/test_promise.py tests/test_data_path.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ import psutil
 import pyarrow as pa
 import rerun as rr
 
-from mpr import processes
+from mpr import processes, rrd
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
@@ -76,18 +77,32 @@ def numbers(path: Path, entity: str = "/n") -> Counter[int]:
     return Counter(int(float(cell.value.strip("[]"))) for cell in found if cell.component == "Scalars:scalars")
 
 
-def cells_of_growing(path: Path) -> Counter[Cell]:
-    """`cells` of a file that has no footer yet, of which the SDK's reader warns."""
-    with warnings.catch_warnings():
+@contextlib.contextmanager
+def whole_frames_of(path: Path) -> Iterator[Path]:
+    """The whole frames of a file that may be growing at this moment.
+
+    Rerun's reader takes the size of a file once, and refuses a file in which it finds more on its way.
+    """
+    data = path.read_bytes()
+    _, end = rrd.scan(lambda at, size: data[at : at + size], rrd.HEADER_SIZE, len(data))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # There is no footer yet, of which the reader warns.
         warnings.simplefilter("ignore")
-        return cells(path)
+        copy = Path(folder) / "copy.rrd"
+        copy.write_bytes(data[:end])
+        yield copy
+
+
+def cells_of_growing(path: Path) -> Counter[Cell]:
+    """`cells` of a file that is still written."""
+    with whole_frames_of(path) as copy:
+        return cells(copy)
 
 
 def numbers_of_growing(path: Path) -> Counter[int]:
-    """`numbers` of a file that has no footer yet."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return numbers(path)
+    """`numbers` of a file that is still written."""
+    with whole_frames_of(path) as copy:
+        return numbers(copy)
 
 
 def folders_of(pid: int) -> list[Path]:
