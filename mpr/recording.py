@@ -104,6 +104,7 @@ class SharedRecording:
 
     @property
     def closed(self) -> bool:
+        """Whether `close` was called."""
         return self._closed
 
     @property
