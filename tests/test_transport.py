@@ -319,6 +319,7 @@ def test_sweeping_removes_what_a_killed_owner_left_and_nothing_else(short_tmpdir
     odd = [_make_folder_of("no number"), _make_folder_of(10**30)]
     other = short_tmpdir / "another-folder"
     other.mkdir()
+    (other / "owner").write_text((dead / "owner").read_text())
     transport.sweep_folders()
     assert sorted([alive, new, *odd, other]) == sorted(short_tmpdir.iterdir())
 
