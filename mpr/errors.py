@@ -3,14 +3,14 @@
 ```
 MprError
 ├── ConfigError (ValueError)          a value given to mpr cannot be used
-├── MissingDependencyError            an optional package is not installed
+├── MissingDependencyError (ImportError)  an optional package is not installed
 ├── RecordingError
 │   ├── RecordingClosedError          the recording was closed before this call
 │   ├── SinkError (OSError)           a sink could not take or keep the data
 │   └── DeliveryError                 rows of a task could not be brought to the sinks
 └── PoolError
     ├── PoolClosedError (ValueError)  the pool takes no more tasks
-    ├── WrongProcessError             an object of the parent was used in a child process
+    ├── WrongProcessError (RuntimeError)  an object of the parent was used in a child process
     ├── UnpicklableTaskError (TypeError)  a task, argument or initializer cannot be sent to a worker
     ├── TaskLoadError                 a worker could not load a task that it was sent
     ├── InitializerError              the initializer raised in a worker

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 PROTOCOL = 1
@@ -39,7 +39,8 @@ class Hello:
     `route` is its name on the downstream socket, `address` its first outbox, `slate` where it writes down its results.
     """
 
-    token: str
+    #: A secret: not in the text of a message, which may be logged.
+    token: str = field(repr=False)
     worker: int
     pid: int
     route: str
@@ -210,7 +211,7 @@ def decode(frames: Frames) -> Upstream | Downstream:
     """The message in `frames`; raises `MessageError` for anything else, whatever the bytes are."""
     try:
         return _decode(frames)
-    except (struct.error, ValueError, TypeError, IndexError) as error:
+    except (struct.error, ValueError, TypeError, IndexError, RecursionError) as error:
         raise MessageError(f"not a message of protocol {PROTOCOL}: {error}") from None
 
 
@@ -248,7 +249,10 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     if kind == _GOODBYE:
         return Goodbye()
     if kind == _DIED:
-        return Died(*json.loads(bytes(frames[1])))
+        worker, exitcode = json.loads(bytes(frames[1]))
+        if type(worker) is not int or not (exitcode is None or type(exitcode) is int):
+            raise MessageError("the end of a worker with fields of the wrong types")
+        return Died(worker, exitcode)
     if kind == _NUDGE:
         return Nudge()
     if kind == _WELCOME:

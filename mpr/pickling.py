@@ -7,6 +7,7 @@ of one module then share that module's globals. Lambdas, closures and what a not
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import pickle
 import sys
@@ -18,6 +19,7 @@ from multiprocessing.pool import (  # type: ignore[attr-defined]  # public by us
     RemoteTraceback,
 )
 from multiprocessing.reduction import ForkingPickler
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from mpr.errors import TaskError, TaskLoadError, UnpicklableTaskError
@@ -29,16 +31,23 @@ _PROTOCOL = 5
 def dumps(value: object) -> list[Buffer]:
     """`value` as a pickle and its out-of-band buffers; raises what pickle raises where neither pickler can."""
     buffers: list[pickle.PickleBuffer] = []
+    data = _pickled(value, buffers)
+    return [data, *(buffer.raw() for buffer in buffers)]
+
+
+def _pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
+    """The pickle of `value`, which has its large buffers in itself where `buffers` is None."""
+    out_of_band = None if buffers is None else buffers.append
     if _main_has_a_file():
         try:
-            data = pickle.dumps(value, _PROTOCOL, buffer_callback=buffers.append)
-            return [data, *(buffer.raw() for buffer in buffers)]
+            return pickle.dumps(value, _PROTOCOL, buffer_callback=out_of_band)
         except Exception:  # noqa: BLE001  # any error of any `__reduce__`: cloudpickle may still know a way
-            buffers.clear()
+            if buffers:
+                buffers.clear()
     import cloudpickle
 
-    data = cloudpickle.dumps(value, _PROTOCOL, buffer_callback=buffers.append)
-    return [data, *(buffer.raw() for buffer in buffers)]
+    data: bytes = cloudpickle.dumps(value, _PROTOCOL, buffer_callback=out_of_band)
+    return data
 
 
 def loads(payload: Sequence[Buffer]) -> Any:
@@ -88,11 +97,10 @@ def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
     if not callable(function):
         raise UnpicklableTaskError(f"a task must be callable, got {function!r}")
     try:
-        payload = dumps(function)
-        data = payload[0] if len(payload) == 1 else pickle.dumps(function, _PROTOCOL)
+        # In one piece, as a worker keeps it: also a closure over an array.
+        data = _pickled(function, None)
     except Exception as error:
         raise _unpicklable(f"the task function {task_name(function)!r}", function, error) from error
-    data = bytes(data)
     return hashlib.blake2b(data, digest_size=16).digest(), data
 
 
@@ -152,14 +160,26 @@ def _unpicklable(what: str, value: object, error: Exception) -> UnpicklableTaskE
 
 def find_culprit(value: object) -> str | None:
     """Which part of `value` cannot be pickled, in words; None where no single part is to blame."""
-    for _ in range(8):
-        for where, part in _parts(value):
-            if not _can_pickle(part):
-                found = f"{where} is a {type(part).__module__}.{type(part).__qualname__}"
-                deeper = find_culprit(part)
-                return f"{found}, where {deeper}" if deeper else found
+    try:
+        return _culprit(value, set()) or None
+    except Exception:  # noqa: BLE001  # objects that do not like to be looked at: then without this help
         return None
-    return None
+
+
+def _culprit(value: object, seen: set[int]) -> str | None:
+    """As `find_culprit`; empty where the parts of `value` only lead back, in a circle, to what was `seen`."""
+    seen.add(id(value))
+    in_circle = False
+    for where, part in _parts(value):
+        if id(part) not in seen and _can_pickle(part):
+            continue
+        deeper = "" if id(part) in seen else _culprit(part, seen)
+        if deeper == "":
+            in_circle = True
+            continue
+        found = f"{where} is a {type(part).__module__}.{type(part).__qualname__}"
+        return f"{found}, where {deeper}" if deeper else found
+    return "" if in_circle else None
 
 
 def _can_pickle(value: object) -> bool:
@@ -171,23 +191,38 @@ def _can_pickle(value: object) -> bool:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, object]]:
-    code = getattr(value, "__code__", None)
-    if code is not None:
-        cells = getattr(value, "__closure__", None) or ()
-        for name, cell in zip(code.co_freevars, cells, strict=False):
-            yield f"its variable {name!r}", cell.cell_contents
-        for name in code.co_names:
-            if name in value.__globals__:
-                yield f"its global {name!r}", value.__globals__[name]
+    if isinstance(value, functools.partial):
+        yield "its function", value.func
+        yield from ((f"its argument {index}", each) for index, each in enumerate(value.args))
+        yield from ((f"its argument {name!r}", each) for name, each in value.keywords.items())
+    elif isinstance(value, FunctionType):
+        yield from _parts_of_function(value)
     elif isinstance(value, dict):
         yield from ((f"the value of {key!r}", each) for key, each in value.items())
     elif isinstance(value, list | tuple | set | frozenset):
         yield from ((f"item {index}", each) for index, each in enumerate(value))
+    elif isinstance(value, MethodType):
+        yield "its object", value.__self__
     else:
-        owner = getattr(value, "__self__", None)
-        if owner is not None:
-            yield "its object", owner
         yield from ((f"its attribute {name!r}", each) for name, each in getattr(value, "__dict__", {}).items())
+
+
+def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, object]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        # An empty one: its variable has no value yet.
+        with contextlib.suppress(ValueError):
+            yield f"its variable {name!r}", cell.cell_contents
+    for index, default in enumerate(function.__defaults__ or ()):
+        yield f"its default {index}", default
+    for name, default in (function.__kwdefaults__ or {}).items():
+        yield f"its default {name!r}", default
+    codes = [function.__code__]
+    for code in codes:
+        for name in code.co_names:
+            if name in function.__globals__:
+                yield f"its global {name!r}", function.__globals__[name]
+        # Functions, lambdas and comprehensions within it.
+        codes += (each for each in code.co_consts if isinstance(each, CodeType))
 
 
 # --- outcomes -----------------------------------------------------------------------------------------------------

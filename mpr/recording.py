@@ -104,6 +104,7 @@ class SharedRecording:
 
     @property
     def closed(self) -> bool:
+        """Whether `close` was called."""
         return self._closed
 
     @property
@@ -220,7 +221,7 @@ def _open_writers(chosen: tuple[Sink, ...], application_id: str, recording_id: s
     if not prologue:
         # RERUN=off: tasks run, and nothing is recorded.
         return []
-    prologue = relabel.relabelled(prologue, relabel.store_id(application_id, recording_id))
+    prologue = relabel.relabelled(prologue, relabel.store_id(application_id, recording_id), sdk.store_info())
     unknown = sdk.format_is_known()
     if unknown is not None:
         _log.warning("mpr does not know the file format of this Rerun SDK (%s): it decodes, which is slower", unknown)

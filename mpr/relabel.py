@@ -19,10 +19,16 @@ def store_id(application_id: str, recording_id: str) -> bytes:
     return b"".join(rrd.encode_field(number, value) for number, value in parts)
 
 
-def relabelled(stream: bytes, store: bytes) -> bytes:
-    """`stream`, a whole stream of one recording with its footer, as a stream of the recording `store`."""
+def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
+    """`stream`, a whole stream of one recording with its footer, as a stream of the recording `store`.
+
+    It begins with the store info `info` (the payload of its frame), where one is given and `stream` has none.
+    """
     frames, _ = rrd.scan(lambda at, size: stream[at : at + size], rrd.HEADER_SIZE, len(stream))
     out = bytearray(stream[: rrd.HEADER_SIZE])
+    if info and all(frame.kind != rrd.SET_STORE_INFO for frame in frames):
+        payload = _with_store(info, store)
+        out += rrd.frame_header(rrd.SET_STORE_INFO, len(payload)) + payload
     offsets = OffsetMap()
     sizes: dict[int, int] = {}
     manifests: list[Manifest] = []
@@ -32,7 +38,7 @@ def relabelled(stream: bytes, store: bytes) -> bytes:
             manifests = manifest.parse(payload)
             break
         if frame.kind == rrd.SET_STORE_INFO:
-            payload = rrd.replace_field(payload, 2, rrd.replace_field(rrd.field(payload, 2), 2, store))
+            payload = _with_store(payload, store)
         elif frame.kind == rrd.ARROW_MSG:
             payload = rrd.replace_field(payload, 1, store)
         offsets.add(frame.start, len(out))
@@ -44,3 +50,7 @@ def relabelled(stream: bytes, store: bytes) -> bytes:
         sized = manifest.with_sizes(moved.table, [sizes[at] for at in moved.table[manifest.OFFSET].to_pylist()])
         encoded.append(manifest.encode(replace(each, store_id=store, table=sized)))
     return bytes(out + rrd.closing(len(out), encoded))
+
+
+def _with_store(info: bytes, store: bytes) -> bytes:
+    return rrd.replace_field(info, 2, rrd.replace_field(rrd.field(info, 2), 2, store))

@@ -92,36 +92,41 @@ def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
-    while True:
+    while position < len(data):
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
         shift += 7
+    raise FormatError("a protobuf message ends within a number")
+
+
+def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """The fields of one message as (tag, where it starts, where its value starts, where it ends)."""
+    end = 0
+    while end < len(data):
+        start = end
+        tag, position = _varint(data, start)
+        kind = tag & 7
+        if kind == 0:
+            _, end = _varint(data, position)
+        elif kind == 2:
+            size, position = _varint(data, position)
+            end = position + size
+        elif kind in (1, 5):
+            end = position + (8 if kind == 1 else 4)
+        else:
+            raise FormatError(f"protobuf wire type {kind}")
+        if end > len(data):
+            raise FormatError("a protobuf field ends beyond its message")
+        yield tag, start, position, end
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The fields of one protobuf message as (number, value); a nested message is its bytes."""
-    position = 0
-    while position < len(data):
-        tag, position = _varint(data, position)
-        kind = tag & 7
-        value: int | bytes
-        if kind == 0:
-            value, position = _varint(data, position)
-        else:
-            if kind == 2:
-                size, position = _varint(data, position)
-            elif kind in (1, 5):
-                size = 8 if kind == 1 else 4
-            else:
-                raise FormatError(f"protobuf wire type {kind}")
-            value = data[position : position + size]
-            if len(value) < size:
-                raise FormatError("a protobuf field ends beyond its message")
-            position += size
-        yield tag >> 3, value
+    for tag, _, position, end in _spans(data):
+        yield tag >> 3, data[position:end] if tag & 7 else _varint(data, position)[0]
 
 
 def field(data: bytes, number: int) -> bytes:
@@ -149,20 +154,9 @@ def encode_field(number: int, value: int | bytes) -> bytes:
 
 def replace_field(data: bytes, number: int, value: bytes) -> bytes:
     """The message `data` with `value` in its nested field `number`; the other fields keep their bytes and places."""
-    position = 0
-    while position < len(data):
-        start = position
-        tag, position = _varint(data, position)
-        kind = tag & 7
-        if kind == 0:
-            _, position = _varint(data, position)
-        elif kind == 2:
-            size, position = _varint(data, position)
-            position += size
-        else:
-            position += 8 if kind == 1 else 4
+    for tag, start, _, end in _spans(data):
         if tag == number << 3 | 2:
-            return data[:start] + encode_field(number, value) + data[position:]
+            return data[:start] + encode_field(number, value) + data[end:]
     raise FormatError(f"a protobuf message lacks field {number}")
 
 

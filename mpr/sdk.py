@@ -219,17 +219,32 @@ class _ReadableFile:
 
 
 @functools.cache
-def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.Lock]:
-    """The one stream of the process `pid` with which the SDK encodes for mpr; a stream costs two threads for ever."""
+def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.Lock, bytes]:
+    """The one stream of process `pid` with which mpr lets the SDK encode; each costs two threads for ever.
+
+    With its store info (the payload of that frame), which the SDK writes once, before all else.
+    """
     import rerun as rr
 
     stream = new_stream("mpr", "mpr", send_properties=False)
-    return stream, rr.binary_stream(stream), threading.Lock()
+    storage = rr.binary_stream(stream)
+    data = storage.read(flush=True) or b""
+    frames: list[rrd.Frame] = []
+    # What an unknown format means is for `format_is_known` to say.
+    with contextlib.suppress(rrd.FormatError):
+        frames, _ = rrd.scan(lambda at, size: data[at : at + size], rrd.HEADER_SIZE, len(data))
+    infos = (data[frame.payload : frame.end] for frame in frames if frame.kind == rrd.SET_STORE_INFO)
+    return stream, storage, threading.Lock(), next(infos, b"")
+
+
+def store_info() -> bytes:
+    """A store info, with a store id that is no recording's; empty where logging is switched off."""
+    return _scratch(os.getpid())[3]
 
 
 def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
-    """The stream (header to footer) that the SDK makes of what `write` logs; empty where it logs nothing."""
-    stream, storage, lock = _scratch(os.getpid())
+    """The stream (header to footer, no store info) that the SDK makes of what `write` logs; empty for nothing."""
+    stream, storage, lock, _ = _scratch(os.getpid())
     with lock:
         stream.reset_time()
         write(stream)

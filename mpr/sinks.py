@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import TypeAlias
 from mpr.errors import ConfigError
 
 Sink: TypeAlias = "FileSink"
+
+# What a default file name has none of.
+_UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\]]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,7 @@ class FileSink:
     Raises
     ------
     ConfigError
-        If the path is empty, a folder, or of another type.
+        If the path is empty, a folder, a URL, or of another type.
     """
 
     path: str | os.PathLike[str]
@@ -38,6 +42,8 @@ class FileSink:
     def __post_init__(self) -> None:
         if not isinstance(self.path, str | os.PathLike) or not os.fspath(self.path):
             raise ConfigError(f"FileSink needs the path of a file such as 'run.rrd', got {self.path!r}")
+        if "://" in os.fspath(self.path):
+            raise ConfigError(f"{self.path!r} is no path of a file, and this version writes files only")
         path = Path(self.path)
         if path.is_dir():
             raise ConfigError(f"FileSink needs the path of a file, and {str(path)!r} is a folder")
@@ -47,8 +53,9 @@ def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sin
     """The sinks that the user gave: one or several values or paths; a new file in the working directory for None."""
     if sinks is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        name = application_id.replace(" ", "_").replace(":", "_")
-        return (FileSink(path=Path.cwd() / f"{name}-{stamp}-{recording_id[:8]}.rrd"),)
+        # A recording id may have any character.
+        name, short = (_UNUSUAL.sub("_", part) for part in (application_id, recording_id[:8]))
+        return (FileSink(path=Path.cwd() / f"{name}-{stamp}-{short}.rrd"),)
     if isinstance(sinks, str | os.PathLike | FileSink):
         sinks = [sinks]
     if not isinstance(sinks, Sequence):
@@ -56,15 +63,14 @@ def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sin
     found: list[Sink] = []
     for sink in sinks:
         if isinstance(sink, str | os.PathLike):
-            if "://" in str(sink):
-                raise ConfigError(f"{str(sink)!r} is no path of a file, and this version writes files only")
             sink = FileSink(path=sink)
         if not isinstance(sink, FileSink):
             raise ConfigError(f"{sink!r} is no sink: give a path or mpr.FileSink(path=...)")
         found.append(sink)
     if not found:
         raise ConfigError("sinks is empty, so all data would be lost: give at least one, or None for a new file")
-    paths = [Path(sink.path).absolute() for sink in found]
+    # The folder's real name; a link in the place of the file itself is replaced, and is no second name of it.
+    paths = [Path(sink.path).parent.resolve() / Path(sink.path).name for sink in found]
     for path in paths:
         if paths.count(path) > 1:
             raise ConfigError(f"two sinks would write {str(path)!r}")

@@ -14,6 +14,7 @@ shown the recording's token gets no answer, and nothing that he sends is looked 
 from __future__ import annotations
 
 import hmac
+import itertools
 import os
 import secrets
 import shutil
@@ -31,6 +32,8 @@ from mpr.messages import Upstream as UpstreamMessage
 # `sockaddr_un` has 108 bytes for a path with its closing zero.
 _PATH_LIMIT = 100
 _PREFIX = "mpr-"
+# Where the folder is when TMPDIR is too long.
+_SHORT_FOLDER = "/tmp"  # noqa: S108  # the folder in it is of mode 0700
 # How long a closing socket may take to hand over what was sent (milliseconds).
 _LINGER_MS = 2000
 # Results above this are received without copying them out of ZeroMQ's memory.
@@ -47,14 +50,15 @@ def make_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     if len(str(folder)) > _PATH_LIMIT - len("/downstream"):
         folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))  # too long a TMPDIR leaves no other
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_SHORT_FOLDER))
     (folder / "owner").write_text(str(os.getpid()))
     return folder
 
 
-def sweep_folders(alive: frozenset[int] | set[int] | None = None) -> None:
+def sweep_folders() -> None:
     """Remove the socket folders of this user whose owner was killed before it could."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    places = {Path(tempfile.gettempdir()), Path(_SHORT_FOLDER)}
+    for folder in itertools.chain.from_iterable(place.glob(f"{_PREFIX}*") for place in places):
         try:
             if folder.stat().st_uid != os.getuid():
                 continue
@@ -62,7 +66,7 @@ def sweep_folders(alive: frozenset[int] | set[int] | None = None) -> None:
             os.kill(owner, 0)
         except ProcessLookupError:
             shutil.rmtree(folder, ignore_errors=True)
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError):
             # Not ours, just being made, or just being removed.
             continue
 
@@ -137,11 +141,15 @@ class UpstreamServer:
         hello = self._greeted.get(sender)
         if hello is not None:
             return hello, message  # type: ignore[return-value]  # downstream kinds are ignored by the receiver
-        if isinstance(message, Hello) and hmac.compare_digest(message.token.encode(), self._token):
+        if isinstance(message, Hello) and self._knows_token(message):
             self._greeted[sender] = message
             return message, message
         self.rejected_count += 1
         return None, Nudge()
+
+    def _knows_token(self, hello: Hello) -> bool:
+        # Any text can come out of JSON, also what has no encoding.
+        return hmac.compare_digest(hello.token.encode(errors="backslashreplace"), self._token)
 
     def close(self) -> None:
         self._socket.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Imported before a fork, so that a worker of our fork server need not.
 import numpy  # noqa: F401
@@ -19,7 +19,9 @@ from mpr.errors import TaskLoadError
 from mpr.messages import CALL, OK, RAISED, STAR, Buffer, Function, InitializerFailed, Ready, Result, Stop, Tasks
 from mpr.pickling import Portable
 from mpr.producer import Producer
-from mpr.worker_config import WorkerConfig
+
+if TYPE_CHECKING:
+    from mpr.worker_config import WorkerConfig
 
 
 def main(config: WorkerConfig, initializer: Portable) -> None:

@@ -1,0 +1,53 @@
+"""Streams as the Rerun SDK itself writes them, for the tests of what takes them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import rerun as rr
+
+from mpr import manifest, rrd, sdk
+from mpr.manifest import Manifest
+
+
+def reader(data: bytes) -> Callable[[int, int], bytes]:
+    """`data` as what `rrd.scan` reads from."""
+    return lambda offset, size: data[offset : offset + size]
+
+
+def all_frames(data: bytes) -> list[rrd.Frame]:
+    frames, _ = rrd.scan(reader(data), rrd.HEADER_SIZE, len(data))
+    return frames
+
+
+def log_points(stream: rr.RecordingStream) -> None:
+    """Several entities, static and temporal, on several timelines, and one row that is larger than a scan's window."""
+    stream.log("scene", rr.TextDocument("about"), static=True)
+    for number in range(5):
+        stream.set_time("frame", sequence=number)
+        stream.set_time("elapsed", duration=number * 0.1)
+        stream.log("scene/points", rr.Points3D(np.full((3, 3), number)))
+        stream.log("scene/error", rr.Scalars(number))
+    stream.disable_timeline("elapsed")
+    stream.log("picture", rr.Image(np.zeros((160, 200, 3), dtype=np.uint8)))
+    stream.log("scene/points", rr.Points3D([[0, 0, 0]]), static=True)
+
+
+def log_text(stream: rr.RecordingStream) -> None:
+    """Columns that `log_points` does not have."""
+    stream.set_time("step", sequence=1)
+    stream.log("log", rr.TextLog("hello"))
+    stream.log("log/static", rr.TextLog("hello"), static=True)
+
+
+def manifest_of(data: bytes) -> Manifest:
+    end = all_frames(data)[-1]
+    (found,) = manifest.parse(data[end.payload : end.end])
+    return found
+
+
+def encoded(write: Callable[[rr.RecordingStream], None]) -> bytes:
+    data = sdk.encoded_by_sdk(write)
+    assert data, "the SDK logs nothing; is RERUN=off set?"
+    return data

@@ -1,0 +1,170 @@
+"""What a user may choose; the message for anything else says which value it is and what would do."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mpr
+from mpr import config
+from mpr.config import RecordingConfig
+from mpr.errors import ConfigError
+from mpr.sinks import FileSink, as_sinks
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "words"),
+    [
+        (config.check_application_id, None, ["None", "mpr.Pool('my_app'"]),
+        (config.check_application_id, 5, ["5", "mpr.Pool('my_app'"]),
+        (config.check_application_id, b"app", ["b'app'", "must be a str"]),
+        (config.check_application_id, Path("app"), ["app", "must be a str"]),
+        (config.check_application_id, "", ["''", "1 to 180 ASCII letters"]),
+        (config.check_application_id, "a" * 181, ["1 to 180 ASCII letters"]),
+        (config.check_application_id, "größe", ["'größe'", "ASCII"]),
+        (config.check_application_id, "a/b", ["'a/b'", "letters, digits, spaces and _ - [ ] :"]),
+        (config.check_application_id, "app\n", ["'app\\n'"]),
+        (config.check_recording_id, "", ["1 to 1000 characters"]),
+        (config.check_recording_id, "x" * 1001, ["1 to 1000 characters", "1001"]),
+        (config.check_processes, 0, ["at least 1", "got 0"]),
+        (config.check_processes, -3, ["at least 1", "got -3"]),
+        (config.check_processes, True, ["number of workers or None", "True"]),
+        (config.check_processes, 2.0, ["number of workers or None", "2.0"]),
+        (config.check_processes, "2", ["number of workers or None", "'2'"]),
+        (config.check_maxtasksperchild, 0, ["None or a number of tasks >= 1", "got 0"]),
+        (config.check_maxtasksperchild, -1, ["None or a number of tasks >= 1", "got -1"]),
+        (config.check_maxtasksperchild, True, ["None or a number of tasks >= 1", "got True"]),
+        (config.check_maxtasksperchild, 1.5, ["None or a number of tasks >= 1", "got 1.5"]),
+        (config.check_maxtasksperchild, "3", ["None or a number of tasks >= 1", "got '3'"]),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_in_the_error(
+    check: Callable[[object], Any], value: object, words: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(value)
+    assert [] == [word for word in words if word not in str(caught.value)]
+
+
+@pytest.mark.parametrize("value", ["a", "my_app", "My App [1]: two-three", "a" * 180])
+def test_an_application_id_that_rerun_keeps_is_kept(value: str) -> None:
+    assert value == config.check_application_id(value)
+
+
+def test_a_recording_id_is_the_users_or_a_fresh_one() -> None:
+    assert "run-1" == config.check_recording_id("run-1")
+    one = uuid.uuid4()
+    assert str(one) == config.check_recording_id(one)
+    assert config.check_recording_id(None) != config.check_recording_id(None)
+
+
+def test_a_number_of_workers_is_the_users_or_that_of_the_usable_cpus() -> None:
+    assert 3 == config.check_processes(3)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert usable == config.check_processes(None)
+
+
+def test_a_limit_of_tasks_is_the_users_or_none() -> None:
+    assert (None, 1, 50) == tuple(config.check_maxtasksperchild(value) for value in (None, 1, 50))
+
+
+def test_all_outboxes_together_keep_to_the_total_as_long_as_each_has_the_least() -> None:
+    assert config.OUTBOX_MAX_BYTES == config.outbox_limit(1)
+    assert config.OUTBOX_TOTAL_BYTES == 16 * config.outbox_limit(16)
+    assert config.OUTBOX_MIN_BYTES == config.outbox_limit(1000)
+
+
+def test_the_text_of_a_recordings_configuration_does_not_have_the_token() -> None:
+    shown = repr(
+        RecordingConfig(
+            application_id="app", recording_id="id", folder=Path("/f"), upstream="u", downstream="d", token="secret"
+        )
+    )
+    assert "secret" not in shown
+    assert "application_id='app'" in shown
+
+
+# --- sinks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("sinks", "words"),
+    [
+        ([], ["empty", "all data would be lost", "None for a new file"]),
+        ((), ["empty"]),
+        (5, ["must be a list such as [mpr.FileSink(path='run.rrd')]", "5"]),
+        ({"run.rrd"}, ["must be a list such as", "run.rrd"]),
+        ([5], ["5 is no sink", "mpr.FileSink(path=...)"]),
+        ([None], ["None is no sink"]),
+        ([b"run.rrd"], ["b'run.rrd' is no sink"]),
+        (b"run.rrd", ["is no sink"]),
+        ("folder", ["'folder' is a folder"]),
+        ([""], ["needs the path of a file such as 'run.rrd'", "''"]),
+        ("rerun+http://127.0.0.1:9876/proxy", ["127.0.0.1:9876", "files only"]),
+        (["run.rrd", "https://example.org/run.rrd"], ["https://example.org/run.rrd", "files only"]),
+        (["run.rrd", "run.rrd"], ["two sinks", "run.rrd"]),
+        (["run.rrd", "./run.rrd"], ["two sinks", "run.rrd"]),
+        (["run.rrd", "folder/../run.rrd"], ["two sinks", "run.rrd"]),
+        ([FileSink(path="run.rrd"), Path("run.rrd")], ["two sinks", "run.rrd"]),
+    ],
+)
+def test_sinks_that_cannot_be_used_are_named_in_the_error(sinks: Any, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        as_sinks(sinks, "app", "id")
+    assert [] == [word for word in words if word not in str(caught.value)]
+
+
+def test_a_file_given_relative_and_absolute_is_one_file(working_directory: Path) -> None:
+    with pytest.raises(ConfigError, match="two sinks"):
+        as_sinks(["run.rrd", working_directory / "run.rrd"], "app", "id")
+
+
+def test_a_file_given_through_a_link_to_its_folder_is_one_file(working_directory: Path) -> None:
+    (working_directory / "link").symlink_to("folder")
+    with pytest.raises(ConfigError, match="two sinks"):
+        as_sinks(["folder/run.rrd", "link/run.rrd"], "app", "id")
+
+
+@pytest.mark.parametrize("path", ["", 5, None, b"run.rrd", "folder", Path("folder"), "https://example.org/run.rrd"])
+def test_a_file_sink_wants_the_path_of_a_file(path: Any) -> None:
+    with pytest.raises(ConfigError):
+        mpr.FileSink(path=path)
+
+
+@pytest.mark.parametrize("sinks", ["run.rrd", Path("run.rrd"), FileSink(path="run.rrd")])
+def test_a_single_sink_needs_no_list(sinks: Any) -> None:
+    (sink,) = as_sinks(sinks, "app", "id")
+    assert Path("run.rrd") == Path(sink.path)
+
+
+def test_several_files_are_as_many_sinks() -> None:
+    sinks = as_sinks(["a.rrd", Path("b.rrd"), FileSink(path="folder/a.rrd")], "app", "id")
+    assert [Path("a.rrd"), Path("b.rrd"), Path("folder/a.rrd")] == [Path(sink.path) for sink in sinks]
+
+
+def test_without_sinks_a_new_file_in_the_working_directory_is_named_after_the_recording(
+    working_directory: Path,
+) -> None:
+    (sink,) = as_sinks(None, "My App: [1]", "0123456789abcdef")
+    path = Path(sink.path)
+    assert working_directory == path.parent
+    assert path.name.startswith("My_App__[1]-")
+    assert path.name.endswith("-01234567.rrd")
+
+
+def test_a_recording_id_with_slashes_still_gives_a_file_in_the_working_directory(working_directory: Path) -> None:
+    (sink,) = as_sinks(None, "app", "../a/b")
+    assert working_directory == Path(sink.path).parent
+    assert Path(os.path.normpath(sink.path)) == Path(sink.path)

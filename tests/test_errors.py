@@ -1,0 +1,117 @@
+"""Every error crosses process borders as it is, and the tree in the docstring is the real one."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+import signal
+from typing import Any
+
+import pytest
+
+import mpr
+from mpr import errors
+from mpr.errors import MissingDependencyError, MprError, SinkError, WorkerDiedError, describe_exit
+
+_CLASSES = [
+    each
+    for _, each in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(each, MprError) and each.__module__ == errors.__name__
+]
+# Those that make their message of more than a text.
+_ARGUMENTS: dict[type, tuple[Any, ...]] = {
+    MissingDependencyError: ("scikit-image", "examples"),
+    WorkerDiedError: ("detect[3]", 2, 4711, -signal.SIGSEGV),
+}
+
+
+def _example(error: type[MprError]) -> MprError:
+    return error(*_ARGUMENTS.get(error, ("what went wrong",)))
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("error", _CLASSES)
+def test_an_error_is_the_same_behind_a_pickle(error: type[MprError], protocol: int) -> None:
+    before = _example(error)
+    after = pickle.loads(pickle.dumps(before, protocol))
+    assert type(before) is type(after)
+    assert (before.args, str(before), vars(before)) == (after.args, str(after), vars(after))
+
+
+def test_a_sink_error_with_a_number_keeps_it_behind_a_pickle() -> None:
+    after = pickle.loads(pickle.dumps(SinkError(28, "cannot write run.rrd")))
+    assert (SinkError, 28, "cannot write run.rrd") == (type(after), after.errno, after.strerror)
+
+
+@pytest.mark.parametrize("error", _CLASSES)
+def test_an_error_is_public_and_says_what_it_means(error: type[MprError]) -> None:
+    assert error is getattr(mpr, error.__name__)
+    assert error.__doc__
+    assert str(_example(error))
+
+
+def test_the_public_errors_are_those_of_the_module() -> None:
+    assert {each.__name__ for each in _CLASSES} == {name for name in mpr.__all__ if name.endswith("Error")}
+
+
+def _drawn() -> dict[str, set[str]]:
+    """The tree in the module's docstring: each class with its bases."""
+    found: dict[str, set[str]] = {}
+    above: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        match = re.match(r"([│├└─ ]*)(\w+Error)(?: \((\w+)\))?(?:  |$)", line)
+        if match is None:
+            continue
+        level = len(match[1]) // 4
+        del above[level:]
+        found[match[2]] = {*above[-1:], *([match[3]] if match[3] else [])}
+        above.append(match[2])
+    return found
+
+
+def test_the_tree_in_the_docstring_is_the_real_one() -> None:
+    real = {each.__name__: {base.__name__ for base in each.__bases__ if base is not Exception} for each in _CLASSES}
+    assert real == _drawn()
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "expected"),
+    [
+        (None, "ended in an unknown way"),
+        (0, "exited with code 0"),
+        (3, "exited with code 3"),
+        (-signal.SIGKILL, "was killed by SIGKILL (out of memory?)"),
+        (-signal.SIGSEGV, "was killed by SIGSEGV"),
+        (-signal.SIGTERM, "was killed by SIGTERM"),
+        (-1000, "was killed by signal 1000"),
+    ],
+)
+def test_an_exit_code_in_words(exitcode: int | None, expected: str) -> None:
+    assert expected == describe_exit(exitcode)
+
+
+def test_the_death_of_a_worker_says_who_died_at_what_and_how() -> None:
+    error = WorkerDiedError("detect[3]", 2, 4711, -signal.SIGKILL)
+    assert ("detect[3]", 2, 4711, -9) == (error.task, error.worker, error.pid, error.exitcode)
+    for words in ("worker 2", "pid 4711", "was killed by SIGKILL", "detect[3]"):
+        assert words in str(error)
+
+
+def test_a_missing_dependency_says_what_to_install() -> None:
+    assert "pip install 'mpr[examples]'" in str(MissingDependencyError("scikit-image", "examples"))
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        ("ConfigError", ValueError),
+        ("MissingDependencyError", ImportError),
+        ("SinkError", OSError),
+        ("PoolClosedError", ValueError),
+        ("WrongProcessError", RuntimeError),
+        ("UnpicklableTaskError", TypeError),
+    ],
+)
+def test_who_catches_the_builtin_error_catches_ours(error: str, builtin: type[Exception]) -> None:
+    assert issubclass(getattr(mpr, error), builtin)

@@ -1,0 +1,138 @@
+"""The public surface: which names there are, that each says what it is, and what importing them costs."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import mpr
+from mpr.results import AsyncResult, ResultIterator
+
+_PUBLIC = [
+    "ConfigError",
+    "DeliveryError",
+    "FileSink",
+    "InitializerError",
+    "MissingDependencyError",
+    "MprError",
+    "Pool",
+    "PoolClosedError",
+    "PoolError",
+    "PoolTerminatedError",
+    "RecordingClosedError",
+    "RecordingError",
+    "RecordingStatistics",
+    "SharedRecording",
+    "SinkError",
+    "TaskError",
+    "TaskLoadError",
+    "UnpicklableTaskError",
+    "WorkerDiedError",
+    "WorkerStartError",
+    "WrongProcessError",
+    "__version__",
+]
+
+_METHODS = {
+    "Pool": [
+        "apply",
+        "apply_async",
+        "close",
+        "imap",
+        "imap_unordered",
+        "join",
+        "map",
+        "map_async",
+        "shutdown",
+        "starmap",
+        "starmap_async",
+        "submit",
+        "terminate",
+    ],
+    "FileSink": ["path"],
+    "RecordingStatistics": ["accepted_bytes", "accepted_chunks", "rejected_messages"],
+}
+
+
+def test_the_public_names_are_these() -> None:
+    assert _PUBLIC == sorted(mpr.__all__)
+    assert _PUBLIC == sorted(dir(mpr))
+    assert len(mpr.__all__) == len(set(mpr.__all__))
+
+
+def test_the_names_for_type_checkers_are_the_public_ones() -> None:
+    """`TYPE_CHECKING` imports and the names that are loaded on first use are written down twice."""
+    tree = ast.parse(inspect.getsource(mpr))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    imported = [alias for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    # `as` with the same name is how a type checker knows that it is meant for others.
+    assert [(name, name) for name in _PUBLIC if name != "__version__"] == sorted(
+        (alias.name, alias.asname) for alias in imported
+    )
+
+
+def test_every_public_name_is_there() -> None:
+    for name in mpr.__all__:
+        assert getattr(mpr, name) is not None
+        if name != "__version__":
+            assert name == getattr(mpr, name).__name__
+
+
+def test_another_name_is_an_attribute_error_that_names_it() -> None:
+    with pytest.raises(AttributeError, match="module 'mpr' has no attribute 'Poool'"):
+        mpr.Poool  # noqa: B018
+
+
+@pytest.mark.parametrize(("owner", "names"), _METHODS.items())
+def test_the_public_attributes_are_these(owner: str, names: list[str]) -> None:
+    found = getattr(mpr, owner)
+    attributes = {name for name in [*vars(found), *getattr(found, "__annotations__", ())] if not name.startswith("_")}
+    assert names == sorted(attributes)
+
+
+def _documented() -> Iterator[tuple[str, Any]]:
+    """Every public class, and each of its own methods and properties."""
+    public = [getattr(mpr, name) for name in mpr.__all__ if name != "__version__"]
+    for each in [*public, AsyncResult, ResultIterator]:
+        yield each.__name__, each
+        for name, member in vars(each).items():
+            if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
+                yield f"{each.__name__}.{name}", member
+
+
+@pytest.mark.parametrize(("name", "found"), list(_documented()))
+def test_a_public_name_says_what_it_is(name: str, found: Any) -> None:
+    # Not `inspect.getdoc`, which takes the docstring of a base class where there is none.
+    assert found.__doc__, f"{name} has no docstring"
+
+
+def _modules_after(statement: str) -> set[str]:
+    source = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=True)
+    return set(json.loads(done.stdout))
+
+
+_HEAVY = {"zmq", "rerun", "rerun_bindings", "numpy", "pyarrow", "cloudpickle", "psutil", "xxhash", "click"}
+
+
+@pytest.mark.parametrize("statement", ["import mpr", "from mpr import ConfigError, FileSink"])
+def test_importing_mpr_imports_nothing_heavy(statement: str) -> None:
+    modules = _modules_after(statement)
+    assert "mpr" in modules
+    assert set() == _HEAVY & modules
+
+
+def test_importing_the_pool_does_not_import_the_sdk() -> None:
+    """A fork server that must not have the SDK (`preload=False`) and a parent that only looks have no use for it."""
+    assert set() == {"rerun", "rerun_bindings", "numpy", "pyarrow"} & _modules_after("from mpr import Pool")
+
+
+def test_what_a_fork_server_without_the_sdk_imports_does_not_import_it() -> None:
+    assert set() == {"rerun", "rerun_bindings", "numpy", "pyarrow"} & _modules_after("import mpr.preload")

@@ -1,0 +1,115 @@
+"""Which module knows of which other: read from the source, imports within functions included."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mpr
+
+_FOLDER = Path(mpr.__file__).parent
+_SOURCES = {path.stem: path.read_text() for path in sorted(_FOLDER.glob("*.py"))}
+_TREES = {name: ast.parse(source) for name, source in _SOURCES.items()}
+
+# These neither import the SDK themselves nor need it to be tested.
+_WITHOUT_SDK = [
+    "aggregator", "config", "crew", "dispatcher", "errors", "lifecycle", "manifest", "messages", "outbox", "pickling",
+    "pool", "processes", "relabel", "results", "rrd", "scheduler", "transport",
+]  # fmt: skip
+_FLOOR = {"config", "errors", "lifecycle", "messages", "rrd", "scheduler"}
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those for type checkers only."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not _is_type_checking(child):
+            yield from _nodes(child)
+
+
+def _imported(name: str) -> set[str]:
+    """The full names of the modules that a module imports; for `from mpr import rrd` that is `mpr.rrd`."""
+    found: set[str] = set()
+    for node in _nodes(_TREES[name]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            assert node.level == 0, "imports within mpr are absolute"
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = {each for each in members if each.removeprefix("mpr.") in _SOURCES and each.startswith("mpr.")}
+            found |= modules
+            if members - modules:
+                found.add(node.module)
+    return found
+
+
+def _inside(name: str) -> set[str]:
+    """The modules of mpr that a module imports."""
+    return {each.removeprefix("mpr.") for each in _imported(name) if each.startswith("mpr.")}
+
+
+def _packages(name: str) -> set[str]:
+    return {each.partition(".")[0] for each in _imported(name)}
+
+
+def test_the_reading_of_imports_finds_them() -> None:
+    assert {"errors", "lifecycle", "messages", "pickling", "scheduler", "transport"} == _inside("dispatcher")
+    # Within functions only.
+    assert "pyarrow" in _packages("manifest")
+
+
+def test_no_module_needs_itself() -> None:
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for each in sorted(_inside(name)):
+                visit(each, [*path, name])
+            done.add(name)
+
+    for name in _SOURCES:
+        visit(name, [])
+    assert set(_SOURCES) == done
+
+
+def test_only_the_transport_knows_zeromq() -> None:
+    assert ["transport"] == [name for name in _SOURCES if "zmq" in _packages(name)]
+
+
+def test_only_the_sdk_module_knows_private_names_of_the_sdk() -> None:
+    assert ["sdk"] == [name for name, source in _SOURCES.items() if "rerun_bindings" in source]
+
+
+@pytest.mark.parametrize("name", _WITHOUT_SDK)
+def test_a_module_that_has_nothing_to_do_with_the_sdk_does_not_import_it(name: str) -> None:
+    assert set() == {"rerun", "rerun_bindings"} & _packages(name)
+
+
+def test_the_lowest_modules_know_only_each_other() -> None:
+    assert {name: set() for name in _FLOOR} == {name: _inside(name) - _FLOOR for name in _FLOOR}
+
+
+def test_modules_are_short() -> None:
+    lengths = {name: len(source.splitlines()) for name, source in _SOURCES.items()}
+    assert {} == {name: length for name, length in lengths.items() if length > 500}
+    assert statistics.median(lengths.values()) <= 250
+
+
+def test_the_library_prints_nothing() -> None:
+    calls = [
+        f"{name}:{node.lineno}"
+        for name, tree in _TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert [] == calls

@@ -1,0 +1,264 @@
+"""What a caller holds, against a model: in which order results come, which error counts, when callbacks run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpr.results import AsyncResult, MapResult, ResultIterator, SingleResult
+
+# --- iterators ----------------------------------------------------------------------------------------------------
+
+
+class _Delivery:
+    """One parcel of an iterator: the items `start` to `start + count`, or an error for all of them."""
+
+    def __init__(self, start: int, count: int, fails: bool) -> None:
+        self.start = start
+        self.count = count
+        self.error = ValueError(start) if fails else None
+        self.items: list[Any] = [self.error] * count if fails else list(range(start, start + count))
+
+    def deliver(self, results: ResultIterator[Any]) -> None:
+        results.deliver(self.start, self.count, None if self.error else self.items, self.error)
+
+
+@st.composite
+def _runs(draw: st.DrawFn) -> tuple[list[_Delivery], list[_Delivery | None], Exception | None]:
+    """Parcels in their order, in the order of their delivery (None: the end of the input), and the input's error."""
+    parcels: list[_Delivery] = []
+    start = 0
+    for count in draw(st.lists(st.integers(1, 4), max_size=6)):
+        parcels.append(_Delivery(start, count, draw(st.booleans())))
+        start += count
+    order: list[_Delivery | None] = draw(st.permutations([*parcels, None]))
+    return parcels, order, draw(st.none() | st.just(KeyError("input")))
+
+
+def _take(results: ResultIterator[Any]) -> Any:
+    """What is there now: a value or an error; `TimeoutError` where there is nothing yet."""
+    try:
+        return results.next(timeout=0)
+    except Exception as error:
+        return error
+
+
+def _is_end(found: Any) -> bool:
+    return isinstance(found, StopIteration)
+
+
+@given(_runs(), st.booleans(), st.data())
+@settings(deadline=None)
+def test_an_iterator_gives_each_item_once_in_its_order(
+    run: tuple[list[_Delivery], list[_Delivery | None], Exception | None], ordered: bool, data: st.DataObject
+) -> None:
+    parcels, order, error = run
+    length = sum(parcel.count for parcel in parcels)
+    taken: list[None] = []
+    results: ResultIterator[Any] = ResultIterator(ordered, lambda: taken.append(None))
+    found: list[Any] = []
+    arrived: list[Any] = []
+    in_order = [item for parcel in parcels for item in parcel.items] + ([error] if error else [])
+    for delivery in order:
+        if delivery is None:
+            results.finish(length, error)
+            arrived += [error] if error else []
+        else:
+            delivery.deliver(results)
+            arrived += delivery.items
+        # Somebody takes some of it in between; what is there is there at once.
+        for _ in range(data.draw(st.integers(0, 5))):
+            got = _take(results)
+            if isinstance(got, multiprocessing.TimeoutError) or _is_end(got):
+                break
+            found.append(got)
+    while not _is_end(got := _take(results)):
+        assert not isinstance(got, multiprocessing.TimeoutError)
+        found.append(got)
+    assert (in_order if ordered else arrived) == found
+    assert len(found) == len(taken)
+    # The end stays the end.
+    assert _is_end(_take(results))
+
+
+@given(_runs())
+@settings(deadline=None)
+def test_an_ordered_iterator_gives_an_item_as_soon_as_those_before_it_are_there(
+    run: tuple[list[_Delivery], list[_Delivery | None], Exception | None],
+) -> None:
+    parcels, order, _ = run
+    results: ResultIterator[Any] = ResultIterator(True, lambda: None)
+    delivered: set[int] = set()
+    count = 0
+    for delivery in order:
+        if delivery is None:
+            continue
+        delivery.deliver(results)
+        delivered.add(delivery.start)
+        available = 0
+        for parcel in parcels:
+            if parcel.start not in delivered:
+                break
+            available += parcel.count
+        while not isinstance(_take(results), multiprocessing.TimeoutError):
+            count += 1
+        assert available == count
+
+
+def test_an_iterator_without_items_ends_at_once() -> None:
+    results: ResultIterator[int] = ResultIterator(True, lambda: None)
+    results.finish(0)
+    assert list(results) == []
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_an_error_of_the_input_comes_behind_the_items_before_it(ordered: bool) -> None:
+    results: ResultIterator[int] = ResultIterator(ordered, lambda: None)
+    results.deliver(0, 2, [10, 11], None)
+    results.finish(2, KeyError("input"))
+    assert [10, 11] == [next(results), next(results)]
+    with pytest.raises(KeyError, match="input"):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_an_iterator_goes_on_behind_an_error() -> None:
+    results: ResultIterator[int] = ResultIterator(True, lambda: None)
+    results.deliver(0, 1, None, ValueError("first"))
+    results.deliver(1, 1, [11], None)
+    results.finish(2)
+    with pytest.raises(ValueError, match="first"):
+        next(results)
+    assert [11] == list(results)
+
+
+def test_an_iterator_waits_for_what_another_thread_delivers() -> None:
+    results: ResultIterator[int] = ResultIterator(True, lambda: None)
+    found: list[int] = []
+    taker = threading.Thread(target=lambda: found.extend(results))
+    taker.start()
+    for start in range(5):
+        results.deliver(start, 1, [start], None)
+    results.finish(5)
+    taker.join(30)
+    assert [0, 1, 2, 3, 4] == found
+
+
+# --- one result ---------------------------------------------------------------------------------------------------
+
+
+def _pending(callback: Any = None, error_callback: Any = None) -> list[tuple[AsyncResult[Any], Callable[..., None]]]:
+    """A single result and a map's, each with how its value or error is delivered."""
+    single: SingleResult[Any] = SingleResult(callback, error_callback)
+    of_map: MapResult[Any] = MapResult(1, 1, callback, error_callback)
+
+    def deliver_map(value: Any, error: BaseException | None) -> None:
+        of_map.deliver(0, value, error)
+
+    return [(single, single.deliver), (of_map, deliver_map)]
+
+
+def test_a_pending_result_is_neither_ready_nor_successful() -> None:
+    for result, _ in _pending():
+        assert not result.ready()
+        with pytest.raises(ValueError, match="not ready"):
+            result.successful()
+        with pytest.raises(multiprocessing.TimeoutError):
+            result.get(timeout=0)
+        result.wait(timeout=0)
+        assert not result.ready()
+
+
+def test_a_delivered_result_is_ready_and_successful() -> None:
+    for result, deliver in _pending():
+        deliver([5], None)
+        result.wait()
+        assert (True, True, [5]) == (result.ready(), result.successful(), result.get(timeout=0))
+
+
+def test_an_error_is_raised_by_every_get() -> None:
+    for result, deliver in _pending():
+        error = KeyError("task")
+        deliver(None, error)
+        assert (True, False) == (result.ready(), result.successful())
+        for _ in range(2):
+            with pytest.raises(KeyError) as caught:
+                result.get()
+            assert error is caught.value
+
+
+@pytest.mark.parametrize("error", [None, KeyError("task")])
+def test_one_callback_runs_once_and_before_get_returns(error: Exception | None) -> None:
+    calls: list[tuple[str, Any, bool]] = []
+    waiting: list[AsyncResult[Any]] = []
+
+    def note(name: str) -> Callable[[Any], None]:
+        return lambda value: calls.append((name, value, waiting[0].ready()))
+
+    for result, deliver in _pending(note("callback"), note("error_callback")):
+        waiting[:] = [result]
+        calls.clear()
+        deliver(None if error else [5], error)
+        # Not ready while it runs, so nobody's `get` has returned.
+        assert [("error_callback", error, False) if error else ("callback", [5], False)] == calls
+        assert result.ready()
+
+
+def test_a_callback_that_raises_leaves_the_result_ready() -> None:
+    def fail(value: Any) -> None:
+        raise RuntimeError("callback")
+
+    for result, deliver in _pending(fail):
+        with pytest.raises(RuntimeError, match="callback"):
+            deliver([5], None)
+        assert [5] == result.get(timeout=0)
+
+
+def test_get_waits_for_what_another_thread_delivers() -> None:
+    for result, deliver in _pending():
+        found: list[Any] = []
+        taker = threading.Thread(target=lambda result=result, found=found: found.append(result.get()))
+        taker.start()
+        deliver([5], None)
+        taker.join(30)
+        assert [[5]] == found
+
+
+# --- maps ---------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=6), st.data())
+@settings(deadline=None)
+def test_a_map_has_its_values_in_order_or_the_first_error(parcels: list[tuple[int, bool]], data: st.DataObject) -> None:
+    length = sum(count for count, _ in parcels)
+    starts = [sum(count for count, _ in parcels[:index]) for index in range(len(parcels))]
+    result: MapResult[int] = MapResult(length, len(parcels), None, None)
+    first: Exception | None = None
+    for index in data.draw(st.permutations(range(len(parcels)))):
+        # Only the last parcel makes it ready, also where one has failed before.
+        assert not result.ready()
+        start, (count, fails) = starts[index], parcels[index]
+        error = ValueError(index) if fails else None
+        first = first or error
+        result.deliver(start, None if fails else list(range(start, start + count)), error)
+    assert result.ready()
+    if first is None:
+        assert list(range(length)) == result.get(timeout=0)
+    else:
+        with pytest.raises(ValueError) as caught:  # noqa: PT011  # it is the very object
+            result.get(timeout=0)
+        assert first is caught.value
+
+
+def test_a_map_of_nothing_is_ready_with_an_empty_list() -> None:
+    calls: list[Any] = []
+    result: MapResult[int] = MapResult(0, 0, calls.append, None)
+    assert (True, []) == (result.ready(), result.get(timeout=0))
+    assert [[]] == calls

@@ -1,0 +1,200 @@
+"""The scheduler against a model of what its callers may rely on, whatever happens in whatever order."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mpr.scheduler import Scheduler
+
+_SHORT = st.integers(0, 4_999)
+_LONG = st.integers(5_000, 10_000_000)
+# Never more than this for one worker: what runs, and two behind it.
+_MOST = 3
+
+
+class _Worker:
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self.given = 0
+        self.parcels: list[int] = []
+
+    @property
+    def spent(self) -> bool:
+        return self.limit is not None and self.given == self.limit
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Every event with every answer checked against what the queue and the workers must look like."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler: Scheduler[int] = Scheduler()
+        self.parcel_count = 0
+        self.worker_count = 0
+        self.waiting: deque[int] = deque()
+        self.workers: dict[int, _Worker] = {}
+        self.handed_out: Counter[int] = Counter()
+        self.requeued: Counter[int] = Counter()
+        # What the last parcel took; None before the first one ended.
+        self.last_was_short = False
+
+    def check(self, sends: list[tuple[int, int]]) -> None:
+        """Each hand-out comes from the front of the queue and goes to a worker that may have it."""
+        for number, parcel in sends:
+            assert self.waiting.popleft() == parcel
+            worker = self.workers[number]
+            assert not worker.spent
+            if worker.parcels:
+                assert self.last_was_short, "behind a running parcel although parcels are long"
+                free = [each for each in self.workers.values() if not each.parcels and not each.spent]
+                assert free == [], "behind a running parcel although a worker is free"
+            worker.parcels.append(parcel)
+            worker.given += 1
+            self.handed_out[parcel] += 1
+
+    @rule()
+    def add(self) -> None:
+        parcel = self.parcel_count
+        self.parcel_count += 1
+        self.waiting.append(parcel)
+        self.check(self.scheduler.add(parcel))
+
+    @precondition(lambda self: len(self.workers) < 4)
+    @rule(limit=st.none() | st.integers(1, 5))
+    def ready(self, limit: int | None) -> None:
+        number = self.worker_count
+        self.worker_count += 1
+        self.workers[number] = _Worker(limit)
+        self.check(self.scheduler.ready(number, limit))
+
+    def finish(self, data: st.DataObject, micros: int) -> None:
+        number = data.draw(st.sampled_from([n for n, each in self.workers.items() if each.parcels]))
+        parcel = self.workers[number].parcels.pop(0)
+        self.last_was_short = micros < 5_000
+        self.check(self.scheduler.done(number, parcel, micros))
+
+    @precondition(lambda self: any(each.parcels for each in self.workers.values()))
+    @rule(data=st.data(), micros=_SHORT)
+    def done_soon(self, data: st.DataObject, micros: int) -> None:
+        self.finish(data, micros)
+
+    @precondition(lambda self: any(each.parcels for each in self.workers.values()))
+    @rule(data=st.data(), micros=_LONG)
+    def done_late(self, data: st.DataObject, micros: int) -> None:
+        self.finish(data, micros)
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def lost(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.workers)))
+        worker = self.workers.pop(number)
+        expected = worker.parcels[0] if worker.parcels else None
+        behind = worker.parcels[1:]
+        self.waiting.extendleft(reversed(behind))
+        self.requeued.update(behind)
+        running, sends = self.scheduler.lost(number)
+        assert expected == running
+        self.check(sends)
+
+    @rule()
+    def lost_before_it_was_ready(self) -> None:
+        assert (None, []) == self.scheduler.lost(10_000)
+
+    @rule()
+    def done_by_a_worker_that_is_gone(self) -> None:
+        # Its last result and its end can cross; with a short time, so that the depth is what the model expects.
+        if self.last_was_short:
+            assert [] == self.scheduler.done(10_000, 10_000, 0)
+
+    @rule()
+    def drop_waiting(self) -> None:
+        assert list(self.waiting) == self.scheduler.drop_waiting()
+        self.waiting.clear()
+
+    @invariant()
+    def nobody_holds_more_than_three(self) -> None:
+        assert all(len(each.parcels) <= _MOST for each in self.workers.values())
+
+    @invariant()
+    def nobody_is_idle_while_parcels_wait(self) -> None:
+        idle = [number for number, each in self.workers.items() if not each.parcels and not each.spent]
+        assert not self.waiting or idle == []
+
+    @invariant()
+    def a_parcel_is_handed_out_once_unless_it_waited_behind_a_lost_one(self) -> None:
+        assert all(count <= 1 + self.requeued[parcel] for parcel, count in self.handed_out.items())
+
+    @invariant()
+    def nobody_gets_more_than_his_limit(self) -> None:
+        assert all(each.limit is None or each.given <= each.limit for each in self.workers.values())
+
+    @invariant()
+    def exhausted_says_who_has_done_all_he_may(self) -> None:
+        for number, worker in self.workers.items():
+            assert (worker.spent and not worker.parcels) == self.scheduler.exhausted(number)
+
+    @invariant()
+    def the_workers_are_those_that_are_ready_and_not_lost(self) -> None:
+        assert sorted(self.workers) == sorted(self.scheduler.workers)
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+def _short_parcels_were_seen(scheduler: Scheduler[str], worker: int) -> None:
+    scheduler.add("first")
+    scheduler.done(worker, "first", 10)
+
+
+def test_a_worker_gets_two_parcels_behind_a_running_one_when_parcels_are_short() -> None:
+    scheduler: Scheduler[str] = Scheduler()
+    scheduler.ready(1, None)
+    _short_parcels_were_seen(scheduler, 1)
+    assert [[(1, "a")], [(1, "b")], [(1, "c")], []] == [scheduler.add(each) for each in "abcd"]
+
+
+def test_a_worker_gets_one_parcel_at_a_time_when_parcels_are_long() -> None:
+    scheduler: Scheduler[str] = Scheduler()
+    scheduler.ready(1, None)
+    assert [[(1, "a")], [], []] == [scheduler.add(each) for each in "abc"]
+    assert [(1, "b")] == scheduler.done(1, "a", 60_000)
+
+
+def test_one_long_parcel_ends_handing_out_ahead() -> None:
+    scheduler: Scheduler[str] = Scheduler()
+    scheduler.ready(1, None)
+    scheduler.ready(2, None)
+    _short_parcels_were_seen(scheduler, 1)
+    held = dict(scheduler.add("a") + scheduler.add("b"))
+    assert {1, 2} == set(held)
+    # It frees worker 1; each of the two may have a second parcel only as long as parcels are short.
+    scheduler.done(1, held[1], 60_000)
+    assert [[(1, "c")], [], []] == [scheduler.add(each) for each in "cde"]
+
+
+def test_what_waited_behind_a_lost_parcel_comes_first_and_in_order() -> None:
+    scheduler: Scheduler[str] = Scheduler()
+    scheduler.ready(1, None)
+    _short_parcels_were_seen(scheduler, 1)
+    for each in "abcd":
+        scheduler.add(each)
+    assert ("a", []) == scheduler.lost(1)
+    assert ["b", "c", "d"] == scheduler.drop_waiting()
+
+
+def test_a_worker_that_may_do_two_tasks_is_exhausted_after_the_second() -> None:
+    scheduler: Scheduler[str] = Scheduler()
+    scheduler.ready(1, 2)
+    scheduler.add("a")
+    scheduler.add("b")
+    scheduler.add("c")
+    scheduler.done(1, "a", 60_000)
+    assert not scheduler.exhausted(1)
+    assert [] == scheduler.done(1, "b", 60_000)
+    assert scheduler.exhausted(1)
+    assert ["c"] == scheduler.drop_waiting()

@@ -1,0 +1,336 @@
+"""The sockets: who does not know the token is not heard, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from mpr import messages, transport
+from mpr.messages import (
+    Died,
+    Function,
+    Goodbye,
+    Hello,
+    NewOutbox,
+    Nudge,
+    Ready,
+    Result,
+    SegmentReady,
+    Stop,
+    Tasks,
+    Welcome,
+)
+from mpr.transport import Connection, PeerGoneError, Sockets
+
+# Far more than any message takes; nothing waits for so long.
+_TIMEOUT_SECS = 30.0
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    found = Sockets()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def connect(sockets: Sockets) -> Iterator[Callable[[], Connection]]:
+    """Makes connections that are closed before the sockets are."""
+    made: list[Connection] = []
+
+    def make() -> Connection:
+        made.append(Connection(sockets.up.endpoint, sockets.down.endpoint))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def stranger(sockets: Sockets) -> Iterator[zmq.Socket[bytes]]:
+    """A bare socket on the parent's upstream end."""
+    context = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.linger = 0
+    socket.connect(sockets.up.endpoint)
+    yield socket
+    socket.close()
+    context.term()
+
+
+def _hello(sockets: Sockets, connection: Connection, worker: int = 1) -> Hello:
+    return Hello(sockets.token, worker, os.getpid(), connection.route, "/proc/1/fd/3")
+
+
+def _received(sockets: Sockets) -> tuple[Hello | None, Any]:
+    found = sockets.up.receive(_TIMEOUT_SECS)
+    assert found is not None
+    return found
+
+
+# --- who is heard -------------------------------------------------------------------------------------------------
+
+
+def test_a_producer_with_the_token_is_heard(sockets: Sockets, connect: Callable[[], Connection]) -> None:
+    connection = connect()
+    hello = _hello(sockets, connection)
+    sent = [
+        Ready(),
+        SegmentReady(1, 0, 5),
+        Result(7, messages.OK, [b"payload"], 12),
+        NewOutbox("/proc/1/fd/4"),
+        Goodbye(),
+    ]
+    for message in [hello, *sent]:
+        connection.send(message)
+    assert [(hello, hello), *((hello, message) for message in sent)] == [_received(sockets) for _ in range(6)]
+    assert 0 == sockets.up.rejected_count
+
+
+def test_producers_are_told_apart(sockets: Sockets, connect: Callable[[], Connection]) -> None:
+    for worker in (1, 2):
+        connection = connect()
+        hello = _hello(sockets, connection, worker)
+        connection.send(hello)
+        connection.send(Goodbye())
+        assert [(hello, hello), (hello, Goodbye())] == [_received(sockets), _received(sockets)]
+
+
+@pytest.mark.parametrize("token", ["", "wrong", "0" * 64, "ö", "\ud800"])
+def test_a_peer_with_a_wrong_token_is_not_heard(
+    sockets: Sockets, connect: Callable[[], Connection], token: str
+) -> None:
+    connection = connect()
+    connection.send(Hello(token, 1, 1, connection.route, "/proc/1/fd/3"))
+    connection.send(Result(1, messages.OK, [b"payload"]))
+    connection.send(Goodbye())
+    # As if nothing had come but a nudge, three times.
+    assert [(None, Nudge())] * 3 == [_received(sockets) for _ in range(3)]
+    assert 3 == sockets.up.rejected_count
+    assert connection.receive(0) is None
+
+
+def test_a_peer_may_say_hello_again_with_the_right_token(sockets: Sockets, connect: Callable[[], Connection]) -> None:
+    connection = connect()
+    hello = _hello(sockets, connection)
+    connection.send(Hello("wrong", 1, 1, connection.route, "/proc/1/fd/3"))
+    connection.send(hello)
+    assert [(None, Nudge()), (hello, hello)] == [_received(sockets), _received(sockets)]
+
+
+@pytest.mark.parametrize(
+    "message", [Goodbye(), SegmentReady(1, 0, 3, b"abc"), Result(1, messages.OK, [b"x"]), Died(1, 0), Stop()]
+)
+def test_a_message_before_the_hello_is_not_heard(
+    sockets: Sockets, connect: Callable[[], Connection], message: Any
+) -> None:
+    connect().send(message)
+    assert (None, Nudge()) == _received(sockets)
+    assert 1 == sockets.up.rejected_count
+
+
+def _hello_with(change: dict[str, Any]) -> list[bytes]:
+    fields = {"token": "t", "worker": 1, "pid": 2, "route": "r", "address": "a", "protocol": 1}
+    return [b"\x00", json.dumps(fields | change).encode()]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        pytest.param([b""], id="empty"),
+        pytest.param([b"\xff", b"rest"], id="unknown kind"),
+        pytest.param([b"\x00"], id="hello without a body"),
+        pytest.param([b"\x00", b"{"], id="hello that is no json"),
+        pytest.param([b"\x00", b"[" * 200_000], id="hello nested too deeply"),
+        pytest.param([b"\x00", b"\xff\xfe\xfd"], id="hello that is no text"),
+        pytest.param(_hello_with({"token": 5}), id="token that is no text"),
+        pytest.param(_hello_with({"token": None}), id="no token"),
+        pytest.param(_hello_with({"worker": "1"}), id="worker that is no number"),
+        pytest.param(_hello_with({"route": ["r"]}), id="route that is no text"),
+        pytest.param(_hello_with({"extra": 1}), id="hello with more"),
+        pytest.param([b"\x02short"], id="segment cut short"),
+        pytest.param([b"\x03" + b"\xff" * 1000], id="result of a wrong size"),
+        pytest.param([os.urandom(100), os.urandom(100_000)], id="noise"),
+    ],
+)
+def test_garbage_is_counted_and_harms_nobody(
+    sockets: Sockets, connect: Callable[[], Connection], stranger: zmq.Socket[bytes], frames: list[bytes]
+) -> None:
+    stranger.send_multipart(frames)
+    assert (None, Nudge()) == _received(sockets)
+    assert 1 == sockets.up.rejected_count
+    connection = connect()
+    hello = _hello(sockets, connection)
+    connection.send(hello)
+    assert (hello, hello) == _received(sockets)
+
+
+def test_garbage_of_a_known_producer_does_not_end_its_connection(sockets: Sockets, stranger: zmq.Socket[bytes]) -> None:
+    hello = Hello(sockets.token, 1, 2, "route", "/proc/1/fd/3")
+    stranger.send_multipart(messages.encode(hello))
+    stranger.send_multipart([b"\xff"])
+    stranger.send_multipart(messages.encode(Goodbye()))
+    assert [(hello, hello), (None, Nudge()), (hello, Goodbye())] == [_received(sockets) for _ in range(3)]
+    assert 1 == sockets.up.rejected_count
+
+
+def test_the_parent_hears_itself_without_a_hello(sockets: Sockets) -> None:
+    inside = sockets.inside()
+    inside.send(Died(3, -9))
+    assert (None, Died(3, -9)) == _received(sockets)
+    inside.close()
+    assert 0 == sockets.up.rejected_count
+    # Somebody may still want to nudge when the end has come.
+    inside.send(Nudge())
+
+
+def test_nothing_is_received_where_nothing_was_sent(sockets: Sockets) -> None:
+    assert sockets.up.receive(0) is None
+
+
+# --- downstream ---------------------------------------------------------------------------------------------------
+
+
+def test_messages_reach_the_producer_of_the_route_in_order(sockets: Sockets, connect: Callable[[], Connection]) -> None:
+    connections = [connect(), connect()]
+    for connection in connections:
+        connection.send(_hello(sockets, connection))
+        _received(sockets)
+    large = bytes(range(256)) * 1024
+    for index, connection in enumerate(connections):
+        sent = [Welcome(bool(index)), Function(b"digest", b"code"), Tasks(5, b"digest", messages.EACH, [b"a", large])]
+        _send_when_connected(sockets, connection.route, sent)
+        assert sent == [connection.receive(_TIMEOUT_SECS) for _ in sent]
+    assert [None, None] == [connection.receive(0) for connection in connections]
+
+
+def _send_when_connected(sockets: Sockets, route: str, sent: list[Any]) -> None:
+    """The first message again and again until ZeroMQ has connected the second socket; then the rest."""
+    deadline = time.monotonic() + _TIMEOUT_SECS
+    while True:
+        try:
+            sockets.down.send(route, sent[0])
+        except PeerGoneError:
+            assert time.monotonic() < deadline
+            os.sched_yield()
+        else:
+            break
+    sockets.down.send(route, *sent[1:])
+
+
+def test_sending_to_somebody_who_is_not_there_says_so(sockets: Sockets) -> None:
+    with pytest.raises(PeerGoneError, match="nobody"):
+        sockets.down.send("nobody", Stop())
+
+
+def test_sending_after_the_end_says_so() -> None:
+    sockets = Sockets()
+    sockets.close()
+    with pytest.raises(PeerGoneError):
+        sockets.down.send("route", Stop())
+
+
+# --- the folder ---------------------------------------------------------------------------------------------------
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_only_the_user_can_reach_the_sockets(sockets: Sockets) -> None:
+    assert 0o700 == _mode(sockets.folder)
+    assert {"up": 0o600, "down": 0o600} == {name: _mode(sockets.folder / name) for name in ("up", "down")}
+
+
+def test_closing_leaves_no_folder() -> None:
+    sockets = Sockets()
+    assert sockets.folder.is_dir()
+    sockets.close()
+    assert not sockets.folder.exists()
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `TMPDIR` that is longer than a socket's path may be."""
+    folder = tmp_path / ("x" * (149 - len(str(tmp_path))))
+    folder.mkdir()
+    assert 150 == len(str(folder))
+    _use_as_tmpdir(monkeypatch, folder)
+    return folder
+
+
+def _use_as_tmpdir(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("TMPDIR", str(folder))
+    # What `tempfile` remembers of the environment.
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+def test_a_very_long_tmpdir_works(temporary: Path) -> None:
+    sockets = Sockets()
+    connection = Connection(sockets.up.endpoint, sockets.down.endpoint)
+    hello = _hello(sockets, connection)
+    connection.send(hello)
+    assert (hello, hello) == _received(sockets)
+    assert 0o700 == _mode(sockets.folder)
+    connection.close()
+    sockets.close()
+    assert not sockets.folder.exists()
+    assert [] == list(temporary.iterdir())
+
+
+def _dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait(60)
+    return process.pid
+
+
+def _make_folder_of(owner: object) -> Path:
+    folder = transport.make_folder()
+    (folder / "owner").write_text(str(owner))
+    return folder
+
+
+@pytest.fixture
+def short_tmpdir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    # Not `tmp_path`, which can be too long for a socket's path.
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
+        _use_as_tmpdir(monkeypatch, Path(folder))
+        yield Path(folder)
+
+
+def test_sweeping_removes_what_a_killed_owner_left_and_nothing_else(short_tmpdir: Path) -> None:
+    dead = _make_folder_of(_dead_pid())
+    (dead / "up").touch()
+    alive = _make_folder_of(os.getpid())
+    # Its owner has not written its id yet.
+    new = Path(tempfile.mkdtemp(prefix="mpr-"))
+    odd = [_make_folder_of("no number"), _make_folder_of(10**30)]
+    other = short_tmpdir / "another-folder"
+    other.mkdir()
+    (other / "owner").write_text((dead / "owner").read_text())
+    transport.sweep_folders()
+    assert sorted([alive, new, *odd, other]) == sorted(short_tmpdir.iterdir())
+
+
+def test_a_new_recording_sweeps(short_tmpdir: Path) -> None:
+    dead = _make_folder_of(_dead_pid())
+    Sockets().close()
+    assert not dead.exists()
+
+
+def test_what_a_killed_owner_left_is_found_under_a_very_long_tmpdir(temporary: Path) -> None:
+    dead = _make_folder_of(_dead_pid())
+    transport.sweep_folders()
+    assert not dead.exists()
