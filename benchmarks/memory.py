@@ -33,11 +33,11 @@ class SlowWriter(FileWriter):
     _free_at = 0.0
 
     def accept(self, segment: Segment, *, named: bool) -> None:
+        # The real disk's own time is part of the slow one's.
+        self._free_at = max(self._free_at, time.perf_counter())
+        self._free_at += sum(frame.end - frame.start for frame in segment.frames) / BYTES_PER_SEC
         super().accept(segment, named=named)
-        size = sum(frame.end - frame.start for frame in segment.frames)
-        now = time.perf_counter()
-        self._free_at = max(self._free_at, now) + size / BYTES_PER_SEC
-        time.sleep(self._free_at - now)
+        time.sleep(max(0.0, self._free_at - time.perf_counter()))
 
 
 def _memory_files_mb(pid: int) -> float:
