@@ -26,8 +26,9 @@ OUTBOX_TOTAL_BYTES = 256 * MIB
 OUTBOX_MAX_BYTES = 32 * MIB
 OUTBOX_MIN_BYTES = 4 * MIB
 #: Raw bytes that `rr.log` may hand to the SDK before the worker flushes. The SDK itself would queue about 100 MiB in
-#: its batcher and 1024 messages before its file writer.
-UNFLUSHED_MAX_BYTES = 32 * MIB
+#: its batcher and 1024 messages before its file writer. What waits there comes on top of a full outbox, raw and
+#: encoded: measured with a slow sink, 8 MiB are 115 MB per worker at most, 32 MiB are 195 MB, and no faster.
+UNFLUSHED_MAX_BYTES = 8 * MIB
 #: How much a worker logs between two looks at its outbox, and how often it announces what it wrote.
 CHECK_EVERY_BYTES = 1 * MIB
 #: Rows of a task that is still running reach the sinks within about the SDK's own flush tick (0.2 s) and this.

@@ -225,7 +225,9 @@ class PartFile:
         try:
             self._lock(self.fd)
             self._check_target()
-            os.ftruncate(self.fd, 0)
+            if os.fstat(self.fd).st_size:
+                # Not for a new file: ext4 takes this for a file being replaced, and writes all of it out at `close`.
+                os.ftruncate(self.fd, 0)
         except BaseException:
             os.close(self.fd)
             raise

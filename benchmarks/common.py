@@ -1,0 +1,141 @@
+"""What every benchmark needs: interleaved repetitions, ratios, tables, and the check of what was written.
+
+A machine that is shared or changes its clock makes seconds worthless and ratios of neighbours usable: every repetition
+runs each way once, ratios are taken within a repetition, and a table shows their median and their range.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import mpr
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What was asked for on the command line."""
+
+    quick: bool
+    repetitions: int | None
+
+    def rounds(self, usual: int) -> int:
+        """How often to repeat what is usually done `usual` times."""
+        return self.repetitions or (max(2, usual // 3) if self.quick else usual)
+
+
+def options(about: str | None) -> Options:
+    # Workers import this module with their main module, and need neither this nor the time that it takes.
+    import argparse
+
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions and less data")
+    parser.add_argument("--repetitions", type=int, help="how often each way is run")
+    found = parser.parse_args()
+    return Options(quick=found.quick, repetitions=found.repetitions)
+
+
+def interleaved(ways: Mapping[str, Callable[[], R]], rounds: int) -> dict[str, list[R]]:
+    """Run each way once per round, beginning with another one each time; a first round warms up and is not counted."""
+    names = list(ways)
+    readings: dict[str, list[R]] = {name: [] for name in names}
+    for number in range(rounds + 1):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            reading = ways[name]()
+            if number:
+                readings[name].append(reading)
+    return readings
+
+
+def median(values: Sequence[float]) -> float:
+    ascending = sorted(values)
+    middle = len(ascending) // 2
+    return ascending[middle] if len(ascending) % 2 else (ascending[middle - 1] + ascending[middle]) / 2
+
+
+def ratio(values: Sequence[float], floor: Sequence[float]) -> str:
+    """Median and range of `values / floor`, each pair from one round."""
+    ratios = [value / base for value, base in zip(values, floor, strict=True)]
+    return f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+
+
+def print_header(question: str) -> None:
+    """The question that the following tables answer, and where."""
+    import rerun
+
+    print(f"\n## {question}\n")
+    print(
+        f"mpr {mpr.__version__} from {Path(mpr.__file__).parent}, rerun-sdk {rerun.__version__}, "
+        f"Python {sys.version.split()[0]}, {len(os.sched_getaffinity(0))} CPUs"
+    )
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A markdown table; all columns but the first are figures."""
+    print(f"\n**{title}**\n")
+    print(f"| {' | '.join(columns)} |")
+    print(f"|---|{'---:|' * (len(columns) - 1)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    sys.stdout.flush()
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for the files of one run. They go before the next run, which then need not wait for the disk."""
+    with TemporaryDirectory(prefix="mpr-bench-") as folder:
+        yield Path(folder)
+
+
+# --- checks -------------------------------------------------------------------------------------------------------
+
+
+class WrongOutputError(Exception):
+    """A benchmark whose output is wrong has no figures."""
+
+
+def count_rows(path: Path) -> int:
+    """Rows in the file at `path`, all chunks read, without the recording's properties."""
+    import rerun as rr
+
+    with warnings.catch_warnings():
+        # What a check of frames leaves has no footer.
+        warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
+        reader = rr.chunk.RrdReader(path)
+    return sum(
+        chunk.num_rows
+        for entry in reader.recordings()
+        for chunk in reader.stream(store=entry)
+        if not chunk.entity_path.startswith("/__properties")
+    )
+
+
+def rerun_command(*arguments: str | Path, out: Path | None = None) -> None:
+    """Run the SDK's command line; raises where it fails."""
+    command = [sys.executable, "-m", "rerun", *map(str, arguments)]
+    with (out or Path(os.devnull)).open("wb") as stdout:
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise WrongOutputError(f"{' '.join(command[2:])} failed: {done.stderr.decode()[-500:]}")
+
+
+def check_file(path: Path, rows: int) -> None:
+    """Raise where the file at `path` is not valid, or has not exactly so many rows."""
+    rerun_command("rrd", "verify", path)
+    expect(count_rows(path), rows, f"rows in {path.name}")
+
+
+def expect(found: int, wanted: int, what: str) -> None:
+    if found != wanted:
+        raise WrongOutputError(f"{what}: {found}, not {wanted}")

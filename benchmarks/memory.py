@@ -1,0 +1,124 @@
+"""Is memory bounded where the sink is slower than the workers? 2 GB of images into a sink that takes 50 MB/s.
+
+Every 50 ms: the resident memory of each worker and of the parent, and what the workers' memory files hold, which is
+nobody's resident memory. Then all rows are counted.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+import mpr
+from benchmarks import common, works
+from mpr import recording
+from mpr.file_writer import FileWriter
+from mpr.outbox import Segment
+
+WORKERS = 2
+IMAGES, QUICK_IMAGES = 1_100, 220
+BYTES_PER_SEC = 50e6
+LIMIT_MB = 200
+_SAMPLE_SECS = 0.05
+
+
+class SlowWriter(FileWriter):
+    """A file sink on a disk that takes 50 MB/s."""
+
+    _free_at = 0.0
+
+    def accept(self, segment: Segment, *, named: bool) -> None:
+        # The real disk's own time is part of the slow one's.
+        self._free_at = max(self._free_at, time.perf_counter())
+        self._free_at += sum(frame.end - frame.start for frame in segment.frames) / BYTES_PER_SEC
+        super().accept(segment, named=named)
+        time.sleep(max(0.0, self._free_at - time.perf_counter()))
+
+
+def _memory_files_mb(pid: int) -> float:
+    """What the memory files of a process occupy."""
+    occupied = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if str(entry.readlink()).startswith("/memfd:"):
+                # The SDK opens an outbox once more: one file with two descriptors.
+                found = entry.stat()
+                occupied[found.st_ino] = found.st_blocks * 512
+        except FileNotFoundError:
+            # Closed just now.
+            continue
+    return sum(occupied.values()) / 1e6
+
+
+class Sampler:
+    """Notes the largest values of processes; each is (resident, memory files, both at one time) in MB."""
+
+    def __init__(self, pids: dict[str, int]) -> None:
+        self._processes = {name: psutil.Process(pid) for name, pid in pids.items()}
+        self._idle = {name: process.memory_info().rss / 1e6 for name, process in self._processes.items()}
+        self.largest: dict[str, list[float]] = {name: [0.0, 0.0, 0.0] for name in pids}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.wait(_SAMPLE_SECS):
+            for name, process in self._processes.items():
+                resident = process.memory_info().rss / 1e6 - self._idle[name]
+                # The parent's descriptors are the workers' files.
+                files = _memory_files_mb(process.pid) if name != "parent" else 0.0
+                self.largest[name] = list(map(max, self.largest[name], (resident, files, resident + files)))
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+def _meet(folder: Path, number: int) -> int:
+    """A task that ends when every worker has one: tells the process ids of all."""
+    (folder / f"here{number}").touch()
+    while sum(1 for _ in folder.glob("here*")) < WORKERS:
+        time.sleep(0.001)
+    return os.getpid()
+
+
+def _log_images(images: int, worker: int) -> list[float]:
+    return works.prepare(works.NOISY, worker)(images)
+
+
+def main() -> None:
+    options = common.options(__doc__)
+    images = QUICK_IMAGES if options.quick else IMAGES
+    common.print_header("Is memory bounded where the sink is slower than the workers?")
+    # Where a recording finds its writer.
+    setattr(recording, "FileWriter", SlowWriter)  # noqa: B010  # the type checker knows the name as another class
+    with common.scratch() as folder:
+        path = folder / "out.rrd"
+        with mpr.Pool("benchmark", WORKERS, sinks=[path]) as pool:
+            pids = pool.map(functools.partial(_meet, folder), range(WORKERS), chunksize=1)
+            sampler = Sampler({f"worker {number}": pid for number, pid in enumerate(pids)} | {"parent": os.getpid()})
+            begin = time.perf_counter()
+            took = pool.map(functools.partial(_log_images, images), range(WORKERS), chunksize=1)
+            secs = time.perf_counter() - begin
+            sampler.end()
+        common.check_file(path, images * WORKERS)
+        size = path.stat().st_size
+    rows = [
+        [name, *(f"{value:.0f}" for value in found), "yes" if found[2] < LIMIT_MB else "NO"]
+        for name, found in sampler.largest.items()
+    ]
+    common.print_table(
+        f"{size / 1e9:.2f} GB, {images * WORKERS} rows, none lost, in {secs:.0f} s ({size / secs / 1e6:.0f} MB/s); "
+        f"the longest rr.log waited {max(map(max, took)):.2f} s",
+        ["process", "resident + MB", "memory files MB", "both MB", f"below {LIMIT_MB} MB"],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()

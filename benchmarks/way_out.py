@@ -1,0 +1,372 @@
+"""Which way out of a worker is the cheapest? Two workers, no pool, four ways for the bytes that the SDK encodes.
+
+| way | bytes go |
+|---|---|
+| file | through the SDK's file sink into a private file each: the floor, since nobody merges them |
+| memory file | through the SDK's file sink into an outbox; the parent copies with `sendfile` and punches holes |
+| binary stream | out of `BinaryStream.read` every 5 ms, over a socket |
+| callback | out of the SDK's (private) callback sink, over a socket |
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import multiprocessing
+import os
+import re
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import common, works
+from mpr import rrd
+from mpr.outbox import Outbox, OutboxReader
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+FILE, MEMORY, BINARY, CALLBACK = "file", "memory file", "binary stream", "callback"
+WORKERS = 2
+
+_NUMBER = struct.Struct("<Q")
+# Instead of a size: this worker has sent everything.
+_DONE = 2**63
+# Without a limit on the outbox, which mpr's own producer has: what comes late needs more memory.
+_ANNOUNCE_SECS = 0.005
+_READ_SECS = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One run: seconds until everything was written, and what the workers and the parent needed for it."""
+
+    wall_secs: float
+    parent_cpu_secs: float
+    log_median_us: float
+    log_p99_us: float
+    worker_peak_mb: float
+
+
+# --- the worker ---------------------------------------------------------------------------------------------------
+
+
+class _Link:
+    """The worker's end of its socket; the SDK's threads and the worker's own send over it."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._lock = threading.Lock()
+
+    def number(self, value: int) -> None:
+        with self._lock:
+            self._end.sendall(_NUMBER.pack(value))
+
+    def data(self, data: bytes | None) -> None:
+        if data:
+            with self._lock:
+                self._end.sendall(_NUMBER.pack(len(data)))
+                self._end.sendall(data)
+
+    def text(self, text: str) -> None:
+        self.data(text.encode())
+
+
+def _attach(way: str, stream: rr.RecordingStream, path: Path, link: _Link) -> Callable[[], object]:
+    """Give `stream` its sink; what is returned sends or writes all that is left."""
+    import rerun as rr
+
+    if way == FILE:
+        stream.save(path)
+        return stream.disconnect
+    if way == MEMORY:
+        outbox = Outbox(path.parent)
+        link.text(outbox.address)
+        stream.save(outbox.path)
+        announcer = _Every(_ANNOUNCE_SECS, lambda: link.number(outbox.size()))
+
+        def close() -> None:
+            announcer.end()
+            stream.disconnect()
+            link.number(outbox.size())
+
+        return close
+    if way == BINARY:
+        storage = rr.binary_stream(stream)
+        reader = _Every(_READ_SECS, lambda: link.data(storage.read(flush=False)))
+
+        def read_rest() -> None:
+            reader.end()
+            link.data(storage.read(flush=True))
+
+        return read_rest
+    import rerun_bindings
+
+    rerun_bindings.set_callback_sink(link.data, recording=stream.inner)
+    return stream.flush
+
+
+class _Every:
+    """Does something in a thread of its own, again and again."""
+
+    def __init__(self, pause_secs: float, action: Callable[[], object]) -> None:
+        self._pause_secs = pause_secs
+        self._action = action
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._pause_secs):
+            self._action()
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+def _peak_mb() -> float:
+    """The largest resident set since the last `_forget_peak`."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def _forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _worker(way: str, work: str, rows: int, worker: int, path: Path, end: socket.socket) -> None:
+    import rerun as rr
+
+    stream = rr.RecordingStream("benchmark", recording_id="benchmark", send_properties=False)
+    rr.set_global_data_recording(stream)
+    link = _Link(end)
+    finish = _attach(way, stream, path, link)
+    log = works.prepare(work, worker)
+    _forget_peak()
+    before = _peak_mb()
+    link.number(_DONE)
+    end.recv(1)
+    took = sorted(log(rows))
+    finish()
+    link.number(_DONE)
+    # The outbox lives until the parent has read it.
+    end.recv(1)
+    link.text(json.dumps([took[len(took) // 2] * 1e6, took[len(took) * 99 // 100] * 1e6, _peak_mb() - before]))
+
+
+# --- the parent ---------------------------------------------------------------------------------------------------
+
+
+class _Feed:
+    """The parent's end of one worker: takes what comes, appends it to the one file, and notes where it is."""
+
+    def __init__(self, way: str, end: socket.socket, folder: Path) -> None:
+        self._way = way
+        self.end = end
+        self._outbox = OutboxReader(self._data().decode(), folder) if way == MEMORY else None
+        self._taken = 0
+        #: (offset in the file, size), in the worker's order.
+        self.places: list[tuple[int, int]] = []
+        # Whatever a sink sends before anything was logged is part of the stream.
+        self._early: list[int | bytearray] = []
+        while (first := self._next()) is not None:
+            self._early.append(first)
+
+    def _number(self) -> int:
+        return int(_NUMBER.unpack(self._exactly(_NUMBER.size))[0])
+
+    def _exactly(self, size: int) -> bytearray:
+        data = bytearray(size)
+        view = memoryview(data)
+        while view:
+            got = self.end.recv_into(view)
+            if not got:
+                raise EOFError("a worker ended early")
+            view = view[got:]
+        return data
+
+    def _data(self) -> bytearray:
+        return self._exactly(self._number())
+
+    def _next(self) -> int | bytearray | None:
+        number = self._number()
+        if number == _DONE:
+            return None
+        return number if self._way == MEMORY else self._exactly(number)
+
+    def take(self, target: int, end: int) -> int | None:
+        """Append what comes next to the file `target`, which ends at `end`; returns its new end, None at the last."""
+        came = self._next()
+        return None if came is None else self._append(target, end, came)
+
+    def _append(self, target: int, end: int, came: int | bytearray) -> int:
+        if isinstance(came, int):
+            assert self._outbox is not None
+            size = came - self._taken
+            if not size:
+                return end
+            self._outbox.copy(target, self._taken, size)
+            self._outbox.release(self._taken, came)
+            self._taken = came
+        else:
+            size = len(came)
+            view = memoryview(came)
+            while view:
+                view = view[os.write(target, view) :]
+        self.places.append((end, size))
+        return end + size
+
+    def take_early(self, target: int, end: int) -> int:
+        """Append what came before the start."""
+        while self._early:
+            end = self._append(target, end, self._early.pop(0))
+        return end
+
+    def report(self) -> list[float]:
+        found: list[float] = json.loads(self._data())
+        return found
+
+    def close(self) -> None:
+        self.end.close()
+        if self._outbox is not None:
+            self._outbox.close()
+
+
+def _take_all(feeds: list[_Feed], target: int) -> None:
+    """One loop writes for all: the file has one position."""
+    end = 0
+    with selectors.DefaultSelector() as selector:
+        for feed in feeds:
+            end = feed.take_early(target, end)
+            selector.register(feed.end, selectors.EVENT_READ, feed)
+        while selector.get_map():
+            for key, _ in selector.select():
+                feed = key.data
+                after = feed.take(target, end)
+                if after is None:
+                    selector.unregister(feed.end)
+                else:
+                    end = after
+
+
+def run(way: str, work: str, rows: int, folder: Path) -> Reading:
+    """One run of `work` in two warm workers; the files are left in `folder`, checked."""
+    context = multiprocessing.get_context("forkserver")
+    processes, feeds, paths = [], [], []
+    ends: list[socket.socket] = []
+    for worker in range(WORKERS):
+        ours, theirs = socket.socketpair()
+        paths.append(folder / f"{worker}.rrd")
+        process = context.Process(target=_worker, args=(way, work, rows, worker, paths[-1], theirs))
+        process.start()
+        theirs.close()
+        processes.append(process)
+        ends.append(ours)
+    feeds = [_Feed(way, end, folder) for end in ends]
+    target = os.open(folder / "all.rrd", os.O_RDWR | os.O_CREAT)
+    cpu, begin = time.process_time(), time.perf_counter()
+    for feed in feeds:
+        feed.end.send(b"x")
+    _take_all(feeds, target)
+    wall_secs, cpu_secs = time.perf_counter() - begin, time.process_time() - cpu
+    for feed in feeds:
+        feed.end.send(b"x")
+    reports = [feed.report() for feed in feeds]
+    for process, feed in zip(processes, feeds, strict=True):
+        process.join()
+        feed.close()
+    if way == FILE:
+        for path in paths:
+            common.check_file(path, rows)
+    else:
+        for feed in feeds:
+            _check(way, target, feed.places, rows, folder / "check.rrd")
+    os.close(target)
+    log_median, log_p99, peak = (max(values) for values in zip(*reports, strict=True))
+    return Reading(
+        wall_secs=wall_secs,
+        parent_cpu_secs=cpu_secs,
+        log_median_us=log_median,
+        log_p99_us=log_p99,
+        worker_peak_mb=peak,
+    )
+
+
+def _check(way: str, file: int, places: list[tuple[int, int]], rows: int, scratch: Path) -> None:
+    """Raise where the bytes at `places` of `file` are not whole streams that hold so many rows between them."""
+    data = [os.pread(file, size, offset) for offset, size in places]
+    # An outbox is one stream; what comes out of the other two is a whole stream each time.
+    streams = [b"".join(data)] if way == MEMORY else data
+    chunks = ends = 0
+    with scratch.open("wb") as out:
+        for number, stream in enumerate(streams):
+            rrd.check_header(stream)
+            read = functools.partial(_slice, memoryview(stream))
+            frames, _ = rrd.scan(read, rrd.HEADER_SIZE, len(stream))
+            if number == 0:
+                out.write(stream[: rrd.HEADER_SIZE])
+            # Without the ends: `RrdReader` reads one stream in a file.
+            for frame in frames:
+                if frame.kind == rrd.END:
+                    ends += 1
+                else:
+                    chunks += frame.kind == rrd.ARROW_MSG
+                    out.write(stream[frame.start : frame.end])
+    common.expect(ends, len(streams), "streams that end")
+    common.expect(common.count_rows(scratch), rows, f"rows in {chunks} chunks")
+    scratch.unlink()
+
+
+def _slice(stream: memoryview, offset: int, size: int) -> bytes:
+    return bytes(stream[offset : offset + size])
+
+
+def prepare_fork_server() -> None:
+    """The workers of this benchmark start as mpr's do: out of a fork server that has imported the SDK."""
+    multiprocessing.set_forkserver_preload(["rerun", "numpy", "pyarrow"])
+
+
+def _measure(way: str, work: str, rows: int) -> Reading:
+    with common.scratch() as folder:
+        return run(way, work, rows, folder)
+
+
+def main() -> None:
+    options = common.options(__doc__)
+    prepare_fork_server()
+    common.print_header("Which way out of a worker is the cheapest?")
+    for work, rows in works.WORKS.items():
+        ways: dict[str, Any] = {
+            way: functools.partial(_measure, way, work, rows) for way in (FILE, MEMORY, BINARY, CALLBACK)
+        }
+        readings = common.interleaved(ways, options.rounds(6))
+        floor = [each.wall_secs for each in readings[FILE]]
+        table = []
+        for way, runs in readings.items():
+            walls = [each.wall_secs for each in runs]
+            figures = [
+                f"{common.median(walls):.2f}",
+                common.ratio(walls, floor),
+                f"{common.median([each.log_median_us for each in runs]):.0f}",
+                f"{common.median([each.log_p99_us for each in runs]):.0f}",
+                f"{common.median([each.worker_peak_mb for each in runs]):.0f}",
+                f"{common.median([each.parent_cpu_secs for each in runs]):.2f}",
+            ]
+            table.append([way, *figures])
+        common.print_table(
+            f"{WORKERS} workers x {rows} {work}",
+            ["way", "s", "ratio to file", "log median us", "log p99 us", "worker peak + MB", "parent CPU s"],
+            table,
+        )
+
+
+if __name__ == "__main__":
+    main()
