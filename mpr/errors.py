@@ -88,7 +88,8 @@ class InitializerError(PoolError):
 
 
 class TaskError(PoolError):
-    """A task raised an exception that does not survive pickling; the message has its type, text and traceback."""
+    """A task raised an exception that does not survive pickling; the message has its type and text, `__cause__` its
+    traceback."""
 
 
 class WorkerStartError(PoolError):

@@ -35,7 +35,7 @@ from mpr.config import StartMethod
 from mpr.errors import ConfigError
 
 #: What the fork server imports before it forks: each takes a worker tenths of a second otherwise.
-PRELOAD = ("rerun", "numpy", "pyarrow", "mpr.worker")
+PRELOAD = ("rerun", "numpy", "pyarrow", "mpr.worker", "mpr.preload")
 WITHOUT_SDK = ("numpy", "pyarrow", "mpr.preload")
 
 

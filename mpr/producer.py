@@ -72,12 +72,13 @@ class Producer:
         self._unflushed = 0
         self._unchecked = 0
         self._stop = threading.Event()
+        addresses = (self._outbox.address, self.slate.address)
+        self._connection.send(Hello(config.token, worker, os.getpid(), self._connection.route, *addresses))
+        # While the parent answers.
         self.stream: rr.RecordingStream = sdk.new_stream(
             config.application_id, config.recording_id, send_properties=False
         )
         self.stream.save(self._outbox.path)
-        addresses = (self._outbox.address, self.slate.address)
-        self._connection.send(Hello(config.token, worker, os.getpid(), self._connection.route, *addresses))
         self._inline = self._wait_for_welcome()
         # Only in a worker does every logging call of the process pass `_enter`.
         self._always_flush = True

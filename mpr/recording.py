@@ -221,9 +221,10 @@ def _open_writers(chosen: tuple[Sink, ...], application_id: str, recording_id: s
     if not prologue:
         # RERUN=off: tasks run, and nothing is recorded.
         return []
-    prologue = relabel.relabelled(prologue, relabel.store_id(application_id, recording_id), sdk.store_info())
     unknown = sdk.format_is_known()
-    if unknown is not None:
+    if unknown is None:
+        prologue = relabel.relabelled(prologue, relabel.store_id(application_id, recording_id), sdk.store_info())
+    else:
         _log.warning("mpr does not know the file format of this Rerun SDK (%s): it decodes, which is slower", unknown)
     writers: list[Writer] = []
     try:

@@ -1,8 +1,8 @@
 """Which worker gets which parcel: a state machine without I/O. Each event returns what to send now.
 
 A *parcel* is what goes to a worker in one message: one task, or several of one `map` (`chunksize`). A worker has one
-parcel, and up to two more behind it as long as parcels turn out to be short, so that it need not wait for the next; a
-long parcel never has another one waiting behind it, while a worker is free.
+parcel, and up to two more behind it as long as parcels turn out to be short, so that it need not wait for the next. As
+soon as a parcel takes long, nothing more is put behind another one; what lies there already stays there.
 """
 
 from __future__ import annotations

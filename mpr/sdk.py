@@ -294,6 +294,7 @@ def rewrite(path: Path, target: Path) -> None:
         subprocess.run(command, stdout=out, stderr=subprocess.PIPE, check=True, timeout=3600)
 
 
+@functools.cache
 def format_is_known() -> str | None:
     """Whether re-framing understands what the installed SDK writes: None, or why not.
 

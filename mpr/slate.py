@@ -18,8 +18,6 @@ from mpr.outbox import Outbox, punch_hole
 
 # A worker has at most three parcels, so at most three results are on their way.
 _SLOTS = 4
-# Slots lie far apart in a sparse file: each takes a result of any size, and only written pages take memory.
-_SLOT_BYTES = 1 << 40
 _HEADER = struct.Struct("<QBII")
 _SIZE = struct.Struct("<Q")
 _PAYLOAD = 4096
@@ -27,6 +25,8 @@ _MAX_PARTS = (_PAYLOAD - _HEADER.size) // _SIZE.size
 # A larger result takes so long to make and to send that its worker is not sent a task ahead (`scheduler.py`).
 _MAX_BYTES = 16 * 1024 * 1024
 _KEEP_BYTES = 1024 * 1024
+# Only written pages of the file take memory.
+_SLOT_BYTES = _PAYLOAD + _MAX_BYTES
 
 
 class Slate:
@@ -49,7 +49,7 @@ class Slate:
         self._next += 1
         if slot in self._large:
             self._large.remove(slot)
-            punch_hole(fd, start, start + _PAYLOAD + _MAX_BYTES)
+            punch_hole(fd, start, start + _SLOT_BYTES)
         if size > _KEEP_BYTES:
             self._large.add(slot)
         os.pwritev(fd, result.payload, start + _PAYLOAD)
