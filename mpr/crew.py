@@ -15,6 +15,7 @@ from collections.abc import Callable
 from multiprocessing import connection as mp_connection
 from typing import Any
 
+from mpr.errors import WorkerStartError
 from mpr.processes import Launcher, ctrl_c_held_back
 
 _log = logging.getLogger("mpr")
@@ -147,5 +148,7 @@ class Crew:
                 with ctrl_c_held_back():
                     self._pids[worker] = self._launcher.start(worker, config)
             except Exception as error:  # noqa: BLE001  # whatever keeps a process from starting
-                self._failed(error)
+                failure = WorkerStartError(f"no worker process can be started: {type(error).__name__}: {error}")
+                failure.__cause__ = error
+                self._failed(failure)
                 return

@@ -103,7 +103,7 @@ class Pool:
         if method != "fork":
             pickling.check_portable("the initializer", shared)
         # A zygote is forked here, before the recording has threads.
-        launcher = make_launcher(method, preload, worker_main, shared)
+        launcher = make_launcher(method, preload, worker_main, shared, self._size)
         self._owns_recording = recording is None
         try:
             self.recording = recording or SharedRecording(

@@ -5,15 +5,27 @@ that came with the fork, and so copy the memory of all of them.
 """
 
 # ruff: noqa: F401  # imported for their side effect: what a starting worker uses, `runpy` for the main script
+import contextlib
 import gc
 import multiprocessing.popen_fork
 import pkgutil
 import runpy
+import sys
 
 import mpr.pickling
 import mpr.processes
 import mpr.transport
 import mpr.worker_config
+
+if "rerun" in sys.modules:
+    # The first archetypes of a process make NumPy and the SDK import and build things for 20 ms.
+    import numpy
+    import rerun
+
+    # Without it, the first task pays; with an error here, there would be no worker at all.
+    with contextlib.suppress(Exception):
+        rerun.Scalars(0.0).as_component_batches()
+        rerun.Image(numpy.zeros((1, 1, 3), numpy.uint8)).as_component_batches()
 
 gc.collect()
 gc.freeze()

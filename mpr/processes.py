@@ -81,10 +81,13 @@ class Launcher(ABC):
         """Release what belongs to the launcher; all workers have ended."""
 
 
-def make_launcher(method: StartMethod, preload: bool, target: Callable[[Any, Any], None], shared: Any) -> Launcher:
+def make_launcher(
+    method: StartMethod, preload: bool, target: Callable[[Any, Any], None], shared: Any, ahead: int
+) -> Launcher:
     """What starts workers by `method`. For 'fork', call this before any thread is started.
 
-    `shared` is the same for all workers; under 'fork' it is inherited, else pickled.
+    `shared` is the same for all workers; under 'fork' it is inherited, else pickled. The first `ahead` workers will be
+    wanted soon.
     """
     if method == "fork":
         return ZygoteLauncher(target, shared)
@@ -94,7 +97,7 @@ def make_launcher(method: StartMethod, preload: bool, target: Callable[[Any, Any
     # It imports while the parent does; a worker then need not wait for either.
     with ctrl_c_held_back():
         server.ensure_running()
-    return ProcessLauncher(functools.partial(_ForkServerProcess, server), target, shared)
+    return ForkServerLauncher(server, target, shared, ahead)
 
 
 @contextlib.contextmanager
@@ -203,9 +206,9 @@ class _Popen(popen_fork.Popen):
             fds: list[int] = get_inherited_fds() or []
             return fds[self._index]
 
-    def __init__(self, process_obj: process.BaseProcess, server: ForkServer) -> None:
+    def __init__(self, process_obj: process.BaseProcess, connect: Callable[[list[int]], tuple[int, int]]) -> None:
         self._fds: list[int] = []
-        self._server = server
+        self._connect = connect
         super().__init__(process_obj)
 
     def duplicate_for_child(self, fd: int) -> int:
@@ -221,7 +224,7 @@ class _Popen(popen_fork.Popen):
             reduction.dump(process_obj, buffer)
         finally:
             set_spawning_popen(None)
-        self.sentinel, data_end = self._server.connect_to_new_process(self._fds)
+        self.sentinel, data_end = self._connect(self._fds)
         # Kept open: the child sees by it that this process has ended.
         parent_end = os.dup(data_end)
         self.finalizer = util.Finalize(self, _close, (parent_end, self.sentinel))
@@ -247,15 +250,65 @@ def _close(*fds: int) -> None:
 
 
 class _ForkServerProcess(ForkServerProcess):
-    def __init__(self, server: ForkServer, **kwargs: Any) -> None:
+    def __init__(self, popen: Callable[[process.BaseProcess], Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._mpr_server: ForkServer | None = server
+        self._mpr_popen: Callable[[process.BaseProcess], Any] | None = popen
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802  # multiprocessing's name
         # Taken away before the process object is pickled for the child.
-        server, process_obj._mpr_server = process_obj._mpr_server, None
-        return _Popen(process_obj, server)
+        popen, process_obj._mpr_popen = process_obj._mpr_popen, None
+        return popen(process_obj)
+
+
+class ForkServerLauncher(ProcessLauncher):
+    """`forkserver`: workers are forked by a server of ours.
+
+    A fork takes milliseconds, so the first `ahead` of them are asked for at once, while the parent is still busy with
+    the recording; what they shall run, they are told later.
+    """
+
+    def __init__(self, server: ForkServer, target: Callable[[Any, Any], None], shared: Any, ahead: int) -> None:
+        super().__init__(functools.partial(_ForkServerProcess, self._popen), target, shared)
+        self._server = server
+        self._ahead = [server.connect_to_new_process([]) for _ in range(ahead)]
+
+    def start(self, worker: int, config: Any) -> int:
+        try:
+            return super().start(worker, config)
+        except (EOFError, ConnectionError):
+            # The server was killed, or did not come up. Another one is started, and if that fails too, the pool ends.
+            self._forget_ahead()
+            return super().start(worker, config)
+
+    def _popen(self, process_obj: process.BaseProcess) -> _Popen:
+        return _Popen(process_obj, self._connect)
+
+    def _connect(self, fds: list[int]) -> tuple[int, int]:
+        """(what tells of the child's end, where it reads what to do); `fds` can only be sent with the request."""
+        if self._ahead and not fds:
+            return self._ahead.pop(0)
+        pair: tuple[int, int] = self._server.connect_to_new_process(fds)
+        return pair
+
+    def close(self) -> None:
+        super().close()
+        self._forget_ahead()
+
+    def _forget_ahead(self) -> None:
+        """Give those that are not needed after all a process that ends at once."""
+        while self._ahead:
+            sentinel, data_end = self._ahead.pop()
+            os.close(sentinel)
+            # The server may be gone, and they with it.
+            with contextlib.suppress(OSError), open(data_end, "wb", closefd=True) as pipe:
+                reduction.dump({}, pipe)
+                reduction.dump(_Nothing(), pipe)
+
+
+class _Nothing:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (0,)
 
 
 # --- fork: the zygote ---------------------------------------------------------------------------------------------

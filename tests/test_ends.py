@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import signal
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 import mpr
+from mpr import processes
 from tests import support, tasks
 
 
@@ -179,3 +181,36 @@ def test_imap_reads_an_endless_input_at_the_pace_of_the_reader(tmp_path: Path) -
         assert len(read) <= 10 + 4 * 2 + 1
         # Nobody wants the rest: the pool can end.
         del results
+
+
+def _kill_fork_servers() -> None:
+    for pid in processes.servers.pids():
+        os.kill(pid, signal.SIGKILL)
+        support.wait_for(functools.partial(_is_zombie, pid))
+
+
+def _is_zombie(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_fork_server_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "one.rrd") as pool:
+        pool.map(tasks.log_number, range(2))
+    _kill_fork_servers()
+    path = tmp_path / "two.rrd"
+    with mpr.Pool("app", 2, sinks=path) as pool:
+        pool.map(tasks.log_number, range(10))
+        workers = {pool.apply(tasks.pid) for _ in range(20)}
+        _kill_fork_servers()
+        # Nobody could say any more how they end, so they end now, with what they were at, and others take their place.
+        support.wait_for(lambda: not any(_lives(pid) for pid in workers))
+
+        def works() -> bool:
+            try:
+                return pool.apply(tasks.log_number, (10,)) == 10
+            except mpr.WorkerDiedError:
+                return False
+
+        support.wait_for(works)
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(11))
