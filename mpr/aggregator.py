@@ -375,6 +375,7 @@ class Aggregator:
                 for result in read_slate(producer.slate):
                     listener.result(producer.hello, result, self.failure or producer.failure)
             producer.close()
+            self._sockets.up.forget(producer.hello)
             del self._producers[producer.hello.route]
         self._newcomers = [each for each in self._newcomers if each[0] not in found]
         if listener is not None:

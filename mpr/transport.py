@@ -14,26 +14,20 @@ shown the recording's token gets no answer, and nothing that he sends is looked 
 from __future__ import annotations
 
 import hmac
-import itertools
 import os
 import secrets
-import shutil
-import tempfile
 import threading
 from pathlib import Path
 
 import zmq
 
+from mpr import socket_folder
 from mpr.config import MESSAGE_MAX_BYTES
 from mpr.messages import Downstream as DownstreamMessage
 from mpr.messages import Frames, Hello, MessageError, Nudge, decode, encode
 from mpr.messages import Upstream as UpstreamMessage
+from mpr.socket_folder import SocketFolder
 
-# `sockaddr_un` has 108 bytes for a path with its closing zero.
-_PATH_LIMIT = 100
-_PREFIX = "mpr-"
-# Where the folder is when TMPDIR is too long.
-_SHORT_FOLDER = "/tmp"  # noqa: S108  # the folder in it is of mode 0700
 # How long a closing socket may take to hand over what was sent (milliseconds).
 _LINGER_MS = 2000
 # Results above this are received without copying them out of ZeroMQ's memory.
@@ -45,38 +39,13 @@ class PeerGoneError(Exception):
     """The peer that a message is for is not connected (any more, or yet)."""
 
 
-def make_folder() -> Path:
-    """A fresh private folder for sockets, short enough for a socket's path."""
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    if len(str(folder)) > _PATH_LIMIT - len("/downstream"):
-        folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_SHORT_FOLDER))
-    (folder / "owner").write_text(str(os.getpid()))
-    return folder
-
-
-def sweep_folders() -> None:
-    """Remove the socket folders of this user whose owner was killed before it could."""
-    places = {Path(tempfile.gettempdir()), Path(_SHORT_FOLDER)}
-    for folder in itertools.chain.from_iterable(place.glob(f"{_PREFIX}*") for place in places):
-        try:
-            if folder.stat().st_uid != os.getuid():
-                continue
-            owner = int((folder / "owner").read_text())
-            os.kill(owner, 0)
-        except ProcessLookupError:
-            shutil.rmtree(folder, ignore_errors=True)
-        except (OSError, ValueError, OverflowError):
-            # Not ours, just being made, or just being removed.
-            continue
-
-
 class Sockets:
     """The parent's two sockets and their folder."""
 
     def __init__(self) -> None:
-        sweep_folders()
-        self.folder = make_folder()
+        socket_folder.sweep()
+        self._folder = SocketFolder()
+        self.folder = self._folder.path
         self.token = secrets.token_hex(32)
         self._context = zmq.Context()
         self.up = UpstreamServer(self._context, self.folder, self.token)
@@ -91,7 +60,7 @@ class Sockets:
         self.up.close()
         self.down.close()
         self._context.term()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._folder.remove()
 
 
 def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
@@ -150,6 +119,11 @@ class UpstreamServer:
     def _knows_token(self, hello: Hello) -> bool:
         # Any text can come out of JSON, also what has no encoding.
         return hmac.compare_digest(hello.token.encode(errors="backslashreplace"), self._token)
+
+    def forget(self, hello: Hello) -> None:
+        """The producer of `hello` has ended."""
+        for sender in [sender for sender, known in self._greeted.items() if known is hello]:
+            del self._greeted[sender]
 
     def close(self) -> None:
         self._socket.close()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import zmq
 
-from mpr import messages, transport
+from mpr import messages, socket_folder
 from mpr.messages import (
     Died,
     Function,
@@ -31,6 +31,7 @@ from mpr.messages import (
     Tasks,
     Welcome,
 )
+from mpr.socket_folder import SocketFolder
 from mpr.transport import Connection, PeerGoneError, Sockets
 
 # Far more than any message takes; nothing waits for so long.
@@ -290,16 +291,17 @@ def test_a_very_long_tmpdir_works(temporary: Path) -> None:
     assert [] == list(temporary.iterdir())
 
 
-def _dead_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait(60)
-    return process.pid
+_MAKE_AND_DIE = """
+import os, signal
+from mpr.socket_folder import SocketFolder
+print(SocketFolder().path, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
-def _make_folder_of(owner: object) -> Path:
-    folder = transport.make_folder()
-    (folder / "owner").write_text(str(owner))
-    return folder
+def _folder_of_a_killed_process() -> Path:
+    killed = subprocess.run([sys.executable, "-c", _MAKE_AND_DIE], stdout=subprocess.PIPE, text=True, timeout=60)
+    return Path(killed.stdout.strip())
 
 
 @pytest.fixture
@@ -311,26 +313,27 @@ def short_tmpdir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_sweeping_removes_what_a_killed_owner_left_and_nothing_else(short_tmpdir: Path) -> None:
-    dead = _make_folder_of(_dead_pid())
+    dead = _folder_of_a_killed_process()
     (dead / "up").touch()
-    alive = _make_folder_of(os.getpid())
-    # Its owner has not written its id yet.
+    alive = SocketFolder()
+    # Its owner has not locked it yet.
     new = Path(tempfile.mkdtemp(prefix="mpr-"))
-    odd = [_make_folder_of("no number"), _make_folder_of(10**30)]
     other = short_tmpdir / "another-folder"
     other.mkdir()
     (other / "owner").write_text((dead / "owner").read_text())
-    transport.sweep_folders()
-    assert sorted([alive, new, *odd, other]) == sorted(short_tmpdir.iterdir())
+    socket_folder.sweep()
+    assert sorted([alive.path, new, other]) == sorted(short_tmpdir.iterdir())
+    alive.remove()
 
 
 def test_a_new_recording_sweeps(short_tmpdir: Path) -> None:
-    dead = _make_folder_of(_dead_pid())
+    dead = _folder_of_a_killed_process()
     Sockets().close()
     assert not dead.exists()
 
 
 def test_what_a_killed_owner_left_is_found_under_a_very_long_tmpdir(temporary: Path) -> None:
-    dead = _make_folder_of(_dead_pid())
-    transport.sweep_folders()
+    dead = _folder_of_a_killed_process()
+    assert dead.parent == Path("/tmp")
+    socket_folder.sweep()
     assert not dead.exists()

@@ -1,0 +1,61 @@
+"""The private folder of a recording's sockets: made, owned while its process lives, and swept after that was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_PREFIX = "mpr-"
+# `sockaddr_un` has 108 bytes for a path with its closing zero.
+_PATH_LIMIT = 100
+# Where the folder is when TMPDIR is too long.
+_SHORT_FOLDER = "/tmp"  # noqa: S108  # the folder in it is of mode 0700
+_OWNER = "owner"
+
+
+class SocketFolder:
+    """A fresh folder of mode 0700, short enough for a socket's path.
+
+    The file `owner` in it is locked for as long as the process lives: the lock, unlike a process id, means the same in
+    every container that shares the folder around.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        if len(str(self.path)) > _PATH_LIMIT - len("/down"):
+            self.path.rmdir()
+            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_SHORT_FOLDER))
+        # Locked before it has its name: a folder without an owner is left alone, being just made.
+        unnamed = self.path / f"{_OWNER}.new"
+        self._fd = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        os.write(self._fd, str(os.getpid()).encode())
+        unnamed.rename(self.path / _OWNER)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._fd)
+
+
+def sweep() -> None:
+    """Remove the folders of this user whose owner was killed before it could."""
+    places = {Path(tempfile.gettempdir()), Path(_SHORT_FOLDER)}
+    for folder in itertools.chain.from_iterable(place.glob(f"{_PREFIX}*") for place in places):
+        # Not ours, just being made, just being removed, or in use.
+        with contextlib.suppress(OSError):
+            if folder.stat().st_uid == os.getuid():
+                _remove_unowned(folder)
+
+
+def _remove_unowned(folder: Path) -> None:
+    fd = os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(fd)
