@@ -111,13 +111,13 @@ def folders_of(pid: int) -> list[Path]:
     return [path.parent for path in owned if path.read_text() == str(pid)]
 
 
-def row_counts(path: Path) -> dict[tuple[str, int], int]:
-    """How many rows each entity has at each value of the timeline 'step', without looking at their values."""
+def row_counts(path: Path, timeline: str = "step") -> dict[tuple[str, int], int]:
+    """How many rows each entity has at each value of a timeline, without looking at their values."""
     found: Counter[tuple[str, int]] = Counter()
     for chunk in chunks(path):
         batch = chunk.to_record_batch()
-        if "step" in batch.schema.names:
-            found.update((str(chunk.entity_path), step) for step in batch.column("step").to_pylist())
+        if timeline in batch.schema.names:
+            found.update((str(chunk.entity_path), time) for time in batch.column(timeline).to_pylist())
     return dict(found)
 
 
