@@ -216,6 +216,8 @@ class Pool:
             raise ValueError("Pool is still running: call close() or terminate() before join()")
         if self._joined:
             return
+        if _is_thread_of_ours():
+            raise RuntimeError("a callback cannot wait for its own pool: call join() in another thread")
         self._joined = True
         self._dispatcher.wait_until_done()
         self._crew.dismiss()
@@ -449,7 +451,16 @@ def _hire(
     return crew, dispatcher
 
 
+def _is_thread_of_ours() -> bool:
+    return threading.current_thread().name.startswith("mpr-")
+
+
 def _terminate(dispatcher: Dispatcher, crew: Crew, recording: SharedRecording, owned: bool) -> None:
+    if _is_thread_of_ours():
+        # A callback ends the pool, or the last reference to it goes in one: a thread cannot wait for itself.
+        arguments = (dispatcher, crew, recording, owned)
+        threading.Thread(target=_terminate, args=arguments, name="end-of-mpr-pool").start()
+        return
     dispatcher.terminate()
     crew.terminate()
     if owned:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,28 @@ def test_terminate_can_be_called_twice_and_join_after_it(start_method: Any, tmp_
     support.check_file(tmp_path / "run.rrd")
     with pytest.raises(mpr.PoolClosedError):
         pool.map(tasks.square, [1])
+
+
+def test_a_callback_may_end_the_pool_and_may_not_wait_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    pool = mpr.Pool("app", 2, sinks=path)
+    pool.map(tasks.log_number, range(3))
+    raised: list[BaseException] = []
+
+    def end(_: object) -> None:
+        pool.close()
+        try:
+            pool.join()
+        except RuntimeError as error:
+            raised.append(error)
+        pool.terminate()
+
+    pool.apply_async(tasks.log_number, (3,), callback=end).wait(60)
+    assert "cannot wait for its own pool" in str(raised)
+    support.wait_for(lambda: pool.recording.closed)
+    support.wait_for(lambda: not any("mpr-pool" in thread.name for thread in threading.enumerate()))
+    support.check_file(path)
+    assert set(support.numbers(path)) == {0, 1, 2, 3}
 
 
 def test_a_pool_without_any_task_leaves_a_valid_file(start_method: Any, tmp_path: Path) -> None:
