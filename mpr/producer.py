@@ -68,6 +68,10 @@ class Producer:
         self._rolling = threading.Lock()
         self._receiving = threading.Lock()
         self._received: list[DownstreamMessage] = []
+        self._retired: Outbox | None = None
+        self._attaching = False
+        #: Whether a task has given the stream another sink.
+        self._detached = False
         self._logged = False
         self._unflushed = 0
         self._unchecked = 0
@@ -78,11 +82,12 @@ class Producer:
         self.stream: rr.RecordingStream = sdk.new_stream(
             config.application_id, config.recording_id, send_properties=False
         )
-        self.stream.save(self._outbox.path)
+        self._attach(self._outbox)
         self._inline = self._wait_for_welcome()
         # Only in a worker does every logging call of the process pass `_enter`.
         self._always_flush = True
         self._noted: set[tuple[str | None, str | None]] = set()
+        self._noted_calls: set[str] = set()
         self._announcer = threading.Thread(target=self._announce_often, name="mpr-announcer", daemon=True)
         self._announcer.start()
 
@@ -90,6 +95,7 @@ class Producer:
         """Make this the producer for every logging call in the process: in a worker, never in the user's own."""
         self._always_flush = bool(sdk.install_entries(self._enter))
         sdk.divert_new_recordings(self.stream, self._note_init)
+        sdk.watch_sinks(self._note_sink)
 
     def _wait_for_welcome(self) -> bool:
         message = self._connection.receive(_WELCOME_TIMEOUT_SECS)
@@ -136,6 +142,21 @@ class Producer:
             *own,
         )
 
+    def _note_sink(self, call: str) -> None:
+        """A task has called `rr.save` or the like: what it wants is done, and ends with the task (see `flush`)."""
+        if self._attaching:
+            return
+        self._detached = self._logged = True
+        if call in ("disconnect", "shutdown") or call in self._noted_calls:
+            return
+        self._noted_calls.add(call)
+        _log.warning(
+            "rr.%s() in a worker of mpr: until the end of this task its rows go there, and not to the shared recording "
+            "%r. Give mpr.Pool the sink, and they go to both.",
+            call,
+            self._config.application_id,
+        )
+
     # --- the way to the parent ---------------------------------------------------------------------------------
 
     def _announce(self) -> None:
@@ -164,15 +185,27 @@ class Producer:
         """Close the outbox, so that the SDK writes its manifest, and go on in a new one."""
         fresh = Outbox(self._config.folder)
         # The SDK finishes the old file, with its footer, before this returns.
-        self.stream.save(fresh.path)
+        self._attach(fresh)
         self._announce()
         with self._lock:
             old, self._outbox = self._outbox, fresh
             self._number += 1
             self._announced = 0
             self._connection.send(NewOutbox(fresh.address))
-        # The parent has its own descriptor, or the bytes.
-        old.close()
+            # The parent has its own descriptor, or the bytes. Ours is closed at the next turn: another thread may be
+            # looking at it at this moment.
+            if self._retired is not None:
+                self._retired.close()
+            self._retired = old
+            if self._inline:
+                old.release(0, old.size())
+
+    def _attach(self, outbox: Outbox) -> None:
+        self._attaching = True
+        try:
+            self.stream.save(outbox.path)
+        finally:
+            self._attaching = False
 
     def flush(self) -> None:
         """Announce every row that this process has logged; returns at once where it has logged nothing."""
@@ -180,6 +213,10 @@ class Producer:
             return
         self._logged = False
         self._unflushed = 0
+        if self._detached:
+            self._detached = False
+            # What was logged without any sink since then comes with it.
+            self._roll()
         self.stream.flush()
         self._announce()
         self._roll_if_long()
@@ -233,9 +270,12 @@ class Producer:
         """Flush, let the SDK write the last manifest, say goodbye, and hand all of it over."""
         self._stop.set()
         self._announcer.join()
+        self._attaching = True
         self.stream.disconnect()
         self._announce()
         self._connection.send(Goodbye())
         self._connection.close()
         self._outbox.close()
+        if self._retired is not None:
+            self._retired.close()
         self.slate.close()

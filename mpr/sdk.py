@@ -10,6 +10,8 @@
   `rr.init` raises in workers of `start_method='fork'` |
 | `rerun_bindings.set_global_data_recording` and its thread-local twin | 0.2 us, where the public function flushes the
   previous recording (97 us) | the public function |
+| `rerun_bindings.save` and the others in `_SINK_CALLS` | a task that calls `rr.save` or `rr.disconnect` takes the
+  worker's sink; it gets it back at the end of the task | the worker's rows are lost from then on |
 | `LazyChunkStream._internal`, `UrdfTree._inner` | these send without passing an entry | such a task is flushed only
   where it logs in another way too |
 
@@ -137,6 +139,40 @@ def divert_new_recordings(stream: rr.RecordingStream, noted: Callable[[str | Non
             clean_up()
 
     rerun_bindings.flush_and_cleanup_orphaned_recordings = flush_and_cleanup_orphaned_recordings
+
+
+# Calls that give the current recording another sink, or none.
+_SINK_CALLS = (
+    "save",
+    "set_sinks",
+    "connect_grpc",
+    "serve_grpc",
+    "stdout",
+    "memory_recording",
+    "binary_stream",
+    "disconnect",
+    "shutdown",
+)
+
+
+def watch_sinks(changed: Callable[[str], None]) -> None:
+    """Call `changed(name)` after each call in this process that may have taken a recording's sink away."""
+    import rerun_bindings
+
+    def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return original(*args, **kwargs)
+            finally:
+                changed(name)
+
+        return call
+
+    for name in _SINK_CALLS:
+        original = getattr(rerun_bindings, name, None)
+        if original is not None:
+            setattr(rerun_bindings, name, watched(name, original))
 
 
 def make_current(stream: rr.RecordingStream) -> None:

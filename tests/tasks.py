@@ -188,6 +188,25 @@ def make_server() -> None:
     rr.server.Server().shutdown()
 
 
+def save_then_log(number: int, path: Path) -> int:
+    """Log before and after `rr.save`, which takes the rows after it for itself."""
+    log_number(number)
+    rr.save(path)
+    return log_number(number + 1)
+
+
+def disconnect_between(number: int) -> int:
+    log_number(number)
+    rr.disconnect()
+    return log_number(number + 1)
+
+
+@rr.shutdown_at_exit
+def log_and_shut_down(number: int) -> int:
+    rr.init("upstreams_way")
+    return log_number(number)
+
+
 _state: dict[str, Any] = {}
 
 

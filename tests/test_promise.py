@@ -163,3 +163,25 @@ def test_the_parents_own_rows_are_in_the_recording_too(tmp_path: Path) -> None:
         pool.map(tasks.log_number, range(5))
     support.check_file(path)
     assert Counter([0, 1, 2, 3, 4, 7]) == support.numbers(path)
+
+
+def test_a_task_that_takes_the_sink_has_it_until_its_end(start_method: Any, tmp_path: Path) -> None:
+    path, own = tmp_path / "run.rrd", tmp_path / "own.rrd"
+    with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
+        pool.apply(tasks.save_then_log, (0, own))
+        pool.apply(tasks.log_number, (2,))
+        pool.apply(tasks.disconnect_between, (3,))
+        assert set(support.numbers_of_growing(path)) == {0, 2, 3, 4}
+        pool.apply(tasks.log_number, (5,))
+    support.check_file(path)
+    assert support.numbers(path) == Counter([0, 2, 3, 4, 5])
+    assert support.numbers(own) == Counter([1])
+
+
+def test_tasks_in_upstreams_style_lose_nothing(start_method: Any, tmp_path: Path) -> None:
+    """`rr.init` in each task, and `@rr.shutdown_at_exit`: without mpr, 2 of 20 rows."""
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
+        assert pool.map(tasks.log_and_shut_down, range(20), chunksize=1) == list(range(20))
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(20))
