@@ -37,6 +37,20 @@ _log = logging.getLogger("mpr")
 Deliver = Callable[[Any, BaseException | None], None]
 
 
+@dataclass(frozen=True, slots=True)
+class TaskFunction:
+    """A task function, ready to travel: its name for messages, its pickle, and the digest that stands for it."""
+
+    name: str
+    digest: bytes
+    code: bytes
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> TaskFunction:
+        """Raises `UnpicklableTaskError` where `function` cannot travel."""
+        return cls(pickling.task_name(function), *pickling.dump_function(function))
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class Parcel:
     """One or several tasks of one call, sent to a worker in one message.
@@ -45,8 +59,8 @@ class Parcel:
     ----------
     name:
         For messages: the function and the index of the first task, `detect[3]`.
-    digest, function:
-        Which function, and its pickle.
+    function:
+        What to call.
     mode, payload:
         How to call it, with which arguments.
     deliver:
@@ -54,8 +68,7 @@ class Parcel:
     """
 
     name: str
-    digest: bytes
-    function: bytes
+    function: TaskFunction
     mode: int
     payload: Sequence[Buffer]
     deliver: Deliver
@@ -108,7 +121,7 @@ class Dispatcher:
     def submit(self, parcel: Parcel) -> None:
         """Have `parcel` run; its outcome goes to `parcel.deliver`. Nothing is raised once the pool was running."""
         with self._lock:
-            error = self._broken or self._terminated()
+            error = self.ending_error()
             if error is None:
                 parcel.number = next(self._numbers)
                 self._parcels[parcel.number] = parcel
@@ -169,6 +182,10 @@ class Dispatcher:
         if self._broken is not None and not self._reported:
             self._reported = True
             raise self._broken
+
+    def ending_error(self) -> BaseException | None:
+        """What a call gets that is not finished when the pool is; None while it works."""
+        return self._broken or self._terminated()
 
     def _terminated(self) -> PoolTerminatedError | None:
         if self.state is PoolState.TERMINATED:
@@ -259,14 +276,15 @@ class Dispatcher:
     def _send(self, sends: list[tuple[int, Parcel]]) -> None:
         for worker, parcel in sends:
             hand = self._hands[worker]
-            tasks = Tasks(parcel.number, parcel.digest, parcel.mode, parcel.payload)
+            function = parcel.function
+            tasks = Tasks(parcel.number, function.digest, parcel.mode, parcel.payload)
             # A worker that is gone has its end on the way to us, and the parcel with it.
             with contextlib.suppress(PeerGoneError):
-                if parcel.digest in hand.functions:
+                if function.digest in hand.functions:
                     self._down.send(hand.route, tasks)
                 else:
-                    hand.functions.add(parcel.digest)
-                    self._down.send(hand.route, Function(parcel.digest, parcel.function), tasks)
+                    hand.functions.add(function.digest)
+                    self._down.send(hand.route, Function(function.digest, function.code), tasks)
 
     def _stop(self, hand: _Hand) -> None:
         with contextlib.suppress(PeerGoneError):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from multiprocessing import util
 from types import TracebackType
@@ -17,8 +16,9 @@ from typing import Any, ParamSpec, TypeVar
 from mpr import config, pickling
 from mpr.config import StartMethod
 from mpr.crew import Crew
-from mpr.dispatcher import Dispatcher, Parcel
+from mpr.dispatcher import Dispatcher, Parcel, TaskFunction
 from mpr.errors import ConfigError, UnpicklableTaskError
+from mpr.feeder import Feeder
 from mpr.lifecycle import PoolState
 from mpr.messages import CALL, EACH, STAR
 from mpr.pickling import Portable
@@ -282,12 +282,9 @@ class Pool:
         kwargs: Mapping[str, Any],
         deliver: Callable[[Any, BaseException | None], None],
     ) -> None:
-        name = pickling.task_name(function)
-        digest, code = pickling.dump_function(function)
-        payload = pickling.dump_arguments(name, (args, kwargs))
-        self._dispatcher.submit(
-            Parcel(name=name, digest=digest, function=code, mode=CALL, payload=payload, deliver=deliver)
-        )
+        task = TaskFunction.of(function)
+        payload = pickling.dump_arguments(task.name, (args, kwargs))
+        self._dispatcher.submit(Parcel(name=task.name, function=task, mode=CALL, payload=payload, deliver=deliver))
 
     def _map_async(
         self,
@@ -306,22 +303,15 @@ class Pool:
         if chunksize < 1:
             raise ConfigError(f"chunksize must be at least 1, got {chunksize}")
         starts = range(0, len(items), chunksize)
-        digest, code = pickling.dump_function(function)
-        name = pickling.task_name(function)
+        task = TaskFunction.of(function)
+        names = [f"{task.name}[{start}]" for start in starts]
         # All arguments are pickled before the first is sent: a bad one fails the call, not half of it.
-        payloads = [pickling.dump_arguments(f"{name}[{start}]", items[start : start + chunksize]) for start in starts]
+        parts = (items[start : start + chunksize] for start in starts)
+        payloads = [pickling.dump_arguments(name, part) for name, part in zip(names, parts, strict=True)]
         result: MapResult[Any] = MapResult(len(items), len(payloads), callback, error_callback)
-        for start, payload in zip(starts, payloads, strict=True):
-            self._dispatcher.submit(
-                Parcel(
-                    name=f"{name}[{start}]",
-                    digest=digest,
-                    function=code,
-                    mode=mode,
-                    payload=payload,
-                    deliver=functools.partial(result.deliver, start),
-                )
-            )
+        for start, name, payload in zip(starts, names, payloads, strict=True):
+            deliver = functools.partial(result.deliver, start)
+            self._dispatcher.submit(Parcel(name=name, function=task, mode=mode, payload=payload, deliver=deliver))
         return result
 
     def _imap(
@@ -330,89 +320,19 @@ class Pool:
         self._check_running()
         if chunksize < 1:
             raise ConfigError(f"chunksize must be at least 1, got {chunksize}")
-        digest, code = pickling.dump_function(function)
         room = threading.Semaphore(_IMAP_AHEAD * self._size * chunksize)
         results: ResultIterator[Any] = ResultIterator(ordered, room.release)
-        feeder = _Feeder(
-            self._dispatcher, iter(iterable), chunksize, room, weakref.ref(results), digest, code,
-            pickling.task_name(function),
-        )  # fmt: skip
+        feeder = Feeder(
+            dispatcher=self._dispatcher,
+            function=TaskFunction.of(function),
+            items=iter(iterable),
+            chunksize=chunksize,
+            room=room,
+            results=weakref.ref(results),
+        )
         self._dispatcher.feeding(1)
         threading.Thread(target=feeder.run, name="mpr-imap", daemon=True).start()
         return results
-
-
-class _Feeder:
-    """Reads the input of an `imap` as fast as its results are taken; ends when nobody holds the results any more."""
-
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        items: Iterator[Any],
-        chunksize: int,
-        room: threading.Semaphore,
-        results: weakref.ref[ResultIterator[Any]],
-        digest: bytes,
-        code: bytes,
-        name: str,
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._items = items
-        self._chunksize = chunksize
-        self._room = room
-        self._results = results
-        self._digest = digest
-        self._code = code
-        self._name = name
-
-    def run(self) -> None:
-        count = 0
-        error: BaseException | None = None
-        try:
-            while self._wait_for_room():
-                part = list(itertools.islice(self._items, self._chunksize))
-                if not part:
-                    break
-                self._submit(count, part)
-                count += len(part)
-        except BaseException as raised:  # noqa: BLE001  # the user's iterable; its error is the caller's
-            error = raised
-        finally:
-            results = self._results()
-            if results is not None:
-                results.finish(count, error)
-            self._dispatcher.feeding(-1)
-
-    def _wait_for_room(self) -> bool:
-        """False when there is no use in going on."""
-        needed = self._chunksize
-        while needed:
-            if self._results() is None or self._dispatcher.state is PoolState.TERMINATED:
-                return False
-            # A closed pool works off all its input, whether anybody takes the results or not.
-            if self._room.acquire(timeout=0.1) or self._dispatcher.state is PoolState.CLOSED:
-                needed -= 1
-        return True
-
-    def _submit(self, start: int, part: list[Any]) -> None:
-        name = f"{self._name}[{start}]"
-        deliver = functools.partial(_deliver_items, self._results, start, len(part))
-        try:
-            payload = pickling.dump_arguments(name, part)
-        except UnpicklableTaskError as error:
-            deliver(None, error)
-            return
-        self._dispatcher.submit(
-            Parcel(name=name, digest=self._digest, function=self._code, mode=EACH, payload=payload, deliver=deliver)
-        )
-
-
-def _deliver_items(
-    results: weakref.ref[ResultIterator[Any]], start: int, count: int, values: Any, error: BaseException | None
-) -> None:
-    held = results()
-    if held is not None:
-        held.deliver(start, count, values, error)
 
 
 def _settle(future: Future[Any], value: Any, error: BaseException | None) -> None:

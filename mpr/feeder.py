@@ -1,0 +1,88 @@
+"""Reads the input of an `imap` at the pace of its reader, in a thread of its own."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mpr import pickling
+from mpr.dispatcher import Dispatcher, Parcel, TaskFunction
+from mpr.errors import UnpicklableTaskError
+from mpr.lifecycle import PoolState
+from mpr.messages import EACH
+from mpr.results import ResultIterator
+
+# How often a feeder that waits for room looks whether there is still use for it (seconds).
+_LOOK_SECS = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feeder:
+    """Submits `items` as long as there is room, and somebody holds the results.
+
+    Attributes
+    ----------
+    room:
+        Counts the items that may still be on their way or wait to be taken.
+    """
+
+    dispatcher: Dispatcher
+    function: TaskFunction
+    items: Iterator[Any]
+    chunksize: int
+    room: threading.Semaphore
+    results: weakref.ref[ResultIterator[Any]]
+
+    def run(self) -> None:
+        count = 0
+        error: BaseException | None = None
+        try:
+            while self._wait_for_room():
+                part = list(itertools.islice(self.items, self.chunksize))
+                if not part:
+                    break
+                self._submit(count, part)
+                count += len(part)
+            else:
+                error = self.dispatcher.ending_error()
+        except BaseException as raised:  # noqa: BLE001  # the user's iterable; its error is the caller's
+            error = raised
+        finally:
+            results = self.results()
+            if results is not None:
+                results.finish(count, error)
+            self.dispatcher.feeding(-1)
+
+    def _wait_for_room(self) -> bool:
+        """False when there is no use in going on."""
+        needed = self.chunksize
+        while needed:
+            if self.results() is None or self.dispatcher.state is PoolState.TERMINATED:
+                return False
+            # A closed pool works off all its input, whether anybody takes the results or not.
+            if self.room.acquire(timeout=_LOOK_SECS) or self.dispatcher.state is PoolState.CLOSED:
+                needed -= 1
+        return True
+
+    def _submit(self, start: int, part: list[Any]) -> None:
+        name = f"{self.function.name}[{start}]"
+        deliver = functools.partial(_deliver, self.results, start, len(part))
+        try:
+            payload = pickling.dump_arguments(name, part)
+        except UnpicklableTaskError as error:
+            deliver(None, error)
+            return
+        self.dispatcher.submit(Parcel(name=name, function=self.function, mode=EACH, payload=payload, deliver=deliver))
+
+
+def _deliver(
+    results: weakref.ref[ResultIterator[Any]], start: int, count: int, values: Any, error: BaseException | None
+) -> None:
+    held = results()
+    if held is not None:
+        held.deliver(start, count, values, error)
