@@ -95,6 +95,10 @@ class _Producer:
         self.consumed = 0
         #: The producer's own number of it.
         self.number = 0
+        #: Whether its footer has come; what follows are the closing bytes of the stream.
+        self.complete = False
+        #: The outbox that comes next, once the producer has asked for it.
+        self.next_reader: OutboxReader | None = None
         #: Bytes of a frame whose rest comes with the next message.
         self.torn = b""
         self.said_goodbye = False
@@ -103,9 +107,10 @@ class _Producer:
         self.slate: int | None = None
 
     def close(self) -> None:
-        if self.reader is not None:
-            self.reader.close()
-            self.reader = None
+        for reader in (self.reader, self.next_reader):
+            if reader is not None:
+                reader.close()
+        self.reader = self.next_reader = None
         if self.slate is not None:
             os.close(self.slate)
             self.slate = None
@@ -205,8 +210,7 @@ class Aggregator:
                 if self._newcomers:
                     self._welcome()
             for producer in self._producers.values():
-                if producer.reader is not None:
-                    self._salvage(producer)
+                self._salvage(producer)
         except BaseException as error:  # noqa: BLE001  # no future may stay without an answer
             _log.error("mpr's aggregator failed:\n%s", traceback.format_exc())
             self.failure = self.failure or DeliveryError(f"mpr's aggregator failed: {error!r}")
@@ -239,7 +243,7 @@ class Aggregator:
                 if listener is not None:
                     listener.worker_ready(hello)
             case NewOutbox(address):
-                self._change_outbox(producer, address)
+                self._open_next(producer, address)
             case Goodbye():
                 producer.said_goodbye = True
             case InitializerFailed():
@@ -253,7 +257,8 @@ class Aggregator:
             _log.error("a producer (pid %d) speaks protocol %d, not %d", hello.pid, hello.protocol, PROTOCOL)
             return
         producer = self._producers[hello.route] = _Producer(hello)
-        self._open(producer, hello.address)
+        producer.reader = self._open(producer, hello.address)
+        self._number_outbox(producer)
         if hello.slate:
             with contextlib.suppress(OSError):
                 producer.slate = open_shared(hello.slate, self._sockets.folder)
@@ -269,44 +274,67 @@ class Aggregator:
                 self._newcomers.append((producer, welcome))
                 continue
 
-    def _open(self, producer: _Producer, address: str) -> None:
+    def _open(self, producer: _Producer, address: str) -> OutboxReader | None:
+        """The outbox at `address`; None where its bytes have to come in messages."""
+        try:
+            return OutboxReader(address, self._sockets.folder)
+        except OSError as error:
+            _log.debug("outbox of worker %d travels in messages: %s", producer.hello.worker, error)
+            return None
+
+    def _number_outbox(self, producer: _Producer) -> None:
+        """The outbox of `producer` is a new one; no two in the recording have the same number."""
         self._outboxes += 1
         producer.outbox = self._outboxes
         producer.consumed = 0
+        producer.complete = False
         producer.torn = b""
-        try:
-            producer.reader = OutboxReader(address, self._sockets.folder)
-        except OSError as error:
-            _log.debug("outbox of worker %d travels in messages: %s", producer.hello.worker, error)
-            producer.reader = None
 
-    def _change_outbox(self, producer: _Producer, address: str) -> None:
+    def _open_next(self, producer: _Producer, address: str) -> None:
+        """The producer waits until its next outbox is open here; from then on nothing in it can be lost."""
+        producer.next_reader = self._open(producer, address) if producer.reader is not None else None
+        self._answer(producer, Accepted(producer.number + 1, 0))
+
+    def _switch(self, producer: _Producer) -> None:
+        """Take what is left in the outbox of `producer`, and go on with its next one."""
         if producer.reader is not None:
-            self._salvage(producer)
+            self._consume(producer, producer.reader, producer.reader.size())
             producer.reader.close()
-        self._open(producer, address)
+        producer.reader, producer.next_reader = producer.next_reader, None
         producer.number += 1
+        self._number_outbox(producer)
+
+    def _answer(self, producer: _Producer, message: Accepted) -> None:
+        # Where it has died, its death is on the way.
+        with contextlib.suppress(PeerGoneError):
+            self._sockets.down.send(producer.hello.route, message)
 
     def _take(self, producer: _Producer, message: SegmentReady) -> None:
+        if message.outbox == producer.number + 1:
+            self._switch(producer)
         if producer.reader is not None:
             self._consume(producer, producer.reader, message.end)
         elif message.data is not None:
             data = producer.torn + message.data
             self._consume(producer, MessageBytes(producer.consumed, data), message.end)
             producer.torn = data[len(data) - (message.end - producer.consumed) :]
-            # Where it has died, its death is on the way.
-            with contextlib.suppress(PeerGoneError):
-                self._sockets.down.send(producer.hello.route, Accepted(message.outbox, producer.consumed))
+            self._answer(producer, Accepted(message.outbox, producer.consumed))
 
     def _salvage(self, producer: _Producer) -> None:
         """Take all whole frames that a producer has written, also those that it did not live to announce."""
-        assert producer.reader is not None
-        self._consume(producer, producer.reader, producer.reader.size())
+        if producer.reader is not None:
+            self._consume(producer, producer.reader, producer.reader.size())
+        if producer.next_reader is not None and producer.next_reader.size():
+            self._switch(producer)
+            self._salvage(producer)
 
     def _consume(self, producer: _Producer, source: SegmentSource, end: int) -> None:
         """Bring the whole frames up to `end` to all writers, then give their memory back."""
         start = producer.consumed
         if end <= start or producer.failure is not None:
+            return
+        if producer.complete:
+            producer.consumed = end
             return
         try:
             first = start
@@ -320,6 +348,7 @@ class Aggregator:
                 footer = source.read(last.payload, last.size)
                 # Nothing but the stream's closing bytes follows.
                 consumed = end
+                producer.complete = True
         except (rrd.FormatError, IndexError) as error:
             producer.failure = DeliveryError(
                 f"worker {producer.hello.worker} (pid {producer.hello.pid}) sent data that is no Rerun stream: {error}"
@@ -368,8 +397,7 @@ class Aggregator:
     def _bury(self, died: Died, found: list[_Producer]) -> None:
         listener = self._listeners.pop(died.worker, None)
         for producer in found:
-            if producer.reader is not None:
-                self._salvage(producer)
+            self._salvage(producer)
             if listener is not None and producer.slate is not None and not producer.said_goodbye:
                 # Results that ZeroMQ did not get to send.
                 for result in read_slate(producer.slate):

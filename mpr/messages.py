@@ -56,14 +56,17 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class NewOutbox:
-    """The producer closed its outbox (its manifest is written) and goes on in the one at `address`."""
+    """The producer will go on in the outbox at `address`, as soon as the parent has it open (`Accepted` with end 0)."""
 
     address: str
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentReady:
-    """Outbox number `outbox` was written up to `end`; where it cannot be opened, `data` has its bytes from `start`."""
+    """Outbox number `outbox` was written up to `end`; where it cannot be opened, `data` has its bytes from `start`.
+
+    A number that is one higher than before says that the last outbox is complete, with its manifest.
+    """
 
     outbox: int
     start: int
@@ -140,7 +143,7 @@ CALL, EACH, STAR = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The sinks have outbox number `outbox` up to `end` (sent where the bytes travel inline)."""
+    """The sinks have outbox number `outbox` up to `end`: sent where the bytes travel inline, and when it was opened."""
 
     outbox: int
     end: int

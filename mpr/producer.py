@@ -66,6 +66,8 @@ class Producer:
         # Guards the outbox and what was announced of it; held for a system call or a message, never while waiting.
         self._lock = threading.Lock()
         self._rolling = threading.Lock()
+        #: The parent has the next outbox open.
+        self._opened = threading.Event()
         self._receiving = threading.Lock()
         self._received: list[DownstreamMessage] = []
         self._retired: Outbox | None = None
@@ -182,8 +184,15 @@ class Producer:
                 self._rolling.release()
 
     def _roll(self) -> None:
-        """Close the outbox, so that the SDK writes its manifest, and go on in a new one."""
+        """Close the outbox, so that the SDK writes its manifest, and go on in a new one.
+
+        The parent opens the new one before anything is written to it: what it has open, nobody's death can take.
+        """
         fresh = Outbox(self._config.folder)
+        self._opened.clear()
+        self._connection.send(NewOutbox(fresh.address))
+        while not self._opened.wait(_CREDIT_POLL_SECS):
+            self._take_what_came()
         # The SDK finishes the old file, with its footer, before this returns.
         self._attach(fresh)
         self._announce()
@@ -191,7 +200,7 @@ class Producer:
             old, self._outbox = self._outbox, fresh
             self._number += 1
             self._announced = 0
-            self._connection.send(NewOutbox(fresh.address))
+            self._connection.send(SegmentReady(self._number, 0, 0, b"" if self._inline else None))
             # The parent has its own descriptor, or the bytes. Ours is closed at the next turn: another thread may be
             # looking at it at this moment.
             if self._retired is not None:
@@ -215,8 +224,9 @@ class Producer:
         self._unflushed = 0
         if self._detached:
             self._detached = False
-            # What was logged without any sink since then comes with it.
-            self._roll()
+            with self._rolling:
+                # What was logged without any sink since then comes with it.
+                self._roll()
         self.stream.flush()
         self._announce()
         self._roll_if_long()
@@ -263,7 +273,9 @@ class Producer:
 
     def _free(self, accepted: Accepted) -> None:
         with self._lock:
-            if accepted.outbox == self._number:
+            if accepted.outbox == self._number + 1:
+                self._opened.set()
+            elif accepted.outbox == self._number:
                 self._outbox.release(0, accepted.end)
 
     def close(self) -> None:

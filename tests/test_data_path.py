@@ -49,8 +49,8 @@ def test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers(
 
 
 def test_an_outbox_that_is_full_is_closed_for_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forked workers inherit the low limit; their files are then made of the manifests of many outboxes."""
-    monkeypatch.setattr(producer, "OUTBOX_ROLL_BYTES", 20_000)
+    """Forked workers inherit the low limit: each task gets an outbox of its own, faster than the parent comes after."""
+    monkeypatch.setattr(producer, "OUTBOX_ROLL_BYTES", 1)
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
         pool.map(tasks.log_number, range(200), chunksize=1)
