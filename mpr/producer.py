@@ -97,7 +97,7 @@ class Producer:
         """Make this the producer for every logging call in the process: in a worker, never in the user's own."""
         self._always_flush = bool(sdk.install_entries(self._enter))
         sdk.divert_new_recordings(self.stream, self._note_init)
-        sdk.watch_sinks(self._note_sink)
+        sdk.watch_sinks(self.stream, self._note_sink)
 
     def _wait_for_welcome(self) -> bool:
         message = self._connection.receive(_WELCOME_TIMEOUT_SECS)

@@ -155,9 +155,14 @@ _SINK_CALLS = (
 )
 
 
-def watch_sinks(changed: Callable[[str], None]) -> None:
-    """Call `changed(name)` after each call in this process that may have taken a recording's sink away."""
+def watch_sinks(stream: rr.RecordingStream, changed: Callable[[str], None]) -> None:
+    """Call `changed(name)` after each call in this process that may have taken the sink of `stream` away.
+
+    A recording is known by its id: the SDK makes a new object for it each time that it is asked.
+    """
     import rerun_bindings
+
+    own = rerun_bindings.get_recording_id(stream.inner)
 
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -165,7 +170,8 @@ def watch_sinks(changed: Callable[[str], None]) -> None:
             try:
                 return original(*args, **kwargs)
             finally:
-                changed(name)
+                if name == "shutdown" or rerun_bindings.get_recording_id(kwargs.get("recording")) == own:
+                    changed(name)
 
         return call
 

@@ -195,6 +195,14 @@ def save_then_log(number: int, path: Path) -> int:
     return log_number(number + 1)
 
 
+def log_to_own_recording(number: int, path: Path) -> int:
+    own = rr.RecordingStream("own", recording_id=f"own-{number}")
+    own.save(path / f"own-{number}.rrd")
+    own.log("n", rr.Scalars(float(number)))
+    own.disconnect()
+    return log_number(number)
+
+
 def disconnect_between(number: int) -> int:
     log_number(number)
     rr.disconnect()

@@ -178,6 +178,15 @@ def test_a_task_that_takes_the_sink_has_it_until_its_end(start_method: Any, tmp_
     assert support.numbers(own) == Counter([1])
 
 
+def test_a_recording_of_the_tasks_own_stays_its_own(start_method: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
+        pool.starmap(tasks.log_to_own_recording, [(number, tmp_path) for number in range(4)], 1)
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(4))
+    assert [support.numbers(tmp_path / f"own-{number}.rrd") for number in range(4)] == [{n: 1} for n in range(4)]
+
+
 def test_tasks_in_upstreams_style_lose_nothing(start_method: Any, tmp_path: Path) -> None:
     """`rr.init` in each task, and `@rr.shutdown_at_exit`: without mpr, 2 of 20 rows."""
     path = tmp_path / "run.rrd"
