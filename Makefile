@@ -24,7 +24,7 @@ test-all: $(VENV)/.installed
 
 # The heart of the tests with the oldest Rerun SDK and the other Pythons.
 test-matrix: $(VENV)/.installed
-	$(BIN)/python tests/matrix.py tests/test_promise.py tests/test_data_path.py
+	$(BIN)/python tests/matrix.py tests/test_promise.py tests/test_data_path.py tests/test_ends.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check

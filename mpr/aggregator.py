@@ -292,7 +292,12 @@ class Aggregator:
 
     def _open_next(self, producer: _Producer, address: str) -> None:
         """The producer waits until its next outbox is open here; from then on nothing in it can be lost."""
-        producer.next_reader = self._open(producer, address) if producer.reader is not None else None
+        if producer.reader is not None:
+            producer.next_reader = self._open(producer, address)
+            if producer.next_reader is None:
+                producer.failure = DeliveryError(
+                    f"the data of worker {producer.hello.worker} (pid {producer.hello.pid}) cannot be read any more"
+                )
         self._answer(producer, Accepted(producer.number + 1, 0))
 
     def _switch(self, producer: _Producer) -> None:
@@ -331,10 +336,13 @@ class Aggregator:
     def _consume(self, producer: _Producer, source: SegmentSource, end: int) -> None:
         """Bring the whole frames up to `end` to all writers, then give their memory back."""
         start = producer.consumed
-        if end <= start or producer.failure is not None:
+        if end <= start:
             return
-        if producer.complete:
+        if producer.complete or producer.failure is not None:
+            # Nobody wants it, and a worker must not wait for its space.
             producer.consumed = end
+            if producer.reader is not None:
+                producer.reader.release(start, end)
             return
         try:
             first = start

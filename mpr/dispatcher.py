@@ -20,6 +20,7 @@ from typing import Any
 
 from mpr import pickling
 from mpr.errors import (
+    DeliveryError,
     InitializerError,
     PoolClosedError,
     PoolTerminatedError,
@@ -28,7 +29,7 @@ from mpr.errors import (
     describe_exit,
 )
 from mpr.lifecycle import PoolState, StartBudget
-from mpr.messages import OK, Buffer, Function, Hello, InitializerFailed, Result, Stop, Tasks
+from mpr.messages import LOST, OK, Buffer, Function, Hello, InitializerFailed, Result, Stop, Tasks
 from mpr.scheduler import Scheduler
 from mpr.transport import DownstreamServer, PeerGoneError
 
@@ -143,7 +144,7 @@ class Dispatcher:
     def wait_until_done(self) -> None:
         """After `close`: wait until every parcel has its outcome. Raises `InitializerError` and its like."""
         with self._lock:
-            while self._parcels or self._delivering or (self._feeding and self._broken is None):
+            while self._parcels or self._delivering or (self._feeding and self.state is not PoolState.TERMINATED):
                 # In turns, so that Ctrl-C is noticed on every platform.
                 self._all_done.wait(1.0)
             for hand in self._hands.values():
@@ -215,6 +216,11 @@ class Dispatcher:
         try:
             if failure is not None:
                 self._deliver(parcel, None, failure)
+            elif result.status == LOST:
+                where = f"worker {hello.worker} (pid {hello.pid})"
+                self._deliver(
+                    parcel, None, DeliveryError(f"task {parcel.name} ended, its large result died with {where}")
+                )
             elif result.status == OK:
                 self._deliver_result(parcel, result.payload)
             else:
@@ -293,8 +299,8 @@ class Dispatcher:
     def _deliver(self, parcel: Parcel, value: Any, error: BaseException | None) -> None:
         try:
             parcel.deliver(value, error)
-        except Exception:  # noqa: BLE001  # the user's own code
-            # A user's callback: `multiprocessing` would let its thread die, and everything hang.
+        except BaseException:  # noqa: BLE001  # a user's callback, also one that calls `sys.exit`
+            # `multiprocessing` would let its thread die, and everything hang.
             _log.exception("a callback for task %s raised", parcel.name)
 
     def _delivered(self) -> None:

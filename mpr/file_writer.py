@@ -10,6 +10,7 @@ before the SDK wrote their manifest get one from the SDK itself, which reads jus
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -58,7 +59,10 @@ class FileWriter:
         """Begin with `prologue`, a whole stream: its header, its store info and the recording's properties."""
         self._header = prologue[: rrd.HEADER_SIZE]
         rrd.check_header(self._header)
-        self._write(self._header)
+        try:
+            self._write(self._header)
+        except OSError as error:
+            raise SinkError(error.errno, f"cannot write {self.path}: {error.strerror}") from error
         self._end = rrd.HEADER_SIZE
         frames, _ = rrd.scan(lambda at, size: prologue[at : at + size], rrd.HEADER_SIZE, len(prologue))
         last = frames.pop()
@@ -79,6 +83,9 @@ class FileWriter:
                 segment.source.copy(self._file.fd, start, stop - start)
                 offsets.add(start, end)
                 end += stop - start
+            self._file.check_is_there()
+            if named:
+                self._file.take_name()
         except OSError as error:
             self._file.cut(self._end)
             raise SinkError(
@@ -88,8 +95,6 @@ class FileWriter:
             (offsets.target(frame.start), frame.size) for frame in segment.frames if frame.kind == rrd.ARROW_MSG
         ]
         self._end = end
-        if named:
-            self._file.take_name()
 
     def _runs(self, segment: Segment) -> list[tuple[int, int]]:
         """The bytes to copy as (start, stop) in the source: all frames but store infos that the file already has."""
@@ -123,11 +128,13 @@ class FileWriter:
             for missing in self._undescribed.values():
                 self._manifests += self._described_by_sdk(missing)
             self._undescribed.clear()
+            self._file.check_is_there()
             self._write(rrd.closing(self._end, [manifest.encode(each) for each in self._merged()]))
+            self._file.take_name()
         except OSError as error:
             self._file.cut(self._end)
+            self._file.close()
             raise SinkError(error.errno, f"cannot finish {self.path} ({error.strerror or error})") from error
-        self._file.take_name()
         self._file.close()
         refused = sdk.refusal(self.path)
         if refused is not None:
@@ -262,6 +269,11 @@ class PartFile:
             os.replace(self.part, self._path)
             self.named = True
 
+    def check_is_there(self) -> None:
+        """Raise `FileNotFoundError` where the file was removed, or another one put in its place."""
+        if not os.fstat(self.fd).st_nlink:
+            raise FileNotFoundError(errno.ENOENT, "it was removed or replaced while it was written")
+
     def cut(self, size: int) -> None:
         """Drop what was written beyond `size` bytes."""
         os.ftruncate(self.fd, size)
@@ -270,4 +282,6 @@ class PartFile:
     def close(self) -> None:
         if not self.named:
             self.part.unlink(missing_ok=True)
+        # Not left to the descriptor's end: a process that was forked meanwhile has it too.
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
         os.close(self.fd)

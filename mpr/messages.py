@@ -76,7 +76,10 @@ class SegmentReady:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The outcome of a parcel: `status` is one of the three below, `payload` what `pickling` made of it."""
+    """The outcome of a parcel: `status` is one of the three below, `payload` what `pickling` made of it.
+
+    `LOST` says that the task has ended, and that its result went with its worker.
+    """
 
     parcel: int
     status: int

@@ -218,14 +218,18 @@ class Pool:
             return
         if _is_thread_of_ours():
             raise RuntimeError("a callback cannot wait for its own pool: call join() in another thread")
-        self._joined = True
         self._dispatcher.wait_until_done()
+        self._joined = True
+        _carry_through(self._end)
+        self._dispatcher.raise_unreported()
+
+    def _end(self) -> None:
+        """All tasks are done: let the workers go, and close the recording."""
         self._crew.dismiss()
         self._crew.end(_FAREWELL_SECS)
         self._terminate.cancel()
         if self._owns_recording:
             self.recording.finish(failed=self._dispatcher.broke)
-        self._dispatcher.raise_unreported()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As in `concurrent.futures.Executor`: `close`, and with `wait` also `join`.
@@ -246,11 +250,15 @@ class Pool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Without an exception wait for the work (`close` and `join`); with one `terminate`."""
-        if kind is None:
+        if kind is not None:
+            self.terminate()
+            return
+        try:
             self.close()
             self.join()
-        else:
+        except KeyboardInterrupt:
             self.terminate()
+            raise
 
     def __del__(self) -> None:
         # `_terminate` ends the workers of a pool that nobody holds; this says that nobody meant it.
@@ -376,12 +384,38 @@ def _is_thread_of_ours() -> bool:
 
 
 def _terminate(dispatcher: Dispatcher, crew: Crew, recording: SharedRecording, owned: bool) -> None:
-    if _is_thread_of_ours():
-        # A callback ends the pool, or the last reference to it goes in one: a thread cannot wait for itself.
-        arguments = (dispatcher, crew, recording, owned)
-        threading.Thread(target=_terminate, args=arguments, name="end-of-mpr-pool").start()
+    def end() -> None:
+        dispatcher.terminate()
+        crew.terminate()
+        if owned:
+            recording.finish(failed=True)
+
+    _carry_through(end)
+
+
+def _carry_through(step: Callable[[], None]) -> None:
+    """Do `step` and wait for it; it goes on to its end also where Ctrl-C ends the waiting.
+
+    The interpreter waits for its thread at exit. In a thread of ours (a callback ends its pool, or the last reference
+    to it goes in one) nobody waits here: the step has to wait for that thread.
+    """
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001  # raised below, in the thread that waits
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="end-of-mpr-pool")
+    try:
+        thread.start()
+    except RuntimeError:
+        # The interpreter is at its end, and starts no threads any more.
+        step()
         return
-    dispatcher.terminate()
-    crew.terminate()
-    if owned:
-        recording.finish(failed=True)
+    if _is_thread_of_ours():
+        return
+    thread.join()
+    if raised:
+        raise raised[0]

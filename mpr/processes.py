@@ -322,14 +322,15 @@ class ZygoteLauncher(Launcher):
     """
 
     def __init__(self, target: Callable[[Any, Any], None], shared: Any) -> None:
-        others = [thread.name for thread in threading.enumerate()[1:] if not thread.name.startswith("mpr-")]
+        others = [thread.name for thread in threading.enumerate()[1:] if not _is_harmless(thread)]
         if others:
             warnings.warn(
                 f"start_method='fork' while other threads run ({', '.join(others[:3])}): a lock that one of them holds "
                 "stays locked for ever in the workers. Make the pool before the threads, or use 'forkserver'",
                 RuntimeWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
+        self._gone = False
         self._started: set[int] = set()
         self._ended: list[tuple[int, int | None]] = []
         self._pipe, zygotes_end = multiprocessing.Pipe()
@@ -354,7 +355,7 @@ class ZygoteLauncher(Launcher):
         self._ended.append((worker, exitcode))
 
     def waitables(self) -> list[Any]:
-        return [self._pipe]
+        return [] if self._gone else [self._pipe]
 
     def ended(self) -> Iterable[tuple[int, int | None]]:
         try:
@@ -363,12 +364,16 @@ class ZygoteLauncher(Launcher):
                 self._note_end(number, value)
         except (EOFError, OSError):
             # The zygote is gone; its workers end with it (see `guard_against_orphans`).
+            self._gone = True
             for worker in list(self._started):
                 self._note_end(worker, None)
         found, self._ended = self._ended, []
         return found
 
     def close(self) -> None:
+        # Another zygote may hold this pipe too, so closing it would not be noticed.
+        with contextlib.suppress(OSError):
+            self._pipe.send(None)
         self._pipe.close()
         self._zygote.join(5)
         if self._zygote.is_alive():
@@ -377,27 +382,46 @@ class ZygoteLauncher(Launcher):
         self._zygote.close()
 
 
+def _is_harmless(thread: threading.Thread) -> bool:
+    """Threads that hold no lock which a worker could need: mpr's own, and the one that pyzmq frees memory with."""
+    return thread.name.startswith("mpr-") or type(thread).__module__.startswith("zmq.")
+
+
+def _ignore_signal(_number: int, _frame: object) -> None:
+    """A handler, so that the signal is not discarded."""
+
+
 def _zygote_main(pipe: Any, parents_end: Any, target: Callable[[Any, Any], None], shared: Any) -> None:
     """Fork a worker for each config that comes, and tell how each ends; end when the parent closes its side."""
     parents_end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # One pipe that every worker watches: its other end is here and nowhere else.
     watched, held = os.pipe()
+    # The end of a child is told by a signal: its sentinel stays open as long as processes live that it has forked.
+    woken, wake = os.pipe()
+    os.set_blocking(woken, False)
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, _ignore_signal)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     context = multiprocessing.get_context("fork")
     children: dict[int, process.BaseProcess] = {}
     while True:
-        ready = mp_connection.wait([pipe, *(child.sentinel for child in children.values())])
+        ready = mp_connection.wait([pipe, woken])
+        with contextlib.suppress(BlockingIOError):
+            os.read(woken, 4096)
         for worker, child in list(children.items()):
-            if child.sentinel in ready:
-                child.join()
+            if not child.is_alive():
                 pipe.send(("ended", worker, child.exitcode))
                 del children[worker]
         if pipe not in ready:
             continue
         try:
-            worker, config = pipe.recv()
+            order = pipe.recv()
         except (EOFError, OSError):
             break
+        if order is None:
+            break
+        worker, config = order
         child = context.Process(
             target=_forked_main, args=(pipe, watched, held, target, config, shared), name=f"mpr-worker-{worker}"
         )
@@ -412,6 +436,8 @@ def _zygote_main(pipe: Any, parents_end: Any, target: Callable[[Any, Any], None]
 def _forked_main(
     pipe: Any, watched: int, held: int, target: Callable[[Any, Any], None], config: Any, shared: Any
 ) -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _ignore_ctrl_c()
     pipe.close()
     os.close(held)

@@ -72,6 +72,8 @@ class Producer:
         self._received: list[DownstreamMessage] = []
         self._retired: Outbox | None = None
         self._attaching = False
+        self._forked = False
+        self._fork_noted = False
         #: Whether a task has given the stream another sink.
         self._detached = False
         self._logged = False
@@ -98,6 +100,7 @@ class Producer:
         self._always_flush = bool(sdk.install_entries(self._enter))
         sdk.divert_new_recordings(self.stream, self._note_init)
         sdk.watch_sinks(self.stream, self._note_sink)
+        os.register_at_fork(after_in_child=self._disown)
 
     def _wait_for_welcome(self) -> bool:
         message = self._connection.receive(_WELCOME_TIMEOUT_SECS)
@@ -109,6 +112,9 @@ class Producer:
 
     def _enter(self, size: int) -> None:
         """Called before `size` bytes are handed to the SDK, in whatever thread logs."""
+        if self._forked:
+            self._note_fork()
+            return
         self._logged = True
         self._unflushed += size
         self._unchecked += size
@@ -128,6 +134,19 @@ class Producer:
             self._announce()
             if self._inline:
                 self._take_what_came()
+
+    def _disown(self) -> None:
+        """In a process that a task has forked: sockets, locks and the SDK's threads are the worker's."""
+        self._forked = True
+        self._stop.set()
+
+    def _note_fork(self) -> None:
+        if not self._fork_noted:
+            self._fork_noted = True
+            _log.warning(
+                "A process (pid %d) that a task of mpr has forked logs to Rerun: its rows are lost. Log in the task.",
+                os.getpid(),
+            )
 
     def _note_init(self, application_id: str | None, recording_id: str | None) -> None:
         """`rr.init` was called by a task: its rows go to the shared recording, under the shared ids."""
@@ -222,13 +241,14 @@ class Producer:
             return
         self._logged = False
         self._unflushed = 0
-        if self._detached:
-            self._detached = False
-            with self._rolling:
+        # Not while another thread changes the outbox: the result would overtake it.
+        with self._rolling:
+            if self._detached:
+                self._detached = False
                 # What was logged without any sink since then comes with it.
                 self._roll()
-        self.stream.flush()
-        self._announce()
+            self.stream.flush()
+            self._announce()
         self._roll_if_long()
 
     def position(self) -> tuple[str, int, int]:

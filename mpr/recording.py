@@ -180,19 +180,28 @@ class SharedRecording:
         if self._producer is not None:
             self._producer.close()
         if not self.aggregator.stop(config.SINK_TIMEOUT_SECS):
+            # Its thread still uses the sockets, so they stay.
             raise self.aggregator.stuck()
-        failure = self.aggregator.failure
+        try:
+            unfinished = self._close_writers(discard_unnamed=failed)
+        finally:
+            self._sockets.close()
+        failure = self.aggregator.failure or unfinished
+        if failure is not None:
+            raise failure
+
+    def _close_writers(self, *, discard_unnamed: bool) -> SinkError | None:
+        """Close all sinks, also where one of them fails; returns the first failure."""
+        failure = None
         for writer in self.aggregator.writers:
             try:
-                if failed and not writer.named:
+                if discard_unnamed and not writer.named:
                     writer.abandon()
                 else:
                     writer.close()
             except SinkError as error:
                 failure = failure or error
-        self._sockets.close()
-        if failure is not None:
-            raise failure
+        return failure
 
     def _raise_failure(self) -> None:
         if self.aggregator.failure is not None:

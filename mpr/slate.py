@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mpr.messages import Buffer, Result
+from mpr.messages import LOST, Buffer, Result
 from mpr.outbox import Outbox, punch_hole
 
 # A worker has at most three parcels, so at most three results are on their way.
@@ -22,7 +22,7 @@ _HEADER = struct.Struct("<QBII")
 _SIZE = struct.Struct("<Q")
 _PAYLOAD = 4096
 _MAX_PARTS = (_PAYLOAD - _HEADER.size) // _SIZE.size
-# A larger result takes so long to make and to send that its worker is not sent a task ahead (`scheduler.py`).
+# Of a larger result only the fact is noted.
 _MAX_BYTES = 16 * 1024 * 1024
 _KEEP_BYTES = 1024 * 1024
 # Only written pages of the file take memory.
@@ -40,10 +40,13 @@ class Slate:
 
     def write(self, result: Result) -> None:
         """Note `result`; when this returns, it can be read whatever becomes of this process."""
-        size = sum(len(part) for part in result.payload)
-        if self._file is None or size > _MAX_BYTES or len(result.payload) > _MAX_PARTS:
+        if self._file is None:
             return
         fd = self._file.fd
+        size = sum(len(part) for part in result.payload)
+        if size > _MAX_BYTES or len(result.payload) > _MAX_PARTS:
+            # Too large to be written twice: what is noted is that this task has ended, and must not run again.
+            result, size = Result(result.parcel, LOST, (), result.micros), 0
         slot = self._next % _SLOTS
         start = slot * _SLOT_BYTES
         self._next += 1
@@ -52,7 +55,8 @@ class Slate:
             punch_hole(fd, start, start + _SLOT_BYTES)
         if size > _KEEP_BYTES:
             self._large.add(slot)
-        os.pwritev(fd, result.payload, start + _PAYLOAD)
+        if result.payload:
+            os.pwritev(fd, result.payload, start + _PAYLOAD)
         # The header makes it valid, so it comes last.
         sizes = b"".join(_SIZE.pack(len(part)) for part in result.payload)
         head = _HEADER.pack(result.parcel, result.status, result.micros, len(result.payload))

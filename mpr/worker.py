@@ -41,12 +41,12 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
         try:
             producer.begin_task()
             function(*arguments)
+            producer.flush()
         except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
+            producer.flush()
             producer.send(InitializerFailed(pickling.dump_exception(error)))
             producer.close()
             return
-        finally:
-            producer.flush()
     producer.send(Ready())
     _Loop(producer).run()
     producer.close()

@@ -195,6 +195,44 @@ def save_then_log(number: int, path: Path) -> int:
     return log_number(number + 1)
 
 
+def big_result(number: int) -> Any:
+    """A result that is quickly made and too large for a slate."""
+    log_number(number)
+    return np.zeros(20_000_000, np.uint8)
+
+
+def add_in_place(array: Any) -> Any:
+    array += 1
+    return array
+
+
+def fork_and_log(number: int) -> int:
+    """Log a number, in a forked child another one, and say how the child ended."""
+    log_number(number)
+    child = os.fork()
+    if child == 0:
+        try:
+            log_images(9, 5)
+        finally:
+            os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def leave_a_child_and_die(folder: Path) -> None:
+    """Die while a child that was forked here lives on, until the test allows it to end."""
+    child = os.fork()
+    if child == 0:
+        wait_for_file(folder / "child may end")
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def log_some(number: int, rows: int) -> tuple[int, int]:
+    for row in range(rows):
+        log_number(number * rows + row)
+    return number, os.getpid()
+
+
 def log_to_own_recording(number: int, path: Path) -> int:
     own = rr.RecordingStream("own", recording_id=f"own-{number}")
     own.save(path / f"own-{number}.rrd")

@@ -148,6 +148,17 @@ def test_an_initializer_that_raises_ends_the_pool_with_its_exception(start_metho
     assert {-1} == set(support.numbers(path))
 
 
+def test_an_initializer_that_raises_leaves_nothing_else_on_stderr(
+    start_method: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        pytest.raises(mpr.InitializerError),
+        mpr.Pool("app", 1, tasks.raise_in_initializer, sinks=tmp_path / "run.rrd", start_method=start_method) as pool,
+    ):
+        pool.apply(tasks.square, (1,))
+    assert capfd.readouterr().err == ""
+
+
 def test_an_initializer_that_raises_is_told_also_where_nobody_asks(tmp_path: Path) -> None:
     with (
         pytest.raises(mpr.InitializerError, match="no model here"),

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mpr
@@ -245,3 +246,35 @@ def test_several_files_at_once_have_the_same_rows(tmp_path: Path) -> None:
     for path in paths:
         support.check_file(path)
         assert support.numbers(path) == Counter(range(20))
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_arrays_can_be_written_to_wherever_they_arrive(size: int, tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
+        result = pool.apply(tasks.add_in_place, (np.zeros(size),))
+    result += 1
+    assert set(result) == {2.0}
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_taken_away_is_an_error_and_no_other_file_is_touched(replaced: bool, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    pool = mpr.Pool("app", 1, sinks=path)
+    pool.map(tasks.log_number, range(3))
+    path.unlink()
+    if replaced:
+        path.write_bytes(b"precious")
+    with pytest.raises(mpr.SinkError, match="removed or replaced"):
+        pool.map(tasks.log_number, range(3))
+    pool.close()
+    with pytest.raises(mpr.SinkError, match="removed or replaced"):
+        pool.join()
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == ([b"precious"] if replaced else [])
+
+
+def test_a_process_that_a_task_forks_cannot_harm_the_recording(start_method: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
+        assert [pool.apply_async(tasks.fork_and_log, (number,)).get(60) for number in range(3)] == [7, 7, 7]
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(3))

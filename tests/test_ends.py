@@ -237,3 +237,69 @@ def test_a_fork_server_that_was_killed_is_replaced(tmp_path: Path) -> None:
         support.wait_for(works)
     support.check_file(path)
     assert support.numbers(path) == Counter(range(11))
+
+
+@pytest.mark.parametrize("crash", range(3))
+def test_a_task_that_has_ended_is_not_run_again_when_its_worker_dies(
+    crash: int, start_method: Any, tmp_path: Path
+) -> None:
+    """Also where its result is too large to be written down twice: it may be lost, the rows are there once."""
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
+        # Short tasks: the worker is sent several at a time.
+        pool.map(tasks.square, range(20), chunksize=1)
+        big = pool.apply_async(tasks.big_result, (1,))
+        died = pool.apply_async(tasks.log_and_die, (2,))
+        after = pool.apply_async(tasks.log_number, (3,))
+        with pytest.raises(mpr.WorkerDiedError, match="log_and_die"):
+            died.get(60)
+        assert after.get(60) == 3
+        big.wait(60)
+        if not big.successful():
+            with pytest.raises(mpr.DeliveryError, match="big_result"):
+                big.get(0)
+    support.check_file(path)
+    assert support.numbers(path) == Counter([1, 2, 3])
+
+
+def test_a_worker_whose_child_lives_on_is_noticed_when_it_dies(start_method: Any, tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", start_method=start_method) as pool:
+        try:
+            with pytest.raises(mpr.WorkerDiedError):
+                pool.apply_async(tasks.leave_a_child_and_die, (tmp_path,)).get(30)
+            assert pool.apply(tasks.log_number, (1,)) == 1
+        finally:
+            (tmp_path / "child may end").touch()
+
+
+def test_two_pools_of_forked_workers_end_one_after_the_other(tmp_path: Path) -> None:
+    """The second zygote has the first one's pipe and file; neither may keep anything of it alive."""
+    path = tmp_path / "one.rrd"
+    one = mpr.Pool("app", 1, sinks=path, start_method="fork")
+    one.map(tasks.log_number, range(3))
+    with mpr.Pool("app", 1, sinks=tmp_path / "two.rrd", start_method="fork") as two:
+        one.close()
+        one.join()
+        with mpr.Pool("app", 1, sinks=path) as again:
+            again.map(tasks.log_number, range(5))
+        two.map(tasks.log_number, range(3))
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(5))
+
+
+def test_ctrl_c_twice_ends_all_too(start_method: str, tmp_path: Path) -> None:
+    program = _start(tmp_path, "busy", start_method)
+    support.wait_for((tmp_path / "started").exists, 60)
+    os.killpg(program.pid, signal.SIGINT)
+    os.killpg(program.pid, signal.SIGINT)
+    _, told = program.communicate(timeout=60)
+    assert program.returncode != 0, told
+    assert set(support.numbers_of_growing(tmp_path / "run.rrd")) >= set(range(10))
+    _assert_gone(tmp_path)
+
+
+def test_a_callback_that_exits_harms_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
+        pool.apply_async(tasks.square, (2,), callback=sys.exit).wait(60)
+        assert pool.apply(tasks.square, (3,)) == 9
+    assert "a callback for task square raised" in caplog.text
