@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import rerun.blueprint as rrb
-import rerun_cli  # type: ignore[import-untyped]
+import rerun_cli  # type: ignore[import-untyped]  # it ships no types
 from PIL import Image
 from rerun.experimental import ViewerClient, ViewerState
 

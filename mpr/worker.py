@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-# Imported before a fork, so that a worker of our fork server need not.
-import numpy  # noqa: F401
-import rerun  # noqa: F401
+import numpy  # noqa: F401  # imported before a fork, so that a worker of our fork server need not
+import rerun  # noqa: F401  # as above
 
 from mpr import pickling, sdk
 from mpr.errors import TaskLoadError
