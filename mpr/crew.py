@@ -21,6 +21,8 @@ from mpr.processes import Launcher, ctrl_c_held_back
 _log = logging.getLogger("mpr")
 
 _LOOK_SECS = 0.5
+# The first worker starts alone for at most so long: where cores are few, the others would only keep it from its task.
+_ALONE_SECS = 0.02
 
 
 class Crew:
@@ -60,6 +62,7 @@ class Crew:
         self._look = look
         self._pids: dict[int, int] = {}
         self._closing = False
+        self._someone_ready = threading.Event()
         self._changed = threading.Condition()
         self._wake_reader, self._wake_writer = os.pipe()
         self._thread = threading.Thread(target=self._run, name="mpr-crew", daemon=True)
@@ -70,6 +73,10 @@ class Crew:
     def pid(self, worker: int) -> int | None:
         """The process id of a worker that lives."""
         return self._pids.get(worker)
+
+    def note_ready(self) -> None:
+        """Any thread: a worker takes tasks."""
+        self._someone_ready.set()
 
     def replace(self) -> None:
         """Any thread: one more worker is wanted."""
@@ -152,3 +159,6 @@ class Crew:
                 failure.__cause__ = error
                 self._failed(failure)
                 return
+            if not self._someone_ready.is_set():
+                self._someone_ready.wait(_ALONE_SECS)
+                self._someone_ready.set()

@@ -89,10 +89,16 @@ class Dispatcher:
     """The tasks of one pool."""
 
     def __init__(
-        self, down: DownstreamServer, maxtasksperchild: int | None, replace_worker: Callable[[], None]
+        self,
+        down: DownstreamServer,
+        maxtasksperchild: int | None,
+        *,
+        note_ready: Callable[[], None],
+        replace_worker: Callable[[], None],
     ) -> None:
         self._down = down
         self._limit = maxtasksperchild
+        self._note_ready = note_ready
         self._replace_worker = replace_worker
         self._lock = threading.Lock()
         self._all_done = threading.Condition(self._lock)
@@ -202,6 +208,7 @@ class Dispatcher:
             if self.state is not PoolState.RUNNING and not self._parcels and not self._feeding:
                 self._stop(hand)
             self._send(self._scheduler.ready(hello.worker, self._limit))
+        self._note_ready()
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
         with self._lock:

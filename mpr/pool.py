@@ -103,7 +103,7 @@ class Pool:
         if method != "fork":
             pickling.check_portable("the initializer", shared)
         # A zygote is forked here, before the recording has threads.
-        launcher = make_launcher(method, preload, worker_main, shared, self._size)
+        launcher = make_launcher(method, preload, worker_main, shared)
         self._owns_recording = recording is None
         try:
             self.recording = recording or SharedRecording(
@@ -357,7 +357,12 @@ def _hire(
     joining = recording.process_config(size)
     aggregator = recording.aggregator
     hired: list[Crew] = []
-    dispatcher = Dispatcher(recording.down, limit, lambda: hired[0].replace())
+    dispatcher = Dispatcher(
+        recording.down,
+        limit,
+        note_ready=lambda: hired[0].note_ready(),
+        replace_worker=lambda: hired[0].replace(),
+    )
 
     def new_config() -> tuple[int, WorkerConfig]:
         number = recording.new_worker()

@@ -81,13 +81,10 @@ class Launcher(ABC):
         """Release what belongs to the launcher; all workers have ended."""
 
 
-def make_launcher(
-    method: StartMethod, preload: bool, target: Callable[[Any, Any], None], shared: Any, ahead: int
-) -> Launcher:
+def make_launcher(method: StartMethod, preload: bool, target: Callable[[Any, Any], None], shared: Any) -> Launcher:
     """What starts workers by `method`. For 'fork', call this before any thread is started.
 
-    `shared` is the same for all workers; under 'fork' it is inherited, else pickled. The first `ahead` workers will be
-    wanted soon.
+    `shared` is the same for all workers; under 'fork' it is inherited, else pickled.
     """
     if method == "fork":
         return ZygoteLauncher(target, shared)
@@ -97,7 +94,7 @@ def make_launcher(
     # It imports while the parent does; a worker then need not wait for either.
     with ctrl_c_held_back():
         server.ensure_running()
-    return ForkServerLauncher(server, target, shared, ahead)
+    return ForkServerLauncher(server, target, shared)
 
 
 @contextlib.contextmanager
@@ -264,14 +261,14 @@ class _ForkServerProcess(ForkServerProcess):
 class ForkServerLauncher(ProcessLauncher):
     """`forkserver`: workers are forked by a server of ours.
 
-    A fork takes milliseconds, so the first `ahead` of them are asked for at once, while the parent is still busy with
-    the recording; what they shall run, they are told later.
+    A fork takes milliseconds, so the first worker is asked for at once, while the parent is still busy with the
+    recording; what it shall run, it is told later.
     """
 
-    def __init__(self, server: ForkServer, target: Callable[[Any, Any], None], shared: Any, ahead: int) -> None:
+    def __init__(self, server: ForkServer, target: Callable[[Any, Any], None], shared: Any) -> None:
         super().__init__(functools.partial(_ForkServerProcess, self._popen), target, shared)
         self._server = server
-        self._ahead = [server.connect_to_new_process([]) for _ in range(ahead)]
+        self._ahead = [server.connect_to_new_process([])]
 
     def start(self, worker: int, config: Any) -> int:
         try:
