@@ -22,6 +22,7 @@ import select
 import signal
 import sys
 import threading
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -161,6 +162,10 @@ def _started_main(target: Callable[[Any, Any], None], config: Any, shared: Any) 
 # --- our own fork server ------------------------------------------------------------------------------------------
 
 
+# How long a worker waits for a fork server in the place of one that was killed.
+_SERVER_SECS = 10.0
+
+
 class _Servers:
     """One fork server of ours per preload list. `multiprocessing`'s own, and its preload list, stay the user's."""
 
@@ -268,15 +273,22 @@ class ForkServerLauncher(ProcessLauncher):
     def __init__(self, server: ForkServer, target: Callable[[Any, Any], None], shared: Any) -> None:
         super().__init__(functools.partial(_ForkServerProcess, self._popen), target, shared)
         self._server = server
-        self._ahead = [server.connect_to_new_process([])]
+        self._ahead: list[tuple[int, int]] = []
+        # Where the server has just been killed, `start` finds another one.
+        with contextlib.suppress(EOFError, ConnectionError):
+            self._ahead.append(server.connect_to_new_process([]))
 
     def start(self, worker: int, config: Any) -> int:
-        try:
-            return super().start(worker, config)
-        except (EOFError, ConnectionError):
-            # The server was killed, or did not come up. Another one is started, and if that fails too, the pool ends.
-            self._forget_ahead()
-            return super().start(worker, config)
+        deadline = time.monotonic() + _SERVER_SECS
+        while True:
+            try:
+                return super().start(worker, config)
+            except (EOFError, ConnectionError):
+                # The server was killed. Another one is started as soon as the system says that this one has ended.
+                self._forget_ahead()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def _popen(self, process_obj: process.BaseProcess) -> _Popen:
         return _Popen(process_obj, self._connect)
