@@ -272,7 +272,6 @@ class Aggregator:
                 self._sockets.down.send(producer.hello.route, welcome)
             except PeerGoneError:
                 self._newcomers.append((producer, welcome))
-                continue
 
     def _open(self, producer: _Producer, address: str) -> OutboxReader | None:
         """The outbox at `address`; None where its bytes have to come in messages."""
@@ -302,8 +301,8 @@ class Aggregator:
 
     def _switch(self, producer: _Producer) -> None:
         """Take what is left in the outbox of `producer`, and go on with its next one."""
+        self._take_rest(producer)
         if producer.reader is not None:
-            self._consume(producer, producer.reader, producer.reader.size())
             producer.reader.close()
         producer.reader, producer.next_reader = producer.next_reader, None
         producer.number += 1
@@ -326,12 +325,15 @@ class Aggregator:
             self._answer(producer, Accepted(message.outbox, producer.consumed))
 
     def _salvage(self, producer: _Producer) -> None:
-        """Take all whole frames that a producer has written, also those that it did not live to announce."""
-        if producer.reader is not None:
-            self._consume(producer, producer.reader, producer.reader.size())
+        """Take all whole frames that a producer has written, also in the outbox that it did not live to announce."""
         if producer.next_reader is not None and producer.next_reader.size():
             self._switch(producer)
-            self._salvage(producer)
+        self._take_rest(producer)
+
+    def _take_rest(self, producer: _Producer) -> None:
+        """Take the whole frames that are in the present outbox of `producer`, announced or not."""
+        if producer.reader is not None:
+            self._consume(producer, producer.reader, producer.reader.size())
 
     def _consume(self, producer: _Producer, source: SegmentSource, end: int) -> None:
         """Bring the whole frames up to `end` to all writers, then give their memory back."""
