@@ -149,6 +149,10 @@ def _assert_gone(folder: Path) -> None:
     support.wait_for(lambda: not any(_lives(pid) for pid in pids), 5)
 
 
+def _is_gone(pid: int) -> bool:
+    return not _lives(pid)
+
+
 def _lives(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
@@ -209,11 +213,7 @@ def test_imap_reads_an_endless_input_at_the_pace_of_the_reader(tmp_path: Path) -
 def _kill_fork_servers() -> None:
     for pid in processes.servers.pids():
         os.kill(pid, signal.SIGKILL)
-        support.wait_for(functools.partial(_is_zombie, pid))
-
-
-def _is_zombie(pid: int) -> bool:
-    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        support.wait_for(functools.partial(_is_gone, pid))
 
 
 def test_a_fork_server_that_was_killed_is_replaced(tmp_path: Path) -> None:
