@@ -35,10 +35,13 @@ if TYPE_CHECKING:
     from mpr.errors import SinkError as SinkError
     from mpr.errors import TaskError as TaskError
     from mpr.errors import TaskLoadError as TaskLoadError
+    from mpr.errors import TaskTimeoutError as TaskTimeoutError
     from mpr.errors import UnpicklableTaskError as UnpicklableTaskError
     from mpr.errors import WorkerDiedError as WorkerDiedError
     from mpr.errors import WorkerStartError as WorkerStartError
     from mpr.errors import WrongProcessError as WrongProcessError
+    from mpr.futures import PoolExecutor as PoolExecutor
+    from mpr.futures import TaskFuture as TaskFuture
     from mpr.pool import Pool as Pool
     from mpr.recording import RecordingStatistics as RecordingStatistics
     from mpr.recording import SharedRecording as SharedRecording
@@ -47,6 +50,8 @@ if TYPE_CHECKING:
 # Loaded on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
 _HOME = {
     "Pool": "pool",
+    "PoolExecutor": "futures",
+    "TaskFuture": "futures",
     "SharedRecording": "recording",
     "RecordingStatistics": "recording",
     "FileSink": "sinks",
@@ -65,6 +70,7 @@ _HOME = {
         "SinkError",
         "TaskError",
         "TaskLoadError",
+        "TaskTimeoutError",
         "UnpicklableTaskError",
         "WorkerDiedError",
         "WorkerStartError",

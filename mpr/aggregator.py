@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 import traceback
@@ -33,11 +32,12 @@ from mpr.messages import (
     Ready,
     Result,
     SegmentReady,
+    Skipped,
     Upstream,
     Welcome,
 )
-from mpr.outbox import PROLOGUE, MessageBytes, OutboxReader, Segment, SegmentSource, open_shared
-from mpr.slate import read_slate
+from mpr.outbox import PROLOGUE, MessageBytes, OutboxReader, Segment, SegmentSource
+from mpr.slate import SlateReader
 from mpr.transport import PeerGoneError, Sockets
 
 _log = logging.getLogger("mpr")
@@ -72,7 +72,9 @@ class Writer(Protocol):
 class Listener(Protocol):
     """Who hears of workers and results. All calls come from the aggregator's thread, and none may wait."""
 
-    def worker_ready(self, hello: Hello) -> None: ...
+    def worker_ready(self, hello: Hello, slate: SlateReader | None) -> None: ...
+
+    def skipped(self, hello: Hello, skipped: Skipped) -> None: ...
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None: ...
 
@@ -103,8 +105,8 @@ class _Producer:
         self.torn = b""
         self.said_goodbye = False
         self.failure: BaseException | None = None
-        #: What the worker has written down of its results.
-        self.slate: int | None = None
+        #: What the worker writes down of itself; usable until `worker_ended` was told.
+        self.slate: SlateReader | None = None
 
     def close(self) -> None:
         for reader in (self.reader, self.next_reader):
@@ -112,7 +114,7 @@ class _Producer:
                 reader.close()
         self.reader = self.next_reader = None
         if self.slate is not None:
-            os.close(self.slate)
+            self.slate.close()
             self.slate = None
 
 
@@ -241,7 +243,10 @@ class Aggregator:
                     listener.result(hello, message, self.failure or producer.failure)
             case Ready():
                 if listener is not None:
-                    listener.worker_ready(hello)
+                    listener.worker_ready(hello, producer.slate)
+            case Skipped():
+                if listener is not None:
+                    listener.skipped(hello, message)
             case NewOutbox(address):
                 self._open_next(producer, address)
             case Goodbye():
@@ -261,7 +266,7 @@ class Aggregator:
         self._number_outbox(producer)
         if hello.slate:
             with contextlib.suppress(OSError):
-                producer.slate = open_shared(hello.slate, self._sockets.folder)
+                producer.slate = SlateReader(hello.slate, self._sockets.folder)
         self._newcomers.append((producer, Welcome(inline=producer.reader is None)))
 
     def _welcome(self) -> None:
@@ -410,12 +415,13 @@ class Aggregator:
             self._salvage(producer)
             if listener is not None and producer.slate is not None and not producer.said_goodbye:
                 # Results that ZeroMQ did not get to send.
-                for result in read_slate(producer.slate):
+                for result in producer.slate.results():
                     listener.result(producer.hello, result, self.failure or producer.failure)
+        if listener is not None:
+            said_goodbye = bool(found) and found[0].said_goodbye
+            listener.worker_ended(died.worker, died.exitcode, said_goodbye)
+        for producer in found:
             producer.close()
             self._sockets.up.forget(producer.hello)
             del self._producers[producer.hello.route]
         self._newcomers = [each for each in self._newcomers if each[0] not in found]
-        if listener is not None:
-            said_goodbye = bool(found) and found[0].said_goodbye
-            listener.worker_ended(died.worker, died.exitcode, said_goodbye)

@@ -86,6 +86,26 @@ def check_maxtasksperchild(limit: object) -> int | None:
     raise ConfigError(f"maxtasksperchild must be None or a number of tasks >= 1, got {limit!r}")
 
 
+def check_maxmemoryperchild(limit: object) -> int | None:
+    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit >= MIB):
+        return limit
+    raise ConfigError(f"maxmemoryperchild must be None or a number of bytes, at least {MIB:,}, got {limit!r}")
+
+
+def check_task_timeout(seconds: object) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < float("inf"):
+        return float(seconds)
+    raise ConfigError(f"task_timeout must be None or a number of seconds > 0, got {seconds!r}")
+
+
+def check_retries(retries: object) -> int:
+    if isinstance(retries, int) and not isinstance(retries, bool) and retries >= 0:
+        return retries
+    raise ConfigError(f"retries must be a number of times >= 0, got {retries!r}")
+
+
 def outbox_limit(workers: int) -> int:
     """Bytes that each of `workers` outboxes may hold."""
     return max(OUTBOX_MIN_BYTES, min(OUTBOX_MAX_BYTES, OUTBOX_TOTAL_BYTES // workers))
@@ -116,3 +136,25 @@ class RecordingConfig:
     downstream: str
     token: str = field(repr=False)
     outbox_bytes: int = OUTBOX_MAX_BYTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolLimits:
+    """What a pool allows its tasks and workers; None: no limit.
+
+    Attributes
+    ----------
+    tasks:
+        Parcels that a worker is given in its life.
+    memory:
+        Resident bytes with which a worker may be given another parcel.
+    task_secs:
+        Seconds that a task may run.
+    retries:
+        How often a task is run again whose worker has died.
+    """
+
+    tasks: int | None = None
+    memory: int | None = None
+    task_secs: float | None = None
+    retries: int = 0

@@ -21,6 +21,9 @@ from mpr.processes import Launcher, ctrl_c_held_back
 _log = logging.getLogger("mpr")
 
 _LOOK_SECS = 0.5
+# A process that is told to stop stands still as soon as it is scheduled; one in a system call that cannot be
+# interrupted does nothing else either.
+_STANDSTILL_SECS = 1.0
 # The first worker starts alone for at most so long: where cores are few, the others would only keep it from its task.
 _ALONE_SECS = 0.02
 
@@ -41,7 +44,8 @@ class Crew:
     failed:
         Called with the error when a worker cannot be started, in the crew's thread.
     look:
-        Called about twice a second, in the crew's thread.
+        Called in the crew's thread, at least twice a second; returns within how many seconds it wants to be called
+        again.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class Crew:
         *,
         ended: Callable[[int, int | None], None],
         failed: Callable[[BaseException], None],
-        look: Callable[[], None],
+        look: Callable[[], float],
     ) -> None:
         self._launcher = launcher
         self._new_config = new_config
@@ -83,6 +87,38 @@ class Crew:
         with self._changed:
             self._wanted += 1
         self._wake()
+
+    def look_soon(self) -> None:
+        """Any thread: have `look` called now."""
+        self._wake()
+
+    def memory(self, pid: int) -> int:
+        """Any thread: resident bytes of a worker, 0 where it has just ended."""
+        import psutil
+
+        try:
+            return int(psutil.Process(pid).memory_info().rss)
+        except psutil.Error:
+            return 0
+
+    def end_if(self, pid: int, condition: Callable[[], bool]) -> bool:
+        """Any thread: stop a worker; end it where `condition()` is true while it stands still, else let it go on."""
+        import psutil
+
+        try:
+            worker = psutil.Process(pid)
+            worker.suspend()
+            deadline = time.monotonic() + _STANDSTILL_SECS
+            while worker.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
+                time.sleep(0.0005)
+            if condition():
+                worker.kill()
+                return True
+            worker.resume()
+        except psutil.Error:
+            # It has ended in the meantime.
+            pass
+        return False
 
     def dismiss(self) -> None:
         """Any thread: start no more workers; those that live end by themselves or by `kill`."""
@@ -124,19 +160,20 @@ class Crew:
             os.write(self._wake_writer, b"x")
 
     def _run(self) -> None:
+        patience = _LOOK_SECS
         try:
             while True:
                 self._start_missing()
                 if self._closing and not self._pids:
                     break
-                mp_connection.wait([self._wake_reader, *self._launcher.waitables()], _LOOK_SECS)
+                mp_connection.wait([self._wake_reader, *self._launcher.waitables()], patience)
                 os.set_blocking(self._wake_reader, False)
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_reader, 4096)
                 for worker, exitcode in self._launcher.ended():
                     self._pids.pop(worker, None)
                     self._ended(worker, exitcode)
-                self._look()
+                patience = min(_LOOK_SECS, self._look())
         except BaseException as error:  # noqa: BLE001  # nobody else would hear of it
             self._failed(error)
         finally:

@@ -3,8 +3,9 @@
 Covers: what is on its way, what a result or a worker's end means for it, when a pool has done everything.
 Does not cover: which worker gets what (`scheduler.py`), processes (`crew.py`), rows (`aggregator.py`).
 
-Callers submit from any thread; everything else happens in the aggregator's thread. The lock is held for bookkeeping
-and for handing messages to ZeroMQ, never while anything is waited for or a user's callback runs.
+Callers submit from any thread; everything else happens in the aggregator's thread, and `look` in the crew's. The lock
+is held for bookkeeping and for handing messages to ZeroMQ, never while anything is waited for or a user's callback
+runs.
 """
 
 from __future__ import annotations
@@ -13,93 +14,77 @@ import contextlib
 import itertools
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from mpr import pickling
+from mpr.config import PoolLimits
 from mpr.errors import (
-    DeliveryError,
+    ConfigError,
     InitializerError,
     PoolClosedError,
     PoolTerminatedError,
+    TaskTimeoutError,
     WorkerDiedError,
     WorkerStartError,
     describe_exit,
 )
 from mpr.lifecycle import PoolState, StartBudget
-from mpr.messages import LOST, OK, Buffer, Function, Hello, InitializerFailed, Result, Stop, Tasks
-from mpr.scheduler import Scheduler
+from mpr.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop
+from mpr.parcel import Parcel, outcomes
+from mpr.scheduler import SHORT_MICROS, Scheduler
+from mpr.slate import SlateReader
 from mpr.transport import DownstreamServer, PeerGoneError
 
 _log = logging.getLogger("mpr")
 
-Deliver = Callable[[Any, BaseException | None], None]
+_SHORT_SECS = SHORT_MICROS / 1e6
+_NEVER_SECS = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class TaskFunction:
-    """A task function, ready to travel: its name for messages, its pickle, and the digest that stands for it."""
+class Staff(Protocol):
+    """Who keeps the workers. Calls come from any thread; only `end_if` may wait, for milliseconds."""
 
-    name: str
-    digest: bytes
-    code: bytes
+    def note_ready(self) -> None:
+        """A worker takes tasks."""
 
-    @classmethod
-    def of(cls, function: Callable[..., Any]) -> TaskFunction:
-        """Raises `UnpicklableTaskError` where `function` cannot travel."""
-        return cls(pickling.task_name(function), *pickling.dump_function(function))
+    def replace(self) -> None:
+        """One more worker is wanted."""
 
+    def look_soon(self) -> None:
+        """Call `Dispatcher.look` now."""
 
-@dataclass(eq=False, slots=True, kw_only=True)
-class Parcel:
-    """One or several tasks of one call, sent to a worker in one message.
+    def end_if(self, pid: int, condition: Callable[[], bool]) -> bool:
+        """Stop the worker; end it where `condition()` is true while it stands still, and else let it go on."""
 
-    Attributes
-    ----------
-    name:
-        For messages: the function and the index of the first task, `detect[3]`.
-    function:
-        What to call.
-    mode, payload:
-        How to call it, with which arguments.
-    deliver:
-        Called once with the result or the error.
-    """
-
-    name: str
-    function: TaskFunction
-    mode: int
-    payload: Sequence[Buffer]
-    deliver: Deliver
-    number: int = 0
+    def memory(self, pid: int) -> int:
+        """Resident bytes of the worker."""
 
 
 @dataclass(slots=True)
 class _Hand:
-    """A worker that is ready: how to reach it, and which functions it has."""
+    """A worker that is ready: how to reach it, what it is at, and which functions it has."""
 
     route: str
     pid: int
+    slate: SlateReader | None
+    turns: int = 0
     functions: set[bytes] = field(default_factory=set)
+    #: Why it was ended on purpose: the parcel that it was at, and what its task is told.
+    verdict: tuple[Parcel, BaseException] | None = None
 
 
 class Dispatcher:
     """The tasks of one pool."""
 
-    def __init__(
-        self,
-        down: DownstreamServer,
-        maxtasksperchild: int | None,
-        *,
-        note_ready: Callable[[], None],
-        replace_worker: Callable[[], None],
-    ) -> None:
+    def __init__(self, down: DownstreamServer, limits: PoolLimits, staff: Staff) -> None:
         self._down = down
-        self._limit = maxtasksperchild
-        self._note_ready = note_ready
-        self._replace_worker = replace_worker
+        self._limits = limits
+        self._staff = staff
         self._lock = threading.Lock()
         self._all_done = threading.Condition(self._lock)
         self._scheduler: Scheduler[Parcel] = Scheduler()
@@ -134,7 +119,7 @@ class Dispatcher:
                 self._parcels[parcel.number] = parcel
                 self._send(self._scheduler.add(parcel))
                 return
-        parcel.deliver(None, error)
+        self._deliver(parcel, 0, parcel.count, None, error)
 
     def feeding(self, change: int) -> None:
         """A call begins (1) or ends (-1) to submit parcels of its own accord."""
@@ -167,7 +152,7 @@ class Dispatcher:
             self._reported = self._reported or bool(pending)
             self._all_done.notify_all()
         for parcel in pending:
-            self._deliver(parcel, None, error or self._terminated())
+            self._fail_rest(parcel, error or self._terminated())
 
     def drop_waiting(self) -> None:
         """Cancel every parcel that no worker has."""
@@ -175,9 +160,33 @@ class Dispatcher:
             dropped = self._scheduler.drop_waiting()
             for parcel in dropped:
                 del self._parcels[parcel.number]
-            self._all_done.notify_all()
+            self._delivering += 1
         for parcel in dropped:
-            self._deliver(parcel, None, CancelledError())
+            self._fail_rest(parcel, CancelledError())
+        self._delivered()
+
+    def cancel(self, parcel: Parcel, *, running: bool) -> bool:
+        """Cancel `parcel` if no worker has it; with `running` also if one has it: the worker is ended and replaced.
+
+        Whether it was cancelled. Of a parcel that runs, `parcel.deliver` hears later.
+        """
+        with self._lock:
+            if parcel.number not in self._parcels:
+                return False
+            found = next((each for each in self._hands if parcel in self._scheduler.held(each)), None)
+            dropped = self._scheduler.drop(parcel)
+            if found is not None and running:
+                taken = self._take_back(found)
+                dropped = parcel in taken
+                self._send(self._scheduler.add_first(each for each in taken if each is not parcel))
+            if dropped:
+                del self._parcels[parcel.number]
+                self._delivering += 1
+        if dropped:
+            self._fail_rest(parcel, CancelledError())
+            self._delivered()
+            return True
+        return found is not None and running and self._end_at(found, parcel, None, CancelledError())
 
     @property
     def broke(self) -> bool:
@@ -201,47 +210,62 @@ class Dispatcher:
 
     # --- from the aggregator -----------------------------------------------------------------------------------
 
-    def worker_ready(self, hello: Hello) -> None:
+    def worker_ready(self, hello: Hello, slate: SlateReader | None) -> None:
+        limit = self._limits.memory
+        used = self._staff.memory(hello.pid) if limit is not None else 0
+        if limit is not None and used > limit:
+            self.broken(
+                ConfigError(
+                    f"maxmemoryperchild is {limit:,} bytes, but a worker has {used:,} resident before its first task: "
+                    "every task would need a new one. Choose more"
+                )
+            )
         with self._lock:
             self._budget.started()
-            hand = self._hands[hello.worker] = _Hand(hello.route, hello.pid)
+            hand = self._hands[hello.worker] = _Hand(hello.route, hello.pid, slate)
             if self.state is not PoolState.RUNNING and not self._parcels and not self._feeding:
                 self._stop(hand)
-            self._send(self._scheduler.ready(hello.worker, self._limit))
-        self._note_ready()
+            # Without a slate nobody could say what it has begun; with a limit, each parcel may be its last.
+            ahead = slate is not None and limit is None
+            self._send(self._scheduler.ready(hello.worker, self._limits.tasks, ahead=ahead))
+        self._staff.note_ready()
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
         with self._lock:
-            parcel = self._parcels.pop(result.parcel, None)
-            if parcel is None:
-                # Of a call that was terminated.
+            parcel = self._parcels.get(result.parcel)
+            if parcel is None or result.first != parcel.first:
+                # Of a call that was terminated, or heard of before.
                 return
+            # A parcel that could not be opened says no number.
+            count = result.count or parcel.count - parcel.first
+            parcel.settle(count)
+            if result.last:
+                del self._parcels[parcel.number]
+                self._parcel_done(hello, parcel, result.micros)
             self._delivering += 1
-            self._send(self._scheduler.done(hello.worker, parcel, result.micros))
-            if self._scheduler.exhausted(hello.worker) and hello.worker in self._hands:
-                self._stop(self._hands[hello.worker])
         try:
-            if failure is not None:
-                self._deliver(parcel, None, failure)
-            elif result.status == LOST:
-                where = f"worker {hello.worker} (pid {hello.pid})"
-                self._deliver(
-                    parcel, None, DeliveryError(f"task {parcel.name} ended, its large result died with {where}")
-                )
-            elif result.status == OK:
-                self._deliver_result(parcel, result.payload)
-            else:
-                self._deliver(parcel, None, pickling.load_exception(result.payload))
+            for outcome in outcomes(result, count, failure):
+                self._deliver(parcel, *outcome)
         finally:
             self._delivered()
 
-    def _deliver_result(self, parcel: Parcel, payload: Sequence[Buffer]) -> None:
-        try:
-            value = pickling.loads(payload)
-        except BaseException as error:  # noqa: BLE001  # whatever a user's `__setstate__` raises
-            self._deliver(parcel, None, error)
-            return
-        self._deliver(parcel, value, None)
+    def _parcel_done(self, hello: Hello, parcel: Parcel, micros: int) -> None:
+        limit = self._limits.memory
+        if limit is not None and self._staff.memory(hello.pid) > limit:
+            self._scheduler.retire(hello.worker)
+        self._send(self._scheduler.done(hello.worker, parcel, micros))
+        hand = self._hands.get(hello.worker)
+        if hand is not None and self._scheduler.exhausted(hello.worker):
+            self._stop(hand)
+        if self._could_take_back():
+            self._staff.look_soon()
+
+    def skipped(self, hello: Hello, skipped: Skipped) -> None:
+        """The worker has passed over a parcel: where it was not taken back from it, it waits again."""
+        with self._lock:
+            missed = [each for each in self._scheduler.held(hello.worker) if each.turn == skipped.turn]
+            self._send(self._scheduler.take_back(hello.worker, missed))
+            self._send(self._scheduler.add_first(missed))
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
         cause = pickling.load_exception(failed.payload)
@@ -250,21 +274,20 @@ class Dispatcher:
         self.broken(error)
 
     def worker_ended(self, worker: int, exitcode: int | None, said_goodbye: bool) -> None:
-        """Fail the parcel that the worker was at, and have the worker replaced where it is still needed."""
+        """Settle what the worker had, and have it replaced where it is still needed."""
         with self._lock:
             hand = self._hands.pop(worker, None)
-            lost, sends = self._scheduler.lost(worker)
-            if lost is not None and self._parcels.pop(lost.number, None) is None:
-                lost = None
-            self._delivering += lost is not None
-            self._send(sends)
+            held = [each for each in self._scheduler.lost(worker) if each.number in self._parcels]
+            errors = self._settle_lost(worker, hand, held, exitcode) if hand is not None else []
+            self._delivering += bool(errors)
             needed = self._broken is None and (
                 self.state is PoolState.RUNNING or bool(self._parcels) or bool(self._feeding)
             )
             hopeless = needed and hand is None and not self._budget.died_at_start()
-        if lost is not None:
+        if errors:
             try:
-                self._deliver(lost, None, WorkerDiedError(lost.name, worker, hand.pid if hand else 0, exitcode))
+                for parcel, task, error in errors:
+                    self._deliver(parcel, task, 1, None, error)
             finally:
                 self._delivered()
         if hopeless:
@@ -278,37 +301,152 @@ class Dispatcher:
         elif needed:
             if not said_goodbye:
                 _log.info("worker %d %s and is replaced", worker, describe_exit(exitcode))
-            self._replace_worker()
+            self._staff.replace()
+
+    def _settle_lost(
+        self, worker: int, hand: _Hand, held: list[Parcel], exitcode: int | None
+    ) -> list[tuple[Parcel, int, BaseException]]:
+        """What a worker had begun fails, or is tried again; all else waits again. Returns the errors of tasks."""
+        at = hand.slate.at() if hand.slate is not None else None
+        errors: list[tuple[Parcel, int, BaseException]] = []
+        again = []
+        for parcel in held:
+            begun, running = parcel.begun(at)
+            cancelled = False
+            if hand.verdict is not None and hand.verdict[0] is parcel:
+                cancelled = isinstance(hand.verdict[1], CancelledError)
+                begun = parcel.count if cancelled else begun
+            elif begun > parcel.first and parcel.attempt < self._limits.retries:
+                parcel.retry(begun)
+                begun = parcel.first
+            for task in range(parcel.first, begun):
+                error: BaseException = WorkerDiedError(
+                    parcel.name(task), worker, hand.pid, exitcode, ended=task != running
+                )
+                if hand.verdict is not None and hand.verdict[0] is parcel and (cancelled or task == running):
+                    error = hand.verdict[1]
+                errors.append((parcel, task, error))
+            if begun > parcel.first:
+                parcel.settle(begun - parcel.first)
+                parcel.attempt = 0
+            if parcel.first < parcel.count:
+                again.append(parcel)
+            else:
+                del self._parcels[parcel.number]
+        self._send(self._scheduler.add_first(again))
+        return errors
 
     def broken(self, error: BaseException) -> None:
         """The pool cannot go on: every call, pending or to come, gets `error`."""
         self.terminate(error)
 
+    # --- from the crew -----------------------------------------------------------------------------------------
+
+    def look(self) -> float:
+        """End tasks that take too long, take back what lies behind a long one. Returns when to look again (seconds)."""
+        allowed = self._limits.task_secs
+        again = allowed if allowed is not None else _NEVER_SECS
+        late = []
+        with self._lock:
+            now = time.monotonic_ns()
+            for worker, hand in self._hands.items():
+                held = self._scheduler.held(worker)
+                at = hand.slate.at() if hand.slate is not None and held else None
+                if at is None or at.turn != held[0].turn:
+                    # It has nothing, or has not begun it.
+                    continue
+                if len(held) > 1 and self._could_take_back():
+                    left = _SHORT_SECS - (now - at.claimed_ns) / 1e9
+                    if left <= 0:
+                        self._send(self._scheduler.add_first(self._take_back(worker)))
+                    else:
+                        again = min(again, left)
+                if allowed is not None and at.running:
+                    left = allowed - (now - at.since_ns) / 1e9
+                    if left <= 0:
+                        error = TaskTimeoutError(held[0].name(at.task), worker, hand.pid, allowed)
+                        late.append((worker, held[0], at.task, error))
+                    else:
+                        again = min(again, left)
+        for worker, parcel, task, error in late:
+            self._end_at(worker, parcel, task, error)
+        return again
+
     # --- inside ------------------------------------------------------------------------------------------------
 
+    def _could_take_back(self) -> bool:
+        """Whether a worker has nothing to do while parcels lie behind another one's."""
+        scheduler = self._scheduler
+        if scheduler.waiting or not scheduler.someone_is_free():
+            return False
+        return any(len(scheduler.held(each)) > 1 for each in scheduler.workers)
+
+    def _take_back(self, worker: int) -> list[Parcel]:
+        """Take all parcels back that the worker has not begun."""
+        hand = self._hands[worker]
+        if hand.slate is None:
+            return []
+        at = hand.slate.revoke(hand.turns)
+        taken = [each for each in self._scheduler.held(worker) if each.turn > at.turn]
+        self._send(self._scheduler.take_back(worker, taken))
+        return taken
+
+    def _end_at(self, worker: int, parcel: Parcel, task: int | None, error: BaseException) -> bool:
+        """End the worker if it is still at task `task` of `parcel` (None: at any); that task is then told `error`."""
+
+        def is_at_it() -> bool:
+            with self._lock:
+                hand = self._hands.get(worker)
+                if hand is None or parcel.number not in self._parcels:
+                    return False
+                at = hand.slate.at() if hand.slate is not None else None
+                if at is not None and (
+                    at.turn != parcel.turn or at.task >= parcel.count or task not in (None, at.task)
+                ):
+                    return False
+                hand.verdict = parcel, error
+                return True
+
+        hand = self._hands.get(worker)
+        return hand is not None and self._staff.end_if(hand.pid, is_at_it)
+
     def _send(self, sends: list[tuple[int, Parcel]]) -> None:
-        for worker, parcel in sends:
+        waiting = deque(sends)
+        while waiting:
+            worker, parcel = waiting.popleft()
+            if parcel.begin is not None:
+                if not parcel.begin():
+                    del self._parcels[parcel.number]
+                    waiting.extend(self._scheduler.take_back(worker, [parcel]))
+                    continue
+                parcel.begin = None
             hand = self._hands[worker]
+            hand.turns += 1
+            parcel.turn = hand.turns
             function = parcel.function
-            tasks = Tasks(parcel.number, function.digest, parcel.mode, parcel.payload)
             # A worker that is gone has its end on the way to us, and the parcel with it.
             with contextlib.suppress(PeerGoneError):
                 if function.digest in hand.functions:
-                    self._down.send(hand.route, tasks)
+                    self._down.send(hand.route, parcel.message())
                 else:
                     hand.functions.add(function.digest)
-                    self._down.send(hand.route, Function(function.digest, function.code), tasks)
+                    self._down.send(hand.route, Function(function.digest, function.code), parcel.message())
 
     def _stop(self, hand: _Hand) -> None:
         with contextlib.suppress(PeerGoneError):
             self._down.send(hand.route, Stop())
 
-    def _deliver(self, parcel: Parcel, value: Any, error: BaseException | None) -> None:
+    def _fail_rest(self, parcel: Parcel, error: BaseException | None) -> None:
+        self._deliver(parcel, parcel.first, parcel.count - parcel.first, None, error)
+
+    def _deliver(
+        self, parcel: Parcel, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None
+    ) -> None:
         try:
-            parcel.deliver(value, error)
+            parcel.deliver(first, count, values, error)
         except BaseException:  # noqa: BLE001  # a user's callback, also one that calls `sys.exit`
             # `multiprocessing` would let its thread die, and everything hang.
-            _log.exception("a callback for task %s raised", parcel.name)
+            _log.exception("a callback for task %s raised", parcel.name(first))
 
     def _delivered(self) -> None:
         with self._lock:

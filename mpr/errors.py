@@ -9,21 +9,24 @@ MprError
 │   ├── SinkError (OSError)           a sink could not take or keep the data
 │   └── DeliveryError                 rows of a task could not be brought to the sinks
 └── PoolError
-    ├── PoolClosedError (ValueError)  the pool takes no more tasks
+    ├── PoolClosedError (ValueError, RuntimeError)  the pool takes no more tasks
     ├── WrongProcessError (RuntimeError)  an object of the parent was used in a child process
     ├── UnpicklableTaskError (TypeError)  a task, argument or initializer cannot be sent to a worker
     ├── TaskLoadError                 a worker could not load a task that it was sent
-    ├── InitializerError              the initializer raised in a worker
+    ├── InitializerError (BrokenExecutor)  the initializer raised in a worker
     ├── TaskError                     a task raised an exception that cannot be sent as it is
-    ├── WorkerStartError              workers die before they are ready
+    ├── WorkerStartError (BrokenExecutor)  workers die before they are ready
     ├── WorkerDiedError               a worker died while it ran this task
+    ├── TaskTimeoutError (TimeoutError)  a task ran longer than the pool allows
     └── PoolTerminatedError           the pool was terminated before this task had a result
 ```
 """
 
 from __future__ import annotations
 
+import functools
 import signal
+from concurrent.futures import BrokenExecutor
 from typing import Any
 
 
@@ -67,8 +70,11 @@ class PoolError(MprError):
     """Something went wrong with a pool or one of its workers."""
 
 
-class PoolClosedError(PoolError, ValueError):
-    """The pool was closed or terminated and takes no more tasks (a `ValueError`, as in `multiprocessing.Pool`)."""
+class PoolClosedError(PoolError, ValueError, RuntimeError):
+    """The pool was closed or terminated and takes no more tasks.
+
+    A `ValueError`, as in `multiprocessing.Pool`, and a `RuntimeError`, as in `concurrent.futures`.
+    """
 
 
 class WrongProcessError(PoolError, RuntimeError):
@@ -83,7 +89,7 @@ class TaskLoadError(PoolError):
     """A worker could not unpickle a task: its module is missing there, or raises on import."""
 
 
-class InitializerError(PoolError):
+class InitializerError(PoolError, BrokenExecutor):
     """The initializer raised in a worker. Its own exception, with the remote traceback, is the `__cause__`."""
 
 
@@ -92,7 +98,7 @@ class TaskError(PoolError):
     traceback."""
 
 
-class WorkerStartError(PoolError):
+class WorkerStartError(PoolError, BrokenExecutor):
     """Workers end before they are ready, again and again; the pool gave up starting new ones."""
 
 
@@ -113,20 +119,50 @@ class WorkerDiedError(PoolError):
         Process id of the worker.
     exitcode:
         Its exit code; minus the number of the signal that ended it, as in `multiprocessing.Process.exitcode`.
+    ended:
+        Whether the task itself had ended: only what it returned was lost.
     """
 
-    def __init__(self, task: str, worker: int, pid: int, exitcode: int | None) -> None:
+    def __init__(self, task: str, worker: int, pid: int, exitcode: int | None, *, ended: bool = False) -> None:
+        when = "after it had run, before it had handed over," if ended else "while it ran"
         super().__init__(
-            f"worker {worker} (pid {pid}) {describe_exit(exitcode)} while it ran task {task}. The rows that it had "
+            f"worker {worker} (pid {pid}) {describe_exit(exitcode)} {when} task {task}. The rows that it had "
             "logged until then are in the recording; the other tasks are not concerned."
         )
         self.task = task
         self.worker = worker
         self.pid = pid
         self.exitcode = exitcode
+        self.ended = ended
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.task, self.worker, self.pid, self.exitcode)
+        return functools.partial(type(self), ended=self.ended), (self.task, self.worker, self.pid, self.exitcode)
+
+
+class TaskTimeoutError(PoolError, TimeoutError):
+    """A task ran longer than the pool's `task_timeout`; its worker was ended and replaced.
+
+    Attributes
+    ----------
+    task, worker, pid:
+        As in `WorkerDiedError`.
+    seconds:
+        How long a task may run.
+    """
+
+    def __init__(self, task: str, worker: int, pid: int, seconds: float) -> None:
+        super().__init__(
+            f"task {task} ran for more than {seconds:g} s, so its worker {worker} (pid {pid}) was ended and is "
+            "replaced. The rows that it had logged until then are in the recording. Give mpr.Pool a longer "
+            "task_timeout if it needs more time."
+        )
+        self.task = task
+        self.worker = worker
+        self.pid = pid
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.task, self.worker, self.pid, self.seconds)
 
 
 def describe_exit(exitcode: int | None) -> str:

@@ -6,15 +6,16 @@ import functools
 import itertools
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mpr import pickling
-from mpr.dispatcher import Dispatcher, Parcel, TaskFunction
+from mpr.dispatcher import Dispatcher
 from mpr.errors import UnpicklableTaskError
 from mpr.lifecycle import PoolState
 from mpr.messages import EACH
+from mpr.parcel import Parcel, TaskFunction
 from mpr.results import ResultIterator
 
 # How often a feeder that waits for room looks whether there is still use for it (seconds).
@@ -70,19 +71,25 @@ class Feeder:
         return True
 
     def _submit(self, start: int, part: list[Any]) -> None:
-        name = f"{self.function.name}[{start}]"
-        deliver = functools.partial(_deliver, self.results, start, len(part))
+        deliver = functools.partial(_deliver, self.results, start)
         try:
-            payload = pickling.dump_arguments(name, part)
+            payload = pickling.dump_arguments(f"{self.function.name}[{start}]", part)
         except UnpicklableTaskError as error:
-            deliver(None, error)
+            deliver(0, len(part), None, error)
             return
-        self.dispatcher.submit(Parcel(name=name, function=self.function, mode=EACH, payload=payload, deliver=deliver))
+        self.dispatcher.submit(
+            Parcel(function=self.function, index=start, count=len(part), mode=EACH, payload=payload, deliver=deliver)
+        )
 
 
 def _deliver(
-    results: weakref.ref[ResultIterator[Any]], start: int, count: int, values: Any, error: BaseException | None
+    results: weakref.ref[ResultIterator[Any]],
+    start: int,
+    first: int,
+    count: int,
+    values: Sequence[Any] | None,
+    error: BaseException | None,
 ) -> None:
     held = results()
     if held is not None:
-        held.deliver(start, count, values, error)
+        held.deliver(start + first, count, values, error)

@@ -19,8 +19,8 @@ Frames: TypeAlias = list[Any]
 
 _KIND = struct.Struct("<B")
 _SEGMENT = struct.Struct("<BIQQ")
-_RESULT = struct.Struct("<BQBI")
-_TASKS = struct.Struct("<BQB")
+_RESULT = struct.Struct("<BQIIBBI")
+_TASKS = struct.Struct("<BQQBIIHQ")
 _OFFSETS = struct.Struct("<BIQ")
 _NUMBER = struct.Struct("<BQ")
 
@@ -76,18 +76,31 @@ class SegmentReady:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The outcome of a parcel: `status` is one of the three below, `payload` what `pickling` made of it.
+    """What became of the tasks `first` to `first + count` of a parcel, all of its tasks before `first` being known.
 
-    `LOST` says that the task has ended, and that its result went with its worker.
+    `status` is one of the three below, `payload` what `pickling` made of the outcomes. `last` says that the worker is
+    done with the parcel, which took `micros` from its first task on.
     """
 
     parcel: int
+    first: int
+    count: int
     status: int
+    last: bool
+    micros: int
     payload: Sequence[Buffer]
-    micros: int = 0
 
 
-OK, RAISED, LOST = range(3)
+#: A list of results; a list of results with a `pickling.Failure` for each task that raised; one error for all of them,
+#: where the parcel could not be opened (`count` is 0 then).
+RETURNED, MIXED, RAISED = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The worker has not begun the parcel that it was sent as its `turn`-th: the parent has taken it back."""
+
+    turn: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +146,40 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """A parcel: `star` says that each item is a tuple of arguments, `digest` which function to call."""
+    """A parcel: one or several tasks of one call of the pool.
+
+    Attributes
+    ----------
+    parcel:
+        Its number in the pool.
+    turn:
+        It is the `turn`-th parcel that this worker is sent.
+    mode:
+        How each item of the arguments is handed to the function, one of the three below.
+    first:
+        The task to begin with; those before it are done.
+    again, attempt:
+        The next `again` tasks are tried for the `attempt`-th time (from 0); those behind them for the first time.
+    index:
+        Index of task 0 of this parcel in its call.
+    digest:
+        Which function to call.
+    payload:
+        A list with the arguments of each task.
+    """
 
     parcel: int
-    digest: bytes
+    turn: int
     mode: int
+    first: int
+    again: int
+    attempt: int
+    index: int
+    digest: bytes
     payload: Sequence[Buffer]
 
 
+#: `function(*args, **kwargs)`, `function(item)`, `function(*item)`.
 CALL, EACH, STAR = range(3)
 
 
@@ -157,7 +196,9 @@ class Stop:
     """No more tasks: say goodbye and end."""
 
 
-Upstream: TypeAlias = Hello | Ready | NewOutbox | SegmentReady | Result | InitializerFailed | Goodbye | Died | Nudge
+Upstream: TypeAlias = (
+    Hello | Ready | NewOutbox | SegmentReady | Result | Skipped | InitializerFailed | Goodbye | Died | Nudge
+)
 Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Stop
 
 (
@@ -175,7 +216,8 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Stop
     _ACCEPTED,
     _STOP,
     _READY,
-) = range(14)
+    _SKIPPED,
+) = range(15)
 
 
 def encode(message: Upstream | Downstream) -> Frames:
@@ -184,10 +226,10 @@ def encode(message: Upstream | Downstream) -> Frames:
         case SegmentReady(outbox, start, end, data):
             head = _SEGMENT.pack(_SEGMENT_READY, outbox, start, end)
             return [head] if data is None else [head, data]
-        case Result(parcel, status, payload, micros):
-            return [_RESULT.pack(_RESULT_READY, parcel, status, micros), *payload]
-        case Tasks(parcel, digest, mode, payload):
-            return [_TASKS.pack(_TASKS_READY, parcel, mode), digest, *payload]
+        case Result(parcel, first, count, status, last, micros, payload):
+            return [_RESULT.pack(_RESULT_READY, parcel, first, count, status, last, micros), *payload]
+        case Tasks(parcel, turn, mode, first, again, attempt, index, digest, payload):
+            return [_TASKS.pack(_TASKS_READY, parcel, turn, mode, first, again, attempt, index), digest, *payload]
         case Accepted(outbox, end):
             return [_OFFSETS.pack(_ACCEPTED, outbox, end)]
         case Hello():
@@ -199,6 +241,8 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_KIND.pack(_INITIALIZER_FAILED), *payload]
         case Ready():
             return [_KIND.pack(_READY)]
+        case Skipped(turn):
+            return [_NUMBER.pack(_SKIPPED, turn)]
         case Goodbye():
             return [_KIND.pack(_GOODBYE)]
         case Died():
@@ -225,11 +269,11 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     head = bytes(frames[0])
     kind = head[0]
     if kind == _RESULT_READY:
-        _, parcel, status, micros = _RESULT.unpack(head)
-        return Result(parcel, status, frames[1:], micros)
+        _, parcel, first, count, status, last, micros = _RESULT.unpack(head)
+        return Result(parcel, first, count, status, bool(last), micros, frames[1:])
     if kind == _TASKS_READY:
-        _, parcel, mode = _TASKS.unpack(head)
-        return Tasks(parcel, bytes(frames[1]), mode, frames[2:])
+        _, parcel, turn, mode, first, again, attempt, index = _TASKS.unpack(head)
+        return Tasks(parcel, turn, mode, first, again, attempt, index, bytes(frames[1]), frames[2:])
     if kind == _SEGMENT_READY:
         _, outbox, start, end = _SEGMENT.unpack(head)
         data = bytes(frames[1]) if len(frames) > 1 else None
@@ -252,6 +296,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return InitializerFailed(frames[1:])
     if kind == _READY:
         return Ready()
+    if kind == _SKIPPED:
+        return Skipped(_NUMBER.unpack(head)[1])
     if kind == _GOODBYE:
         return Goodbye()
     if kind == _DIED:

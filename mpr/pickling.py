@@ -230,12 +230,41 @@ def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, object]]:
 # --- outcomes -----------------------------------------------------------------------------------------------------
 
 
-def dump_result(result: object) -> list[Buffer]:
-    """A task's result; raises `MaybeEncodingError`, as `multiprocessing.Pool` does, where it cannot be pickled."""
+class Failure:
+    """Stands for the result of a task that raised, in a list of results."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.payload = [bytes(part) for part in dump_exception(error)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _failure, (self.payload,)
+
+
+def _failure(payload: list[bytes]) -> Failure:
+    failure = Failure.__new__(Failure)
+    failure.payload = payload
+    return failure
+
+
+def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
+    """Results of tasks, with a `Failure` where one raised; and whether all of them could be pickled.
+
+    In the place of one that could not is the `Failure` of a `MaybeEncodingError`, as `multiprocessing.Pool` has it.
+    """
     try:
-        return dumps(result)
-    except Exception as error:
-        raise MaybeEncodingError(error, result) from error
+        return dumps(results), True
+    except Exception:  # noqa: BLE001  # whatever a user's `__reduce__` raises; which one is found out below
+        return dumps([_pickling_or_failure(result) for result in results]), False
+
+
+def _pickling_or_failure(result: object) -> object:
+    try:
+        dumps(result)
+    except Exception as error:  # noqa: BLE001  # as above
+        return Failure(MaybeEncodingError(error, result))
+    return result
 
 
 def dump_exception(error: BaseException) -> list[Buffer]:

@@ -8,19 +8,20 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from multiprocessing import util
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from mpr import config, pickling
-from mpr.config import StartMethod
+from mpr.config import PoolLimits, StartMethod
 from mpr.crew import Crew
-from mpr.dispatcher import Dispatcher, Parcel, TaskFunction
+from mpr.dispatcher import Dispatcher
 from mpr.errors import ConfigError, UnpicklableTaskError
 from mpr.feeder import Feeder
+from mpr.futures import PoolExecutor, TaskFuture
 from mpr.lifecycle import PoolState
-from mpr.messages import CALL, EACH, STAR
+from mpr.messages import EACH, STAR
+from mpr.parcel import Parcel, TaskFunction
 from mpr.pickling import Portable
 from mpr.processes import Launcher, check_main_is_guarded, check_start_method, make_launcher
 from mpr.recording import SharedRecording
@@ -62,6 +63,15 @@ class Pool:
     preload:
         Whether the fork server imports the Rerun SDK before it forks, which makes workers start in milliseconds.
         `rr.server.Server` and `rr.catalog.CatalogClient` do not work in such workers.
+    task_timeout:
+        Seconds that a task may run, from the call of its function to its return. One that takes longer raises
+        `TaskTimeoutError`, whatever it is at; its worker is ended and replaced. None: as long as it takes.
+    retries:
+        How often a task is run again whose worker has died; the rows of each attempt stay, and the recording says so.
+        What a task raises is its result and does not count, nor does a `task_timeout`.
+    maxmemoryperchild:
+        A worker that has more bytes resident after a task is replaced (including what it shares with others, such as
+        the SDK's code: about 80 MB); None: never.
 
     Raises
     ------
@@ -85,11 +95,19 @@ class Pool:
         recording: SharedRecording | None = None,
         start_method: StartMethod | None = None,
         preload: bool = True,
+        task_timeout: float | None = None,
+        retries: int = 0,
+        maxmemoryperchild: int | None = None,
     ) -> None:
         check_main_is_guarded()
         self._size = config.check_processes(processes)
         method = check_start_method(start_method)
-        limit = config.check_maxtasksperchild(maxtasksperchild)
+        limits = PoolLimits(
+            tasks=config.check_maxtasksperchild(maxtasksperchild),
+            memory=config.check_maxmemoryperchild(maxmemoryperchild),
+            task_secs=config.check_task_timeout(task_timeout),
+            retries=config.check_retries(retries),
+        )
         if initializer is not None and not callable(initializer):
             raise ConfigError(f"initializer must be callable, got {initializer!r}")
         if recording is not None and (sinks, recording_id, blueprint) != (None, None, None):
@@ -115,7 +133,7 @@ class Pool:
         self._pid = os.getpid()
         preloaded = method == "forkserver" and preload
         self._crew, self._dispatcher = _hire(
-            self.recording, launcher, self._size, limit, preloaded, environ=method == "forkserver"
+            self.recording, launcher, self._size, limits, preloaded, environ=method == "forkserver"
         )
         self._joined = False
         # Runs when the pool is forgotten, or at the interpreter's exit before `multiprocessing` waits for children.
@@ -140,17 +158,22 @@ class Pool:
         """As `apply`, at once: the result comes later. Callbacks run in a thread of the pool and must be short."""
         self._check_running()
         result: SingleResult[R] = SingleResult(callback, error_callback)
-        self._submit_one(func, tuple(args), dict(kwds or {}), result.deliver)
+        task = TaskFunction.of(func)
+        payload = pickling.dump_arguments(task.name, [(tuple(args), dict(kwds or {}))])
+        self._dispatcher.submit(Parcel(function=task, payload=payload, deliver=result.deliver))
         return result
 
-    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """`fn(*args, **kwargs)` in a worker, as in `concurrent.futures.Executor`."""
-        self._check_running()
-        future: Future[R] = Future()
-        # A task that was sent cannot be called back.
-        future.set_running_or_notify_cancel()
-        self._submit_one(fn, args, kwargs, functools.partial(_settle, future))
-        return future
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
+        """`fn(*args, **kwargs)` in a worker, as in `concurrent.futures.Executor`.
+
+        `future.cancel(running=True)` also ends a task that runs.
+        """
+        return self.executor.submit(fn, *args, **kwargs)
+
+    @property
+    def executor(self) -> PoolExecutor:
+        """This pool as a `concurrent.futures.Executor`, for whatever wants one. Its `shutdown` is the pool's."""
+        return PoolExecutor(self._dispatcher, self._check_running, self._shutdown)
 
     def map(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int | None = None) -> list[R]:
         """`[func(item) for item in iterable]`, by all workers; `chunksize` tasks go to a worker at a time."""
@@ -236,6 +259,9 @@ class Pool:
 
         `cancel_futures` drops what no worker has yet.
         """
+        self._shutdown(wait, cancel_futures)
+
+    def _shutdown(self, wait: bool, cancel_futures: bool) -> None:
         self.close()
         if cancel_futures:
             self._dispatcher.drop_waiting()
@@ -283,17 +309,6 @@ class Pool:
         self._check_process()
         self._dispatcher.check_running()
 
-    def _submit_one(
-        self,
-        function: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        deliver: Callable[[Any, BaseException | None], None],
-    ) -> None:
-        task = TaskFunction.of(function)
-        payload = pickling.dump_arguments(task.name, (args, kwargs))
-        self._dispatcher.submit(Parcel(name=task.name, function=task, mode=CALL, payload=payload, deliver=deliver))
-
     def _map_async(
         self,
         function: Callable[..., Any],
@@ -310,16 +325,16 @@ class Pool:
             chunksize = -(-len(items) // (self._size * 4)) or 1
         if chunksize < 1:
             raise ConfigError(f"chunksize must be at least 1, got {chunksize}")
-        starts = range(0, len(items), chunksize)
         task = TaskFunction.of(function)
-        names = [f"{task.name}[{start}]" for start in starts]
+        parts = {start: items[start : start + chunksize] for start in range(0, len(items), chunksize)}
         # All arguments are pickled before the first is sent: a bad one fails the call, not half of it.
-        parts = (items[start : start + chunksize] for start in starts)
-        payloads = [pickling.dump_arguments(name, part) for name, part in zip(names, parts, strict=True)]
-        result: MapResult[Any] = MapResult(len(items), len(payloads), callback, error_callback)
-        for start, name, payload in zip(starts, names, payloads, strict=True):
-            deliver = functools.partial(result.deliver, start)
-            self._dispatcher.submit(Parcel(name=name, function=task, mode=mode, payload=payload, deliver=deliver))
+        payloads = [pickling.dump_arguments(f"{task.name}[{start}]", part) for start, part in parts.items()]
+        result: MapResult[Any] = MapResult(len(items), callback, error_callback)
+        for (start, part), payload in zip(parts.items(), payloads, strict=True):
+            deliver = functools.partial(_deliver_part, result, start)
+            self._dispatcher.submit(
+                Parcel(function=task, index=start, count=len(part), mode=mode, payload=payload, deliver=deliver)
+            )
         return result
 
     def _imap(
@@ -343,26 +358,23 @@ class Pool:
         return results
 
 
-def _settle(future: Future[Any], value: Any, error: BaseException | None) -> None:
-    if error is None:
-        future.set_result(value)
-    else:
-        future.set_exception(error)
+def _deliver_part(
+    result: MapResult[Any],
+    start: int,
+    first: int,
+    count: int,
+    values: Sequence[Any] | None,
+    error: BaseException | None,
+) -> None:
+    result.deliver(start + first, count, values, error)
 
 
 def _hire(
-    recording: SharedRecording, launcher: Launcher, size: int, limit: int | None, preloaded: bool, environ: bool
+    recording: SharedRecording, launcher: Launcher, size: int, limits: PoolLimits, preloaded: bool, environ: bool
 ) -> tuple[Crew, Dispatcher]:
     """Start the workers of a pool, and connect them with the recording."""
     joining = recording.process_config(size)
     aggregator = recording.aggregator
-    hired: list[Crew] = []
-    dispatcher = Dispatcher(
-        recording.down,
-        limit,
-        note_ready=lambda: hired[0].note_ready(),
-        replace_worker=lambda: hired[0].replace(),
-    )
 
     def new_config() -> tuple[int, WorkerConfig]:
         number = recording.new_worker()
@@ -374,12 +386,16 @@ def _hire(
             preloaded=preloaded,
         )
 
-    def look() -> None:
+    def look() -> float:
         if aggregator.stalled_secs() > config.SINK_TIMEOUT_SECS:
             dispatcher.broken(aggregator.stuck())
+        return dispatcher.look()
 
-    crew = Crew(launcher, new_config, size, ended=aggregator.worker_died, failed=dispatcher.broken, look=look)
-    hired.append(crew)
+    def failed(error: BaseException) -> None:
+        dispatcher.broken(error)
+
+    crew = Crew(launcher, new_config, size, ended=aggregator.worker_died, failed=failed, look=look)
+    dispatcher = Dispatcher(recording.down, limits, crew)
     crew.start()
     return crew, dispatcher
 

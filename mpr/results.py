@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 R = TypeVar("R")
@@ -61,27 +61,29 @@ class AsyncResult(Generic[R]):
 
 
 class SingleResult(AsyncResult[R]):
-    def deliver(self, value: Any, error: BaseException | None) -> None:
-        self._settle(value, error)
+    def deliver(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
+        """The outcome, as a parcel of one task tells it."""
+        self._settle(None if values is None else values[0], error)
 
 
 class MapResult(AsyncResult[list[R]]):
-    """Collects the parcels of one map; the first error counts, and comes when all parcels have ended."""
+    """Collects the results of one map; the first error counts, and comes when all tasks have ended."""
 
-    def __init__(self, length: int, parcels: int, callback: Callback | None, error_callback: Callback | None) -> None:
+    def __init__(self, length: int, callback: Callback | None, error_callback: Callback | None) -> None:
         super().__init__(callback, error_callback)
         self._values: list[Any] = [None] * length
-        self._left = parcels
+        self._left = length
         self._lock = threading.Lock()
         self._first_error: BaseException | None = None
-        if not parcels:
+        if not length:
             self._settle([], None)
 
-    def deliver(self, start: int, values: Any, error: BaseException | None) -> None:
+    def deliver(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
+        """The results of the tasks `first` to `first + count`, or an error for all of them."""
         with self._lock:
-            self._left -= 1
-            if error is None:
-                self._values[start : start + len(values)] = values
+            self._left -= count
+            if values is not None:
+                self._values[first : first + count] = values
             elif self._first_error is None:
                 self._first_error = error
             if self._left:
@@ -122,15 +124,15 @@ class ResultIterator(Generic[R], Iterator[R]):
 
     __next__ = next
 
-    def deliver(self, start: int, count: int, values: Any, error: BaseException | None) -> None:
-        """The results of the items `start` to `start + count`; an error stands for all of them."""
+    def deliver(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
+        """The results of the items `first` to `first + count`, or an error for all of them."""
         items: list[tuple[Any, BaseException | None]]
-        items = [(value, None) for value in values] if error is None else [(None, error)] * count
+        items = [(None, error)] * count if values is None else [(value, None) for value in values]
         with self._condition:
             if not self._ordered:
                 self._ready.extend(items)
             else:
-                self._early[start] = items
+                self._early[first] = items
                 while (found := self._early.pop(self._next, None)) is not None:
                     self._ready.extend(found)
                     self._next += len(found)

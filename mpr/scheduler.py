@@ -2,20 +2,21 @@
 
 A *parcel* is what goes to a worker in one message: one task, or several of one `map` (`chunksize`). A worker has one
 parcel, and up to two more behind it as long as parcels turn out to be short, so that it need not wait for the next. As
-soon as a parcel takes long, nothing more is put behind another one; what lies there already stays there.
+soon as a parcel takes long, nothing more is put behind another one, and what lies behind it can be taken back for a
+worker that has nothing to do.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 P = TypeVar("P", bound=Hashable)
 
 # Parcels that take less are handed out ahead (microseconds).
-_SHORT_MICROS = 5_000
+SHORT_MICROS = 5_000
 _AHEAD = 3
 
 
@@ -23,8 +24,10 @@ _AHEAD = 3
 class _Worker(Generic[P]):
     #: The parcel that runs, and those behind it.
     parcels: deque[P] = field(default_factory=deque)
-    #: Tasks it may still be given; None: any number.
-    tasks_left: int | None = None
+    #: Parcels it may still be given; None: any number.
+    parcels_left: int | None = None
+    #: How many it may have at a time.
+    most: int = _AHEAD
 
 
 class Scheduler(Generic[P]):
@@ -41,46 +44,77 @@ class Scheduler(Generic[P]):
     def workers(self) -> Iterable[int]:
         return self._workers
 
+    @property
+    def waiting(self) -> int:
+        """How many parcels no worker has."""
+        return len(self._queue)
+
+    def held(self, worker: int) -> Sequence[P]:
+        """The parcels of a worker, the one that it is at first."""
+        state = self._workers.get(worker)
+        return () if state is None else state.parcels
+
     def add(self, parcel: P) -> list[tuple[int, P]]:
         """A parcel was submitted."""
         self._queue.append(parcel)
         return self._hand_out()
 
-    def ready(self, worker: int, tasks: int | None) -> list[tuple[int, P]]:
-        """A worker can take parcels, `tasks` of them in its life."""
-        self._workers[worker] = _Worker(tasks_left=tasks)
+    def add_first(self, parcels: Iterable[P]) -> list[tuple[int, P]]:
+        """Parcels that had been handed out wait again, before all others, in this order."""
+        self._queue.extendleft(reversed(list(parcels)))
+        return self._hand_out()
+
+    def ready(self, worker: int, parcels: int | None, *, ahead: bool = True) -> list[tuple[int, P]]:
+        """A worker can take parcels: `parcels` of them in its life, and some ahead of time unless `ahead` is false."""
+        self._workers[worker] = _Worker(parcels_left=parcels, most=_AHEAD if ahead else 1)
         self._idle[worker] = None
         return self._hand_out()
 
     def done(self, worker: int, parcel: P, micros: int) -> list[tuple[int, P]]:
         """A worker has finished a parcel in `micros`."""
-        self._depth = _AHEAD if micros < _SHORT_MICROS else 1
+        self._depth = _AHEAD if micros < SHORT_MICROS else 1
+        return self.take_back(worker, [parcel])
+
+    def take_back(self, worker: int, parcels: Iterable[P]) -> list[tuple[int, P]]:
+        """A worker does not have these parcels any more; who calls this knows what becomes of them."""
         state = self._workers.get(worker)
         if state is None:
             return []
-        if parcel in state.parcels:
-            state.parcels.remove(parcel)
-        if state.tasks_left != 0 and len(state.parcels) < self._depth:
+        for parcel in parcels:
+            if parcel in state.parcels:
+                state.parcels.remove(parcel)
+        if state.parcels_left != 0 and len(state.parcels) < min(self._depth, state.most):
             self._idle[worker] = None
         return self._hand_out()
 
-    def lost(self, worker: int) -> tuple[P | None, list[tuple[int, P]]]:
-        """A worker is gone. Returns the parcel that it was at, which is not run again, and what to send now.
-
-        Parcels that waited behind it come first in the queue again.
-        """
-        state = self._workers.pop(worker, None)
+    def retire(self, worker: int) -> None:
+        """Give a worker no more parcels."""
         self._idle.pop(worker, None)
-        if state is None or not state.parcels:
-            return None, []
-        running = state.parcels.popleft()
-        self._queue.extendleft(reversed(state.parcels))
-        return running, self._hand_out()
+        if worker in self._workers:
+            self._workers[worker].parcels_left = 0
+
+    def lost(self, worker: int) -> list[P]:
+        """A worker is gone. Returns the parcels that it had, the one that it was at first."""
+        self._idle.pop(worker, None)
+        state = self._workers.pop(worker, None)
+        return [] if state is None else list(state.parcels)
 
     def exhausted(self, worker: int) -> bool:
-        """Whether the worker has done all the tasks that it may do in its life."""
+        """Whether the worker has done all that it may do in its life."""
         state = self._workers.get(worker)
-        return state is not None and state.tasks_left == 0 and not state.parcels
+        return state is not None and state.parcels_left == 0 and not state.parcels
+
+    def someone_is_free(self) -> bool:
+        """Whether a worker has nothing to do."""
+        return any(not self._workers[worker].parcels for worker in self._idle)
+
+    def drop(self, parcel: P) -> bool:
+        """Forget a parcel that no worker has; False where there is none such."""
+        try:
+            self._queue.remove(parcel)
+        except ValueError:
+            return False
+        return True
 
     def drop_waiting(self) -> list[P]:
         """Forget all parcels that no worker has, and return them."""
@@ -93,15 +127,16 @@ class Scheduler(Generic[P]):
         while self._queue and self._idle:
             worker = min(self._idle, key=lambda each: len(self._workers[each].parcels))
             state = self._workers[worker]
-            if len(state.parcels) >= self._depth:
+            depth = min(self._depth, state.most)
+            if len(state.parcels) >= depth:
                 # All that are listed as idle have at least as much to do.
                 self._idle.clear()
                 break
             parcel = self._queue.popleft()
             state.parcels.append(parcel)
-            if state.tasks_left is not None:
-                state.tasks_left -= 1
-            if state.tasks_left == 0 or len(state.parcels) >= self._depth:
+            if state.parcels_left is not None:
+                state.parcels_left -= 1
+            if state.parcels_left == 0 or len(state.parcels) >= depth:
                 del self._idle[worker]
             sends.append((worker, parcel))
         return sends

@@ -15,12 +15,30 @@ import rerun  # noqa: F401  # as above
 
 from mpr import pickling, sdk
 from mpr.errors import TaskLoadError
-from mpr.messages import CALL, OK, RAISED, STAR, Buffer, Function, InitializerFailed, Ready, Result, Stop, Tasks
+from mpr.messages import (
+    CALL,
+    EACH,
+    MIXED,
+    RAISED,
+    RETURNED,
+    STAR,
+    Buffer,
+    Function,
+    InitializerFailed,
+    Ready,
+    Result,
+    Skipped,
+    Stop,
+    Tasks,
+)
 from mpr.pickling import Portable
 from mpr.producer import Producer
 
 if TYPE_CHECKING:
     from mpr.worker_config import WorkerConfig
+
+# How long results of a parcel may wait for those of its other tasks; what waits is lost when the worker is killed.
+_HAND_OVER_NS = 10_000_000
 
 
 def main(config: WorkerConfig, initializer: Portable) -> None:
@@ -62,38 +80,70 @@ class _Loop:
             message = self._producer.receive()
             match message:
                 case Tasks():
-                    result = self._run(message)
-                    self._producer.slate.write(result)
-                    self._producer.send(result)
+                    if self._producer.slate.claim(message.turn, message.first):
+                        self._run(message)
+                    else:
+                        self._producer.send(Skipped(message.turn))
                 case Function(digest, payload):
                     self._sources[digest] = payload
                 case Stop():
                     return
 
-    def _run(self, message: Tasks) -> Result:
-        started = time.perf_counter()
-        status, payload = self._outcome(message)
-        # An exception is handed over like a result: after the rows.
-        self._producer.flush()
-        micros = int((time.perf_counter() - started) * 1e6)
-        return Result(message.parcel, status, payload, min(micros, 0xFFFFFFFF))
-
-    def _outcome(self, message: Tasks) -> tuple[int, list[Buffer]]:
+    def _run(self, message: Tasks) -> None:
+        started_ns = time.monotonic_ns()
         try:
+            call = _CALLS[message.mode]
             function = self._function(message.digest)
             arguments = _load_arguments(message)
-            if message.mode == CALL:
-                positional, keywords = arguments
-                self._producer.begin_task()
-                result: Any = function(*positional, **keywords)
-            else:
-                result = []
-                for each in arguments:
-                    self._producer.begin_task()
-                    result.append(function(*each) if message.mode == STAR else function(each))
-            return OK, pickling.dump_result(result)
-        except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
-            return RAISED, pickling.dump_exception(error)
+        except BaseException as error:  # noqa: BLE001  # the parent must hear of whatever it is
+            self._hand_over(message, message.first, 0, RAISED, pickling.dump_exception(error), started_ns)
+            return
+        slate, begin_task = self._producer.slate, self._producer.begin_task
+        results: list[Any] = []
+        first, status = message.first, RETURNED
+        handed_over_ns = now_ns = started_ns
+        for task in range(first, len(arguments)):
+            if now_ns - handed_over_ns > _HAND_OVER_NS:
+                # What has ended is not lost with a worker that dies in a later task.
+                self._hand_over_results(message, first, results, status, started_ns, last=False)
+                first, results, status = task, [], RETURNED
+                handed_over_ns = now_ns = time.monotonic_ns()
+            begin_task()
+            slate.begin(task, now_ns)
+            try:
+                result: Any = call(function, arguments[task])
+            except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
+                result, status = pickling.Failure(error), MIXED
+            slate.end(task)
+            results.append(result)
+            now_ns = time.monotonic_ns()
+        self._hand_over_results(message, first, results, status, started_ns, last=True)
+
+    def _hand_over_results(
+        self, message: Tasks, first: int, results: list[Any], status: int, started_ns: int, *, last: bool
+    ) -> None:
+        count = len(results)
+        payload, all_pickled = pickling.dump_results(results)
+        status = status if all_pickled else MIXED
+        self._hand_over(message, first, count, status, payload, started_ns, last=last)
+
+    def _hand_over(
+        self,
+        message: Tasks,
+        first: int,
+        count: int,
+        status: int,
+        payload: list[Buffer],
+        started_ns: int,
+        *,
+        last: bool = True,
+    ) -> None:
+        """Send an outcome, behind the rows that belong to it."""
+        self._producer.flush()
+        micros = min((time.monotonic_ns() - started_ns) // 1000, 0xFFFFFFFF)
+        result = Result(message.parcel, first, count, status, last, micros, payload)
+        self._producer.slate.write(result)
+        self._producer.send(result)
 
     def _function(self, digest: bytes) -> Callable[..., Any]:
         function = self._functions.get(digest)
@@ -102,8 +152,25 @@ class _Loop:
         return function
 
 
-def _load_arguments(message: Tasks) -> Any:
+def _load_arguments(message: Tasks) -> list[Any]:
     try:
-        return pickling.loads(message.payload)
+        arguments: list[Any] = pickling.loads(message.payload)
     except BaseException as error:
         raise TaskLoadError(f"a worker cannot load the arguments of a task: {type(error).__name__}: {error}") from error
+    return arguments
+
+
+def _call(function: Callable[..., Any], argument: Any) -> Any:
+    positional, keywords = argument
+    return function(*positional, **keywords)
+
+
+def _each(function: Callable[..., Any], argument: Any) -> Any:
+    return function(argument)
+
+
+def _star(function: Callable[..., Any], argument: Any) -> Any:
+    return function(*argument)
+
+
+_CALLS = {CALL: _call, EACH: _each, STAR: _star}

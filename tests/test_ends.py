@@ -256,8 +256,9 @@ def test_a_task_that_has_ended_is_not_run_again_when_its_worker_dies(
         assert after.get(60) == 3
         big.wait(60)
         if not big.successful():
-            with pytest.raises(mpr.DeliveryError, match="big_result"):
+            with pytest.raises(mpr.WorkerDiedError, match="big_result") as caught:
                 big.get(0)
+            assert caught.value.ended
     support.check_file(path)
     assert support.numbers(path) == Counter([1, 2, 3])
 

@@ -12,7 +12,7 @@ import pytest
 
 import mpr
 from mpr import errors
-from mpr.errors import MissingDependencyError, MprError, SinkError, WorkerDiedError, describe_exit
+from mpr.errors import MissingDependencyError, MprError, SinkError, TaskTimeoutError, WorkerDiedError, describe_exit
 
 _CLASSES = [
     each
@@ -23,6 +23,7 @@ _CLASSES = [
 _ARGUMENTS: dict[type, tuple[Any, ...]] = {
     MissingDependencyError: ("scikit-image", "examples"),
     WorkerDiedError: ("detect[3]", 2, 4711, -signal.SIGSEGV),
+    TaskTimeoutError: ("detect[3]", 2, 4711, 1.5),
 }
 
 
@@ -60,12 +61,12 @@ def _drawn() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     above: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
-        match = re.match(r"([│├└─ ]*)(\w+Error)(?: \((\w+)\))?(?:  |$)", line)
+        match = re.match(r"([│├└─ ]*)(\w+Error)(?: \(([\w, ]+)\))?(?:  |$)", line)
         if match is None:
             continue
         level = len(match[1]) // 4
         del above[level:]
-        found[match[2]] = {*above[-1:], *([match[3]] if match[3] else [])}
+        found[match[2]] = {*above[-1:], *(match[3].split(", ") if match[3] else [])}
         above.append(match[2])
     return found
 

@@ -27,12 +27,14 @@ from mpr.messages import (
     Ready,
     Result,
     SegmentReady,
+    Skipped,
     Stop,
     Tasks,
     Welcome,
 )
 
 _U8 = st.integers(0, 2**8 - 1)
+_U16 = st.integers(0, 2**16 - 1)
 _U32 = st.integers(0, 2**32 - 1)
 _U64 = st.integers(0, 2**64 - 1)
 _TEXT = st.text(max_size=40)
@@ -52,14 +54,15 @@ _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Ready: st.builds(Ready),
     NewOutbox: st.builds(NewOutbox, _TEXT),
     SegmentReady: _segments(),
-    Result: st.builds(Result, _U64, _U8, _PAYLOAD, _U32),
+    Result: st.builds(Result, _U64, _U32, _U32, _U8, st.booleans(), _U32, _PAYLOAD),
     InitializerFailed: st.builds(InitializerFailed, _PAYLOAD),
+    Skipped: st.builds(Skipped, _U64),
     Goodbye: st.builds(Goodbye),
     Died: st.builds(Died, st.integers(), st.none() | st.integers()),
     Nudge: st.builds(Nudge),
     Welcome: st.builds(Welcome, st.booleans()),
     Function: st.builds(Function, st.binary(max_size=50), st.binary(max_size=50)),
-    Tasks: st.builds(Tasks, _U64, st.binary(max_size=50), _U8, _PAYLOAD),
+    Tasks: st.builds(Tasks, _U64, _U64, _U8, _U32, _U32, _U16, _U64, st.binary(max_size=50), _PAYLOAD),
     Accepted: st.builds(Accepted, _U32, _U64),
     Stop: st.builds(Stop),
 }
@@ -195,8 +198,8 @@ def _spring() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        Result(1, messages.OK, [pickle.dumps(_Trap())]),
-        Tasks(1, b"digest", messages.CALL, [pickle.dumps(_Trap())]),
+        Result(1, 0, 1, messages.RETURNED, True, 5, [pickle.dumps(_Trap())]),
+        Tasks(1, 1, messages.CALL, 0, 0, 0, 0, b"digest", [pickle.dumps(_Trap())]),
         InitializerFailed([pickle.dumps(_Trap())]),
         Function(b"digest", pickle.dumps(_Trap())),
     ],

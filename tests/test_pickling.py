@@ -236,9 +236,14 @@ def test_an_array_next_to_a_lambda_travels_as_well() -> None:
     assert 3 == function(2)
 
 
-def test_a_result_that_cannot_travel_is_what_a_multiprocessing_pool_raises() -> None:
-    with pytest.raises(MaybeEncodingError, match="lock"):
-        pickling.dump_result(threading.Lock())
+def test_a_result_that_cannot_travel_fails_alone_as_in_a_multiprocessing_pool() -> None:
+    payload, all_pickled = pickling.dump_results([1, threading.Lock(), 3])
+    assert not all_pickled
+    first, second, third = pickling.loads([bytes(part) for part in payload])
+    assert (1, 3) == (first, third)
+    error = pickling.load_exception(second.payload)
+    assert MaybeEncodingError is type(error)
+    assert "lock" in str(error)
 
 
 def test_a_portable_value_travels_by_either_pickler() -> None:

@@ -157,12 +157,16 @@ def test_an_iterator_waits_for_what_another_thread_delivers() -> None:
 def _pending(callback: Any = None, error_callback: Any = None) -> list[tuple[AsyncResult[Any], Callable[..., None]]]:
     """A single result and a map's, each with how its value or error is delivered."""
     single: SingleResult[Any] = SingleResult(callback, error_callback)
-    of_map: MapResult[Any] = MapResult(1, 1, callback, error_callback)
+    of_map: MapResult[Any] = MapResult(1, callback, error_callback)
 
-    def deliver_map(value: Any, error: BaseException | None) -> None:
-        of_map.deliver(0, value, error)
+    def deliver_single(values: Any, error: BaseException | None) -> None:
+        # A call returns what its task returned, and a map a list.
+        single.deliver(0, 1, [values] if error is None else None, error)
 
-    return [(single, single.deliver), (of_map, deliver_map)]
+    def deliver_map(values: Any, error: BaseException | None) -> None:
+        of_map.deliver(0, 1, values, error)
+
+    return [(single, deliver_single), (of_map, deliver_map)]
 
 
 def test_a_pending_result_is_neither_ready_nor_successful() -> None:
@@ -239,7 +243,7 @@ def test_get_waits_for_what_another_thread_delivers() -> None:
 def test_a_map_has_its_values_in_order_or_the_first_error(parcels: list[tuple[int, bool]], data: st.DataObject) -> None:
     length = sum(count for count, _ in parcels)
     starts = [sum(count for count, _ in parcels[:index]) for index in range(len(parcels))]
-    result: MapResult[int] = MapResult(length, len(parcels), None, None)
+    result: MapResult[int] = MapResult(length, None, None)
     first: Exception | None = None
     for index in data.draw(st.permutations(range(len(parcels)))):
         # Only the last parcel makes it ready, also where one has failed before.
@@ -247,7 +251,7 @@ def test_a_map_has_its_values_in_order_or_the_first_error(parcels: list[tuple[in
         start, (count, fails) = starts[index], parcels[index]
         error = ValueError(index) if fails else None
         first = first or error
-        result.deliver(start, None if fails else list(range(start, start + count)), error)
+        result.deliver(start, count, None if fails else list(range(start, start + count)), error)
     assert result.ready()
     if first is None:
         assert list(range(length)) == result.get(timeout=0)
@@ -259,6 +263,6 @@ def test_a_map_has_its_values_in_order_or_the_first_error(parcels: list[tuple[in
 
 def test_a_map_of_nothing_is_ready_with_an_empty_list() -> None:
     calls: list[Any] = []
-    result: MapResult[int] = MapResult(0, 0, calls.append, None)
+    result: MapResult[int] = MapResult(0, calls.append, None)
     assert (True, []) == (result.ready(), result.get(timeout=0))
     assert [[]] == calls

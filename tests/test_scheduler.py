@@ -92,23 +92,52 @@ class SchedulerMachine(RuleBasedStateMachine):
     def lost(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.workers)))
         worker = self.workers.pop(number)
-        expected = worker.parcels[0] if worker.parcels else None
-        behind = worker.parcels[1:]
-        self.waiting.extendleft(reversed(behind))
-        self.requeued.update(behind)
-        running, sends = self.scheduler.lost(number)
-        assert expected == running
-        self.check(sends)
+        assert worker.parcels == self.scheduler.lost(number)
+        self.wait_again(worker.parcels[1:])
 
     @rule()
     def lost_before_it_was_ready(self) -> None:
-        assert (None, []) == self.scheduler.lost(10_000)
+        assert [] == self.scheduler.lost(10_000)
 
     @rule()
     def done_by_a_worker_that_is_gone(self) -> None:
         # Its last result and its end can cross; with a short time, so that the depth is what the model expects.
         if self.last_was_short:
             assert [] == self.scheduler.done(10_000, 10_000, 0)
+
+    def wait_again(self, parcels: list[int]) -> None:
+        self.waiting.extendleft(reversed(parcels))
+        self.requeued.update(parcels)
+        self.check(self.scheduler.add_first(parcels))
+
+    @precondition(lambda self: any(len(each.parcels) > 1 for each in self.workers.values()))
+    @rule(data=st.data())
+    def take_back(self, data: st.DataObject) -> None:
+        """What lies behind the first parcel of a worker, or a part of it."""
+        number = data.draw(st.sampled_from([n for n, each in self.workers.items() if len(each.parcels) > 1]))
+        parcels = self.workers[number].parcels
+        taken = parcels[data.draw(st.integers(1, len(parcels) - 1)) :]
+        del parcels[-len(taken) :]
+        self.check(self.scheduler.take_back(number, taken))
+        self.wait_again(taken)
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def retire(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.workers)))
+        self.workers[number].limit = self.workers[number].given
+        self.scheduler.retire(number)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def drop(self, data: st.DataObject) -> None:
+        parcel = data.draw(st.sampled_from(list(self.waiting)))
+        self.waiting.remove(parcel)
+        assert self.scheduler.drop(parcel)
+
+    @rule()
+    def drop_what_does_not_wait(self) -> None:
+        assert not self.scheduler.drop(10_000)
 
     @rule()
     def drop_waiting(self) -> None:
@@ -183,7 +212,8 @@ def test_what_waited_behind_a_lost_parcel_comes_first_and_in_order() -> None:
     _short_parcels_were_seen(scheduler, 1)
     for each in "abcd":
         scheduler.add(each)
-    assert ("a", []) == scheduler.lost(1)
+    assert ["a", "b", "c"] == scheduler.lost(1)
+    assert [] == scheduler.add_first(["b", "c"])
     assert ["b", "c", "d"] == scheduler.drop_waiting()
 
 

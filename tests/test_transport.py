@@ -90,7 +90,7 @@ def test_a_producer_with_the_token_is_heard(sockets: Sockets, connect: Callable[
     sent = [
         Ready(),
         SegmentReady(1, 0, 5),
-        Result(7, messages.OK, [b"payload"], 12),
+        Result(7, 0, 1, messages.RETURNED, True, 12, [b"payload"]),
         NewOutbox("/proc/1/fd/4"),
         Goodbye(),
     ]
@@ -115,7 +115,7 @@ def test_a_peer_with_a_wrong_token_is_not_heard(
 ) -> None:
     connection = connect()
     connection.send(Hello(token, 1, 1, connection.route, "/proc/1/fd/3"))
-    connection.send(Result(1, messages.OK, [b"payload"]))
+    connection.send(Result(1, 0, 1, messages.RETURNED, True, 0, [b"payload"]))
     connection.send(Goodbye())
     # As if nothing had come but a nudge, three times.
     assert [(None, Nudge())] * 3 == [_received(sockets) for _ in range(3)]
@@ -132,7 +132,8 @@ def test_a_peer_may_say_hello_again_with_the_right_token(sockets: Sockets, conne
 
 
 @pytest.mark.parametrize(
-    "message", [Goodbye(), SegmentReady(1, 0, 3, b"abc"), Result(1, messages.OK, [b"x"]), Died(1, 0), Stop()]
+    "message",
+    [Goodbye(), SegmentReady(1, 0, 3, b"abc"), Result(1, 0, 1, messages.RETURNED, True, 0, [b"x"]), Died(1, 0), Stop()],
 )
 def test_a_message_before_the_hello_is_not_heard(
     sockets: Sockets, connect: Callable[[], Connection], message: Any
@@ -211,7 +212,11 @@ def test_messages_reach_the_producer_of_the_route_in_order(sockets: Sockets, con
         _received(sockets)
     large = bytes(range(256)) * 1024
     for index, connection in enumerate(connections):
-        sent = [Welcome(bool(index)), Function(b"digest", b"code"), Tasks(5, b"digest", messages.EACH, [b"a", large])]
+        sent = [
+            Welcome(bool(index)),
+            Function(b"digest", b"code"),
+            Tasks(5, 1, messages.EACH, 0, 0, 0, 0, b"digest", [b"a", large]),
+        ]
         _send_when_connected(sockets, connection.route, sent)
         assert sent == [connection.receive(_TIMEOUT_SECS) for _ in sent]
     assert [None, None] == [connection.receive(0) for connection in connections]
