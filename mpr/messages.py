@@ -20,7 +20,7 @@ Frames: TypeAlias = list[Any]
 _KIND = struct.Struct("<B")
 _SEGMENT = struct.Struct("<BIQQ")
 _RESULT = struct.Struct("<BQIIBBI")
-_TASKS = struct.Struct("<BQQBIIHQ")
+_TASKS = struct.Struct("<BQQBIIHQ16s")
 _OFFSETS = struct.Struct("<BIQ")
 _NUMBER = struct.Struct("<BQ")
 
@@ -163,7 +163,7 @@ class Tasks:
     index:
         Index of task 0 of this parcel in its call.
     digest:
-        Which function to call.
+        Which function to call: 16 bytes.
     payload:
         A list with the arguments of each task.
     """
@@ -229,7 +229,7 @@ def encode(message: Upstream | Downstream) -> Frames:
         case Result(parcel, first, count, status, last, micros, payload):
             return [_RESULT.pack(_RESULT_READY, parcel, first, count, status, last, micros), *payload]
         case Tasks(parcel, turn, mode, first, again, attempt, index, digest, payload):
-            return [_TASKS.pack(_TASKS_READY, parcel, turn, mode, first, again, attempt, index), digest, *payload]
+            return [_TASKS.pack(_TASKS_READY, parcel, turn, mode, first, again, attempt, index, digest), *payload]
         case Accepted(outbox, end):
             return [_OFFSETS.pack(_ACCEPTED, outbox, end)]
         case Hello():
@@ -272,8 +272,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         _, parcel, first, count, status, last, micros = _RESULT.unpack(head)
         return Result(parcel, first, count, status, bool(last), micros, frames[1:])
     if kind == _TASKS_READY:
-        _, parcel, turn, mode, first, again, attempt, index = _TASKS.unpack(head)
-        return Tasks(parcel, turn, mode, first, again, attempt, index, bytes(frames[1]), frames[2:])
+        _, parcel, turn, mode, first, again, attempt, index, digest = _TASKS.unpack(head)
+        return Tasks(parcel, turn, mode, first, again, attempt, index, digest, frames[1:])
     if kind == _SEGMENT_READY:
         _, outbox, start, end = _SEGMENT.unpack(head)
         data = bytes(frames[1]) if len(frames) > 1 else None

@@ -17,25 +17,29 @@ import struct
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpr.messages import Buffer, Result
 from mpr.outbox import Outbox, open_shared, punch_hole
+from mpr.scheduler import MOST
 
 _PAGE = 4096
 # Numbers in the page: the worker writes the first four, the parent the last, which has a cache line of its own.
 _TURN, _CLAIMED, _POSITION, _SINCE, _REVOKED = 0, 1, 2, 3, 8
 
-# A worker has at most three parcels, so at most three results are on their way.
-_SLOTS = 4
+# As many results are on their way at most as the worker has parcels.
+_SLOTS = MOST + 1
 _HEADER = struct.Struct("<QIIBBII")
 _SIZE = struct.Struct("<Q")
 _PAYLOAD = 4096
 _MAX_PARTS = (_PAYLOAD - _HEADER.size) // _SIZE.size
 _MAX_BYTES = 16 * 1024 * 1024
+# Of those that are larger only the last few stay.
 _KEEP_BYTES = 1024 * 1024
+_LARGE = 3
 # Only written pages of the file take memory.
 _SLOT_BYTES = _PAYLOAD + _MAX_BYTES
 
@@ -70,7 +74,7 @@ class Slate:
         self.address = ""
         self._file: Outbox | None = None
         self._next = 0
-        self._large: set[int] = set()
+        self._large: deque[int] = deque()
         self._fence = threading.Lock()
         if sys.platform == "linux":
             self._file = Outbox(folder)
@@ -113,16 +117,28 @@ class Slate:
         start = _PAGE + slot * _SLOT_BYTES
         self._next += 1
         if slot in self._large:
-            self._large.remove(slot)
-            punch_hole(fd, start, start + _SLOT_BYTES)
+            self._forget(slot)
         if size > _KEEP_BYTES:
-            self._large.add(slot)
-        if payload:
-            os.pwritev(fd, payload, start + _PAYLOAD)
-        # The header makes it valid, so it comes last.
-        sizes = b"".join(_SIZE.pack(len(part)) for part in payload)
+            self._large.append(slot)
+            if len(self._large) > _LARGE:
+                self._forget(self._large[0])
+        sizes = [_SIZE.pack(len(part)) for part in payload]
         fields = (result.parcel, result.first, result.count, result.status, result.last, result.micros, len(payload))
-        os.pwrite(fd, _HEADER.pack(*fields) + sizes, start)
+        head = _HEADER.pack(*fields) + b"".join(sizes)
+        if len(head) + size <= _PAYLOAD:
+            # Within one page all of it is written, or nothing.
+            os.pwritev(fd, [head, *payload], start)
+        else:
+            # The header makes it valid, so it comes last.
+            os.pwritev(fd, payload, start + _PAYLOAD)
+            os.pwrite(fd, head, start)
+
+    def _forget(self, slot: int) -> None:
+        """Give back the memory of a slot."""
+        assert self._file is not None
+        self._large.remove(slot)
+        start = _PAGE + slot * _SLOT_BYTES
+        punch_hole(self._file.fd, start, start + _SLOT_BYTES)
 
     def close(self) -> None:
         if self._file is not None:
@@ -174,10 +190,11 @@ class SlateReader:
         return iter(sorted(found, key=lambda result: (result.parcel, result.first)))
 
     def _payload(self, start: int, head: bytes, parts: int) -> Sequence[Buffer]:
-        offset = start + _PAYLOAD
+        sizes = [size for (size,) in _SIZE.iter_unpack(head[_HEADER.size : _HEADER.size + parts * _SIZE.size])]
+        offset = _HEADER.size + parts * _SIZE.size
+        offset = start + (offset if offset + sum(sizes) <= _PAYLOAD else _PAYLOAD)
         payload = []
-        for number in range(parts):
-            (size,) = _SIZE.unpack_from(head, _HEADER.size + number * _SIZE.size)
+        for size in sizes:
             payload.append(os.pread(self._fd, size, offset))
             offset += size
         return payload

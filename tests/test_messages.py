@@ -199,9 +199,9 @@ def _spring() -> None:
     "message",
     [
         Result(1, 0, 1, messages.RETURNED, True, 5, [pickle.dumps(_Trap())]),
-        Tasks(1, 1, messages.CALL, 0, 0, 0, 0, b"digest", [pickle.dumps(_Trap())]),
+        Tasks(1, 1, messages.CALL, 0, 0, 0, 0, b"a digest of 16 b", [pickle.dumps(_Trap())]),
         InitializerFailed([pickle.dumps(_Trap())]),
-        Function(b"digest", pickle.dumps(_Trap())),
+        Function(b"a digest of 16 b", pickle.dumps(_Trap())),
     ],
 )
 def test_decoding_does_not_unpickle(message: Any) -> None:

@@ -10,10 +10,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from mpr.scheduler import Scheduler
 
-_SHORT = st.integers(0, 4_999)
+_TINY = st.integers(0, 199)
+_SHORT = st.integers(200, 4_999)
 _LONG = st.integers(5_000, 10_000_000)
-# Never more than this for one worker: what runs, and two behind it.
-_MOST = 3
+# Never more than this for one worker: what runs, and those behind it.
+_MOST = 16
 
 
 class _Worker:
@@ -39,8 +40,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.workers: dict[int, _Worker] = {}
         self.handed_out: Counter[int] = Counter()
         self.requeued: Counter[int] = Counter()
-        # What the last parcel took; None before the first one ended.
-        self.last_was_short = False
+        # How many parcels a worker may have, by what the last one took.
+        self.depth = 1
 
     def check(self, sends: list[tuple[int, int]]) -> None:
         """Each hand-out comes from the front of the queue and goes to a worker that may have it."""
@@ -49,7 +50,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             worker = self.workers[number]
             assert not worker.spent
             if worker.parcels:
-                assert self.last_was_short, "behind a running parcel although parcels are long"
+                assert len(worker.parcels) < self.depth, "more behind a running parcel than their length allows"
                 free = [each for each in self.workers.values() if not each.parcels and not each.spent]
                 assert free == [], "behind a running parcel although a worker is free"
             worker.parcels.append(parcel)
@@ -74,11 +75,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     def finish(self, data: st.DataObject, micros: int) -> None:
         number = data.draw(st.sampled_from([n for n, each in self.workers.items() if each.parcels]))
         parcel = self.workers[number].parcels.pop(0)
-        self.last_was_short = micros < 5_000
+        self.depth = 16 if micros < 200 else 3 if micros < 5_000 else 1
         self.check(self.scheduler.done(number, parcel, micros))
 
     @precondition(lambda self: any(each.parcels for each in self.workers.values()))
-    @rule(data=st.data(), micros=_SHORT)
+    @rule(data=st.data(), micros=_TINY | _SHORT)
     def done_soon(self, data: st.DataObject, micros: int) -> None:
         self.finish(data, micros)
 
@@ -101,9 +102,9 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule()
     def done_by_a_worker_that_is_gone(self) -> None:
-        # Its last result and its end can cross; with a short time, so that the depth is what the model expects.
-        if self.last_was_short:
-            assert [] == self.scheduler.done(10_000, 10_000, 0)
+        # Its last result and its end can cross; with a time that leaves the depth what it is.
+        micros = {16: 0, 3: 1_000, 1: 5_000}[self.depth]
+        assert [] == self.scheduler.done(10_000, 10_000, micros)
 
     def wait_again(self, parcels: list[int]) -> None:
         self.waiting.extendleft(reversed(parcels))
@@ -145,7 +146,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.waiting.clear()
 
     @invariant()
-    def nobody_holds_more_than_three(self) -> None:
+    def nobody_holds_too_many(self) -> None:
         assert all(len(each.parcels) <= _MOST for each in self.workers.values())
 
     @invariant()
@@ -177,7 +178,7 @@ TestScheduler.settings = settings(max_examples=150, stateful_step_count=60, dead
 
 def _short_parcels_were_seen(scheduler: Scheduler[str], worker: int) -> None:
     scheduler.add("first")
-    scheduler.done(worker, "first", 10)
+    scheduler.done(worker, "first", 1_000)
 
 
 def test_a_worker_gets_two_parcels_behind_a_running_one_when_parcels_are_short() -> None:

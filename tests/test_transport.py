@@ -214,8 +214,8 @@ def test_messages_reach_the_producer_of_the_route_in_order(sockets: Sockets, con
     for index, connection in enumerate(connections):
         sent = [
             Welcome(bool(index)),
-            Function(b"digest", b"code"),
-            Tasks(5, 1, messages.EACH, 0, 0, 0, 0, b"digest", [b"a", large]),
+            Function(b"a digest of 16 b", b"code"),
+            Tasks(5, 1, messages.EACH, 0, 0, 0, 0, b"a digest of 16 b", [b"a", large]),
         ]
         _send_when_connected(sockets, connection.route, sent)
         assert sent == [connection.receive(_TIMEOUT_SECS) for _ in sent]
