@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mpr import rrd
-from mpr.errors import DeliveryError, SinkError
+from mpr import failpoints, rrd
+from mpr.errors import DeliveryError, RecordingClosedError, SinkError
 from mpr.messages import (
     PROTOCOL,
     Accepted,
@@ -213,6 +213,8 @@ class Aggregator:
                     self._welcome()
             for producer in self._producers.values():
                 self._salvage(producer)
+            for listener in set(self._listeners.values()):
+                listener.broken(RecordingClosedError("the recording was closed while a pool was working for it"))
         except BaseException as error:  # noqa: BLE001  # no future may stay without an answer
             _log.error("mpr's aggregator failed:\n%s", traceback.format_exc())
             self.failure = self.failure or DeliveryError(f"mpr's aggregator failed: {error!r}")
@@ -239,6 +241,7 @@ class Aggregator:
             case SegmentReady():
                 self._take(producer, message)
             case Result():
+                failpoints.reach("parent.result")
                 if listener is not None:
                     listener.result(hello, message, self.failure or producer.failure)
             case Ready():
@@ -384,6 +387,7 @@ class Aggregator:
             self._progress.notify_all()
 
     def _write(self, segment: Segment) -> None:
+        failpoints.reach("parent.segment")
         chunks = sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
         self._writing_since = time.monotonic()
         for writer in list(self._writers):

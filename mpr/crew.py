@@ -83,9 +83,9 @@ class Crew:
         self._someone_ready.set()
 
     def replace(self) -> None:
-        """Any thread: one more worker is wanted."""
+        """Any thread: one more worker is wanted, unless all were dismissed."""
         with self._changed:
-            self._wanted += 1
+            self._wanted += not self._closing
         self._wake()
 
     def look_soon(self) -> None:
@@ -166,20 +166,34 @@ class Crew:
                 self._start_missing()
                 if self._closing and not self._pids:
                     break
-                mp_connection.wait([self._wake_reader, *self._launcher.waitables()], patience)
-                os.set_blocking(self._wake_reader, False)
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake_reader, 4096)
-                for worker, exitcode in self._launcher.ended():
-                    self._pids.pop(worker, None)
-                    self._ended(worker, exitcode)
+                self._reap(patience)
                 patience = min(_LOOK_SECS, self._look())
         except BaseException as error:  # noqa: BLE001  # nobody else would hear of it
+            _log.exception("mpr cannot keep its workers any more")
             self._failed(error)
+            self._end_all()
         finally:
             self._launcher.close()
             os.close(self._wake_reader)
             os.close(self._wake_writer)
+
+    def _reap(self, patience_secs: float) -> None:
+        """Wait until there is something to do, and tell of those that have ended."""
+        mp_connection.wait([self._wake_reader, *self._launcher.waitables()], patience_secs)
+        os.set_blocking(self._wake_reader, False)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_reader, 4096)
+        for worker, exitcode in self._launcher.ended():
+            self._pids.pop(worker, None)
+            self._ended(worker, exitcode)
+
+    def _end_all(self) -> None:
+        """After a failure of this thread: leave no worker behind."""
+        self.dismiss()
+        deadline = time.monotonic() + 5.0
+        while self._pids and time.monotonic() < deadline:
+            self.kill(signal.SIGKILL)
+            self._reap(0.05)
 
     def _start_missing(self) -> None:
         while True:

@@ -148,6 +148,8 @@ class Dispatcher:
             self._broken = self._broken or error
             pending = list(self._parcels.values())
             self._parcels.clear()
+            # Nobody may look at their slates any more, which end with the aggregator.
+            self._hands.clear()
             self._scheduler.drop_waiting()
             self._reported = self._reported or bool(pending)
             self._all_done.notify_all()
@@ -211,6 +213,7 @@ class Dispatcher:
     # --- from the aggregator -----------------------------------------------------------------------------------
 
     def worker_ready(self, hello: Hello, slate: SlateReader | None) -> None:
+        """A worker takes tasks from now on. Its `slate` can be read until `worker_ended`, or the end of the pool."""
         limit = self._limits.memory
         used = self._staff.memory(hello.pid) if limit is not None else 0
         if limit is not None and used > limit:
@@ -221,6 +224,8 @@ class Dispatcher:
                 )
             )
         with self._lock:
+            if self.state is PoolState.TERMINATED:
+                return
             self._budget.started()
             hand = self._hands[hello.worker] = _Hand(hello.route, hello.pid, slate)
             if self.state is not PoolState.RUNNING and not self._parcels and not self._feeding:
@@ -263,7 +268,8 @@ class Dispatcher:
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
         """The worker has passed over a parcel: where it was not taken back from it, it waits again."""
         with self._lock:
-            missed = [each for each in self._scheduler.held(hello.worker) if each.turn == skipped.turn]
+            held = self._scheduler.held(hello.worker) if hello.worker in self._hands else ()
+            missed = [each for each in held if each.turn == skipped.turn]
             self._send(self._scheduler.take_back(hello.worker, missed))
             self._send(self._scheduler.add_first(missed))
 
@@ -280,8 +286,8 @@ class Dispatcher:
             held = [each for each in self._scheduler.lost(worker) if each.number in self._parcels]
             errors = self._settle_lost(worker, hand, held, exitcode) if hand is not None else []
             self._delivering += bool(errors)
-            needed = self._broken is None and (
-                self.state is PoolState.RUNNING or bool(self._parcels) or bool(self._feeding)
+            needed = self.state is PoolState.RUNNING or (
+                self.state is PoolState.CLOSED and bool(self._parcels or self._feeding)
             )
             hopeless = needed and hand is None and not self._budget.died_at_start()
         if errors:

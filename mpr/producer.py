@@ -21,7 +21,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from mpr import sdk
+from mpr import failpoints, sdk
 from mpr.config import (
     ANNOUNCE_EVERY_SECS,
     CHECK_EVERY_BYTES,
@@ -214,6 +214,7 @@ class Producer:
             self._take_what_came()
         # The SDK finishes the old file, with its footer, before this returns.
         self._attach(fresh)
+        failpoints.reach("worker.rolled")
         self._announce()
         with self._lock:
             old, self._outbox = self._outbox, fresh

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mpr import config, relabel, sdk
+from mpr import config, failpoints, relabel, sdk
 from mpr.aggregator import Aggregator, Writer
 from mpr.config import RecordingConfig
 from mpr.decoding_writer import DecodingWriter
@@ -80,6 +80,7 @@ class SharedRecording:
         self.application_id = config.check_application_id(application_id)
         self.recording_id = config.check_recording_id(recording_id)
         chosen = as_sinks(sinks, self.application_id, self.recording_id)
+        failpoints.arm(0)
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._producer: Producer | None = None
@@ -192,6 +193,7 @@ class SharedRecording:
 
     def _close_writers(self, *, discard_unnamed: bool) -> SinkError | None:
         """Close all sinks, also where one of them fails; returns the first failure."""
+        failpoints.reach("parent.closing")
         failure = None
         for writer in self.aggregator.writers:
             try:

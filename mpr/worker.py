@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy  # noqa: F401  # imported before a fork, so that a worker of our fork server need not
 import rerun  # noqa: F401  # as above
 
-from mpr import pickling, sdk
+from mpr import failpoints, pickling, sdk
 from mpr.errors import TaskLoadError
 from mpr.messages import (
     CALL,
@@ -53,6 +53,8 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
         sdk.forbid_preloaded_servers()
     producer = Producer(config.recording, config.worker)
     producer.take_over_process()
+    failpoints.arm(config.worker)
+    failpoints.reach("worker.started")
     function, arguments = initializer.value
     if function is not None:
         try:
@@ -81,6 +83,7 @@ class _Loop:
             match message:
                 case Tasks():
                     if self._producer.slate.claim(message.turn, message.first):
+                        failpoints.reach("worker.claimed")
                         self._run(message)
                     else:
                         self._producer.send(Skipped(message.turn))
@@ -139,11 +142,15 @@ class _Loop:
         last: bool = True,
     ) -> None:
         """Send an outcome, behind the rows that belong to it."""
+        failpoints.reach("worker.ended")
         self._producer.flush()
+        failpoints.reach("worker.flushed")
         micros = min((time.monotonic_ns() - started_ns) // 1000, 0xFFFFFFFF)
         result = Result(message.parcel, first, count, status, last, micros, payload)
         self._producer.slate.write(result)
+        failpoints.reach("worker.noted")
         self._producer.send(result)
+        failpoints.reach("worker.sent")
 
     def _function(self, digest: bytes) -> Callable[..., Any]:
         function = self._functions.get(digest)

@@ -212,3 +212,11 @@ def wait_for(condition: Any, timeout_secs: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "what the test waits for does not happen"
         time.sleep(0.005)
+
+
+def lives(pid: int) -> bool:
+    """Whether there is a process `pid` that is no zombie."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -115,6 +115,18 @@ def log_without_time(_: int) -> None:
     rr.log("second", rr.Scalars(2.0))
 
 
+def log_slowly_or_die(number: int) -> int:
+    """Take longer than results of a parcel wait for others; a negative number kills the worker, its row is flushed."""
+    if number < 0:
+        log_and_die(number)
+    time.sleep(0.02)
+    return log_number(number)
+
+
+def count_threads_and_files(_: int) -> int:
+    return threading.active_count() + len(os.listdir("/proc/self/task")) + len(os.listdir("/proc/self/fd"))
+
+
 def count_threads(number: int) -> int:
     log_number(number)
     return len(os.listdir("/proc/self/task"))

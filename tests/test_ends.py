@@ -13,7 +13,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 import mpr
@@ -146,18 +145,11 @@ def test_the_workers_of_a_killed_parent_end_and_its_rows_are_in_the_file(start_m
 
 def _assert_gone(folder: Path) -> None:
     pids = [int(pid) for pid in (folder / "pids").read_text().split()]
-    support.wait_for(lambda: not any(_lives(pid) for pid in pids), 5)
+    support.wait_for(lambda: not any(support.lives(pid) for pid in pids), 5)
 
 
 def _is_gone(pid: int) -> bool:
-    return not _lives(pid)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    return not support.lives(pid)
 
 
 def test_a_worker_is_replaced_after_its_number_of_tasks(start_method: Any, tmp_path: Path) -> None:
@@ -226,7 +218,7 @@ def test_a_fork_server_that_was_killed_is_replaced(tmp_path: Path) -> None:
         workers = {pool.apply(tasks.pid) for _ in range(20)}
         _kill_fork_servers()
         # Nobody could say any more how they end, so they end now, with what they were at, and others take their place.
-        support.wait_for(lambda: not any(_lives(pid) for pid in workers))
+        support.wait_for(lambda: not any(support.lives(pid) for pid in workers))
 
         def works() -> bool:
             try:

@@ -1,0 +1,94 @@
+"""Named places where a test has something go wrong at the very moment that matters, instead of waiting and hoping.
+
+`MPR_FAILPOINTS=worker.noted:3:kill` kills each worker when it comes to that place for the third time; with
+`worker.noted@1:3:kill` only the worker with number 1, and none that replaces it. Several are separated by `;`. Nothing
+but tests sets it, and without it a place costs one look at an empty dict.
+
+| place | the moment |
+|---|---|
+| `worker.started` | the worker has said hello, its initializer has not run |
+| `worker.claimed` | it has begun a parcel, its task has not |
+| `worker.ended` | the tasks of a parcel have returned, their rows are not flushed |
+| `worker.flushed` | the rows are in the outbox, and announced |
+| `worker.noted` | the result is on the slate |
+| `worker.sent` | the result is on its way |
+| `worker.rolled` | the SDK writes into a new outbox, the parent has not heard that the old one is complete |
+| `parent.segment` | the parent is about to hand a segment to the sinks |
+| `parent.result` | the sinks have the rows of a result, nobody has heard of it |
+| `parent.closing` | all rows are in the file, its footer is not |
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+
+_VARIABLE = "MPR_FAILPOINTS"
+
+PLACES = (
+    "worker.started",
+    "worker.claimed",
+    "worker.ended",
+    "worker.flushed",
+    "worker.noted",
+    "worker.sent",
+    "worker.rolled",
+    "parent.segment",
+    "parent.result",
+    "parent.closing",
+)
+
+
+def _die(number: int) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+def _exit() -> None:
+    os._exit(3)
+
+
+def _raise() -> None:
+    raise RuntimeError("a failpoint")
+
+
+def _raise_io_error() -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+_ACTIONS: dict[str, Callable[[], None]] = {
+    "kill": _die(signal.SIGKILL),
+    "segv": _die(signal.SIGSEGV),
+    "term": _die(signal.SIGTERM),
+    "stop": _die(signal.SIGSTOP),
+    "int": _die(signal.SIGINT),
+    "exit": _exit,
+    "raise": _raise,
+    "eio": _raise_io_error,
+}
+
+# What is still to happen in this process: how often a place must be reached before it does.
+_armed: dict[str, tuple[int, Callable[[], None]]] = {}
+
+
+def arm(worker: int) -> None:
+    """Read what shall happen in this process, which is worker `worker`, or 0 for the parent."""
+    _armed.clear()
+    for each in filter(None, os.environ.get(_VARIABLE, "").split(";")):
+        where, times, action = each.split(":")
+        place, _, only = where.partition("@")
+        if place not in PLACES:
+            raise ValueError(f"{_VARIABLE}: there is no place {place!r}, only {', '.join(PLACES)}")
+        if place.startswith("worker") == bool(worker) and only in ("", str(worker)):
+            _armed[place] = int(times), _ACTIONS[action]
+
+
+def reach(place: str) -> None:
+    """This process has come to `place`."""
+    if place in _armed:
+        times, act = _armed.pop(place)
+        if times > 1:
+            _armed[place] = times - 1, act
+        else:
+            act()

@@ -1,0 +1,245 @@
+"""What may go wrong, and exactly what comes of it: a table of named moments (`mpr/failpoints.py`) and outcomes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+
+import mpr
+from mpr import failpoints, producer
+from tests import support, tasks
+
+_ROWS = 5
+_TASKS = 8
+# The third parcel of worker 1; those behind it were sent already.
+_VICTIM = 2
+_ALL = dict.fromkeys(range(_TASKS), _ROWS)
+
+
+class _Fault(NamedTuple):
+    """At which moment of worker 1 it dies, and what becomes of the task that it is at."""
+
+    place: str
+    #: Whether the task has its result.
+    succeeds: bool
+    #: How many of its rows are in the recording at least, and at most.
+    least: int
+    most: int
+
+
+_FAULTS = [
+    _Fault("worker.started", True, _ROWS, _ROWS),
+    # It had not begun, so it runs elsewhere.
+    _Fault("worker.claimed", True, _ROWS, _ROWS),
+    # What the SDK has not written is gone with the process.
+    _Fault("worker.ended", False, 0, _ROWS),
+    _Fault("worker.flushed", False, _ROWS, _ROWS),
+    # The result stands on the slate.
+    _Fault("worker.noted", True, _ROWS, _ROWS),
+    _Fault("worker.sent", True, _ROWS, _ROWS),
+]
+
+
+def _run(path: Path, retries: int = 0, **options: Any) -> dict[int, BaseException | None]:
+    """The error of each of a few tasks that a pool of one runs."""
+    with mpr.Pool("app", 1, sinks=path, retries=retries, **options) as pool:
+        results = [pool.apply_async(tasks.log_some, (number, _ROWS)) for number in range(_TASKS)]
+        for result in results:
+            result.wait(60)
+        errors: dict[int, BaseException | None] = {}
+        for number, result in enumerate(results):
+            try:
+                returned, _ = result.get(0)
+            except mpr.WorkerDiedError as error:
+                errors[number] = error
+            else:
+                assert returned == number
+                errors[number] = None
+    support.check_file(path)
+    return errors
+
+
+def _rows_of_tasks(path: Path) -> dict[int, int]:
+    """How many rows each task has in the recording; each row is there once."""
+    found = support.numbers(path)
+    assert set(found.values()) <= {1}
+    return dict(Counter(number // _ROWS for number in found))
+
+
+@pytest.mark.parametrize("fault", _FAULTS, ids=lambda fault: fault.place)
+def test_a_worker_dies_at_a_named_moment(
+    fault: _Fault, start_method: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = 1 if fault.place == "worker.started" else _VICTIM + 1
+    monkeypatch.setenv("MPR_FAILPOINTS", f"{fault.place}@1:{times}:kill")
+    path = tmp_path / "run.rrd"
+    errors = _run(path, start_method=start_method)
+    failed = {number for number, error in errors.items() if error is not None}
+    assert failed == (set() if fault.succeeds else {_VICTIM})
+    rows = _rows_of_tasks(path)
+    assert fault.least <= rows.pop(_VICTIM, 0) <= fault.most
+    assert rows == {number: count for number, count in _ALL.items() if number != _VICTIM}
+
+
+@pytest.mark.parametrize(
+    ("action", "exitcode"),
+    [("kill", -signal.SIGKILL), ("segv", -signal.SIGSEGV), ("term", -signal.SIGTERM), ("exit", 3)],
+)
+def test_the_error_names_how_the_worker_died(
+    action: str, exitcode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPR_FAILPOINTS", f"worker.flushed@1:{_VICTIM + 1}:{action}")
+    error = _run(tmp_path / "run.rrd")[_VICTIM]
+    assert isinstance(error, mpr.WorkerDiedError)
+    assert (error.task, error.worker, error.exitcode, error.ended) == ("log_some", 1, exitcode, True)
+    assert _rows_of_tasks(tmp_path / "run.rrd") == _ALL
+
+
+@pytest.mark.parametrize("place", ["worker.ended", "worker.flushed"])
+def test_with_retries_the_task_runs_again(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of both attempts stay, and those of all other tasks are there once."""
+    monkeypatch.setenv("MPR_FAILPOINTS", f"{place}@1:{_VICTIM + 1}:kill")
+    path = tmp_path / "run.rrd"
+    assert set(_run(path, retries=1).values()) == {None}
+    rows = Counter({number // _ROWS: 0 for number in range(_TASKS)})
+    for number, count in support.numbers(path).items():
+        rows[number // _ROWS] += count
+    of_both = rows.pop(_VICTIM)
+    assert (_ROWS <= of_both <= 2 * _ROWS) if place == "worker.ended" else of_both == 2 * _ROWS
+    assert rows == {number: count for number, count in _ALL.items() if number != _VICTIM}
+
+
+def test_a_task_that_kills_every_worker_fails_when_its_retries_are_used_up(tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", retries=2) as pool:
+        with pytest.raises(mpr.WorkerDiedError) as caught:
+            pool.apply(tasks.log_and_die, (1,))
+        # The first attempt and two more.
+        assert caught.value.worker == 3
+        assert pool.apply(tasks.log_number, (2,)) == 2
+    assert support.numbers(tmp_path / "run.rrd") == Counter({1: 3, 2: 1})
+
+
+def test_only_the_task_that_ran_fails_of_a_chunk(start_method: Any, tmp_path: Path) -> None:
+    """Those before it have their results, where these were handed over, and those behind it run elsewhere."""
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
+        outcomes: list[Any] = []
+        results = pool.imap(tasks.log_slowly_or_die, [0, 1, 2, -1, 4, 5], chunksize=6)
+        for _ in range(6):
+            try:
+                outcomes.append(next(results))
+            except mpr.WorkerDiedError as error:
+                outcomes.append((error.task, error.ended))
+    assert outcomes == [0, 1, 2, ("log_slowly_or_die[3]", False), 4, 5]
+    support.check_file(path)
+    assert support.numbers(path) == Counter([0, 1, 2, -1, 4, 5])
+
+
+def test_a_worker_that_stands_still_delays_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where it goes on, nothing is lost and nothing is there twice."""
+    monkeypatch.setenv("MPR_FAILPOINTS", "worker.claimed@1:1:stop")
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path) as pool:
+        results = [pool.apply_async(tasks.log_number, (number,)) for number in range(20)]
+        support.wait_for(lambda: sum(each.ready() for each in results) == 19)
+        (stopped,) = (each for each in psutil.Process().children(recursive=True) if each.status() == "stopped")
+        stopped.resume()
+        assert sorted(each.get(60) for each in results) == list(range(20))
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(20))
+
+
+def test_an_aggregator_that_fails_is_the_error_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPR_FAILPOINTS", "parent.segment:2:raise")
+    with pytest.raises(mpr.DeliveryError, match="a failpoint"), mpr.Pool("app", 2, sinks=tmp_path / "run.rrd") as pool:
+        results = [pool.apply_async(tasks.log_number, (number,)) for number in range(20)]
+        for result in results:
+            result.wait(60)
+        assert all(each.ready() for each in results)
+        assert not all(each.successful() for each in results)
+        pool.map(tasks.log_number, range(3))
+
+
+_SCRIPT = """
+import sys, mpr
+from pathlib import Path
+from tests import tasks
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    with mpr.Pool("app", 2, sinks=folder / "run.rrd") as pool, (folder / "results").open("w") as results:
+        (folder / "pids").write_text(" ".join(map(str, {pool.apply(tasks.pid) for _ in range(20)})))
+        for number in pool.imap_unordered(tasks.log_number, range(100)):
+            print(number, file=results, flush=True)
+"""
+
+
+@pytest.mark.parametrize("place", ["parent.segment:40:kill", "parent.result:40:kill", "parent.closing:1:kill"])
+def test_the_parent_is_killed_at_a_named_moment(place: str, tmp_path: Path) -> None:
+    """No worker stays, and the file has every row of every result that was handed over."""
+    environ = {**os.environ, "MPR_FAILPOINTS": place}
+    done = subprocess.run([sys.executable, "-c", _SCRIPT, str(tmp_path)], env=environ, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL
+    for pid in (tmp_path / "pids").read_text().split():
+        support.wait_for(lambda pid=int(pid): not support.lives(pid))
+    handed_over = {int(line) for line in (tmp_path / "results").read_text().split()}
+    found = support.numbers_of_growing(tmp_path / "run.rrd")
+    assert set(found.values()) <= {1}
+    assert handed_over - set(found) == set()
+    if place.startswith("parent.closing"):
+        assert handed_over == set(found) == set(range(100))
+
+
+def test_ctrl_c_between_the_rows_of_a_result_and_the_result(tmp_path: Path) -> None:
+    environ = {**os.environ, "MPR_FAILPOINTS": "parent.result:40:int"}
+    command = [sys.executable, "-c", _SCRIPT, str(tmp_path)]
+    done = subprocess.run(command, env=environ, timeout=120, check=False, capture_output=True, text=True)
+    assert done.returncode in (1, -signal.SIGINT)
+    assert done.stderr.count("Traceback") == 1, done.stderr
+    handed_over = {int(line) for line in (tmp_path / "results").read_text().split()}
+    support.check_file(tmp_path / "run.rrd")
+    assert handed_over - set(support.numbers(tmp_path / "run.rrd")) == set()
+
+
+def test_a_worker_dies_when_it_has_just_got_a_new_outbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Forked workers inherit the low limit: each task gets an outbox of its own.
+    monkeypatch.setattr(producer, "OUTBOX_ROLL_BYTES", 1)
+    monkeypatch.setenv("MPR_FAILPOINTS", f"worker.rolled@1:{_VICTIM + 1}:kill")
+    path = tmp_path / "run.rrd"
+    errors = _run(path, start_method="fork")
+    assert {number for number, error in errors.items() if error is not None} == {_VICTIM}
+    assert _rows_of_tasks(path) == _ALL
+
+
+def test_a_recording_that_is_closed_under_its_pool_ends_the_pool(tmp_path: Path) -> None:
+    recording = mpr.SharedRecording("app", sinks=tmp_path / "run.rrd")
+    with pytest.raises(mpr.RecordingClosedError), mpr.Pool("app", 1, recording=recording) as pool:
+        assert pool.apply(tasks.log_number, (1,)) == 1
+        result = pool.apply_async(tasks.wait_for_file, (tmp_path / "never",))
+        recording.close()
+        result.get(60)
+    support.check_file(tmp_path / "run.rrd")
+    assert support.numbers(tmp_path / "run.rrd") == Counter([1])
+
+
+def test_every_named_moment_comes_up_in_a_test() -> None:
+    source = Path(__file__).read_text()
+    assert [] == [place for place in failpoints.PLACES if f"{place}" not in source]
+
+
+def test_tasks_that_log_nothing_cost_the_sinks_nothing(tmp_path: Path) -> None:
+    with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd") as pool:
+        before = pool.map(tasks.count_threads_and_files, range(8), chunksize=1)
+        chunks = pool.recording.stats().accepted_chunks
+        assert pool.map(tasks.square, range(20_000)) == [number * number for number in range(20_000)]
+        assert pool.recording.stats().accepted_chunks == chunks
+        after = pool.map(tasks.count_threads_and_files, range(8), chunksize=1)
+    assert max(after) <= max(before)
