@@ -12,7 +12,6 @@ from typing import Any
 
 from mpr import pickling
 from mpr.dispatcher import Dispatcher
-from mpr.errors import UnpicklableTaskError
 from mpr.lifecycle import PoolState
 from mpr.messages import EACH
 from mpr.parcel import Parcel, TaskFunction
@@ -74,7 +73,7 @@ class Feeder:
         deliver = functools.partial(_deliver, self.results, start)
         try:
             payload = pickling.dump_arguments(f"{self.function.name}[{start}]", part)
-        except UnpicklableTaskError as error:
+        except Exception as error:  # noqa: BLE001  # whatever a user's `__reduce__` raises
             deliver(0, len(part), None, error)
             return
         self.dispatcher.submit(

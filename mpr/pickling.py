@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import os
 import pickle
 import sys
 import traceback
@@ -20,7 +21,7 @@ from multiprocessing.pool import (  # type: ignore[attr-defined]  # public by us
 )
 from multiprocessing.reduction import ForkingPickler
 from types import CodeType, FunctionType, MethodType
-from typing import Any
+from typing import Any, NoReturn
 
 from mpr.errors import TaskError, TaskLoadError, UnpicklableTaskError
 from mpr.messages import Buffer
@@ -38,7 +39,7 @@ def dumps(value: object) -> list[Buffer]:
 def _pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
     """The pickle of `value`, which has its large buffers in itself where `buffers` is None."""
     out_of_band = None if buffers is None else buffers.append
-    if _main_has_a_file():
+    if _workers_have_main():
         try:
             return pickle.dumps(value, _PROTOCOL, buffer_callback=out_of_band)
         except Exception:  # noqa: BLE001  # any error of any `__reduce__`: cloudpickle may still know a way
@@ -57,10 +58,15 @@ def loads(payload: Sequence[Buffer]) -> Any:
     return pickle.loads(payload[0], buffers=buffers)  # noqa: S301  # authenticated, see above
 
 
-def _main_has_a_file() -> bool:
-    """Whether a worker can import what `__main__` defines; not so in a notebook or at the prompt."""
+def _workers_have_main() -> bool:
+    """Whether a worker imports `__main__`; not in a notebook or at the prompt, nor a `__main__.py`."""
     main = sys.modules.get("__main__")
-    return getattr(main, "__spec__", None) is not None or hasattr(main, "__file__")
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if name is not None:
+        return name != "__main__" and not name.endswith(".__main__")
+    path = getattr(main, "__file__", None)
+    # As `multiprocessing.spawn` has it: IPython's own script is left alone.
+    return path is not None and os.path.splitext(os.path.basename(path))[0] != "ipython"
 
 
 class Portable:
@@ -101,8 +107,8 @@ def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
     try:
         # In one piece, as a worker keeps it: also a closure over an array.
         data = _pickled(function, None)
-    except Exception as error:
-        raise _unpicklable(f"the task function {task_name(function)!r}", function, error) from error
+    except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
+        _refuse(f"the task function {task_name(function)!r}", function, error)
     return hashlib.blake2b(data, digest_size=16).digest(), data
 
 
@@ -112,8 +118,8 @@ def check_portable(what: str, portable: Portable) -> None:
         # multiprocessing's locks and queues pickle only while a process is started; they will.
         with _as_if_spawning():
             portable.__reduce__()
-    except Exception as error:
-        raise _unpicklable(what, portable.value, error) from error
+    except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
+        _refuse(what, portable.value, error)
 
 
 @contextlib.contextmanager
@@ -150,14 +156,18 @@ def dump_arguments(name: str, value: object) -> list[Buffer]:
     """The arguments of a parcel; raises `UnpicklableTaskError` that names what inside them cannot travel."""
     try:
         return dumps(value)
-    except Exception as error:
-        raise _unpicklable(f"an argument of task {name!r}", value, error) from error
+    except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
+        _refuse(f"an argument of task {name!r}", value, error)
 
 
-def _unpicklable(what: str, value: object, error: Exception) -> UnpicklableTaskError:
+def _refuse(what: str, value: object, error: Exception) -> NoReturn:
     culprit = find_culprit(value)
-    inside = f": {culprit}" if culprit else ""
-    return UnpicklableTaskError(f"{what} cannot be sent to a worker{inside} ({type(error).__name__}: {error})")
+    text = f"{what} cannot be sent to a worker" + (f": {culprit}" if culprit else "")
+    if isinstance(error, pickle.PicklingError | TypeError | AttributeError | RecursionError):
+        raise UnpicklableTaskError(f"{text} ({type(error).__name__}: {error})") from error
+    # Not the pickler's: what a user's `__reduce__` raises comes as it is, as from `multiprocessing.Pool`.
+    error.add_note(text)
+    raise error
 
 
 def find_culprit(value: object) -> str | None:

@@ -109,7 +109,7 @@ class Pool:
             retries=config.check_retries(retries),
         )
         if initializer is not None and not callable(initializer):
-            raise ConfigError(f"initializer must be callable, got {initializer!r}")
+            raise TypeError(f"initializer must be callable, got {initializer!r}")
         if recording is not None and (sinks, recording_id, blueprint) != (None, None, None):
             raise TypeError("give either recording, or sinks, recording_id and blueprint: they belong to a new one")
         config.check_application_id(application_id)

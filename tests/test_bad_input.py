@@ -23,7 +23,6 @@ from tests import support, tasks
         (("app", 0), {}, "at least 1 process"),
         (("app", -3), {}, "at least 1 process"),
         (("app", "2"), {}, "number of workers"),
-        (("app", 1, "not callable"), {}, "initializer must be callable"),
         (("app", 1, None, (), 0), {}, "maxtasksperchild"),
         (("app", 1), {"start_method": "thread"}, "start_method must be one of"),
         (("app", 1), {"sinks": []}, "sinks is empty"),
@@ -39,6 +38,11 @@ def test_a_bad_value_is_refused_with_a_reason(arguments: tuple[Any, ...], keywor
 def test_no_application_id_at_all_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="application_id"):
         mpr.Pool()  # type: ignore[call-arg]  # that is the point
+
+
+def test_an_initializer_that_cannot_be_called_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="initializer must be callable, got 1"):
+        mpr.Pool("app", 1, 1)  # type: ignore[arg-type]  # that is the point
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:

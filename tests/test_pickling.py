@@ -204,9 +204,10 @@ class Touchy:
         raise RuntimeError("do not touch")
 
 
-def test_an_object_that_does_not_like_to_be_looked_at_is_refused_with_the_usual_error() -> None:
-    with pytest.raises(UnpicklableTaskError, match="an argument of task 'f' cannot be sent"):
+def test_what_an_object_raises_itself_comes_as_it_is_with_a_note() -> None:
+    with pytest.raises(RuntimeError, match="do not touch") as caught:
         pickling.dump_arguments("f", Touchy())
+    assert ["an argument of task 'f' cannot be sent to a worker"] == caught.value.__notes__
 
 
 def test_a_task_function_that_cannot_travel_is_named() -> None:
