@@ -1,0 +1,70 @@
+"""CPython's own tests, as the running interpreter brings them.
+
+A test is run as it stands, against mpr through an adapter, or it is left out with a reason. Each list of those left out
+is checked against the tests that there are, so that nothing vanishes when CPython renames a test or adds one.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import os
+import sys
+import unittest
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import test  # CPython's
+
+# Where Debian's libpython3-testsuite has them, which other builds of the same Python can use too.
+_DEBIANS = Path(f"/usr/lib/python3.{sys.version_info.minor}/test")
+
+
+def module(name: str) -> ModuleType:
+    """CPython's module `test.<name>`.
+
+    Without it the tests of the importing module are skipped; they fail where `CI` is set, because nobody would see it.
+    """
+    if str(_DEBIANS) not in test.__path__:
+        test.__path__.append(str(_DEBIANS))
+    try:
+        return importlib.import_module(f"test.{name}")
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"test.{name}".startswith(error.name):
+            raise
+        reason = f"this Python has no test.{name}: install libpython3.{sys.version_info.minor}-testsuite (Debian)"
+        if os.environ.get("CI"):
+            raise RuntimeError(reason) from error
+        pytest.skip(reason, allow_module_level=True)
+
+
+def tests_about(word: str, source: ModuleType) -> set[str]:
+    """`Class.test_name` of every test in `source` that has `word` in its code, or whose class has it in its set-up."""
+    text = inspect.getsource(source)
+    lines = text.lower().splitlines()
+    return {
+        f"{group.name}.{name}"
+        for group in ast.parse(text).body
+        if isinstance(group, ast.ClassDef)
+        for name in _mentioning(group, word, lines)
+    }
+
+
+def _mentioning(group: ast.ClassDef, word: str, lines: Sequence[str]) -> Iterator[str]:
+    functions = [node for node in group.body if isinstance(node, ast.FunctionDef)]
+    code = {node.name: "\n".join(lines[node.lineno - 1 : node.end_lineno]) for node in functions}
+    in_all = word in code.get("setUpClass", "") + code.get("setUp", "")
+    return (name for name, source in code.items() if name.startswith("test") and (in_all or word in source))
+
+
+def derive(base: type, mixin: type, *, name: str, left_out: Mapping[str, str], **attributes: Any) -> type:
+    """The test case `name` of `base` and `mixin`, without the tests of `base` that are `left_out`."""
+    unknown = sorted(set(left_out) - set(dir(base)))
+    assert not unknown, f"CPython has no such tests in {base.__name__} (any more): {unknown}"
+    bases = (base, mixin) if issubclass(base, unittest.TestCase) else (base, mixin, unittest.TestCase)
+    # With the module, so that pickle finds it there.
+    return type(name, bases, {"__module__": mixin.__module__, **attributes, **dict.fromkeys(left_out)})

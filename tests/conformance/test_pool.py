@@ -1,0 +1,88 @@
+"""CPython's own tests of `multiprocessing.Pool`, run against `mpr.Pool` with each start method."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
+
+import mpr
+from tests import support
+from tests.conformance import cpython
+
+tm = cpython.module("_test_multiprocessing")
+
+_PRIVATE = "reads private attributes of the pool"
+_OWN_PROGRAM = "its pools are made by a program of its own, from multiprocessing"
+
+LEFT_OUT: dict[str, dict[str, str]] = {
+    "_TestPool": {
+        "test_make_pool": _PRIVATE,  # `_pool`
+        "test_resource_warning": _PRIVATE,  # `_state`
+    },
+    "_TestPoolWorkerErrors": {
+        "test_unpickleable_result": "its result is a lambda, which mpr can send",
+    },
+    "_TestPoolWorkerLifetime": {
+        "test_pool_worker_lifetime": _PRIVATE,  # `_pool`, `_repopulate_pool`
+        "test_worker_finalization_via_atexit_handler_of_multiprocessing": _OWN_PROGRAM,
+    },
+    "TestInitializers": {
+        "test_manager_initializer": "is about managers",
+    },
+}
+# Those elsewhere that have to do with pools.
+NOT_RUN: dict[str, str] = {
+    "TestStdinBadfiledescriptor.test_pool_in_process": _OWN_PROGRAM,
+    "TestPoolNotLeakOnFailure.test_release_unused_processes": "replaces the inside of the pool by mocks",
+    "TestSyncManagerTypes.test_pool": "is about managers",
+}
+if sys.version_info >= (3, 13):
+    NOT_RUN["MiscTestCase.test_large_pool"] = _OWN_PROGRAM
+
+
+class OnMpr(tm.ProcessesMixin):  # type: ignore[misc, name-defined]  # CPython's tests have no types
+    """Makes `multiprocessing.Pool` and `self.Pool` an `mpr.Pool`."""
+
+    start_method: ClassVar[mpr.config.StartMethod]
+    folder: ClassVar[Path]
+    numbers = itertools.count()
+
+    @classmethod
+    def Pool(cls, *args: Any, **kwargs: Any) -> mpr.Pool:
+        sink = cls.folder / f"{next(cls.numbers)}.rrd"
+        return mpr.Pool("conformance", *args, **kwargs, sinks=sink, start_method=cls.start_method)
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        cls.enterClassContext(mock.patch.object(multiprocessing, "Pool", cls.Pool))
+        cls.enterClassContext(mock.patch.object(tm.support, "environment_altered", False))
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        super().tearDownClass()
+        assert not tm.support.environment_altered, "processes or threads are left; their names are on stderr"
+
+
+def _cases(method: str) -> dict[str, type]:
+    names = {f"Test_{method}{name.removeprefix('_')}": name for name in LEFT_OUT}
+    return {
+        name: cpython.derive(getattr(tm, base), OnMpr, name=name, left_out=LEFT_OUT[base], start_method=method)
+        for name, base in names.items()
+    }
+
+
+for _method in support.START_METHODS:
+    globals().update(_cases(_method))
+
+
+def test_every_pool_test_of_cpython_is_run_or_left_out_for_a_reason() -> None:
+    about_pools = cpython.tests_about("pool", tm)
+    not_ours = {name for name in about_pools if name.partition(".")[0] not in LEFT_OUT}
+    assert set(NOT_RUN) == not_ours
