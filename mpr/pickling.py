@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import os
 import pickle
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.context import set_spawning_popen
@@ -24,6 +22,7 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any, NoReturn
 
 from mpr.errors import TaskError, TaskLoadError, UnpicklableTaskError
+from mpr.main_module import workers_import_main
 from mpr.messages import Buffer
 
 _PROTOCOL = 5
@@ -39,7 +38,7 @@ def dumps(value: object) -> list[Buffer]:
 def _pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
     """The pickle of `value`, which has its large buffers in itself where `buffers` is None."""
     out_of_band = None if buffers is None else buffers.append
-    if _workers_have_main():
+    if workers_import_main():
         try:
             return pickle.dumps(value, _PROTOCOL, buffer_callback=out_of_band)
         except Exception:  # noqa: BLE001  # any error of any `__reduce__`: cloudpickle may still know a way
@@ -56,17 +55,6 @@ def loads(payload: Sequence[Buffer]) -> Any:
     # Arrays are made on these buffers, and who gets one may write to it, as `multiprocessing` has it.
     buffers = [bytearray(part) if isinstance(part, bytes) else part for part in payload[1:]]
     return pickle.loads(payload[0], buffers=buffers)  # noqa: S301  # authenticated, see above
-
-
-def _workers_have_main() -> bool:
-    """Whether a worker imports `__main__`; not in a notebook or at the prompt, nor a `__main__.py`."""
-    main = sys.modules.get("__main__")
-    name = getattr(getattr(main, "__spec__", None), "name", None)
-    if name is not None:
-        return name != "__main__" and not name.endswith(".__main__")
-    path = getattr(main, "__file__", None)
-    # As `multiprocessing.spawn` has it: IPython's own script is left alone.
-    return path is not None and os.path.splitext(os.path.basename(path))[0] != "ipython"
 
 
 class Portable:

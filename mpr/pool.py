@@ -20,10 +20,11 @@ from mpr.errors import ConfigError, UnpicklableTaskError
 from mpr.feeder import Feeder
 from mpr.futures import PoolExecutor, TaskFuture
 from mpr.lifecycle import PoolState
+from mpr.main_module import prepare_main
 from mpr.messages import EACH, STAR
 from mpr.parcel import Parcel, TaskFunction
 from mpr.pickling import Portable
-from mpr.processes import Launcher, check_main_is_guarded, check_start_method, make_launcher
+from mpr.processes import Launcher, check_start_method, make_launcher
 from mpr.recording import SharedRecording
 from mpr.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
 from mpr.worker_config import WorkerConfig, worker_main
@@ -99,7 +100,7 @@ class Pool:
         retries: int = 0,
         maxmemoryperchild: int | None = None,
     ) -> None:
-        check_main_is_guarded()
+        prepare_main()
         self._size = config.check_processes(processes)
         method = check_start_method(start_method)
         limits = PoolLimits(

@@ -52,16 +52,6 @@ def check_start_method(method: object) -> StartMethod:
     return method  # type: ignore[return-value]  # one of those offered
 
 
-def check_main_is_guarded() -> None:
-    """Raise where a worker that is just importing `__main__` would start a pool of its own, and so on."""
-    if getattr(process.current_process(), "_inheriting", False):
-        raise RuntimeError(
-            "mpr.Pool was created while a worker imported the main script. Put the code that starts the program "
-            "under a guard, or every worker starts a pool of its own:\n\n"
-            "    if __name__ == '__main__':\n        main()\n"
-        )
-
-
 class Launcher(ABC):
     """Starts worker processes that run `target(config, shared)`, and says which have ended. One thread uses it."""
 

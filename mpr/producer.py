@@ -19,7 +19,7 @@ import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mpr import failpoints, sdk
 from mpr.config import (
@@ -56,6 +56,10 @@ class Producer:
         Number of this worker in its pool; 0 for the parent itself.
     """
 
+    #: The process in which every row has its way, or was said to be lost. Where a task makes a pool of forked workers,
+    #: the calls of a worker pass the entries of both producers.
+    _settled_pid: ClassVar[int] = 0
+
     def __init__(self, config: RecordingConfig, worker: int) -> None:
         self._config = config
         self._connection = Connection(config.upstream, config.downstream)
@@ -73,7 +77,6 @@ class Producer:
         self._retired: Outbox | None = None
         self._attaching = False
         self._forked = False
-        self._fork_noted = False
         #: Whether a task has given the stream another sink.
         self._detached = False
         self._logged = False
@@ -97,6 +100,7 @@ class Producer:
 
     def take_over_process(self) -> None:
         """Make this the producer for every logging call in the process: in a worker, never in the user's own."""
+        Producer._settled_pid = os.getpid()
         self._always_flush = bool(sdk.install_entries(self._enter))
         sdk.divert_new_recordings(self.stream, self._note_init)
         sdk.watch_sinks(self.stream, self._note_sink)
@@ -141,8 +145,8 @@ class Producer:
         self._stop.set()
 
     def _note_fork(self) -> None:
-        if not self._fork_noted:
-            self._fork_noted = True
+        if Producer._settled_pid != os.getpid():
+            Producer._settled_pid = os.getpid()
             _log.warning(
                 "A process (pid %d) that a task of mpr has forked logs to Rerun: its rows are lost. Log in the task.",
                 os.getpid(),

@@ -17,8 +17,9 @@ _TREES = {name: ast.parse(source) for name, source in _SOURCES.items()}
 
 # These neither import the SDK themselves nor need it to be tested.
 _WITHOUT_SDK = [
-    "aggregator", "config", "crew", "dispatcher", "errors", "futures", "lifecycle", "manifest", "messages",
-    "outbox", "parcel", "pickling", "pool", "processes", "relabel", "results", "rrd", "scheduler", "slate", "transport",
+    "aggregator", "config", "crew", "dispatcher", "errors", "futures", "lifecycle", "main_module", "manifest",
+    "messages", "outbox", "parcel", "pickling", "pool", "processes", "relabel", "results", "rrd", "scheduler", "slate",
+    "transport",
 ]  # fmt: skip
 _FLOOR = {"config", "errors", "lifecycle", "messages", "rrd", "scheduler"}
 
