@@ -15,10 +15,12 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/quickstart.py
 
 test: $(VENV)/.installed
+	$(BIN)/python tests/conformance/fetch.py
 	$(BIN)/python -m pytest -m "not slow"
 
 # Also what takes long, and everything with the oldest Rerun SDK and the other Pythons that this machine has.
 test-all: $(VENV)/.installed
+	$(BIN)/python tests/conformance/fetch.py
 	$(BIN)/python -m pytest
 	$(BIN)/python tests/matrix.py
 
@@ -35,4 +37,4 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .cpython-tests

@@ -191,6 +191,12 @@ class Dispatcher:
         return found is not None and running and self._end_at(found, parcel, None, CancelledError())
 
     @property
+    def unfinished(self) -> int:
+        """How many tasks have no outcome."""
+        with self._lock:
+            return sum(parcel.count - parcel.first for parcel in self._parcels.values())
+
+    @property
     def broke(self) -> bool:
         """Whether an error has ended the pool."""
         return self._broken is not None

@@ -11,7 +11,7 @@ MprError
 └── PoolError
     ├── PoolClosedError (ValueError, RuntimeError)  the pool takes no more tasks
     ├── WrongProcessError (RuntimeError)  an object of the parent was used in a child process
-    ├── UnpicklableTaskError (TypeError)  a task, argument or initializer cannot be sent to a worker
+    ├── UnpicklableTaskError (PicklingError, TypeError)  a task, argument or initializer cannot be sent to a worker
     ├── TaskLoadError                 a worker could not load a task that it was sent
     ├── InitializerError (BrokenExecutor)  the initializer raised in a worker
     ├── TaskError                     a task raised an exception that cannot be sent as it is
@@ -25,6 +25,7 @@ MprError
 from __future__ import annotations
 
 import functools
+import pickle
 import signal
 from concurrent.futures import BrokenExecutor
 from typing import Any
@@ -81,7 +82,7 @@ class WrongProcessError(PoolError, RuntimeError):
     """A pool or recording was used in another process than the one that made it."""
 
 
-class UnpicklableTaskError(PoolError, TypeError):
+class UnpicklableTaskError(PoolError, pickle.PicklingError, TypeError):
     """A task function, an argument or an initializer cannot be pickled; the message names what inside it cannot."""
 
 

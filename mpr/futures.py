@@ -108,11 +108,16 @@ class PoolExecutor(Executor):
         self._shutdown = shutdown
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
-        """`fn(*args, **kwargs)` in a worker."""
+        """`fn(*args, **kwargs)` in a worker. That it cannot be sent to one is the future's error, as with others."""
         self._check_running()
-        function = TaskFunction.of(fn)
-        payload = pickling.dump_arguments(function.name, [(args, kwargs)])
-        return TaskFuture[R]().submit(self._dispatcher, Parcel(function=function, payload=payload))
+        future = TaskFuture[R]()
+        try:
+            function = TaskFunction.of(fn)
+            payload = pickling.dump_arguments(function.name, [(args, kwargs)])
+        except Exception as error:  # noqa: BLE001  # whatever a user's `__reduce__` raises
+            future.set_exception(error)
+            return future
+        return future.submit(self._dispatcher, Parcel(function=function, payload=payload))
 
     def map(
         self,

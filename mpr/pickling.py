@@ -253,7 +253,7 @@ def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
     """
     try:
         return dumps(results), True
-    except Exception:  # noqa: BLE001  # whatever a user's `__reduce__` raises; which one is found out below
+    except BaseException:  # noqa: BLE001  # whatever a user's `__reduce__` raises; which one is found out below
         return dumps([_pickling_or_failure(result) for result in results]), False
 
 
@@ -262,6 +262,8 @@ def _pickling_or_failure(result: object) -> object:
         dumps(result)
     except Exception as error:  # noqa: BLE001  # as above
         return Failure(MaybeEncodingError(error, result))
+    except BaseException as error:  # noqa: BLE001  # `sys.exit` is a task's error wherever it is called
+        return Failure(error)
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import threading
 import warnings
@@ -28,6 +29,8 @@ from mpr.processes import Launcher, check_start_method, make_launcher
 from mpr.recording import SharedRecording
 from mpr.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
 from mpr.worker_config import WorkerConfig, worker_main
+
+_log = logging.getLogger("mpr")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -137,10 +140,10 @@ class Pool:
             self.recording, launcher, self._size, limits, preloaded, environ=method == "forkserver"
         )
         self._joined = False
+        self._joining = threading.Lock()
         # Runs when the pool is forgotten, or at the interpreter's exit before `multiprocessing` waits for children.
-        self._terminate = util.Finalize(
-            self, _terminate, (self._dispatcher, self._crew, self.recording, self._owns_recording), exitpriority=100
-        )
+        self._parts = (self._dispatcher, self._crew, self.recording, self._owns_recording)
+        self._abandon = util.Finalize(self, _abandon, self._parts, exitpriority=100)
 
     # --- calls -------------------------------------------------------------------------------------------------
 
@@ -227,7 +230,9 @@ class Pool:
         """End the workers now. What has no result raises `PoolTerminatedError`; the recording becomes valid."""
         self._check_process()
         self._joined = True
-        self._terminate()
+        if self._abandon.still_active():
+            self._abandon.cancel()
+            _terminate(*self._parts)
 
     def join(self) -> None:
         """After `close` or `terminate`: wait until all tasks and workers have ended, and close the recording.
@@ -242,22 +247,26 @@ class Pool:
             return
         if _is_thread_of_ours():
             raise RuntimeError("a callback cannot wait for its own pool: call join() in another thread")
-        self._dispatcher.wait_until_done()
-        self._joined = True
-        _carry_through(self._end)
-        self._dispatcher.raise_unreported()
+        with self._joining:
+            if self._joined:
+                return
+            self._dispatcher.wait_until_done()
+            self._joined = True
+            _carry_through(self._end)
+            self._dispatcher.raise_unreported()
 
     def _end(self) -> None:
         """All tasks are done: let the workers go, and close the recording."""
         self._crew.dismiss()
         self._crew.end(_FAREWELL_SECS)
-        self._terminate.cancel()
+        self._abandon.cancel()
         if self._owns_recording:
             self.recording.finish(failed=self._dispatcher.broke)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As in `concurrent.futures.Executor`: `close`, and with `wait` also `join`.
 
+        Without `wait`, the work goes on in the background, and the program does not exit before it is done.
         `cancel_futures` drops what no worker has yet.
         """
         self._shutdown(wait, cancel_futures)
@@ -268,6 +277,9 @@ class Pool:
             self._dispatcher.drop_waiting()
         if wait:
             self.join()
+        elif not self._joined:
+            # It holds the pool, which nobody else need do, and the interpreter waits for it.
+            threading.Thread(target=self.join, name="join-mpr-pool", daemon=False).start()
 
     def __enter__(self) -> Pool:
         self._check_running()
@@ -288,7 +300,7 @@ class Pool:
             raise
 
     def __del__(self) -> None:
-        # `_terminate` ends the workers of a pool that nobody holds; this says that nobody meant it.
+        # `_abandon` ends the workers of a pool that nobody holds; this says that nobody meant it.
         dispatcher = getattr(self, "_dispatcher", None)
         if dispatcher is not None and dispatcher.state is PoolState.RUNNING and os.getpid() == self._pid:
             warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self, stacklevel=2)
@@ -405,6 +417,18 @@ def _is_thread_of_ours() -> bool:
     return threading.current_thread().name.startswith("mpr-")
 
 
+def _abandon(dispatcher: Dispatcher, crew: Crew, recording: SharedRecording, owned: bool) -> None:
+    """A pool that nobody has ended is dropped, or the program exits."""
+    unfinished = dispatcher.unfinished
+    if unfinished:
+        _log.warning(
+            "A pool of mpr was dropped, or the program ended, while %d of its tasks had no result: they are not done. "
+            "Use `with mpr.Pool(...)`, or call close() and join().",
+            unfinished,
+        )
+    _terminate(dispatcher, crew, recording, owned)
+
+
 def _terminate(dispatcher: Dispatcher, crew: Crew, recording: SharedRecording, owned: bool) -> None:
     def end() -> None:
         dispatcher.terminate()
@@ -429,7 +453,7 @@ def _carry_through(step: Callable[[], None]) -> None:
         except BaseException as error:  # noqa: BLE001  # raised below, in the thread that waits
             raised.append(error)
 
-    thread = threading.Thread(target=run, name="end-of-mpr-pool")
+    thread = threading.Thread(target=run, name="end-of-mpr-pool", daemon=False)
     try:
         thread.start()
     except RuntimeError:

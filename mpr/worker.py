@@ -94,6 +94,8 @@ class _Loop:
 
     def _run(self, message: Tasks) -> None:
         started_ns = time.monotonic_ns()
+        # Loading is part of the first task: what kills the worker there would kill every other one after it.
+        self._producer.slate.begin(message.first, started_ns)
         try:
             call = _CALLS[message.mode]
             function = self._function(message.digest)

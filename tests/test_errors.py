@@ -112,6 +112,7 @@ def test_a_missing_dependency_says_what_to_install() -> None:
         ("PoolClosedError", ValueError),
         ("WrongProcessError", RuntimeError),
         ("UnpicklableTaskError", TypeError),
+        ("UnpicklableTaskError", pickle.PicklingError),
     ],
 )
 def test_who_catches_the_builtin_error_catches_ours(error: str, builtin: type[Exception]) -> None:

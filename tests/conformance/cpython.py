@@ -13,15 +13,12 @@ import os
 import sys
 import unittest
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import test  # CPython's
 
-# Where Debian's libpython3-testsuite has them, which other builds of the same Python can use too.
-_DEBIANS = Path(f"/usr/lib/python3.{sys.version_info.minor}/test")
+from tests.conformance import fetch
 
 
 def module(name: str) -> ModuleType:
@@ -29,17 +26,19 @@ def module(name: str) -> ModuleType:
 
     Without it the tests of the importing module are skipped; they fail where `CI` is set, because nobody would see it.
     """
-    if str(_DEBIANS) not in test.__path__:
-        test.__path__.append(str(_DEBIANS))
-    try:
-        return importlib.import_module(f"test.{name}")
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"test.{name}".startswith(error.name):
-            raise
-        reason = f"this Python has no test.{name}: install libpython3.{sys.version_info.minor}-testsuite (Debian)"
-        if os.environ.get("CI"):
-            raise RuntimeError(reason) from error
-        pytest.skip(reason, allow_module_level=True)
+    for full in (f"test.{name}", name):
+        try:
+            return importlib.import_module(full)
+        except ModuleNotFoundError as error:
+            if error.name is None or not full.startswith(error.name):
+                raise
+        # Here, so that it is in the path of workers too.
+        if str(fetch.FOLDER) not in sys.path:
+            sys.path.append(str(fetch.FOLDER))
+    reason = f"this Python has no test.{name}, and tests/conformance/fetch.py could not get it"
+    if os.environ.get("CI"):
+        raise RuntimeError(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 def tests_about(word: str, source: ModuleType) -> set[str]:
@@ -65,6 +64,7 @@ def derive(base: type, mixin: type, *, name: str, left_out: Mapping[str, str], *
     """The test case `name` of `base` and `mixin`, without the tests of `base` that are `left_out`."""
     unknown = sorted(set(left_out) - set(dir(base)))
     assert not unknown, f"CPython has no such tests in {base.__name__} (any more): {unknown}"
-    bases = (base, mixin) if issubclass(base, unittest.TestCase) else (base, mixin, unittest.TestCase)
+    own_case = issubclass(base, unittest.TestCase) or issubclass(mixin, unittest.TestCase)
+    bases = (base, mixin) if own_case else (base, mixin, unittest.TestCase)
     # With the module, so that pickle finds it there.
     return type(name, bases, {"__module__": mixin.__module__, **attributes, **dict.fromkeys(left_out)})
