@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -44,10 +45,7 @@ def log_and_exit(number: int) -> None:
 
 def log_and_die(number: int) -> None:
     """Log, and be killed when the row has left the SDK."""
-    log_number(number)
-    stream = rr.get_global_data_recording()
-    assert stream is not None
-    stream.flush()
+    _log_and_flush(number)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -287,3 +285,46 @@ def die_quietly() -> None:
 
 def die_in_initializer() -> None:
     os._exit(7)
+
+
+def log_then_sleep(number: int) -> None:
+    _log_and_flush(number)
+    time.sleep(1000)
+
+
+def log_then_hold_the_gil(number: int) -> None:
+    """Wait in native code that never lets another thread of Python run."""
+    _log_and_flush(number)
+    ctypes.PyDLL(None).sleep(1000)
+
+
+def _log_and_flush(number: int) -> None:
+    log_number(number)
+    stream = rr.get_global_data_recording()
+    assert stream is not None
+    stream.flush()
+
+
+def sleep(secs: float) -> float:
+    time.sleep(secs)
+    return secs
+
+
+def raise_if_odd(number: int) -> int:
+    if number % 2:
+        raise ValueError(f"{number} is odd")
+    return number
+
+
+_kept: list[Any] = []
+
+
+def log_and_keep(number: int, megabytes: int) -> int:
+    """Log, and never give back so much memory."""
+    log_number(number)
+    _kept.append(np.ones(megabytes * 1024 * 1024, np.uint8))
+    return os.getpid()
+
+
+def log_and_keep_much(number: int) -> int:
+    return log_and_keep(number, 700)
