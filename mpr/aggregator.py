@@ -242,6 +242,8 @@ class Aggregator:
                 self._take(producer, message)
             case Result():
                 failpoints.reach("parent.result")
+                if message.on_slate:
+                    message = self._taken_from_slate(producer, message)
                 if listener is not None:
                     listener.result(hello, message, self.failure or producer.failure)
             case Ready():
@@ -296,6 +298,18 @@ class Aggregator:
         producer.consumed = 0
         producer.complete = False
         producer.torn = b""
+
+    def _taken_from_slate(self, producer: _Producer, result: Result) -> Result:
+        try:
+            if producer.slate is None:
+                raise OSError("it cannot be opened")
+            return producer.slate.take(result)
+        except (OSError, ValueError, IndexError) as error:
+            hello = producer.hello
+            producer.failure = DeliveryError(
+                f"results of worker {hello.worker} (pid {hello.pid}) cannot be read from its memory: {error}"
+            )
+            return result
 
     def _open_next(self, producer: _Producer, address: str) -> None:
         """The producer waits until its next outbox is open here; from then on nothing in it can be lost."""

@@ -19,7 +19,7 @@ Frames: TypeAlias = list[Any]
 
 _KIND = struct.Struct("<B")
 _SEGMENT = struct.Struct("<BIQQ")
-_RESULT = struct.Struct("<BQIIBBI")
+_RESULT = struct.Struct("<BQIIBBIB")
 _TASKS = struct.Struct("<BQQBIIHQ16s")
 _OFFSETS = struct.Struct("<BIQ")
 _NUMBER = struct.Struct("<BQ")
@@ -79,7 +79,8 @@ class Result:
     """What became of the tasks `first` to `first + count` of a parcel, all of its tasks before `first` being known.
 
     `status` is one of the three below, `payload` what `pickling` made of the outcomes. `last` says that the worker is
-    done with the parcel, which took `micros` from its first task on.
+    done with the parcel, which took `micros` from its first task on. With `on_slate` the payload only says where on the
+    worker's slate the outcomes are.
     """
 
     parcel: int
@@ -89,6 +90,7 @@ class Result:
     last: bool
     micros: int
     payload: Sequence[Buffer]
+    on_slate: bool = False
 
 
 #: A list of results; a list of results with a `pickling.Failure` for each task that raised; one error for all of them,
@@ -226,8 +228,8 @@ def encode(message: Upstream | Downstream) -> Frames:
         case SegmentReady(outbox, start, end, data):
             head = _SEGMENT.pack(_SEGMENT_READY, outbox, start, end)
             return [head] if data is None else [head, data]
-        case Result(parcel, first, count, status, last, micros, payload):
-            return [_RESULT.pack(_RESULT_READY, parcel, first, count, status, last, micros), *payload]
+        case Result(parcel, first, count, status, last, micros, payload, on_slate):
+            return [_RESULT.pack(_RESULT_READY, parcel, first, count, status, last, micros, on_slate), *payload]
         case Tasks(parcel, turn, mode, first, again, attempt, index, digest, payload):
             return [_TASKS.pack(_TASKS_READY, parcel, turn, mode, first, again, attempt, index, digest), *payload]
         case Accepted(outbox, end):
@@ -269,8 +271,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     head = bytes(frames[0])
     kind = head[0]
     if kind == _RESULT_READY:
-        _, parcel, first, count, status, last, micros = _RESULT.unpack(head)
-        return Result(parcel, first, count, status, bool(last), micros, frames[1:])
+        _, parcel, first, count, status, last, micros, on_slate = _RESULT.unpack(head)
+        return Result(parcel, first, count, status, bool(last), micros, frames[1:], bool(on_slate))
     if kind == _TASKS_READY:
         _, parcel, turn, mode, first, again, attempt, index, digest = _TASKS.unpack(head)
         return Tasks(parcel, turn, mode, first, again, attempt, index, digest, frames[1:])

@@ -90,7 +90,8 @@ class Producer:
             config.application_id, config.recording_id, send_properties=False
         )
         self._attach(self._outbox)
-        self._inline = self._wait_for_welcome()
+        #: Whether the parent can read nothing of this process but its messages.
+        self.inline = self._wait_for_welcome()
         # Only in a worker does every logging call of the process pass `_enter`.
         self._always_flush = True
         self._noted: set[tuple[str | None, str | None]] = set()
@@ -136,7 +137,7 @@ class Producer:
         while self._outbox.held() > self._config.outbox_bytes:
             time.sleep(_CREDIT_POLL_SECS)
             self._announce()
-            if self._inline:
+            if self.inline:
                 self._take_what_came()
 
     def _disown(self) -> None:
@@ -190,7 +191,7 @@ class Producer:
             end = self._outbox.size()
             if end <= self._announced:
                 return
-            data = self._outbox.read(self._announced, end - self._announced) if self._inline else None
+            data = self._outbox.read(self._announced, end - self._announced) if self.inline else None
             self._connection.send(SegmentReady(self._number, self._announced, end, data))
             self._announced = end
 
@@ -224,13 +225,13 @@ class Producer:
             old, self._outbox = self._outbox, fresh
             self._number += 1
             self._announced = 0
-            self._connection.send(SegmentReady(self._number, 0, 0, b"" if self._inline else None))
+            self._connection.send(SegmentReady(self._number, 0, 0, b"" if self.inline else None))
             # The parent has its own descriptor, or the bytes. Ours is closed at the next turn: another thread may be
             # looking at it at this moment.
             if self._retired is not None:
                 self._retired.close()
             self._retired = old
-            if self._inline:
+            if self.inline:
                 old.release(0, old.size())
 
     def _attach(self, outbox: Outbox) -> None:

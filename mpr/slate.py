@@ -17,31 +17,27 @@ import struct
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mpr.messages import Buffer, Result
-from mpr.outbox import Outbox, open_shared, punch_hole
+from mpr.outbox import Outbox, open_shared
 from mpr.scheduler import MOST
 
 _PAGE = 4096
-# Numbers in the page: the worker writes the first four, the parent the last, which has a cache line of its own.
-_TURN, _CLAIMED, _POSITION, _SINCE, _REVOKED = 0, 1, 2, 3, 8
+# Numbers in the page: the worker writes the first four, the parent the others, which have a cache line of their own.
+_TURN, _CLAIMED, _POSITION, _SINCE, _REVOKED, _TAKEN = 0, 1, 2, 3, 8, 9
 
-# As many results are on their way at most as the worker has parcels.
+# Slots follow, one for each result that can be on its way: as many as the worker has parcels, and the present one.
 _SLOTS = MOST + 1
-_HEADER = struct.Struct("<QIIBBII")
+_HEADER = struct.Struct("<QIIBBIIb")
 _SIZE = struct.Struct("<Q")
-_PAYLOAD = 4096
-_MAX_PARTS = (_PAYLOAD - _HEADER.size) // _SIZE.size
-_MAX_BYTES = 16 * 1024 * 1024
-# Of those that are larger only the last few stay.
-_KEEP_BYTES = 1024 * 1024
-_LARGE = 3
-# Only written pages of the file take memory.
-_SLOT_BYTES = _PAYLOAD + _MAX_BYTES
+# What does not fit into its slot lies in one of these areas, and the parent takes it from there: two copies through
+# memory that is there already instead of the way through a socket. Only written pages take memory.
+_AREAS = 3
+_AREA_BYTES = 8 * 1024 * 1024
+_AREAS_START = _PAGE * (1 + _SLOTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +70,8 @@ class Slate:
         self.address = ""
         self._file: Outbox | None = None
         self._next = 0
-        self._large: deque[int] = deque()
+        #: How often each area was written, so that the parent can say which of it was taken.
+        self._written = [0] * _AREAS
         self._fence = threading.Lock()
         if sys.platform == "linux":
             self._file = Outbox(folder)
@@ -103,42 +100,38 @@ class Slate:
         """The user's function has returned."""
         self._cells[_POSITION] = 2 * task + 2
 
-    def write(self, result: Result) -> None:
-        """Note `result`; when this returns, it can be read whatever becomes of this process."""
+    def write(self, result: Result, *, parent_reads: bool) -> Result:
+        """Note `result`; when this returns, it can be read whatever becomes of this process.
+
+        Returns what to send: with `parent_reads`, a large payload stays here for the parent to take. What is too large
+        for that, or comes while all areas are in use, is not noted.
+        """
         if self._file is None:
-            return
-        fd = self._file.fd
+            return result
         payload = result.payload
         size = sum(len(part) for part in payload)
-        if size > _MAX_BYTES or len(payload) > _MAX_PARTS:
-            # Too large to be written twice. That its tasks have ended is on the slate all the same.
-            return
-        slot = self._next % _SLOTS
-        start = _PAGE + slot * _SLOT_BYTES
+        sizes = b"".join([_SIZE.pack(len(part)) for part in payload])
+        fits = _HEADER.size + len(sizes) + size <= _PAGE
+        area = -1 if fits else self._free_area(size, len(sizes)) if parent_reads else None
+        if area is None:
+            return result
+        slot = _PAGE * (1 + self._next % _SLOTS)
         self._next += 1
-        if slot in self._large:
-            self._forget(slot)
-        if size > _KEEP_BYTES:
-            self._large.append(slot)
-            if len(self._large) > _LARGE:
-                self._forget(self._large[0])
-        sizes = [_SIZE.pack(len(part)) for part in payload]
         fields = (result.parcel, result.first, result.count, result.status, result.last, result.micros, len(payload))
-        head = _HEADER.pack(*fields) + b"".join(sizes)
-        if len(head) + size <= _PAYLOAD:
-            # Within one page all of it is written, or nothing.
-            os.pwritev(fd, [head, *payload], start)
-        else:
-            # The header makes it valid, so it comes last.
-            os.pwritev(fd, payload, start + _PAYLOAD)
-            os.pwrite(fd, head, start)
+        head = _HEADER.pack(*fields, area) + sizes
+        # The header makes it valid, so it comes last. Within one page all of it is written, or nothing.
+        if area < 0:
+            os.pwritev(self._file.fd, [head, *payload], slot)
+            return result
+        os.pwritev(self._file.fd, payload, _AREAS_START + area * _AREA_BYTES)
+        os.pwrite(self._file.fd, head, slot)
+        self._written[area] += 1
+        return replace(result, payload=[bytes([area]), sizes], on_slate=True)
 
-    def _forget(self, slot: int) -> None:
-        """Give back the memory of a slot."""
-        assert self._file is not None
-        self._large.remove(slot)
-        start = _PAGE + slot * _SLOT_BYTES
-        punch_hole(self._file.fd, start, start + _SLOT_BYTES)
+    def _free_area(self, size: int, head: int) -> int | None:
+        if size > _AREA_BYTES or _HEADER.size + head > _PAGE:
+            return None
+        return next((area for area in range(_AREAS) if self._cells[_TAKEN + area] == self._written[area]), None)
 
     def close(self) -> None:
         if self._file is not None:
@@ -175,29 +168,37 @@ class SlateReader:
         _pass(self._fence)
         return self.at()
 
+    def take(self, result: Result) -> Result:
+        """`result` with its payload, which the worker has left here; the worker may use the place again then."""
+        (area,) = result.payload[0][:1] or b"\xff"
+        if area >= _AREAS:
+            raise ValueError(f"a slate has no area {area}")
+        payload = self._read(_AREAS_START + area * _AREA_BYTES, bytes(result.payload[1]))
+        self._cells[_TAKEN + area] += 1
+        return replace(result, payload=payload, on_slate=False)
+
     def results(self) -> Iterator[Result]:
         """The last results that the worker has written, the oldest first."""
         found = []
-        for slot in range(_SLOTS):
-            start = _PAGE + slot * _SLOT_BYTES
-            head = os.pread(self._fd, _PAYLOAD, start)
+        for slot in range(_PAGE, _AREAS_START, _PAGE):
+            head = os.pread(self._fd, _PAGE, slot)
             if len(head) < _HEADER.size:
                 continue
-            parcel, first, count, status, last, micros, parts = _HEADER.unpack_from(head)
+            parcel, first, count, status, last, micros, parts, area = _HEADER.unpack_from(head)
             if parcel:
-                payload = self._payload(start, head, parts)
+                end = _HEADER.size + parts * _SIZE.size
+                start = slot + end if area < 0 else _AREAS_START + area * _AREA_BYTES
+                payload = self._read(start, head[_HEADER.size : end])
                 found.append(Result(parcel, first, count, status, bool(last), micros, payload))
         return iter(sorted(found, key=lambda result: (result.parcel, result.first)))
 
-    def _payload(self, start: int, head: bytes, parts: int) -> Sequence[Buffer]:
-        sizes = [size for (size,) in _SIZE.iter_unpack(head[_HEADER.size : _HEADER.size + parts * _SIZE.size])]
-        offset = _HEADER.size + parts * _SIZE.size
-        offset = start + (offset if offset + sum(sizes) <= _PAYLOAD else _PAYLOAD)
-        payload = []
-        for size in sizes:
-            payload.append(os.pread(self._fd, size, offset))
-            offset += size
-        return payload
+    def _read(self, offset: int, sizes: bytes) -> list[Buffer]:
+        if len(sizes) % _SIZE.size:
+            raise ValueError("not a list of sizes")
+        parts = [bytearray(size) for (size,) in _SIZE.iter_unpack(sizes)]
+        if parts and os.preadv(self._fd, parts, offset) < sum(map(len, parts)):
+            raise OSError("a slate ends too early")
+        return [memoryview(part) for part in parts]
 
     def close(self) -> None:
         self._cells.release()

@@ -149,9 +149,9 @@ class _Loop:
         failpoints.reach("worker.flushed")
         micros = min((time.monotonic_ns() - started_ns) // 1000, 0xFFFFFFFF)
         result = Result(message.parcel, first, count, status, last, micros, payload)
-        self._producer.slate.write(result)
+        sent = self._producer.slate.write(result, parent_reads=not self._producer.inline)
         failpoints.reach("worker.noted")
-        self._producer.send(result)
+        self._producer.send(sent)
         failpoints.reach("worker.sent")
 
     def _function(self, digest: bytes) -> Callable[..., Any]:

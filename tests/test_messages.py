@@ -38,6 +38,7 @@ _U16 = st.integers(0, 2**16 - 1)
 _U32 = st.integers(0, 2**32 - 1)
 _U64 = st.integers(0, 2**64 - 1)
 _TEXT = st.text(max_size=40)
+_DIGEST = st.binary(min_size=16, max_size=16)
 _PAYLOAD = st.lists(st.binary(max_size=50), max_size=4)
 
 
@@ -54,7 +55,7 @@ _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Ready: st.builds(Ready),
     NewOutbox: st.builds(NewOutbox, _TEXT),
     SegmentReady: _segments(),
-    Result: st.builds(Result, _U64, _U32, _U32, _U8, st.booleans(), _U32, _PAYLOAD),
+    Result: st.builds(Result, _U64, _U32, _U32, _U8, st.booleans(), _U32, _PAYLOAD, st.booleans()),
     InitializerFailed: st.builds(InitializerFailed, _PAYLOAD),
     Skipped: st.builds(Skipped, _U64),
     Goodbye: st.builds(Goodbye),
@@ -62,7 +63,7 @@ _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Nudge: st.builds(Nudge),
     Welcome: st.builds(Welcome, st.booleans()),
     Function: st.builds(Function, st.binary(max_size=50), st.binary(max_size=50)),
-    Tasks: st.builds(Tasks, _U64, _U64, _U8, _U32, _U32, _U16, _U64, st.binary(max_size=50), _PAYLOAD),
+    Tasks: st.builds(Tasks, _U64, _U64, _U8, _U32, _U32, _U16, _U64, _DIGEST, _PAYLOAD),
     Accepted: st.builds(Accepted, _U32, _U64),
     Stop: st.builds(Stop),
 }

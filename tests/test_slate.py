@@ -1,0 +1,105 @@
+"""What a worker notes is what the parent reads, also from a worker that is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mpr import messages
+from mpr.messages import Result
+from mpr.scheduler import MOST
+from mpr.slate import Slate, SlateReader
+
+Ends = tuple[Slate, SlateReader]
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> Iterator[Ends]:
+    slate = Slate(tmp_path)
+    reader = SlateReader(slate.address, tmp_path)
+    yield slate, reader
+    reader.close()
+    slate.close()
+
+
+def _result(parcel: int, *sizes: int) -> Result:
+    payload = [bytes([(parcel + index) % 256]) * size for index, size in enumerate(sizes)]
+    return Result(parcel, 0, 1, messages.RETURNED, True, 5, payload)
+
+
+def _plain(result: Result) -> tuple[int, list[bytes]]:
+    return result.parcel, [bytes(part) for part in result.payload]
+
+
+_SMALL = st.lists(st.integers(0, 500), max_size=4)
+_LARGE = st.lists(st.integers(5_000, 60_000), min_size=1, max_size=3)
+
+
+@given(st.lists(_SMALL | _LARGE, min_size=1, max_size=40), st.data())
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_result_arrives_and_the_last_ones_stay(
+    tmp_path: Path, payloads: list[list[int]], data: st.DataObject
+) -> None:
+    slate = Slate(tmp_path)
+    reader = SlateReader(slate.address, tmp_path)
+    sent: list[tuple[Result, Result]] = []
+    noted: list[tuple[int, list[bytes]]] = []
+    for parcel, sizes in enumerate(payloads, 1):
+        result = _result(parcel, *sizes)
+        sent.append((result, slate.write(result, parent_reads=True)))
+        # A large one goes on the slate, or as it is where there is no room.
+        assert sent[-1][1].on_slate or sent[-1][1] == result
+        if sent[-1][1].on_slate or sum(sizes) < 4000:
+            noted.append(_plain(result))
+        while sent and data.draw(st.booleans()):
+            original, message = sent.pop(0)
+            assert _plain(reader.take(message) if message.on_slate else message) == _plain(original)
+    found = [_plain(each) for each in reader.results()]
+    # What the parent has taken may be written over; of all else the last ones are there.
+    untaken = {original.parcel for original, _ in sent}
+    assert [each for each in found if each[0] in untaken] == [
+        each for each in noted[-(MOST + 1) :] if each[0] in untaken
+    ]
+    for original, message in sent:
+        assert _plain(reader.take(message) if message.on_slate else message) == _plain(original)
+    reader.close()
+    slate.close()
+
+
+def test_what_is_too_large_goes_as_it_is(ends: Ends) -> None:
+    result = _result(1, 20_000_000)
+    assert ends[0].write(result, parent_reads=True) is result
+    assert list(ends[1].results()) == []
+
+
+def test_where_the_parent_reads_messages_only_large_results_go_as_they_are(ends: Ends) -> None:
+    result = _result(1, 100_000)
+    assert ends[0].write(result, parent_reads=False) is result
+
+
+def test_what_the_worker_is_at(ends: Ends) -> None:
+    slate, reader = ends
+    assert reader.at().turn == 0
+    assert slate.claim(3, 7)
+    assert (reader.at().turn, reader.at().task, reader.at().running) == (3, 7, False)
+    slate.begin(7, 12345)
+    assert (reader.at().turn, reader.at().task, reader.at().running, reader.at().since_ns) == (3, 7, True, 12345)
+    slate.end(7)
+    assert (reader.at().task, reader.at().running) == (8, False)
+
+
+def test_what_was_taken_back_is_not_begun_and_what_comes_later_is(ends: Ends) -> None:
+    slate, reader = ends
+    assert slate.claim(1, 0)
+    assert reader.revoke(4).turn == 1
+    assert [slate.claim(turn, 0) for turn in (2, 3, 4, 5)] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("payload", [[b""], [b"\xff", b""], [b"\x00", b"123"]])
+def test_a_message_that_is_no_place_on_the_slate_is_refused(payload: list[bytes], ends: Ends) -> None:
+    with pytest.raises((ValueError, OSError)):
+        ends[1].take(Result(1, 0, 1, messages.RETURNED, True, 5, payload, on_slate=True))
