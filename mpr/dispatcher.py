@@ -35,7 +35,8 @@ from mpr.errors import (
 )
 from mpr.lifecycle import PoolState, StartBudget
 from mpr.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop
-from mpr.parcel import Parcel, outcomes
+from mpr.parcel import Parcel, TaskFunction, outcomes
+from mpr.progress import Progress
 from mpr.scheduler import SHORT_MICROS, Scheduler
 from mpr.slate import SlateReader
 from mpr.transport import DownstreamServer, PeerGoneError
@@ -81,8 +82,11 @@ class _Hand:
 class Dispatcher:
     """The tasks of one pool."""
 
-    def __init__(self, down: DownstreamServer, limits: PoolLimits, staff: Staff) -> None:
+    def __init__(
+        self, down: DownstreamServer, limits: PoolLimits, staff: Staff, progress: Progress | None = None
+    ) -> None:
         self._down = down
+        self._progress = progress
         self._limits = limits
         self._staff = staff
         self._lock = threading.Lock()
@@ -112,6 +116,8 @@ class Dispatcher:
 
     def submit(self, parcel: Parcel) -> None:
         """Have `parcel` run; its outcome goes to `parcel.deliver`. Nothing is raised once the pool was running."""
+        if self._progress is not None:
+            self._progress.submitted(parcel.function.name, parcel.count)
         with self._lock:
             error = self.ending_error()
             if error is None:
@@ -121,8 +127,15 @@ class Dispatcher:
                 return
         self._deliver(parcel, 0, parcel.count, None, error)
 
+    def announce(self, function: TaskFunction, count: int) -> None:
+        """A call will submit `count` tasks."""
+        if self._progress is not None:
+            self._progress.announce(function.name, count)
+
     def feeding(self, change: int) -> None:
         """A call begins (1) or ends (-1) to submit parcels of its own accord."""
+        if self._progress is not None:
+            self._progress.feeding(change)
         with self._lock:
             self._feeding += change
             self._all_done.notify_all()
@@ -140,6 +153,8 @@ class Dispatcher:
                 self._all_done.wait(1.0)
             for hand in self._hands.values():
                 self._stop(hand)
+        if self._progress is not None:
+            self._progress.close()
 
     def terminate(self, error: BaseException | None = None) -> None:
         """Give every parcel that has no outcome an error, `PoolTerminatedError` by default."""
@@ -155,6 +170,8 @@ class Dispatcher:
             self._all_done.notify_all()
         for parcel in pending:
             self._fail_rest(parcel, error or self._terminated())
+        if self._progress is not None:
+            self._progress.close()
 
     def drop_waiting(self) -> None:
         """Cancel every parcel that no worker has."""
@@ -454,6 +471,8 @@ class Dispatcher:
     def _deliver(
         self, parcel: Parcel, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None
     ) -> None:
+        if self._progress is not None:
+            self._progress.settled(count, failed=error is not None)
         try:
             parcel.deliver(first, count, values, error)
         except BaseException:  # noqa: BLE001  # a user's callback, also one that calls `sys.exit`

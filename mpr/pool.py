@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import operator
 import os
 import threading
 import warnings
@@ -26,6 +27,7 @@ from mpr.messages import EACH, STAR
 from mpr.parcel import Parcel, TaskFunction
 from mpr.pickling import Portable
 from mpr.processes import Launcher, check_start_method, make_launcher
+from mpr.progress import Progress
 from mpr.recording import SharedRecording
 from mpr.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
 from mpr.worker_config import WorkerConfig, worker_main
@@ -76,6 +78,8 @@ class Pool:
     maxmemoryperchild:
         A worker that has more bytes resident after a task is replaced (including what it shares with others, such as
         the SDK's code: about 80 MB); None: never.
+    progress:
+        Show a bar (in a terminal or notebook, by `tqdm`): tasks done and failed, their rate, and the bytes received.
 
     Raises
     ------
@@ -102,6 +106,7 @@ class Pool:
         task_timeout: float | None = None,
         retries: int = 0,
         maxmemoryperchild: int | None = None,
+        progress: bool = False,
     ) -> None:
         prepare_main()
         self._size = config.check_processes(processes)
@@ -121,6 +126,7 @@ class Pool:
             recording.check_usable()
             if recording.application_id != application_id:
                 raise ConfigError(f"the recording is of {recording.application_id!r}, not of {application_id!r}")
+        bar = Progress() if progress else None
         shared = Portable((initializer, tuple(initargs)))
         if method != "fork":
             pickling.check_portable("the initializer", shared)
@@ -137,7 +143,7 @@ class Pool:
         self._pid = os.getpid()
         preloaded = method == "forkserver" and preload
         self._crew, self._dispatcher = _hire(
-            self.recording, launcher, self._size, limits, preloaded, environ=method == "forkserver"
+            self.recording, launcher, self._size, limits, bar, preloaded, environ=method == "forkserver"
         )
         self._joined = False
         self._joining = threading.Lock()
@@ -343,6 +349,7 @@ class Pool:
         # All arguments are pickled before the first is sent: a bad one fails the call, not half of it.
         payloads = [pickling.dump_arguments(f"{task.name}[{start}]", part) for start, part in parts.items()]
         result: MapResult[Any] = MapResult(len(items), callback, error_callback)
+        self._dispatcher.announce(task, len(items))
         for (start, part), payload in zip(parts.items(), payloads, strict=True):
             deliver = functools.partial(_deliver_part, result, start)
             self._dispatcher.submit(
@@ -358,15 +365,17 @@ class Pool:
             raise ConfigError(f"chunksize must be at least 1, got {chunksize}")
         room = threading.Semaphore(_IMAP_AHEAD * self._size * chunksize)
         results: ResultIterator[Any] = ResultIterator(ordered, room.release)
+        task = TaskFunction.of(function)
         feeder = Feeder(
             dispatcher=self._dispatcher,
-            function=TaskFunction.of(function),
+            function=task,
             items=iter(iterable),
             chunksize=chunksize,
             room=room,
             results=weakref.ref(results),
         )
         self._dispatcher.feeding(1)
+        self._dispatcher.announce(task, operator.length_hint(iterable))
         threading.Thread(target=feeder.run, name="mpr-imap", daemon=True).start()
         return results
 
@@ -383,11 +392,19 @@ def _deliver_part(
 
 
 def _hire(
-    recording: SharedRecording, launcher: Launcher, size: int, limits: PoolLimits, preloaded: bool, environ: bool
+    recording: SharedRecording,
+    launcher: Launcher,
+    size: int,
+    limits: PoolLimits,
+    bar: Progress | None,
+    preloaded: bool,
+    environ: bool,
 ) -> tuple[Crew, Dispatcher]:
     """Start the workers of a pool, and connect them with the recording."""
     joining = recording.process_config(size)
     aggregator = recording.aggregator
+    if bar is not None:
+        bar.received_bytes = lambda: aggregator.accepted_bytes
 
     def new_config() -> tuple[int, WorkerConfig]:
         number = recording.new_worker()
@@ -408,7 +425,7 @@ def _hire(
         dispatcher.broken(error)
 
     crew = Crew(launcher, new_config, size, ended=aggregator.worker_died, failed=failed, look=look)
-    dispatcher = Dispatcher(recording.down, limits, crew)
+    dispatcher = Dispatcher(recording.down, limits, crew, bar)
     crew.start()
     return crew, dispatcher
 

@@ -1,0 +1,53 @@
+"""The bar: what it says at the end, and that nobody pays for it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import mpr
+from tests import support
+
+_SCRIPT = """
+import sys, mpr
+from tests import tasks
+
+def numbers():
+    yield from range(30)
+
+if __name__ == "__main__":
+    with mpr.Pool("app", 2, sinks=sys.argv[1], progress=True) as pool:
+        pool.map(tasks.log_number, range(20), chunksize=3)
+        list(pool.imap_unordered(tasks.square, numbers()))
+        results = [pool.apply_async(tasks.raise_if_odd, (number,)) for number in range(8)]
+        for result in results:
+            result.wait()
+"""
+
+
+def test_the_bar_says_what_is_done_and_what_has_failed(tmp_path: Path) -> None:
+    done = support.run_python(_SCRIPT, tmp_path / "run.rrd")
+    assert done.returncode == 0, done.stderr
+    # The last state of each bar; a call that nobody waits for may share it with the next one.
+    last = [line.rpartition("\r")[2] for line in done.stderr.replace("\r\n", "\n").split("\n")]
+    assert any(line.startswith("log_number: 100%") and " 20/20 " in line for line in last), done.stderr
+    assert any(line.startswith("square: 100%") and " 30/30 " in line for line in last), done.stderr
+    assert any("8/8" in line and "4 failed" in line for line in last), done.stderr
+    assert "received" in done.stderr
+    support.check_file(tmp_path / "run.rrd")
+
+
+def test_without_tqdm_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with pytest.raises(mpr.MissingDependencyError, match=r"pip install 'mpr\[progress\]'"):
+        mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", progress=True)
+    assert not (tmp_path / "run.rrd").exists()
+
+
+def test_a_terminal_that_is_gone_costs_no_result(tmp_path: Path) -> None:
+    source = _SCRIPT.replace("with mpr.Pool", "sys.stderr.close()\n    with mpr.Pool")
+    done = support.run_python(source, tmp_path / "run.rrd")
+    assert done.returncode == 0
+    assert set(support.numbers(tmp_path / "run.rrd")) == set(range(20))
