@@ -14,8 +14,7 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mpr import failpoints, rrd
@@ -39,6 +38,7 @@ from mpr.messages import (
 from mpr.outbox import PROLOGUE, MessageBytes, OutboxReader, Segment, SegmentSource
 from mpr.slate import SlateReader
 from mpr.transport import PeerGoneError, Sockets
+from mpr.writers import Feed, Writer
 
 _log = logging.getLogger("mpr")
 
@@ -47,26 +47,6 @@ _RETRY_SECS = 0.001
 # After a worker's end its last messages may still be in the kernel; ZeroMQ reads them within microseconds.
 _DRAIN_QUIET_SECS = 0.02
 _DRAIN_LIMIT_SECS = 1.0
-
-
-class Writer(Protocol):
-    """A durable sink at work."""
-
-    @property
-    def path(self) -> Path: ...
-
-    @property
-    def named(self) -> bool: ...
-
-    def open(self, prologue: bytes) -> None: ...
-
-    def accept(self, segment: Segment, *, named: bool) -> None: ...
-
-    def describe(self, outbox: int, footer: bytes) -> None: ...
-
-    def close(self) -> None: ...
-
-    def abandon(self) -> None: ...
 
 
 class Listener(Protocol):
@@ -127,12 +107,15 @@ class Aggregator:
         The recording's sockets.
     writers:
         The durable sinks, already open; none where logging is switched off.
+    feed:
+        Of the live sinks; None where there are none.
     """
 
-    def __init__(self, sockets: Sockets, writers: Sequence[Writer]) -> None:
+    def __init__(self, sockets: Sockets, writers: Sequence[Writer], feed: Feed | None = None) -> None:
         self._sockets = sockets
         self._inside = sockets.inside()
         self._writers = list(writers)
+        self._feed = feed
         self._listeners: dict[int, Listener] = {}
         self._producers: dict[str, _Producer] = {}
         self._newcomers: list[tuple[_Producer, Welcome]] = []
@@ -170,8 +153,8 @@ class Aggregator:
 
     def stuck(self) -> SinkError:
         """The error for a sink that hangs."""
-        paths = ", ".join(str(writer.path) for writer in self._writers)
-        return SinkError(f"a sink has taken nothing for {self.stalled_secs():.0f} s: {paths}")
+        names = ", ".join(writer.name for writer in self._writers)
+        return SinkError(f"a sink has taken nothing for {self.stalled_secs():.0f} s: {names}")
 
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
         """Any other thread: wait until the sinks have outbox `number` of a producer up to `end`."""
@@ -378,8 +361,9 @@ class Aggregator:
         if frames:
             self._write(Segment(producer.outbox, source, frames))
         if footer is not None:
-            for writer in self._writers:
-                writer.describe(producer.outbox, footer)
+            for writer in list(self._writers):
+                with self._failing(writer):
+                    writer.describe(producer.outbox, footer)
         if producer.reader is not None:
             producer.reader.release(start, consumed)
         with self._progress:
@@ -391,17 +375,24 @@ class Aggregator:
         chunks = sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
         self._writing_since = time.monotonic()
         for writer in list(self._writers):
-            try:
+            with self._failing(writer):
                 writer.accept(segment, named=chunks > 0)
-            except SinkError as error:
-                # The others go on; the outboxes are emptied all the same, so that no worker waits for ever.
-                _log.error("%s", error)
-                self.failure = self.failure or error
-                self._writers.remove(writer)
-                writer.abandon()
+        if self._feed is not None:
+            self._feed.accepted(segment)
         self._writing_since = None
         self.accepted_chunks += chunks
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
+
+    @contextlib.contextmanager
+    def _failing(self, writer: Writer) -> Iterator[None]:
+        """Let go of `writer` where it fails: the others go on, and outboxes are emptied, so that no worker waits."""
+        try:
+            yield
+        except SinkError as error:
+            _log.error("%s", error)
+            self.failure = self.failure or error
+            self._writers.remove(writer)
+            writer.abandon()
 
     def _bury_the_dead(self, queue_is_empty: bool) -> None:
         """Settle the affairs of workers that have ended, once what they had sent has come."""

@@ -76,6 +76,14 @@ class DecodingWriter:
         self._file.close()
 
     @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.path]
+
+    @property
     def named(self) -> bool:
         """Whether the file has its name, and a file that was there before is gone."""
         return self._file.named

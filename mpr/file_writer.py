@@ -141,6 +141,14 @@ class FileWriter:
             self._rebuild(refused)
 
     @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.path]
+
+    @property
     def named(self) -> bool:
         """Whether the file has its name, and a file that was there before is gone."""
         return self._file.named

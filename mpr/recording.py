@@ -6,22 +6,21 @@ import itertools
 import logging
 import os
 import threading
-import time
 from dataclasses import dataclass
 from multiprocessing import util
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mpr import config, failpoints, relabel, sdk
-from mpr.aggregator import Aggregator, Writer
+from mpr import config, failpoints
+from mpr.aggregator import Aggregator
 from mpr.config import RecordingConfig
-from mpr.decoding_writer import DecodingWriter
 from mpr.errors import RecordingClosedError, SinkError, WrongProcessError
-from mpr.file_writer import FileWriter
+from mpr.opening import open_writers
 from mpr.producer import Producer
-from mpr.sinks import Sink, as_sinks
+from mpr.sinks import as_sinks
 from mpr.transport import Sockets
+from mpr.writers import Writer
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -86,9 +85,9 @@ class SharedRecording:
         self._producer: Producer | None = None
         self._closed = False
         self._workers = itertools.count(1)
-        self._writers: list[Writer] = _open_writers(chosen, self.application_id, self.recording_id)
+        self._writers: list[Writer] = open_writers(chosen, self.application_id, self.recording_id)
         if sinks is None and self._writers:
-            _log.warning("mpr: recording to %s", self._writers[0].path)
+            _log.warning("mpr: recording to %s", self._writers[0].name)
         self._sockets = Sockets()
         self.down = self._sockets.down
         self.aggregator = Aggregator(self._sockets, self._writers)
@@ -101,7 +100,7 @@ class SharedRecording:
     @property
     def paths(self) -> list[Path]:
         """The files that this recording is written to."""
-        return [writer.path for writer in self._writers]
+        return [path for writer in self._writers for path in writer.paths]
 
     @property
     def closed(self) -> bool:
@@ -224,28 +223,3 @@ class SharedRecording:
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<mpr.SharedRecording {self.application_id!r} {self.recording_id} {state}>"
-
-
-def _open_writers(chosen: tuple[Sink, ...], application_id: str, recording_id: str) -> list[Writer]:
-    """The writers of all sinks, each with the recording's properties in it; none where logging is switched off."""
-    prologue = sdk.prologue(time.time_ns())
-    if not prologue:
-        # RERUN=off: tasks run, and nothing is recorded.
-        return []
-    unknown = sdk.format_is_known()
-    if unknown is None:
-        prologue = relabel.relabelled(prologue, relabel.store_id(application_id, recording_id), sdk.store_info())
-    else:
-        _log.warning("mpr does not know the file format of this Rerun SDK (%s): it decodes, which is slower", unknown)
-    writers: list[Writer] = []
-    try:
-        for sink in chosen:
-            path = Path(sink.path)
-            writer: Writer = FileWriter(path) if unknown is None else DecodingWriter(path, application_id, recording_id)
-            writers.append(writer)
-            writer.open(prologue)
-    except BaseException:
-        for writer in writers:
-            writer.abandon()
-        raise
-    return writers

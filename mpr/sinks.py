@@ -5,21 +5,27 @@ from __future__ import annotations
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from mpr.errors import ConfigError
-
-Sink: TypeAlias = "FileSink"
 
 # What a default file name has none of.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\]]")
 
 
+class Sink(ABC):
+    """What all sinks have in common; each kind is a frozen value that pickles."""
+
+    @abstractmethod
+    def _place(self) -> str:
+        """Where it goes, in words that are the same for two sinks that would be in each other's way."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class FileSink:
+class FileSink(Sink):
     """One `.rrd` file with the rows of every worker.
 
     The rows of a result in hand are in the file; another process can read them at that moment (`rr.chunk.RrdReader`
@@ -48,6 +54,10 @@ class FileSink:
         if path.is_dir():
             raise ConfigError(f"FileSink needs the path of a file, and {str(path)!r} is a folder")
 
+    def _place(self) -> str:
+        # The folder's real name; a link in the place of the file itself is replaced, and is no second name of it.
+        return str(Path(self.path).parent.resolve() / Path(self.path).name)
+
 
 def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sink, ...]:
     """The sinks that the user gave: one or several values or paths; a new file in the working directory for None."""
@@ -56,22 +66,24 @@ def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sin
         # A recording id may have any character.
         name, short = (_UNUSUAL.sub("_", part) for part in (application_id, recording_id[:8]))
         return (FileSink(path=Path.cwd() / f"{name}-{stamp}-{short}.rrd"),)
-    if isinstance(sinks, str | os.PathLike | FileSink):
+    if isinstance(sinks, str | os.PathLike | Sink):
         sinks = [sinks]
     if not isinstance(sinks, Sequence):
         raise ConfigError(f"sinks must be a list such as [mpr.FileSink(path='run.rrd')], got {sinks!r}")
-    found: list[Sink] = []
-    for sink in sinks:
-        if isinstance(sink, str | os.PathLike):
-            sink = FileSink(path=sink)
-        if not isinstance(sink, FileSink):
-            raise ConfigError(f"{sink!r} is no sink: give a path or mpr.FileSink(path=...)")
-        found.append(sink)
+    found = [_as_sink(sink) for sink in sinks]
     if not found:
         raise ConfigError("sinks is empty, so all data would be lost: give at least one, or None for a new file")
-    # The folder's real name; a link in the place of the file itself is replaced, and is no second name of it.
-    paths = [Path(sink.path).parent.resolve() / Path(sink.path).name for sink in found]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise ConfigError(f"two sinks would write {str(path)!r}")
+    places = [sink._place() for sink in found]
+    for place in places:
+        if places.count(place) > 1:
+            raise ConfigError(f"two sinks would write {place!r}")
     return tuple(found)
+
+
+def _as_sink(sink: object) -> Sink:
+    """A sink that the user gave as a value or as a path."""
+    if isinstance(sink, Sink):
+        return sink
+    if isinstance(sink, str | os.PathLike):
+        return FileSink(path=sink)
+    raise ConfigError(f"{sink!r} is no sink: give a path or mpr.FileSink(path=...)")
