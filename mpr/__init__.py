@@ -10,8 +10,9 @@ with mpr.Pool("my_app", sinks=[mpr.FileSink(path="run.rrd")]) as pool:
     pool.map(detect, paths)
 ```
 
-How a row travels: user code -> `producer` -> `outbox` -> `aggregator` -> `file_writer`; how a task travels: `pool` ->
-`dispatcher` (`scheduler`) -> `transport` -> `worker`, and its result back through the aggregator, behind its rows.
+How a row travels: user code -> `producer` -> `outbox` -> `aggregator` -> `file_writer`, and to viewers by `tape`,
+`live` and `courier`. How a task travels: `pool` -> `dispatcher` (`scheduler`) -> `transport` -> `worker`, and its
+result back through the aggregator, behind its rows.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ if TYPE_CHECKING:
     from mpr.errors import WrongProcessError as WrongProcessError
     from mpr.futures import PoolExecutor as PoolExecutor
     from mpr.futures import TaskFuture as TaskFuture
+    from mpr.live import LiveSinkStatistics as LiveSinkStatistics
+    from mpr.live_sinks import GrpcServerSink as GrpcServerSink
+    from mpr.live_sinks import GrpcSink as GrpcSink
+    from mpr.live_sinks import SpawnViewerSink as SpawnViewerSink
+    from mpr.live_sinks import WebViewerSink as WebViewerSink
     from mpr.pool import Pool as Pool
     from mpr.recording import RecordingStatistics as RecordingStatistics
     from mpr.recording import SharedRecording as SharedRecording
@@ -55,6 +61,11 @@ _HOME = {
     "SharedRecording": "recording",
     "RecordingStatistics": "recording",
     "FileSink": "sinks",
+    "GrpcSink": "live_sinks",
+    "GrpcServerSink": "live_sinks",
+    "WebViewerSink": "live_sinks",
+    "SpawnViewerSink": "live_sinks",
+    "LiveSinkStatistics": "live",
 } | dict.fromkeys(
     (
         "ConfigError",

@@ -109,13 +109,23 @@ class Aggregator:
         The durable sinks, already open; none where logging is switched off.
     feed:
         Of the live sinks; None where there are none.
+    own_blueprint:
+        Whether the parent has given a blueprint, which one from a worker must not replace.
     """
 
-    def __init__(self, sockets: Sockets, writers: Sequence[Writer], feed: Feed | None = None) -> None:
+    def __init__(
+        self,
+        sockets: Sockets,
+        writers: Sequence[Writer],
+        feed: Feed | None = None,
+        *,
+        own_blueprint: bool = False,
+    ) -> None:
         self._sockets = sockets
         self._inside = sockets.inside()
         self._writers = list(writers)
         self._feed = feed
+        self._own_blueprint = own_blueprint
         self._listeners: dict[int, Listener] = {}
         self._producers: dict[str, _Producer] = {}
         self._newcomers: list[tuple[_Producer, Welcome]] = []
@@ -358,6 +368,9 @@ class Aggregator:
             return
         if consumed == start:
             return
+        if self._own_blueprint and producer.hello.worker:
+            # What a worker sends stays in the recording, and does not become active.
+            frames = [frame for frame in frames if frame.kind != rrd.BLUEPRINT_ACTIVATION]
         if frames:
             self._write(Segment(producer.outbox, source, frames))
         if footer is not None:
@@ -378,7 +391,7 @@ class Aggregator:
             with self._failing(writer):
                 writer.accept(segment, named=chunks > 0)
         if self._feed is not None:
-            self._feed.accepted(segment)
+            self._feed.accepted(segment, self._writers)
         self._writing_since = None
         self.accepted_chunks += chunks
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)

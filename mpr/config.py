@@ -40,6 +40,12 @@ OUTBOX_ROLL_BYTES = 256 * MIB
 MESSAGE_MAX_BYTES = 8 * 1024 * MIB
 #: A durable sink that takes nothing for so long has failed.
 SINK_TIMEOUT_SECS = 60.0
+#: What is kept for live sinks that are late or slow, where no file has it: in memory, the oldest is dropped first.
+REPLAY_MAX_BYTES = 256 * MIB
+#: How much of it goes to a live sink at a time.
+SLICE_BYTES = 4 * MIB
+#: How long the end of a recording waits for live sinks that still take data.
+LIVE_FAREWELL_SECS = 3.0
 
 _APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
 

@@ -141,6 +141,16 @@ class FileWriter:
             self._rebuild(refused)
 
     @property
+    def fd(self) -> int:
+        """Of the file, for reading it; nothing below `end` changes any more."""
+        return self._file.fd
+
+    @property
+    def end(self) -> int:
+        """How many bytes of the file are accepted: header and whole frames."""
+        return self._end
+
+    @property
     def name(self) -> str:
         return str(self.path)
 

@@ -16,11 +16,11 @@ from mpr import config, failpoints
 from mpr.aggregator import Aggregator
 from mpr.config import RecordingConfig
 from mpr.errors import RecordingClosedError, SinkError, WrongProcessError
-from mpr.opening import open_writers
+from mpr.live import LiveSinkStatistics
+from mpr.opening import append, encoded_notes, open_sinks
 from mpr.producer import Producer
 from mpr.sinks import as_sinks
 from mpr.transport import Sockets
-from mpr.writers import Writer
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -38,11 +38,14 @@ class RecordingStatistics:
         Chunks and encoded bytes that every durable sink has.
     rejected_messages:
         Messages from somebody who did not know the recording's token, or that were no messages at all.
+    live_sinks:
+        What each live sink has got, in the order of the sinks.
     """
 
     accepted_chunks: int
     accepted_bytes: int
     rejected_messages: int
+    live_sinks: tuple[LiveSinkStatistics, ...] = ()
 
 
 class SharedRecording:
@@ -55,10 +58,12 @@ class SharedRecording:
     recording_id:
         As in `rr.init`; a fresh random one by default.
     sinks:
-        Where the data goes: one or several of `mpr.FileSink(path=...)` or plain paths. By default a new file
+        Where the data goes, one or several: `mpr.FileSink(path=...)` or a plain path; `mpr.GrpcSink(url=...)` or the
+        URL of a viewer; `mpr.GrpcServerSink`, `mpr.WebViewerSink`, `mpr.SpawnViewerSink`. By default a new file
         `<application id>-<time>-<short id>.rrd` in the working directory, whose path is written to stderr.
     blueprint:
-        A blueprint for the recording, as in `rr.send_blueprint`.
+        A blueprint for the recording, as in `rr.send_blueprint`: every sink has it before any data. Blueprints that
+        workers send do not replace it.
 
     Raises
     ------
@@ -85,17 +90,25 @@ class SharedRecording:
         self._producer: Producer | None = None
         self._closed = False
         self._workers = itertools.count(1)
-        self._writers: list[Writer] = open_writers(chosen, self.application_id, self.recording_id)
+        self._sockets = Sockets()
+        try:
+            opened = open_sinks(chosen, self.application_id, self.recording_id, blueprint, self._sockets.folder)
+        except BaseException:
+            self._sockets.close()
+            raise
+        self._writers = opened.writers
+        self._live = opened.live
+        #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
+        self.urls = opened.urls
         if sinks is None and self._writers:
             _log.warning("mpr: recording to %s", self._writers[0].name)
-        self._sockets = Sockets()
         self.down = self._sockets.down
-        self.aggregator = Aggregator(self._sockets, self._writers)
+        self.aggregator = Aggregator(self._sockets, self._writers, self._live, own_blueprint=blueprint is not None)
         self.aggregator.start()
+        if self._live is not None:
+            self._live.start()
         # At the interpreter's exit, before `multiprocessing` waits for children.
         self._at_exit = util.Finalize(None, self.close, exitpriority=90)
-        if blueprint is not None:
-            self.stream.send_blueprint(blueprint)
 
     @property
     def paths(self) -> list[Path]:
@@ -161,6 +174,7 @@ class SharedRecording:
             accepted_chunks=self.aggregator.accepted_chunks,
             accepted_bytes=self.aggregator.accepted_bytes,
             rejected_messages=self._sockets.up.rejected_count,
+            live_sinks=() if self._live is None else tuple(self._live.stats()),
         )
 
     def close(self) -> None:
@@ -179,26 +193,33 @@ class SharedRecording:
         self._at_exit.cancel()
         if self._producer is not None:
             self._producer.close()
-        if not self.aggregator.stop(config.SINK_TIMEOUT_SECS):
+        stopped = self.aggregator.stop(config.SINK_TIMEOUT_SECS)
+        missed = [] if self._live is None else self._live.finish()
+        for words in missed:
+            _log.warning("mpr: %s", words)
+        if not stopped:
             # Its thread still uses the sockets, so they stay.
             raise self.aggregator.stuck()
         try:
-            unfinished = self._close_writers(discard_unnamed=failed)
+            unfinished = self._close_writers(missed, discard_unnamed=failed)
         finally:
             self._sockets.close()
         failure = self.aggregator.failure or unfinished
         if failure is not None:
             raise failure
 
-    def _close_writers(self, *, discard_unnamed: bool) -> SinkError | None:
-        """Close all sinks, also where one of them fails; returns the first failure."""
+    def _close_writers(self, notes: list[str], *, discard_unnamed: bool) -> SinkError | None:
+        """Close all sinks, with `notes` in them, also where one of them fails; returns the first failure."""
         failpoints.reach("parent.closing")
         failure = None
+        stream = encoded_notes(notes, self.application_id, self.recording_id) if notes else b""
         for writer in self.aggregator.writers:
             try:
                 if discard_unnamed and not writer.named:
                     writer.abandon()
                 else:
+                    if stream:
+                        append(writer, stream)
                     writer.close()
             except SinkError as error:
                 failure = failure or error

@@ -87,6 +87,15 @@ def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
     return frames, position
 
 
+def frame_at(read: Read, start: int) -> Frame:
+    """The frame whose header is at `start`; raises `FormatError` where there is none."""
+    header = read(start, FRAME_HEADER_SIZE)
+    if len(header) < FRAME_HEADER_SIZE:
+        raise FormatError(f"no frame at offset {start}")
+    kind, size = _FRAME.unpack(header)
+    return Frame(kind, start, size)
+
+
 # --- protobuf: enough to read ids and to write a footer -----------------------------------------------------------
 
 

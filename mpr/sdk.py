@@ -293,12 +293,50 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
         return storage.read(flush=True) or b""
 
 
+def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
+    """`blueprint` (as `rr.send_blueprint` takes it) as a whole stream that makes it active and the default."""
+    import rerun.blueprint as rrb
+
+    if not isinstance(blueprint, rrb.Blueprint):
+        blueprint = rrb.Blueprint(blueprint)
+    with _ReadableFile(b"") as path:
+        blueprint.save(application_id, path)
+        return Path(path).read_bytes()
+
+
+def viewer_executable() -> str | None:
+    """The native viewer: the program in the SDK's package, else one on the PATH; None where there is none.
+
+    The script `rerun` in the SDK's package would be a process more, which leaves the viewer behind when it is killed.
+    """
+    import importlib.util
+    import shutil
+
+    package = importlib.util.find_spec("rerun_cli")
+    if package is not None and package.origin is not None:
+        program = Path(package.origin).with_name("rerun")
+        if program.is_file():
+            return str(program)
+    return shutil.which("rerun")
+
+
 def prologue(start_time_nanos: int) -> bytes:
     """A stream with the properties of a recording that began at `start_time_nanos` (since the Unix epoch).
 
     Its store id is not the recording's yet.
     """
     return encoded_by_sdk(lambda stream: stream.send_recording_start_time_nanos(start_time_nanos))
+
+
+def warnings_by_sdk(entity_path: str, texts: Iterable[str]) -> bytes:
+    """A stream with `texts` as log entries of level WARN, at the present time. Its store id is no recording's."""
+    import rerun as rr
+
+    def write(stream: rr.RecordingStream) -> None:
+        for text in texts:
+            stream.log(entity_path, rr.TextLog(text, level=rr.TextLogLevel.WARN))
+
+    return encoded_by_sdk(write)
 
 
 def manifest_by_sdk(data: bytes) -> Manifest:

@@ -5,23 +5,16 @@ from __future__ import annotations
 import os
 import re
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpr.errors import ConfigError
+from mpr.live_sinks import GrpcSink
+from mpr.sink import Sink
 
 # What a default file name has none of.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\]]")
-
-
-class Sink(ABC):
-    """What all sinks have in common; each kind is a frozen value that pickles."""
-
-    @abstractmethod
-    def _place(self) -> str:
-        """Where it goes, in words that are the same for two sinks that would be in each other's way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +42,18 @@ class FileSink(Sink):
         if not isinstance(self.path, str | os.PathLike) or not os.fspath(self.path):
             raise ConfigError(f"FileSink needs the path of a file such as 'run.rrd', got {self.path!r}")
         if "://" in os.fspath(self.path):
-            raise ConfigError(f"{self.path!r} is no path of a file, and this version writes files only")
+            raise ConfigError(f"{self.path!r} is a URL, and FileSink needs the path of a file")
         path = Path(self.path)
         if path.is_dir():
             raise ConfigError(f"FileSink needs the path of a file, and {str(path)!r} is a folder")
 
-    def _place(self) -> str:
+    def _places(self) -> tuple[str, ...]:
         # The folder's real name; a link in the place of the file itself is replaced, and is no second name of it.
-        return str(Path(self.path).parent.resolve() / Path(self.path).name)
+        return (str(Path(self.path).parent.resolve() / Path(self.path).name),)
 
 
 def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sink, ...]:
-    """The sinks that the user gave: one or several values or paths; a new file in the working directory for None."""
+    """The sinks that the user gave: values, paths, URLs. For None a new file in the working directory."""
     if sinks is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         # A recording id may have any character.
@@ -73,10 +66,10 @@ def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sin
     found = [_as_sink(sink) for sink in sinks]
     if not found:
         raise ConfigError("sinks is empty, so all data would be lost: give at least one, or None for a new file")
-    places = [sink._place() for sink in found]
+    places = [place for sink in found for place in sink._places()]
     for place in places:
         if places.count(place) > 1:
-            raise ConfigError(f"two sinks would write {place!r}")
+            raise ConfigError(f"two sinks would use {place!r}")
     return tuple(found)
 
 
@@ -84,6 +77,8 @@ def _as_sink(sink: object) -> Sink:
     """A sink that the user gave as a value or as a path."""
     if isinstance(sink, Sink):
         return sink
+    if isinstance(sink, str) and "://" in sink:
+        return GrpcSink(url=sink)
     if isinstance(sink, str | os.PathLike):
         return FileSink(path=sink)
-    raise ConfigError(f"{sink!r} is no sink: give a path or mpr.FileSink(path=...)")
+    raise ConfigError(f"{sink!r} is no sink: give a path, a viewer's URL, or mpr.FileSink(path=...)")
