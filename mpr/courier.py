@@ -45,7 +45,7 @@ _LOOK_EVERY_SECS = 0.25
 # Nor does the SDK tell that a connection has broken, unless it is asked to flush.
 _CHECK_EVERY_SECS = 1.0
 # How long viewers of a server may go on reading at its end.
-_SERVER_FAREWELL_SECS = 2.0
+_SERVER_FAREWELL_SECS = 1.5
 
 
 def main(config: CourierConfig, _shared: None) -> None:
