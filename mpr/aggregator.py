@@ -391,7 +391,7 @@ class Aggregator:
             with self._failing(writer):
                 writer.accept(segment, named=chunks > 0)
         if self._feed is not None:
-            self._feed.accepted(segment, self._writers)
+            self._feed.accepted(segment)
         self._writing_since = None
         self.accepted_chunks += chunks
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)

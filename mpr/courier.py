@@ -31,12 +31,14 @@ import rerun as rr
 
 from mpr import rrd, sdk
 from mpr.config import SLICE_BYTES
-from mpr.live_messages import Bring, Brought, Connected, CourierConfig, Done, Finish, Load, Lost, Waiting
+from mpr.live_messages import Bring, Brought, Connected, Done, Finish, Load, Lost, Waiting
 from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
 from mpr.tape import dropped_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from mpr.courier_config import CourierConfig
 
 # A thirtieth of the share of a worker, where the machine is busy.
 _NICE = 15

@@ -24,23 +24,21 @@ from multiprocessing import reduction
 from typing import Any
 
 from mpr.config import LIVE_FAREWELL_SECS
+from mpr.courier_config import CourierConfig, courier_main
 from mpr.live_messages import (
     Bring,
     Brought,
     Connected,
-    CourierConfig,
     Done,
     Finish,
     Load,
     Lost,
     Waiting,
-    courier_main,
 )
 from mpr.live_sinks import LiveSink
 from mpr.outbox import Segment
 from mpr.processes import Launcher, check_start_method, ctrl_c_held_back, make_launcher
 from mpr.tape import Tape
-from mpr.writers import Writer
 
 _log = logging.getLogger("mpr")
 
@@ -152,9 +150,9 @@ class LiveSinks:
     def start(self) -> None:
         self._thread.start()
 
-    def accepted(self, segment: Segment, writers: Sequence[Writer]) -> None:
-        """The aggregator's thread: `writers`, and nobody else, have `segment`."""
-        self._tape.accepted(segment, writers)
+    def accepted(self, segment: Segment) -> None:
+        """The aggregator's thread: the durable sinks have `segment`."""
+        self._tape.accepted(segment)
         if self._idle:
             self._idle = False
             self._wake()
@@ -186,9 +184,13 @@ class LiveSinks:
         for viewer, found in zip(self._viewers, self.stats(), strict=True):
             if not total or (viewer.state is _State.DONE and not found.missing_chunks):
                 continue
-            # Without its word for the last of them, they may be anywhere on the way.
-            about = "" if viewer.state in (_State.DONE, _State.WAITING) else "at least "
-            missed.append(f"{found.sink} has missed {about}{found.missing_chunks} of {total} chunks: {viewer.reason}")
+            if viewer.state in (_State.CONNECTED, _State.FINISHING):
+                # It has not said that it has read the last of them.
+                missed.append(
+                    f"{found.sink} stopped reading: it lacks {found.missing_chunks} of {total} chunks or more"
+                )
+            else:
+                missed.append(f"{found.sink} lacks {found.missing_chunks} of {total} chunks: {viewer.reason}")
         return missed
 
     def _wake(self) -> None:
@@ -202,7 +204,8 @@ class LiveSinks:
         try:
             self._launcher = make_launcher(check_start_method(None), True, courier_main, None)
             while not self._is_over():
-                mp_connection.wait(self._waitables(), self._step())
+                timeout = self._step()
+                mp_connection.wait(self._waitables(), timeout)
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_reader, 4096)
                 for viewer in self._viewers:
@@ -324,7 +327,7 @@ class LiveSinks:
                 viewer.state = _State.CONNECTED
                 viewer.connections += 1
                 viewer.sent_chunks = 0
-                viewer.reason = "it did not take them in time"
+                viewer.reason = "the connection was lost"
             case Brought(number, end, chunks):
                 viewer.positions[number] = end
                 viewer.sent_chunks += chunks

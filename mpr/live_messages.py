@@ -1,40 +1,8 @@
-"""What a recording and the couriers of its live sinks tell each other, and what a courier is started with.
-
-Importable without the Rerun SDK, which only the courier itself needs.
-"""
+"""What a recording and the couriers of its live sinks tell each other."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-
-from mpr.live_sinks import LiveSink
-
-
-@dataclass(frozen=True, kw_only=True)
-class CourierConfig:
-    """What a courier is started with.
-
-    Attributes
-    ----------
-    sink:
-        What it serves, with the ports that were chosen.
-    application_id, recording_id:
-        Of the recording.
-    head:
-        What comes before all data.
-    first:
-        Whether no courier for this sink was there before.
-    pipe:
-        To the parent.
-    """
-
-    sink: LiveSink
-    application_id: str
-    recording_id: str
-    head: bytes
-    first: bool
-    pipe: Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +56,3 @@ class Lost:
 @dataclass(frozen=True, slots=True)
 class Done:
     """From the courier: everything was brought. It ends."""
-
-
-def courier_main(config: CourierConfig, shared: None) -> None:
-    """`mpr.courier.main`, which is imported in the courier."""
-    from mpr.courier import main
-
-    main(config, shared)

@@ -14,14 +14,12 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 
 from mpr import rrd
 from mpr.config import REPLAY_MAX_BYTES
 from mpr.file_writer import FileWriter
 from mpr.outbox import Outbox, Segment
-from mpr.writers import Writer
 
 _MARK = struct.Struct("<Q")
 _SPOOL_START = 4096
@@ -124,11 +122,12 @@ class Tape:
     def head(self) -> bytes:
         return self._head
 
-    def accepted(self, segment: Segment, writers: Sequence[Writer]) -> None:
-        """`writers` have taken `segment`."""
-        if self._file is not None and self._file in writers:
+    def accepted(self, segment: Segment) -> None:
+        """The writers have `segment`, those that have not failed."""
+        if self._file is not None and self._file.end > self.reels[0].end:
             self.reels[0].end = self._file.end
         else:
+            # It went to another file, or this one has failed.
             if self._spool is None:
                 self._spool = Spool(self._folder)
                 self.reels.append(self._spool)

@@ -46,5 +46,5 @@ class Writer(Protocol):
 class Feed(Protocol):
     """Live sinks at work, all of them: what they have not got yet is their business."""
 
-    def accepted(self, segment: Segment, writers: Sequence[Writer]) -> None:
-        """`writers` are the durable sinks that have taken `segment`. Never waits, never raises."""
+    def accepted(self, segment: Segment) -> None:
+        """All durable sinks have `segment`, those that have not failed. Never waits, never raises."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import rerun as rr
+import rerun.blueprint as rrb
 
 
 def log_number(number: int) -> int:
@@ -165,6 +166,10 @@ def log_images_and_measure(worker: int, count: int) -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     log_images(worker, count)
     return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def send_blueprint(index: int) -> None:
+    rr.send_blueprint(rrb.Blueprint(rrb.TextLogView(origin=f"of/worker/{index}")))
 
 
 def send_own_property(index: int) -> None:
