@@ -52,6 +52,8 @@ _SERVER_FAREWELL_SECS = 1.5
 
 def main(config: CourierConfig, _shared: None) -> None:
     """Run as the courier of `config.sink`, until the parent says finish or ends."""
+    os.environ.clear()
+    os.environ.update(config.environ)
     os.nice(_NICE)
     try:
         with contextlib.suppress(BrokenPipeError):
@@ -74,8 +76,8 @@ class _Courier:
             self._pipe.send(Connected())
             self._send(self._config.head)
             self._serve(check)
-        except (RuntimeError, ValueError, OSError) as error:
-            self._pipe.send(Lost(str(error)))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the parent must hear of it, and try again
+            self._pipe.send(Lost(str(error) or type(error).__name__))
 
     def _connect(self) -> Callable[[], None]:
         """Make the connection; returns what raises where it is broken."""

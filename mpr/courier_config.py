@@ -22,6 +22,8 @@ class CourierConfig:
         What comes before all data.
     first:
         Whether no courier for this sink was there before.
+    environ:
+        The parent's environment; a fork server was started with an older one.
     pipe:
         To the parent.
     """
@@ -31,6 +33,7 @@ class CourierConfig:
     recording_id: str
     head: bytes
     first: bool
+    environ: dict[str, str]
     pipe: Connection
 
 

@@ -258,6 +258,7 @@ class LiveSinks:
             recording_id=self._ids[1],
             head=self._tape.head,
             first=not viewer.started_before,
+            environ=dict(os.environ),
             pipe=couriers,
         )
         try:

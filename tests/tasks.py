@@ -168,6 +168,10 @@ def log_images_and_measure(worker: int, count: int) -> int:
     return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
+def log_plain_image(color: tuple[int, int, int]) -> None:
+    rr.log("plain", rr.Image(np.full((90, 120, 3), color, dtype=np.uint8)), static=True)
+
+
 def send_blueprint(index: int) -> None:
     rr.send_blueprint(rrb.Blueprint(rrb.TextLogView(origin=f"of/worker/{index}")))
 

@@ -178,10 +178,9 @@ def test_couriers_and_pages_of_a_killed_parent_end_with_it(tmp_path: Path) -> No
 
 
 def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def test_without_a_file_a_late_viewer_gets_what_is_kept(tmp_path: Path) -> None:
