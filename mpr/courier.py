@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from mpr.courier_config import CourierConfig
 
-# A thirtieth of the share of a worker, where the machine is busy.
-_NICE = 15
+# A seventieth of the share of a worker, where the machine is busy.
+_NICE = 19
 # The system does not tell when somebody begins to listen, so a courier looks so often.
 _LOOK_EVERY_SECS = 0.25
 # Nor does the SDK tell that a connection has broken, unless it is asked to flush.

@@ -34,6 +34,7 @@ def test_every_sink_has_the_rows_of_every_worker(start_method: Any, tmp_path: Pa
     sinks = [tmp_path / "one.rrd", url_of(port), mpr.GrpcServerSink(port=0), mpr.FileSink(path=tmp_path / "two.rrd")]
     with listening(tmp_path / "viewer.rrd", port) as viewer, contextlib.ExitStack() as stack:
         with mpr.Pool("app", 2, sinks=sinks, start_method=start_method) as pool:
+            wait_for_state(pool.recording, "connected", 0)
             wait_for_state(pool.recording, "connected", 1)
             reader = stack.enter_context(reading(tmp_path / "reader.rrd", pool.recording.urls[1]))
             pool.map(tasks.log_everything, range(4), chunksize=1)
@@ -239,6 +240,7 @@ def test_a_file_that_fails_does_not_end_the_viewer(tmp_path: Path, monkeypatch: 
     port = viewers.free_port()
     with listening(tmp_path / "viewer.rrd", port) as viewer:
         pool = mpr.Pool("app", 2, sinks=[tmp_path / "run.rrd", url_of(port)])
+        wait_for_state(pool.recording, "connected")
         pool.map(tasks.log_number, range(10))
         (tmp_path / "full").touch()
         with pytest.raises(mpr.SinkError, match="No space left"):
@@ -303,6 +305,7 @@ def test_a_blueprint_is_in_every_sink_before_data_and_stays_active(tmp_path: Pat
     path = tmp_path / "run.rrd"
     with listening(tmp_path / "viewer.rrd", port) as viewer:
         with mpr.Pool("app", 2, sinks=[path, url_of(port)], blueprint=blueprint) as pool:
+            wait_for_state(pool.recording, "connected")
             pool.map(tasks.send_blueprint, range(2), chunksize=1)
             pool.map(tasks.log_number, range(10))
         support.check_file(path)
