@@ -62,6 +62,7 @@ class Producer:
 
     def __init__(self, config: RecordingConfig, worker: int) -> None:
         self._config = config
+        self._worker = worker
         self._connection = Connection(config.upstream, config.downstream)
         self._outbox = Outbox(config.folder)
         self.slate = Slate(config.folder)
@@ -104,6 +105,7 @@ class Producer:
         self._always_flush = bool(sdk.install_entries(self._enter))
         sdk.divert_new_recordings(self.stream, self._note_init)
         sdk.watch_sinks(self.stream, self._note_sink)
+        sdk.divert_recording_info(self.stream, f"worker_{self._worker}", self._note_recording_info)
         os.register_at_fork(after_in_child=self._disown)
 
     def _wait_for_welcome(self) -> bool:
@@ -180,6 +182,18 @@ class Producer:
             "%r. Give mpr.Pool the sink, and they go to both.",
             call,
             self._config.application_id,
+        )
+
+    def _note_recording_info(self, call: str) -> None:
+        if call in self._noted_calls:
+            return
+        self._noted_calls.add(call)
+        _log.warning(
+            "rr.%s() in a worker of mpr: the recording is that of all workers, so this becomes the property worker_%d. "
+            "In the parent, recording.stream.%s() is for all.",
+            call,
+            self._worker,
+            call,
         )
 
     # --- the way to the parent ---------------------------------------------------------------------------------

@@ -6,6 +6,8 @@
   logs and wait in Python, with no lock held, while the outbox is full | every task is flushed; a slow sink makes the
   outbox grow |
 | `rerun_bindings.new_recording` | `rr.init` in a task makes the worker's own recording current | its rows are lost |
+| `rerun_bindings.send_recording_name`, `send_recording_start_time_nanos` | the name and start of the recording are the
+  parent's; a worker's become properties of its own | the last worker's win |
 | `rerun_bindings.flush_and_cleanup_orphaned_recordings` | `rr.init` calls it, and it raises in a forked process |
   `rr.init` raises in workers of `start_method='fork'` |
 | `rerun_bindings.set_global_data_recording` and its thread-local twin | 0.2 us, where the public function flushes the
@@ -139,6 +141,38 @@ def divert_new_recordings(stream: rr.RecordingStream, noted: Callable[[str | Non
             clean_up()
 
     rerun_bindings.flush_and_cleanup_orphaned_recordings = flush_and_cleanup_orphaned_recordings
+
+
+# What a recording is called and when it began: the call, and the argument of `rr.archetypes.RecordingInfo`.
+_RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nanos": "start_time"}
+
+
+def divert_recording_info(stream: rr.RecordingStream, name: str, noted: Callable[[str], None]) -> None:
+    """Keep what this process says of the recording as such under the property `name`: it is one of many writers.
+
+    `noted(call)` hears of each. Other recordings are the user's.
+    """
+    import rerun_bindings
+
+    own = rerun_bindings.get_recording_id(stream.inner)
+
+    def diverted(call: str, field: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def send(value: Any, recording: Any = None) -> None:
+            if rerun_bindings.get_recording_id(recording) != own:
+                original(value, recording=recording)
+                return
+            import rerun as rr
+
+            noted(call)
+            stream.send_property(name, rr.archetypes.RecordingInfo(**{field: value}))
+
+        return send
+
+    for call, field in _RECORDING_INFO.items():
+        original = getattr(rerun_bindings, call, None)
+        if original is not None:
+            setattr(rerun_bindings, call, diverted(call, field, original))
 
 
 # Calls that give the current recording another sink, or none.

@@ -176,6 +176,11 @@ def send_blueprint(index: int) -> None:
     rr.send_blueprint(rrb.Blueprint(rrb.TextLogView(origin=f"of/worker/{index}")))
 
 
+def name_recording(index: int) -> None:
+    rr.send_recording_name(f"as task {index} says")
+    rr.send_recording_start_time_nanos(index)
+
+
 def send_own_property(index: int) -> None:
     rr.send_property(f"worker_{index}", rr.AnyValues(seed=index))
 
