@@ -14,18 +14,15 @@ import errno
 import fcntl
 import logging
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from mpr import manifest, rrd, sdk
 from mpr.errors import SinkError
+from mpr.footer import Describer, Place
 from mpr.manifest import Manifest, OffsetMap
 from mpr.outbox import PROLOGUE, MessageBytes, Segment
 
 _log = logging.getLogger("mpr")
-
-# How much of the file is read again at a time, for chunks without a manifest.
-_LOT_BYTES = 32 * 1024 * 1024
 
 
 class FileWriter:
@@ -46,21 +43,20 @@ class FileWriter:
         self.path = Path(os.path.abspath(path))
         self._file = PartFile(self.path)
         self._end = 0
-        self._header = b""
-        # The one store info of each store, by its encoded id.
-        self._store_infos: dict[bytes, bytes] = {}
+        # Has the header, and the one store info of each store.
+        self._describer = Describer(fd=self._file.fd)
         # Per outbox: where its bytes went.
         self._offsets: dict[int, OffsetMap] = {}
         # Per outbox: (offset here, size) of the chunks that no manifest has described yet.
-        self._undescribed: dict[int, list[tuple[int, int]]] = {}
+        self._undescribed: dict[int, list[Place]] = {}
         self._manifests: list[Manifest] = []
 
     def open(self, prologue: bytes) -> None:
         """Begin with `prologue`, a whole stream: its header, its store info and the recording's properties."""
-        self._header = prologue[: rrd.HEADER_SIZE]
-        rrd.check_header(self._header)
+        header = self._describer.header = prologue[: rrd.HEADER_SIZE]
+        rrd.check_header(header)
         try:
-            self._write(self._header)
+            self._write(header)
         except OSError as error:
             raise SinkError(error.errno, f"cannot write {self.path}: {error.strerror}") from error
         self._end = rrd.HEADER_SIZE
@@ -103,9 +99,9 @@ class FileWriter:
             if frame.kind == rrd.SET_STORE_INFO:
                 payload = segment.source.read(frame.payload, frame.size)
                 store = rrd.store_id_of_info(payload)
-                if store in self._store_infos:
+                if store in self._describer.store_infos:
                     continue
-                self._store_infos[store] = payload
+                self._describer.store_infos[store] = payload
             if runs and runs[-1][1] == frame.start:
                 runs[-1] = (runs[-1][0], frame.end)
             else:
@@ -126,10 +122,10 @@ class FileWriter:
         """
         try:
             for missing in self._undescribed.values():
-                self._manifests += self._described_by_sdk(missing)
+                self._manifests += self._describer.described(missing)
             self._undescribed.clear()
             self._file.check_is_there()
-            self._write(rrd.closing(self._end, [manifest.encode(each) for each in self._merged()]))
+            self._write(self._describer.closing(self._end, self._manifests))
             self._file.take_name()
         except OSError as error:
             self._file.cut(self._end)
@@ -171,57 +167,6 @@ class FileWriter:
         view = memoryview(data)
         while view:
             view = view[os.write(self._file.fd, view) :]
-
-    # --- manifests ---------------------------------------------------------------------------------------------
-
-    def _merged(self) -> list[Manifest]:
-        stores: dict[bytes, list[Manifest]] = {}
-        for each in self._manifests:
-            stores.setdefault(each.store_id, []).append(each)
-        return [self._merged_store(store, parts) for store, parts in stores.items()]
-
-    def _merged_store(self, store: bytes, parts: list[Manifest]) -> Manifest:
-        table = manifest.merged_table(parts)
-        model = parts[0]
-        if not manifest.same_columns(parts):
-            # The schema and its hash are the SDK's own form of Arrow; it makes them from one chunk of each kind.
-            offsets, sizes = table[manifest.OFFSET], table[manifest.SIZE]
-            rows = manifest.one_chunk_of_each_kind(table)
-            model = self._by_sdk([(offsets[row].as_py() - rrd.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows])
-        return replace(model, store_id=store, table=table)
-
-    def _described_by_sdk(self, places: list[tuple[int, int]]) -> list[Manifest]:
-        """Manifests for the chunks at `places` (offset of the frame, size of its payload), made by the SDK."""
-        lots: dict[bytes, list[list[tuple[int, int]]]] = {}
-        sizes: dict[bytes, int] = {}
-        for start, size in places:
-            store = rrd.store_id_of_chunk(os.pread(self._file.fd, size, start + rrd.FRAME_HEADER_SIZE))
-            own = lots.setdefault(store, [[]])
-            sizes[store] = sizes.get(store, 0) + size
-            if sizes[store] > _LOT_BYTES and own[-1]:
-                own.append([])
-                sizes[store] = size
-            own[-1].append((start, size))
-        return [self._located(store, lot) for store, own in lots.items() for lot in own]
-
-    def _located(self, store: bytes, places: list[tuple[int, int]]) -> Manifest:
-        """The SDK's manifest of the chunks at `places`, with the offsets and sizes that they have in this file."""
-        described = self._by_sdk(places)
-        where = {}
-        for start, size in places:
-            payload = os.pread(self._file.fd, size, start + rrd.FRAME_HEADER_SIZE)
-            where[rrd.chunk_id(payload)] = (start + rrd.FRAME_HEADER_SIZE, size)
-        table = described.table
-        found = [where[each] for each in table[manifest.CHUNK_ID].to_pylist()]
-        table = manifest.with_offsets(table, [offset for offset, _ in found])
-        table = manifest.with_sizes(table, [size for _, size in found])
-        return replace(described, store_id=store, table=table)
-
-    def _by_sdk(self, places: list[tuple[int, int]]) -> Manifest:
-        """What the SDK says of the chunks at `places`, which are all of one store."""
-        infos = [rrd.frame_header(rrd.SET_STORE_INFO, len(info)) + info for info in self._store_infos.values()]
-        chunks = [os.pread(self._file.fd, size + rrd.FRAME_HEADER_SIZE, start) for start, size in places]
-        return sdk.manifest_by_sdk(b"".join([self._header, *infos, *chunks]))
 
     def _rebuild(self, refused: str) -> None:
         """The SDK's reader refuses our manifest: let the SDK write the whole file anew. The rows are the same."""

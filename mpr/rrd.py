@@ -25,6 +25,8 @@ BLUEPRINT_ACTIVATION = 3
 _FRAME = struct.Struct("<QQ")
 FRAME_HEADER_SIZE = _FRAME.size
 _FOOTER_ENTRY = struct.Struct("<QQI")
+#: What follows the `END` frame: one entry, the mark, and the number of entries.
+STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + 12
 # `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
 _CRC_SEED = 7850921
 
@@ -55,6 +57,14 @@ class FormatError(ValueError):
     """Bytes that are not a stream of the one `.rrd` format that this module knows."""
 
 
+class DamagedError(FormatError):
+    """A stream that goes on with bytes that are no frame; `frames` are the whole ones before them."""
+
+    def __init__(self, kind: int, position: int, frames: list[Frame]) -> None:
+        super().__init__(f"unknown frame kind {kind} at offset {position}")
+        self.frames = frames
+
+
 def check_header(header: bytes) -> None:
     """Raise `FormatError` where `header` does not open a stream of the known format."""
     if len(header) < HEADER_SIZE or header[:4] != FOURCC or header[9] != 2:
@@ -64,7 +74,7 @@ def check_header(header: bytes) -> None:
 def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
     """The whole frames within `[start, end)`, and the offset behind the last of them.
 
-    A torn frame at the end is left for the next call. Nothing behind an `END` frame is read.
+    A torn frame at the end is left for the next call. Nothing behind an `END` frame is read. Raises `DamagedError`.
     """
     frames: list[Frame] = []
     position = start
@@ -76,7 +86,7 @@ def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
         while position - base + FRAME_HEADER_SIZE <= len(window):
             kind, size = _FRAME.unpack_from(window, position - base)
             if kind > BLUEPRINT_ACTIVATION:
-                raise FormatError(f"unknown frame kind {kind} at offset {position}")
+                raise DamagedError(kind, position, frames)
             frame = Frame(kind, position, size)
             if frame.end > end:
                 return frames, position
