@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mpr.errors import ConfigError as ConfigError
+    from mpr.errors import ConflictError as ConflictError
     from mpr.errors import DeliveryError as DeliveryError
     from mpr.errors import InitializerError as InitializerError
     from mpr.errors import MissingDependencyError as MissingDependencyError
@@ -69,6 +70,7 @@ _HOME = {
 } | dict.fromkeys(
     (
         "ConfigError",
+        "ConflictError",
         "DeliveryError",
         "InitializerError",
         "MissingDependencyError",

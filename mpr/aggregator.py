@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mpr import failpoints, rrd
+from mpr.conflicts import ColumnTypes
 from mpr.errors import DeliveryError, RecordingClosedError, SinkError
 from mpr.messages import (
     PROTOCOL,
@@ -57,6 +58,8 @@ class Listener(Protocol):
     def skipped(self, hello: Hello, skipped: Skipped) -> None: ...
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None: ...
+
+    def sink_failed(self, error: SinkError) -> None: ...
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None: ...
 
@@ -135,6 +138,9 @@ class Aggregator:
         self._progress = threading.Condition()
         #: Why data was lost, if it was; every later result carries it.
         self.failure: BaseException | None = None
+        self._columns = ColumnTypes()
+        #: What two workers call by one name and give two types.
+        self.conflicts: list[str] = []
         self.accepted_bytes = 0
         self.accepted_chunks = 0
         self._writing_since: float | None = None
@@ -374,6 +380,7 @@ class Aggregator:
         if frames:
             self._write(Segment(producer.outbox, source, frames))
         if footer is not None:
+            self._note_columns(producer.hello, footer)
             for writer in list(self._writers):
                 with self._failing(writer):
                     writer.describe(producer.outbox, footer)
@@ -382,6 +389,12 @@ class Aggregator:
         with self._progress:
             producer.consumed = consumed
             self._progress.notify_all()
+
+    def _note_columns(self, hello: Hello, footer: bytes) -> None:
+        who = f"worker {hello.worker} (pid {hello.pid})" if hello.worker else "the parent"
+        for told in self._columns.note(who, footer):
+            _log.error("%s", told)
+            self.conflicts.append(told)
 
     def _write(self, segment: Segment) -> None:
         failpoints.reach("parent.segment")
@@ -406,6 +419,9 @@ class Aggregator:
             self.failure = self.failure or error
             self._writers.remove(writer)
             writer.abandon()
+            # Nobody waits for hours for a result that will be this error.
+            for listener in set(self._listeners.values()):
+                listener.sink_failed(error)
 
     def _bury_the_dead(self, queue_is_empty: bool) -> None:
         """Settle the affairs of workers that have ended, once what they had sent has come."""

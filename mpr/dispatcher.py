@@ -271,6 +271,15 @@ class Dispatcher:
         if self._could_take_back():
             self._staff.look_soon()
 
+    def sink_failed(self, error: BaseException) -> None:
+        """Rows are lost: whoever waits for a result is told now. The tasks run on, for the sinks that are left."""
+        with self._lock:
+            waiting = [parcel for parcel in self._parcels.values() if not parcel.told]
+            for parcel in waiting:
+                parcel.told, parcel.begin = True, None
+        for parcel in waiting:
+            self._hand_over(parcel, parcel.first, parcel.count - parcel.first, None, error)
+
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
         """The worker has passed over a parcel: where it was not taken back from it, it waits again."""
         with self._lock:
@@ -452,6 +461,12 @@ class Dispatcher:
         self._deliver(parcel, parcel.first, parcel.count - parcel.first, None, error)
 
     def _deliver(
+        self, parcel: Parcel, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None
+    ) -> None:
+        if not parcel.told:
+            self._hand_over(parcel, first, count, values, error)
+
+    def _hand_over(
         self, parcel: Parcel, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None
     ) -> None:
         try:

@@ -10,6 +10,7 @@ before the SDK wrote their manifest get one from the SDK itself, which reads jus
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -75,18 +76,17 @@ class FileWriter:
         undescribed = self._undescribed.setdefault(segment.outbox, [])
         end = self._end
         try:
+            self._file.check(self._end)
             for start, stop in self._runs(segment):
                 segment.source.copy(self._file.fd, start, stop - start)
                 offsets.add(start, end)
                 end += stop - start
-            self._file.check_is_there()
+            self._file.check(end)
             if named:
                 self._file.take_name()
         except OSError as error:
             self._file.cut(self._end)
-            raise SinkError(
-                error.errno, f"cannot write {self.path} ({error.strerror or error}); what it has until here is readable"
-            ) from error
+            raise self._failure("write", error) from error
         undescribed += [
             (offsets.target(frame.start), frame.size) for frame in segment.frames if frame.kind == rrd.ARROW_MSG
         ]
@@ -111,30 +111,51 @@ class FileWriter:
     def describe(self, outbox: int, footer: bytes) -> None:
         """Take the manifests that the SDK wrote at the end of `outbox`: `footer` is the payload of its `END` frame."""
         offsets = self._offsets.pop(outbox, None)
-        self._undescribed.pop(outbox, None)
-        if offsets is not None:
-            self._manifests += [manifest.moved(each, offsets) for each in manifest.parse(footer)]
+        if offsets is None:
+            return
+        try:
+            found = [manifest.moved(each, offsets) for each in manifest.parse(footer)]
+        except (rrd.FormatError, KeyError, ValueError) as error:
+            # The SDK describes these chunks once more, at the end.
+            _log.warning("mpr does not understand a manifest of the Rerun SDK: %s", error)
+            return
+        self._manifests += found
+        del self._undescribed[outbox]
 
     def close(self) -> None:
         """Write the footer, check the file with the SDK's own reader, and give it its name.
 
         Raises `SinkError` where the disk refuses; the rows are then readable, the footer is missing.
         """
+        refused = None
         try:
-            for missing in self._undescribed.values():
-                self._manifests += self._describer.described(missing)
-            self._undescribed.clear()
-            self._file.check_is_there()
-            self._write(self._describer.closing(self._end, self._manifests))
+            self._file.check(self._end)
+            try:
+                self._write(self._closing())
+            except (rrd.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
+                refused = f"no manifest can be made: {error!r}"
             self._file.take_name()
         except OSError as error:
             self._file.cut(self._end)
             self._file.close()
-            raise SinkError(error.errno, f"cannot finish {self.path} ({error.strerror or error})") from error
+            raise self._failure("finish", error) from error
         self._file.close()
-        refused = sdk.refusal(self.path)
+        refused = refused or sdk.refusal(self.path)
         if refused is not None:
             self._rebuild(refused)
+
+    def _closing(self) -> bytes:
+        for missing in self._undescribed.values():
+            self._manifests += self._describer.described(missing)
+        self._undescribed.clear()
+        return self._describer.closing(self._end, self._manifests)
+
+    def _failure(self, verb: str, error: OSError) -> SinkError:
+        """What the user is told of `error`."""
+        text = f"cannot {verb} {self.path}: {error.strerror or error}"
+        if self.named and not isinstance(error, TakenAwayError):
+            text += f". The rows of every result that you have are in it, without a footer: mpr recover {self.path}"
+        return SinkError(error.errno, text)
 
     @property
     def fd(self) -> int:
@@ -177,8 +198,16 @@ class FileWriter:
             refused,
         )
         rebuilt = self.path.with_name(f".{self.path.name}.rebuilt")
-        sdk.rewrite(self.path, rebuilt)
-        os.replace(rebuilt, self.path)
+        try:
+            sdk.rewrite(self.path, rebuilt)
+            os.replace(rebuilt, self.path)
+        except OSError as error:
+            rebuilt.unlink(missing_ok=True)
+            raise self._failure("rebuild", error) from error
+
+
+class TakenAwayError(OSError):
+    """Somebody else has removed the file, or changed what is in it."""
 
 
 class PartFile:
@@ -232,19 +261,27 @@ class PartFile:
             os.replace(self.part, self._path)
             self.named = True
 
-    def check_is_there(self) -> None:
-        """Raise `FileNotFoundError` where the file was removed, or another one put in its place."""
-        if not os.fstat(self.fd).st_nlink:
-            raise FileNotFoundError(errno.ENOENT, "it was removed or replaced while it was written")
+    def check(self, size: int) -> None:
+        """Raise `TakenAwayError` where the file is not what was written, `size` bytes that anybody can find."""
+        found = os.fstat(self.fd)
+        if not found.st_nlink:
+            raise TakenAwayError(errno.ENOENT, "it was removed or replaced while it was written")
+        if found.st_size != size:
+            raise TakenAwayError(errno.EIO, f"of the {size} bytes that were written, it has {found.st_size}")
 
     def cut(self, size: int) -> None:
-        """Drop what was written beyond `size` bytes."""
-        os.ftruncate(self.fd, size)
-        os.lseek(self.fd, size, os.SEEK_SET)
+        """Drop what was written beyond `size` bytes, as far as the disk allows."""
+        # A file that somebody has cut shorter must not grow again, with zeros in it.
+        with contextlib.suppress(OSError):
+            if os.fstat(self.fd).st_size > size:
+                os.ftruncate(self.fd, size)
+            os.lseek(self.fd, size, os.SEEK_SET)
 
     def close(self) -> None:
         if not self.named:
             self.part.unlink(missing_ok=True)
-        # Not left to the descriptor's end: a process that was forked meanwhile has it too.
-        fcntl.flock(self.fd, fcntl.LOCK_UN)
-        os.close(self.fd)
+        # A disk that failed once may fail here too, and has nothing left to lose.
+        with contextlib.suppress(OSError):
+            # Not left to the descriptor's end: a process that was forked meanwhile has it too.
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+            os.close(self.fd)

@@ -61,6 +61,8 @@ class Parcel:
         The first task without an outcome.
     attempt, again:
         The next `again` tasks had a worker that died, `attempt` times.
+    told:
+        Whoever wants the outcome has been told before its end, and hears no more.
     """
 
     function: TaskFunction
@@ -75,6 +77,7 @@ class Parcel:
     first: int = 0
     attempt: int = 0
     again: int = 0
+    told: bool = False
 
     def name(self, task: int) -> str:
         """Task `task` of this parcel, for messages: `detect[3]`."""

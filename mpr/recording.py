@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mpr import config, failpoints
 from mpr.aggregator import Aggregator
 from mpr.config import RecordingConfig
-from mpr.errors import RecordingClosedError, SinkError, WrongProcessError
+from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
 from mpr.live import LiveSinkStatistics
 from mpr.opening import append, encoded_notes, open_sinks
 from mpr.producer import Producer
@@ -180,7 +180,8 @@ class SharedRecording:
     def close(self) -> None:
         """Take what is on its way, write the footers, and release everything. A second call does nothing.
 
-        Raises `SinkError` where a sink has failed: what it had accepted before stays readable.
+        Raises `SinkError` where a sink has failed: what it had accepted before stays readable. Raises `ConflictError`
+        where two workers gave one timeline or component two types.
         """
         self.finish(failed=False)
 
@@ -207,6 +208,11 @@ class SharedRecording:
         failure = self.aggregator.failure or unfinished
         if failure is not None:
             raise failure
+        if self.aggregator.conflicts and not failed:
+            raise ConflictError(
+                f"{'; '.join(self.aggregator.conflicts)}. All rows are in the recording, but Rerun knows one type of "
+                "each, and shows the others wrongly or not at all: give them different names"
+            )
 
     def _close_writers(self, notes: list[str], *, discard_unnamed: bool) -> SinkError | None:
         """Close all sinks, with `notes` in them, also where one of them fails; returns the first failure."""

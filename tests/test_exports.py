@@ -17,6 +17,7 @@ from mpr.results import AsyncResult, ResultIterator
 
 _PUBLIC = [
     "ConfigError",
+    "ConflictError",
     "DeliveryError",
     "FileSink",
     "GrpcServerSink",
