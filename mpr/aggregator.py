@@ -21,6 +21,7 @@ from mpr import failpoints, rrd
 from mpr.conflicts import ColumnTypes
 from mpr.errors import DeliveryError, RecordingClosedError, SinkError
 from mpr.messages import (
+    OWN_ROWS,
     PROTOCOL,
     Accepted,
     Died,
@@ -29,6 +30,7 @@ from mpr.messages import (
     InitializerFailed,
     NewOutbox,
     Nudge,
+    OwnRows,
     Ready,
     Result,
     SegmentReady,
@@ -86,6 +88,8 @@ class _Producer:
         self.next_reader: OutboxReader | None = None
         #: Bytes of a frame whose rest comes with the next message.
         self.torn = b""
+        #: Bytes of recordings that tasks have made themselves, all that came until now.
+        self.own_bytes = 0
         self.said_goodbye = False
         self.failure: BaseException | None = None
         #: What the worker writes down of itself; usable until `worker_ended` was told.
@@ -239,6 +243,8 @@ class Aggregator:
         match message:
             case SegmentReady():
                 self._take(producer, message)
+            case OwnRows(data):
+                self._take_own(producer, bytes(data))
             case Result():
                 failpoints.reach("parent.result")
                 if listener is not None:
@@ -331,6 +337,29 @@ class Aggregator:
             producer.torn = data[len(data) - (message.end - producer.consumed) :]
             self._answer(producer, Accepted(message.outbox, producer.consumed))
 
+    def _take_own(self, producer: _Producer, data: bytes) -> None:
+        """Bring the rows of a recording that a task has made to all writers: `data` is a whole stream of it."""
+        self._outboxes += 1
+        outbox = self._outboxes
+        try:
+            rrd.check_header(data[: rrd.HEADER_SIZE])
+            frames, _ = rrd.scan(lambda at, size: data[at : at + size], rrd.HEADER_SIZE, len(data))
+            end = frames.pop()
+            store = rrd.recording_of_stream(data, frames)
+        except (rrd.FormatError, IndexError) as error:
+            self._mistrust(producer, error)
+            return
+        self._write(Segment(outbox, MessageBytes(0, data), frames, store))
+        self._describe(producer.hello, outbox, data[end.payload : end.end])
+        producer.own_bytes += len(data)
+        self._answer(producer, Accepted(OWN_ROWS, producer.own_bytes))
+
+    def _mistrust(self, producer: _Producer, error: Exception) -> None:
+        producer.failure = DeliveryError(
+            f"worker {producer.hello.worker} (pid {producer.hello.pid}) sent data that is no Rerun stream: {error}"
+        )
+        _log.error("%s", producer.failure)
+
     def _salvage(self, producer: _Producer) -> None:
         """Take all whole frames that a producer has written, also in the outbox that it did not live to announce."""
         if producer.next_reader is not None and producer.next_reader.size():
@@ -367,10 +396,7 @@ class Aggregator:
                 consumed = end
                 producer.complete = True
         except (rrd.FormatError, IndexError) as error:
-            producer.failure = DeliveryError(
-                f"worker {producer.hello.worker} (pid {producer.hello.pid}) sent data that is no Rerun stream: {error}"
-            )
-            _log.error("%s", producer.failure)
+            self._mistrust(producer, error)
             return
         if consumed == start:
             return
@@ -380,17 +406,18 @@ class Aggregator:
         if frames:
             self._write(Segment(producer.outbox, source, frames))
         if footer is not None:
-            self._note_columns(producer.hello, footer)
-            for writer in list(self._writers):
-                with self._failing(writer):
-                    writer.describe(producer.outbox, footer)
+            self._describe(producer.hello, producer.outbox, footer)
         if producer.reader is not None:
             producer.reader.release(start, consumed)
         with self._progress:
             producer.consumed = consumed
             self._progress.notify_all()
 
-    def _note_columns(self, hello: Hello, footer: bytes) -> None:
+    def _describe(self, hello: Hello, outbox: int, footer: bytes) -> None:
+        """Bring the manifests in `footer` to all writers."""
+        for writer in list(self._writers):
+            with self._failing(writer):
+                writer.describe(outbox, footer)
         who = f"worker {hello.worker} (pid {hello.pid})" if hello.worker else "the parent"
         for told in self._columns.note(who, footer):
             _log.error("%s", told)

@@ -54,17 +54,21 @@ class FileWriter:
 
     def open(self, prologue: bytes) -> None:
         """Begin with `prologue`, a whole stream: its header, its store info and the recording's properties."""
-        header = self._describer.header = prologue[: rrd.HEADER_SIZE]
-        rrd.check_header(header)
-        try:
-            self._write(header)
-        except OSError as error:
-            raise SinkError(error.errno, f"cannot write {self.path}: {error.strerror}") from error
-        self._end = rrd.HEADER_SIZE
+        self.begin(prologue[: rrd.HEADER_SIZE])
         frames, _ = rrd.scan(lambda at, size: prologue[at : at + size], rrd.HEADER_SIZE, len(prologue))
         last = frames.pop()
         self.accept(Segment(PROLOGUE, MessageBytes(0, prologue), frames), named=False)
         self.describe(PROLOGUE, prologue[last.payload : last.end])
+
+    def begin(self, header: bytes) -> None:
+        """Begin with nothing but a stream's header."""
+        rrd.check_header(header)
+        self._describer.header = header
+        try:
+            self._write(header)
+        except OSError as error:
+            raise self._failure("write", error) from error
+        self._end = len(header)
 
     def accept(self, segment: Segment, *, named: bool) -> None:
         """Write the frames of `segment`; when this returns, any process can read them from the file.

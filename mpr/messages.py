@@ -75,6 +75,19 @@ class SegmentReady:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnRows:
+    """Rows of a recording that a task has made itself: `data` is a whole stream, header to footer.
+
+    They are accepted like those of an outbox with the number `OWN_ROWS`, whose end is the sum of all sizes.
+    """
+
+    data: Buffer
+
+
+OWN_ROWS = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What became of the tasks `first` to `first + count` of a parcel, all of its tasks before `first` being known.
 
@@ -197,7 +210,7 @@ class Stop:
 
 
 Upstream: TypeAlias = (
-    Hello | Ready | NewOutbox | SegmentReady | Result | Skipped | InitializerFailed | Goodbye | Died | Nudge
+    Hello | Ready | NewOutbox | SegmentReady | OwnRows | Result | Skipped | InitializerFailed | Goodbye | Died | Nudge
 )
 Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Stop
 
@@ -217,7 +230,8 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Stop
     _STOP,
     _READY,
     _SKIPPED,
-) = range(15)
+    _OWN_ROWS,
+) = range(16)
 
 
 def encode(message: Upstream | Downstream) -> Frames:
@@ -239,6 +253,8 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_KIND.pack(_NEW_OUTBOX), address.encode()]
         case InitializerFailed(payload):
             return [_KIND.pack(_INITIALIZER_FAILED), *payload]
+        case OwnRows(data):
+            return [_KIND.pack(_OWN_ROWS), data]
         case Ready():
             return [_KIND.pack(_READY)]
         case Skipped(turn):
@@ -294,6 +310,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return NewOutbox(bytes(frames[1]).decode())
     if kind == _INITIALIZER_FAILED:
         return InitializerFailed(frames[1:])
+    if kind == _OWN_ROWS:
+        return OwnRows(bytes(frames[1]))
     if kind == _READY:
         return Ready()
     if kind == _SKIPPED:

@@ -14,6 +14,7 @@ from typing import Any
 from mpr import relabel, rrd, sdk
 from mpr.decoding_writer import DecodingWriter
 from mpr.errors import SinkError
+from mpr.family_writer import FamilyWriter, NewFile
 from mpr.file_writer import FileWriter
 from mpr.live import LiveSinks
 from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
@@ -78,7 +79,8 @@ def open_sinks(
         raise
     if not live:
         return OpenSinks(writers=writers, live=None, urls=[])
-    file = next((writer for writer in writers if isinstance(writer, FileWriter)), None)
+    files = (writer.file for writer in writers if isinstance(writer, FamilyWriter))
+    file = next((file for file in files if file is not None), None)
     head = b"".join([prologue[: rrd.HEADER_SIZE], *(_messages(stream) for stream in (prologue, layout) if stream)])
     feed = LiveSinks(live, Tape(head, file, folder), application_id, recording_id)
     return OpenSinks(writers=writers, live=feed, urls=[sink._reached_at() for sink in live])
@@ -105,11 +107,17 @@ def _messages(stream: bytes) -> bytes:
 
 
 def _writer(sink: Sink, application_id: str, recording_id: str, *, reframes: bool) -> Writer:
+    new_file: NewFile = _reframing if reframes else DecodingWriter
     match sink:
         case FileSink():
-            path = Path(sink.path)
-            return FileWriter(path) if reframes else DecodingWriter(path, application_id, recording_id)
+            main = new_file(Path(sink.path), application_id, recording_id)
+            return FamilyWriter(main, relabel.store_id(application_id, recording_id), new_file)
     raise TypeError(f"no writer for {sink!r}")
+
+
+def _reframing(path: Path, application_id: str, recording_id: str) -> FileWriter:
+    # The ids stand in what it gets.
+    return FileWriter(path)
 
 
 # --- ports --------------------------------------------------------------------------------------------------------

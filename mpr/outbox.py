@@ -53,11 +53,14 @@ class Segment:
         Where their bytes are.
     frames:
         Ascending, none of kind `END`.
+    store:
+        The encoded store id, where all of them are of a recording that a task has made itself.
     """
 
     outbox: int
     source: SegmentSource
     frames: list[Frame]
+    store: bytes | None = None
 
 
 class Outbox:

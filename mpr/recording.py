@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("mpr")
 
+# How many files of recordings that tasks have made are named at the end.
+_NAMES_TOLD = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingStatistics:
@@ -112,7 +115,7 @@ class SharedRecording:
 
     @property
     def paths(self) -> list[Path]:
-        """The files that this recording is written to."""
+        """The files that this recording is written to, and behind them those of recordings that tasks have made."""
         return [path for writer in self._writers for path in writer.paths]
 
     @property
@@ -205,6 +208,7 @@ class SharedRecording:
             unfinished = self._close_writers(missed, discard_unnamed=failed)
         finally:
             self._sockets.close()
+        self._tell_of_siblings()
         failure = self.aggregator.failure or unfinished
         if failure is not None:
             raise failure
@@ -230,6 +234,12 @@ class SharedRecording:
             except SinkError as error:
                 failure = failure or error
         return failure
+
+    def _tell_of_siblings(self) -> None:
+        made = [path for writer in self._writers for path in writer.paths[1:]]
+        if made:
+            names = ", ".join(path.name for path in made[:_NAMES_TOLD]) + (", ..." if len(made) > _NAMES_TOLD else "")
+            _log.warning("mpr: recordings that tasks have made are in %s: %s", made[0].parent, names)
 
     def _raise_failure(self) -> None:
         if self.aggregator.failure is not None:

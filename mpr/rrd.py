@@ -30,6 +30,9 @@ STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + 12
 # `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
 _CRC_SEED = 7850921
 
+# `StoreKind` of the SDK.
+_RECORDING = 1
+
 # One read finds the headers of many small frames; a large frame's payload is never read here.
 _SCAN_WINDOW = 64 * 1024
 
@@ -187,6 +190,26 @@ def store_id_of_info(payload: bytes) -> bytes:
 def store_id_of_chunk(payload: bytes) -> bytes:
     """The encoded `StoreId` of an `ArrowMsg`."""
     return field(payload, 1)
+
+
+def recording_of_stream(data: bytes, frames: list[Frame]) -> bytes | None:
+    """The encoded `StoreId` of the recording in a stream; None where there is none, but at most a blueprint."""
+    for frame in frames:
+        payload = data[frame.payload : frame.end]
+        if frame.kind == SET_STORE_INFO:
+            store = store_id_of_info(payload)
+        elif frame.kind == ARROW_MSG:
+            store = store_id_of_chunk(payload)
+        else:
+            continue
+        if dict(fields(store)).get(1) == _RECORDING:
+            return store
+    return None
+
+
+def ids_of_store(store: bytes) -> tuple[str, str]:
+    """The application id and the recording id in an encoded `StoreId`."""
+    return field(field(store, 3), 1).decode(), field(store, 2).decode()
 
 
 def chunk_id(payload: bytes) -> bytes:

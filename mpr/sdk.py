@@ -12,6 +12,8 @@
   `rr.init` raises in workers of `start_method='fork'` |
 | `rerun_bindings.set_global_data_recording` and its thread-local twin | 0.2 us, where the public function flushes the
   previous recording (97 us) | the public function |
+| `rerun_bindings.get_recording_id`, `.binary_stream` | recordings that a task makes are known by the SDK's handle, long
+  before there is a public object of them | their rows are lost where they have no sink |
 | `rerun_bindings.save` and the others in `_SINK_CALLS` | a task that calls `rr.save` or `rr.disconnect` takes the
   worker's sink; it gets it back at the end of the task | the worker's rows are lost from then on |
 | `LazyChunkStream._internal`, `UrdfTree._inner` | these send without passing an entry | such a task is flushed only
@@ -114,10 +116,13 @@ def _watched(attribute: str, entered: Callable[[int], None]) -> property:
     return property(get, put)
 
 
-def divert_new_recordings(stream: rr.RecordingStream, noted: Callable[[str | None, str | None], None]) -> None:
+def divert_new_recordings(
+    stream: rr.RecordingStream, noted: Callable[[str | None, str | None], None], made: Callable[[Any], None]
+) -> None:
     """Let `rr.init` in this process make `stream` current instead of a new recording without a sink.
 
-    `noted(application_id, recording_id)` hears of each. Recordings that are not made the default stay the user's.
+    `noted(application_id, recording_id)` hears of each. Recordings that are not made the default stay the user's;
+    `made(handle)` hears of them.
     """
     import rerun_bindings
 
@@ -126,7 +131,9 @@ def divert_new_recordings(stream: rr.RecordingStream, noted: Callable[[str | Non
     @functools.wraps(original)
     def new_recording(*args: Any, **kwargs: Any) -> Any:
         if not kwargs.get("make_default"):
-            return original(*args, **kwargs)
+            inner = original(*args, **kwargs)
+            made(inner)
+            return inner
         noted(kwargs.get("application_id"), kwargs.get("recording_id"))
         make_current(stream)
         return stream.inner
@@ -189,10 +196,13 @@ _SINK_CALLS = (
 )
 
 
-def watch_sinks(stream: rr.RecordingStream, changed: Callable[[str], None]) -> None:
+def watch_sinks(
+    stream: rr.RecordingStream, changed: Callable[[str], None], changes: Callable[[str, str | None], None]
+) -> None:
     """Call `changed(name)` after each call in this process that may have taken the sink of `stream` away.
 
-    A recording is known by its id: the SDK makes a new object for it each time that it is asked.
+    `changes(name, recording_id)` is called before each such call for another recording. A recording is known by its id:
+    the SDK makes a new object for it each time that it is asked.
     """
     import rerun_bindings
 
@@ -201,10 +211,13 @@ def watch_sinks(stream: rr.RecordingStream, changed: Callable[[str], None]) -> N
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
+            found = rerun_bindings.get_recording_id(kwargs.get("recording"))
+            if found != own:
+                changes(name, found)
             try:
                 return original(*args, **kwargs)
             finally:
-                if name == "shutdown" or rerun_bindings.get_recording_id(kwargs.get("recording")) == own:
+                if name == "shutdown" or found == own:
                     changed(name)
 
         return call
@@ -213,6 +226,28 @@ def watch_sinks(stream: rr.RecordingStream, changed: Callable[[str], None]) -> N
         original = getattr(rerun_bindings, name, None)
         if original is not None:
             setattr(rerun_bindings, name, watched(name, original))
+
+
+def recording_id_of(inner: Any) -> str | None:
+    """The id of a recording, by the SDK's own handle of it."""
+    import rerun_bindings
+
+    found: str | None = rerun_bindings.get_recording_id(inner)
+    return found
+
+
+def encoded_rows_of(inner: Any) -> Any:
+    """Where the SDK puts the encoded rows of a recording from now on, those that it has kept first."""
+    import rerun_bindings
+
+    return rerun_bindings.binary_stream(recording=inner)
+
+
+def clean_up_recordings() -> None:
+    """Let the SDK end the threads of recordings that nobody holds. There is no current recording afterwards."""
+    import rerun_bindings
+
+    rerun_bindings.flush_and_cleanup_orphaned_recordings()
 
 
 def make_current(stream: rr.RecordingStream) -> None:

@@ -301,3 +301,46 @@ def die_quietly() -> None:
 
 def die_in_initializer() -> None:
     os._exit(7)
+
+
+def log_to_unsaved_recording(number: int) -> int:
+    """Rows before, in and after a recording that gets no sink."""
+    log_number(number)
+    own = rr.RecordingStream("own app", recording_id=f"own/{number}")
+    own.set_time("step", sequence=number)
+    own.log("n", rr.Scalars(float(number)))
+    with own:
+        log_number(100 + number)
+    return log_number(200 + number)
+
+
+@rr.thread_local_stream("episode")
+def log_episode(number: int) -> str:
+    log_number(number)
+    return str(rr.get_recording_id())
+
+
+_kept: dict[str, Any] = {}
+
+
+def log_to_kept_recording(number: int) -> None:
+    """One recording that lives in the worker from task to task, and is disconnected now and then."""
+    if not _kept:
+        _kept["stream"] = rr.RecordingStream("kept", recording_id="kept")
+    stream = _kept["stream"]
+    stream.log("n", rr.Scalars(float(number)))
+    if number % 3 == 0:
+        stream.disconnect()
+    stream.log("n", rr.Scalars(1000.0 + number))
+
+
+def log_images_to_own_recording(count: int) -> int:
+    """Log images to a recording without a sink; how much the peak of this process's memory grew, in bytes."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    own = rr.RecordingStream("images", recording_id="images")
+    for number in range(count):
+        own.set_time("step", sequence=number)
+        picture[0, 0, 0] = number % 256
+        own.log("image", rr.Image(picture))
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
