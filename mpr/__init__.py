@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from mpr.pool import Pool as Pool
     from mpr.recording import RecordingStatistics as RecordingStatistics
     from mpr.recording import SharedRecording as SharedRecording
+    from mpr.sinks import DirectorySink as DirectorySink
     from mpr.sinks import FileSink as FileSink
 
 # Loaded on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
@@ -61,6 +62,7 @@ _HOME = {
     "TaskFuture": "futures",
     "SharedRecording": "recording",
     "RecordingStatistics": "recording",
+    "DirectorySink": "sinks",
     "FileSink": "sinks",
     "GrpcSink": "live_sinks",
     "GrpcServerSink": "live_sinks",

@@ -35,10 +35,13 @@ from mpr.messages import (
     Result,
     SegmentReady,
     Skipped,
+    TaskBegan,
+    TaskEnded,
     Upstream,
     Welcome,
 )
 from mpr.outbox import PROLOGUE, MessageBytes, OutboxReader, Segment, SegmentSource
+from mpr.running_task import RunningTask
 from mpr.slate import SlateReader
 from mpr.transport import PeerGoneError, Sockets
 from mpr.writers import Feed, Writer
@@ -58,6 +61,8 @@ class Listener(Protocol):
     def worker_ready(self, hello: Hello, slate: SlateReader | None) -> None: ...
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None: ...
+
+    def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask | None: ...
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None: ...
 
@@ -90,6 +95,8 @@ class _Producer:
         self.torn = b""
         #: Bytes of recordings that tasks have made themselves, all that came until now.
         self.own_bytes = 0
+        #: Whose rows come, where a sink keeps those of each task apart.
+        self.task: RunningTask | None = None
         self.said_goodbye = False
         self.failure: BaseException | None = None
         #: What the worker writes down of itself; usable until `worker_ended` was told.
@@ -243,6 +250,11 @@ class Aggregator:
         match message:
             case SegmentReady():
                 self._take(producer, message)
+            case TaskBegan():
+                producer.task = None if listener is None else listener.running_task(hello, message)
+            case TaskEnded(seconds, error):
+                if producer.task is not None:
+                    producer.task.is_over, producer.task.seconds, producer.task.error = True, seconds, error
             case OwnRows(data):
                 self._take_own(producer, bytes(data))
             case Result():
@@ -320,6 +332,8 @@ class Aggregator:
         producer.reader, producer.next_reader = producer.next_reader, None
         producer.number += 1
         self._number_outbox(producer)
+        if producer.task is not None and producer.task.is_over:
+            producer.task = None
 
     def _answer(self, producer: _Producer, message: Accepted) -> None:
         # Where it has died, its death is on the way.
@@ -404,7 +418,7 @@ class Aggregator:
             # What a worker sends stays in the recording, and does not become active.
             frames = [frame for frame in frames if frame.kind != rrd.BLUEPRINT_ACTIVATION]
         if frames:
-            self._write(Segment(producer.outbox, source, frames))
+            self._write(Segment(producer.outbox, source, frames, task=producer.task))
         if footer is not None:
             self._describe(producer.hello, producer.outbox, footer)
         if producer.reader is not None:
@@ -420,7 +434,7 @@ class Aggregator:
                 writer.describe(outbox, footer)
         who = f"worker {hello.worker} (pid {hello.pid})" if hello.worker else "the parent"
         for told in self._columns.note(who, footer):
-            _log.error("%s", told)
+            _log.info("%s", told)
             self.conflicts.append(told)
 
     def _write(self, segment: Segment) -> None:

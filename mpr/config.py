@@ -133,6 +133,8 @@ class RecordingConfig:
         The secret that a producer must show; never logged.
     outbox_bytes:
         Bytes that the producer's outbox may hold before `rr.log` waits.
+    marks_tasks:
+        Whether a worker says where the rows of each task begin and end, for sinks that keep them apart.
     """
 
     application_id: str
@@ -142,6 +144,7 @@ class RecordingConfig:
     downstream: str
     token: str = field(repr=False)
     outbox_bytes: int = OUTBOX_MAX_BYTES
+    marks_tasks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

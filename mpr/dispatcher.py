@@ -34,8 +34,9 @@ from mpr.errors import (
     describe_exit,
 )
 from mpr.lifecycle import PoolState, StartBudget
-from mpr.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop
+from mpr.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop, TaskBegan
 from mpr.parcel import Parcel, outcomes
+from mpr.running_task import RunningTask
 from mpr.scheduler import SHORT_MICROS, Scheduler
 from mpr.slate import SlateReader
 from mpr.transport import DownstreamServer, PeerGoneError
@@ -89,6 +90,8 @@ class Dispatcher:
         self._all_done = threading.Condition(self._lock)
         self._scheduler: Scheduler[Parcel] = Scheduler()
         self._numbers = itertools.count(1)
+        #: Tasks submitted until now.
+        self._tasks = 0
         self._parcels: dict[int, Parcel] = {}
         self._delivering = 0
         #: Calls that will submit more parcels.
@@ -116,6 +119,7 @@ class Dispatcher:
             error = self.ending_error()
             if error is None:
                 parcel.number = next(self._numbers)
+                parcel.serial, self._tasks = self._tasks, self._tasks + parcel.count
                 self._parcels[parcel.number] = parcel
                 self._send(self._scheduler.add(parcel))
                 return
@@ -270,6 +274,11 @@ class Dispatcher:
             self._stop(hand)
         if self._could_take_back():
             self._staff.look_soon()
+
+    def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask | None:
+        """What the worker is at, in the words of the parent."""
+        parcel = self._parcels.get(began.parcel)
+        return None if parcel is None else parcel.running_task(hello, began)
 
     def sink_failed(self, error: BaseException) -> None:
         """Rows are lost: whoever waits for a result is told now. The tasks run on, for the sinks that are left."""

@@ -15,6 +15,7 @@ import errno
 import fcntl
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mpr import manifest, rrd, sdk
@@ -114,17 +115,18 @@ class FileWriter:
 
     def describe(self, outbox: int, footer: bytes) -> None:
         """Take the manifests that the SDK wrote at the end of `outbox`: `footer` is the payload of its `END` frame."""
-        offsets = self._offsets.pop(outbox, None)
-        if offsets is None:
-            return
         try:
-            found = [manifest.moved(each, offsets) for each in manifest.parse(footer)]
+            self.take_manifests(outbox, manifest.parse(footer))
         except (rrd.FormatError, KeyError, ValueError) as error:
             # The SDK describes these chunks once more, at the end.
             _log.warning("mpr does not understand a manifest of the Rerun SDK: %s", error)
-            return
-        self._manifests += found
-        del self._undescribed[outbox]
+
+    def take_manifests(self, outbox: int, manifests: Sequence[Manifest]) -> None:
+        """Take manifests of the chunks that came from `outbox`, with the offsets that they have there."""
+        offsets = self._offsets.get(outbox)
+        if offsets is not None:
+            self._manifests += [manifest.moved(each, offsets) for each in manifests]
+            del self._offsets[outbox], self._undescribed[outbox]
 
     def close(self) -> None:
         """Write the footer, check the file with the SDK's own reader, and give it its name.

@@ -13,6 +13,7 @@ from typing import Any
 
 from mpr import relabel, rrd, sdk
 from mpr.decoding_writer import DecodingWriter
+from mpr.directory_writer import DirectoryWriter
 from mpr.errors import SinkError
 from mpr.family_writer import FamilyWriter, NewFile
 from mpr.file_writer import FileWriter
@@ -20,7 +21,7 @@ from mpr.live import LiveSinks
 from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
 from mpr.outbox import PROLOGUE, MessageBytes, Segment
 from mpr.sink import Sink
-from mpr.sinks import FileSink
+from mpr.sinks import DirectorySink, FileSink
 from mpr.tape import Tape
 from mpr.writers import Writer
 
@@ -109,6 +110,11 @@ def _messages(stream: bytes) -> bytes:
 def _writer(sink: Sink, application_id: str, recording_id: str, *, reframes: bool) -> Writer:
     new_file: NewFile = _reframing if reframes else DecodingWriter
     match sink:
+        case DirectorySink():
+            if not reframes:
+                raise SinkError("a DirectorySink needs to know the file format of the Rerun SDK: see `mpr doctor`")
+            folder = DirectoryWriter(Path(sink.path), sink.name, application_id, recording_id)
+            return FamilyWriter(folder, relabel.store_id(application_id, recording_id), new_file)
         case FileSink():
             main = new_file(Path(sink.path), application_id, recording_id)
             return FamilyWriter(main, relabel.store_id(application_id, recording_id), new_file)

@@ -29,7 +29,18 @@ from mpr.config import (
     UNFLUSHED_MAX_BYTES,
     RecordingConfig,
 )
-from mpr.messages import OWN_ROWS, Accepted, Goodbye, Hello, NewOutbox, OwnRows, SegmentReady, Welcome
+from mpr.messages import (
+    OWN_ROWS,
+    Accepted,
+    Goodbye,
+    Hello,
+    NewOutbox,
+    OwnRows,
+    SegmentReady,
+    TaskBegan,
+    TaskEnded,
+    Welcome,
+)
 from mpr.messages import Downstream as DownstreamMessage
 from mpr.outbox import Outbox
 from mpr.own_recordings import OwnRecordings
@@ -296,6 +307,28 @@ class Producer:
         self._own.clean_up()
         sdk.make_current(self.stream)
         self.stream.reset_time()
+
+    @property
+    def marks_tasks(self) -> bool:
+        """Whether the parent wants to know where the rows of each task begin and end."""
+        return self._config.marks_tasks
+
+    def mark_begin(self, parcel: int, task: int, attempt: int) -> None:
+        """From here on rows are of that task; those before, of no task, get an outbox of their own."""
+        self.complete_outbox()
+        self._connection.send(TaskBegan(parcel, task, attempt, time.time_ns()))
+
+    def mark_end(self, seconds: float, error: str | None) -> None:
+        """The task has ended: its rows are complete."""
+        self._connection.send(TaskEnded(seconds, error))
+        self.complete_outbox()
+
+    def complete_outbox(self) -> None:
+        """Have the SDK write the manifest of what was logged since the last time, if anything was."""
+        if self._logged or self._always_flush:
+            self.flush()
+            with self._rolling:
+                self._roll()
 
     def send(self, message: object) -> None:
         """Send `message` upstream, behind all segments announced so far."""

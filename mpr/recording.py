@@ -19,7 +19,7 @@ from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProc
 from mpr.live import LiveSinkStatistics
 from mpr.opening import append, encoded_notes, open_sinks
 from mpr.producer import Producer
-from mpr.sinks import as_sinks
+from mpr.sinks import DirectorySink, as_sinks
 from mpr.transport import Sockets
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class SharedRecording:
         self.recording_id = config.check_recording_id(recording_id)
         chosen = as_sinks(sinks, self.application_id, self.recording_id)
         failpoints.arm(0)
+        self._marks_tasks = any(isinstance(sink, DirectorySink) for sink in chosen)
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._producer: Producer | None = None
@@ -156,6 +157,7 @@ class SharedRecording:
             downstream=self._sockets.down.endpoint,
             token=self._sockets.token,
             outbox_bytes=config.outbox_limit(workers),
+            marks_tasks=self._marks_tasks,
         )
 
     def flush(self, timeout: float = config.SINK_TIMEOUT_SECS) -> None:
@@ -212,7 +214,8 @@ class SharedRecording:
         failure = self.aggregator.failure or unfinished
         if failure is not None:
             raise failure
-        if self.aggregator.conflicts and not failed:
+        # Where each task has a recording of its own, they may differ.
+        if self.aggregator.conflicts and not failed and not self._marks_tasks:
             raise ConflictError(
                 f"{'; '.join(self.aggregator.conflicts)}. All rows are in the recording, but Rerun knows one type of "
                 "each, and shows the others wrongly or not at all: give them different names"

@@ -159,6 +159,17 @@ def field(data: bytes, number: int) -> bytes:
     raise FormatError(f"a protobuf message lacks field {number}")
 
 
+def leading_field(data: bytes) -> tuple[bytes, int]:
+    """The nested message or bytes that a message begins with, in field 1, and where it ends; `data` may be torn."""
+    if data[:1] != b"\x0a":
+        raise FormatError("a message does not begin with its store id")
+    size, position = _varint(data, 1)
+    end = position + size
+    if end > len(data):
+        raise FormatError("a store id that is too long")
+    return data[position:end], end
+
+
 def _encode_varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:

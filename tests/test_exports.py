@@ -19,6 +19,7 @@ _PUBLIC = [
     "ConfigError",
     "ConflictError",
     "DeliveryError",
+    "DirectorySink",
     "FileSink",
     "GrpcServerSink",
     "GrpcSink",

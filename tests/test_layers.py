@@ -64,7 +64,8 @@ def _packages(name: str) -> set[str]:
 
 def test_the_reading_of_imports_finds_them() -> None:
     assert {
-        "config", "errors", "lifecycle", "messages", "parcel", "pickling", "scheduler", "slate", "transport"
+        "config", "errors", "lifecycle", "messages", "parcel", "pickling", "running_task", "scheduler", "slate",
+        "transport",
     } == _inside("dispatcher")  # fmt: skip
     # Within functions only.
     assert "pyarrow" in _packages("manifest")

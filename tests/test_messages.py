@@ -30,6 +30,8 @@ from mpr.messages import (
     SegmentReady,
     Skipped,
     Stop,
+    TaskBegan,
+    TaskEnded,
     Tasks,
     Welcome,
 )
@@ -58,6 +60,8 @@ _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Result: st.builds(Result, _U64, _U32, _U32, _U8, st.booleans(), _U32, _PAYLOAD),
     OwnRows: st.builds(OwnRows, st.binary(max_size=50)),
     InitializerFailed: st.builds(InitializerFailed, _PAYLOAD),
+    TaskBegan: st.builds(TaskBegan, _U64, _U32, _U32, _U64),
+    TaskEnded: st.builds(TaskEnded, st.floats(allow_nan=False), st.none() | _TEXT),
     Skipped: st.builds(Skipped, _U64),
     Goodbye: st.builds(Goodbye),
     Died: st.builds(Died, st.integers(), st.none() | st.integers()),
