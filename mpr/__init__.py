@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from mpr.recording import SharedRecording as SharedRecording
     from mpr.sinks import DirectorySink as DirectorySink
     from mpr.sinks import FileSink as FileSink
+    from mpr.stream_sink import BinaryStreamSink as BinaryStreamSink
 
 # Loaded on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
 _HOME = {
@@ -62,6 +63,7 @@ _HOME = {
     "TaskFuture": "futures",
     "SharedRecording": "recording",
     "RecordingStatistics": "recording",
+    "BinaryStreamSink": "stream_sink",
     "DirectorySink": "sinks",
     "FileSink": "sinks",
     "GrpcSink": "live_sinks",

@@ -38,6 +38,8 @@ ANNOUNCE_EVERY_SECS = 0.05
 OUTBOX_ROLL_BYTES = 256 * MIB
 #: The largest message on the wire. A result may be large; a peer that announces more is cut off.
 MESSAGE_MAX_BYTES = 8 * 1024 * MIB
+#: Bytes of a binary stream that are kept in memory before all of it goes to a temporary file.
+STREAM_MEMORY_BYTES = 64 * MIB
 #: A durable sink that takes nothing for so long has failed.
 SINK_TIMEOUT_SECS = 60.0
 #: What is kept for live sinks that are late or slow, where no file has it: in memory, the oldest is dropped first.

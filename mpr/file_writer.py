@@ -17,6 +17,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from mpr import manifest, rrd, sdk
 from mpr.errors import SinkError
@@ -34,6 +35,8 @@ class FileWriter:
     ----------
     path:
         The file to end up at.
+    file:
+        What is written to; a `PartFile` of that path by default.
 
     Raises
     ------
@@ -41,9 +44,9 @@ class FileWriter:
         If the folder is missing or read-only, or another process is writing this file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: OutputFile | None = None) -> None:
         self.path = Path(os.path.abspath(path))
-        self._file = PartFile(self.path)
+        self._file: OutputFile = file or PartFile(self.path)
         self._end = 0
         # Has the header, and the one store info of each store.
         self._describer = Describer(fd=self._file.fd)
@@ -137,7 +140,9 @@ class FileWriter:
         try:
             self._file.check(self._end)
             try:
-                self._write(self._closing())
+                closing = self._closing()
+                self._write(closing)
+                self._end += len(closing)
             except (rrd.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
                 refused = f"no manifest can be made: {error!r}"
             self._file.take_name()
@@ -210,6 +215,28 @@ class FileWriter:
         except OSError as error:
             rebuilt.unlink(missing_ok=True)
             raise self._failure("rebuild", error) from error
+
+
+class OutputFile(Protocol):
+    """What a `FileWriter` writes to."""
+
+    fd: int
+
+    @property
+    def named(self) -> bool:
+        """Whether there is no way back: it has replaced what was there before."""
+
+    def take_name(self) -> None:
+        """Rows have come."""
+
+    def check(self, size: int) -> None:
+        """`size` bytes were written; raise `OSError` where they are not what is there."""
+
+    def cut(self, size: int) -> None:
+        """Drop what was written beyond `size` bytes, as far as possible; raises nothing."""
+
+    def close(self) -> None:
+        """Nothing more is written; raises nothing."""
 
 
 class TakenAwayError(OSError):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mpr import relabel, rrd, sdk
+from mpr.byte_stream import ByteStream, SpoolFile, StreamWriter
 from mpr.decoding_writer import DecodingWriter
 from mpr.directory_writer import DirectoryWriter
 from mpr.errors import SinkError
@@ -22,6 +23,7 @@ from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerS
 from mpr.outbox import PROLOGUE, MessageBytes, Segment
 from mpr.sink import Sink
 from mpr.sinks import DirectorySink, FileSink
+from mpr.stream_sink import BinaryStreamSink
 from mpr.tape import Tape
 from mpr.writers import Writer
 
@@ -110,9 +112,14 @@ def _messages(stream: bytes) -> bytes:
 def _writer(sink: Sink, application_id: str, recording_id: str, *, reframes: bool) -> Writer:
     new_file: NewFile = _reframing if reframes else DecodingWriter
     match sink:
+        case DirectorySink() | BinaryStreamSink() if not reframes:
+            raise SinkError(f"a {type(sink).__name__} needs to know the Rerun SDK's file format: see `mpr doctor`")
+        case BinaryStreamSink():
+            spool = SpoolFile(sink.memory_bytes)
+            stream = ByteStream(spool)
+            sink._use(stream)
+            return StreamWriter(spool, stream)
         case DirectorySink():
-            if not reframes:
-                raise SinkError("a DirectorySink needs to know the file format of the Rerun SDK: see `mpr doctor`")
             folder = DirectoryWriter(Path(sink.path), sink.name, application_id, recording_id)
             return FamilyWriter(folder, relabel.store_id(application_id, recording_id), new_file)
         case FileSink():

@@ -16,6 +16,7 @@ import mpr
 from mpr.results import AsyncResult, ResultIterator
 
 _PUBLIC = [
+    "BinaryStreamSink",
     "ConfigError",
     "ConflictError",
     "DeliveryError",
