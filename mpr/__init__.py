@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mpr.arguments import add_arguments as add_arguments
+    from mpr.arguments import from_arguments as from_arguments
     from mpr.errors import ConfigError as ConfigError
     from mpr.errors import ConflictError as ConflictError
     from mpr.errors import DeliveryError as DeliveryError
@@ -64,6 +66,8 @@ _HOME = {
     "SharedRecording": "recording",
     "RecordingStatistics": "recording",
     "BinaryStreamSink": "stream_sink",
+    "add_arguments": "arguments",
+    "from_arguments": "arguments",
     "DirectorySink": "sinks",
     "FileSink": "sinks",
     "GrpcSink": "live_sinks",

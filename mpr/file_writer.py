@@ -15,7 +15,7 @@ import errno
 import fcntl
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +37,10 @@ class FileWriter:
         The file to end up at.
     file:
         What is written to; a `PartFile` of that path by default.
+    write_footer:
+        Whether it ends with a manifest of its chunks.
+    compact:
+        Whether the SDK puts small chunks together in the end.
 
     Raises
     ------
@@ -44,7 +48,11 @@ class FileWriter:
         If the folder is missing or read-only, or another process is writing this file.
     """
 
-    def __init__(self, path: Path, file: OutputFile | None = None) -> None:
+    def __init__(
+        self, path: Path, file: OutputFile | None = None, *, write_footer: bool = True, compact: bool = False
+    ) -> None:
+        self._write_footer = write_footer
+        self._compact = compact
         self.path = Path(os.path.abspath(path))
         self._file: OutputFile = file or PartFile(self.path)
         self._end = 0
@@ -95,10 +103,12 @@ class FileWriter:
         except OSError as error:
             self._file.cut(self._end)
             raise self._failure("write", error) from error
+        self._end = end
+        if not self._write_footer:
+            return
         undescribed += [
             (offsets.target(frame.start), frame.size) for frame in segment.frames if frame.kind == rrd.ARROW_MSG
         ]
-        self._end = end
 
     def _runs(self, segment: Segment) -> list[tuple[int, int]]:
         """The bytes to copy as (start, stop) in the source: all frames but store infos that the file already has."""
@@ -127,7 +137,7 @@ class FileWriter:
     def take_manifests(self, outbox: int, manifests: Sequence[Manifest]) -> None:
         """Take manifests of the chunks that came from `outbox`, with the offsets that they have there."""
         offsets = self._offsets.get(outbox)
-        if offsets is not None:
+        if offsets is not None and self._write_footer:
             self._manifests += [manifest.moved(each, offsets) for each in manifests]
             del self._offsets[outbox], self._undescribed[outbox]
 
@@ -140,7 +150,7 @@ class FileWriter:
         try:
             self._file.check(self._end)
             try:
-                closing = self._closing()
+                closing = self._closing() if self._write_footer else b""
                 self._write(closing)
                 self._end += len(closing)
             except (rrd.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
@@ -151,9 +161,13 @@ class FileWriter:
             self._file.close()
             raise self._failure("finish", error) from error
         self._file.close()
+        if not self._write_footer:
+            return
         refused = refused or sdk.refusal(self.path)
         if refused is not None:
             self._rebuild(refused)
+        if self._compact:
+            self._write_anew(sdk.optimize)
 
     def _closing(self) -> bytes:
         for missing in self._undescribed.values():
@@ -208,9 +222,13 @@ class FileWriter:
             self.path,
             refused,
         )
+        self._write_anew(sdk.rewrite)
+
+    def _write_anew(self, write: Callable[[Path, Path], None]) -> None:
+        """Let `write(file, target)` make the file that takes the place of this one."""
         rebuilt = self.path.with_name(f".{self.path.name}.rebuilt")
         try:
-            sdk.rewrite(self.path, rebuilt)
+            write(self.path, rebuilt)
             os.replace(rebuilt, self.path)
         except OSError as error:
             rebuilt.unlink(missing_ok=True)

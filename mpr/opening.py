@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mpr import relabel, rrd, sdk
+from mpr.active_recording import ActiveRecordingSink, ActiveRecordingWriter
 from mpr.byte_stream import ByteStream, SpoolFile, StreamWriter
 from mpr.decoding_writer import DecodingWriter
 from mpr.directory_writer import DirectoryWriter
@@ -110,7 +111,7 @@ def _messages(stream: bytes) -> bytes:
 
 
 def _writer(sink: Sink, application_id: str, recording_id: str, *, reframes: bool) -> Writer:
-    new_file: NewFile = _reframing if reframes else DecodingWriter
+    new_file: NewFile = DecodingWriter
     match sink:
         case DirectorySink() | BinaryStreamSink() if not reframes:
             raise SinkError(f"a {type(sink).__name__} needs to know the Rerun SDK's file format: see `mpr doctor`")
@@ -121,16 +122,25 @@ def _writer(sink: Sink, application_id: str, recording_id: str, *, reframes: boo
             return StreamWriter(spool, stream)
         case DirectorySink():
             folder = DirectoryWriter(Path(sink.path), sink.name, application_id, recording_id)
+            new_file = _reframing(FileSink(path=folder.path))
             return FamilyWriter(folder, relabel.store_id(application_id, recording_id), new_file)
+        case ActiveRecordingSink():
+            return ActiveRecordingWriter(sink)
         case FileSink():
+            if reframes:
+                new_file = _reframing(sink)
+            elif sink.compact or not sink.write_footer:
+                raise SinkError("compact and write_footer need to know the Rerun SDK's file format: see `mpr doctor`")
             main = new_file(Path(sink.path), application_id, recording_id)
             return FamilyWriter(main, relabel.store_id(application_id, recording_id), new_file)
     raise TypeError(f"no writer for {sink!r}")
 
 
-def _reframing(path: Path, application_id: str, recording_id: str) -> FileWriter:
-    # The ids stand in what it gets.
-    return FileWriter(path)
+def _reframing(sink: FileSink) -> NewFile:
+    """Files as `sink` wants them; the ids stand in what they get."""
+    return lambda path, _application_id, _recording_id: FileWriter(
+        path, write_footer=sink.write_footer, compact=sink.compact
+    )
 
 
 # --- ports --------------------------------------------------------------------------------------------------------

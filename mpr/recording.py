@@ -13,13 +13,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mpr import config, failpoints
+from mpr import active_recording, config
+from mpr.active_recording import ActiveRecordingSink
 from mpr.aggregator import Aggregator
 from mpr.config import RecordingConfig
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
 from mpr.live import LiveSinkStatistics
 from mpr.opening import append, encoded_notes, open_sinks
 from mpr.producer import Producer
-from mpr.sinks import DirectorySink, as_sinks
+from mpr.sinks import DirectorySink, as_sinks, sinks_of_environment
 from mpr.transport import Sockets
 
 if TYPE_CHECKING:
@@ -61,9 +63,10 @@ class SharedRecording:
     recording_id:
         As in `rr.init`; a fresh random one by default.
     sinks:
-        Where the data goes, one or several: `mpr.FileSink(path=...)` or a plain path; `mpr.GrpcSink(url=...)` or the
-        URL of a viewer; `mpr.GrpcServerSink`, `mpr.WebViewerSink`, `mpr.SpawnViewerSink`. By default a new file
-        `<application id>-<time>-<short id>.rrd` in the working directory, whose path is written to stderr.
+        Where the data goes: one or several sinks of mpr, paths (`"run.rrd"`, or `"episodes/"` for a folder) and URLs of
+        viewers. By default what the environment variable `MPR_SINKS` says (see `mpr.add_arguments`); else the active
+        recording of this process, where `rr.init` was called with this application id; else a new file
+        `<application id>-<time>-<short id>.rrd` in the working directory. The last two are told on stderr.
     blueprint:
         A blueprint for the recording, as in `rr.send_blueprint`: every sink has it before any data. Blueprints that
         workers send do not replace it.
@@ -85,6 +88,12 @@ class SharedRecording:
         blueprint: Any = None,
     ) -> None:
         self.application_id = config.check_application_id(application_id)
+        if sinks is None:
+            sinks = sinks_of_environment()
+        if sinks is None:
+            active = active_recording.find(self.application_id, recording_id)
+            if active is not None:
+                sinks, recording_id = active, active.recording_id
         self.recording_id = config.check_recording_id(recording_id)
         chosen = as_sinks(sinks, self.application_id, self.recording_id)
         failpoints.arm(0)
@@ -104,7 +113,7 @@ class SharedRecording:
         self._live = opened.live
         #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
         self.urls = opened.urls
-        if sinks is None and self._writers:
+        if self._writers and (sinks is None or isinstance(sinks, ActiveRecordingSink)):
             _log.warning("mpr: recording to %s", self._writers[0].name)
         self.down = self._sockets.down
         self.aggregator = Aggregator(self._sockets, self._writers, self._live, own_blueprint=blueprint is not None)

@@ -450,6 +450,13 @@ def rewrite(path: Path, target: Path) -> None:
         raise OSError(f"'rerun rrd merge {path}' fails: {_last_line(ran.stderr)}")
 
 
+def optimize(path: Path, target: Path) -> None:
+    """Let `rerun rrd optimize` write the file at `path` anew to `target`. Raises `OSError` where it does not manage."""
+    ran = _rerun_rrd("optimize", path, "-o", target, stdout=subprocess.DEVNULL)
+    if ran.returncode:
+        raise OSError(f"'rerun rrd optimize {path}' fails: {_last_line(ran.stderr)}")
+
+
 def verify(path: Path) -> str | None:
     """What `rerun rrd verify`, which reads all of it, has against the file at `path`; None where nothing."""
     ran = _rerun_rrd("verify", path, stdout=subprocess.DEVNULL)

@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpr.errors import ConfigError
-from mpr.live_sinks import GrpcSink
+from mpr.live_sinks import GrpcServerSink, GrpcSink, SpawnViewerSink, WebViewerSink
 from mpr.sink import Sink
+
+#: Sinks for recordings that are given none.
+SINKS_VARIABLE = "MPR_SINKS"
+# What may have a port behind a colon.
+_WORDS: dict[str, Callable[..., Sink]] = {
+    "serve": lambda port=9876: GrpcServerSink(port=port),
+    "web": lambda port=9090: WebViewerSink(web_port=port),
+    "spawn": lambda port=0: SpawnViewerSink(port=port),
+}
 
 # What a default file name has none of.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\]]")
@@ -29,16 +38,25 @@ class FileSink(Sink):
     ----------
     path:
         The file; its folder must exist. An existing file is replaced.
+    write_footer:
+        Whether the file ends with a manifest of its chunks, as in `rr.FileSink`. Making it takes some memory per chunk
+        until then; without it the file can be read from front to back only, and `rerun rrd verify` refuses it.
+    compact:
+        Whether small chunks are put together at the end, as by `rerun rrd optimize`, which writes the file once more.
 
     Raises
     ------
     ConfigError
-        If the path is empty, a folder, a URL, or of another type.
+        If the path is empty, a folder, a URL, or of another type; if a compact file is to have no footer.
     """
 
     path: str | os.PathLike[str]
+    write_footer: bool = True
+    compact: bool = False
 
     def __post_init__(self) -> None:
+        if self.compact and not self.write_footer:
+            raise ConfigError("a compact file has a footer: give FileSink either compact=True or write_footer=False")
         if not isinstance(self.path, str | os.PathLike) or not os.fspath(self.path):
             raise ConfigError(f"FileSink needs the path of a file such as 'run.rrd', got {self.path!r}")
         if "://" in os.fspath(self.path):
@@ -120,6 +138,32 @@ def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sin
     return tuple(found)
 
 
+def sinks_of_environment() -> list[Sink] | None:
+    """What `MPR_SINKS` says, a list with commas; None where it is not set or empty."""
+    words = [word.strip() for word in os.environ.get(SINKS_VARIABLE, "").split(",")]
+    try:
+        return [sink_of_word(word) for word in words if word] or None
+    except ConfigError as error:
+        raise ConfigError(f"{SINKS_VARIABLE}: {error}") from None
+
+
+def sink_of_word(word: str) -> Sink:
+    """The sink that a word outside of Python stands for: a path, a URL, `serve`, `web` or `spawn`."""
+    name, _, port = word.partition(":")
+    if name not in _WORDS:
+        return _as_sink(word)
+    if port and not port.isdecimal():
+        raise ConfigError(f"{word!r} should be {name!r} or {name}:<port>")
+    return _WORDS[name](*([int(port)] if port else []))
+
+
+def sink_of_path(path: str | os.PathLike[str]) -> Sink:
+    """A file, or with a slash at its end a folder with a file per task."""
+    if isinstance(path, str) and path.endswith(os.sep):
+        return DirectorySink(path=path)
+    return FileSink(path=path)
+
+
 def _as_sink(sink: object) -> Sink:
     """A sink that the user gave as a value or as a path."""
     if isinstance(sink, Sink):
@@ -127,5 +171,5 @@ def _as_sink(sink: object) -> Sink:
     if isinstance(sink, str) and "://" in sink:
         return GrpcSink(url=sink)
     if isinstance(sink, str | os.PathLike):
-        return FileSink(path=sink)
+        return sink_of_path(sink)
     raise ConfigError(f"{sink!r} is no sink: give a path, a viewer's URL, or mpr.FileSink(path=...)")

@@ -49,6 +49,8 @@ _PUBLIC = [
     "WorkerStartError",
     "WrongProcessError",
     "__version__",
+    "add_arguments",
+    "from_arguments",
 ]
 
 _METHODS = {
@@ -68,7 +70,7 @@ _METHODS = {
         "submit",
         "terminate",
     ],
-    "FileSink": ["path"],
+    "FileSink": ["compact", "path", "write_footer"],
     "GrpcSink": ["url"],
     "GrpcServerSink": ["bind_ip", "cors_allow_origin", "newest_first", "port", "server_memory_limit"],
     "WebViewerSink": ["bind_ip", "grpc_port", "open_browser", "server_memory_limit", "web_port"],
