@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mpr import manifest, rrd, sdk
+from mpr import manifest, rrd, rrd_commands, sdk
 from mpr.errors import SinkError
 from mpr.footer import Describer, Place
 from mpr.manifest import Manifest, OffsetMap
@@ -167,7 +167,7 @@ class FileWriter:
         if refused is not None:
             self._rebuild(refused)
         if self._compact:
-            self._write_anew(sdk.optimize)
+            self._write_anew(rrd_commands.optimize)
 
     def _closing(self) -> bytes:
         for missing in self._undescribed.values():
@@ -222,7 +222,7 @@ class FileWriter:
             self.path,
             refused,
         )
-        self._write_anew(sdk.rewrite)
+        self._write_anew(rrd_commands.rewrite)
 
     def _write_anew(self, write: Callable[[Path, Path], None]) -> None:
         """Let `write(file, target)` make the file that takes the place of this one."""

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mpr import config, failpoints
-from mpr import active_recording, config
+from mpr import active_recording, config, failpoints
 from mpr.active_recording import ActiveRecordingSink
 from mpr.aggregator import Aggregator
 from mpr.config import RecordingConfig
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
+from mpr.family_writer import FamilyWriter
 from mpr.live import LiveSinkStatistics
 from mpr.opening import append, encoded_notes, open_sinks
 from mpr.producer import Producer
@@ -248,7 +248,7 @@ class SharedRecording:
         return failure
 
     def _tell_of_siblings(self) -> None:
-        made = [path for writer in self._writers for path in writer.paths[1:]]
+        made = [path for writer in self._writers if isinstance(writer, FamilyWriter) for path in writer.siblings]
         if made:
             names = ", ".join(path.name for path in made[:_NAMES_TOLD]) + (", ..." if len(made) > _NAMES_TOLD else "")
             _log.warning("mpr: recordings that tasks have made are in %s: %s", made[0].parent, names)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpr import rrd, sdk
+from mpr import rrd, rrd_commands, sdk
 from mpr.errors import SinkError
 from mpr.footer import Describer
 
@@ -99,16 +99,16 @@ def _recover(path: Path, fd: int) -> Recovered:
     if part and target.exists():
         raise SinkError(17, f"{path} belongs to {target}, which is there already: move one of them away")
     # The first look is cheap and finds most; only the second reads everything.
-    if not part and sdk.refusal(path) is None and sdk.verify(path) is None:
+    if not part and sdk.refusal(path) is None and rrd_commands.verify(path) is None:
         return Recovered(path=path, was_whole=True)
     temporary = target.with_name(f".{target.name}{_TEMPORARY}")
     try:
         result = _write_anew(path, fd, target, temporary)
-        refused = sdk.verify(temporary)
+        refused = rrd_commands.verify(temporary)
         if refused is not None and result.chunk_count is not None:
             # Whole messages whose content is broken: what the SDK can read of them, the SDK says.
             result = _rewritten_by_sdk(path, target, temporary)
-            refused = sdk.verify(temporary)
+            refused = rrd_commands.verify(temporary)
         if refused is not None:
             raise SinkError(f"{path} cannot be recovered, and is as it was: {refused}")
         shutil.copymode(path, temporary)
@@ -184,7 +184,7 @@ def _copy(fd: int, temporary: Path, size: int, closing: bytes) -> None:
 
 
 def _rewritten_by_sdk(path: Path, target: Path, temporary: Path) -> Recovered:
-    sdk.rewrite(path, temporary)
+    rrd_commands.rewrite(path, temporary)
     return Recovered(path=target, original=_name_for_original(target))
 
 
