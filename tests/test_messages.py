@@ -68,7 +68,7 @@ _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Nudge: st.builds(Nudge),
     Welcome: st.builds(Welcome, st.booleans()),
     Function: st.builds(Function, st.binary(max_size=50), st.binary(max_size=50)),
-    Tasks: st.builds(Tasks, _U64, _U64, _U8, _U32, _U32, _U16, _U64, st.binary(max_size=50), _PAYLOAD),
+    Tasks: st.builds(Tasks, _U64, _U64, _U8, _U32, _U32, _U16, _U64, st.binary(min_size=16, max_size=16), _PAYLOAD),
     Accepted: st.builds(Accepted, _U32, _U64),
     Stop: st.builds(Stop),
 }
