@@ -106,7 +106,7 @@ class WrongOutputError(Exception):
 
 
 def count_rows(path: Path) -> int:
-    """Rows in the file at `path`, all chunks read, without the recording's properties."""
+    """Rows in the file at `path`, all chunks read, without the recording's properties and mpr's own notes."""
     import rerun as rr
 
     with warnings.catch_warnings():
@@ -117,7 +117,7 @@ def count_rows(path: Path) -> int:
         chunk.num_rows
         for entry in reader.recordings()
         for chunk in reader.stream(store=entry)
-        if not chunk.entity_path.startswith("/__properties")
+        if not chunk.entity_path.startswith(("/__properties", "/mpr/"))
     )
 
 

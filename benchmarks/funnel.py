@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +51,17 @@ def _log(folder: Path, work: str, rows: int, worker: int) -> int:
     return len(log(rows))
 
 
-def one_file(work: str, rows: int) -> Reading:
+def one_file(
+    work: str, rows: int, others: Sequence[str] = (), prepare: Callable[[mpr.Pool], None] = lambda _: None
+) -> Reading:
+    """Log into one file, and into `others`; `prepare` is called when the workers are ready."""
     with common.scratch() as folder:
         path = folder / "all.rrd"
-        with mpr.Pool("benchmark", way_out.WORKERS, sinks=[path]) as pool:
+        with mpr.Pool("benchmark", way_out.WORKERS, sinks=[path, *others]) as pool:
             logged = pool.map_async(functools.partial(_log, folder, work, rows), range(way_out.WORKERS), chunksize=1)
             while not all((folder / f"ready{worker}").exists() for worker in range(way_out.WORKERS)):
                 time.sleep(0.001)
+            prepare(pool)
             begin = time.perf_counter()
             (folder / "go").touch()
             logged.get()

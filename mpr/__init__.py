@@ -10,8 +10,9 @@ with mpr.Pool("my_app", sinks=[mpr.FileSink(path="run.rrd")]) as pool:
     pool.map(detect, paths)
 ```
 
-How a row travels: user code -> `producer` -> `outbox` -> `aggregator` -> `file_writer`; how a task travels: `pool` ->
-`dispatcher` (`scheduler`) -> `transport` -> `worker`, and its result back through the aggregator, behind its rows.
+How a row travels: user code -> `producer` -> `outbox` -> `aggregator` -> `file_writer`, and to viewers by `tape`,
+`live` and `courier`. How a task travels: `pool` -> `dispatcher` (`scheduler`) -> `transport` -> `worker`, and its
+result back through the aggregator, behind its rows.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mpr.arguments import add_arguments as add_arguments
+    from mpr.arguments import from_arguments as from_arguments
     from mpr.errors import ConfigError as ConfigError
+    from mpr.errors import ConflictError as ConflictError
     from mpr.errors import DeliveryError as DeliveryError
     from mpr.errors import InitializerError as InitializerError
     from mpr.errors import MissingDependencyError as MissingDependencyError
@@ -42,10 +46,17 @@ if TYPE_CHECKING:
     from mpr.errors import WrongProcessError as WrongProcessError
     from mpr.futures import PoolExecutor as PoolExecutor
     from mpr.futures import TaskFuture as TaskFuture
+    from mpr.live import LiveSinkStatistics as LiveSinkStatistics
+    from mpr.live_sinks import GrpcServerSink as GrpcServerSink
+    from mpr.live_sinks import GrpcSink as GrpcSink
+    from mpr.live_sinks import SpawnViewerSink as SpawnViewerSink
+    from mpr.live_sinks import WebViewerSink as WebViewerSink
     from mpr.pool import Pool as Pool
     from mpr.recording import RecordingStatistics as RecordingStatistics
     from mpr.recording import SharedRecording as SharedRecording
+    from mpr.sinks import DirectorySink as DirectorySink
     from mpr.sinks import FileSink as FileSink
+    from mpr.stream_sink import BinaryStreamSink as BinaryStreamSink
 
 # Loaded on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
 _HOME = {
@@ -54,10 +65,20 @@ _HOME = {
     "TaskFuture": "futures",
     "SharedRecording": "recording",
     "RecordingStatistics": "recording",
+    "BinaryStreamSink": "stream_sink",
+    "add_arguments": "arguments",
+    "from_arguments": "arguments",
+    "DirectorySink": "sinks",
     "FileSink": "sinks",
+    "GrpcSink": "live_sinks",
+    "GrpcServerSink": "live_sinks",
+    "WebViewerSink": "live_sinks",
+    "SpawnViewerSink": "live_sinks",
+    "LiveSinkStatistics": "live",
 } | dict.fromkeys(
     (
         "ConfigError",
+        "ConflictError",
         "DeliveryError",
         "InitializerError",
         "MissingDependencyError",

@@ -14,13 +14,14 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mpr import failpoints, rrd
+from mpr.conflicts import ColumnTypes
 from mpr.errors import DeliveryError, RecordingClosedError, SinkError
 from mpr.messages import (
+    OWN_ROWS,
     PROTOCOL,
     Accepted,
     Died,
@@ -29,16 +30,21 @@ from mpr.messages import (
     InitializerFailed,
     NewOutbox,
     Nudge,
+    OwnRows,
     Ready,
     Result,
     SegmentReady,
     Skipped,
+    TaskBegan,
+    TaskEnded,
     Upstream,
     Welcome,
 )
 from mpr.outbox import PROLOGUE, MessageBytes, OutboxReader, Segment, SegmentSource
+from mpr.running_task import RunningTask
 from mpr.slate import SlateReader
 from mpr.transport import PeerGoneError, Sockets
+from mpr.writers import Feed, Writer
 
 _log = logging.getLogger("mpr")
 
@@ -49,26 +55,6 @@ _DRAIN_QUIET_SECS = 0.02
 _DRAIN_LIMIT_SECS = 1.0
 
 
-class Writer(Protocol):
-    """A durable sink at work."""
-
-    @property
-    def path(self) -> Path: ...
-
-    @property
-    def named(self) -> bool: ...
-
-    def open(self, prologue: bytes) -> None: ...
-
-    def accept(self, segment: Segment, *, named: bool) -> None: ...
-
-    def describe(self, outbox: int, footer: bytes) -> None: ...
-
-    def close(self) -> None: ...
-
-    def abandon(self) -> None: ...
-
-
 class Listener(Protocol):
     """Who hears of workers and results. All calls come from the aggregator's thread, and none may wait."""
 
@@ -76,7 +62,11 @@ class Listener(Protocol):
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None: ...
 
+    def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask | None: ...
+
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None: ...
+
+    def sink_failed(self, error: SinkError) -> None: ...
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None: ...
 
@@ -103,6 +93,10 @@ class _Producer:
         self.next_reader: OutboxReader | None = None
         #: Bytes of a frame whose rest comes with the next message.
         self.torn = b""
+        #: Bytes of recordings that tasks have made themselves, all that came until now.
+        self.own_bytes = 0
+        #: Whose rows come, where a sink keeps those of each task apart.
+        self.task: RunningTask | None = None
         self.said_goodbye = False
         self.failure: BaseException | None = None
         #: What the worker writes down of itself; usable until `worker_ended` was told.
@@ -127,12 +121,25 @@ class Aggregator:
         The recording's sockets.
     writers:
         The durable sinks, already open; none where logging is switched off.
+    feed:
+        Of the live sinks; None where there are none.
+    own_blueprint:
+        Whether the parent has given a blueprint, which one from a worker must not replace.
     """
 
-    def __init__(self, sockets: Sockets, writers: Sequence[Writer]) -> None:
+    def __init__(
+        self,
+        sockets: Sockets,
+        writers: Sequence[Writer],
+        feed: Feed | None = None,
+        *,
+        own_blueprint: bool = False,
+    ) -> None:
         self._sockets = sockets
         self._inside = sockets.inside()
         self._writers = list(writers)
+        self._feed = feed
+        self._own_blueprint = own_blueprint
         self._listeners: dict[int, Listener] = {}
         self._producers: dict[str, _Producer] = {}
         self._newcomers: list[tuple[_Producer, Welcome]] = []
@@ -142,6 +149,9 @@ class Aggregator:
         self._progress = threading.Condition()
         #: Why data was lost, if it was; every later result carries it.
         self.failure: BaseException | None = None
+        self._columns = ColumnTypes()
+        #: What two workers call by one name and give two types.
+        self.conflicts: list[str] = []
         self.accepted_bytes = 0
         self.accepted_chunks = 0
         self._writing_since: float | None = None
@@ -170,8 +180,8 @@ class Aggregator:
 
     def stuck(self) -> SinkError:
         """The error for a sink that hangs."""
-        paths = ", ".join(str(writer.path) for writer in self._writers)
-        return SinkError(f"a sink has taken nothing for {self.stalled_secs():.0f} s: {paths}")
+        names = ", ".join(writer.name for writer in self._writers)
+        return SinkError(f"a sink has taken nothing for {self.stalled_secs():.0f} s: {names}")
 
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
         """Any other thread: wait until the sinks have outbox `number` of a producer up to `end`."""
@@ -240,6 +250,13 @@ class Aggregator:
         match message:
             case SegmentReady():
                 self._take(producer, message)
+            case TaskBegan():
+                producer.task = None if listener is None else listener.running_task(hello, message)
+            case TaskEnded(seconds, error):
+                if producer.task is not None:
+                    producer.task.is_over, producer.task.seconds, producer.task.error = True, seconds, error
+            case OwnRows(data):
+                self._take_own(producer, bytes(data))
             case Result():
                 failpoints.reach("parent.result")
                 if message.on_slate:
@@ -329,6 +346,8 @@ class Aggregator:
         producer.reader, producer.next_reader = producer.next_reader, None
         producer.number += 1
         self._number_outbox(producer)
+        if producer.task is not None and producer.task.is_over:
+            producer.task = None
 
     def _answer(self, producer: _Producer, message: Accepted) -> None:
         # Where it has died, its death is on the way.
@@ -345,6 +364,29 @@ class Aggregator:
             self._consume(producer, MessageBytes(producer.consumed, data), message.end)
             producer.torn = data[len(data) - (message.end - producer.consumed) :]
             self._answer(producer, Accepted(message.outbox, producer.consumed))
+
+    def _take_own(self, producer: _Producer, data: bytes) -> None:
+        """Bring the rows of a recording that a task has made to all writers: `data` is a whole stream of it."""
+        self._outboxes += 1
+        outbox = self._outboxes
+        try:
+            rrd.check_header(data[: rrd.HEADER_SIZE])
+            frames, _ = rrd.scan(lambda at, size: data[at : at + size], rrd.HEADER_SIZE, len(data))
+            end = frames.pop()
+            store = rrd.recording_of_stream(data, frames)
+        except (rrd.FormatError, IndexError) as error:
+            self._mistrust(producer, error)
+            return
+        self._write(Segment(outbox, MessageBytes(0, data), frames, store))
+        self._describe(producer.hello, outbox, data[end.payload : end.end])
+        producer.own_bytes += len(data)
+        self._answer(producer, Accepted(OWN_ROWS, producer.own_bytes))
+
+    def _mistrust(self, producer: _Producer, error: Exception) -> None:
+        producer.failure = DeliveryError(
+            f"worker {producer.hello.worker} (pid {producer.hello.pid}) sent data that is no Rerun stream: {error}"
+        )
+        _log.error("%s", producer.failure)
 
     def _salvage(self, producer: _Producer) -> None:
         """Take all whole frames that a producer has written, also in the outbox that it did not live to announce."""
@@ -382,40 +424,59 @@ class Aggregator:
                 consumed = end
                 producer.complete = True
         except (rrd.FormatError, IndexError) as error:
-            producer.failure = DeliveryError(
-                f"worker {producer.hello.worker} (pid {producer.hello.pid}) sent data that is no Rerun stream: {error}"
-            )
-            _log.error("%s", producer.failure)
+            self._mistrust(producer, error)
             return
         if consumed == start:
             return
+        if self._own_blueprint and producer.hello.worker:
+            # What a worker sends stays in the recording, and does not become active.
+            frames = [frame for frame in frames if frame.kind != rrd.BLUEPRINT_ACTIVATION]
         if frames:
-            self._write(Segment(producer.outbox, source, frames))
+            self._write(Segment(producer.outbox, source, frames, task=producer.task))
         if footer is not None:
-            for writer in self._writers:
-                writer.describe(producer.outbox, footer)
+            self._describe(producer.hello, producer.outbox, footer)
         if producer.reader is not None:
             producer.reader.release(start, consumed)
         with self._progress:
             producer.consumed = consumed
             self._progress.notify_all()
 
+    def _describe(self, hello: Hello, outbox: int, footer: bytes) -> None:
+        """Bring the manifests in `footer` to all writers."""
+        for writer in list(self._writers):
+            with self._failing(writer):
+                writer.describe(outbox, footer)
+        who = f"worker {hello.worker} (pid {hello.pid})" if hello.worker else "the parent"
+        for told in self._columns.note(who, footer):
+            _log.info("%s", told)
+            self.conflicts.append(told)
+
     def _write(self, segment: Segment) -> None:
         failpoints.reach("parent.segment")
         chunks = sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
         self._writing_since = time.monotonic()
         for writer in list(self._writers):
-            try:
+            with self._failing(writer):
                 writer.accept(segment, named=chunks > 0)
-            except SinkError as error:
-                # The others go on; the outboxes are emptied all the same, so that no worker waits for ever.
-                _log.error("%s", error)
-                self.failure = self.failure or error
-                self._writers.remove(writer)
-                writer.abandon()
+        if self._feed is not None:
+            self._feed.accepted(segment)
         self._writing_since = None
         self.accepted_chunks += chunks
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
+
+    @contextlib.contextmanager
+    def _failing(self, writer: Writer) -> Iterator[None]:
+        """Let go of `writer` where it fails: the others go on, and outboxes are emptied, so that no worker waits."""
+        try:
+            yield
+        except SinkError as error:
+            _log.error("%s", error)
+            self.failure = self.failure or error
+            self._writers.remove(writer)
+            writer.abandon()
+            # Nobody waits for hours for a result that will be this error.
+            for listener in set(self._listeners.values()):
+                listener.sink_failed(error)
 
     def _bury_the_dead(self, queue_is_empty: bool) -> None:
         """Settle the affairs of workers that have ended, once what they had sent has come."""

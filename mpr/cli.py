@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 import mpr
+
+if TYPE_CHECKING:
+    from mpr.recover import Recovered
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,6 +39,40 @@ def doctor() -> None:
     if missing:
         click.echo(f"entries that this SDK lacks: {', '.join(missing)}; every task is flushed, logging or not")
     sys.exit(1 if unknown is not None or missing else 0)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+def recover(paths: tuple[Path, ...]) -> None:
+    """Make valid files of what a killed process left behind.
+
+    PATH is an .rrd file, the .part of one, or a folder with such files. Everything that was accepted is in the valid
+    file. The original is kept until that has been verified. Files that are whole, or being written, are left alone.
+    """
+    from mpr import recover as recovery
+    from mpr.errors import SinkError
+
+    failed = False
+    for path in itertools.chain.from_iterable(recovery.find(path) for path in paths):
+        try:
+            click.echo(_told(recovery.recover(path)))
+        except SinkError as error:
+            failed = True
+            click.echo(f"mpr recover: {error.strerror or error}", err=True)
+    sys.exit(1 if failed else 0)
+
+
+def _told(recovered: Recovered) -> str:
+    if recovered.was_whole:
+        return f"{recovered.path}: is whole"
+    told = f"{recovered.path}: recovered"
+    if recovered.chunk_count is not None:
+        told += f", {recovered.chunk_count} chunks"
+    if recovered.dropped_bytes:
+        told += f"; {recovered.dropped_bytes} bytes at its end were no whole message"
+    if recovered.original is not None:
+        told += f"; parts of it could not be read, so the original is kept as {recovered.original}"
+    return told
 
 
 if __name__ == "__main__":

@@ -38,8 +38,16 @@ ANNOUNCE_EVERY_SECS = 0.05
 OUTBOX_ROLL_BYTES = 256 * MIB
 #: The largest message on the wire. A result may be large; a peer that announces more is cut off.
 MESSAGE_MAX_BYTES = 8 * 1024 * MIB
+#: Bytes of a binary stream that are kept in memory before all of it goes to a temporary file.
+STREAM_MEMORY_BYTES = 64 * MIB
 #: A durable sink that takes nothing for so long has failed.
 SINK_TIMEOUT_SECS = 60.0
+#: What is kept for live sinks that are late or slow, where no file has it: in memory, the oldest is dropped first.
+REPLAY_MAX_BYTES = 256 * MIB
+#: How much of it goes to a live sink at a time.
+SLICE_BYTES = 4 * MIB
+#: How long the end of a recording waits for live sinks that still take data.
+LIVE_FAREWELL_SECS = 3.0
 
 _APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
 
@@ -127,6 +135,8 @@ class RecordingConfig:
         The secret that a producer must show; never logged.
     outbox_bytes:
         Bytes that the producer's outbox may hold before `rr.log` waits.
+    marks_tasks:
+        Whether a worker says where the rows of each task begin and end, for sinks that keep them apart.
     """
 
     application_id: str
@@ -136,6 +146,7 @@ class RecordingConfig:
     downstream: str
     token: str = field(repr=False)
     outbox_bytes: int = OUTBOX_MAX_BYTES
+    marks_tasks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,8 +40,12 @@ class DecodingWriter:
         self._stream.save(self._file.part)
 
     def open(self, prologue: bytes) -> None:
-        self._header = prologue[: rrd.HEADER_SIZE]
+        self.begin(prologue[: rrd.HEADER_SIZE])
         self._send(prologue)
+
+    def begin(self, header: bytes) -> None:
+        """Begin with nothing but a stream's header."""
+        self._header = header
 
     def accept(self, segment: Segment, *, named: bool) -> None:
         """Bring the chunks of `segment` into the file; when this returns, any process can read them."""
@@ -74,6 +78,14 @@ class DecodingWriter:
         self._stream.disconnect()
         self._file.take_name()
         self._file.close()
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.path]
 
     @property
     def named(self) -> bool:

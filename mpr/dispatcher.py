@@ -34,9 +34,10 @@ from mpr.errors import (
     describe_exit,
 )
 from mpr.lifecycle import PoolState, StartBudget
-from mpr.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop
+from mpr.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop, TaskBegan
 from mpr.parcel import Parcel, TaskFunction, outcomes
 from mpr.progress import Progress
+from mpr.running_task import RunningTask
 from mpr.scheduler import SHORT_MICROS, Scheduler
 from mpr.slate import SlateReader
 from mpr.transport import DownstreamServer, PeerGoneError
@@ -93,6 +94,8 @@ class Dispatcher:
         self._all_done = threading.Condition(self._lock)
         self._scheduler: Scheduler[Parcel] = Scheduler()
         self._numbers = itertools.count(1)
+        #: Tasks submitted until now.
+        self._tasks = 0
         self._parcels: dict[int, Parcel] = {}
         self._delivering = 0
         #: Calls that will submit more parcels.
@@ -122,6 +125,7 @@ class Dispatcher:
             error = self.ending_error()
             if error is None:
                 parcel.number = next(self._numbers)
+                parcel.serial, self._tasks = self._tasks, self._tasks + parcel.count
                 self._parcels[parcel.number] = parcel
                 self._send(self._scheduler.add(parcel))
                 return
@@ -287,6 +291,20 @@ class Dispatcher:
             self._stop(hand)
         if self._could_take_back():
             self._staff.look_soon()
+
+    def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask | None:
+        """What the worker is at, in the words of the parent."""
+        parcel = self._parcels.get(began.parcel)
+        return None if parcel is None else parcel.running_task(hello, began)
+
+    def sink_failed(self, error: BaseException) -> None:
+        """Rows are lost: whoever waits for a result is told now. The tasks run on, for the sinks that are left."""
+        with self._lock:
+            waiting = [parcel for parcel in self._parcels.values() if not parcel.told]
+            for parcel in waiting:
+                parcel.told, parcel.begin = True, None
+        for parcel in waiting:
+            self._hand_over(parcel, parcel.first, parcel.count - parcel.first, None, error)
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
         """The worker has passed over a parcel: where it was not taken back from it, it waits again."""
@@ -469,6 +487,12 @@ class Dispatcher:
         self._deliver(parcel, parcel.first, parcel.count - parcel.first, None, error)
 
     def _deliver(
+        self, parcel: Parcel, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None
+    ) -> None:
+        if not parcel.told:
+            self._hand_over(parcel, first, count, values, error)
+
+    def _hand_over(
         self, parcel: Parcel, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None
     ) -> None:
         if self._progress is not None:

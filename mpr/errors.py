@@ -7,6 +7,7 @@ MprError
 ├── RecordingError
 │   ├── RecordingClosedError          the recording was closed before this call
 │   ├── SinkError (OSError)           a sink could not take or keep the data
+│   ├── ConflictError                 two workers gave one timeline or component two types
 │   └── DeliveryError                 rows of a task could not be brought to the sinks
 └── PoolError
     ├── PoolClosedError (ValueError, RuntimeError)  the pool takes no more tasks
@@ -61,6 +62,11 @@ class RecordingClosedError(RecordingError):
 
 class SinkError(RecordingError, OSError):
     """A sink could not be opened, or could not take or keep the data. What it had accepted before stays readable."""
+
+
+class ConflictError(RecordingError):
+    """Two workers gave one timeline, or one component of an entity, two types. All rows are in the recording, but Rerun
+    knows one type of each, and shows the rows of the other one wrongly or not at all."""
 
 
 class DeliveryError(RecordingError):

@@ -10,22 +10,22 @@ before the SDK wrote their manifest get one from the SDK itself, which reads jus
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
 import os
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from mpr import manifest, rrd, sdk
+from mpr import manifest, rrd, rrd_commands, sdk
 from mpr.errors import SinkError
+from mpr.footer import Describer, Place
 from mpr.manifest import Manifest, OffsetMap
 from mpr.outbox import PROLOGUE, MessageBytes, Segment
 
 _log = logging.getLogger("mpr")
-
-# How much of the file is read again at a time, for chunks without a manifest.
-_LOT_BYTES = 32 * 1024 * 1024
 
 
 class FileWriter:
@@ -35,6 +35,12 @@ class FileWriter:
     ----------
     path:
         The file to end up at.
+    file:
+        What is written to; a `PartFile` of that path by default.
+    write_footer:
+        Whether it ends with a manifest of its chunks.
+    compact:
+        Whether the SDK puts small chunks together in the end.
 
     Raises
     ------
@@ -42,32 +48,39 @@ class FileWriter:
         If the folder is missing or read-only, or another process is writing this file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, file: OutputFile | None = None, *, write_footer: bool = True, compact: bool = False
+    ) -> None:
+        self._write_footer = write_footer
+        self._compact = compact
         self.path = Path(os.path.abspath(path))
-        self._file = PartFile(self.path)
+        self._file: OutputFile = file or PartFile(self.path)
         self._end = 0
-        self._header = b""
-        # The one store info of each store, by its encoded id.
-        self._store_infos: dict[bytes, bytes] = {}
+        # Has the header, and the one store info of each store.
+        self._describer = Describer(fd=self._file.fd)
         # Per outbox: where its bytes went.
         self._offsets: dict[int, OffsetMap] = {}
         # Per outbox: (offset here, size) of the chunks that no manifest has described yet.
-        self._undescribed: dict[int, list[tuple[int, int]]] = {}
+        self._undescribed: dict[int, list[Place]] = {}
         self._manifests: list[Manifest] = []
 
     def open(self, prologue: bytes) -> None:
         """Begin with `prologue`, a whole stream: its header, its store info and the recording's properties."""
-        self._header = prologue[: rrd.HEADER_SIZE]
-        rrd.check_header(self._header)
-        try:
-            self._write(self._header)
-        except OSError as error:
-            raise SinkError(error.errno, f"cannot write {self.path}: {error.strerror}") from error
-        self._end = rrd.HEADER_SIZE
+        self.begin(prologue[: rrd.HEADER_SIZE])
         frames, _ = rrd.scan(lambda at, size: prologue[at : at + size], rrd.HEADER_SIZE, len(prologue))
         last = frames.pop()
         self.accept(Segment(PROLOGUE, MessageBytes(0, prologue), frames), named=False)
         self.describe(PROLOGUE, prologue[last.payload : last.end])
+
+    def begin(self, header: bytes) -> None:
+        """Begin with nothing but a stream's header."""
+        rrd.check_header(header)
+        self._describer.header = header
+        try:
+            self._write(header)
+        except OSError as error:
+            raise self._failure("write", error) from error
+        self._end = len(header)
 
     def accept(self, segment: Segment, *, named: bool) -> None:
         """Write the frames of `segment`; when this returns, any process can read them from the file.
@@ -79,22 +92,23 @@ class FileWriter:
         undescribed = self._undescribed.setdefault(segment.outbox, [])
         end = self._end
         try:
+            self._file.check(self._end)
             for start, stop in self._runs(segment):
                 segment.source.copy(self._file.fd, start, stop - start)
                 offsets.add(start, end)
                 end += stop - start
-            self._file.check_is_there()
+            self._file.check(end)
             if named:
                 self._file.take_name()
         except OSError as error:
             self._file.cut(self._end)
-            raise SinkError(
-                error.errno, f"cannot write {self.path} ({error.strerror or error}); what it has until here is readable"
-            ) from error
+            raise self._failure("write", error) from error
+        self._end = end
+        if not self._write_footer:
+            return
         undescribed += [
             (offsets.target(frame.start), frame.size) for frame in segment.frames if frame.kind == rrd.ARROW_MSG
         ]
-        self._end = end
 
     def _runs(self, segment: Segment) -> list[tuple[int, int]]:
         """The bytes to copy as (start, stop) in the source: all frames but store infos that the file already has."""
@@ -103,9 +117,9 @@ class FileWriter:
             if frame.kind == rrd.SET_STORE_INFO:
                 payload = segment.source.read(frame.payload, frame.size)
                 store = rrd.store_id_of_info(payload)
-                if store in self._store_infos:
+                if store in self._describer.store_infos:
                     continue
-                self._store_infos[store] = payload
+                self._describer.store_infos[store] = payload
             if runs and runs[-1][1] == frame.start:
                 runs[-1] = (runs[-1][0], frame.end)
             else:
@@ -114,31 +128,77 @@ class FileWriter:
 
     def describe(self, outbox: int, footer: bytes) -> None:
         """Take the manifests that the SDK wrote at the end of `outbox`: `footer` is the payload of its `END` frame."""
-        offsets = self._offsets.pop(outbox, None)
-        self._undescribed.pop(outbox, None)
-        if offsets is not None:
-            self._manifests += [manifest.moved(each, offsets) for each in manifest.parse(footer)]
+        try:
+            self.take_manifests(outbox, manifest.parse(footer))
+        except (rrd.FormatError, KeyError, ValueError) as error:
+            # The SDK describes these chunks once more, at the end.
+            _log.warning("mpr does not understand a manifest of the Rerun SDK: %s", error)
+
+    def take_manifests(self, outbox: int, manifests: Sequence[Manifest]) -> None:
+        """Take manifests of the chunks that came from `outbox`, with the offsets that they have there."""
+        offsets = self._offsets.get(outbox)
+        if offsets is not None and self._write_footer:
+            self._manifests += [manifest.moved(each, offsets) for each in manifests]
+            del self._offsets[outbox], self._undescribed[outbox]
 
     def close(self) -> None:
         """Write the footer, check the file with the SDK's own reader, and give it its name.
 
         Raises `SinkError` where the disk refuses; the rows are then readable, the footer is missing.
         """
+        refused = None
         try:
-            for missing in self._undescribed.values():
-                self._manifests += self._described_by_sdk(missing)
-            self._undescribed.clear()
-            self._file.check_is_there()
-            self._write(rrd.closing(self._end, [manifest.encode(each) for each in self._merged()]))
+            self._file.check(self._end)
+            try:
+                closing = self._closing() if self._write_footer else b""
+                self._write(closing)
+                self._end += len(closing)
+            except (rrd.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
+                refused = f"no manifest can be made: {error!r}"
             self._file.take_name()
         except OSError as error:
             self._file.cut(self._end)
             self._file.close()
-            raise SinkError(error.errno, f"cannot finish {self.path} ({error.strerror or error})") from error
+            raise self._failure("finish", error) from error
         self._file.close()
-        refused = sdk.refusal(self.path)
+        if not self._write_footer:
+            return
+        refused = refused or sdk.refusal(self.path)
         if refused is not None:
             self._rebuild(refused)
+        if self._compact:
+            self._write_anew(rrd_commands.optimize)
+
+    def _closing(self) -> bytes:
+        for missing in self._undescribed.values():
+            self._manifests += self._describer.described(missing)
+        self._undescribed.clear()
+        return self._describer.closing(self._end, self._manifests)
+
+    def _failure(self, verb: str, error: OSError) -> SinkError:
+        """What the user is told of `error`."""
+        text = f"cannot {verb} {self.path}: {error.strerror or error}"
+        if self.named and not isinstance(error, TakenAwayError):
+            text += f". The rows of every result that you have are in it, without a footer: mpr recover {self.path}"
+        return SinkError(error.errno, text)
+
+    @property
+    def fd(self) -> int:
+        """Of the file, for reading it; nothing below `end` changes any more."""
+        return self._file.fd
+
+    @property
+    def end(self) -> int:
+        """How many bytes of the file are accepted: header and whole frames."""
+        return self._end
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.path]
 
     @property
     def named(self) -> bool:
@@ -154,57 +214,6 @@ class FileWriter:
         while view:
             view = view[os.write(self._file.fd, view) :]
 
-    # --- manifests ---------------------------------------------------------------------------------------------
-
-    def _merged(self) -> list[Manifest]:
-        stores: dict[bytes, list[Manifest]] = {}
-        for each in self._manifests:
-            stores.setdefault(each.store_id, []).append(each)
-        return [self._merged_store(store, parts) for store, parts in stores.items()]
-
-    def _merged_store(self, store: bytes, parts: list[Manifest]) -> Manifest:
-        table = manifest.merged_table(parts)
-        model = parts[0]
-        if not manifest.same_columns(parts):
-            # The schema and its hash are the SDK's own form of Arrow; it makes them from one chunk of each kind.
-            offsets, sizes = table[manifest.OFFSET], table[manifest.SIZE]
-            rows = manifest.one_chunk_of_each_kind(table)
-            model = self._by_sdk([(offsets[row].as_py() - rrd.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows])
-        return replace(model, store_id=store, table=table)
-
-    def _described_by_sdk(self, places: list[tuple[int, int]]) -> list[Manifest]:
-        """Manifests for the chunks at `places` (offset of the frame, size of its payload), made by the SDK."""
-        lots: dict[bytes, list[list[tuple[int, int]]]] = {}
-        sizes: dict[bytes, int] = {}
-        for start, size in places:
-            store = rrd.store_id_of_chunk(os.pread(self._file.fd, size, start + rrd.FRAME_HEADER_SIZE))
-            own = lots.setdefault(store, [[]])
-            sizes[store] = sizes.get(store, 0) + size
-            if sizes[store] > _LOT_BYTES and own[-1]:
-                own.append([])
-                sizes[store] = size
-            own[-1].append((start, size))
-        return [self._located(store, lot) for store, own in lots.items() for lot in own]
-
-    def _located(self, store: bytes, places: list[tuple[int, int]]) -> Manifest:
-        """The SDK's manifest of the chunks at `places`, with the offsets and sizes that they have in this file."""
-        described = self._by_sdk(places)
-        where = {}
-        for start, size in places:
-            payload = os.pread(self._file.fd, size, start + rrd.FRAME_HEADER_SIZE)
-            where[rrd.chunk_id(payload)] = (start + rrd.FRAME_HEADER_SIZE, size)
-        table = described.table
-        found = [where[each] for each in table[manifest.CHUNK_ID].to_pylist()]
-        table = manifest.with_offsets(table, [offset for offset, _ in found])
-        table = manifest.with_sizes(table, [size for _, size in found])
-        return replace(described, store_id=store, table=table)
-
-    def _by_sdk(self, places: list[tuple[int, int]]) -> Manifest:
-        """What the SDK says of the chunks at `places`, which are all of one store."""
-        infos = [rrd.frame_header(rrd.SET_STORE_INFO, len(info)) + info for info in self._store_infos.values()]
-        chunks = [os.pread(self._file.fd, size + rrd.FRAME_HEADER_SIZE, start) for start, size in places]
-        return sdk.manifest_by_sdk(b"".join([self._header, *infos, *chunks]))
-
     def _rebuild(self, refused: str) -> None:
         """The SDK's reader refuses our manifest: let the SDK write the whole file anew. The rows are the same."""
         _log.error(
@@ -213,9 +222,43 @@ class FileWriter:
             self.path,
             refused,
         )
+        self._write_anew(rrd_commands.rewrite)
+
+    def _write_anew(self, write: Callable[[Path, Path], None]) -> None:
+        """Let `write(file, target)` make the file that takes the place of this one."""
         rebuilt = self.path.with_name(f".{self.path.name}.rebuilt")
-        sdk.rewrite(self.path, rebuilt)
-        os.replace(rebuilt, self.path)
+        try:
+            write(self.path, rebuilt)
+            os.replace(rebuilt, self.path)
+        except OSError as error:
+            rebuilt.unlink(missing_ok=True)
+            raise self._failure("rebuild", error) from error
+
+
+class OutputFile(Protocol):
+    """What a `FileWriter` writes to."""
+
+    fd: int
+
+    @property
+    def named(self) -> bool:
+        """Whether there is no way back: it has replaced what was there before."""
+
+    def take_name(self) -> None:
+        """Rows have come."""
+
+    def check(self, size: int) -> None:
+        """`size` bytes were written; raise `OSError` where they are not what is there."""
+
+    def cut(self, size: int) -> None:
+        """Drop what was written beyond `size` bytes, as far as possible; raises nothing."""
+
+    def close(self) -> None:
+        """Nothing more is written; raises nothing."""
+
+
+class TakenAwayError(OSError):
+    """Somebody else has removed the file, or changed what is in it."""
 
 
 class PartFile:
@@ -269,19 +312,27 @@ class PartFile:
             os.replace(self.part, self._path)
             self.named = True
 
-    def check_is_there(self) -> None:
-        """Raise `FileNotFoundError` where the file was removed, or another one put in its place."""
-        if not os.fstat(self.fd).st_nlink:
-            raise FileNotFoundError(errno.ENOENT, "it was removed or replaced while it was written")
+    def check(self, size: int) -> None:
+        """Raise `TakenAwayError` where the file is not what was written, `size` bytes that anybody can find."""
+        found = os.fstat(self.fd)
+        if not found.st_nlink:
+            raise TakenAwayError(errno.ENOENT, "it was removed or replaced while it was written")
+        if found.st_size != size:
+            raise TakenAwayError(errno.EIO, f"of the {size} bytes that were written, it has {found.st_size}")
 
     def cut(self, size: int) -> None:
-        """Drop what was written beyond `size` bytes."""
-        os.ftruncate(self.fd, size)
-        os.lseek(self.fd, size, os.SEEK_SET)
+        """Drop what was written beyond `size` bytes, as far as the disk allows."""
+        # A file that somebody has cut shorter must not grow again, with zeros in it.
+        with contextlib.suppress(OSError):
+            if os.fstat(self.fd).st_size > size:
+                os.ftruncate(self.fd, size)
+            os.lseek(self.fd, size, os.SEEK_SET)
 
     def close(self) -> None:
         if not self.named:
             self.part.unlink(missing_ok=True)
-        # Not left to the descriptor's end: a process that was forked meanwhile has it too.
-        fcntl.flock(self.fd, fcntl.LOCK_UN)
-        os.close(self.fd)
+        # A disk that failed once may fail here too, and has nothing left to lose.
+        with contextlib.suppress(OSError):
+            # Not left to the descriptor's end: a process that was forked meanwhile has it too.
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+            os.close(self.fd)

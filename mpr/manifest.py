@@ -11,6 +11,7 @@ stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` a
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,16 @@ def parse(footer: bytes) -> list[Manifest]:
     return found
 
 
+def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
+    """The store id and the schema (a column per timeline, and per component of an entity) of each manifest."""
+    import pyarrow as pa
+
+    for number, message in rrd.fields(footer):
+        if number == 1 and isinstance(message, bytes):
+            schema = rrd.field(rrd.field(message, 2), 1)
+            yield rrd.field(message, 1), pa.ipc.read_schema(pa.BufferReader(schema))
+
+
 def encode(manifest: Manifest) -> bytes:
     """`manifest` as the bytes of one `RrdManifest` message."""
     import pyarrow as pa
@@ -126,7 +137,7 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
     """All rows in one table.
 
     Columns that only some have are filled as the SDK fills them (`RawRrdManifest::merge`): null, but `False` and 0
-    where the reader insists on a value.
+    where the reader insists on a value. Times of a timeline that has several types get the type of the first.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -135,18 +146,26 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
     if all(table.schema.equals(tables[0].schema) for table in tables):
         return pa.concat_tables(tables)
     required: dict[str, pa.Field] = {}
+    types: dict[str, pa.DataType] = {}
     nullable = []
     for table in tables:
         required |= {each.name: each for each in table.schema if not each.nullable}
+        for index, each in enumerate(table.schema):
+            wanted = types.setdefault(each.name, each.type)
+            if each.type != wanted:
+                # All times are 64 bits.
+                table = table.set_column(
+                    index, each.with_type(wanted), table.column(index).cast(pa.int64()).cast(wanted)
+                )
         loose = pa.schema([each.with_nullable(True) for each in table.schema])
         nullable.append(table.cast(loose))
     merged = pa.concat_tables(nullable, promote_options="default")
-    for name, wanted in required.items():
+    for name, strict in required.items():
         index = merged.schema.get_field_index(name)
         column = merged[name]
         if column.null_count:
-            column = pc.fill_null(column, False if pa.types.is_boolean(wanted.type) else 0)
-        merged = merged.set_column(index, wanted, column)
+            column = pc.fill_null(column, False if pa.types.is_boolean(strict.type) else 0)
+        merged = merged.set_column(index, strict, column)
     return merged
 
 

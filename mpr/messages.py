@@ -23,6 +23,7 @@ _RESULT = struct.Struct("<BQIIBBIB")
 _TASKS = struct.Struct("<BQQBIIHQ16s")
 _OFFSETS = struct.Struct("<BIQ")
 _NUMBER = struct.Struct("<BQ")
+_TASK = struct.Struct("<BQIIQ")
 
 
 class MessageError(ValueError):
@@ -75,6 +76,19 @@ class SegmentReady:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnRows:
+    """Rows of a recording that a task has made itself: `data` is a whole stream, header to footer.
+
+    They are accepted like those of an outbox with the number `OWN_ROWS`, whose end is the sum of all sizes.
+    """
+
+    data: Buffer
+
+
+OWN_ROWS = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What became of the tasks `first` to `first + count` of a parcel, all of its tasks before `first` being known.
 
@@ -96,6 +110,27 @@ class Result:
 #: A list of results; a list of results with a `pickling.Failure` for each task that raised; one error for all of them,
 #: where the parcel could not be opened (`count` is 0 then).
 RETURNED, MIXED, RAISED = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskBegan:
+    """Rows from here on are of task `task` of a parcel, tried for the `attempt`-th time, begun at `started_nanos`.
+
+    Sent, as the next one, only where a sink keeps the rows of each task apart.
+    """
+
+    parcel: int
+    task: int
+    attempt: int
+    started_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnded:
+    """The task that had begun has ended after `seconds`, with `error`, if any. Its outbox is complete in a moment."""
+
+    seconds: float
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +234,19 @@ class Stop:
 
 
 Upstream: TypeAlias = (
-    Hello | Ready | NewOutbox | SegmentReady | Result | Skipped | InitializerFailed | Goodbye | Died | Nudge
+    Hello
+    | Ready
+    | NewOutbox
+    | SegmentReady
+    | OwnRows
+    | Result
+    | TaskBegan
+    | TaskEnded
+    | Skipped
+    | InitializerFailed
+    | Goodbye
+    | Died
+    | Nudge
 )
 Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Stop
 
@@ -219,7 +266,10 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Stop
     _STOP,
     _READY,
     _SKIPPED,
-) = range(15)
+    _OWN_ROWS,
+    _TASK_BEGAN,
+    _TASK_ENDED,
+) = range(18)
 
 
 def encode(message: Upstream | Downstream) -> Frames:
@@ -241,6 +291,12 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_KIND.pack(_NEW_OUTBOX), address.encode()]
         case InitializerFailed(payload):
             return [_KIND.pack(_INITIALIZER_FAILED), *payload]
+        case TaskBegan(parcel, task, attempt, started_nanos):
+            return [_TASK.pack(_TASK_BEGAN, parcel, task, attempt, started_nanos)]
+        case TaskEnded(seconds, error):
+            return [_KIND.pack(_TASK_ENDED), json.dumps([seconds, error]).encode()]
+        case OwnRows(data):
+            return [_KIND.pack(_OWN_ROWS), data]
         case Ready():
             return [_KIND.pack(_READY)]
         case Skipped(turn):
@@ -296,6 +352,15 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return NewOutbox(bytes(frames[1]).decode())
     if kind == _INITIALIZER_FAILED:
         return InitializerFailed(frames[1:])
+    if kind == _TASK_BEGAN:
+        return TaskBegan(*_TASK.unpack(head)[1:])
+    if kind == _TASK_ENDED:
+        seconds, error = json.loads(bytes(frames[1]))
+        if type(seconds) is not float or not (error is None or type(error) is str):
+            raise MessageError("the end of a task with fields of the wrong types")
+        return TaskEnded(seconds, error)
+    if kind == _OWN_ROWS:
+        return OwnRows(bytes(frames[1]))
     if kind == _READY:
         return Ready()
     if kind == _SKIPPED:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mpr.rrd import Frame
+from mpr.running_task import RunningTask
 
 #: The outbox number of what the parent itself writes at the beginning.
 PROLOGUE = 0
@@ -53,11 +54,17 @@ class Segment:
         Where their bytes are.
     frames:
         Ascending, none of kind `END`.
+    store:
+        The encoded store id, where all of them are of a recording that a task has made itself.
+    task:
+        The task that ran when they were written, where somebody wants to know.
     """
 
     outbox: int
     source: SegmentSource
     frames: list[Frame]
+    store: bytes | None = None
+    task: RunningTask | None = None
 
 
 class Outbox:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpr import pickling
-from mpr.messages import CALL, MIXED, RAISED, Buffer, Result, Tasks
+from mpr.messages import CALL, MIXED, RAISED, Buffer, Hello, Result, TaskBegan, Tasks
+from mpr.running_task import RunningTask
 from mpr.slate import At
 
 #: Takes the outcome of the tasks `first` to `first + count` of a parcel: their results, or one error for all of them.
@@ -55,12 +56,16 @@ class Parcel:
         Called once, before a worker gets it; false: it was cancelled.
     number:
         Its number in the pool.
+    serial:
+        How many tasks were submitted to the pool before its first.
     turn:
         It is the so-many-th parcel that its worker was sent.
     first:
         The first task without an outcome.
     attempt, again:
         The next `again` tasks had a worker that died, `attempt` times.
+    told:
+        Whoever wants the outcome has been told before its end, and hears no more.
     """
 
     function: TaskFunction
@@ -71,14 +76,28 @@ class Parcel:
     deliver: Deliver = _nobody
     begin: Callable[[], bool] | None = None
     number: int = 0
+    serial: int = 0
     turn: int = 0
     first: int = 0
     attempt: int = 0
     again: int = 0
+    told: bool = False
 
     def name(self, task: int) -> str:
         """Task `task` of this parcel, for messages: `detect[3]`."""
         return self.function.name if self.mode == CALL else f"{self.function.name}[{self.index + task}]"
+
+    def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask:
+        """The task that a worker has begun, in the words of the parent."""
+        return RunningTask(
+            number=self.serial + began.task,
+            name=self.function.name,
+            index=self.index + began.task,
+            attempt=began.attempt,
+            worker=hello.worker,
+            pid=hello.pid,
+            started_nanos=began.started_nanos,
+        )
 
     def message(self) -> Tasks:
         """What is still to be done."""

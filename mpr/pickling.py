@@ -276,12 +276,18 @@ def dump_exception(error: BaseException) -> list[Buffer]:
         back = loads([bytes(part) for part in payload])
         if type(back[0]) is type(error):
             return payload
-    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    return dumps((TaskError(f"{describe(error)} (the exception itself cannot be pickled)"), text))
+
+
+def describe(error: BaseException) -> str:
+    """Type and text of an exception, whatever a user's `__str__` does."""
+    kind = type(error).__qualname__
+    if type(error).__module__ != "builtins":
+        kind = f"{type(error).__module__}.{kind}"
     try:
-        described = str(error)
-    except Exception:  # noqa: BLE001  # a user's `__str__`
-        described = "(its text cannot be made)"
-    return dumps((TaskError(f"{kind}: {described} (the exception itself cannot be pickled)"), text))
+        return f"{kind}: {error}"
+    except BaseException:  # noqa: BLE001  # a user's `__str__`
+        return f"{kind}: (its text cannot be made)"
 
 
 def load_exception(payload: Sequence[Buffer]) -> BaseException:

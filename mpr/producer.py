@@ -29,9 +29,21 @@ from mpr.config import (
     UNFLUSHED_MAX_BYTES,
     RecordingConfig,
 )
-from mpr.messages import Accepted, Goodbye, Hello, NewOutbox, SegmentReady, Welcome
+from mpr.messages import (
+    OWN_ROWS,
+    Accepted,
+    Goodbye,
+    Hello,
+    NewOutbox,
+    OwnRows,
+    SegmentReady,
+    TaskBegan,
+    TaskEnded,
+    Welcome,
+)
 from mpr.messages import Downstream as DownstreamMessage
 from mpr.outbox import Outbox
+from mpr.own_recordings import OwnRecordings
 from mpr.slate import Slate
 from mpr.transport import Connection
 
@@ -62,6 +74,7 @@ class Producer:
 
     def __init__(self, config: RecordingConfig, worker: int) -> None:
         self._config = config
+        self._worker = worker
         self._connection = Connection(config.upstream, config.downstream)
         self._outbox = Outbox(config.folder)
         self.slate = Slate(config.folder)
@@ -82,6 +95,10 @@ class Producer:
         self._logged = False
         self._unflushed = 0
         self._unchecked = 0
+        self._own = OwnRecordings(self._send_own)
+        # Bytes of the recordings that tasks have made: sent, and taken by the sinks.
+        self._own_sent = 0
+        self._own_accepted = 0
         self._stop = threading.Event()
         addresses = (self._outbox.address, self.slate.address)
         self._connection.send(Hello(config.token, worker, os.getpid(), self._connection.route, *addresses))
@@ -103,8 +120,9 @@ class Producer:
         """Make this the producer for every logging call in the process: in a worker, never in the user's own."""
         Producer._settled_pid = os.getpid()
         self._always_flush = bool(sdk.install_entries(self._enter))
-        sdk.divert_new_recordings(self.stream, self._note_init)
-        sdk.watch_sinks(self.stream, self._note_sink)
+        sdk.divert_new_recordings(self.stream, self._note_init, self._own.made)
+        sdk.watch_sinks(self.stream, self._note_sink, self._own.sink_call)
+        sdk.divert_recording_info(self.stream, f"worker_{self._worker}", self._note_recording_info)
         os.register_at_fork(after_in_child=self._disown)
 
     def _wait_for_welcome(self) -> bool:
@@ -132,13 +150,18 @@ class Producer:
         if self._unflushed >= UNFLUSHED_MAX_BYTES:
             self._unflushed = 0
             self.stream.flush()
+            self._own.collect()
         self._announce()
         self._roll_if_long()
-        while self._outbox.held() > self._config.outbox_bytes:
+        while self._is_full():
             time.sleep(_CREDIT_POLL_SECS)
             self._announce()
-            if self.inline:
+            if self.inline or self._own_sent > self._own_accepted:
                 self._take_what_came()
+
+    def _is_full(self) -> bool:
+        limit = self._config.outbox_bytes
+        return self._outbox.held() > limit or self._own_sent - self._own_accepted > limit
 
     def _disown(self) -> None:
         """In a process that a task has forked: sockets, locks and the SDK's threads are the worker's."""
@@ -181,6 +204,18 @@ class Producer:
             "%r. Give mpr.Pool the sink, and they go to both.",
             call,
             self._config.application_id,
+        )
+
+    def _note_recording_info(self, call: str) -> None:
+        if call in self._noted_calls:
+            return
+        self._noted_calls.add(call)
+        _log.warning(
+            "rr.%s() in a worker of mpr: the recording is that of all workers, so this becomes the property worker_%d. "
+            "In the parent, recording.stream.%s() is for all.",
+            call,
+            self._worker,
+            call,
         )
 
     # --- the way to the parent ---------------------------------------------------------------------------------
@@ -255,7 +290,13 @@ class Producer:
                 self._roll()
             self.stream.flush()
             self._announce()
+            self._own.collect()
         self._roll_if_long()
+
+    def _send_own(self, data: bytes) -> None:
+        """A task's own recording has these rows."""
+        self._own_sent += len(data)
+        self._connection.send(OwnRows(data))
 
     def position(self) -> tuple[str, int, int]:
         """Which producer this is, the number of its outbox, and how far it has announced that."""
@@ -264,8 +305,31 @@ class Producer:
 
     def begin_task(self) -> None:
         """Make the shared recording current and forget the times that the last task has set."""
+        self._own.clean_up()
         sdk.make_current(self.stream)
         self.stream.reset_time()
+
+    @property
+    def marks_tasks(self) -> bool:
+        """Whether the parent wants to know where the rows of each task begin and end."""
+        return self._config.marks_tasks
+
+    def mark_begin(self, parcel: int, task: int, attempt: int) -> None:
+        """From here on rows are of that task; those before, of no task, get an outbox of their own."""
+        self.complete_outbox()
+        self._connection.send(TaskBegan(parcel, task, attempt, time.time_ns()))
+
+    def mark_end(self, seconds: float, error: str | None) -> None:
+        """The task has ended: its rows are complete."""
+        self._connection.send(TaskEnded(seconds, error))
+        self.complete_outbox()
+
+    def complete_outbox(self) -> None:
+        """Have the SDK write the manifest of what was logged since the last time, if anything was."""
+        if self._logged or self._always_flush:
+            self.flush()
+            with self._rolling:
+                self._roll()
 
     def send(self, message: object) -> None:
         """Send `message` upstream, behind all segments announced so far."""
@@ -301,6 +365,8 @@ class Producer:
         with self._lock:
             if accepted.outbox == self._number + 1:
                 self._opened.set()
+            elif accepted.outbox == OWN_ROWS:
+                self._own_accepted = accepted.end
             elif accepted.outbox == self._number:
                 self._outbox.release(0, accepted.end)
 

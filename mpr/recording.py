@@ -6,27 +6,31 @@ import itertools
 import logging
 import os
 import threading
-import time
 from dataclasses import dataclass
 from multiprocessing import util
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mpr import config, failpoints, relabel, sdk
-from mpr.aggregator import Aggregator, Writer
+from mpr import active_recording, config, failpoints
+from mpr.active_recording import ActiveRecordingSink
+from mpr.aggregator import Aggregator
 from mpr.config import RecordingConfig
-from mpr.decoding_writer import DecodingWriter
-from mpr.errors import RecordingClosedError, SinkError, WrongProcessError
-from mpr.file_writer import FileWriter
+from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
+from mpr.family_writer import FamilyWriter
+from mpr.live import LiveSinkStatistics
+from mpr.opening import append, encoded_notes, open_sinks
 from mpr.producer import Producer
-from mpr.sinks import Sink, as_sinks
+from mpr.sinks import DirectorySink, as_sinks, sinks_of_environment
 from mpr.transport import Sockets
 
 if TYPE_CHECKING:
     import rerun as rr
 
 _log = logging.getLogger("mpr")
+
+# How many files of recordings that tasks have made are named at the end.
+_NAMES_TOLD = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +43,14 @@ class RecordingStatistics:
         Chunks and encoded bytes that every durable sink has.
     rejected_messages:
         Messages from somebody who did not know the recording's token, or that were no messages at all.
+    live_sinks:
+        What each live sink has got, in the order of the sinks.
     """
 
     accepted_chunks: int
     accepted_bytes: int
     rejected_messages: int
+    live_sinks: tuple[LiveSinkStatistics, ...] = ()
 
 
 class SharedRecording:
@@ -56,10 +63,13 @@ class SharedRecording:
     recording_id:
         As in `rr.init`; a fresh random one by default.
     sinks:
-        Where the data goes: one or several of `mpr.FileSink(path=...)` or plain paths. By default a new file
-        `<application id>-<time>-<short id>.rrd` in the working directory, whose path is written to stderr.
+        Where the data goes: one or several sinks of mpr, paths (`"run.rrd"`, or `"episodes/"` for a folder) and URLs of
+        viewers. By default what the environment variable `MPR_SINKS` says (see `mpr.add_arguments`); else the active
+        recording of this process, where `rr.init` was called with this application id; else a new file
+        `<application id>-<time>-<short id>.rrd` in the working directory. The last two are told on stderr.
     blueprint:
-        A blueprint for the recording, as in `rr.send_blueprint`.
+        A blueprint for the recording, as in `rr.send_blueprint`: every sink has it before any data. Blueprints that
+        workers send do not replace it.
 
     Raises
     ------
@@ -78,30 +88,45 @@ class SharedRecording:
         blueprint: Any = None,
     ) -> None:
         self.application_id = config.check_application_id(application_id)
+        if sinks is None:
+            sinks = sinks_of_environment()
+        if sinks is None:
+            active = active_recording.find(self.application_id, recording_id)
+            if active is not None:
+                sinks, recording_id = active, active.recording_id
         self.recording_id = config.check_recording_id(recording_id)
         chosen = as_sinks(sinks, self.application_id, self.recording_id)
         failpoints.arm(0)
+        self._marks_tasks = any(isinstance(sink, DirectorySink) for sink in chosen)
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._producer: Producer | None = None
         self._closed = False
         self._workers = itertools.count(1)
-        self._writers: list[Writer] = _open_writers(chosen, self.application_id, self.recording_id)
-        if sinks is None and self._writers:
-            _log.warning("mpr: recording to %s", self._writers[0].path)
         self._sockets = Sockets()
+        try:
+            opened = open_sinks(chosen, self.application_id, self.recording_id, blueprint, self._sockets.folder)
+        except BaseException:
+            self._sockets.close()
+            raise
+        self._writers = opened.writers
+        self._live = opened.live
+        #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
+        self.urls = opened.urls
+        if self._writers and (sinks is None or isinstance(sinks, ActiveRecordingSink)):
+            _log.warning("mpr: recording to %s", self._writers[0].name)
         self.down = self._sockets.down
-        self.aggregator = Aggregator(self._sockets, self._writers)
+        self.aggregator = Aggregator(self._sockets, self._writers, self._live, own_blueprint=blueprint is not None)
         self.aggregator.start()
+        if self._live is not None:
+            self._live.start()
         # At the interpreter's exit, before `multiprocessing` waits for children.
         self._at_exit = util.Finalize(None, self.close, exitpriority=90)
-        if blueprint is not None:
-            self.stream.send_blueprint(blueprint)
 
     @property
     def paths(self) -> list[Path]:
-        """The files that this recording is written to."""
-        return [writer.path for writer in self._writers]
+        """The files that this recording is written to, and behind them those of recordings that tasks have made."""
+        return [path for writer in self._writers for path in writer.paths]
 
     @property
     def closed(self) -> bool:
@@ -141,6 +166,7 @@ class SharedRecording:
             downstream=self._sockets.down.endpoint,
             token=self._sockets.token,
             outbox_bytes=config.outbox_limit(workers),
+            marks_tasks=self._marks_tasks,
         )
 
     def flush(self, timeout: float = config.SINK_TIMEOUT_SECS) -> None:
@@ -162,12 +188,14 @@ class SharedRecording:
             accepted_chunks=self.aggregator.accepted_chunks,
             accepted_bytes=self.aggregator.accepted_bytes,
             rejected_messages=self._sockets.up.rejected_count,
+            live_sinks=() if self._live is None else tuple(self._live.stats()),
         )
 
     def close(self) -> None:
         """Take what is on its way, write the footers, and release everything. A second call does nothing.
 
-        Raises `SinkError` where a sink has failed: what it had accepted before stays readable.
+        Raises `SinkError` where a sink has failed: what it had accepted before stays readable. Raises `ConflictError`
+        where two workers gave one timeline or component two types.
         """
         self.finish(failed=False)
 
@@ -180,30 +208,50 @@ class SharedRecording:
         self._at_exit.cancel()
         if self._producer is not None:
             self._producer.close()
-        if not self.aggregator.stop(config.SINK_TIMEOUT_SECS):
+        stopped = self.aggregator.stop(config.SINK_TIMEOUT_SECS)
+        missed = [] if self._live is None else self._live.finish()
+        for words in missed:
+            _log.warning("mpr: %s", words)
+        if not stopped:
             # Its thread still uses the sockets, so they stay.
             raise self.aggregator.stuck()
         try:
-            unfinished = self._close_writers(discard_unnamed=failed)
+            unfinished = self._close_writers(missed, discard_unnamed=failed)
         finally:
             self._sockets.close()
+        self._tell_of_siblings()
         failure = self.aggregator.failure or unfinished
         if failure is not None:
             raise failure
+        # Where each task has a recording of its own, they may differ.
+        if self.aggregator.conflicts and not failed and not self._marks_tasks:
+            raise ConflictError(
+                f"{'; '.join(self.aggregator.conflicts)}. All rows are in the recording, but Rerun knows one type of "
+                "each, and shows the others wrongly or not at all: give them different names"
+            )
 
-    def _close_writers(self, *, discard_unnamed: bool) -> SinkError | None:
-        """Close all sinks, also where one of them fails; returns the first failure."""
+    def _close_writers(self, notes: list[str], *, discard_unnamed: bool) -> SinkError | None:
+        """Close all sinks, with `notes` in them, also where one of them fails; returns the first failure."""
         failpoints.reach("parent.closing")
         failure = None
+        stream = encoded_notes(notes, self.application_id, self.recording_id) if notes else b""
         for writer in self.aggregator.writers:
             try:
                 if discard_unnamed and not writer.named:
                     writer.abandon()
                 else:
+                    if stream:
+                        append(writer, stream)
                     writer.close()
             except SinkError as error:
                 failure = failure or error
         return failure
+
+    def _tell_of_siblings(self) -> None:
+        made = [path for writer in self._writers if isinstance(writer, FamilyWriter) for path in writer.siblings]
+        if made:
+            names = ", ".join(path.name for path in made[:_NAMES_TOLD]) + (", ..." if len(made) > _NAMES_TOLD else "")
+            _log.warning("mpr: recordings that tasks have made are in %s: %s", made[0].parent, names)
 
     def _raise_failure(self) -> None:
         if self.aggregator.failure is not None:
@@ -224,28 +272,3 @@ class SharedRecording:
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<mpr.SharedRecording {self.application_id!r} {self.recording_id} {state}>"
-
-
-def _open_writers(chosen: tuple[Sink, ...], application_id: str, recording_id: str) -> list[Writer]:
-    """The writers of all sinks, each with the recording's properties in it; none where logging is switched off."""
-    prologue = sdk.prologue(time.time_ns())
-    if not prologue:
-        # RERUN=off: tasks run, and nothing is recorded.
-        return []
-    unknown = sdk.format_is_known()
-    if unknown is None:
-        prologue = relabel.relabelled(prologue, relabel.store_id(application_id, recording_id), sdk.store_info())
-    else:
-        _log.warning("mpr does not know the file format of this Rerun SDK (%s): it decodes, which is slower", unknown)
-    writers: list[Writer] = []
-    try:
-        for sink in chosen:
-            path = Path(sink.path)
-            writer: Writer = FileWriter(path) if unknown is None else DecodingWriter(path, application_id, recording_id)
-            writers.append(writer)
-            writer.open(prologue)
-    except BaseException:
-        for writer in writers:
-            writer.abandon()
-        raise
-    return writers

@@ -6,10 +6,14 @@ is written by a stream that exists already and gets its ids here. Offsets and si
 
 from __future__ import annotations
 
+import os
+from bisect import bisect_right
 from dataclasses import replace
 
 from mpr import manifest, rrd
 from mpr.manifest import Manifest, OffsetMap
+from mpr.outbox import Segment, SegmentSource
+from mpr.rrd import Frame
 
 
 def store_id(application_id: str, recording_id: str) -> bytes:
@@ -54,3 +58,102 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
 
 def _with_store(info: bytes, store: bytes) -> bytes:
     return rrd.replace_field(info, 2, rrd.replace_field(rrd.field(info, 2), 2, store))
+
+
+# The store id is the first field of a message with rows; it has no more bytes than two ids of the longest sort.
+_HEAD_BYTES = 8192
+
+
+class Relabeller:
+    """Gives the segments of one outbox another store id, as they come; their bytes are not read but for that.
+
+    Parameters
+    ----------
+    old, new:
+        Encoded store ids. Frames of any other store stay as they are.
+    """
+
+    def __init__(self, old: bytes, new: bytes) -> None:
+        self._old = old
+        self._new = new
+        self._end = rrd.HEADER_SIZE
+        self._offsets = OffsetMap()
+        # By the offset of a chunk's payload in the outbox.
+        self._sizes: dict[int, int] = {}
+
+    def segment(self, segment: Segment) -> Segment:
+        """`segment` as it would be, had it been written with the new id."""
+        source = _RelabelledSource(segment.source)
+        for frame in segment.frames:
+            head, rest = self._head(segment.source, frame)
+            size = len(head) + frame.end - rest
+            self._offsets.add(frame.start, self._end)
+            self._sizes[frame.payload] = size - rrd.FRAME_HEADER_SIZE
+            source.add(Frame(frame.kind, self._end, size - rrd.FRAME_HEADER_SIZE), head, rest, frame.end)
+            self._end += size
+        return replace(segment, source=source, frames=source.frames)
+
+    def manifests(self, footer: bytes) -> list[Manifest]:
+        """The manifests in the `END` frame of the outbox, for what `segment` returned."""
+        found = []
+        for each in manifest.parse(footer):
+            if each.store_id == self._old:
+                each = replace(each, store_id=self._new)
+            sizes = [self._sizes[at] for at in each.table[manifest.OFFSET].to_pylist()]
+            moved = manifest.moved(each, self._offsets)
+            found.append(replace(moved, table=manifest.with_sizes(moved.table, sizes)))
+        return found
+
+    def _head(self, source: SegmentSource, frame: Frame) -> tuple[bytes, int]:
+        """How the frame begins now, and the offset from which on it is as it was."""
+        if frame.kind == rrd.SET_STORE_INFO:
+            payload = source.read(frame.payload, frame.size)
+            if rrd.store_id_of_info(payload) == self._old:
+                payload = _with_store(payload, self._new)
+            return rrd.frame_header(frame.kind, len(payload)) + payload, frame.end
+        if frame.kind == rrd.ARROW_MSG:
+            store, end = rrd.leading_field(source.read(frame.payload, min(frame.size, _HEAD_BYTES)))
+            if store == self._old:
+                field = rrd.encode_field(1, self._new)
+                return rrd.frame_header(frame.kind, frame.size - end + len(field)) + field, frame.payload + end
+        return b"", frame.start
+
+
+class _RelabelledSource:
+    """Frames that begin with other bytes than in the source that has the rest of them."""
+
+    def __init__(self, source: SegmentSource) -> None:
+        self._source = source
+        self.frames: list[Frame] = []
+        self._starts: list[int] = []
+        self._parts: list[tuple[bytes, int, int]] = []
+
+    def add(self, frame: Frame, head: bytes, rest: int, end: int) -> None:
+        self.frames.append(frame)
+        self._starts.append(frame.start)
+        self._parts.append((head, rest, end))
+
+    def read(self, offset: int, size: int) -> bytes:
+        out = b""
+        for number, (head, rest, end) in self._from(offset):
+            frame = head + self._source.read(rest, end - rest)
+            out += frame[max(0, offset - self._starts[number]) :]
+            if len(out) >= size:
+                break
+        return out[:size]
+
+    def copy(self, target: int, offset: int, size: int) -> None:
+        # Whole frames: nobody copies anything else.
+        for _, (head, rest, end) in self._from(offset):
+            view = memoryview(head)
+            while view:
+                view = view[os.write(target, view) :]
+            if end > rest:
+                self._source.copy(target, rest, end - rest)
+            size -= len(head) + end - rest
+            if size <= 0:
+                return
+
+    def _from(self, offset: int) -> list[tuple[int, tuple[bytes, int, int]]]:
+        first = bisect_right(self._starts, offset) - 1
+        return list(enumerate(self._parts))[first:]

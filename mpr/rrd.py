@@ -25,8 +25,13 @@ BLUEPRINT_ACTIVATION = 3
 _FRAME = struct.Struct("<QQ")
 FRAME_HEADER_SIZE = _FRAME.size
 _FOOTER_ENTRY = struct.Struct("<QQI")
+#: What follows the `END` frame: one entry, the mark, and the number of entries.
+STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + 12
 # `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
 _CRC_SEED = 7850921
+
+# `StoreKind` of the SDK.
+_RECORDING = 1
 
 # One read finds the headers of many small frames; a large frame's payload is never read here.
 _SCAN_WINDOW = 64 * 1024
@@ -55,6 +60,14 @@ class FormatError(ValueError):
     """Bytes that are not a stream of the one `.rrd` format that this module knows."""
 
 
+class DamagedError(FormatError):
+    """A stream that goes on with bytes that are no frame; `frames` are the whole ones before them."""
+
+    def __init__(self, kind: int, position: int, frames: list[Frame]) -> None:
+        super().__init__(f"unknown frame kind {kind} at offset {position}")
+        self.frames = frames
+
+
 def check_header(header: bytes) -> None:
     """Raise `FormatError` where `header` does not open a stream of the known format."""
     if len(header) < HEADER_SIZE or header[:4] != FOURCC or header[9] != 2:
@@ -64,7 +77,7 @@ def check_header(header: bytes) -> None:
 def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
     """The whole frames within `[start, end)`, and the offset behind the last of them.
 
-    A torn frame at the end is left for the next call. Nothing behind an `END` frame is read.
+    A torn frame at the end is left for the next call. Nothing behind an `END` frame is read. Raises `DamagedError`.
     """
     frames: list[Frame] = []
     position = start
@@ -76,7 +89,7 @@ def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
         while position - base + FRAME_HEADER_SIZE <= len(window):
             kind, size = _FRAME.unpack_from(window, position - base)
             if kind > BLUEPRINT_ACTIVATION:
-                raise FormatError(f"unknown frame kind {kind} at offset {position}")
+                raise DamagedError(kind, position, frames)
             frame = Frame(kind, position, size)
             if frame.end > end:
                 return frames, position
@@ -85,6 +98,15 @@ def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
             if kind == END:
                 return frames, position
     return frames, position
+
+
+def frame_at(read: Read, start: int) -> Frame:
+    """The frame whose header is at `start`; raises `FormatError` where there is none."""
+    header = read(start, FRAME_HEADER_SIZE)
+    if len(header) < FRAME_HEADER_SIZE:
+        raise FormatError(f"no frame at offset {start}")
+    kind, size = _FRAME.unpack(header)
+    return Frame(kind, start, size)
 
 
 # --- protobuf: enough to read ids and to write a footer -----------------------------------------------------------
@@ -137,6 +159,17 @@ def field(data: bytes, number: int) -> bytes:
     raise FormatError(f"a protobuf message lacks field {number}")
 
 
+def leading_field(data: bytes) -> tuple[bytes, int]:
+    """The nested message or bytes that a message begins with, in field 1, and where it ends; `data` may be torn."""
+    if data[:1] != b"\x0a":
+        raise FormatError("a message does not begin with its store id")
+    size, position = _varint(data, 1)
+    end = position + size
+    if end > len(data):
+        raise FormatError("a store id that is too long")
+    return data[position:end], end
+
+
 def _encode_varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
@@ -168,6 +201,26 @@ def store_id_of_info(payload: bytes) -> bytes:
 def store_id_of_chunk(payload: bytes) -> bytes:
     """The encoded `StoreId` of an `ArrowMsg`."""
     return field(payload, 1)
+
+
+def recording_of_stream(data: bytes, frames: list[Frame]) -> bytes | None:
+    """The encoded `StoreId` of the recording in a stream; None where there is none, but at most a blueprint."""
+    for frame in frames:
+        payload = data[frame.payload : frame.end]
+        if frame.kind == SET_STORE_INFO:
+            store = store_id_of_info(payload)
+        elif frame.kind == ARROW_MSG:
+            store = store_id_of_chunk(payload)
+        else:
+            continue
+        if dict(fields(store)).get(1) == _RECORDING:
+            return store
+    return None
+
+
+def ids_of_store(store: bytes) -> tuple[str, str]:
+    """The application id and the recording id in an encoded `StoreId`."""
+    return field(field(store, 3), 1).decode(), field(store, 2).decode()
 
 
 def chunk_id(payload: bytes) -> bytes:

@@ -6,10 +6,14 @@
   logs and wait in Python, with no lock held, while the outbox is full | every task is flushed; a slow sink makes the
   outbox grow |
 | `rerun_bindings.new_recording` | `rr.init` in a task makes the worker's own recording current | its rows are lost |
+| `rerun_bindings.send_recording_name`, `send_recording_start_time_nanos` | the name and start of the recording are the
+  parent's; a worker's become properties of its own | the last worker's win |
 | `rerun_bindings.flush_and_cleanup_orphaned_recordings` | `rr.init` calls it, and it raises in a forked process |
   `rr.init` raises in workers of `start_method='fork'` |
 | `rerun_bindings.set_global_data_recording` and its thread-local twin | 0.2 us, where the public function flushes the
   previous recording (97 us) | the public function |
+| `rerun_bindings.get_recording_id`, `.binary_stream` | recordings that a task makes are known by the SDK's handle, long
+  before there is a public object of them | their rows are lost where they have no sink |
 | `rerun_bindings.save` and the others in `_SINK_CALLS` | a task that calls `rr.save` or `rr.disconnect` takes the
   worker's sink; it gets it back at the end of the task | the worker's rows are lost from then on |
 | `LazyChunkStream._internal`, `UrdfTree._inner` | these send without passing an entry | such a task is flushed only
@@ -23,7 +27,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import subprocess
 import sys
 import threading
 import warnings
@@ -112,10 +115,13 @@ def _watched(attribute: str, entered: Callable[[int], None]) -> property:
     return property(get, put)
 
 
-def divert_new_recordings(stream: rr.RecordingStream, noted: Callable[[str | None, str | None], None]) -> None:
+def divert_new_recordings(
+    stream: rr.RecordingStream, noted: Callable[[str | None, str | None], None], made: Callable[[Any], None]
+) -> None:
     """Let `rr.init` in this process make `stream` current instead of a new recording without a sink.
 
-    `noted(application_id, recording_id)` hears of each. Recordings that are not made the default stay the user's.
+    `noted(application_id, recording_id)` hears of each. Recordings that are not made the default stay the user's;
+    `made(handle)` hears of them.
     """
     import rerun_bindings
 
@@ -124,7 +130,9 @@ def divert_new_recordings(stream: rr.RecordingStream, noted: Callable[[str | Non
     @functools.wraps(original)
     def new_recording(*args: Any, **kwargs: Any) -> Any:
         if not kwargs.get("make_default"):
-            return original(*args, **kwargs)
+            inner = original(*args, **kwargs)
+            made(inner)
+            return inner
         noted(kwargs.get("application_id"), kwargs.get("recording_id"))
         make_current(stream)
         return stream.inner
@@ -141,6 +149,38 @@ def divert_new_recordings(stream: rr.RecordingStream, noted: Callable[[str | Non
     rerun_bindings.flush_and_cleanup_orphaned_recordings = flush_and_cleanup_orphaned_recordings
 
 
+# What a recording is called and when it began: the call, and the argument of `rr.archetypes.RecordingInfo`.
+_RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nanos": "start_time"}
+
+
+def divert_recording_info(stream: rr.RecordingStream, name: str, noted: Callable[[str], None]) -> None:
+    """Keep what this process says of the recording as such under the property `name`: it is one of many writers.
+
+    `noted(call)` hears of each. Other recordings are the user's.
+    """
+    import rerun_bindings
+
+    own = rerun_bindings.get_recording_id(stream.inner)
+
+    def diverted(call: str, field: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def send(value: Any, recording: Any = None) -> None:
+            if rerun_bindings.get_recording_id(recording) != own:
+                original(value, recording=recording)
+                return
+            import rerun as rr
+
+            noted(call)
+            stream.send_property(name, rr.archetypes.RecordingInfo(**{field: value}))
+
+        return send
+
+    for call, field in _RECORDING_INFO.items():
+        original = getattr(rerun_bindings, call, None)
+        if original is not None:
+            setattr(rerun_bindings, call, diverted(call, field, original))
+
+
 # Calls that give the current recording another sink, or none.
 _SINK_CALLS = (
     "save",
@@ -155,10 +195,13 @@ _SINK_CALLS = (
 )
 
 
-def watch_sinks(stream: rr.RecordingStream, changed: Callable[[str], None]) -> None:
+def watch_sinks(
+    stream: rr.RecordingStream, changed: Callable[[str], None], changes: Callable[[str, str | None], None]
+) -> None:
     """Call `changed(name)` after each call in this process that may have taken the sink of `stream` away.
 
-    A recording is known by its id: the SDK makes a new object for it each time that it is asked.
+    `changes(name, recording_id)` is called before each such call for another recording. A recording is known by its id:
+    the SDK makes a new object for it each time that it is asked.
     """
     import rerun_bindings
 
@@ -167,10 +210,13 @@ def watch_sinks(stream: rr.RecordingStream, changed: Callable[[str], None]) -> N
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
+            found = rerun_bindings.get_recording_id(kwargs.get("recording"))
+            if found != own:
+                changes(name, found)
             try:
                 return original(*args, **kwargs)
             finally:
-                if name == "shutdown" or rerun_bindings.get_recording_id(kwargs.get("recording")) == own:
+                if name == "shutdown" or found == own:
                     changed(name)
 
         return call
@@ -179,6 +225,28 @@ def watch_sinks(stream: rr.RecordingStream, changed: Callable[[str], None]) -> N
         original = getattr(rerun_bindings, name, None)
         if original is not None:
             setattr(rerun_bindings, name, watched(name, original))
+
+
+def recording_id_of(inner: Any) -> str | None:
+    """The id of a recording, by the SDK's own handle of it."""
+    import rerun_bindings
+
+    found: str | None = rerun_bindings.get_recording_id(inner)
+    return found
+
+
+def encoded_rows_of(inner: Any) -> Any:
+    """Where the SDK puts the encoded rows of a recording from now on, those that it has kept first."""
+    import rerun_bindings
+
+    return rerun_bindings.binary_stream(recording=inner)
+
+
+def clean_up_recordings() -> None:
+    """Let the SDK end the threads of recordings that nobody holds. There is no current recording afterwards."""
+    import rerun_bindings
+
+    rerun_bindings.flush_and_cleanup_orphaned_recordings()
 
 
 def make_current(stream: rr.RecordingStream) -> None:
@@ -293,12 +361,50 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
         return storage.read(flush=True) or b""
 
 
+def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
+    """`blueprint` (as `rr.send_blueprint` takes it) as a whole stream that makes it active and the default."""
+    import rerun.blueprint as rrb
+
+    if not isinstance(blueprint, rrb.Blueprint):
+        blueprint = rrb.Blueprint(blueprint)
+    with _ReadableFile(b"") as path:
+        blueprint.save(application_id, path)
+        return Path(path).read_bytes()
+
+
+def viewer_executable() -> str | None:
+    """The native viewer: the program in the SDK's package, else one on the PATH; None where there is none.
+
+    The script `rerun` in the SDK's package would be a process more, which leaves the viewer behind when it is killed.
+    """
+    import importlib.util
+    import shutil
+
+    package = importlib.util.find_spec("rerun_cli")
+    if package is not None and package.origin is not None:
+        program = Path(package.origin).with_name("rerun")
+        if program.is_file():
+            return str(program)
+    return shutil.which("rerun")
+
+
 def prologue(start_time_nanos: int) -> bytes:
     """A stream with the properties of a recording that began at `start_time_nanos` (since the Unix epoch).
 
     Its store id is not the recording's yet.
     """
     return encoded_by_sdk(lambda stream: stream.send_recording_start_time_nanos(start_time_nanos))
+
+
+def warnings_by_sdk(entity_path: str, texts: Iterable[str]) -> bytes:
+    """A stream with `texts` as log entries of level WARN, at the present time. Its store id is no recording's."""
+    import rerun as rr
+
+    def write(stream: rr.RecordingStream) -> None:
+        for text in texts:
+            stream.log(entity_path, rr.TextLog(text, level=rr.TextLogLevel.WARN))
+
+    return encoded_by_sdk(write)
 
 
 def manifest_by_sdk(data: bytes) -> Manifest:
@@ -321,19 +427,15 @@ def refusal(path: Path) -> str | None:
     import rerun as rr
 
     try:
-        reader = rr.chunk.RrdReader(path)
+        with warnings.catch_warnings():
+            # A missing footer is told by what we return.
+            warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
+            reader = rr.chunk.RrdReader(path)
         for entry in reader.recordings():
             reader.store(store=entry)
     except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a file that it does not like
         return str(error)
     return None
-
-
-def rewrite(path: Path, target: Path) -> None:
-    """Let the SDK's own `rerun rrd merge` write the file at `path` anew to `target`, skipping what it cannot read."""
-    command = [sys.executable, "-m", "rerun", "rrd", "merge", "--continue-on-error", str(path)]
-    with target.open("wb") as out:
-        subprocess.run(command, stdout=out, stderr=subprocess.PIPE, check=True, timeout=3600)
 
 
 @functools.cache

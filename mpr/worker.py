@@ -104,6 +104,7 @@ class _Loop:
             self._hand_over(message, message.first, 0, RAISED, pickling.dump_exception(error), started_ns)
             return
         slate, begin_task = self._producer.slate, self._producer.begin_task
+        marks = self._producer.marks_tasks
         results: list[Any] = []
         first, status = message.first, RETURNED
         handed_over_ns = now_ns = started_ns
@@ -114,14 +115,20 @@ class _Loop:
                 first, results, status = task, [], RETURNED
                 handed_over_ns = now_ns = time.monotonic_ns()
             begin_task()
+            if marks:
+                attempt = message.attempt if task - message.first < message.again else 0
+                self._producer.mark_begin(message.parcel, task, attempt)
             slate.begin(task, now_ns)
+            raised = None
             try:
                 result: Any = call(function, arguments[task])
             except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
-                result, status = pickling.Failure(error), MIXED
+                result, status, raised = pickling.Failure(error), MIXED, pickling.describe(error)
             slate.end(task)
             results.append(result)
-            now_ns = time.monotonic_ns()
+            began_ns, now_ns = now_ns, time.monotonic_ns()
+            if marks:
+                self._producer.mark_end((now_ns - began_ns) / 1e9, raised)
         self._hand_over_results(message, first, results, status, started_ns, last=True)
 
     def _hand_over_results(

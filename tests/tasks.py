@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import rerun as rr
+import rerun.blueprint as rrb
 
 
 def log_number(number: int) -> int:
@@ -163,6 +164,19 @@ def log_images_and_measure(worker: int, count: int) -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     log_images(worker, count)
     return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def log_plain_image(color: tuple[int, int, int]) -> None:
+    rr.log("plain", rr.Image(np.full((90, 120, 3), color, dtype=np.uint8)), static=True)
+
+
+def send_blueprint(index: int) -> None:
+    rr.send_blueprint(rrb.Blueprint(rrb.TextLogView(origin=f"of/worker/{index}")))
+
+
+def name_recording(index: int) -> None:
+    rr.send_recording_name(f"as task {index} says")
+    rr.send_recording_start_time_nanos(index)
 
 
 def send_own_property(index: int) -> None:
@@ -328,3 +342,46 @@ def log_and_keep(number: int, megabytes: int) -> int:
 
 def log_and_keep_much(number: int) -> int:
     return log_and_keep(number, 700)
+
+
+def log_to_unsaved_recording(number: int) -> int:
+    """Rows before, in and after a recording that gets no sink."""
+    log_number(number)
+    own = rr.RecordingStream("own app", recording_id=f"own/{number}")
+    own.set_time("step", sequence=number)
+    own.log("n", rr.Scalars(float(number)))
+    with own:
+        log_number(100 + number)
+    return log_number(200 + number)
+
+
+@rr.thread_local_stream("episode")
+def log_episode(number: int) -> str:
+    log_number(number)
+    return str(rr.get_recording_id())
+
+
+_streams: dict[str, Any] = {}
+
+
+def log_to_streams_recording(number: int) -> None:
+    """One recording that lives in the worker from task to task, and is disconnected now and then."""
+    if not _streams:
+        _streams["stream"] = rr.RecordingStream("kept", recording_id="kept")
+    stream = _streams["stream"]
+    stream.log("n", rr.Scalars(float(number)))
+    if number % 3 == 0:
+        stream.disconnect()
+    stream.log("n", rr.Scalars(1000.0 + number))
+
+
+def log_images_to_own_recording(count: int) -> int:
+    """Log images to a recording without a sink; how much the peak of this process's memory grew, in bytes."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    own = rr.RecordingStream("images", recording_id="images")
+    for number in range(count):
+        own.set_time("step", sequence=number)
+        picture[0, 0, 0] = number % 256
+        own.log("image", rr.Image(picture))
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

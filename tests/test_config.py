@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import mpr
 from mpr import config
 from mpr.config import RecordingConfig
 from mpr.errors import ConfigError
+from mpr.live_sinks import GrpcServerSink, GrpcSink, SpawnViewerSink, WebViewerSink
 from mpr.sinks import FileSink, as_sinks
 
 
@@ -89,6 +91,9 @@ def test_the_text_of_a_recordings_configuration_does_not_have_the_token() -> Non
     assert "application_id='app'" in shown
 
 
+_URL = "rerun+http://127.0.0.1:9876/proxy"
+
+
 # --- sinks --------------------------------------------------------------------------------------------------------
 
 
@@ -112,8 +117,17 @@ def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (b"run.rrd", ["is no sink"]),
         ("folder", ["'folder' is a folder"]),
         ([""], ["needs the path of a file such as 'run.rrd'", "''"]),
-        ("rerun+http://127.0.0.1:9876/proxy", ["127.0.0.1:9876", "files only"]),
-        (["run.rrd", "https://example.org/run.rrd"], ["https://example.org/run.rrd", "files only"]),
+        (["run.rrd", "https://example.org/run.rrd"], ["https://example.org/run.rrd", "unknown scheme 'https'", _URL]),
+        ("rerun+http://127.0.0.1:9876", ["does not end with '/proxy'", _URL]),
+        ("rerun+http://127.0.0.1:9876/run.rrd", ["does not end with '/proxy'", _URL]),
+        ("rerun+http://127.0.0.1/proxy", ["lacks a host or a port", _URL]),
+        ("rerun+http://:9876/proxy", ["lacks a host or a port", _URL]),
+        ("rerun+http://127.0.0.1:99999/proxy", ["no URL of a viewer", "0-65535", _URL]),
+        ([_URL, GrpcSink()], ["two sinks", "port 9876 of 127.0.0.1"]),
+        ([_URL, "rerun+http://localhost:9876/proxy"], ["two sinks", "port 9876"]),
+        ([GrpcSink(), GrpcServerSink()], ["two sinks", "port 9876"]),
+        ([GrpcServerSink(bind_ip="0.0.0.0"), WebViewerSink()], ["two sinks", "port 9876"]),
+        ([GrpcServerSink(port=9090), WebViewerSink()], ["two sinks", "port 9090"]),
         (["run.rrd", "run.rrd"], ["two sinks", "run.rrd"]),
         (["run.rrd", "./run.rrd"], ["two sinks", "run.rrd"]),
         (["run.rrd", "folder/../run.rrd"], ["two sinks", "run.rrd"]),
@@ -168,3 +182,41 @@ def test_a_recording_id_with_slashes_still_gives_a_file_in_the_working_directory
     (sink,) = as_sinks(None, "app", "../a/b")
     assert working_directory == Path(sink.path).parent
     assert Path(os.path.normpath(sink.path)) == Path(sink.path)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: GrpcSink(url=5), ["GrpcSink needs a URL", "5", _URL]),  # type: ignore[arg-type]  # what is tested
+        (lambda: GrpcServerSink(port=65536), ["port must be a port from 1 to 65535, or 0", "65536"]),
+        (lambda: GrpcServerSink(port=-1), ["port must be", "-1"]),
+        (lambda: GrpcServerSink(port=True), ["port must be", "True"]),
+        (lambda: GrpcServerSink(port="9876"), ["port must be", "'9876'"]),  # type: ignore[arg-type]  # what is tested
+        (lambda: GrpcServerSink(bind_ip="example.org"), ["bind_ip must be an address", "'example.org'"]),
+        (lambda: GrpcServerSink(server_memory_limit="much"), ["server_memory_limit", "'512MB'", "'much'"]),
+        (lambda: GrpcServerSink(server_memory_limit=5), ["server_memory_limit", "5"]),  # type: ignore[arg-type]  # as above
+        (lambda: GrpcServerSink(cors_allow_origin="*"), ["cors_allow_origin must be a list"]),  # type: ignore[arg-type]  # as above
+        (lambda: WebViewerSink(web_port=70000), ["web_port", "70000"]),
+        (lambda: WebViewerSink(grpc_port=70000), ["grpc_port", "70000"]),
+        (lambda: WebViewerSink(web_port=9000, grpc_port=9000), ["two ports", "9000"]),
+        (lambda: SpawnViewerSink(port=1.5), ["port must be", "1.5"]),  # type: ignore[arg-type]  # as above
+        (lambda: SpawnViewerSink(memory_limit=""), ["memory_limit", "''"]),
+    ],
+)
+def test_a_live_sink_that_cannot_be_is_an_error_at_construction(make: Any, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert [] == [word for word in words if word not in str(caught.value)]
+
+
+def test_free_ports_are_in_nobodys_way() -> None:
+    free = [GrpcServerSink(port=0), GrpcServerSink(port=0), SpawnViewerSink(), SpawnViewerSink()]
+    assert tuple(free) == as_sinks(free, "app", "id")
+
+
+@pytest.mark.parametrize("sink", [GrpcSink(), GrpcServerSink(), WebViewerSink(), SpawnViewerSink()])
+def test_live_sinks_are_values_that_pickle(sink: Any) -> None:
+    assert sink == pickle.loads(pickle.dumps(sink))
+    assert hash(sink) == hash(pickle.loads(pickle.dumps(sink)))
+    with pytest.raises(AttributeError):
+        sink.port = 5

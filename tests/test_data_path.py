@@ -278,3 +278,23 @@ def test_a_process_that_a_task_forks_cannot_harm_the_recording(start_method: Any
         assert [pool.apply_async(tasks.fork_and_log, (number,)).get(60) for number in range(3)] == [7, 7, 7]
     support.check_file(path)
     assert support.numbers(path) == Counter(range(3))
+
+
+def test_a_file_without_a_footer_has_the_same_rows(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=mpr.FileSink(path=path, write_footer=False)) as pool:
+        pool.map(tasks.log_number, range(20), chunksize=1)
+    assert support.rerun_cli("rrd", "verify", path).returncode != 0
+    assert support.numbers_of_growing(path) == Counter(range(20))
+    with pytest.raises(mpr.ConfigError, match="compact file has a footer"):
+        mpr.FileSink(path=path, write_footer=False, compact=True)
+
+
+def test_a_compact_file_has_the_same_rows_in_fewer_chunks(tmp_path: Path) -> None:
+    small, large = tmp_path / "small.rrd", tmp_path / "large.rrd"
+    with mpr.Pool("app", 2, sinks=[mpr.FileSink(path=small, compact=True), large]) as pool:
+        pool.map(tasks.log_number, range(50), chunksize=1)
+    for path in (small, large):
+        support.check_file(path)
+    assert support.cells(small) == support.cells(large)
+    assert len(support.chunk_ids(small)) < len(support.chunk_ids(large))

@@ -16,10 +16,16 @@ import mpr
 from mpr.results import AsyncResult, ResultIterator
 
 _PUBLIC = [
+    "BinaryStreamSink",
     "ConfigError",
+    "ConflictError",
     "DeliveryError",
+    "DirectorySink",
     "FileSink",
+    "GrpcServerSink",
+    "GrpcSink",
     "InitializerError",
+    "LiveSinkStatistics",
     "MissingDependencyError",
     "MprError",
     "Pool",
@@ -32,15 +38,19 @@ _PUBLIC = [
     "RecordingStatistics",
     "SharedRecording",
     "SinkError",
+    "SpawnViewerSink",
     "TaskError",
     "TaskFuture",
     "TaskLoadError",
     "TaskTimeoutError",
     "UnpicklableTaskError",
+    "WebViewerSink",
     "WorkerDiedError",
     "WorkerStartError",
     "WrongProcessError",
     "__version__",
+    "add_arguments",
+    "from_arguments",
 ]
 
 _METHODS = {
@@ -60,8 +70,20 @@ _METHODS = {
         "submit",
         "terminate",
     ],
-    "FileSink": ["path"],
-    "RecordingStatistics": ["accepted_bytes", "accepted_chunks", "rejected_messages"],
+    "FileSink": ["compact", "path", "write_footer"],
+    "GrpcSink": ["url"],
+    "GrpcServerSink": ["bind_ip", "cors_allow_origin", "newest_first", "port", "server_memory_limit"],
+    "WebViewerSink": ["bind_ip", "grpc_port", "open_browser", "server_memory_limit", "web_port"],
+    "SpawnViewerSink": [
+        "detach_process",
+        "headless",
+        "hide_welcome_screen",
+        "memory_limit",
+        "port",
+        "server_memory_limit",
+    ],
+    "LiveSinkStatistics": ["connections", "missing_chunks", "sent_chunks", "sink", "state"],
+    "RecordingStatistics": ["accepted_bytes", "accepted_chunks", "live_sinks", "rejected_messages"],
 }
 
 

@@ -85,6 +85,22 @@ def test_the_ids_are_the_parents_and_so_is_the_start_time(tmp_path: Path) -> Non
     assert before <= int(start) <= after
 
 
+def test_what_tasks_say_of_the_recording_itself_does_not_replace_what_the_parent_says(
+    start_method: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
+        pool.recording.stream.send_recording_name("the parent's")
+        pool.map(tasks.name_recording, range(4), chunksize=1)
+    support.check_file(path)
+    info = [cell for cell in support.cells(path, properties=True) if cell.component.startswith("RecordingInfo:")]
+    ours = {cell.component: cell.value for cell in info if cell.entity == "/__properties"}
+    assert ours["RecordingInfo:name"] == repr(["the parent's"])
+    assert int(ours["RecordingInfo:start_time"].strip("[]")) > 1_000_000_000
+    theirs = {cell.value for cell in info if cell.entity.startswith("/__properties/worker_")}
+    assert theirs == {repr([f"as task {index} says"]) for index in range(4)} | {repr([index]) for index in range(4)}
+
+
 def test_properties_of_tasks_are_kept_beside_the_parents(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 3, sinks=path) as pool:

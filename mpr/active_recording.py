@@ -1,0 +1,158 @@
+"""The caller's own active recording as a sink: `rr.init(...)`, `rr.save(...)` or `rr.spawn()` before `mpr.Pool(...)`.
+
+Covers: finding it, bringing rows into it, leaving it alone when it takes too long.
+Does not cover: its sinks, which are the caller's.
+
+Rows go through the SDK's reader and `rr.send_chunks`, in a thread of their own: what the caller has connected may hang.
+Blueprints that workers send are not kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mpr import rrd, sdk
+from mpr.config import SINK_TIMEOUT_SECS
+from mpr.errors import SinkError
+from mpr.outbox import PROLOGUE, Segment
+from mpr.sink import Sink
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+_log = logging.getLogger("mpr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActiveRecordingSink(Sink):
+    """The recording that plain `rr.log` of the caller logs to; it stands for itself in this process only."""
+
+    application_id: str
+    recording_id: str
+
+    def _places(self) -> tuple[str, ...]:
+        return (f"the active recording {self.recording_id}",)
+
+
+def find(application_id: str, recording_id: str | None) -> ActiveRecordingSink | None:
+    """The caller's active recording, where it has these ids (None: any recording id)."""
+    rr: Any = sys.modules.get("rerun")
+    stream = rr.get_data_recording() if rr is not None else None
+    if stream is None or stream.get_recording_id() is None or rr.get_application_id(stream) != application_id:
+        return None
+    found = stream.get_recording_id()
+    if recording_id not in (None, found):
+        return None
+    return ActiveRecordingSink(application_id=application_id, recording_id=found)
+
+
+class ActiveRecordingWriter:
+    """Brings rows into the caller's active recording.
+
+    A result waits until the recording's sinks have its rows, but no longer than `SINK_TIMEOUT_SECS` for once: then this
+    writer gives up, says so, and counts what it could not bring.
+    """
+
+    paths: tuple[()] = ()
+
+    def __init__(self, sink: ActiveRecordingSink) -> None:
+        import rerun as rr
+
+        self.name = f"the active recording of rr.init({sink.application_id!r})"
+        self.named = False
+        self._timeout_secs = SINK_TIMEOUT_SECS
+        stream = rr.get_data_recording()
+        if stream is None:
+            raise SinkError(f"{self.name} is gone")
+        self._stream: rr.RecordingStream = stream
+        self._header = b""
+        self._infos: dict[bytes, bytes] = {}
+        self._gave_up = False
+        #: Chunks that the recording did not get.
+        self.missed = 0
+        self._work: queue.SimpleQueue[tuple[Callable[[], None], _Outcome] | None] = queue.SimpleQueue()
+        # A daemon: the SDK may never come back.
+        threading.Thread(target=self._run, name="mpr-active-recording", daemon=True).start()
+
+    def open(self, prologue: bytes) -> None:
+        """The recording has its own properties."""
+        self._header = prologue[: rrd.HEADER_SIZE]
+
+    def accept(self, segment: Segment, *, named: bool) -> None:
+        self.named = self.named or named
+        chunks = sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
+        if self._gave_up:
+            self.missed += chunks
+            return
+        frames = []
+        for frame in segment.frames:
+            data = segment.source.read(frame.start, frame.end - frame.start)
+            if frame.kind == rrd.SET_STORE_INFO:
+                self._infos[rrd.store_id_of_info(data[rrd.FRAME_HEADER_SIZE :])] = data
+            else:
+                frames.append(data)
+        if not frames:
+            return
+        stream = b"".join([self._header, *self._infos.values(), *frames])
+        # What the parent adds, and recordings that tasks have made, have ids of their own to keep.
+        keeps_ids = segment.outbox == PROLOGUE or segment.store is not None
+        self._do(lambda: self._send(stream, keeps_ids), chunks)
+
+    def describe(self, outbox: int, footer: bytes) -> None:
+        """The SDK has manifests of its own."""
+
+    def close(self) -> None:
+        if not self._gave_up:
+            self._do(lambda: self._stream.flush(timeout_sec=self._timeout_secs), 0)
+        self._work.put(None)
+        if self.missed:
+            _log.warning("mpr: %d chunks did not get into %s", self.missed, self.name)
+
+    def abandon(self) -> None:
+        self._work.put(None)
+
+    def _do(self, step: Callable[[], None], chunks: int) -> None:
+        outcome = _Outcome()
+        self._work.put((step, outcome))
+        if not outcome.done.wait(self._timeout_secs):
+            self._gave_up = True
+            self.missed += chunks
+            _log.warning(
+                "mpr: %s has taken nothing for %.0f s; results wait for it no more, and its sinks miss rows",
+                self.name,
+                self._timeout_secs,
+            )
+        elif outcome.error is not None:
+            raise SinkError(f"cannot write to {self.name}: {outcome.error}") from outcome.error
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            step, outcome = work
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001  # raised in the thread that waits
+                outcome.error = error
+            outcome.done.set()
+
+    def _send(self, stream: bytes, keeps_ids: bool) -> None:
+        import rerun as rr
+
+        if keeps_ids:
+            rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
+        else:
+            # Not by the importer: it leaves threads behind, and importing then hangs in processes that are forked.
+            rr.send_chunks(sdk.chunks_of(stream, blueprints=False), recording=self._stream)
+        # The SDK tells of a full disk in the flush, and only there.
+        self._stream.flush(timeout_sec=self._timeout_secs)
+
+
+class _Outcome:
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.error: Exception | None = None

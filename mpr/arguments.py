@@ -1,0 +1,81 @@
+"""Command-line arguments for scripts that record: `--save`, `--connect`, `--serve`, `--web`, `--spawn`, any at once."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from mpr.errors import ConfigError
+from mpr.live_sinks import GrpcSink
+from mpr.sink import Sink
+from mpr.sinks import sink_of_path, sink_of_word
+
+_DESTINATION = "mpr_sinks"
+_RECORDING_ID = "mpr_recording_id"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the usual arguments to `parser`; unlike Rerun's own they can be combined, and given more than once.
+
+    ```python
+    parser = argparse.ArgumentParser()
+    mpr.add_arguments(parser)
+    args = parser.parse_args()
+    with mpr.Pool("my_app", **mpr.from_arguments(args)) as pool:
+    ```
+
+    `--save PATH` is a file, or with a slash at its end a folder with a file per task; `--connect [URL]` a viewer or
+    server; `--serve [PORT]` a server for viewers; `--web [PORT]` a server with a page; `--spawn` a native viewer;
+    `--recording-id ID` the id of the recording. The variable `MPR_SINKS` of the environment says the same for a script
+    without arguments: `MPR_SINKS=run.rrd,rerun+http://127.0.0.1:9876/proxy,serve:9877,web,spawn`.
+    """
+    group = parser.add_argument_group("recording (mpr)")
+    group.add_argument("--save", metavar="PATH", action=_Append, help="write an .rrd file; PATH/: one per task")
+    group.add_argument(
+        "--connect",
+        metavar="URL",
+        nargs="?",
+        const="rerun+http://127.0.0.1:9876/proxy",
+        action=_Append,
+        help="send to a running viewer (default: %(const)s)",
+    )
+    for word, help_text in (("serve", "serve to viewers"), ("web", "serve a page with a viewer")):
+        group.add_argument(f"--{word}", metavar="PORT", nargs="?", const="", action=_Append, help=help_text)
+    group.add_argument("--spawn", nargs=0, action=_Append, help="open a viewer")
+    group.add_argument("--recording-id", metavar="ID", dest=_RECORDING_ID, help="id of the recording")
+
+
+def from_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """What `args` say, as keywords for `mpr.Pool` and `mpr.SharedRecording`: `sinks` and `recording_id`.
+
+    Without any of the arguments both are None, as if they were not given.
+    """
+    return {"sinks": getattr(args, _DESTINATION, None), "recording_id": getattr(args, _RECORDING_ID, None)}
+
+
+class _Append(argparse.Action):
+    """Adds the sink that an option stands for to those that came before it."""
+
+    def __init__(self, option_strings: list[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, _DESTINATION, default=None, **kwargs)
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        try:
+            sink = _sink(self.option_strings[0].removeprefix("--"), values)
+        except ConfigError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
+        setattr(namespace, _DESTINATION, [*(getattr(namespace, _DESTINATION, None) or ()), sink])
+
+
+def _sink(option: str, value: Any) -> Sink:
+    if option == "save":
+        return sink_of_path(value)
+    if option == "connect":
+        return GrpcSink(url=value)
+    return sink_of_word(f"{option}:{value}" if value else option)

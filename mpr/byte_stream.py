@@ -1,0 +1,207 @@
+"""The bytes of a recording as they come, for any number of readers: in memory at first, then in a temporary file.
+
+Covers: where the bytes wait, readers in threads and in `asyncio`, the end.
+Does not cover: what the bytes are (`file_writer.py` writes them) and the value that the user holds (`stream_sink.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+from mpr.errors import SinkError
+from mpr.file_writer import FileWriter
+from mpr.outbox import Segment
+
+_READ_BYTES = 1024 * 1024
+_COPY_BYTES = 32 * 1024 * 1024
+
+
+class SpoolFile:
+    """What the bytes are written to: a file without a name, in memory up to `memory_bytes`."""
+
+    named = True
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes = memory_bytes
+        self._in_memory = sys.platform == "linux"
+        self.fd = os.memfd_create("mpr-stream", os.MFD_CLOEXEC) if sys.platform == "linux" else _temporary()
+        self._close = weakref.finalize(self, os.close, self.fd)
+
+    @property
+    def readable_path(self) -> str:
+        """Where the SDK's reader finds the file."""
+        return f"/proc/self/fd/{self.fd}" if sys.platform == "linux" else f"/dev/fd/{self.fd}"
+
+    def check(self, size: int) -> None:
+        """Nobody else has it; this is where it leaves the memory. Raises `OSError`."""
+        if not self._in_memory or size <= self._memory_bytes:
+            return
+        fd = _temporary()
+        try:
+            done = 0
+            while data := os.pread(self.fd, _COPY_BYTES, done):
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(fd, view) :]
+                done += len(data)
+            # Under the same number, which others have.
+            os.dup2(fd, self.fd, inheritable=False)
+        finally:
+            os.close(fd)
+        self._in_memory = False
+
+    def take_name(self) -> None:
+        """It has none."""
+
+    def cut(self, size: int) -> None:
+        """Drop what was written beyond `size` bytes."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self.fd, size)
+            os.lseek(self.fd, size, os.SEEK_SET)
+
+    def close(self) -> None:
+        """Readers still read: the last of them lets go of it."""
+
+
+def _temporary() -> int:
+    with tempfile.TemporaryFile(prefix="mpr-stream-") as file:
+        return os.dup(file.fileno())
+
+
+class ByteStream:
+    """The bytes that have been accepted. One thread adds, any may read; each reader gets all, from the beginning."""
+
+    def __init__(self, file: SpoolFile) -> None:
+        self._file = file
+        self._changed = threading.Condition()
+        self._listeners: set[Callable[[], None]] = set()
+        self._end = 0
+        self._is_over = False
+        self._failure: BaseException | None = None
+
+    def grow(self, end: int) -> None:
+        """Everything up to `end` may be read."""
+        self._note(end, False, None)
+
+    def finish(self, end: int, failure: BaseException | None = None) -> None:
+        """There is nothing behind `end`; with `failure`, readers that come so far are told."""
+        self._note(end, True, failure)
+
+    def _note(self, end: int, is_over: bool, failure: BaseException | None) -> None:
+        with self._changed:
+            self._end, self._is_over, self._failure = end, is_over, failure
+            self._changed.notify_all()
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener()
+
+    def _read(self, position: int) -> bytes | None:
+        """What comes at `position`: nothing yet where it is empty, nothing ever where it is None."""
+        with self._changed:
+            end, is_over, failure = self._end, self._is_over, self._failure
+        if position < end:
+            return os.pread(self._file.fd, min(_READ_BYTES, end - position), position)
+        if failure is not None:
+            raise failure
+        return None if is_over else b""
+
+    def read_all(self) -> Iterator[bytes]:
+        """All bytes; waits for those to come until the recording is closed."""
+        position = 0
+        while (data := self._read(position)) is not None:
+            if data:
+                position += len(data)
+                yield data
+                continue
+            with self._changed:
+                if self._end <= position and not self._is_over:
+                    # In turns, so that Ctrl-C is noticed on every platform.
+                    self._changed.wait(1.0)
+
+    async def aread_all(self) -> AsyncIterator[bytes]:
+        """As `read_all`, in an event loop; a reader that is cancelled leaves nothing behind."""
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+
+        def wake() -> None:
+            # The loop may be closed already.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(changed.set)
+
+        with self._changed:
+            self._listeners.add(wake)
+        try:
+            position = 0
+            while True:
+                changed.clear()
+                data = self._read(position)
+                if data is None:
+                    return
+                if data:
+                    position += len(data)
+                    yield data
+                else:
+                    await changed.wait()
+        finally:
+            with self._changed:
+                self._listeners.discard(wake)
+
+
+class _StreamFile(FileWriter):
+    """What is once read cannot be written anew."""
+
+    def __init__(self, file: SpoolFile) -> None:
+        super().__init__(Path(file.readable_path), file)
+
+    def _failure(self, verb: str, error: OSError) -> SinkError:
+        return SinkError(error.errno, f"cannot {verb} the binary stream: {error.strerror or error}")
+
+    def _rebuild(self, refused: str) -> None:
+        raise SinkError(
+            f"the end of the binary stream is not accepted by the Rerun SDK ({refused}). All rows are in it: write it "
+            "to a file, and give that to `mpr recover`. Please report this."
+        )
+
+
+class StreamWriter:
+    """The writer behind a `BinaryStreamSink`: everything in one stream, also recordings that tasks make themselves."""
+
+    name = "the binary stream"
+    paths: tuple[()] = ()
+    # What readers have cannot be taken back, so it has to be finished.
+    named = True
+
+    def __init__(self, file: SpoolFile, stream: ByteStream) -> None:
+        self._stream = stream
+        self._file = _StreamFile(file)
+
+    def open(self, prologue: bytes) -> None:
+        self._file.open(prologue)
+        self._stream.grow(self._file.end)
+
+    def accept(self, segment: Segment, *, named: bool) -> None:
+        self._file.accept(segment, named=named)
+        self._stream.grow(self._file.end)
+
+    def describe(self, outbox: int, footer: bytes) -> None:
+        self._file.describe(outbox, footer)
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        except SinkError as error:
+            self._stream.finish(self._file.end, error)
+            raise
+        self._stream.finish(self._file.end)
+
+    def abandon(self) -> None:
+        self._stream.finish(self._file.end, SinkError("the stream ends before its recording: a sink has failed"))
+        self._file.abandon()

@@ -1,0 +1,67 @@
+"""Finds what several workers call by one name and give different types: a timeline, or a component of an entity.
+
+Rerun keeps one type of each in a recording, and shows the rows of another one wrongly or not at all. The schemas stand
+in the manifests that the SDK writes at the end of each outbox, so no row is decoded for this.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from mpr import manifest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_Column: TypeAlias = tuple[bytes, str, str]
+"""Store, entity path (empty for a timeline), name."""
+
+
+class ColumnTypes:
+    """The types of all columns of a recording, each with who gave it first."""
+
+    def __init__(self) -> None:
+        self._first: dict[_Column, tuple[str, str]] = {}
+        self._told: set[tuple[_Column, str]] = set()
+
+    def note(self, who: str, footer: bytes) -> list[str]:
+        """Take the schemas in `footer` (the payload of an `END` frame), which is of `who`.
+
+        Returns a sentence for each column that somebody else has given another type, once for each other type.
+        """
+        told = []
+        for store, schema in manifest.schemas(footer):
+            for field in schema:
+                meta = field.metadata or {}
+                kind = meta.get(b"rerun:kind")
+                if kind == b"index":
+                    column = (store, "", field.name)
+                elif kind == b"data":
+                    column = (store, meta[b"rerun:entity_path"].decode(), meta[b"rerun:component"].decode())
+                else:
+                    continue
+                found = _type_name(field.type, is_timeline=not column[1])
+                first, first_who = self._first.setdefault(column, (found, who))
+                if found != first and "null" not in (found, first) and (column, found) not in self._told:
+                    self._told.add((column, found))
+                    told.append(_sentence(column, first, first_who, found, who))
+        return told
+
+
+def _sentence(column: _Column, first: str, first_who: str, other: str, other_who: str) -> str:
+    _, entity, name = column
+    what = f"component {name!r} of {entity}" if entity else f"timeline {name!r}"
+    return f"{what} is {first} in {first_who}, and {other} in {other_who}"
+
+
+def _type_name(kind: pa.DataType, *, is_timeline: bool) -> str:
+    """In the words of `rr.set_time` for a timeline; two types are the same where their names are."""
+    import pyarrow as pa
+
+    if is_timeline:
+        if pa.types.is_duration(kind):
+            return "a duration"
+        return "a timestamp" if pa.types.is_timestamp(kind) else "a sequence"
+    # Whether a part may be missing is no difference.
+    inner = kind.value_type if pa.types.is_list(kind) else kind
+    return str(inner).replace(" not null", "")

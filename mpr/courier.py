@@ -1,0 +1,256 @@
+"""The process between a recording and one live sink: it waits, hangs and dies in the place of the parent.
+
+Covers: connecting to a viewer or serving, bringing it slices of the tape, saying what it has got.
+Does not cover: when couriers are started, replaced and killed (`live.py`), and what is on the tape (`tape.py`).
+
+The Rerun SDK connects once, blocks without limit where a viewer does not read, and loses what it is given after the
+connection has broken. So a courier lives as long as one connection: where that breaks it ends, and the parent starts
+another one, which brings everything again. A viewer knows each chunk by its id, and takes it once.
+
+```
+parent ── Load(reel) + descriptor, Bring(reel, start, end), Finish ──► courier ── the SDK ──► viewer
+       ◄── Waiting, Connected, Brought(reel, end, chunks), Lost, Done ──
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from multiprocessing import reduction
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import rerun as rr
+
+from mpr import rrd, sdk
+from mpr.config import SLICE_BYTES
+from mpr.live_messages import Bring, Brought, Connected, Done, Finish, Load, Lost, Waiting
+from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
+from mpr.tape import dropped_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpr.courier_config import CourierConfig
+
+# A seventieth of the share of a worker, where the machine is busy.
+_NICE = 19
+# The system does not tell when somebody begins to listen, so a courier looks so often.
+_LOOK_EVERY_SECS = 0.25
+# Nor does the SDK tell that a connection has broken, unless it is asked to flush.
+_CHECK_EVERY_SECS = 1.0
+# How long viewers of a server may go on reading at its end.
+_SERVER_FAREWELL_SECS = 1.5
+
+
+def main(config: CourierConfig, _shared: None) -> None:
+    """Run as the courier of `config.sink`, until the parent says finish or ends."""
+    os.environ.clear()
+    os.environ.update(config.environ)
+    os.nice(_NICE)
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            _Courier(config).run()
+    finally:
+        # Without the SDK's exit handlers: they wait for viewers without limit.
+        os._exit(0)
+
+
+class _Courier:
+    def __init__(self, config: CourierConfig) -> None:
+        self._config = config
+        self._pipe = config.pipe
+        self._reels: dict[int, tuple[int, bool]] = {}
+        self._header = config.head[: rrd.HEADER_SIZE]
+
+    def run(self) -> None:
+        try:
+            check = self._connect()
+            self._pipe.send(Connected())
+            self._send(self._config.head)
+            self._serve(check)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the parent must hear of it, and try again
+            self._pipe.send(Lost(str(error) or type(error).__name__))
+
+    def _connect(self) -> Callable[[], None]:
+        """Make the connection; returns what raises where it is broken."""
+        sink = self._config.sink
+        match sink:
+            case SpawnViewerSink() if self._config.first:
+                _spawn_viewer(sink)
+            case WebViewerSink():
+                # Before the SDK has threads here, which a fork would not survive.
+                _serve_page(sink)
+        _be_silent()
+        self._stream = sdk.new_stream(self._config.application_id, self._config.recording_id, send_properties=False)
+        if isinstance(sink, GrpcServerSink | WebViewerSink):
+            self._stream.set_sinks(_server(sink))
+            return lambda: None
+        self._wait_for_listener(sink)
+        self._stream.set_sinks(rr.GrpcSink(url=sink._url()))
+        return self._stream.flush
+
+    def _wait_for_listener(self, sink: LiveSink) -> None:
+        """The SDK would give up after five seconds, and take everything for lost."""
+        address = urlsplit(sink._url())
+        told = False
+        while True:
+            try:
+                socket.create_connection((address.hostname, address.port), timeout=_LOOK_EVERY_SECS).close()
+            except OSError:
+                if not told:
+                    self._pipe.send(Waiting())
+                    told = True
+                time.sleep(_LOOK_EVERY_SECS)
+            else:
+                return
+
+    def _serve(self, check: Callable[[], None]) -> None:
+        while True:
+            if not self._pipe.poll(_CHECK_EVERY_SECS):
+                check()
+                continue
+            match self._pipe.recv():
+                case Load(number, is_spool):
+                    self._reels[number] = (reduction.recv_handle(self._pipe), is_spool)
+                case Bring(number, start, end):
+                    self._bring(number, start, end)
+                case Finish():
+                    self._finish()
+                    return
+
+    def _bring(self, number: int, start: int, end: int) -> None:
+        fd, is_spool = self._reels[number]
+        position = start
+        while position < end:
+            data, chunks = _slice(fd, position, end)
+            dropped = dropped_until(fd) if is_spool else 0
+            if dropped > position:
+                # What was read may be holes already.
+                position = min(dropped, end)
+                chunks = 0
+            elif not data:
+                # Somebody has cut the file: the rest cannot be had.
+                position = end
+            else:
+                self._send(self._header + data)
+                position += len(data)
+            self._pipe.send(Brought(number, position, chunks))
+
+    def _send(self, stream: bytes) -> None:
+        """Hand over a stream; raises where the connection is broken, and waits as long as the viewer does."""
+        rr.log_file_from_contents("tape.rrd", stream, recording=self._stream)
+        self._stream.flush()
+
+    def _finish(self) -> None:
+        self._stream.flush()
+        # Waits until the viewer has read it all.
+        self._stream.disconnect()
+        if isinstance(self._config.sink, GrpcServerSink | WebViewerSink):
+            _wait_for_readers(urlsplit(self._config.sink._url()).port)
+        self._pipe.send(Done())
+
+
+def _slice(fd: int, start: int, end: int) -> tuple[bytes, int]:
+    """Whole frames from `start` on, at least one, and how many chunks they are; none where they cannot be had."""
+
+    def read(offset: int, size: int) -> bytes:
+        return os.pread(fd, size, offset)
+
+    try:
+        frames, stop = rrd.scan(read, start, min(end, start + SLICE_BYTES))
+        if not frames:
+            frames = [rrd.frame_at(read, start)]
+            stop = frames[0].end
+    except rrd.FormatError:
+        return b"", 0
+    data = read(start, stop - start)
+    # Of a hole in the file zeros are read, which look like an end.
+    if stop > end or len(data) < stop - start or frames[-1].kind == rrd.END:
+        return b"", 0
+    return data, sum(frame.kind == rrd.ARROW_MSG for frame in frames)
+
+
+# --- servers, pages, viewers --------------------------------------------------------------------------------------
+
+
+def _server(sink: GrpcServerSink | WebViewerSink) -> Any:
+    if isinstance(sink, WebViewerSink):
+        return rr.GrpcServerSink(sink.bind_ip, sink.grpc_port, server_memory_limit=sink.server_memory_limit)
+    return rr.GrpcServerSink(
+        sink.bind_ip,
+        sink.port,
+        server_memory_limit=sink.server_memory_limit,
+        newest_first=sink.newest_first,
+        cors_allow_origin=list(sink.cors_allow_origin),
+    )
+
+
+def _serve_page(sink: WebViewerSink) -> None:
+    """The page of the web viewer, from a process that ends with this one. `rr.serve_web_viewer` binds to everybody."""
+    command = [
+        sdk.viewer_executable() or "rerun",
+        *("--serve-web" if not sink.open_browser else "--web-viewer",),
+        *("--bind", sink.bind_ip, "--web-viewer-port", str(sink.web_port)),
+        sink._url(),
+    ]
+    # A function between fork and exec is safe here: this process has one thread, so early in its life.
+    subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=_end_with_parent,
+    )
+
+
+def _spawn_viewer(sink: SpawnViewerSink) -> None:
+    command = [
+        sdk.viewer_executable() or "rerun",
+        *("--bind", "127.0.0.1", "--port", str(sink.port)),
+        *("--memory-limit", sink.memory_limit, "--server-memory-limit", sink.server_memory_limit),
+        "--expect-data-soon",
+        *(["--hide-welcome-screen"] if sink.hide_welcome_screen else []),
+        *(["--headless"] if sink.headless else []),
+    ]
+    stays = sink._stays()
+    subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        # As `rr.spawn`: no welcome by the command line.
+        env={**os.environ, "RERUN_APP_ONLY": "true"},
+        start_new_session=stays,
+        preexec_fn=None if stays else _end_with_parent,
+    )
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process when the one that started it ends (Linux; elsewhere it stays)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _be_silent() -> None:
+    """What the SDK has to say of connections it says to stderr, again and again; the parent says it once."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+
+
+def _wait_for_readers(port: int | None) -> None:
+    """Viewers that are still reading may do so for a moment; their connections end when they have it all."""
+    import psutil
+
+    deadline = time.monotonic() + _SERVER_FAREWELL_SECS
+    while time.monotonic() < deadline:
+        connections = psutil.Process().net_connections("tcp")
+        if not any(each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED for each in connections):
+            return
+        time.sleep(0.02)

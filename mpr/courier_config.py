@@ -1,0 +1,44 @@
+"""What a courier is started with, importable without the Rerun SDK, which only the courier itself needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from mpr.live_sinks import LiveSink
+
+
+@dataclass(frozen=True, kw_only=True)
+class CourierConfig:
+    """What a courier is started with.
+
+    Attributes
+    ----------
+    sink:
+        What it serves, with the ports that were chosen.
+    application_id, recording_id:
+        Of the recording.
+    head:
+        What comes before all data.
+    first:
+        Whether no courier for this sink was there before.
+    environ:
+        The parent's environment; a fork server was started with an older one.
+    pipe:
+        To the parent.
+    """
+
+    sink: LiveSink
+    application_id: str
+    recording_id: str
+    head: bytes
+    first: bool
+    environ: dict[str, str]
+    pipe: Connection
+
+
+def courier_main(config: CourierConfig, shared: None) -> None:
+    """`mpr.courier.main`, which is imported in the courier."""
+    from mpr.courier import main
+
+    main(config, shared)

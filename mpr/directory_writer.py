@@ -1,0 +1,210 @@
+"""The writer behind a `DirectorySink`: a file of its own for each task, under ids of its own.
+
+Covers: which rows belong to which task, the files' names and properties, what belongs to no task.
+Does not cover: how a file is written (`file_writer.py`) and how ids are replaced (`relabel.py`).
+
+A worker begins a new outbox after each task that has logged, so a task's rows come with a manifest of their own, and
+its file is finished before its result is handed over. Rows of no task (the parent's, an initializer's) are in one more
+file, `shared.rrd`, under the recording's own id.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpr import relabel, rrd, sdk
+from mpr.errors import SinkError
+from mpr.file_writer import FileWriter
+from mpr.outbox import PROLOGUE, MessageBytes, Segment
+from mpr.relabel import Relabeller
+from mpr.running_task import RunningTask
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+SHARED = "shared.rrd"
+
+# What a function's name may have, and a file's had better not.
+_UNUSUAL = re.compile(r"[^A-Za-z0-9_\-.]")
+
+
+@dataclass(eq=False)
+class _File:
+    writer: FileWriter
+    store: bytes
+    task: RunningTask | None
+    recording_name: str = ""
+    outboxes: dict[int, Relabeller] = field(default_factory=dict)
+
+
+class DirectoryWriter:
+    """Writes one `.rrd` file per task into a folder.
+
+    Parameters
+    ----------
+    folder:
+        Where to; made if it is missing.
+    name:
+        Name of a task's file, with `{task}`, `{name}`, `{index}`, `{attempt}` and `{worker}` to be filled in.
+    application_id, recording_id:
+        Of the shared recording.
+
+    Raises
+    ------
+    SinkError
+        If the folder cannot be made, or the file for what belongs to no task not be opened.
+    """
+
+    def __init__(self, folder: Path, name: str, application_id: str, recording_id: str) -> None:
+        self._folder = folder.absolute()
+        self._name = name
+        self._application_id = application_id
+        self._recording_id = recording_id
+        self._store = relabel.store_id(application_id, recording_id)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
+        #: Also that of no task: siblings are named after it.
+        self.path = self._folder / SHARED
+        self._shared = _File(FileWriter(self.path), self._store, None)
+        self._header = b""
+        # What the parent itself has sent, the properties aside: a blueprint is in every file.
+        self._layouts: list[tuple[Segment, bytes]] = []
+        self._latest: Segment | None = None
+        self._files: dict[RunningTask, _File] = {}
+        self._by_outbox: dict[int, list[_File]] = {}
+        self._taken: set[str] = {SHARED}
+
+    @property
+    def name(self) -> str:
+        return str(self._folder)
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        return [self.path] if self.named else []
+
+    @property
+    def named(self) -> bool:
+        return self._shared.writer.named
+
+    def open(self, prologue: bytes) -> None:
+        self._header = prologue[: rrd.HEADER_SIZE]
+        self._shared.writer.open(prologue)
+
+    def begin(self, header: bytes) -> None:
+        self._header = header
+        self._shared.writer.begin(header)
+
+    def accept(self, segment: Segment, *, named: bool) -> None:
+        if segment.outbox == PROLOGUE:
+            self._latest = segment
+            self._shared.writer.accept(segment, named=named)
+            return
+        file = self._shared if segment.task is None else self._files.get(segment.task) or self._open(segment.task)
+        relabeller = file.outboxes.get(segment.outbox)
+        if relabeller is None:
+            relabeller = file.outboxes[segment.outbox] = Relabeller(self._store, file.store)
+            self._by_outbox.setdefault(segment.outbox, []).append(file)
+        file.writer.accept(relabeller.segment(segment), named=named)
+
+    def describe(self, outbox: int, footer: bytes) -> None:
+        if outbox == PROLOGUE:
+            if self._latest is not None:
+                self._layouts.append((self._latest, footer))
+            self._shared.writer.describe(outbox, footer)
+            return
+        for file in self._by_outbox.pop(outbox, ()):
+            try:
+                file.writer.take_manifests(outbox, file.outboxes.pop(outbox).manifests(footer))
+            except (rrd.FormatError, KeyError, ValueError):
+                # At the end the SDK describes what nobody has described.
+                continue
+            if file.task is not None and file.task.is_over:
+                self._finish(file)
+
+    def close(self) -> None:
+        failure = None
+        for file in list(self._files.values()):
+            try:
+                self._finish(file)
+            except SinkError as error:
+                failure = failure or error
+        if self.named:
+            self._shared.writer.close()
+        else:
+            # Nothing came that belongs to no task.
+            self._shared.writer.abandon()
+        if failure is not None:
+            raise failure
+
+    def abandon(self) -> None:
+        for file in (*self._files.values(), self._shared):
+            file.writer.abandon()
+        self._files.clear()
+
+    def _open(self, task: RunningTask) -> _File:
+        path = self._folder / self._free_name(task)
+        store = relabel.store_id(self._application_id, f"{self._recording_id}-{path.stem}")
+        file = self._files[task] = _File(FileWriter(path), store, task, path.stem)
+        file.writer.begin(self._header)
+        for segment, footer in self._layouts:
+            file.writer.accept(segment, named=False)
+            file.writer.describe(PROLOGUE, footer)
+        return file
+
+    def _free_name(self, task: RunningTask) -> str:
+        """The name for the file of `task`; a second attempt has a number behind it."""
+        name = self._name.format(
+            task=task.number,
+            name=_UNUSUAL.sub("_", task.name),
+            index=task.index,
+            attempt=task.attempt,
+            worker=task.worker,
+        )
+        stem, suffix = Path(name).stem, Path(name).suffix
+        count = 1
+        while name in self._taken:
+            count += 1
+            name = f"{stem}-{count}{suffix}"
+        self._taken.add(name)
+        return name
+
+    def _finish(self, file: _File) -> None:
+        assert file.task is not None
+        del self._files[file.task]
+        if not file.writer.named:
+            # All that it logged went to a recording of its own making.
+            file.writer.abandon()
+            return
+        stream = relabel.relabelled(_properties(file.recording_name, file.task), file.store)
+        frames, _ = rrd.scan(lambda at, size: stream[at : at + size], rrd.HEADER_SIZE, len(stream))
+        end = frames.pop()
+        file.writer.accept(Segment(PROLOGUE, MessageBytes(0, stream), frames), named=True)
+        file.writer.describe(PROLOGUE, stream[end.payload : end.end])
+        file.writer.close()
+
+
+def _properties(recording_name: str, task: RunningTask) -> bytes:
+    """A stream with the properties of the recording of `task`; its store id is not that recording's yet."""
+    import rerun as rr
+
+    values: dict[str, Any] = {
+        "function": task.name,
+        "index": task.index,
+        "attempt": task.attempt,
+        "worker": task.worker,
+        "seconds": task.seconds,
+        "outcome": (task.error or "returned") if task.is_over else "not finished",
+    }
+
+    def write(stream: rr.RecordingStream) -> None:
+        stream.send_recording_name(recording_name)
+        stream.send_recording_start_time_nanos(task.started_nanos)
+        stream.send_property("task", rr.AnyValues(**values))
+
+    return sdk.encoded_by_sdk(write)

@@ -1,0 +1,130 @@
+"""The writer of a sink that is one file: that file, and a sibling for each recording that tasks made themselves.
+
+Covers: which file a segment belongs to, the siblings' names, how many are open at a time.
+Does not cover: how a file is written (`file_writer.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from mpr import rrd
+from mpr.errors import SinkError
+from mpr.file_writer import FileWriter
+from mpr.outbox import Segment
+from mpr.writers import Writer
+
+# What a file name that is made of a recording id has none of.
+_UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\].]")
+_NAME_LENGTH = 100
+# Each open file costs the parent a descriptor, of which it may have 1024 or fewer.
+_OPEN_SIBLINGS = 64
+
+
+class FileOfOneRecording(Writer, Protocol):
+    """A writer of one file, that can also begin without any properties."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def begin(self, header: bytes) -> None: ...
+
+
+NewFile = Callable[[Path, str, str], FileOfOneRecording]
+"""`new_file(path, application_id, recording_id)` opens a file for that recording."""
+
+
+class FamilyWriter:
+    """Writes the shared recording to `main`, and every other recording to a file beside it.
+
+    Parameters
+    ----------
+    main:
+        The writer of the shared recording.
+    store:
+        The encoded store id of the shared recording.
+    new_file:
+        Opens a sibling.
+    """
+
+    def __init__(self, main: FileOfOneRecording, store: bytes, new_file: NewFile) -> None:
+        self._main = main
+        self._store = store
+        self._new_file = new_file
+        self._header = b""
+        self._open: dict[bytes, FileOfOneRecording] = {}
+        self._by_outbox: dict[int, Writer] = {}
+        #: All siblings, also those that are finished.
+        self.siblings: list[Path] = []
+        self._names: dict[str, int] = {}
+
+    @property
+    def file(self) -> FileWriter | None:
+        """The shared recording's file, where it holds the very frames that were accepted."""
+        return self._main if isinstance(self._main, FileWriter) else None
+
+    @property
+    def name(self) -> str:
+        return self._main.name
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        return [*self._main.paths, *self.siblings]
+
+    @property
+    def named(self) -> bool:
+        return self._main.named
+
+    def open(self, prologue: bytes) -> None:
+        self._header = prologue[: rrd.HEADER_SIZE]
+        self._main.open(prologue)
+
+    def accept(self, segment: Segment, *, named: bool) -> None:
+        if segment.store is None or segment.store == self._store:
+            self._main.accept(segment, named=named)
+            return
+        sibling = self._sibling(segment.store)
+        self._by_outbox[segment.outbox] = sibling
+        sibling.accept(segment, named=named)
+
+    def describe(self, outbox: int, footer: bytes) -> None:
+        self._by_outbox.pop(outbox, self._main).describe(outbox, footer)
+
+    def close(self) -> None:
+        failure = None
+        for writer in (*self._open.values(), self._main):
+            try:
+                writer.close()
+            except SinkError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def abandon(self) -> None:
+        for writer in (*self._open.values(), self._main):
+            # What tasks have put into siblings is as good as ever.
+            writer.abandon()
+
+    def _sibling(self, store: bytes) -> FileOfOneRecording:
+        sibling = self._open.pop(store, None)
+        if sibling is None:
+            if len(self._open) >= _OPEN_SIBLINGS:
+                # The one that has had no rows for longest; should more come for it, they get a file of their own.
+                self._open.pop(next(iter(self._open))).close()
+            application_id, recording_id = rrd.ids_of_store(store)
+            path = self._path(recording_id)
+            sibling = self._new_file(path, application_id, recording_id)
+            sibling.begin(self._header)
+            self.siblings.append(path)
+        self._open[store] = sibling
+        return sibling
+
+    def _path(self, recording_id: str) -> Path:
+        """A name beside the main file that no other sibling has."""
+        main = self._main.path
+        name = f"{main.stem}-{_UNUSUAL.sub('_', recording_id)[:_NAME_LENGTH]}"
+        count = self._names[name] = self._names.get(name, 0) + 1
+        return main.with_name(f"{name}-{count}{main.suffix}" if count > 1 else f"{name}{main.suffix}")

@@ -1,0 +1,91 @@
+"""What ends a file: one manifest per store, out of those that the SDK wrote and of chunks that none describes.
+
+Covers: merging manifests, having the SDK describe chunks of a file again.
+Does not cover: the manifest's own form (`manifest.py`) and who writes the file (`file_writer.py`, `recover.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from mpr import manifest, rrd, sdk
+from mpr.manifest import Manifest
+
+Place: TypeAlias = tuple[int, int]
+"""Where a chunk is in the file: offset of its frame, size of its payload."""
+
+# How much of the file is read again at a time, for chunks without a manifest.
+_LOT_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(kw_only=True)
+class Describer:
+    """Makes the manifests of a file.
+
+    Attributes
+    ----------
+    fd:
+        The file, readable.
+    header:
+        Its first bytes.
+    store_infos:
+        The payload of the store info of each store, by the store's encoded id.
+    """
+
+    fd: int
+    header: bytes = b""
+    store_infos: dict[bytes, bytes] = field(default_factory=dict)
+
+    def closing(self, end: int, manifests: Iterable[Manifest]) -> bytes:
+        """The bytes that close the file, whose frames end at `end` and are described by `manifests`."""
+        stores: dict[bytes, list[Manifest]] = {}
+        for each in manifests:
+            stores.setdefault(each.store_id, []).append(each)
+        merged = [self._merged_store(store, parts) for store, parts in stores.items()]
+        return rrd.closing(end, [manifest.encode(each) for each in merged])
+
+    def described(self, places: Iterable[Place]) -> list[Manifest]:
+        """Manifests for the chunks at `places`, made by the SDK, which reads just these again."""
+        lots: dict[bytes, list[list[Place]]] = {}
+        sizes: dict[bytes, int] = {}
+        for start, size in places:
+            store = rrd.store_id_of_chunk(os.pread(self.fd, size, start + rrd.FRAME_HEADER_SIZE))
+            own = lots.setdefault(store, [[]])
+            sizes[store] = sizes.get(store, 0) + size
+            if sizes[store] > _LOT_BYTES and own[-1]:
+                own.append([])
+                sizes[store] = size
+            own[-1].append((start, size))
+        return [self._located(store, lot) for store, own in lots.items() for lot in own]
+
+    def _merged_store(self, store: bytes, parts: list[Manifest]) -> Manifest:
+        table = manifest.merged_table(parts)
+        model = parts[0]
+        if not manifest.same_columns(parts):
+            # The schema and its hash are the SDK's own form of Arrow; it makes them from one chunk of each kind.
+            offsets, sizes = table[manifest.OFFSET], table[manifest.SIZE]
+            rows = manifest.one_chunk_of_each_kind(table)
+            model = self._by_sdk([(offsets[row].as_py() - rrd.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows])
+        return replace(model, store_id=store, table=table)
+
+    def _located(self, store: bytes, places: list[Place]) -> Manifest:
+        """The SDK's manifest of the chunks at `places`, with the offsets and sizes that they have in this file."""
+        described = self._by_sdk(places)
+        where = {}
+        for start, size in places:
+            payload = os.pread(self.fd, size, start + rrd.FRAME_HEADER_SIZE)
+            where[rrd.chunk_id(payload)] = (start + rrd.FRAME_HEADER_SIZE, size)
+        table = described.table
+        found = [where[each] for each in table[manifest.CHUNK_ID].to_pylist()]
+        table = manifest.with_offsets(table, [offset for offset, _ in found])
+        table = manifest.with_sizes(table, [size for _, size in found])
+        return replace(described, store_id=store, table=table)
+
+    def _by_sdk(self, places: list[Place]) -> Manifest:
+        """What the SDK says of the chunks at `places`, which are all of one store."""
+        infos = [rrd.frame_header(rrd.SET_STORE_INFO, len(info)) + info for info in self.store_infos.values()]
+        chunks = [os.pread(self.fd, size + rrd.FRAME_HEADER_SIZE, start) for start, size in places]
+        return sdk.manifest_by_sdk(b"".join([self.header, *infos, *chunks]))

@@ -1,0 +1,248 @@
+"""Live sinks as the user names them: viewers and servers. No result waits for one, and none can cost a file a row.
+
+Covers: the values and their checks. Does not cover: feeding them (`live.py`, `courier.py`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from abc import abstractmethod
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+from mpr.errors import ConfigError
+from mpr.sink import Sink
+
+_SCHEMES = ("rerun", "rerun+http", "rerun+https")
+_EXAMPLE = "rerun+http://127.0.0.1:9876/proxy"
+_MEMORY = re.compile(r"\d+(\.\d+)?([kKMGT]?B|[KMGT]iB|%)")
+
+
+class LiveSink(Sink):
+    """A sink that shows rows while they come, and may be absent, late, slow or gone."""
+
+    def _name(self) -> str:
+        """What notes, errors and statistics call it."""
+        return f"{type(self).__name__}({self._url()})"
+
+    @abstractmethod
+    def _url(self) -> str:
+        """Where viewers connect, or the viewer itself listens."""
+
+    def _reached_at(self) -> str:
+        """What a person opens to see it."""
+        return self._url()
+
+    def _places(self) -> tuple[str, ...]:
+        address = urlsplit(self._url())
+        host = "127.0.0.1" if address.hostname in ("localhost", "0.0.0.0", "::", "::1") else address.hostname  # noqa: S104  # compared, not bound
+        # A free port is in nobody's way.
+        return (f"port {address.port} of {host}",) if address.port else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpcSink(LiveSink):
+    """A viewer or server that runs already, or will: as `rr.connect_grpc`.
+
+    It may start late, stop, die and come back. It then gets everything from the start, where the recording has a
+    `FileSink`, else the last 256 MiB.
+
+    Parameters
+    ----------
+    url:
+        `rerun+http://<host>:<port>/proxy`; `rerun://` and `rerun+https://` mean TLS.
+
+    Raises
+    ------
+    ConfigError
+        If the URL has another scheme or path, or no host or port.
+    """
+
+    url: str = _EXAMPLE
+
+    def __post_init__(self) -> None:
+        wanted = f"a viewer's URL looks like {_EXAMPLE!r}"
+        if not isinstance(self.url, str):
+            raise ConfigError(f"GrpcSink needs a URL, got {self.url!r}: {wanted}")
+        try:
+            address = urlsplit(self.url)
+            port = address.port
+        except ValueError as error:
+            raise ConfigError(f"{self.url!r} is no URL of a viewer ({error}): {wanted}") from error
+        if address.scheme not in _SCHEMES:
+            raise ConfigError(f"{self.url!r} has the unknown scheme {address.scheme!r}: {wanted}")
+        if not address.hostname or not port:
+            raise ConfigError(f"{self.url!r} lacks a host or a port: {wanted}")
+        if address.path != "/proxy":
+            raise ConfigError(f"{self.url!r} does not end with '/proxy': {wanted}")
+
+    def _url(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpcServerSink(LiveSink):
+    """A server that any number of viewers connect to, early or late: as `rr.serve_grpc`.
+
+    It ends with the recording.
+
+    Parameters
+    ----------
+    port:
+        Where it listens; 0 for a free port (see `SharedRecording.urls`).
+    bind_ip:
+        The address that it listens at: by default only this machine reaches it; '0.0.0.0' for everybody.
+    server_memory_limit:
+        How much the server keeps for viewers that come later ('512MB', '1GiB', '10%'). It drops the oldest then.
+    newest_first:
+        Whether a viewer that comes late gets the newest rows first.
+    cors_allow_origin:
+        Web pages (such as 'https://*.example.com') that may connect, besides those of this machine and rerun.io.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be used.
+    """
+
+    port: int = 9876
+    bind_ip: str = "127.0.0.1"
+    server_memory_limit: str = "1GiB"
+    newest_first: bool = False
+    cors_allow_origin: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_port("port", self.port)
+        _check_ip(self.bind_ip)
+        _check_memory("server_memory_limit", self.server_memory_limit)
+        if isinstance(self.cors_allow_origin, str):
+            raise ConfigError(f"cors_allow_origin must be a list of origins, got {self.cors_allow_origin!r}")
+        object.__setattr__(self, "cors_allow_origin", tuple(self.cors_allow_origin))
+
+    def _url(self) -> str:
+        return _url_of(self.bind_ip, self.port)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebViewerSink(LiveSink):
+    """A server and the page of the web viewer: as `rr.serve_grpc` and `rr.serve_web_viewer`.
+
+    Both end with the recording.
+
+    Parameters
+    ----------
+    web_port:
+        Port of the page; 0 for a free one (see `SharedRecording.urls`).
+    grpc_port:
+        Port of the server that the page gets its data from; 0 for a free one.
+    bind_ip:
+        The address that both listen at: by default only this machine reaches them; '0.0.0.0' for everybody.
+    open_browser:
+        Whether to open the page in the default browser.
+    server_memory_limit:
+        As in `GrpcServerSink`.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be used.
+    """
+
+    web_port: int = 9090
+    grpc_port: int = 9876
+    bind_ip: str = "127.0.0.1"
+    open_browser: bool = True
+    server_memory_limit: str = "1GiB"
+
+    def __post_init__(self) -> None:
+        _check_port("web_port", self.web_port)
+        _check_port("grpc_port", self.grpc_port)
+        if self.web_port and self.web_port == self.grpc_port:
+            raise ConfigError(f"the page and the server need two ports, got {self.web_port} for both")
+        _check_ip(self.bind_ip)
+        _check_memory("server_memory_limit", self.server_memory_limit)
+
+    def _url(self) -> str:
+        return _url_of(self.bind_ip, self.grpc_port)
+
+    def _reached_at(self) -> str:
+        return f"http://{_reached(self.bind_ip)}:{self.web_port}/?url={quote(self._url(), safe='')}"
+
+    def _places(self) -> tuple[str, ...]:
+        page = (f"port {self.web_port} of {_reached(self.bind_ip)}",) if self.web_port else ()
+        return (*super()._places(), *page)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpawnViewerSink(LiveSink):
+    """A new native viewer on this machine: as `rr.spawn`, with bounded memory, on a port of its own.
+
+    It stays open when the program ends. Closed by its user it stays closed. Like all live sinks it runs at a low
+    priority, so it does not slow the workers down.
+
+    Parameters
+    ----------
+    port:
+        Where it listens; 0 for a free port.
+    memory_limit:
+        How much the viewer keeps ('2GB', '25%' of the machine's memory). It drops the oldest then.
+    server_memory_limit:
+        How much the server in it keeps.
+    hide_welcome_screen:
+        As in `rr.spawn`.
+    headless:
+        Without a window, for tests and screenshots.
+    detach_process:
+        Whether the viewer stays when the recording is closed; by default it does unless it is headless.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be used, or the Rerun viewer is not installed.
+    """
+
+    port: int = 0
+    memory_limit: str = "25%"
+    server_memory_limit: str = "1GiB"
+    hide_welcome_screen: bool = False
+    headless: bool = False
+    detach_process: bool | None = None
+
+    def __post_init__(self) -> None:
+        _check_port("port", self.port)
+        _check_memory("memory_limit", self.memory_limit)
+        _check_memory("server_memory_limit", self.server_memory_limit)
+
+    def _url(self) -> str:
+        return _url_of("127.0.0.1", self.port)
+
+    def _stays(self) -> bool:
+        return not self.headless if self.detach_process is None else self.detach_process
+
+
+def _reached(ip: str) -> str:
+    """Where this machine reaches what listens at `ip`."""
+    address = ipaddress.ip_address(ip)
+    return "127.0.0.1" if address.is_unspecified else f"[{ip}]" if address.version == 6 else ip
+
+
+def _url_of(ip: str, port: int) -> str:
+    return f"rerun+http://{_reached(ip)}:{port}/proxy"
+
+
+def _check_port(name: str, port: object) -> None:
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+        raise ConfigError(f"{name} must be a port from 1 to 65535, or 0 for a free one, got {port!r}")
+
+
+def _check_ip(ip: object) -> None:
+    try:
+        ipaddress.ip_address(ip)  # type: ignore[arg-type]  # checked by this
+    except ValueError as error:
+        raise ConfigError(f"bind_ip must be an address such as '127.0.0.1' or '0.0.0.0', got {ip!r}") from error
+
+
+def _check_memory(name: str, limit: object) -> None:
+    if not isinstance(limit, str) or not _MEMORY.fullmatch(limit):
+        raise ConfigError(f"{name} must be an amount such as '512MB', '1GiB' or '25%', got {limit!r}")

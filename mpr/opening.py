@@ -1,0 +1,180 @@
+"""From the sinks that the user named to sinks at work."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mpr import relabel, rrd, sdk
+from mpr.active_recording import ActiveRecordingSink, ActiveRecordingWriter
+from mpr.byte_stream import ByteStream, SpoolFile, StreamWriter
+from mpr.decoding_writer import DecodingWriter
+from mpr.directory_writer import DirectoryWriter
+from mpr.errors import SinkError
+from mpr.family_writer import FamilyWriter, NewFile
+from mpr.file_writer import FileWriter
+from mpr.live import LiveSinks
+from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
+from mpr.outbox import PROLOGUE, MessageBytes, Segment
+from mpr.sink import Sink
+from mpr.sinks import DirectorySink, FileSink
+from mpr.stream_sink import BinaryStreamSink
+from mpr.tape import Tape
+from mpr.writers import Writer
+
+_log = logging.getLogger("mpr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenSinks:
+    """Sinks at work.
+
+    Attributes
+    ----------
+    writers:
+        Of the durable sinks, each with the recording's properties and blueprint in it.
+    live:
+        Of the live ones; None where there are none.
+    urls:
+        Where people reach the live sinks that listen or serve: viewers and pages.
+    """
+
+    writers: list[Writer]
+    live: LiveSinks | None
+    urls: list[str]
+
+
+def open_sinks(
+    chosen: Sequence[Sink], application_id: str, recording_id: str, blueprint: Any, folder: Path
+) -> OpenSinks:
+    """Open all sinks, or none; `folder` is for files that nobody else sees. Raises `SinkError`.
+
+    Where logging is switched off, there are none.
+    """
+    prologue = sdk.prologue(time.time_ns())
+    if not prologue:
+        # RERUN=off: tasks run, and nothing is recorded.
+        return OpenSinks(writers=[], live=None, urls=[])
+    unknown = sdk.format_is_known()
+    if unknown is None:
+        prologue = relabel.relabelled(prologue, relabel.store_id(application_id, recording_id), sdk.store_info())
+    else:
+        _log.warning("mpr does not know the file format of this Rerun SDK (%s): it decodes, which is slower", unknown)
+    layout = b"" if blueprint is None else sdk.encoded_blueprint(application_id, blueprint)
+    live = [_with_ports(sink) for sink in chosen if isinstance(sink, LiveSink)]
+    writers: list[Writer] = []
+    try:
+        for sink in chosen:
+            if not isinstance(sink, LiveSink):
+                writer = _writer(sink, application_id, recording_id, reframes=unknown is None)
+                writers.append(writer)
+                writer.open(prologue)
+                if layout:
+                    append(writer, layout)
+    except BaseException:
+        for writer in writers:
+            writer.abandon()
+        raise
+    if not live:
+        return OpenSinks(writers=writers, live=None, urls=[])
+    files = (writer.file for writer in writers if isinstance(writer, FamilyWriter))
+    file = next((file for file in files if file is not None), None)
+    head = b"".join([prologue[: rrd.HEADER_SIZE], *(_messages(stream) for stream in (prologue, layout) if stream)])
+    feed = LiveSinks(live, Tape(head, file, folder), application_id, recording_id)
+    return OpenSinks(writers=writers, live=feed, urls=[sink._reached_at() for sink in live])
+
+
+def append(writer: Writer, stream: bytes) -> None:
+    """Let `writer` take `stream`, a whole stream that the parent itself has made."""
+    frames, _ = rrd.scan(lambda at, size: stream[at : at + size], rrd.HEADER_SIZE, len(stream))
+    last = frames.pop()
+    writer.accept(Segment(PROLOGUE, MessageBytes(0, stream), frames), named=False)
+    writer.describe(PROLOGUE, stream[last.payload : last.end])
+
+
+def encoded_notes(notes: Sequence[str], application_id: str, recording_id: str) -> bytes:
+    """A stream of the recording with `notes` as warnings under `mpr/sinks`; empty where logging is switched off."""
+    stream = sdk.warnings_by_sdk("mpr/sinks", notes)
+    return relabel.relabelled(stream, relabel.store_id(application_id, recording_id)) if stream else b""
+
+
+def _messages(stream: bytes) -> bytes:
+    """The frames of `stream` without its header and its end."""
+    frames, _ = rrd.scan(lambda at, size: stream[at : at + size], rrd.HEADER_SIZE, len(stream))
+    return stream[rrd.HEADER_SIZE : frames[-1].start]
+
+
+def _writer(sink: Sink, application_id: str, recording_id: str, *, reframes: bool) -> Writer:
+    new_file: NewFile = DecodingWriter
+    match sink:
+        case DirectorySink() | BinaryStreamSink() if not reframes:
+            raise SinkError(f"a {type(sink).__name__} needs to know the Rerun SDK's file format: see `mpr doctor`")
+        case BinaryStreamSink():
+            spool = SpoolFile(sink.memory_bytes)
+            stream = ByteStream(spool)
+            sink._use(stream)
+            return StreamWriter(spool, stream)
+        case DirectorySink():
+            folder = DirectoryWriter(Path(sink.path), sink.name, application_id, recording_id)
+            new_file = _reframing(FileSink(path=folder.path))
+            return FamilyWriter(folder, relabel.store_id(application_id, recording_id), new_file)
+        case ActiveRecordingSink():
+            return ActiveRecordingWriter(sink)
+        case FileSink():
+            if reframes:
+                new_file = _reframing(sink)
+            elif sink.compact or not sink.write_footer:
+                raise SinkError("compact and write_footer need to know the Rerun SDK's file format: see `mpr doctor`")
+            main = new_file(Path(sink.path), application_id, recording_id)
+            return FamilyWriter(main, relabel.store_id(application_id, recording_id), new_file)
+    raise TypeError(f"no writer for {sink!r}")
+
+
+def _reframing(sink: FileSink) -> NewFile:
+    """Files as `sink` wants them; the ids stand in what they get."""
+    return lambda path, _application_id, _recording_id: FileWriter(
+        path, write_footer=sink.write_footer, compact=sink.compact
+    )
+
+
+# --- ports --------------------------------------------------------------------------------------------------------
+
+
+def _with_ports(sink: LiveSink) -> LiveSink:
+    """`sink` with free ports where it wants some; raises `SinkError` where one that it wants is taken."""
+    match sink:
+        case GrpcServerSink():
+            return replace(sink, port=_port(sink, sink.bind_ip, sink.port))
+        case WebViewerSink():
+            _check_viewer(sink)
+            grpc_port = _port(sink, sink.bind_ip, sink.grpc_port)
+            return replace(sink, grpc_port=grpc_port, web_port=_port(sink, sink.bind_ip, sink.web_port))
+        case SpawnViewerSink():
+            _check_viewer(sink)
+            return replace(sink, port=_port(sink, "127.0.0.1", sink.port))
+    return sink
+
+
+def _port(sink: LiveSink, ip: str, port: int) -> int:
+    with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)) as probe:
+        # As the server will: a port that was just left is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ip, port))
+        except OSError as error:
+            raise SinkError(
+                error.errno, f"{sink._name()} cannot have port {port} of {ip} ({error.strerror}); port 0 is a free one"
+            ) from error
+        found: int = probe.getsockname()[1]
+        return found
+
+
+def _check_viewer(sink: LiveSink) -> None:
+    if sdk.viewer_executable() is None:
+        raise SinkError(f"{sink._name()} needs the Rerun viewer, and there is none: pip install rerun-sdk")

@@ -1,0 +1,103 @@
+"""Recordings that tasks make themselves and give no sink: their rows travel to the parent, under their own ids.
+
+Covers: `rr.RecordingStream(...)` and `rr.thread_local_stream` in a worker, from their making to their end.
+Does not cover: recordings that a task gives a sink (they are the task's), and what the parent makes of the rows.
+
+Such a recording is left alone while its task runs, so that the task may give it a sink as it would without mpr. At the
+end of the task, and each time that as much was logged as the SDK may hold, mpr takes what it has. The SDK keeps the
+rows of a recording without a sink, so none is lost before that.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mpr import sdk
+
+# A recording costs two threads until the SDK is told to clean up, which it does for all of them at once.
+_CLEAN_UP_AFTER = 32
+
+
+@dataclass(slots=True)
+class _Own:
+    #: The SDK's handle.
+    inner: Any
+    #: Where the SDK puts its encoded rows, once mpr has asked for them.
+    storage: Any = None
+
+
+class OwnRecordings:
+    """Those of this process. Any thread may call; a call waits for the SDK only.
+
+    Parameters
+    ----------
+    send:
+        Called with a whole stream, header to footer, of one recording.
+    """
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self._send = send
+        self._known: dict[str, _Own] = {}
+        # Reentrant: what collects calls the SDK, whose calls come by here.
+        self._lock = threading.RLock()
+        self._taking = False
+        self._ended = 0
+
+    def made(self, inner: Any) -> None:
+        """The SDK has made a recording that is not the worker's own."""
+        recording_id = sdk.recording_id_of(inner)
+        if recording_id is not None:
+            with self._lock:
+                self._known[recording_id] = _Own(inner)
+
+    def sink_call(self, call: str, recording_id: str | None) -> None:
+        """A task is about to call `rr.save` or the like for the recording of that id (`shutdown`: for all)."""
+        with self._lock:
+            if self._taking:
+                return
+            if call == "shutdown":
+                self.collect()
+                return
+            own = self._known.get(recording_id or "")
+            if own is None:
+                return
+            if call == "disconnect":
+                # The SDK would drop what it has; whatever is logged later is collected later.
+                self._take(own)
+                own.storage = None
+            else:
+                del self._known[recording_id or ""]
+
+    def collect(self) -> None:
+        """Send what has been logged since the last time, and forget recordings that nobody else holds any more."""
+        if not self._known:
+            return
+        with self._lock:
+            for recording_id, own in list(self._known.items()):
+                # Ours, and the one that the call needs.
+                is_over = sys.getrefcount(own.inner) <= 2
+                self._take(own)
+                if is_over:
+                    del self._known[recording_id]
+                    self._ended += 1
+
+    def clean_up(self) -> None:
+        """Between two tasks: let the SDK end the threads of recordings that are over. It forgets the current one."""
+        if self._ended >= _CLEAN_UP_AFTER:
+            self._ended = 0
+            sdk.clean_up_recordings()
+
+    def _take(self, own: _Own) -> None:
+        self._taking = True
+        try:
+            if own.storage is None:
+                own.storage = sdk.encoded_rows_of(own.inner)
+            data = own.storage.read(flush=True) if own.storage is not None else None
+        finally:
+            self._taking = False
+        if data:
+            self._send(data)

@@ -1,0 +1,196 @@
+"""Makes a valid file of what a killed process left: a file without a footer, with a torn end, or still a `.part`.
+
+Covers: which frames are whole, the footer for them, the exchange of the two files.
+Does not cover: files that a living process writes; they are locked, and refused.
+
+The original stays where it is until the new file has passed `rerun rrd verify`. Nothing is decoded but what the SDK
+needs for the manifest, so the memory used does not grow with the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpr import rrd, rrd_commands, sdk
+from mpr.errors import SinkError
+from mpr.footer import Describer
+
+_PART = re.compile(r"\.(.+)\.part")
+_TEMPORARY = ".recovered"
+# How much of a file is copied by one system call.
+_COPY_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovered:
+    """What became of one file.
+
+    Attributes
+    ----------
+    path:
+        The valid file.
+    was_whole:
+        It was valid before, and was not touched.
+    chunk_count:
+        Chunks in it; None where it was whole, or where the SDK wrote it anew.
+    dropped_bytes:
+        Bytes of the original that are not in it, because they are no whole messages.
+    original:
+        Where the original was kept: only where more than one torn message at its end is missing.
+    """
+
+    path: Path
+    was_whole: bool = False
+    chunk_count: int | None = None
+    dropped_bytes: int = 0
+    original: Path | None = None
+
+
+def find(path: Path) -> list[Path]:
+    """The files that `path` stands for: itself, its `.part` where it has not taken its name, or all in a folder."""
+    if path.is_dir():
+        parts = (each for each in sorted(path.rglob(".*.rrd.part")) if each.is_file())
+        return [*(each for each in sorted(path.rglob("[!.]*.rrd")) if each.is_file()), *parts]
+    part = path.with_name(f".{path.name}.part")
+    return [part] if part.exists() and not path.exists() else [path]
+
+
+def recover(path: Path) -> Recovered:
+    """Make the file at `path` valid, with every whole message that is in it.
+
+    A `.part` takes the name that it was meant to have. Raises `SinkError` where a living process writes the file, where
+    it is none of Rerun's, or where the disk refuses; the file is then as it was.
+    """
+    try:
+        with _locked(path) as fd:
+            return _recover(path, fd)
+    except OSError as error:
+        if isinstance(error, SinkError):
+            raise
+        raise SinkError(error.errno, f"cannot recover {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """A descriptor of the file, which nobody else writes or recovers meanwhile."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SinkError(
+                error.errno, f"{path} is being written by a process that lives: it needs no recovery, or not yet"
+            ) from error
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _recover(path: Path, fd: int) -> Recovered:
+    part = _PART.fullmatch(path.name)
+    target = path.with_name(part[1]) if part else path
+    if part and target.exists():
+        raise SinkError(17, f"{path} belongs to {target}, which is there already: move one of them away")
+    # The first look is cheap and finds most; only the second reads everything.
+    if not part and sdk.refusal(path) is None and rrd_commands.verify(path) is None:
+        return Recovered(path=path, was_whole=True)
+    temporary = target.with_name(f".{target.name}{_TEMPORARY}")
+    try:
+        result = _write_anew(path, fd, target, temporary)
+        refused = rrd_commands.verify(temporary)
+        if refused is not None and result.chunk_count is not None:
+            # Whole messages whose content is broken: what the SDK can read of them, the SDK says.
+            result = _rewritten_by_sdk(path, target, temporary)
+            refused = rrd_commands.verify(temporary)
+        if refused is not None:
+            raise SinkError(f"{path} cannot be recovered, and is as it was: {refused}")
+        shutil.copymode(path, temporary)
+        if part:
+            # Unlike a renaming, this never replaces a file that has come meanwhile.
+            os.link(temporary, target)
+            path.unlink()
+        else:
+            if result.original is not None:
+                os.link(path, result.original)
+            os.replace(temporary, target)
+        return result
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_anew(path: Path, fd: int, target: Path, temporary: Path) -> Recovered:
+    def read(offset: int, size: int) -> bytes:
+        return os.pread(fd, size, offset)
+
+    size = os.fstat(fd).st_size
+    header = read(0, rrd.HEADER_SIZE)
+    if len(header) < rrd.HEADER_SIZE or header[:4] != rrd.FOURCC:
+        raise SinkError(f"{path} is not a recording of Rerun, or was cut before its first message: it is as it was")
+    damaged = False
+    try:
+        rrd.check_header(header)
+        frames, _ = rrd.scan(read, rrd.HEADER_SIZE, size)
+    except rrd.DamagedError as error:
+        frames, damaged = error.frames, True
+    except rrd.FormatError:
+        return _rewritten_by_sdk(path, target, temporary)
+    rest = size
+    if frames and frames[-1].kind == rrd.END:
+        end = frames.pop()
+        # The footer itself may be what is torn, or zeros that a power failure left.
+        rest = end.start
+        if end.size and size > end.end + rrd.STREAM_FOOTER_SIZE:
+            # Several streams one behind the other: only the SDK knows what to make of them.
+            return _rewritten_by_sdk(path, target, temporary)
+    if not frames:
+        raise SinkError(f"there is no whole message in {path}: it is as it was")
+    end_of_frames = frames[-1].end
+    describer = Describer(fd=fd, header=header)
+    for frame in frames:
+        if frame.kind == rrd.SET_STORE_INFO:
+            payload = read(frame.payload, frame.size)
+            describer.store_infos[rrd.store_id_of_info(payload)] = payload
+    places = [(frame.start, frame.size) for frame in frames if frame.kind == rrd.ARROW_MSG]
+    try:
+        closing = describer.closing(end_of_frames, describer.described(places))
+    except (rrd.FormatError, KeyError, ValueError, RuntimeError):
+        return _rewritten_by_sdk(path, target, temporary)
+    _copy(fd, temporary, end_of_frames, closing)
+    return Recovered(
+        path=target,
+        chunk_count=len(places),
+        dropped_bytes=rest - end_of_frames,
+        original=_name_for_original(target) if damaged else None,
+    )
+
+
+def _copy(fd: int, temporary: Path, size: int, closing: bytes) -> None:
+    with temporary.open("wb") as out:
+        done = 0
+        while done < size:
+            copied = os.pread(fd, min(_COPY_BYTES, size - done), done)
+            out.write(copied)
+            done += len(copied)
+        out.write(closing)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _rewritten_by_sdk(path: Path, target: Path, temporary: Path) -> Recovered:
+    rrd_commands.rewrite(path, temporary)
+    return Recovered(path=target, original=_name_for_original(target))
+
+
+def _name_for_original(target: Path) -> Path:
+    numbers = iter(range(1, 1000))
+    name = target.with_name(f"{target.name}.damaged")
+    while name.exists():
+        name = target.with_name(f"{target.name}.damaged-{next(numbers)}")
+    return name

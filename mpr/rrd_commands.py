@@ -1,0 +1,44 @@
+"""The SDK's own command line, `rerun rrd ...`, for what it does better than anybody else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def rewrite(path: Path, target: Path) -> None:
+    """Let the SDK's own `rerun rrd merge` write the file at `path` anew to `target`, skipping what it cannot read.
+
+    Raises `OSError` where it does not manage.
+    """
+    with target.open("wb") as out:
+        ran = _rerun_rrd("merge", "--continue-on-error", path, stdout=out)
+    if ran.returncode:
+        raise OSError(f"'rerun rrd merge {path}' fails: {_last_line(ran.stderr)}")
+
+
+def optimize(path: Path, target: Path) -> None:
+    """Let `rerun rrd optimize` write the file at `path` anew to `target`. Raises `OSError` where it does not manage."""
+    ran = _rerun_rrd("optimize", path, "-o", target, stdout=subprocess.DEVNULL)
+    if ran.returncode:
+        raise OSError(f"'rerun rrd optimize {path}' fails: {_last_line(ran.stderr)}")
+
+
+def verify(path: Path) -> str | None:
+    """What `rerun rrd verify`, which reads all of it, has against the file at `path`; None where nothing."""
+    ran = _rerun_rrd("verify", path, stdout=subprocess.DEVNULL)
+    return _last_line(ran.stderr) if ran.returncode else None
+
+
+def _rerun_rrd(*arguments: str | Path, stdout: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rerun", "rrd", *map(str, arguments)]
+    try:
+        return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=3600, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"{error}") from error
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it does not say why"])[-1]

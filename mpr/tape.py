@@ -1,0 +1,150 @@
+"""What the durable sinks have accepted, once more, for live sinks that come later or take longer.
+
+Covers: where the bytes are (a file that a `FileSink` writes anyway, else a bounded spool in memory), how many chunks.
+Does not cover: who reads them when (`live.py`, `courier.py`).
+
+A tape has a head (header, store infos, properties, blueprint), which every reader gets first, and reels with frames.
+Usually there is one reel, the file. Where there is no file, or it fails, what comes goes to a spool: a file in memory
+that drops its oldest segments. It says in its first 8 bytes how far it has dropped, and says so before it does: a
+reader who finds that number unchanged behind what he has read, has read what was written.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import deque
+from pathlib import Path
+
+from mpr import rrd
+from mpr.config import REPLAY_MAX_BYTES
+from mpr.file_writer import FileWriter
+from mpr.outbox import Outbox, Segment
+
+_MARK = struct.Struct("<Q")
+_SPOOL_START = 4096
+
+
+class Reel:
+    """A file with frames from `start` to `end`, at which it grows. The end is that of a whole frame."""
+
+    is_spool = False
+
+    def __init__(self, fd: int, start: int) -> None:
+        # Its own: the file may be closed for having failed, and what it has is good all the same.
+        self.fd = os.dup(fd)
+        self.start = start
+        self.end = start
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class Spool(Reel):
+    """A reel in memory with the newest segments."""
+
+    is_spool = True
+
+    def __init__(self, folder: Path) -> None:
+        self._file = Outbox(folder)
+        super().__init__(self._file.fd, _SPOOL_START)
+        self._segments: deque[tuple[int, int]] = deque()
+        self._mark()
+
+    def accept(self, segment: Segment) -> None:
+        """Copy the frames of `segment`; where memory does not suffice, they are missing."""
+        end = self.end
+        os.lseek(self.fd, end, os.SEEK_SET)
+        try:
+            for start, size in _runs(segment):
+                segment.source.copy(self.fd, start, size)
+                end += size
+        except OSError:
+            os.ftruncate(self.fd, self.end)
+            return
+        self._segments.append((self.end, end))
+        while end - self._segments[0][0] > REPLAY_MAX_BYTES and len(self._segments) > 1:
+            first, last = self._segments.popleft()
+            self.start = last
+            self._mark()
+            self._file.release(first, last)
+        self.end = end
+
+    def _mark(self) -> None:
+        os.pwrite(self.fd, _MARK.pack(self.start), 0)
+
+    def close(self) -> None:
+        super().close()
+        self._file.close()
+
+
+def dropped_until(fd: int) -> int:
+    """How far the spool behind `fd` has dropped what it had; may be asked in another process."""
+    return int(_MARK.unpack(os.pread(fd, _MARK.size, 0))[0])
+
+
+def _runs(segment: Segment) -> list[tuple[int, int]]:
+    """The bytes of all frames as (start, size), frames that follow each other in one."""
+    runs: list[tuple[int, int]] = []
+    for frame in segment.frames:
+        if runs and sum(runs[-1]) == frame.start:
+            runs[-1] = (runs[-1][0], frame.end - runs[-1][0])
+        else:
+            runs.append((frame.start, frame.end - frame.start))
+    return runs
+
+
+class Tape:
+    """Everything that was accepted, as far as it is kept. The aggregator's thread writes, others may look.
+
+    Parameters
+    ----------
+    head:
+        A stream without its end: header, store infos, properties, blueprint.
+    file:
+        The writer of a file that has it all; None where there is none.
+    folder:
+        For files that nobody else sees.
+    """
+
+    def __init__(self, head: bytes, file: FileWriter | None, folder: Path) -> None:
+        self._head = head
+        self._stores: set[bytes] = set()
+        self._file = file
+        self._folder = folder
+        self._spool: Spool | None = None
+        self.reels: list[Reel] = []
+        self.chunks = 0
+        if file is not None:
+            self.reels.append(Reel(file.fd, file.end))
+
+    @property
+    def head(self) -> bytes:
+        return self._head
+
+    def accepted(self, segment: Segment) -> None:
+        """The writers have `segment`, those that have not failed."""
+        if self._file is not None and self._file.end > self.reels[0].end:
+            self.reels[0].end = self._file.end
+        else:
+            # It went to another file, or this one has failed.
+            if self._spool is None:
+                self._spool = Spool(self._folder)
+                self.reels.append(self._spool)
+            self._note_stores(segment)
+            self._spool.accept(segment)
+        self.chunks += sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
+
+    def _note_stores(self, segment: Segment) -> None:
+        """A spool drops its beginning; which stores there are must not be lost with it."""
+        for frame in segment.frames:
+            if frame.kind == rrd.SET_STORE_INFO:
+                info = segment.source.read(frame.start, frame.end - frame.start)
+                store = rrd.store_id_of_info(info[rrd.FRAME_HEADER_SIZE :])
+                if store not in self._stores:
+                    self._stores.add(store)
+                    self._head += info
+
+    def close(self) -> None:
+        for reel in self.reels:
+            reel.close()

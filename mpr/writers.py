@@ -1,0 +1,50 @@
+"""What the aggregator asks of sinks at work: of durable ones, which results wait for, and of live ones.
+
+The values that the user gives are in `sinks.py`; `opening.py` makes writers and feeds of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from mpr.outbox import Segment
+
+
+class Writer(Protocol):
+    """A durable sink at work. One thread at a time calls it; what its `accept` has taken is kept, whatever comes."""
+
+    @property
+    def name(self) -> str:
+        """What errors and notes call it: a path, or words."""
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """The files that it writes."""
+
+    @property
+    def named(self) -> bool:
+        """Whether a file that was there before has been replaced, so that this one has to be finished."""
+
+    def open(self, prologue: bytes) -> None:
+        """Begin with `prologue`, a whole stream: its header, its store info and the recording's properties."""
+
+    def accept(self, segment: Segment, *, named: bool) -> None:
+        """Keep the frames of `segment`; `named` says that there are rows among them. Raises `SinkError`."""
+
+    def describe(self, outbox: int, footer: bytes) -> None:
+        """Take the manifests that the SDK wrote at the end of `outbox`: `footer` is the payload of its `END` frame."""
+
+    def close(self) -> None:
+        """Finish. Raises `SinkError`."""
+
+    def abandon(self) -> None:
+        """End without finishing; raises nothing."""
+
+
+class Feed(Protocol):
+    """Live sinks at work, all of them: what they have not got yet is their business."""
+
+    def accepted(self, segment: Segment) -> None:
+        """All durable sinks have `segment`, those that have not failed. Never waits, never raises."""

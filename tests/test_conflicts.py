@@ -1,0 +1,73 @@
+"""One name with two types from two workers is an error that names both; the file is valid, with all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import rerun as rr
+
+import mpr
+from tests import support
+
+
+def _sequence() -> None:
+    rr.set_time("when", sequence=1)
+    rr.log("a", rr.Scalars(1.0))
+
+
+def _duration() -> None:
+    rr.set_time("when", duration=1.0)
+    rr.log("b", rr.Scalars(1.0))
+
+
+def _timestamp() -> None:
+    rr.send_columns(
+        "c", indexes=[rr.TimeColumn("when", timestamp=[1.0, 2.0])], columns=rr.Scalars.columns(scalars=[1.0, 2.0])
+    )
+
+
+def _whole_number() -> None:
+    rr.log("d", rr.AnyValues(answer=42), static=True)
+
+
+def _text() -> None:
+    rr.log("d", rr.AnyValues(answer="42"), static=True)
+
+
+def _same_text_elsewhere() -> None:
+    rr.log("e", rr.AnyValues(answer="42"))
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "told"),
+    [
+        (_sequence, _duration, r"timeline 'when' is a sequence in worker 1 .*, and a duration in worker 2 "),
+        (_duration, _timestamp, r"timeline 'when' is a duration in worker 1 .*, and a timestamp in worker 2 "),
+        (_whole_number, _text, r"component 'answer' of /d is int64 in worker 1 .*, and string in worker 2 "),
+    ],
+)
+def test_two_types_of_one_name_are_told_with_both_workers(
+    one: Callable[[], None], two: Callable[[], None], told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.rrd"
+    # One worker after the other, so that who comes first is known.
+    pool = mpr.Pool("app", 1, maxtasksperchild=1, sinks=path)
+    for task in (one, two, two):
+        pool.apply(task)
+    pool.close()
+    with pytest.raises(mpr.ConflictError, match=told) as caught:
+        pool.join()
+    # Once, not for every worker that comes after.
+    assert str(caught.value).count(" in worker ") == 2
+    support.check_file(path)
+    assert sum(support.cells(path).values()) >= 3
+
+
+def test_the_same_types_in_many_workers_are_no_conflict(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, maxtasksperchild=1, sinks=path) as pool:
+        for task in (_sequence, _whole_number, _same_text_elsewhere) * 2:
+            pool.apply(task)
+    support.check_file(path)

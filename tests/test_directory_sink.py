@@ -1,0 +1,138 @@
+"""`DirectorySink`: one recording per task, with its rows and no others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rerun as rr
+
+import mpr
+from mpr import producer
+from tests import support, tasks
+
+
+def _entry(path: Path) -> Any:
+    (entry,) = rr.chunk.RrdReader(path).recordings()
+    return entry
+
+
+def _properties(path: Path) -> dict[str, str]:
+    found = support.cells(path, properties=True)
+    return {cell.component: cell.value for cell in found if cell.entity.startswith("/__properties")}
+
+
+@pytest.mark.parametrize("chunksize", [1, 4])
+def test_each_task_has_a_recording_of_its_own(chunksize: int, start_method: Any, tmp_path: Path) -> None:
+    folder, whole = tmp_path / "episodes", tmp_path / "whole.rrd"
+    sinks = [mpr.DirectorySink(path=folder), whole]
+    with mpr.Pool("app", 2, sinks=sinks, recording_id="r", start_method=start_method) as pool:
+        pool.map(tasks.log_number, range(10), chunksize=chunksize)
+        # A result in hand means that the file is finished.
+        for number in range(10):
+            support.check_file(folder / f"{number:06d}-log_number.rrd")
+        pool.apply(tasks.log_everything, (10,))
+        assert pool.apply(tasks.square, (3,)) == 9
+    names = [f"{number:06d}-log_number" for number in range(10)] + ["000010-log_everything"]
+    # The task that logged nothing has none.
+    assert sorted(path.name for path in folder.iterdir()) == [f"{name}.rrd" for name in names]
+    for number, name in enumerate(names):
+        path = folder / f"{name}.rrd"
+        support.check_file(path)
+        assert (_entry(path).application_id, _entry(path).recording_id) == ("app", f"r-{name}")
+        if number < 10:
+            assert support.numbers(path) == Counter([number])
+        properties = _properties(path)
+        assert properties["RecordingInfo:name"] == f"['{name}']"
+        assert properties["outcome"] == "['returned']"
+        assert properties["index"] == f"[{number if number < 10 else 0}]"
+    # Beside it, the other sink has everything in one recording.
+    support.check_file(whole)
+    assert support.numbers(whole) == Counter(range(10))
+    everything = {cell for path in folder.iterdir() for cell in support.cells(path)}
+    assert everything == set(support.cells(whole))
+
+
+def test_what_belongs_to_no_task_is_in_one_more_file(tmp_path: Path) -> None:
+    folder = tmp_path / "episodes"
+    import rerun.blueprint as rrb
+
+    with mpr.Pool(
+        "app",
+        1,
+        tasks.log_number,
+        (-1,),
+        sinks=mpr.DirectorySink(path=folder, name="{index}.rrd"),
+        blueprint=rrb.Blueprint(rrb.TimeSeriesView(origin="/n")),
+    ) as pool:
+        pool.recording.stream.log("n", rr.Scalars(-2.0))
+        pool.map(tasks.log_number, range(2), chunksize=1)
+        pool.map(tasks.log_number, range(2), chunksize=1)
+    files = {path.name: support.numbers(path) for path in folder.iterdir()}
+    assert files == {
+        "shared.rrd": Counter([-1, -2]),
+        "0.rrd": Counter([0]),
+        "1.rrd": Counter([1]),
+        "0-2.rrd": Counter([0]),
+        "1-2.rrd": Counter([1]),
+    }
+    for name in files:
+        support.check_file(folder / name)
+        assert len(rr.chunk.RrdReader(folder / name).blueprints()) == 1
+
+
+def test_how_a_task_ended_is_in_its_recording(tmp_path: Path) -> None:
+    folder = tmp_path / "episodes"
+    with mpr.Pool("app", 1, sinks=mpr.DirectorySink(path=folder)) as pool:
+        with pytest.raises(ValueError, match="failed"):
+            pool.apply(tasks.log_and_raise, (1,))
+        with pytest.raises(mpr.WorkerDiedError):
+            pool.apply(tasks.log_and_die, (2,))
+        assert pool.apply(tasks.log_number, (3,)) == 3
+    outcomes = {}
+    for path in folder.iterdir():
+        support.check_file(path)
+        (number,) = support.numbers(path)
+        outcomes[number] = _properties(path)["outcome"]
+    assert outcomes == {1: "['ValueError: task 1 failed']", 2: "['not finished']", 3: "['returned']"}
+
+
+def test_a_task_may_log_more_than_an_outbox_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forked workers inherit the low limit: each task needs several outboxes."""
+    monkeypatch.setattr(producer, "OUTBOX_ROLL_BYTES", 1)
+    folder = tmp_path / "episodes"
+    with mpr.Pool("app", 2, sinks=mpr.DirectorySink(path=folder), start_method="fork") as pool:
+        pool.starmap(tasks.log_images, [(number, 8) for number in range(4)], chunksize=2)
+    for number in range(4):
+        path = folder / f"{number:06d}-log_images.rrd"
+        support.check_file(path)
+        assert support.row_counts(path) == {(f"/image/{number}", step): 1 for step in range(8)}
+
+
+def test_a_recording_of_a_tasks_own_is_in_the_folder_too(tmp_path: Path) -> None:
+    folder = tmp_path / "episodes"
+    with mpr.Pool("app", 1, sinks=mpr.DirectorySink(path=folder)) as pool:
+        recording_id = pool.apply(tasks.log_episode, (4,))
+    (path,) = folder.iterdir()
+    assert recording_id in path.name
+    assert support.numbers(path) == Counter([4])
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"path": ""}, "path of a folder"),
+        ({"path": 4}, "path of a folder"),
+        ({"path": "rerun+http://127.0.0.1:9876/proxy"}, "is a URL"),
+        ({"path": __file__}, "is a file"),
+        ({"path": "x", "name": "{number}.rrd"}, "cannot be filled in"),
+        ({"path": "x", "name": "{task:q}.rrd"}, "cannot be filled in"),
+        ({"path": "x", "name": "{task}"}, r"no name of an \.rrd file"),
+        ({"path": "x", "name": "a/{task}.rrd"}, r"no name of an \.rrd file"),
+    ],
+)
+def test_a_bad_value_is_refused_with_a_reason(keywords: Any, words: str) -> None:
+    with pytest.raises(mpr.ConfigError, match=words):
+        mpr.DirectorySink(**keywords)

@@ -1,0 +1,353 @@
+"""Live sinks: whatever a viewer does, results come, files are complete, and a viewer that is there shows everything."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import rerun.blueprint as rrb
+
+import mpr
+from mpr import file_writer, outbox, rrd, tape
+from tests import support, tasks, viewers
+from tests.viewers import listening, live, reading, url_of, wait_for_state
+
+# The promise is 5 s; a test machine may be slow.
+_CLOSE_SECS = 15
+
+
+def test_every_sink_has_the_rows_of_every_worker(start_method: Any, tmp_path: Path) -> None:
+    """Two files, a viewer, a server with a reader: all at once."""
+    port = viewers.free_port()
+    sinks = [tmp_path / "one.rrd", url_of(port), mpr.GrpcServerSink(port=0), mpr.FileSink(path=tmp_path / "two.rrd")]
+    with listening(tmp_path / "viewer.rrd", port) as viewer, contextlib.ExitStack() as stack:
+        with mpr.Pool("app", 2, sinks=sinks, start_method=start_method) as pool:
+            wait_for_state(pool.recording, "connected", 0)
+            wait_for_state(pool.recording, "connected", 1)
+            reader = stack.enter_context(reading(tmp_path / "reader.rrd", pool.recording.urls[1]))
+            pool.map(tasks.log_everything, range(4), chunksize=1)
+            pool.map(tasks.log_number, range(100))
+            rows = support.cells_of_growing(tmp_path / "one.rrd")
+            support.wait_for(lambda: reader.cells() == rows)
+        for path in (tmp_path / "one.rrd", tmp_path / "two.rrd"):
+            support.check_file(path)
+            assert support.cells(path) == rows
+        support.wait_for(lambda: viewer.cells() == rows)
+        assert [(found.state, found.missing_chunks) for found in live(pool.recording)] == [("done", 0)] * 2
+
+
+def test_a_viewer_that_is_late_is_killed_and_comes_back_has_everything(tmp_path: Path) -> None:
+    port = viewers.free_port()
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=[path, url_of(port)]) as pool:
+        pool.map(tasks.log_number, range(50))
+        wait_for_state(pool.recording, "waiting for a viewer")
+        with listening(tmp_path / "first.rrd", port) as first:
+            support.wait_for(lambda: first.cells() == support.cells_of_growing(path))
+            pool.map(tasks.log_number, range(50, 60))
+            support.wait_for(lambda: first.cells() == support.cells_of_growing(path))
+        # Also while nothing is logged, its end is noticed.
+        support.wait_for(lambda: live(pool.recording)[0].state != "connected")
+        pool.map(tasks.log_number, range(60, 70))
+        with listening(tmp_path / "second.rrd", port) as second:
+            support.wait_for(lambda: second.cells() == support.cells_of_growing(path), 60)
+            pool.map(tasks.log_number, range(70, 80))
+            pool.close()
+            pool.join()
+            assert live(pool.recording)[0].connections >= 2
+            assert live(pool.recording)[0].missing_chunks == 0
+            support.wait_for(lambda: second.cells() == support.cells(path))
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(80))
+
+
+def _stopped(stack: contextlib.ExitStack, folder: Path, port: int) -> Callable[[], None]:
+    viewer = stack.enter_context(listening(folder / "viewer.rrd", port))
+    return viewer.stop
+
+
+def _absent(_stack: contextlib.ExitStack, _folder: Path, _port: int) -> Callable[[], None]:
+    return lambda: None
+
+
+def _mute(stack: contextlib.ExitStack, _folder: Path, port: int) -> Callable[[], None]:
+    """It takes connections, and says nothing."""
+    taken = stack.enter_context(socket.socket())
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    taken.bind(("127.0.0.1", port))
+    taken.listen()
+    return lambda: None
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def _no_viewer(stack: contextlib.ExitStack, _folder: Path, port: int) -> Callable[[], None]:
+    """A web server of somebody else."""
+    server = stack.enter_context(http.server.HTTPServer(("127.0.0.1", port), _Handler))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    stack.callback(server.shutdown)
+    return lambda: None
+
+
+@pytest.mark.parametrize("peer", [_stopped, _absent, _mute, _no_viewer])
+def test_a_viewer_cannot_cost_rows_or_time(peer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What it did not get is counted, said once, and written into the recording."""
+    port = viewers.free_port()
+    path = tmp_path / "run.rrd"
+    with contextlib.ExitStack() as stack:
+        disturb = peer(stack, tmp_path, port)
+        with mpr.Pool("app", 2, sinks=[path, url_of(port)]) as pool:
+            pool.map(tasks.log_number, range(10))
+            if peer is _stopped:
+                wait_for_state(pool.recording, "connected")
+            disturb()
+            # Far more than sockets and the SDK can hold.
+            pool.starmap(tasks.log_images, [(0, 100), (1, 100)], chunksize=1)
+            assert live(pool.recording)[0].missing_chunks > 0
+            started = time.monotonic()
+        assert time.monotonic() - started < _CLOSE_SECS
+    support.check_file(path)
+    rows = {(f"/image/{worker}", step): 1 for worker in range(2) for step in range(100)}
+    assert support.row_counts(path) == rows | {("/n", number): 1 for number in range(10)}
+    assert live(pool.recording)[0].missing_chunks > 0
+    said = [record.getMessage() for record in caplog.records if "lacks" in record.getMessage()]
+    assert len(said) == 1
+    assert f"127.0.0.1:{port}" in said[0]
+    assert sum(str(chunk.entity_path) == "/mpr/sinks" for chunk in support.chunks(path)) == 1
+
+
+def test_a_courier_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    port = viewers.free_port()
+    path = tmp_path / "run.rrd"
+    with listening(tmp_path / "viewer.rrd", port) as viewer:
+        with mpr.Pool("app", 2, sinks=[path, url_of(port)]) as pool:
+            pool.map(tasks.log_number, range(10))
+            wait_for_state(pool.recording, "connected")
+            for courier in viewers.couriers():
+                courier.kill()
+            pool.map(tasks.log_number, range(10, 20))
+            support.wait_for(lambda: live(pool.recording)[0].connections == 2)
+        assert live(pool.recording)[0].missing_chunks == 0
+        # The viewer knows what it has had before by the ids of its chunks; a file has it twice.
+        support.wait_for(lambda: set(viewer.cells()) == set(support.cells(path)))
+    support.check_file(path)
+
+
+_SCRIPT = """
+import sys, mpr
+from pathlib import Path
+from tests import support, tasks, viewers
+
+if __name__ == "__main__":
+    folder, port = Path(sys.argv[1]), int(sys.argv[2])
+    web = mpr.WebViewerSink(web_port=0, grpc_port=0, open_browser=False)
+    with mpr.Pool("app", 2, sinks=[folder / "run.rrd", viewers.url_of(port), web]) as pool:
+        pool.map(tasks.log_number, range(10))
+        viewers.wait_for_state(pool.recording, "connected", 1)
+        support.wait_for(lambda: len(viewers.couriers()) == 3)
+        (folder / "pids").write_text(" ".join(str(each.pid) for each in viewers.couriers()))
+        tasks.wait_for_file(folder / "never")
+"""
+
+
+def test_couriers_and_pages_of_a_killed_parent_end_with_it(tmp_path: Path) -> None:
+    port = viewers.free_port()
+    with contextlib.ExitStack() as stack:
+        _mute(stack, tmp_path, port)
+        program = subprocess.Popen([sys.executable, "-c", _SCRIPT, str(tmp_path), str(port)])
+        support.wait_for((tmp_path / "pids").exists, 60)
+        support.wait_for(lambda: len((tmp_path / "pids").read_text().split()) == 3)
+        program.kill()
+        program.wait()
+        left = {int(pid) for pid in (tmp_path / "pids").read_text().split()}
+        support.wait_for(lambda: not any(_lives(pid) for pid in left), _CLOSE_SECS)
+
+
+def _lives(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def test_without_a_file_a_late_viewer_gets_what_is_kept(tmp_path: Path) -> None:
+    port = viewers.free_port()
+    with mpr.Pool("app", 2, sinks=url_of(port)) as pool:
+        assert pool.recording.paths == []
+        pool.map(tasks.log_number, range(100))
+        wait_for_state(pool.recording, "waiting for a viewer")
+        with listening(tmp_path / "viewer.rrd", port) as viewer:
+            wait_for_state(pool.recording, "connected")
+            pool.map(tasks.log_number, range(100, 110))
+            pool.close()
+            pool.join()
+            support.wait_for(lambda: len(viewer.cells()) == 110)
+            with support.whole_frames_of(viewer.path) as copy:
+                assert support.numbers(copy) == Counter(range(110))
+    assert live(pool.recording)[0].missing_chunks == 0
+
+
+def test_what_is_kept_without_a_file_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tape, "REPLAY_MAX_BYTES", 20_000_000)
+    port = viewers.free_port()
+    with mpr.Pool("app", 2, sinks=url_of(port)) as pool:
+        pool.starmap(tasks.log_images, [(0, 100), (1, 100)], chunksize=1)
+        kept = pool.recording._live._tape.reels[0]  # type: ignore[union-attr]  # there is a live sink
+        assert os.fstat(kept.fd).st_blocks * 512 < 60_000_000
+        with listening(tmp_path / "viewer.rrd", port) as viewer:
+            wait_for_state(pool.recording, "connected")
+            pool.map(tasks.log_number, range(10))
+            pool.close()
+            pool.join()
+            missing = live(pool.recording)[0].missing_chunks
+            sent = live(pool.recording)[0].sent_chunks
+            assert missing > 0
+            # The newest is there, with the recording's properties.
+            support.wait_for(lambda: sum(cell.entity == "/n" for cell in viewer.cells().elements()) == 10)
+            with support.whole_frames_of(viewer.path) as copy:
+                assert support.numbers(copy) == Counter(range(10))
+                entities = Counter(str(chunk.entity_path) for chunk in support.chunks(copy))
+            assert entities.pop("/__properties") == 1
+            assert sum(entities.values()) == sent
+    assert f"lacks {missing} of {missing + sent} chunks" in caplog.text
+
+
+def test_a_file_that_fails_does_not_end_the_viewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = file_writer.FileWriter.accept
+
+    def accept(self: file_writer.FileWriter, segment: outbox.Segment, *, named: bool) -> None:
+        if (tmp_path / "full").exists():
+            raise mpr.SinkError(28, f"cannot write {self.path}: No space left on device")
+        original(self, segment, named=named)
+
+    monkeypatch.setattr(file_writer.FileWriter, "accept", accept)
+    port = viewers.free_port()
+    with listening(tmp_path / "viewer.rrd", port) as viewer:
+        pool = mpr.Pool("app", 2, sinks=[tmp_path / "run.rrd", url_of(port)])
+        wait_for_state(pool.recording, "connected")
+        pool.map(tasks.log_number, range(10))
+        (tmp_path / "full").touch()
+        with pytest.raises(mpr.SinkError, match="No space left"):
+            pool.map(tasks.log_number, range(10, 20))
+        with pytest.raises(mpr.SinkError, match="No space left"):
+            pool.map(tasks.log_number, range(20, 30))
+        pool.close()
+        with pytest.raises(mpr.SinkError, match="No space left"):
+            pool.join()
+        assert live(pool.recording)[0].missing_chunks == 0
+        support.wait_for(lambda: len(viewer.cells()) >= 30)
+        with support.whole_frames_of(viewer.path) as copy:
+            assert support.numbers(copy) == Counter(range(30))
+
+
+def test_a_port_that_is_taken_is_an_error_at_once(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for sink in (
+            mpr.GrpcServerSink(port=port),
+            mpr.WebViewerSink(web_port=port, grpc_port=0, open_browser=False),
+            mpr.WebViewerSink(web_port=0, grpc_port=port, open_browser=False),
+            mpr.SpawnViewerSink(port=port),
+        ):
+            with pytest.raises(mpr.SinkError, match=f"cannot have port {port}"):
+                mpr.Pool("app", 1, sinks=[tmp_path / "run.rrd", sink])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_viewer_is_left_alone_where_recording_is_switched_off(tmp_path: Path) -> None:
+    source = f"""
+import mpr
+from tests import tasks
+if __name__ == "__main__":
+    with mpr.Pool("app", 1, sinks=["{tmp_path}/run.rrd", mpr.GrpcSink()]) as pool:
+        print(pool.map(tasks.log_number, range(3)), pool.recording.stats().live_sinks)
+"""
+    done = support.run_python(source, env={"RERUN": "off", "PYTHONPATH": os.getcwd()})
+    assert done.stdout.strip() == "[0, 1, 2] ()", done.stderr
+
+
+# --- blueprints ---------------------------------------------------------------------------------------------------
+
+
+def _frames(data: bytes) -> list[rrd.Frame]:
+    frames, _ = rrd.scan(lambda at, size: data[at : at + size], rrd.HEADER_SIZE, len(data))
+    return frames
+
+
+def _activated(path: Path) -> list[str]:
+    """The recording ids of the blueprints that are made active, in order."""
+    data = path.read_bytes()
+    found = [data[each.payload : each.end] for each in _frames(data) if each.kind == rrd.BLUEPRINT_ACTIVATION]
+    return [rrd.field(rrd.field(each, 1), 2).decode() for each in found]
+
+
+def test_a_blueprint_is_in_every_sink_before_data_and_stays_active(tmp_path: Path) -> None:
+    port = viewers.free_port()
+    blueprint = rrb.Blueprint(rrb.TimeSeriesView(origin="/n"))
+    path = tmp_path / "run.rrd"
+    with listening(tmp_path / "viewer.rrd", port) as viewer:
+        with mpr.Pool("app", 2, sinks=[path, url_of(port)], blueprint=blueprint) as pool:
+            wait_for_state(pool.recording, "connected")
+            pool.map(tasks.send_blueprint, range(2), chunksize=1)
+            pool.map(tasks.log_number, range(10))
+        support.check_file(path)
+        support.wait_for(lambda: viewer.cells() == support.cells(path))
+        for file in (path, viewer.path):
+            (active,) = _activated(file)
+            data = file.read_bytes()
+            chunks = [rrd.store_id_of_chunk(data[e.payload : e.end]) for e in _frames(data) if e.kind == rrd.ARROW_MSG]
+            # The properties, then the blueprint, then data; among it those of the workers.
+            recording, blueprint_of_ours = chunks[:2]
+            assert active.encode() in blueprint_of_ours
+            rows_from = chunks.index(recording, 1)
+            assert set(chunks[1:rows_from]) >= {blueprint_of_ours}
+            assert blueprint_of_ours not in chunks[rows_from:]
+            assert len(set(chunks)) == 4
+
+
+def test_without_one_of_the_parent_a_workers_blueprint_is_active(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path) as pool:
+        pool.apply(tasks.send_blueprint, (1,))
+    assert len(_activated(path)) == 1
+
+
+# --- the tape -----------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_notices_that_a_spool_has_dropped_what_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tape, "REPLAY_MAX_BYTES", 100_000)
+    spool = tape.Spool(tmp_path)
+    payload = rrd.frame_header(rrd.ARROW_MSG, 30_000) + b"x" * 30_000
+    segment = outbox.Segment(1, outbox.MessageBytes(0, payload), [rrd.Frame(rrd.ARROW_MSG, 0, 30_000)])
+    try:
+        first = spool.start
+        assert tape.dropped_until(spool.fd) == first
+        for _ in range(10):
+            spool.accept(segment)
+        assert spool.end - spool.start <= 100_000
+        assert tape.dropped_until(spool.fd) == spool.start > first
+        assert os.pread(spool.fd, len(payload), spool.start) == payload
+        assert os.fstat(spool.fd).st_blocks * 512 < 200_000
+    finally:
+        spool.close()

@@ -1,0 +1,88 @@
+"""Recordings that tasks make themselves, without a sink: their rows are beside the file, under their own ids."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rerun as rr
+
+import mpr
+from mpr import family_writer
+from tests import support, tasks
+
+MB = 1_000_000
+
+
+def _ids(path: Path) -> tuple[str, str]:
+    (entry,) = rr.chunk.RrdReader(path).recordings()
+    return entry.application_id, entry.recording_id
+
+
+def test_a_recording_of_a_tasks_own_is_a_file_beside_the_shared_one(
+    start_method: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
+        for number in range(4):
+            pool.apply(tasks.log_to_unsaved_recording, (number,))
+            sibling = tmp_path / f"run-own_{number}.rrd"
+            # A result in hand means its data is in.
+            assert support.numbers_of_growing(sibling) == Counter([number, 100 + number])
+    support.check_file(path)
+    assert support.numbers(path) == Counter([*range(4), *range(200, 204)])
+    for number in range(4):
+        sibling = tmp_path / f"run-own_{number}.rrd"
+        support.check_file(sibling)
+        assert _ids(sibling) == ("own app", f"own/{number}")
+        assert support.numbers(sibling) == Counter([number, 100 + number])
+        assert caplog.text.count(sibling.name) == 1
+    assert sorted(pool.recording.paths) == sorted(tmp_path.iterdir())
+
+
+def test_thread_local_streams_keep_their_ids_and_cost_no_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(family_writer, "_OPEN_SIBLINGS", 4)
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path) as pool:
+        ids = pool.map(tasks.log_episode, range(100), chunksize=1)
+        assert pool.apply(tasks.count_threads, (1,)) < 100
+    support.check_file(path)
+    assert support.numbers(path) == Counter([1])
+    for number, recording_id in enumerate(ids):
+        sibling = tmp_path / f"run-{recording_id}.rrd"
+        assert _ids(sibling) == ("episode", recording_id)
+        assert support.numbers(sibling) == Counter([number])
+
+
+def test_a_recording_that_lives_on_from_task_to_task_loses_nothing(start_method: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
+        for number in range(7):
+            pool.apply(tasks.log_to_kept_recording, (number,))
+    sibling = tmp_path / "run-kept.rrd"
+    support.check_file(sibling)
+    assert support.numbers(sibling) == Counter([*range(7), *range(1000, 1007)])
+
+
+def test_a_recording_with_a_sink_of_its_own_stays_the_tasks(start_method: Any, tmp_path: Path) -> None:
+    path, own = tmp_path / "run.rrd", tmp_path / "own"
+    own.mkdir()
+    with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
+        assert pool.apply(tasks.log_to_own_recording, (5, own)) == 5
+    assert [path] == [each for each in tmp_path.iterdir() if each.is_file()]
+    assert support.numbers(own / "own-5.rrd") == Counter([5])
+
+
+def test_memory_stays_bounded_also_for_a_recording_of_a_tasks_own(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path) as pool:
+        pool.apply(tasks.log_images_to_own_recording, (1,))
+        grown = pool.apply(tasks.log_images_to_own_recording, (300,))
+    assert grown < 200 * MB
+    sibling = tmp_path / "run-images.rrd"
+    support.check_file(sibling)
+    assert sum(support.row_counts(sibling).values()) == 301

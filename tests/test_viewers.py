@@ -1,0 +1,164 @@
+"""The real viewers are the judges: the native one without a window, the web viewer in Chromium.
+
+They need a software Vulkan driver (Debian: mesa-vulkan-drivers) and Chromium; where `CI` is set, without
+them the tests fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rerun.blueprint as rrb
+from PIL import Image
+from rerun.experimental import ViewerClient
+
+import mpr
+from tests import support, tasks, viewers
+from tests.viewers import live, url_of, wait_for_state
+
+_COLOR = (20, 180, 60)
+_BLUEPRINT = rrb.Blueprint(
+    rrb.Horizontal(
+        rrb.TimeSeriesView(origin="/n", name="Numbers"), rrb.Spatial2DView(origin="/plain", name="Plain picture")
+    ),
+    collapse_panels=True,
+)
+
+
+_judged_by_the_native_viewer = pytest.mark.skipif(
+    not hasattr(ViewerClient, "get_state"), reason="the viewer of this SDK cannot be asked what it shows"
+)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What viewers have to say of a machine without a screen, nobody needs to know."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("RUST_LOG", "off")
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield
+
+
+def _log(pool: mpr.Pool) -> None:
+    assert pool.map(tasks.log_number, range(100)) == list(range(100))
+    pool.apply(tasks.log_plain_image, (_COLOR,))
+
+
+def _schema_of_file(path: Path) -> dict[str, set[str]]:
+    """The components of each entity, in a file that may still be written."""
+    found: dict[str, set[str]] = {}
+    with support.whole_frames_of(path) as copy:
+        for chunk in support.chunks(copy):
+            fields = chunk.to_record_batch().schema
+            names = {field.name for field in fields if field.metadata[b"rerun:kind"] == b"data"}
+            found.setdefault(str(chunk.entity_path), set()).update(names)
+    return found
+
+
+def _schema_of_viewer(client: ViewerClient) -> dict[str, set[str]]:
+    """As `_schema_of_file`, of the only recording that the viewer has."""
+    recordings = client.get_state().recordings
+    if len(recordings) != 1:
+        return {}
+    schema = client.get_recording_schema(recordings[0].store_id)
+    return {entity.entity_path: {each.component for each in entity.components} for entity in schema.entities}
+
+
+def _steps_of_viewer(client: ViewerClient) -> tuple[Any, Any]:
+    (recording,) = client.get_state().recordings
+    (steps,) = (timeline for timeline in recording.timelines if timeline.name == "step")
+    return steps.start, steps.end
+
+
+def _share(picture: bytes) -> float:
+    """How much of a picture has the colour that was logged, or nearly: a renderer rounds."""
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
+    return float((np.abs(pixels - _COLOR).max(axis=2) <= 8).mean())
+
+
+@_judged_by_the_native_viewer
+def test_the_native_viewer_shows_what_is_in_the_file(tmp_path: Path) -> None:
+    viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
+    path = tmp_path / "run.rrd"
+    sinks = [path, mpr.SpawnViewerSink(headless=True)]
+    with mpr.Pool("app", 2, sinks=sinks, blueprint=_BLUEPRINT) as pool:
+        _log(pool)
+        wait_for_state(pool.recording, "connected")
+        support.wait_for(lambda: not live(pool.recording)[0].missing_chunks, 60)
+        client = ViewerClient.connect(pool.recording.urls[0])
+        wanted = _schema_of_file(path)
+        support.wait_for(lambda: _schema_of_viewer(client) == wanted, 60)
+        assert _steps_of_viewer(client) == (0, 99)
+        assert client.get_state().recordings[0].store_id == f"Recording:app:{pool.recording.recording_id}"
+        # The blueprint is the parent's.
+        support.wait_for(lambda: {view.name for view in client.get_state().views} == {"Numbers", "Plain picture"})
+        support.wait_for(lambda: _share(client.take_screenshot()) > 0.1, 60)
+        viewers.artifact("native-viewer.png").write_bytes(client.take_screenshot())
+    support.check_file(path)
+    assert _schema_of_file(path) == wanted
+
+
+@_judged_by_the_native_viewer
+def test_a_native_viewer_that_comes_late_shows_everything(tmp_path: Path) -> None:
+    viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
+    path = tmp_path / "run.rrd"
+    port = viewers.free_port()
+    server = mpr.GrpcServerSink(port=0)
+    with mpr.Pool("app", 2, sinks=[path, url_of(port), server], blueprint=_BLUEPRINT) as pool:
+        _log(pool)
+        wait_for_state(pool.recording, "waiting for a viewer", 0)
+        wait_for_state(pool.recording, "connected", 1)
+        wanted = _schema_of_file(path)
+        with contextlib.ExitStack() as stack:
+            late = _spawned(stack, port)
+            support.wait_for(lambda: _schema_of_viewer(late) == wanted, 60)
+            assert _steps_of_viewer(late) == (0, 99)
+            # Nobody has sent this one anything: it reads the server.
+            reader = _spawned(stack, viewers.free_port())
+            assert reader.get_state().recordings == []
+            reader.open(pool.recording.urls[1])
+            support.wait_for(lambda: _schema_of_viewer(reader) == wanted, 60)
+            assert _steps_of_viewer(reader) == (0, 99)
+
+
+def _spawned(stack: contextlib.ExitStack, port: int) -> ViewerClient:
+    client = ViewerClient.spawn(headless=True, port=port, executable_path=viewers.program())
+    stack.callback(client.quit)
+    return client
+
+
+def test_the_web_viewer_shows_the_data(tmp_path: Path) -> None:
+    viewers.needed(importlib.util.find_spec("playwright") is not None, "playwright")
+    from playwright.sync_api import sync_playwright
+
+    browser_program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    viewers.needed(browser_program is not None, "Chromium")
+    path = tmp_path / "run.rrd"
+    web = mpr.WebViewerSink(web_port=0, grpc_port=0, open_browser=False)
+    # Without hardware, and where root must do without a sandbox.
+    options = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+    with mpr.Pool("app", 2, sinks=[path, web], blueprint=_BLUEPRINT) as pool, sync_playwright() as playwright:
+        _log(pool)
+        wait_for_state(pool.recording, "connected")
+        browser = playwright.chromium.launch(
+            executable_path=browser_program, args=options, chromium_sandbox=os.geteuid() != 0
+        )
+        try:
+            page = browser.new_page(viewport={"width": 900, "height": 500})
+            page.goto(pool.recording.urls[0], timeout=60_000)
+            # Everything is drawn by the page itself, so the picture is what there is to look at.
+            support.wait_for(lambda: _share(page.screenshot(timeout=60_000)) > 0.1, 100)
+            viewers.artifact("web-viewer.png").write_bytes(page.screenshot(timeout=60_000))
+        finally:
+            browser.close()
+    support.check_file(path)
