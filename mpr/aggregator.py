@@ -15,11 +15,11 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 from mpr import failpoints, rrd
 from mpr.conflicts import ColumnTypes
 from mpr.errors import DeliveryError, RecordingClosedError, SinkError
+from mpr.known_producer import KnownProducer, Listener
 from mpr.messages import (
     OWN_ROWS,
     PROTOCOL,
@@ -41,7 +41,6 @@ from mpr.messages import (
     Welcome,
 )
 from mpr.outbox import PROLOGUE, MessageBytes, OutboxReader, Segment, SegmentSource
-from mpr.running_task import RunningTask
 from mpr.slate import SlateReader
 from mpr.transport import PeerGoneError, Sockets
 from mpr.writers import Feed, Writer
@@ -53,63 +52,6 @@ _RETRY_SECS = 0.001
 # After a worker's end its last messages may still be in the kernel; ZeroMQ reads them within microseconds.
 _DRAIN_QUIET_SECS = 0.02
 _DRAIN_LIMIT_SECS = 1.0
-
-
-class Listener(Protocol):
-    """Who hears of workers and results. All calls come from the aggregator's thread, and none may wait."""
-
-    def worker_ready(self, hello: Hello, slate: SlateReader | None) -> None: ...
-
-    def skipped(self, hello: Hello, skipped: Skipped) -> None: ...
-
-    def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask | None: ...
-
-    def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None: ...
-
-    def sink_failed(self, error: SinkError) -> None: ...
-
-    def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None: ...
-
-    def worker_ended(self, worker: int, exitcode: int | None, said_goodbye: bool) -> None: ...
-
-    def broken(self, error: BaseException) -> None: ...
-
-
-class _Producer:
-    """What the parent knows of one producer."""
-
-    def __init__(self, hello: Hello) -> None:
-        self.hello = hello
-        self.outbox = PROLOGUE
-        #: None where the outbox cannot be opened from here; the bytes then come in the messages.
-        self.reader: OutboxReader | None = None
-        #: How far the writers have this outbox.
-        self.consumed = 0
-        #: The producer's own number of it.
-        self.number = 0
-        #: Whether its footer has come; what follows are the closing bytes of the stream.
-        self.complete = False
-        #: The outbox that comes next, once the producer has asked for it.
-        self.next_reader: OutboxReader | None = None
-        #: Bytes of a frame whose rest comes with the next message.
-        self.torn = b""
-        #: Bytes of recordings that tasks have made themselves, all that came until now.
-        self.own_bytes = 0
-        #: Whose rows come, where a sink keeps those of each task apart.
-        self.task: RunningTask | None = None
-        self.said_goodbye = False
-        self.failure: BaseException | None = None
-        #: What the worker writes down of itself; usable until `worker_ended` was told.
-        self.slate: SlateReader | None = None
-
-    def close(self) -> None:
-        for reader in (self.reader, self.next_reader):
-            if reader is not None:
-                reader.close()
-        self.reader = self.next_reader = None
-        if self.slate is not None:
-            self.slate.close()
-            self.slate = None
 
 
 class Aggregator:
@@ -141,8 +83,8 @@ class Aggregator:
         self._feed = feed
         self._own_blueprint = own_blueprint
         self._listeners: dict[int, Listener] = {}
-        self._producers: dict[str, _Producer] = {}
-        self._newcomers: list[tuple[_Producer, Welcome]] = []
+        self._producers: dict[str, KnownProducer] = {}
+        self._newcomers: list[tuple[KnownProducer, Welcome]] = []
         self._dead: list[tuple[Died, float]] = []
         self._outboxes = PROLOGUE
         self._stop = False
@@ -283,7 +225,7 @@ class Aggregator:
         if hello.protocol != PROTOCOL:
             _log.error("a producer (pid %d) speaks protocol %d, not %d", hello.pid, hello.protocol, PROTOCOL)
             return
-        producer = self._producers[hello.route] = _Producer(hello)
+        producer = self._producers[hello.route] = KnownProducer(hello)
         producer.reader = self._open(producer, hello.address)
         self._number_outbox(producer)
         if hello.slate:
@@ -300,7 +242,7 @@ class Aggregator:
             except PeerGoneError:
                 self._newcomers.append((producer, welcome))
 
-    def _open(self, producer: _Producer, address: str) -> OutboxReader | None:
+    def _open(self, producer: KnownProducer, address: str) -> OutboxReader | None:
         """The outbox at `address`; None where its bytes have to come in messages."""
         try:
             return OutboxReader(address, self._sockets.folder)
@@ -308,7 +250,7 @@ class Aggregator:
             _log.debug("outbox of worker %d travels in messages: %s", producer.hello.worker, error)
             return None
 
-    def _number_outbox(self, producer: _Producer) -> None:
+    def _number_outbox(self, producer: KnownProducer) -> None:
         """The outbox of `producer` is a new one; no two in the recording have the same number."""
         self._outboxes += 1
         producer.outbox = self._outboxes
@@ -316,7 +258,7 @@ class Aggregator:
         producer.complete = False
         producer.torn = b""
 
-    def _taken_from_slate(self, producer: _Producer, result: Result) -> Result:
+    def _taken_from_slate(self, producer: KnownProducer, result: Result) -> Result:
         try:
             if producer.slate is None:
                 raise OSError("it cannot be opened")
@@ -328,7 +270,7 @@ class Aggregator:
             )
             return result
 
-    def _open_next(self, producer: _Producer, address: str) -> None:
+    def _open_next(self, producer: KnownProducer, address: str) -> None:
         """The producer waits until its next outbox is open here; from then on nothing in it can be lost."""
         if producer.reader is not None:
             producer.next_reader = self._open(producer, address)
@@ -338,7 +280,7 @@ class Aggregator:
                 )
         self._answer(producer, Accepted(producer.number + 1, 0))
 
-    def _switch(self, producer: _Producer) -> None:
+    def _switch(self, producer: KnownProducer) -> None:
         """Take what is left in the outbox of `producer`, and go on with its next one."""
         self._take_rest(producer)
         if producer.reader is not None:
@@ -349,12 +291,12 @@ class Aggregator:
         if producer.task is not None and producer.task.is_over:
             producer.task = None
 
-    def _answer(self, producer: _Producer, message: Accepted) -> None:
+    def _answer(self, producer: KnownProducer, message: Accepted) -> None:
         # Where it has died, its death is on the way.
         with contextlib.suppress(PeerGoneError):
             self._sockets.down.send(producer.hello.route, message)
 
-    def _take(self, producer: _Producer, message: SegmentReady) -> None:
+    def _take(self, producer: KnownProducer, message: SegmentReady) -> None:
         if message.outbox == producer.number + 1:
             self._switch(producer)
         if producer.reader is not None:
@@ -365,7 +307,7 @@ class Aggregator:
             producer.torn = data[len(data) - (message.end - producer.consumed) :]
             self._answer(producer, Accepted(message.outbox, producer.consumed))
 
-    def _take_own(self, producer: _Producer, data: bytes) -> None:
+    def _take_own(self, producer: KnownProducer, data: bytes) -> None:
         """Bring the rows of a recording that a task has made to all writers: `data` is a whole stream of it."""
         self._outboxes += 1
         outbox = self._outboxes
@@ -382,24 +324,24 @@ class Aggregator:
         producer.own_bytes += len(data)
         self._answer(producer, Accepted(OWN_ROWS, producer.own_bytes))
 
-    def _mistrust(self, producer: _Producer, error: Exception) -> None:
+    def _mistrust(self, producer: KnownProducer, error: Exception) -> None:
         producer.failure = DeliveryError(
             f"worker {producer.hello.worker} (pid {producer.hello.pid}) sent data that is no Rerun stream: {error}"
         )
         _log.error("%s", producer.failure)
 
-    def _salvage(self, producer: _Producer) -> None:
+    def _salvage(self, producer: KnownProducer) -> None:
         """Take all whole frames that a producer has written, also in the outbox that it did not live to announce."""
         if producer.next_reader is not None and producer.next_reader.size():
             self._switch(producer)
         self._take_rest(producer)
 
-    def _take_rest(self, producer: _Producer) -> None:
+    def _take_rest(self, producer: KnownProducer) -> None:
         """Take the whole frames that are in the present outbox of `producer`, announced or not."""
         if producer.reader is not None:
             self._consume(producer, producer.reader, producer.reader.size())
 
-    def _consume(self, producer: _Producer, source: SegmentSource, end: int) -> None:
+    def _consume(self, producer: KnownProducer, source: SegmentSource, end: int) -> None:
         """Bring the whole frames up to `end` to all writers, then give their memory back."""
         start = producer.consumed
         if end <= start:
@@ -488,7 +430,7 @@ class Aggregator:
                 self._dead.remove((died, since))
                 self._bury(died, found)
 
-    def _bury(self, died: Died, found: list[_Producer]) -> None:
+    def _bury(self, died: Died, found: list[KnownProducer]) -> None:
         listener = self._listeners.pop(died.worker, None)
         for producer in found:
             self._salvage(producer)

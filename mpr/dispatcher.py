@@ -16,10 +16,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from mpr import pickling
 from mpr.config import PoolLimits
@@ -40,44 +39,13 @@ from mpr.progress import Progress
 from mpr.running_task import RunningTask
 from mpr.scheduler import SHORT_MICROS, Scheduler
 from mpr.slate import SlateReader
+from mpr.staff import Hand, Staff
 from mpr.transport import DownstreamServer, PeerGoneError
 
 _log = logging.getLogger("mpr")
 
 _SHORT_SECS = SHORT_MICROS / 1e6
 _NEVER_SECS = 3600.0
-
-
-class Staff(Protocol):
-    """Who keeps the workers. Calls come from any thread; only `end_if` may wait, for milliseconds."""
-
-    def note_ready(self) -> None:
-        """A worker takes tasks."""
-
-    def replace(self) -> None:
-        """One more worker is wanted."""
-
-    def look_soon(self) -> None:
-        """Call `Dispatcher.look` now."""
-
-    def end_if(self, pid: int, condition: Callable[[], bool]) -> bool:
-        """Stop the worker; end it where `condition()` is true while it stands still, and else let it go on."""
-
-    def memory(self, pid: int) -> int:
-        """Resident bytes of the worker."""
-
-
-@dataclass(slots=True)
-class _Hand:
-    """A worker that is ready: how to reach it, what it is at, and which functions it has."""
-
-    route: str
-    pid: int
-    slate: SlateReader | None
-    turns: int = 0
-    functions: set[bytes] = field(default_factory=set)
-    #: Why it was ended on purpose: the parcel that it was at, and what its task is told.
-    verdict: tuple[Parcel, BaseException] | None = None
 
 
 class Dispatcher:
@@ -100,7 +68,7 @@ class Dispatcher:
         self._delivering = 0
         #: Calls that will submit more parcels.
         self._feeding = 0
-        self._hands: dict[int, _Hand] = {}
+        self._hands: dict[int, Hand] = {}
         self._budget = StartBudget()
         self.state = PoolState.RUNNING
         self._broken: BaseException | None = None
@@ -254,7 +222,7 @@ class Dispatcher:
             if self.state is PoolState.TERMINATED:
                 return
             self._budget.started()
-            hand = self._hands[hello.worker] = _Hand(hello.route, hello.pid, slate)
+            hand = self._hands[hello.worker] = Hand(hello.route, hello.pid, slate)
             if self.state is not PoolState.RUNNING and not self._parcels and not self._feeding:
                 self._stop(hand)
             # Without a slate nobody could say what it has begun; with a limit, each parcel may be its last.
@@ -351,7 +319,7 @@ class Dispatcher:
             self._staff.replace()
 
     def _settle_lost(
-        self, worker: int, hand: _Hand, held: list[Parcel], exitcode: int | None
+        self, worker: int, hand: Hand, held: list[Parcel], exitcode: int | None
     ) -> list[tuple[Parcel, int, BaseException]]:
         """What a worker had begun fails, or is tried again; all else waits again. Returns the errors of tasks."""
         at = hand.slate.at() if hand.slate is not None else None
@@ -479,7 +447,7 @@ class Dispatcher:
                     hand.functions.add(function.digest)
                     self._down.send(hand.route, Function(function.digest, function.code), parcel.message())
 
-    def _stop(self, hand: _Hand) -> None:
+    def _stop(self, hand: Hand) -> None:
         with contextlib.suppress(PeerGoneError):
             self._down.send(hand.route, Stop())
 

@@ -65,7 +65,7 @@ def _packages(name: str) -> set[str]:
 def test_the_reading_of_imports_finds_them() -> None:
     assert {
         "config", "errors", "lifecycle", "messages", "parcel", "pickling", "progress", "running_task", "scheduler",
-        "slate", "transport",
+        "slate", "staff", "transport",
     } == _inside("dispatcher")  # fmt: skip
     # Within functions only.
     assert "pyarrow" in _packages("manifest")

@@ -1,0 +1,68 @@
+"""What the aggregator knows of each producer, and whom it tells of its workers."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mpr.errors import SinkError
+from mpr.messages import Hello, InitializerFailed, Result, Skipped, TaskBegan
+from mpr.outbox import PROLOGUE, OutboxReader
+from mpr.running_task import RunningTask
+from mpr.slate import SlateReader
+
+
+class Listener(Protocol):
+    """Who hears of workers and results. All calls come from the aggregator's thread, and none may wait."""
+
+    def worker_ready(self, hello: Hello, slate: SlateReader | None) -> None: ...
+
+    def skipped(self, hello: Hello, skipped: Skipped) -> None: ...
+
+    def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask | None: ...
+
+    def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None: ...
+
+    def sink_failed(self, error: SinkError) -> None: ...
+
+    def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None: ...
+
+    def worker_ended(self, worker: int, exitcode: int | None, said_goodbye: bool) -> None: ...
+
+    def broken(self, error: BaseException) -> None: ...
+
+
+class KnownProducer:
+    """What the parent knows of one producer."""
+
+    def __init__(self, hello: Hello) -> None:
+        self.hello = hello
+        self.outbox = PROLOGUE
+        #: None where the outbox cannot be opened from here; the bytes then come in the messages.
+        self.reader: OutboxReader | None = None
+        #: How far the writers have this outbox.
+        self.consumed = 0
+        #: The producer's own number of it.
+        self.number = 0
+        #: Whether its footer has come; what follows are the closing bytes of the stream.
+        self.complete = False
+        #: The outbox that comes next, once the producer has asked for it.
+        self.next_reader: OutboxReader | None = None
+        #: Bytes of a frame whose rest comes with the next message.
+        self.torn = b""
+        #: Bytes of recordings that tasks have made themselves, all that came until now.
+        self.own_bytes = 0
+        #: Whose rows come, where a sink keeps those of each task apart.
+        self.task: RunningTask | None = None
+        self.said_goodbye = False
+        self.failure: BaseException | None = None
+        #: What the worker writes down of itself; usable until `worker_ended` was told.
+        self.slate: SlateReader | None = None
+
+    def close(self) -> None:
+        for reader in (self.reader, self.next_reader):
+            if reader is not None:
+                reader.close()
+        self.reader = self.next_reader = None
+        if self.slate is not None:
+            self.slate.close()
+            self.slate = None
