@@ -22,9 +22,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mpr.current import CurrentTask as CurrentTask
+    from mpr.current import current_task as current_task
+    from mpr.decorator import task as task
     from mpr.errors import ConfigError as ConfigError
     from mpr.errors import DeliveryError as DeliveryError
     from mpr.errors import InitializerError as InitializerError
+    from mpr.errors import JoinError as JoinError
     from mpr.errors import MissingDependencyError as MissingDependencyError
     from mpr.errors import MprError as MprError
     from mpr.errors import PoolClosedError as PoolClosedError
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     from mpr.errors import WrongProcessError as WrongProcessError
     from mpr.futures import PoolExecutor as PoolExecutor
     from mpr.futures import TaskFuture as TaskFuture
+    from mpr.joining import join as join
     from mpr.pool import Pool as Pool
     from mpr.recording import RecordingStatistics as RecordingStatistics
     from mpr.recording import SharedRecording as SharedRecording
@@ -49,17 +54,22 @@ if TYPE_CHECKING:
 
 # Loaded on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
 _HOME = {
+    "CurrentTask": "current",
+    "current_task": "current",
+    "join": "joining",
     "Pool": "pool",
     "PoolExecutor": "futures",
     "TaskFuture": "futures",
     "SharedRecording": "recording",
     "RecordingStatistics": "recording",
     "FileSink": "sinks",
+    "task": "decorator",
 } | dict.fromkeys(
     (
         "ConfigError",
         "DeliveryError",
         "InitializerError",
+        "JoinError",
         "MissingDependencyError",
         "MprError",
         "PoolClosedError",

@@ -7,13 +7,14 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import util
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from mpr import config, failpoints, relabel, sdk
+from mpr import config, failpoints, hooks, inheritance, joining, relabel, sdk
 from mpr.aggregator import Aggregator, Writer
 from mpr.config import RecordingConfig
 from mpr.decoding_writer import DecodingWriter
@@ -22,11 +23,15 @@ from mpr.file_writer import FileWriter
 from mpr.producer import Producer
 from mpr.sinks import Sink, as_sinks
 from mpr.transport import Sockets
+from mpr.wrapped import Wrapped
 
 if TYPE_CHECKING:
     import rerun as rr
 
 _log = logging.getLogger("mpr")
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,9 @@ class RecordingStatistics:
 
 class SharedRecording:
     """One recording that many processes log into.
+
+    Within its `with` block, every process that is started inherits how to join: by `mpr.join()`, or by calling a
+    function that is decorated with `@mpr.task`.
 
     Parameters
     ----------
@@ -85,6 +93,7 @@ class SharedRecording:
         self._lock = threading.Lock()
         self._producer: Producer | None = None
         self._closed = False
+        self._bequest: inheritance.Bequest | None = None
         self._workers = itertools.count(1)
         self._writers: list[Writer] = _open_writers(chosen, self.application_id, self.recording_id)
         if sinks is None and self._writers:
@@ -93,6 +102,7 @@ class SharedRecording:
         self.down = self._sockets.down
         self.aggregator = Aggregator(self._sockets, self._writers)
         self.aggregator.start()
+        joining.own(self._sockets.token, self._own_producer)
         # At the interpreter's exit, before `multiprocessing` waits for children.
         self._at_exit = util.Finalize(None, self.close, exitpriority=90)
         if blueprint is not None:
@@ -112,10 +122,14 @@ class SharedRecording:
     def stream(self) -> rr.RecordingStream:
         """A recording stream of this process that logs into the shared recording: `recording.stream.log(...)`."""
         self.check_usable()
+        return self._own_producer().stream
+
+    def _own_producer(self) -> Producer:
         with self._lock:
             if self._producer is None:
                 self._producer = Producer(self.process_config(1), 0)
-            return self._producer.stream
+                hooks.guard(self.recording_id)
+            return self._producer
 
     def check_usable(self) -> None:
         """Raise `WrongProcessError` in another process than the one that made this, `RecordingClosedError` later."""
@@ -142,6 +156,27 @@ class SharedRecording:
             token=self._sockets.token,
             outbox_bytes=config.outbox_limit(workers),
         )
+
+    def environ(self) -> dict[str, str]:
+        """The environment for a child process that shall join: this process's own, and the variable that tells how.
+
+        `subprocess.Popen([sys.executable, "child.py"], env=recording.environ())`. It has a secret: keep it out of logs.
+        """
+        self.check_usable()
+        return {**os.environ, inheritance.VARIABLE: self._bequest_text()}
+
+    def _bequest_text(self) -> str:
+        return inheritance.to_text(self.process_config(config.check_processes(None)))
+
+    def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]:
+        """`fn` as a function that logs to this recording on any engine, in whatever process it is called.
+
+        It pickles with plain pickle and with cloudpickle, with a secret in it. When it returns or raises, its rows are
+        in every durable sink. It raises `RecordingClosedError` where the recording is closed by then.
+        """
+        self.check_usable()
+        wrapped: Callable[P, R] = Wrapped(fn, self.process_config(config.check_processes(None)))
+        return wrapped
 
     def flush(self, timeout: float = config.SINK_TIMEOUT_SECS) -> None:
         """Wait until every durable sink has what this process has logged to `stream`.
@@ -178,6 +213,9 @@ class SharedRecording:
                 return
             self._closed = True
         self._at_exit.cancel()
+        joining.disown(self._sockets.token)
+        if self._bequest is not None:
+            self._bequest.withdraw()
         if self._producer is not None:
             self._producer.close()
         if not self.aggregator.stop(config.SINK_TIMEOUT_SECS):
@@ -211,6 +249,8 @@ class SharedRecording:
 
     def __enter__(self) -> SharedRecording:
         self.check_usable()
+        if self._bequest is None:
+            self._bequest = inheritance.Bequest(self._bequest_text())
         return self
 
     def __exit__(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy  # noqa: F401  # imported before a fork, so that a worker of our fork server need not
 import rerun  # noqa: F401  # as above
 
-from mpr import failpoints, pickling, sdk
+from mpr import entries, failpoints, joining, pickling
 from mpr.errors import TaskLoadError
 from mpr.messages import (
     CALL,
@@ -50,9 +50,8 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
         os.environ.clear()
         os.environ.update(config.environ)
     if config.preloaded:
-        sdk.forbid_preloaded_servers()
-    producer = Producer(config.recording, config.worker)
-    producer.take_over_process()
+        entries.forbid_preloaded_servers()
+    producer = joining.take_over(config.recording, config.worker)
     failpoints.arm(config.worker)
     failpoints.reach("worker.started")
     function, arguments = initializer.value

@@ -77,6 +77,25 @@ def numbers(path: Path, entity: str = "/n") -> Counter[int]:
     return Counter(int(float(cell.value.strip("[]"))) for cell in found if cell.component == "Scalars:scalars")
 
 
+class Text(NamedTuple):
+    """One row of a `rr.TextLog`."""
+
+    entity: str
+    text: str
+    level: str
+
+
+def texts(path: Path) -> list[Text]:
+    """All text logs of a file, in the order of the file."""
+    found = []
+    for chunk in chunks(path):
+        batch = chunk.to_record_batch()
+        if "TextLog:text" in batch.schema.names:
+            rows = zip(*(batch.column(f"TextLog:{name}").to_pylist() for name in ("text", "level")), strict=True)
+            found += [Text(str(chunk.entity_path), text[0], level[0] if level else "") for text, level in rows]
+    return found
+
+
 @contextlib.contextmanager
 def whole_frames_of(path: Path) -> Iterator[Path]:
     """The whole frames of a file that may be growing at this moment.

@@ -17,9 +17,11 @@ from mpr.results import AsyncResult, ResultIterator
 
 _PUBLIC = [
     "ConfigError",
+    "CurrentTask",
     "DeliveryError",
     "FileSink",
     "InitializerError",
+    "JoinError",
     "MissingDependencyError",
     "MprError",
     "Pool",
@@ -41,6 +43,9 @@ _PUBLIC = [
     "WorkerStartError",
     "WrongProcessError",
     "__version__",
+    "current_task",
+    "join",
+    "task",
 ]
 
 _METHODS = {

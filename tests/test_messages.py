@@ -29,6 +29,8 @@ from mpr.messages import (
     SegmentReady,
     Skipped,
     Stop,
+    Sync,
+    Synced,
     Tasks,
     Welcome,
 )
@@ -59,6 +61,8 @@ _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     InitializerFailed: st.builds(InitializerFailed, _PAYLOAD),
     Skipped: st.builds(Skipped, _U64),
     Goodbye: st.builds(Goodbye),
+    Sync: st.builds(Sync, _U64),
+    Synced: st.builds(Synced, _U64, _TEXT),
     Died: st.builds(Died, st.integers(), st.none() | st.integers()),
     Nudge: st.builds(Nudge),
     Welcome: st.builds(Welcome, st.booleans()),

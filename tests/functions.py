@@ -1,0 +1,180 @@
+"""Decorated functions of the tests, in a module that other processes import."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import rerun as rr
+
+import mpr
+from tests import tasks
+
+
+@mpr.task
+def log_number(number: int) -> int:
+    return tasks.log_number(number)
+
+
+@mpr.task
+def log_and_raise(number: int) -> None:
+    tasks.log_number(number)
+    raise ValueError(f"task {number} failed")
+
+
+@mpr.task
+def log_and_exit(number: int) -> None:
+    tasks.log_number(number)
+    sys.exit(3)
+
+
+@mpr.task
+def init_then_log(number: int) -> int:
+    """As the SDK's own example for several processes has it."""
+    rr.init("somebody_else")
+    return tasks.log_number(number)
+
+
+@mpr.task
+def log_here_and_in_a_child(number: int, method: str) -> None:
+    tasks.log_number(number)
+    child = multiprocessing.get_context(method).Process(target=log_number, args=(number + 1,))
+    child.start()
+    child.join()
+    source = f"from tests import functions; functions.log_number({number + 2})"
+    subprocess.run([sys.executable, "-c", source], check=True, timeout=60)
+
+
+@mpr.task
+def set_a_time(number: int) -> None:
+    rr.set_time("only_mine", sequence=number)
+    rr.log("mine", rr.Scalars(float(number)))
+
+
+@mpr.task
+def log_without_time(number: int) -> None:
+    rr.log("bare", rr.Scalars(float(number)))
+
+
+def join_and_log(number: int) -> None:
+    mpr.join()
+    tasks.log_number(number)
+
+
+def join_log_and_wait(number: int, started: Path, go_on: Path) -> None:
+    join_and_log(number)
+    stream = rr.get_global_data_recording()
+    assert stream is not None
+    stream.flush()
+    started.touch()
+    tasks.wait_for_file(go_on)
+    tasks.log_number(number + 1)
+
+
+@mpr.task(entity_path_prefix="steps/{name}", name="counter")
+def count(upto: int) -> Iterator[int]:
+    for number in range(upto):
+        rr.set_time("step", sequence=number)
+        rr.log("n", rr.Scalars(float(number)))
+        yield number
+
+
+class Detector:
+    """A class whose methods are tasks."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+    @mpr.task
+    def detect(self, number: int) -> int:
+        """Log the number, and the offset on top."""
+        return tasks.log_number(self.offset + number)
+
+    @mpr.task
+    @staticmethod
+    def plain(number: int) -> int:
+        return tasks.log_number(number)
+
+
+async def _no_task() -> None:
+    rr.log("undecorated", rr.Scalars(0.0))
+
+
+@mpr.task(entity_path_prefix="{name}/{index}")
+async def walk(start: int, steps: int) -> int:
+    rr.set_time("walk", sequence=start)
+    for number in range(steps):
+        rr.set_time("step", sequence=number)
+        rr.log("n", rr.Scalars(float(start + number)))
+        await asyncio.sleep(0)
+        if number == 1:
+            await asyncio.create_task(_no_task())
+            await asyncio.to_thread(rr.log, "from_thread", rr.Scalars(0.0))
+    return start
+
+
+@mpr.task
+async def stream_numbers(start: int, steps: int) -> AsyncIterator[int]:
+    rr.set_time("stream", sequence=start)
+    for number in range(start, start + steps):
+        rr.log("n", rr.Scalars(float(number)))
+        yield number
+        await asyncio.sleep(0)
+
+
+@mpr.task(name="named", timeline="call")
+def tell(number: int) -> mpr.CurrentTask | None:
+    tasks.log_number(number)
+    return mpr.current_task()
+
+
+def walk_all() -> None:
+    async def main() -> list[int]:
+        return await asyncio.gather(*(walk(start, 4) for start in (0, 10, 20)))
+
+    assert asyncio.run(main()) == [0, 10, 20]
+
+
+def log_until_told(number: int, started: Path, enough: Path) -> None:
+    """Log images without end, in a process that has joined, until the test has enough."""
+    mpr.join()
+    picture = [[[number] * 3] * 640] * 480
+    image = rr.Image(picture, color_model="RGB", datatype="U8")
+    count = 0
+    while not enough.exists():
+        rr.log("image", image)
+        count += 1
+        if count == 3:
+            started.touch()
+
+
+def fork_and_log(number: int) -> int:
+    """In a forked child call a decorated function, and say how the child ended."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            log_number(number)
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def run_in_thread(function: Any, *args: Any) -> None:
+    thread = threading.Thread(target=function, args=args)
+    thread.start()
+    thread.join()
+
+
+def sleep_for_ever(started: Path) -> None:
+    started.touch()
+    time.sleep(1000)
