@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from mpr.errors import ConfigError
 
@@ -37,8 +38,9 @@ class CurrentTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
-    """What `@mpr.task` was given; see there."""
+    """What `@mpr.task` was given, see there, and the qualified name of its function."""
 
+    function: str
     name: str
     entity_path_prefix: str | None = None
     timeline: str | None = None
@@ -64,18 +66,28 @@ class TaskOptions:
             )
 
 
-_current: ContextVar[CurrentTask | None] = ContextVar("mpr_current_task", default=None)
+# As a plain tuple: a worker sets one for each task, also for those that take a microsecond.
+_Identity: TypeAlias = tuple[str, int, int, int | None]
+_current: ContextVar[_Identity | None] = ContextVar("mpr_current_task", default=None)
 
 
 def current_task() -> CurrentTask | None:
     """The task that runs here; None outside of a task. What a task starts by `asyncio` knows it too."""
-    return _current.get()
+    found = _current.get()
+    if found is None:
+        return None
+    name, index, attempt, worker = found
+    return CurrentTask(name=name, index=index, attempt=attempt, worker=worker)
+
+
+#: Makes a task, given as `(name, index, attempt, worker)`, the current one; None ends that.
+set_current = _current.set
 
 
 @contextmanager
 def running(task: CurrentTask) -> Iterator[None]:
     """Within, `task` is the current one."""
-    token = _current.set(task)
+    token = _current.set((task.name, task.index, task.attempt, task.worker))
     try:
         yield
     finally:

@@ -83,9 +83,15 @@ def task(
             from mpr import hooks
 
             hooks.install_times()
-        own_name = own_name if name is None else name
-        options = TaskOptions(name=own_name, entity_path_prefix=entity_path_prefix, timeline=timeline)
-        return decorated(function, options)
+        return decorated(
+            function,
+            TaskOptions(
+                function=own_name,
+                name=own_name if name is None else name,
+                entity_path_prefix=entity_path_prefix,
+                timeline=timeline,
+            ),
+        )
 
     return decorate if function is None else decorate(function)
 
@@ -143,7 +149,8 @@ def undecorated(function: Callable[..., Any]) -> tuple[Callable[..., Any], TaskO
     found: tuple[Callable[..., Any], TaskOptions] | None = getattr(function, _MARK, None)
     if found is not None:
         return found
-    return function, TaskOptions(name=getattr(function, "__qualname__", type(function).__qualname__))
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return function, TaskOptions(function=name, name=name)
 
 
 def _begun(options: TaskOptions, config: RecordingConfig | None) -> Execution:

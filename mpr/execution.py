@@ -57,8 +57,11 @@ class Execution:
         #: A pool's worker brings its rows along with the result.
         self._in_worker = producer is not None and joining.is_worker(producer)
         outer = current.current_task() if self._in_worker else None
-        if outer is None:
-            self._task = CurrentTask(name=options.name, index=next(_calls.setdefault(options.name, itertools.count())))
+        if outer is None or outer.name != options.function:
+            # Not the task of the pool itself, but started by it.
+            index = next(_calls.setdefault(options.name, itertools.count()))
+            worker = producer.worker if producer is not None and self._in_worker else None
+            self._task = CurrentTask(name=options.name, index=index, worker=worker)
         else:
             self._task = replace(outer, name=options.name)
         self._lane = lane.Lane(producer, _prefix(options, self._task))

@@ -14,6 +14,7 @@ import numpy  # noqa: F401  # imported before a fork, so that a worker of our fo
 import rerun  # noqa: F401  # as above
 
 from mpr import entries, failpoints, joining, pickling
+from mpr.current import set_current
 from mpr.errors import TaskLoadError
 from mpr.messages import (
     CALL,
@@ -103,6 +104,7 @@ class _Loop:
             self._hand_over(message, message.first, 0, RAISED, pickling.dump_exception(error), started_ns)
             return
         slate, begin_task = self._producer.slate, self._producer.begin_task
+        name, worker, again_until = pickling.task_name(function), self._producer.worker, message.first + message.again
         results: list[Any] = []
         first, status = message.first, RETURNED
         handed_over_ns = now_ns = started_ns
@@ -113,6 +115,8 @@ class _Loop:
                 first, results, status = task, [], RETURNED
                 handed_over_ns = now_ns = time.monotonic_ns()
             begin_task()
+            attempt = message.attempt + 1 if task < again_until else 1
+            set_current((name, message.index + task, attempt, worker))
             slate.begin(task, now_ns)
             try:
                 result: Any = call(function, arguments[task])
@@ -121,6 +125,7 @@ class _Loop:
             slate.end(task)
             results.append(result)
             now_ns = time.monotonic_ns()
+        set_current(None)
         self._hand_over_results(message, first, results, status, started_ns, last=True)
 
     def _hand_over_results(

@@ -136,6 +136,19 @@ def tell(number: int) -> mpr.CurrentTask | None:
     return mpr.current_task()
 
 
+def thread_knows_the_task() -> list[str | None]:
+    """What a plain thread and `asyncio.to_thread` know of the task that has started them."""
+    found: list[str | None] = []
+
+    def look() -> None:
+        task = mpr.current_task()
+        found.append(task and task.name)
+
+    run_in_thread(look)
+    asyncio.run(asyncio.to_thread(look))
+    return found
+
+
 def walk_all() -> None:
     async def main() -> list[int]:
         return await asyncio.gather(*(walk(start, 4) for start in (0, 10, 20)))

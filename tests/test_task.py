@@ -221,6 +221,24 @@ def test_the_current_task_and_its_timeline(tmp_path: Path) -> None:
     assert sorted(time["call"] for time in _times(path, "/n")) == [first.index, second.index]
 
 
+def _told(_: int) -> mpr.CurrentTask | None:
+    return mpr.current_task()
+
+
+def test_the_current_task_of_a_pool(tmp_path: Path) -> None:
+    with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd") as pool:
+        for chunksize in (1, 3):
+            found = pool.map(_told, range(7), chunksize=chunksize)
+            assert [(each.index, each.name, each.attempt) for each in found if each] == [
+                (index, "_told", 1) for index in range(7)
+            ]
+            assert {each.worker for each in found if each} <= {1, 2}
+        named = pool.map(functions.tell, range(3))
+        assert [(each.index, each.name) for each in named if each] == [(index, "named") for index in range(3)]
+        assert pool.apply(functions.thread_knows_the_task) == [None, "thread_knows_the_task"]
+    assert sorted(time["call"] for time in _times(tmp_path / "run.rrd", "/n")) == [0, 1, 2]
+
+
 def test_a_task_within_a_task_is_a_part_of_it(tmp_path: Path) -> None:
     @mpr.task(entity_path_prefix="outer")
     def outer() -> mpr.CurrentTask | None:
