@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mpr.capture import LoggingHandler as LoggingHandler
     from mpr.current import CurrentTask as CurrentTask
     from mpr.current import current_task as current_task
     from mpr.decorator import task as task
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 # Loaded on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
 _HOME = {
+    "LoggingHandler": "capture",
     "CurrentTask": "current",
     "current_task": "current",
     "join": "joining",

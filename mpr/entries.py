@@ -121,8 +121,8 @@ def _with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str
 
 def _under(prefix: str, path: str) -> str:
     path = path.removeprefix("/")
-    # The recording's properties stay where viewers look for them.
-    return path if path.startswith("__properties") else f"{prefix}/{path}"
+    # The recording's properties stay where viewers look for them, and what mpr notes under `mpr`.
+    return path if path.partition("/")[0] in ("__properties", "mpr") else f"{prefix}/{path}"
 
 
 def _bypasses() -> Iterable[tuple[type, str]]:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from mpr import config, pickling
+from mpr.capture import CaptureOptions
 from mpr.config import PoolLimits, StartMethod
 from mpr.crew import Crew
 from mpr.dispatcher import Dispatcher
@@ -76,6 +77,11 @@ class Pool:
     maxmemoryperchild:
         A worker that has more bytes resident after a task is replaced (including what it shares with others, such as
         the SDK's code: about 80 MB); None: never.
+    capture_logging:
+        Whether the workers' `logging` records go into the recording, under `mpr/logs/<logger>`.
+    capture_output:
+        Whether what the workers write to `sys.stdout` and `sys.stderr` does, line by line, under `mpr/output/`. It is
+        printed all the same.
 
     Raises
     ------
@@ -102,6 +108,8 @@ class Pool:
         task_timeout: float | None = None,
         retries: int = 0,
         maxmemoryperchild: int | None = None,
+        capture_logging: bool = True,
+        capture_output: bool = False,
     ) -> None:
         prepare_main()
         self._size = config.check_processes(processes)
@@ -136,8 +144,11 @@ class Pool:
             raise
         self._pid = os.getpid()
         preloaded = method == "forkserver" and preload
+        capture = CaptureOptions(
+            logging=bool(capture_logging), output=bool(capture_output), level=logging.getLogger().level
+        )
         self._crew, self._dispatcher = _hire(
-            self.recording, launcher, self._size, limits, preloaded, environ=method == "forkserver"
+            self.recording, launcher, self._size, limits, capture, preloaded, environ=method == "forkserver"
         )
         self._joined = False
         self._joining = threading.Lock()
@@ -383,7 +394,13 @@ def _deliver_part(
 
 
 def _hire(
-    recording: SharedRecording, launcher: Launcher, size: int, limits: PoolLimits, preloaded: bool, environ: bool
+    recording: SharedRecording,
+    launcher: Launcher,
+    size: int,
+    limits: PoolLimits,
+    capture: CaptureOptions,
+    preloaded: bool,
+    environ: bool,
 ) -> tuple[Crew, Dispatcher]:
     """Start the workers of a pool, and connect them with the recording."""
     joining = recording.process_config(size)
@@ -397,6 +414,7 @@ def _hire(
             worker=number,
             environ=dict(os.environ) if environ else None,
             preloaded=preloaded,
+            capture=capture,
         )
 
     def look() -> float:

@@ -14,6 +14,7 @@ import numpy  # noqa: F401  # imported before a fork, so that a worker of our fo
 import rerun  # noqa: F401  # as above
 
 from mpr import entries, failpoints, joining, pickling
+from mpr.capture import Capture
 from mpr.current import set_current
 from mpr.errors import TaskLoadError
 from mpr.messages import (
@@ -53,6 +54,7 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
     if config.preloaded:
         entries.forbid_preloaded_servers()
     producer = joining.take_over(config.recording, config.worker)
+    capture = Capture(config.capture)
     failpoints.arm(config.worker)
     failpoints.reach("worker.started")
     function, arguments = initializer.value
@@ -67,13 +69,14 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
             producer.close()
             return
     producer.send(Ready())
-    _Loop(producer).run()
+    _Loop(producer, capture).run()
     producer.close()
 
 
 class _Loop:
-    def __init__(self, producer: Producer) -> None:
+    def __init__(self, producer: Producer, capture: Capture) -> None:
         self._producer = producer
+        self._capture = capture
         self._sources: dict[bytes, bytes] = {}
         self._functions: dict[bytes, Callable[..., Any]] = {}
 
@@ -105,6 +108,7 @@ class _Loop:
             return
         slate, begin_task = self._producer.slate, self._producer.begin_task
         name, worker, again_until = pickling.task_name(function), self._producer.worker, message.first + message.again
+        finish_lines = self._capture.finish_lines
         results: list[Any] = []
         first, status = message.first, RETURNED
         handed_over_ns = now_ns = started_ns
@@ -122,6 +126,7 @@ class _Loop:
                 result: Any = call(function, arguments[task])
             except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
                 result, status = pickling.Failure(error), MIXED
+            finish_lines()
             slate.end(task)
             results.append(result)
             now_ns = time.monotonic_ns()

@@ -51,11 +51,11 @@ def cells(path: Path, *, properties: bool = False) -> Counter[Cell]:
         entity = str(chunk.entity_path)
         if entity.startswith("/mpr/") or (entity.startswith("/__properties") and not properties):
             continue
-        found.update(_cells_of(entity, chunk.to_record_batch()))
+        found.update(cells_of(entity, chunk.to_record_batch()))
     return found
 
 
-def _cells_of(entity: str, batch: pa.RecordBatch) -> Iterator[Cell]:
+def cells_of(entity: str, batch: pa.RecordBatch) -> Iterator[Cell]:
     times: dict[str, list[Any]] = {}
     data: dict[str, list[Any]] = {}
     for field, column in zip(batch.schema, batch.columns, strict=True):

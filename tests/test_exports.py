@@ -22,6 +22,7 @@ _PUBLIC = [
     "FileSink",
     "InitializerError",
     "JoinError",
+    "LoggingHandler",
     "MissingDependencyError",
     "MprError",
     "Pool",
