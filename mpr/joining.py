@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import logging
 import os
 import threading
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from mpr import entries, hooks, inheritance, socket_folder
 from mpr.config import RecordingConfig
-from mpr.errors import JoinError, RecordingError
+from mpr.errors import JoinError, RecordingError, UnpicklableTaskError
 from mpr.producer import WELCOME_TIMEOUT_SECS, Producer
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class _Memberships:
     def __init__(self) -> None:
         # Held while a recording is joined: two threads must not join it twice.
         self.lock = threading.RLock()
-        self.owned: dict[str, Callable[[], Producer]] = {}
+        self.owned: dict[str, tuple[RecordingConfig, Callable[[], Producer]]] = {}
         self.joined: dict[str, Producer] = {}
         #: The worker's own, which is delivered with the result of its task.
         self.worker: Producer | None = None
@@ -58,9 +59,10 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def own(token: str, producer: Callable[[], Producer]) -> None:
-    """This process has made the recording of `token`; `producer()` is its producer here."""
-    _here.owned[token] = producer
+def own(config: RecordingConfig, producer: Callable[[], Producer]) -> None:
+    """This process has made the recording of `config`; `producer()` is its producer here."""
+    _here.owned[config.token] = (config, producer)
+    _let_streams_travel()
 
 
 def disown(token: str) -> None:
@@ -72,6 +74,7 @@ def take_over(config: RecordingConfig, worker: int) -> Producer:
     """Make this process worker number `worker`: all that it logs goes to the recording, and so for its children."""
     producer = _here.worker = Producer(config, worker)
     hooks.guard(config.recording_id)
+    _let_streams_travel()
     producer.always_flush = not hooks.take_over(producer)
     _here.joined[config.token] = producer
     inheritance.Bequest(inheritance.to_text(config))
@@ -151,11 +154,39 @@ def join_lazily() -> None:
     hooks.join_lazily(inherited_producer)  # type: ignore[arg-type]  # its result is of no interest there
 
 
+def _let_streams_travel() -> None:
+    import rerun as rr
+
+    copyreg.pickle(rr.RecordingStream, _stream_as_argument)
+
+
+def _stream_as_argument(stream: rr.RecordingStream) -> tuple[Callable[[str], rr.RecordingStream], tuple[str]]:
+    """How a stream of a shared recording is pickled: it arrives as the receiving process's own stream of that.
+
+    Raises `UnpicklableTaskError` for a stream of any other recording.
+    """
+    import rerun as rr
+
+    ids = (rr.get_application_id(stream), rr.get_recording_id(stream))
+    configs = [config for config, _ in _here.owned.values()] + [each.config for each in _here.joined.values()]
+    for config in configs:
+        if ids == (config.application_id, config.recording_id):
+            return _stream_that_came, (inheritance.to_text(config),)
+    raise UnpicklableTaskError(
+        f"a RecordingStream of {ids[0]!r} ({ids[1]}) cannot be sent to another process: only one of a shared recording "
+        "can, such as mpr.SharedRecording(...).stream. Make this one in the process that logs to it"
+    )
+
+
+def _stream_that_came(text: str) -> rr.RecordingStream:
+    return _member(inheritance.from_text(text), WELCOME_TIMEOUT_SECS, takes_over=False).stream
+
+
 def _member(config: RecordingConfig, timeout_secs: float, *, takes_over: bool) -> Producer:
     with _here.lock:
         owner = _here.owned.get(config.token)
         if owner is not None:
-            return owner()
+            return owner[1]()
         producer = _here.joined.get(config.token)
         if producer is None or producer.lost:
             producer = _joined(config, timeout_secs)
@@ -169,13 +200,21 @@ def _joined(config: RecordingConfig, timeout_secs: float) -> Producer:
     _leave_the_closed()
     producer = Producer(config, 0, timeout_secs)
     hooks.guard(config.recording_id)
+    _let_streams_travel()
     # A forked process has inherited times.
     producer.stream.reset_time()
     inheritance.Bequest(inheritance.to_text(config))
     _here.joined[config.token] = producer
-    # Children of multiprocessing run these at their end, and other processes at exit.
-    util.Finalize(None, _leave, (_here, producer), exitpriority=90)
+    _leave_at_the_end(producer)
+    # A child of multiprocessing that joins while it unpickles its arguments forgets its finalizers before it begins.
+    util.register_after_fork(producer, _leave_at_the_end)
     return producer
+
+
+def _leave_at_the_end(producer: Producer) -> None:
+    """Children of multiprocessing run finalizers at their end, and other processes at exit."""
+    if _here.joined.get(producer.config.token) is producer:
+        util.Finalize(None, _leave, (_here, producer), exitpriority=90)
 
 
 def _leave_the_closed() -> None:

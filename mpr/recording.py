@@ -102,7 +102,7 @@ class SharedRecording:
         self.down = self._sockets.down
         self.aggregator = Aggregator(self._sockets, self._writers)
         self.aggregator.start()
-        joining.own(self._sockets.token, self._own_producer)
+        joining.own(self.process_config(1), self._own_producer)
         # At the interpreter's exit, before `multiprocessing` waits for children.
         self._at_exit = util.Finalize(None, self.close, exitpriority=90)
         if blueprint is not None:

@@ -91,8 +91,10 @@ def texts(path: Path) -> list[Text]:
     for chunk in chunks(path):
         batch = chunk.to_record_batch()
         if "TextLog:text" in batch.schema.names:
-            rows = zip(*(batch.column(f"TextLog:{name}").to_pylist() for name in ("text", "level")), strict=True)
-            found += [Text(str(chunk.entity_path), text[0], level[0] if level else "") for text, level in rows]
+            said = batch.column("TextLog:text").to_pylist()
+            has_level = "TextLog:level" in batch.schema.names
+            levels = batch.column("TextLog:level").to_pylist() if has_level else [[""]] * len(said)
+            found += [Text(str(chunk.entity_path), text[0], level[0]) for text, level in zip(said, levels, strict=True)]
     return found
 
 
