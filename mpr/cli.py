@@ -15,6 +15,40 @@ def main() -> None:
     """One Rerun recording out of many processes."""
 
 
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--save", "paths", multiple=True, metavar="FILE", help="Write an .rrd file; by default a new one here.")
+@click.option("--connect", "urls", multiple=True, metavar="URL", help="Send to a viewer (rerun+http://...).")
+@click.option("--application-id", help="As in rr.init; by default the name of the script.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(paths: tuple[str, ...], urls: tuple[str, ...], application_id: str | None, command: tuple[str, ...]) -> None:
+    """Run COMMAND, a script that uses Rerun as it is, with all of its processes in one recording.
+
+    \b
+    mpr run --save run.rrd -- python script.py --its-own options
+
+    Its exit status is the command's. What rr.init, rr.save, rr.spawn and the like say in the script about where its
+    rows go does not count; a rerun.RecordingStream of its own stays its own.
+    """
+    import tempfile
+    from pathlib import Path
+
+    from mpr.errors import MprError
+    from mpr.recording import SharedRecording
+    from mpr.run import application_id_of
+    from mpr.run import run as run_command
+
+    try:
+        name = application_id_of(command) if application_id is None else application_id
+        with (
+            tempfile.TemporaryDirectory(prefix="mpr-run-") as folder,
+            SharedRecording(name, sinks=[*paths, *urls] or None) as recording,
+        ):
+            status = run_command(command, recording, Path(folder))
+    except MprError as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(status)
+
+
 @main.command()
 def doctor() -> None:
     """Say whether mpr and the installed Rerun SDK understand each other."""

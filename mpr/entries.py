@@ -242,23 +242,29 @@ _SINK_CALLS = (
     "binary_stream",
     "disconnect",
     "shutdown",
+    "spawn",
 )
 
 
-def watch_sinks(changed: Callable[[str, str | None], None]) -> None:
+def watch_sinks(
+    skips: Callable[[str, str | None], bool],
+    changed: Callable[[str, str | None], None],
+) -> None:
     """Call `changed(name, recording id)` after each call in this process that may have taken a recording's sink away.
 
-    For `shutdown`, which is for all recordings, the id is None.
+    It is not made at all where `skips` of the same says so. For `shutdown`, which is for all, the id is None.
     """
     import rerun_bindings
 
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
+            concerned = None if name == "shutdown" else rerun_bindings.get_recording_id(kwargs.get("recording"))
+            if skips(name, concerned):
+                return None
             try:
                 return original(*args, **kwargs)
             finally:
-                concerned = None if name == "shutdown" else rerun_bindings.get_recording_id(kwargs.get("recording"))
                 changed(name, concerned)
 
         return call

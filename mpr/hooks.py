@@ -34,6 +34,8 @@ class Producer(Protocol):
 
     def note_sink(self, call: str, recording_id: str | None) -> None: ...
 
+    def note_skipped(self, call: str) -> None: ...
+
 
 class Lane(Protocol):
     """What the SDK's calls need of `mpr.lane.Lane`."""
@@ -59,7 +61,7 @@ class _Process:
 
     producer: Producer | None = None
     #: Joins at the first logging call, where nobody has before; set by `mpr run`.
-    lazy: Callable[[], None] | None = None
+    lazy: Callable[[], object] | None = None
     #: The recordings whose streams here have a sink of mpr's.
     guarded: ClassVar[set[str | None]] = set()
     #: Whether this process was forked from one that had a producer.
@@ -113,8 +115,11 @@ def take_over(producer: Producer) -> bool:
     return not _process.missing
 
 
-def join_lazily(join: Callable[[], None]) -> None:
-    """Call `join`, which takes this process over, at its first logging call; and so in each child that is forked."""
+def join_lazily(join: Callable[[], object]) -> None:
+    """Call `join`, which takes this process over, at its first logging call; and so in each child that is forked.
+
+    The sinks of the recording are then not the process's to choose.
+    """
     _process.lazy = join
     install_times()
     install_entries()
@@ -125,7 +130,7 @@ def _install_take_over() -> None:
     if not _process.taken_over:
         _process.taken_over = True
         entries.divert_new_recordings(_diverted, _note_init)
-        entries.watch_sinks(_note_sink)
+        entries.watch_sinks(_skips_sink, _note_sink)
 
 
 def release(producer: Producer) -> None:
@@ -159,6 +164,7 @@ def _join_now() -> Producer | None:
     if _process.lazy is not None:
         lazy, _process.lazy = _process.lazy, None
         try:
+            # Meanwhile a sink call is our own.
             lazy()
         finally:
             _process.lazy = lazy
@@ -189,11 +195,25 @@ def _diverted() -> rr.RecordingStream | None:
     return None if found is None else found.stream
 
 
-def _note_init(application_id: str | None, recording_id: str | None) -> None:
+# Those that have no result, so that nobody misses one.
+_SKIPPED_CALLS = ("save", "set_sinks", "connect_grpc", "stdout", "disconnect", "spawn")
+
+
+def _skips_sink(call: str, recording_id: str | None) -> bool:
+    """Whether the sinks are those of `mpr run`, whatever the script says."""
+    if _process.lazy is None or call not in _SKIPPED_CALLS or recording_id not in _process.guarded:
+        return False
     if _process.producer is not None:
+        _process.producer.note_skipped(call)
+    return True
+
+
+def _note_init(application_id: str | None, recording_id: str | None) -> None:
+    if _process.producer is not None and _process.lazy is None:
         _process.producer.note_init(application_id, recording_id)
 
 
 def _note_sink(call: str, recording_id: str | None) -> None:
-    if _process.producer is not None:
+    # `spawn` starts a viewer, and connects by another call.
+    if _process.producer is not None and call != "spawn":
         _process.producer.note_sink(call, recording_id)

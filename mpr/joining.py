@@ -15,7 +15,7 @@ import logging
 import os
 import threading
 from multiprocessing import util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mpr import entries, hooks, inheritance, socket_folder
 from mpr.config import RecordingConfig
@@ -151,7 +151,16 @@ def attach(config: RecordingConfig, *, takes_over: bool) -> Producer:
 
 def join_lazily() -> None:
     """Join what this process inherited as soon as it logs, and so in each child that it forks. For `mpr run`."""
-    hooks.join_lazily(inherited_producer)  # type: ignore[arg-type]  # its result is of no interest there
+    hooks.join_lazily(inherited_producer)
+    real_exit = os._exit
+
+    def leave_and_exit(status: int) -> NoReturn:
+        # A forked child of a script ends so, often; what the SDK has not written yet would be lost.
+        for producer in list(_here.joined.values()):
+            _leave(_here, producer)
+        real_exit(status)
+
+    os._exit = leave_and_exit
 
 
 def _let_streams_travel() -> None:

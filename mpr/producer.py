@@ -205,6 +205,16 @@ class Producer:
             self.config.application_id,
         )
 
+    def note_skipped(self, call: str) -> None:
+        """A script under `mpr run` has called `rr.save` or the like, which is not its to choose there."""
+        if call == "disconnect":
+            self.stream.flush()
+        elif call not in self._noted_calls:
+            self._noted_calls.add(call)
+            _log.warning(
+                "rr.%s() under 'mpr run' does nothing: where the rows go is said by the options of 'mpr run'", call
+            )
+
     # --- the way to the parent ---------------------------------------------------------------------------------
 
     def _announce(self) -> None:

@@ -214,6 +214,10 @@ def _is_tracker(process: psutil.Process) -> bool:
     return "multiprocessing.resource_tracker" in line or "multiprocessing.forkserver" in line
 
 
+def children_of(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
 def left_over(before: Census, wait_secs: float = 10.0) -> list[str]:
     """What there is now that was not there before; what is just ending gets some time."""
     deadline = time.monotonic() + wait_secs
