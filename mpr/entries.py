@@ -25,9 +25,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -246,6 +248,25 @@ _SINK_CALLS = (
 )
 
 
+class _Ours(threading.local):
+    """Whether the sink call that this thread makes is mpr's own."""
+
+    now = False
+
+
+_ours = _Ours()
+
+
+@contextlib.contextmanager
+def unwatched() -> Iterator[None]:
+    """Within, what this thread does with sinks is mpr's own business."""
+    _ours.now = True
+    try:
+        yield
+    finally:
+        _ours.now = False
+
+
 def watch_sinks(
     skips: Callable[[str, str | None], bool],
     changed: Callable[[str, str | None], None],
@@ -259,6 +280,8 @@ def watch_sinks(
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
+            if _ours.now:
+                return original(*args, **kwargs)
             concerned = None if name == "shutdown" else rerun_bindings.get_recording_id(kwargs.get("recording"))
             if skips(name, concerned):
                 return None

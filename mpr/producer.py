@@ -91,7 +91,6 @@ class Producer:
         self._receiving = threading.Lock()
         self._received: list[DownstreamMessage] = []
         self._retired: Outbox | None = None
-        self._attaching = False
         #: Whether a task has given the stream another sink.
         self._detached = False
         self._entries = itertools.count(1)
@@ -123,8 +122,7 @@ class Producer:
             #: Whether the parent can read nothing of this process but its messages.
             self.inline = self._wait_for_welcome(timeout_secs)
         except BaseException:
-            self._attaching = True
-            self.stream.disconnect()
+            self._detach()
             self._release(hand_over=False)
             raise
         #: False where every logging call of the process passes `enter`.
@@ -191,7 +189,7 @@ class Producer:
 
     def note_sink(self, call: str, recording_id: str | None) -> None:
         """A task has called `rr.save` or the like: what it wants is done, and ends with the task (see `flush`)."""
-        if self._attaching or recording_id not in (None, self.config.recording_id):
+        if recording_id not in (None, self.config.recording_id):
             return
         self._detached = True
         self.entered = next(self._entries)
@@ -274,11 +272,12 @@ class Producer:
                 old.release(0, old.size())
 
     def _attach(self, outbox: Outbox) -> None:
-        self._attaching = True
-        try:
+        with entries.unwatched():
             self.stream.save(outbox.path)
-        finally:
-            self._attaching = False
+
+    def _detach(self) -> None:
+        with entries.unwatched():
+            self.stream.disconnect()
 
     def flush(self) -> None:
         """Announce every row that this process has logged; returns at once where it has logged nothing."""
@@ -286,6 +285,9 @@ class Producer:
         if entered == self._flushed and not self.always_flush:
             return
         self._flushed = entered
+        self._flush()
+
+    def _flush(self) -> None:
         self._unflushed = 0
         # Not while another thread changes the outbox: the result would overtake it.
         with self._rolling:
@@ -304,7 +306,8 @@ class Producer:
         where a sink has failed, or nothing moves for `SINK_TIMEOUT_SECS`.
         """
         entered = self.entered
-        self.flush()
+        # In any case: another thread may have begun to flush this one's rows, and not be done with it.
+        self._flush()
         with self._lock:
             # In the order of their numbers, so that an answer is one to all before it.
             number = next(self._syncs)
@@ -437,12 +440,11 @@ class Producer:
     def _finish(self) -> None:
         self._stop.set()
         self._announcer.join()
-        self._attaching = True
         if self._detached:
             with self._rolling:
                 self._detached = False
                 self._roll()
-        self.stream.disconnect()
+        self._detach()
         self._announce()
 
     def _end(self) -> None:

@@ -8,15 +8,16 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rerun as rr
 
 import mpr
-from tests import tasks
+from mpr import producer
+from tests import support, tasks
 
 
 @mpr.task
@@ -188,6 +189,27 @@ def run_in_thread(function: Any, *args: Any) -> None:
     thread.join()
 
 
-def sleep_for_ever(started: Path) -> None:
-    started.touch()
-    time.sleep(1000)
+@mpr.task
+def log_number_and_noise(number: int) -> int:
+    rr.log("noise", rr.Tensor(np.random.default_rng(number).integers(0, 255, 50_000, np.uint8)))
+    return tasks.log_number(number)
+
+
+def log_from_many_threads(start: int, path: Path) -> None:
+    """Eight threads call tasks, in a process that changes its outbox often; each row is in the file when it returns."""
+    producer.OUTBOX_ROLL_BYTES = 300_000
+    missing: list[int] = []
+
+    def call_tasks(first: int) -> None:
+        for number in range(first, first + 5):
+            log_number_and_noise(number)
+        found = support.numbers_of_growing(path)
+        missing.extend(number for number in range(first, first + 5) if found[number] != 1)
+
+    threads = [threading.Thread(target=call_tasks, args=(start + 5 * index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if missing:
+        raise AssertionError(f"not in the file: {missing}")

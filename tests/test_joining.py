@@ -20,7 +20,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr import inheritance
+from mpr import inheritance, producer
 from tests import functions, support, tasks
 
 
@@ -108,6 +108,17 @@ def test_forked_children_and_threads(tmp_path: Path) -> None:
     assert support.numbers(tmp_path / "pool.rrd") == Counter([4, 5, 6, 7])
     support.check_file(path)
     support.check_file(tmp_path / "pool.rrd")
+
+
+def test_threads_that_wait_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Put back what the function sets in this process.
+    monkeypatch.setattr(producer, "OUTBOX_ROLL_BYTES", producer.OUTBOX_ROLL_BYTES)
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path):
+        functions.log_from_many_threads(0, path)
+        assert _run(functions.log_from_many_threads, 100, path) == 0
+    support.check_file(path)
+    assert support.numbers(path) == Counter([*range(40), *range(100, 140)])
 
 
 def test_the_ids_are_those_of_the_recording(tmp_path: Path) -> None:

@@ -95,6 +95,27 @@ def test_every_process_of_a_script_is_in_one_recording(start_method: str, path: 
     assert entry.application_id == "script"
 
 
+_MUCH = """
+import numpy as np, rerun as rr
+from mpr import producer
+
+# Otherwise this takes 256 MB.
+producer.OUTBOX_ROLL_BYTES = producer.CHECK_EVERY_BYTES = 1_000_000
+for number in range(20):
+    rr.log("noise", rr.Tensor(np.random.default_rng(number).integers(0, 255, 400_000, np.uint8)))
+    rr.log("n", rr.Scalars(float(number)))
+    if number == 10:
+        rr.disconnect()
+"""
+
+
+def test_a_script_that_logs_much(path: Path, tmp_path: Path) -> None:
+    ran = _mpr_run("--save", path, sys.executable, _write(tmp_path, _MUCH))
+    assert ran.returncode == 0, ran.stderr
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(20))
+
+
 def test_nothing_stays_installed(path: Path, tmp_path: Path) -> None:
     before = set(Path(tempfile.gettempdir()).glob("mpr-*"))
     script = _write(tmp_path, "import os; print(os.environ['PYTHONPATH'].split(os.pathsep)[0])")
