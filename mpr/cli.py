@@ -29,21 +29,11 @@ def run(paths: tuple[str, ...], urls: tuple[str, ...], application_id: str | Non
     Its exit status is the command's. What rr.init, rr.save, rr.spawn and the like say in the script about where its
     rows go does not count; a rerun.RecordingStream of its own stays its own.
     """
-    import tempfile
-    from pathlib import Path
-
     from mpr.errors import MprError
-    from mpr.recording import SharedRecording
-    from mpr.run import application_id_of
     from mpr.run import run as run_command
 
     try:
-        name = application_id_of(command) if application_id is None else application_id
-        with (
-            tempfile.TemporaryDirectory(prefix="mpr-run-") as folder,
-            SharedRecording(name, sinks=[*paths, *urls] or None) as recording,
-        ):
-            status = run_command(command, recording, Path(folder))
+        status = run_command(command, application_id, [*paths, *urls])
     except MprError as error:
         raise click.ClickException(str(error)) from error
     sys.exit(status)

@@ -10,7 +10,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mpr.errors import ConfigError
@@ -41,9 +42,11 @@ except ModuleNotFoundError as error:
 
 # What the system or its user sends to a program.
 _FORWARDED = {
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT", "SIGTSTP")
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 }
+
+# How often the command is looked at, whatever signals come.
+_LOOK_SECS = 5.0
 
 
 def application_id_of(command: Sequence[str]) -> str:
@@ -53,43 +56,62 @@ def application_id_of(command: Sequence[str]) -> str:
     return re.sub(r"[^A-Za-z0-9_\-]", "_", stem)[:180] or "mpr"
 
 
-def run(command: Sequence[str], recording: SharedRecording, folder: Path) -> int:
-    """Run `command` with `recording` as the one of all its Python processes; returns its exit status.
+def run(command: Sequence[str], application_id: str | None, sinks: Sequence[str]) -> int:
+    """Run `command` with one recording for all of its Python processes; returns its exit status as a shell has it.
+
+    Call it in a process that has no other threads yet.
 
     Parameters
     ----------
     command:
         The program and its arguments.
-    recording:
-        Stays open.
-    folder:
-        A private folder that lives as long as the run.
+    application_id:
+        As in `rr.init`; None for the name of the script.
+    sinks:
+        As in `mpr.SharedRecording`; none for a new file in the working directory.
 
     Raises
     ------
     ConfigError
         If there is no such program.
+    SinkError
+        If a sink cannot be opened, or has failed.
     """
+    name = application_id_of(command) if application_id is None else application_id
+    # Before there are other threads, which would take signals from under `_wait`.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="mpr-run-") as folder,
+            SharedRecording(name, sinks=list(sinks) or None) as recording,
+        ):
+            came = signal.sigpending() & (_FORWARDED - {signal.SIGWINCH})
+            if came:
+                return 128 + min(came)
+            status = _wait(_start(command, recording, Path(folder), before))
+            # Closing takes its time where a sink is slow, and is to be interrupted as anything else.
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return status
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start(command: Sequence[str], recording: SharedRecording, folder: Path, mask: Iterable[int]) -> int:
     (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE)
     environ = recording.environ()
     environ["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [environ.get("PYTHONPATH")])])
-    # Signals wait for `_wait`; a signal that comes before the command is there reaches it then.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
     try:
-        try:
-            pid = os.posix_spawnp(command[0], list(command), environ, setsigmask=before)
-        except OSError as error:
-            raise ConfigError(f"cannot run {command[0]!r}: {error.strerror}") from error
-        return _wait(pid)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        pid: int = os.posix_spawnp(command[0], list(command), environ, setsigmask=mask)
+    except OSError as error:
+        raise ConfigError(f"cannot run {command[0]!r}: {error.strerror}") from error
+    return pid
 
 
 def _wait(pid: int) -> int:
     """Wait for the process `pid`, and hand signals on to it; returns its status as a shell has it."""
     while True:
         number, sender = _next_signal()
-        if number != signal.SIGCHLD:
+        if number and number != signal.SIGCHLD:
             # What the terminal sends, it sends to the whole group; the command has got it already.
             if sender:
                 os.kill(pid, number)
@@ -101,11 +123,11 @@ def _wait(pid: int) -> int:
 
 
 def _next_signal() -> tuple[int, int]:
-    """(signal, process that sent it; 0 for the system)."""
+    """(signal, process that sent it; 0 for the system); (0, 0) after a while without any."""
     waited_for = _FORWARDED | {signal.SIGCHLD}
     if sys.platform == "linux":
-        info = signal.sigwaitinfo(waited_for)
-        return info.si_signo, info.si_pid
+        info = signal.sigtimedwait(waited_for, _LOOK_SECS)
+        return (0, 0) if info is None else (info.si_signo, info.si_pid)
     number = signal.sigwait(waited_for)
     # Who has sent it is not told here; most of all Ctrl-C must not come twice.
     return number, 0 if number in (signal.SIGINT, signal.SIGQUIT) else 1
