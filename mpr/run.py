@@ -87,7 +87,7 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[str]
         ):
             came = signal.sigpending() & (_FORWARDED - {signal.SIGWINCH})
             if came:
-                return 128 + min(came)
+                return 128 + int(min(came))
             status = _wait(_start(command, recording, Path(folder), before))
             # Closing takes its time where a sink is slow, and is to be interrupted as anything else.
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -24,6 +24,10 @@ from mpr import inheritance, producer
 from tests import functions, support, tasks
 
 
+# Since Python 3.12, `fork` in a process with threads is warned of; that it works all the same is what is tested.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
 def _run(target: Any, *args: Any, method: str = "spawn") -> int:
     child = multiprocessing.get_context(method).Process(target=target, args=args)
     child.start()
