@@ -23,7 +23,6 @@ import mpr
 from mpr import inheritance, producer
 from tests import functions, support, tasks
 
-
 # Since Python 3.12, `fork` in a process with threads is warned of; that it works all the same is what is tested.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -117,13 +116,14 @@ def test_a_script_that_logs_much(path: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_stays_installed(path: Path, tmp_path: Path) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("mpr-*"))
     script = _write(tmp_path, "import os; print(os.environ['PYTHONPATH'].split(os.pathsep)[0])")
-    ran = _mpr_run("--save", path, sys.executable, script)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    ran = _mpr_run("--save", path, sys.executable, script, env={**os.environ, "TMPDIR": str(temporary)})
     folder = Path(ran.stdout.strip())
     assert folder.name.startswith("mpr-run-")
     assert not folder.exists()
-    assert set(Path(tempfile.gettempdir()).glob("mpr-*")) <= before
+    assert not list(temporary.iterdir())
 
 
 def test_a_process_that_does_not_use_rerun_pays_nothing(path: Path, tmp_path: Path) -> None:
