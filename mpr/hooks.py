@@ -32,7 +32,7 @@ class Producer(Protocol):
 
     def note_init(self, application_id: str | None, recording_id: str | None) -> None: ...
 
-    def note_sink(self, call: str, recording_id: str | None) -> None: ...
+    def note_sink(self, call: str) -> None: ...
 
     def note_skipped(self, call: str) -> None: ...
 
@@ -62,8 +62,9 @@ class _Process:
     producer: Producer | None = None
     #: Joins at the first logging call, where nobody has before; set by `mpr run`.
     lazy: Callable[[], object] | None = None
-    #: The recordings whose streams here have a sink of mpr's.
-    guarded: ClassVar[set[str | None]] = set()
+    #: The producers whose streams have a sink of mpr's, by recording id.
+    guarded: ClassVar[dict[str | None, Producer]] = {}
+    sinks_watched = False
     #: Whether this process was forked from one that had a producer.
     orphaned = False
     times_installed = False
@@ -88,12 +89,14 @@ def install_times() -> None:
         entries.watch_times(_note_time)
 
 
-def guard(recording_id: str) -> None:
-    """Streams of this recording lead to mpr: keep their sinks, and the times that are set for them."""
+def guard(recording_id: str, producer: Producer) -> None:
+    """Streams of this recording lead to `producer`: keep their sinks, and the times that are set for them."""
     install_times()
-    if not _process.guarded:
+    if not _process.sinks_watched:
+        _process.sinks_watched = True
         entries.keep_sinks(_process.guarded.__contains__)
-    _process.guarded.add(recording_id)
+        entries.watch_sinks(_skips_sink, _note_sink)
+    _process.guarded[recording_id] = producer
 
 
 def install_entries() -> None:
@@ -130,19 +133,22 @@ def _install_take_over() -> None:
     if not _process.taken_over:
         _process.taken_over = True
         entries.divert_new_recordings(_diverted, _note_init)
-        entries.watch_sinks(_skips_sink, _note_sink)
 
 
 def release(producer: Producer) -> None:
     """`producer` has ended."""
     if _process.producer is producer:
         _process.producer = None
+    for recording_id, guarded in list(_process.guarded.items()):
+        if guarded is producer:
+            del _process.guarded[recording_id]
 
 
 def forked() -> None:
     """In a forked child: sockets, locks and the SDK's threads are the parent's."""
     _process.orphaned = _process.producer is not None
     _process.producer = None
+    _process.guarded.clear()
     here.lane = None
 
 
@@ -201,10 +207,10 @@ _SKIPPED_CALLS = ("save", "set_sinks", "connect_grpc", "stdout", "disconnect", "
 
 def _skips_sink(call: str, recording_id: str | None) -> bool:
     """Whether the sinks are those of `mpr run`, whatever the script says."""
-    if _process.lazy is None or call not in _SKIPPED_CALLS or recording_id not in _process.guarded:
+    found = _process.guarded.get(recording_id)
+    if _process.lazy is None or call not in _SKIPPED_CALLS or found is None:
         return False
-    if _process.producer is not None:
-        _process.producer.note_skipped(call)
+    found.note_skipped(call)
     return True
 
 
@@ -215,5 +221,8 @@ def _note_init(application_id: str | None, recording_id: str | None) -> None:
 
 def _note_sink(call: str, recording_id: str | None) -> None:
     # `spawn` starts a viewer, and connects by another call.
-    if _process.producer is not None and call != "spawn":
-        _process.producer.note_sink(call, recording_id)
+    if call != "spawn":
+        for guarded_id, found in list(_process.guarded.items()):
+            # `shutdown` is for all.
+            if recording_id in (None, guarded_id):
+                found.note_sink(call)

@@ -187,18 +187,16 @@ class Producer:
             *own,
         )
 
-    def note_sink(self, call: str, recording_id: str | None) -> None:
+    def note_sink(self, call: str) -> None:
         """A task has called `rr.save` or the like: what it wants is done, and ends with the task (see `flush`)."""
-        if recording_id not in (None, self.config.recording_id):
-            return
         self._detached = True
         self.entered = next(self._entries)
         if call in ("disconnect", "shutdown") or call in self._noted_calls:
             return
         self._noted_calls.add(call)
         _log.warning(
-            "rr.%s() in a worker of mpr: until the end of this task its rows go there, and not to the shared recording "
-            "%r. Give mpr.Pool the sink, and they go to both.",
+            "rr.%s() in a task of mpr: until its end its rows go there, and not to the shared recording %r. "
+            "Give mpr the sink, and they go to both.",
             call,
             self.config.application_id,
         )

@@ -128,7 +128,7 @@ class SharedRecording:
         with self._lock:
             if self._producer is None:
                 self._producer = Producer(self.process_config(1), 0)
-                hooks.guard(self.recording_id)
+                hooks.guard(self.recording_id, self._producer)
             return self._producer
 
     def check_usable(self) -> None:
@@ -217,6 +217,7 @@ class SharedRecording:
         if self._bequest is not None:
             self._bequest.withdraw()
         if self._producer is not None:
+            hooks.release(self._producer)
             self._producer.close()
         if not self.aggregator.stop(config.SINK_TIMEOUT_SECS):
             # Its thread still uses the sockets, so they stay.

@@ -45,6 +45,12 @@ def init_then_log(number: int) -> int:
 
 
 @mpr.task
+def save_then_log(number: int, path: Path) -> None:
+    """Log before and after `rr.save`, which takes the rows after it for itself."""
+    tasks.save_then_log(number, path)
+
+
+@mpr.task
 def log_here_and_in_a_child(number: int, method: str) -> None:
     tasks.log_number(number)
     child = multiprocessing.get_context(method).Process(target=log_number, args=(number + 1,))

@@ -113,6 +113,23 @@ def test_forked_children_and_threads(tmp_path: Path) -> None:
     support.check_file(tmp_path / "pool.rrd")
 
 
+def test_what_a_task_saves_itself_ends_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path) as recording:
+        # In this process, twice, and in another one.
+        for number in (10, 20):
+            functions.save_then_log(number, tmp_path / f"{number}.rrd")
+            functions.log_number(number + 5)
+        assert _run(functions.save_then_log, 30, tmp_path / "30.rrd") == 0
+        recording.stream.log("n", rr.Scalars(40.0))
+    support.check_file(path)
+    assert support.numbers(path) == Counter([10, 15, 20, 25, 30, 40])
+    assert [support.numbers(tmp_path / f"{number}.rrd") for number in (10, 20, 30)] == [
+        Counter([number]) for number in (11, 21, 31)
+    ]
+    assert sum("rr.save() in a task of mpr" in record.getMessage() for record in caplog.records) == 1
+
+
 def test_threads_that_wait_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Put back what the function sets in this process.
     monkeypatch.setattr(producer, "OUTBOX_ROLL_BYTES", producer.OUTBOX_ROLL_BYTES)
