@@ -293,8 +293,7 @@ class Aggregator:
             except PeerGoneError:
                 self._newcomers.append((producer, welcome))
         for producer, _ in list(self._newcomers):
-            if producer.hello.worker not in self._listeners and not _lives(producer.hello.pid):
-                self._release(producer)
+            self._release_if_dead(producer)
 
     def _open(self, producer: _Producer, address: str) -> OutboxReader | None:
         """The outbox at `address`; None where its bytes have to come in messages."""
@@ -465,8 +464,13 @@ class Aggregator:
     def _release_the_dead(self) -> None:
         """Of those that joined by themselves, nobody tells the end; what they leave open here must not pile up."""
         for producer in list(self._producers.values()):
-            if producer.hello.worker not in self._listeners and not _lives(producer.hello.pid):
-                self._release(producer)
+            self._release_if_dead(producer)
+
+    def _release_if_dead(self, producer: _Producer) -> None:
+        # Where its outbox cannot be opened, its process id may be one of another container.
+        told = producer.hello.worker in self._listeners or producer.reader is None
+        if not told and not _lives(producer.hello.pid):
+            self._release(producer)
 
 
 def _lives(pid: int) -> bool:

@@ -51,7 +51,8 @@ def task(
     `mpr.Pool`, or called as it is. When it has returned or raised, its rows are in every durable sink, and the text of
     its error with them (under `mpr/tasks/<name>`). Its times are its own: it begins without any, and those of its
     caller stay as they were. With no recording to join, it logs to the current one. Called by another task, it is a
-    plain part of that.
+    plain part of that. In the process that has made the recording only the body logs to it: undecorated functions in
+    threads that it starts log to what is current there.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr import inheritance, producer
+from mpr import aggregator, inheritance, producer
 from tests import functions, support, tasks
 
 # Since Python 3.12, `fork` in a process with threads is warned of; that it works all the same is what is tested.
@@ -128,6 +128,30 @@ def test_what_a_task_saves_itself_ends_with_it(tmp_path: Path, caplog: pytest.Lo
         Counter([number]) for number in (11, 21, 31)
     ]
     assert sum("rr.save() in a task of mpr" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_processes_whose_files_the_parent_cannot_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in another container: the bytes come in messages, and a process id says nothing."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("another user's, or another container's")
+
+    monkeypatch.setattr(aggregator, "OutboxReader", refuse)
+    monkeypatch.setattr(aggregator, "_lives", lambda _: False)
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path):
+        child = multiprocessing.get_context("spawn").Process(
+            target=functions.join_log_and_wait, args=(1, tmp_path / "started", tmp_path / "go")
+        )
+        child.start()
+        support.wait_for((tmp_path / "started").exists)
+        assert _run(functions.log_number, 3) == 0
+        assert support.numbers_of_growing(path)[3] == 1
+        (tmp_path / "go").touch()
+        child.join(60)
+        assert child.exitcode == 0
+    support.check_file(path)
+    assert support.numbers(path) == Counter([1, 2, 3])
 
 
 def test_threads_that_wait_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
