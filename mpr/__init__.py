@@ -25,10 +25,15 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from mpr.arguments import add_arguments as add_arguments
     from mpr.arguments import from_arguments as from_arguments
+    from mpr.capture import LoggingHandler as LoggingHandler
+    from mpr.current import CurrentTask as CurrentTask
+    from mpr.current import current_task as current_task
+    from mpr.decorator import task as task
     from mpr.errors import ConfigError as ConfigError
     from mpr.errors import ConflictError as ConflictError
     from mpr.errors import DeliveryError as DeliveryError
     from mpr.errors import InitializerError as InitializerError
+    from mpr.errors import JoinError as JoinError
     from mpr.errors import MissingDependencyError as MissingDependencyError
     from mpr.errors import MprError as MprError
     from mpr.errors import PoolClosedError as PoolClosedError
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
     from mpr.errors import WrongProcessError as WrongProcessError
     from mpr.futures import PoolExecutor as PoolExecutor
     from mpr.futures import TaskFuture as TaskFuture
+    from mpr.joining import join as join
     from mpr.live import LiveSinkStatistics as LiveSinkStatistics
     from mpr.live_sinks import GrpcServerSink as GrpcServerSink
     from mpr.live_sinks import GrpcSink as GrpcSink
@@ -60,6 +66,10 @@ if TYPE_CHECKING:
 
 # Loaded on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
 _HOME = {
+    "LoggingHandler": "capture",
+    "CurrentTask": "current",
+    "current_task": "current",
+    "join": "joining",
     "Pool": "pool",
     "PoolExecutor": "futures",
     "TaskFuture": "futures",
@@ -75,12 +85,14 @@ _HOME = {
     "WebViewerSink": "live_sinks",
     "SpawnViewerSink": "live_sinks",
     "LiveSinkStatistics": "live",
+    "task": "decorator",
 } | dict.fromkeys(
     (
         "ConfigError",
         "ConflictError",
         "DeliveryError",
         "InitializerError",
+        "JoinError",
         "MissingDependencyError",
         "MprError",
         "PoolClosedError",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 import traceback
@@ -35,6 +36,8 @@ from mpr.messages import (
     Result,
     SegmentReady,
     Skipped,
+    Sync,
+    Synced,
     TaskBegan,
     TaskEnded,
     Upstream,
@@ -213,8 +216,14 @@ class Aggregator:
                     listener.skipped(hello, message)
             case NewOutbox(address):
                 self._open_next(producer, address)
+            case Sync(number):
+                failure = self.failure or producer.failure
+                self._answer(producer, Synced(number, "" if failure is None else str(failure)))
             case Goodbye():
                 producer.said_goodbye = True
+                if listener is None:
+                    # Nobody will tell of its end.
+                    self._release(producer)
             case InitializerFailed():
                 if listener is not None:
                     listener.initializer_failed(hello, message)
@@ -225,6 +234,8 @@ class Aggregator:
         if hello.protocol != PROTOCOL:
             _log.error("a producer (pid %d) speaks protocol %d, not %d", hello.pid, hello.protocol, PROTOCOL)
             return
+        self._release_the_dead()
+        producer = self._producers[hello.route] = KnownProducer(hello)
         producer = self._producers[hello.route] = KnownProducer(hello)
         producer.reader = self._open(producer, hello.address)
         self._number_outbox(producer)
@@ -241,6 +252,8 @@ class Aggregator:
                 self._sockets.down.send(producer.hello.route, welcome)
             except PeerGoneError:
                 self._newcomers.append((producer, welcome))
+        for producer, _ in list(self._newcomers):
+            self._release_if_dead(producer)
 
     def _open(self, producer: KnownProducer, address: str) -> OutboxReader | None:
         """The outbox at `address`; None where its bytes have to come in messages."""
@@ -291,7 +304,7 @@ class Aggregator:
         if producer.task is not None and producer.task.is_over:
             producer.task = None
 
-    def _answer(self, producer: KnownProducer, message: Accepted) -> None:
+    def _answer(self, producer: KnownProducer, message: Accepted | Synced) -> None:
         # Where it has died, its death is on the way.
         with contextlib.suppress(PeerGoneError):
             self._sockets.down.send(producer.hello.route, message)
@@ -442,7 +455,34 @@ class Aggregator:
             said_goodbye = bool(found) and found[0].said_goodbye
             listener.worker_ended(died.worker, died.exitcode, said_goodbye)
         for producer in found:
-            producer.close()
-            self._sockets.up.forget(producer.hello)
-            del self._producers[producer.hello.route]
-        self._newcomers = [each for each in self._newcomers if each[0] not in found]
+            self._release(producer)
+
+    def _release(self, producer: KnownProducer) -> None:
+        """Take what is left of a producer that has ended, and forget it."""
+        self._salvage(producer)
+        producer.close()
+        self._sockets.up.forget(producer.hello)
+        del self._producers[producer.hello.route]
+        self._newcomers = [each for each in self._newcomers if each[0] is not producer]
+
+    def _release_the_dead(self) -> None:
+        """Of those that joined by themselves, nobody tells the end; what they leave open here must not pile up."""
+        for producer in list(self._producers.values()):
+            self._release_if_dead(producer)
+
+    def _release_if_dead(self, producer: KnownProducer) -> None:
+        # Where its outbox cannot be opened, its process id may be one of another container.
+        told = producer.hello.worker in self._listeners or producer.reader is None
+        if not told and not _lives(producer.hello.pid):
+            self._release(producer)
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is a process `pid`, or may be."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

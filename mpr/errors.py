@@ -6,6 +6,7 @@ MprError
 ├── MissingDependencyError (ImportError)  an optional package is not installed
 ├── RecordingError
 │   ├── RecordingClosedError          the recording was closed before this call
+│   ├── JoinError                     this process cannot join a recording
 │   ├── SinkError (OSError)           a sink could not take or keep the data
 │   ├── ConflictError                 two workers gave one timeline or component two types
 │   └── DeliveryError                 rows of a task could not be brought to the sinks
@@ -58,6 +59,10 @@ class RecordingError(MprError):
 
 class RecordingClosedError(RecordingError):
     """The recording was closed before this call."""
+
+
+class JoinError(RecordingError):
+    """This process cannot join a recording: there is none to join, or what it inherited is of no use."""
 
 
 class SinkError(RecordingError, OSError):

@@ -151,6 +151,13 @@ class Goodbye:
 
 
 @dataclass(frozen=True, slots=True)
+class Sync:
+    """The producer waits for `Synced` with this number: until all that it has announced is accepted."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Died:
     """From the parent's own keeper: worker `worker` has ended with `exitcode`; what it sent came before this."""
 
@@ -229,6 +236,14 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Synced:
+    """All that was announced before the `Sync` of this number is accepted; or is not, because of `failure`."""
+
+    number: int
+    failure: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """No more tasks: say goodbye and end."""
 
@@ -244,11 +259,12 @@ Upstream: TypeAlias = (
     | TaskEnded
     | Skipped
     | InitializerFailed
+    | Sync
     | Goodbye
     | Died
     | Nudge
 )
-Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Stop
+Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
 
 (
     _HELLO,
@@ -269,7 +285,9 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Stop
     _OWN_ROWS,
     _TASK_BEGAN,
     _TASK_ENDED,
-) = range(18)
+    _SYNC,
+    _SYNCED,
+) = range(20)
 
 
 def encode(message: Upstream | Downstream) -> Frames:
@@ -303,6 +321,10 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_NUMBER.pack(_SKIPPED, turn)]
         case Goodbye():
             return [_KIND.pack(_GOODBYE)]
+        case Sync(number):
+            return [_NUMBER.pack(_SYNC, number)]
+        case Synced(number, failure):
+            return [_NUMBER.pack(_SYNCED, number), failure.encode()]
         case Died():
             return [_KIND.pack(_DIED), json.dumps([message.worker, message.exitcode]).encode()]
         case Nudge():
@@ -374,6 +396,10 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return Died(worker, exitcode)
     if kind == _NUDGE:
         return Nudge()
+    if kind == _SYNC:
+        return Sync(_NUMBER.unpack(head)[1])
+    if kind == _SYNCED:
+        return Synced(_NUMBER.unpack(head)[1], bytes(frames[1]).decode())
     if kind == _WELCOME:
         return Welcome(bool(_NUMBER.unpack(head)[1]))
     if kind == _FUNCTION:

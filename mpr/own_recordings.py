@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mpr import sdk
+from mpr import entries
 
 # A recording costs two threads until the SDK is told to clean up, which it does for all of them at once.
 _CLEAN_UP_AFTER = 32
@@ -49,7 +49,7 @@ class OwnRecordings:
 
     def made(self, inner: Any) -> None:
         """The SDK has made a recording that is not the worker's own."""
-        recording_id = sdk.recording_id_of(inner)
+        recording_id = entries.recording_id_of(inner)
         if recording_id is not None:
             with self._lock:
                 self._known[recording_id] = _Own(inner)
@@ -89,13 +89,13 @@ class OwnRecordings:
         """Between two tasks: let the SDK end the threads of recordings that are over. It forgets the current one."""
         if self._ended >= _CLEAN_UP_AFTER:
             self._ended = 0
-            sdk.clean_up_recordings()
+            entries.clean_up_recordings()
 
     def _take(self, own: _Own) -> None:
         self._taking = True
         try:
             if own.storage is None:
-                own.storage = sdk.encoded_rows_of(own.inner)
+                own.storage = entries.encoded_rows_of(own.inner)
             data = own.storage.read(flush=True) if own.storage is not None else None
         finally:
             self._taking = False

@@ -100,6 +100,17 @@ def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
     return hashlib.blake2b(data, digest_size=16).digest(), data
 
 
+def dump_by_value(function: Callable[..., Any]) -> bytes:
+    """The pickle of a function for a process that has not the same `__main__`; raises `UnpicklableTaskError`."""
+    import cloudpickle
+
+    try:
+        data: bytes = cloudpickle.dumps(function, _PROTOCOL)
+    except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
+        _refuse(f"the function {task_name(function)!r}", function, error)
+    return data
+
+
 def check_portable(what: str, portable: Portable) -> None:
     """Raise `UnpicklableTaskError` where a `Process` could not be started with `portable`."""
     try:

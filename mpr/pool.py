@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from mpr import config, pickling
+from mpr.capture import CaptureOptions
 from mpr.config import PoolLimits, StartMethod
 from mpr.crew import Crew
 from mpr.dispatcher import Dispatcher
@@ -80,6 +81,11 @@ class Pool:
         the SDK's code: about 80 MB); None: never.
     progress:
         Show a bar (in a terminal or notebook, by `tqdm`): tasks done and failed, their rate, and the bytes received.
+    capture_logging:
+        Whether the workers' `logging` records go into the recording, under `mpr/logs/<logger>`.
+    capture_output:
+        Whether what the workers write to `sys.stdout` and `sys.stderr` does, line by line, under `mpr/output/`. It is
+        printed all the same.
 
     Raises
     ------
@@ -107,6 +113,8 @@ class Pool:
         retries: int = 0,
         maxmemoryperchild: int | None = None,
         progress: bool = False,
+        capture_logging: bool = True,
+        capture_output: bool = False,
     ) -> None:
         prepare_main()
         self._size = config.check_processes(processes)
@@ -142,8 +150,11 @@ class Pool:
             raise
         self._pid = os.getpid()
         preloaded = method == "forkserver" and preload
+        capture = CaptureOptions(
+            logging=bool(capture_logging), output=bool(capture_output), level=logging.getLogger().level
+        )
         self._crew, self._dispatcher = _hire(
-            self.recording, launcher, self._size, limits, bar, preloaded, environ=method == "forkserver"
+            self.recording, launcher, self._size, limits, bar, capture, preloaded, environ=method == "forkserver"
         )
         self._joined = False
         self._joining = threading.Lock()
@@ -397,6 +408,7 @@ def _hire(
     size: int,
     limits: PoolLimits,
     bar: Progress | None,
+    capture: CaptureOptions,
     preloaded: bool,
     environ: bool,
 ) -> tuple[Crew, Dispatcher]:
@@ -414,6 +426,7 @@ def _hire(
             worker=number,
             environ=dict(os.environ) if environ else None,
             preloaded=preloaded,
+            capture=capture,
         )
 
     def look() -> float:

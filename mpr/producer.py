@@ -15,20 +15,24 @@ size of the file.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from mpr import failpoints, sdk
+from mpr import entries, failpoints, sdk, socket_folder
 from mpr.config import (
     ANNOUNCE_EVERY_SECS,
     CHECK_EVERY_BYTES,
     OUTBOX_ROLL_BYTES,
+    SINK_TIMEOUT_SECS,
     UNFLUSHED_MAX_BYTES,
     RecordingConfig,
 )
+from mpr.errors import DeliveryError, JoinError, RecordingClosedError, RecordingError
 from mpr.messages import (
     OWN_ROWS,
     Accepted,
@@ -37,11 +41,14 @@ from mpr.messages import (
     NewOutbox,
     OwnRows,
     SegmentReady,
+    Sync,
+    Synced,
     TaskBegan,
     TaskEnded,
     Welcome,
 )
 from mpr.messages import Downstream as DownstreamMessage
+from mpr.notices import Notices
 from mpr.outbox import Outbox
 from mpr.own_recordings import OwnRecordings
 from mpr.slate import Slate
@@ -54,27 +61,38 @@ _log = logging.getLogger("mpr")
 
 # How long a full outbox is left alone before the next look (seconds); at 1 GB/s the parent frees 1 MB meanwhile.
 _CREDIT_POLL_SECS = 0.001
-_WELCOME_TIMEOUT_SECS = 30.0
+WELCOME_TIMEOUT_SECS = 30.0
+# How often who waits looks whether the recording is still there.
+_LOOK_SECS = 0.5
 
 
 class Producer:
-    """The producer of this process; there is one.
+    """A process's producer for one recording.
 
     Parameters
     ----------
     config:
         Which recording to join.
     worker:
-        Number of this worker in its pool; 0 for the parent itself.
+        Number of this worker in its pool; 0 for the parent itself, and for a process that joined by itself.
+    timeout_secs:
+        How long to wait for the parent's answer.
+
+    Raises
+    ------
+    RecordingClosedError
+        If the recording is closed, or its process has ended.
+    JoinError
+        If the parent does not answer.
     """
 
-    #: The process in which every row has its way, or was said to be lost. Where a task makes a pool of forked workers,
-    #: the calls of a worker pass the entries of both producers.
-    _settled_pid: ClassVar[int] = 0
-
-    def __init__(self, config: RecordingConfig, worker: int) -> None:
-        self._config = config
-        self._worker = worker
+    def __init__(self, config: RecordingConfig, worker: int, timeout_secs: float = WELCOME_TIMEOUT_SECS) -> None:
+        if not socket_folder.is_owned(config.folder):
+            raise RecordingClosedError(
+                f"the recording {config.application_id!r} ({config.recording_id}) is closed, or its process has ended"
+            )
+        self.config = config
+        self.worker = worker
         self._connection = Connection(config.upstream, config.downstream)
         self._outbox = Outbox(config.folder)
         self.slate = Slate(config.folder)
@@ -88,57 +106,70 @@ class Producer:
         self._receiving = threading.Lock()
         self._received: list[DownstreamMessage] = []
         self._retired: Outbox | None = None
-        self._attaching = False
-        self._forked = False
         #: Whether a task has given the stream another sink.
         self._detached = False
-        self._logged = False
+        self._entries = itertools.count(1)
+        #: The number of the last logging call, and of that before the last flush.
+        self.entered = 0
+        self._flushed = 0
+        self._delivered = 0
         self._unflushed = 0
         self._unchecked = 0
-        self._own = OwnRecordings(self._send_own)
-        # Bytes of the recordings that tasks have made: sent, and taken by the sinks.
+        #: The recordings that tasks make themselves.
+        self.own = OwnRecordings(self._send_own)
+        # Bytes of them: sent, and taken by the sinks.
         self._own_sent = 0
         self._own_accepted = 0
+        self._syncs = itertools.count(1)
+        self._synced = 0
+        self._sync_failure = ""
+        # Whoever waits for an answer reads for all that wait.
+        self._answers = threading.Condition()
+        self._someone_reads = False
+        #: Why rows are lost from now on.
+        self._lost: RecordingError | None = None
+        self._told = False
+        self._next_look = 0.0
         self._stop = threading.Event()
         addresses = (self._outbox.address, self.slate.address)
         self._connection.send(Hello(config.token, worker, os.getpid(), self._connection.route, *addresses))
         # While the parent answers.
-        self.stream: rr.RecordingStream = sdk.new_stream(
-            config.application_id, config.recording_id, send_properties=False
-        )
+        with entries.unwatched():
+            self.stream: rr.RecordingStream = sdk.new_stream(
+                config.application_id, config.recording_id, send_properties=False
+            )
         self._attach(self._outbox)
-        #: Whether the parent can read nothing of this process but its messages.
-        self.inline = self._wait_for_welcome()
-        # Only in a worker does every logging call of the process pass `_enter`.
-        self._always_flush = True
-        self._noted: set[tuple[str | None, str | None]] = set()
-        self._noted_calls: set[str] = set()
+        try:
+            #: Whether the parent can read nothing of this process but its messages.
+            self.inline = self._wait_for_welcome(timeout_secs)
+        except BaseException:
+            self._detach()
+            self._release(hand_over=False)
+            raise
+        #: False where every logging call of the process passes `enter`.
+        self.always_flush = True
+        self.notices = Notices(config, worker)
         self._announcer = threading.Thread(target=self._announce_often, name="mpr-announcer", daemon=True)
         self._announcer.start()
 
-    def take_over_process(self) -> None:
-        """Make this the producer for every logging call in the process: in a worker, never in the user's own."""
-        Producer._settled_pid = os.getpid()
-        self._always_flush = bool(sdk.install_entries(self._enter))
-        sdk.divert_new_recordings(self.stream, self._note_init, self._own.made)
-        sdk.watch_sinks(self.stream, self._note_sink, self._own.sink_call)
-        sdk.divert_recording_info(self.stream, f"worker_{self._worker}", self._note_recording_info)
-        os.register_at_fork(after_in_child=self._disown)
-
-    def _wait_for_welcome(self) -> bool:
-        message = self._connection.receive(_WELCOME_TIMEOUT_SECS)
-        if not isinstance(message, Welcome):
-            raise ConnectionError(f"the parent did not answer within {_WELCOME_TIMEOUT_SECS:.0f} s")
-        return message.inline
+    def _wait_for_welcome(self, timeout_secs: float) -> bool:
+        deadline = time.monotonic() + timeout_secs
+        while (left := deadline - time.monotonic()) > 0:
+            message = self._connection.receive(min(left, _LOOK_SECS))
+            if isinstance(message, Welcome):
+                return message.inline
+            if not socket_folder.is_owned(self.config.folder):
+                raise RecordingClosedError(f"the recording {self.config.application_id!r} was closed meanwhile")
+        raise JoinError(
+            f"the process of the recording {self.config.application_id!r} did not answer within {timeout_secs:.0f} s: "
+            "it is stopped or very busy, or does not know the token that this process has"
+        )
 
     # --- entries of the SDK ------------------------------------------------------------------------------------
 
-    def _enter(self, size: int) -> None:
+    def enter(self, size: int) -> None:
         """Called before `size` bytes are handed to the SDK, in whatever thread logs."""
-        if self._forked:
-            self._note_fork()
-            return
-        self._logged = True
+        self.entered = next(self._entries)
         self._unflushed += size
         self._unchecked += size
         if self._unchecked >= CHECK_EVERY_BYTES:
@@ -150,7 +181,7 @@ class Producer:
         if self._unflushed >= UNFLUSHED_MAX_BYTES:
             self._unflushed = 0
             self.stream.flush()
-            self._own.collect()
+            self.own.collect()
         self._announce()
         self._roll_if_long()
         while self._is_full():
@@ -158,65 +189,25 @@ class Producer:
             self._announce()
             if self.inline or self._own_sent > self._own_accepted:
                 self._take_what_came()
+            if self._is_lost():
+                # Nobody else will make room.
+                self._outbox.release(0, self._outbox.size())
+                self._own_accepted = self._own_sent
 
     def _is_full(self) -> bool:
-        limit = self._config.outbox_bytes
+        limit = self.config.outbox_bytes
         return self._outbox.held() > limit or self._own_sent - self._own_accepted > limit
 
-    def _disown(self) -> None:
-        """In a process that a task has forked: sockets, locks and the SDK's threads are the worker's."""
-        self._forked = True
-        self._stop.set()
-
-    def _note_fork(self) -> None:
-        if Producer._settled_pid != os.getpid():
-            Producer._settled_pid = os.getpid()
-            _log.warning(
-                "A process (pid %d) that a task of mpr has forked logs to Rerun: its rows are lost. Log in the task.",
-                os.getpid(),
-            )
-
-    def _note_init(self, application_id: str | None, recording_id: str | None) -> None:
-        """`rr.init` was called by a task: its rows go to the shared recording, under the shared ids."""
-        ids = (application_id, recording_id)
-        own = (self._config.application_id, self._config.recording_id)
-        if ids in self._noted or (ids[0] == own[0] and ids[1] in (None, own[1])):
-            return
-        self._noted.add(ids)
-        # Not a warning: where warnings are errors, it would change what the user's task does.
-        _log.warning(
-            "rr.init(%r) in a worker of mpr: its rows go to the shared recording %r (%s). For a recording of its own, "
-            "make an rr.RecordingStream.",
-            application_id,
-            *own,
-        )
-
-    def _note_sink(self, call: str) -> None:
+    def sink_changed(self, call: str) -> None:
         """A task has called `rr.save` or the like: what it wants is done, and ends with the task (see `flush`)."""
-        if self._attaching:
-            return
-        self._detached = self._logged = True
-        if call in ("disconnect", "shutdown") or call in self._noted_calls:
-            return
-        self._noted_calls.add(call)
-        _log.warning(
-            "rr.%s() in a worker of mpr: until the end of this task its rows go there, and not to the shared recording "
-            "%r. Give mpr.Pool the sink, and they go to both.",
-            call,
-            self._config.application_id,
-        )
+        self._detached = True
+        self.entered = next(self._entries)
+        self.notices.sink_changed(call)
 
-    def _note_recording_info(self, call: str) -> None:
-        if call in self._noted_calls:
-            return
-        self._noted_calls.add(call)
-        _log.warning(
-            "rr.%s() in a worker of mpr: the recording is that of all workers, so this becomes the property worker_%d. "
-            "In the parent, recording.stream.%s() is for all.",
-            call,
-            self._worker,
-            call,
-        )
+    @property
+    def recording_id(self) -> str:
+        """Of the shared recording."""
+        return self.config.recording_id
 
     # --- the way to the parent ---------------------------------------------------------------------------------
 
@@ -225,6 +216,13 @@ class Producer:
         with self._lock:
             end = self._outbox.size()
             if end <= self._announced:
+                return
+            if self._is_lost():
+                if self.entered != self._delivered and not self._told:
+                    self._told = True
+                    _log.error("%s. Nothing that it logs from now on is kept.", self._lost)
+                self._outbox.release(0, end)
+                self._announced = end
                 return
             data = self._outbox.read(self._announced, end - self._announced) if self.inline else None
             self._connection.send(SegmentReady(self._number, self._announced, end, data))
@@ -247,10 +245,10 @@ class Producer:
 
         The parent opens the new one before anything is written to it: what it has open, nobody's death can take.
         """
-        fresh = Outbox(self._config.folder)
+        fresh = Outbox(self.config.folder)
         self._opened.clear()
         self._connection.send(NewOutbox(fresh.address))
-        while not self._opened.wait(_CREDIT_POLL_SECS):
+        while not self._opened.wait(_CREDIT_POLL_SECS) and not self._is_lost():
             self._take_what_came()
         # The SDK finishes the old file, with its footer, before this returns.
         self._attach(fresh)
@@ -270,17 +268,22 @@ class Producer:
                 old.release(0, old.size())
 
     def _attach(self, outbox: Outbox) -> None:
-        self._attaching = True
-        try:
+        with entries.unwatched():
             self.stream.save(outbox.path)
-        finally:
-            self._attaching = False
+
+    def _detach(self) -> None:
+        with entries.unwatched():
+            self.stream.disconnect()
 
     def flush(self) -> None:
         """Announce every row that this process has logged; returns at once where it has logged nothing."""
-        if not self._logged and not self._always_flush:
+        entered = self.entered
+        if entered == self._flushed and not self.always_flush:
             return
-        self._logged = False
+        self._flushed = entered
+        self._flush()
+
+    def _flush(self) -> None:
         self._unflushed = 0
         # Not while another thread changes the outbox: the result would overtake it.
         with self._rolling:
@@ -290,13 +293,76 @@ class Producer:
                 self._roll()
             self.stream.flush()
             self._announce()
-            self._own.collect()
+            self.own.collect()
         self._roll_if_long()
 
     def _send_own(self, data: bytes) -> None:
         """A task's own recording has these rows."""
         self._own_sent += len(data)
         self._connection.send(OwnRows(data))
+
+    def deliver(self) -> None:
+        """Flush, and wait until every durable sink has all rows that this process has logged.
+
+        Raises `RecordingClosedError` where the recording is closed or its process ends meanwhile, and `DeliveryError`
+        where a sink has failed, or nothing moves for `SINK_TIMEOUT_SECS`.
+        """
+        entered = self.entered
+        # In any case: another thread may have begun to flush this one's rows, and not be done with it.
+        self._flush()
+        with self._lock:
+            # In the order of their numbers, so that an answer is one to all before it.
+            number = next(self._syncs)
+            self._connection.send(Sync(number))
+        self._wait(lambda: self._synced >= number)
+        if self._sync_failure:
+            raise DeliveryError(f"rows of this process (pid {os.getpid()}) are not in a sink: {self._sync_failure}")
+        self._delivered = entered
+
+    def _wait(self, done: Callable[[], bool]) -> None:
+        """Read what the parent sends until `done()`; as long as the recording is there and something moves."""
+        held = -1
+        deadline = 0.0
+        while True:
+            with self._answers:
+                self._answers.wait_for(lambda: done() or not self._someone_reads, _LOOK_SECS)
+                if done():
+                    return
+                if self._someone_reads:
+                    continue
+                self._someone_reads = True
+            try:
+                self._take_what_came(_LOOK_SECS)
+            finally:
+                with self._answers:
+                    self._someone_reads = False
+                    self._answers.notify_all()
+            if self._is_lost() and not done():
+                assert self._lost is not None
+                raise self._lost
+            if (now_held := self._outbox.held()) != held:
+                held, deadline = now_held, time.monotonic() + SINK_TIMEOUT_SECS
+            elif time.monotonic() > deadline:
+                raise DeliveryError(
+                    f"the recording {self.config.application_id!r} has taken nothing for {SINK_TIMEOUT_SECS:.0f} s"
+                )
+
+    def _is_lost(self) -> bool:
+        """Whether the recording is gone; looks at most twice a second."""
+        now = time.monotonic()
+        if self._lost is None and now >= self._next_look:
+            self._next_look = now + _LOOK_SECS
+            if not socket_folder.is_owned(self.config.folder):
+                self._lost = RecordingClosedError(
+                    f"the recording {self.config.application_id!r} was closed, or its process has ended, before this "
+                    f"process (pid {os.getpid()}) was told that all its rows are there"
+                )
+        return self._lost is not None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the recording is gone, as far as this process has noticed."""
+        return self._lost is not None
 
     def position(self) -> tuple[str, int, int]:
         """Which producer this is, the number of its outbox, and how far it has announced that."""
@@ -305,14 +371,14 @@ class Producer:
 
     def begin_task(self) -> None:
         """Make the shared recording current and forget the times that the last task has set."""
-        self._own.clean_up()
-        sdk.make_current(self.stream)
+        self.own.clean_up()
+        entries.make_current(self.stream)
         self.stream.reset_time()
 
     @property
     def marks_tasks(self) -> bool:
         """Whether the parent wants to know where the rows of each task begin and end."""
-        return self._config.marks_tasks
+        return self.config.marks_tasks
 
     def mark_begin(self, parcel: int, task: int, attempt: int) -> None:
         """From here on rows are of that task; those before, of no task, get an outbox of their own."""
@@ -326,7 +392,7 @@ class Producer:
 
     def complete_outbox(self) -> None:
         """Have the SDK write the manifest of what was logged since the last time, if anything was."""
-        if self._logged or self._always_flush:
+        if self.entered != self._flushed or self.always_flush:
             self.flush()
             with self._rolling:
                 self._roll()
@@ -342,24 +408,33 @@ class Producer:
                 if self._received:
                     return self._received.pop(0)
                 message = self._connection.receive()
-            if isinstance(message, Accepted):
-                self._free(message)
-            elif message is not None:
+            if message is not None and not self._is_answer(message):
                 return message
 
-    def _take_what_came(self) -> None:
-        """Look for credit in the middle of a task; tasks that come along are kept for later."""
+    def _take_what_came(self, timeout_secs: float = 0) -> None:
+        """Look for answers in the middle of a task, and wait for one; tasks that come along are kept for later."""
         if not self._receiving.acquire(blocking=False):
-            # The main thread waits for the next task, and frees what is accepted meanwhile.
+            # Another thread reads: the main thread waits for the next task, and frees what is accepted meanwhile.
             return
         try:
-            while (message := self._connection.receive(0)) is not None:
-                if isinstance(message, Accepted):
-                    self._free(message)
-                else:
+            while (message := self._connection.receive(timeout_secs)) is not None:
+                timeout_secs = 0
+                if not self._is_answer(message):
                     self._received.append(message)
         finally:
             self._receiving.release()
+
+    def _is_answer(self, message: DownstreamMessage) -> bool:
+        """Take `message` where it answers one of this process, and is no task."""
+        if isinstance(message, Accepted):
+            self._free(message)
+        elif isinstance(message, Synced):
+            with self._answers:
+                self._synced, self._sync_failure = message.number, message.failure
+                self._answers.notify_all()
+        else:
+            return False
+        return True
 
     def _free(self, accepted: Accepted) -> None:
         with self._lock:
@@ -372,13 +447,39 @@ class Producer:
 
     def close(self) -> None:
         """Flush, let the SDK write the last manifest, say goodbye, and hand all of it over."""
+        self._finish()
+        self._end()
+
+    def leave(self) -> None:
+        """As `close`, and wait until every durable sink has all of it. What goes wrong is told, not raised."""
+        if not socket_folder.is_owned(self.config.folder) and self.entered == self._delivered:
+            # All was delivered; what is missing is a footer that nobody needs any more.
+            self._told = True
+        try:
+            self._finish()
+            self.deliver()
+        except RecordingError as error:
+            if not self._told:
+                _log.error("%s", error)
+        finally:
+            self._end()
+
+    def _finish(self) -> None:
         self._stop.set()
         self._announcer.join()
-        self._attaching = True
-        self.stream.disconnect()
+        if self._detached:
+            with self._rolling:
+                self._detached = False
+                self._roll()
+        self._detach()
         self._announce()
+
+    def _end(self) -> None:
         self._connection.send(Goodbye())
-        self._connection.close()
+        self._release(hand_over=self._lost is None)
+
+    def _release(self, *, hand_over: bool) -> None:
+        self._connection.close(hand_over=hand_over)
         self._outbox.close()
         if self._retired is not None:
             self._retired.close()

@@ -6,13 +6,14 @@ import itertools
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import util
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from mpr import active_recording, config, failpoints
+from mpr import active_recording, config, failpoints, hooks, inheritance, joining
 from mpr.active_recording import ActiveRecordingSink
 from mpr.aggregator import Aggregator
 from mpr.config import RecordingConfig
@@ -23,6 +24,7 @@ from mpr.opening import append, encoded_notes, open_sinks
 from mpr.producer import Producer
 from mpr.sinks import DirectorySink, as_sinks, sinks_of_environment
 from mpr.transport import Sockets
+from mpr.wrapped import Wrapped
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -31,6 +33,9 @@ _log = logging.getLogger("mpr")
 
 # How many files of recordings that tasks have made are named at the end.
 _NAMES_TOLD = 10
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,9 @@ class RecordingStatistics:
 
 class SharedRecording:
     """One recording that many processes log into.
+
+    Within its `with` block, every process that is started inherits how to join: by `mpr.join()`, or by calling a
+    function that is decorated with `@mpr.task`.
 
     Parameters
     ----------
@@ -102,6 +110,7 @@ class SharedRecording:
         self._lock = threading.Lock()
         self._producer: Producer | None = None
         self._closed = False
+        self._bequest: inheritance.Bequest | None = None
         self._workers = itertools.count(1)
         self._sockets = Sockets()
         try:
@@ -120,6 +129,7 @@ class SharedRecording:
         self.aggregator.start()
         if self._live is not None:
             self._live.start()
+        joining.own(self.process_config(1), self._own_producer)
         # At the interpreter's exit, before `multiprocessing` waits for children.
         self._at_exit = util.Finalize(None, self.close, exitpriority=90)
 
@@ -137,10 +147,14 @@ class SharedRecording:
     def stream(self) -> rr.RecordingStream:
         """A recording stream of this process that logs into the shared recording: `recording.stream.log(...)`."""
         self.check_usable()
+        return self._own_producer().stream
+
+    def _own_producer(self) -> Producer:
         with self._lock:
             if self._producer is None:
                 self._producer = Producer(self.process_config(1), 0)
-            return self._producer.stream
+                hooks.guard(self.recording_id, self._producer)
+            return self._producer
 
     def check_usable(self) -> None:
         """Raise `WrongProcessError` in another process than the one that made this, `RecordingClosedError` later."""
@@ -168,6 +182,27 @@ class SharedRecording:
             outbox_bytes=config.outbox_limit(workers),
             marks_tasks=self._marks_tasks,
         )
+
+    def environ(self) -> dict[str, str]:
+        """The environment for a child process that shall join: this process's own, and the variable that tells how.
+
+        `subprocess.Popen([sys.executable, "child.py"], env=recording.environ())`. It has a secret: keep it out of logs.
+        """
+        self.check_usable()
+        return {**os.environ, inheritance.VARIABLE: self._bequest_text()}
+
+    def _bequest_text(self) -> str:
+        return inheritance.to_text(self.process_config(config.check_processes(None)))
+
+    def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]:
+        """`fn` as a function that logs to this recording on any engine, in whatever process it is called.
+
+        It pickles with plain pickle and with cloudpickle, with a secret in it. When it returns or raises, its rows are
+        in every durable sink. It raises `RecordingClosedError` where the recording is closed by then.
+        """
+        self.check_usable()
+        wrapped: Callable[P, R] = Wrapped(fn, self.process_config(config.check_processes(None)))
+        return wrapped
 
     def flush(self, timeout: float = config.SINK_TIMEOUT_SECS) -> None:
         """Wait until every durable sink has what this process has logged to `stream`.
@@ -206,7 +241,11 @@ class SharedRecording:
                 return
             self._closed = True
         self._at_exit.cancel()
+        joining.disown(self._sockets.token)
+        if self._bequest is not None:
+            self._bequest.withdraw()
         if self._producer is not None:
+            hooks.release(self._producer)
             self._producer.close()
         stopped = self.aggregator.stop(config.SINK_TIMEOUT_SECS)
         missed = [] if self._live is None else self._live.finish()
@@ -259,6 +298,8 @@ class SharedRecording:
 
     def __enter__(self) -> SharedRecording:
         self.check_usable()
+        if self._bequest is None:
+            self._bequest = inheritance.Bequest(self._bequest_text())
         return self
 
     def __exit__(

@@ -8,6 +8,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 _PREFIX = "mpr-"
@@ -36,10 +37,44 @@ class SocketFolder:
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         os.write(self._fd, str(os.getpid()).encode())
         unnamed.rename(self.path / _OWNER)
+        _owned.add(self)
 
     def remove(self) -> None:
+        _owned.discard(self)
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._fd)
+
+    def disown(self) -> None:
+        """In a forked child: the lock is the parent's alone, and ends with it."""
+        os.close(self._fd)
+
+
+_owned: weakref.WeakSet[SocketFolder] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for folder in list(_owned):
+        _owned.discard(folder)
+        folder.disown()
+
+
+os.register_at_fork(after_in_child=_disown_all)
+
+
+def is_owned(folder: Path) -> bool:
+    """Whether the recording whose folder this is is open, and its process lives."""
+    try:
+        fd = os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared: two that ask at once must not take each other for the owner.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def sweep() -> None:

@@ -240,9 +240,10 @@ class Connection:
             return None
         return decode([_light(frame) for frame in frames])  # type: ignore[return-value]  # the parent is trusted
 
-    def close(self) -> None:
-        """Hand over what was sent, for at most two seconds."""
+    def close(self, *, hand_over: bool = True) -> None:
+        """Hand over what was sent, for at most two seconds, or drop it."""
+        linger = _LINGER_MS if hand_over else 0
         with self._up_lock:
-            self._up.close()
-        self._down.close()
+            self._up.close(linger)
+        self._down.close(linger)
         self._context.term()

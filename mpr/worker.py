@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy  # noqa: F401  # imported before a fork, so that a worker of our fork server need not
 import rerun  # noqa: F401  # as above
 
-from mpr import failpoints, pickling, sdk
+from mpr import entries, failpoints, joining, pickling
+from mpr.capture import Capture
+from mpr.current import set_current
 from mpr.errors import TaskLoadError
 from mpr.messages import (
     CALL,
@@ -50,9 +52,9 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
         os.environ.clear()
         os.environ.update(config.environ)
     if config.preloaded:
-        sdk.forbid_preloaded_servers()
-    producer = Producer(config.recording, config.worker)
-    producer.take_over_process()
+        entries.forbid_preloaded_servers()
+    producer = joining.take_over(config.recording, config.worker)
+    capture = Capture(config.capture)
     failpoints.arm(config.worker)
     failpoints.reach("worker.started")
     function, arguments = initializer.value
@@ -67,13 +69,14 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
             producer.close()
             return
     producer.send(Ready())
-    _Loop(producer).run()
+    _Loop(producer, capture).run()
     producer.close()
 
 
 class _Loop:
-    def __init__(self, producer: Producer) -> None:
+    def __init__(self, producer: Producer, capture: Capture) -> None:
         self._producer = producer
+        self._capture = capture
         self._sources: dict[bytes, bytes] = {}
         self._functions: dict[bytes, Callable[..., Any]] = {}
 
@@ -105,6 +108,8 @@ class _Loop:
             return
         slate, begin_task = self._producer.slate, self._producer.begin_task
         marks = self._producer.marks_tasks
+        name, worker, again_until = pickling.task_name(function), self._producer.worker, message.first + message.again
+        finish_lines = self._capture.finish_lines
         results: list[Any] = []
         first, status = message.first, RETURNED
         handed_over_ns = now_ns = started_ns
@@ -115,20 +120,23 @@ class _Loop:
                 first, results, status = task, [], RETURNED
                 handed_over_ns = now_ns = time.monotonic_ns()
             begin_task()
+            attempt = message.attempt if task < again_until else 0
             if marks:
-                attempt = message.attempt if task - message.first < message.again else 0
                 self._producer.mark_begin(message.parcel, task, attempt)
+            set_current((name, message.index + task, attempt + 1, worker))
             slate.begin(task, now_ns)
             raised = None
             try:
                 result: Any = call(function, arguments[task])
             except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
                 result, status, raised = pickling.Failure(error), MIXED, pickling.describe(error)
+            finish_lines()
             slate.end(task)
             results.append(result)
             began_ns, now_ns = now_ns, time.monotonic_ns()
             if marks:
                 self._producer.mark_end((now_ns - began_ns) / 1e9, raised)
+        set_current(None)
         self._hand_over_results(message, first, results, status, started_ns, last=True)
 
     def _hand_over_results(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mpr.capture import CaptureOptions
 from mpr.config import RecordingConfig
 from mpr.pickling import Portable
 
@@ -22,12 +23,15 @@ class WorkerConfig:
         The parent's environment, for a worker of a fork server, which was started with an older one.
     preloaded:
         Whether the SDK was imported before this process was forked.
+    capture:
+        What of itself it brings into the recording.
     """
 
     recording: RecordingConfig
     worker: int
     environ: dict[str, str] | None
     preloaded: bool
+    capture: CaptureOptions
 
 
 def worker_main(config: WorkerConfig, initializer: Portable) -> None:

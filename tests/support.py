@@ -51,11 +51,11 @@ def cells(path: Path, *, properties: bool = False) -> Counter[Cell]:
         entity = str(chunk.entity_path)
         if entity.startswith("/mpr/") or (entity.startswith("/__properties") and not properties):
             continue
-        found.update(_cells_of(entity, chunk.to_record_batch()))
+        found.update(cells_of(entity, chunk.to_record_batch()))
     return found
 
 
-def _cells_of(entity: str, batch: pa.RecordBatch) -> Iterator[Cell]:
+def cells_of(entity: str, batch: pa.RecordBatch) -> Iterator[Cell]:
     times: dict[str, list[Any]] = {}
     data: dict[str, list[Any]] = {}
     for field, column in zip(batch.schema, batch.columns, strict=True):
@@ -75,6 +75,27 @@ def numbers(path: Path, entity: str = "/n") -> Counter[int]:
     """The values of the scalars at `entity`, each with how often it occurs."""
     found = (cell for cell in cells(path).elements() if cell.entity == entity)
     return Counter(int(float(cell.value.strip("[]"))) for cell in found if cell.component == "Scalars:scalars")
+
+
+class Text(NamedTuple):
+    """One row of a `rr.TextLog`."""
+
+    entity: str
+    text: str
+    level: str
+
+
+def texts(path: Path) -> list[Text]:
+    """All text logs of a file, in the order of the file."""
+    found = []
+    for chunk in chunks(path):
+        batch = chunk.to_record_batch()
+        if "TextLog:text" in batch.schema.names:
+            said = batch.column("TextLog:text").to_pylist()
+            has_level = "TextLog:level" in batch.schema.names
+            levels = batch.column("TextLog:level").to_pylist() if has_level else [[""]] * len(said)
+            found += [Text(str(chunk.entity_path), text[0], level[0]) for text, level in zip(said, levels, strict=True)]
+    return found
 
 
 @contextlib.contextmanager
@@ -191,6 +212,10 @@ def _is_tracker(process: psutil.Process) -> bool:
     """Helpers of `multiprocessing` that it starts once: its resource tracker, and a fork server that is not ours."""
     line = " ".join(process.cmdline())
     return "multiprocessing.resource_tracker" in line or "multiprocessing.forkserver" in line
+
+
+def children_of(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
 
 
 def left_over(before: Census, wait_secs: float = 10.0) -> list[str]:

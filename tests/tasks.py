@@ -364,7 +364,7 @@ def log_episode(number: int) -> str:
 _streams: dict[str, Any] = {}
 
 
-def log_to_streams_recording(number: int) -> None:
+def log_to_kept_recording(number: int) -> None:
     """One recording that lives in the worker from task to task, and is disconnected now and then."""
     if not _streams:
         _streams["stream"] = rr.RecordingStream("kept", recording_id="kept")

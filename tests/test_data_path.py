@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mpr
-from mpr import config, file_writer, outbox, producer, recording, sdk
+from mpr import config, entries, file_writer, outbox, producer, recording, sdk
 from tests import support, tasks
 
 MB = 1_000_000
@@ -167,10 +167,18 @@ def test_the_private_names_of_the_sdk_are_where_we_think() -> None:
     from rerun.chunk import LazyChunkStream
     from rerun.urdf import UrdfTree
 
-    assert sdk.missing_entries() == []
+    assert entries.missing_entries() == []
     assert sdk.format_is_known() is None
     for name in (
         "new_recording",
+        "finalize_deferred_sinks",
+        "get_thread_local_data_recording",
+        "set_thread_local_data_recording",
+        "set_time_sequence",
+        "set_time_duration_nanos",
+        "set_time_timestamp_nanos_since_epoch",
+        "disable_timeline",
+        "reset_time",
         "flush_and_cleanup_orphaned_recordings",
         "set_global_data_recording",
         "set_thread_local_data_recording",

@@ -19,13 +19,16 @@ _PUBLIC = [
     "BinaryStreamSink",
     "ConfigError",
     "ConflictError",
+    "CurrentTask",
     "DeliveryError",
     "DirectorySink",
     "FileSink",
     "GrpcServerSink",
     "GrpcSink",
     "InitializerError",
+    "JoinError",
     "LiveSinkStatistics",
+    "LoggingHandler",
     "MissingDependencyError",
     "MprError",
     "Pool",
@@ -50,7 +53,10 @@ _PUBLIC = [
     "WrongProcessError",
     "__version__",
     "add_arguments",
+    "current_task",
     "from_arguments",
+    "join",
+    "task",
 ]
 
 _METHODS = {

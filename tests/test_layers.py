@@ -90,8 +90,8 @@ def test_only_the_transport_knows_zeromq() -> None:
     assert ["transport"] == [name for name in _SOURCES if "zmq" in _packages(name)]
 
 
-def test_only_the_sdk_module_knows_private_names_of_the_sdk() -> None:
-    assert ["sdk"] == [name for name, source in _SOURCES.items() if "rerun_bindings" in source]
+def test_only_one_module_knows_private_names_of_the_sdk() -> None:
+    assert ["entries"] == [name for name, source in _SOURCES.items() if "rerun_bindings" in source]
 
 
 @pytest.mark.parametrize("name", _WITHOUT_SDK)

@@ -1,0 +1,217 @@
+"""What a process says by `logging`, and what it prints, as rows of the recording.
+
+Covers: `mpr.LoggingHandler`, and what a worker of a pool captures of itself.
+Does not cover: what C code or a child process writes to the file descriptors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from mpr.current import current_task
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+LOGS = "mpr/logs"
+OUTPUT = "mpr/output"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureOptions:
+    """What a worker captures of itself.
+
+    Attributes
+    ----------
+    logging:
+        Whether its `logging` records go into the recording.
+    output:
+        Whether what it writes to `sys.stdout` and `sys.stderr` does.
+    level:
+        The level of the parent's root logger, for a worker that has set none.
+    """
+
+    logging: bool
+    output: bool
+    level: int
+
+
+class _Busy(threading.local):
+    """Whether this thread is just logging a record: what that says itself must not be logged, and so on."""
+
+    now = False
+
+
+_busy = _Busy()
+
+
+class LoggingHandler(logging.Handler):
+    """Sends `logging` records into the recording, as `rr.TextLog` with the task that they come from.
+
+    The entity path is the logger's name (`a.b` is `a/b`); the text has the traceback where the record has one; task,
+    index, worker and process id stand beside it. A record goes to the recording of the task that emits it, else to the
+    one that the process has joined, else to the current one. mpr's own records are left out: they may be about the very
+    way that they would take.
+
+    Parameters
+    ----------
+    path_prefix:
+        What comes before the logger's name; None for nothing.
+    level:
+        As in `logging.Handler`.
+    recording:
+        A stream to log to instead.
+    """
+
+    def __init__(
+        self,
+        path_prefix: str | None = None,
+        *,
+        level: int | str = logging.NOTSET,
+        recording: rr.RecordingStream | None = None,
+    ) -> None:
+        super().__init__(level)
+        self.path_prefix = path_prefix
+        self._recording = recording
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log `record`; an error within goes the way of `logging`'s own errors, and never to who has logged."""
+        if _busy.now or record.name.partition(".")[0] == "mpr":
+            return
+        _busy.now = True
+        try:
+            text = record.getMessage()
+            if record.exc_info or record.exc_text or record.stack_info:
+                # With the traceback, as the standard formatter has it.
+                text = logging.Formatter("%(message)s").format(record)
+            self._log(_path(self.path_prefix, *record.name.split(".")), text, record.levelname)
+        except Exception:  # noqa: BLE001  # as every handler of `logging`
+            self.handleError(record)
+        finally:
+            _busy.now = False
+
+    def _log(self, path: str, text: str, level: str) -> None:
+        log_text(path, text, _LEVELS.get(level, level), self._recording)
+
+
+# Rerun's name where it is another one.
+_LEVELS = {"WARNING": "WARN"}
+
+
+def _path(prefix: str | None, *parts: str) -> str:
+    import rerun as rr
+
+    path = "/".join(rr.escape_entity_path_part(part) for part in parts if part)
+    return f"{prefix.strip('/')}/{path}" if prefix else path
+
+
+def log_text(path: str, text: str, level: str, recording: rr.RecordingStream | None = None) -> None:
+    """One row of text, with the task and process that it comes from."""
+    import rerun as rr
+
+    task = current_task()
+    origin: dict[str, Any] = {"pid": os.getpid()}
+    if task is not None:
+        origin |= {"task": task.name, "index": task.index}
+        if task.worker is not None:
+            origin["worker"] = task.worker
+    rr.log(path, rr.TextLog(text, level=level), rr.AnyValues(**origin), recording=recording)
+
+
+class _Lines(io.TextIOBase):
+    """A text stream that writes on to `stream`, and calls `line` for each line that is whole."""
+
+    def __init__(self, stream: TextIO, line: Callable[[str], None]) -> None:
+        self._stream = stream
+        self._line = line
+        self._rest = ""
+        self._lock = threading.RLock()
+
+    def write(self, text: str, /) -> int:
+        written = self._stream.write(text)
+        with self._lock:
+            *lines, self._rest = (self._rest + text).split("\n")
+            for line in lines:
+                self._line(line)
+        return written
+
+    def finish_line(self) -> None:
+        """Take what was written without a line's end."""
+        with self._lock:
+            rest, self._rest = self._rest, ""
+            if rest:
+                self._line(rest)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        # `encoding`, `buffer` and whatever else the stream has.
+        return getattr(self._stream, name)
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def writable(self) -> bool:
+        return True
+
+
+class Capture:
+    """What a worker captures of itself, from now on."""
+
+    def __init__(self, options: CaptureOptions) -> None:
+        self._streams: list[_Lines] = []
+        if options.logging:
+            self._capture_logging(options.level)
+        if options.output:
+            for name, level in (("stdout", "INFO"), ("stderr", "WARN")):
+                stream = getattr(sys, name)
+                # A program without a console has none.
+                if stream is not None:
+                    lines = _Lines(stream, _logger_of(f"{OUTPUT}/{name}", level))
+                    self._streams.append(lines)
+                    setattr(sys, name, lines)
+
+    @staticmethod
+    def _capture_logging(level: int) -> None:
+        # Not a handler of the root logger: with one there, a task's own `logging.basicConfig` does nothing.
+        handler = LoggingHandler(LOGS)
+        call_handlers = logging.Logger.callHandlers
+
+        def captured(self: logging.Logger, record: logging.LogRecord) -> None:
+            handler.handle(record)
+            call_handlers(self, record)
+
+        logging.Logger.callHandlers = captured  # type: ignore[method-assign]  # see above
+        root = logging.getLogger()
+        if root.level == logging.WARNING:
+            root.setLevel(level)
+
+    def finish_lines(self) -> None:
+        """A task has ended: what it has printed without a line's end is all that comes."""
+        for stream in self._streams:
+            stream.finish_line()
+
+
+def _logger_of(path: str, level: str) -> Callable[[str], None]:
+    def line(text: str) -> None:
+        if _busy.now:
+            return
+        _busy.now = True
+        # Printing must not fail because logging does.
+        with contextlib.suppress(Exception):
+            log_text(path, text, level)
+        _busy.now = False
+
+    return line

@@ -1,0 +1,232 @@
+"""`@mpr.task`: a function that runs in any process and brings its rows to the recording which that process inherited.
+
+A generator or coroutine is driven step by step: what belongs to it (its times, its prefix, its recording) is in place
+only while its body runs, so that several of them may be interleaved in one thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from mpr.config import RecordingConfig
+from mpr.current import TaskOptions
+from mpr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mpr.execution import Execution
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Under this name a decorated function has what it decorates, and the options.
+_MARK = "__mpr_task__"
+
+
+@overload
+def task(function: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+@overload
+def task(
+    *, name: str | None = None, entity_path_prefix: str | None = None, timeline: str | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+def task(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    entity_path_prefix: str | None = None,
+    timeline: str | None = None,
+) -> Any:
+    """Make a function a task: what it logs with plain `rr.log` goes to the recording that its process inherited.
+
+    It may be a plain function, a generator, an `async def`, an async generator, or a method, and may run anywhere: as
+    the target of a `multiprocessing.Process` or a thread, in a `multiprocessing.Pool`, a `ProcessPoolExecutor`, a
+    `mpr.Pool`, or called as it is. When it has returned or raised, its rows are in every durable sink, and the text of
+    its error with them (under `mpr/tasks/<name>`). Its times are its own: it begins without any, and those of its
+    caller stay as they were. With no recording to join, it logs to the current one. Called by another task, it is a
+    plain part of that. In the process that has made the recording only the body logs to it: undecorated functions in
+    threads that it starts log to what is current there.
+
+    Parameters
+    ----------
+    name:
+        The task's name; by default the function's qualified name.
+    entity_path_prefix:
+        Put before every entity path that the body logs: `"run/{index}"`. There are `{name}`, `{index}`, `{task}` (both,
+        with a slash), `{attempt}`, `{worker}`, `{pid}`. What the body starts as other tasks or threads logs without it.
+    timeline:
+        A timeline that has the task's index on every row of the body.
+
+    Raises
+    ------
+    ConfigError
+        At once where one of these values cannot be used. When called: see `mpr.join`.
+    DeliveryError, RecordingClosedError
+        When called, where the rows of a function that has returned could not be brought to the sinks.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        if isinstance(function, staticmethod | classmethod):
+            inside: Callable[..., Any] = type(function)(decorate(function.__func__))
+            return inside
+        if not callable(function):
+            raise ConfigError(f"@mpr.task is for functions, got {function!r}")
+        own_name = getattr(function, "__qualname__", type(function).__qualname__)
+        if "rerun" in sys.modules:
+            # To give a caller its times back, they must be known.
+            from mpr import hooks
+
+            hooks.install_times()
+        return decorated(
+            function,
+            TaskOptions(
+                function=own_name,
+                name=own_name if name is None else name,
+                entity_path_prefix=entity_path_prefix,
+                timeline=timeline,
+            ),
+        )
+
+    return decorate if function is None else decorate(function)
+
+
+def decorated(
+    function: Callable[..., Any], options: TaskOptions, config: RecordingConfig | None = None
+) -> Callable[..., Any]:
+    """`function` as a task with `options`, of the recording of `config` or of that which its process inherited."""
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def call_coroutine(*args: Any, **kwargs: Any) -> Any:
+            return await _Steps(function(*args, **kwargs), _begun(options, config))
+
+        wrapper: Callable[..., Any] = call_coroutine
+
+    elif inspect.isasyncgenfunction(function):
+
+        @functools.wraps(function)
+        def call_async_generator(*args: Any, **kwargs: Any) -> Any:
+            return _drive(function(*args, **kwargs), options, config)
+
+        wrapper = call_async_generator
+
+    elif inspect.isgeneratorfunction(function):
+
+        @functools.wraps(function)
+        def call_generator(*args: Any, **kwargs: Any) -> Any:
+            return (yield from _Steps(function(*args, **kwargs), _begun(options, config)))
+
+        wrapper = call_generator
+
+    else:
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            execution = _begun(options, config)
+            try:
+                with execution.step():
+                    result = function(*args, **kwargs)
+            except BaseException as error:
+                execution.end(error)
+                raise
+            execution.end(None)
+            return result
+
+        wrapper = call
+
+    setattr(wrapper, _MARK, (function, options))
+    return wrapper
+
+
+def undecorated(function: Callable[..., Any]) -> tuple[Callable[..., Any], TaskOptions]:
+    """The function inside a decorated one and its options; any other as it is, with its name."""
+    found: tuple[Callable[..., Any], TaskOptions] | None = getattr(function, _MARK, None)
+    if found is not None:
+        return found
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return function, TaskOptions(function=name, name=name)
+
+
+def _begun(options: TaskOptions, config: RecordingConfig | None) -> Execution:
+    # Not before a task runs: a module that only has decorated functions needs neither the SDK nor ZeroMQ.
+    from mpr.execution import Execution
+
+    return Execution(options, config)
+
+
+class _Steps(Generator[Any, Any, Any]):
+    """A generator or coroutine, with its own lane in place during each of its steps."""
+
+    def __init__(self, body: Generator[Any, Any, Any] | Coroutine[Any, Any, Any], execution: Execution) -> None:
+        self._body = body
+        self._execution = execution
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self
+
+    def send(self, value: Any, /) -> Any:
+        return self._step(self._body.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._step(self._body.throw, *error)
+
+    def _step(self, step: Callable[..., Any], *args: Any) -> Any:
+        try:
+            with self._execution.step():
+                return step(*args)
+        except StopIteration:
+            self._execution.end(None)
+            raise
+        except BaseException as error:
+            self._execution.end(error)
+            raise
+
+
+class _Part:
+    """One `__anext__`, `asend`, `athrow` or `aclose` of an async generator: an awaitable of several steps."""
+
+    def __init__(self, body: Any, execution: Execution) -> None:
+        self._body = body.__await__()
+        self._execution = execution
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return _PartSteps(self._body, self._execution)
+
+
+class _PartSteps(_Steps):
+    """The steps of a part: its end is not that of the whole."""
+
+    def _step(self, step: Callable[..., Any], *args: Any) -> Any:
+        with self._execution.step():
+            return step(*args)
+
+
+async def _drive(
+    body: AsyncGenerator[Any, Any], options: TaskOptions, config: RecordingConfig | None
+) -> AsyncGenerator[Any, Any]:
+    """`body`, with its own lane in place during each of its steps; as PEP 380 has it for plain generators."""
+    execution = _begun(options, config)
+    try:
+        value = await _Part(body.__anext__(), execution)
+        while True:
+            try:
+                sent = yield value
+            except GeneratorExit:
+                await _Part(body.aclose(), execution)
+                raise
+            except BaseException as error:  # noqa: BLE001  # all that is thrown in is the body's to take
+                value = await _Part(body.athrow(error), execution)
+            else:
+                value = await _Part(body.asend(sent), execution)
+    except StopAsyncIteration:
+        execution.end(None)
+    except BaseException as error:
+        execution.end(error)
+        raise

@@ -1,0 +1,432 @@
+"""The one place that knows private names of the Rerun SDK: what comes before and after its calls where tasks log.
+
+| private name | why | without it |
+|---|---|---|
+| `rerun_bindings.log_arrow_msg` and the other entries in `_ENTRIES` | replaced in workers: they count what a task
+  logs and wait in Python, with no lock held, while the outbox is full | every task is flushed; a slow sink makes the
+  outbox grow |
+| `rerun_bindings.new_recording` | `rr.init` in a task makes the worker's own recording current | its rows are lost |
+| `rerun_bindings.flush_and_cleanup_orphaned_recordings` | `rr.init` calls it, and it raises in a forked process |
+  `rr.init` raises in workers of `start_method='fork'` |
+| `rerun_bindings.send_recording_name`, `send_recording_start_time_nanos` | the name and start of the recording are the
+  parent's; a worker's become properties of its own | the last worker's win |
+| `rerun_bindings.get_recording_id`, `.binary_stream` | recordings that a task makes are known by the SDK's handle, long
+  before there is a public object of them | their rows are lost where they have no sink |
+| `rerun_bindings.set_global_data_recording` and its thread-local twin | 0.2 us, where the public function flushes the
+  previous recording (97 us) | the public function |
+| `rerun_bindings.set_time_sequence` and the others in `_SET_TIME`, `disable_timeline`, `reset_time` | the SDK does not
+  tell which times a thread has set; they are kept to give a caller its own back | times that a task sets stay on the
+  rows of its caller |
+| `rerun_bindings.finalize_deferred_sinks` | the end of a `with stream:` block would finish the file sink that leads to
+  the recording | rows after the block are lost |
+| `rerun_bindings.save` and the others in `_SINK_CALLS` | a task that calls `rr.save` or `rr.disconnect` takes the
+  worker's sink; it gets it back at the end of the task | the worker's rows are lost from then on |
+| `LazyChunkStream._internal`, `UrdfTree._inner` | these send without passing an entry | such a task is flushed only
+  where it logs in another way too |
+
+`tests/test_data_path.py` fails when a release of the SDK moves one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+
+#: How a time is set again: with `(timeline, value, recording)`.
+SetTime: TypeAlias = Callable[..., None]
+#: The times of one (thread, recording): how each timeline's is set, and to what.
+Times: TypeAlias = dict[str, tuple[SetTime, Any]]
+
+
+class Prefix(NamedTuple):
+    """What comes before the entity paths that a task logs to one recording."""
+
+    path: str
+    recording_id: str
+
+
+# Entries that hand data to a recording.
+_ENTRIES = (
+    "log_arrow_msg",
+    "send_arrow_chunk",
+    "send_chunks",
+    "log_file_from_path",
+    "log_file_from_contents",
+    "send_recording_name",
+    "send_recording_start_time_nanos",
+    "send_blueprint",
+)
+
+# What an entry is taken to log where its arguments do not say (bytes).
+_UNKNOWN_SIZE = 64 * 1024
+
+
+def missing_entries() -> list[str]:
+    """The logging entries that the installed SDK does not have under the names that mpr knows."""
+    import rerun_bindings
+
+    return [name for name in _ENTRIES if not hasattr(rerun_bindings, name)]
+
+
+def _logged_bytes(components: Any) -> int:
+    try:
+        return sum(array.get_total_buffer_size() for array in components.values())
+    except AttributeError:
+        return _UNKNOWN_SIZE
+
+
+def install_entries(entered: Callable[[int], Prefix | None]) -> list[str]:
+    """Make every logging entry of the SDK in this process call `entered(bytes)` first, and heed the prefix it returns.
+
+    Returns the names that this release of the SDK does not have.
+    """
+    import rerun_bindings
+
+    missing = missing_entries()
+    for name in _ENTRIES:
+        if name not in missing:
+            setattr(rerun_bindings, name, _wrapped(name, getattr(rerun_bindings, name), entered))
+    for owner, attribute in _bypasses():
+        setattr(owner, attribute, _watched(attribute, entered))
+    return missing
+
+
+def _wrapped(name: str, original: Callable[..., Any], entered: Callable[[int], Prefix | None]) -> Callable[..., Any]:
+    import rerun_bindings
+
+    @functools.wraps(original)
+    def entry(*args: Any, **kwargs: Any) -> Any:
+        prefix = entered(_logged_bytes(kwargs.get("components")))
+        if prefix is not None and rerun_bindings.get_recording_id(kwargs.get("recording")) == prefix.recording_id:
+            args, kwargs = _with_prefix(name, prefix.path, args, kwargs)
+        return original(*args, **kwargs)
+
+    return entry
+
+
+def _with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The arguments of an entry with `prefix` before every entity path in them."""
+    if name in ("log_arrow_msg", "send_arrow_chunk"):
+        return (_under(prefix, args[0]), *args[1:]), kwargs
+    if name in ("log_file_from_path", "log_file_from_contents"):
+        own = kwargs.get("entity_path_prefix")
+        return args, {**kwargs, "entity_path_prefix": prefix if own is None else _under(prefix, own)}
+    if name == "send_chunks":
+        chunks = [args[0]] if hasattr(args[0], "with_entity_path") else args[0]
+        return ((each.with_entity_path(_under(prefix, each.entity_path)) for each in chunks), *args[1:]), kwargs
+    return args, kwargs
+
+
+def _under(prefix: str, path: str) -> str:
+    path = path.removeprefix("/")
+    # The recording's properties stay where viewers look for them, and what mpr notes under `mpr`.
+    return path if path.partition("/")[0] in ("__properties", "mpr") else f"{prefix}/{path}"
+
+
+def _bypasses() -> Iterable[tuple[type, str]]:
+    from rerun.chunk import LazyChunkStream
+    from rerun.urdf import UrdfTree
+
+    return ((LazyChunkStream, "_internal"), (UrdfTree, "_inner"))
+
+
+def _watched(attribute: str, entered: Callable[[int], object]) -> property:
+    """An attribute that counts as an entry whenever it is read: whoever reads it may be about to send."""
+
+    def get(self: Any) -> Any:
+        entered(_UNKNOWN_SIZE)
+        return self.__dict__[attribute]
+
+    def put(self: Any, value: Any) -> None:
+        self.__dict__[attribute] = value
+
+    return property(get, put)
+
+
+# What sets the time of a (thread, recording), and what takes it away.
+_SET_TIME = ("set_time_sequence", "set_time_duration_nanos", "set_time_timestamp_nanos_since_epoch")
+
+
+def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | None], None]) -> None:
+    """Call `noted(recording id, timeline, (how, value))` whenever this process sets a time for its thread.
+
+    None for the pair says that the time was taken away, None for the timeline that all were. The SDK keeps the times of
+    a (thread, recording) and does not tell them.
+    """
+    import rerun_bindings
+
+    def watched_set(original: SetTime) -> SetTime:
+        @functools.wraps(original)
+        def call(timeline: str, value: Any, recording: Any = None) -> None:
+            original(timeline, value, recording)
+            noted(rerun_bindings.get_recording_id(recording), timeline, (original, value))
+
+        return call
+
+    disable_timeline, reset_time = rerun_bindings.disable_timeline, rerun_bindings.reset_time
+
+    @functools.wraps(disable_timeline)
+    def watched_disable(timeline: str, recording: Any = None) -> None:
+        disable_timeline(timeline, recording)
+        noted(rerun_bindings.get_recording_id(recording), timeline, None)
+
+    @functools.wraps(reset_time)
+    def watched_reset(recording: Any = None) -> None:
+        reset_time(recording)
+        noted(rerun_bindings.get_recording_id(recording), None, None)
+
+    for name in _SET_TIME:
+        setattr(rerun_bindings, name, watched_set(getattr(rerun_bindings, name)))
+    rerun_bindings.disable_timeline = watched_disable
+    rerun_bindings.reset_time = watched_reset
+
+
+def change_times(native: Any, old: Times, new: Times) -> None:
+    """Take the times `old` of this thread and the recording `native` away, and set `new`."""
+    import rerun_bindings
+
+    disable_timeline = inspect.unwrap(rerun_bindings.disable_timeline)
+    for timeline in old:
+        if timeline not in new:
+            disable_timeline(timeline, native)
+    for timeline, (how, value) in new.items():
+        how(timeline, value, native)
+
+
+def divert_new_recordings(
+    diverted: Callable[[], rr.RecordingStream | None],
+    noted: Callable[[str | None, str | None], None],
+    made: Callable[[Any], None],
+) -> None:
+    """Let `rr.init` in this process make the stream that `diverted()` returns current instead of a new recording
+    without a sink; where that is None, nothing is changed.
+
+    `noted(application_id, recording_id)` hears of each. Recordings that are not made the default stay the user's;
+    `made(handle)` hears of them.
+    """
+    import rerun_bindings
+
+    original = rerun_bindings.new_recording
+
+    @functools.wraps(original)
+    def new_recording(*args: Any, **kwargs: Any) -> Any:
+        stream = diverted() if kwargs.get("make_default") else None
+        if stream is None:
+            inner = original(*args, **kwargs)
+            if not kwargs.get("make_default") and not _ours.now:
+                made(inner)
+            return inner
+        noted(kwargs.get("application_id"), kwargs.get("recording_id"))
+        make_current(stream)
+        return stream.inner
+
+    rerun_bindings.new_recording = new_recording
+    clean_up = rerun_bindings.flush_and_cleanup_orphaned_recordings
+
+    @functools.wraps(clean_up)
+    def flush_and_cleanup_orphaned_recordings() -> None:
+        try:
+            clean_up()
+        except RuntimeError:
+            # `rr.init` calls this first, and in a forked process it fails on the recordings of the parent.
+            if diverted() is None:
+                raise
+
+    rerun_bindings.flush_and_cleanup_orphaned_recordings = flush_and_cleanup_orphaned_recordings
+
+
+# What a recording is called and when it began: the call, and the argument of `rr.archetypes.RecordingInfo`.
+_RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nanos": "start_time"}
+
+
+def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.RecordingStream, str] | None]) -> None:
+    """Keep what this process says of a recording as such under a property: it is one of many writers.
+
+    `diverted(call, recording id)` returns the stream and the name of the property; where that is None, nothing is
+    changed.
+    """
+    import rerun_bindings
+
+    def wrapped(call: str, field: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def send(value: Any, recording: Any = None) -> None:
+            found = diverted(call, rerun_bindings.get_recording_id(recording))
+            if found is None:
+                original(value, recording=recording)
+                return
+            import rerun as rr
+
+            stream, name = found
+            stream.send_property(name, rr.archetypes.RecordingInfo(**{field: value}))
+
+        return send
+
+    for call, field in _RECORDING_INFO.items():
+        original = getattr(rerun_bindings, call, None)
+        if original is not None:
+            setattr(rerun_bindings, call, wrapped(call, field, original))
+
+
+# Calls that give the current recording another sink, or none.
+_SINK_CALLS = (
+    "save",
+    "set_sinks",
+    "connect_grpc",
+    "serve_grpc",
+    "stdout",
+    "memory_recording",
+    "binary_stream",
+    "disconnect",
+    "shutdown",
+    "spawn",
+)
+
+
+class _Ours(threading.local):
+    """Whether the sink call that this thread makes is mpr's own."""
+
+    now = False
+
+
+_ours = _Ours()
+
+
+@contextlib.contextmanager
+def unwatched() -> Iterator[None]:
+    """Within, what this thread does with sinks is mpr's own business."""
+    _ours.now = True
+    try:
+        yield
+    finally:
+        _ours.now = False
+
+
+def watch_sinks(
+    skips: Callable[[str, str | None], bool],
+    changes: Callable[[str, str | None], None],
+    changed: Callable[[str, str | None], None],
+) -> None:
+    """Call `changed(name, recording id)` after each call in this process that may have taken a recording's sink away,
+    and `changes` of the same before.
+
+    It is not made at all where `skips` of the same says so. For `shutdown`, which is for all, the id is None.
+    """
+    import rerun_bindings
+
+    def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if _ours.now:
+                return original(*args, **kwargs)
+            concerned = None if name == "shutdown" else rerun_bindings.get_recording_id(kwargs.get("recording"))
+            if skips(name, concerned):
+                return None
+            changes(name, concerned)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                changed(name, concerned)
+
+        return call
+
+    for name in _SINK_CALLS:
+        original = getattr(rerun_bindings, name, None)
+        if original is not None:
+            setattr(rerun_bindings, name, watched(name, original))
+
+
+def keep_sinks(is_ours: Callable[[str | None], bool]) -> None:
+    """Let `with stream:` leave the sink of a stream alone where `is_ours(recording id)`.
+
+    The SDK finishes file sinks when such a block ends, and what is logged afterwards is lost.
+    """
+    import rerun_bindings
+
+    original = getattr(rerun_bindings, "finalize_deferred_sinks", None)
+    if original is None:
+        return
+
+    @functools.wraps(original)
+    def finalize_deferred_sinks(recording: Any = None) -> None:
+        if not is_ours(rerun_bindings.get_recording_id(recording)):
+            original(recording)
+
+    rerun_bindings.finalize_deferred_sinks = finalize_deferred_sinks
+
+
+def recording_id_of(inner: Any) -> str | None:
+    """The id of a recording, by the SDK's own handle of it."""
+    import rerun_bindings
+
+    found: str | None = rerun_bindings.get_recording_id(inner)
+    return found
+
+
+def encoded_rows_of(inner: Any) -> Any:
+    """Where the SDK puts the encoded rows of a recording from now on, those that it has kept first."""
+    import rerun_bindings
+
+    return rerun_bindings.binary_stream(recording=inner)
+
+
+def clean_up_recordings() -> None:
+    """Let the SDK end the threads of recordings that nobody holds. There is no current recording afterwards."""
+    import rerun_bindings
+
+    rerun_bindings.flush_and_cleanup_orphaned_recordings()
+
+
+def make_current(stream: rr.RecordingStream) -> None:
+    """Make `stream` the recording that plain `rr.log` uses, in every thread that has none of its own."""
+    try:
+        import rerun_bindings
+
+        rerun_bindings.set_thread_local_data_recording(None)
+        rerun_bindings.set_global_data_recording(stream.inner)
+    except (AttributeError, ImportError, TypeError):
+        import rerun as rr
+
+        rr.set_thread_local_data_recording(None)
+        rr.set_global_data_recording(stream)
+
+
+def exchange_thread_recording(native: Any) -> Any:
+    """Make the recording `native` (or None) this thread's own; returns what was before."""
+    import rerun_bindings
+
+    before = rerun_bindings.get_thread_local_data_recording()
+    rerun_bindings.set_thread_local_data_recording(native)
+    return before
+
+
+def current_recording() -> tuple[Any, str | None]:
+    """The native recording that plain `rr.log` uses in this thread, and its recording id; (None, None) for none."""
+    import rerun_bindings
+
+    native = rerun_bindings.get_data_recording(None)
+    return native, None if native is None else rerun_bindings.get_recording_id(native)
+
+
+def forbid_preloaded_servers() -> None:
+    """Let what hangs in a child of a fork server that preloaded `rerun` raise instead.
+
+    The threads of the SDK's async runtime do not survive the fork: `CatalogClient` and `Server` never answer.
+    """
+    import rerun as rr
+
+    def refuse(self: object, *_args: object, **_kwargs: object) -> None:
+        raise RuntimeError(
+            f"{type(self).__name__} does not work in a worker whose fork server preloaded the Rerun SDK (it would "
+            "hang): use mpr.Pool(..., preload=False)"
+        )
+
+    rr.catalog.CatalogClient.__init__ = refuse  # type: ignore[method-assign]  # replaced on purpose
+    rr.server.Server.__init__ = refuse  # type: ignore[method-assign]  # replaced on purpose

@@ -1,0 +1,257 @@
+"""What the SDK's functions lead to in this process: its producer, and the lane of the task that runs in a thread.
+
+Covers: the state that is per process and per thread, and what the SDK's calls pass (`entries.py` puts it there).
+Does not cover: who joins what (`joining.py`), what a task does with its lane (`lane.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from mpr import entries
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+    from mpr.entries import Prefix, SetTime, Times
+    from mpr.notices import Notices
+    from mpr.own_recordings import OwnRecordings
+
+_log = logging.getLogger("mpr")
+
+
+class Producer(Protocol):
+    """What the SDK's calls need of `mpr.producer.Producer`."""
+
+    @property
+    def stream(self) -> rr.RecordingStream: ...
+
+    def enter(self, size: int) -> None: ...
+
+    def sink_changed(self, call: str) -> None: ...
+
+    @property
+    def notices(self) -> Notices: ...
+
+    @property
+    def recording_id(self) -> str: ...
+
+    @property
+    def own(self) -> OwnRecordings: ...
+
+
+class Lane(Protocol):
+    """What the SDK's calls need of `mpr.lane.Lane`."""
+
+    producer: Any
+    prefix: Prefix | None
+
+
+class _Here(threading.local):
+    """What belongs to a thread."""
+
+    def __init__(self) -> None:
+        self.lane: Lane | None = None
+        #: The times that were set, by recording id.
+        self.times: dict[str, Times] = {}
+
+
+here = _Here()
+
+
+class _Process:
+    """What belongs to the process: its producer, if every plain logging call goes there."""
+
+    producer: Producer | None = None
+    #: Joins at the first logging call, where nobody has before; set by `mpr run`.
+    lazy: Callable[[], object] | None = None
+    #: The producers whose streams have a sink of mpr's, by recording id.
+    guarded: ClassVar[dict[str | None, Producer]] = {}
+    sinks_watched = False
+    #: Whether this process was forked from one that had a producer.
+    orphaned = False
+    times_installed = False
+    entries_installed = False
+    taken_over = False
+    #: Logging entries that this release of the SDK does not have.
+    missing: tuple[str, ...] = ()
+
+
+_process = _Process()
+
+
+def producer() -> Producer | None:
+    """The producer of the whole process."""
+    return _process.producer
+
+
+def install_times() -> None:
+    """Keep the times that tasks and their callers set from now on."""
+    if not _process.times_installed:
+        _process.times_installed = True
+        entries.watch_times(_note_time)
+
+
+def guard(recording_id: str, producer: Producer) -> None:
+    """Streams of this recording lead to `producer`: keep their sinks, and the times that are set for them."""
+    install_times()
+    if not _process.sinks_watched:
+        _process.sinks_watched = True
+        entries.keep_sinks(_process.guarded.__contains__)
+        entries.watch_sinks(_skips_sink, _before_sink, _note_sink)
+    _process.guarded[recording_id] = producer
+
+
+def install_entries() -> None:
+    """Let the logging calls of this process pass its producer and its lanes."""
+    if not _process.entries_installed:
+        _process.entries_installed = True
+        _process.missing = tuple(entries.install_entries(_entered))
+
+
+def take_over(producer: Producer) -> bool:
+    """Send all that this process logs to `producer`; returns whether every logging call passes it.
+
+    In a process that was started for it or has joined, never in the user's own.
+    """
+    install_entries()
+    _install_take_over()
+    _process.producer = producer
+    _process.orphaned = False
+    return not _process.missing
+
+
+def join_lazily(join: Callable[[], object]) -> None:
+    """Call `join`, which takes this process over, at its first logging call; and so in each child that is forked.
+
+    The sinks of the recording are then not the process's to choose.
+    """
+    _process.lazy = join
+    install_times()
+    install_entries()
+    _install_take_over()
+
+
+def _install_take_over() -> None:
+    if not _process.taken_over:
+        _process.taken_over = True
+        entries.divert_new_recordings(_diverted, _note_init, _note_made)
+        entries.divert_recording_info(_diverted_info)
+
+
+def release(producer: Producer) -> None:
+    """`producer` has ended."""
+    if _process.producer is producer:
+        _process.producer = None
+    for recording_id, guarded in list(_process.guarded.items()):
+        if guarded is producer:
+            del _process.guarded[recording_id]
+
+
+def forked() -> None:
+    """In a forked child: sockets, locks and the SDK's threads are the parent's."""
+    _process.orphaned = _process.producer is not None
+    _process.producer = None
+    _process.guarded.clear()
+    here.lane = None
+
+
+# --- passed by the SDK's calls ------------------------------------------------------------------------------------
+
+
+def _entered(size: int) -> Prefix | None:
+    lane = here.lane
+    if lane is not None and lane.producer is not None:
+        lane.producer.enter(size)
+        return lane.prefix
+    found = _process.producer or _join_now()
+    if found is not None:
+        found.enter(size)
+    return None if lane is None else lane.prefix
+
+
+def _join_now() -> Producer | None:
+    if _process.lazy is not None:
+        lazy, _process.lazy = _process.lazy, None
+        try:
+            # Meanwhile a sink call is our own.
+            lazy()
+        finally:
+            _process.lazy = lazy
+    elif _process.orphaned:
+        _process.orphaned = False
+        _log.warning(
+            "A process (pid %d) that a task of mpr has forked logs to Rerun: its rows are lost. Log in the task, call "
+            "mpr.join() in the new process, or decorate the function that it runs with @mpr.task.",
+            os.getpid(),
+        )
+    return _process.producer
+
+
+def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
+    if recording_id is None:
+        return
+    times = here.times.setdefault(recording_id, {})
+    if timeline is None:
+        times.clear()
+    elif time is None:
+        times.pop(timeline, None)
+    else:
+        times[timeline] = time
+
+
+def _diverted() -> rr.RecordingStream | None:
+    found = _process.producer or (_join_now() if _process.lazy is not None else None)
+    return None if found is None else found.stream
+
+
+# Those that have no result, so that nobody misses one.
+_SKIPPED_CALLS = ("save", "set_sinks", "connect_grpc", "stdout", "disconnect", "spawn")
+
+
+def _skips_sink(call: str, recording_id: str | None) -> bool:
+    """Whether the sinks are those of `mpr run`, whatever the script says."""
+    found = _process.guarded.get(recording_id)
+    if _process.lazy is None or call not in _SKIPPED_CALLS or found is None:
+        return False
+    if call == "disconnect":
+        found.stream.flush()
+    else:
+        found.notices.sink_skipped(call)
+    return True
+
+
+def _note_init(application_id: str | None, recording_id: str | None) -> None:
+    if _process.producer is not None and _process.lazy is None:
+        _process.producer.notices.init(application_id, recording_id)
+
+
+def _note_made(inner: Any) -> None:
+    if _process.producer is not None:
+        _process.producer.own.made(inner)
+
+
+def _diverted_info(call: str, recording_id: str | None) -> tuple[rr.RecordingStream, str] | None:
+    found = _process.producer
+    if found is None or found.recording_id != recording_id:
+        return None
+    return found.stream, found.notices.recording_info(call)
+
+
+def _before_sink(call: str, recording_id: str | None) -> None:
+    found = _process.producer
+    if found is not None and found.recording_id != recording_id and call != "spawn":
+        found.own.sink_call(call, recording_id)
+
+
+def _note_sink(call: str, recording_id: str | None) -> None:
+    # `spawn` starts a viewer, and connects by another call.
+    if call != "spawn":
+        for guarded_id, found in list(_process.guarded.items()):
+            # `shutdown` is for all.
+            if recording_id in (None, guarded_id):
+                found.sink_changed(call)

@@ -1,0 +1,79 @@
+"""What a task is told, once, of calls that mean something else in a worker than they do alone.
+
+By `logging`, and not as warnings: where warnings are errors, they would change what the user's task does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from mpr.config import RecordingConfig
+
+_log = logging.getLogger("mpr")
+
+
+class Notices:
+    """Those of one producer.
+
+    Parameters
+    ----------
+    config:
+        The shared recording.
+    worker:
+        Number of the worker; 0 in a process that is none.
+    """
+
+    def __init__(self, config: RecordingConfig, worker: int) -> None:
+        self._config = config
+        self._property = f"worker_{worker}" if worker else f"process_{os.getpid()}"
+        self._inits: set[tuple[str | None, str | None]] = set()
+        self._calls: set[str] = set()
+
+    def init(self, application_id: str | None, recording_id: str | None) -> None:
+        """`rr.init` was called by a task: its rows go to the shared recording, under the shared ids."""
+        ids = (application_id, recording_id)
+        own = (self._config.application_id, self._config.recording_id)
+        if ids in self._inits or (ids[0] == own[0] and ids[1] in (None, own[1])):
+            return
+        self._inits.add(ids)
+        _log.warning(
+            "rr.init(%r) in a worker of mpr: its rows go to the shared recording %r (%s). For a recording of its own, "
+            "make an rr.RecordingStream.",
+            application_id,
+            *own,
+        )
+
+    def sink_changed(self, call: str) -> None:
+        """A task has called `rr.save` or the like."""
+        if call not in ("disconnect", "shutdown") and self._is_new(call):
+            _log.warning(
+                "rr.%s() in a task of mpr: until its end its rows go there, and not to the shared recording %r. "
+                "Give mpr the sink, and they go to both.",
+                call,
+                self._config.application_id,
+            )
+
+    def sink_skipped(self, call: str) -> None:
+        """A script under `mpr run` has called `rr.save` or the like, which is not its to choose there."""
+        if self._is_new(call):
+            _log.warning(
+                "rr.%s() under 'mpr run' does nothing: where the rows go is said by the options of 'mpr run'", call
+            )
+
+    def recording_info(self, call: str) -> str:
+        """A task says something of the recording as such. Returns the name of the property that this becomes."""
+        if self._is_new(call):
+            _log.warning(
+                "rr.%s() in a worker of mpr: the recording is that of all workers, so this becomes the property %s. "
+                "In the parent, recording.stream.%s() is for all.",
+                call,
+                self._property,
+                call,
+            )
+        return self._property
+
+    def _is_new(self, call: str) -> bool:
+        is_new = call not in self._calls
+        self._calls.add(call)
+        return is_new

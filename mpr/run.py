@@ -1,0 +1,133 @@
+"""`mpr run`: a command whose Python processes all log into one recording, unchanged.
+
+The command gets two variables: the way to the recording, and a folder in front of PYTHONPATH whose `sitecustomize.py`
+Python imports at its start (`start.py`). Both are inherited by every process that it starts, and both end with the run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mpr.errors import ConfigError
+from mpr.recording import SharedRecording
+
+_SITECUSTOMIZE = '''\
+"""Of `mpr run`, for this run only. It stands before a `sitecustomize` of the user's own, and imports that."""
+import os
+import sys
+
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path[:] = [each for each in sys.path if os.path.abspath(each) != here]
+try:
+    from mpr import start
+except ImportError as error:
+    sys.stderr.write(f"mpr run: {sys.executable} cannot import mpr ({error}): what it logs is not recorded\\n")
+else:
+    start.begin()
+ours = sys.modules.pop("sitecustomize")
+try:
+    import sitecustomize
+except ModuleNotFoundError as error:
+    if error.name != "sitecustomize":
+        raise
+    # Python itself looks for it once more.
+    sys.modules["sitecustomize"] = ours
+'''
+
+# What the system or its user sends to a program.
+_FORWARDED = {
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
+}
+
+# How often the command is looked at, whatever signals come.
+_LOOK_SECS = 5.0
+
+
+def application_id_of(command: Sequence[str]) -> str:
+    """The name of the script in `command`, or of the command itself, as an application id."""
+    scripts = [part for part in command if part.endswith(".py")]
+    stem = Path(scripts[0] if scripts else command[0]).stem
+    return re.sub(r"[^A-Za-z0-9_\-]", "_", stem)[:180] or "mpr"
+
+
+def run(command: Sequence[str], application_id: str | None, sinks: Sequence[str]) -> int:
+    """Run `command` with one recording for all of its Python processes; returns its exit status as a shell has it.
+
+    Call it in a process that has no other threads yet.
+
+    Parameters
+    ----------
+    command:
+        The program and its arguments.
+    application_id:
+        As in `rr.init`; None for the name of the script.
+    sinks:
+        As in `mpr.SharedRecording`; none for a new file in the working directory.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such program.
+    SinkError
+        If a sink cannot be opened, or has failed.
+    """
+    name = application_id_of(command) if application_id is None else application_id
+    # Before there are other threads, which would take signals from under `_wait`.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="mpr-run-") as folder,
+            SharedRecording(name, sinks=list(sinks) or None) as recording,
+        ):
+            came = signal.sigpending() & (_FORWARDED - {signal.SIGWINCH})
+            if came:
+                return 128 + int(min(came))
+            status = _wait(_start(command, recording, Path(folder), before))
+            # Closing takes its time where a sink is slow, and is to be interrupted as anything else.
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return status
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start(command: Sequence[str], recording: SharedRecording, folder: Path, mask: Iterable[int]) -> int:
+    (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE)
+    environ = recording.environ()
+    environ["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [environ.get("PYTHONPATH")])])
+    try:
+        pid: int = os.posix_spawnp(command[0], list(command), environ, setsigmask=mask)
+    except OSError as error:
+        raise ConfigError(f"cannot run {command[0]!r}: {error.strerror}") from error
+    return pid
+
+
+def _wait(pid: int) -> int:
+    """Wait for the process `pid`, and hand signals on to it; returns its status as a shell has it."""
+    while True:
+        number, sender = _next_signal()
+        if number and number != signal.SIGCHLD:
+            # What the terminal sends, it sends to the whole group; the command has got it already.
+            if sender:
+                os.kill(pid, number)
+            continue
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _next_signal() -> tuple[int, int]:
+    """(signal, process that sent it; 0 for the system); (0, 0) after a while without any."""
+    waited_for = _FORWARDED | {signal.SIGCHLD}
+    if sys.platform == "linux":
+        info = signal.sigtimedwait(waited_for, _LOOK_SECS)
+        return (0, 0) if info is None else (info.si_signo, info.si_pid)
+    number = signal.sigwait(waited_for)
+    # Who has sent it is not told here; most of all Ctrl-C must not come twice.
+    return number, 0 if number in (signal.SIGINT, signal.SIGQUIT) else 1

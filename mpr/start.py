@@ -1,0 +1,55 @@
+"""Runs at the start of every Python process under `mpr run`, before the script: cheap, and idle until it uses Rerun."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+
+def begin() -> None:
+    """Let this process join the recording of `mpr run` when it logs to Rerun for the first time."""
+    sys.meta_path.insert(0, _AfterImport("rerun"))
+
+
+def _imported() -> None:
+    from mpr import joining
+
+    joining.join_lazily()
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Finds one module as the others do, and has `_imported` called once that has been imported."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        # So that the search finds what it would have found without us.
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        # What reads resources of the package asks its own loader.
+        assert module.__spec__ is not None
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        _imported()

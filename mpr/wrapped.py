@@ -1,0 +1,44 @@
+"""What `SharedRecording.wrap` makes: a function with the way to its recording in it."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+from mpr import pickling
+from mpr.config import RecordingConfig
+from mpr.decorator import decorated, undecorated
+from mpr.errors import UnpicklableTaskError
+
+
+class Wrapped:
+    """`function`, which logs to the recording of `config` in whatever process it is called."""
+
+    def __init__(self, function: Callable[..., Any], config: RecordingConfig) -> None:
+        if not callable(function):
+            raise UnpicklableTaskError(f"only what can be called can be wrapped, got {function!r}")
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._config = config
+        body, options = undecorated(function)
+        self._call = decorated(body, options, config)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By value where the function is of `__main__`, which on another engine is not the same program.
+        return _load, (pickling.dump_by_value(self._function), self._config)
+
+    def __repr__(self) -> str:
+        return f"<{pickling.task_name(self._function)} for the recording {self._config.application_id!r}>"
+
+
+def _load(function: bytes, config: RecordingConfig) -> Wrapped:
+    # It comes within a pickle that is being loaded already.
+    return Wrapped(pickle.loads(function), config)  # noqa: S301  # see above

@@ -1,0 +1,366 @@
+"""Processes that mpr did not start become producers of a recording."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import psutil
+import pytest
+import rerun as rr
+
+import mpr
+from mpr import aggregator, inheritance, producer
+from tests import functions, support, tasks
+
+# Since Python 3.12, `fork` in a process with threads is warned of; that it works all the same is what is tested.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
+def _run(target: Any, *args: Any, method: str = "spawn") -> int:
+    child = multiprocessing.get_context(method).Process(target=target, args=args)
+    child.start()
+    child.join(60)
+    assert child.exitcode is not None
+    return child.exitcode
+
+
+def _python(source: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=False, **options
+    )
+
+
+def test_processes_pools_and_executors_of_the_standard_library(start_method: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    context: Any = multiprocessing.get_context(start_method)
+    before = (dict(os.environ), inheritance.inherited())
+    with mpr.SharedRecording("app", sinks=path):
+        assert _run(functions.log_number, 0, method=start_method) == 0
+        # What a decorated function returns after is in the file, at that moment.
+        assert support.numbers_of_growing(path) == Counter([0])
+        assert _run(functions.join_and_log, 1, method=start_method) == 0
+        assert support.numbers_of_growing(path) == Counter([0, 1])
+        assert _run(functions.log_and_raise, 2, method=start_method) == 1
+        assert _run(functions.log_and_exit, 3, method=start_method) == 3
+        assert _run(functions.init_then_log, 4, method=start_method) == 0
+        assert _run(functions.log_here_and_in_a_child, 5, start_method, method=start_method) == 0
+        with context.Pool(2) as pool:
+            assert pool.map(functions.log_number, range(10, 20), chunksize=1) == list(range(10, 20))
+            assert pool.map(functions.Detector(20).detect, range(2)) == [20, 21]
+            # Leaving the block terminates the workers.
+        with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
+            assert list(executor.map(functions.log_number, range(30, 40))) == list(range(30, 40))
+    assert (dict(os.environ), inheritance.inherited()) == before
+    support.check_file(path)
+    assert support.numbers(path) == Counter([*range(8), *range(10, 22), *range(30, 40)])
+
+
+def test_the_text_of_an_error_is_in_the_recording(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path):
+        _run(functions.log_and_raise, 7)
+    ((entity, text, level),) = support.texts(path)
+    assert (entity, level) == ("/mpr/tasks/log_and_raise", "ERROR")
+    assert text.startswith("Traceback")
+    assert text.endswith("ValueError: task 7 failed\n")
+
+
+_CHILD = "import mpr, rerun as rr; mpr.join(); rr.log('n', rr.Scalars({}))"
+
+
+def test_subprocesses_join_by_their_environment(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    recording = mpr.SharedRecording("app", sinks=path)
+    # Outside of the block nobody inherits anything.
+    refused = _python(_CHILD.format(0))
+    assert refused.returncode == 1
+    assert "there is no recording to join" in refused.stderr
+    assert _python(_CHILD.format(1), env=recording.environ()).returncode == 0
+    with recording:
+        assert _python(_CHILD.format(2)).returncode == 0
+        assert support.numbers_of_growing(path) == Counter([1, 2])
+        # A child of a child that has not joined itself.
+        nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {_CHILD.format(3)!r}], check=True)"
+        assert _python(nested).returncode == 0
+    support.check_file(path)
+    assert support.numbers(path) == Counter([1, 2, 3])
+
+
+def test_forked_children_and_threads(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path):
+        assert functions.fork_and_log(1) == 0
+        functions.run_in_thread(functions.log_number, 2)
+        functions.log_number(3)
+    with mpr.Pool("app", 1, sinks=tmp_path / "pool.rrd") as pool:
+        # A child of a worker.
+        assert pool.apply(functions.fork_and_log, (4,)) == 0
+        pool.apply(functions.log_here_and_in_a_child, (5, "spawn"))
+    assert support.numbers(path) == Counter([1, 2, 3])
+    assert support.numbers(tmp_path / "pool.rrd") == Counter([4, 5, 6, 7])
+    support.check_file(path)
+    support.check_file(tmp_path / "pool.rrd")
+
+
+def test_what_a_task_saves_itself_ends_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path) as recording:
+        # In this process, twice, and in another one.
+        for number in (10, 20):
+            functions.save_then_log(number, tmp_path / f"{number}.rrd")
+            functions.log_number(number + 5)
+        assert _run(functions.save_then_log, 30, tmp_path / "30.rrd") == 0
+        recording.stream.log("n", rr.Scalars(40.0))
+    support.check_file(path)
+    assert support.numbers(path) == Counter([10, 15, 20, 25, 30, 40])
+    assert [support.numbers(tmp_path / f"{number}.rrd") for number in (10, 20, 30)] == [
+        Counter([number]) for number in (11, 21, 31)
+    ]
+    assert sum("rr.save() in a task of mpr" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_processes_whose_files_the_parent_cannot_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in another container: the bytes come in messages, and a process id says nothing."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("another user's, or another container's")
+
+    monkeypatch.setattr(aggregator, "OutboxReader", refuse)
+    monkeypatch.setattr(aggregator, "_lives", lambda _: False)
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path):
+        child = multiprocessing.get_context("spawn").Process(
+            target=functions.join_log_and_wait, args=(1, tmp_path / "started", tmp_path / "go")
+        )
+        child.start()
+        support.wait_for((tmp_path / "started").exists)
+        assert _run(functions.log_number, 3) == 0
+        assert support.numbers_of_growing(path)[3] == 1
+        (tmp_path / "go").touch()
+        child.join(60)
+        assert child.exitcode == 0
+    support.check_file(path)
+    assert support.numbers(path) == Counter([1, 2, 3])
+
+
+def test_threads_that_wait_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Put back what the function sets in this process.
+    monkeypatch.setattr(producer, "OUTBOX_ROLL_BYTES", producer.OUTBOX_ROLL_BYTES)
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path):
+        functions.log_from_many_threads(0, path)
+        assert _run(functions.log_from_many_threads, 100, path) == 0
+    support.check_file(path)
+    assert support.numbers(path) == Counter([*range(40), *range(100, 140)])
+
+
+def test_the_ids_are_those_of_the_recording(tmp_path: Path) -> None:
+    source = (
+        "import mpr, rerun as rr; stream = mpr.join(); assert stream.get_recording_id() == rr.get_recording_id();"
+        "assert mpr.join().get_recording_id() == rr.get_recording_id();"
+        "print(rr.get_recording_id(), rr.get_application_id(), rr.is_enabled())"
+    )
+    with mpr.SharedRecording("app", recording_id="run-7", sinks=tmp_path / "run.rrd") as recording:
+        ran = _python(source, env=recording.environ())
+    assert ran.stdout.split() == ["run-7", "app", "True"], ran.stderr
+
+
+def test_what_a_killed_process_had_logged_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path):
+        child = multiprocessing.get_context("spawn").Process(
+            target=functions.join_log_and_wait, args=(1, tmp_path / "started", tmp_path / "never")
+        )
+        child.start()
+        support.wait_for((tmp_path / "started").exists)
+        child.kill()
+        child.join()
+        fds = psutil.Process().num_fds()
+        for number in (3, 4, 5):
+            _run(functions.join_and_log, number)
+        # What an ended process needs here goes with it, also that of the killed one.
+        assert psutil.Process().num_fds() <= fds
+    support.check_file(path)
+    assert support.numbers(path) == Counter([1, 3, 4, 5])
+
+
+# --- what cannot be joined ----------------------------------------------------------------------------------------
+
+
+def _changed(environ: dict[str, str], **fields: Any) -> dict[str, str]:
+    return {
+        **environ,
+        inheritance.VARIABLE: json.dumps({**json.loads(environ[inheritance.VARIABLE]), **fields}),
+    }
+
+
+_JOIN = "import mpr; mpr.join(timeout=2)"
+
+
+def test_an_environment_that_is_of_no_use_is_one_clear_error(tmp_path: Path) -> None:
+    with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
+        environ = recording.environ()
+        cases = {
+            "not one that mpr has made": {**environ, inheritance.VARIABLE: "nonsense"},
+            "speaks protocol 77": _changed(environ, protocol=77),
+            "folder of the wrong type|has not what a recording needs": _changed(environ, folder=1),
+            "has not what": _changed(environ, colour="red"),
+            "did not answer within 2 s": _changed(environ, token="0" * 64),
+            "is closed, or its process has ended": _changed(environ, folder=str(tmp_path)),
+        }
+        for text, env in cases.items():
+            ran = _python(_JOIN, env=env)
+            assert ran.returncode == 1
+            assert any(each in ran.stderr for each in text.split("|")), ran.stderr
+            assert "Error: " in ran.stderr
+        # A secret is in none of these.
+        token = json.loads(environ[inheritance.VARIABLE])["token"]
+        assert token not in _python(_JOIN, env=_changed(environ, folder=str(tmp_path))).stderr
+        assert recording.stats().rejected_messages > 0
+    ran = _python(_JOIN, env=environ)
+    assert "RecordingClosedError" in ran.stderr
+
+
+def test_a_task_that_cannot_join_runs_all_the_same_and_says_so_once(tmp_path: Path) -> None:
+    recording = mpr.SharedRecording("app", sinks=tmp_path / "run.rrd")
+    environ = recording.environ()
+    recording.close()
+    source = (
+        "import sys, rerun as rr; from tests import functions; rr.init('own'); rr.save(sys.argv[1]);"
+        "print([functions.log_number(number) for number in (1, 2)])"
+    )
+    command = [sys.executable, "-c", source, str(tmp_path / "own.rrd")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environ)
+    assert ran.stdout == "[1, 2]\n", ran.stderr
+    assert ran.stderr.count("is closed, or its process has ended") == 1
+    assert support.numbers(tmp_path / "own.rrd") == Counter([1, 2])
+
+
+_PARENT = """
+import sys, mpr, multiprocessing
+from pathlib import Path
+from tests import functions
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    with mpr.SharedRecording("app", sinks=folder / "run.rrd") as recording:
+        args = (5, folder / "started", folder / "enough")
+        child = multiprocessing.get_context("spawn").Process(target=functions.log_until_told, args=args)
+        child.start()
+        print(child.pid, flush=True)
+        child.join()
+"""
+
+
+def test_a_process_that_logs_does_not_hang_when_its_recording_is_killed(tmp_path: Path) -> None:
+    """It goes on, with one error; what nobody takes does not fill its memory."""
+    with (tmp_path / "errors").open("wb") as errors:
+        parent = subprocess.Popen(
+            [sys.executable, "-c", _PARENT, str(tmp_path)], stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    support.wait_for((tmp_path / "started").exists, 60)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    # Says so, and goes on.
+    support.wait_for(lambda: "or its process has ended" in (tmp_path / "errors").read_text(), 60)
+    (tmp_path / "enough").touch()
+    support.wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 60)
+    assert (tmp_path / "errors").read_text().count("from now on is kept") == 1
+    parent.stdout.close()
+
+
+def test_a_recording_that_closes_before_a_process_ends(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path):
+        child = multiprocessing.get_context("spawn").Process(
+            target=functions.join_log_and_wait, args=(1, tmp_path / "started", tmp_path / "go")
+        )
+        child.start()
+        support.wait_for((tmp_path / "started").exists)
+    (tmp_path / "go").touch()
+    child.join(60)
+    # The process does its own work to the end; what it said is in the test above.
+    assert child.exitcode == 0
+    support.check_file(path)
+    assert support.numbers(path) == Counter([1])
+
+
+# --- wrap ---------------------------------------------------------------------------------------------------------
+
+_ENGINE = """
+import pickle, sys
+for line in sys.stdin:
+    function, argument = pickle.loads(bytes.fromhex(line))
+    print(function(argument), flush=True)
+"""
+
+
+class _Engine:
+    """A process that has never heard of mpr, and runs what comes."""
+
+    def __init__(self) -> None:
+        environ = {name: value for name, value in os.environ.items() if name != inheritance.VARIABLE}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _ENGINE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
+        )
+
+    def run(self, data: bytes) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(data.hex() + "\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline().strip()
+
+    def __enter__(self) -> _Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=60)
+
+
+def test_a_wrapped_function_runs_where_nobody_has_heard_of_the_recording(tmp_path: Path) -> None:
+    path, second = tmp_path / "run.rrd", tmp_path / "second.rrd"
+    with _Engine() as engine:
+        recording = mpr.SharedRecording("app", sinks=path)
+        wrapped = recording.wrap(tasks.log_number)
+        for number, dumps in enumerate((pickle.dumps, cloudpickle.dumps)):
+            assert engine.run(dumps((wrapped, number))) == str(number)
+            # In the file when it returns.
+            assert support.numbers_of_growing(path) == Counter(range(number + 1))
+        offset = 2
+        closure = recording.wrap(lambda number: functions.log_number(number + offset))
+        assert engine.run(pickle.dumps((closure, 0))) == "2"
+        # The same worker, another recording; then the same in this process.
+        with mpr.SharedRecording("other", sinks=second) as other:
+            assert engine.run(pickle.dumps((other.wrap(functions.count), 2))).startswith("<generator")
+            assert engine.run(pickle.dumps((other.wrap(tasks.log_from_thread), 1))) == "1"
+        assert engine.run(pickle.dumps((recording.wrap(tasks.log_number), 3))) == "3"
+        assert recording.wrap(functions.log_number)(4) == 4
+        recording.close()
+        with pytest.raises(mpr.RecordingClosedError):
+            wrapped(5)
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(5))
+    assert support.numbers(second) == Counter([1])
+
+
+def test_what_cannot_be_wrapped_is_refused_at_once(tmp_path: Path) -> None:
+    with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
+        with pytest.raises(mpr.UnpicklableTaskError, match="only what can be called"):
+            recording.wrap(3)  # type: ignore[arg-type]  # the error is what is tested
+        lock = rr.RecordingStream("lock")
+        with pytest.raises(mpr.UnpicklableTaskError, match="its variable 'lock'"):
+            pickle.dumps(recording.wrap(lambda: lock))

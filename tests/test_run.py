@@ -1,0 +1,204 @@
+"""`mpr run`: an unchanged script, all processes of which end up in one recording."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rerun as rr
+
+from mpr.run import application_id_of
+from tests import support
+
+_SCRIPT = """
+import multiprocessing, os, subprocess, sys
+from concurrent.futures import ProcessPoolExecutor
+
+import rerun as rr
+
+
+def as_in_the_example(number):
+    rr.init("my_app", spawn=True)
+    log(number)
+
+
+def log(number):
+    rr.set_time("step", sequence=number)
+    rr.log("n", rr.Scalars(float(number)))
+
+
+if __name__ == "__main__":
+    log(0)
+    rr.init("my_app", spawn=True)
+    rr.save(sys.argv[1])
+    log(1)
+    method = sys.argv[2]
+    context = multiprocessing.get_context(method)
+    child = context.Process(target=as_in_the_example, args=(2,))
+    child.start()
+    child.join()
+    with ProcessPoolExecutor(2, mp_context=context) as executor:
+        list(executor.map(log, range(3, 6)))
+    with context.Pool(2) as pool:
+        pool.map(log, range(6, 9))
+        pool.close()
+        pool.join()
+    source = "import rerun as rr; rr.init('other'); rr.log('n', rr.Scalars(9.0))"
+    subprocess.run([sys.executable, "-c", source], check=True)
+    if os.fork() == 0:
+        log(10)
+        os._exit(0)
+    os.wait()
+    rr.disconnect()
+    log(11)
+    print(rr.get_application_id(), sys.argv)
+    sys.exit(7)
+"""
+
+
+def _mpr_run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mpr", "run", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=110, check=False, **options)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.rrd"
+
+
+def _write(folder: Path, source: str, name: str = "script.py") -> Path:
+    script = folder / name
+    script.write_text(source)
+    return script
+
+
+def test_every_process_of_a_script_is_in_one_recording(start_method: str, path: Path, tmp_path: Path) -> None:
+    script = _write(tmp_path, _SCRIPT)
+    never = tmp_path / "never.rrd"
+    ran = _mpr_run("--save", path, "--", sys.executable, script, never, start_method, "--save", "its own")
+    assert ran.returncode == 7, ran.stderr
+    # The script has got all of its own arguments.
+    assert ran.stdout == f"script {[str(script), str(never), start_method, '--save', 'its own']}\n"
+    assert "rr.save() under 'mpr run' does nothing" in ran.stderr
+    assert "Error" not in ran.stderr
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(12))
+    assert not never.exists()
+    (entry,) = rr.chunk.RrdReader(path).recordings()
+    assert entry.application_id == "script"
+
+
+_MUCH = """
+import numpy as np, rerun as rr
+from mpr import producer
+
+# Otherwise this takes 256 MB.
+producer.OUTBOX_ROLL_BYTES = producer.CHECK_EVERY_BYTES = 1_000_000
+for number in range(20):
+    rr.log("noise", rr.Tensor(np.random.default_rng(number).integers(0, 255, 400_000, np.uint8)))
+    rr.log("n", rr.Scalars(float(number)))
+    if number == 10:
+        rr.disconnect()
+"""
+
+
+def test_a_script_that_logs_much(path: Path, tmp_path: Path) -> None:
+    ran = _mpr_run("--save", path, sys.executable, _write(tmp_path, _MUCH))
+    assert ran.returncode == 0, ran.stderr
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(20))
+
+
+def test_nothing_stays_installed(path: Path, tmp_path: Path) -> None:
+    script = _write(tmp_path, "import os; print(os.environ['PYTHONPATH'].split(os.pathsep)[0])")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    ran = _mpr_run("--save", path, sys.executable, script, env={**os.environ, "TMPDIR": str(temporary)})
+    folder = Path(ran.stdout.strip())
+    assert folder.name.startswith("mpr-run-")
+    assert not folder.exists()
+    assert not list(temporary.iterdir())
+
+
+def test_a_process_that_does_not_use_rerun_pays_nothing(path: Path, tmp_path: Path) -> None:
+    source = "import sys; print([name for name in ('rerun', 'zmq', 'mpr.joining', 'numpy') if name in sys.modules])"
+    ran = _mpr_run("--save", path, sys.executable, _write(tmp_path, source))
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("[]\n", "", 0)
+    # And a program that is not Python.
+    assert _mpr_run("--save", path, "sh", "-c", "exit 3").returncode == 3
+
+
+def test_the_users_own_sitecustomize_is_imported_too(path: Path, tmp_path: Path) -> None:
+    _write(tmp_path, "print('mine')", "sitecustomize.py")
+    script = _write(tmp_path, "import rerun as rr; rr.log('n', rr.Scalars(1.0))")
+    pythonpath = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    ran = _mpr_run("--save", path, sys.executable, script, env={**os.environ, "PYTHONPATH": pythonpath})
+    # Once for mpr itself, once for the script.
+    assert ran.stdout == "mine\nmine\n", ran.stderr
+    assert support.numbers(path) == Counter([1])
+
+
+_WAITS = """
+import signal, sys, time
+from pathlib import Path
+import rerun as rr
+
+def stop(number, frame):
+    rr.log("n", rr.Scalars(2.0))
+    sys.exit(40 + number)
+
+if len(sys.argv) > 2:
+    signal.signal(getattr(signal, sys.argv[2]), stop)
+rr.log("n", rr.Scalars(1.0))
+rr.get_global_data_recording().flush()
+Path(sys.argv[1]).touch()
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "handled", "status"),
+    [("SIGTERM", True, 55), ("SIGINT", True, 42), ("SIGUSR1", True, 50), ("SIGKILL", False, 137)],
+)
+def test_signals_reach_the_script(path: Path, tmp_path: Path, name: str, handled: bool, status: int) -> None:
+    script, started = _write(tmp_path, _WAITS), tmp_path / "started"
+    command = [sys.executable, "-m", "mpr", "run", "--save", path, "--", sys.executable, script, started]
+    running = subprocess.Popen([*command, *([name] if handled else [])])
+    support.wait_for(started.exists, 60)
+    if handled:
+        running.send_signal(getattr(signal, name))
+    else:
+        (child,) = (each for each in support.children_of(running.pid) if str(script) in each.cmdline())
+        child.kill()
+    assert running.wait(60) == status
+    support.check_file(path)
+    assert support.numbers(path) == (Counter([1, 2]) if handled else Counter([1]))
+
+
+def test_what_cannot_be_run_is_said(path: Path, tmp_path: Path) -> None:
+    ran = _mpr_run("--save", path, "no-such-program-here")
+    assert (ran.returncode, ran.stderr) == (1, "Error: cannot run 'no-such-program-here': No such file or directory\n")
+    ran = _mpr_run("--save", tmp_path / "no" / "folder.rrd", "true")
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("Error: ")
+    assert "Traceback" not in ran.stderr
+    assert _mpr_run("--save", path).returncode == 2
+    assert "application id" in _mpr_run("--save", path, "--application-id", "a/b", "true").stderr
+
+
+def test_the_application_id_is_the_name_of_the_script() -> None:
+    assert application_id_of(["python", "-u", "some/where/my script.py", "x"]) == "my_script"
+    assert application_id_of(["/bin/some.tool"]) == "some"
+
+
+def test_without_a_sink_a_new_file_is_made_here(tmp_path: Path) -> None:
+    ran = _mpr_run(sys.executable, "-c", "import rerun as rr; rr.log('n', rr.Scalars(1.0))", cwd=tmp_path)
+    (found,) = tmp_path.glob("python*.rrd")
+    assert str(found) in ran.stderr
+    assert support.numbers(found) == Counter([1])

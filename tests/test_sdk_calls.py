@@ -1,0 +1,316 @@
+"""The calls of the SDK's page "other classes and functions", each from a worker; `docs/sdk-calls.md` has the list."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rerun as rr
+from rerun.recording_stream import recording_stream_generator_ctx
+
+import mpr
+from tests import support, tasks
+
+_Run = Callable[..., Any]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.rrd"
+
+
+@pytest.fixture
+def run(path: Path) -> _Run:
+    """Runs a function in the one worker of a pool; the task after it must find everything as it was."""
+
+    def call(function: Callable[..., Any], *args: Any) -> Any:
+        with mpr.Pool("app", 1, sinks=path, recording_id="run-7") as pool:
+            result = pool.apply(function, args)
+            pool.apply(tasks.log_number, (1000,))
+        support.check_file(path)
+        assert support.numbers(path)[1000] == 1
+        return result
+
+    return call
+
+
+def _own_numbers(path: Path) -> Counter[int]:
+    return support.numbers(path) - Counter([1000])
+
+
+def _with_logging_handler() -> None:
+    logger = logging.getLogger("somewhere")
+    handler = rr.LoggingHandler("logs")
+    logger.addHandler(handler)
+    logger.warning("through the SDK's handler")
+    logger.removeHandler(handler)
+
+
+def test_logging_handler(run: _Run, path: Path) -> None:
+    run(_with_logging_handler)
+    assert ("/logs/test_sdk_calls", "through the SDK's handler", "WARN") in support.texts(path)
+
+
+def _into_memory(of_the_worker: bool) -> tuple[int, bytes]:
+    tasks.log_number(1)
+    stream = None if of_the_worker else rr.RecordingStream("own", send_properties=False)
+    memory = rr.memory_recording(recording=stream)
+    for number in (2, 3):
+        rr.log("n", rr.Scalars(float(number)), recording=stream)
+    (stream or rr.get_global_data_recording()).flush()  # type: ignore[union-attr]  # a worker has one
+    count = memory.num_msgs()
+    return count, memory.drain_as_bytes()
+
+
+@pytest.mark.parametrize("of_the_worker", [True, False])
+def test_memory_recording(run: _Run, path: Path, tmp_path: Path, of_the_worker: bool) -> None:
+    count, data = run(_into_memory, of_the_worker)
+    assert count > 0
+    (tmp_path / "memory.rrd").write_bytes(data)
+    in_memory = support.numbers(tmp_path / "memory.rrd")
+    assert in_memory.keys() >= {2, 3}
+    # Until the memory recording took over, rows went to the shared recording; none is lost and none is twice.
+    assert in_memory + _own_numbers(path) == Counter([1, 2, 3])
+
+
+def _to_grpc(url: str) -> None:
+    stream = rr.RecordingStream("own", recording_id="over-grpc")
+    stream.set_sinks(rr.GrpcSink(url))
+    stream.log("n", rr.Scalars(5.0))
+    stream.flush()
+    stream.disconnect()
+    tasks.log_number(6)
+
+
+def test_grpc_sink(run: _Run, path: Path, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = shutil.which("rerun", path=Path(sys.executable).parent)
+    assert command is not None
+    saved = tmp_path / "grpc.rrd"
+    server = subprocess.Popen([command, "--save", str(saved), "--port", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        support.wait_for(lambda: _listens(port), 60)
+        run(_to_grpc, f"rerun+http://127.0.0.1:{port}/proxy")
+        support.wait_for(lambda: saved.exists() and 5 in _readable_numbers(saved), 60)
+    finally:
+        server.kill()
+        server.wait()
+    assert _own_numbers(path) == Counter([6])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _readable_numbers(path: Path) -> Counter[int]:
+    try:
+        return support.numbers_of_growing(path)
+    except (OSError, ValueError, IndexError):
+        # Not even the header is there yet.
+        return Counter()
+
+
+def _to_two_files(folder: Path) -> None:
+    tasks.log_number(1)
+    rr.set_sinks(rr.FileSink(folder / "one.rrd"), rr.FileSink(folder / "two.rrd"))
+    tasks.log_number(2)
+
+
+def test_file_sink_through_set_sinks(run: _Run, path: Path, tmp_path: Path) -> None:
+    run(_to_two_files, tmp_path)
+    assert _own_numbers(path) == Counter([1])
+    assert support.numbers(tmp_path / "one.rrd") == support.numbers(tmp_path / "two.rrd") == Counter([2])
+
+
+def _ids() -> list[str | None]:
+    streams = [rr.get_data_recording(), rr.get_global_data_recording()]
+    ids = [None if stream is None else stream.get_recording_id() for stream in streams]
+    return [*ids, rr.get_recording_id(), rr.get_application_id()]
+
+
+def test_get_data_recording_get_global_data_recording_and_get_recording_id(run: _Run) -> None:
+    assert run(_ids) == ["run-7", "run-7", "run-7", "app"]
+
+
+def _own_stream(folder: Path) -> rr.RecordingStream:
+    stream = rr.RecordingStream("own")
+    stream.save(folder / "own.rrd")
+    return stream
+
+
+def _set_thread_local(folder: Path) -> bool:
+    own = _own_stream(folder)
+    none_before = rr.get_thread_local_data_recording() is None
+    rr.set_thread_local_data_recording(own)
+    tasks.log_number(1)
+    # The other threads of the task have not changed.
+    thread = threading.Thread(target=tasks.log_number, args=(2,))
+    thread.start()
+    thread.join()
+    found = rr.get_thread_local_data_recording()
+    assert found is not None
+    same = found.get_recording_id() == own.get_recording_id()
+    own.disconnect()
+    return none_before and same
+
+
+def test_get_and_set_thread_local_data_recording(run: _Run, path: Path, tmp_path: Path) -> None:
+    assert run(_set_thread_local, tmp_path)
+    assert support.numbers(tmp_path / "own.rrd") == Counter([1])
+    assert _own_numbers(path) == Counter([2])
+
+
+def _set_global(folder: Path) -> None:
+    own = _own_stream(folder)
+    before = rr.set_global_data_recording(own)
+    tasks.log_number(1)
+    rr.set_global_data_recording(before)
+    tasks.log_number(2)
+    rr.set_global_data_recording(own)
+    # Not set back: the next task has the shared recording all the same.
+    own.disconnect()
+
+
+def test_set_global_data_recording(run: _Run, path: Path, tmp_path: Path) -> None:
+    run(_set_global, tmp_path)
+    assert support.numbers(tmp_path / "own.rrd") == Counter([1])
+    assert _own_numbers(path) == Counter([2])
+
+
+def test_is_enabled(run: _Run) -> None:
+    assert run(rr.is_enabled) is True
+
+
+_OFF = """
+import sys, mpr, rerun as rr
+from tests import tasks
+if __name__ == "__main__":
+    with mpr.Pool("app", 2, sinks=sys.argv[1]) as pool:
+        print(pool.map(tasks.log_number, range(5)), pool.apply(rr.is_enabled), pool.recording.stats().accepted_bytes)
+"""
+
+
+def test_is_enabled_with_rerun_off(tmp_path: Path) -> None:
+    ran = support.run_python(_OFF, tmp_path / "run.rrd", env={"RERUN": "off"})
+    assert ran.stdout == "[0, 1, 2, 3, 4] False 0\n", ran.stderr
+    assert not list(tmp_path.glob("*"))
+
+
+def _serve_web_viewer(port: int) -> bytes:
+    rr.start_web_viewer_server(port)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as response:
+        page: bytes = response.read(10_000)
+    return page
+
+
+def test_start_web_viewer_server(run: _Run) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert b"<html" in run(_serve_web_viewer, port).lower()
+
+
+def _log_to_built_paths() -> tuple[str, str]:
+    part = rr.escape_entity_path_part("my image!")
+    path = rr.new_entity_path(["world", 42, "my image!"])
+    rr.log(path, rr.TextLog("built"))
+    rr.log(f"world/{part}", rr.TextLog("escaped"))
+    return part, path
+
+
+def test_escape_entity_path_part_and_new_entity_path(run: _Run, path: Path) -> None:
+    part, built = run(_log_to_built_paths)
+    assert (part, built) == (r"my\ image\!", r"/world/42/my\ image\!")
+    assert {text.entity for text in support.texts(path)} == {built, f"/world/{part}"}
+
+
+@rr.thread_local_stream("job")
+def _own_job(folder: Path) -> None:
+    rr.save(folder / "job.rrd")
+    tasks.log_number(1)
+
+
+def _job_then_log(folder: Path) -> None:
+    _own_job(folder)
+    tasks.log_number(2)
+
+
+def test_thread_local_stream(run: _Run, path: Path, tmp_path: Path) -> None:
+    run(_job_then_log, tmp_path)
+    assert support.numbers(tmp_path / "job.rrd") == Counter([1])
+    assert _own_numbers(path) == Counter([2])
+
+
+@recording_stream_generator_ctx
+def _own_steps(memories: list[Any]) -> Iterator[int]:
+    # Into memory: what is logged to a file after the first `yield` is lost, also without mpr.
+    with rr.RecordingStream("own", send_properties=False) as own:
+        memories.append(own.memory_recording())
+        for number in range(3):
+            tasks.log_number(number)
+            yield number
+        own.flush()
+
+
+def _interleave() -> bytes:
+    memories: list[Any] = []
+    for number in _own_steps(memories):
+        tasks.log_number(10 + number)
+    data: bytes = memories[0].drain_as_bytes()
+    return data
+
+
+def test_recording_stream_generator_ctx(run: _Run, path: Path, tmp_path: Path) -> None:
+    (tmp_path / "steps.rrd").write_bytes(run(_interleave))
+    assert support.numbers(tmp_path / "steps.rrd") == Counter(range(3))
+    assert _own_numbers(path) == Counter([10, 11, 12])
+
+
+def _log_to(stream: rr.RecordingStream, number: int) -> str:
+    with stream:
+        rr.log("n", rr.Scalars(float(number)))
+    # The end of a `with` block is not the end of the worker's way to the recording.
+    stream.log("n", rr.Scalars(float(number + 1)))
+    return stream.get_recording_id()
+
+
+def test_a_stream_as_an_argument(start_method: Any, path: Path, tmp_path: Path) -> None:
+    with mpr.SharedRecording("app", recording_id="run-7", sinks=path) as recording:
+        stream = recording.stream
+        with mpr.Pool("app", 1, recording=recording, start_method=start_method) as pool:
+            assert pool.apply(_log_to, (stream, 1)) == "run-7"
+            assert pool.map(lambda number: _log_to(stream, number), [3]) == ["run-7"]
+            with pytest.raises(mpr.UnpicklableTaskError, match="only one of a shared recording can"):
+                pool.apply(_log_to, (rr.RecordingStream("another"), 1))
+        # multiprocessing's own, where it pickles.
+        if start_method != "fork":
+            import multiprocessing
+
+            child = multiprocessing.get_context(start_method).Process(target=_log_to, args=(stream, 5))
+            child.start()
+            child.join()
+            assert child.exitcode == 0
+        _log_to(stream, 7)
+    support.check_file(path)
+    assert support.numbers(path) == Counter([1, 2, 3, 4, 7, 8] + ([5, 6] if start_method != "fork" else []))
+
+
+def test_the_page_lists_every_call_with_its_test() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "sdk-calls.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", page))
+    here = {name for name in globals() if name.startswith("test_")} - {"test_the_page_lists_every_call_with_its_test"}
+    assert named == here
