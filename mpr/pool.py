@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import operator
@@ -133,18 +134,19 @@ class Pool:
         # A zygote is forked here, before the recording has threads.
         launcher = make_launcher(method, preload, worker_main, shared)
         self._owns_recording = recording is None
-        try:
+        self._pid = os.getpid()
+        preloaded = method == "forkserver" and preload
+        with contextlib.ExitStack() as undo:
+            undo.callback(launcher.close)
             self.recording = recording or SharedRecording(
                 application_id, recording_id=recording_id, sinks=sinks, blueprint=blueprint
             )
-        except BaseException:
-            launcher.close()
-            raise
-        self._pid = os.getpid()
-        preloaded = method == "forkserver" and preload
-        self._crew, self._dispatcher = _hire(
-            self.recording, launcher, self._size, limits, bar, preloaded, environ=method == "forkserver"
-        )
+            if self._owns_recording:
+                undo.callback(self.recording.finish, failed=True)
+            self._crew, self._dispatcher = _hire(
+                self.recording, launcher, self._size, limits, bar, preloaded, environ=method == "forkserver"
+            )
+            undo.pop_all()
         self._joined = False
         self._joining = threading.Lock()
         # Runs when the pool is forgotten, or at the interpreter's exit before `multiprocessing` waits for children.

@@ -125,6 +125,27 @@ def test_sixty_four_workers_on_few_cores_run_at_the_same_time(tmp_path: Path) ->
     _check(path, [*pids, *range(1000)])
 
 
+@pytest.mark.parametrize("thread", ["mpr-aggregator", "mpr-crew"])
+def test_a_pool_that_cannot_have_its_threads_leaves_nothing_behind(
+    thread: str, start_method: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.rrd"
+    start = threading.Thread.start
+
+    def start_others(self: threading.Thread) -> None:
+        if self.name == thread:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start_others)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            mpr.Pool("app", 1, sinks=path, start_method=start_method)
+    assert [] == list(tmp_path.iterdir())
+    assert [1] == _log_in_a_pool(path, [1], start_method)
+    _check(path, [1])
+
+
 # --- programs -----------------------------------------------------------------------------------------------------
 
 # What a program of this test finds first, also where another checkout is installed.
