@@ -14,7 +14,6 @@ from unittest import mock
 import pytest
 
 import mpr
-from tests import support
 from tests.conformance import cpython
 
 tcf = cpython.module("test_concurrent_futures")
@@ -158,5 +157,6 @@ def _cases(method: str) -> dict[str, type]:
     return cases
 
 
-for _method in support.START_METHODS:
+# Not "spawn": five interpreters that import Rerun take seconds on few cores, and some tests allow five.
+for _method in ("forkserver", "fork"):
     globals().update(_cases(_method))
