@@ -103,7 +103,12 @@ class Aggregator:
         self._thread = threading.Thread(target=self._run, name="mpr-aggregator", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            # The system gives no more threads.
+            self._inside.close()
+            raise
 
     @property
     def writers(self) -> list[Writer]:

@@ -65,7 +65,7 @@ class Feeder:
             if self.results() is None or self.dispatcher.state is PoolState.TERMINATED:
                 return False
             # A closed pool works off all its input, whether anybody takes the results or not.
-            if self.room.acquire(timeout=_LOOK_SECS) or self.dispatcher.state is PoolState.CLOSED:
+            if self.dispatcher.state is PoolState.CLOSED or self.room.acquire(timeout=_LOOK_SECS):
                 needed -= 1
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import operator
@@ -19,6 +20,7 @@ from mpr.capture import CaptureOptions
 from mpr.config import PoolLimits, StartMethod
 from mpr.crew import Crew
 from mpr.dispatcher import Dispatcher
+from mpr.ending import abandon, carry_through, is_thread_of_ours, terminate
 from mpr.errors import ConfigError, UnpicklableTaskError
 from mpr.feeder import Feeder
 from mpr.futures import PoolExecutor, TaskFuture
@@ -32,8 +34,6 @@ from mpr.progress import Progress
 from mpr.recording import SharedRecording
 from mpr.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
 from mpr.worker_config import WorkerConfig, worker_main
-
-_log = logging.getLogger("mpr")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -141,26 +141,27 @@ class Pool:
         # A zygote is forked here, before the recording has threads.
         launcher = make_launcher(method, preload, worker_main, shared)
         self._owns_recording = recording is None
-        try:
-            self.recording = recording or SharedRecording(
-                application_id, recording_id=recording_id, sinks=sinks, blueprint=blueprint
-            )
-        except BaseException:
-            launcher.close()
-            raise
         self._pid = os.getpid()
         preloaded = method == "forkserver" and preload
         capture = CaptureOptions(
             logging=bool(capture_logging), output=bool(capture_output), level=logging.getLogger().level
         )
-        self._crew, self._dispatcher = _hire(
-            self.recording, launcher, self._size, limits, bar, capture, preloaded, environ=method == "forkserver"
-        )
+        with contextlib.ExitStack() as undo:
+            undo.callback(launcher.close)
+            self.recording = recording or SharedRecording(
+                application_id, recording_id=recording_id, sinks=sinks, blueprint=blueprint
+            )
+            if self._owns_recording:
+                undo.callback(self.recording.finish, failed=True)
+            self._crew, self._dispatcher = _hire(
+                self.recording, launcher, self._size, limits, bar, capture, preloaded, environ=method == "forkserver"
+            )
+            undo.pop_all()
         self._joined = False
         self._joining = threading.Lock()
         # Runs when the pool is forgotten, or at the interpreter's exit before `multiprocessing` waits for children.
         self._parts = (self._dispatcher, self._crew, self.recording, self._owns_recording)
-        self._abandon = util.Finalize(self, _abandon, self._parts, exitpriority=100)
+        self._abandon = util.Finalize(self, abandon, self._parts, exitpriority=100)
 
     # --- calls -------------------------------------------------------------------------------------------------
 
@@ -249,7 +250,7 @@ class Pool:
         self._joined = True
         if self._abandon.still_active():
             self._abandon.cancel()
-            _terminate(*self._parts)
+            terminate(*self._parts)
 
     def join(self) -> None:
         """After `close` or `terminate`: wait until all tasks and workers have ended, and close the recording.
@@ -262,14 +263,14 @@ class Pool:
             raise ValueError("Pool is still running: call close() or terminate() before join()")
         if self._joined:
             return
-        if _is_thread_of_ours():
+        if is_thread_of_ours():
             raise RuntimeError("a callback cannot wait for its own pool: call join() in another thread")
         with self._joining:
             if self._joined:
                 return
             self._dispatcher.wait_until_done()
             self._joined = True
-            _carry_through(self._end)
+            carry_through(self._end)
             self._dispatcher.raise_unreported()
 
     def _end(self) -> None:
@@ -441,57 +442,3 @@ def _hire(
     dispatcher = Dispatcher(recording.down, limits, crew, bar)
     crew.start()
     return crew, dispatcher
-
-
-def _is_thread_of_ours() -> bool:
-    return threading.current_thread().name.startswith("mpr-")
-
-
-def _abandon(dispatcher: Dispatcher, crew: Crew, recording: SharedRecording, owned: bool) -> None:
-    """A pool that nobody has ended is dropped, or the program exits."""
-    unfinished = dispatcher.unfinished
-    if unfinished:
-        _log.warning(
-            "A pool of mpr was dropped, or the program ended, while %d of its tasks had no result: they are not done. "
-            "Use `with mpr.Pool(...)`, or call close() and join().",
-            unfinished,
-        )
-    _terminate(dispatcher, crew, recording, owned)
-
-
-def _terminate(dispatcher: Dispatcher, crew: Crew, recording: SharedRecording, owned: bool) -> None:
-    def end() -> None:
-        dispatcher.terminate()
-        crew.terminate()
-        if owned:
-            recording.finish(failed=True)
-
-    _carry_through(end)
-
-
-def _carry_through(step: Callable[[], None]) -> None:
-    """Do `step` and wait for it; it goes on to its end also where Ctrl-C ends the waiting.
-
-    The interpreter waits for its thread at exit. In a thread of ours (a callback ends its pool, or the last reference
-    to it goes in one) nobody waits here: the step has to wait for that thread.
-    """
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            step()
-        except BaseException as error:  # noqa: BLE001  # raised below, in the thread that waits
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name="end-of-mpr-pool", daemon=False)
-    try:
-        thread.start()
-    except RuntimeError:
-        # The interpreter is at its end, and starts no threads any more.
-        step()
-        return
-    if _is_thread_of_ours():
-        return
-    thread.join()
-    if raised:
-        raise raised[0]

@@ -34,6 +34,7 @@ from typing import Any
 
 from mpr.config import StartMethod
 from mpr.errors import ConfigError
+from mpr.socket_folder import short_listener_paths
 
 #: What the fork server imports before it forks: each takes a worker tenths of a second otherwise.
 PRELOAD = ("rerun", "numpy", "pyarrow", "mpr.worker", "mpr.preload")
@@ -156,6 +157,12 @@ def _started_main(target: Callable[[Any, Any], None], config: Any, shared: Any) 
 _SERVER_SECS = 10.0
 
 
+class _Server(ForkServer):
+    def ensure_running(self) -> None:
+        with short_listener_paths():
+            super().ensure_running()
+
+
 class _Servers:
     """One fork server of ours per preload list. `multiprocessing`'s own, and its preload list, stay the user's."""
 
@@ -165,7 +172,7 @@ class _Servers:
     def get(self, preload: tuple[str, ...]) -> ForkServer:
         server = self._servers.get(preload)
         if server is None:
-            server = self._servers[preload] = ForkServer()
+            server = self._servers[preload] = _Server()
             server.set_forkserver_preload(list(preload))
         return server
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -112,21 +113,22 @@ class SharedRecording:
         self._closed = False
         self._bequest: inheritance.Bequest | None = None
         self._workers = itertools.count(1)
-        self._sockets = Sockets()
-        try:
+        with contextlib.ExitStack() as undo:
+            self._sockets = Sockets()
+            undo.callback(self._sockets.close)
             opened = open_sinks(chosen, self.application_id, self.recording_id, blueprint, self._sockets.folder)
-        except BaseException:
-            self._sockets.close()
-            raise
-        self._writers = opened.writers
-        self._live = opened.live
-        #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
-        self.urls = opened.urls
+            self._writers = opened.writers
+            for writer in self._writers:
+                undo.callback(writer.abandon)
+            self._live = opened.live
+            #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
+            self.urls = opened.urls
+            self.down = self._sockets.down
+            self.aggregator = Aggregator(self._sockets, self._writers, self._live, own_blueprint=blueprint is not None)
+            self.aggregator.start()
+            undo.pop_all()
         if self._writers and (sinks is None or isinstance(sinks, ActiveRecordingSink)):
             _log.warning("mpr: recording to %s", self._writers[0].name)
-        self.down = self._sockets.down
-        self.aggregator = Aggregator(self._sockets, self._writers, self._live, own_blueprint=blueprint is not None)
-        self.aggregator.start()
         if self._live is not None:
             self._live.start()
         joining.own(self.process_config(1), self._own_producer)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import itertools
 import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
+from multiprocessing import process, util
 from pathlib import Path
 
 _PREFIX = "mpr-"
@@ -75,6 +78,30 @@ def is_owned(folder: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+@contextlib.contextmanager
+def short_listener_paths() -> Iterator[None]:
+    """Within, a socket of `multiprocessing` in this process has a path that is short enough, whatever TMPDIR is."""
+    # Its folder is made at first use, and kept here.
+    folder = util.get_temp_dir()
+    if len(folder) + len("/listener-01234567") <= _PATH_LIMIT:
+        yield
+        return
+    config: dict[str, object] = process.current_process()._config  # type: ignore[attr-defined]  # not in typeshed
+    config["tempdir"] = _short_folder(os.getpid())
+    try:
+        yield
+    finally:
+        config["tempdir"] = folder
+
+
+@functools.cache
+def _short_folder(_pid: int) -> str:
+    folder = tempfile.mkdtemp(prefix="pymp-", dir=_SHORT_FOLDER)
+    # As `multiprocessing` removes its own: when the processes have ended that use it.
+    util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=-100)
+    return folder
 
 
 def sweep() -> None:

@@ -1,0 +1,443 @@
+"""Uses of a pool that are seldom thought of, and that users come to all the same."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import nbclient
+import nbformat
+import psutil
+import pytest
+
+import mpr
+from tests import support, tasks
+
+# --- several pools ------------------------------------------------------------------------------------------------
+
+
+def _log_in_a_pool(path: Path, numbers: Iterable[int], start_method: Any = None) -> list[int]:
+    with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
+        return pool.map(tasks.log_number, numbers)
+
+
+def _check(path: Path, numbers: Iterable[int]) -> None:
+    support.check_file(path)
+    assert Counter(numbers) == support.numbers(path)
+
+
+_FOUR_THREADS = """
+import sys, threading
+from pathlib import Path
+from tests.test_odd_uses import _log_in_a_pool
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    jobs = [(folder / f"{number}.rrd", range(100 * number, 100 * number + 50)) for number in range(4)]
+    threads = [threading.Thread(target=_log_in_a_pool, args=job) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_four_threads_each_with_a_pool(tmp_path: Path) -> None:
+    # A thread that ends badly is told on stderr.
+    done = support.run_python(_FOUR_THREADS, tmp_path, env=_OURS)
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+    for number in range(4):
+        _check(tmp_path / f"{number}.rrd", range(100 * number, 100 * number + 50))
+
+
+def test_two_pools_at_once_keep_their_rows_apart(start_method: Any, tmp_path: Path) -> None:
+    paths = [tmp_path / "one.rrd", tmp_path / "two.rrd"]
+    with (
+        mpr.Pool("app", 1, sinks=paths[0], start_method=start_method) as one,
+        mpr.Pool("app", 1, sinks=paths[1], start_method=start_method) as two,
+    ):
+        results = [pool.apply_async(tasks.log_number, (n,)) for n in range(0, 40, 2) for pool in (one, two)]
+        assert [n for n in range(0, 40, 2) for _ in range(2)] == [result.get() for result in results]
+    for path in paths:
+        _check(path, range(0, 40, 2))
+
+
+def _log_and_make_a_pool(number: int, folder: Path, start_method: Any) -> int:
+    tasks.log_number(number)
+    inner = _log_in_a_pool(folder / f"inner-{number}.rrd", range(10), start_method)
+    return tasks.log_number(sum(inner) + number)
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "fork"])
+def test_a_task_makes_a_pool_of_its_own(start_method: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "outer.rrd"
+    with mpr.Pool("outer", 2, sinks=path, start_method=start_method) as pool:
+        task = functools.partial(_log_and_make_a_pool, folder=tmp_path, start_method=start_method)
+        assert [45, 46, 47] == pool.map(task, range(3), chunksize=1)
+    _check(path, [0, 1, 2, 45, 46, 47])
+    for number in range(3):
+        _check(tmp_path / f"inner-{number}.rrd", range(10))
+    # Nobody is told that rows of the inner pool's forked workers are lost: they are not.
+    assert "" == capfd.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_process_of_multiprocessing_makes_a_pool(method: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    process = multiprocessing.get_context(method).Process(target=_log_in_a_pool, args=(path, range(10)))
+    process.start()
+    process.join(60)
+    assert 0 == process.exitcode
+    _check(path, range(10))
+
+
+def test_two_hundred_pools_leave_nothing_behind(tmp_path: Path) -> None:
+    me = psutil.Process()
+    before = (0, 0, 0)
+    for number in range(200):
+        with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
+            assert number == pool.apply(tasks.log_number, (number,))
+        if number == 20:
+            before = (me.num_threads(), me.num_fds(), me.memory_info().rss)
+    # A thread or two of the SDK's and pyzmq's come and go.
+    assert me.num_threads() <= before[0] + 3
+    assert me.num_fds() <= before[1] + 3
+    assert me.memory_info().rss <= before[2] + 16 * 1024 * 1024
+
+
+def test_sixty_four_workers_on_few_cores_run_at_the_same_time(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 64, sinks=path) as pool:
+        meet = functools.partial(tasks.pid_after_meeting, count=64)
+        pids = pool.map(meet, [tmp_path / "here"] * 64, chunksize=1)
+        pool.map(tasks.log_number, range(1000), chunksize=1)
+    assert 64 == len(set(pids))
+    _check(path, [*pids, *range(1000)])
+
+
+@pytest.mark.parametrize("thread", ["mpr-aggregator", "mpr-crew"])
+def test_a_pool_that_cannot_have_its_threads_leaves_nothing_behind(
+    thread: str, start_method: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.rrd"
+    start = threading.Thread.start
+
+    def start_others(self: threading.Thread) -> None:
+        if self.name == thread:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start_others)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            mpr.Pool("app", 1, sinks=path, start_method=start_method)
+    assert [] == list(tmp_path.iterdir())
+    assert [1] == _log_in_a_pool(path, [1], start_method)
+    _check(path, [1])
+
+
+# --- programs -----------------------------------------------------------------------------------------------------
+
+# What a program of this test finds first, also where another checkout is installed.
+_OURS = {"PYTHONPATH": str(Path(__file__).parents[1])}
+
+_PROGRAM = """
+import dataclasses, enum, sys
+import mpr, rerun as rr
+
+class Kind(enum.Enum):
+    SMALL = 1
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    number: int
+    kind: Kind = Kind.SMALL
+
+class OwnError(Exception):
+    pass
+
+def work(item):
+    assert isinstance(item, Item) and item.kind is Kind.SMALL
+    rr.log("n", rr.Scalars(float(item.number)))
+    if item.number == 7:
+        raise OwnError(item)
+    return Item(2 * item.number)
+
+if __name__ == "__main__":
+    with mpr.Pool("app", 2, sinks=sys.argv[1], start_method=sys.argv[2]) as pool:
+        assert pool.map(work, map(Item, range(5))) == [Item(2 * number) for number in range(5)]
+        try:
+            pool.apply(work, (Item(7),))
+        except OwnError as error:
+            print(error.args[0] == Item(7))
+        print(pool.map(lambda number: Item(number).number, range(3)))
+"""
+
+_WAYS: dict[str, list[str]] = {
+    "-c": ["-c", _PROGRAM],
+    "standard input": ["-"],
+    "-X dev": ["-X", "dev", "-W", "error", "program.py"],
+    "-m": ["-m", "program"],
+}
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("way", _WAYS)
+def test_what_a_program_defines_works_in_its_workers(way: str, start_method: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(_PROGRAM)
+    done = subprocess.run(
+        [sys.executable, *_WAYS[way], "run.rrd", start_method],
+        input=_PROGRAM if way == "standard input" else "",
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, **_OURS},
+    )
+    assert (0, "True\n[0, 1, 2]\n", "") == (done.returncode, done.stdout, done.stderr)
+    _check(tmp_path / "run.rrd", [*range(5), 7])
+
+
+_LEAVES_EARLY = """
+import sys, threading
+import mpr
+from pathlib import Path
+from tests import tasks
+
+def work(folder):
+    (folder / "begun").touch()
+    tasks.wait_for_file(folder / "go on")
+    tasks.log_number(1)
+    print("done", flush=True)
+
+if __name__ == "__main__":
+    folder, how = Path(sys.argv[1]), sys.argv[2]
+    pool = mpr.Pool("app", 1, sinks=folder / "run.rrd")
+    future = pool.submit(work, folder)
+    tasks.wait_for_file(folder / "begun")
+    if how == "shutdown":
+        # Called when the main thread has ended; `atexit` itself is called after all threads.
+        threading._register_atexit((folder / "go on").touch)
+        pool.shutdown(wait=False)
+    del pool
+"""
+
+
+def test_a_program_does_not_exit_before_what_it_has_submitted_and_shut_down_is_done(tmp_path: Path) -> None:
+    done = support.run_python(_LEAVES_EARLY, tmp_path, "shutdown", env=_OURS)
+    assert (0, "done\n", "") == (done.returncode, done.stdout, done.stderr)
+    _check(tmp_path / "run.rrd", [1])
+
+
+def test_a_program_that_drops_its_pool_is_told_what_was_not_done(tmp_path: Path) -> None:
+    done = support.run_python(_LEAVES_EARLY, tmp_path, "drop", env=_OURS)
+    assert (0, "") == (done.returncode, done.stdout)
+    assert "while 1 of its tasks had no result" in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["long", "missing"])
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_temporary_files_may_be_wherever_the_user_wants_them(folder: str, start_method: str, tmp_path: Path) -> None:
+    place = tmp_path / ("x" * 150 if folder == "long" else "missing")
+    if folder == "long":
+        place.mkdir()
+    done = support.run_python(_PROGRAM, tmp_path / "run.rrd", start_method, env={**_OURS, "TMPDIR": str(place)})
+    assert (0, "True\n[0, 1, 2]\n", "") == (done.returncode, done.stdout, done.stderr)
+    assert not place.exists() or [] == list(place.iterdir())
+
+
+# --- arguments ----------------------------------------------------------------------------------------------------
+
+
+def _keep(*things: Any) -> None:
+    tasks.remember(things)
+
+
+def _put(number: int) -> int:
+    queue, lock = tasks.recall()
+    with lock:
+        queue.put(number)
+    return number
+
+
+def test_a_queue_and_a_lock_of_multiprocessing_are_arguments_of_the_initializer(
+    start_method: Any, tmp_path: Path
+) -> None:
+    context = multiprocessing.get_context(start_method)
+    queue = context.Queue()
+    with mpr.Pool(
+        "app", 2, _keep, (queue, context.Lock()), sinks=tmp_path / "run.rrd", start_method=start_method
+    ) as pool:
+        assert list(range(20)) == pool.map(_put, range(20))
+        assert list(range(20)) == sorted(queue.get(timeout=30) for _ in range(20))
+        # As in `multiprocessing`, it is no argument of a task, and the task is named.
+        with pytest.raises(RuntimeError, match="through inheritance") as caught:
+            pool.map(_put, [queue])
+    assert "an argument of task '_put[0]' cannot be sent to a worker" in caught.value.__notes__[0]
+    queue.close()
+    queue.join_thread()
+
+
+def test_a_lock_for_forked_processes_is_refused_by_a_pool_of_others(tmp_path: Path) -> None:
+    lock = multiprocessing.get_context("fork").Lock()
+    with pytest.raises(RuntimeError, match="use the same context") as caught:
+        mpr.Pool("app", 1, _keep, (lock,), sinks=tmp_path / "run.rrd")
+    assert "the initializer cannot be sent to a worker" in caught.value.__notes__[0]
+
+
+class _KillsWhoeverLoadsIt:
+    def __reduce__(self) -> Any:
+        return _die_unless_parent, (os.getpid(),)
+
+
+def _die_unless_parent(pid: int) -> None:
+    assert os.getpid() != pid
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_an_argument_that_kills_every_worker_that_loads_it_costs_its_own_task(
+    start_method: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
+        before = [pool.apply_async(tasks.log_number, (number,)) for number in range(10)]
+        poison = pool.apply_async(print, (_KillsWhoeverLoadsIt(),))
+        after = [pool.apply_async(tasks.log_number, (number,)) for number in range(10, 20)]
+        with pytest.raises(mpr.WorkerDiedError, match="SIGKILL"):
+            poison.get(60)
+        assert list(range(20)) == [result.get(60) for result in before + after]
+    _check(path, range(20))
+
+
+# --- time ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_iterator_over_endless_input_that_is_dropped_lets_the_pool_end(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path) as pool:
+        results = pool.imap(tasks.log_number, itertools.count())
+        assert list(range(5)) == [next(results) for _ in range(5)]
+        del results
+    support.check_file(path)
+    assert set(range(5)) <= set(support.numbers(path))
+
+
+def test_input_that_nobody_takes_the_results_of_is_worked_off_when_the_pool_ends(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path) as pool:
+        results = pool.imap(tasks.log_number, range(500))
+        assert 0 == next(results)
+    assert list(range(1, 500)) == list(results)
+    _check(path, range(500))
+
+
+def test_a_stopped_worker_costs_time_and_nothing_else(start_method: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
+        pid = pool.apply(os.getpid)
+        os.kill(pid, signal.SIGSTOP)
+        results = pool.map_async(tasks.log_number, range(20))
+        with pytest.raises(multiprocessing.TimeoutError):
+            results.get(0.1)
+        os.kill(pid, signal.SIGCONT)
+        assert list(range(20)) == results.get(60)
+        assert pid == pool.apply(os.getpid)
+    _check(path, range(20))
+
+
+def test_a_stopped_worker_does_not_keep_a_pool_from_being_terminated(start_method: Any, tmp_path: Path) -> None:
+    pool = mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", start_method=start_method)
+    os.kill(pool.apply(os.getpid), signal.SIGSTOP)
+    ending = threading.Thread(target=pool.terminate)
+    ending.start()
+    ending.join(30)
+    assert not ending.is_alive()
+
+
+# --- hosts --------------------------------------------------------------------------------------------------------
+
+
+def test_a_notebook_makes_pools_for_functions_of_its_cells(tmp_path: Path) -> None:
+    cells = [
+        """
+        import asyncio, dataclasses
+        import mpr, rerun as rr
+
+        @dataclasses.dataclass
+        class Item:
+            number: int
+
+        factor = 3
+
+        def work(item):
+            rr.log("n", rr.Scalars(float(item.number)))
+            return Item(factor * item.number)
+
+        with mpr.Pool("app", 2, sinks="one.rrd") as pool:
+            assert pool.map(work, map(Item, range(20))) == [Item(3 * number) for number in range(20)]
+        """,
+        """
+        pool = mpr.Pool("app", 2, sinks="two.rrd")
+        assert pool.apply(work, (Item(1),)) == Item(3)
+        """,
+        """
+        factor = 5
+        assert pool.apply(work, (Item(2),)) == Item(10)
+        """,
+        """
+        loop = asyncio.get_running_loop()
+        calls = (loop.run_in_executor(pool.executor, work, Item(number)) for number in (3, 4))
+        assert await asyncio.gather(*calls) == [Item(15), Item(20)]
+        pool.close()
+        pool.join()
+        """,
+    ]
+    code = [nbformat.v4.new_code_cell("\n".join(line[8:] for line in cell.splitlines())) for cell in cells]
+    notebook = nbformat.v4.new_notebook(cells=code)
+    client = nbclient.NotebookClient(
+        notebook, timeout=100, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute(env={**os.environ, **_OURS})
+    assert [[]] * len(cells) == [cell.outputs for cell in notebook.cells]
+    _check(tmp_path / "one.rrd", range(20))
+    _check(tmp_path / "two.rrd", [1, 2, 3, 4])
+
+
+_TESTS_WITH_POOLS = """
+import mpr, pytest
+from tests import tasks
+
+@pytest.mark.parametrize("number", range(6))
+def test_with_a_pool(number, tmp_path, pytestconfig):
+    with mpr.Pool("app", 2, sinks=pytestconfig.rootpath / f"{number}.rrd") as pool:
+        assert list(range(10)) == pool.map(tasks.log_number, range(10))
+        assert [1] == pool.map(lambda each: each + 1, [0])
+"""
+
+
+def test_tests_that_are_distributed_over_processes_use_pools(tmp_path: Path) -> None:
+    (tmp_path / "test_pools.py").write_text(_TESTS_WITH_POOLS)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "2", "-W", "error", "-p", "no:cacheprovider", f"--rootdir={tmp_path}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, **_OURS},
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert "6 passed" in done.stdout
+    for number in range(6):
+        _check(tmp_path / f"{number}.rrd", range(10))
