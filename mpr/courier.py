@@ -36,8 +36,6 @@ from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerS
 from mpr.tape import dropped_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mpr.courier_config import CourierConfig
 
 # A seventieth of the share of a worker, where the machine is busy.
@@ -69,33 +67,38 @@ class _Courier:
         self._pipe = config.pipe
         self._reels: dict[int, tuple[int, bool]] = {}
         self._header = config.head[: rrd.HEADER_SIZE]
+        self._page: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
         try:
-            check = self._connect()
+            self._connect()
             self._pipe.send(Connected())
             self._send(self._config.head)
-            self._serve(check)
+            self._serve()
         except Exception as error:  # noqa: BLE001  # whatever it is, the parent must hear of it, and try again
             self._pipe.send(Lost(str(error) or type(error).__name__))
 
-    def _connect(self) -> Callable[[], None]:
-        """Make the connection; returns what raises where it is broken."""
+    def _connect(self) -> None:
         sink = self._config.sink
         match sink:
             case SpawnViewerSink() if self._config.first:
                 _spawn_viewer(sink)
             case WebViewerSink():
                 # Before the SDK has threads here, which a fork would not survive.
-                _serve_page(sink)
+                self._page = _serve_page(sink)
         _be_silent()
         self._stream = sdk.new_stream(self._config.application_id, self._config.recording_id, send_properties=False)
         if isinstance(sink, GrpcServerSink | WebViewerSink):
             self._stream.set_sinks(_server(sink))
-            return lambda: None
-        self._wait_for_listener(sink)
-        self._stream.set_sinks(rr.GrpcSink(url=sink._url()))
-        return self._stream.flush
+        else:
+            self._wait_for_listener(sink)
+            self._stream.set_sinks(rr.GrpcSink(url=sink._url()))
+
+    def _check(self) -> None:
+        """Raise where the connection is broken, or the page has gone."""
+        self._stream.flush()
+        if self._page is not None and self._page.poll() is not None:
+            raise RuntimeError(f"the server of the page has ended with code {self._page.returncode}")
 
     def _wait_for_listener(self, sink: LiveSink) -> None:
         """The SDK would give up after five seconds, and take everything for lost."""
@@ -112,10 +115,10 @@ class _Courier:
             else:
                 return
 
-    def _serve(self, check: Callable[[], None]) -> None:
+    def _serve(self) -> None:
         while True:
             if not self._pipe.poll(_CHECK_EVERY_SECS):
-                check()
+                self._check()
                 continue
             match self._pipe.recv():
                 case Load(number, is_spool):
@@ -193,7 +196,7 @@ def _server(sink: GrpcServerSink | WebViewerSink) -> Any:
     )
 
 
-def _serve_page(sink: WebViewerSink) -> None:
+def _serve_page(sink: WebViewerSink) -> subprocess.Popen[bytes]:
     """The page of the web viewer, from a process that ends with this one. `rr.serve_web_viewer` binds to everybody."""
     command = [
         sdk.viewer_executable() or "rerun",
@@ -202,7 +205,7 @@ def _serve_page(sink: WebViewerSink) -> None:
         sink._url(),
     ]
     # A function between fork and exec is safe here: this process has one thread, so early in its life.
-    subprocess.Popen(
+    return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

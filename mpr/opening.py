@@ -42,12 +42,15 @@ class OpenSinks:
     live:
         Of the live ones; None where there are none.
     urls:
-        Where people reach the live sinks that listen or serve: viewers and pages.
+        What a person opens to see each live sink: a viewer, a server or a page.
+    served:
+        Those of them that nobody knows who did not start them: of servers and pages.
     """
 
     writers: list[Writer]
     live: LiveSinks | None
     urls: list[str]
+    served: list[str]
 
 
 def open_sinks(
@@ -60,7 +63,7 @@ def open_sinks(
     prologue = sdk.prologue(time.time_ns())
     if not prologue:
         # RERUN=off: tasks run, and nothing is recorded.
-        return OpenSinks(writers=[], live=None, urls=[])
+        return OpenSinks(writers=[], live=None, urls=[], served=[])
     unknown = sdk.format_is_known()
     if unknown is None:
         prologue = relabel.relabelled(prologue, relabel.store_id(application_id, recording_id), sdk.store_info())
@@ -82,12 +85,17 @@ def open_sinks(
             writer.abandon()
         raise
     if not live:
-        return OpenSinks(writers=writers, live=None, urls=[])
+        return OpenSinks(writers=writers, live=None, urls=[], served=[])
     files = (writer.file for writer in writers if isinstance(writer, FamilyWriter))
     file = next((file for file in files if file is not None), None)
     head = b"".join([prologue[: rrd.HEADER_SIZE], *(_messages(stream) for stream in (prologue, layout) if stream)])
     feed = LiveSinks(live, Tape(head, file, folder), application_id, recording_id)
-    return OpenSinks(writers=writers, live=feed, urls=[sink._reached_at() for sink in live])
+    return OpenSinks(
+        writers=writers,
+        live=feed,
+        urls=[sink._reached_at() for sink in live],
+        served=[sink._reached_at() for sink in live if isinstance(sink, GrpcServerSink | WebViewerSink)],
+    )
 
 
 def append(writer: Writer, stream: bytes) -> None:

@@ -129,6 +129,8 @@ class SharedRecording:
             undo.pop_all()
         if self._writers and (sinks is None or isinstance(sinks, ActiveRecordingSink)):
             _log.warning("mpr: recording to %s", self._writers[0].name)
+        for url in opened.served:
+            _log.warning("mpr: to be seen at %s", url)
         if self._live is not None:
             self._live.start()
         joining.own(self.process_config(1), self._own_producer)

@@ -15,8 +15,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 import pytest
 import rerun.blueprint as rrb
 from PIL import Image
@@ -129,6 +131,37 @@ def test_a_native_viewer_that_comes_late_shows_everything(tmp_path: Path) -> Non
             reader.open(pool.recording.urls[1])
             support.wait_for(lambda: _schema_of_viewer(reader) == wanted, 60)
             assert _steps_of_viewer(reader) == (0, 99)
+
+
+@_judged_by_the_native_viewer
+def test_a_viewer_that_is_spawned_stays_and_one_that_is_closed_stays_closed(tmp_path: Path) -> None:
+    viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
+    sinks = [tmp_path / "run.rrd", *[mpr.SpawnViewerSink(headless=True, detach_process=True)] * 2]
+    with mpr.Pool("app", 1, sinks=sinks) as pool:
+        pool.apply(tasks.log_number, (1,))
+        wait_for_state(pool.recording, "connected", 0)
+        wait_for_state(pool.recording, "connected", 1)
+        spawned = {url: _listener(pool.recording.urls[url]) for url in range(2)}
+        # Its user closes the second one.
+        spawned[1].kill()
+        wait_for_state(pool.recording, "waiting for a viewer", 1)
+        pool.apply(tasks.log_number, (2,))
+    try:
+        client = ViewerClient.connect(pool.recording.urls[0])
+        wanted = _schema_of_file(tmp_path / "run.rrd")
+        # What the closed one has missed was noted when the other had been told that this was all.
+        del wanted["/mpr/sinks"]
+        support.wait_for(lambda: _schema_of_viewer(client) == wanted)
+    finally:
+        spawned[0].kill()
+        spawned[0].wait()
+
+
+def _listener(url: str) -> psutil.Process:
+    """The viewer that listens at `url`."""
+    port = str(urlsplit(url).port)
+    (found,) = (each for each in viewers.couriers() if port in each.cmdline())
+    return found
 
 
 def _spawned(stack: contextlib.ExitStack, port: int) -> ViewerClient:
