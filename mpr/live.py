@@ -47,6 +47,8 @@ _BRING_EVERY_SECS = 0.05
 # A courier that ends is replaced after this, each time doubled.
 _FIRST_RETRY_SECS = 0.1
 _LAST_RETRY_SECS = 2.0
+# How long the start of a process may take, where the fork server was killed and another one has to import everything.
+_START_SECS = 30.0
 # How long a killed process may take to end.
 _KILL_SECS = 1.0
 
@@ -177,8 +179,11 @@ class LiveSinks:
         """
         self._deadline = time.monotonic() + LIVE_FAREWELL_SECS
         self._wake()
-        self._thread.join()
-        self._tape.close()
+        self._thread.join(LIVE_FAREWELL_SECS + _KILL_SECS + _START_SECS)
+        if self._thread.is_alive():
+            _log.error("mpr: live sinks cannot be ended; their processes end with this one")
+        else:
+            self._tape.close()
         total = self._tape.chunks
         missed = []
         for viewer, found in zip(self._viewers, self.stats(), strict=True):

@@ -88,7 +88,9 @@ def open_sinks(
         return OpenSinks(writers=writers, live=None, urls=[], served=[])
     files = (writer.file for writer in writers if isinstance(writer, FamilyWriter))
     file = next((file for file in files if file is not None), None)
-    head = b"".join([prologue[: rrd.HEADER_SIZE], *(_messages(stream) for stream in (prologue, layout) if stream)])
+    # Properties that cannot be given the recording's id would be another recording in a viewer.
+    first = [prologue, layout] if unknown is None else [layout]
+    head = prologue[: rrd.HEADER_SIZE] + b"".join(_messages(stream) for stream in first if stream)
     feed = LiveSinks(live, Tape(head, file, folder), application_id, recording_id)
     return OpenSinks(
         writers=writers,

@@ -17,10 +17,11 @@ from typing import Any
 
 import psutil
 import pytest
+import rerun as rr
 import rerun.blueprint as rrb
 
 import mpr
-from mpr import file_writer, outbox, rrd, tape
+from mpr import file_writer, outbox, rrd, sdk, tape
 from tests import support, tasks, viewers
 from tests.viewers import listening, live, reading, url_of, wait_for_state
 
@@ -254,6 +255,19 @@ def test_a_file_that_fails_does_not_end_the_viewer(tmp_path: Path, monkeypatch: 
         support.wait_for(lambda: len(viewer.cells()) >= 30)
         with support.whole_frames_of(viewer.path) as copy:
             assert support.numbers(copy) == Counter(range(30))
+
+
+def test_viewers_have_everything_where_files_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sdk, "format_is_known", lambda: "it is from the future")
+    port = viewers.free_port()
+    with listening(tmp_path / "viewer.rrd", port) as viewer:
+        with mpr.Pool("app", 2, sinks=[tmp_path / "run.rrd", url_of(port)]) as pool:
+            wait_for_state(pool.recording, "connected")
+            pool.map(tasks.log_everything, range(3), chunksize=1)
+        support.wait_for(lambda: viewer.cells() == support.cells(tmp_path / "run.rrd"))
+        with support.whole_frames_of(viewer.path) as copy:
+            (entry,) = rr.chunk.RrdReader(copy).recordings()
+        assert entry.recording_id == pool.recording.recording_id
 
 
 def test_a_port_that_is_taken_is_an_error_at_once(tmp_path: Path) -> None:
