@@ -183,6 +183,8 @@ class LiveSinks:
         if self._thread.is_alive():
             _log.error("mpr: live sinks cannot be ended; their processes end with this one")
         else:
+            os.close(self._wake_reader)
+            os.close(self._wake_writer)
             self._tape.close()
         total = self._tape.chunks
         missed = []
@@ -222,8 +224,6 @@ class LiveSinks:
                 viewer.reason = f"{type(error).__name__}: {error}"
         finally:
             self._end_all()
-            os.close(self._wake_reader)
-            os.close(self._wake_writer)
 
     def _is_over(self) -> bool:
         if self._deadline is None:
@@ -247,7 +247,7 @@ class LiveSinks:
                     self._start_courier(viewer)
                 else:
                     due.append(viewer.retry_at)
-            elif viewer.state is _State.CONNECTED and viewer.told is None:
+            elif viewer.state is _State.CONNECTED and viewer.told is None and viewer.pipe is not None:
                 at = self._bring(viewer, now)
                 if at is not None:
                     self._idle = False
