@@ -107,6 +107,10 @@ class ActiveRecordingWriter:
     def describe(self, outbox: int, footer: bytes) -> None:
         """The SDK has manifests of its own."""
 
+    def rows_of(self, outbox: int, skip: int) -> int | None:
+        """The SDK has them."""
+        return None
+
     def close(self) -> None:
         if not self._gave_up:
             self._do(lambda: self._stream.flush(timeout_sec=self._timeout_secs), 0)

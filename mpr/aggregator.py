@@ -15,12 +15,11 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
 
 from mpr import failpoints, rrd
-from mpr.conflicts import ColumnTypes
+from mpr.delivery import Delivery
 from mpr.errors import DeliveryError, RecordingClosedError, SinkError
-from mpr.known_producer import KnownProducer, Listener
+from mpr.known_producer import Kept, KnownProducer, Listener
 from mpr.messages import (
     OWN_ROWS,
     PROTOCOL,
@@ -43,10 +42,9 @@ from mpr.messages import (
     Upstream,
     Welcome,
 )
-from mpr.outbox import PROLOGUE, MessageBytes, OutboxReader, Segment, SegmentSource
+from mpr.outbox import MessageBytes, OutboxReader, Segment, SegmentSource
 from mpr.slate import SlateReader
 from mpr.transport import PeerGoneError, Sockets
-from mpr.writers import Feed, Writer
 
 _log = logging.getLogger("mpr")
 
@@ -64,42 +62,24 @@ class Aggregator:
     ----------
     sockets:
         The recording's sockets.
-    writers:
-        The durable sinks, already open; none where logging is switched off.
-    feed:
-        Of the live sinks; None where there are none.
+    delivery:
+        To its sinks.
     own_blueprint:
         Whether the parent has given a blueprint, which one from a worker must not replace.
     """
 
-    def __init__(
-        self,
-        sockets: Sockets,
-        writers: Sequence[Writer],
-        feed: Feed | None = None,
-        *,
-        own_blueprint: bool = False,
-    ) -> None:
+    def __init__(self, sockets: Sockets, delivery: Delivery, *, own_blueprint: bool = False) -> None:
         self._sockets = sockets
         self._inside = sockets.inside()
-        self._writers = list(writers)
-        self._feed = feed
+        self._delivery = delivery
+        delivery.on_failure = self._tell_of_failure
         self._own_blueprint = own_blueprint
         self._listeners: dict[int, Listener] = {}
         self._producers: dict[str, KnownProducer] = {}
         self._newcomers: list[tuple[KnownProducer, Welcome]] = []
         self._dead: list[tuple[Died, float]] = []
-        self._outboxes = PROLOGUE
         self._stop = False
         self._progress = threading.Condition()
-        #: Why data was lost, if it was; every later result carries it.
-        self.failure: BaseException | None = None
-        self._columns = ColumnTypes()
-        #: What two workers call by one name and give two types.
-        self.conflicts: list[str] = []
-        self.accepted_bytes = 0
-        self.accepted_chunks = 0
-        self._writing_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="mpr-aggregator", daemon=True)
 
     def start(self) -> None:
@@ -110,11 +90,6 @@ class Aggregator:
             self._inside.close()
             raise
 
-    @property
-    def writers(self) -> list[Writer]:
-        """The sinks that have not failed."""
-        return list(self._writers)
-
     def listen(self, worker: int, listener: Listener) -> None:
         """Any thread: whom to tell of worker `worker` and its results, until its end."""
         self._listeners[worker] = listener
@@ -123,22 +98,12 @@ class Aggregator:
         """Any thread: the process of `worker` has ended; whatever it had sent is taken first."""
         self._inside.send(Died(worker, exitcode))
 
-    def stalled_secs(self) -> float:
-        """Any thread: for how long a sink has been at one and the same segment."""
-        since = self._writing_since
-        return 0.0 if since is None else time.monotonic() - since
-
-    def stuck(self) -> SinkError:
-        """The error for a sink that hangs."""
-        names = ", ".join(writer.name for writer in self._writers)
-        return SinkError(f"a sink has taken nothing for {self.stalled_secs():.0f} s: {names}")
-
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
         """Any other thread: wait until the sinks have outbox `number` of a producer up to `end`."""
 
         def done() -> bool:
             found = self._producers.get(route)
-            return self.failure is not None or (
+            return self._delivery.failure is not None or (
                 found is not None and (found.number > number or (found.number == number and found.consumed >= end))
             )
 
@@ -177,9 +142,9 @@ class Aggregator:
                 listener.broken(RecordingClosedError("the recording was closed while a pool was working for it"))
         except BaseException as error:  # noqa: BLE001  # no future may stay without an answer
             _log.error("mpr's aggregator failed:\n%s", traceback.format_exc())
-            self.failure = self.failure or DeliveryError(f"mpr's aggregator failed: {error!r}")
+            self._delivery.failure = self._delivery.failure or DeliveryError(f"mpr's aggregator failed: {error!r}")
             for listener in set(self._listeners.values()):
-                listener.broken(self.failure)
+                listener.broken(self._delivery.failure)
         finally:
             for producer in self._producers.values():
                 producer.close()
@@ -211,8 +176,10 @@ class Aggregator:
                 failpoints.reach("parent.result")
                 if message.on_slate:
                     message = self._taken_from_slate(producer, message)
+                producer.settled_chunks = producer.chunks
+                producer.last_result = message.parcel, message.first
                 if listener is not None:
-                    listener.result(hello, message, self.failure or producer.failure)
+                    listener.result(hello, message, self._delivery.failure or producer.failure)
             case Ready():
                 if listener is not None:
                     listener.worker_ready(hello, producer.slate)
@@ -222,7 +189,7 @@ class Aggregator:
             case NewOutbox(address):
                 self._open_next(producer, address)
             case Sync(number):
-                failure = self.failure or producer.failure
+                failure = self._delivery.failure or producer.failure
                 self._answer(producer, Synced(number, "" if failure is None else str(failure)))
             case Goodbye():
                 producer.said_goodbye = True
@@ -269,10 +236,12 @@ class Aggregator:
             return None
 
     def _number_outbox(self, producer: KnownProducer) -> None:
-        """The outbox of `producer` is a new one; no two in the recording have the same number."""
-        self._outboxes += 1
-        producer.outbox = self._outboxes
+        """The outbox of `producer` is a new one."""
+        producer.outbox = self._delivery.new_outbox()
         producer.consumed = 0
+        # Rows of a task in two outboxes are not counted.
+        producer.settled_chunks = 0 if producer.chunks == producer.settled_chunks else None
+        producer.chunks = 0
         producer.complete = False
         producer.torn = b""
 
@@ -327,8 +296,7 @@ class Aggregator:
 
     def _take_own(self, producer: KnownProducer, data: bytes) -> None:
         """Bring the rows of a recording that a task has made to all writers: `data` is a whole stream of it."""
-        self._outboxes += 1
-        outbox = self._outboxes
+        outbox = self._delivery.new_outbox()
         try:
             rrd.check_header(data[: rrd.HEADER_SIZE])
             frames, _ = rrd.scan(lambda at, size: data[at : at + size], rrd.HEADER_SIZE, len(data))
@@ -337,8 +305,8 @@ class Aggregator:
         except (rrd.FormatError, IndexError) as error:
             self._mistrust(producer, error)
             return
-        self._write(Segment(outbox, MessageBytes(0, data), frames, store))
-        self._describe(producer.hello, outbox, data[end.payload : end.end])
+        self._delivery.write(Segment(outbox, MessageBytes(0, data), frames, store))
+        self._delivery.describe(producer.hello, outbox, data[end.payload : end.end])
         producer.own_bytes += len(data)
         self._answer(producer, Accepted(OWN_ROWS, producer.own_bytes))
 
@@ -392,51 +360,21 @@ class Aggregator:
             # What a worker sends stays in the recording, and does not become active.
             frames = [frame for frame in frames if frame.kind != rrd.BLUEPRINT_ACTIVATION]
         if frames:
-            self._write(Segment(producer.outbox, source, frames, task=producer.task))
+            self._delivery.write(Segment(producer.outbox, source, frames, task=producer.task))
+            producer.chunks += sum(frame.kind == rrd.ARROW_MSG for frame in frames)
+            producer.last_rows_at = time.monotonic()
         if footer is not None:
-            self._describe(producer.hello, producer.outbox, footer)
+            self._delivery.describe(producer.hello, producer.outbox, footer)
         if producer.reader is not None:
             producer.reader.release(start, consumed)
         with self._progress:
             producer.consumed = consumed
             self._progress.notify_all()
 
-    def _describe(self, hello: Hello, outbox: int, footer: bytes) -> None:
-        """Bring the manifests in `footer` to all writers."""
-        for writer in list(self._writers):
-            with self._failing(writer):
-                writer.describe(outbox, footer)
-        who = f"worker {hello.worker} (pid {hello.pid})" if hello.worker else "the parent"
-        for told in self._columns.note(who, footer):
-            _log.info("%s", told)
-            self.conflicts.append(told)
-
-    def _write(self, segment: Segment) -> None:
-        failpoints.reach("parent.segment")
-        chunks = sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
-        self._writing_since = time.monotonic()
-        for writer in list(self._writers):
-            with self._failing(writer):
-                writer.accept(segment, named=chunks > 0)
-        if self._feed is not None:
-            self._feed.accepted(segment)
-        self._writing_since = None
-        self.accepted_chunks += chunks
-        self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
-
-    @contextlib.contextmanager
-    def _failing(self, writer: Writer) -> Iterator[None]:
-        """Let go of `writer` where it fails: the others go on, and outboxes are emptied, so that no worker waits."""
-        try:
-            yield
-        except SinkError as error:
-            _log.error("%s", error)
-            self.failure = self.failure or error
-            self._writers.remove(writer)
-            writer.abandon()
-            # Nobody waits for hours for a result that will be this error.
-            for listener in set(self._listeners.values()):
-                listener.sink_failed(error)
+    def _tell_of_failure(self, error: SinkError) -> None:
+        # Nobody waits for hours for a result that will be this error.
+        for listener in set(self._listeners.values()):
+            listener.sink_failed(error)
 
     def _bury_the_dead(self, queue_is_empty: bool) -> None:
         """Settle the affairs of workers that have ended, once what they had sent has come."""
@@ -450,15 +388,24 @@ class Aggregator:
 
     def _bury(self, died: Died, found: list[KnownProducer]) -> None:
         listener = self._listeners.pop(died.worker, None)
+        last = max((each.last_rows_at for each in found if each.last_rows_at is not None), default=None)
+        silent_secs = None if last is None else time.monotonic() - last
         for producer in found:
             self._salvage(producer)
             if listener is not None and producer.slate is not None and not producer.said_goodbye:
                 # Results that ZeroMQ did not get to send.
                 for result in producer.slate.results():
-                    listener.result(producer.hello, result, self.failure or producer.failure)
+                    listener.result(producer.hello, result, self._delivery.failure or producer.failure)
+                    if producer.last_result < (result.parcel, result.first):
+                        # Nobody has counted the rows that came before it.
+                        producer.settled_chunks = None
         if listener is not None:
             said_goodbye = bool(found) and found[0].said_goodbye
-            listener.worker_ended(died.worker, died.exitcode, said_goodbye)
+            self._delivery.note(
+                listener.worker_ended(
+                    died.worker, died.exitcode, said_goodbye, lambda: Kept(self._delivery.rows_kept(found), silent_secs)
+                )
+            )
         for producer in found:
             self._release(producer)
 

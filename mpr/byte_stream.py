@@ -194,6 +194,9 @@ class StreamWriter:
     def describe(self, outbox: int, footer: bytes) -> None:
         self._file.describe(outbox, footer)
 
+    def rows_of(self, outbox: int, skip: int) -> int | None:
+        return self._file.rows_of(outbox, skip)
+
     def close(self) -> None:
         try:
             self._file.close()

@@ -74,6 +74,10 @@ class DecodingWriter:
     def describe(self, outbox: int, footer: bytes) -> None:
         """The SDK writes its own manifest."""
 
+    def rows_of(self, outbox: int, skip: int) -> int | None:
+        """The SDK has them."""
+        return None
+
     def close(self) -> None:
         self._stream.disconnect()
         self._file.take_name()

@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -32,6 +32,7 @@ from mpr.errors import (
     WorkerStartError,
     describe_exit,
 )
+from mpr.known_producer import Kept
 from mpr.lifecycle import PoolState, StartBudget
 from mpr.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop, TaskBegan
 from mpr.parcel import Parcel, TaskFunction, outcomes
@@ -288,12 +289,16 @@ class Dispatcher:
         error.__cause__ = cause
         self.broken(error)
 
-    def worker_ended(self, worker: int, exitcode: int | None, said_goodbye: bool) -> None:
-        """Settle what the worker had, and have it replaced where it is still needed."""
+    def worker_ended(
+        self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], Kept]
+    ) -> list[str]:
+        """Settle what the worker had, and have it replaced where it is still needed. Returns what is to be noted."""
+        notes: list[str] = []
+        found = kept() if self._scheduler.held(worker) else Kept()
         with self._lock:
             hand = self._hands.pop(worker, None)
             held = [each for each in self._scheduler.lost(worker) if each.number in self._parcels]
-            errors = self._settle_lost(worker, hand, held, exitcode) if hand is not None else []
+            errors = self._settle_lost(worker, hand, held, exitcode, found, notes) if hand is not None else []
             self._delivering += bool(errors)
             needed = self.state is PoolState.RUNNING or (
                 self.state is PoolState.CLOSED and bool(self._parcels or self._feeding)
@@ -317,9 +322,10 @@ class Dispatcher:
             if not said_goodbye:
                 _log.info("worker %d %s and is replaced", worker, describe_exit(exitcode))
             self._staff.replace()
+        return notes
 
     def _settle_lost(
-        self, worker: int, hand: Hand, held: list[Parcel], exitcode: int | None
+        self, worker: int, hand: Hand, held: list[Parcel], exitcode: int | None, kept: Kept, notes: list[str]
     ) -> list[tuple[Parcel, int, BaseException]]:
         """What a worker had begun fails, or is tried again; all else waits again. Returns the errors of tasks."""
         at = hand.slate.at() if hand.slate is not None else None
@@ -333,14 +339,26 @@ class Dispatcher:
                 begun = parcel.count if cancelled else begun
             elif begun > parcel.first and parcel.attempt < self._limits.retries:
                 parcel.retry(begun)
+                notes.append(
+                    f"worker {worker} (pid {hand.pid}) {describe_exit(exitcode)} at task {parcel.name(begun - 1)}, "
+                    f"which is run again (attempt {parcel.attempt})"
+                )
                 begun = parcel.first
             for task in range(parcel.first, begun):
                 error: BaseException = WorkerDiedError(
-                    parcel.name(task), worker, hand.pid, exitcode, ended=task != running
+                    parcel.name(task),
+                    worker,
+                    hand.pid,
+                    exitcode,
+                    ended=task != running,
+                    # Those of several tasks cannot be told apart.
+                    rows=kept.rows if begun == parcel.first + 1 else None,
+                    silent_secs=kept.silent_secs,
                 )
                 if hand.verdict is not None and hand.verdict[0] is parcel and (cancelled or task == running):
                     error = hand.verdict[1]
                 errors.append((parcel, task, error))
+                notes.append(f"task {parcel.name(task)} was cancelled" if cancelled else str(error))
             if begun > parcel.first:
                 parcel.settle(begun - parcel.first)
                 parcel.attempt = 0

@@ -133,22 +133,43 @@ class WorkerDiedError(PoolError):
         Its exit code; minus the number of the signal that ended it, as in `multiprocessing.Process.exitcode`.
     ended:
         Whether the task itself had ended: only what it returned was lost.
+    rows:
+        How many rows of the task are in the recording; None where that cannot be told.
+    silent_secs:
+        Seconds from the last rows of the worker that came to its end; None where none ever came.
     """
 
-    def __init__(self, task: str, worker: int, pid: int, exitcode: int | None, *, ended: bool = False) -> None:
+    def __init__(
+        self,
+        task: str,
+        worker: int,
+        pid: int,
+        exitcode: int | None,
+        *,
+        ended: bool = False,
+        rows: int | None = None,
+        silent_secs: float | None = None,
+    ) -> None:
         when = "after it had run, before it had handed over," if ended else "while it ran"
+        kept = "The rows that it had logged until then are"
+        if rows is not None:
+            kept = f"{rows} {'row of the task is' if rows == 1 else 'rows of the task are'}"
+        last = f"; the last rows of this worker came {silent_secs:.1f} s before" if rows and silent_secs else ""
         super().__init__(
-            f"worker {worker} (pid {pid}) {describe_exit(exitcode)} {when} task {task}. The rows that it had "
-            "logged until then are in the recording; the other tasks are not concerned."
+            f"worker {worker} (pid {pid}) {describe_exit(exitcode)} {when} task {task}. {kept} in the recording{last}. "
+            "The other tasks are not concerned."
         )
         self.task = task
         self.worker = worker
         self.pid = pid
         self.exitcode = exitcode
         self.ended = ended
+        self.rows = rows
+        self.silent_secs = silent_secs
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(type(self), ended=self.ended), (self.task, self.worker, self.pid, self.exitcode)
+        made = functools.partial(type(self), ended=self.ended, rows=self.rows, silent_secs=self.silent_secs)
+        return made, (self.task, self.worker, self.pid, self.exitcode)
 
 
 class TaskTimeoutError(PoolError, TimeoutError):

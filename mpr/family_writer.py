@@ -93,6 +93,9 @@ class FamilyWriter:
     def describe(self, outbox: int, footer: bytes) -> None:
         self._by_outbox.pop(outbox, self._main).describe(outbox, footer)
 
+    def rows_of(self, outbox: int, skip: int) -> int | None:
+        return self._main.rows_of(outbox, skip)
+
     def close(self) -> None:
         failure = None
         for writer in (*self._open.values(), self._main):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from mpr.errors import SinkError
@@ -9,6 +11,22 @@ from mpr.messages import Hello, InitializerFailed, Result, Skipped, TaskBegan
 from mpr.outbox import PROLOGUE, OutboxReader
 from mpr.running_task import RunningTask
 from mpr.slate import SlateReader
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What there is of a worker that has ended.
+
+    Attributes
+    ----------
+    rows:
+        How many rows came since its last result; None where nobody can tell.
+    silent_secs:
+        For how long none had come when it ended; None where none ever came.
+    """
+
+    rows: int | None = None
+    silent_secs: float | None = None
 
 
 class Listener(Protocol):
@@ -26,7 +44,10 @@ class Listener(Protocol):
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None: ...
 
-    def worker_ended(self, worker: int, exitcode: int | None, said_goodbye: bool) -> None: ...
+    def worker_ended(
+        self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], Kept]
+    ) -> list[str]:
+        """Returns what the recording should say of it."""
 
     def broken(self, error: BaseException) -> None: ...
 
@@ -39,8 +60,14 @@ class KnownProducer:
         self.outbox = PROLOGUE
         #: None where the outbox cannot be opened from here; the bytes then come in the messages.
         self.reader: OutboxReader | None = None
-        #: How far the writers have this outbox.
+        #: How far the writers have this outbox, how many chunks of it, and how many when the last result came.
         self.consumed = 0
+        self.chunks = 0
+        self.settled_chunks: int | None = 0
+        #: The parcel and first task of the last result that came.
+        self.last_result = (0, 0)
+        #: `time.monotonic()` when rows came.
+        self.last_rows_at: float | None = None
         #: The producer's own number of it.
         self.number = 0
         #: Whether its footer has come; what follows are the closing bytes of the stream.

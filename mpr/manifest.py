@@ -24,6 +24,7 @@ OFFSET = "chunk_byte_offset"
 SIZE = "chunk_byte_size"
 CHUNK_ID = "chunk_id"
 ENTITY = "chunk_entity_path"
+_ROWS = "chunk_num_rows"
 
 _LZ4 = 2
 
@@ -186,3 +187,9 @@ def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
     for row, entity in enumerate(entities):
         first.setdefault((entity, packed[row].tobytes()), row)
     return sorted(first.values())
+
+
+def row_count(found: Manifest) -> int:
+    """How many rows the described chunks have that users have logged: not those of mpr itself, nor properties."""
+    rows = zip(found.table[ENTITY].to_pylist(), found.table[_ROWS].to_pylist(), strict=True)
+    return sum(count for entity, count in rows if not entity.startswith(("/mpr/", "/__properties")))

@@ -108,9 +108,9 @@ def append(writer: Writer, stream: bytes) -> None:
     writer.describe(PROLOGUE, stream[last.payload : last.end])
 
 
-def encoded_notes(notes: Sequence[str], application_id: str, recording_id: str) -> bytes:
-    """A stream of the recording with `notes` as warnings under `mpr/sinks`; empty where logging is switched off."""
-    stream = sdk.warnings_by_sdk("mpr/sinks", notes)
+def encoded_notes(entity_path: str, application_id: str, recording_id: str, notes: Sequence[str]) -> bytes:
+    """A stream of the recording with `notes` as warnings under `entity_path`; empty where logging is switched off."""
+    stream = sdk.warnings_by_sdk(entity_path, notes)
     return relabel.relabelled(stream, relabel.store_id(application_id, recording_id)) if stream else b""
 
 

@@ -415,9 +415,9 @@ def _hire(
 ) -> tuple[Crew, Dispatcher]:
     """Start the workers of a pool, and connect them with the recording."""
     joining = recording.process_config(size)
-    aggregator = recording.aggregator
+    aggregator, delivery = recording.aggregator, recording.delivery
     if bar is not None:
-        bar.received_bytes = lambda: aggregator.accepted_bytes
+        bar.received_bytes = lambda: delivery.accepted_bytes
 
     def new_config() -> tuple[int, WorkerConfig]:
         number = recording.new_worker()
@@ -431,8 +431,8 @@ def _hire(
         )
 
     def look() -> float:
-        if aggregator.stalled_secs() > config.SINK_TIMEOUT_SECS:
-            dispatcher.broken(aggregator.stuck())
+        if delivery.stalled_secs() > config.SINK_TIMEOUT_SECS:
+            dispatcher.broken(delivery.stuck())
         return dispatcher.look()
 
     def failed(error: BaseException) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -18,6 +19,7 @@ from mpr import active_recording, config, failpoints, hooks, inheritance, joinin
 from mpr.active_recording import ActiveRecordingSink
 from mpr.aggregator import Aggregator
 from mpr.config import RecordingConfig
+from mpr.delivery import Delivery
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
 from mpr.family_writer import FamilyWriter
 from mpr.live import LiveSinkStatistics
@@ -124,7 +126,9 @@ class SharedRecording:
             #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
             self.urls = opened.urls
             self.down = self._sockets.down
-            self.aggregator = Aggregator(self._sockets, self._writers, self._live, own_blueprint=blueprint is not None)
+            encode = functools.partial(encoded_notes, "mpr/workers", self.application_id, self.recording_id)
+            self.delivery = Delivery(self._writers, self._live, encode)
+            self.aggregator = Aggregator(self._sockets, self.delivery, own_blueprint=blueprint is not None)
             self.aggregator.start()
             undo.pop_all()
         if self._writers and (sinks is None or isinstance(sinks, ActiveRecordingSink)):
@@ -224,8 +228,8 @@ class SharedRecording:
     def stats(self) -> RecordingStatistics:
         """What the recording has taken until now."""
         return RecordingStatistics(
-            accepted_chunks=self.aggregator.accepted_chunks,
-            accepted_bytes=self.aggregator.accepted_bytes,
+            accepted_chunks=self.delivery.accepted_chunks,
+            accepted_bytes=self.delivery.accepted_bytes,
             rejected_messages=self._sockets.up.rejected_count,
             live_sinks=() if self._live is None else tuple(self._live.stats()),
         )
@@ -257,19 +261,19 @@ class SharedRecording:
             _log.warning("mpr: %s", words)
         if not stopped:
             # Its thread still uses the sockets, so they stay.
-            raise self.aggregator.stuck()
+            raise self.delivery.stuck()
         try:
             unfinished = self._close_writers(missed, discard_unnamed=failed)
         finally:
             self._sockets.close()
         self._tell_of_siblings()
-        failure = self.aggregator.failure or unfinished
+        failure = self.delivery.failure or unfinished
         if failure is not None:
             raise failure
         # Where each task has a recording of its own, they may differ.
-        if self.aggregator.conflicts and not failed and not self._marks_tasks:
+        if self.delivery.conflicts and not failed and not self._marks_tasks:
             raise ConflictError(
-                f"{'; '.join(self.aggregator.conflicts)}. All rows are in the recording, but Rerun knows one type of "
+                f"{'; '.join(self.delivery.conflicts)}. All rows are in the recording, but Rerun knows one type of "
                 "each, and shows the others wrongly or not at all: give them different names"
             )
 
@@ -277,8 +281,8 @@ class SharedRecording:
         """Close all sinks, with `notes` in them, also where one of them fails; returns the first failure."""
         failpoints.reach("parent.closing")
         failure = None
-        stream = encoded_notes(notes, self.application_id, self.recording_id) if notes else b""
-        for writer in self.aggregator.writers:
+        stream = encoded_notes("mpr/sinks", self.application_id, self.recording_id, notes) if notes else b""
+        for writer in self.delivery.writers:
             try:
                 if discard_unnamed and not writer.named:
                     writer.abandon()
@@ -297,8 +301,8 @@ class SharedRecording:
             _log.warning("mpr: recordings that tasks have made are in %s: %s", made[0].parent, names)
 
     def _raise_failure(self) -> None:
-        if self.aggregator.failure is not None:
-            raise self.aggregator.failure
+        if self.delivery.failure is not None:
+            raise self.delivery.failure
 
     def __enter__(self) -> SharedRecording:
         self.check_usable()

@@ -36,6 +36,12 @@ class Writer(Protocol):
     def describe(self, outbox: int, footer: bytes) -> None:
         """Take the manifests that the SDK wrote at the end of `outbox`: `footer` is the payload of its `END` frame."""
 
+    def rows_of(self, outbox: int, skip: int) -> int | None:
+        """How many rows there are in the chunks of an outbox without a footer, without the first `skip` chunks.
+
+        None where this sink cannot tell, or not quickly.
+        """
+
     def close(self) -> None:
         """Finish. Raises `SinkError`."""
 

@@ -100,6 +100,8 @@ def test_the_error_names_how_the_worker_died(
     error = _run(tmp_path / "run.rrd")[_VICTIM]
     assert isinstance(error, mpr.WorkerDiedError)
     assert (error.task, error.worker, error.exitcode, error.ended) == ("log_some", 1, exitcode, True)
+    assert error.rows == _ROWS
+    assert error.silent_secs is not None
     assert _rows_of_tasks(tmp_path / "run.rrd") == _ALL
 
 
@@ -115,6 +117,18 @@ def test_with_retries_the_task_runs_again(place: str, tmp_path: Path, monkeypatc
     of_both = rows.pop(_VICTIM)
     assert (_ROWS <= of_both <= 2 * _ROWS) if place == "worker.ended" else of_both == 2 * _ROWS
     assert rows == {number: count for number, count in _ALL.items() if number != _VICTIM}
+
+
+def test_the_recording_says_which_worker_died_at_what(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path, retries=1) as pool:
+        with pytest.raises(mpr.WorkerDiedError, match="1 row of the task is in the recording"):
+            pool.apply(tasks.log_and_die, (1,))
+        assert pool.apply(tasks.log_number, (2,)) == 2
+    support.check_file(path)
+    notes = [each.text for each in support.texts(path) if each.entity == "/mpr/workers"]
+    assert any("at task log_and_die, which is run again (attempt 1)" in note for note in notes), notes
+    assert any("killed by SIGKILL" in note and "while it ran task log_and_die" in note for note in notes), notes
 
 
 def test_a_task_that_kills_every_worker_fails_when_its_retries_are_used_up(tmp_path: Path) -> None:

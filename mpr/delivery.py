@@ -1,0 +1,131 @@
+"""Brings what was received to all sinks, and knows what came of it. The aggregator's thread calls it.
+
+Covers: writing a segment to every durable sink and announcing it to the live ones, sinks that fail, notes of the
+parent's own, conflicts of types.
+Does not cover: where segments come from (`aggregator.py`), what a sink does with them (`writers.py` and on).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from mpr import failpoints, rrd
+from mpr.conflicts import ColumnTypes
+from mpr.errors import SinkError
+from mpr.known_producer import KnownProducer
+from mpr.messages import Hello
+from mpr.outbox import PROLOGUE, MessageBytes, Segment
+from mpr.writers import Feed, Writer
+
+_log = logging.getLogger("mpr")
+
+
+class Delivery:
+    """The sinks of one recording at work.
+
+    Parameters
+    ----------
+    writers:
+        The durable sinks, already open; none where logging is switched off.
+    feed:
+        Of the live sinks; None where there are none.
+    encode_notes:
+        Makes a stream of the recording with notes of the parent in it.
+    """
+
+    def __init__(
+        self, writers: Sequence[Writer], feed: Feed | None, encode_notes: Callable[[Sequence[str]], bytes]
+    ) -> None:
+        self._writers = list(writers)
+        self._feed = feed
+        self._encode_notes = encode_notes
+        self._outboxes = itertools.count(PROLOGUE + 1)
+        self._columns = ColumnTypes()
+        #: What two workers call by one name and give two types.
+        self.conflicts: list[str] = []
+        #: Why data was lost, if it was; every later result carries it.
+        self.failure: BaseException | None = None
+        #: Told of each sink that fails.
+        self.on_failure: Callable[[SinkError], None] = lambda _error: None
+        self.accepted_bytes = 0
+        self.accepted_chunks = 0
+        self._writing_since: float | None = None
+
+    @property
+    def writers(self) -> list[Writer]:
+        """The durable sinks that have not failed."""
+        return list(self._writers)
+
+    def new_outbox(self) -> int:
+        """A number for one more outbox; no two in the recording have the same."""
+        return next(self._outboxes)
+
+    def write(self, segment: Segment) -> None:
+        """Bring `segment` to all sinks; when this returns, the durable ones have it."""
+        failpoints.reach("parent.segment")
+        chunks = sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
+        self._writing_since = time.monotonic()
+        for writer in list(self._writers):
+            with self._failing(writer):
+                writer.accept(segment, named=chunks > 0)
+        if self._feed is not None:
+            self._feed.accepted(segment)
+        self._writing_since = None
+        self.accepted_chunks += chunks
+        self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
+
+    def describe(self, hello: Hello, outbox: int, footer: bytes) -> None:
+        """Bring the manifests in `footer` to all durable sinks, and look for conflicts in them."""
+        self._describe(outbox, footer)
+        who = f"worker {hello.worker} (pid {hello.pid})" if hello.worker else "the parent"
+        for told in self._columns.note(who, footer):
+            _log.info("%s", told)
+            self.conflicts.append(told)
+
+    def note(self, texts: Sequence[str]) -> None:
+        """Write `texts` into the recording."""
+        stream = self._encode_notes(texts) if texts and self._writers else b""
+        if stream:
+            outbox = self.new_outbox()
+            frames, _ = rrd.scan(lambda at, size: stream[at : at + size], rrd.HEADER_SIZE, len(stream))
+            last = frames.pop()
+            self.write(Segment(outbox, MessageBytes(0, stream), frames))
+            self._describe(outbox, stream[last.payload : last.end])
+
+    def rows_kept(self, found: Sequence[KnownProducer]) -> int | None:
+        """How many rows of a worker that has ended came after its last result."""
+        if len(found) != 1 or found[0].settled_chunks is None:
+            return None
+        counts = (each.rows_of(found[0].outbox, found[0].settled_chunks) for each in self._writers)
+        return next((count for count in counts if count is not None), None)
+
+    def stalled_secs(self) -> float:
+        """Any thread: for how long a sink has been at one and the same segment."""
+        since = self._writing_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def stuck(self) -> SinkError:
+        """The error for a sink that hangs."""
+        names = ", ".join(writer.name for writer in self._writers)
+        return SinkError(f"a sink has taken nothing for {self.stalled_secs():.0f} s: {names}")
+
+    def _describe(self, outbox: int, footer: bytes) -> None:
+        for writer in list(self._writers):
+            with self._failing(writer):
+                writer.describe(outbox, footer)
+
+    @contextlib.contextmanager
+    def _failing(self, writer: Writer) -> Iterator[None]:
+        """Let go of `writer` where it fails: the others go on, and outboxes are emptied, so that no worker waits."""
+        try:
+            yield
+        except SinkError as error:
+            _log.error("%s", error)
+            self.failure = self.failure or error
+            self._writers.remove(writer)
+            writer.abandon()
+            self.on_failure(error)
