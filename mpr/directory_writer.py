@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SHARED = "shared.rrd"
 
 # What a function's name may have, and a file's had better not.
+# Stands for the outbox of a store info that is written for a file.
+_STORE_INFO = -1
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-.]")
 
 
@@ -73,6 +75,8 @@ class DirectoryWriter:
         self.path = self._folder / SHARED
         self._shared = _File(FileWriter(self.path), self._store, None)
         self._header = b""
+        # The store info of the shared recording, which every file needs with its own store id.
+        self._info = b""
         # What the parent itself has sent, the properties aside: a blueprint is in every file.
         self._layouts: list[tuple[Segment, bytes]] = []
         self._latest: Segment | None = None
@@ -94,6 +98,10 @@ class DirectoryWriter:
 
     def open(self, prologue: bytes) -> None:
         self._header = prologue[: rrd.HEADER_SIZE]
+        frames, _ = rrd.scan(lambda at, size: prologue[at : at + size], rrd.HEADER_SIZE, len(prologue))
+        self._info = next(
+            (prologue[each.payload : each.end] for each in frames if each.kind == rrd.SET_STORE_INFO), b""
+        )
         self._shared.writer.open(prologue)
 
     def begin(self, header: bytes) -> None:
@@ -101,6 +109,9 @@ class DirectoryWriter:
         self._shared.writer.begin(header)
 
     def accept(self, segment: Segment, *, named: bool) -> None:
+        if not self._info:
+            infos = (frame for frame in segment.frames if frame.kind == rrd.SET_STORE_INFO)
+            self._info = next((segment.source.read(info.payload, info.size) for info in infos), b"")
         if segment.outbox == PROLOGUE:
             self._latest = segment
             self._shared.writer.accept(segment, named=named)
@@ -156,6 +167,12 @@ class DirectoryWriter:
         store = relabel.store_id(self._application_id, f"{self._recording_id}-{path.stem}")
         file = self._files[task] = _File(FileWriter(path), store, task, path.stem)
         file.writer.begin(self._header)
+        if self._info:
+            # A worker's outbox begins with one, but that may be from before the task.
+            payload = relabel.info_of(self._info, store)
+            data = rrd.frame_header(rrd.SET_STORE_INFO, len(payload)) + payload
+            frames, _ = rrd.scan(lambda at, size: data[at : at + size], 0, len(data))
+            file.writer.accept(Segment(_STORE_INFO, MessageBytes(0, data), frames), named=False)
         for segment, footer in self._layouts:
             file.writer.accept(segment, named=False)
             file.writer.describe(PROLOGUE, footer)

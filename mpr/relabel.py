@@ -31,7 +31,7 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     frames, _ = rrd.scan(lambda at, size: stream[at : at + size], rrd.HEADER_SIZE, len(stream))
     out = bytearray(stream[: rrd.HEADER_SIZE])
     if info and all(frame.kind != rrd.SET_STORE_INFO for frame in frames):
-        payload = _with_store(info, store)
+        payload = info_of(info, store)
         out += rrd.frame_header(rrd.SET_STORE_INFO, len(payload)) + payload
     offsets = OffsetMap()
     sizes: dict[int, int] = {}
@@ -42,7 +42,7 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
             manifests = manifest.parse(payload)
             break
         if frame.kind == rrd.SET_STORE_INFO:
-            payload = _with_store(payload, store)
+            payload = info_of(payload, store)
         elif frame.kind == rrd.ARROW_MSG:
             payload = rrd.replace_field(payload, 1, store)
         offsets.add(frame.start, len(out))
@@ -56,7 +56,8 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     return bytes(out + rrd.closing(len(out), encoded))
 
 
-def _with_store(info: bytes, store: bytes) -> bytes:
+def info_of(info: bytes, store: bytes) -> bytes:
+    """The store info `info` (the payload of its frame) as that of another store."""
     return rrd.replace_field(info, 2, rrd.replace_field(rrd.field(info, 2), 2, store))
 
 
@@ -109,7 +110,7 @@ class Relabeller:
         if frame.kind == rrd.SET_STORE_INFO:
             payload = source.read(frame.payload, frame.size)
             if rrd.store_id_of_info(payload) == self._old:
-                payload = _with_store(payload, self._new)
+                payload = info_of(payload, self._new)
             return rrd.frame_header(frame.kind, len(payload)) + payload, frame.end
         if frame.kind == rrd.ARROW_MSG:
             store, end = rrd.leading_field(source.read(frame.payload, min(frame.size, _HEAD_BYTES)))

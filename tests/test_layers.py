@@ -18,9 +18,9 @@ _TREES = {name: ast.parse(source) for name, source in _SOURCES.items()}
 # These neither import the SDK themselves nor need it to be tested.
 _WITHOUT_SDK = [
     "aggregator", "config", "courier_config", "crew", "delivery", "dispatcher", "ending", "errors", "failpoints",
-    "futures", "known_producer", "lifecycle", "live", "live_messages", "live_sinks", "main_module", "manifest", "messages", "outbox", "parcel", "pickling", "pool",
-    "processes", "relabel", "results", "rrd", "scheduler", "sink", "slate", "staff",
-    "tape", "transport", "writers",
+    "futures", "known_producer", "lifecycle", "live", "live_messages", "live_sinks", "main_module", "manifest",
+    "messages", "outbox", "parcel", "pickling", "pool", "processes", "relabel", "results", "rrd", "scheduler",
+    "sink", "slate", "staff", "tape", "transport", "writers",
 ]  # fmt: skip
 _FLOOR = {"config", "errors", "lifecycle", "messages", "rrd", "scheduler"}
 
