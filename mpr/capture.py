@@ -198,6 +198,11 @@ class Capture:
         if root.level == logging.WARNING:
             root.setLevel(level)
 
+    @property
+    def takes_output(self) -> bool:
+        """Whether what tasks print is captured."""
+        return bool(self._streams)
+
     def finish_lines(self) -> None:
         """A task has ended: what it has printed without a line's end is all that comes."""
         for stream in self._streams:

@@ -66,29 +66,37 @@ class TaskOptions:
             )
 
 
-# As a plain tuple: a worker sets one for each task, also for those that take a microsecond.
-_Identity: TypeAlias = tuple[str, int, int, int | None]
-_current: ContextVar[_Identity | None] = ContextVar("mpr_current_task", default=None)
+# What the tasks of one parcel have in common, and which of them runs: in two, so that a worker sets a plain number for
+# each task, also for those that take less than a microsecond.
+_Common: TypeAlias = tuple[str, int, int, int, int | None]
+_common: ContextVar[_Common | None] = ContextVar("mpr_common_of_tasks", default=None)
+_task: ContextVar[int] = ContextVar("mpr_task", default=0)
 
 
 def current_task() -> CurrentTask | None:
     """The task that runs here; None outside of a task. What a task starts by `asyncio` knows it too."""
-    found = _current.get()
+    found = _common.get()
     if found is None:
         return None
-    name, index, attempt, worker = found
-    return CurrentTask(name=name, index=index, attempt=attempt, worker=worker)
+    name, index, again_until, attempt, worker = found
+    task = _task.get()
+    return CurrentTask(name=name, index=index + task, attempt=attempt if task < again_until else 1, worker=worker)
 
 
-#: Makes a task, given as `(name, index, attempt, worker)`, the current one; None ends that.
-set_current = _current.set
+#: Tells what the next tasks have in common: `(name, index of task 0, again_until, attempt, worker)`, where the tasks
+#: before `again_until` are tried for the `attempt`-th time; None: there is no task any more.
+set_common = _common.set
+#: Makes the task of that number the current one.
+set_task = _task.set
 
 
 @contextmanager
 def running(task: CurrentTask) -> Iterator[None]:
     """Within, `task` is the current one."""
-    token = _current.set((task.name, task.index, task.attempt, task.worker))
+    token = _common.set((task.name, task.index, 1, task.attempt, task.worker))
+    number = _task.set(0)
     try:
         yield
     finally:
-        _current.reset(token)
+        _task.reset(number)
+        _common.reset(token)

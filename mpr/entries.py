@@ -13,7 +13,8 @@
 | `rerun_bindings.get_recording_id`, `.binary_stream` | recordings that a task makes are known by the SDK's handle, long
   before there is a public object of them | their rows are lost where they have no sink |
 | `rerun_bindings.set_global_data_recording` and its thread-local twin | 0.2 us, where the public function flushes the
-  previous recording (97 us) | the public function |
+  previous recording (97 us); watched, so that only what a task has changed is put right before the next one | the
+  public function, before every task |
 | `rerun_bindings.set_time_sequence` and the others in `_SET_TIME`, `disable_timeline`, `reset_time` | the SDK does not
   tell which times a thread has set; they are kept to give a caller its own back | times that a task sets stay on the
   rows of its caller |
@@ -384,13 +385,39 @@ def clean_up_recordings() -> None:
     rerun_bindings.flush_and_cleanup_orphaned_recordings()
 
 
+_SET_CURRENT = ("set_thread_local_data_recording", "set_global_data_recording")
+
+
+def watch_current(changed: Callable[[], None]) -> bool:
+    """Call `changed()` whenever somebody but mpr gives this process another current recording.
+
+    Returns whether this release of the SDK lets us: `rr.init` does it by `new_recording`, all else by these two.
+    """
+    import rerun_bindings
+
+    if not all(hasattr(rerun_bindings, name) for name in _SET_CURRENT):
+        return False
+
+    def watched(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            changed()
+            return original(*args, **kwargs)
+
+        return call
+
+    for name in _SET_CURRENT:
+        setattr(rerun_bindings, name, watched(getattr(rerun_bindings, name)))
+    return True
+
+
 def make_current(stream: rr.RecordingStream) -> None:
     """Make `stream` the recording that plain `rr.log` uses, in every thread that has none of its own."""
     try:
         import rerun_bindings
 
-        rerun_bindings.set_thread_local_data_recording(None)
-        rerun_bindings.set_global_data_recording(stream.inner)
+        inspect.unwrap(rerun_bindings.set_thread_local_data_recording)(None)
+        inspect.unwrap(rerun_bindings.set_global_data_recording)(stream.inner)
     except (AttributeError, ImportError, TypeError):
         import rerun as rr
 

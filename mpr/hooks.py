@@ -30,6 +30,9 @@ class Producer(Protocol):
     @property
     def stream(self) -> rr.RecordingStream: ...
 
+    #: Whether anything was done with the SDK that the next task must not notice.
+    touched: bool
+
     def enter(self, size: int) -> None: ...
 
     def sink_changed(self, call: str) -> None: ...
@@ -77,6 +80,7 @@ class _Process:
     times_installed = False
     entries_installed = False
     taken_over = False
+    current_is_watched = False
     #: Logging entries that this release of the SDK does not have.
     missing: tuple[str, ...] = ()
 
@@ -141,6 +145,12 @@ def _install_take_over() -> None:
         _process.taken_over = True
         entries.divert_new_recordings(_diverted, _note_init, _note_made)
         entries.divert_recording_info(_diverted_info)
+        _process.current_is_watched = entries.watch_current(_touch)
+
+
+def current_is_watched() -> bool:
+    """Whether a producer is told (`touched`) when another recording becomes the current one."""
+    return _process.current_is_watched
 
 
 def release(producer: Producer) -> None:
@@ -166,10 +176,12 @@ def forked() -> None:
 def _entered(size: int) -> Prefix | None:
     lane = here.lane
     if lane is not None and lane.producer is not None:
+        _touch()
         lane.producer.enter(size)
         return lane.prefix
     found = _process.producer or _join_now()
     if found is not None:
+        found.touched = True
         found.enter(size)
     return None if lane is None else lane.prefix
 
@@ -192,7 +204,13 @@ def _join_now() -> Producer | None:
     return _process.producer
 
 
+def _touch() -> None:
+    if _process.producer is not None:
+        _process.producer.touched = True
+
+
 def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
+    _touch()
     if recording_id is None:
         return
     times = here.times.setdefault(recording_id, {})
@@ -205,6 +223,7 @@ def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTi
 
 
 def _diverted() -> rr.RecordingStream | None:
+    _touch()
     found = _process.producer or (_join_now() if _process.lazy is not None else None)
     return None if found is None else found.stream
 
@@ -231,6 +250,7 @@ def _note_init(application_id: str | None, recording_id: str | None) -> None:
 
 
 def _note_made(inner: Any) -> None:
+    _touch()
     if _process.producer is not None:
         _process.producer.own.made(inner)
 
@@ -243,6 +263,7 @@ def _diverted_info(call: str, recording_id: str | None) -> tuple[rr.RecordingStr
 
 
 def _before_sink(call: str, recording_id: str | None) -> None:
+    _touch()
     found = _process.producer
     if found is not None and found.recording_id != recording_id and call != "spawn":
         found.own.sink_call(call, recording_id)

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mpr import entries, failpoints, sdk, socket_folder
+from mpr import entries, failpoints, hooks, sdk, socket_folder
 from mpr.config import (
     ANNOUNCE_EVERY_SECS,
     CHECK_EVERY_BYTES,
@@ -108,6 +108,7 @@ class Producer:
         self._retired: Outbox | None = None
         #: Whether a task has given the stream another sink.
         self._detached = False
+        self.touched = True
         self._entries = itertools.count(1)
         #: The number of the last logging call, and of that before the last flush.
         self.entered = 0
@@ -370,10 +371,15 @@ class Producer:
             return self._connection.route, self._number, self._announced
 
     def begin_task(self) -> None:
-        """Make the shared recording current and forget the times that the last task has set."""
+        """Make the shared recording current and forget the times that the last task has set.
+
+        Needed where `touched`: where anything was done with the SDK since the last time.
+        """
         self.own.clean_up()
         entries.make_current(self.stream)
         self.stream.reset_time()
+        # What was just done counts, too.
+        self.touched = not hooks.current_is_watched()
 
     @property
     def marks_tasks(self) -> bool:

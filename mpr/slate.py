@@ -27,7 +27,7 @@ from mpr.scheduler import MOST
 
 _PAGE = 4096
 # Numbers in the page: the worker writes the first four, the parent the others, which have a cache line of their own.
-_TURN, _CLAIMED, _POSITION, _SINCE, _REVOKED, _TAKEN = 0, 1, 2, 3, 8, 9
+_TURN, _CLAIMED, POSITION, SINCE, _REVOKED, _TAKEN = 0, 1, 2, 3, 8, 9
 
 # Slots follow, one for each result that can be on its way: as many as the worker has parcels, and the present one.
 _SLOTS = MOST + 1
@@ -77,15 +77,16 @@ class Slate:
             self._file = Outbox(folder)
             self.address = self._file.address
             os.ftruncate(self._file.fd, _PAGE)
-            self._cells = memoryview(mmap.mmap(self._file.fd, _PAGE)).cast("Q")
+            #: The numbers in the page, for who has no time for a call.
+            self.cells = memoryview(mmap.mmap(self._file.fd, _PAGE)).cast("Q")
         else:
-            self._cells = memoryview(bytearray(_PAGE)).cast("Q")
+            self.cells = memoryview(bytearray(_PAGE)).cast("Q")
 
     def claim(self, turn: int, first: int) -> bool:
         """Begin the `turn`-th parcel, with task `first` next; False where the parent has taken it back."""
-        cells = self._cells
+        cells = self.cells
         cells[_CLAIMED] = time.monotonic_ns()
-        cells[_POSITION] = 2 * first
+        cells[POSITION] = 2 * first
         cells[_TURN] = turn
         _pass(self._fence)
         return turn > cells[_REVOKED]
@@ -93,12 +94,12 @@ class Slate:
     def begin(self, task: int, now_ns: int) -> None:
         """Task `task` of the parcel runs from now on."""
         # In this order: who sees the task sees its time, too.
-        self._cells[_SINCE] = now_ns
-        self._cells[_POSITION] = 2 * task + 1
+        self.cells[SINCE] = now_ns
+        self.cells[POSITION] = 2 * task + 1
 
     def end(self, task: int) -> None:
         """The user's function has returned."""
-        self._cells[_POSITION] = 2 * task + 2
+        self.cells[POSITION] = 2 * task + 2
 
     def write(self, result: Result, *, parent_reads: bool) -> Result:
         """Note `result`; when this returns, it can be read whatever becomes of this process.
@@ -131,7 +132,7 @@ class Slate:
     def _free_area(self, size: int, head: int) -> int | None:
         if size > _AREA_BYTES or _HEADER.size + head > _PAGE:
             return None
-        return next((area for area in range(_AREAS) if self._cells[_TAKEN + area] == self._written[area]), None)
+        return next((area for area in range(_AREAS) if self.cells[_TAKEN + area] == self._written[area]), None)
 
     def close(self) -> None:
         if self._file is not None:
@@ -155,7 +156,7 @@ class SlateReader:
     def at(self) -> At:
         """What the worker is at, at this moment."""
         cells = self._cells
-        turn, claimed, position, since = cells[_TURN], cells[_CLAIMED], cells[_POSITION], cells[_SINCE]
+        turn, claimed, position, since = cells[_TURN], cells[_CLAIMED], cells[POSITION], cells[SINCE]
         return At(turn, claimed, position // 2, position % 2 == 1, since)
 
     def revoke(self, turn: int) -> At:

@@ -15,7 +15,7 @@ import rerun  # noqa: F401  # as above
 
 from mpr import entries, failpoints, joining, pickling
 from mpr.capture import Capture
-from mpr.current import set_current
+from mpr.current import set_common, set_task
 from mpr.errors import TaskLoadError
 from mpr.messages import (
     CALL,
@@ -35,6 +35,7 @@ from mpr.messages import (
 )
 from mpr.pickling import Portable
 from mpr.producer import Producer
+from mpr.slate import POSITION, SINCE
 
 if TYPE_CHECKING:
     from mpr.worker_config import WorkerConfig
@@ -106,43 +107,51 @@ class _Loop:
         except BaseException as error:  # noqa: BLE001  # the parent must hear of whatever it is
             self._hand_over(message, message.first, 0, RAISED, pickling.dump_exception(error), started_ns)
             return
-        slate, begin_task = self._producer.slate, self._producer.begin_task
-        marks = self._producer.marks_tasks
-        name, worker, again_until = pickling.task_name(function), self._producer.worker, message.first + message.again
-        finish_lines = self._capture.finish_lines
+        producer, slate = self._producer, self._producer.slate
+        marks, prints = producer.marks_tasks, self._capture.takes_output
+        cells = slate.cells
+        again_until, is_each = message.first + message.again, message.mode == EACH
+        name = pickling.task_name(function)
+        set_common((name, message.index, again_until, message.attempt + 1, producer.worker))
         results: list[Any] = []
         first, status = message.first, RETURNED
         handed_over_ns = now_ns = started_ns
-        for task in range(first, len(arguments)):
+        for task, argument in enumerate(arguments[first:], first):
+            # What is not needed is not even called: tasks may take less than a microsecond.
             if now_ns - handed_over_ns > _HAND_OVER_NS:
                 # What has ended is not lost with a worker that dies in a later task.
                 self._hand_over_results(message, first, results, status, started_ns, last=False)
                 first, results, status = task, [], RETURNED
                 handed_over_ns = now_ns = time.monotonic_ns()
-            begin_task()
-            attempt = message.attempt if task < again_until else 0
+            if producer.touched:
+                producer.begin_task()
             if marks:
-                self._producer.mark_begin(message.parcel, task, attempt)
-            set_current((name, message.index + task, attempt + 1, worker))
-            slate.begin(task, now_ns)
+                attempt = message.attempt if task < again_until else 0
+                producer.mark_begin(message.parcel, task, attempt)
+            set_task(task)
+            # As `slate.begin`.
+            cells[SINCE] = now_ns
+            cells[POSITION] = 2 * task + 1
             raised = None
             try:
-                result: Any = call(function, arguments[task])
+                result: Any = function(argument) if is_each else call(function, argument)
             except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
                 result, status, raised = pickling.Failure(error), MIXED, pickling.describe(error)
-            finish_lines()
-            slate.end(task)
+            if prints:
+                self._capture.finish_lines()
             results.append(result)
             began_ns, now_ns = now_ns, time.monotonic_ns()
             if marks:
-                self._producer.mark_end((now_ns - began_ns) / 1e9, raised)
-        set_current(None)
+                slate.end(task)
+                producer.mark_end((now_ns - began_ns) / 1e9, raised)
+        set_common(None)
         self._hand_over_results(message, first, results, status, started_ns, last=True)
 
     def _hand_over_results(
         self, message: Tasks, first: int, results: list[Any], status: int, started_ns: int, *, last: bool
     ) -> None:
         count = len(results)
+        self._producer.slate.end(first + count - 1)
         payload, all_pickled = pickling.dump_results(results)
         status = status if all_pickled else MIXED
         self._hand_over(message, first, count, status, payload, started_ns, last=last)
@@ -189,12 +198,12 @@ def _call(function: Callable[..., Any], argument: Any) -> Any:
     return function(*positional, **keywords)
 
 
-def _each(function: Callable[..., Any], argument: Any) -> Any:
-    return function(argument)
-
-
 def _star(function: Callable[..., Any], argument: Any) -> Any:
     return function(*argument)
+
+
+def _each(function: Callable[..., Any], argument: Any) -> Any:
+    return function(argument)
 
 
 _CALLS = {CALL: _call, EACH: _each, STAR: _star}
