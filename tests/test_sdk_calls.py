@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import socket
 import subprocess
-import sys
 import threading
 import urllib.request
 from collections import Counter
@@ -20,6 +18,7 @@ import rerun as rr
 from rerun.recording_stream import recording_stream_generator_ctx
 
 import mpr
+from mpr import sdk
 from tests import support, tasks
 
 _Run = Callable[..., Any]
@@ -97,7 +96,8 @@ def test_grpc_sink(run: _Run, path: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = shutil.which("rerun", path=Path(sys.executable).parent)
+    # Not the script `rerun`, which would leave its child behind when it is killed.
+    command = sdk.viewer_executable()
     assert command is not None
     saved = tmp_path / "grpc.rrd"
     server = subprocess.Popen([command, "--save", str(saved), "--port", str(port)], stderr=subprocess.DEVNULL)
