@@ -32,7 +32,7 @@ def test_a_snippet_of_the_readme_runs_and_prints_what_is_shown(block: re.Match[s
 
 
 def test_the_readme_has_snippets() -> None:
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
 
 
 def test_the_quickstart_runs_and_verifies_its_file(tmp_path: Path) -> None:
