@@ -74,6 +74,8 @@ class Aggregator:
         self._delivery = delivery
         delivery.on_failure = self._tell_of_failure
         self._own_blueprint = own_blueprint
+        # Rows that producers have logged that are gone.
+        self._rows_of_gone = 0
         self._listeners: dict[int, Listener] = {}
         self._producers: dict[str, KnownProducer] = {}
         self._newcomers: list[tuple[KnownProducer, Welcome]] = []
@@ -97,6 +99,17 @@ class Aggregator:
     def worker_died(self, worker: int, exitcode: int | None) -> None:
         """Any thread: the process of `worker` has ended; whatever it had sent is taken first."""
         self._inside.send(Died(worker, exitcode))
+
+    def rows_logged(self) -> int:
+        """How many rows the producers have logged until now; for a display, from any thread."""
+        # A slate that is being closed at this moment has been counted, or will be.
+        slates = [producer.slate for producer in list(self._producers.values())]
+        rows = self._rows_of_gone
+        for slate in slates:
+            if slate is not None:
+                with contextlib.suppress(ValueError):
+                    rows += slate.rows()
+        return rows
 
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
         """Any other thread: wait until the sinks have outbox `number` of a producer up to `end`."""
@@ -412,6 +425,8 @@ class Aggregator:
     def _release(self, producer: KnownProducer) -> None:
         """Take what is left of a producer that has ended, and forget it."""
         self._salvage(producer)
+        if producer.slate is not None:
+            self._rows_of_gone += producer.slate.rows()
         producer.close()
         self._sockets.up.forget(producer.hello)
         del self._producers[producer.hello.route]

@@ -84,8 +84,16 @@ def _logged_bytes(components: Any) -> int:
         return _UNKNOWN_SIZE
 
 
-def install_entries(entered: Callable[[int], Prefix | None]) -> list[str]:
-    """Make every logging entry of the SDK in this process call `entered(bytes)` first, and heed the prefix it returns.
+def _logged_rows(name: str, components: Any) -> int:
+    """How many rows a call of entry `name` logs; 0 where its arguments do not say."""
+    if name == "log_arrow_msg":
+        return 1
+    return len(next(iter(components.values()))) if name == "send_arrow_chunk" and components else 0
+
+
+def install_entries(entered: Callable[[int, int], Prefix | None]) -> list[str]:
+    """Make every logging entry of the SDK in this process call `entered(bytes, rows)` first, and heed the prefix that
+    it returns.
 
     Returns the names that this release of the SDK does not have.
     """
@@ -100,12 +108,15 @@ def install_entries(entered: Callable[[int], Prefix | None]) -> list[str]:
     return missing
 
 
-def _wrapped(name: str, original: Callable[..., Any], entered: Callable[[int], Prefix | None]) -> Callable[..., Any]:
+def _wrapped(
+    name: str, original: Callable[..., Any], entered: Callable[[int, int], Prefix | None]
+) -> Callable[..., Any]:
     import rerun_bindings
 
     @functools.wraps(original)
     def entry(*args: Any, **kwargs: Any) -> Any:
-        prefix = entered(_logged_bytes(kwargs.get("components")))
+        components = kwargs.get("components")
+        prefix = entered(_logged_bytes(components), _logged_rows(name, components))
         if prefix is not None and rerun_bindings.get_recording_id(kwargs.get("recording")) == prefix.recording_id:
             args, kwargs = _with_prefix(name, prefix.path, args, kwargs)
         return original(*args, **kwargs)
@@ -139,11 +150,11 @@ def _bypasses() -> Iterable[tuple[type, str]]:
     return ((LazyChunkStream, "_internal"), (UrdfTree, "_inner"))
 
 
-def _watched(attribute: str, entered: Callable[[int], object]) -> property:
+def _watched(attribute: str, entered: Callable[[int, int], object]) -> property:
     """An attribute that counts as an entry whenever it is read: whoever reads it may be about to send."""
 
     def get(self: Any) -> Any:
-        entered(_UNKNOWN_SIZE)
+        entered(_UNKNOWN_SIZE, 0)
         return self.__dict__[attribute]
 
     def put(self: Any, value: Any) -> None:

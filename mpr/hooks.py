@@ -33,7 +33,7 @@ class Producer(Protocol):
     #: Whether anything was done with the SDK that the next task must not notice.
     touched: bool
 
-    def enter(self, size: int) -> None: ...
+    def enter(self, size: int, rows: int) -> None: ...
 
     def sink_changed(self, call: str) -> None: ...
 
@@ -173,16 +173,16 @@ def forked() -> None:
 # --- passed by the SDK's calls ------------------------------------------------------------------------------------
 
 
-def _entered(size: int) -> Prefix | None:
+def _entered(size: int, rows: int) -> Prefix | None:
     lane = here.lane
     if lane is not None and lane.producer is not None:
         _touch()
-        lane.producer.enter(size)
+        lane.producer.enter(size, rows)
         return lane.prefix
     found = _process.producer or _join_now()
     if found is not None:
         found.touched = True
-        found.enter(size)
+        found.enter(size, rows)
     return None if lane is None else lane.prefix
 
 

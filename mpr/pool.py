@@ -80,7 +80,8 @@ class Pool:
         A worker that has more bytes resident after a task is replaced (including what it shares with others, such as
         the SDK's code: about 80 MB); None: never.
     progress:
-        Show a bar (in a terminal or notebook, by `tqdm`): tasks done and failed, their rate, and the bytes received.
+        Show a bar (in a terminal or notebook, by `tqdm`): tasks done and failed, their rate, the rows that they
+        have logged, and the bytes received.
     capture_logging:
         Whether the workers' `logging` records go into the recording, under `mpr/logs/<logger>`.
     capture_output:
@@ -417,7 +418,7 @@ def _hire(
     joining = recording.process_config(size)
     aggregator, delivery = recording.aggregator, recording.delivery
     if bar is not None:
-        bar.received_bytes = lambda: delivery.accepted_bytes
+        bar.received = lambda: (aggregator.rows_logged(), delivery.accepted_bytes)
 
     def new_config() -> tuple[int, WorkerConfig]:
         number = recording.new_worker()

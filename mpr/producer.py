@@ -168,9 +168,10 @@ class Producer:
 
     # --- entries of the SDK ------------------------------------------------------------------------------------
 
-    def enter(self, size: int) -> None:
-        """Called before `size` bytes are handed to the SDK, in whatever thread logs."""
+    def enter(self, size: int, rows: int) -> None:
+        """Called before so many bytes and rows are handed to the SDK, in whatever thread logs."""
         self.entered = next(self._entries)
+        self.slate.count(rows)
         self._unflushed += size
         self._unchecked += size
         if self._unchecked >= CHECK_EVERY_BYTES:

@@ -15,8 +15,8 @@ class Progress:
 
     Attributes
     ----------
-    received_bytes:
-        Tells how many bytes of the tasks' data have come.
+    received:
+        Tells how many rows the tasks have logged, and how many bytes of their data have come.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Progress:
         except ImportError as error:
             raise MissingDependencyError("tqdm", "progress") from error
         self._tqdm = tqdm
-        self.received_bytes: Callable[[], int] = int
+        self.received: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._lock = threading.Lock()
         self._bar: Any = None
         self._name = ""
@@ -84,7 +84,8 @@ class Progress:
                 self._bar = None
 
     def _note(self) -> str:
-        received = f"{self._tqdm.format_sizeof(self.received_bytes(), 'B')} received"
+        rows, size = self.received()
+        received = f"{rows:,} rows, {self._tqdm.format_sizeof(size, 'B')}"
         return f"{self._failed} failed, {received}" if self._failed else received
 
     def _grow(self, name: str, count: int) -> None:

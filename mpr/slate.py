@@ -26,8 +26,8 @@ from mpr.outbox import Outbox, open_shared
 from mpr.scheduler import MOST
 
 _PAGE = 4096
-# Numbers in the page: the worker writes the first four, the parent the others, which have a cache line of their own.
-_TURN, _CLAIMED, POSITION, SINCE, _REVOKED, _TAKEN = 0, 1, 2, 3, 8, 9
+# Numbers in the page: the worker writes the first five, the parent the others, which have a cache line of their own.
+_TURN, _CLAIMED, POSITION, SINCE, _ROWS, _REVOKED, _TAKEN = 0, 1, 2, 3, 4, 8, 9
 
 # Slots follow, one for each result that can be on its way: as many as the worker has parcels, and the present one.
 _SLOTS = MOST + 1
@@ -90,6 +90,11 @@ class Slate:
         cells[_TURN] = turn
         _pass(self._fence)
         return turn > cells[_REVOKED]
+
+    def count(self, rows: int) -> None:
+        """The worker logs so many rows more."""
+        with self._fence:
+            self.cells[_ROWS] += rows
 
     def begin(self, task: int, now_ns: int) -> None:
         """Task `task` of the parcel runs from now on."""
@@ -158,6 +163,10 @@ class SlateReader:
         cells = self._cells
         turn, claimed, position, since = cells[_TURN], cells[_CLAIMED], cells[POSITION], cells[SINCE]
         return At(turn, claimed, position // 2, position % 2 == 1, since)
+
+    def rows(self) -> int:
+        """How many rows the worker has logged until now."""
+        return self._cells[_ROWS]
 
     def revoke(self, turn: int) -> At:
         """Take back every parcel up to the `turn`-th that the worker has not begun. Returns what it is at then.
