@@ -152,7 +152,9 @@ class Crew:
         self.dismiss()
         # A worker has nothing to clean up: its outbox is read by the parent, its descriptors are the kernel's.
         deadline = time.monotonic() + 5.0
-        while not self.wait(0.05) and time.monotonic() < deadline:
+        self.kill(signal.SIGKILL)
+        # Also one that was just being started.
+        while not self.wait(0.02) and time.monotonic() < deadline:
             self.kill(signal.SIGKILL)
 
     def _wake(self) -> None:
