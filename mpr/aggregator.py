@@ -400,18 +400,19 @@ class Aggregator:
                 self._bury(died, found)
 
     def _bury(self, died: Died, found: list[KnownProducer]) -> None:
-        listener = self._listeners.pop(died.worker, None)
+        listener = self._listeners.get(died.worker)
         last = max((each.last_rows_at for each in found if each.last_rows_at is not None), default=None)
         silent_secs = None if last is None else time.monotonic() - last
         for producer in found:
             self._salvage(producer)
             if listener is not None and producer.slate is not None and not producer.said_goodbye:
                 # Results that ZeroMQ did not get to send.
-                for result in producer.slate.results():
-                    listener.result(producer.hello, result, self._delivery.failure or producer.failure)
-                    if producer.last_result < (result.parcel, result.first):
-                        # Nobody has counted the rows that came before it.
-                        producer.settled_chunks = None
+                with contextlib.suppress(OSError, ValueError):
+                    for result in producer.slate.results():
+                        listener.result(producer.hello, result, self._delivery.failure or producer.failure)
+                        if producer.last_result < (result.parcel, result.first):
+                            # Nobody has counted the rows that came before it.
+                            producer.settled_chunks = None
         if listener is not None:
             said_goodbye = bool(found) and found[0].said_goodbye
             self._delivery.note(
@@ -419,6 +420,7 @@ class Aggregator:
                     died.worker, died.exitcode, said_goodbye, lambda: Kept(self._delivery.rows_kept(found), silent_secs)
                 )
             )
+            self._listeners.pop(died.worker, None)
         for producer in found:
             self._release(producer)
 

@@ -100,6 +100,14 @@ def check_maxmemoryperchild(limit: object) -> int | None:
     raise ConfigError(f"maxmemoryperchild must be None or a number of bytes, at least {MIB:,}, got {limit!r}")
 
 
+def too_small(limit: int, used: int) -> ConfigError:
+    """The error for a `maxmemoryperchild` that is less than what a worker needs anyway."""
+    return ConfigError(
+        f"maxmemoryperchild is {limit:,} bytes, but a worker has {used:,} resident before its first task: every task "
+        "would need a new one. Choose more"
+    )
+
+
 def check_task_timeout(seconds: object) -> float | None:
     if seconds is None:
         return None

@@ -68,6 +68,7 @@ class Crew:
         self._closing = False
         self._someone_ready = threading.Event()
         self._changed = threading.Condition()
+        self._ending = threading.Lock()
         self._wake_reader, self._wake_writer = os.pipe()
         self._thread = threading.Thread(target=self._run, name="mpr-crew", daemon=True)
 
@@ -105,19 +106,21 @@ class Crew:
         """Any thread: stop a worker; end it where `condition()` is true while it stands still, else let it go on."""
         import psutil
 
-        try:
+        # One at a time: nobody may let go on what another one holds.
+        with self._ending, contextlib.suppress(psutil.Error):
             worker = psutil.Process(pid)
-            worker.suspend()
-            deadline = time.monotonic() + _STANDSTILL_SECS
-            while worker.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
-                time.sleep(0.0005)
-            if condition():
-                worker.kill()
-                return True
-            worker.resume()
-        except psutil.Error:
-            # It has ended in the meantime.
-            pass
+            ends = False
+            try:
+                worker.suspend()
+                deadline = time.monotonic() + _STANDSTILL_SECS
+                while worker.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
+                    time.sleep(0.0005)
+                ends = condition()
+            finally:
+                # Whatever comes, nobody is left standing still.
+                worker.kill() if ends else worker.resume()
+            return ends
+        # It has ended in the meantime.
         return False
 
     def dismiss(self) -> None:

@@ -21,22 +21,21 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from mpr import pickling
-from mpr.config import PoolLimits
+from mpr.config import PoolLimits, too_small
 from mpr.errors import (
-    ConfigError,
     InitializerError,
     PoolClosedError,
     PoolTerminatedError,
     TaskTimeoutError,
     WorkerDiedError,
-    WorkerStartError,
     describe_exit,
+    died_at_start,
 )
 from mpr.known_producer import Kept
 from mpr.lifecycle import PoolState, StartBudget
 from mpr.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop, TaskBegan
 from mpr.parcel import Parcel, TaskFunction, outcomes
-from mpr.progress import Progress
+from mpr.progress import Progress, Silent
 from mpr.running_task import RunningTask
 from mpr.scheduler import SHORT_MICROS, Scheduler
 from mpr.slate import SlateReader
@@ -47,6 +46,7 @@ _log = logging.getLogger("mpr")
 
 _SHORT_SECS = SHORT_MICROS / 1e6
 _NEVER_SECS = 3600.0
+_LOOK_AGAIN_SECS = 0.001
 
 
 class Dispatcher:
@@ -56,7 +56,7 @@ class Dispatcher:
         self, down: DownstreamServer, limits: PoolLimits, staff: Staff, progress: Progress | None = None
     ) -> None:
         self._down = down
-        self._progress = progress
+        self._progress = progress or Silent()
         self._limits = limits
         self._staff = staff
         self._lock = threading.Lock()
@@ -72,6 +72,8 @@ class Dispatcher:
         self._hands: dict[int, Hand] = {}
         self._budget = StartBudget()
         self.state = PoolState.RUNNING
+        #: Whether all work was done after `close`: nobody is there for more.
+        self._done = False
         self._broken: BaseException | None = None
         #: Whether somebody has been given the error that ended the pool.
         self._reported = False
@@ -88,10 +90,11 @@ class Dispatcher:
 
     def submit(self, parcel: Parcel) -> None:
         """Have `parcel` run; its outcome goes to `parcel.deliver`. Nothing is raised once the pool was running."""
-        if self._progress is not None:
-            self._progress.submitted(parcel.function.name, parcel.count)
+        self._progress.submitted(parcel.function.name, parcel.count)
         with self._lock:
             error = self.ending_error()
+            if error is None and self._done:
+                error = PoolClosedError("this pool has done its work and ended before this task was submitted")
             if error is None:
                 parcel.number = next(self._numbers)
                 parcel.serial, self._tasks = self._tasks, self._tasks + parcel.count
@@ -102,13 +105,11 @@ class Dispatcher:
 
     def announce(self, function: TaskFunction, count: int) -> None:
         """A call will submit `count` tasks."""
-        if self._progress is not None:
-            self._progress.announce(function.name, count)
+        self._progress.announce(function.name, count)
 
     def feeding(self, change: int) -> None:
         """A call begins (1) or ends (-1) to submit parcels of its own accord."""
-        if self._progress is not None:
-            self._progress.feeding(change)
+        self._progress.feeding(change)
         with self._lock:
             self._feeding += change
             self._all_done.notify_all()
@@ -124,10 +125,10 @@ class Dispatcher:
             while self._parcels or self._delivering or (self._feeding and self.state is not PoolState.TERMINATED):
                 # In turns, so that Ctrl-C is noticed on every platform.
                 self._all_done.wait(1.0)
+            self._done = True
             for hand in self._hands.values():
                 self._stop(hand)
-        if self._progress is not None:
-            self._progress.close()
+        self._progress.close()
 
     def terminate(self, error: BaseException | None = None) -> None:
         """Give every parcel that has no outcome an error, `PoolTerminatedError` by default."""
@@ -142,9 +143,8 @@ class Dispatcher:
             self._reported = self._reported or bool(pending)
             self._all_done.notify_all()
         for parcel in pending:
-            self._fail_rest(parcel, error or self._terminated())
-        if self._progress is not None:
-            self._progress.close()
+            self._fail_rest(parcel, error or self.ending_error())
+        self._progress.close()
 
     def drop_waiting(self) -> None:
         """Cancel every parcel that no worker has."""
@@ -153,38 +153,53 @@ class Dispatcher:
             for parcel in dropped:
                 del self._parcels[parcel.number]
             self._delivering += 1
-        for parcel in dropped:
-            self._fail_rest(parcel, CancelledError())
-        self._delivered()
+        try:
+            for parcel in dropped:
+                self._fail_rest(parcel, CancelledError())
+        finally:
+            self._delivered()
 
     def cancel(self, parcel: Parcel, *, running: bool) -> bool:
         """Cancel `parcel` if no worker has it; with `running` also if one has it: the worker is ended and replaced.
 
         Whether it was cancelled. Of a parcel that runs, `parcel.deliver` hears later.
         """
-        with self._lock:
-            if parcel.number not in self._parcels:
-                return False
-            found = next((each for each in self._hands if parcel in self._scheduler.held(each)), None)
-            dropped = self._scheduler.drop(parcel)
-            if found is not None and running:
-                taken = self._take_back(found)
-                dropped = parcel in taken
-                self._send(self._scheduler.add_first(each for each in taken if each is not parcel))
+        while True:
+            with self._lock:
+                if parcel.number not in self._parcels:
+                    return False
+                found = next((each for each in self._hands if parcel in self._scheduler.held(each)), None)
+                dropped = self._scheduler.drop(parcel)
+                if found is not None and running:
+                    taken = self._take_back(found)
+                    dropped = parcel in taken
+                    self._send(self._scheduler.add_first(each for each in taken if each is not parcel))
+                if dropped:
+                    del self._parcels[parcel.number]
+                    self._delivering += 1
             if dropped:
-                del self._parcels[parcel.number]
-                self._delivering += 1
-        if dropped:
-            self._fail_rest(parcel, CancelledError())
-            self._delivered()
-            return True
-        return found is not None and running and self._end_at(found, parcel, None, CancelledError())
+                try:
+                    self._fail_rest(parcel, CancelledError())
+                finally:
+                    self._delivered()
+                return True
+            if not running:
+                return False
+            if found is not None and self._end_at(found, parcel, None, CancelledError()):
+                return True
+            # It has ended, or has just moved from one worker to another.
+            time.sleep(_LOOK_AGAIN_SECS)
 
     @property
     def unfinished(self) -> int:
         """How many tasks have no outcome."""
-        with self._lock:
-            return sum(parcel.count - parcel.first for parcel in self._parcels.values())
+        # Without the lock: a pool may be dropped by the garbage collector wherever it runs.
+        return sum(parcel.count - parcel.first for parcel in list(self._parcels.values()))
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether somebody, perhaps the calling thread, is in the middle of something."""
+        return self._lock.locked()
 
     @property
     def broke(self) -> bool:
@@ -199,12 +214,9 @@ class Dispatcher:
 
     def ending_error(self) -> BaseException | None:
         """What a call gets that is not finished when the pool is; None while it works."""
-        return self._broken or self._terminated()
-
-    def _terminated(self) -> PoolTerminatedError | None:
-        if self.state is PoolState.TERMINATED:
+        if self._broken is None and self.state is PoolState.TERMINATED:
             return PoolTerminatedError("the pool was terminated before this task had a result")
-        return None
+        return self._broken
 
     # --- from the aggregator -----------------------------------------------------------------------------------
 
@@ -213,12 +225,7 @@ class Dispatcher:
         limit = self._limits.memory
         used = self._staff.memory(hello.pid) if limit is not None else 0
         if limit is not None and used > limit:
-            self.broken(
-                ConfigError(
-                    f"maxmemoryperchild is {limit:,} bytes, but a worker has {used:,} resident before its first task: "
-                    "every task would need a new one. Choose more"
-                )
-            )
+            self.broken(too_small(limit, used))
         with self._lock:
             if self.state is PoolState.TERMINATED:
                 return
@@ -279,7 +286,10 @@ class Dispatcher:
         """The worker has passed over a parcel: where it was not taken back from it, it waits again."""
         with self._lock:
             held = self._scheduler.held(hello.worker) if hello.worker in self._hands else ()
-            missed = [each for each in held if each.turn == skipped.turn]
+            verdict = self._hands[hello.worker].verdict if held else None
+            # One that is being cancelled stays, and ends with the worker.
+            ending = verdict[0] if verdict is not None else None
+            missed = [each for each in held if each.turn == skipped.turn and each is not ending]
             self._send(self._scheduler.take_back(hello.worker, missed))
             self._send(self._scheduler.add_first(missed))
 
@@ -311,13 +321,7 @@ class Dispatcher:
             finally:
                 self._delivered()
         if hopeless:
-            self.broken(
-                WorkerStartError(
-                    f"workers end before they are ready; the last one {describe_exit(exitcode)}. What it wrote to "
-                    "stderr says why. A frequent reason: the main script makes its pool without "
-                    "\"if __name__ == '__main__':\", or cannot be imported a second time"
-                )
-            )
+            self.broken(died_at_start(exitcode))
         elif needed:
             if not said_goodbye:
                 _log.info("worker %d %s and is replaced", worker, describe_exit(exitcode))
@@ -430,7 +434,7 @@ class Dispatcher:
         def is_at_it() -> bool:
             with self._lock:
                 hand = self._hands.get(worker)
-                if hand is None or parcel.number not in self._parcels:
+                if hand is None or parcel.number not in self._parcels or parcel not in self._scheduler.held(worker):
                     return False
                 at = hand.slate.at() if hand.slate is not None else None
                 if at is not None and (
@@ -450,6 +454,7 @@ class Dispatcher:
             if parcel.begin is not None:
                 if not parcel.begin():
                     del self._parcels[parcel.number]
+                    self._all_done.notify_all()
                     waiting.extend(self._scheduler.take_back(worker, [parcel]))
                     continue
                 parcel.begin = None
@@ -481,8 +486,7 @@ class Dispatcher:
     def _hand_over(
         self, parcel: Parcel, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None
     ) -> None:
-        if self._progress is not None:
-            self._progress.settled(count, failed=error is not None)
+        self._progress.settled(count, failed=error is not None)
         try:
             parcel.deliver(first, count, values, error)
         except BaseException:  # noqa: BLE001  # a user's callback, also one that calls `sys.exit`

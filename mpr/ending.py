@@ -26,21 +26,24 @@ def abandon(dispatcher: Dispatcher, crew: Crew, recording: SharedRecording, owne
             "Use `with mpr.Pool(...)`, or call close() and join().",
             unfinished,
         )
-    terminate(dispatcher, crew, recording, owned)
+    # The garbage collector may call this in the middle of anything, also of what the end would have to wait for.
+    terminate(dispatcher, crew, recording, owned, wait=not dispatcher.is_locked)
 
 
-def terminate(dispatcher: Dispatcher, crew: Crew, recording: SharedRecording, owned: bool) -> None:
+def terminate(
+    dispatcher: Dispatcher, crew: Crew, recording: SharedRecording, owned: bool, *, wait: bool = True
+) -> None:
     def end() -> None:
         dispatcher.terminate()
         crew.terminate()
         if owned:
             recording.finish(failed=True)
 
-    carry_through(end)
+    carry_through(end, wait=wait)
 
 
-def carry_through(step: Callable[[], None]) -> None:
-    """Do `step` and wait for it; it goes on to its end also where Ctrl-C ends the waiting.
+def carry_through(step: Callable[[], None], *, wait: bool = True) -> None:
+    """Do `step` and, with `wait`, wait for it; it goes on to its end also where Ctrl-C ends the waiting.
 
     The interpreter waits for its thread at exit. In a thread of ours (a callback ends its pool, or the last reference
     to it goes in one) nobody waits here: the step has to wait for that thread.
@@ -60,7 +63,7 @@ def carry_through(step: Callable[[], None]) -> None:
         # The interpreter is at its end, and starts no threads any more.
         step()
         return
-    if is_thread_of_ours():
+    if is_thread_of_ours() or not wait:
         return
     thread.join()
     if raised:

@@ -114,6 +114,15 @@ class WorkerStartError(PoolError, BrokenExecutor):
     """Workers end before they are ready, again and again; the pool gave up starting new ones."""
 
 
+def died_at_start(exitcode: int | None) -> WorkerStartError:
+    """The error for workers that end before they are ready, the last one with `exitcode`."""
+    return WorkerStartError(
+        f"workers end before they are ready; the last one {describe_exit(exitcode)}. What it wrote to stderr says why. "
+        "A frequent reason: the main script makes its pool without \"if __name__ == '__main__':\", or cannot be "
+        "imported a second time"
+    )
+
+
 class PoolTerminatedError(PoolError):
     """The pool was terminated before this task had a result."""
 

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
 from typing import Any, ParamSpec, Self, TypeVar
 
 from mpr import pickling
@@ -58,15 +58,24 @@ class TaskFuture(Future[R]):
 
     def _finish(self, value: Any, error: BaseException | None) -> None:
         self._parcel = None
-        if error is None:
-            self.set_result(value)
-        elif isinstance(error, CancelledError) and not self.running():
-            # Before any worker had it.
-            super().cancel()
+        try:
+            if error is None:
+                self.set_result(value)
+            elif isinstance(error, CancelledError) and not self.running():
+                # Before any worker had it.
+                self._notify_of_cancel()
+            else:
+                self._ended = isinstance(error, CancelledError)
+                self.set_exception(error)
+        except InvalidStateError:
+            # It was cancelled at the same moment.
+            self._notify_of_cancel()
+
+    def _notify_of_cancel(self) -> None:
+        super().cancel()
+        # Not a second time: those who wait were told already.
+        if self._state == "CANCELLED":
             self.set_running_or_notify_cancel()
-        else:
-            self._ended = isinstance(error, CancelledError)
-            self.set_exception(error)
 
 
 class _ChunkFuture(TaskFuture[list[tuple[Any, BaseException | None]]]):

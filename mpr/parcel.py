@@ -117,6 +117,8 @@ class Parcel:
         """The next `count` tasks have their outcome."""
         self.first += count
         self.again = max(0, self.again - count)
+        if not self.again:
+            self.attempt = 0
 
     def retry(self, begun: int) -> None:
         """The tasks before `begun` that have no outcome are tried once more."""

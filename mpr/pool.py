@@ -41,6 +41,8 @@ P = ParamSpec("P")
 
 # `close` and `join` give workers so long after their last task, for their own exit handlers.
 _FAREWELL_SECS = 10.0
+# How long results of a parcel may wait for those of its other tasks; what waits is lost when the worker is killed.
+_HAND_OVER_NS = 10_000_000
 # `imap` has so many items per worker on their way or waiting to be taken.
 _IMAP_AHEAD = 4
 
@@ -387,9 +389,14 @@ class Pool:
             room=room,
             results=weakref.ref(results),
         )
+        hint = operator.length_hint(iterable)
         self._dispatcher.feeding(1)
-        self._dispatcher.announce(task, operator.length_hint(iterable))
-        threading.Thread(target=feeder.run, name="mpr-imap", daemon=True).start()
+        try:
+            self._dispatcher.announce(task, hint)
+            threading.Thread(target=feeder.run, name="mpr-imap", daemon=True).start()
+        except BaseException:
+            self._dispatcher.feeding(-1)
+            raise
         return results
 
 
@@ -428,6 +435,8 @@ def _hire(
             worker=number,
             environ=dict(os.environ) if environ else None,
             preloaded=preloaded,
+            # A task that is ended takes no result along.
+            hand_over_ns=0 if limits.task_secs is not None or limits.retries else _HAND_OVER_NS,
             capture=capture,
         )
 

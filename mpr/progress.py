@@ -10,7 +10,22 @@ from typing import Any
 from mpr.errors import MissingDependencyError
 
 
-class Progress:
+class Silent:
+    """Shows nothing."""
+
+    def announce(self, name: str, count: int) -> None:
+        """As `Progress`, and so are the others."""
+
+    def submitted(self, name: str, count: int) -> None: ...
+
+    def feeding(self, change: int) -> None: ...
+
+    def settled(self, count: int, *, failed: bool) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Progress(Silent):
     """One bar at a time: it begins with the first task of a call, and stays when all tasks have their outcome.
 
     Attributes

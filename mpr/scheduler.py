@@ -30,6 +30,7 @@ class _Worker(Generic[P]):
     parcels: deque[P] = field(default_factory=deque)
     #: Parcels it may still be given; None: any number.
     parcels_left: int | None = None
+    retired: bool = False
     #: How many it may have at a time.
     most: int = MOST
 
@@ -77,25 +78,34 @@ class Scheduler(Generic[P]):
     def done(self, worker: int, parcel: P, micros: int) -> list[tuple[int, P]]:
         """A worker has finished a parcel in `micros`."""
         self._depth = next((depth for limit, depth in _DEPTHS if micros < limit), 1)
-        return self.take_back(worker, [parcel])
+        self._remove(worker, [parcel])
+        return self._hand_out()
 
-    def take_back(self, worker: int, parcels: Iterable[P]) -> list[tuple[int, P]]:
-        """A worker does not have these parcels any more; who calls this knows what becomes of them."""
+    def take_back(self, worker: int, parcels: Sequence[P]) -> list[tuple[int, P]]:
+        """A worker has not begun these parcels and will not; who calls this knows what becomes of them."""
+        state = self._workers.get(worker)
+        if state is not None and state.parcels_left is not None and not state.retired:
+            # They do not count for what it may do in its life.
+            state.parcels_left += sum(parcel in state.parcels for parcel in parcels)
+        self._remove(worker, parcels)
+        return self._hand_out()
+
+    def _remove(self, worker: int, parcels: Sequence[P]) -> None:
         state = self._workers.get(worker)
         if state is None:
-            return []
+            return
         for parcel in parcels:
             if parcel in state.parcels:
                 state.parcels.remove(parcel)
         if state.parcels_left != 0 and len(state.parcels) < min(self._depth, state.most):
             self._idle[worker] = None
-        return self._hand_out()
 
     def retire(self, worker: int) -> None:
         """Give a worker no more parcels."""
         self._idle.pop(worker, None)
         if worker in self._workers:
             self._workers[worker].parcels_left = 0
+            self._workers[worker].retired = True
 
     def lost(self, worker: int) -> list[P]:
         """A worker is gone. Returns the parcels that it had, the one that it was at first."""

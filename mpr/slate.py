@@ -129,7 +129,9 @@ class Slate:
         if area < 0:
             os.pwritev(self._file.fd, [head, *payload], slot)
             return result
-        os.pwritev(self._file.fd, payload, _AREAS_START + area * _AREA_BYTES)
+        if os.pwritev(self._file.fd, payload, _AREAS_START + area * _AREA_BYTES) < size:
+            # There is no memory for it.
+            return result
         os.pwrite(self._file.fd, head, slot)
         self._written[area] += 1
         return replace(result, payload=[bytes([area]), sizes], on_slate=True)

@@ -40,9 +40,6 @@ from mpr.slate import POSITION, SINCE
 if TYPE_CHECKING:
     from mpr.worker_config import WorkerConfig
 
-# How long results of a parcel may wait for those of its other tasks; what waits is lost when the worker is killed.
-_HAND_OVER_NS = 10_000_000
-
 
 def main(config: WorkerConfig, initializer: Portable) -> None:
     """Run as worker `config.worker` until the parent says stop or ends.
@@ -70,12 +67,13 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
             producer.close()
             return
     producer.send(Ready())
-    _Loop(producer, capture).run()
+    _Loop(producer, capture, config.hand_over_ns).run()
     producer.close()
 
 
 class _Loop:
-    def __init__(self, producer: Producer, capture: Capture) -> None:
+    def __init__(self, producer: Producer, capture: Capture, hand_over_ns: int) -> None:
+        self._hand_over_ns = hand_over_ns
         self._producer = producer
         self._capture = capture
         self._sources: dict[bytes, bytes] = {}
@@ -109,7 +107,7 @@ class _Loop:
             return
         producer, slate = self._producer, self._producer.slate
         marks, prints = producer.marks_tasks, self._capture.takes_output
-        cells = slate.cells
+        cells, hand_over_ns = slate.cells, self._hand_over_ns
         again_until, is_each = message.first + message.again, message.mode == EACH
         name = pickling.task_name(function)
         set_common((name, message.index, again_until, message.attempt + 1, producer.worker))
@@ -118,7 +116,7 @@ class _Loop:
         handed_over_ns = now_ns = started_ns
         for task, argument in enumerate(arguments[first:], first):
             # What is not needed is not even called: tasks may take less than a microsecond.
-            if now_ns - handed_over_ns > _HAND_OVER_NS:
+            if now_ns - handed_over_ns > hand_over_ns:
                 # What has ended is not lost with a worker that dies in a later task.
                 self._hand_over_results(message, first, results, status, started_ns, last=False)
                 first, results, status = task, [], RETURNED
@@ -182,6 +180,7 @@ class _Loop:
         function = self._functions.get(digest)
         if function is None:
             function = self._functions[digest] = pickling.load_function(self._sources[digest])
+            del self._sources[digest]
         return function
 
 

@@ -178,3 +178,55 @@ def test_callbacks_of_a_future_run_in_no_thread_of_the_caller(tmp_path: Path) ->
         future = pool.submit(tasks.sleep, 0.2)
         future.add_done_callback(lambda _: called.set())
         assert called.wait(60)
+
+
+def test_what_is_cancelled_does_not_count_for_the_tasks_of_a_worker(tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", maxtasksperchild=1) as pool:
+        for number in range(20):
+            pool.submit(tasks.square, number).cancel(running=True)
+        assert pool.submit(tasks.square, 3).result(60) == 9
+
+
+def test_a_call_that_is_late_is_told_that_the_pool_has_ended(tmp_path: Path) -> None:
+    pool = mpr.Pool("app", 1, sinks=tmp_path / "run.rrd")
+    begun, closed = threading.Event(), threading.Event()
+    caught: list[BaseException] = []
+
+    def items() -> Any:
+        begun.set()
+        closed.wait(60)
+        yield 1
+
+    def call() -> None:
+        try:
+            pool.map(tasks.square, items())
+        except mpr.PoolClosedError as error:
+            caught.append(error)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    assert begun.wait(60)
+    pool.close()
+    pool.join()
+    closed.set()
+    caller.join(60)
+    assert not caller.is_alive()
+    assert len(caught) == 1
+
+
+def test_a_timeout_in_a_chunk_costs_no_task_before_it(tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", task_timeout=4.0) as pool:
+        results = pool.imap(tasks.sleep, [0, 0, 0, 1000, 0], chunksize=5)
+        assert [next(results) for _ in range(3)] == [0, 0, 0]
+        with pytest.raises(mpr.TaskTimeoutError, match=r"sleep\[3\]"):
+            next(results)
+        assert next(results) == 0
+
+
+def test_each_task_of_a_chunk_has_its_own_retries(tmp_path: Path) -> None:
+    markers = [tmp_path / name for name in ("one", "two", "three")]
+    items = [(number, markers[number // 2]) for number in range(6)]
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", retries=1) as pool:
+        # Tasks 0, 2 and 4 kill the worker once.
+        pool.starmap(tasks.die_once, items, chunksize=6)
+    assert all(marker.exists() for marker in markers)

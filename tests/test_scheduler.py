@@ -21,6 +21,7 @@ class _Worker:
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self.given = 0
+        self.retired = False
         self.parcels: list[int] = []
 
     @property
@@ -119,6 +120,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         parcels = self.workers[number].parcels
         taken = parcels[data.draw(st.integers(1, len(parcels) - 1)) :]
         del parcels[-len(taken) :]
+        if not self.workers[number].retired:
+            # What it has not begun does not count.
+            self.workers[number].given -= len(taken)
         self.check(self.scheduler.take_back(number, taken))
         self.wait_again(taken)
 
@@ -127,6 +131,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def retire(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.workers)))
         self.workers[number].limit = self.workers[number].given
+        self.workers[number].retired = True
         self.scheduler.retire(number)
 
     @precondition(lambda self: self.waiting)
