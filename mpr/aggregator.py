@@ -312,7 +312,7 @@ class Aggregator:
         outbox = self._delivery.new_outbox()
         try:
             rrd.check_header(data[: rrd.HEADER_SIZE])
-            frames, _ = rrd.scan(lambda at, size: data[at : at + size], rrd.HEADER_SIZE, len(data))
+            frames = rrd.frames_of(data)
             end = frames.pop()
             store = rrd.recording_of_stream(data, frames)
         except (rrd.FormatError, IndexError) as error:
@@ -373,8 +373,7 @@ class Aggregator:
             # What a worker sends stays in the recording, and does not become active.
             frames = [frame for frame in frames if frame.kind != rrd.BLUEPRINT_ACTIVATION]
         if frames:
-            self._delivery.write(Segment(producer.outbox, source, frames, task=producer.task))
-            producer.chunks += sum(frame.kind == rrd.ARROW_MSG for frame in frames)
+            producer.chunks += self._delivery.write(Segment(producer.outbox, source, frames, task=producer.task))
             producer.last_rows_at = time.monotonic()
         if footer is not None:
             self._delivery.describe(producer.hello, producer.outbox, footer)

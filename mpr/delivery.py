@@ -64,8 +64,8 @@ class Delivery:
         """A number for one more outbox; no two in the recording have the same."""
         return next(self._outboxes)
 
-    def write(self, segment: Segment) -> None:
-        """Bring `segment` to all sinks; when this returns, the durable ones have it."""
+    def write(self, segment: Segment) -> int:
+        """Bring `segment` to all sinks; when this returns, the durable ones have it. Returns its number of chunks."""
         failpoints.reach("parent.segment")
         chunks = sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
         self._writing_since = time.monotonic()
@@ -77,6 +77,7 @@ class Delivery:
         self._writing_since = None
         self.accepted_chunks += chunks
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
+        return chunks
 
     def describe(self, hello: Hello, outbox: int, footer: bytes) -> None:
         """Bring the manifests in `footer` to all durable sinks, and look for conflicts in them."""
@@ -91,7 +92,7 @@ class Delivery:
         stream = self._encode_notes(texts) if texts and self._writers else b""
         if stream:
             outbox = self.new_outbox()
-            frames, _ = rrd.scan(lambda at, size: stream[at : at + size], rrd.HEADER_SIZE, len(stream))
+            frames = rrd.frames_of(stream)
             last = frames.pop()
             self.write(Segment(outbox, MessageBytes(0, stream), frames))
             self._describe(outbox, stream[last.payload : last.end])

@@ -98,7 +98,7 @@ class DirectoryWriter:
 
     def open(self, prologue: bytes) -> None:
         self._header = prologue[: rrd.HEADER_SIZE]
-        frames, _ = rrd.scan(lambda at, size: prologue[at : at + size], rrd.HEADER_SIZE, len(prologue))
+        frames = rrd.frames_of(prologue)
         self._info = next(
             (prologue[each.payload : each.end] for each in frames if each.kind == rrd.SET_STORE_INFO), b""
         )
@@ -203,7 +203,7 @@ class DirectoryWriter:
             file.writer.abandon()
             return
         stream = relabel.relabelled(_properties(file.recording_name, file.task), file.store)
-        frames, _ = rrd.scan(lambda at, size: stream[at : at + size], rrd.HEADER_SIZE, len(stream))
+        frames = rrd.frames_of(stream)
         end = frames.pop()
         file.writer.accept(Segment(PROLOGUE, MessageBytes(0, stream), frames), named=True)
         file.writer.describe(PROLOGUE, stream[end.payload : end.end])

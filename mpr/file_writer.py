@@ -70,7 +70,7 @@ class FileWriter:
     def open(self, prologue: bytes) -> None:
         """Begin with `prologue`, a whole stream: its header, its store info and the recording's properties."""
         self.begin(prologue[: rrd.HEADER_SIZE])
-        frames, _ = rrd.scan(lambda at, size: prologue[at : at + size], rrd.HEADER_SIZE, len(prologue))
+        frames = rrd.frames_of(prologue)
         last = frames.pop()
         self.accept(Segment(PROLOGUE, MessageBytes(0, prologue), frames), named=False)
         self.describe(PROLOGUE, prologue[last.payload : last.end])

@@ -102,7 +102,7 @@ def open_sinks(
 
 def append(writer: Writer, stream: bytes) -> None:
     """Let `writer` take `stream`, a whole stream that the parent itself has made."""
-    frames, _ = rrd.scan(lambda at, size: stream[at : at + size], rrd.HEADER_SIZE, len(stream))
+    frames = rrd.frames_of(stream)
     last = frames.pop()
     writer.accept(Segment(PROLOGUE, MessageBytes(0, stream), frames), named=False)
     writer.describe(PROLOGUE, stream[last.payload : last.end])
@@ -116,7 +116,7 @@ def encoded_notes(entity_path: str, application_id: str, recording_id: str, note
 
 def _messages(stream: bytes) -> bytes:
     """The frames of `stream` without its header and its end."""
-    frames, _ = rrd.scan(lambda at, size: stream[at : at + size], rrd.HEADER_SIZE, len(stream))
+    frames = rrd.frames_of(stream)
     return stream[rrd.HEADER_SIZE : frames[-1].start]
 
 

@@ -321,7 +321,7 @@ class Pool:
             raise
 
     def __del__(self) -> None:
-        # `_abandon` ends the workers of a pool that nobody holds; this says that nobody meant it.
+        # `abandon` ends the workers of a pool that nobody holds; this says that nobody meant it.
         dispatcher = getattr(self, "_dispatcher", None)
         if dispatcher is not None and dispatcher.state is PoolState.RUNNING and os.getpid() == self._pid:
             warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self, stacklevel=2)

@@ -28,7 +28,7 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
 
     It begins with the store info `info` (the payload of its frame), where one is given and `stream` has none.
     """
-    frames, _ = rrd.scan(lambda at, size: stream[at : at + size], rrd.HEADER_SIZE, len(stream))
+    frames = rrd.frames_of(stream)
     out = bytearray(stream[: rrd.HEADER_SIZE])
     if info and all(frame.kind != rrd.SET_STORE_INFO for frame in frames):
         payload = info_of(info, store)

@@ -100,6 +100,11 @@ def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
     return frames, position
 
 
+def frames_of(stream: bytes) -> list[Frame]:
+    """The whole frames of `stream`, which begins with a header. Raises `DamagedError`."""
+    return scan(lambda at, size: stream[at : at + size], HEADER_SIZE, len(stream))[0]
+
+
 def frame_at(read: Read, start: int) -> Frame:
     """The frame whose header is at `start`; raises `FormatError` where there is none."""
     header = read(start, FRAME_HEADER_SIZE)

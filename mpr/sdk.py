@@ -78,7 +78,7 @@ def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.L
     frames: list[rrd.Frame] = []
     # What an unknown format means is for `format_is_known` to say.
     with contextlib.suppress(rrd.FormatError):
-        frames, _ = rrd.scan(lambda at, size: data[at : at + size], rrd.HEADER_SIZE, len(data))
+        frames = rrd.frames_of(data)
     infos = (data[frame.payload : frame.end] for frame in frames if frame.kind == rrd.SET_STORE_INFO)
     return stream, storage, threading.Lock(), next(infos, b"")
 
@@ -151,7 +151,7 @@ def manifest_by_sdk(data: bytes) -> Manifest:
     import rerun as rr
 
     encoded = encoded_by_sdk(lambda stream: rr.send_chunks(chunks_of(data), recording=stream))
-    frames, _ = rrd.scan(lambda at, size: encoded[at : at + size], rrd.HEADER_SIZE, len(encoded))
+    frames = rrd.frames_of(encoded)
     if not frames:
         raise rrd.FormatError("the SDK finds no chunk in a stream that has some")
     end = frames[-1]
@@ -193,7 +193,7 @@ def format_is_known() -> str | None:
         return None
     try:
         rrd.check_header(data[: rrd.HEADER_SIZE])
-        frames, _ = rrd.scan(lambda at, size: data[at : at + size], rrd.HEADER_SIZE, len(data))
+        frames = rrd.frames_of(data)
         end = frames[-1]
         footer = data[end.payload : end.end]
         if end.kind != rrd.END or data[end.start :] != rrd.closing(end.start, [rrd.field(footer, 1)]):
