@@ -15,6 +15,8 @@ import os
 import threading
 import time
 import traceback
+from collections import deque
+from collections.abc import Callable
 
 from mpr import failpoints, rrd
 from mpr.delivery import Delivery
@@ -49,6 +51,8 @@ from mpr.transport import PeerGoneError, Sockets
 _log = logging.getLogger("mpr")
 
 _IDLE_SECS = 0.2
+# So many steps are done between two messages: neither waits for all of the other.
+_STEPS_AT_ONCE = 64
 _RETRY_SECS = 0.001
 # After a worker's end its last messages may still be in the kernel; ZeroMQ reads them within microseconds.
 _DRAIN_QUIET_SECS = 0.02
@@ -80,7 +84,10 @@ class Aggregator:
         self._producers: dict[str, KnownProducer] = {}
         self._newcomers: list[tuple[KnownProducer, Welcome]] = []
         self._dead: list[tuple[Died, float]] = []
-        self._stop = False
+        self._steps: deque[Callable[[], None]] = deque()
+        #: Whether the thread was told of steps, and has not looked yet.
+        self._nudged = False
+        self._stop = self._ended = False
         self._progress = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="mpr-aggregator", daemon=True)
 
@@ -99,6 +106,27 @@ class Aggregator:
     def worker_died(self, worker: int, exitcode: int | None) -> None:
         """Any thread: the process of `worker` has ended; whatever it had sent is taken first."""
         self._inside.send(Died(worker, exitcode))
+
+    def soon(self, step: Callable[[], None]) -> None:
+        """Any thread: have `step` done in the aggregator's thread, or in this one where that has ended.
+
+        It is done whole, whatever interrupts the caller: Ctrl-C may come between any two of its instructions.
+        """
+        self._steps.append(step)
+        if self._ended:
+            self._do_steps(len(self._steps))
+        elif not self._nudged:
+            # Where this is interrupted, the thread looks all the same when it has waited for a message.
+            self._nudged = True
+            self._inside.send(Nudge())
+
+    def _do_steps(self, most: int) -> None:
+        for _ in range(most):
+            try:
+                step = self._steps.popleft()
+            except IndexError:
+                return
+            step()
 
     def rows_logged(self) -> int:
         """How many rows the producers have logged until now; for a display, from any thread."""
@@ -139,11 +167,14 @@ class Aggregator:
         try:
             while True:
                 waiting = self._newcomers or self._dead
-                timeout = _RETRY_SECS if waiting else 0 if self._stop else _IDLE_SECS
+                timeout = 0 if self._stop or self._steps else _RETRY_SECS if waiting else _IDLE_SECS
                 received = self._sockets.up.receive(timeout)
+                # First this: who comes later sees it, and nudges again.
+                self._nudged = False
+                self._do_steps(_STEPS_AT_ONCE)
                 if received is not None:
                     self._handle(*received)
-                elif self._stop and not self._dead:
+                elif self._stop and not self._dead and not self._steps:
                     break
                 if self._dead:
                     self._bury_the_dead(queue_is_empty=received is None)
@@ -161,6 +192,9 @@ class Aggregator:
         finally:
             for producer in self._producers.values():
                 producer.close()
+            # Before the last look: what comes from now on, its own thread does.
+            self._ended = True
+            self._do_steps(len(self._steps))
             with self._progress:
                 self._progress.notify_all()
 
@@ -220,7 +254,6 @@ class Aggregator:
             _log.error("a producer (pid %d) speaks protocol %d, not %d", hello.pid, hello.protocol, PROTOCOL)
             return
         self._release_the_dead()
-        producer = self._producers[hello.route] = KnownProducer(hello)
         producer = self._producers[hello.route] = KnownProducer(hello)
         producer.reader = self._open(producer, hello.address)
         self._number_outbox(producer)

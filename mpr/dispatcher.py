@@ -3,9 +3,9 @@
 Covers: what is on its way, what a result or a worker's end means for it, when a pool has done everything.
 Does not cover: which worker gets what (`scheduler.py`), processes (`crew.py`), rows (`aggregator.py`).
 
-Callers submit from any thread; everything else happens in the aggregator's thread, and `look` in the crew's. The lock
-is held for bookkeeping and for handing messages to ZeroMQ, never while anything is waited for or a user's callback
-runs.
+Callers submit from any thread; what follows happens in the aggregator's thread, and `look` in the crew's: Ctrl-C may
+come between any two instructions of a caller, who may survive it. The lock is held for bookkeeping and for handing
+messages to ZeroMQ, never while anything is waited for or a user's callback runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -27,12 +27,12 @@ from mpr.errors import (
     PoolClosedError,
     PoolTerminatedError,
     TaskTimeoutError,
-    WorkerDiedError,
     describe_exit,
     died_at_start,
 )
 from mpr.known_producer import Kept
 from mpr.lifecycle import PoolState, StartBudget
+from mpr.loss import Loss
 from mpr.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop, TaskBegan
 from mpr.parcel import Parcel, TaskFunction, outcomes
 from mpr.progress import Progress, Silent
@@ -53,9 +53,16 @@ class Dispatcher:
     """The tasks of one pool."""
 
     def __init__(
-        self, down: DownstreamServer, limits: PoolLimits, staff: Staff, progress: Progress | None = None
+        self,
+        down: DownstreamServer,
+        limits: PoolLimits,
+        staff: Staff,
+        soon: Callable[[Callable[[], None]], None],
+        progress: Progress | None = None,
     ) -> None:
         self._down = down
+        #: Has something done in the aggregator's thread.
+        self._soon = soon
         self._progress = progress or Silent()
         self._limits = limits
         self._staff = staff
@@ -65,10 +72,12 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         #: Tasks submitted until now.
         self._tasks = 0
+        #: What callers have submitted, until it is taken.
+        self._incoming: deque[Parcel] = deque()
         self._parcels: dict[int, Parcel] = {}
         self._delivering = 0
-        #: Calls that will submit more parcels.
-        self._feeding = 0
+        #: Who will submit more parcels.
+        self._feeders: set[object] = set()
         self._hands: dict[int, Hand] = {}
         self._budget = StartBudget()
         self.state = PoolState.RUNNING
@@ -89,30 +98,49 @@ class Dispatcher:
             raise PoolClosedError("this pool is closed: it takes no more tasks. Make a new mpr.Pool for them")
 
     def submit(self, parcel: Parcel) -> None:
-        """Have `parcel` run; its outcome goes to `parcel.deliver`. Nothing is raised once the pool was running."""
+        """Have `parcel` run; its outcome goes to `parcel.deliver`. Nothing is raised once the pool was running.
+
+        Where this is interrupted, `parcel` was submitted or was not: it is never in nobody's hands.
+        """
         self._progress.submitted(parcel.function.name, parcel.count)
+        self._incoming.append(parcel)
+        self._soon(self._take_incoming)
+
+    def _take_incoming(self) -> None:
+        refused = []
         with self._lock:
             error = self.ending_error()
             if error is None and self._done:
                 error = PoolClosedError("this pool has done its work and ended before this task was submitted")
-            if error is None:
+            while self._incoming:
+                parcel = self._incoming.popleft()
+                if error is not None:
+                    refused.append(parcel)
+                    continue
                 parcel.number = next(self._numbers)
                 parcel.serial, self._tasks = self._tasks, self._tasks + parcel.count
                 self._parcels[parcel.number] = parcel
                 self._send(self._scheduler.add(parcel))
-                return
-        self._deliver(parcel, 0, parcel.count, None, error)
+        for parcel in refused:
+            self._fail_rest(parcel, error)
 
     def announce(self, function: TaskFunction, count: int) -> None:
         """A call will submit `count` tasks."""
         self._progress.announce(function.name, count)
 
-    def feeding(self, change: int) -> None:
-        """A call begins (1) or ends (-1) to submit parcels of its own accord."""
-        self._progress.feeding(change)
+    def begin_feeding(self, feeder: object) -> None:
+        """`feeder` will submit parcels of its own accord, until `end_feeding`."""
+        self._feeders.add(feeder)
+        self._progress.feeding(1)
+
+    def end_feeding(self, feeder: object) -> None:
+        """`feeder` submits no more; a second call does nothing."""
         with self._lock:
-            self._feeding += change
+            if feeder not in self._feeders:
+                return
+            self._feeders.remove(feeder)
             self._all_done.notify_all()
+        self._progress.feeding(-1)
 
     def close(self) -> None:
         with self._lock:
@@ -122,13 +150,21 @@ class Dispatcher:
     def wait_until_done(self) -> None:
         """After `close`: wait until every parcel has its outcome. Raises `InitializerError` and its like."""
         with self._lock:
-            while self._parcels or self._delivering or (self._feeding and self.state is not PoolState.TERMINATED):
+            while self._delivering or self._has_work():
                 # In turns, so that Ctrl-C is noticed on every platform.
                 self._all_done.wait(1.0)
             self._done = True
+
+    def dismiss(self) -> None:
+        """After `wait_until_done`: let the workers go."""
+        with self._lock:
             for hand in self._hands.values():
                 self._stop(hand)
         self._progress.close()
+
+    def _has_work(self) -> bool:
+        feeding = self._feeders and self.state is not PoolState.TERMINATED
+        return bool(self._incoming or self._parcels or feeding)
 
     def terminate(self, error: BaseException | None = None) -> None:
         """Give every parcel that has no outcome an error, `PoolTerminatedError` by default."""
@@ -144,26 +180,25 @@ class Dispatcher:
             self._all_done.notify_all()
         for parcel in pending:
             self._fail_rest(parcel, error or self.ending_error())
+        self._take_incoming()
         self._progress.close()
 
     def drop_waiting(self) -> None:
         """Cancel every parcel that no worker has."""
+        self._take_incoming()
         with self._lock:
             dropped = self._scheduler.drop_waiting()
             for parcel in dropped:
                 del self._parcels[parcel.number]
             self._delivering += 1
-        try:
-            for parcel in dropped:
-                self._fail_rest(parcel, CancelledError())
-        finally:
-            self._delivered()
+        self._tell((each, each.first, each.count - each.first, None, CancelledError()) for each in dropped)
 
     def cancel(self, parcel: Parcel, *, running: bool) -> bool:
         """Cancel `parcel` if no worker has it; with `running` also if one has it: the worker is ended and replaced.
 
         Whether it was cancelled. Of a parcel that runs, `parcel.deliver` hears later.
         """
+        self._take_incoming()
         while True:
             with self._lock:
                 if parcel.number not in self._parcels:
@@ -178,10 +213,7 @@ class Dispatcher:
                     del self._parcels[parcel.number]
                     self._delivering += 1
             if dropped:
-                try:
-                    self._fail_rest(parcel, CancelledError())
-                finally:
-                    self._delivered()
+                self._tell([(parcel, parcel.first, parcel.count - parcel.first, None, CancelledError())])
                 return True
             if not running:
                 return False
@@ -194,7 +226,7 @@ class Dispatcher:
     def unfinished(self) -> int:
         """How many tasks have no outcome."""
         # Without the lock: a pool may be dropped by the garbage collector wherever it runs.
-        return sum(parcel.count - parcel.first for parcel in list(self._parcels.values()))
+        return sum(parcel.count - parcel.first for parcel in [*self._parcels.copy().values(), *self._incoming.copy()])
 
     @property
     def is_locked(self) -> bool:
@@ -231,7 +263,7 @@ class Dispatcher:
                 return
             self._budget.started()
             hand = self._hands[hello.worker] = Hand(hello.route, hello.pid, slate)
-            if self.state is not PoolState.RUNNING and not self._parcels and not self._feeding:
+            if self.state is not PoolState.RUNNING and not self._has_work():
                 self._stop(hand)
             # Without a slate nobody could say what it has begun; with a limit, each parcel may be its last.
             ahead = slate is not None and limit is None
@@ -251,11 +283,7 @@ class Dispatcher:
                 del self._parcels[parcel.number]
                 self._parcel_done(hello, parcel, result.micros)
             self._delivering += 1
-        try:
-            for outcome in outcomes(result, count, failure):
-                self._deliver(parcel, *outcome)
-        finally:
-            self._delivered()
+        self._tell((parcel, *outcome) for outcome in outcomes(result, count, failure))
 
     def _parcel_done(self, hello: Hello, parcel: Parcel, micros: int) -> None:
         limit = self._limits.memory
@@ -308,18 +336,15 @@ class Dispatcher:
         with self._lock:
             hand = self._hands.pop(worker, None)
             held = [each for each in self._scheduler.lost(worker) if each.number in self._parcels]
-            errors = self._settle_lost(worker, hand, held, exitcode, found, notes) if hand is not None else []
+            errors: list[tuple[Parcel, int, BaseException]] = []
+            if hand is not None:
+                at = hand.slate.at() if hand.slate is not None else None
+                errors = self._settle_lost(held, Loss(worker, hand.pid, exitcode, at, hand.verdict, found), notes)
             self._delivering += bool(errors)
-            needed = self.state is PoolState.RUNNING or (
-                self.state is PoolState.CLOSED and bool(self._parcels or self._feeding)
-            )
+            needed = self.state is PoolState.RUNNING or (self.state is PoolState.CLOSED and self._has_work())
             hopeless = needed and hand is None and not self._budget.died_at_start()
         if errors:
-            try:
-                for parcel, task, error in errors:
-                    self._deliver(parcel, task, 1, None, error)
-            finally:
-                self._delivered()
+            self._tell((parcel, task, 1, None, error) for parcel, task, error in errors)
         if hopeless:
             self.broken(died_at_start(exitcode))
         elif needed:
@@ -328,49 +353,14 @@ class Dispatcher:
             self._staff.replace()
         return notes
 
-    def _settle_lost(
-        self, worker: int, hand: Hand, held: list[Parcel], exitcode: int | None, kept: Kept, notes: list[str]
-    ) -> list[tuple[Parcel, int, BaseException]]:
+    def _settle_lost(self, held: list[Parcel], loss: Loss, notes: list[str]) -> list[tuple[Parcel, int, BaseException]]:
         """What a worker had begun fails, or is tried again; all else waits again. Returns the errors of tasks."""
-        at = hand.slate.at() if hand.slate is not None else None
-        errors: list[tuple[Parcel, int, BaseException]] = []
-        again = []
+        errors = []
         for parcel in held:
-            begun, running = parcel.begun(at)
-            cancelled = False
-            if hand.verdict is not None and hand.verdict[0] is parcel:
-                cancelled = isinstance(hand.verdict[1], CancelledError)
-                begun = parcel.count if cancelled else begun
-            elif begun > parcel.first and parcel.attempt < self._limits.retries:
-                parcel.retry(begun)
-                notes.append(
-                    f"worker {worker} (pid {hand.pid}) {describe_exit(exitcode)} at task {parcel.name(begun - 1)}, "
-                    f"which is run again (attempt {parcel.attempt})"
-                )
-                begun = parcel.first
-            for task in range(parcel.first, begun):
-                error: BaseException = WorkerDiedError(
-                    parcel.name(task),
-                    worker,
-                    hand.pid,
-                    exitcode,
-                    ended=task != running,
-                    # Those of several tasks cannot be told apart.
-                    rows=kept.rows if begun == parcel.first + 1 else None,
-                    silent_secs=kept.silent_secs,
-                )
-                if hand.verdict is not None and hand.verdict[0] is parcel and (cancelled or task == running):
-                    error = hand.verdict[1]
-                errors.append((parcel, task, error))
-                notes.append(f"task {parcel.name(task)} was cancelled" if cancelled else str(error))
-            if begun > parcel.first:
-                parcel.settle(begun - parcel.first)
-                parcel.attempt = 0
-            if parcel.first < parcel.count:
-                again.append(parcel)
-            else:
+            errors += [(parcel, task, error) for task, error in loss.settle(parcel, self._limits.retries, notes)]
+            if parcel.first == parcel.count:
                 del self._parcels[parcel.number]
-        self._send(self._scheduler.add_first(again))
+        self._send(self._scheduler.add_first(each for each in held if each.number in self._parcels))
         return errors
 
     def broken(self, error: BaseException) -> None:
@@ -477,6 +467,17 @@ class Dispatcher:
     def _fail_rest(self, parcel: Parcel, error: BaseException | None) -> None:
         self._deliver(parcel, parcel.first, parcel.count - parcel.first, None, error)
 
+    def _tell(self, told: Iterable[tuple[Parcel, int, int, Sequence[Any] | None, BaseException | None]]) -> None:
+        """Deliver each of these, which `_delivering` has counted as one."""
+        try:
+            for outcome in told:
+                self._deliver(*outcome)
+        finally:
+            with self._lock:
+                self._delivering -= 1
+                if not self._parcels and not self._delivering:
+                    self._all_done.notify_all()
+
     def _deliver(
         self, parcel: Parcel, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None
     ) -> None:
@@ -492,9 +493,3 @@ class Dispatcher:
         except BaseException:  # noqa: BLE001  # a user's callback, also one that calls `sys.exit`
             # `multiprocessing` would let its thread die, and everything hang.
             _log.exception("a callback for task %s raised", parcel.name(first))
-
-    def _delivered(self) -> None:
-        with self._lock:
-            self._delivering -= 1
-            if not self._parcels and not self._delivering:
-                self._all_done.notify_all()

@@ -1,20 +1,15 @@
-"""How a pool ends where nobody waits for its work, and that no end is left half done."""
+"""How a pool ends where nobody waits for its work."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable
 
+from mpr.carrying import carry_through
 from mpr.crew import Crew
 from mpr.dispatcher import Dispatcher
 from mpr.recording import SharedRecording
 
 _log = logging.getLogger("mpr")
-
-
-def is_thread_of_ours() -> bool:
-    return threading.current_thread().name.startswith("mpr-")
 
 
 def abandon(dispatcher: Dispatcher, crew: Crew, recording: SharedRecording, owned: bool) -> None:
@@ -40,31 +35,3 @@ def terminate(
             recording.finish(failed=True)
 
     carry_through(end, wait=wait)
-
-
-def carry_through(step: Callable[[], None], *, wait: bool = True) -> None:
-    """Do `step` and, with `wait`, wait for it; it goes on to its end also where Ctrl-C ends the waiting.
-
-    The interpreter waits for its thread at exit. In a thread of ours (a callback ends its pool, or the last reference
-    to it goes in one) nobody waits here: the step has to wait for that thread.
-    """
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            step()
-        except BaseException as error:  # noqa: BLE001  # raised below, in the thread that waits
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name="end-of-mpr-pool", daemon=False)
-    try:
-        thread.start()
-    except RuntimeError:
-        # The interpreter is at its end, and starts no threads any more.
-        step()
-        return
-    if is_thread_of_ours() or not wait:
-        return
-    thread.join()
-    if raised:
-        raise raised[0]

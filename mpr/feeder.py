@@ -21,7 +21,7 @@ from mpr.results import ResultIterator
 _LOOK_SECS = 0.1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Feeder:
     """Submits `items` as long as there is room, and somebody holds the results.
 
@@ -56,7 +56,7 @@ class Feeder:
             results = self.results()
             if results is not None:
                 results.finish(count, error)
-            self.dispatcher.feeding(-1)
+            self.dispatcher.end_feeding(self)
 
     def _wait_for_room(self) -> bool:
         """False when there is no use in going on."""

@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, Executor, Future, InvalidStateErr
 from typing import Any, ParamSpec, Self, TypeVar
 
 from mpr import pickling
+from mpr.carrying import carry_through, is_thread_of_ours
 from mpr.dispatcher import Dispatcher
 from mpr.errors import ConfigError
 from mpr.messages import STAR
@@ -46,7 +47,13 @@ class TaskFuture(Future[R]):
         parcel = self._parcel
         cancelled = super().cancel()
         if parcel is not None and (cancelled or running):
-            cancelled = self._dispatcher.cancel(parcel, running=running) or cancelled
+            answers: list[bool] = []
+
+            def cancel() -> None:
+                answers.append(self._dispatcher.cancel(parcel, running=running))
+
+            cancel() if is_thread_of_ours() else carry_through(cancel)
+            cancelled = answers[0] or cancelled
         return cancelled
 
     def cancelled(self) -> bool:

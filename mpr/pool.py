@@ -17,10 +17,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from mpr import config, pickling
 from mpr.capture import CaptureOptions
+from mpr.carrying import carry_through, is_thread_of_ours
 from mpr.config import PoolLimits, StartMethod
 from mpr.crew import Crew
 from mpr.dispatcher import Dispatcher
-from mpr.ending import abandon, carry_through, is_thread_of_ours, terminate
+from mpr.ending import abandon, terminate
 from mpr.errors import ConfigError, UnpicklableTaskError
 from mpr.feeder import Feeder
 from mpr.futures import PoolExecutor, TaskFuture
@@ -250,10 +251,10 @@ class Pool:
     def terminate(self) -> None:
         """End the workers now. What has no result raises `PoolTerminatedError`; the recording becomes valid."""
         self._check_process()
-        self._joined = True
         if self._abandon.still_active():
             self._abandon.cancel()
             terminate(*self._parts)
+        self._joined = True
 
     def join(self) -> None:
         """After `close` or `terminate`: wait until all tasks and workers have ended, and close the recording.
@@ -268,21 +269,23 @@ class Pool:
             return
         if is_thread_of_ours():
             raise RuntimeError("a callback cannot wait for its own pool: call join() in another thread")
-        with self._joining:
-            if self._joined:
-                return
-            self._dispatcher.wait_until_done()
-            self._joined = True
-            carry_through(self._end)
-            self._dispatcher.raise_unreported()
+        self._dispatcher.wait_until_done()
+        carry_through(self._end)
+        self._dispatcher.raise_unreported()
 
     def _end(self) -> None:
         """All tasks are done: let the workers go, and close the recording."""
-        self._crew.dismiss()
-        self._crew.end(_FAREWELL_SECS)
-        self._abandon.cancel()
-        if self._owns_recording:
-            self.recording.finish(failed=self._dispatcher.broke)
+        # Where Ctrl-C has ended the first wait for this, the second one waits, too.
+        with self._joining:
+            if self._joined:
+                return
+            self._dispatcher.dismiss()
+            self._crew.dismiss()
+            self._crew.end(_FAREWELL_SECS)
+            self._abandon.cancel()
+            self._joined = True
+            if self._owns_recording:
+                self.recording.finish(failed=self._dispatcher.broke)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As in `concurrent.futures.Executor`: `close`, and with `wait` also `join`.
@@ -295,7 +298,7 @@ class Pool:
     def _shutdown(self, wait: bool, cancel_futures: bool) -> None:
         self.close()
         if cancel_futures:
-            self._dispatcher.drop_waiting()
+            carry_through(self._dispatcher.drop_waiting)
         if wait:
             self.join()
         elif not self._joined:
@@ -390,12 +393,12 @@ class Pool:
             results=weakref.ref(results),
         )
         hint = operator.length_hint(iterable)
-        self._dispatcher.feeding(1)
         try:
+            self._dispatcher.begin_feeding(feeder)
             self._dispatcher.announce(task, hint)
             threading.Thread(target=feeder.run, name="mpr-imap", daemon=True).start()
         except BaseException:
-            self._dispatcher.feeding(-1)
+            self._dispatcher.end_feeding(feeder)
             raise
         return results
 
@@ -449,6 +452,6 @@ def _hire(
         dispatcher.broken(error)
 
     crew = Crew(launcher, new_config, size, ended=aggregator.worker_died, failed=failed, look=look)
-    dispatcher = Dispatcher(recording.down, limits, crew, bar)
+    dispatcher = Dispatcher(recording.down, limits, crew, aggregator.soon, bar)
     crew.start()
     return crew, dispatcher

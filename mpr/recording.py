@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from mpr import active_recording, config, failpoints, hooks, inheritance, joining
 from mpr.active_recording import ActiveRecordingSink
 from mpr.aggregator import Aggregator
+from mpr.carrying import carry_through
 from mpr.config import RecordingConfig
 from mpr.delivery import Delivery
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
@@ -113,6 +114,8 @@ class SharedRecording:
         self._lock = threading.Lock()
         self._producer: Producer | None = None
         self._closed = False
+        self._finisher: threading.Thread | None = None
+        self._finished = threading.Event()
         self._bequest: inheritance.Bequest | None = None
         self._workers = itertools.count(1)
         with contextlib.ExitStack() as undo:
@@ -240,14 +243,25 @@ class SharedRecording:
         Raises `SinkError` where a sink has failed: what it had accepted before stays readable. Raises `ConflictError`
         where two workers gave one timeline or component two types.
         """
-        self.finish(failed=False)
+        carry_through(functools.partial(self.finish, failed=False))
 
     def finish(self, *, failed: bool) -> None:
         """As `close`; after a run that has `failed`, a file without a row does not take the place of an older one."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
-            if self._closed or os.getpid() != self._pid:
-                return
-            self._closed = True
+            first, self._closed = not self._closed, True
+        if first:
+            self._finisher = threading.current_thread()
+            try:
+                self._finish(failed=failed)
+            finally:
+                self._finished.set()
+        elif self._finisher is not threading.current_thread():
+            # Whoever ends it has bounds for each step.
+            self._finished.wait()
+
+    def _finish(self, *, failed: bool) -> None:
         self._at_exit.cancel()
         joining.disown(self._sockets.token)
         if self._bequest is not None:
@@ -313,7 +327,7 @@ class SharedRecording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.finish(failed=error is not None)
+        carry_through(functools.partial(self.finish, failed=error is not None))
 
     def __reduce__(self) -> Any:
         raise WrongProcessError("a SharedRecording cannot be sent to another process")
