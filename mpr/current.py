@@ -66,11 +66,10 @@ class TaskOptions:
             )
 
 
-# What the tasks of one parcel have in common, and which of them runs: in two, so that a worker sets a plain number for
-# each task, also for those that take less than a microsecond.
-_Common: TypeAlias = tuple[str, int, int, int, int | None]
+# What the tasks of one parcel have in common, and a list with the number of the one that runs: a worker need not set
+# a context variable for each task, which takes longer than some tasks do.
+_Common: TypeAlias = tuple[str, int, int, int, int | None, list[int]]
 _common: ContextVar[_Common | None] = ContextVar("mpr_common_of_tasks", default=None)
-_task: ContextVar[int] = ContextVar("mpr_task", default=0)
 
 
 def current_task() -> CurrentTask | None:
@@ -78,25 +77,20 @@ def current_task() -> CurrentTask | None:
     found = _common.get()
     if found is None:
         return None
-    name, index, again_until, attempt, worker = found
-    task = _task.get()
+    name, index, again_until, attempt, worker, (task,) = found
     return CurrentTask(name=name, index=index + task, attempt=attempt if task < again_until else 1, worker=worker)
 
 
-#: Tells what the next tasks have in common: `(name, index of task 0, again_until, attempt, worker)`, where the tasks
-#: before `again_until` are tried for the `attempt`-th time; None: there is no task any more.
+#: Tells what the next tasks have in common: `(name, index of task 0, again_until, attempt, worker, [task])`, where the
+#: tasks before `again_until` are tried for the `attempt`-th time; None: there is no task any more.
 set_common = _common.set
-#: Makes the task of that number the current one.
-set_task = _task.set
 
 
 @contextmanager
 def running(task: CurrentTask) -> Iterator[None]:
     """Within, `task` is the current one."""
-    token = _common.set((task.name, task.index, 1, task.attempt, task.worker))
-    number = _task.set(0)
+    token = _common.set((task.name, task.index, 1, task.attempt, task.worker, [0]))
     try:
         yield
     finally:
-        _task.reset(number)
         _common.reset(token)

@@ -454,10 +454,10 @@ class Dispatcher:
             function = parcel.function
             # A worker that is gone has its end on the way to us, and the parcel with it.
             with contextlib.suppress(PeerGoneError):
-                if function.digest in hand.functions:
+                if hand.functions.use(function.digest):
                     self._down.send(hand.route, parcel.message())
                 else:
-                    hand.functions.add(function.digest)
+                    hand.functions.keep(function.digest, True)
                     self._down.send(hand.route, Function(function.digest, function.code), parcel.message())
 
     def _stop(self, hand: Hand) -> None:

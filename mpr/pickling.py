@@ -44,10 +44,9 @@ def _pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
         except Exception:  # noqa: BLE001  # any error of any `__reduce__`: cloudpickle may still know a way
             if buffers:
                 buffers.clear()
-    import cloudpickle
+    from mpr import by_value
 
-    data: bytes = cloudpickle.dumps(value, _PROTOCOL, buffer_callback=out_of_band)
-    return data
+    return by_value.dumps(value, _PROTOCOL, out_of_band)
 
 
 def loads(payload: Sequence[Buffer]) -> Any:
@@ -71,9 +70,9 @@ class Portable:
             # With multiprocessing's pickler, so that its queues, locks and connections can be arguments.
             return _portable, (bytes(ForkingPickler.dumps(self.value, _PROTOCOL)),)
         except Exception:  # noqa: BLE001  # as in `dumps`
-            import cloudpickle
+            from mpr import by_value
 
-            return _portable, (cloudpickle.dumps(self.value, _PROTOCOL),)
+            return _portable, (by_value.dumps(self.value, _PROTOCOL),)
 
 
 def _portable(data: bytes) -> Portable:
@@ -102,13 +101,12 @@ def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
 
 def dump_by_value(function: Callable[..., Any]) -> bytes:
     """The pickle of a function for a process that has not the same `__main__`; raises `UnpicklableTaskError`."""
-    import cloudpickle
+    from mpr import by_value
 
     try:
-        data: bytes = cloudpickle.dumps(function, _PROTOCOL)
+        return by_value.dumps(function, _PROTOCOL)
     except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
         _refuse(f"the function {task_name(function)!r}", function, error)
-    return data
 
 
 def check_portable(what: str, portable: Portable) -> None:

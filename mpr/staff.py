@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mpr.parcel import Parcel
+from mpr.recent import Recent
 from mpr.slate import SlateReader
 
 
@@ -37,6 +38,6 @@ class Hand:
     pid: int
     slate: SlateReader | None
     turns: int = 0
-    functions: set[bytes] = field(default_factory=set)
+    functions: Recent[bool] = field(default_factory=Recent)
     #: Why it was ended on purpose: the parcel that it was at, and what its task is told.
     verdict: tuple[Parcel, BaseException] | None = None

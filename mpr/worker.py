@@ -5,6 +5,7 @@ A result is sent behind the segments with the rows of its task, on the same sock
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import rerun  # noqa: F401  # as above
 
 from mpr import entries, failpoints, joining, pickling
 from mpr.capture import Capture
-from mpr.current import set_common, set_task
+from mpr.current import set_common
 from mpr.errors import TaskLoadError
 from mpr.messages import (
     CALL,
@@ -35,6 +36,7 @@ from mpr.messages import (
 )
 from mpr.pickling import Portable
 from mpr.producer import Producer
+from mpr.recent import Recent
 from mpr.slate import POSITION, SINCE
 
 if TYPE_CHECKING:
@@ -76,8 +78,8 @@ class _Loop:
         self._hand_over_ns = hand_over_ns
         self._producer = producer
         self._capture = capture
-        self._sources: dict[bytes, bytes] = {}
-        self._functions: dict[bytes, Callable[..., Any]] = {}
+        #: Functions, and pickles of those that were not needed yet.
+        self._functions: Recent[Callable[..., Any] | bytes] = Recent()
 
     def run(self) -> None:
         while True:
@@ -88,9 +90,11 @@ class _Loop:
                         failpoints.reach("worker.claimed")
                         self._run(message)
                     else:
+                        # The parent has counted it as used.
+                        self._functions.use(message.digest)
                         self._producer.send(Skipped(message.turn))
                 case Function(digest, payload):
-                    self._sources[digest] = payload
+                    self._functions.keep(digest, payload)
                 case Stop():
                     return
 
@@ -105,40 +109,50 @@ class _Loop:
         except BaseException as error:  # noqa: BLE001  # the parent must hear of whatever it is
             self._hand_over(message, message.first, 0, RAISED, pickling.dump_exception(error), started_ns)
             return
-        producer, slate = self._producer, self._producer.slate
-        marks, prints = producer.marks_tasks, self._capture.takes_output
-        cells, hand_over_ns = slate.cells, self._hand_over_ns
-        again_until, is_each = message.first + message.again, message.mode == EACH
-        name = pickling.task_name(function)
-        set_common((name, message.index, again_until, message.attempt + 1, producer.worker))
+        run = function if message.mode == EACH else functools.partial(call, function)
+        self._run_each(message, run, pickling.task_name(function), arguments, started_ns)
+
+    def _run_each(
+        self, message: Tasks, run: Callable[[Any], Any], name: str, arguments: list[Any], started_ns: int
+    ) -> None:
+        """Run the tasks of a parcel, and hand over what becomes of them.
+
+        Tasks may take less than a microsecond. So nothing is called here that need not be.
+        """
+        producer, slate, clock = self._producer, self._producer.slate, time.monotonic_ns
+        marks, prints, cells = producer.marks_tasks, self._capture.takes_output, slate.cells
+        again_until = message.first + message.again
+        here = [message.first]
+        set_common((name, message.index, again_until, message.attempt + 1, producer.worker, here))
         results: list[Any] = []
         first, status = message.first, RETURNED
-        handed_over_ns = now_ns = started_ns
+        now_ns, due_ns = started_ns, started_ns + self._hand_over_ns
+        raised: str | None = None
         for task, argument in enumerate(arguments[first:], first):
-            # What is not needed is not even called: tasks may take less than a microsecond.
-            if now_ns - handed_over_ns > hand_over_ns:
+            if now_ns > due_ns:
                 # What has ended is not lost with a worker that dies in a later task.
                 self._hand_over_results(message, first, results, status, started_ns, last=False)
                 first, results, status = task, [], RETURNED
-                handed_over_ns = now_ns = time.monotonic_ns()
+                now_ns = clock()
+                due_ns = now_ns + self._hand_over_ns
             if producer.touched:
                 producer.begin_task()
             if marks:
-                attempt = message.attempt if task < again_until else 0
-                producer.mark_begin(message.parcel, task, attempt)
-            set_task(task)
+                producer.mark_begin(message.parcel, task, message.attempt if task < again_until else 0)
+                began_ns = now_ns = clock()
+                raised = None
+            here[0] = task
             # As `slate.begin`.
             cells[SINCE] = now_ns
             cells[POSITION] = 2 * task + 1
-            raised = None
             try:
-                result: Any = function(argument) if is_each else call(function, argument)
+                results.append(run(argument))
             except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
-                result, status, raised = pickling.Failure(error), MIXED, pickling.describe(error)
+                results.append(pickling.Failure(error))
+                status, raised = MIXED, pickling.describe(error)
             if prints:
                 self._capture.finish_lines()
-            results.append(result)
-            began_ns, now_ns = now_ns, time.monotonic_ns()
+            now_ns = clock()
             if marks:
                 slate.end(task)
                 producer.mark_end((now_ns - began_ns) / 1e9, raised)
@@ -177,10 +191,11 @@ class _Loop:
         failpoints.reach("worker.sent")
 
     def _function(self, digest: bytes) -> Callable[..., Any]:
-        function = self._functions.get(digest)
-        if function is None:
-            function = self._functions[digest] = pickling.load_function(self._sources[digest])
-            del self._sources[digest]
+        function = self._functions.use(digest)
+        assert function is not None, "the parent sends a function before its tasks"
+        if not callable(function):
+            function = pickling.load_function(function)
+            self._functions.keep(digest, function)
         return function
 
 

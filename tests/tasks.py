@@ -8,8 +8,9 @@ import resource
 import signal
 import threading
 import time
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import rerun as rr
@@ -385,3 +386,24 @@ def log_images_to_own_recording(count: int) -> int:
         picture[0, 0, 0] = number % 256
         own.log("image", rr.Image(picture))
     return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+class Tracked:
+    """How many of these a process has can be counted."""
+
+    alive: ClassVar[weakref.WeakSet[Tracked]] = weakref.WeakSet()
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        Tracked.alive.add(self)
+
+
+def keep_alive(tracked: Tracked) -> int:
+    return tracked.number
+
+
+def count_tracked() -> int:
+    return len(Tracked.alive)

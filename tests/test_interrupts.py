@@ -1,6 +1,6 @@
 """A call of a pool that is interrupted anywhere, by Ctrl-C or a signal's handler, and a program that goes on.
 
-Each test interrupts a call at one line of mpr after the other: an exception is raised there, as a signal's handler would.
+Each test interrupts a call at one line of mpr after the other: an exception is raised there, as by a signal's handler.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import multiprocessing
 import threading
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 import mpr
+from mpr import recent
 from tests import support, tasks
 
 
@@ -230,3 +232,12 @@ def test_each_task_of_a_chunk_has_its_own_retries(tmp_path: Path) -> None:
         # Tasks 0, 2 and 4 kill the worker once.
         pool.starmap(tasks.die_once, items, chunksize=6)
     assert all(marker.exists() for marker in markers)
+
+
+def test_a_worker_keeps_only_the_functions_that_were_used_last(tmp_path: Path) -> None:
+    """A new one for each call does not fill its memory, and one that comes again works again."""
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
+        functions = [functools.partial(tasks.keep_alive, tasks.Tracked(number)) for number in range(200)]
+        for turn in (functions, functions[:5], functions[::-1]):
+            assert [pool.apply(each) for each in turn] == [each.args[0].number for each in turn]
+        assert pool.apply(tasks.count_tracked) <= recent.FUNCTIONS_KEPT

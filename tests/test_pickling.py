@@ -376,3 +376,14 @@ def test_an_exception_without_a_text_arrives_where_it_can_travel() -> None:
 def test_an_exception_that_cannot_be_loaded_here_is_a_task_error() -> None:
     for payload in ([b"cnot_there\nError\n."], [b"no pickle"], []):
         assert TaskError is type(pickling.load_exception(payload))
+
+
+def test_a_function_that_travels_by_value_keeps_its_file() -> None:
+    """Or a traceback would not show its lines; cloudpickle from 3.1.3 on leaves it out."""
+
+    def outer() -> Any:
+        return lambda: None
+
+    for data in (pickling.dump_function(outer)[1], pickling.dump_by_value(outer)):
+        there = pickling.load_function(data)
+        assert [there.__code__.co_filename, there().__code__.co_filename] == [__file__, __file__]
