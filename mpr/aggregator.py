@@ -361,6 +361,8 @@ class Aggregator:
             f"worker {producer.hello.worker} (pid {producer.hello.pid}) sent data that is no Rerun stream: {error}"
         )
         _log.error("%s", producer.failure)
+        if producer.hello.worker in self._listeners:
+            self._listeners[producer.hello.worker].unfit(producer.hello)
 
     def _salvage(self, producer: KnownProducer) -> None:
         """Take all whole frames that a producer has written, also in the outbox that it did not live to announce."""

@@ -98,10 +98,8 @@ class Dispatcher:
             raise PoolClosedError("this pool is closed: it takes no more tasks. Make a new mpr.Pool for them")
 
     def submit(self, parcel: Parcel) -> None:
-        """Have `parcel` run; its outcome goes to `parcel.deliver`. Nothing is raised once the pool was running.
-
-        Where this is interrupted, `parcel` was submitted or was not: it is never in nobody's hands.
-        """
+        """Have `parcel` run; its outcome goes to `parcel.deliver`. Nothing is raised once the pool was running."""
+        # Where this is interrupted, it was submitted or was not: it is never in nobody's hands.
         self._progress.submitted(parcel.function.name, parcel.count)
         self._incoming.append(parcel)
         self._soon(self._take_incoming)
@@ -129,7 +127,7 @@ class Dispatcher:
         self._progress.announce(function.name, count)
 
     def begin_feeding(self, feeder: object) -> None:
-        """`feeder` will submit parcels of its own accord, until `end_feeding`."""
+        """`feeder` will submit parcels, until `end_feeding`."""
         self._feeders.add(feeder)
         self._progress.feeding(1)
 
@@ -163,8 +161,7 @@ class Dispatcher:
         self._progress.close()
 
     def _has_work(self) -> bool:
-        feeding = self._feeders and self.state is not PoolState.TERMINATED
-        return bool(self._incoming or self._parcels or feeding)
+        return bool(self._incoming or self._parcels or (self._feeders and self.state is not PoolState.TERMINATED))
 
     def terminate(self, error: BaseException | None = None) -> None:
         """Give every parcel that has no outcome an error, `PoolTerminatedError` by default."""
@@ -321,6 +318,14 @@ class Dispatcher:
             self._send(self._scheduler.take_back(hello.worker, missed))
             self._send(self._scheduler.add_first(missed))
 
+    def unfit(self, hello: Hello) -> None:
+        """The worker is replaced when it has done what it is at; the rest of what it has goes to others."""
+        with self._lock:
+            if hello.worker in self._hands:
+                self._scheduler.retire(hello.worker)
+                self._send(self._scheduler.add_first(self._take_back(hello.worker)))
+                self._stop(self._hands[hello.worker])
+
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
         cause = pickling.load_exception(failed.payload)
         error = InitializerError(f"the initializer raised in worker {hello.worker} (pid {hello.pid}): {cause!r}")
@@ -336,7 +341,7 @@ class Dispatcher:
         with self._lock:
             hand = self._hands.pop(worker, None)
             held = [each for each in self._scheduler.lost(worker) if each.number in self._parcels]
-            errors: list[tuple[Parcel, int, BaseException]] = []
+            errors = []
             if hand is not None:
                 at = hand.slate.at() if hand.slate is not None else None
                 errors = self._settle_lost(held, Loss(worker, hand.pid, exitcode, at, hand.verdict, found), notes)

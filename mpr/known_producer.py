@@ -36,6 +36,9 @@ class Listener(Protocol):
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None: ...
 
+    def unfit(self, hello: Hello) -> None:
+        """Nothing that the worker logs can be used any more."""
+
     def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask | None: ...
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None: ...

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import multiprocessing.util
 import os
 import resource
 import signal
@@ -407,3 +409,41 @@ def keep_alive(tracked: Tracked) -> int:
 
 def count_tracked() -> int:
     return len(Tracked.alive)
+
+
+def damage_outbox(number: int) -> int:
+    """Write what is no message behind the rows of this worker."""
+    log_number(number)
+    stream = rr.get_global_data_recording()
+    assert stream is not None
+    stream.flush()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.readlink(link).startswith("/memfd:mpr-outbox"):
+                with open(link, "ab") as file:
+                    file.write(b"\xff" * 64)
+    return number
+
+
+def log_noise(number: int, megabytes: int) -> int:
+    """One row of so many megabytes that cannot be made smaller."""
+    rr.set_time("step", sequence=number)
+    rr.log("noise", rr.Tensor(np.tile(np.frombuffer(os.urandom(1024 * 1024), np.uint8), megabytes)))
+    return number
+
+
+def log_some_images(number: int) -> int:
+    for step in range(5):
+        rr.set_time("step", sequence=step)
+        rr.log(f"image/{number}", rr.Image(np.full((240, 320, 3), step, np.uint8)))
+    return number
+
+
+def log_episode_and_count_threads(number: int) -> int:
+    log_episode(number)
+    return len(os.listdir("/proc/self/task"))
+
+
+def hang_at_exit() -> None:
+    """Let this process hang at its end, in native code that never lets another thread of Python run."""
+    multiprocessing.util.Finalize(None, ctypes.PyDLL(None).sleep, args=(1000,), exitpriority=50)
