@@ -1,38 +1,69 @@
-"""What the README shows is what happens."""
+"""What the README and the pages of docs/ show is what happens."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests import support
+from tests import snippets, support
 
-README = Path(__file__).parent.parent / "README.md"
-_BLOCK = re.compile(r"```python\n(?P<code>.*?)```(?:\n\n```text\n(?P<output>.*?)```)?", re.DOTALL)
-BLOCKS = list(_BLOCK.finditer(README.read_text()))
+ALL = snippets.all_snippets()
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=[f"block-{number}" for number in range(len(BLOCKS))])
-def test_a_snippet_of_the_readme_runs_and_prints_what_is_shown(block: re.Match[str], tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(block["code"])
-    ran = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    if block["output"] is not None:
-        assert ran.stdout == block["output"]
-    files = sorted(tmp_path.glob("*.rrd"))
-    assert files
+@pytest.mark.parametrize("snippet", ALL, ids=[snippet.place for snippet in ALL])
+def test_a_snippet_runs_and_prints_what_is_shown(snippet: snippets.Snippet, tmp_path: Path) -> None:
+    if missing := snippet.missing():
+        pytest.skip(f"needs {', '.join(missing)}")
+    ran = snippet.run(tmp_path)
+    assert (ran.returncode, ran.stderr or "") == (0, ""), ran.stdout
+    if snippet.output is not None:
+        assert snippet.prints(ran.stdout), ran.stdout
+    files = sorted(tmp_path.rglob("*.rrd"))
+    assert files or snippet.output is not None, "a snippet that shows nothing"
     for file in files:
         support.check_file(file)
 
 
 def test_the_readme_has_snippets() -> None:
-    assert len(BLOCKS) == 4
+    assert sum(snippet.place.startswith("README.md:") for snippet in ALL) == 4
+
+
+_PAGE = """
+```python title="work.py"
+print("work")
+```
+
+```sh
+python work.py
+```
+
+```text
+w...k
+```
+
+<!-- not run: it would never end -->
+```python
+while True: ...
+```
+
+<!-- needs: sys, no_such_package -->
+```python
+import work
+```
+"""
+
+
+def test_what_a_page_says_of_its_snippets_counts(tmp_path: Path) -> None:
+    shell, needy = snippets.snippets_of(_PAGE, "page.md")
+    assert (shell.place, needy.place) == ("page.md:6", "page.md:20")
+    assert shell.prints(shell.run(tmp_path).stdout)
+    assert not shell.prints("work\nand more\n")
+    assert needy.missing() == ["no_such_package"]
+    with pytest.raises(ValueError, match=r"page.md: nothing on the page runs or imports other.py"):
+        list(snippets.snippets_of(_PAGE.replace("work.py", "other.py", 1), "page.md"))
 
 
 def test_the_quickstart_runs_and_verifies_its_file(tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""The snippets of README.md and docs/, to be run as a reader would run them.
+
+Every `python` and `sh` block is run, in a folder of its own, and a `text` block right behind one is what it prints, to
+stdout and stderr together; `...` in it stands for anything. Otherwise:
+
+- `<!-- not run: the reason -->` before a block: it is not run.
+- `<!-- needs: ray, torch -->` before a block: it is skipped where one of these cannot be imported.
+- `title="worker.py"` behind the language: a file, in the folders of the blocks that follow on the page. One of those runs
+  or imports it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+_BLOCK = re.compile(
+    r"(?:^<!-- (?P<how>not run|needs): (?P<what>.+?) -->\n+)?"
+    r"^```(?P<language>python|sh)(?P<info>[^\n]*)\n(?P<code>.*?)^```$"
+    r"(?:\n\n```text\n(?P<output>.*?)^```$)?",
+    re.DOTALL | re.MULTILINE,
+)
+_TITLE = re.compile(r'title="(?P<title>[^"]+)"')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snippet:
+    """A block of a page that is run.
+
+    Attributes
+    ----------
+    place:
+        Where it stands, as in a traceback.
+    language:
+        'python' or 'sh'.
+    output:
+        What the page shows of its output; None for nothing.
+    needs:
+        What must be importable.
+    files:
+        The blocks with a title that come before it on the page.
+    """
+
+    place: str
+    language: str
+    code: str
+    output: str | None
+    needs: tuple[str, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
+
+    def missing(self) -> list[str]:
+        """What it needs and cannot be imported here."""
+        found = []
+        for name in self.needs:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                found.append(name)
+        return found
+
+    def run(self, folder: Path) -> subprocess.CompletedProcess[str]:
+        """Run it in `folder`; where its output is shown, that of stderr comes with it."""
+        for name, code in self.files.items():
+            (folder / name).write_text(code)
+        if self.language == "python":
+            (folder / "script.py").write_text(self.code)
+            command = [sys.executable, "script.py"]
+        else:
+            command = ["sh", "-e", "-c", self.code]
+        return subprocess.run(
+            command,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if self.output is None else subprocess.STDOUT,
+            text=True,
+            timeout=100,
+            check=False,
+            # `python` and `mpr` are those of the tests, and lines of both streams come in their order.
+            env={
+                **os.environ,
+                "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+                "PYTHONUNBUFFERED": "1",
+            },
+        )
+
+    def prints(self, output: str) -> bool:
+        """Whether `output` is what the page shows."""
+        pattern = ".*?".join(map(re.escape, (self.output or "").split("...")))
+        return re.fullmatch(pattern, output, re.DOTALL) is not None
+
+
+def snippets_of(page: str, name: str) -> Iterator[Snippet]:
+    """All snippets of a page that are run; raises `ValueError` for a file that none of them uses."""
+    files: dict[str, str] = {}
+    unused: set[str] = set()
+    for block in _BLOCK.finditer(page):
+        if block["how"] == "not run":
+            continue
+        title = _TITLE.search(block["info"])
+        unused -= {each for each in unused if re.search(rf"\b{re.escape(Path(each).stem)}\b", block["code"])}
+        if title is not None:
+            files = {**files, title["title"]: block["code"]}
+            unused.add(title["title"])
+            continue
+        yield Snippet(
+            place=f"{name}:{page.count(chr(10), 0, block.start('code'))}",
+            language=block["language"],
+            code=block["code"],
+            output=block["output"],
+            needs=tuple(re.split(r",\s*", block["what"])) if block["how"] == "needs" else (),
+            files=files,
+        )
+    if unused:
+        raise ValueError(f"{name}: nothing on the page runs or imports {', '.join(sorted(unused))}")
+
+
+def all_snippets() -> list[Snippet]:
+    """Those of all pages."""
+    return [snippet for page in PAGES for snippet in snippets_of(page.read_text(), page.relative_to(ROOT).as_posix())]
