@@ -42,7 +42,7 @@ class Loss:
         cancelled = isinstance(verdict, CancelledError)
         if cancelled:
             begun = parcel.count
-        elif verdict is None and begun > parcel.first and parcel.attempt < retries:
+        elif verdict is None and begun > parcel.first and parcel.attempt <= retries:
             parcel.retry(begun)
             notes.append(
                 f"worker {self.worker} (pid {self.pid}) {describe_exit(self.exitcode)} at task "
@@ -57,7 +57,7 @@ class Loss:
             notes.append(f"task {parcel.name(task)} was cancelled" if cancelled else str(errors[-1][1]))
         if errors:
             parcel.settle(len(errors))
-            parcel.attempt = 0
+            parcel.attempt = 1
         return errors
 
     def _death(self, parcel: Parcel, task: int, running: int, *, alone: bool) -> WorkerDiedError:

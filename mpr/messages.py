@@ -203,7 +203,7 @@ class Tasks:
     first:
         The task to begin with; those before it are done.
     again, attempt:
-        The next `again` tasks are tried for the `attempt`-th time (from 0); those behind them for the first time.
+        The next `again` tasks are tried for the `attempt`-th time; those behind them for the first time.
     index:
         Index of task 0 of this parcel in its call.
     digest:

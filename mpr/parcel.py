@@ -63,7 +63,7 @@ class Parcel:
     first:
         The first task without an outcome.
     attempt, again:
-        The next `again` tasks had a worker that died, `attempt` times.
+        The next `again` tasks are tried for the `attempt`-th time: their worker has died before.
     told:
         Whoever wants the outcome has been told before its end, and hears no more.
     """
@@ -79,7 +79,7 @@ class Parcel:
     serial: int = 0
     turn: int = 0
     first: int = 0
-    attempt: int = 0
+    attempt: int = 1
     again: int = 0
     told: bool = False
 
@@ -118,7 +118,7 @@ class Parcel:
         self.first += count
         self.again = max(0, self.again - count)
         if not self.again:
-            self.attempt = 0
+            self.attempt = 1
 
     def retry(self, begun: int) -> None:
         """The tasks before `begun` that have no outcome are tried once more."""

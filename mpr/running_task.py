@@ -18,7 +18,7 @@ class RunningTask:
     index:
         Its index in its call.
     attempt:
-        0, and more where it is tried again.
+        1, and one more for each retry.
     worker, pid:
         Where it runs.
     started_nanos:

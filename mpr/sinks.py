@@ -104,7 +104,7 @@ class DirectorySink(Sink):
         if Path(self.path).exists() and not Path(self.path).is_dir():
             raise ConfigError(f"DirectorySink needs the path of a folder, and {str(self.path)!r} is a file")
         try:
-            example = self.name.format(task=0, name="function", index=0, attempt=0, worker=1)
+            example = self.name.format(task=0, name="function", index=0, attempt=1, worker=1)
         except (AttributeError, IndexError, KeyError, ValueError) as error:
             raise ConfigError(
                 f"{self.name!r} cannot be filled in ({error!r}): "

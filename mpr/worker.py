@@ -123,7 +123,7 @@ class _Loop:
         marks, prints, cells = producer.marks_tasks, self._capture.takes_output, slate.cells
         again_until = message.first + message.again
         here = [message.first]
-        set_common((name, message.index, again_until, message.attempt + 1, producer.worker, here))
+        set_common((name, message.index, again_until, message.attempt, producer.worker, here))
         results: list[Any] = []
         first, status = message.first, RETURNED
         now_ns, due_ns = started_ns, started_ns + self._hand_over_ns
@@ -138,7 +138,7 @@ class _Loop:
             if producer.touched:
                 producer.begin_task()
             if marks:
-                producer.mark_begin(message.parcel, task, message.attempt if task < again_until else 0)
+                producer.mark_begin(message.parcel, task, message.attempt if task < again_until else 1)
                 began_ns = now_ns = clock()
                 raised = None
             here[0] = task

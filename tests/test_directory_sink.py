@@ -140,3 +140,26 @@ def test_a_recording_of_a_tasks_own_is_in_the_folder_too(tmp_path: Path) -> None
 def test_a_bad_value_is_refused_with_a_reason(keywords: Any, words: str) -> None:
     with pytest.raises(mpr.ConfigError, match=words):
         mpr.DirectorySink(**keywords)
+
+
+def _log_attempt(kills_until: int) -> int:
+    task = mpr.current_task()
+    assert task is not None
+    tasks.log_number(task.attempt)
+    if task.attempt <= kills_until:
+        tasks.log_and_die(100)
+    return task.attempt
+
+
+def test_an_attempt_has_one_number_wherever_it_is_told(tmp_path: Path) -> None:
+    folder, whole = tmp_path / "episodes", tmp_path / "whole.rrd"
+    sinks = [mpr.DirectorySink(path=folder, name="{index}-{attempt}.rrd"), whole]
+    with mpr.Pool("app", 1, sinks=sinks, retries=2) as pool:
+        # Another task of the chunk is tried for the first time, whatever its neighbour has done.
+        assert pool.map(_log_attempt, [2, 0], chunksize=2) == [3, 1]
+    for name, attempt in (("0-1", 1), ("0-2", 2), ("0-3", 3), ("1-1", 1)):
+        assert support.numbers(folder / f"{name}.rrd")[attempt] == 1
+        assert _properties(folder / f"{name}.rrd")["attempt"] == f"[{attempt}]"
+    assert {path.name for path in folder.iterdir()} == {"0-1.rrd", "0-2.rrd", "0-3.rrd", "1-1.rrd", "shared.rrd"}
+    notes = [each.text for each in support.texts(whole) if each.entity == "/mpr/workers"]
+    assert [note.rpartition(" (")[2] for note in notes] == ["attempt 2)", "attempt 3)"]

@@ -127,7 +127,7 @@ def test_the_recording_says_which_worker_died_at_what(tmp_path: Path) -> None:
         assert pool.apply(tasks.log_number, (2,)) == 2
     support.check_file(path)
     notes = [each.text for each in support.texts(path) if each.entity == "/mpr/workers"]
-    assert any("at task log_and_die, which is run again (attempt 1)" in note for note in notes), notes
+    assert any("at task log_and_die, which is run again (attempt 2)" in note for note in notes), notes
     assert any("killed by SIGKILL" in note and "while it ran task log_and_die" in note for note in notes), notes
 
 
