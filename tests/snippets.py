@@ -5,8 +5,8 @@ stdout and stderr together; `...` in it stands for anything. Otherwise:
 
 - `<!-- not run: the reason -->` before a block: it is not run.
 - `<!-- needs: ray, torch -->` before a block: it is skipped where one of these cannot be imported.
-- `title="worker.py"` behind the language: a file, in the folders of the blocks that follow on the page. One of those runs
-  or imports it.
+- `title="worker.py"` behind the language: a file, in the folders of the blocks that follow on the page. One runs or
+  imports it.
 """
 
 from __future__ import annotations
