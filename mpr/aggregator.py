@@ -80,6 +80,9 @@ class Aggregator:
         self._own_blueprint = own_blueprint
         # Rows that producers have logged that are gone.
         self._rows_of_gone = 0
+        #: The ids of all processes that have logged or wanted to, and how many of them ended in the middle.
+        self.pids: set[int] = set()
+        self.torn_count = 0
         self._listeners: dict[int, Listener] = {}
         self._producers: dict[str, KnownProducer] = {}
         self._newcomers: list[tuple[KnownProducer, Welcome]] = []
@@ -182,6 +185,7 @@ class Aggregator:
                     self._welcome()
             for producer in self._producers.values():
                 self._salvage(producer)
+                self.torn_count += producer.may_lack_rows()
             for listener in set(self._listeners.values()):
                 listener.broken(RecordingClosedError("the recording was closed while a pool was working for it"))
         except BaseException as error:  # noqa: BLE001  # no future may stay without an answer
@@ -254,6 +258,7 @@ class Aggregator:
             _log.error("a producer (pid %d) speaks protocol %d, not %d", hello.pid, hello.protocol, PROTOCOL)
             return
         self._release_the_dead()
+        self.pids.add(hello.pid)
         producer = self._producers[hello.route] = KnownProducer(hello)
         producer.reader = self._open(producer, hello.address)
         self._number_outbox(producer)
@@ -463,6 +468,7 @@ class Aggregator:
         self._salvage(producer)
         if producer.slate is not None:
             self._rows_of_gone += producer.slate.rows()
+        self.torn_count += producer.may_lack_rows()
         producer.close()
         self._sockets.up.forget(producer.hello)
         del self._producers[producer.hello.route]

@@ -24,25 +24,53 @@ def main() -> None:
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--save", "paths", multiple=True, metavar="FILE", help="Write an .rrd file; by default a new one here.")
 @click.option("--connect", "urls", multiple=True, metavar="URL", help="Send to a viewer (rerun+http://...).")
+@click.option("--serve", is_flag=True, help="Serve to viewers that connect.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port for --serve, 0 for a free one; by default 9876.")
+@click.option("--spawn", is_flag=True, help="Open a viewer.")
 @click.option("--application-id", help="As in rr.init; by default the name of the script.")
+@click.option("-q", "--quiet", is_flag=True, help="At the end, only say what may be missing.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(paths: tuple[str, ...], urls: tuple[str, ...], application_id: str | None, command: tuple[str, ...]) -> None:
+def run(
+    paths: tuple[str, ...],
+    urls: tuple[str, ...],
+    serve: bool,
+    port: int | None,
+    spawn: bool,
+    application_id: str | None,
+    quiet: bool,
+    command: tuple[str, ...],
+) -> None:
     """Run COMMAND, a script that uses Rerun as it is, with all of its processes in one recording.
 
     \b
     mpr run --save run.rrd -- python script.py --its-own options
 
-    Its exit status is the command's. What rr.init, rr.save, rr.spawn and the like say in the script about where its
-    rows go does not count; a rerun.RecordingStream of its own stays its own.
+    It ends with the command's exit status, and says what is where. What rr.init, rr.save, rr.spawn and the like say in
+    the script about where its rows go does not count; a rerun.RecordingStream of its own stays its own.
     """
     from mpr.errors import MprError
     from mpr.run import run as run_command
+    from mpr.sinks import sink_of_word
 
+    if port is not None and not serve:
+        raise click.UsageError("--port is for --serve")
     try:
-        status = run_command(command, application_id, [*paths, *urls])
+        words = [*(["serve" if port is None else f"serve:{port}"] if serve else []), *(["spawn"] if spawn else [])]
+        summary = run_command(command, application_id, [*paths, *urls, *map(sink_of_word, words)])
     except MprError as error:
         raise click.ClickException(str(error)) from error
-    sys.exit(status)
+    for line in () if quiet else summary.lines():
+        _say(line)
+    for line in summary.losses():
+        _say(line, "yellow")
+    if summary.failure is not None:
+        _say(str(summary.failure), "red")
+    sys.exit(summary.exit_status)
+
+
+def _say(text: str, colour: str | None = None) -> None:
+    """One line to stderr, in colour where that is a terminal."""
+    click.echo(f"{click.style('mpr run:', bold=True)} {click.style(text, fg=colour)}", err=True)
 
 
 @main.command()

@@ -52,6 +52,8 @@ def main(config: CourierConfig, _shared: None) -> None:
     """Run as the courier of `config.sink`, until the parent says finish or ends."""
     os.environ.clear()
     os.environ.update(config.environ)
+    # `mpr run` waits for signals itself, and so holds them back in all that it starts.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.nice(_NICE)
     try:
         with contextlib.suppress(BrokenPipeError):

@@ -15,7 +15,7 @@ import logging
 import os
 import threading
 from multiprocessing import util
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from mpr import entries, hooks, inheritance, socket_folder
 from mpr.config import RecordingConfig
@@ -152,15 +152,18 @@ def attach(config: RecordingConfig, *, takes_over: bool) -> Producer:
 def join_lazily() -> None:
     """Join what this process inherited as soon as it logs, and so in each child that it forks. For `mpr run`."""
     hooks.join_lazily(inherited_producer)
-    real_exit = os._exit
 
-    def leave_and_exit(status: int) -> NoReturn:
-        # A forked child of a script ends so, often; what the SDK has not written yet would be lost.
-        for producer in list(_here.joined.values()):
-            _leave(_here, producer)
-        real_exit(status)
 
-    os._exit = leave_and_exit
+def flush_all() -> None:
+    """Announce all that this process has logged until now: it reaches the sinks also where the process is killed."""
+    for producer in list(_here.joined.values()):
+        producer.flush()
+
+
+def leave_all() -> None:
+    """This process ends, or becomes another program: bring all that it has logged to the recordings."""
+    for producer in list(_here.joined.values()):
+        _leave(_here, producer)
 
 
 def _let_streams_travel() -> None:

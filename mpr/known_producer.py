@@ -88,6 +88,10 @@ class KnownProducer:
         #: What the worker writes down of itself; usable until `worker_ended` was told.
         self.slate: SlateReader | None = None
 
+    def may_lack_rows(self) -> bool:
+        """Whether it has ended, or been left, in the middle: without a goodbye, and with rows that nobody has seen."""
+        return not self.said_goodbye and (self.slate is None or self.slate.unflushed() > 0)
+
     def close(self) -> None:
         for reader in (self.reader, self.next_reader):
             if reader is not None:

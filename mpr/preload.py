@@ -10,6 +10,7 @@ import gc
 import multiprocessing.popen_fork
 import pkgutil
 import runpy
+import signal
 import sys
 
 import mpr.pickling
@@ -26,6 +27,9 @@ if "rerun" in sys.modules:
     with contextlib.suppress(Exception):
         rerun.Scalars(0.0).as_component_batches()
         rerun.Image(numpy.zeros((1, 1, 3), numpy.uint8)).as_component_batches()
+
+# The server hears by it of the ends of its children; who starts it may hold signals back, as `mpr run` does.
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGTERM})
 
 gc.collect()
 gc.freeze()

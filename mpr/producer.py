@@ -287,6 +287,7 @@ class Producer:
 
     def _flush(self) -> None:
         self._unflushed = 0
+        rows = self.slate.logged()
         # Not while another thread changes the outbox: the result would overtake it.
         with self._rolling:
             if self._detached:
@@ -296,6 +297,7 @@ class Producer:
             self.stream.flush()
             self._announce()
             self.own.collect()
+        self.slate.flushed(rows)
         self._roll_if_long()
 
     def _send_own(self, data: bytes) -> None:

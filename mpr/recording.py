@@ -52,6 +52,11 @@ class RecordingStatistics:
         Chunks and encoded bytes that every durable sink has.
     rejected_messages:
         Messages from somebody who did not know the recording's token, or that were no messages at all.
+    processes:
+        Processes that have joined, with this one where it has used `stream`, and those that have ended.
+    torn_processes:
+        Those of them that were killed, or left when the recording was closed, in the middle of logging: of what they
+        logged at the very end, some may be missing.
     live_sinks:
         What each live sink has got, in the order of the sinks.
     """
@@ -59,6 +64,8 @@ class RecordingStatistics:
     accepted_chunks: int
     accepted_bytes: int
     rejected_messages: int
+    processes: int = 0
+    torn_processes: int = 0
     live_sinks: tuple[LiveSinkStatistics, ...] = ()
 
 
@@ -234,6 +241,8 @@ class SharedRecording:
             accepted_chunks=self.delivery.accepted_chunks,
             accepted_bytes=self.delivery.accepted_bytes,
             rejected_messages=self._sockets.up.rejected_count,
+            processes=len(self.aggregator.pids),
+            torn_processes=self.aggregator.torn_count,
             live_sinks=() if self._live is None else tuple(self._live.stats()),
         )
 

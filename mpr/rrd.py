@@ -26,7 +26,8 @@ _FRAME = struct.Struct("<QQ")
 FRAME_HEADER_SIZE = _FRAME.size
 _FOOTER_ENTRY = struct.Struct("<QQI")
 #: What follows the `END` frame: one entry, the mark, and the number of entries.
-STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + 12
+_CLOSING = FOURCC + b"FOOT" + struct.pack("<I", 1)
+STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + len(_CLOSING)
 # `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
 _CRC_SEED = 7850921
 
@@ -241,6 +242,17 @@ def frame_header(kind: int, size: int) -> bytes:
     return _FRAME.pack(kind, size)
 
 
+def footer_span(tail: bytes) -> tuple[int, int]:
+    """Where the footer of a file is that ends with `tail` (`STREAM_FOOTER_SIZE` bytes): its offset and its size.
+
+    Raises `FormatError` where it has none.
+    """
+    if len(tail) != STREAM_FOOTER_SIZE or tail[_FOOTER_ENTRY.size :] != _CLOSING:
+        raise FormatError("a file without a footer")
+    start, size, _ = _FOOTER_ENTRY.unpack_from(tail)
+    return start, size
+
+
 def closing(offset: int, manifests: list[bytes]) -> bytes:
     """Everything that ends a file whose frames end at `offset`: the `END` frame and the stream footer."""
     # Imported here because only a parent that closes a file hashes anything.
@@ -248,4 +260,4 @@ def closing(offset: int, manifests: list[bytes]) -> bytes:
 
     footer = b"".join(encode_field(1, manifest) for manifest in manifests)
     entry = _FOOTER_ENTRY.pack(offset + FRAME_HEADER_SIZE, len(footer), xxhash.xxh32_intdigest(footer, seed=_CRC_SEED))
-    return frame_header(END, len(footer)) + footer + entry + FOURCC + b"FOOT" + struct.pack("<I", 1)
+    return frame_header(END, len(footer)) + footer + entry + _CLOSING

@@ -14,8 +14,10 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mpr.errors import ConfigError
+from mpr.errors import ConfigError, MprError
 from mpr.recording import SharedRecording
+from mpr.sink import Sink
+from mpr.summary import Summary
 
 _SITECUSTOMIZE = '''\
 """Of `mpr run`, for this run only. It stands before a `sitecustomize` of the user's own, and imports that."""
@@ -56,8 +58,8 @@ def application_id_of(command: Sequence[str]) -> str:
     return re.sub(r"[^A-Za-z0-9_\-]", "_", stem)[:180] or "mpr"
 
 
-def run(command: Sequence[str], application_id: str | None, sinks: Sequence[str]) -> int:
-    """Run `command` with one recording for all of its Python processes; returns its exit status as a shell has it.
+def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink | str]) -> Summary:
+    """Run `command` with one recording for all of its Python processes.
 
     Call it in a process that has no other threads yet.
 
@@ -75,25 +77,39 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[str]
     ConfigError
         If there is no such program.
     SinkError
-        If a sink cannot be opened, or has failed.
+        If a sink cannot be opened.
     """
     name = application_id_of(command) if application_id is None else application_id
     # Before there are other threads, which would take signals from under `_wait`.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
+    status: int | None = None
+    failure: MprError | None = None
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="mpr-run-") as folder,
-            SharedRecording(name, sinks=list(sinks) or None) as recording,
-        ):
-            came = signal.sigpending() & (_FORWARDED - {signal.SIGWINCH})
-            if came:
-                return 128 + int(min(came))
-            status = _wait(_start(command, recording, Path(folder), before))
-            # Closing takes its time where a sink is slow, and is to be interrupted as anything else.
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return status
+        with tempfile.TemporaryDirectory(prefix="mpr-run-") as folder:
+            recording = SharedRecording(name, sinks=list(sinks) or None)
+            try:
+                with recording:
+                    came = signal.sigpending() & (_FORWARDED - {signal.SIGWINCH})
+                    if came:
+                        return Summary(status=128 + int(min(came)))
+                    status = _wait(_start(command, recording, Path(folder), before))
+                    # Closing takes its time where a sink is slow, and is to be interrupted as anything else.
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            except MprError as error:
+                if status is None:
+                    raise
+                failure = error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    stats = recording.stats()
+    return Summary(
+        status=status,
+        failure=failure,
+        processes=stats.processes,
+        torn_processes=stats.torn_processes,
+        paths=recording.paths,
+        live_sinks=stats.live_sinks,
+    )
 
 
 def _start(command: Sequence[str], recording: SharedRecording, folder: Path, mask: Iterable[int]) -> int:

@@ -6,26 +6,35 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 
 def begin() -> None:
     """Let this process join the recording of `mpr run` when it logs to Rerun for the first time."""
-    sys.meta_path.insert(0, _AfterImport("rerun"))
+    sys.meta_path.insert(0, _AfterImport("rerun", _after_rerun))
+    sys.meta_path.insert(0, _AfterImport("multiprocessing.pool", _after_pool))
 
 
-def _imported() -> None:
-    from mpr import joining
+def _after_rerun() -> None:
+    from mpr import endings, joining
 
     joining.join_lazily()
+    endings.leave_first()
+
+
+def _after_pool() -> None:
+    from mpr import endings
+
+    endings.flush_before_results(sys.modules["multiprocessing.pool"])
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds one module as the others do, and has `_imported` called once that has been imported."""
+    """Finds one module as the others do, and calls `imported` once that has been imported."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, imported: Callable[[], None]) -> None:
         self._name = name
+        self._imported = imported
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -36,13 +45,14 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
+            spec.loader = _Loader(spec.loader, self._imported)
         return spec
 
 
 class _Loader(importlib.abc.Loader):
-    def __init__(self, loader: importlib.abc.Loader) -> None:
+    def __init__(self, loader: importlib.abc.Loader, imported: Callable[[], None]) -> None:
         self._loader = loader
+        self._imported = imported
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -52,4 +62,4 @@ class _Loader(importlib.abc.Loader):
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        _imported()
+        self._imported()

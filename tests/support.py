@@ -128,8 +128,13 @@ def numbers_of_growing(path: Path) -> Counter[int]:
 
 def folders_of(pid: int) -> list[Path]:
     """The socket folders that the process `pid` has made."""
-    owned = Path(tempfile.gettempdir()).glob("mpr-*/owner")
-    return [path.parent for path in owned if path.read_text() == str(pid)]
+    found = []
+    for path in Path(tempfile.gettempdir()).glob("mpr-*/owner"):
+        # Those of other processes may go at this moment.
+        with contextlib.suppress(FileNotFoundError):
+            if path.read_text() == str(pid):
+                found.append(path.parent)
+    return found
 
 
 def row_counts(path: Path, timeline: str = "step") -> dict[tuple[str, int], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import rerun as rr
 
 from mpr.run import application_id_of
-from tests import support
+from tests import support, viewers
 
 _SCRIPT = """
 import multiprocessing, os, subprocess, sys
@@ -128,7 +129,7 @@ def test_nothing_stays_installed(path: Path, tmp_path: Path) -> None:
 
 def test_a_process_that_does_not_use_rerun_pays_nothing(path: Path, tmp_path: Path) -> None:
     source = "import sys; print([name for name in ('rerun', 'zmq', 'mpr.joining', 'numpy') if name in sys.modules])"
-    ran = _mpr_run("--save", path, sys.executable, _write(tmp_path, source))
+    ran = _mpr_run("--quiet", "--save", path, sys.executable, _write(tmp_path, source))
     assert (ran.stdout, ran.stderr, ran.returncode) == ("[]\n", "", 0)
     # And a program that is not Python.
     assert _mpr_run("--save", path, "sh", "-c", "exit 3").returncode == 3
@@ -202,3 +203,197 @@ def test_without_a_sink_a_new_file_is_made_here(tmp_path: Path) -> None:
     (found,) = tmp_path.glob("python*.rrd")
     assert str(found) in ran.stderr
     assert support.numbers(found) == Counter([1])
+
+
+_POOL = """
+import multiprocessing, sys
+
+def log(number):
+    import rerun as rr
+    rr.log("n", rr.Scalars(float(number)))
+    return number
+
+if __name__ == "__main__":
+    # Leaving the block kills the workers at once.
+    with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
+        print(sum(pool.map(log, range(20), chunksize=1)))
+    with multiprocessing.pool.ThreadPool(2) as pool:
+        pool.map(log, range(20, 25))
+"""
+
+
+def test_a_pool_that_is_killed_at_its_end_loses_nothing(start_method: str, path: Path, tmp_path: Path) -> None:
+    ran = _mpr_run("--save", path, sys.executable, _write(tmp_path, _POOL), start_method)
+    assert (ran.returncode, ran.stdout) == (0, "190\n"), ran.stderr
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(25))
+    assert "killed" not in ran.stderr
+
+
+_AGAIN = """
+import os, sys
+import rerun as rr
+
+rr.log("n", rr.Scalars(float(len(sys.argv))))
+if len(sys.argv) < 3:
+    try:
+        os.execv("/no/such/program", ["program"])
+    except OSError:
+        rr.log("n", rr.Scalars(10.0))
+    os.execlp(sys.executable, sys.executable, *sys.argv, "again")
+"""
+
+
+def test_a_script_that_becomes_another_program(path: Path, tmp_path: Path) -> None:
+    ran = _mpr_run("--save", path, sys.executable, _write(tmp_path, _AGAIN), "first")
+    assert ran.returncode == 0, ran.stderr
+    support.check_file(path)
+    assert support.numbers(path) == Counter([2, 10, 3])
+    assert "mpr run: 1 process has logged to Rerun\n" in ran.stderr
+
+
+# --- what it says at the end --------------------------------------------------------------------------------------
+
+_TWO = """
+import subprocess, sys
+import rerun as rr
+
+rr.send_columns("n", [rr.TimeColumn("step", sequence=range(1500))], rr.Scalars.columns(scalars=range(1500)))
+rr.send_property("note", rr.AnyValues(said="no row of the user's"))
+own = rr.RecordingStream("own", recording_id="second")
+own.log("n", rr.Scalars(1.0))
+subprocess.run([sys.executable, "-c", "import rerun as rr; rr.log('n', rr.Scalars(1.0))"], check=True)
+sys.exit(3)
+"""
+
+
+def test_at_the_end_it_says_what_is_where(tmp_path: Path) -> None:
+    script = _write(tmp_path, _TWO)
+    ran = _mpr_run("--save", "my run.rrd", sys.executable, script, cwd=tmp_path)
+    assert ran.returncode == 3, ran.stderr
+    first, second = sorted(tmp_path.glob("*.rrd"), key=lambda found: found.name != "my run.rrd")
+    size = f"{first.stat().st_size / 1000:.1f} kB"
+    assert [line for line in ran.stderr.splitlines() if line.startswith("mpr run:")] == [
+        "mpr run: 2 processes have logged to Rerun",
+        f"mpr run: my run.rrd: 1,501 rows, {size}",
+        f"mpr run: {second.name}: 1 row, {second.stat().st_size / 1000:.1f} kB",
+        f"mpr run: open with: rerun 'my run.rrd' {second.name}",
+    ]
+    quiet = _mpr_run("-q", "--save", "quiet.rrd", sys.executable, script, cwd=tmp_path)
+    assert (quiet.returncode, [line for line in quiet.stderr.splitlines() if "mpr run:" in line]) == (3, [])
+
+
+def test_that_nobody_has_joined_is_said(path: Path, tmp_path: Path) -> None:
+    script = _write(tmp_path, "import rerun as rr; rr.log('n', rr.Scalars(1.0))")
+    ran = _mpr_run("--save", path, sys.executable, "-I", script)
+    assert ran.returncode == 0
+    assert ran.stderr.startswith("mpr run: no process has logged to Rerun (a Python that runs with -I")
+
+
+_KILLED = """
+import os, signal
+import rerun as rr
+
+rr.log("n", rr.Scalars(1.0))
+if FLUSHES:
+    rr.get_global_data_recording().flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_rows_that_a_killed_process_may_have_taken_are_told(path: Path, tmp_path: Path) -> None:
+    ran = _mpr_run("-q", "--save", path, sys.executable, _write(tmp_path, _KILLED.replace("FLUSHES", "False")))
+    assert (ran.returncode, ran.stderr) == (
+        137,
+        "mpr run: 1 process was killed, or still logging at the end: rows of the last moment may be missing\n",
+    )
+    support.check_file(path)
+
+
+def test_a_recording_that_fails_is_told_and_fails_a_command_that_has_not(path: Path, tmp_path: Path) -> None:
+    source = "import os, sys, rerun as rr; rr.log('n', rr.Scalars(1.0)); os.truncate(sys.argv[1], 10); sys.exit({})"
+    for status, expected in ((0, 1), (3, 3)):
+        path.unlink(missing_ok=True)
+        script = _write(
+            tmp_path,
+            source.format(status).replace(
+                "os.trunc",
+                "rr.get_global_data_recording().flush();"
+                "import time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.01)\nos.trunc",
+            ),
+        )
+        ran = _mpr_run("-q", "--save", path, sys.executable, script, path)
+        assert ran.returncode == expected, ran.stderr
+        assert "Traceback" not in ran.stderr
+        assert [line for line in ran.stderr.splitlines() if line.startswith("mpr run:") and path.name in line]
+
+
+def test_colour_is_for_terminals(path: Path, tmp_path: Path) -> None:
+    script = _write(tmp_path, "import rerun as rr; rr.log('n', rr.Scalars(1.0))")
+    ours, theirs = pty.openpty()
+    try:
+        command = [sys.executable, "-m", "mpr", "run", "--save", path, sys.executable, script]
+        subprocess.run(command, stderr=theirs, check=True, timeout=110)
+        said = os.read(ours, 65536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "\x1b[1mmpr run:\x1b[0m" in said
+    assert "\x1b" not in _mpr_run("--save", path, sys.executable, script).stderr
+
+
+# --- live ---------------------------------------------------------------------------------------------------------
+
+_SERVED = """
+import sys, time
+from pathlib import Path
+import rerun as rr
+
+rr.log("n", rr.Scalars(1.0))
+rr.get_global_data_recording().flush()
+Path(sys.argv[1]).touch()
+while not Path(sys.argv[2]).exists():
+    time.sleep(0.01)
+rr.log("n", rr.Scalars(2.0))
+"""
+
+
+def test_a_run_that_is_watched(path: Path, tmp_path: Path) -> None:
+    script, port = _write(tmp_path, _SERVED), viewers.free_port()
+    started, go_on = tmp_path / "started", tmp_path / "go"
+    options = ["--save", path, "--serve", "--port", str(port)]
+    command = [sys.executable, "-m", "mpr", "run", *options, "--", sys.executable, script, started, go_on]
+    with (tmp_path / "said").open("w") as said:
+        running = subprocess.Popen(command, stderr=said)
+    support.wait_for(started.exists, 60)
+    with viewers.reading(tmp_path / "got.rrd", viewers.url_of(port)) as receiver:
+        support.wait_for(lambda: _numbers(receiver) == {1}, 60)
+        for courier in viewers.couriers(running.pid):
+            # `mpr run` waits for signals itself; what it starts must not hold them back.
+            (mask,) = (
+                line for line in Path(f"/proc/{courier.pid}/status").read_text().splitlines() if "SigBlk" in line
+            )
+            assert int(mask.split()[1], 16) == 0
+        go_on.touch()
+        assert running.wait(60) == 0
+        support.wait_for(lambda: _numbers(receiver) == {1, 2}, 60)
+    support.check_file(path)
+    assert support.numbers(path) == Counter([1, 2])
+    assert f"mpr: to be seen at {viewers.url_of(port)}" in (tmp_path / "said").read_text()
+    assert "GrpcServerSink(" in (tmp_path / "said").read_text()
+
+
+def _numbers(receiver: viewers.Receiver) -> set[int]:
+    return {int(float(cell.value.strip("[]"))) for cell in receiver.cells() if cell.entity == "/n"}
+
+
+def test_a_viewer_that_cannot_be_opened_costs_nothing_but_the_view(path: Path, tmp_path: Path) -> None:
+    script = _write(tmp_path, "import rerun as rr; rr.log('n', rr.Scalars(1.0))")
+    blind = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    ran = _mpr_run("--save", path, "--spawn", sys.executable, script, env=blind)
+    assert ran.returncode == 0, ran.stderr
+    assert support.numbers(path) == Counter([1])
+    assert "mpr run: SpawnViewerSink(" in ran.stderr
+    ran = _mpr_run("--save", path, "--port", "1", "true")
+    assert ran.returncode == 2
+    assert "--port is for --serve" in ran.stderr
