@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from mpr.config import RecordingConfig
@@ -105,7 +107,14 @@ def decorated(
 
         @functools.wraps(function)
         async def call_coroutine(*args: Any, **kwargs: Any) -> Any:
-            return await _Steps(function(*args, **kwargs), _begun(options, config))
+            execution = _begun(options, config)
+            try:
+                result = await _Steps(function(*args, **kwargs), execution)
+            except BaseException as error:
+                await _end(execution, error)
+                raise
+            await execution.end_in_loop(None)
+            return result
 
         wrapper: Callable[..., Any] = call_coroutine
 
@@ -121,7 +130,8 @@ def decorated(
 
         @functools.wraps(function)
         def call_generator(*args: Any, **kwargs: Any) -> Any:
-            return (yield from _Steps(function(*args, **kwargs), _begun(options, config)))
+            with _ended(options, config) as execution:
+                return (yield from _Steps(function(*args, **kwargs), execution))
 
         wrapper = call_generator
 
@@ -129,20 +139,50 @@ def decorated(
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            execution = _begun(options, config)
-            try:
-                with execution.step():
-                    result = function(*args, **kwargs)
-            except BaseException as error:
-                execution.end(error)
-                raise
-            execution.end(None)
-            return result
+            with _ended(options, config) as execution, execution.step():
+                return function(*args, **kwargs)
 
-        wrapper = call
+        wrapper = call if config is not None or _is_being_defined(function) else _Renamed(call, function, options)
 
     setattr(wrapper, _MARK, (function, options))
     return wrapper
+
+
+def _is_being_defined(function: Callable[..., Any]) -> bool:
+    """Whether the decorated one will have the name of `function`, by which it pickles: as behind `@mpr.task`."""
+    return isinstance(function, FunctionType) and _found_at(function) is not function
+
+
+def _found_at(function: Any) -> Any:
+    """What is found under the module and name of `function`, as pickle looks for it; None for nothing."""
+    found: Any = sys.modules.get(function.__module__)
+    for part in function.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+class _Renamed:
+    """`mpr.task(function)` of one that has a name already, or none at all: it pickles as what it is made of."""
+
+    def __init__(self, call: Callable[..., Any], function: Callable[..., Any], options: TaskOptions) -> None:
+        functools.update_wrapper(self, call)
+        self._call = call
+        self._made_of = function, options
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __reduce__(self) -> Any:
+        if hasattr(self, "__qualname__") and _found_at(self) is self:
+            # It has taken the name of the function: `detect = mpr.task(detect)`.
+            return self.__qualname__
+        return decorated, self._made_of
+
+    def __repr__(self) -> str:
+        return f"<mpr.task {self._made_of[0]!r}>"
 
 
 def undecorated(function: Callable[..., Any]) -> tuple[Callable[..., Any], TaskOptions]:
@@ -159,6 +199,27 @@ def _begun(options: TaskOptions, config: RecordingConfig | None) -> Execution:
     from mpr.execution import Execution
 
     return Execution(options, config)
+
+
+@contextmanager
+def _ended(options: TaskOptions, config: RecordingConfig | None) -> Iterator[Execution]:
+    """Within, a task is carried out."""
+    execution = _begun(options, config)
+    try:
+        yield execution
+    except BaseException as error:
+        execution.end(error)
+        raise
+    execution.end(None)
+
+
+async def _end(execution: Execution, error: BaseException) -> None:
+    """A coroutine has raised `error`."""
+    if isinstance(error, GeneratorExit | KeyboardInterrupt | SystemExit):
+        # It was closed, or ends the loop: nothing can be awaited any more.
+        execution.end(error)
+    else:
+        await execution.end_in_loop(error)
 
 
 class _Steps(Generator[Any, Any, Any]):
@@ -178,15 +239,8 @@ class _Steps(Generator[Any, Any, Any]):
         return self._step(self._body.throw, *error)
 
     def _step(self, step: Callable[..., Any], *args: Any) -> Any:
-        try:
-            with self._execution.step():
-                return step(*args)
-        except StopIteration:
-            self._execution.end(None)
-            raise
-        except BaseException as error:
-            self._execution.end(error)
-            raise
+        with self._execution.step():
+            return step(*args)
 
 
 class _Part:
@@ -197,15 +251,7 @@ class _Part:
         self._execution = execution
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return _PartSteps(self._body, self._execution)
-
-
-class _PartSteps(_Steps):
-    """The steps of a part: its end is not that of the whole."""
-
-    def _step(self, step: Callable[..., Any], *args: Any) -> Any:
-        with self._execution.step():
-            return step(*args)
+        return _Steps(self._body, self._execution)
 
 
 async def _drive(
@@ -218,15 +264,17 @@ async def _drive(
         while True:
             try:
                 sent = yield value
-            except GeneratorExit:
+            except GeneratorExit as error:
+                # `aclose` waits, unlike what closes a coroutine.
                 await _Part(body.aclose(), execution)
+                await execution.end_in_loop(error)
                 raise
             except BaseException as error:  # noqa: BLE001  # all that is thrown in is the body's to take
                 value = await _Part(body.athrow(error), execution)
             else:
                 value = await _Part(body.asend(sent), execution)
     except StopAsyncIteration:
-        execution.end(None)
+        await execution.end_in_loop(None)
     except BaseException as error:
-        execution.end(error)
+        await _end(execution, error)
         raise

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from mpr import current, joining, lane
+from mpr import background, current, joining, lane
 from mpr.config import RecordingConfig
 from mpr.current import CurrentTask, TaskOptions
 from mpr.errors import RecordingError
 from mpr.hooks import here
+from mpr.producer import Producer
 
 _log = logging.getLogger("mpr")
 
@@ -48,6 +49,7 @@ class Execution:
 
     def __init__(self, options: TaskOptions, config: RecordingConfig | None = None) -> None:
         self._lane: lane.Lane | None = None
+        self._is_over = False
         if here.lane is not None:
             # Called by another task: a plain call, and part of that.
             return
@@ -84,24 +86,32 @@ class Execution:
             yield
 
     def end(self, error: BaseException | None) -> None:
-        """The body has returned or raised `error`: bring its rows to every durable sink.
+        """The body has returned or raised `error`: bring its rows to every durable sink. A second call does nothing.
 
         Raises `DeliveryError` or `RecordingClosedError` where that fails; after an error of the task's own it is
         logged, so that the task's goes on.
         """
-        if self._lane is None or self._lane.forked:
-            return
+        producer = self._to_deliver(error)
+        if producer is not None:
+            with _logged_after(error):
+                producer.deliver()
+
+    async def end_in_loop(self, error: BaseException | None) -> None:
+        """As `end`, and other coroutines run meanwhile."""
+        producer = self._to_deliver(error)
+        if producer is not None:
+            with _logged_after(error):
+                await background.deliver(producer)
+
+    def _to_deliver(self, error: BaseException | None) -> Producer | None:
+        """The producer that has rows of this task, which has ended with `error`, still to bring."""
+        if self._lane is None or self._lane.forked or self._is_over:
+            return None
+        self._is_over = True
         _running.discard(self)
         if error is not None and not _is_an_ending(error):
             self._note(error)
-        if self._producer is None or self._in_worker or not self._lane.has_logged:
-            return
-        try:
-            self._producer.deliver()
-        except RecordingError as failure:
-            if error is None:
-                raise
-            _log.error("%s", failure)
+        return self._producer if self._lane.has_logged and not self._in_worker else None
 
     def _note(self, error: BaseException) -> None:
         """Write the error's text into the recording, under the times at which it came."""
@@ -115,6 +125,17 @@ class Execution:
                 rr.log(path, rr.TextLog(text, level=rr.TextLogLevel.ERROR))
         except Exception as failure:  # noqa: BLE001  # see above
             _log.warning("the error of task %s cannot be written into the recording: %r", self._task.name, failure)
+
+
+@contextmanager
+def _logged_after(error: BaseException | None) -> Iterator[None]:
+    """After an `error` of the task's own, that its rows cannot be delivered is only logged."""
+    try:
+        yield
+    except RecordingError as failure:
+        if error is None:
+            raise
+        _log.error("%s", failure)
 
 
 def _is_an_ending(error: BaseException) -> bool:

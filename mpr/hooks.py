@@ -61,6 +61,8 @@ class _Here(threading.local):
         self.lane: Lane | None = None
         #: The times that were set, by recording id.
         self.times: dict[str, Times] = {}
+        #: Whether this thread is just joining for the whole process, and what it does with the SDK is mpr's own.
+        self.joins = False
 
 
 here = _Here()
@@ -72,6 +74,8 @@ class _Process:
     producer: Producer | None = None
     #: Joins at the first logging call, where nobody has before; set by `mpr run`.
     lazy: Callable[[], object] | None = None
+    #: Held meanwhile: rows of other threads wait until it has joined.
+    joining = threading.Lock()
     #: The producers whose streams have a sink of mpr's, by recording id.
     guarded: ClassVar[dict[str | None, Producer]] = {}
     sinks_watched = False
@@ -167,6 +171,7 @@ def forked() -> None:
     _process.orphaned = _process.producer is not None
     _process.producer = None
     _process.guarded.clear()
+    _process.joining = threading.Lock()
     here.lane = None
 
 
@@ -188,12 +193,15 @@ def _entered(size: int, rows: int) -> Prefix | None:
 
 def _join_now() -> Producer | None:
     if _process.lazy is not None:
-        lazy, _process.lazy = _process.lazy, None
-        try:
-            # Meanwhile a sink call is our own.
-            lazy()
-        finally:
-            _process.lazy = lazy
+        if here.joins:
+            return None
+        with _process.joining:
+            if _process.producer is None:
+                here.joins = True
+                try:
+                    _process.lazy()
+                finally:
+                    here.joins = False
     elif _process.orphaned:
         _process.orphaned = False
         _log.warning(
@@ -235,7 +243,7 @@ _SKIPPED_CALLS = ("save", "set_sinks", "connect_grpc", "stdout", "disconnect", "
 def _skips_sink(call: str, recording_id: str | None) -> bool:
     """Whether the sinks are those of `mpr run`, whatever the script says."""
     found = _process.guarded.get(recording_id)
-    if _process.lazy is None or call not in _SKIPPED_CALLS or found is None:
+    if _process.lazy is None or here.joins or call not in _SKIPPED_CALLS or found is None:
         return False
     if call == "disconnect":
         found.stream.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import multiprocessing
 import os
 import subprocess
@@ -23,6 +24,23 @@ from tests import support, tasks
 @mpr.task
 def log_number(number: int) -> int:
     return tasks.log_number(number)
+
+
+def _log_unnamed(number: int) -> int:
+    return tasks.log_number(number)
+
+
+#: Decorated under another name, in the place of a function that is decorated by hand, and without any name.
+log_renamed = mpr.task(_log_unnamed)
+log_with_options = mpr.task(entity_path_prefix="renamed")(_log_unnamed)
+
+
+def log_rebound(number: int) -> int:
+    return tasks.log_number(number)
+
+
+log_rebound = mpr.task(log_rebound)
+log_partial = mpr.task(functools.partial(tasks.log_number, 7))
 
 
 @mpr.task

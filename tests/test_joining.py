@@ -66,6 +66,25 @@ def test_processes_pools_and_executors_of_the_standard_library(start_method: str
     assert support.numbers(path) == Counter([*range(8), *range(10, 22), *range(30, 40)])
 
 
+def test_functions_that_are_decorated_under_another_name(start_method: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    context: Any = multiprocessing.get_context(start_method)
+    with mpr.SharedRecording("app", sinks=path):
+        assert _run(functions.log_renamed, 1, method=start_method) == 0
+        with context.Pool(1) as pool:
+            assert pool.map(functions.log_with_options, [2, 3]) == [2, 3]
+            assert pool.map(functions.log_rebound, [4]) == [4]
+            assert pool.apply(functions.log_partial) == 7
+    with mpr.Pool("app", 1, sinks=tmp_path / "pool.rrd", start_method=start_method) as ours:
+        assert ours.map(functions.log_renamed, [5]) == [5]
+    support.check_file(path)
+    assert support.numbers(path) == Counter([1, 4, 7])
+    assert support.numbers(path, "/renamed/n") == Counter([2, 3])
+    assert support.numbers(tmp_path / "pool.rrd") == Counter([5])
+    assert functions.log_rebound.__name__ == "log_rebound"
+    assert cloudpickle.loads(cloudpickle.dumps(functions.log_renamed))(6) == 6
+
+
 def test_the_text_of_an_error_is_in_the_recording(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):

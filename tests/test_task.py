@@ -367,3 +367,90 @@ def test_a_type_checker_knows_what_a_decorated_function_takes_and_returns(tmp_pa
     errors = [line for line in lines if ": error:" in line]
     assert len(errors) == 3, errors
     assert "incompatible type" in errors[0]
+
+
+_STOPPED = """
+import asyncio, os, signal, sys
+import psutil, rerun as rr
+import mpr
+
+@mpr.task
+async def log(number):
+    rr.log("n", rr.Scalars(float(number)))
+    logged.set()
+
+@mpr.task
+async def numbers(upto):
+    for number in range(10, upto):
+        rr.log("n", rr.Scalars(float(number)))
+        yield number
+
+async def go_on():
+    # The parent has stopped at the rows of `log`, which waits for them; only this coroutine gets it going again.
+    await logged.wait()
+    parent = psutil.Process(os.getppid())
+    while parent.status() != psutil.STATUS_STOPPED:
+        await asyncio.sleep(0.001)
+    parent.send_signal(signal.SIGCONT)
+
+async def main():
+    global logged
+    logged = asyncio.Event()
+    await asyncio.gather(log(1), go_on())
+    async with asyncio.TaskGroup() as group:
+        for number in range(2, 10):
+            group.create_task(log(number))
+    async for number in numbers(20):
+        if number == 12:
+            break
+    print("done")
+
+asyncio.run(main())
+"""
+
+_PARENT = """
+import subprocess, sys
+import mpr
+if __name__ == "__main__":
+    with mpr.SharedRecording("app", sinks=sys.argv[1]):
+        subprocess.run([sys.executable, "-c", sys.argv[2]], check=True, timeout=50)
+"""
+
+
+def test_other_coroutines_run_while_one_waits_for_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    ran = support.run_python(_PARENT, path, _STOPPED, env={"MPR_FAILPOINTS": "parent.segment:1:stop"})
+    assert (ran.returncode, ran.stdout) == (0, "done\n"), ran.stderr
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(1, 13))
+
+
+def test_a_coroutine_that_is_cancelled_or_times_out_has_its_rows_in(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+
+    @mpr.task
+    async def wait(number: int) -> None:
+        tasks.log_number(number)
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        task = asyncio.create_task(wait(1))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert support.numbers_of_growing(path) == Counter([1])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(wait(2), 0.01)
+        assert support.numbers_of_growing(path) == Counter([1, 2])
+        # Closed from outside of any loop, as at its end.
+        driven = wait(3)
+        driven.send(None)
+        driven.close()
+        assert support.numbers_of_growing(path) == Counter([1, 2, 3])
+
+    with mpr.SharedRecording("app", sinks=path):
+        asyncio.run(main())
+    support.check_file(path)
+    # That is no error of the task.
+    assert support.texts(path) == []
