@@ -79,8 +79,8 @@ class _Process:
     #: The producers whose streams have a sink of mpr's, by recording id.
     guarded: ClassVar[dict[str | None, Producer]] = {}
     sinks_watched = False
-    #: Whether this process was forked from one that had a producer.
-    orphaned = False
+    #: What to say, once, of rows that come although nobody takes them.
+    lost_rows: str | None = None
     times_installed = False
     entries_installed = False
     taken_over = False
@@ -129,7 +129,7 @@ def take_over(producer: Producer) -> bool:
     install_entries()
     _install_take_over()
     _process.producer = producer
-    _process.orphaned = False
+    _process.lost_rows = None
     return not _process.missing
 
 
@@ -161,18 +161,28 @@ def release(producer: Producer) -> None:
     """`producer` has ended."""
     if _process.producer is producer:
         _process.producer = None
+        _process.lost_rows = (
+            f"A process (pid {os.getpid()}) logs to Rerun when it has left the recording, at its very end or after the "
+            "recording was closed: its rows are lost. Daemon threads and exit handlers come too late."
+        )
     for recording_id, guarded in list(_process.guarded.items()):
         if guarded is producer:
             del _process.guarded[recording_id]
 
 
-def forked() -> None:
-    """In a forked child: sockets, locks and the SDK's threads are the parent's."""
-    _process.orphaned = _process.producer is not None
+def forked() -> list[Any]:
+    """In a forked child: sockets, locks and the SDK's threads are the parent's. Returns the parent's producers."""
+    parents = list(_process.guarded.values())
+    if _process.producer is not None:
+        _process.lost_rows = (
+            f"A process (pid {os.getpid()}) that a task of mpr has forked logs to Rerun: its rows are lost. Log in the "
+            "task, call mpr.join() in the new process, or decorate the function that it runs with @mpr.task."
+        )
     _process.producer = None
     _process.guarded.clear()
     _process.joining = threading.Lock()
     here.lane = None
+    return parents
 
 
 # --- passed by the SDK's calls ------------------------------------------------------------------------------------
@@ -202,13 +212,9 @@ def _join_now() -> Producer | None:
                     _process.lazy()
                 finally:
                     here.joins = False
-    elif _process.orphaned:
-        _process.orphaned = False
-        _log.warning(
-            "A process (pid %d) that a task of mpr has forked logs to Rerun: its rows are lost. Log in the task, call "
-            "mpr.join() in the new process, or decorate the function that it runs with @mpr.task.",
-            os.getpid(),
-        )
+    elif _process.lost_rows is not None:
+        told, _process.lost_rows = _process.lost_rows, None
+        _log.warning("%s", told)
     return _process.producer
 
 

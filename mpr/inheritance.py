@@ -69,11 +69,16 @@ def _process_config() -> dict[str, Any]:
     return found
 
 
+# Those that are not withdrawn, in the order in which they were made.
+_bequests: list[Bequest] = []
+
+
 class Bequest:
     """What the children of this process are given from now on, until it is `withdrawn`."""
 
     def __init__(self, text: str) -> None:
         self._text = text
+        _bequests.append(self)
         self._before = os.environ.get(VARIABLE)
         self._before_in_config: str | None = _process_config().get(_KEY)
         os.environ[VARIABLE] = text
@@ -81,6 +86,14 @@ class Bequest:
 
     def withdraw(self) -> None:
         """Give children again what they were given before, unless somebody has changed it meanwhile."""
+        if self in _bequests:
+            _bequests.remove(self)
+        for later in _bequests:
+            # Recordings need not end in the order in which they began.
+            if later._before == self._text:
+                later._before = self._before
+            if later._before_in_config == self._text:
+                later._before_in_config = self._before_in_config
         if os.environ.get(VARIABLE) == self._text:
             if self._before is None:
                 del os.environ[VARIABLE]

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import copyreg
+import functools
 import logging
 import os
 import threading
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 from mpr import entries, hooks, inheritance, socket_folder
 from mpr.config import RecordingConfig
 from mpr.errors import JoinError, RecordingError, UnpicklableTaskError
+from mpr.handed_down import hand_down
 from mpr.producer import WELCOME_TIMEOUT_SECS, Producer
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ class _Memberships:
         self.lock = threading.RLock()
         self.owned: dict[str, tuple[RecordingConfig, Callable[[], Producer]]] = {}
         self.joined: dict[str, Producer] = {}
+        #: What children are given because of them.
+        self.bequests: dict[str, inheritance.Bequest] = {}
         #: The worker's own, which is delivered with the result of its task.
         self.worker: Producer | None = None
         #: What could not be joined, with the reason: said once, and not tried at every call.
@@ -53,7 +57,8 @@ def _forked() -> None:
     global _here
     _parents.append(_here)
     _here = _Memberships()
-    hooks.forked()
+    for producer in hooks.forked():
+        hand_down(producer.stream, functools.partial(_own_stream, producer.config))
 
 
 os.register_at_fork(after_in_child=_forked)
@@ -79,6 +84,12 @@ def take_over(config: RecordingConfig, worker: int) -> Producer:
     _here.joined[config.token] = producer
     inheritance.Bequest(inheritance.to_text(config))
     return producer
+
+
+def hand_back(producer: Producer) -> None:
+    """This process is no worker any more: all that it has logged is on its way."""
+    hooks.release(producer)
+    producer.close()
 
 
 def is_worker(producer: Producer) -> bool:
@@ -191,7 +202,12 @@ def _stream_as_argument(stream: rr.RecordingStream) -> tuple[Callable[[str], rr.
 
 
 def _stream_that_came(text: str) -> rr.RecordingStream:
-    return _member(inheritance.from_text(text), WELCOME_TIMEOUT_SECS, takes_over=False).stream
+    return _own_stream(inheritance.from_text(text))
+
+
+def _own_stream(config: RecordingConfig) -> rr.RecordingStream:
+    """This process's own stream of the recording of `config`."""
+    return _member(config, WELCOME_TIMEOUT_SECS, takes_over=False).stream
 
 
 def _member(config: RecordingConfig, timeout_secs: float, *, takes_over: bool) -> Producer:
@@ -215,7 +231,7 @@ def _joined(config: RecordingConfig, timeout_secs: float) -> Producer:
     _let_streams_travel()
     # A forked process has inherited times.
     producer.stream.reset_time()
-    inheritance.Bequest(inheritance.to_text(config))
+    _here.bequests[config.token] = inheritance.Bequest(inheritance.to_text(config))
     _here.joined[config.token] = producer
     _leave_at_the_end(producer)
     # A child of multiprocessing that joins while it unpickles its arguments forgets its finalizers before it begins.
@@ -224,9 +240,25 @@ def _joined(config: RecordingConfig, timeout_secs: float) -> Producer:
 
 
 def _leave_at_the_end(producer: Producer) -> None:
-    """Children of multiprocessing run finalizers at their end, and other processes at exit."""
+    """Children of multiprocessing run finalizers at their end, and other processes at exit. Ours is the last."""
     if _here.joined.get(producer.config.token) is producer:
-        util.Finalize(None, _leave, (_here, producer), exitpriority=90)
+        util.Finalize(None, _leave_behind_threads, (_here, producer), exitpriority=-100)
+
+
+def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None:
+    """Leave when no thread is left for which this process does not end; multiprocessing's children wait later."""
+    here = (threading.main_thread(), threading.current_thread())
+    others = [each for each in threading.enumerate() if not each.daemon and each not in here]
+
+    def wait_and_leave() -> None:
+        for each in others:
+            each.join()
+        _leave(memberships, producer)
+
+    if others:
+        threading.Thread(target=wait_and_leave, name="mpr-leaver", daemon=False).start()
+    else:
+        _leave(memberships, producer)
 
 
 def _leave_the_closed() -> None:
@@ -242,4 +274,5 @@ def _leave(memberships: _Memberships, producer: Producer) -> None:
         return
     hooks.release(producer)
     memberships.joined.pop(producer.config.token, None)
+    memberships.bequests.pop(producer.config.token).withdraw()
     producer.leave()

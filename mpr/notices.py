@@ -56,7 +56,8 @@ class Notices:
 
     def sink_skipped(self, call: str) -> None:
         """A script under `mpr run` has called `rr.save` or the like, which is not its to choose there."""
-        if self._is_new(call):
+        # `rr.spawn` connects, too.
+        if self._is_new(call) and not (call == "connect_grpc" and "spawn" in self._calls):
             _log.warning(
                 "rr.%s() under 'mpr run' does nothing: where the rows go is said by the options of 'mpr run'", call
             )

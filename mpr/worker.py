@@ -66,11 +66,11 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
         except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
             producer.flush()
             producer.send(InitializerFailed(pickling.dump_exception(error)))
-            producer.close()
+            joining.hand_back(producer)
             return
     producer.send(Ready())
     _Loop(producer, capture, config.hand_over_ns).run()
-    producer.close()
+    joining.hand_back(producer)
 
 
 class _Loop:

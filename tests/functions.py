@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import multiprocessing
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,24 @@ def log_until_told(number: int, started: Path, enough: Path) -> None:
         count += 1
         if count == 3:
             started.touch()
+
+
+def join_and_log_at_the_end(number: int, ending: Path, go_on: Path) -> None:
+    """Log in a finalizer, and in a thread that goes on while the process ends."""
+    mpr.join()
+
+    def log_later() -> None:
+        tasks.wait_for_file(go_on)
+        logging.getLogger("late").error("of a thread")
+        tasks.log_number(number + 1)
+
+    def log_in_finalizer() -> None:
+        tasks.log_number(number)
+        ending.touch()
+
+    logging.getLogger("late").addHandler(mpr.LoggingHandler())
+    util.Finalize(None, log_in_finalizer, exitpriority=0)
+    threading.Thread(target=log_later).start()
 
 
 def fork_and_log(number: int) -> int:

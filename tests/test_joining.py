@@ -116,6 +116,20 @@ def test_subprocesses_join_by_their_environment(tmp_path: Path) -> None:
     assert support.numbers(path) == Counter([1, 2, 3])
 
 
+def test_recordings_that_end_in_another_order_give_the_environment_back(tmp_path: Path) -> None:
+    before = (dict(os.environ), inheritance.inherited())
+    first = mpr.SharedRecording("first", sinks=tmp_path / "first.rrd")
+    second = mpr.SharedRecording("second", sinks=tmp_path / "second.rrd")
+    with first:
+        second.__enter__()
+        assert _python(_CHILD.format(1)).returncode == 0
+    assert _python(_CHILD.format(2)).returncode == 0
+    second.close()
+    assert (dict(os.environ), inheritance.inherited()) == before
+    assert support.numbers(tmp_path / "second.rrd") == Counter([1, 2])
+    assert support.numbers(tmp_path / "first.rrd") == Counter()
+
+
 def test_forked_children_and_threads(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):
@@ -130,6 +144,56 @@ def test_forked_children_and_threads(tmp_path: Path) -> None:
     assert support.numbers(tmp_path / "pool.rrd") == Counter([4, 5, 6, 7])
     support.check_file(path)
     support.check_file(tmp_path / "pool.rrd")
+
+
+def test_what_a_process_logs_while_it_ends(start_method: str, tmp_path: Path) -> None:
+    path, ending, go_on = tmp_path / "run.rrd", tmp_path / "ending", tmp_path / "go"
+    with mpr.SharedRecording("app", sinks=path):
+        child = multiprocessing.get_context(start_method).Process(
+            target=functions.join_and_log_at_the_end, args=(1, ending, go_on)
+        )
+        child.start()
+        support.wait_for(ending.exists)
+        go_on.touch()
+        child.join(60)
+        assert child.exitcode == 0
+    support.check_file(path)
+    assert support.numbers(path) == Counter([1, 2])
+    assert [text.text for text in support.texts(path)] == ["of a thread"]
+
+
+_LATE = """
+import atexit, rerun as rr
+# Registered before mpr is there, so it runs after it.
+atexit.register(lambda: [rr.log("n", rr.Scalars(2.0)) for _ in range(3)])
+import mpr
+mpr.join()
+rr.log("n", rr.Scalars(1.0))
+"""
+
+
+def test_a_row_that_comes_too_late_is_said_to_be_lost(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path):
+        ran = _python(_LATE)
+    assert ran.returncode == 0
+    assert ran.stderr.count("its rows are lost. Daemon threads and exit handlers come too late") == 1
+    assert support.numbers(path) == Counter([1])
+    # And of a pool's worker.
+    source = """
+import sys, mpr
+from multiprocessing import util
+from tests import tasks
+def work(number):
+    util.Finalize(None, tasks.log_number, (2,), exitpriority=0)
+    return tasks.log_number(number)
+if __name__ == "__main__":
+    with mpr.Pool("app", 1, sinks=sys.argv[1]) as pool:
+        pool.apply(work, (1,))
+"""
+    ran = support.run_python(source, tmp_path / "pool.rrd")
+    assert ran.stderr.count("its rows are lost") == 1, ran.stderr
+    assert support.numbers(tmp_path / "pool.rrd") == Counter([1])
 
 
 def test_what_a_task_saves_itself_ends_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

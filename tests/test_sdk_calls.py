@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import re
 import socket
 import subprocess
@@ -288,6 +289,8 @@ def _log_to(stream: rr.RecordingStream, number: int) -> str:
     return stream.get_recording_id()
 
 
+# Since Python 3.12, `fork` in a process with threads is warned of.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_stream_as_an_argument(start_method: Any, path: Path, tmp_path: Path) -> None:
     with mpr.SharedRecording("app", recording_id="run-7", sinks=path) as recording:
         stream = recording.stream
@@ -296,17 +299,22 @@ def test_a_stream_as_an_argument(start_method: Any, path: Path, tmp_path: Path) 
             assert pool.map(lambda number: _log_to(stream, number), [3]) == ["run-7"]
             with pytest.raises(mpr.UnpicklableTaskError, match="only one of a shared recording can"):
                 pool.apply(_log_to, (rr.RecordingStream("another"), 1))
-        # multiprocessing's own, where it pickles.
-        if start_method != "fork":
-            import multiprocessing
-
-            child = multiprocessing.get_context(start_method).Process(target=_log_to, args=(stream, 5))
-            child.start()
-            child.join()
-            assert child.exitcode == 0
-        _log_to(stream, 7)
+        # multiprocessing's own: it pickles, or the child just has it; and a child of that child.
+        child = multiprocessing.get_context(start_method).Process(target=_log_to_and_hand_on, args=(stream, 5))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        _log_to(stream, 9)
     support.check_file(path)
-    assert support.numbers(path) == Counter([1, 2, 3, 4, 7, 8] + ([5, 6] if start_method != "fork" else []))
+    assert support.numbers(path) == Counter([*range(1, 11)])
+
+
+def _log_to_and_hand_on(stream: rr.RecordingStream, number: int) -> None:
+    _log_to(stream, number)
+    child = multiprocessing.get_context("fork").Process(target=_log_to, args=(stream, number + 2))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
 
 
 def test_the_page_lists_every_call_with_its_test() -> None:

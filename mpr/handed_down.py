@@ -1,0 +1,45 @@
+"""Streams that a forked process has from its parent: once it uses one, it leads to the process's own way to the
+recording. The threads behind the parent's did not survive the fork, and whatever went there would be lost in silence.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+
+def hand_down(stream: rr.RecordingStream, own: Callable[[], rr.RecordingStream]) -> None:
+    """Let `stream` be `own()` of this process from now on, which is asked for whenever it is used."""
+    stream.__class__ = _handed_down()
+    stream._mpr_own = own  # type: ignore[attr-defined]  # of the class below
+
+
+@functools.cache
+def _handed_down() -> Any:
+    # Not where the SDK is not in use: this module is imported by processes that fork without it.
+    import rerun as rr
+
+    class HandedDown(rr.RecordingStream):
+        _mpr_own: Callable[[], rr.RecordingStream]
+
+        # All that a stream does, it does with this.
+        @property
+        def inner(self) -> Any:  # type: ignore[override]  # it is never set
+            return self._mpr_own().inner
+
+        def __del__(self) -> None:  # type: ignore[no-untyped-def, unused-ignore]  # as in the SDK
+            # There is nothing in it that is this process's.
+            pass
+
+    copyreg.pickle(HandedDown, _as_argument)
+    return HandedDown
+
+
+def _as_argument(stream: Any) -> Any:
+    found = stream._mpr_own()
+    return copyreg.dispatch_table[type(found)](found)
