@@ -1,4 +1,4 @@
-"""Waits for the sinks in a thread, so that coroutines beside the one that has ended run on meanwhile."""
+"""Waits for the sinks in a thread, where who has logged must not wait itself, or not without a bound."""
 
 from __future__ import annotations
 
@@ -6,47 +6,82 @@ import asyncio
 import contextlib
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from mpr.errors import DeliveryError
 
 if TYPE_CHECKING:
     from mpr.producer import Producer
 
+#: Told that all is delivered, or why not. Called in the thread.
+Told: TypeAlias = Callable[[BaseException | None], None]
+
+# How long a generator that is closed waits. Sinks take milliseconds, unless they hang.
+_CLOSED_SECS = 10.0
+
 
 class _Waiting:
-    """The coroutines that wait for one producer: a thread delivers for all that wait, and ends when none does."""
+    """Who waits for one producer: a thread delivers for all of them, and ends when nobody waits."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = weakref.ref(producer)
-        self._lock = threading.Lock()
-        self._futures: list[asyncio.Future[None]] = []
+        # Reentrant, as the garbage collector may come within, and close a generator.
+        self._lock = threading.RLock()
+        self._told: list[Told] = []
         self._runs = False
 
-    def add(self, future: asyncio.Future[None]) -> None:
+    def add(self, told: Told) -> None:
+        """Raises `RuntimeError` where the system gives no more threads, as at the interpreter's exit."""
         with self._lock:
-            self._futures.append(future)
+            self._told.append(told)
             if self._runs:
                 return
-            # Not a thread of the loop's executor: those may all be at work, and waiting for this very coroutine.
+            # Not a thread of an event loop's executor: those may all be at work, and waiting for this very coroutine.
             threading.Thread(target=self._run, name="mpr-deliverer", daemon=True).start()
             self._runs = True
 
     def _run(self) -> None:
         while True:
             with self._lock:
-                futures, self._futures = self._futures, []
-                self._runs = bool(futures)
+                all_told, self._told = self._told, []
+                self._runs = bool(all_told)
             producer = self._producer()
-            if not futures or producer is None:
+            if not all_told or producer is None:
                 return
             failure = None
             try:
                 producer.deliver()
             except BaseException as error:  # noqa: BLE001  # whoever waits must hear of it, whatever it is
                 failure = error
-            for future in futures:
-                # A loop that was closed meanwhile has nobody who waits.
-                with contextlib.suppress(RuntimeError):
-                    future.get_loop().call_soon_threadsafe(_settle, future, failure)
+            for told in all_told:
+                told(failure)
+
+
+_waiting: weakref.WeakKeyDictionary[Producer, _Waiting] = weakref.WeakKeyDictionary()
+
+
+def _begin(producer: Producer, told: Told) -> None:
+    _waiting.setdefault(producer, _Waiting(producer)).add(told)
+
+
+async def deliver(producer: Producer) -> None:
+    """As `producer.deliver()`, and the event loop runs on; other loops than those of `asyncio` wait."""
+    try:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+
+        def tell(failure: BaseException | None) -> None:
+            # A loop that was closed meanwhile has nobody who waits.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_settle, future, failure)
+
+        _begin(producer, tell)
+    except RuntimeError:
+        # No loop, or no thread.
+        producer.deliver()
+        return
+    await future
 
 
 def _settle(future: asyncio.Future[None], failure: BaseException | None) -> None:
@@ -59,16 +94,26 @@ def _settle(future: asyncio.Future[None], failure: BaseException | None) -> None
         future.set_exception(failure)
 
 
-_waiting: weakref.WeakKeyDictionary[Producer, _Waiting] = weakref.WeakKeyDictionary()
+def deliver_of_closed(producer: Producer) -> None:
+    """As `producer.deliver()`, for what was closed; raises `DeliveryError` where that takes too long.
 
+    It may be the garbage collector that closes it, which comes at any moment: also while this very thread delivers, and
+    would wait for itself for ever.
+    """
+    done = threading.Event()
+    failures: list[BaseException] = []
 
-async def deliver(producer: Producer) -> None:
-    """As `producer.deliver()`, and the event loop runs on; other loops than those of `asyncio` wait."""
+    def tell(failure: BaseException | None) -> None:
+        if failure is not None:
+            failures.append(failure)
+        done.set()
+
     try:
-        future = asyncio.get_running_loop().create_future()
-        _waiting.setdefault(producer, _Waiting(producer)).add(future)
+        _begin(producer, tell)
     except RuntimeError:
-        # No loop, or the system gives no more threads, as at the interpreter's exit.
         producer.deliver()
         return
-    await future
+    if not done.wait(_CLOSED_SECS):
+        raise DeliveryError(f"rows of a generator that was closed are on their way, but not in after {_CLOSED_SECS} s")
+    if failures:
+        raise failures[0]

@@ -94,7 +94,10 @@ class Execution:
         producer = self._to_deliver(error)
         if producer is not None:
             with _logged_after(error):
-                producer.deliver()
+                if isinstance(error, GeneratorExit):
+                    background.deliver_of_closed(producer)
+                else:
+                    producer.deliver()
 
     async def end_in_loop(self, error: BaseException | None) -> None:
         """As `end`, and other coroutines run meanwhile."""

@@ -82,13 +82,14 @@ def take_over(config: RecordingConfig, worker: int) -> Producer:
     _let_streams_travel()
     producer.always_flush = not hooks.take_over(producer)
     _here.joined[config.token] = producer
-    inheritance.Bequest(inheritance.to_text(config))
+    _here.bequests[config.token] = inheritance.Bequest(inheritance.to_text(config))
     return producer
 
 
 def hand_back(producer: Producer) -> None:
     """This process is no worker any more: all that it has logged is on its way."""
     hooks.release(producer)
+    del _here.joined[producer.config.token]
     producer.close()
 
 

@@ -45,6 +45,9 @@ class Summary:
 
     def lines(self) -> Iterator[str]:
         """What there is, for people."""
+        if not self.paths and not self.live_sinks:
+            yield "nothing was recorded: Rerun is switched off"
+            return
         if not self.processes:
             yield "no process has logged to Rerun (a Python that runs with -I, -E or -S cannot join)"
             return

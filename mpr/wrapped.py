@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from mpr import pickling
+from mpr import inheritance, pickling
 from mpr.config import RecordingConfig
 from mpr.decorator import decorated, undecorated
 from mpr.errors import UnpicklableTaskError
@@ -33,12 +33,12 @@ class Wrapped:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By value where the function is of `__main__`, which on another engine is not the same program.
-        return _load, (pickling.dump_by_value(self._function), self._config)
+        return _load, (pickling.dump_by_value(self._function), inheritance.to_text(self._config))
 
     def __repr__(self) -> str:
         return f"<{pickling.task_name(self._function)} for the recording {self._config.application_id!r}>"
 
 
-def _load(function: bytes, config: RecordingConfig) -> Wrapped:
-    # It comes within a pickle that is being loaded already.
-    return Wrapped(pickle.loads(function), config)  # noqa: S301  # see above
+def _load(function: bytes, config: str) -> Wrapped:
+    # It comes within a pickle that is being loaded already. What another version of mpr has made is a `JoinError`.
+    return Wrapped(pickle.loads(function), inheritance.from_text(config))  # noqa: S301  # see above

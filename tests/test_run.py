@@ -289,6 +289,9 @@ def test_that_nobody_has_joined_is_said(path: Path, tmp_path: Path) -> None:
     ran = _mpr_run("--save", path, sys.executable, "-I", script)
     assert ran.returncode == 0
     assert ran.stderr.startswith("mpr run: no process has logged to Rerun (a Python that runs with -I")
+    ran = _mpr_run("--save", path, sys.executable, script, env={**os.environ, "RERUN": "off"})
+    assert ran.returncode == 0
+    assert "mpr run: nothing was recorded: Rerun is switched off\n" in ran.stderr
 
 
 _KILLED = """
@@ -404,3 +407,21 @@ def test_a_viewer_that_cannot_be_opened_costs_nothing_but_the_view(path: Path, t
     ran = _mpr_run("--save", path, "--port", "1", "true")
     assert ran.returncode == 2
     assert "--port is for --serve" in ran.stderr
+
+
+_OWN_POOL = """
+import sys, mpr
+from tests import functions, tasks
+if __name__ == "__main__":
+    tasks.log_number(1)
+    with mpr.Pool("own", 2, sinks=sys.argv[1]) as pool:
+        pool.map(tasks.log_number, range(10, 15))
+    functions.log_number(2)
+"""
+
+
+def test_a_script_that_has_a_pool_of_its_own(path: Path, tmp_path: Path) -> None:
+    ran = _mpr_run("-q", "--save", path, sys.executable, _write(tmp_path, _OWN_POOL), tmp_path / "own.rrd")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert support.numbers(path) == Counter([1, 2])
+    assert support.numbers(tmp_path / "own.rrd") == Counter(range(10, 15))

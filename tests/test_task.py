@@ -17,6 +17,7 @@ import pytest
 import rerun as rr
 
 import mpr
+from mpr import background
 from tests import functions, support, tasks
 
 
@@ -454,3 +455,19 @@ def test_a_coroutine_that_is_cancelled_or_times_out_has_its_rows_in(tmp_path: Pa
     support.check_file(path)
     # That is no error of the task.
     assert support.texts(path) == []
+
+
+def test_a_generator_that_is_closed_while_its_thread_delivers_does_not_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the garbage collector may close one, at any moment."""
+    monkeypatch.setattr(background, "_CLOSED_SECS", 0.2)
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path) as recording:
+        closed = functions.count(5)
+        next(closed)
+        with recording._own_producer()._rolling:
+            closed.close()
+        assert "are on their way, but not in after 0.2 s" in caplog.text
+    support.check_file(path)
+    assert len(_times(path, "/steps/counter/n")) == 1
