@@ -176,7 +176,7 @@ class _Renamed:
         return self if instance is None else MethodType(self, instance)
 
     def __reduce__(self) -> Any:
-        if hasattr(self, "__qualname__") and _found_at(self) is self:
+        if _found_at(self) is self:
             # It has taken the name of the function: `detect = mpr.task(detect)`.
             return self.__qualname__
         return decorated, self._made_of

@@ -169,7 +169,10 @@ def join_lazily() -> None:
 def flush_all() -> None:
     """Announce all that this process has logged until now: it reaches the sinks also where the process is killed."""
     for producer in list(_here.joined.values()):
-        producer.flush()
+        try:
+            producer.flush()
+        except Exception as error:  # noqa: BLE001  # the caller is in the middle of something else, and goes on
+            _log.error("rows of this process (pid %d) are not on their way: %r", os.getpid(), error)
 
 
 def leave_all() -> None:

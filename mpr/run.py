@@ -90,9 +90,7 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
             try:
                 with recording:
                     came = signal.sigpending() & (_FORWARDED - {signal.SIGWINCH})
-                    if came:
-                        return Summary(status=128 + int(min(came)))
-                    status = _wait(_start(command, recording, Path(folder), before))
+                    status = 128 + int(min(came)) if came else _wait(_start(command, recording, Path(folder), before))
                     # Closing takes its time where a sink is slow, and is to be interrupted as anything else.
                     signal.pthread_sigmask(signal.SIG_SETMASK, before)
             except MprError as error:
