@@ -101,4 +101,4 @@ class Bequest:
                 os.environ[VARIABLE] = self._before
         if _process_config().get(_KEY) == self._text:
             # Not removed: a fork server that was started meanwhile has the variable for ever.
-            _process_config()[_KEY] = self._before_in_config
+            _process_config()[_KEY] = self._before_in_config or os.environ.get(VARIABLE)

@@ -410,18 +410,21 @@ def test_a_viewer_that_cannot_be_opened_costs_nothing_but_the_view(path: Path, t
 
 
 _OWN_POOL = """
-import sys, mpr
+import multiprocessing, sys, mpr
 from tests import functions, tasks
 if __name__ == "__main__":
     tasks.log_number(1)
     with mpr.Pool("own", 2, sinks=sys.argv[1]) as pool:
         pool.map(tasks.log_number, range(10, 15))
     functions.log_number(2)
+    child = multiprocessing.get_context("spawn").Process(target=tasks.log_number, args=(3,))
+    child.start()
+    child.join()
 """
 
 
 def test_a_script_that_has_a_pool_of_its_own(path: Path, tmp_path: Path) -> None:
     ran = _mpr_run("-q", "--save", path, sys.executable, _write(tmp_path, _OWN_POOL), tmp_path / "own.rrd")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert support.numbers(path) == Counter([1, 2])
+    assert support.numbers(path) == Counter([1, 2, 3])
     assert support.numbers(tmp_path / "own.rrd") == Counter(range(10, 15))
