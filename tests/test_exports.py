@@ -89,7 +89,14 @@ _METHODS = {
         "server_memory_limit",
     ],
     "LiveSinkStatistics": ["connections", "missing_chunks", "sent_chunks", "sink", "state"],
-    "RecordingStatistics": ["accepted_bytes", "accepted_chunks", "live_sinks", "rejected_messages"],
+    "RecordingStatistics": [
+        "accepted_bytes",
+        "accepted_chunks",
+        "live_sinks",
+        "processes",
+        "rejected_messages",
+        "torn_processes",
+    ],
 }
 
 
