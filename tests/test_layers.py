@@ -17,10 +17,11 @@ _TREES = {name: ast.parse(source) for name, source in _SOURCES.items()}
 
 # These neither import the SDK themselves nor need it to be tested.
 _WITHOUT_SDK = [
-    "aggregator", "carrying", "config", "courier_config", "crew", "delivery", "dispatcher", "ending", "errors",
-    "failpoints", "futures", "known_producer", "lifecycle", "live", "live_messages", "live_sinks", "loss",
-    "main_module", "manifest", "messages", "outbox", "parcel", "pickling", "pool", "processes", "recent", "relabel",
-    "results", "rrd", "scheduler", "sink", "slate", "staff", "tape", "transport", "writers",
+    "aggregator", "background", "carrying", "config", "courier_config", "crew", "delivery", "dispatcher", "ending",
+    "endings", "errors", "failpoints", "futures", "known_producer", "lifecycle", "live", "live_messages",
+    "live_sinks", "loss", "main_module", "manifest", "messages", "outbox", "parcel", "pickling", "pool", "processes",
+    "recent", "relabel", "results", "rrd", "scheduler", "sink", "slate", "staff", "summary", "tape", "transport",
+    "writers",
 ]  # fmt: skip
 _FLOOR = {"config", "errors", "lifecycle", "messages", "rrd", "scheduler"}
 
