@@ -411,7 +411,7 @@ class Aggregator:
             producer.chunks += self._delivery.write(Segment(producer.outbox, source, frames, task=producer.task))
             producer.last_rows_at = time.monotonic()
         if footer is not None:
-            self._delivery.describe(producer.hello, producer.outbox, footer)
+            self._delivery.describe(producer.hello, producer.outbox, footer, of_task=producer.task is not None)
         if producer.reader is not None:
             producer.reader.release(start, consumed)
         with self._progress:
@@ -463,10 +463,22 @@ class Aggregator:
         self._salvage(producer)
         if producer.slate is not None:
             self._rows_of_gone += producer.slate.rows()
+            self._tell_of_held(producer, producer.slate.held())
         producer.close()
         self._sockets.up.forget(producer.hello)
         del self._producers[producer.hello.route]
         self._newcomers = [each for each in self._newcomers if each[0] is not producer]
+
+    def _tell_of_held(self, producer: KnownProducer, rows: int) -> None:
+        """What the SDK keeps for recordings without a sink is in the memory of the process that has made them."""
+        if rows and not producer.said_goodbye:
+            who = f"worker {producer.hello.worker}" if producer.hello.worker else "a process"
+            told = (
+                f"{who} (pid {producer.hello.pid}) ended with {rows} {'row' if rows == 1 else 'rows'} in recordings that "
+                "its tasks had made themselves, and they are lost: such rows are taken at the end of each task"
+            )
+            _log.warning("mpr: %s", told)
+            self._delivery.note([told])
 
     def _release_the_dead(self) -> None:
         """Of those that joined by themselves, nobody tells the end; what they leave open here must not pile up."""

@@ -35,14 +35,22 @@ class Delivery:
         Of the live sinks; None where there are none.
     encode_notes:
         Makes a stream of the recording with notes of the parent in it.
+    apart:
+        Whether no sink has the rows of two tasks in one recording, so that tasks may differ in their types.
     """
 
     def __init__(
-        self, writers: Sequence[Writer], feed: Feed | None, encode_notes: Callable[[Sequence[str]], bytes]
+        self,
+        writers: Sequence[Writer],
+        feed: Feed | None,
+        encode_notes: Callable[[Sequence[str]], bytes],
+        *,
+        apart: bool = False,
     ) -> None:
         self._writers = list(writers)
         self._feed = feed
         self._encode_notes = encode_notes
+        self._apart = apart
         self._outboxes = itertools.count(PROLOGUE + 1)
         self._columns = ColumnTypes()
         #: What two workers call by one name and give two types.
@@ -79,9 +87,14 @@ class Delivery:
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
         return chunks
 
-    def describe(self, hello: Hello, outbox: int, footer: bytes) -> None:
-        """Bring the manifests in `footer` to all durable sinks, and look for conflicts in them."""
+    def describe(self, hello: Hello, outbox: int, footer: bytes, *, of_task: bool = False) -> None:
+        """Bring the manifests in `footer` to all durable sinks, and look for conflicts in them.
+
+        With `of_task`, its chunks are of one task, of which some sink keeps a recording of its own.
+        """
         self._describe(outbox, footer)
+        if of_task and self._apart:
+            return
         who = f"worker {hello.worker} (pid {hello.pid})" if hello.worker else "the parent"
         for told in self._columns.note(who, footer):
             _log.info("%s", told)

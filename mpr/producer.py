@@ -113,11 +113,12 @@ class Producer:
         #: The number of the last logging call, and of that before the last flush.
         self.entered = 0
         self._flushed = 0
+        self._completed = 0
         self._delivered = 0
         self._unflushed = 0
         self._unchecked = 0
         #: The recordings that tasks make themselves.
-        self.own = OwnRecordings(self._send_own)
+        self.own = OwnRecordings(self._send_own, self.slate.hold)
         # Bytes of them: sent, and taken by the sinks.
         self._own_sent = 0
         self._own_accepted = 0
@@ -399,7 +400,9 @@ class Producer:
 
     def complete_outbox(self) -> None:
         """Have the SDK write the manifest of what was logged since the last time, if anything was."""
-        if self.entered != self._flushed or self.always_flush:
+        entered = self.entered
+        if entered != self._completed or self.always_flush:
+            self._completed = entered
             self.flush()
             with self._rolling:
                 self._roll()

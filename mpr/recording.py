@@ -130,7 +130,8 @@ class SharedRecording:
             self.urls = opened.urls
             self.down = self._sockets.down
             encode = functools.partial(encoded_notes, "mpr/workers", self.application_id, self.recording_id)
-            self.delivery = Delivery(self._writers, self._live, encode)
+            apart = all(isinstance(sink, DirectorySink) for sink in chosen)
+            self.delivery = Delivery(self._writers, self._live, encode, apart=apart)
             self.aggregator = Aggregator(self._sockets, self.delivery, own_blueprint=blueprint is not None)
             self.aggregator.start()
             undo.pop_all()
@@ -284,8 +285,7 @@ class SharedRecording:
         failure = self.delivery.failure or unfinished
         if failure is not None:
             raise failure
-        # Where each task has a recording of its own, they may differ.
-        if self.delivery.conflicts and not failed and not self._marks_tasks:
+        if self.delivery.conflicts and not failed:
             raise ConflictError(
                 f"{'; '.join(self.delivery.conflicts)}. All rows are in the recording, but Rerun knows one type of "
                 "each, and shows the others wrongly or not at all: give them different names"

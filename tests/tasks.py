@@ -358,6 +358,17 @@ def log_to_unsaved_recording(number: int) -> int:
     return log_number(200 + number)
 
 
+def log_to_unsaved_recording_and_die(rows: int) -> None:
+    """So many rows go to a recording that gets no sink, and one to a recording that has one."""
+    own = rr.RecordingStream("own app", recording_id="dies")
+    saved = rr.RecordingStream("own app", recording_id="saved")
+    saved.memory_recording()
+    saved.log("n", rr.Scalars(0.0))
+    for row in range(rows):
+        own.log("n", rr.Scalars(float(row)))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @rr.thread_local_stream("episode")
 def log_episode(number: int) -> str:
     log_number(number)

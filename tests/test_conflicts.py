@@ -71,3 +71,36 @@ def test_the_same_types_in_many_workers_are_no_conflict(tmp_path: Path) -> None:
         for task in (_sequence, _whole_number, _same_text_elsewhere) * 2:
             pool.apply(task)
     support.check_file(path)
+
+
+@pytest.mark.parametrize("beside", ["file", "server"])
+def test_beside_a_folder_with_a_recording_per_task_the_recording_of_all_tasks_counts(
+    beside: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "run.rrd" if beside == "file" else mpr.GrpcServerSink(port=0)
+    pool = mpr.Pool("app", 1, maxtasksperchild=1, sinks=[mpr.DirectorySink(path=tmp_path / "tasks"), other])
+    for task in (_sequence, _duration):
+        pool.apply(task)
+    pool.close()
+    with pytest.raises(mpr.ConflictError, match=r"timeline 'when' is a sequence in worker 1 .* in worker 2 "):
+        pool.join()
+
+
+def test_tasks_with_a_recording_each_may_differ(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    with mpr.Pool("app", 1, maxtasksperchild=1, sinks=mpr.DirectorySink(path=folder)) as pool:
+        for task in (_sequence, _duration):
+            pool.apply(task)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_what_belongs_to_no_task_is_one_file_of_all_workers(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    pool = mpr.Pool("app", 1, _sequence, sinks=mpr.DirectorySink(path=folder))
+    pool.apply(len, ("abc",))
+    pool.recording.stream.set_time("when", duration=1.0)
+    pool.recording.stream.log("b", rr.Scalars(1.0))
+    pool.close()
+    with pytest.raises(mpr.ConflictError, match=r"timeline 'when' .* in worker 1 .* in the parent|in the parent.* in worker 1"):
+        pool.join()
+    support.check_file(folder / "shared.rrd")
