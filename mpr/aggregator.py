@@ -41,6 +41,7 @@ from mpr.messages import (
     Synced,
     TaskBegan,
     TaskEnded,
+    Undelivered,
     Upstream,
     Welcome,
 )
@@ -233,6 +234,11 @@ class Aggregator:
             case Skipped():
                 if listener is not None:
                     listener.skipped(hello, message)
+            case Undelivered(reason, rows_are_lost):
+                if rows_are_lost:
+                    producer.failure = DeliveryError(reason)
+                _log.log(logging.ERROR if rows_are_lost else logging.WARNING, "mpr: %s", reason)
+                self._delivery.note([reason])
             case NewOutbox(address):
                 self._open_next(producer, address)
             case Sync(number):
@@ -474,8 +480,8 @@ class Aggregator:
         if rows and not producer.said_goodbye:
             who = f"worker {producer.hello.worker}" if producer.hello.worker else "a process"
             told = (
-                f"{who} (pid {producer.hello.pid}) ended with {rows} {'row' if rows == 1 else 'rows'} in recordings that "
-                "its tasks had made themselves, and they are lost: such rows are taken at the end of each task"
+                f"{who} (pid {producer.hello.pid}) ended with {rows} {'row' if rows == 1 else 'rows'} in recordings "
+                "that its tasks had made themselves, and they are lost: such rows are taken at the end of each task"
             )
             _log.warning("mpr: %s", told)
             self._delivery.note([told])

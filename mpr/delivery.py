@@ -62,6 +62,8 @@ class Delivery:
         self.accepted_bytes = 0
         self.accepted_chunks = 0
         self._writing_since: float | None = None
+        #: Whether all rows pass here as they are logged.
+        self.has_all = True
 
     @property
     def writers(self) -> list[Writer]:
@@ -112,10 +114,19 @@ class Delivery:
 
     def rows_kept(self, found: Sequence[KnownProducer]) -> int | None:
         """How many rows of a worker that has ended came after its last result."""
-        if len(found) != 1 or found[0].settled_chunks is None:
+        if not self.has_all or len(found) != 1 or found[0].settled_chunks is None:
             return None
         counts = (each.rows_of(found[0].outbox, found[0].settled_chunks) for each in self._writers)
         return next((count for count in counts if count is not None), None)
+
+    def stop_feeding(self) -> None:
+        """The live sinks have ended; what comes now is for the durable ones."""
+        self._feed = None
+
+    def fail(self, error: SinkError) -> None:
+        """Rows are lost, through no fault of a sink at work."""
+        _log.error("%s", error)
+        self.failure = self.failure or error
 
     def stalled_secs(self) -> float:
         """Any thread: for how long a sink has been at one and the same segment."""

@@ -328,8 +328,7 @@ class LiveSinks:
             return [at]
         viewer.told_of = True
         _log.warning(
-            "mpr: %s has got nothing for %.0f s: %s. Results do not wait for it, and what it can still be given it gets "
-            "when it reads again",
+            "mpr: %s has got nothing for %.0f s: %s. Results do not wait; it gets what there is when it reads again",
             viewer.sink._name(),
             _PATIENCE_SECS,
             "it reads no more" if viewer.state is _State.CONNECTED else viewer.reason,

@@ -156,15 +156,19 @@ def test_a_viewer_that_reads_is_not_told_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = viewers.free_port()
-    with listening(tmp_path / "viewer.rrd", port) as viewer:
-        with mpr.Pool("app", 1, sinks=[tmp_path / "run.rrd", url_of(port)]) as pool:
-            wait_for_state(pool.recording, "connected")
-            pool.map(tasks.log_number, range(20))
-            support.wait_for(lambda: viewer.cells() == support.cells_of_growing(tmp_path / "run.rrd"))
-            # It has everything, and that nothing more comes is no fault of it.
-            monkeypatch.setattr("mpr.live._PATIENCE_SECS", 0.1)
-            time.sleep(0.5)
-            pool.apply(tasks.log_number, (20,))
+    path = tmp_path / "run.rrd"
+    with (
+        listening(tmp_path / "viewer.rrd", port) as viewer,
+        mpr.Pool("app", 1, sinks=[path, url_of(port)]) as pool,
+    ):
+        wait_for_state(pool.recording, "connected")
+        pool.map(tasks.log_number, range(20))
+        support.wait_for(lambda: viewer.cells() == support.cells_of_growing(path))
+        # It has everything, and that nothing more comes is no fault of it.
+        monkeypatch.setattr("mpr.live._PATIENCE_SECS", 3.0)
+        time.sleep(3.5)
+        pool.apply(tasks.log_number, (20,))
+        support.wait_for(lambda: viewer.cells() == support.cells_of_growing(path))
     assert "has got nothing" not in caplog.text
 
 
