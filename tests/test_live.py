@@ -180,6 +180,7 @@ def test_a_courier_that_is_killed_is_replaced(tmp_path: Path) -> None:
             pool.map(tasks.log_number, range(10))
             wait_for_state(pool.recording, "connected")
             for courier in viewers.couriers():
+                assert os.sched_getscheduler(courier.pid) == os.SCHED_BATCH
                 courier.kill()
             pool.map(tasks.log_number, range(10, 20))
             support.wait_for(lambda: live(pool.recording)[0].connections == 2)
