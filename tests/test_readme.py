@@ -35,6 +35,17 @@ def test_the_readme_has_snippets() -> None:
     assert len(BLOCKS) == 4
 
 
+def test_the_tests_that_the_page_of_sinks_names_exist() -> None:
+    page = (README.parent / "docs" / "sinks.md").read_text()
+    where = "tests/test_live.py"
+    named = []
+    for section in page.split("\n## "):
+        here = "tests/test_direct.py" if section.startswith("`route") else where
+        named += [(file or here, test) for file, test in re.findall(r"(?:`(tests/\w+\.py)`:\s)?`(test_\w+)`", section)]
+    assert len(named) > 30
+    assert [] == [each for each in named if f"def {each[1]}(" not in (README.parent / each[0]).read_text()]
+
+
 def test_the_quickstart_runs_and_verifies_its_file(tmp_path: Path) -> None:
     pytest.importorskip("skimage", reason="the examples' extra is not installed")
     path = tmp_path / "quickstart.rrd"
