@@ -10,7 +10,6 @@ the whole recording in memory, and `rerun rrd route` fails where two files have 
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shutil
@@ -26,9 +25,7 @@ from mpr.outbox import OutboxReader, Segment
 from mpr.sink import Sink
 from mpr.sinks import FileSink
 
-_log = logging.getLogger("mpr")
-
-_PART = re.compile(r"worker-(\d+)-(\d+)-\d+\.rrd")
+_PART = re.compile(r"worker-(\d+)-(\d+)-\w+\.rrd")
 
 
 def check(chosen: Sequence[Sink]) -> None:

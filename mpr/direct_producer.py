@@ -15,9 +15,8 @@ are lost, and a pool replaces it.
 from __future__ import annotations
 
 import contextlib
-import itertools
-import logging
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable
@@ -33,8 +32,6 @@ from mpr.outbox import Outbox
 from mpr.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.side_thread import SideThread
 
-_log = logging.getLogger("mpr")
-
 _LOOK_EVERY_SECS = 0.1
 # The exit code of a worker that leaves its task, because a viewer reads no more.
 _LEFT = 71
@@ -47,7 +44,6 @@ class DirectProducer(Producer):
         assert config.direct is not None
         self._folder = config.direct.folder
         self._urls = list(config.direct.urls)
-        self._parts = itertools.count(1)
         # Made here, and not before a fork.
         self._side = SideThread("mpr-direct")
         super().__init__(config, worker, timeout_secs)
@@ -57,17 +53,26 @@ class DirectProducer(Producer):
     def _attach(self, outbox: Outbox) -> None:
         """Open the sinks; each time the file is another one, for the SDK cuts a file that it opens."""
         sinks: list[rr.FileSink | rr.GrpcSink] = []
+        self._file = ""
         if self._folder:
-            name = f"worker-{self.worker:06d}-{os.getpid()}-{next(self._parts)}.rrd"
-            sinks.append(rr.FileSink(str(Path(self._folder) / name)))
+            # A process id may come again in the life of a recording.
+            name = f"worker-{self.worker:06d}-{os.getpid()}-{secrets.token_hex(4)}.rrd"
+            self._file = str(Path(self._folder) / name)
+            sinks.append(rr.FileSink(self._file))
         for url in list(self._urls):
             if _listens(url):
                 sinks.append(rr.GrpcSink(url=url))
             else:
                 self._lose_viewer(url, f"nobody has listened there for {DIRECT_CONNECT_SECS:.0f} s")
         with entries.unwatched():
-            # Without any, the SDK would keep all rows in memory.
-            self.stream.set_sinks(*(sinks or [rr.FileSink(os.devnull)]))
+            try:
+                if sinks:
+                    self.stream.set_sinks(*sinks)
+            except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a sink
+                self._give_up(str(error))
+            if self.spent:
+                # Without any, the SDK would keep all rows in memory.
+                self.stream.set_sinks(rr.FileSink(os.devnull))
 
     def _detach(self) -> None:
         if self.spent:
@@ -93,11 +98,11 @@ class DirectProducer(Producer):
     def _push(self) -> None:
         if self.spent:
             return
-        started = time.monotonic()
         failure = self._bounded(lambda: self.stream.flush(timeout_sec=DIRECT_FLUSH_SECS))
-        if failure and self._folder and self._urls and time.monotonic() - started < DIRECT_FLUSH_SECS / 2:
-            # A connection that is broken, and not one that is full: the file has everything, and goes on alone.
-            for url in list(self._urls):
+        lost = [url for url in self._urls if url in failure]
+        if lost and self._folder:
+            # A connection that is broken, and neither one that is full nor a disk: the file has everything.
+            for url in lost:
                 self._lose_viewer(url, failure)
             failure = self._bounded(self._roll)
         if failure:
@@ -131,7 +136,8 @@ class DirectProducer(Producer):
     def _give_up(self, reason: str) -> None:
         if not self.spent:
             self.spent = True
-            self._tell(f"cannot bring its rows to the sinks: {reason}", rows_are_lost=True)
+            names = ", ".join(filter(None, [self._file, *self._urls])) or "the sinks"
+            self._tell(f"cannot bring its rows to {names}: {reason}", rows_are_lost=True)
             # At exit the SDK would wait for the viewer.
             rr.unregister_shutdown()
 

@@ -305,9 +305,9 @@ class SharedRecording:
             # Its thread still uses the sockets, so they stay.
             raise self.delivery.stuck()
         self.delivery.stop_feeding()
-        if self._parts is not None:
-            self._parts.gather(self.delivery)
         try:
+            if self._parts is not None:
+                self._parts.gather(self.delivery)
             unfinished = self._close_writers(missed, discard_unnamed=failed)
         finally:
             self._sockets.close()

@@ -108,6 +108,16 @@ def log_everything(index: int) -> int:
     return index
 
 
+def log_at_sequence() -> None:
+    rr.set_time("when", sequence=1)
+    rr.log("a", rr.Scalars(1.0))
+
+
+def log_at_duration() -> None:
+    rr.set_time("when", duration=1.0)
+    rr.log("b", rr.Scalars(1.0))
+
+
 def set_a_time(_: int) -> None:
     rr.set_time("only_first", sequence=1)
     rr.log("first", rr.Scalars(1.0))
