@@ -21,9 +21,8 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import rerun as rr
 
 from mpr import entries
 from mpr.config import DIRECT_CONNECT_SECS, DIRECT_FLUSH_SECS, RecordingConfig
@@ -31,6 +30,9 @@ from mpr.messages import Undelivered
 from mpr.outbox import Outbox
 from mpr.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.side_thread import SideThread
+
+if TYPE_CHECKING:
+    import rerun as rr
 
 _LOOK_EVERY_SECS = 0.1
 # The exit code of a worker that leaves its task, because a viewer reads no more.
@@ -52,6 +54,8 @@ class DirectProducer(Producer):
 
     def _attach(self, outbox: Outbox) -> None:
         """Open the sinks; each time the file is another one, for the SDK cuts a file that it opens."""
+        import rerun as rr
+
         sinks: list[rr.FileSink | rr.GrpcSink] = []
         self._file = ""
         if self._folder:
@@ -138,6 +142,8 @@ class DirectProducer(Producer):
             self.spent = True
             names = ", ".join(filter(None, [self._file, *self._urls])) or "the sinks"
             self._tell(f"cannot bring its rows to {names}: {reason}", rows_are_lost=True)
+            import rerun as rr
+
             # At exit the SDK would wait for the viewer.
             rr.unregister_shutdown()
 
