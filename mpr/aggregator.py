@@ -469,22 +469,14 @@ class Aggregator:
         self._salvage(producer)
         if producer.slate is not None:
             self._rows_of_gone += producer.slate.rows()
-            self._tell_of_held(producer, producer.slate.held())
+            told = producer.told_of_loss()
+            if told:
+                _log.warning("mpr: %s", told)
+                self._delivery.note([told])
         producer.close()
         self._sockets.up.forget(producer.hello)
         del self._producers[producer.hello.route]
         self._newcomers = [each for each in self._newcomers if each[0] is not producer]
-
-    def _tell_of_held(self, producer: KnownProducer, rows: int) -> None:
-        """What the SDK keeps for recordings without a sink is in the memory of the process that has made them."""
-        if rows and not producer.said_goodbye:
-            who = f"worker {producer.hello.worker}" if producer.hello.worker else "a process"
-            told = (
-                f"{who} (pid {producer.hello.pid}) ended with {rows} {'row' if rows == 1 else 'rows'} in recordings "
-                "that its tasks had made themselves, and they are lost: such rows are taken at the end of each task"
-            )
-            _log.warning("mpr: %s", told)
-            self._delivery.note([told])
 
     def _release_the_dead(self) -> None:
         """Of those that joined by themselves, nobody tells the end; what they leave open here must not pile up."""

@@ -88,6 +88,20 @@ class KnownProducer:
         #: What the worker writes down of itself; usable until `worker_ended` was told.
         self.slate: SlateReader | None = None
 
+    def told_of_loss(self) -> str:
+        """What to say of rows that have ended with the process; empty where there were none.
+
+        The SDK keeps those of recordings without a sink in the memory of the process that has made them.
+        """
+        rows = 0 if self.slate is None or self.said_goodbye else self.slate.held()
+        if not rows:
+            return ""
+        who = f"worker {self.hello.worker}" if self.hello.worker else "a process"
+        return (
+            f"{who} (pid {self.hello.pid}) ended with {rows} {'row' if rows == 1 else 'rows'} in recordings that its "
+            "tasks had made themselves, and they are lost: such rows are taken at the end of each task"
+        )
+
     def close(self) -> None:
         for reader in (self.reader, self.next_reader):
             if reader is not None:
