@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import time
 from collections import Counter
@@ -210,17 +209,11 @@ def test_what_a_killed_parent_leaves_is_kept_and_can_be_recovered(tmp_path: Path
         mpr.SharedRecording("app", sinks=path, route="direct")
     assert _parts(path) == parts
     for part in parts:
-        # Where the worker has only just ended.
-        support.wait_for(lambda part=part: not _is_open(part))
+        worker = int(part.name.split("-")[2])
+        support.wait_for(lambda worker=worker: not support.lives(worker))
         recover.recover(part)
         support.check_file(part)
     assert sum((support.numbers(each) for each in parts), Counter()) == Counter(range(20))
-
-
-def _is_open(path: Path) -> bool:
-    return any(
-        os.path.realpath(each) == str(path) for each in Path("/proc").glob("[0-9]*/fd/*") if os.access(each, os.R_OK)
-    )
 
 
 def test_a_run_that_fails_before_its_first_row_does_no_harm_to_an_older_file(tmp_path: Path) -> None:
