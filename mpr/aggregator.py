@@ -235,8 +235,7 @@ class Aggregator:
                 if listener is not None:
                     listener.skipped(hello, message)
             case Undelivered(reason, rows_are_lost):
-                if rows_are_lost:
-                    producer.failure = DeliveryError(reason)
+                producer.failure = DeliveryError(reason) if rows_are_lost else producer.failure
                 _log.log(logging.ERROR if rows_are_lost else logging.WARNING, "mpr: %s", reason)
                 self._delivery.note([reason])
             case NewOutbox(address):
