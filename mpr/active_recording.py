@@ -10,9 +10,7 @@ Blueprints that workers send are not kept.
 from __future__ import annotations
 
 import logging
-import queue
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +19,7 @@ from mpr import rrd, sdk
 from mpr.config import SINK_TIMEOUT_SECS
 from mpr.errors import SinkError
 from mpr.outbox import PROLOGUE, Segment
+from mpr.side_thread import SideThread
 from mpr.sink import Sink
 
 if TYPE_CHECKING:
@@ -76,9 +75,8 @@ class ActiveRecordingWriter:
         self._gave_up = False
         #: Chunks that the recording did not get.
         self.missed = 0
-        self._work: queue.SimpleQueue[tuple[Callable[[], None], _Outcome] | None] = queue.SimpleQueue()
-        # A daemon: the SDK may never come back.
-        threading.Thread(target=self._run, name="mpr-active-recording", daemon=True).start()
+        # The SDK may never come back.
+        self._side = SideThread("mpr-active-recording")
 
     def open(self, prologue: bytes) -> None:
         """The recording has its own properties."""
@@ -114,17 +112,19 @@ class ActiveRecordingWriter:
     def close(self) -> None:
         if not self._gave_up:
             self._do(lambda: self._stream.flush(timeout_sec=self._timeout_secs), 0)
-        self._work.put(None)
+        self._side.end()
         if self.missed:
             _log.warning("mpr: %d chunks did not get into %s", self.missed, self.name)
 
     def abandon(self) -> None:
-        self._work.put(None)
+        self._side.end()
 
     def _do(self, step: Callable[[], None], chunks: int) -> None:
-        outcome = _Outcome()
-        self._work.put((step, outcome))
-        if not outcome.done.wait(self._timeout_secs):
+        try:
+            came_back = self._side.do(step, self._timeout_secs)
+        except Exception as error:
+            raise SinkError(f"cannot write to {self.name}: {error}") from error
+        if not came_back:
             self._gave_up = True
             self.missed += chunks
             _log.warning(
@@ -132,17 +132,6 @@ class ActiveRecordingWriter:
                 self.name,
                 self._timeout_secs,
             )
-        elif outcome.error is not None:
-            raise SinkError(f"cannot write to {self.name}: {outcome.error}") from outcome.error
-
-    def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            step, outcome = work
-            try:
-                step()
-            except Exception as error:  # noqa: BLE001  # raised in the thread that waits
-                outcome.error = error
-            outcome.done.set()
 
     def _send(self, stream: bytes, keeps_ids: bool) -> None:
         import rerun as rr
@@ -154,9 +143,3 @@ class ActiveRecordingWriter:
             rr.send_chunks(sdk.chunks_of(stream, blueprints=False), recording=self._stream)
         # The SDK tells of a full disk in the flush, and only there.
         self._stream.flush(timeout_sec=self._timeout_secs)
-
-
-class _Outcome:
-    def __init__(self) -> None:
-        self.done = threading.Event()
-        self.error: Exception | None = None

@@ -41,6 +41,7 @@ from mpr.messages import (
     Synced,
     TaskBegan,
     TaskEnded,
+    Undelivered,
     Upstream,
     Welcome,
 )
@@ -237,6 +238,10 @@ class Aggregator:
             case Skipped():
                 if listener is not None:
                     listener.skipped(hello, message)
+            case Undelivered(reason, rows_are_lost):
+                producer.failure = DeliveryError(reason) if rows_are_lost else producer.failure
+                _log.log(logging.ERROR if rows_are_lost else logging.WARNING, "mpr: %s", reason)
+                self._delivery.note([reason])
             case NewOutbox(address):
                 self._open_next(producer, address)
             case Sync(number):
@@ -416,7 +421,7 @@ class Aggregator:
             producer.chunks += self._delivery.write(Segment(producer.outbox, source, frames, task=producer.task))
             producer.last_rows_at = time.monotonic()
         if footer is not None:
-            self._delivery.describe(producer.hello, producer.outbox, footer)
+            self._delivery.describe(producer.hello, producer.outbox, footer, of_task=producer.task is not None)
         if producer.reader is not None:
             producer.reader.release(start, consumed)
         with self._progress:
@@ -468,6 +473,10 @@ class Aggregator:
         self._salvage(producer)
         if producer.slate is not None:
             self._rows_of_gone += producer.slate.rows()
+            told = producer.told_of_loss()
+            if told:
+                _log.warning("mpr: %s", told)
+                self._delivery.note([told])
         self.torn_count += producer.may_lack_rows()
         producer.close()
         self._sockets.up.forget(producer.hello)

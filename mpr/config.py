@@ -15,6 +15,7 @@ from typing import Literal
 from mpr.errors import ConfigError
 
 StartMethod = Literal["forkserver", "spawn", "fork"]
+Route = Literal["funnel", "direct"]
 
 MIB = 1024 * 1024
 
@@ -46,6 +47,10 @@ SINK_TIMEOUT_SECS = 60.0
 REPLAY_MAX_BYTES = 256 * MIB
 #: How much of it goes to a live sink at a time.
 SLICE_BYTES = 4 * MIB
+#: With `route="direct"`, how long a worker waits for the SDK to bring a task's rows to its sinks, and for a viewer to
+#: listen when it starts.
+DIRECT_FLUSH_SECS = 10.0
+DIRECT_CONNECT_SECS = 10.0
 #: How long the end of a recording waits for live sinks that still take data.
 LIVE_FAREWELL_SECS = 3.0
 
@@ -75,6 +80,13 @@ def check_recording_id(recording_id: object) -> str:
     if not text or len(text) > 1000:
         raise ConfigError(f"a recording id has 1 to 1000 characters, got {text[:40]!r} with {len(text)}")
     return text
+
+
+def check_route(route: object) -> Route:
+    """`route`, or `ConfigError`."""
+    if route == "funnel" or route == "direct":
+        return route
+    raise ConfigError(f"route must be 'funnel' (through this process) or 'direct' (workers open sinks), got {route!r}")
 
 
 def check_processes(processes: object) -> int:
@@ -128,6 +140,22 @@ def outbox_limit(workers: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DirectRoute:
+    """The sinks that a process opens itself.
+
+    Attributes
+    ----------
+    folder:
+        Where it writes a file of its own; empty for no file.
+    urls:
+        Of viewers and servers.
+    """
+
+    folder: str
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecordingConfig:
     """How a process joins a shared recording.
 
@@ -145,6 +173,8 @@ class RecordingConfig:
         Bytes that the producer's outbox may hold before `rr.log` waits.
     marks_tasks:
         Whether a worker says where the rows of each task begin and end, for sinks that keep them apart.
+    direct:
+        What the process brings its rows to; None for the parent.
     """
 
     application_id: str
@@ -155,6 +185,7 @@ class RecordingConfig:
     token: str = field(repr=False)
     outbox_bytes: int = OUTBOX_MAX_BYTES
     marks_tasks: bool = False
+    direct: DirectRoute | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from multiprocessing import reduction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 # A seventieth of the share of a worker, where the machine is busy.
 _NICE = 19
+# The same for the session of a viewer that stays, of which a person wants to see something: a tenth of the share of a
+# program.
+_SESSION_NICE = 10
 # The system does not tell when somebody begins to listen, so a courier looks so often.
 _LOOK_EVERY_SECS = 0.25
 # Nor does the SDK tell that a connection has broken, unless it is asked to flush.
@@ -54,13 +58,21 @@ def main(config: CourierConfig, _shared: None) -> None:
     os.environ.update(config.environ)
     # `mpr run` waits for signals itself, and so holds them back in all that it starts.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.nice(_NICE)
+    _step_back()
     try:
         with contextlib.suppress(BrokenPipeError):
             _Courier(config).run()
     finally:
         # Without the SDK's exit handlers: they wait for viewers without limit.
         os._exit(0)
+
+
+def _step_back() -> None:
+    """Leave the CPU to the workers: this process and what it starts get what they leave."""
+    os.nice(_NICE)
+    if sys.platform == "linux":
+        # Waking up, such a process waits for its turn instead of taking it from a worker.
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 class _Courier:
@@ -226,7 +238,7 @@ def _spawn_viewer(sink: SpawnViewerSink) -> None:
         *(["--headless"] if sink.headless else []),
     ]
     stays = sink._stays()
-    subprocess.Popen(
+    viewer = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         # As `rr.spawn`: no welcome by the command line.
@@ -234,6 +246,10 @@ def _spawn_viewer(sink: SpawnViewerSink) -> None:
         start_new_session=stays,
         preexec_fn=None if stays else _end_with_parent,
     )
+    if stays:
+        # Linux shares the CPU among sessions first, so that a low priority within one of its own counts for nothing.
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{viewer.pid}/autogroup").write_text(str(_SESSION_NICE))
 
 
 def _end_with_parent() -> None:

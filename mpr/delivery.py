@@ -35,14 +35,22 @@ class Delivery:
         Of the live sinks; None where there are none.
     encode_notes:
         Makes a stream of the recording with notes of the parent in it.
+    apart:
+        Whether no sink has the rows of two tasks in one recording, so that tasks may differ in their types.
     """
 
     def __init__(
-        self, writers: Sequence[Writer], feed: Feed | None, encode_notes: Callable[[Sequence[str]], bytes]
+        self,
+        writers: Sequence[Writer],
+        feed: Feed | None,
+        encode_notes: Callable[[Sequence[str]], bytes],
+        *,
+        apart: bool = False,
     ) -> None:
         self._writers = list(writers)
         self._feed = feed
         self._encode_notes = encode_notes
+        self._apart = apart
         self._outboxes = itertools.count(PROLOGUE + 1)
         self._columns = ColumnTypes()
         #: What two workers call by one name and give two types.
@@ -54,6 +62,8 @@ class Delivery:
         self.accepted_bytes = 0
         self.accepted_chunks = 0
         self._writing_since: float | None = None
+        #: Whether all rows pass here as they are logged.
+        self.has_all = True
 
     @property
     def writers(self) -> list[Writer]:
@@ -79,9 +89,14 @@ class Delivery:
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
         return chunks
 
-    def describe(self, hello: Hello, outbox: int, footer: bytes) -> None:
-        """Bring the manifests in `footer` to all durable sinks, and look for conflicts in them."""
+    def describe(self, hello: Hello, outbox: int, footer: bytes, *, of_task: bool = False) -> None:
+        """Bring the manifests in `footer` to all durable sinks, and look for conflicts in them.
+
+        With `of_task`, its chunks are of one task, of which some sink keeps a recording of its own.
+        """
         self._describe(outbox, footer)
+        if of_task and self._apart:
+            return
         who = f"worker {hello.worker} (pid {hello.pid})" if hello.worker else "the parent"
         for told in self._columns.note(who, footer):
             _log.info("%s", told)
@@ -99,10 +114,19 @@ class Delivery:
 
     def rows_kept(self, found: Sequence[KnownProducer]) -> int | None:
         """How many rows of a worker that has ended came after its last result."""
-        if len(found) != 1 or found[0].settled_chunks is None:
+        if not self.has_all or len(found) != 1 or found[0].settled_chunks is None:
             return None
         counts = (each.rows_of(found[0].outbox, found[0].settled_chunks) for each in self._writers)
         return next((count for count in counts if count is not None), None)
+
+    def stop_feeding(self) -> None:
+        """The live sinks have ended; what comes now is for the durable ones."""
+        self._feed = None
+
+    def fail(self, error: SinkError) -> None:
+        """Rows are lost, through no fault of a sink at work."""
+        _log.error("%s", error)
+        self.failure = self.failure or error
 
     def stalled_secs(self) -> float:
         """Any thread: for how long a sink has been at one and the same segment."""

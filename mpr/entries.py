@@ -91,9 +91,9 @@ def _logged_rows(name: str, components: Any) -> int:
     return len(next(iter(components.values()))) if name == "send_arrow_chunk" and components else 0
 
 
-def install_entries(entered: Callable[[int, int], Prefix | None]) -> list[str]:
-    """Make every logging entry of the SDK in this process call `entered(bytes, rows)` first, and heed the prefix that
-    it returns.
+def install_entries(entered: Callable[[int, int, Any], Prefix | None]) -> list[str]:
+    """Make every logging entry of the SDK in this process call `entered(bytes, rows, recording)` first, and heed the
+    prefix that it returns. The recording is the SDK's handle, or None for the current one.
 
     Returns the names that this release of the SDK does not have.
     """
@@ -109,15 +109,16 @@ def install_entries(entered: Callable[[int, int], Prefix | None]) -> list[str]:
 
 
 def _wrapped(
-    name: str, original: Callable[..., Any], entered: Callable[[int, int], Prefix | None]
+    name: str, original: Callable[..., Any], entered: Callable[[int, int, Any], Prefix | None]
 ) -> Callable[..., Any]:
     import rerun_bindings
 
     @functools.wraps(original)
     def entry(*args: Any, **kwargs: Any) -> Any:
         components = kwargs.get("components")
-        prefix = entered(_logged_bytes(components), _logged_rows(name, components))
-        if prefix is not None and rerun_bindings.get_recording_id(kwargs.get("recording")) == prefix.recording_id:
+        recording = kwargs.get("recording")
+        prefix = entered(_logged_bytes(components), _logged_rows(name, components), recording)
+        if prefix is not None and rerun_bindings.get_recording_id(recording) == prefix.recording_id:
             args, kwargs = _with_prefix(name, prefix.path, args, kwargs)
         return original(*args, **kwargs)
 
@@ -150,11 +151,11 @@ def _bypasses() -> Iterable[tuple[type, str]]:
     return ((LazyChunkStream, "_internal"), (UrdfTree, "_inner"))
 
 
-def _watched(attribute: str, entered: Callable[[int, int], object]) -> property:
+def _watched(attribute: str, entered: Callable[[int, int, Any], object]) -> property:
     """An attribute that counts as an entry whenever it is read: whoever reads it may be about to send."""
 
     def get(self: Any) -> Any:
-        entered(_UNKNOWN_SIZE, 0)
+        entered(_UNKNOWN_SIZE, 0, None)
         return self.__dict__[attribute]
 
     def put(self: Any, value: Any) -> None:

@@ -188,16 +188,20 @@ def forked() -> list[Any]:
 # --- passed by the SDK's calls ------------------------------------------------------------------------------------
 
 
-def _entered(size: int, rows: int) -> Prefix | None:
+def _entered(size: int, rows: int, recording: Any) -> Prefix | None:
     lane = here.lane
     if lane is not None and lane.producer is not None:
         _touch()
         lane.producer.enter(size, rows)
+        if lane.producer.own.any:
+            lane.producer.own.entered(recording, rows)
         return lane.prefix
     found = _process.producer or _join_now()
     if found is not None:
         found.touched = True
         found.enter(size, rows)
+        if found.own.any:
+            found.own.entered(recording, rows)
     return None if lane is None else lane.prefix
 
 

@@ -14,13 +14,20 @@ from multiprocessing import process
 from pathlib import Path
 from typing import Any
 
-from mpr.config import RecordingConfig
+from mpr.config import DirectRoute, RecordingConfig
 from mpr.errors import JoinError
 from mpr.messages import PROTOCOL
 
 #: The variable by which a child process joins. It has the recording's token, so it is never logged.
 VARIABLE = "MPR_RECORDING"
 _KEY = "mpr_recording"
+# All other fields are texts.
+_TYPES: dict[str, Any] = {
+    "folder": Path,
+    "outbox_bytes": int,
+    "marks_tasks": bool,
+    "direct": DirectRoute | None,
+}
 
 
 def to_text(config: RecordingConfig) -> str:
@@ -44,11 +51,14 @@ def from_text(text: str) -> RecordingConfig:
             "version of mpr"
         )
     try:
-        config = RecordingConfig(**{**fields, "folder": Path(fields["folder"])})
+        direct = fields.pop("direct", None)
+        if direct is not None:
+            direct = DirectRoute(folder=str(direct["folder"]), urls=tuple(map(str, direct["urls"])))
+        config = RecordingConfig(**{**fields, "folder": Path(fields["folder"])}, direct=direct)
     except (TypeError, KeyError):
         raise JoinError(f"the environment variable {VARIABLE} has not what a recording needs") from None
     for field in dataclasses.fields(config):
-        wanted = {"folder": Path, "outbox_bytes": int, "marks_tasks": bool}.get(field.name, str)
+        wanted = _TYPES.get(field.name, str)
         if not isinstance(getattr(config, field.name), wanted):
             raise JoinError(f"the environment variable {VARIABLE} has a {field.name} of the wrong type")
     return config

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from mpr import entries, hooks, inheritance, socket_folder
 from mpr.config import RecordingConfig
+from mpr.direct_producer import new_producer
 from mpr.errors import JoinError, RecordingError, UnpicklableTaskError
 from mpr.handed_down import hand_down
 from mpr.producer import WELCOME_TIMEOUT_SECS, Producer
@@ -77,7 +78,7 @@ def disown(token: str) -> None:
 
 def take_over(config: RecordingConfig, worker: int) -> Producer:
     """Make this process worker number `worker`: all that it logs goes to the recording, and so for its children."""
-    producer = _here.worker = Producer(config, worker)
+    producer = _here.worker = new_producer(config, worker)
     hooks.guard(config.recording_id, producer)
     _let_streams_travel()
     producer.always_flush = not hooks.take_over(producer)
@@ -230,7 +231,7 @@ def _member(config: RecordingConfig, timeout_secs: float, *, takes_over: bool) -
 
 def _joined(config: RecordingConfig, timeout_secs: float) -> Producer:
     _leave_the_closed()
-    producer = Producer(config, 0, timeout_secs)
+    producer = new_producer(config, 0, timeout_secs)
     hooks.guard(config.recording_id, producer)
     _let_streams_travel()
     # A forked process has inherited times.

@@ -92,6 +92,20 @@ class KnownProducer:
         """Whether it has ended, or been left, in the middle: without a goodbye, and with rows that nobody has seen."""
         return not self.said_goodbye and (self.slate is None or self.slate.unflushed() > 0)
 
+    def told_of_loss(self) -> str:
+        """What to say of rows that have ended with the process; empty where there were none.
+
+        The SDK keeps those of recordings without a sink in the memory of the process that has made them.
+        """
+        rows = 0 if self.slate is None or self.said_goodbye else self.slate.held()
+        if not rows:
+            return ""
+        who = f"worker {self.hello.worker}" if self.hello.worker else "a process"
+        return (
+            f"{who} (pid {self.hello.pid}) ended with {rows} {'row' if rows == 1 else 'rows'} in recordings that its "
+            "tasks had made themselves, and they are lost: such rows are taken at the end of each task"
+        )
+
     def close(self) -> None:
         for reader in (self.reader, self.next_reader):
             if reader is not None:

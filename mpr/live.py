@@ -49,6 +49,8 @@ _FIRST_RETRY_SECS = 0.1
 _LAST_RETRY_SECS = 2.0
 # How long the start of a process may take, where the fork server was killed and another one has to import everything.
 _START_SECS = 30.0
+# A viewer that has got nothing for so long is told of while there is time to do something about it.
+_PATIENCE_SECS = 10.0
 # How long a killed process may take to end.
 _KILL_SECS = 1.0
 
@@ -114,6 +116,9 @@ class _Viewer:
         self.sent_chunks = 0
         self.connections = 0
         self.reason = "it was not ready in time"
+        #: Since when it has had nothing of what there is; None while it has all.
+        self.hungry_since: float | None = time.monotonic()
+        self.told_of = False
 
     def forget_courier(self) -> None:
         if self.pipe is not None:
@@ -252,6 +257,8 @@ class LiveSinks:
                 if at is not None:
                     self._idle = False
                     due.append(at)
+            if not viewer.told_of and self._deadline is None:
+                due += self._tell_of(viewer, now)
         return max(0.0, min(due) - now) if due else None
 
     def _start_courier(self, viewer: _Viewer) -> None:
@@ -310,6 +317,24 @@ class LiveSinks:
             self._tell(viewer, Finish())
         return None
 
+    def _tell_of(self, viewer: _Viewer, now: float) -> list[float]:
+        """Say once that a sink gets nothing; returns when to look again, if that has to be."""
+        if viewer.state is _State.CONNECTED and viewer.told is None:
+            viewer.hungry_since = None
+            return []
+        viewer.hungry_since = viewer.hungry_since or now
+        at = viewer.hungry_since + _PATIENCE_SECS
+        if now < at:
+            return [at]
+        viewer.told_of = True
+        _log.warning(
+            "mpr: %s has got nothing for %.0f s: %s. Results do not wait; it gets what there is when it reads again",
+            viewer.sink._name(),
+            _PATIENCE_SECS,
+            "it reads no more" if viewer.state is _State.CONNECTED else viewer.reason,
+        )
+        return []
+
     def _tell(self, viewer: _Viewer, message: object) -> None:
         # Where it has died, that is heard of in a moment.
         with contextlib.suppress(OSError):
@@ -340,6 +365,7 @@ class LiveSinks:
                 if viewer.told is not None and end >= viewer.told:
                     viewer.told = None
                 viewer.retry_secs = _FIRST_RETRY_SECS
+                viewer.hungry_since = time.monotonic()
             case Lost(reason):
                 viewer.reason = reason
             case Done():

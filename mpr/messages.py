@@ -151,6 +151,14 @@ class Goodbye:
 
 
 @dataclass(frozen=True, slots=True)
+class Undelivered:
+    """A producer that opens its sinks itself has lost one; with `rows_are_lost`, none is left that has its rows."""
+
+    reason: str
+    rows_are_lost: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Sync:
     """The producer waits for `Synced` with this number: until all that it has announced is accepted."""
 
@@ -259,6 +267,7 @@ Upstream: TypeAlias = (
     | TaskEnded
     | Skipped
     | InitializerFailed
+    | Undelivered
     | Sync
     | Goodbye
     | Died
@@ -287,7 +296,8 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
     _TASK_ENDED,
     _SYNC,
     _SYNCED,
-) = range(20)
+    _UNDELIVERED,
+) = range(21)
 
 
 def encode(message: Upstream | Downstream) -> Frames:
@@ -319,6 +329,8 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_KIND.pack(_READY)]
         case Skipped(turn):
             return [_NUMBER.pack(_SKIPPED, turn)]
+        case Undelivered(reason, rows_are_lost):
+            return [_NUMBER.pack(_UNDELIVERED, rows_are_lost), reason.encode()]
         case Goodbye():
             return [_KIND.pack(_GOODBYE)]
         case Sync(number):
@@ -400,6 +412,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return Sync(_NUMBER.unpack(head)[1])
     if kind == _SYNCED:
         return Synced(_NUMBER.unpack(head)[1], bytes(frames[1]).decode())
+    if kind == _UNDELIVERED:
+        return Undelivered(bytes(frames[1]).decode(), bool(_NUMBER.unpack(head)[1]))
     if kind == _WELCOME:
         return Welcome(bool(_NUMBER.unpack(head)[1]))
     if kind == _FUNCTION:

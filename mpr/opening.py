@@ -45,12 +45,15 @@ class OpenSinks:
         What a person opens to see each live sink: a viewer, a server or a page.
     served:
         Those of them that nobody knows who did not start them: of servers and pages.
+    open_to_senders:
+        Where a process can send to each live sink itself.
     """
 
     writers: list[Writer]
     live: LiveSinks | None
     urls: list[str]
     served: list[str]
+    open_to_senders: tuple[str, ...] = ()
 
 
 def open_sinks(
@@ -97,6 +100,7 @@ def open_sinks(
         live=feed,
         urls=[sink._reached_at() for sink in live],
         served=[sink._reached_at() for sink in live if isinstance(sink, GrpcServerSink | WebViewerSink)],
+        open_to_senders=tuple(sink._url() for sink in live),
     )
 
 

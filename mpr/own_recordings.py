@@ -28,6 +28,8 @@ class _Own:
     inner: Any
     #: Where the SDK puts its encoded rows, once mpr has asked for them.
     storage: Any = None
+    #: Rows that it has, and that were not sent yet.
+    rows: int = 0
 
 
 class OwnRecordings:
@@ -37,10 +39,13 @@ class OwnRecordings:
     ----------
     send:
         Called with a whole stream, header to footer, of one recording.
+    held:
+        Called with how many rows of all of them were not sent yet: those that die with this process.
     """
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
+    def __init__(self, send: Callable[[bytes], None], held: Callable[[int], None]) -> None:
         self._send = send
+        self._held = held
         self._known: dict[str, _Own] = {}
         # Reentrant: what collects calls the SDK, whose calls come by here.
         self._lock = threading.RLock()
@@ -53,6 +58,21 @@ class OwnRecordings:
         if recording_id is not None:
             with self._lock:
                 self._known[recording_id] = _Own(inner)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return bool(self._known)
+
+    def entered(self, inner: Any, rows: int) -> None:
+        """So many rows are about to be logged to the recording with this handle (None: the current one)."""
+        recording_id = entries.recording_id_of(inner)
+        with self._lock:
+            own = self._known.get(recording_id or "")
+            if own is not None:
+                # Of some calls nobody knows how many it is; one at least.
+                own.rows += rows or 1
+                self._count()
 
     def sink_call(self, call: str, recording_id: str | None) -> None:
         """A task is about to call `rr.save` or the like for the recording of that id (`shutdown`: for all)."""
@@ -71,6 +91,7 @@ class OwnRecordings:
                 own.storage = None
             else:
                 del self._known[recording_id or ""]
+                self._count()
 
     def collect(self) -> None:
         """Send what has been logged since the last time, and forget recordings that nobody else holds any more."""
@@ -101,3 +122,8 @@ class OwnRecordings:
             self._taking = False
         if data:
             self._send(data)
+        own.rows = 0
+        self._count()
+
+    def _count(self) -> None:
+        self._held(sum(own.rows for own in self._known.values()))

@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 from mpr import config, pickling
 from mpr.capture import CaptureOptions
 from mpr.carrying import carry_through, is_thread_of_ours
-from mpr.config import PoolLimits, StartMethod
+from mpr.config import PoolLimits, Route, StartMethod
 from mpr.crew import Crew
 from mpr.dispatcher import Dispatcher
 from mpr.ending import abandon, terminate
@@ -64,7 +64,7 @@ class Pool:
         `InitializerError`.
     maxtasksperchild:
         A worker is replaced after so many tasks (parcels of `chunksize` tasks in a map); None: never.
-    recording_id, sinks, blueprint:
+    recording_id, sinks, blueprint, route:
         As in `mpr.SharedRecording`.
     recording:
         A `SharedRecording` to log into instead of one of its own; the pool does not close it.
@@ -110,6 +110,7 @@ class Pool:
         recording_id: str | None = None,
         sinks: Any = None,
         blueprint: Any = None,
+        route: Route = "funnel",
         recording: SharedRecording | None = None,
         start_method: StartMethod | None = None,
         preload: bool = True,
@@ -135,6 +136,8 @@ class Pool:
             raise TypeError("give either recording, or sinks, recording_id and blueprint: they belong to a new one")
         config.check_application_id(application_id)
         if recording is not None:
+            if config.check_route(route) != "funnel":
+                raise ConfigError("give route='direct' to the SharedRecording: it belongs to the recording")
             recording.check_usable()
             if recording.application_id != application_id:
                 raise ConfigError(f"the recording is of {recording.application_id!r}, not of {application_id!r}")
@@ -153,7 +156,7 @@ class Pool:
         with contextlib.ExitStack() as undo:
             undo.callback(launcher.close)
             self.recording = recording or SharedRecording(
-                application_id, recording_id=recording_id, sinks=sinks, blueprint=blueprint
+                application_id, recording_id=recording_id, sinks=sinks, blueprint=blueprint, route=route
             )
             if self._owns_recording:
                 undo.callback(self.recording.finish, failed=True)

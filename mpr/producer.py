@@ -109,15 +109,15 @@ class Producer:
         #: Whether a task has given the stream another sink.
         self._detached = False
         self.touched = True
+        #: Whether this process can bring no more rows to the recording.
+        self.spent = False
         self._entries = itertools.count(1)
         #: The number of the last logging call, and of that before the last flush.
         self.entered = 0
-        self._flushed = 0
-        self._delivered = 0
-        self._unflushed = 0
-        self._unchecked = 0
+        self._flushed = self._completed = self._delivered = 0
+        self._unflushed = self._unchecked = 0
         #: The recordings that tasks make themselves.
-        self.own = OwnRecordings(self._send_own)
+        self.own = OwnRecordings(self._send_own, self.slate.hold)
         # Bytes of them: sent, and taken by the sinks.
         self._own_sent = 0
         self._own_accepted = 0
@@ -182,7 +182,7 @@ class Producer:
         """Bound what waits in the SDK, then wait until the outbox has room. Signal handlers run meanwhile."""
         if self._unflushed >= UNFLUSHED_MAX_BYTES:
             self._unflushed = 0
-            self.stream.flush()
+            self._push()
             self.own.collect()
         self._announce()
         self._roll_if_long()
@@ -294,11 +294,14 @@ class Producer:
                 self._detached = False
                 # What was logged without any sink since then comes with it.
                 self._roll()
-            self.stream.flush()
+            self._push()
             self._announce()
             self.own.collect()
         self.slate.flushed(rows)
         self._roll_if_long()
+
+    def _push(self) -> None:
+        self.stream.flush()
 
     def _send_own(self, data: bytes) -> None:
         """A task's own recording has these rows."""
@@ -401,7 +404,9 @@ class Producer:
 
     def complete_outbox(self) -> None:
         """Have the SDK write the manifest of what was logged since the last time, if anything was."""
-        if self.entered != self._flushed or self.always_flush:
+        entered = self.entered
+        if entered != self._completed or self.always_flush:
+            self._completed = entered
             self.flush()
             with self._rolling:
                 self._roll()

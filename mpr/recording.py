@@ -8,25 +8,26 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import util
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from mpr import active_recording, config, failpoints, hooks, inheritance, joining
+from mpr import active_recording, config, direct, failpoints, hooks, inheritance, joining
 from mpr.active_recording import ActiveRecordingSink
 from mpr.aggregator import Aggregator
 from mpr.carrying import carry_through
-from mpr.config import RecordingConfig
+from mpr.config import DirectRoute, RecordingConfig, Route
 from mpr.delivery import Delivery
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
 from mpr.family_writer import FamilyWriter
 from mpr.live import LiveSinkStatistics
-from mpr.opening import append, encoded_notes, open_sinks
+from mpr.opening import OpenSinks, append, encoded_notes, open_sinks
 from mpr.producer import Producer
-from mpr.sinks import DirectorySink, as_sinks, sinks_of_environment
+from mpr.sink import Sink
+from mpr.sinks import DirectorySink, FileSink, as_sinks, sinks_of_environment
 from mpr.transport import Sockets
 from mpr.wrapped import Wrapped
 
@@ -89,6 +90,10 @@ class SharedRecording:
     blueprint:
         A blueprint for the recording, as in `rr.send_blueprint`: every sink has it before any data. Blueprints that
         workers send do not replace it.
+    route:
+        'funnel': all rows go through this process, which keeps every promise. 'direct': each worker brings its rows to
+        viewers and servers itself, and into a file of its own in `<path>.parts/`, which become one at the end; a viewer
+        can then cost rows and time, and the file is not there before `close` (see `docs/sinks.md`).
 
     Raises
     ------
@@ -105,7 +110,9 @@ class SharedRecording:
         recording_id: str | None = None,
         sinks: Any = None,
         blueprint: Any = None,
+        route: Route = "funnel",
     ) -> None:
+        is_direct = config.check_route(route) == "direct"
         self.application_id = config.check_application_id(application_id)
         if sinks is None:
             sinks = sinks_of_environment()
@@ -115,6 +122,8 @@ class SharedRecording:
                 sinks, recording_id = active, active.recording_id
         self.recording_id = config.check_recording_id(recording_id)
         chosen = as_sinks(sinks, self.application_id, self.recording_id)
+        if is_direct:
+            direct.check(chosen)
         failpoints.arm(0)
         self._marks_tasks = any(isinstance(sink, DirectorySink) for sink in chosen)
         self._pid = os.getpid()
@@ -136,8 +145,14 @@ class SharedRecording:
             #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
             self.urls = opened.urls
             self.down = self._sockets.down
+            self._parts: direct.Parts | None = None
+            self._direct: DirectRoute | None = None
+            if is_direct:
+                self._route_directly(opened, chosen, blueprint is not None, undo)
             encode = functools.partial(encoded_notes, "mpr/workers", self.application_id, self.recording_id)
-            self.delivery = Delivery(self._writers, self._live, encode)
+            apart = all(isinstance(sink, DirectorySink) for sink in chosen)
+            self.delivery = Delivery(self._writers, self._live, encode, apart=apart)
+            self.delivery.has_all = not is_direct
             self.aggregator = Aggregator(self._sockets, self.delivery, own_blueprint=blueprint is not None)
             self.aggregator.start()
             undo.pop_all()
@@ -150,6 +165,18 @@ class SharedRecording:
         joining.own(self.process_config(1), self._own_producer)
         # At the interpreter's exit, before `multiprocessing` waits for children.
         self._at_exit = util.Finalize(None, self.close, exitpriority=90)
+
+    def _route_directly(
+        self, opened: OpenSinks, chosen: Sequence[Sink], own_blueprint: bool, undo: contextlib.ExitStack
+    ) -> None:
+        """Have the workers open the sinks themselves."""
+        file = next((sink for sink in chosen if isinstance(sink, FileSink)), None)
+        if file is not None and opened.writers:
+            self._parts = direct.Parts(Path(file.path), own_blueprint=own_blueprint)
+            undo.callback(self._parts.abandon)
+        if opened.writers or opened.live is not None:
+            folder = "" if self._parts is None else str(self._parts.folder)
+            self._direct = DirectRoute(folder=folder, urls=opened.open_to_senders)
 
     @property
     def paths(self) -> list[Path]:
@@ -199,6 +226,7 @@ class SharedRecording:
             token=self._sockets.token,
             outbox_bytes=config.outbox_limit(workers),
             marks_tasks=self._marks_tasks,
+            direct=self._direct,
         )
 
     def environ(self) -> dict[str, str]:
@@ -285,7 +313,10 @@ class SharedRecording:
         if not stopped:
             # Its thread still uses the sockets, so they stay.
             raise self.delivery.stuck()
+        self.delivery.stop_feeding()
         try:
+            if self._parts is not None:
+                self._parts.gather(self.delivery)
             unfinished = self._close_writers(missed, discard_unnamed=failed)
         finally:
             self._sockets.close()
@@ -293,8 +324,9 @@ class SharedRecording:
         failure = self.delivery.failure or unfinished
         if failure is not None:
             raise failure
-        # Where each task has a recording of its own, they may differ.
-        if self.delivery.conflicts and not failed and not self._marks_tasks:
+        if self._parts is not None:
+            self._parts.remove(self.paths)
+        if self.delivery.conflicts and not failed:
             raise ConflictError(
                 f"{'; '.join(self.delivery.conflicts)}. All rows are in the recording, but Rerun knows one type of "
                 "each, and shows the others wrongly or not at all: give them different names"

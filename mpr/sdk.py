@@ -90,11 +90,17 @@ def store_info() -> bytes:
 
 def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
     """The stream (header to footer, no store info) that the SDK makes of what `write` logs; empty for nothing."""
-    stream, storage, lock, _ = _scratch(os.getpid())
-    with lock:
-        stream.reset_time()
-        write(stream)
-        return storage.read(flush=True) or b""
+    for _ in range(2):
+        stream, storage, lock, info = _scratch(os.getpid())
+        with lock:
+            stream.reset_time()
+            write(stream)
+            data = storage.read(flush=True) or b""
+        if data or not info:
+            break
+        # The SDK has shut all streams down, as it does at the interpreter's exit, where a recording may be still open.
+        _scratch.cache_clear()
+    return data
 
 
 def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:

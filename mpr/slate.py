@@ -26,8 +26,8 @@ from mpr.outbox import Outbox, open_shared
 from mpr.scheduler import MOST
 
 _PAGE = 4096
-# Numbers in the page: the worker writes the first six, the parent the others, which have a cache line of their own.
-_TURN, _CLAIMED, POSITION, SINCE, _ROWS, _FLUSHED, _REVOKED, _TAKEN = 0, 1, 2, 3, 4, 5, 8, 9
+# Numbers in the page: the worker writes the first seven, the parent the others, which have a cache line of their own.
+_TURN, _CLAIMED, POSITION, SINCE, _ROWS, _FLUSHED, _HELD, _REVOKED, _TAKEN = 0, 1, 2, 3, 4, 5, 6, 8, 9
 
 # Slots follow, one for each result that can be on its way: as many as the worker has parcels, and the present one.
 _SLOTS = MOST + 1
@@ -103,6 +103,10 @@ class Slate:
     def flushed(self, rows: int) -> None:
         """The first so many of them are where nobody's death can take them."""
         self.cells[_FLUSHED] = rows
+
+    def hold(self, rows: int) -> None:
+        """So many rows, of recordings of its own, would die with the worker."""
+        self.cells[_HELD] = rows
 
     def begin(self, task: int, now_ns: int) -> None:
         """Task `task` of the parcel runs from now on."""
@@ -181,6 +185,10 @@ class SlateReader:
     def unflushed(self) -> int:
         """How many of them would be lost, at most, if the worker died at this moment."""
         return self._cells[_ROWS] - self._cells[_FLUSHED]
+
+    def held(self) -> int:
+        """How many rows of recordings of its own the worker has not sent."""
+        return self._cells[_HELD]
 
     def revoke(self, turn: int) -> At:
         """Take back every parcel up to the `turn`-th that the worker has not begun. Returns what it is at then.

@@ -93,6 +93,8 @@ class _Loop:
                         # The parent has counted it as used.
                         self._functions.use(message.digest)
                         self._producer.send(Skipped(message.turn))
+                    if self._producer.spent:
+                        return
                 case Function(digest, payload):
                     self._functions.keep(digest, payload)
                 case Stop():

@@ -108,6 +108,16 @@ def log_everything(index: int) -> int:
     return index
 
 
+def log_at_sequence() -> None:
+    rr.set_time("when", sequence=1)
+    rr.log("a", rr.Scalars(1.0))
+
+
+def log_at_duration() -> None:
+    rr.set_time("when", duration=1.0)
+    rr.log("b", rr.Scalars(1.0))
+
+
 def set_a_time(_: int) -> None:
     rr.set_time("only_first", sequence=1)
     rr.log("first", rr.Scalars(1.0))
@@ -356,6 +366,17 @@ def log_to_unsaved_recording(number: int) -> int:
     with own:
         log_number(100 + number)
     return log_number(200 + number)
+
+
+def log_to_unsaved_recording_and_die(rows: int) -> None:
+    """So many rows go to a recording that gets no sink, and one to a recording that has one."""
+    own = rr.RecordingStream("own app", recording_id="dies")
+    saved = rr.RecordingStream("own app", recording_id="saved")
+    saved.memory_recording()
+    saved.log("n", rr.Scalars(0.0))
+    for row in range(rows):
+        own.log("n", rr.Scalars(float(row)))
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @rr.thread_local_stream("episode")

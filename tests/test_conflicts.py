@@ -9,17 +9,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from tests import support
-
-
-def _sequence() -> None:
-    rr.set_time("when", sequence=1)
-    rr.log("a", rr.Scalars(1.0))
-
-
-def _duration() -> None:
-    rr.set_time("when", duration=1.0)
-    rr.log("b", rr.Scalars(1.0))
+from tests import support, tasks
 
 
 def _timestamp() -> None:
@@ -43,8 +33,16 @@ def _same_text_elsewhere() -> None:
 @pytest.mark.parametrize(
     ("one", "two", "told"),
     [
-        (_sequence, _duration, r"timeline 'when' is a sequence in worker 1 .*, and a duration in worker 2 "),
-        (_duration, _timestamp, r"timeline 'when' is a duration in worker 1 .*, and a timestamp in worker 2 "),
+        (
+            tasks.log_at_sequence,
+            tasks.log_at_duration,
+            r"timeline 'when' is a sequence in worker 1 .*, and a duration in worker 2 ",
+        ),
+        (
+            tasks.log_at_duration,
+            _timestamp,
+            r"timeline 'when' is a duration in worker 1 .*, and a timestamp in worker 2 ",
+        ),
         (_whole_number, _text, r"component 'answer' of /d is int64 in worker 1 .*, and string in worker 2 "),
     ],
 )
@@ -68,6 +66,39 @@ def test_two_types_of_one_name_are_told_with_both_workers(
 def test_the_same_types_in_many_workers_are_no_conflict(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, maxtasksperchild=1, sinks=path) as pool:
-        for task in (_sequence, _whole_number, _same_text_elsewhere) * 2:
+        for task in (tasks.log_at_sequence, _whole_number, _same_text_elsewhere) * 2:
             pool.apply(task)
     support.check_file(path)
+
+
+@pytest.mark.parametrize("beside", ["file", "server"])
+def test_beside_a_folder_with_a_recording_per_task_the_recording_of_all_tasks_counts(
+    beside: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "run.rrd" if beside == "file" else mpr.GrpcServerSink(port=0)
+    pool = mpr.Pool("app", 1, maxtasksperchild=1, sinks=[mpr.DirectorySink(path=tmp_path / "tasks"), other])
+    for task in (tasks.log_at_sequence, tasks.log_at_duration):
+        pool.apply(task)
+    pool.close()
+    with pytest.raises(mpr.ConflictError, match=r"timeline 'when' is a sequence in worker 1 .* in worker 2 "):
+        pool.join()
+
+
+def test_tasks_with_a_recording_each_may_differ(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    with mpr.Pool("app", 1, maxtasksperchild=1, sinks=mpr.DirectorySink(path=folder)) as pool:
+        for task in (tasks.log_at_sequence, tasks.log_at_duration):
+            pool.apply(task)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_what_belongs_to_no_task_is_one_file_of_all_workers(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    pool = mpr.Pool("app", 1, tasks.log_at_sequence, sinks=mpr.DirectorySink(path=folder))
+    pool.apply(len, ("abc",))
+    pool.recording.stream.set_time("when", duration=1.0)
+    pool.recording.stream.log("b", rr.Scalars(1.0))
+    pool.close()
+    with pytest.raises(mpr.ConflictError, match=r"in worker 1 .* in the parent|in the parent.* in worker 1"):
+        pool.join()
+    support.check_file(folder / "shared.rrd")

@@ -132,6 +132,46 @@ def test_a_viewer_cannot_cost_rows_or_time(peer: Any, tmp_path: Path, caplog: py
     assert sum(str(chunk.entity_path) == "/mpr/sinks" for chunk in support.chunks(path)) == 1
 
 
+@pytest.mark.parametrize("peer", [_stopped, _absent, _mute, _no_viewer])
+def test_a_viewer_that_gets_nothing_is_told_of_while_the_run_goes_on(
+    peer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mpr.live._PATIENCE_SECS", 0.5)
+    port = viewers.free_port()
+    with contextlib.ExitStack() as stack:
+        disturb = peer(stack, tmp_path, port)
+        with mpr.Pool("app", 2, sinks=[tmp_path / "run.rrd", url_of(port)]) as pool:
+            if peer is _stopped:
+                wait_for_state(pool.recording, "connected")
+            disturb()
+            pool.starmap(tasks.log_images, [(0, 100), (1, 100)], chunksize=1)
+            told = f"127.0.0.1:{port}/proxy) has got nothing for"
+            support.wait_for(lambda: told in caplog.text)
+            pool.map(tasks.log_number, range(20))
+            time.sleep(1)
+            assert caplog.text.count("has got nothing for") == 1
+
+
+def test_a_viewer_that_reads_is_not_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = viewers.free_port()
+    path = tmp_path / "run.rrd"
+    with (
+        listening(tmp_path / "viewer.rrd", port) as viewer,
+        mpr.Pool("app", 1, sinks=[path, url_of(port)]) as pool,
+    ):
+        wait_for_state(pool.recording, "connected")
+        pool.map(tasks.log_number, range(20))
+        support.wait_for(lambda: viewer.cells() == support.cells_of_growing(path))
+        # It has everything, and that nothing more comes is no fault of it.
+        monkeypatch.setattr("mpr.live._PATIENCE_SECS", 3.0)
+        time.sleep(3.5)
+        pool.apply(tasks.log_number, (20,))
+        support.wait_for(lambda: viewer.cells() == support.cells_of_growing(path))
+    assert "has got nothing" not in caplog.text
+
+
 def test_a_courier_that_is_killed_is_replaced(tmp_path: Path) -> None:
     port = viewers.free_port()
     path = tmp_path / "run.rrd"
@@ -140,6 +180,7 @@ def test_a_courier_that_is_killed_is_replaced(tmp_path: Path) -> None:
             pool.map(tasks.log_number, range(10))
             wait_for_state(pool.recording, "connected")
             for courier in viewers.couriers():
+                assert os.sched_getscheduler(courier.pid) == os.SCHED_BATCH
                 courier.kill()
             pool.map(tasks.log_number, range(10, 20))
             support.wait_for(lambda: live(pool.recording)[0].connections == 2)

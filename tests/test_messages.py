@@ -35,6 +35,7 @@ from mpr.messages import (
     TaskBegan,
     TaskEnded,
     Tasks,
+    Undelivered,
     Welcome,
 )
 
@@ -66,6 +67,7 @@ _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     TaskBegan: st.builds(TaskBegan, _U64, _U32, _U32, _U64),
     TaskEnded: st.builds(TaskEnded, st.floats(allow_nan=False), st.none() | _TEXT),
     Skipped: st.builds(Skipped, _U64),
+    Undelivered: st.builds(Undelivered, st.text(), st.booleans()),
     Goodbye: st.builds(Goodbye),
     Sync: st.builds(Sync, _U64),
     Synced: st.builds(Synced, _U64, _TEXT),

@@ -86,3 +86,20 @@ def test_memory_stays_bounded_also_for_a_recording_of_a_tasks_own(tmp_path: Path
     sibling = tmp_path / "run-images.rrd"
     support.check_file(sibling)
     assert sum(support.row_counts(sibling).values()) == 301
+
+
+def test_what_dies_with_a_worker_before_it_was_taken_is_counted_and_told(
+    start_method: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
+        pool.apply(tasks.log_to_unsaved_recording, (1,))
+        with pytest.raises(mpr.WorkerDiedError):
+            pool.apply(tasks.log_to_unsaved_recording_and_die, (3,))
+    (told,) = [each for each in caplog.messages if "had made themselves" in each]
+    assert "ended with 3 rows" in told
+    assert [each.text for each in support.texts(path) if "had made themselves" in each.text] == [
+        told.removeprefix("mpr: ")
+    ]
+    # What a task has taken to a file of its own is not concerned, and what was taken is there.
+    assert support.numbers(tmp_path / "run-own_1.rrd") == Counter([1, 101])

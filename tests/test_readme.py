@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests import snippets, support
 
 ALL = snippets.all_snippets()
+_ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("snippet", ALL, ids=[snippet.place for snippet in ALL])
@@ -64,6 +66,17 @@ def test_what_a_page_says_of_its_snippets_counts(tmp_path: Path) -> None:
     assert needy.missing() == ["no_such_package"]
     with pytest.raises(ValueError, match=r"page.md: nothing on the page runs or imports other.py"):
         list(snippets.snippets_of(_PAGE.replace("work.py", "other.py", 1), "page.md"))
+
+
+def test_the_tests_that_the_page_of_sinks_names_exist() -> None:
+    page = (_ROOT / "docs" / "sinks.md").read_text()
+    where = "tests/test_live.py"
+    named = []
+    for section in page.split("\n## "):
+        here = "tests/test_direct.py" if section.startswith("`route") else where
+        named += [(file or here, test) for file, test in re.findall(r"(?:`(tests/\w+\.py)`:\s)?`(test_\w+)`", section)]
+    assert len(named) > 30
+    assert [] == [each for each in named if f"def {each[1]}(" not in (_ROOT / each[0]).read_text()]
 
 
 def test_the_quickstart_runs_and_verifies_its_file(tmp_path: Path) -> None:

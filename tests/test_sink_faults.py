@@ -73,6 +73,28 @@ def test_a_full_disk_is_told_at_once_and_the_other_sink_gets_everything(small_di
     assert support.numbers(full) == kept
 
 
+def test_a_full_disk_is_told_too_where_workers_write_files_of_their_own(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = small_disk / "run.rrd"
+    pool = mpr.Pool("app", 1, sinks=path, route="direct", start_method="fork")
+    assert pool.map(tasks.log_number, range(20), chunksize=1) == list(range(20))
+    # Whichever notices first: the worker, or the parent when it notes that in its own file.
+    with pytest.raises((mpr.DeliveryError, mpr.SinkError), match=r"run\.rrd"):
+        pool.apply(tasks.log_images, (0, 5))
+    # The worker that comes next cannot even begin a file.
+    with pytest.raises((mpr.DeliveryError, mpr.SinkError), match="No space left"):
+        pool.apply(tasks.log_number, (20,))
+    for worker in (1, 2):
+        assert f"cannot bring its rows to {path}.parts/worker-{worker:06d}-" in caplog.text
+    pool.close()
+    with pytest.raises(mpr.SinkError, match="No space left"):
+        pool.join()
+    # What was written is where it was, and becomes valid where there is room.
+    kept = [each for each in path.with_name("run.rrd.parts").iterdir() if each.stat().st_size]
+    assert sum((support.numbers_of_growing(each) for each in kept), Counter()) == Counter(range(20))
+
+
 def _fill(path: Path) -> None:
     """Leave no room on the disk of `path`."""
     with path.open("wb", buffering=0) as out:

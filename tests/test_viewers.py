@@ -11,11 +11,13 @@ import importlib.util
 import io
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import psutil
@@ -142,6 +144,9 @@ def test_a_viewer_that_is_spawned_stays_and_one_that_is_closed_stays_closed(tmp_
         wait_for_state(pool.recording, "connected", 0)
         wait_for_state(pool.recording, "connected", 1)
         spawned = {url: _listener(pool.recording.urls[url]) for url in range(2)}
+        shares = Path(f"/proc/{spawned[0].pid}/autogroup")
+        # It has a session of its own, in which a low priority of its own would count for nothing.
+        assert not shares.exists() or shares.read_text().split()[-1] == "10"
         # Its user closes the second one.
         spawned[1].kill()
         wait_for_state(pool.recording, "waiting for a viewer", 1)
@@ -151,10 +156,59 @@ def test_a_viewer_that_is_spawned_stays_and_one_that_is_closed_stays_closed(tmp_
         wanted = _schema_of_file(tmp_path / "run.rrd")
         # What the closed one has missed was noted when the other had been told that this was all.
         del wanted["/mpr/sinks"]
-        support.wait_for(lambda: _schema_of_viewer(client) == wanted)
+        support.wait_for(lambda: _schema_of_viewer(client) == wanted, 60)
     finally:
         spawned[0].kill()
         spawned[0].wait()
+
+
+@_judged_by_the_native_viewer
+def test_all_sinks_at_once_have_the_rows_of_every_worker(tmp_path: Path) -> None:
+    """One of each kind, with a reader at each."""
+    viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
+    path, folder, port = tmp_path / "run.rrd", tmp_path / "tasks", viewers.free_port()
+    stream = mpr.BinaryStreamSink()
+    served = [mpr.GrpcServerSink(port=0), mpr.WebViewerSink(web_port=0, grpc_port=0, open_browser=False)]
+    spawned = mpr.SpawnViewerSink(headless=True)
+    sinks = [path, mpr.DirectorySink(path=folder), stream, url_of(port), *served, spawned]
+    with contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(viewers.listening(tmp_path / "viewer.rrd", port))]
+        with mpr.Pool("app", 2, sinks=sinks) as pool:
+            for index in range(4):
+                wait_for_state(pool.recording, "connected", index)
+            server, page = pool.recording.urls[1], parse_qs(urlsplit(pool.recording.urls[2]).query)["url"][0]
+            for name, url in (("server", server), ("web", page)):
+                readers.append(stack.enter_context(viewers.reading(tmp_path / f"{name}-reads.rrd", url)))
+            pool.map(tasks.log_everything, range(4), chunksize=1)
+            pool.map(tasks.log_number, range(40))
+            rows = support.cells_of_growing(path)
+            for reader in readers:
+                support.wait_for(lambda reader=reader: reader.cells() == rows, 60)
+            client = ViewerClient.connect(pool.recording.urls[3])
+            support.wait_for(lambda: _schema_of_viewer(client) == _schema_of_file(path), 60)
+    support.check_file(path)
+    assert support.cells(path) == rows
+    (tmp_path / "stream.rrd").write_bytes(b"".join(stream))
+    support.check_file(tmp_path / "stream.rrd")
+    assert support.cells(tmp_path / "stream.rrd") == rows
+    files = sorted(folder.glob("0*.rrd"))
+    assert len(files) == 44
+    assert {cell for file in files for cell in support.cells(file)} == set(rows)
+
+
+@_judged_by_the_native_viewer
+def test_the_example_shows_a_run_while_it_goes_on(tmp_path: Path) -> None:
+    viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
+    example = Path(__file__).parent.parent / "examples" / "live.py"
+    picture, path = viewers.artifact("live-example.png"), tmp_path / "live.rrd"
+    command = [sys.executable, str(example), "--picture", str(picture), "--save", str(path)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert ran.returncode == 0, ran.stderr
+    colors = {tuple(color) for color in np.asarray(Image.open(picture).convert("RGB")).reshape(-1, 3)[::7]}
+    assert len(colors) > 30
+    support.check_file(path)
+    swarms = {entity for entity, _ in support.row_counts(path) if entity.startswith("/energy/")}
+    assert swarms == {f"/energy/{number}" for number in range(8)}
 
 
 def _listener(url: str) -> psutil.Process:

@@ -1,0 +1,130 @@
+"""The parent's half of `route="direct"`: which sinks can be opened by workers, and how their files become one.
+
+Covers: what is refused, the folder of the workers' files, bringing them to the recording's own file at its end.
+Does not cover: what a worker does (`direct_producer.py`).
+
+A worker's file is to the parent what an outbox is, only that it comes as a whole and at the end: it is copied frame by
+frame, and a file that a killed worker has left without its end is taken as far as it is whole. (`rerun rrd merge` holds
+the whole recording in memory, and `rerun rrd route` fails where two files have different columns.)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpr import rrd, rrd_commands, sdk
+from mpr.delivery import Delivery
+from mpr.errors import ConfigError, SinkError
+from mpr.live_sinks import LiveSink
+from mpr.messages import Hello
+from mpr.outbox import OutboxReader, Segment
+from mpr.sink import Sink
+from mpr.sinks import FileSink
+
+_PART = re.compile(r"worker-(\d+)-(\d+)-\w+\.rrd")
+
+
+def check(chosen: Sequence[Sink]) -> None:
+    """Raise `ConfigError` where workers cannot open one of the sinks themselves, or their files not become one."""
+    for sink in chosen:
+        if not isinstance(sink, FileSink | LiveSink):
+            raise ConfigError(
+                f"route='direct' lets the workers write files of their own and speak to viewers, and {_called(sink)} "
+                "is neither: leave route='funnel', or give sinks=['run.rrd']"
+            )
+    files = [sink for sink in chosen if isinstance(sink, FileSink)]
+    if any(not sink.write_footer for sink in files):
+        raise ConfigError("route='direct' needs a footer to put the workers' files together: leave write_footer=True")
+    unknown = sdk.format_is_known() if files else None
+    if unknown is not None:
+        raise SinkError(f"route='direct' with a file needs to know the Rerun SDK's file format ({unknown})")
+
+
+def _called(sink: Sink) -> str:
+    name = type(sink).__name__
+    return "your own active recording (rr.init)" if name == "ActiveRecordingSink" else f"a {name}"
+
+
+class Parts:
+    """The folder `<path>.parts` with a file of each worker.
+
+    Parameters
+    ----------
+    path:
+        Of the recording's own file.
+    own_blueprint:
+        Whether the parent has given a blueprint, which one from a worker must not replace.
+
+    Raises
+    ------
+    SinkError
+        If it cannot be made, or has files of another run in it.
+    """
+
+    def __init__(self, path: Path, *, own_blueprint: bool) -> None:
+        self.folder = Path(os.path.abspath(path)).with_name(f"{path.name}.parts")
+        self._own_blueprint = own_blueprint
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise SinkError(error.errno, f"cannot make the folder {self.folder}: {error.strerror}") from error
+        if any(self.folder.iterdir()):
+            raise SinkError(
+                f"{self.folder} has what the workers of a run have left that did not come to its end: 'mpr recover "
+                f"{self.folder}' makes valid files of it, 'rerun rrd merge' one of those. Move or remove the folder"
+            )
+
+    def abandon(self) -> None:
+        """The recording could not be opened."""
+        self.folder.rmdir()
+
+    def gather(self, delivery: Delivery) -> None:
+        """Bring what the workers have written to the durable sinks. Nobody writes any more who has results to give."""
+        for path in sorted(self.folder.iterdir()):
+            named = _PART.fullmatch(path.name)
+            if named is None:
+                continue
+            try:
+                self._take(path, delivery, Hello("", int(named[1]), int(named[2]), "", ""))
+            except (OSError, rrd.FormatError) as error:
+                delivery.fail(SinkError(f"what a worker has written to {path} cannot be read: {error}"))
+
+    def _take(self, path: Path, delivery: Delivery, hello: Hello) -> None:
+        reader = _PartReader(path)
+        try:
+            if reader.size() <= rrd.HEADER_SIZE:
+                # It was killed before the SDK wrote anything.
+                return
+            rrd.check_header(reader.read(0, rrd.HEADER_SIZE))
+            frames, _ = rrd.scan(reader.read, rrd.HEADER_SIZE, reader.size())
+            end = frames.pop() if frames and frames[-1].kind == rrd.END else None
+            if self._own_blueprint:
+                frames = [frame for frame in frames if frame.kind != rrd.BLUEPRINT_ACTIVATION]
+            outbox = delivery.new_outbox()
+            delivery.write(Segment(outbox, reader, frames))
+            if end is not None:
+                delivery.describe(hello, outbox, reader.read(end.payload, end.size))
+        finally:
+            reader.close()
+
+    def remove(self, files: Sequence[Path]) -> None:
+        """Remove the workers' files, once `files`, which have it all, have passed `rerun rrd verify`.
+
+        Raises `SinkError` where one has not; the workers' files are kept then.
+        """
+        for path in files:
+            refused = rrd_commands.verify(path) if path.exists() else None
+            if refused is not None:
+                raise SinkError(f"{path} is not valid ({refused}); what the workers have written is in {self.folder}")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _PartReader(OutboxReader):
+    """A worker's file as a source of segments."""
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
