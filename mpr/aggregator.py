@@ -227,9 +227,9 @@ class Aggregator:
                 producer.last_result = message.parcel, message.first
                 if listener is not None:
                     listener.result(hello, message, self._delivery.failure or producer.failure)
-            case Ready():
+            case Ready(micros):
                 if listener is not None:
-                    listener.worker_ready(hello, producer.slate)
+                    listener.worker_ready(hello, producer.slate, micros)
             case Skipped():
                 if listener is not None:
                     listener.skipped(hello, message)

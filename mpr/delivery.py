@@ -19,7 +19,7 @@ from mpr.errors import SinkError
 from mpr.known_producer import KnownProducer
 from mpr.messages import Hello
 from mpr.outbox import PROLOGUE, MessageBytes, Segment
-from mpr.writers import Feed, Writer
+from mpr.writers import Feed, Reader, Writer
 
 _log = logging.getLogger("mpr")
 
@@ -35,14 +35,21 @@ class Delivery:
         Of the live sinks; None where there are none.
     encode_notes:
         Makes a stream of the recording with notes of the parent in it.
+    reader:
+        Looks at what comes.
     """
 
     def __init__(
-        self, writers: Sequence[Writer], feed: Feed | None, encode_notes: Callable[[Sequence[str]], bytes]
+        self,
+        writers: Sequence[Writer],
+        feed: Feed | None,
+        encode_notes: Callable[[Sequence[str]], bytes],
+        reader: Reader,
     ) -> None:
         self._writers = list(writers)
         self._feed = feed
         self._encode_notes = encode_notes
+        self._reader = reader
         self._outboxes = itertools.count(PROLOGUE + 1)
         self._columns = ColumnTypes()
         #: What two workers call by one name and give two types.
@@ -71,9 +78,10 @@ class Delivery:
         self._writing_since = time.monotonic()
         for writer in list(self._writers):
             with self._failing(writer):
-                writer.accept(segment, named=chunks > 0)
+                writer.accept(segment, named=chunks > 0 and not segment.telemetry)
         if self._feed is not None:
             self._feed.accepted(segment)
+        self._reader.peek(segment)
         self._writing_since = None
         self.accepted_chunks += chunks
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
@@ -82,6 +90,7 @@ class Delivery:
     def describe(self, hello: Hello, outbox: int, footer: bytes) -> None:
         """Bring the manifests in `footer` to all durable sinks, and look for conflicts in them."""
         self._describe(outbox, footer)
+        self._reader.note(footer)
         who = f"worker {hello.worker} (pid {hello.pid})" if hello.worker else "the parent"
         for told in self._columns.note(who, footer):
             _log.info("%s", told)
@@ -91,11 +100,15 @@ class Delivery:
         """Write `texts` into the recording."""
         stream = self._encode_notes(texts) if texts and self._writers else b""
         if stream:
-            outbox = self.new_outbox()
-            frames = rrd.frames_of(stream)
-            last = frames.pop()
-            self.write(Segment(outbox, MessageBytes(0, stream), frames))
-            self._describe(outbox, stream[last.payload : last.end])
+            self.write_own(stream)
+
+    def write_own(self, stream: bytes, *, telemetry: bool = False) -> None:
+        """Bring `stream`, a whole stream that the parent itself has made, to all sinks."""
+        outbox = self.new_outbox()
+        frames = rrd.frames_of(stream)
+        last = frames.pop()
+        self.write(Segment(outbox, MessageBytes(0, stream), frames, telemetry=telemetry))
+        self._describe(outbox, stream[last.payload : last.end])
 
     def rows_kept(self, found: Sequence[KnownProducer]) -> int | None:
         """How many rows of a worker that has ended came after its last result."""

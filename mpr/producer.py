@@ -96,8 +96,9 @@ class Producer:
         self._connection = Connection(config.upstream, config.downstream)
         self._outbox = Outbox(config.folder)
         self.slate = Slate(config.folder)
-        self._number = 0
-        self._announced = 0
+        self._number = self._announced = 0
+        #: Encoded bytes that were announced until now.
+        self.sent_bytes = 0
         # Guards the outbox and what was announced of it; held for a system call or a message, never while waiting.
         self._lock = threading.Lock()
         self._rolling = threading.Lock()
@@ -186,6 +187,11 @@ class Producer:
             self.own.collect()
         self._announce()
         self._roll_if_long()
+        if self._is_full():
+            with self.slate.holding_back():
+                self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
         while self._is_full():
             time.sleep(_CREDIT_POLL_SECS)
             self._announce()
@@ -228,6 +234,7 @@ class Producer:
                 return
             data = self._outbox.read(self._announced, end - self._announced) if self.inline else None
             self._connection.send(SegmentReady(self._number, self._announced, end, data))
+            self.sent_bytes += end - self._announced
             self._announced = end
 
     def _announce_often(self) -> None:

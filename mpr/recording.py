@@ -15,17 +15,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from mpr import active_recording, config, failpoints, hooks, inheritance, joining
+from mpr import active_recording, config, failpoints, hooks, inheritance, joining, relabel
 from mpr.active_recording import ActiveRecordingSink
 from mpr.aggregator import Aggregator
 from mpr.carrying import carry_through
 from mpr.config import RecordingConfig
+from mpr.contents import Contents
 from mpr.delivery import Delivery
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
 from mpr.family_writer import FamilyWriter
 from mpr.live import LiveSinkStatistics
 from mpr.opening import append, encoded_notes, open_sinks
 from mpr.producer import Producer
+from mpr.showing import Showing
 from mpr.sinks import DirectorySink, as_sinks, sinks_of_environment
 from mpr.transport import Sockets
 from mpr.wrapped import Wrapped
@@ -82,6 +84,9 @@ class SharedRecording:
     blueprint:
         A blueprint for the recording, as in `rr.send_blueprint`: every sink has it before any data. Blueprints that
         workers send do not replace it.
+    telemetry_view:
+        Whether what pools record of themselves is shown below the user's own views, those of `blueprint` or else those
+        that suit what was logged. With False it is folded, and a `blueprint` stays as it is.
 
     Raises
     ------
@@ -98,6 +103,7 @@ class SharedRecording:
         recording_id: str | None = None,
         sinks: Any = None,
         blueprint: Any = None,
+        telemetry_view: bool = True,
     ) -> None:
         self.application_id = config.check_application_id(application_id)
         if sinks is None:
@@ -118,6 +124,7 @@ class SharedRecording:
         self._finished = threading.Event()
         self._bequest: inheritance.Bequest | None = None
         self._workers = itertools.count(1)
+        self._pools = itertools.count(1)
         with contextlib.ExitStack() as undo:
             self._sockets = Sockets()
             undo.callback(self._sockets.close)
@@ -130,7 +137,9 @@ class SharedRecording:
             self.urls = opened.urls
             self.down = self._sockets.down
             encode = functools.partial(encoded_notes, "mpr/workers", self.application_id, self.recording_id)
-            self.delivery = Delivery(self._writers, self._live, encode)
+            contents = Contents(relabel.store_id(self.application_id, self.recording_id))
+            self._showing = Showing(application_id, contents, blueprint, pools_visible=telemetry_view)
+            self.delivery = Delivery(self._writers, self._live, encode, contents)
             self.aggregator = Aggregator(self._sockets, self.delivery, own_blueprint=blueprint is not None)
             self.aggregator.start()
             undo.pop_all()
@@ -180,6 +189,23 @@ class SharedRecording:
     def new_worker(self) -> int:
         """A number for one more worker, never given twice."""
         return next(self._workers)
+
+    def new_pool(self, size: int, kinds: frozenset[str]) -> int:
+        """A number for one more pool, which has so many workers and records that of itself."""
+        self._showing.add_pool(size, kinds)
+        return next(self._pools)
+
+    def accept_telemetry(self, stream: bytes) -> None:
+        """Take rows that a pool has made of itself: a whole stream of no recording in particular."""
+        if stream:
+            store = relabel.store_id(self.application_id, self.recording_id)
+            self._write_telemetry(relabel.relabelled(stream, store))
+        layout, is_new = self._showing.refresh()
+        if is_new and self._live is not None:
+            self._write_telemetry(layout)
+
+    def _write_telemetry(self, stream: bytes) -> None:
+        self.aggregator.soon(lambda: self.delivery.write_own(stream, telemetry=True))
 
     def process_config(self, workers: int) -> RecordingConfig:
         """How each of `workers` processes joins."""
@@ -295,6 +321,9 @@ class SharedRecording:
         """Close all sinks, with `notes` in them, also where one of them fails; returns the first failure."""
         failpoints.reach("parent.closing")
         failure = None
+        layout, _ = self._showing.refresh() if self._writers else (b"", False)
+        if layout:
+            self.delivery.write_own(layout, telemetry=True)
         stream = encoded_notes("mpr/sinks", self.application_id, self.recording_id, notes) if notes else b""
         for writer in self.delivery.writers:
             try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpr import rrd
+from mpr import hooks, rrd
 from mpr.manifest import CHUNK_ID, OFFSET, SIZE, Manifest, parse
 
 if TYPE_CHECKING:
@@ -92,8 +92,9 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
     """The stream (header to footer, no store info) that the SDK makes of what `write` logs; empty for nothing."""
     stream, storage, lock, _ = _scratch(os.getpid())
     with lock:
-        stream.reset_time()
-        write(stream)
+        with hooks.nowhere():
+            stream.reset_time()
+            write(stream)
         return storage.read(flush=True) or b""
 
 
@@ -103,7 +104,7 @@ def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
 
     if not isinstance(blueprint, rrb.Blueprint):
         blueprint = rrb.Blueprint(blueprint)
-    with _ReadableFile(b"") as path:
+    with _ReadableFile(b"") as path, hooks.nowhere():
         blueprint.save(application_id, path)
         return Path(path).read_bytes()
 
