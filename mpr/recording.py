@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from mpr import active_recording, config, failpoints, hooks, inheritance, joining, relabel
+from mpr import active_recording, config, failpoints, hooks, inheritance, joining, relabel, sdk
 from mpr.active_recording import ActiveRecordingSink
 from mpr.aggregator import Aggregator
 from mpr.carrying import carry_through
@@ -29,6 +29,7 @@ from mpr.opening import append, encoded_notes, open_sinks
 from mpr.producer import Producer
 from mpr.showing import Showing
 from mpr.sinks import DirectorySink, as_sinks, sinks_of_environment
+from mpr.stream_sink import BinaryStreamSink
 from mpr.transport import Sockets
 from mpr.wrapped import Wrapped
 
@@ -133,6 +134,9 @@ class SharedRecording:
             for writer in self._writers:
                 undo.callback(writer.abandon)
             self._live = opened.live
+            # Whether somebody may look while it grows.
+            self._is_watched = self._live is not None or any(isinstance(each, BinaryStreamSink) for each in chosen)
+            self._takes_telemetry = bool(self._writers) and sdk.format_is_known() is None
             #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
             self.urls = opened.urls
             self.down = self._sockets.down
@@ -197,11 +201,13 @@ class SharedRecording:
 
     def accept_telemetry(self, stream: bytes) -> None:
         """Take rows that a pool has made of itself: a whole stream of no recording in particular."""
+        if not self._takes_telemetry:
+            return
         if stream:
             store = relabel.store_id(self.application_id, self.recording_id)
             self._write_telemetry(relabel.relabelled(stream, store))
         layout, is_new = self._showing.refresh()
-        if is_new and self._live is not None:
+        if is_new and self._is_watched:
             self._write_telemetry(layout)
 
     def _write_telemetry(self, stream: bytes) -> None:
@@ -321,7 +327,7 @@ class SharedRecording:
         """Close all sinks, with `notes` in them, also where one of them fails; returns the first failure."""
         failpoints.reach("parent.closing")
         failure = None
-        layout, _ = self._showing.refresh() if self._writers else (b"", False)
+        layout, _ = self._showing.refresh() if self._takes_telemetry else (b"", False)
         if layout:
             self.delivery.write_own(layout, telemetry=True)
         stream = encoded_notes("mpr/sinks", self.application_id, self.recording_id, notes) if notes else b""

@@ -102,8 +102,9 @@ class Sampler:
 
     def worker_ended(self, worker: int, exitcode: int | None) -> None:
         """The process of a worker has ended."""
-        work = self._sources.at_work() if exitcode else []
-        self._telemetry.ended(worker, exitcode, next((each for each in work if each.worker == worker), None))
+        with _Telling(self):
+            work = self._sources.at_work() if exitcode else []
+            self._telemetry.ended(worker, exitcode, next((each for each in work if each.worker == worker), None))
 
     def fail(self, error: BaseException) -> None:
         """From now on nothing more is recorded."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
 from mpr import layout, sdk
 from mpr.contents import Contents
+
+_log = logging.getLogger("mpr")
 
 
 class Showing:
@@ -34,6 +37,7 @@ class Showing:
         self._lock = threading.Lock()
         self._made_of: object = None
         self._stream = b""
+        self._failed = False
 
     def add_pool(self, size: int, kinds: frozenset[str]) -> None:
         """A pool of so many workers records that of itself."""
@@ -49,17 +53,27 @@ class Showing:
         with self._lock:
             if not self._kinds or (self._own is not None and not self._pools_visible) or self._contents.has_layout:
                 return b"", False
-            self._contents.learn()
-            seen = self._contents.snapshot()
-            made_of = (seen, self._timeline(), self._lanes, self._kinds)
-            if made_of == self._made_of:
-                return self._stream, False
-            self._made_of = made_of
-            blueprint = layout.blueprint(
-                seen, self._timeline(), self._lanes, self._kinds, self._own, pools_visible=self._pools_visible
-            )
-            self._stream = sdk.encoded_blueprint(self._application_id, blueprint)
-            return self._stream, True
+            if self._failed:
+                return b"", False
+            try:
+                return self._made()
+            except Exception as error:  # noqa: BLE001  # whatever the SDK or a user's blueprint raises
+                self._failed = True
+                _log.warning("mpr: no layout can be made for the recording: %s: %s", type(error).__name__, error)
+                return b"", False
+
+    def _made(self) -> tuple[bytes, bool]:
+        self._contents.learn()
+        seen = self._contents.snapshot()
+        made_of = (seen, self._timeline(), self._lanes, self._kinds)
+        if made_of == self._made_of:
+            return self._stream, False
+        self._made_of = made_of
+        blueprint = layout.blueprint(
+            seen, self._timeline(), self._lanes, self._kinds, self._own, pools_visible=self._pools_visible
+        )
+        self._stream = sdk.encoded_blueprint(self._application_id, blueprint)
+        return self._stream, True
 
     def _timeline(self) -> str | None:
         """The timeline to begin with: one on which there is everything that is to be seen."""

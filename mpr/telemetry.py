@@ -30,6 +30,8 @@ SPAN_NS = 50_000_000
 _GAP_NS = 2_000_000
 # So many errors are written down between two looks; the others are counted.
 _ERRORS = 100
+# So many characters of each.
+_TEXT_LENGTH = 20_000
 # A worker that has died keeps its lane, and the next one gets another, up to so many more than there are workers.
 _MORE_LANES = 8
 
@@ -252,9 +254,9 @@ class Telemetry(Watcher):
             self._errors_left -= 1
             if self._errors_left >= 0:
                 name = parcel.name(first) if count == 1 else f"{parcel.name(first)} and {count - 1} more tasks"
-                text = f"{name}: {''.join(traceback.format_exception(error)).rstrip()}"
-                at = ErrorRow(self._clock(), parcel.function.name, parcel.serial + first, text)
-                self._rows.errors.append(at)
+                text = f"{name}: {_text(error)}"
+                row = ErrorRow(self._clock(), parcel.function.name, parcel.serial + first, text)
+                self._rows.errors.append(row)
                 self.urgent.set()
 
     def result(self, hello: Hello, parcel: Parcel, count: int, result: Result) -> None:
@@ -436,6 +438,15 @@ class Telemetry(Watcher):
 def _name(parcel: Parcel, task: int) -> str:
     """A task in a lane: `detect[3]`, or `detect #3` by its number in the pool where it has no index."""
     return f"{parcel.function.name} #{parcel.serial + task}" if parcel.mode == CALL else parcel.name(task)
+
+
+def _text(error: BaseException) -> str:
+    """`error` with its traceback, shortened in the middle."""
+    try:
+        text = "".join(traceback.format_exception(error)).rstrip()
+    except Exception as failure:  # noqa: BLE001  # whatever a user's exception raises when it is looked at
+        return f"{type(error).__name__} ({type(failure).__name__} while it was described)"
+    return text if len(text) <= _TEXT_LENGTH else f"{text[: _TEXT_LENGTH // 2]}\n...\n{text[-_TEXT_LENGTH // 2 :]}"
 
 
 def _state(span: Span) -> str:
