@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from mpr.errors import WrongProcessError as WrongProcessError
     from mpr.futures import PoolExecutor as PoolExecutor
     from mpr.futures import TaskFuture as TaskFuture
+    from mpr.insights import Insights as Insights
+    from mpr.insights import SlowTask as SlowTask
+    from mpr.insights import WorkerInsights as WorkerInsights
     from mpr.joining import join as join
     from mpr.live import LiveSinkStatistics as LiveSinkStatistics
     from mpr.live_sinks import GrpcServerSink as GrpcServerSink
@@ -69,6 +72,9 @@ _HOME = {
     "LoggingHandler": "capture",
     "CurrentTask": "current",
     "current_task": "current",
+    "Insights": "insights",
+    "SlowTask": "insights",
+    "WorkerInsights": "insights",
     "join": "joining",
     "Pool": "pool",
     "PoolExecutor": "futures",

@@ -83,6 +83,9 @@ class ActiveRecordingWriter:
         self._header = prologue[: rrd.HEADER_SIZE]
 
     def accept(self, segment: Segment, *, named: bool) -> None:
+        if segment.telemetry:
+            # What the viewer of the user's own recording shows is his choice.
+            return
         self.named = self.named or named
         chunks = sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
         if self._gave_up:

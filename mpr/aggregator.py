@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 import traceback
@@ -232,9 +231,9 @@ class Aggregator:
                 producer.last_result = message.parcel, message.first
                 if listener is not None:
                     listener.result(hello, message, self._delivery.failure or producer.failure)
-            case Ready():
+            case Ready(micros):
                 if listener is not None:
-                    listener.worker_ready(hello, producer.slate)
+                    listener.worker_ready(hello, producer.slate, micros)
             case Skipped():
                 if listener is not None:
                     listener.skipped(hello, message)
@@ -491,16 +490,5 @@ class Aggregator:
     def _release_if_dead(self, producer: KnownProducer) -> None:
         # Where its outbox cannot be opened, its process id may be one of another container.
         told = producer.hello.worker in self._listeners or producer.reader is None
-        if not told and not _lives(producer.hello.pid):
+        if not told and not producer.lives():
             self._release(producer)
-
-
-def _lives(pid: int) -> bool:
-    """Whether there is a process `pid`, or may be."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True

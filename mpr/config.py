@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,10 @@ SLICE_BYTES = 4 * MIB
 #: listen when it starts.
 DIRECT_FLUSH_SECS = 10.0
 DIRECT_CONNECT_SECS = 10.0
+#: What a pool can record of itself.
+TELEMETRY = ("workers", "tasks", "resources", "pool")
+#: How often the processes of a pool are looked at.
+TELEMETRY_EVERY_SECS = 1.0
 #: How long the end of a recording waits for live sinks that still take data.
 LIVE_FAREWELL_SECS = 3.0
 
@@ -118,6 +123,18 @@ def too_small(limit: int, used: int) -> ConfigError:
         f"maxmemoryperchild is {limit:,} bytes, but a worker has {used:,} resident before its first task: every task "
         "would need a new one. Choose more"
     )
+
+
+def check_telemetry(telemetry: object) -> frozenset[str]:
+    """What a pool is to record of itself."""
+    if telemetry is True or telemetry is False:
+        return frozenset(TELEMETRY if telemetry else ())
+    kinds = [telemetry] if isinstance(telemetry, str) else telemetry
+    if isinstance(kinds, Iterable):
+        found = frozenset(kinds)
+        if found <= frozenset(TELEMETRY):
+            return found
+    raise ConfigError(f"telemetry must be True, False, or some of {', '.join(map(repr, TELEMETRY))}; got {telemetry!r}")
 
 
 def check_task_timeout(seconds: object) -> float | None:

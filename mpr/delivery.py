@@ -19,7 +19,7 @@ from mpr.errors import SinkError
 from mpr.known_producer import KnownProducer
 from mpr.messages import Hello
 from mpr.outbox import PROLOGUE, MessageBytes, Segment
-from mpr.writers import Feed, Writer
+from mpr.writers import Feed, Reader, Writer
 
 _log = logging.getLogger("mpr")
 
@@ -35,6 +35,8 @@ class Delivery:
         Of the live sinks; None where there are none.
     encode_notes:
         Makes a stream of the recording with notes of the parent in it.
+    reader:
+        Looks at what comes.
     apart:
         Whether no sink has the rows of two tasks in one recording, so that tasks may differ in their types.
     """
@@ -44,6 +46,7 @@ class Delivery:
         writers: Sequence[Writer],
         feed: Feed | None,
         encode_notes: Callable[[Sequence[str]], bytes],
+        reader: Reader,
         *,
         apart: bool = False,
     ) -> None:
@@ -51,6 +54,7 @@ class Delivery:
         self._feed = feed
         self._encode_notes = encode_notes
         self._apart = apart
+        self._reader = reader
         self._outboxes = itertools.count(PROLOGUE + 1)
         self._columns = ColumnTypes()
         #: What two workers call by one name and give two types.
@@ -81,9 +85,10 @@ class Delivery:
         self._writing_since = time.monotonic()
         for writer in list(self._writers):
             with self._failing(writer):
-                writer.accept(segment, named=chunks > 0)
+                writer.accept(segment, named=chunks > 0 and not segment.telemetry)
         if self._feed is not None:
             self._feed.accepted(segment)
+        self._reader.peek(segment)
         self._writing_since = None
         self.accepted_chunks += chunks
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
@@ -95,6 +100,7 @@ class Delivery:
         With `of_task`, its chunks are of one task, of which some sink keeps a recording of its own.
         """
         self._describe(outbox, footer)
+        self._reader.note(footer)
         if of_task and self._apart:
             return
         who = f"worker {hello.worker} (pid {hello.pid})" if hello.worker else "the parent"
@@ -106,11 +112,15 @@ class Delivery:
         """Write `texts` into the recording."""
         stream = self._encode_notes(texts) if texts and self._writers else b""
         if stream:
-            outbox = self.new_outbox()
-            frames = rrd.frames_of(stream)
-            last = frames.pop()
-            self.write(Segment(outbox, MessageBytes(0, stream), frames))
-            self._describe(outbox, stream[last.payload : last.end])
+            self.write_own(stream)
+
+    def write_own(self, stream: bytes, *, telemetry: bool = False) -> None:
+        """Bring `stream`, a whole stream that the parent itself has made, to all sinks."""
+        outbox = self.new_outbox()
+        frames = rrd.frames_of(stream)
+        last = frames.pop()
+        self.write(Segment(outbox, MessageBytes(0, stream), frames, telemetry=telemetry))
+        self._describe(outbox, stream[last.payload : last.end])
 
     def rows_kept(self, found: Sequence[KnownProducer]) -> int | None:
         """How many rows of a worker that has ended came after its last result."""

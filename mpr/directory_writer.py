@@ -109,6 +109,9 @@ class DirectoryWriter:
         self._shared.writer.begin(header)
 
     def accept(self, segment: Segment, *, named: bool) -> None:
+        if segment.telemetry:
+            # A folder of episodes has nothing but episodes in it.
+            return
         if not self._info:
             infos = (frame for frame in segment.frames if frame.kind == rrd.SET_STORE_INFO)
             self._info = next((segment.source.read(info.payload, info.size) for info in infos), b"")

@@ -35,12 +35,12 @@ from mpr.lifecycle import PoolState, StartBudget
 from mpr.loss import Loss
 from mpr.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop, TaskBegan
 from mpr.parcel import Parcel, TaskFunction, outcomes
-from mpr.progress import Progress, Silent
 from mpr.running_task import RunningTask
 from mpr.scheduler import SHORT_MICROS, Scheduler
 from mpr.slate import SlateReader
-from mpr.staff import Hand, Staff
+from mpr.staff import AtWork, Hand, Soon, Staff
 from mpr.transport import DownstreamServer, PeerGoneError
+from mpr.watching import Watcher
 
 _log = logging.getLogger("mpr")
 
@@ -53,19 +53,12 @@ class Dispatcher:
     """The tasks of one pool."""
 
     def __init__(
-        self,
-        down: DownstreamServer,
-        limits: PoolLimits,
-        staff: Staff,
-        soon: Callable[[Callable[[], None]], None],
-        progress: Progress | None = None,
+        self, down: DownstreamServer, limits: PoolLimits, staff: Staff, soon: Soon, watcher: Watcher | None = None
     ) -> None:
         self._down = down
-        #: Has something done in the aggregator's thread.
         self._soon = soon
-        self._progress = progress or Silent()
-        self._limits = limits
-        self._staff = staff
+        self._watcher = watcher or Watcher()
+        self._limits, self._staff = limits, staff
         self._lock = threading.Lock()
         self._all_done = threading.Condition(self._lock)
         self._scheduler: Scheduler[Parcel] = Scheduler()
@@ -100,7 +93,7 @@ class Dispatcher:
     def submit(self, parcel: Parcel) -> None:
         """Have `parcel` run; its outcome goes to `parcel.deliver`. Nothing is raised once the pool was running."""
         # Where this is interrupted, it was submitted or was not: it is never in nobody's hands.
-        self._progress.submitted(parcel.function.name, parcel.count)
+        self._watcher.submitted(parcel.function.name, parcel.count)
         self._incoming.append(parcel)
         self._soon(self._take_incoming)
 
@@ -124,12 +117,12 @@ class Dispatcher:
 
     def announce(self, function: TaskFunction, count: int) -> None:
         """A call will submit `count` tasks."""
-        self._progress.announce(function.name, count)
+        self._watcher.announce(function.name, count)
 
     def begin_feeding(self, feeder: object) -> None:
         """`feeder` will submit parcels, until `end_feeding`."""
         self._feeders.add(feeder)
-        self._progress.feeding(1)
+        self._watcher.feeding(1)
 
     def end_feeding(self, feeder: object) -> None:
         """`feeder` submits no more; a second call does nothing."""
@@ -138,7 +131,7 @@ class Dispatcher:
                 return
             self._feeders.remove(feeder)
             self._all_done.notify_all()
-        self._progress.feeding(-1)
+        self._watcher.feeding(-1)
 
     def close(self) -> None:
         with self._lock:
@@ -158,7 +151,7 @@ class Dispatcher:
         with self._lock:
             for hand in self._hands.values():
                 self._stop(hand)
-        self._progress.close()
+        self._watcher.close()
 
     def _has_work(self) -> bool:
         return bool(self._incoming or self._parcels or (self._feeders and self.state is not PoolState.TERMINATED))
@@ -178,7 +171,7 @@ class Dispatcher:
         for parcel in pending:
             self._fail_rest(parcel, error or self.ending_error())
         self._take_incoming()
-        self._progress.close()
+        self._watcher.close()
 
     def drop_waiting(self) -> None:
         """Cancel every parcel that no worker has."""
@@ -249,7 +242,7 @@ class Dispatcher:
 
     # --- from the aggregator -----------------------------------------------------------------------------------
 
-    def worker_ready(self, hello: Hello, slate: SlateReader | None) -> None:
+    def worker_ready(self, hello: Hello, slate: SlateReader | None, init_micros: int = 0) -> None:
         """A worker takes tasks from now on. Its `slate` can be read until `worker_ended`, or the end of the pool."""
         limit = self._limits.memory
         used = self._staff.memory(hello.pid) if limit is not None else 0
@@ -266,6 +259,7 @@ class Dispatcher:
             ahead = slate is not None and limit is None
             self._send(self._scheduler.ready(hello.worker, self._limits.tasks, ahead=ahead))
         self._staff.note_ready()
+        self._watcher.ready(hello, init_micros)
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
         with self._lock:
@@ -275,6 +269,7 @@ class Dispatcher:
                 return
             # A parcel that could not be opened says no number.
             count = result.count or parcel.count - parcel.first
+            self._watcher.result(hello, parcel, count, result)
             parcel.settle(count)
             if result.last:
                 del self._parcels[parcel.number]
@@ -404,6 +399,11 @@ class Dispatcher:
             self._end_at(worker, parcel, task, error)
         return again
 
+    def at_work(self) -> list[AtWork]:
+        """What each worker that is ready is at, for a display."""
+        with self._lock:
+            return [hand.at_work(each, self._scheduler.held(each)) for each, hand in self._hands.items() if hand.slate]
+
     # --- inside ------------------------------------------------------------------------------------------------
 
     def _could_take_back(self) -> bool:
@@ -492,7 +492,7 @@ class Dispatcher:
     def _hand_over(
         self, parcel: Parcel, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None
     ) -> None:
-        self._progress.settled(count, failed=error is not None)
+        self._watcher.settled(parcel, first, count, error)
         try:
             parcel.deliver(first, count, values, error)
         except BaseException:  # noqa: BLE001  # a user's callback, also one that calls `sys.exit`

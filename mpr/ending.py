@@ -8,11 +8,14 @@ from mpr.carrying import carry_through
 from mpr.crew import Crew
 from mpr.dispatcher import Dispatcher
 from mpr.recording import SharedRecording
+from mpr.sampler import Sampler
 
 _log = logging.getLogger("mpr")
 
 
-def abandon(dispatcher: Dispatcher, crew: Crew, recording: SharedRecording, owned: bool) -> None:
+def abandon(
+    dispatcher: Dispatcher, crew: Crew, sampler: Sampler | None, recording: SharedRecording, owned: bool
+) -> None:
     """A pool that nobody has ended is dropped, or the program exits."""
     unfinished = dispatcher.unfinished
     if unfinished:
@@ -22,15 +25,23 @@ def abandon(dispatcher: Dispatcher, crew: Crew, recording: SharedRecording, owne
             unfinished,
         )
     # The garbage collector may call this in the middle of anything, also of what the end would have to wait for.
-    terminate(dispatcher, crew, recording, owned, wait=not dispatcher.is_locked)
+    terminate(dispatcher, crew, sampler, recording, owned, wait=not dispatcher.is_locked)
 
 
 def terminate(
-    dispatcher: Dispatcher, crew: Crew, recording: SharedRecording, owned: bool, *, wait: bool = True
+    dispatcher: Dispatcher,
+    crew: Crew,
+    sampler: Sampler | None,
+    recording: SharedRecording,
+    owned: bool,
+    *,
+    wait: bool = True,
 ) -> None:
     def end() -> None:
         dispatcher.terminate()
         crew.terminate()
+        if sampler is not None:
+            sampler.close()
         if owned:
             recording.finish(failed=True)
 

@@ -212,10 +212,16 @@ def describe_exit(exitcode: int | None) -> str:
     if exitcode is None:
         return "ended in an unknown way"
     if exitcode < 0:
-        try:
-            name = signal.Signals(-exitcode).name
-        except ValueError:
-            name = f"signal {-exitcode}"
         hint = " (out of memory?)" if -exitcode == signal.SIGKILL else ""
-        return f"was killed by {name}{hint}"
-    return f"exited with code {exitcode}"
+        return f"was killed by {exit_name(exitcode)}{hint}"
+    return f"exited with {exit_name(exitcode)}"
+
+
+def exit_name(exitcode: int) -> str:
+    """`exitcode` as a name: 'SIGKILL', 'code 3'."""
+    if exitcode >= 0:
+        return f"code {exitcode}"
+    try:
+        return signal.Signals(-exitcode).name
+    except ValueError:
+        return f"signal {-exitcode}"

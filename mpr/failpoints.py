@@ -15,6 +15,7 @@ but tests sets it, and without it a place costs one look at an empty dict.
 | `worker.rolled` | the SDK writes into a new outbox, the parent has not heard that the old one is complete |
 | `parent.segment` | the parent is about to hand a segment to the sinks |
 | `parent.result` | the sinks have the rows of a result, nobody has heard of it |
+| `parent.telemetry` | a pool is about to write rows about itself |
 | `parent.closing` | all rows are in the file, its footer is not |
 """
 
@@ -37,6 +38,7 @@ PLACES = (
     "worker.rolled",
     "parent.segment",
     "parent.result",
+    "parent.telemetry",
     "parent.closing",
 )
 

@@ -6,10 +6,11 @@ Does not cover: who joins what (`joining.py`), what a task does with its lane (`
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mpr import entries
@@ -183,6 +184,27 @@ def forked() -> list[Any]:
     _process.joining = threading.Lock()
     here.lane = None
     return parents
+
+
+class _Nobody:
+    """Stands for a producer where there is none."""
+
+    def enter(self, size: int, rows: int) -> None: ...
+
+
+class _Nowhere:
+    producer: Any = _Nobody()
+    prefix: Prefix | None = None
+
+
+@contextlib.contextmanager
+def nowhere() -> Iterator[None]:
+    """Within, what this thread logs is mpr's own business, and counts for no producer of this process."""
+    outer, here.lane = here.lane, _Nowhere()
+    try:
+        yield
+    finally:
+        here.lane = outer
 
 
 # --- passed by the SDK's calls ------------------------------------------------------------------------------------

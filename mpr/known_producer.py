@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,7 +33,7 @@ class Kept:
 class Listener(Protocol):
     """Who hears of workers and results. All calls come from the aggregator's thread, and none may wait."""
 
-    def worker_ready(self, hello: Hello, slate: SlateReader | None) -> None: ...
+    def worker_ready(self, hello: Hello, slate: SlateReader | None, init_micros: int) -> None: ...
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None: ...
 
@@ -87,6 +88,16 @@ class KnownProducer:
         self.failure: BaseException | None = None
         #: What the worker writes down of itself; usable until `worker_ended` was told.
         self.slate: SlateReader | None = None
+
+    def lives(self) -> bool:
+        """Whether there is a process with its id, or may be."""
+        try:
+            os.kill(self.hello.pid, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            pass
+        return True
 
     def may_lack_rows(self) -> bool:
         """Whether it has ended, or been left, in the middle: without a goodbye, and with rows that nobody has seen."""

@@ -19,7 +19,7 @@ Frames: TypeAlias = list[Any]
 
 _KIND = struct.Struct("<B")
 _SEGMENT = struct.Struct("<BIQQ")
-_RESULT = struct.Struct("<BQIIBBIB")
+_RESULT = struct.Struct("<BQIIBBQBQQQ")
 _TASKS = struct.Struct("<BQQBIIHQ16s")
 _OFFSETS = struct.Struct("<BIQ")
 _NUMBER = struct.Struct("<BQ")
@@ -52,7 +52,9 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker's initializer has returned: it takes tasks."""
+    """The worker's initializer has returned, after `micros`: it takes tasks."""
+
+    micros: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ class Result:
 
     `status` is one of the three below, `payload` what `pickling` made of the outcomes. `last` says that the worker is
     done with the parcel, which took `micros` from its first task on. With `on_slate` the payload only says where on the
-    worker's slate the outcomes are.
+    worker's slate the outcomes are. Since its last result the worker has logged `rows` rows, sent `data_bytes` of them,
+    and waited `flush_micros` for the SDK to encode them.
     """
 
     parcel: int
@@ -105,6 +108,9 @@ class Result:
     micros: int
     payload: Sequence[Buffer]
     on_slate: bool = False
+    flush_micros: int = 0
+    rows: int = 0
+    data_bytes: int = 0
 
 
 #: A list of results; a list of results with a `pickling.Failure` for each task that raised; one error for all of them,
@@ -306,8 +312,9 @@ def encode(message: Upstream | Downstream) -> Frames:
         case SegmentReady(outbox, start, end, data):
             head = _SEGMENT.pack(_SEGMENT_READY, outbox, start, end)
             return [head] if data is None else [head, data]
-        case Result(parcel, first, count, status, last, micros, payload, on_slate):
-            return [_RESULT.pack(_RESULT_READY, parcel, first, count, status, last, micros, on_slate), *payload]
+        case Result(parcel, first, count, status, last, micros, payload, on_slate, flush_micros, rows, size):
+            numbers = (parcel, first, count, status, last, micros, on_slate, flush_micros, rows, size)
+            return [_RESULT.pack(_RESULT_READY, *numbers), *payload]
         case Tasks(parcel, turn, mode, first, again, attempt, index, digest, payload):
             return [_TASKS.pack(_TASKS_READY, parcel, turn, mode, first, again, attempt, index, digest), *payload]
         case Accepted(outbox, end):
@@ -325,8 +332,8 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_KIND.pack(_TASK_ENDED), json.dumps([seconds, error]).encode()]
         case OwnRows(data):
             return [_KIND.pack(_OWN_ROWS), data]
-        case Ready():
-            return [_KIND.pack(_READY)]
+        case Ready(micros):
+            return [_NUMBER.pack(_READY, micros)]
         case Skipped(turn):
             return [_NUMBER.pack(_SKIPPED, turn)]
         case Undelivered(reason, rows_are_lost):
@@ -361,8 +368,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     head = bytes(frames[0])
     kind = head[0]
     if kind == _RESULT_READY:
-        _, parcel, first, count, status, last, micros, on_slate = _RESULT.unpack(head)
-        return Result(parcel, first, count, status, bool(last), micros, frames[1:], bool(on_slate))
+        _, parcel, first, count, status, last, micros, on_slate, *spent = _RESULT.unpack(head)
+        return Result(parcel, first, count, status, bool(last), micros, frames[1:], bool(on_slate), *spent)
     if kind == _TASKS_READY:
         _, parcel, turn, mode, first, again, attempt, index, digest = _TASKS.unpack(head)
         return Tasks(parcel, turn, mode, first, again, attempt, index, digest, frames[1:])
@@ -396,7 +403,7 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     if kind == _OWN_ROWS:
         return OwnRows(bytes(frames[1]))
     if kind == _READY:
-        return Ready()
+        return Ready(_NUMBER.unpack(head)[1])
     if kind == _SKIPPED:
         return Skipped(_NUMBER.unpack(head)[1])
     if kind == _GOODBYE:

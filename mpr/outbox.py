@@ -58,6 +58,8 @@ class Segment:
         The encoded store id, where all of them are of a recording that a task has made itself.
     task:
         The task that ran when they were written, where somebody wants to know.
+    telemetry:
+        Whether they are what a pool says of itself, which is no data of the user's.
     """
 
     outbox: int
@@ -65,6 +67,7 @@ class Segment:
     frames: list[Frame]
     store: bytes | None = None
     task: RunningTask | None = None
+    telemetry: bool = False
 
 
 class Outbox:

@@ -8,9 +8,8 @@ rr.log ─► entry (waits here while the outbox is full) ─► SDK's batcher �
                                                      SegmentReady(outbox, end) ─► upstream socket ─► aggregator
 ```
 
-Nothing of mpr runs inside the SDK: an entry waits in Python, before the SDK, with no lock held and signals handled. The
-credit is what the outbox may still hold: the parent frees what the sinks have accepted, and both sides see that in the
-size of the file.
+Nothing of mpr runs inside the SDK: an entry waits in Python, before it, with no lock held and signals handled. The credit
+is what the outbox may still hold: the parent frees what the sinks have accepted, and both sides see the file's size.
 """
 
 from __future__ import annotations
@@ -96,8 +95,9 @@ class Producer:
         self._connection = Connection(config.upstream, config.downstream)
         self._outbox = Outbox(config.folder)
         self.slate = Slate(config.folder)
-        self._number = 0
-        self._announced = 0
+        self._number = self._announced = 0
+        #: Encoded bytes that were announced until now.
+        self.sent_bytes = 0
         # Guards the outbox and what was announced of it; held for a system call or a message, never while waiting.
         self._lock = threading.Lock()
         self._rolling = threading.Lock()
@@ -186,6 +186,11 @@ class Producer:
             self.own.collect()
         self._announce()
         self._roll_if_long()
+        if self._is_full():
+            with self.slate.holding_back():
+                self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
         while self._is_full():
             time.sleep(_CREDIT_POLL_SECS)
             self._announce()
@@ -228,6 +233,7 @@ class Producer:
                 return
             data = self._outbox.read(self._announced, end - self._announced) if self.inline else None
             self._connection.send(SegmentReady(self._number, self._announced, end, data))
+            self.sent_bytes += end - self._announced
             self._announced = end
 
     def _announce_often(self) -> None:
@@ -315,8 +321,7 @@ class Producer:
         where a sink has failed, or nothing moves for `SINK_TIMEOUT_SECS`.
         """
         entered = self.entered
-        # In any case: another thread may have begun to flush this one's rows, and not be done with it.
-        self._flush()
+        self._flush()  # In any case: another thread may have begun to flush this one's rows, and not be done with it.
         with self._lock:
             # In the order of their numbers, so that an answer is one to all before it.
             number = next(self._syncs)
@@ -386,11 +391,6 @@ class Producer:
         self.stream.reset_time()
         # What was just done counts, too.
         self.touched = not hooks.current_is_watched()
-
-    @property
-    def marks_tasks(self) -> bool:
-        """Whether the parent wants to know where the rows of each task begin and end."""
-        return self.config.marks_tasks
 
     def mark_begin(self, parcel: int, task: int, attempt: int) -> None:
         """From here on rows are of that task; those before, of no task, get an outbox of their own."""

@@ -8,24 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from mpr.errors import MissingDependencyError
+from mpr.parcel import Parcel
+from mpr.watching import Watcher
 
 
-class Silent:
-    """Shows nothing."""
-
-    def announce(self, name: str, count: int) -> None:
-        """As `Progress`, and so are the others."""
-
-    def submitted(self, name: str, count: int) -> None: ...
-
-    def feeding(self, change: int) -> None: ...
-
-    def settled(self, count: int, *, failed: bool) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class Progress(Silent):
+class Progress(Watcher):
     """One bar at a time: it begins with the first task of a call, and stays when all tasks have their outcome.
 
     Attributes
@@ -73,11 +60,11 @@ class Progress(Silent):
                 self._announced = 0
                 self._end_if_done()
 
-    def settled(self, count: int, *, failed: bool) -> None:
+    def settled(self, parcel: Parcel, first: int, count: int, error: BaseException | None) -> None:
         """`count` tasks have their outcome."""
         with self._drawing():
             self._done += count
-            self._failed += count if failed else 0
+            self._failed += count if error is not None else 0
             if self._bar is not None:
                 self._bar.update(count)
                 self._bar.set_postfix_str(self._note(), refresh=False)

@@ -15,19 +15,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from mpr import active_recording, config, direct, failpoints, hooks, inheritance, joining
+from mpr import active_recording, config, direct, failpoints, hooks, inheritance, joining, relabel, sdk
 from mpr.active_recording import ActiveRecordingSink
 from mpr.aggregator import Aggregator
 from mpr.carrying import carry_through
 from mpr.config import DirectRoute, RecordingConfig, Route
+from mpr.contents import Contents
 from mpr.delivery import Delivery
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
 from mpr.family_writer import FamilyWriter
 from mpr.live import LiveSinkStatistics
 from mpr.opening import OpenSinks, append, encoded_notes, open_sinks
 from mpr.producer import Producer
+from mpr.showing import Showing
 from mpr.sink import Sink
 from mpr.sinks import DirectorySink, FileSink, as_sinks, sinks_of_environment
+from mpr.stream_sink import BinaryStreamSink
 from mpr.transport import Sockets
 from mpr.wrapped import Wrapped
 
@@ -94,6 +97,9 @@ class SharedRecording:
         'funnel': all rows go through this process, which keeps every promise. 'direct': each worker brings its rows to
         viewers and servers itself, and into a file of its own in `<path>.parts/`, which become one at the end; a viewer
         can then cost rows and time, and the file is not there before `close` (see `docs/sinks.md`).
+    telemetry_view:
+        Whether what pools record of themselves is shown below the user's own views, those of `blueprint` or else those
+        that suit what was logged. With False it is folded, and a `blueprint` stays as it is.
 
     Raises
     ------
@@ -111,6 +117,7 @@ class SharedRecording:
         sinks: Any = None,
         blueprint: Any = None,
         route: Route = "funnel",
+        telemetry_view: bool = True,
     ) -> None:
         is_direct = config.check_route(route) == "direct"
         self.application_id = config.check_application_id(application_id)
@@ -134,6 +141,7 @@ class SharedRecording:
         self._finished = threading.Event()
         self._bequest: inheritance.Bequest | None = None
         self._workers = itertools.count(1)
+        self._pools = itertools.count(1)
         with contextlib.ExitStack() as undo:
             self._sockets = Sockets()
             undo.callback(self._sockets.close)
@@ -142,6 +150,9 @@ class SharedRecording:
             for writer in self._writers:
                 undo.callback(writer.abandon)
             self._live = opened.live
+            # Whether somebody may look while it grows.
+            self._is_watched = self._live is not None or any(isinstance(each, BinaryStreamSink) for each in chosen)
+            self._takes_telemetry = bool(self._writers) and sdk.format_is_known() is None
             #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
             self.urls = opened.urls
             self.down = self._sockets.down
@@ -151,7 +162,9 @@ class SharedRecording:
                 self._route_directly(opened, chosen, blueprint is not None, undo)
             encode = functools.partial(encoded_notes, "mpr/workers", self.application_id, self.recording_id)
             apart = all(isinstance(sink, DirectorySink) for sink in chosen)
-            self.delivery = Delivery(self._writers, self._live, encode, apart=apart)
+            contents = Contents(relabel.store_id(self.application_id, self.recording_id))
+            self._showing = Showing(application_id, contents, blueprint, pools_visible=telemetry_view)
+            self.delivery = Delivery(self._writers, self._live, encode, contents, apart=apart)
             self.delivery.has_all = not is_direct
             self.aggregator = Aggregator(self._sockets, self.delivery, own_blueprint=blueprint is not None)
             self.aggregator.start()
@@ -214,6 +227,25 @@ class SharedRecording:
     def new_worker(self) -> int:
         """A number for one more worker, never given twice."""
         return next(self._workers)
+
+    def new_pool(self, size: int, kinds: frozenset[str]) -> int:
+        """A number for one more pool, which has so many workers and records that of itself."""
+        self._showing.add_pool(size, kinds)
+        return next(self._pools)
+
+    def accept_telemetry(self, stream: bytes) -> None:
+        """Take rows that a pool has made of itself: a whole stream of no recording in particular."""
+        if not self._takes_telemetry:
+            return
+        if stream:
+            store = relabel.store_id(self.application_id, self.recording_id)
+            self._write_telemetry(relabel.relabelled(stream, store))
+        layout, is_new = self._showing.refresh()
+        if is_new and self._is_watched:
+            self._write_telemetry(layout)
+
+    def _write_telemetry(self, stream: bytes) -> None:
+        self.aggregator.soon(lambda: self.delivery.write_own(stream, telemetry=True))
 
     def process_config(self, workers: int) -> RecordingConfig:
         """How each of `workers` processes joins."""
@@ -336,6 +368,9 @@ class SharedRecording:
         """Close all sinks, with `notes` in them, also where one of them fails; returns the first failure."""
         failpoints.reach("parent.closing")
         failure = None
+        layout, _ = self._showing.refresh() if self._takes_telemetry else (b"", False)
+        if layout:
+            self.delivery.write_own(layout, telemetry=True)
         stream = encoded_notes("mpr/sinks", self.application_id, self.recording_id, notes) if notes else b""
         for writer in self.delivery.writers:
             try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpr import rrd
+from mpr import hooks, rrd
 from mpr.manifest import CHUNK_ID, OFFSET, SIZE, Manifest, parse
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
     for _ in range(2):
         stream, storage, lock, info = _scratch(os.getpid())
         with lock:
-            stream.reset_time()
-            write(stream)
+            with hooks.nowhere():
+                stream.reset_time()
+                write(stream)
             data = storage.read(flush=True) or b""
         if data or not info:
             break
@@ -109,7 +110,7 @@ def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
 
     if not isinstance(blueprint, rrb.Blueprint):
         blueprint = rrb.Blueprint(blueprint)
-    with _ReadableFile(b"") as path:
+    with _ReadableFile(b"") as path, hooks.nowhere():
         blueprint.save(application_id, path)
         return Path(path).read_bytes()
 

@@ -11,6 +11,7 @@ results follow, and are read when the worker has died.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -26,12 +27,13 @@ from mpr.outbox import Outbox, open_shared
 from mpr.scheduler import MOST
 
 _PAGE = 4096
-# Numbers in the page: the worker writes the first seven, the parent the others, which have a cache line of their own.
-_TURN, _CLAIMED, POSITION, SINCE, _ROWS, _FLUSHED, _HELD, _REVOKED, _TAKEN = 0, 1, 2, 3, 4, 5, 6, 8, 9
+# Numbers in the page: the worker writes the first nine, the parent the others, which have cache lines of their own.
+_TURN, _CLAIMED, POSITION, SINCE, ROWS, _FLUSHED, _OWN, _HELD_BACK, _HELD_SINCE = range(9)
+_REVOKED, _TAKEN = 16, 17
 
 # Slots follow, one for each result that can be on its way: as many as the worker has parcels, and the present one.
 _SLOTS = MOST + 1
-_HEADER = struct.Struct("<QIIBBIIb")
+_HEADER = struct.Struct("<QIIBBQIbQQQ")
 _SIZE = struct.Struct("<Q")
 # What does not fit into its slot lies in one of these areas, and the parent takes it from there: two copies through
 # memory that is there already instead of the way through a socket. Only written pages take memory.
@@ -94,11 +96,22 @@ class Slate:
     def count(self, rows: int) -> None:
         """The worker logs so many rows more."""
         with self._fence:
-            self.cells[_ROWS] += rows
+            self.cells[ROWS] += rows
+
+    @contextlib.contextmanager
+    def holding_back(self) -> Iterator[None]:
+        """Within, a task waits until the sinks have taken what it has logged."""
+        began = self.cells[_HELD_SINCE] = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            # Several threads of a task may wait: who comes last counts for all.
+            self.cells[_HELD_BACK] += time.monotonic_ns() - began
+            self.cells[_HELD_SINCE] = 0
 
     def logged(self) -> int:
         """How many rows that were."""
-        return self.cells[_ROWS]
+        return self.cells[ROWS]
 
     def flushed(self, rows: int) -> None:
         """The first so many of them are where nobody's death can take them."""
@@ -106,7 +119,7 @@ class Slate:
 
     def hold(self, rows: int) -> None:
         """So many rows, of recordings of its own, would die with the worker."""
-        self.cells[_HELD] = rows
+        self.cells[_OWN] = rows
 
     def begin(self, task: int, now_ns: int) -> None:
         """Task `task` of the parcel runs from now on."""
@@ -136,7 +149,8 @@ class Slate:
         slot = _PAGE * (1 + self._next % _SLOTS)
         self._next += 1
         fields = (result.parcel, result.first, result.count, result.status, result.last, result.micros, len(payload))
-        head = _HEADER.pack(*fields, area) + sizes
+        spent = (result.flush_micros, result.rows, result.data_bytes)
+        head = _HEADER.pack(*fields, area, *spent) + sizes
         # The header makes it valid, so it comes last. Within one page all of it is written, or nothing.
         if area < 0:
             os.pwritev(self._file.fd, [head, *payload], slot)
@@ -180,15 +194,19 @@ class SlateReader:
 
     def rows(self) -> int:
         """How many rows the worker has logged until now."""
-        return self._cells[_ROWS]
+        return self._cells[ROWS]
+
+    def held_back(self) -> tuple[int, int]:
+        """Since when the worker's `rr.log` waits (0: it does not), and for how long it waited before (nanoseconds)."""
+        return self._cells[_HELD_SINCE], self._cells[_HELD_BACK]
 
     def unflushed(self) -> int:
         """How many of them would be lost, at most, if the worker died at this moment."""
-        return self._cells[_ROWS] - self._cells[_FLUSHED]
+        return self._cells[ROWS] - self._cells[_FLUSHED]
 
     def held(self) -> int:
         """How many rows of recordings of its own the worker has not sent."""
-        return self._cells[_HELD]
+        return self._cells[_OWN]
 
     def revoke(self, turn: int) -> At:
         """Take back every parcel up to the `turn`-th that the worker has not begun. Returns what it is at then.
@@ -216,12 +234,12 @@ class SlateReader:
             head = os.pread(self._fd, _PAGE, slot)
             if len(head) < _HEADER.size:
                 continue
-            parcel, first, count, status, last, micros, parts, area = _HEADER.unpack_from(head)
+            parcel, first, count, status, last, micros, parts, area, *spent = _HEADER.unpack_from(head)
             if parcel:
                 end = _HEADER.size + parts * _SIZE.size
                 start = slot + end if area < 0 else _AREAS_START + area * _AREA_BYTES
                 payload = self._read(start, head[_HEADER.size : end])
-                found.append(Result(parcel, first, count, status, bool(last), micros, payload))
+                found.append(Result(parcel, first, count, status, bool(last), micros, payload, False, *spent))
         return iter(sorted(found, key=lambda result: (result.parcel, result.first)))
 
     def _read(self, offset: int, sizes: bytes) -> list[Buffer]:

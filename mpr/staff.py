@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from mpr.parcel import Parcel
 from mpr.recent import Recent
-from mpr.slate import SlateReader
+from mpr.slate import At, SlateReader
+
+#: Has something done in the aggregator's thread.
+Soon = Callable[[Callable[[], None]], None]
 
 
 class Staff(Protocol):
@@ -30,6 +33,25 @@ class Staff(Protocol):
         """Resident bytes of the worker."""
 
 
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    """What a worker is at, for a display: `parcel` is the one that it has begun and not ended, if any.
+
+    Its `rr.log` waits since `held_since_ns` (0: it does not), and has waited for `held_ns` before.
+    """
+
+    worker: int
+    at: At
+    parcel: Parcel | None
+    held_since_ns: int = 0
+    held_ns: int = 0
+
+    @property
+    def runs(self) -> bool:
+        """Whether a task runs."""
+        return self.at.running and self.parcel is not None
+
+
 @dataclass(slots=True)
 class Hand:
     """A worker that is ready: how to reach it, what it is at, and which functions it has."""
@@ -41,3 +63,9 @@ class Hand:
     functions: Recent[bool] = field(default_factory=Recent)
     #: Why it was ended on purpose: the parcel that it was at, and what its task is told.
     verdict: tuple[Parcel, BaseException] | None = None
+
+    def at_work(self, worker: int, held: Iterable[Parcel]) -> AtWork:
+        """What it is at, of the parcels that it holds; it has a slate."""
+        assert self.slate is not None
+        at = self.slate.at()
+        return AtWork(worker, at, next((each for each in held if each.turn == at.turn), None), *self.slate.held_back())

@@ -37,7 +37,7 @@ from mpr.messages import (
 from mpr.pickling import Portable
 from mpr.producer import Producer
 from mpr.recent import Recent
-from mpr.slate import POSITION, SINCE
+from mpr.slate import POSITION, ROWS, SINCE
 
 if TYPE_CHECKING:
     from mpr.worker_config import WorkerConfig
@@ -58,6 +58,7 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
     failpoints.arm(config.worker)
     failpoints.reach("worker.started")
     function, arguments = initializer.value
+    began_ns = time.monotonic_ns()
     if function is not None:
         try:
             producer.begin_task()
@@ -68,7 +69,7 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
             producer.send(InitializerFailed(pickling.dump_exception(error)))
             joining.hand_back(producer)
             return
-    producer.send(Ready())
+    producer.send(Ready((time.monotonic_ns() - began_ns) // 1000))
     _Loop(producer, capture, config.hand_over_ns).run()
     joining.hand_back(producer)
 
@@ -80,6 +81,9 @@ class _Loop:
         self._capture = capture
         #: Functions, and pickles of those that were not needed yet.
         self._functions: Recent[Callable[..., Any] | bytes] = Recent()
+        # Rows and bytes that earlier results have told of.
+        self._told_rows = producer.slate.cells[ROWS]
+        self._told_bytes = producer.sent_bytes
 
     def run(self) -> None:
         while True:
@@ -122,7 +126,7 @@ class _Loop:
         Tasks may take less than a microsecond. So nothing is called here that need not be.
         """
         producer, slate, clock = self._producer, self._producer.slate, time.monotonic_ns
-        marks, prints, cells = producer.marks_tasks, self._capture.takes_output, slate.cells
+        marks, prints, cells = producer.config.marks_tasks, self._capture.takes_output, slate.cells
         again_until = message.first + message.again
         here = [message.first]
         set_common((name, message.index, again_until, message.attempt, producer.worker, here))
@@ -183,13 +187,27 @@ class _Loop:
     ) -> None:
         """Send an outcome, behind the rows that belong to it."""
         failpoints.reach("worker.ended")
-        self._producer.flush()
+        producer, ended_ns = self._producer, time.monotonic_ns()
+        producer.flush()
         failpoints.reach("worker.flushed")
-        micros = min((time.monotonic_ns() - started_ns) // 1000, 0xFFFFFFFF)
-        result = Result(message.parcel, first, count, status, last, micros, payload)
-        sent = self._producer.slate.write(result, parent_reads=not self._producer.inline)
+        now_ns = time.monotonic_ns()
+        rows, sent_bytes = producer.slate.cells[ROWS], producer.sent_bytes
+        result = Result(
+            message.parcel,
+            first,
+            count,
+            status,
+            last,
+            (now_ns - started_ns) // 1000,
+            payload,
+            flush_micros=(now_ns - ended_ns) // 1000,
+            rows=rows - self._told_rows,
+            data_bytes=sent_bytes - self._told_bytes,
+        )
+        self._told_rows, self._told_bytes = rows, sent_bytes
+        sent = producer.slate.write(result, parent_reads=not producer.inline)
         failpoints.reach("worker.noted")
-        self._producer.send(sent)
+        producer.send(sent)
         failpoints.reach("worker.sent")
 
     def _function(self, digest: bytes) -> Callable[..., Any]:

@@ -49,6 +49,16 @@ class Writer(Protocol):
         """End without finishing; raises nothing."""
 
 
+class Reader(Protocol):
+    """Who looks at what is recorded."""
+
+    def peek(self, segment: Segment) -> None:
+        """All durable sinks have `segment`. Never waits, never raises."""
+
+    def note(self, footer: bytes) -> None:
+        """An outbox of a producer has ended with manifests: `footer` is the payload of its `END` frame."""
+
+
 class Feed(Protocol):
     """Live sinks at work, all of them: what they have not got yet is their business."""
 

@@ -18,10 +18,10 @@ _TREES = {name: ast.parse(source) for name, source in _SOURCES.items()}
 # These neither import the SDK themselves nor need it to be tested.
 _WITHOUT_SDK = [
     "aggregator", "background", "carrying", "config", "courier_config", "crew", "delivery", "dispatcher", "ending",
-    "endings", "errors", "failpoints", "futures", "known_producer", "lifecycle", "live", "live_messages",
-    "live_sinks", "loss", "main_module", "manifest", "messages", "outbox", "parcel", "pickling", "pool", "processes",
-    "recent", "relabel", "results", "rrd", "scheduler", "sink", "slate", "staff", "summary", "tape", "transport",
-    "writers",
+    "endings", "errors", "failpoints", "futures", "hiring", "insights", "known_producer", "lifecycle", "live",
+    "live_messages", "live_sinks", "loss", "main_module", "manifest", "messages", "outbox", "parcel", "pickling",
+    "pool", "processes", "recent", "relabel", "results", "rrd", "sampler", "scheduler", "showing", "sink", "slate",
+    "staff", "summary", "tape", "telemetry", "transport", "watching", "writers",
 ]  # fmt: skip
 _FLOOR = {"config", "errors", "lifecycle", "messages", "rrd", "scheduler"}
 
@@ -66,8 +66,8 @@ def _packages(name: str) -> set[str]:
 
 def test_the_reading_of_imports_finds_them() -> None:
     assert {
-        "config", "errors", "known_producer", "lifecycle", "loss", "messages", "parcel", "pickling", "progress",
-        "running_task", "scheduler", "slate", "staff", "transport",
+        "config", "errors", "known_producer", "lifecycle", "loss", "messages", "parcel", "pickling",
+        "running_task", "scheduler", "slate", "staff", "transport", "watching",
     } == _inside("dispatcher")  # fmt: skip
     # Within functions only.
     assert "pyarrow" in _packages("manifest")

@@ -1,0 +1,102 @@
+"""What is in a recording, as far as a layout for it needs to know: entities, kinds of data, timelines.
+
+Covers: a look at its first chunks while it grows, and at the manifests of its outboxes.
+Does not cover: the layout that is made of it (`layout.py`). Nothing that mpr itself logs is looked at.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from mpr import manifest, rrd, sdk
+from mpr.outbox import Segment
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# So much of a recording is looked at while it grows: it is decoded for that.
+_LOOK_CHUNKS = 200
+_LOOK_BYTES = 8 * 1024 * 1024
+_OURS = ("/mpr", "/__")
+
+
+class Contents:
+    """Of the recording with that encoded store id.
+
+    Attributes
+    ----------
+    kinds:
+        The archetypes of each entity, as `Points2D`.
+    timelines:
+        How many cells are known on each timeline.
+    """
+
+    def __init__(self, store: bytes) -> None:
+        self._store = store
+        self.kinds: dict[str, set[str]] = {}
+        self.timelines: Counter[str] = Counter()
+        #: Whether a process has sent a blueprint along with its rows.
+        self.has_layout = False
+        self._lock = threading.Lock()
+        self._chunks_left, self._bytes_left = _LOOK_CHUNKS, _LOOK_BYTES
+        self._header = b""
+        self._info = b""
+        self._peeked: list[bytes] = []
+
+    def peek(self, segment: Segment) -> None:
+        """The sinks have `segment`: keep a copy of its first chunks, which `learn` looks at."""
+        if segment.store is not None or segment.telemetry:
+            return
+        if any(frame.kind == rrd.BLUEPRINT_ACTIVATION for frame in segment.frames):
+            self.has_layout = True
+        if self._chunks_left <= 0:
+            return
+        read = segment.source.read
+        for frame in segment.frames:
+            if frame.kind == rrd.SET_STORE_INFO:
+                self._header, self._info = read(0, rrd.HEADER_SIZE), read(frame.start, frame.end - frame.start)
+            elif frame.kind == rrd.ARROW_MSG and self._info:
+                self._chunks_left -= 1
+                self._bytes_left -= frame.size
+                if self._chunks_left < 0 or self._bytes_left < 0:
+                    self._chunks_left = 0
+                    return
+                with self._lock:
+                    self._peeked.append(read(frame.start, frame.end - frame.start))
+
+    def learn(self) -> None:
+        """Any thread: look at what was kept."""
+        with self._lock:
+            peeked, self._peeked = self._peeked, []
+        if peeked:
+            for chunk in sdk.chunks_of(b"".join([self._header, self._info, *peeked]), blueprints=False):
+                self._note(chunk.to_record_batch().schema, chunk.num_rows)
+
+    def note(self, footer: bytes) -> None:
+        """Take the schemas in `footer`, the payload of an `END` frame."""
+        for store, schema in manifest.schemas(footer):
+            if store == self._store:
+                self._note(schema, 1)
+
+    def _note(self, schema: pa.Schema, rows: int) -> None:
+        with self._lock:
+            ours = False
+            for field in schema:
+                meta: dict[bytes, Any] = field.metadata or {}
+                if meta.get(b"rerun:kind") == b"data":
+                    path = meta.get(b"rerun:entity_path") or (schema.metadata or {}).get(b"rerun:entity_path", b"/")
+                    entity = path.decode()
+                    ours = entity.startswith(_OURS)
+                    if not ours:
+                        kind, found, _ = meta[b"rerun:component"].decode().partition(":")
+                        self.kinds.setdefault(entity, set()).update([kind] if found else [])
+            for field in schema:
+                if not ours and (field.metadata or {}).get(b"rerun:kind") == b"index":
+                    self.timelines[field.name] += rows
+
+    def snapshot(self) -> dict[str, frozenset[str]]:
+        """The archetypes of each entity, as they are known now."""
+        with self._lock:
+            return {entity: frozenset(kinds) for entity, kinds in self.kinds.items()}

@@ -1,0 +1,91 @@
+"""Puts a pool together: its workers, its dispatcher, and who watches them, connected with a recording."""
+
+from __future__ import annotations
+
+import os
+
+from mpr import config
+from mpr.capture import CaptureOptions
+from mpr.config import PoolLimits
+from mpr.crew import Crew
+from mpr.dispatcher import Dispatcher
+from mpr.processes import Launcher
+from mpr.progress import Progress
+from mpr.recording import SharedRecording
+from mpr.sampler import Sampler, Sources
+from mpr.telemetry import Telemetry
+from mpr.watching import Watchers
+from mpr.worker_config import WorkerConfig
+
+# How long results of a parcel may wait for those of its other tasks; what waits is lost when the worker is killed.
+_HAND_OVER_NS = 10_000_000
+
+
+def hire(
+    recording: SharedRecording,
+    launcher: Launcher,
+    size: int,
+    limits: PoolLimits,
+    bar: Progress | None,
+    telemetry: Telemetry | None,
+    kinds: frozenset[str],
+    capture: CaptureOptions,
+    preloaded: bool,
+    environ: bool,
+) -> tuple[Crew, Dispatcher, Sampler | None]:
+    """Start the workers of a pool, and connect them with the recording."""
+    joining = recording.process_config(size)
+    aggregator, delivery = recording.aggregator, recording.delivery
+    sampler: Sampler | None = None
+
+    def counters() -> tuple[int, int]:
+        return aggregator.rows_logged(), delivery.accepted_bytes
+
+    if bar is not None:
+        bar.received = counters
+
+    def new_config() -> tuple[int, WorkerConfig]:
+        number = recording.new_worker()
+        aggregator.listen(number, dispatcher)
+        if telemetry is not None:
+            telemetry.starting(number)
+        return number, WorkerConfig(
+            recording=joining,
+            worker=number,
+            environ=dict(os.environ) if environ else None,
+            preloaded=preloaded,
+            # A task that is ended takes no result along.
+            hand_over_ns=0 if limits.task_secs is not None or limits.retries else _HAND_OVER_NS,
+            capture=capture,
+        )
+
+    def look() -> float:
+        if delivery.stalled_secs() > config.SINK_TIMEOUT_SECS:
+            dispatcher.broken(delivery.stuck())
+        return dispatcher.look()
+
+    def failed(error: BaseException) -> None:
+        dispatcher.broken(error)
+
+    def ended(worker: int, exitcode: int | None) -> None:
+        if sampler is not None:
+            sampler.worker_ended(worker, exitcode)
+        aggregator.worker_died(worker, exitcode)
+
+    crew = Crew(launcher, new_config, size, ended=ended, failed=failed, look=look)
+    watchers = [each for each in (bar, telemetry) if each is not None]
+    dispatcher = Dispatcher(
+        recording.down,
+        limits,
+        crew,
+        aggregator.soon,
+        Watchers(watchers) if len(watchers) > 1 else next(iter(watchers), None),
+    )
+    if telemetry is not None:
+        sources = Sources(
+            at_work=dispatcher.at_work, pid=crew.pid, counters=counters, accept=recording.accept_telemetry
+        )
+        sampler = Sampler(telemetry, recording.new_pool(size, kinds), size, kinds, sources)
+        sampler.start()
+    crew.start()
+    return crew, dispatcher, sampler

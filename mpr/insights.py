@@ -1,0 +1,263 @@
+"""What the workers of a pool have spent their time on, and which tasks took longest: `mpr.Pool.insights()`."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import reprlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from mpr import pickling
+from mpr.messages import CALL, STAR, Buffer
+
+# So many tasks are kept as the slowest.
+_SLOWEST = 10
+# Arguments that are larger are not looked at.
+_ARGUMENTS_BYTES = 1024 * 1024
+_REPR_LENGTH = 200
+_SHARES = ("start_up", "init", "waiting", "working", "flushing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInsights:
+    """What one worker has spent its time on.
+
+    Attributes
+    ----------
+    worker, pid:
+        Which it is.
+    ended:
+        'runs', 'ended', or how it was lost: 'lost (SIGKILL)'.
+    tasks, rows, data_bytes:
+        Tasks that it has ended, rows that these have logged, and encoded bytes of them.
+    start_up_secs:
+        From the start of its process until it could call the initializer.
+    init_secs:
+        In the initializer.
+    waiting_secs:
+        Without a task.
+    working_secs:
+        In tasks, including what `held_back_secs` says.
+    flushing_secs:
+        Between the end of a task and its result: until the SDK has encoded the task's rows.
+    held_back_secs:
+        Of the working time: in `rr.log`, which waits where the sinks cannot keep up.
+    """
+
+    worker: int
+    pid: int
+    ended: str
+    tasks: int
+    rows: int
+    data_bytes: int
+    start_up_secs: float
+    init_secs: float
+    waiting_secs: float
+    working_secs: float
+    flushing_secs: float
+    held_back_secs: float
+
+    @property
+    def total_secs(self) -> float:
+        """How long it has lived until now."""
+        return float(sum(getattr(self, f"{each}_secs") for each in _SHARES))
+
+    def share(self, name: str) -> float:
+        """The share (0 to 1) of 'start_up', 'init', 'waiting', 'working' or 'flushing' in its life."""
+        return float(getattr(self, f"{name}_secs")) / (self.total_secs or 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowTask:
+    """One of the tasks that took longest.
+
+    Attributes
+    ----------
+    task, worker, attempt:
+        Which it was, where it ran, and the how many-th time (from 1).
+    seconds:
+        How long; up to 0.01 too much where short tasks of its chunk ran just before it.
+    rows, data_bytes:
+        What it has logged, and those short tasks.
+    arguments:
+        Its arguments in words, shortened.
+    """
+
+    task: str
+    worker: int
+    attempt: int
+    seconds: float
+    rows: int
+    data_bytes: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Insights:
+    """What a pool has spent its time on; as text it is a table.
+
+    Attributes
+    ----------
+    workers:
+        Each worker that the pool has had.
+    slowest:
+        The tasks that took longest, the slowest first.
+    """
+
+    workers: tuple[WorkerInsights, ...] = ()
+    slowest: tuple[SlowTask, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain lists, dicts and numbers, for JSON."""
+        return {
+            "workers": [asdict(each) for each in self.workers],
+            "slowest": [asdict(each) for each in self.slowest],
+        }
+
+    def __str__(self) -> str:
+        heads = ("worker", "start-up", "init", "waiting", "working", "flushing", "lives", "tasks", "rows", "bytes", "")
+        lines = [[str(each.worker), *_cells(each), _if_lost(each)] for each in self.workers]
+        parts = [_table([heads, *lines, ["all", *_cells(_sum(self.workers)), ""]])]
+        if self.slowest:
+            slow = [
+                [each.task, f"{each.seconds:.3f} s", str(each.worker), f"{each.rows:,}", _size(each.data_bytes)]
+                for each in self.slowest
+            ]
+            table = _table([("slowest task", "took", "worker", "rows", "bytes"), *slow]).split("\n")
+            arguments = ["arguments", *(each.arguments for each in self.slowest)]
+            parts.append("\n".join(f"{line}  {text}" for line, text in zip(table, arguments, strict=True)))
+        return "\n\n".join(parts)
+
+
+def _cells(worker: WorkerInsights) -> list[str]:
+    shares = [f"{worker.share(each):.1%}" for each in _SHARES]
+    return [*shares, f"{worker.total_secs:.2f} s", f"{worker.tasks:,}", f"{worker.rows:,}", _size(worker.data_bytes)]
+
+
+def _if_lost(worker: WorkerInsights) -> str:
+    return worker.ended if worker.ended.startswith("lost") else ""
+
+
+def _sum(workers: Sequence[WorkerInsights]) -> WorkerInsights:
+    numbers = ("tasks", "rows", "data_bytes", *(f"{each}_secs" for each in _SHARES), "held_back_secs")
+    totals: dict[str, Any] = {name: sum(getattr(each, name) for each in workers) for name in numbers}
+    return WorkerInsights(worker=0, pid=0, ended="", **totals)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = (
+        "  ".join(
+            [line[0].ljust(widths[0]), *(each.rjust(width) for each, width in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in lines
+    )
+    return "\n".join(row.rstrip() for row in rows)
+
+
+# --- the slowest tasks --------------------------------------------------------------------------------------------
+
+
+class Candidate(Protocol):
+    """What is known of a task that may be one of the slowest."""
+
+    name: str
+    worker: int
+    attempt: int
+    micros: int
+    rows: int
+    data_bytes: int
+
+
+class Arguments(Protocol):
+    """A parcel: where the arguments of a task are."""
+
+    mode: int
+    payload: Sequence[Buffer]
+
+
+@dataclass(eq=False, slots=True)
+class _Slow:
+    span: Candidate
+    #: Of that moment: the span may go on with other tasks.
+    micros: int
+    rows: int
+    data_bytes: int
+    #: What is to be described, as long as it is not.
+    parcel: Arguments | None
+    task: int
+    arguments: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class SlowTasks:
+    """Finds the slowest tasks, and holds no more than their arguments' descriptions for longer than a moment."""
+
+    _heap: list[tuple[int, int, _Slow]] = field(default_factory=list)
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def add(self, span: Candidate, parcel: Arguments, task: int) -> None:
+        """Task `task` of `parcel` has ended."""
+        if len(self._heap) >= _SLOWEST and span.micros <= self._heap[0][0]:
+            return
+        slow = _Slow(span, span.micros, span.rows, span.data_bytes, parcel, task)
+        heapq.heappush(self._heap, (span.micros, next(self._numbers), slow))
+        if len(self._heap) > _SLOWEST:
+            heapq.heappop(self._heap)
+
+    def describe(self) -> None:
+        """Write down the arguments of what was added, and let go of them."""
+        for _, _, slow in self._heap:
+            if slow.parcel is not None:
+                slow.arguments, slow.parcel = describe_arguments(slow.parcel, slow.task), None
+
+    def slowest(self) -> tuple[SlowTask, ...]:
+        """The slowest first."""
+        return tuple(
+            SlowTask(
+                task=each.span.name,
+                worker=each.span.worker,
+                attempt=each.span.attempt,
+                seconds=each.micros / 1e6,
+                rows=each.rows,
+                data_bytes=each.data_bytes,
+                arguments=each.arguments,
+            )
+            for _, _, each in sorted(self._heap, reverse=True)
+        )
+
+
+def describe_arguments(parcel: Arguments, task: int) -> str:
+    """The arguments of task `task` of `parcel` in words, shortened."""
+    size = sum(len(part) for part in parcel.payload)
+    if size > _ARGUMENTS_BYTES:
+        return f"({_size(size)})"
+    try:
+        item = pickling.loads(parcel.payload)[task]
+        positional, keywords = item if parcel.mode == CALL else (item, {}) if parcel.mode == STAR else ((item,), {})
+        parts = [*map(_shortened, positional), *(f"{key}={_shortened(value)}" for key, value in keywords.items())]
+    except Exception as error:  # noqa: BLE001  # whatever a user's `__setstate__` or `__repr__` raises
+        return f"({type(error).__name__} while they were described)"
+    return _cut(", ".join(itertools.islice(parts, 10)))
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 60
+
+
+def _shortened(value: Any) -> str:
+    return " ".join(_REPR.repr(value).split())
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _REPR_LENGTH else text[: _REPR_LENGTH - 3] + "..."

@@ -1,0 +1,199 @@
+"""The layout that a recording has where the user has given none: his own views large, those of the pools below.
+
+The viewer's own choice would give each chart of a pool as much room as the user's picture. So views are made here, of
+what was logged: one for each space (2D, 3D) and for each group of scalars, by the first part of their entity paths.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mpr.telemetry import HELD_BACK, IDLE, STARTING
+from mpr.telemetry_rows import INSIGHTS, POOL_CHARTS, ROOT, WORKER_CHARTS, WORKERS
+
+if TYPE_CHECKING:
+    import rerun.blueprint as rrb
+
+Kinds = Mapping[str, frozenset[str]]
+
+_IMAGES = {"Image", "EncodedImage", "VideoStream", "AssetVideo", "VideoFrameReference"}
+_SPATIAL_2D = _IMAGES | {
+    "DepthImage", "EncodedDepthImage", "SegmentationImage", "Points2D", "Boxes2D", "LineStrips2D", "Arrows2D",
+}  # fmt: skip
+_SPATIAL_3D = {
+    "Points3D", "Boxes3D", "LineStrips3D", "Arrows3D", "Mesh3D", "Asset3D", "Ellipsoids3D", "Capsules3D", "Cylinders3D",
+    "Pinhole", "GridMap",
+}  # fmt: skip
+# So many views stand beside each other; the others are behind tabs.
+_GRID = 6
+# Lines that a legend has room for.
+_LEGEND = 8
+# Lanes from which on the views of the pools get more room.
+_MANY_LANES = 12
+_SIGNALS = ("SIGKILL", "SIGTERM", "SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGINT", "SIGHUP")
+_GREY, _DARK, _AMBER, _RED = (70, 70, 74), (44, 44, 48), (224, 142, 32), (214, 48, 49)
+
+
+def blueprint(
+    kinds: Kinds,
+    timeline: str | None,
+    lanes: int,
+    recorded: frozenset[str],
+    own: Any = None,
+    *,
+    pools_visible: bool = True,
+) -> rrb.Blueprint:
+    """The layout of a recording.
+
+    Parameters
+    ----------
+    kinds:
+        The archetypes of each entity of the user's.
+    timeline:
+        The timeline to begin with; None for the viewer's choice.
+    lanes:
+        How many workers there are to be seen.
+    recorded:
+        What the pools record of themselves, out of `config.TELEMETRY`.
+    own:
+        The user's blueprint, whose views and panels are kept.
+    pools_visible:
+        Whether the views of the pools are unfolded.
+    """
+    import rerun.blueprint as rrb
+
+    pools = pool_views(recorded, legend=lanes <= _LEGEND, visible=pools_visible)
+    if own is not None and not isinstance(own, rrb.Blueprint):
+        own = rrb.Blueprint(own)
+    root = getattr(own, "root_container", None)
+    users = [root] if root is not None else _grid(user_views(kinds))
+    share = 1.0 if lanes < _MANY_LANES else 1.6
+    parts: list[Any] = [rrb.Vertical(*users, pools, row_shares=[2.4, share]) if users else pools]
+    if own is None:
+        parts += [rrb.SelectionPanel(state="collapsed"), rrb.TimePanel(state="collapsed", timeline=timeline)]
+        return rrb.Blueprint(*parts)
+    panels = ("top_panel", "blueprint_panel", "selection_panel")
+    parts += [getattr(own, name) for name in panels if hasattr(own, name)]
+    time_panel = copy.copy(getattr(own, "time_panel", None)) or rrb.TimePanel()
+    if time_panel.timeline is None:
+        time_panel.timeline = timeline
+    parts.append(time_panel)
+    return rrb.Blueprint(
+        *parts, auto_layout=False, auto_views=own.auto_views and root is not None, collapse_panels=own.collapse_panels
+    )
+
+
+def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool = True) -> rrb.Container:
+    """What pools record of themselves: lanes, and charts and texts behind tabs."""
+    import rerun as rr
+    import rerun.blueprint as rrb
+
+    states = {STARTING: _DARK, IDLE: _GREY, HELD_BACK: _AMBER, **{f"lost ({name})": _RED for name in _SIGNALS}}
+    colors = rr.StateConfiguration(values=list(states), colors=list(states.values()))
+    plots = rrb.PlotLegend(visible=legend)
+    views: list[rrb.View] = []
+    if "resources" in recorded:
+        views += [
+            rrb.TimeSeriesView(origin=f"/{ROOT}/{path}", name=name, plot_legend=plots)
+            for path, name in WORKER_CHARTS.items()
+        ]
+    if "pool" in recorded:
+        views += [rrb.TimeSeriesView(origin=f"/{ROOT}/{path}", name=name) for path, name in POOL_CHARTS.items()]
+        views.append(rrb.TextDocumentView(origin=f"/{INSIGHTS}/1", name="Insights"))
+    views.append(rrb.TextLogView(origin="/", name="Log"))
+    if "workers" not in recorded:
+        return rrb.Tabs(*views, name=ROOT, visible=visible)
+    workers = rrb.StateTimelineView(origin=f"/{WORKERS}", name="Workers", defaults=[colors])
+    return rrb.Horizontal(workers, rrb.Tabs(*views), column_shares=[3, 2], name=ROOT, visible=visible)
+
+
+def _grid(views: Sequence[rrb.View]) -> list[Any]:
+    import rerun.blueprint as rrb
+
+    if len(views) > _GRID:
+        return [rrb.Grid(*views[: _GRID - 1], rrb.Tabs(*views[_GRID - 1 :]))]
+    return [rrb.Grid(*views)] if len(views) > 1 else list(views)
+
+
+def user_views(kinds: Kinds) -> list[rrb.View]:
+    """A view for each space of the user's, for each group of his scalars, and for what needs one by itself."""
+    import rerun.blueprint as rrb
+
+    spatial: list[rrb.View] = []
+    plots: list[rrb.View] = []
+    others: list[rrb.View] = []
+    for top, entities in sorted(_by_top(kinds).items()):
+        in_3d = [path for path in entities if kinds[path] & _SPATIAL_3D]
+        in_2d = [path for path in entities if kinds[path] & _SPATIAL_2D]
+        scalars = [path for path in entities if "Scalars" in kinds[path]]
+        if in_3d:
+            spatial.append(rrb.Spatial3DView(origin=top, name=top))
+        # In a 3D space, what a camera sees is looked at through it.
+        spaces = [path for path in entities if "Pinhole" in kinds[path]] if in_3d else _spaces(in_2d, kinds)
+        spatial += [rrb.Spatial2DView(origin=path, name=path) for path in spaces]
+        if scalars:
+            origin = _common(scalars)
+            plots.append(rrb.TimeSeriesView(origin=origin, name=origin))
+    for kind, view in _single_views().items():
+        others += [view(origin=path, name=path) for path in sorted(kinds) if kind in kinds[path]]
+    return [*spatial, *plots, *others]
+
+
+def _single_views() -> dict[str, Any]:
+    import rerun.blueprint as rrb
+
+    return {
+        "StateChange": rrb.StateTimelineView,
+        "TextDocument": rrb.TextDocumentView,
+        "Tensor": rrb.TensorView,
+        "BarChart": rrb.BarChartView,
+        "GraphNodes": rrb.GraphView,
+        "GeoPoints": rrb.MapView,
+    }
+
+
+def _by_top(paths: Iterable[str]) -> dict[str, list[str]]:
+    """`paths` by their first part."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        found.setdefault("/" + _parts(path)[0] if path != "/" else "/", []).append(path)
+    return found
+
+
+def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
+    """Where 2D views begin: what lies over an image is seen with it, several images are seen side by side."""
+    if not paths:
+        return []
+    common = _common(paths)
+    images = [path for path in paths if kinds[path] & _IMAGES]
+    if len(images) < 2 or common in paths:
+        return [common]
+    depth = len(_parts(common))
+    below: dict[str, list[str]] = {}
+    for path in paths:
+        below.setdefault("/".join(["", *_parts(path)[: depth + 1]]), []).append(path)
+    return [space for some in sorted(below) for space in _spaces(below[some], kinds)]
+
+
+def _common(paths: Sequence[str]) -> str:
+    """The deepest path that all of `paths` are at or below."""
+    split = [_parts(path) for path in paths]
+    common: list[str] = []
+    for level in zip(*split, strict=False):
+        if len(set(level)) > 1:
+            break
+        common.append(level[0])
+    return "/" + "/".join(common)
+
+
+def _parts(path: str) -> list[str]:
+    """The parts of an entity path, in which a `/` may be escaped."""
+    parts: list[str] = []
+    for part in path.strip("/").split("/"):
+        if parts and parts[-1].endswith("\\"):
+            parts[-1] += "/" + part
+        else:
+            parts.append(part)
+    return parts

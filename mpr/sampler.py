@@ -1,0 +1,215 @@
+"""The one thread of a pool that looks at its workers, and brings to the recording what `telemetry.py` has to say.
+
+Covers: how often, at what cost, processor time and memory of the workers, the end.
+Does not cover: what rows follow from what is seen (`telemetry.py`), their form (`telemetry_rows.py`).
+
+Nobody waits for it, and what goes wrong here is told once and costs no task anything. It measures its own processor
+time, and looks and writes less often where that would be more than one percent of a core.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mpr import failpoints, telemetry_rows
+from mpr.config import TELEMETRY_EVERY_SECS
+from mpr.staff import AtWork
+from mpr.telemetry import Sample, Telemetry
+
+_log = logging.getLogger("mpr")
+
+# Rows go out at least so many seconds after one another. As a run gets longer, they come later: two percent of its
+# time, which is less than anybody sees on its time axis.
+_WRITE_EVERY_SECS = 0.5
+_LATE_SHARE = 0.02
+# Shares of a core that looking, and writing, may cost.
+_LOOK_SHARE = 0.006
+_WRITE_SHARE = 0.004
+_NAN = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where the sampler looks.
+
+    Attributes
+    ----------
+    at_work:
+        As `Dispatcher.at_work`.
+    pid:
+        The process id of a worker that lives.
+    counters:
+        How many rows the producers have logged, and how many bytes the sinks have.
+    accept:
+        Takes a stream with rows, or an empty one; they are then in the recording, and what there is to see is shown.
+    """
+
+    at_work: Callable[[], list[AtWork]]
+    pid: Callable[[int], int | None]
+    counters: Callable[[], tuple[int, int]]
+    accept: Callable[[bytes], None]
+
+
+class Sampler:
+    """Of one pool.
+
+    Parameters
+    ----------
+    telemetry:
+        What it feeds.
+    pool:
+        Number of the pool in its recording.
+    size:
+        How many workers there are at a time.
+    kinds:
+        What is recorded, out of `config.TELEMETRY`.
+    sources:
+        Where it looks.
+    """
+
+    def __init__(self, telemetry: Telemetry, pool: int, size: int, kinds: frozenset[str], sources: Sources) -> None:
+        self._telemetry = telemetry
+        self._pool = pool
+        self._size = size
+        self._kinds = kinds
+        self._sources = sources
+        self._wall_offset_ns = time.time_ns() - time.monotonic_ns()
+        self._processes: dict[int, Any] = {}
+        self._settled = (time.monotonic(), 0)
+        self._stopping = threading.Event()
+        self._closed = False
+        self._failed = False
+        self._thread = threading.Thread(target=self._run, name="mpr-telemetry", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """All tasks have their outcomes: write what is left, and the insights. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stopping.set()
+        self._telemetry.urgent.set()
+        self._thread.join()
+        with _Telling(self):
+            self._write(last=True)
+
+    def worker_ended(self, worker: int, exitcode: int | None) -> None:
+        """The process of a worker has ended."""
+        with _Telling(self):
+            work = self._sources.at_work() if exitcode else []
+            self._telemetry.ended(worker, exitcode, next((each for each in work if each.worker == worker), None))
+
+    def fail(self, error: BaseException) -> None:
+        """From now on nothing more is recorded."""
+        if not self._failed:
+            self._failed = True
+            _log.warning("mpr: the pool records nothing of itself any more: %s: %s", type(error).__name__, error)
+
+    # --- the thread --------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        with _Telling(self):
+            began = time.monotonic()
+            look_at, write_at = began + TELEMETRY_EVERY_SECS / 2, began + _WRITE_EVERY_SECS
+            while not self._stopping.is_set():
+                now = time.monotonic()
+                if now >= look_at:
+                    cost = _cost_of(self._look)
+                    look_at = now + max(TELEMETRY_EVERY_SECS, cost / _LOOK_SHARE)
+                if now >= write_at:
+                    cost = _cost_of(self._write)
+                    write_at = now + max(_WRITE_EVERY_SECS, (now - began) * _LATE_SHARE, cost / _WRITE_SHARE)
+                    least_at = now + max(_WRITE_EVERY_SECS, cost / _WRITE_SHARE)
+                    self._stopping.wait(max(0.0, min(look_at, least_at) - time.monotonic()))
+                elif self._telemetry.urgent.wait(max(0.0, min(look_at, write_at) - now)):
+                    write_at = now
+
+    def _look(self) -> None:
+        """Measure everything once."""
+        telemetry, now = self._telemetry, time.monotonic()
+        places = telemetry.places
+        measured = {worker: self._measured(worker) for worker in places} if "resources" in self._kinds else {}
+        columns = [[_NAN] * self._size for _ in range(4)]
+        for worker, values in measured.items():
+            for column, value in zip(columns, values, strict=True):
+                column[places[worker]] = value
+        for gone in self._processes.keys() - places.keys():
+            del self._processes[gone]
+        cpu, memory, threads, files = columns
+        (before, settled), self._settled = self._settled, (now, telemetry.settled_count)
+        unsettled = telemetry.unsettled()
+        running = sum(each.runs for each in self._sources.at_work())
+        rows, data_bytes = self._sources.counters()
+        telemetry.sample(
+            Sample(
+                at_ns=time.monotonic_ns(),
+                cpu=cpu,
+                memory=memory,
+                threads=threads,
+                files=files,
+                throughput=(telemetry.settled_count - settled) / max(now - before, 1e-9),
+                waiting=max(0, unsettled - running),
+                running=running,
+                rows=rows,
+                data_bytes=data_bytes,
+            )
+        )
+
+    def _measured(self, worker: int) -> tuple[float, float, float, float]:
+        """Processor time (percent of a core), memory (MB), threads and open files of a worker, as far as known."""
+        import psutil
+
+        pid = self._sources.pid(worker)
+        if pid is None:
+            return _NAN, _NAN, _NAN, _NAN
+        try:
+            known = worker in self._processes
+            process = self._processes[worker] if known else self._processes.setdefault(worker, psutil.Process(pid))
+            with process.oneshot():
+                # The first call only begins to measure.
+                cpu = process.cpu_percent()
+                memory = process.memory_info().rss / 1e6
+                return cpu if known else _NAN, memory, process.num_threads(), process.num_fds()
+        except psutil.Error:
+            # It has just ended.
+            return _NAN, _NAN, _NAN, _NAN
+
+    def _write(self, *, last: bool = False) -> None:
+        if self._failed:
+            return
+        failpoints.reach("parent.telemetry")
+        for work in self._sources.at_work():
+            self._telemetry.look(work)
+        rows = self._telemetry.take(last=last)
+        insights = self._telemetry.insights() if last and "pool" in self._kinds else None
+        stream = telemetry_rows.encoded(rows, insights, self._pool, self._wall_offset_ns, self._kinds)
+        self._sources.accept(stream)
+
+
+class _Telling:
+    """What goes wrong within is told once, and is nobody's failure."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, Exception):
+            self._sampler.fail(error)
+            return True
+        return False
+
+
+def _cost_of(step: Callable[[], None]) -> float:
+    """Do `step`; returns the processor time that it has taken (seconds)."""
+    before = time.thread_time()
+    step()
+    return time.thread_time() - before

@@ -1,0 +1,154 @@
+"""Rows of a pool about itself, encoded by the SDK; `docs/telemetry.md` has their paths, timelines and components."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mpr import sdk
+from mpr.insights import Insights
+from mpr.telemetry import LaneRow, Rows, Sample, Span
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+ROOT = "mpr"
+#: One entity for each worker.
+WORKERS = f"{ROOT}/workers"
+#: One entity for each task function.
+TASKS = f"{ROOT}/tasks"
+INSIGHTS = f"{ROOT}/insights"
+DELIVERY = f"{ROOT}/delivery"
+#: Charts with a line for each worker, and those of the whole pool: one entity for each pool of the recording.
+WORKER_CHARTS = {"cpu": "CPU (%)", "memory": "Memory (MB)", "threads": "Threads", "files": "Open files"}
+POOL_CHARTS = {"throughput": "Tasks per second", "queue": "Tasks"}
+TASK_TIMELINE = "mpr_task"
+
+
+def encoded(rows: Rows, insights: Insights | None, pool: int, wall_offset_ns: int, kinds: frozenset[str]) -> bytes:
+    """`rows` of pool `pool` as a whole stream of no recording in particular; empty where there are none.
+
+    `insights` come at the end: as text, and as columns: of its workers, of its slowest tasks.
+
+    `wall_offset_ns` is what makes times since the Unix epoch of theirs, `kinds` which charts are wanted.
+    """
+
+    def write(stream: rr.RecordingStream) -> None:
+        _Writer(stream, pool, wall_offset_ns, kinds).write(rows)
+        if insights is not None:
+            _write_insights(stream, insights, f"{INSIGHTS}/{pool}")
+
+    return sdk.encoded_by_sdk(write)
+
+
+def _write_insights(stream: rr.RecordingStream, insights: Insights, path: str) -> None:
+    import rerun as rr
+
+    text = f"```\n{insights}\n```"
+    stream.log(path, rr.TextDocument(text, media_type=rr.MediaType.MARKDOWN), static=True)
+    for name, values in (("workers", insights.workers), ("slowest", insights.slowest)):
+        if values:
+            columns: dict[str, Any] = {key: [getattr(each, key) for each in values] for key in values[0].__slots__}
+            stream.log(f"{path}/{name}", rr.AnyValues(drop_untyped_nones=True, **columns), static=True)
+
+
+class _Writer:
+    def __init__(self, stream: rr.RecordingStream, pool: int, wall_offset_ns: int, kinds: frozenset[str]) -> None:
+        self._stream = stream
+        self._pool = pool
+        self._offset = wall_offset_ns
+        self._kinds = kinds
+
+    def write(self, rows: Rows) -> None:
+        import rerun as rr
+
+        for lane, states in rows.lanes.items():
+            self._write_lane(lane, states)
+        for function, spans in rows.spans.items():
+            self._write_spans(function, spans)
+        by_function: dict[str, list[Any]] = {}
+        for error in rows.errors:
+            by_function.setdefault(error.function, []).append(error)
+        for function, errors in by_function.items():
+            self._send(
+                _task_path(function),
+                [each.at_ns for each in errors],
+                [each.task for each in errors],
+                rr.TextLog.columns(text=[each.text for each in errors], level=[rr.TextLogLevel.ERROR] * len(errors)),
+            )
+        if rows.samples:
+            self._write_samples(rows.samples)
+        if rows.names:
+            self._write_names(rows.names)
+
+    def _write_lane(self, lane: int, states: Sequence[LaneRow]) -> None:
+        import rerun as rr
+
+        self._send(
+            f"{WORKERS}/{lane}",
+            [each.at_ns for each in states],
+            None,
+            [*rr.StateChange.columns(state=[each.state for each in states])],
+            [*rr.AnyValues.columns(worker=[each.worker for each in states])],
+        )
+
+    def _write_spans(self, function: str, spans: Sequence[Span]) -> None:
+        import rerun as rr
+
+        names = ("index", "attempt", "count", "rows", "data_bytes", "worker")
+        seconds = [each.micros / 1e6 for each in spans]
+        columns: dict[str, Any] = {name: [getattr(each, name) for each in spans] for name in names}
+        columns |= {"task": [each.name for each in spans], "seconds": seconds}
+        self._send(
+            _task_path(function),
+            [each.begin_ns for each in spans],
+            [each.number for each in spans],
+            # Not `rr.Scalars`: the viewer would want a chart for each function.
+            rr.AnyValues.columns(drop_untyped_nones=True, **columns),
+        )
+
+    def _write_names(self, names: Sequence[str]) -> None:
+        import rerun as rr
+
+        if "resources" in self._kinds:
+            for name in WORKER_CHARTS:
+                self._stream.log(f"{ROOT}/{name}/{self._pool}", rr.SeriesLines(names=names), static=True)
+        if "pool" in self._kinds:
+            lines = rr.SeriesLines(names=["waiting", "running"])
+            self._stream.log(f"{ROOT}/queue/{self._pool}", lines, static=True)
+
+    def _write_samples(self, samples: Sequence[Sample]) -> None:
+        if "resources" in self._kinds:
+            for name in WORKER_CHARTS:
+                self._write_chart(f"{name}/{self._pool}", samples, operator.attrgetter(name))
+        if "pool" in self._kinds:
+            self._write_chart(f"throughput/{self._pool}", samples, lambda each: [each.throughput])
+            self._write_chart(f"queue/{self._pool}", samples, lambda each: [each.waiting, each.running])
+            self._write_chart("delivery/rows", samples, lambda each: [each.rows])
+            self._write_chart("delivery/bytes", samples, lambda each: [each.data_bytes])
+
+    def _write_chart(self, name: str, samples: Sequence[Sample], values: Callable[[Sample], list[float]]) -> None:
+        import rerun as rr
+
+        rows = [values(each) for each in samples]
+        flat = [value for row in rows for value in row]
+        columns = rr.Scalars.columns(scalars=flat).partition([len(row) for row in rows])
+        self._send(f"{ROOT}/{name}", [each.at_ns for each in samples], None, columns)
+
+    def _send(self, path: str, times: Sequence[int], tasks: Sequence[int] | None, *columns: Iterable[Any]) -> None:
+        import numpy as np
+        import rerun as rr
+
+        stamps = (np.array(times, np.int64) + self._offset).astype("datetime64[ns]")
+        indexes = [rr.TimeColumn("log_time", timestamp=stamps)]
+        if tasks is not None:
+            # Only here: the viewer would begin with this timeline if it had the most rows.
+            indexes.append(rr.TimeColumn(TASK_TIMELINE, sequence=tasks))
+        rr.send_columns(path, indexes, [each for some in columns for each in some], recording=self._stream)
+
+
+def _task_path(function: str) -> str:
+    import rerun as rr
+
+    return f"{TASKS}/{rr.escape_entity_path_part(function)}" if function else TASKS

@@ -1,0 +1,131 @@
+"""The layout of a recording: which views are made of what was logged, and that a user's own stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rerun as rr
+import rerun.blueprint as rrb
+
+import mpr
+from mpr import config, layout
+from tests import support, tasks
+
+_ALL = frozenset(config.TELEMETRY)
+
+
+def _made_of(**kinds: str) -> dict[str, frozenset[str]]:
+    return {f"/{path.replace('__', '/')}": frozenset(found.split()) for path, found in kinds.items()}
+
+
+def _views(kinds: dict[str, frozenset[str]]) -> list[tuple[str, str]]:
+    return [(str(view.class_identifier), str(view.origin)) for view in layout.user_views(kinds)]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "views"),
+    [
+        (_made_of(), []),
+        # What lies over a picture is seen with it.
+        (_made_of(picture="Image", picture__boxes="Boxes2D", picture__mask="SegmentationImage"), [("2D", "/picture")]),
+        (_made_of(walker__1="Points2D", walker__2="Points2D"), [("2D", "/walker")]),
+        # Several pictures are seen side by side, each with what lies over it.
+        (
+            _made_of(cam__left="Image", cam__right__raw="Image", cam__right__boxes="Boxes2D"),
+            [("2D", "/cam/left"), ("2D", "/cam/right")],
+        ),
+        (
+            _made_of(world__points="Points3D", world__cam="Pinhole Transform3D", world__cam__image="Image"),
+            [("3D", "/world"), ("2D", "/world/cam")],
+        ),
+        (_made_of(stats__loss="Scalars", stats__rate="Scalars SeriesLines", t="Scalars"), [
+            ("TimeSeries", "/stats"), ("TimeSeries", "/t"),
+        ]),
+        (_made_of(text="TextDocument", door="StateChange"), [("StateTimeline", "/door"), ("TextDocument", "/text")]),
+        # Nothing to look at.
+        (_made_of(log="TextLog", other="AnyValues"), []),
+    ],
+)  # fmt: skip
+def test_views_for_what_was_logged(kinds: dict[str, frozenset[str]], views: list[tuple[str, str]]) -> None:
+    assert views == _views(kinds)
+
+
+def test_many_views_are_behind_tabs() -> None:
+    kinds = _made_of(**{f"cam{number}": "Image" for number in range(12)})
+    (grid,) = layout._grid(layout.user_views(kinds))
+    assert isinstance(grid, rrb.Grid)
+    assert 6 == len(grid.contents)
+    assert isinstance(grid.contents[-1], rrb.Tabs)
+    assert 7 == len(grid.contents[-1].contents)
+
+
+def test_without_rows_of_the_user_the_pool_fills_the_view() -> None:
+    found = layout.blueprint({}, "log_time", 2, _ALL)
+    assert "mpr" == found.root_container.name
+
+
+def _shown(path: Path) -> list[set[str]]:
+    """Of each blueprint in the file: the classes of its views."""
+    reader = rr.chunk.RrdReader(path)
+    found = []
+    for entry in reader.blueprints():
+        classes: set[str] = set()
+        for chunk in reader.stream(store=entry):
+            batch = chunk.to_record_batch()
+            if "ViewBlueprint:class_identifier" in batch.schema.names:
+                classes |= {value[0] for value in batch.column("ViewBlueprint:class_identifier").to_pylist()}
+        found.append(classes)
+    return found
+
+
+def test_a_file_ends_with_a_layout_of_what_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path) as pool:
+        pool.map(tasks.log_number, range(6))
+    support.check_file(path)
+    (shown,) = _shown(path)
+    assert {"StateTimeline", "TimeSeries", "TextLog", "TextDocument"} == shown
+
+
+@pytest.mark.parametrize(("beside", "shown"), [(True, {"Dataframe", "StateTimeline"}), (False, {"Dataframe"})])
+def test_the_users_own_blueprint_is_kept(tmp_path: Path, beside: bool, shown: set[str]) -> None:
+    path = tmp_path / "run.rrd"
+    blueprint = rrb.Blueprint(rrb.DataframeView(origin="/n"), rrb.TimePanel(state="hidden"))
+    with mpr.Pool("app", 1, sinks=path, blueprint=blueprint, telemetry_view=beside, telemetry=["workers"]) as pool:
+        pool.map(tasks.log_number, range(6))
+    support.check_file(path)
+    found = _shown(path)
+    assert shown in [each - {"TextLog"} for each in found]
+    assert 1 + beside == len(found)
+
+
+def test_a_blueprint_that_a_task_sends_is_the_one_that_counts(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path) as pool:
+        pool.map(tasks.send_blueprint, [0])
+        pool.map(tasks.log_number, range(3))
+    assert not any("StateTimeline" in shown for shown in _shown(path))
+
+
+def test_a_view_that_is_not_wanted_is_folded(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path, telemetry_view=False) as pool:
+        pool.map(tasks.log_number, range(3))
+    reader = rr.chunk.RrdReader(path)
+    (entry,) = reader.blueprints()
+    visible: dict[str, Any] = {}
+    for chunk in reader.stream(store=entry):
+        batch = chunk.to_record_batch()
+        if "ContainerBlueprint:display_name" in batch.schema.names:
+            visible |= {
+                name[0]: shown[0]
+                for name, shown in zip(
+                    batch.column("ContainerBlueprint:display_name").to_pylist(),
+                    batch.column("ContainerBlueprint:visible").to_pylist(),
+                    strict=True,
+                )
+                if name is not None
+            }
+    assert {"mpr": False} == visible

@@ -1,0 +1,249 @@
+"""Lanes, spans and insights as a state machine: whatever happens in whatever order, at a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
+
+from mpr import config, messages
+from mpr.messages import EACH, Hello, Result
+from mpr.parcel import Parcel, TaskFunction
+from mpr.slate import At
+from mpr.staff import AtWork
+from mpr.telemetry import LaneRow, Telemetry
+
+_ALL = frozenset(config.TELEMETRY)
+_MS = 1_000_000
+
+
+class _Clock:
+    """A clock that stands still until it is turned."""
+
+    def __init__(self) -> None:
+        self.now_ns = 10**12
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+def _hello(worker: int) -> Hello:
+    return Hello("", worker, 1000 + worker, "", "")
+
+
+def _parcel(number: int, count: int, name: str = "f") -> Parcel:
+    function = TaskFunction(name, b"", b"")
+    return Parcel(function=function, count=count, mode=EACH, payload=[b"no pickle"], number=number, serial=number * 100)
+
+
+def _end(
+    found: Telemetry, parcel: Parcel, worker: int, micros: int, *, count: int = 1, last: bool = True, flush: int = 0
+) -> None:
+    result = Result(parcel.number, parcel.first, count, messages.RETURNED, last, micros, [], False, flush, 2, 30)
+    found.result(_hello(worker), parcel, count, result)
+    parcel.settle(count)
+    found.settled(parcel, 0, count, None)
+
+
+def _ready(found: Telemetry, worker: int) -> None:
+    found.starting(worker)
+    found.ready(_hello(worker), 0)
+
+
+def _states(rows: list[LaneRow]) -> list[str]:
+    return [row.state for row in sorted(rows, key=lambda row: row.at_ns)]
+
+
+def test_short_tasks_share_a_span_and_long_ones_have_their_own() -> None:
+    clock = _Clock()
+    found = Telemetry(_ALL, 1, clock)
+    _ready(found, 1)
+    for number in range(1, 1001):
+        clock.now_ns += _MS
+        _end(found, _parcel(number, 1), 1, 1000)
+    clock.now_ns += 200 * _MS
+    _end(found, _parcel(2000, 1), 1, 200_000)
+    rows = found.take(last=True)
+    spans = rows.spans["f"]
+    # A second of tasks of a millisecond each, in spans of 50 ms.
+    assert 21 == len(spans)
+    assert 1001 == sum(span.count for span in spans)
+    assert 2002 == sum(span.rows for span in spans)
+    assert ("f[0]", 1, 200_000) == (spans[-1].name, spans[-1].count, spans[-1].micros)
+    assert ["starting", *["f"] * 20, "f[0]", ""] == _states(rows.lanes[1])
+
+
+def test_the_results_of_one_parcel_are_told_apart() -> None:
+    clock = _Clock()
+    found = Telemetry(_ALL, 1, clock)
+    _ready(found, 1)
+    parcel = _parcel(1, 3)
+    start = clock.now_ns
+    # What a result says of the time is since the beginning of its parcel.
+    for elapsed in (100, 300, 600):
+        clock.now_ns = start + elapsed * _MS
+        _end(found, parcel, 1, elapsed * 1000, last=elapsed == 600, flush=10_000)
+    spans = found.take(last=True).spans["f"]
+    assert [("f[0]", 90_000), ("f[1]", 190_000), ("f[2]", 290_000)] == [(each.name, each.micros) for each in spans]
+    (worker,) = found.insights().workers
+    assert (0.57, 0.03) == (worker.working_secs, worker.flushing_secs)
+
+
+def test_a_task_that_runs_is_shown_once_before_anybody_has_heard_of_it() -> None:
+    clock = _Clock()
+    found = Telemetry(_ALL, 1, clock)
+    _ready(found, 1)
+    parcel = _parcel(1, 1)
+    began = clock.now_ns
+    at = At(turn=1, claimed_ns=began, task=0, running=True, since_ns=began)
+    for _ in range(3):
+        clock.now_ns += 400 * _MS
+        found.look(AtWork(1, at, parcel))
+    rows = found.take().lanes[1]
+    assert ["starting", "f[0]"] == _states(rows)
+    assert began == rows[-1].at_ns
+    assert 1.2 == found.insights().workers[0].working_secs
+    clock.now_ns += 400 * _MS
+    _end(found, parcel, 1, 1_600_000)
+    clock.now_ns += 400 * _MS
+    rows = found.take().lanes[1]
+    assert [("idle", began + 1600 * _MS)] == [(row.state, row.at_ns) for row in rows]
+
+
+def test_waiting_for_credit_is_a_state_of_its_own() -> None:
+    clock = _Clock()
+    found = Telemetry(_ALL, 1, clock)
+    _ready(found, 1)
+    parcel = _parcel(1, 1)
+    began = clock.now_ns
+    at = At(turn=1, claimed_ns=began, task=0, running=True, since_ns=began)
+    clock.now_ns += 400 * _MS
+    found.look(AtWork(1, at, parcel, began + 300 * _MS, 0))
+    clock.now_ns += 400 * _MS
+    found.look(AtWork(1, at, parcel, 0, 450 * _MS))
+    assert ["starting", "f[0]", "waiting for credit", "f[0]"] == _states(found.take().lanes[1])
+    assert 0.45 == found.insights().workers[0].held_back_secs
+
+
+def test_errors_beyond_a_number_are_counted() -> None:
+    found = Telemetry(_ALL, 1, _Clock())
+    _ready(found, 1)
+    for number in range(1, 1001):
+        found.settled(_parcel(number, 1), 0, 1, ValueError(number))
+    texts = [error.text for error in found.take().errors]
+    assert len(texts) <= 101
+    assert 1000 == len(texts) - 1 + int(texts[-1].partition(" ")[0])
+
+
+class Lanes(RuleBasedStateMachine):
+    """Workers start, work, die and are replaced in any order."""
+
+    live = Bundle("live")
+    SIZE = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = _Clock()
+        self.found = Telemetry(_ALL, self.SIZE, self.clock)
+        self.next_worker = 1
+        self.parcels = 1
+        self.alive: set[int] = set()
+        self.ready: set[int] = set()
+        self.lost: set[int] = set()
+        self.ended_tasks: Counter[int] = Counter()
+        self.lanes: dict[int, list[LaneRow]] = {}
+        self.span_count: Counter[int] = Counter()
+
+    def take(self, *, last: bool = False) -> None:
+        rows = self.found.take(last=last)
+        for lane, states in rows.lanes.items():
+            self.lanes.setdefault(lane, []).extend(states)
+        for spans in rows.spans.values():
+            for span in spans:
+                assert span.begin_ns <= span.end_ns
+                self.span_count[span.worker] += span.count
+
+    @precondition(lambda self: len(self.alive) < self.SIZE)
+    @rule(target=live)
+    def start(self) -> int:
+        worker, self.next_worker = self.next_worker, self.next_worker + 1
+        self.alive.add(worker)
+        self.found.starting(worker)
+        return worker
+
+    @rule(worker=live, init=st.integers(0, 5))
+    def becomes_ready(self, worker: int, init: int) -> None:
+        if worker in self.alive - self.ready:
+            self.ready.add(worker)
+            self.clock.now_ns += 20 * _MS
+            self.found.ready(_hello(worker), init * 1000)
+
+    @rule(worker=live, micros=st.integers(0, 300_000), count=st.integers(1, 5), name=st.sampled_from("fg"))
+    def ends_a_parcel(self, worker: int, micros: int, count: int, name: str) -> None:
+        if worker in self.ready & self.alive:
+            self.parcels += 1
+            self.clock.now_ns += micros * 1000 + 1000
+            _end(self.found, _parcel(self.parcels, count, name), worker, micros, count=count)
+            self.ended_tasks[worker] += count
+
+    @rule(worker=live, millis=st.integers(1, 300))
+    def is_looked_at(self, worker: int, millis: int) -> None:
+        if worker in self.ready & self.alive:
+            self.parcels += 1
+            at = At(turn=1, claimed_ns=0, task=0, running=True, since_ns=self.clock.now_ns)
+            self.clock.now_ns += millis * _MS
+            self.found.look(AtWork(worker, at, _parcel(self.parcels, 1)))
+
+    @rule(worker=live, exitcode=st.sampled_from([0, -9, -11, 3]))
+    def ends(self, worker: int, exitcode: int) -> None:
+        if worker in self.alive:
+            self.alive.remove(worker)
+            self.clock.now_ns += _MS
+            self.found.ended(worker, exitcode, None)
+            if exitcode:
+                self.lost.add(worker)
+
+    @rule(worker=live, count=st.integers(1, 3))
+    def a_late_result_of_one_that_has_ended(self, worker: int, count: int) -> None:
+        if worker in self.ready - self.alive:
+            self.parcels += 1
+            _end(self.found, _parcel(self.parcels, count), worker, 0, count=count)
+            self.ended_tasks[worker] += count
+
+    @rule(millis=st.integers(0, 1000))
+    def time_passes(self, millis: int) -> None:
+        self.clock.now_ns += millis * _MS
+
+    @rule()
+    def is_written(self) -> None:
+        self.take()
+
+    @invariant()
+    def shares_are_of_one_life(self) -> None:
+        for each in self.found.insights().workers:
+            parts = (each.start_up_secs, each.init_secs, each.waiting_secs, each.working_secs, each.flushing_secs)
+            assert all(part >= 0 for part in parts)
+            assert each.tasks == self.ended_tasks[each.worker]
+            assert each.ended.startswith("lost") == (each.worker in self.lost)
+
+    def teardown(self) -> None:
+        self.take(last=True)
+        # Every task is in a span, once.
+        assert +self.ended_tasks == +self.span_count
+        # No more lanes than there is room for, each worker in one of them.
+        assert len(self.lanes) <= 2 * self.SIZE + 8
+        of_worker: dict[int, set[int]] = {}
+        for lane, rows in self.lanes.items():
+            for row in rows:
+                of_worker.setdefault(row.worker, set()).add(lane)
+        assert all(len(lanes) == 1 for lanes in of_worker.values())
+        states = {(row.worker, row.state) for rows in self.lanes.values() for row in rows}
+        assert {worker for worker, state in states if state.startswith("lost (")} == self.lost
+        # The numbers of workers are those that were given.
+        assert set(of_worker) == set(range(1, self.next_worker))
+
+
+Lanes.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLanes = Lanes.TestCase
