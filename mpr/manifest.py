@@ -11,7 +11,7 @@ stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` a
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,40 @@ def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
         if number == 1 and isinstance(message, bytes):
             schema = rrd.field(rrd.field(message, 2), 1)
             yield rrd.field(message, 1), pa.ipc.read_schema(pa.BufferReader(schema))
+
+
+def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
+    """The columns of all stores that are described, each once.
+
+    As the SDK's `SchemaBuilder` merges those of chunks: what is semantically empty everywhere stays so.
+    """
+    import pyarrow as pa
+
+    empty = b"rerun:is_semantically_empty"
+    found: dict[pa.Field, bool] = {}
+    for each in {one.sha256: one for one in manifests}.values():
+        for column in pa.ipc.read_schema(pa.BufferReader(rrd.field(each.schema, 1))):
+            meta = column.metadata or {}
+            if empty in meta:
+                column = column.with_metadata({key: value for key, value in meta.items() if key != empty})
+            found[column] = found.get(column, True) and meta.get(empty) == b"true"
+    return pa.schema(
+        column.with_metadata({**(column.metadata or {}), empty: b"true"}) if is_empty else column
+        for column, is_empty in found.items()
+    )
+
+
+def columns_without_others(columns: pa.Schema, entity: str) -> pa.Schema:
+    """Those of `columns` that are not of another entity than `entity`."""
+    import pyarrow as pa
+
+    path = entity.encode()
+    return pa.schema(each for each in columns if (each.metadata or {}).get(b"rerun:entity_path", path) == path)
+
+
+def encode_columns(columns: pa.Schema) -> bytes:
+    """`columns` as what stands in a `Manifest.schema`."""
+    return rrd.encode_field(1, columns.serialize().to_pybytes())
 
 
 def encode(manifest: Manifest) -> bytes:
