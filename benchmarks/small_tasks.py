@@ -21,7 +21,7 @@ TASKS, QUICK_TASKS = 100_000, 10_000
 ENTITIES = 10
 
 
-def _log_row(number: int) -> int:
+def log_row(number: int) -> int:
     import rerun as rr
 
     rr.set_time("task", sequence=number)
@@ -46,10 +46,10 @@ def _run(tasks: int, compact: bool) -> Reading:
         path = folder / "out.rrd"
         pool = mpr.Pool("benchmark", way_out.WORKERS, sinks=mpr.FileSink(path=path, compact=compact))
         # What grows once, whatever follows.
-        pool.map(_log_row, range(ENTITIES), chunksize=1)
+        pool.map(log_row, range(ENTITIES), chunksize=1)
         before = psutil.Process().memory_info().rss
         begin = time.perf_counter()
-        results = pool.map(_log_row, range(tasks), chunksize=1)
+        results = pool.map(log_row, range(tasks), chunksize=1)
         run_secs = time.perf_counter() - begin
         common.expect(sum(results), sum(range(tasks)), "results")
         del results
