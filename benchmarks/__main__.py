@@ -1,22 +1,61 @@
-"""Run every benchmark, each in a process of its own: none inherits threads, fork servers or memory of another."""
+"""Run every benchmark, each in a process of its own, and write what they found to `benchmarks/results`.
+
+None inherits threads, fork servers or memory of another. One that fails is named at the end, and has no figures.
+"""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+import time
+from pathlib import Path
 
-from benchmarks import common
+from benchmarks import report, results
 
-NAMES = ("start", "tasks", "pools", "way_out", "funnel", "live", "memory")
+NAMES = (
+    "funnel",
+    "log_calls",
+    "parent",
+    "scaling",
+    "live",
+    "small_tasks",
+    "start",
+    "tasks",
+    "pools",
+    "memory",
+    "way_out",
+)
+_FOLDER = Path(__file__).parent / "results"
 
 
 def main() -> int:
-    common.options(__doc__)
-    failed = [
-        name
-        for name in NAMES
-        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=False).returncode
-    ]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}; all of them by default")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions and less data")
+    parser.add_argument("--repetitions", type=int, help="how often each way is run")
+    parser.add_argument("--out", type=Path, help="where to write; benchmarks/results, or results/quick, by default")
+    asked = parser.parse_args()
+    if unknown := set(asked.names) - set(NAMES):
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    folder: Path = asked.out or (_FOLDER / "quick" if asked.quick else _FOLDER)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / results.RECORD
+    record.unlink(missing_ok=True)
+    arguments = ["--record", str(record)]
+    if asked.quick:
+        arguments.append("--quick")
+    if asked.repetitions:
+        arguments += ["--repetitions", str(asked.repetitions)]
+    failed, begin = [], time.perf_counter()
+    for name in asked.names or NAMES:
+        since = time.perf_counter()
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=False).returncode:
+            failed.append(name)
+        print(f"\n({name}: {time.perf_counter() - since:.0f} s)", flush=True)
+    if record.exists():
+        results.write(folder, report.load(record), time.perf_counter() - begin, asked.quick)
+        print(f"written to {folder}")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return len(failed)

@@ -1,4 +1,4 @@
-"""What every benchmark needs: interleaved repetitions, ratios, tables, and the check of what was written.
+"""What every benchmark needs: interleaved repetitions, ratios, and the check of what was written.
 
 A machine that is shared or changes its clock makes seconds worthless and ratios of neighbours usable: every repetition
 runs each way once, ratios are taken within a repetition, and a table shows their median and their range.
@@ -12,37 +12,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-import mpr
-
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What was asked for on the command line."""
-
-    quick: bool
-    repetitions: int | None
-
-    def rounds(self, usual: int) -> int:
-        """How often to repeat what is usually done `usual` times."""
-        return self.repetitions or (max(2, usual // 3) if self.quick else usual)
-
-
-def options(about: str | None) -> Options:
-    # Workers import this module with their main module, and need neither this nor the time that it takes.
-    import argparse
-
-    parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions and less data")
-    parser.add_argument("--repetitions", type=int, help="how often each way is run")
-    found = parser.parse_args()
-    return Options(quick=found.quick, repetitions=found.repetitions)
 
 
 def interleaved(ways: Mapping[str, Callable[[], R]], rounds: int) -> dict[str, list[R]]:
@@ -64,31 +38,19 @@ def median(values: Sequence[float]) -> float:
     return ascending[middle] if len(ascending) % 2 else (ascending[middle - 1] + ascending[middle]) / 2
 
 
+def ratios(values: Sequence[float], floor: Sequence[float]) -> list[float]:
+    """`values / floor`, each pair from one round."""
+    return [value / base for value, base in zip(values, floor, strict=True)]
+
+
+def spread(found: Sequence[float]) -> str:
+    """Median and range."""
+    return f"{median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
+
+
 def ratio(values: Sequence[float], floor: Sequence[float]) -> str:
     """Median and range of `values / floor`, each pair from one round."""
-    ratios = [value / base for value, base in zip(values, floor, strict=True)]
-    return f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-
-
-def print_header(question: str) -> None:
-    """The question that the following tables answer, and where."""
-    import rerun
-
-    print(f"\n## {question}\n")
-    print(
-        f"mpr {mpr.__version__} from {Path(mpr.__file__).parent}, rerun-sdk {rerun.__version__}, "
-        f"Python {sys.version.split()[0]}, {len(os.sched_getaffinity(0))} CPUs"
-    )
-
-
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A markdown table; all columns but the first are figures."""
-    print(f"\n**{title}**\n")
-    print(f"| {' | '.join(columns)} |")
-    print(f"|---|{'---:|' * (len(columns) - 1)}")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
-    sys.stdout.flush()
+    return spread(ratios(values, floor))
 
 
 @contextmanager

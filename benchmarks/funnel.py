@@ -1,9 +1,12 @@
-"""What does one file cost? `mpr.Pool` into one verified file, beside private files, and private files merged.
+"""What does one file cost?
+
+`mpr.Pool` into one verified file, beside what users do today.
 
 | way | what is timed |
 |---|---|
 | private files | two workers of a fork server, each with the SDK's file sink, until both files are closed |
-| + `rerun rrd merge` | and then the SDK's own command that makes one file of them: what users do today |
+| + `rerun rrd merge` | and then the SDK's own command that makes one file of them |
+| direct gRPC | two such workers with the SDK's gRPC sink and one server, until both have flushed; there is no file |
 | mpr: results | `Pool.map` until it returns: every row is in the file then |
 | mpr: closed | and then leaving the pool: the workers have ended, the file has its footer, the SDK has checked it |
 
@@ -19,15 +22,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mpr
-from benchmarks import common, way_out, works
+from benchmarks import common, report, way_out, works
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Seconds until the rows were in, and until there was one finished file."""
+    """Seconds until the rows were in, and until there was one finished file.
+
+    The rest is of mpr only: seconds of CPU that the parent needed until the rows were in, and in all, and what the
+    slowest worker's `rr.log` took.
+    """
 
     rows_secs: float
     file_secs: float
+    rows_cpu_secs: float = 0.0
+    file_cpu_secs: float = 0.0
+    log_median_us: float = 0.0
+    log_p99_us: float = 0.0
 
 
 def private_files(work: str, rows: int) -> Reading:
@@ -42,62 +53,102 @@ def private_files(work: str, rows: int) -> Reading:
     return Reading(rows_secs=written, file_secs=written + merge_secs)
 
 
-def _log(folder: Path, work: str, rows: int, worker: int) -> int:
-    """A task: waits until the tasks of all workers are ready to log, then logs."""
+def direct_grpc(work: str, rows: int) -> Reading:
+    with common.scratch() as folder:
+        secs = way_out.run(way_out.GRPC, work, rows, folder).wall_secs
+    return Reading(rows_secs=secs, file_secs=secs)
+
+
+def _log(folder: Path, work: str, rows: int, worker: int) -> tuple[int, float, float]:
+    """A task: waits until the tasks of all workers are ready to log, then logs. Returns rows, median and p99 in us."""
     log = works.prepare(work, worker)
     (folder / f"ready{worker}").touch()
     while not (folder / "go").exists():
         time.sleep(0.001)
-    return len(log(rows))
+    took = sorted(log(rows))
+    return len(took), took[len(took) // 2] * 1e6, took[len(took) * 99 // 100] * 1e6
 
 
 def one_file(
-    work: str, rows: int, others: Sequence[str] = (), prepare: Callable[[mpr.Pool], None] = lambda _: None
+    work: str,
+    rows: int,
+    others: Sequence[str] = (),
+    prepare: Callable[[mpr.Pool], None] = lambda _: None,
+    closed: Callable[[], None] = lambda: None,
+    workers: int = way_out.WORKERS,
 ) -> Reading:
-    """Log into one file, and into `others`; `prepare` is called when the workers are ready."""
+    """Let `workers` log `rows` each into one file, and into `others`.
+
+    `prepare` is called when the workers are ready, `closed` when there is one finished file.
+    """
     with common.scratch() as folder:
         path = folder / "all.rrd"
-        with mpr.Pool("benchmark", way_out.WORKERS, sinks=[path, *others]) as pool:
-            logged = pool.map_async(functools.partial(_log, folder, work, rows), range(way_out.WORKERS), chunksize=1)
-            while not all((folder / f"ready{worker}").exists() for worker in range(way_out.WORKERS)):
+        with mpr.Pool("benchmark", workers, sinks=[path, *others]) as pool:
+            tasks = pool.map_async(functools.partial(_log, folder, work, rows), range(workers), chunksize=1)
+            while not all((folder / f"ready{worker}").exists() for worker in range(workers)):
                 time.sleep(0.001)
             prepare(pool)
-            begin = time.perf_counter()
+            cpu, begin = time.process_time(), time.perf_counter()
             (folder / "go").touch()
-            logged.get()
-            rows_secs = time.perf_counter() - begin
-        file_secs = time.perf_counter() - begin
-        common.check_file(path, rows * way_out.WORKERS)
-    return Reading(rows_secs=rows_secs, file_secs=file_secs)
+            logged = tasks.get()
+            rows_secs, rows_cpu_secs = time.perf_counter() - begin, time.process_time() - cpu
+        file_secs, file_cpu_secs = time.perf_counter() - begin, time.process_time() - cpu
+        closed()
+        common.check_file(path, rows * workers)
+        common.expect(sum(count for count, _, _ in logged), rows * workers, "rows logged")
+    return Reading(
+        rows_secs=rows_secs,
+        file_secs=file_secs,
+        rows_cpu_secs=rows_cpu_secs,
+        file_cpu_secs=file_cpu_secs,
+        log_median_us=max(middle for _, middle, _ in logged),
+        log_p99_us=max(late for _, _, late in logged),
+    )
+
+
+# Of a finished file: at most so many times private files, private files merged, and direct gRPC; None: told.
+_TARGETS = {
+    works.NOISY: (1.35, 0.6, 1.1),
+    works.SCALARS: (1.1, None, None),
+    works.ENTITIES: (1.5, None, None),
+}
 
 
 def main() -> None:
-    options = common.options(__doc__)
+    bench = report.begin(__doc__)
     way_out.prepare_fork_server()
-    common.print_header("What does one file cost?")
     table = []
-    for work in (works.NOISY, works.SCALARS, works.ENTITIES):
+    for work, limits in _TARGETS.items():
         rows = works.WORKS[work]
         readings = common.interleaved(
             {
                 "private": functools.partial(private_files, work, rows),
+                "gRPC": functools.partial(direct_grpc, work, rows),
                 "mpr": functools.partial(one_file, work, rows),
             },
-            options.rounds(8),
+            bench.rounds(7),
         )
         private, ours = readings["private"], readings["mpr"]
         floor = [each.rows_secs for each in private]
+        merged = [each.file_secs for each in private]
+        direct = [each.rows_secs for each in readings["gRPC"]]
+        closed = [each.file_secs for each in ours]
         walls = {
             "private files": floor,
-            "+ rerun rrd merge": [each.file_secs for each in private],
+            "+ rerun rrd merge": merged,
+            "direct gRPC, no file": direct,
             "mpr: results": [each.rows_secs for each in ours],
-            "mpr: closed": [each.file_secs for each in ours],
+            "mpr: closed": closed,
         }
+        name = f"{way_out.WORKERS} x {rows:,} {work}"
         for way, secs in walls.items():
-            table.append(
-                [f"{way_out.WORKERS} x {rows} {work}", way, f"{common.median(secs):.2f}", common.ratio(secs, floor)]
-            )
-    common.print_table("Every file verified, its rows counted", ["work", "way", "s", "ratio to private files"], table)
+            table.append([name, way, f"{common.median(secs):.2f}", common.ratio(secs, floor)])
+        for peer, base, limit in zip(
+            ("private files", "private files + merge", "direct gRPC"), (floor, merged, direct), limits, strict=True
+        ):
+            bench.target(f"{name}: one finished file / {peer}", common.ratios(closed, base), limit)
+    bench.table("Every file verified, its rows counted", ["work", "way", "s", "ratio to private files"], table)
+    bench.end()
 
 
 if __name__ == "__main__":

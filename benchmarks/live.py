@@ -1,4 +1,6 @@
-"""What does a viewer cost the workers? `Pool.map` with a live sink beside the file, and without.
+"""What does a viewer cost the workers?
+
+`Pool.map` with a live sink beside the file, and without.
 
 | way | what is at the other end |
 |---|---|
@@ -6,6 +8,7 @@
 | peer | a server that takes everything and keeps nothing, at the lowest priority, unlike a viewer |
 | nobody | nothing |
 | stopped | a server that was stopped when it was connected, and reads no more |
+| viewer | the real viewer, without a window, at normal priority on the same cores; needs Vulkan, else it is left out |
 
 What is timed ends with `Pool.map`: every row is in the file then. Closing is timed from there.
 """
@@ -14,55 +17,55 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import signal
-import socket
-import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import mpr
-from benchmarks import common, funnel, way_out, works
+from benchmarks import common, funnel, report, servers, way_out, works
 from mpr import sdk
 
-FILE, PEER, NOBODY, STOPPED = "file", "peer", "nobody", "stopped"
+FILE, PEER, NOBODY, STOPPED, VIEWER = "file", "peer", "nobody", "stopped", "viewer"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _has_vulkan() -> bool:
+    folders = [Path(folder) for folder in ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d")]
+    return any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
 
 
 @contextlib.contextmanager
-def _peer(port: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = ["nice", "-n", "19", sdk.viewer_executable() or "rerun", "--serve-grpc", "--bind", "127.0.0.1"]
-    limits = ["--port", str(port), "--server-memory-limit", "0B"]
-    peer = subprocess.Popen([*command, *limits], env={**os.environ, "RUST_LOG": "off"})
+def _viewer(port: int) -> Iterator[None]:
+    from rerun.experimental import ViewerClient
+
+    client = ViewerClient.spawn(headless=True, port=port, executable_path=sdk.viewer_executable())
     try:
-        yield peer
+        yield
     finally:
-        peer.kill()
-        peer.wait()
+        client.quit()
+
+
+def _wait_for_state(state: str, pool: mpr.Pool) -> None:
+    while pool.recording.stats().live_sinks[0].state != state:
+        time.sleep(0.01)
 
 
 def _run(way: str, work: str, rows: int) -> funnel.Reading:
     if way == FILE:
         return funnel.one_file(work, rows)
-    port = _free_port()
-
-    def wait_for_state(state: str, pool: mpr.Pool) -> None:
-        while pool.recording.stats().live_sinks[0].state != state:
-            time.sleep(0.01)
-
-    others = [f"rerun+http://127.0.0.1:{port}/proxy"]
+    others = [servers.url_of(port := servers.free_port())]
+    connected = functools.partial(_wait_for_state, "connected")
     if way == NOBODY:
-        return funnel.one_file(work, rows, others, functools.partial(wait_for_state, "waiting for a viewer"))
-    with _peer(port) as peer:
+        return funnel.one_file(work, rows, others, functools.partial(_wait_for_state, "waiting for a viewer"))
+    if way == VIEWER:
+        with _viewer(port):
+            return funnel.one_file(work, rows, others, connected)
+    with servers.server(port, memory="0B", niceness=19) as peer:
 
         def prepare(pool: mpr.Pool) -> None:
-            wait_for_state("connected", pool)
+            connected(pool)
             if way == STOPPED:
                 peer.send_signal(signal.SIGSTOP)
 
@@ -70,28 +73,34 @@ def _run(way: str, work: str, rows: int) -> funnel.Reading:
 
 
 def main() -> None:
-    options = common.options(__doc__)
-    common.print_header("What does a viewer cost the workers?")
+    bench = report.begin(__doc__)
     table = []
+    ways = [FILE, PEER, NOBODY, STOPPED]
+    if _has_vulkan():
+        ways.append(VIEWER)
+    else:
+        print("there is no Vulkan driver for the viewer", file=sys.stderr)
     for work in (works.NOISY, works.SCALARS):
         rows = works.WORKS[work]
-        ways = {way: functools.partial(_run, way, work, rows) for way in (FILE, PEER, NOBODY, STOPPED)}
-        readings = common.interleaved(ways, options.rounds(8))
+        runs: dict[str, Callable[[], Any]] = {way: functools.partial(_run, way, work, rows) for way in ways}
+        readings = common.interleaved(runs, bench.rounds(5))
         floor = [each.rows_secs for each in readings[FILE]]
+        name = f"{way_out.WORKERS} x {rows:,} {work}"
         for way, found in readings.items():
             secs = [each.rows_secs for each in found]
             close = [each.file_secs - each.rows_secs for each in found]
             table.append(
-                [
-                    f"{way_out.WORKERS} x {rows} {work}",
-                    way,
-                    f"{common.median(secs):.2f}",
-                    common.ratio(secs, floor),
-                    f"{common.median(close):.2f}",
-                ]
+                [name, way, f"{common.median(secs):.2f}", common.ratio(secs, floor), f"{common.median(close):.2f}"]
             )
+            if way == PEER:
+                what = f"{name}: the file beside a live sink that discards / alone"
+                bench.target(what, common.ratios(secs, floor), 1.1)
+            elif way == VIEWER:
+                what = f"{name}: the file beside the real viewer on the same cores / alone"
+                bench.target(what, common.ratios(secs, floor))
     columns = ["work", "way", "s", "ratio to the file alone", "close, s"]
-    common.print_table("Every file verified, its rows counted", columns, table)
+    bench.table("Every file verified, its rows counted", columns, table)
+    bench.end()
 
 
 if __name__ == "__main__":

@@ -1,37 +1,31 @@
-"""How does `mpr.Pool` compare with other process pools: tiny tasks, large results, a dead worker, the end?
+"""How does `mpr.Pool` compare with other process pools?
 
-All pools have two warm workers at the same time; only one of them works. Peers that are not installed are left out
-(`pip install --group bench`).
+Large results and the memory of all processes together, beside other pools; a dead worker and the end, of mpr's alone.
+All pools have two workers. Task overhead and starts are in `tasks` and `start`.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 import mpr
-from benchmarks import common
+from benchmarks import common, peers, report
 
-WORKERS = 2
-EMPTY = 10_000
 # (size of a result in MB, how many)
 RESULTS = ((1, 100), (100, 4))
-FLOOR = "multiprocessing.Pool"
-
-Map = Callable[[Callable[[int], Any], Iterable[int], int | None], Iterable[Any]]
+_SAMPLE_SECS = 0.02
 
 
 def _nothing(number: int) -> int:
@@ -46,48 +40,7 @@ def _die(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _of_executor(executor: Executor) -> Map:
-    # Its own default is 1.
-    return lambda task, items, chunksize: executor.map(task, items, chunksize=chunksize or 1)
-
-
-def _peers(stack: ExitStack) -> dict[str, Map]:
-    """The other pools, those of them that are installed, warm."""
-    context = multiprocessing.get_context("forkserver")
-    maps: dict[str, Map] = {
-        FLOOR: stack.enter_context(context.Pool(WORKERS)).map,
-        "ProcessPoolExecutor": _of_executor(stack.enter_context(ProcessPoolExecutor(WORKERS, mp_context=context))),
-    }
-    if (loky := _installed("loky")) is not None:
-        maps["loky"] = _of_executor(stack.enter_context(loky.ProcessPoolExecutor(WORKERS)))
-    if (pebble := _installed("pebble")) is not None:
-        pool = stack.enter_context(pebble.ProcessPool(WORKERS, context=context))
-        maps["pebble"] = lambda task, items, chunksize: pool.map(task, items, chunksize=chunksize or 1).result()
-    if (mpire := _installed("mpire")) is not None:
-        workers = stack.enter_context(mpire.WorkerPool(WORKERS, start_method="forkserver", keep_alive=True))
-        maps["mpire"] = lambda task, items, chunksize: workers.map(
-            task, list(items), chunk_size=chunksize, concatenate_numpy_output=False
-        )
-    return maps
-
-
-def _installed(package: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        print(f"{package} is not installed", file=sys.stderr)
-        return None
-
-
-def _rate(run: Map, chunksize: int | None) -> float:
-    begin = time.perf_counter()
-    found = list(run(_nothing, range(EMPTY), chunksize))
-    secs = time.perf_counter() - begin
-    common.expect(sum(found), sum(range(EMPTY)), "results")
-    return 1e6 * secs / EMPTY
-
-
-def _throughput(run: Map, size: int, count: int) -> float:
+def _throughput(run: peers.Map, size: int, count: int) -> float:
     begin = time.perf_counter()
     bytes_there = sum(len(result) for result in run(_megabytes, [size] * count, 1))
     secs = time.perf_counter() - begin
@@ -95,9 +48,70 @@ def _throughput(run: Map, size: int, count: int) -> float:
     return bytes_there / secs / 1e9
 
 
+# --- memory -------------------------------------------------------------------------------------------------------
+
+
+def _use_sdk(number: int) -> int:
+    import rerun as rr
+
+    # Long enough for both workers to get one.
+    time.sleep(0.2)
+    return number + 0 * len(rr.__version__)
+
+
+def measure_memory(name: str) -> None:
+    """In a process of its own: prints the most MB that all its processes have together while a pool works.
+
+    A page that several share counts once (PSS). The SDK is used on both sides, as where anything is logged.
+    """
+    import rerun as rr
+
+    assert rr.__version__
+    peak = 0.0
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(_SAMPLE_SECS):
+            peak = max(peak, _pss_mb())
+
+    thread = threading.Thread(target=watch)
+    with ExitStack() as stack:
+        run = peers.pools()[name](stack)
+        thread.start()
+        common.expect(sum(run(_use_sdk, range(4), 1)), sum(range(4)), "results")
+        common.expect(sum(run(_nothing, range(2_000), 1)), sum(range(2_000)), "results")
+        common.expect(sum(len(each) for each in run(_megabytes, [1] * 50, 1)), 50 << 20, "bytes")
+        ended.set()
+        thread.join()
+    print(peak)
+
+
+def _pss_mb() -> float:
+    me = psutil.Process()
+    total = 0
+    for process in [me, *me.children(recursive=True)]:
+        with suppress(OSError, StopIteration):
+            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
+
+
+def _memory(name: str) -> float:
+    # A module, not the main one: what the workers import is the pool's business alone.
+    code = f"from benchmarks import pools; pools.measure_memory({name!r})"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise common.WrongOutputError(f"{name}: {ran.stderr[-500:]}")
+    return float(ran.stdout.split()[-1])
+
+
+# --- mpr alone ----------------------------------------------------------------------------------------------------
+
+
 def _death(folder: Path) -> float:
     """Milliseconds from a task that kills its worker to its error."""
-    with mpr.Pool("benchmark", WORKERS, sinks=folder / f"{time.monotonic_ns()}.rrd") as pool:
+    with mpr.Pool("benchmark", peers.WORKERS, sinks=folder / f"{time.monotonic_ns()}.rrd") as pool:
         pool.map(_nothing, range(100))
         begin = time.perf_counter()
         try:
@@ -109,7 +123,7 @@ def _death(folder: Path) -> float:
 
 def _close(folder: Path) -> float:
     """Milliseconds that the end of a pool takes which has done its work."""
-    pool = mpr.Pool("benchmark", WORKERS, sinks=folder / f"{time.monotonic_ns()}.rrd")
+    pool = mpr.Pool("benchmark", peers.WORKERS, sinks=folder / f"{time.monotonic_ns()}.rrd")
     pool.map(_nothing, range(1000))
     begin = time.perf_counter()
     pool.close()
@@ -143,26 +157,24 @@ def _ctrl_c(folder: Path) -> float:
     return 1e3 * (time.perf_counter() - begin)
 
 
-def _table(title: str, unit: str, readings: dict[str, list[float]]) -> None:
-    rows = [
-        [name, f"{common.median(found):.3g}", common.ratio(found, readings[FLOOR])] for name, found in readings.items()
-    ]
-    common.print_table(title, ["pool", unit, f"ratio to {FLOOR}"], rows)
-
-
 def main() -> None:
-    options = common.options(__doc__)
-    rounds = options.rounds(5)
-    common.print_header("How does mpr.Pool compare with other process pools?")
-    with common.scratch() as folder, ExitStack() as stack:
-        pool = stack.enter_context(mpr.Pool("benchmark", WORKERS, sinks=folder / "out.rrd"))
-        maps: dict[str, Map] = {"mpr.Pool": pool.map, **_peers(stack)}
-        for title, chunksize in (("chunksize 1", 1), ("each one's default chunksize", None)):
-            ways = {name: functools.partial(_rate, run, chunksize) for name, run in maps.items()}
-            _table(f"{EMPTY:,} empty tasks, {title}", "us per task", common.interleaved(ways, rounds))
+    bench = report.begin(__doc__)
+    rounds = bench.rounds(5)
+    pools = peers.pools()
+    with ExitStack() as stack:
+        maps = {name: start(stack) for name, start in pools.items()}
         for size, count in RESULTS:
             ways = {name: functools.partial(_throughput, run, size, count) for name, run in maps.items()}
-            _table(f"{count} results of {size} MB", "GB/s", common.interleaved(ways, rounds))
+            rates = common.interleaved(ways, rounds)
+            rows = peers.ratio_rows(rates)
+            bench.table(f"{count} results of {size} MB", ["pool", "GB/s", f"ratio to {peers.FLOOR}"], rows)
+    found = common.interleaved({name: functools.partial(_memory, name) for name in pools}, bench.rounds(3))
+    bench.table(
+        "Most memory of all processes together: the SDK in both workers, 2,000 empty tasks, 50 results of 1 MB",
+        ["pool", "MB", f"ratio to {peers.FLOOR}"],
+        peers.ratio_rows(found),
+    )
+    bench.target(f"peak memory / {peers.FLOOR}", common.ratios(found[peers.MPR], found[peers.FLOOR]))
     with common.scratch() as folder:
         moments = {
             "the error of a task whose worker was killed": functools.partial(_death, folder),
@@ -171,7 +183,8 @@ def main() -> None:
         }
         found = common.interleaved(moments, rounds)
         rows = [[name, f"{common.median(each):.0f}", f"{max(each):.0f}"] for name, each in found.items()]
-        common.print_table("mpr.Pool alone", ["moment", "ms, median", "ms, longest"], rows)
+        bench.table("mpr.Pool alone", ["moment", "ms, median", "ms, longest"], rows)
+    bench.end()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Which way out of a worker is the cheapest? Two workers, no pool, four ways for the bytes that the SDK encodes.
+"""Which way out of a worker is the cheapest? Without mpr's pool.
+
+Two workers, and five ways for what the SDK encodes. The last one is what users do without mpr, and ends in no file.
 
 | way | bytes go |
 |---|---|
@@ -6,6 +8,7 @@
 | memory file | through the SDK's file sink into an outbox; the parent copies with `sendfile` and punches holes |
 | binary stream | out of `BinaryStream.read` every 5 ms, over a socket |
 | callback | out of the SDK's (private) callback sink, over a socket |
+| gRPC | out of the SDK's gRPC sink, into one `rerun --serve-grpc` that keeps them in memory |
 """
 
 from __future__ import annotations
@@ -25,14 +28,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import common, works
+from benchmarks import common, report, servers, works
 from mpr import rrd
 from mpr.outbox import Outbox, OutboxReader
 
 if TYPE_CHECKING:
     import rerun as rr
 
-FILE, MEMORY, BINARY, CALLBACK = "file", "memory file", "binary stream", "callback"
+FILE, MEMORY, BINARY, CALLBACK, GRPC = "file", "memory file", "binary stream", "callback", "gRPC"
 WORKERS = 2
 
 _NUMBER = struct.Struct("<Q")
@@ -51,7 +54,7 @@ class Reading:
     parent_cpu_secs: float
     log_median_us: float
     log_p99_us: float
-    worker_peak_mb: float
+    workerpeak_mb: float
 
 
 # --- the worker ---------------------------------------------------------------------------------------------------
@@ -78,15 +81,23 @@ class _Link:
         self.data(text.encode())
 
 
-def _attach(way: str, stream: rr.RecordingStream, path: Path, link: _Link) -> Callable[[], object]:
-    """Give `stream` its sink; what is returned sends or writes all that is left."""
+def _attach(way: str, stream: rr.RecordingStream, target: str, link: _Link) -> Callable[[], object]:
+    """Give `stream` its sink, at the path or URL `target`; what is returned sends or writes all that is left."""
     import rerun as rr
 
     if way == FILE:
-        stream.save(path)
+        stream.save(target)
         return stream.disconnect
+    if way == GRPC:
+        stream.connect_grpc(target)
+
+        def send_rest() -> None:
+            stream.flush()
+            stream.disconnect()
+
+        return send_rest
     if way == MEMORY:
-        outbox = Outbox(path.parent)
+        outbox = Outbox(Path(target).parent)
         link.text(outbox.address)
         stream.save(outbox.path)
         announcer = _Every(_ANNOUNCE_SECS, lambda: link.number(outbox.size()))
@@ -131,27 +142,27 @@ class _Every:
         self._thread.join()
 
 
-def _peak_mb() -> float:
-    """The largest resident set since the last `_forget_peak`."""
+def peak_mb() -> float:
+    """The largest resident set since the last `forget_peak`."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) / 1024
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def _worker(way: str, work: str, rows: int, worker: int, path: Path, end: socket.socket) -> None:
+def _worker(way: str, work: str, rows: int, worker: int, target: str, end: socket.socket) -> None:
     import rerun as rr
 
     stream = rr.RecordingStream("benchmark", recording_id="benchmark", send_properties=False)
     rr.set_global_data_recording(stream)
     link = _Link(end)
-    finish = _attach(way, stream, path, link)
+    finish = _attach(way, stream, target, link)
     log = works.prepare(work, worker)
-    _forget_peak()
-    before = _peak_mb()
+    forget_peak()
+    before = peak_mb()
     link.number(_DONE)
     end.recv(1)
     took = sorted(log(rows))
@@ -159,7 +170,7 @@ def _worker(way: str, work: str, rows: int, worker: int, path: Path, end: socket
     link.number(_DONE)
     # The outbox lives until the parent has read it.
     end.recv(1)
-    link.text(json.dumps([took[len(took) // 2] * 1e6, took[len(took) * 99 // 100] * 1e6, _peak_mb() - before]))
+    link.text(json.dumps([took[len(took) // 2] * 1e6, took[len(took) * 99 // 100] * 1e6, peak_mb() - before]))
 
 
 # --- the parent ---------------------------------------------------------------------------------------------------
@@ -257,15 +268,24 @@ def _take_all(feeds: list[_Feed], target: int) -> None:
                     end = after
 
 
-def run(way: str, work: str, rows: int, folder: Path) -> Reading:
-    """One run of `work` in two warm workers; the files are left in `folder`, checked."""
+def run(way: str, work: str, rows: int, folder: Path, workers: int = WORKERS) -> Reading:
+    """One run of `work` in warm workers, `rows` each; private files are left in `folder` as `<worker>.rrd`, checked."""
+    if way != GRPC:
+        return _run(way, work, rows, folder, [str(folder / f"{worker}.rrd") for worker in range(workers)])
+    url = servers.url_of(port := servers.free_port())
+    with servers.server(port, memory="8GB"):
+        reading = _run(way, work, rows, folder, [url] * workers)
+        servers.check_rows(url, rows * workers, folder)
+    return reading
+
+
+def _run(way: str, work: str, rows: int, folder: Path, targets: list[str]) -> Reading:
     context = multiprocessing.get_context("forkserver")
-    processes, feeds, paths = [], [], []
+    processes, feeds = [], []
     ends: list[socket.socket] = []
-    for worker in range(WORKERS):
+    for worker, goal in enumerate(targets):
         ours, theirs = socket.socketpair()
-        paths.append(folder / f"{worker}.rrd")
-        process = context.Process(target=_worker, args=(way, work, rows, worker, paths[-1], theirs))
+        process = context.Process(target=_worker, args=(way, work, rows, worker, goal, theirs))
         process.start()
         theirs.close()
         processes.append(process)
@@ -284,9 +304,9 @@ def run(way: str, work: str, rows: int, folder: Path) -> Reading:
         process.join()
         feed.close()
     if way == FILE:
-        for path in paths:
-            common.check_file(path, rows)
-    else:
+        for path in targets:
+            common.check_file(Path(path), rows)
+    elif way != GRPC:
         for feed in feeds:
             _check(way, target, feed.places, rows, folder / "check.rrd")
     os.close(target)
@@ -296,7 +316,7 @@ def run(way: str, work: str, rows: int, folder: Path) -> Reading:
         parent_cpu_secs=cpu_secs,
         log_median_us=log_median,
         log_p99_us=log_p99,
-        worker_peak_mb=peak,
+        workerpeak_mb=peak,
     )
 
 
@@ -340,14 +360,13 @@ def _measure(way: str, work: str, rows: int) -> Reading:
 
 
 def main() -> None:
-    options = common.options(__doc__)
+    bench = report.begin(__doc__)
     prepare_fork_server()
-    common.print_header("Which way out of a worker is the cheapest?")
     for work, rows in works.WORKS.items():
         ways: dict[str, Any] = {
-            way: functools.partial(_measure, way, work, rows) for way in (FILE, MEMORY, BINARY, CALLBACK)
+            way: functools.partial(_measure, way, work, rows) for way in (FILE, MEMORY, BINARY, CALLBACK, GRPC)
         }
-        readings = common.interleaved(ways, options.rounds(6))
+        readings = common.interleaved(ways, bench.rounds(3))
         floor = [each.wall_secs for each in readings[FILE]]
         table = []
         for way, runs in readings.items():
@@ -357,15 +376,16 @@ def main() -> None:
                 common.ratio(walls, floor),
                 f"{common.median([each.log_median_us for each in runs]):.0f}",
                 f"{common.median([each.log_p99_us for each in runs]):.0f}",
-                f"{common.median([each.worker_peak_mb for each in runs]):.0f}",
+                f"{common.median([each.workerpeak_mb for each in runs]):.0f}",
                 f"{common.median([each.parent_cpu_secs for each in runs]):.2f}",
             ]
             table.append([way, *figures])
-        common.print_table(
+        bench.table(
             f"{WORKERS} workers x {rows} {work}",
             ["way", "s", "ratio to file", "log median us", "log p99 us", "worker peak + MB", "parent CPU s"],
             table,
         )
+    bench.end()
 
 
 if __name__ == "__main__":

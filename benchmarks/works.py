@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 NOISY, SMOOTH, SCALARS, ENTITIES = "noisy VGA images", "compressible VGA images", "scalars", "entities, one row each"
 
+#: Of one image, before anything encodes it.
+IMAGE_BYTES = 480 * 640 * 3
 #: How many rows each worker logs.
 WORKS = {NOISY: 300, SMOOTH: 300, SCALARS: 50_000, ENTITIES: 5_000}
 

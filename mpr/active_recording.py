@@ -143,6 +143,6 @@ class ActiveRecordingWriter:
             rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
         else:
             # Not by the importer: it leaves threads behind, and importing then hangs in processes that are forked.
-            rr.send_chunks(sdk.chunks_of(stream, blueprints=False), recording=self._stream)
+            sdk.send_decoded(stream, self._stream, blueprints=False)
         # The SDK tells of a full disk in the flush, and only there.
         self._stream.flush(timeout_sec=self._timeout_secs)

@@ -62,10 +62,8 @@ class DecodingWriter:
             self._file.take_name()
 
     def _send(self, stream: bytes) -> None:
-        import rerun as rr
-
         try:
-            rr.send_chunks(sdk.chunks_of(stream, blueprints=False), recording=self._stream)
+            sdk.send_decoded(stream, self._stream, blueprints=False)
             self._stream.flush(timeout_sec=SINK_TIMEOUT_SECS)
         except (RuntimeError, ValueError) as error:
             # The SDK tells of a full disk in the flush, and only there.

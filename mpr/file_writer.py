@@ -15,6 +15,7 @@ import errno
 import fcntl
 import logging
 import os
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -64,7 +65,8 @@ class FileWriter:
         # Per outbox: where its bytes went.
         self._offsets: dict[int, OffsetMap] = {}
         # Per outbox: (offset here, size) of the chunks that no manifest has described yet.
-        self._undescribed: dict[int, list[Place]] = {}
+        # As bare numbers, one pair behind the other: there may be hundreds of thousands.
+        self._undescribed: dict[int, array[int]] = {}
         self._manifests: list[Manifest] = []
 
     def open(self, prologue: bytes) -> None:
@@ -92,7 +94,7 @@ class FileWriter:
         with the last whole segment.
         """
         offsets = self._offsets.setdefault(segment.outbox, OffsetMap())
-        undescribed = self._undescribed.setdefault(segment.outbox, [])
+        undescribed = self._undescribed.setdefault(segment.outbox, array("Q"))
         end = self._end
         try:
             self._file.check(self._end)
@@ -109,9 +111,9 @@ class FileWriter:
         self._end = end
         if not self._write_footer:
             return
-        undescribed += [
-            (offsets.target(frame.start), frame.size) for frame in segment.frames if frame.kind == rrd.ARROW_MSG
-        ]
+        for frame in segment.frames:
+            if frame.kind == rrd.ARROW_MSG:
+                undescribed.extend((offsets.target(frame.start), frame.size))
 
     def _runs(self, segment: Segment) -> list[tuple[int, int]]:
         """The bytes to copy as (start, stop) in the source: all frames but store infos that the file already has."""
@@ -146,7 +148,7 @@ class FileWriter:
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
         """As in `Writer`: reads these chunks again."""
-        places = self._undescribed.get(outbox, [])[skip:]
+        places = _places(self._undescribed.get(outbox, array("Q")))[skip:]
         if not self._write_footer or sum(size for _, size in places) > _QUICK_BYTES:
             return None
         try:
@@ -185,7 +187,7 @@ class FileWriter:
 
     def _closing(self) -> bytes:
         for missing in self._undescribed.values():
-            self._manifests += self._describer.described(missing)
+            self._manifests += self._describer.described(_places(missing))
         self._undescribed.clear()
         return self._describer.closing(self._end, self._manifests)
 
@@ -247,6 +249,10 @@ class FileWriter:
         except OSError as error:
             rebuilt.unlink(missing_ok=True)
             raise self._failure("rebuild", error) from error
+
+
+def _places(numbers: array[int]) -> list[Place]:
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 class OutputFile(Protocol):

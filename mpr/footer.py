@@ -6,19 +6,27 @@ Does not cover: the manifest's own form (`manifest.py`) and who writes the file 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from mpr import manifest, rrd, sdk
+from mpr import manifest, rrd, rrd_commands, sdk
 from mpr.manifest import Manifest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_log = logging.getLogger("mpr")
 
 Place: TypeAlias = tuple[int, int]
 """Where a chunk is in the file: offset of its frame, size of its payload."""
 
 # How much of the file is read again at a time, for chunks without a manifest.
 _LOT_BYTES = 32 * 1024 * 1024
+# So many chunks the SDK describes in less time than a process takes to start, and in this memory a few times.
+_FEW, _LITTLE_BYTES = 200, 4 * 1024 * 1024
 
 
 @dataclass(kw_only=True)
@@ -66,10 +74,49 @@ class Describer:
         model = parts[0]
         if not manifest.same_columns(parts):
             # The schema and its hash are the SDK's own form of Arrow; it makes them from one chunk of each kind.
-            offsets, sizes = table[manifest.OFFSET], table[manifest.SIZE]
-            rows = manifest.one_chunk_of_each_kind(table)
-            model = self._by_sdk([(offsets[row].as_py() - rrd.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows])
+            places = self._places(table, manifest.one_chunk_of_each_kind(table))
+            small = len(places) <= _FEW and sum(size for _, size in places) <= _LITTLE_BYTES
+            routed = None if small else self._routed(store, parts, table)
+            model = routed or self._by_sdk(places)
         return replace(model, store_id=store, table=table)
+
+    def _routed(self, store: bytes, parts: list[Manifest], table: pa.Table) -> Manifest | None:
+        """A manifest with the columns of all `parts`; None where the SDK does not give one.
+
+        `rerun rrd route` merges and hashes the columns of the streams that it gets without looking at a chunk. Here all
+        columns have been merged: it gets two streams of one and the same small chunk, which claim all columns and some.
+        """
+        columns = manifest.merged_columns(parts)
+        sizes = table[manifest.SIZE].to_pylist()
+        least = sizes.index(min(sizes))
+        ((start, size),) = self._places(table, [least])
+        row = table.slice(least, 1)
+        some = manifest.columns_without_others(columns, row[manifest.ENTITY][0].as_py())
+        info = self.store_infos[store]
+        head = self.header + rrd.frame_header(rrd.SET_STORE_INFO, len(info)) + info
+        row = manifest.with_offsets(row, [len(head) + rrd.FRAME_HEADER_SIZE])
+        head += os.pread(self.fd, size + rrd.FRAME_HEADER_SIZE, start)
+        streams = []
+        for mark, claimed in ((b"0", columns), (b"1", some)):
+            # The hashes are none: where they differ, it makes a new one.
+            claim = Manifest(store_id=store, schema=manifest.encode_columns(claimed), sha256=32 * mark, table=row)
+            streams.append(head + rrd.closing(len(head), [manifest.encode(claim)]))
+        try:
+            merged = rrd_commands.routed(b"".join(streams))
+            end = rrd.frames_of(merged)[-1]
+            (found,) = manifest.parse(merged[end.payload : end.end])
+            if set(manifest.merged_columns([found])) == set(columns):
+                return found
+            _log.debug("'rerun rrd route' gives other columns")
+        except (OSError, rrd.FormatError, KeyError, IndexError, ValueError) as error:
+            _log.debug("'rerun rrd route' does not merge columns: %r", error)
+        return None
+
+    @staticmethod
+    def _places(table: pa.Table, rows: Iterable[int]) -> list[Place]:
+        """Where the file has the chunks in these rows of `table`."""
+        offsets, sizes = table[manifest.OFFSET], table[manifest.SIZE]
+        return [(offsets[row].as_py() - rrd.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows]
 
     def _located(self, store: bytes, places: list[Place]) -> Manifest:
         """The SDK's manifest of the chunks at `places`, with the offsets and sizes that they have in this file."""

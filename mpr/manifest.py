@@ -10,15 +10,18 @@ stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` a
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mpr import rrd
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 OFFSET = "chunk_byte_offset"
 SIZE = "chunk_byte_size"
@@ -90,6 +93,40 @@ def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
             yield rrd.field(message, 1), pa.ipc.read_schema(pa.BufferReader(schema))
 
 
+def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
+    """The columns of all stores that are described, each once.
+
+    As the SDK's `SchemaBuilder` merges those of chunks: what is semantically empty everywhere stays so.
+    """
+    import pyarrow as pa
+
+    empty = b"rerun:is_semantically_empty"
+    found: dict[pa.Field, bool] = {}
+    for each in {one.sha256: one for one in manifests}.values():
+        for column in pa.ipc.read_schema(pa.BufferReader(rrd.field(each.schema, 1))):
+            meta = column.metadata or {}
+            if empty in meta:
+                column = column.with_metadata({key: value for key, value in meta.items() if key != empty})
+            found[column] = found.get(column, True) and meta.get(empty) == b"true"
+    return pa.schema(
+        column.with_metadata({**(column.metadata or {}), empty: b"true"}) if is_empty else column
+        for column, is_empty in found.items()
+    )
+
+
+def columns_without_others(columns: pa.Schema, entity: str) -> pa.Schema:
+    """Those of `columns` that are not of another entity than `entity`."""
+    import pyarrow as pa
+
+    path = entity.encode()
+    return pa.schema(each for each in columns if (each.metadata or {}).get(b"rerun:entity_path", path) == path)
+
+
+def encode_columns(columns: pa.Schema) -> bytes:
+    """`columns` as what stands in a `Manifest.schema`."""
+    return rrd.encode_field(1, columns.serialize().to_pybytes())
+
+
 def encode(manifest: Manifest) -> bytes:
     """`manifest` as the bytes of one `RrdManifest` message."""
     import pyarrow as pa
@@ -141,7 +178,6 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
     where the reader insists on a value. Times of a timeline that has several types get the type of the first.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     tables = [manifest.table for manifest in manifests]
     if all(table.schema.equals(tables[0].schema) for table in tables):
@@ -158,16 +194,24 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
                 table = table.set_column(
                     index, each.with_type(wanted), table.column(index).cast(pa.int64()).cast(wanted)
                 )
+        # Not by `cast`: this and the like load `pyarrow.compute`, 30 ms for the first file of a process.
         loose = pa.schema([each.with_nullable(True) for each in table.schema])
-        nullable.append(table.cast(loose))
+        nullable.append(pa.Table.from_arrays(table.columns, schema=loose))
     merged = pa.concat_tables(nullable, promote_options="default")
     for name, strict in required.items():
         index = merged.schema.get_field_index(name)
-        column = merged[name]
-        if column.null_count:
-            column = pc.fill_null(column, False if pa.types.is_boolean(strict.type) else 0)
-        merged = merged.set_column(index, strict, column)
+        merged = merged.set_column(index, strict, _filled(merged[name]))
     return merged
+
+
+def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`column` with False or 0 instead of nothing; each of its pieces has a value everywhere, or nowhere."""
+    import numpy as np
+    import pyarrow as pa
+
+    zeros = functools.partial(np.zeros, dtype=column.type.to_pandas_dtype())
+    pieces = [pa.array(zeros(len(piece)), column.type) if piece.null_count else piece for piece in column.chunks]
+    return pa.chunked_array(pieces, column.type)
 
 
 def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
@@ -177,16 +221,26 @@ def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
     entities = table[ENTITY].to_pylist()
     filled = np.zeros((table.num_rows, table.num_columns), dtype=bool)
     for index in range(table.num_columns):
-        column = table.column(index).combine_chunks()
+        column = table.column(index)
         if table.schema.field(index).name.endswith(":has_static_data"):
-            filled[:, index] = column.to_numpy(zero_copy_only=False)
+            filled[:, index] = column.to_numpy()
         else:
-            filled[:, index] = column.is_valid().to_numpy(zero_copy_only=False)
+            filled[:, index] = np.concatenate([_validity(piece) for piece in column.chunks] or [filled[:0, index]])
     packed = np.packbits(filled, axis=1)
     first: dict[tuple[str, bytes], int] = {}
     for row, entity in enumerate(entities):
         first.setdefault((entity, packed[row].tobytes()), row)
     return sorted(first.values())
+
+
+def _validity(piece: pa.Array) -> NDArray[np.bool_]:
+    """Where `piece` has a value."""
+    import numpy as np
+
+    if piece.null_count in (0, len(piece)):
+        return np.full(len(piece), not piece.null_count)
+    bits = np.unpackbits(np.frombuffer(piece.buffers()[0], np.uint8), bitorder="little")
+    return bits[piece.offset : piece.offset + len(piece)].astype(bool)
 
 
 def row_count(found: Manifest) -> int:

@@ -8,8 +8,8 @@ rr.log ─► entry (waits here while the outbox is full) ─► SDK's batcher �
                                                      SegmentReady(outbox, end) ─► upstream socket ─► aggregator
 ```
 
-Nothing of mpr runs inside the SDK: an entry waits in Python, before it, with no lock held and signals handled. The credit
-is what the outbox may still hold: the parent frees what the sinks have accepted, and both sides see the file's size.
+Nothing of mpr runs inside the SDK: an entry waits in Python, with no lock held and signals handled. The credit is what
+the outbox may still hold: the parent frees what the sinks have accepted, and both sides see the file's size.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mpr import sdk
+
 
 def rewrite(path: Path, target: Path) -> None:
     """Let the SDK's own `rerun rrd merge` write the file at `path` anew to `target`, skipping what it cannot read.
@@ -24,6 +26,17 @@ def optimize(path: Path, target: Path) -> None:
     ran = _rerun_rrd("optimize", path, "-o", target, stdout=subprocess.DEVNULL)
     if ran.returncode:
         raise OSError(f"'rerun rrd optimize {path}' fails: {_last_line(ran.stderr)}")
+
+
+def routed(streams: bytes) -> bytes:
+    """What `rerun rrd route` makes of `streams`, one behind the other: one stream. Raises `OSError`."""
+    program = sdk.viewer_executable()
+    if program is None:
+        raise OSError("there is no program `rerun`")
+    ran = subprocess.run([program, "rrd", "route"], input=streams, capture_output=True, timeout=600, check=False)
+    if ran.returncode:
+        raise OSError(f"'rerun rrd route' fails: {_last_line(ran.stderr.decode(errors='replace'))}")
+    return ran.stdout
 
 
 def verify(path: Path) -> str | None:

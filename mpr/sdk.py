@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,8 @@ def new_stream(application_id: str, recording_id: str, *, send_properties: bool)
     return rr.RecordingStream(application_id, recording_id=recording_id, send_properties=send_properties)
 
 
-def chunks_of(data: bytes, *, blueprints: bool = True) -> Iterator[Any]:
-    """The chunks of every store in `data`, the bytes of a stream with or without a footer."""
+def send_decoded(data: bytes, stream: rr.RecordingStream, *, blueprints: bool = True) -> None:
+    """Log the chunks of every store in `data`, the bytes of a stream with or without a footer, to `stream`."""
     import rerun as rr
 
     with _ReadableFile(data) as path:
@@ -35,7 +35,7 @@ def chunks_of(data: bytes, *, blueprints: bool = True) -> Iterator[Any]:
             warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
             reader = rr.chunk.RrdReader(path)
         for entry in [*reader.recordings(), *(reader.blueprints() if blueprints else ())]:
-            yield from reader.stream(store=entry)
+            rr.send_chunks(reader.stream(store=entry), recording=stream)
 
 
 class _ReadableFile:
@@ -155,9 +155,7 @@ def manifest_by_sdk(data: bytes) -> Manifest:
 
     Its store id is not theirs, and its offsets are those of the SDK's own encoding; the chunk ids are those of `data`.
     """
-    import rerun as rr
-
-    encoded = encoded_by_sdk(lambda stream: rr.send_chunks(chunks_of(data), recording=stream))
+    encoded = encoded_by_sdk(lambda stream: send_decoded(data, stream))
     frames = rrd.frames_of(encoded)
     if not frames:
         raise rrd.FormatError("the SDK finds no chunk in a stream that has some")

@@ -1,0 +1,130 @@
+"""Where does the time go, in a worker and in the parent? Writes `benchmarks/profiles/*.txt`; needs py-spy.
+
+Each profile is of one process of a real run, sampled by py-spy with native frames: the share of the samples in which a
+function was the innermost one (self), and in which it ran at all (total), threads apart. Where the kernel works, the
+function that has called it is the innermost. Samples of threads that wait are left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import mpr
+from benchmarks import common, small_tasks, works
+
+_FOLDER = Path(__file__).parent / "profiles"
+_RATE = 200
+_SHOWN = 25
+# How the work of each profile is logged, and how many rows of it for some seconds.
+_WORKS = {"images": (works.NOISY, 800), "scalars": (works.SCALARS, 80_000), "entities": (works.ENTITIES, 5_000)}
+
+
+def _pid(number: int) -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def _log(work: str, rows: int, worker: int) -> int:
+    return len(works.prepare(work, worker)(rows))
+
+
+def _small_tasks(pool: mpr.Pool) -> None:
+    pool.map(small_tasks.log_row, range(10_000), chunksize=1)
+
+
+def _work(name: str, pool: mpr.Pool) -> None:
+    work, rows = _WORKS[name]
+    pool.map(functools.partial(_log, work, rows), range(2), chunksize=1)
+
+
+def _py_spy() -> str:
+    found = shutil.which("py-spy", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if found is None:
+        raise SystemExit("py-spy is not installed: pip install --group bench")
+    return found
+
+
+def _profile(name: str, of_parent: bool, run: Callable[[mpr.Pool], None], *, until_closed: bool = False) -> None:
+    """Profile a worker, or the parent, while `run` runs, or while the pool is closed after it."""
+    with common.scratch() as folder:
+        raw = folder / "samples.txt"
+        pool = mpr.Pool("benchmark", 2, sinks=[folder / "out.rrd"])
+        worker = pool.map(_pid, range(8), chunksize=1)[0]
+        if until_closed:
+            run(pool)
+        pid = os.getpid() if of_parent else worker
+        options = ["--rate", str(_RATE), "--native", "--threads", "--format", "raw", "--output", str(raw)]
+        spy = subprocess.Popen(
+            [_py_spy(), "record", "--pid", str(pid), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        # Until it has found its way into the process.
+        time.sleep(2)
+        begin = time.perf_counter()
+        if not until_closed:
+            run(pool)
+        else:
+            pool.close()
+            pool.join()
+        secs = time.perf_counter() - begin
+        spy.send_signal(2)
+        spy.wait(60)
+        pool.close()
+        pool.join()
+        stacks = raw.read_text().splitlines()
+    _FOLDER.mkdir(exist_ok=True)
+    title = f"{name}: {'the parent' if of_parent else 'a worker'}, {secs:.1f} s at {_RATE} samples/s"
+    (_FOLDER / f"{name}.txt").write_text(_text(title, stacks))
+    print(f"{name}: {sum(int(line.rpartition(' ')[2]) for line in stacks)} samples")
+
+
+def _text(title: str, stacks: list[str]) -> str:
+    own: Counter[str] = Counter()
+    whole: Counter[str] = Counter()
+    threads: Counter[str] = Counter()
+    for line in stacks:
+        frames, _, count = line.rpartition(" ")
+        names = [_short(frame) for frame in frames.split(";")]
+        own[names[-1]] += int(count)
+        for each in set(names):
+            whole[each] += int(count)
+        thread = next((each for each in names if each.startswith("thread")), "the main thread")
+        threads[thread] += int(count)
+    total = max(1, sum(own.values()))
+    lines = [title, "made by: python -m benchmarks.profiles", ""]
+    for heading, found in (("threads", threads), ("self", own), ("total", whole)):
+        lines += [f"share  {heading}"]
+        lines += [f"{100 * count / total:5.1f}  {each}" for each, count in found.most_common(_SHOWN)]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def _short(frame: str) -> str:
+    """A frame without what differs from machine to machine: folders, numbers of processes and threads."""
+    if frame.startswith("thread"):
+        _, _, name = frame.partition(":")
+        return f"thread{name or ' without a name'}".replace('"', "")
+    name, _, place = frame.partition(" (")
+    return f"{name} ({Path(place).name}" if place else name
+
+
+def main() -> None:
+    names = ("images", "scalars")
+    for name in names:
+        _profile(f"worker-{name}", False, functools.partial(_work, name))
+    for name in names:
+        _profile(f"parent-{name}", True, functools.partial(_work, name))
+    _profile("worker-small-tasks", False, _small_tasks)
+    _profile("parent-small-tasks", True, _small_tasks)
+    _profile("parent-close-entities", True, functools.partial(_work, "entities"), until_closed=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""What a benchmark says: tables for people, and records of one line each that `results.py` puts together.
+
+A benchmark is one module with one question, the first line of its docstring. `begin` reads its command line; what it
+returns prints tables and targets, and notes them where `--record` says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A markdown table; all columns but the first are figures."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        rule = f"|---|{'---:|' * (len(self.columns) - 1)}"
+        rows = [f"| {' | '.join(row)} |" for row in (self.columns, *self.rows)]
+        return "\n".join([f"**{self.title}**", "", rows[0], rule, *rows[1:]]) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A figure that is to be at most `at_most`; None: it is told, and nothing is asked of it.
+
+    Attributes
+    ----------
+    values:
+        One of each repetition: a ratio to what `what` names, or in `unit`.
+    """
+
+    what: str
+    values: list[float]
+    at_most: float | None
+    unit: str = "x"
+
+    @property
+    def is_met(self) -> bool:
+        return self.at_most is None or common.median(self.values) <= self.at_most
+
+    def row(self) -> list[str]:
+        low, high = min(self.values), max(self.values)
+        digits = 0 if self.unit == "MB" else 2
+        limit = "told" if self.at_most is None else f"{self.at_most:g} {self.unit}"
+        verdict = "" if self.at_most is None else "yes" if self.is_met else "**no**"
+        found = f"{common.median(self.values):.{digits}f} {self.unit} ({low:.{digits}f}-{high:.{digits}f})"
+        return [self.what, found, limit, verdict]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line of a plot: `values` at each of `at`."""
+
+    title: str
+    label: str
+    at: list[float]
+    values: list[float]
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """What one benchmark has found."""
+
+    name: str
+    question: str
+    tables: list[Table] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+
+
+class Bench:
+    """A benchmark at work.
+
+    Attributes
+    ----------
+    quick:
+        Fewer repetitions and less data.
+    """
+
+    def __init__(self, findings: Findings, *, quick: bool, repetitions: int | None, record: Path | None) -> None:
+        self.quick = quick
+        self._repetitions = repetitions
+        self._record = record
+        self._findings = findings
+
+    def rounds(self, usual: int) -> int:
+        """How often to repeat what is usually done `usual` times."""
+        return self._repetitions or (max(2, usual // 3) if self.quick else usual)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        table = Table(title=title, columns=list(columns), rows=[list(row) for row in rows])
+        self._findings.tables.append(table)
+        print(f"\n{table.markdown()}", end="", flush=True)
+
+    def target(self, what: str, values: Sequence[float], at_most: float | None = None, unit: str = "x") -> None:
+        target = Target(what=what, values=list(values), at_most=at_most, unit=unit)
+        self._findings.targets.append(target)
+        verdict = "" if at_most is None else f", target {at_most:g}: {'met' if target.is_met else 'NOT MET'}"
+        print(f"\n-> {what}: {target.row()[1]}{verdict}", flush=True)
+
+    def line(self, title: str, label: str, at: Sequence[float], values: Sequence[float]) -> None:
+        self._findings.lines.append(Line(title=title, label=label, at=list(at), values=list(values)))
+
+    def end(self) -> None:
+        """Note everything: only a benchmark that came to its end has found something."""
+        if self._record is not None:
+            with self._record.open("a") as out:
+                out.write(json.dumps(asdict(self._findings)) + "\n")
+
+
+def begin(about: str | None) -> Bench:
+    """The benchmark of the main module, whose docstring is `about`, as its command line wants it."""
+    # Workers import this module with their main module, and need neither this nor the time that it takes.
+    import argparse
+
+    import __main__
+
+    assert about is not None
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions and less data")
+    parser.add_argument("--repetitions", type=int, help="how often each way is run")
+    parser.add_argument("--record", type=Path, help="a file that gets a line of JSON with what was found")
+    found = parser.parse_args()
+    question = about.strip().splitlines()[0]
+    print(f"\n## {question}", flush=True)
+    findings = Findings(name=Path(__main__.__file__ or "").stem, question=question)
+    return Bench(findings, quick=found.quick, repetitions=found.repetitions, record=found.record)
+
+
+def load(path: Path) -> list[Findings]:
+    """What was noted in `path`."""
+    found = []
+    for line in path.read_text().splitlines():
+        data: dict[str, Any] = json.loads(line)
+        data["tables"] = [Table(**each) for each in data["tables"]]
+        data["targets"] = [Target(**each) for each in data["targets"]]
+        data["lines"] = [Line(**each) for each in data["lines"]]
+        found.append(Findings(**data))
+    return found

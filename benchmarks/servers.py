@@ -1,0 +1,85 @@
+"""The Rerun command line as a peer: a server without a window, and a reader that writes down what a server has."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import common
+from mpr import rrd, sdk
+
+# A reader that gets nothing more for so long has all there is.
+_QUIET_SECS = 0.5
+_LIMIT_SECS = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def url_of(port: int) -> str:
+    return f"rerun+http://127.0.0.1:{port}/proxy"
+
+
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + _LIMIT_SECS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def server(port: int, *arguments: str, memory: str, niceness: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+    """`rerun --serve-grpc` at `port`; it keeps up to `memory` of what it gets."""
+    peer = _rerun("--serve-grpc", "--port", str(port), "--server-memory-limit", memory, *arguments, niceness=niceness)
+    try:
+        wait_for_port(port)
+        yield peer
+    finally:
+        peer.kill()
+        peer.wait()
+
+
+def _rerun(*arguments: str, niceness: int = 0) -> subprocess.Popen[bytes]:
+    command = ["nice", "-n", str(niceness), sdk.viewer_executable() or "rerun", "--bind", "127.0.0.1", *arguments]
+    quiet = {"RUST_LOG": "off", "RERUN_APP_ONLY": "true"}
+    return subprocess.Popen(command, env={**os.environ, **quiet}, stderr=subprocess.DEVNULL)
+
+
+def check_rows(url: str, rows: int, folder: Path) -> None:
+    """Raise where the server at `url` has not exactly so many rows."""
+    written = folder / "read.rrd"
+    reader = _rerun("--save", str(written), "--port", str(free_port()), url)
+    try:
+        size, since, deadline = -1, time.monotonic(), time.monotonic() + _LIMIT_SECS
+        # Its file has at least a header, once it has come so far.
+        while size < rrd.HEADER_SIZE or time.monotonic() < since + _QUIET_SECS:
+            if time.monotonic() > deadline:
+                raise common.WrongOutputError(f"{url} could not be read")
+            time.sleep(0.02)
+            now = written.stat().st_size if written.exists() else -1
+            if now != size:
+                size, since = now, time.monotonic()
+    finally:
+        reader.send_signal(signal.SIGKILL)
+        reader.wait()
+    with written.open("r+b") as file:
+        # What comes last may be torn.
+        _, end = rrd.scan(lambda at, count: os.pread(file.fileno(), count, at), rrd.HEADER_SIZE, size)
+        file.truncate(end)
+    common.expect(common.count_rows(written), rows, "rows in the server")
+    written.unlink()

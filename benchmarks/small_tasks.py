@@ -1,0 +1,125 @@
+"""What becomes of 100,000 small tasks, and what does the parent keep of each chunk?
+
+Each task logs one row and is sent by itself (`chunksize=1`), so its row is a chunk of its own: the worst that can be
+done to a file. Once as it is, and once with `FileSink(compact=True)`. The parent keeps, until the file is closed, a row
+of the manifest per chunk; what its memory grows by meanwhile, and what closing adds at its peak, are told per chunk.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+import mpr
+from benchmarks import common, report, way_out
+
+TASKS, QUICK_TASKS = 100_000, 10_000
+ENTITIES = 10
+
+
+def log_row(number: int) -> int:
+    import rerun as rr
+
+    rr.set_time("task", sequence=number)
+    rr.log(f"sensor/{number % ENTITIES}", rr.Scalars(float(number)))
+    return number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    run_secs: float
+    close_secs: float
+    size_mb: float
+    chunks: int
+    open_secs: float
+    read_secs: float
+    kept_bytes: float
+    peak_bytes: float
+
+
+def _run(tasks: int, compact: bool) -> Reading:
+    with common.scratch() as folder:
+        path = folder / "out.rrd"
+        pool = mpr.Pool("benchmark", way_out.WORKERS, sinks=mpr.FileSink(path=path, compact=compact))
+        # What grows once, whatever follows.
+        pool.map(log_row, range(ENTITIES), chunksize=1)
+        before = psutil.Process().memory_info().rss
+        begin = time.perf_counter()
+        results = pool.map(log_row, range(tasks), chunksize=1)
+        run_secs = time.perf_counter() - begin
+        common.expect(sum(results), sum(range(tasks)), "results")
+        del results
+        written = pool.recording.stats().accepted_chunks
+        kept = psutil.Process().memory_info().rss - before
+        way_out.forget_peak()
+        begin = time.perf_counter()
+        pool.close()
+        pool.join()
+        close_secs = time.perf_counter() - begin
+        peak = way_out.peak_mb() * 2**20 - before
+        common.check_file(path, tasks + ENTITIES)
+        chunks, open_secs, read_secs = _read(path)
+        return Reading(
+            run_secs=run_secs,
+            close_secs=close_secs,
+            size_mb=path.stat().st_size / 1e6,
+            chunks=chunks,
+            open_secs=open_secs,
+            read_secs=read_secs,
+            kept_bytes=kept / written,
+            peak_bytes=peak / written,
+        )
+
+
+def _read(path: Path) -> tuple[int, float, float]:
+    """The chunks of the file; seconds to open it by its manifest, and to read all of it."""
+    import rerun as rr
+
+    begin = time.perf_counter()
+    reader = rr.chunk.RrdReader(path)
+    (entry,) = reader.recordings()
+    store = reader.store(store=entry)
+    open_secs = time.perf_counter() - begin
+    begin = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chunks = sum(1 for _ in store.stream())
+    return chunks, open_secs, time.perf_counter() - begin
+
+
+def main() -> None:
+    bench = report.begin(__doc__)
+    tasks = QUICK_TASKS if bench.quick else TASKS
+    plain, compact = _run(tasks, False), _run(tasks, True)
+    rows = [
+        [
+            way,
+            f"{found.run_secs:.1f}",
+            f"{found.close_secs:.2f}",
+            f"{found.chunks:,}",
+            f"{found.size_mb:.1f}",
+            f"{found.open_secs:.2f}",
+            f"{found.read_secs:.2f}",
+            f"{found.kept_bytes:.0f}",
+            f"{found.peak_bytes:.0f}",
+        ]
+        for way, found in (("as it is", plain), ("compact=True", compact))
+    ]
+    columns = ["file", "run s", "close s", "chunks", "MB", "open s", "read s", "kept, bytes a chunk", "peak"]
+    bench.table(f"{tasks:,} tasks, each one row, each alone; both files verified, their rows counted", columns, rows)
+    bench.target(f"{tasks:,} small tasks: chunks with compact=True / without", [compact.chunks / plain.chunks])
+    bench.target(
+        "the same: seconds to open and read with compact=True / without",
+        [(compact.open_secs + compact.read_secs) / (plain.open_secs + plain.read_secs)],
+    )
+    bench.target("what the parent keeps of a chunk until the end", [plain.kept_bytes], 1_000, "bytes")
+    bench.target("what it needs at the end, at its peak, a chunk", [plain.peak_bytes], None, "bytes")
+    bench.end()
+
+
+if __name__ == "__main__":
+    main()

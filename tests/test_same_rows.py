@@ -1,0 +1,229 @@
+"""Whatever is logged: one file out of many workers has what one process writes, by the SDK's word and row by row.
+
+The re-framed file is opened in every way that Rerun has: from front to back, by its manifest, by the catalog server,
+and by the viewer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rerun as rr
+from hypothesis import HealthCheck, Phase, given, settings
+from rerun.experimental import ViewerClient
+
+import mpr
+from mpr import footer, manifest, rrd, sdk
+from tests import programs, support, viewers
+from tests.programs import OWN, Step
+
+IDS = ("app", "one recording")
+_START_TIME = "RecordingInfo:start_time"
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Iterator[Any]:
+    """A server, and no time of the SDK's own to cut rows into chunks: `rerun rrd compare` compares chunks."""
+    with pytest.MonkeyPatch.context() as patch, rr.server.Server() as server:
+        patch.setenv("RERUN_FLUSH_TICK_SECS", "1000")
+        yield server.client()
+
+
+def _by_pool(folder: Path, program: list[list[Step]]) -> Path:
+    path = folder / "run.rrd"
+    with mpr.Pool(IDS[0], 2, sinks=path, recording_id=IDS[1]) as pool:
+        done = pool.map(programs.run, enumerate(program), chunksize=1)
+    assert done == [len(steps) for steps in program]
+    return path
+
+
+def _alone(folder: Path, program: list[list[Step]], start_time: int) -> None:
+    """What one process writes: the same files, under the same names."""
+    folder.mkdir()
+    with contextlib.ExitStack() as stack:
+        shared = _saved(stack, folder / "run.rrd", *IDS)
+        shared.send_recording_start_time_nanos(start_time)
+        for number, steps in enumerate(program):
+            own = None
+            if any(step.is_own for step in steps):
+                name = f"{OWN[1]}-{number}"
+                own = _saved(stack, folder / f"run-{name}.rrd", OWN[0], name)
+            shared.reset_time()
+            with shared:
+                programs.run((number, steps), own)
+            # As a worker does at the end of a task.
+            for stream in (shared, own):
+                if stream is not None:
+                    stream.flush()
+
+
+def _saved(stack: contextlib.ExitStack, path: Path, application_id: str, recording_id: str) -> rr.RecordingStream:
+    stream = rr.RecordingStream(application_id, recording_id=recording_id, send_properties=False)
+    # The SDK keeps times by thread and ids, and these ids were there before.
+    stream.reset_time()
+    # A block of `with` finishes the file of a stream that has one, so it gets one behind the last.
+    storage = stream.binary_stream()
+
+    def finish() -> None:
+        data = storage.read(flush=True)
+        assert data is not None
+        path.write_bytes(data)
+
+    stack.callback(finish)
+    return stream
+
+
+def _start_time(path: Path) -> int:
+    for chunk in support.chunks(path):
+        batch = chunk.to_record_batch()
+        if _START_TIME in batch.schema.names:
+            return int(batch.column(_START_TIME)[0].as_py()[0])
+    raise AssertionError("the recording has no start time")
+
+
+def _check_catalog(catalog: Any, path: Path) -> None:
+    """As a segment of a dataset, the file has the same rows at each time."""
+    dataset = catalog.create_dataset(path.parent.name)
+    try:
+        dataset.register([path.as_uri()]).wait(30)
+        (entry,) = rr.chunk.RrdReader(path).recordings()
+        assert dataset.segment_ids() == [entry.recording_id]
+        times = _times(path)
+        for timeline in times:
+            found = dataset.reader(index=timeline).to_arrow_table().column(timeline).to_pylist()
+            assert set(found) == times[timeline]
+    finally:
+        dataset.delete()
+
+
+def _times(path: Path) -> dict[str, set[Any]]:
+    """The values of each timeline of the file."""
+    times: dict[str, set[Any]] = {}
+    for chunk in support.chunks(path):
+        batch = chunk.to_record_batch()
+        for field, column in zip(batch.schema, batch.columns, strict=True):
+            if field.metadata[b"rerun:kind"] == b"index" and field.name != "log_time":
+                times.setdefault(field.name, set()).update(column.to_pylist())
+    return times
+
+
+def _check_program(catalog: Any, program: list[list[Step]]) -> None:
+    with tempfile.TemporaryDirectory(prefix="same-rows-") as name:
+        folder = Path(name)
+        (folder / "pool").mkdir()
+        path = _by_pool(folder / "pool", program)
+        _alone(folder / "alone", program, _start_time(path))
+        files = sorted(each.name for each in (folder / "alone").iterdir())
+        assert sorted(each.name for each in (folder / "pool").iterdir()) == files
+        for each in files:
+            ours, theirs = folder / "pool" / each, folder / "alone" / each
+            support.check_file(ours)
+            found, wanted = support.cells(ours, properties=True), support.cells(theirs, properties=True)
+            assert (found - wanted, wanted - found) == (Counter(), Counter())
+            compared = support.rerun_cli("rrd", "compare", "--unordered", ours, theirs)
+            assert compared.returncode == 0, compared.stderr
+        _check_catalog(catalog, path)
+
+
+@given(programs.PROGRAMS)
+@settings(
+    max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
+def test_a_pool_writes_what_one_process_writes(catalog: Any, program: list[list[Step]]) -> None:
+    _check_program(catalog, program)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@given(programs.PROGRAMS)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_pool_writes_what_one_process_writes_many_more(catalog: Any, program: list[list[Step]]) -> None:
+    _check_program(catalog, program)
+
+
+def _everything(tasks: int) -> list[list[Step]]:
+    kinds = [*sorted(programs._MAKE), "columns"]
+    return [
+        [
+            Step(kind, f"{kind}/{number}", 7 * number, {"frame": number, "elapsed": number}, is_static, False)
+            for kind in kinds
+            for is_static in (False, True)
+        ]
+        for number in range(tasks)
+    ]
+
+
+def _manifest_by_sdk(path: Path) -> manifest.Manifest:
+    """What the SDK says of the whole file."""
+    return sdk.manifest_by_sdk(path.read_bytes())
+
+
+def _manifest(path: Path) -> manifest.Manifest:
+    data = path.read_bytes()
+    end = rrd.frames_of(data)[-1]
+    (found,) = manifest.parse(data[end.payload : end.end])
+    return found
+
+
+@pytest.mark.parametrize("few", [0, 1_000])
+def test_the_columns_of_all_workers_are_those_that_the_sdk_finds(
+    few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever merges them, `rerun rrd route` or the SDK out of chunks: even the hash is the same."""
+    monkeypatch.setattr(footer, "_FEW", few)
+    asked = []
+    routed = footer.rrd_commands.routed
+    monkeypatch.setattr(footer.rrd_commands, "routed", lambda data: asked.append(1) or routed(data))
+    path = _by_pool(tmp_path, _everything(6))
+    assert asked == ([] if few else [1])
+    support.check_file(path)
+    expected, found = _manifest_by_sdk(path), _manifest(path)
+    assert found.sha256 == expected.sha256
+    assert set(manifest.merged_columns([found])) == set(manifest.merged_columns([expected]))
+    assert found.table.num_rows == expected.table.num_rows
+
+
+def test_columns_that_rerun_does_not_merge_are_merged_out_of_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: bytes) -> bytes:
+        raise OSError("there is no such command")
+
+    monkeypatch.setattr(footer, "_FEW", 0)
+    monkeypatch.setattr(footer.rrd_commands, "routed", refuse)
+    path = _by_pool(tmp_path, _everything(6))
+    support.check_file(path)
+    assert _manifest(path).sha256 == _manifest_by_sdk(path).sha256
+
+
+@pytest.mark.skipif(not hasattr(ViewerClient, "get_state"), reason="the viewer of this SDK cannot be asked what it has")
+def test_the_viewer_opens_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
+    monkeypatch.setenv("RUST_LOG", "off")
+    # It tells of 100 entities at most.
+    path = _by_pool(tmp_path, _everything(3))
+    wanted: dict[str, set[str]] = {}
+    for chunk in support.chunks(path):
+        fields = chunk.to_record_batch().schema
+        names = {field.name for field in fields if field.metadata[b"rerun:kind"] == b"data"}
+        wanted.setdefault(str(chunk.entity_path), set()).update(names)
+
+    def shown() -> dict[str, set[str]]:
+        recordings = client.get_state().recordings
+        if len(recordings) != 1:
+            return {}
+        schema = client.get_recording_schema(recordings[0].store_id)
+        return {entity.entity_path: {each.component for each in entity.components} for entity in schema.entities}
+
+    client = ViewerClient.spawn(headless=True, port=viewers.free_port(), executable_path=viewers.program())
+    try:
+        client.open(str(path))
+        support.wait_for(lambda: shown() == wanted, 60)
+    finally:
+        client.quit()
