@@ -445,6 +445,15 @@ def exchange_thread_recording(native: Any) -> Any:
     return before
 
 
+def exchange_global_recording(native: Any) -> Any:
+    """Make the recording `native` (or None) that of all threads that have none of their own; returns what was before."""
+    import rerun_bindings
+
+    before = rerun_bindings.get_global_data_recording()
+    inspect.unwrap(rerun_bindings.set_global_data_recording)(native)
+    return before
+
+
 def current_recording() -> tuple[Any, str | None]:
     """The native recording that plain `rr.log` uses in this thread, and its recording id; (None, None) for none."""
     import rerun_bindings

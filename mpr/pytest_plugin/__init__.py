@@ -1,0 +1,165 @@
+"""The pytest plugin: a Rerun recording of each test, also of one whose worker crashed.
+
+This module is all that is imported while nothing is recorded (`--mpr=off`). With pytest-xdist, each worker has a
+`Recorder`, and the process that pytest was started in has the `Controller`; without, one process has both.
+
+```
+test ─► Recorder ─► file of the test (stream.py) and journal ─► Controller ─► repaired files, folder of the run, summary
+```
+
+Whoever makes something of finished recordings (pictures, pages) gets them as `results.RecordedTest` values:
+`Controller.finish` makes the list, and is the one place that calls them. Whoever needs the rows of a test while it runs
+(golden recordings) calls `Recorder.snapshot`. A test that asks for one of the fixtures in `options.RECORDED_FIXTURES` is
+recorded while the mode is off, too; its recording is then removed at its end.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import rerun as rr
+
+    from mpr.pytest_plugin.controller import Controller
+    from mpr.pytest_plugin.options import Settings
+    from mpr.pytest_plugin.recorder import Recorder
+
+_RECORDER = pytest.StashKey["Recorder"]()
+_CONTROLLER = pytest.StashKey["Controller"]()
+_RUN = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """pytest asks for options once per run, also where nothing is recorded."""
+    from mpr.pytest_plugin import options
+
+    options.add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from mpr.pytest_plugin import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "mpr(mode=..., capture=..., application_id=..., name=...): how a test is recorded; what is closest to it counts",
+    )
+    config.stash[_RUN] = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    if config.getoption("mpr") not in (None, "off") or (
+        config.getoption("mpr") is None and config.getini("mpr") != "off"
+    ):
+        _activate(config)
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _settings(config: pytest.Config) -> Settings:
+    from mpr.pytest_plugin.options import settings_of
+
+    return settings_of(config, config.stash[_RUN])
+
+
+def _activate(config: pytest.Config) -> None:
+    """Record from now on, in the way that markers and options say."""
+    if _RECORDER in config.stash or config.getoption("collectonly", False):
+        return
+    settings = _settings(config)
+    from mpr.pytest_plugin.recorder import Recorder
+
+    recorder = config.stash[_RECORDER] = Recorder(config, settings)
+    config.pluginmanager.register(recorder, "mpr-recorder")
+    if not _is_worker(config):
+        _controller(config)
+
+
+def _controller(config: pytest.Config) -> Controller:
+    if _CONTROLLER not in config.stash:
+        from mpr.pytest_plugin.controller import Controller
+
+        config.stash[_CONTROLLER] = Controller(config, _settings(config))
+        config.pluginmanager.register(config.stash[_CONTROLLER], "mpr-controller")
+    return config.stash[_CONTROLLER]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests may ask for a recording by themselves."""
+    marked = [item for item in items if item.get_closest_marker("mpr") is not None]
+    if marked and not _is_worker(config):
+        from mpr.pytest_plugin.options import wish_of
+
+        settings = _settings(config)
+        for item in marked:
+            wish_of(item, settings)
+    from mpr.pytest_plugin.options import RECORDED_FIXTURES
+
+    if marked or any(not RECORDED_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) for item in items):
+        _activate(config)
+
+
+# --- pytest-xdist ---------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    from mpr.pytest_plugin.options import for_worker
+
+    node.workerinput["mpr"] = for_worker(_settings(node.config))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
+    controller = _controller_of_workers(getattr(report, "node", None))
+    if controller is not None:
+        controller.crashed(crashitem, report)
+
+
+def _controller_of_workers(node: Any) -> Controller | None:
+    """Where tests have asked for recordings by themselves, only their workers know."""
+    config: pytest.Config | None = getattr(node, "config", None)
+    if config is None or (_CONTROLLER not in config.stash and not _settings(config).folder.exists()):
+        return None
+    return _controller(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    if not _is_worker(config) and _CONTROLLER not in config.stash and config.pluginmanager.hasplugin("dsession"):
+        if _settings(config).folder.exists():
+            _controller(config)
+
+
+# --- fixtures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
+    """The stream of this test's recording; one that is disabled where the test is not recorded."""
+    recorder = request.config.stash.get(_RECORDER, None)
+    if recorder is not None and recorder.current is not None:
+        stream: rr.RecordingStream = recorder.current.stream.native
+        return stream
+    import rerun
+
+    return rerun.RecordingStream("mpr", default_enabled=False, send_properties=False)
+
+
+@pytest.fixture
+def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for files that belong to this test, beside its recording; a temporary one where it is not recorded."""
+    recorder = request.config.stash.get(_RECORDER, None)
+    if recorder is not None and recorder.current is not None:
+        return recorder.artifacts()
+    return tmp_path_factory.mktemp("mpr-artifacts")
