@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import rerun as rr
 
+    from mpr.pool import Pool
     from mpr.pytest_plugin.controller import Controller
     from mpr.pytest_plugin.options import Settings
     from mpr.pytest_plugin.recorder import Recorder
@@ -163,3 +164,25 @@ def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     if recorder is not None and recorder.current is not None:
         return recorder.artifacts()
     return tmp_path_factory.mktemp("mpr-artifacts")
+
+
+@pytest.fixture
+def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
+    """Starts pools whose rows go to this test's recording: `pool = mpr_pool(processes=2)`, with arguments as `mpr.Pool`.
+
+    They are ended with the test.
+    """
+    import mpr
+
+    pools: list[Pool] = []
+
+    def start(processes: int | None = None, **options: Any) -> Pool:
+        recorder = request.config.stash.get(_RECORDER, None)
+        application_id = recorder.current.stream.application_id if recorder and recorder.current else "pytest"
+        pools.append(mpr.Pool(application_id, processes, **options))
+        return pools[-1]
+
+    yield start
+    for pool in pools:
+        # What the test has not waited for does not count; all that it has results of is in.
+        pool.terminate()

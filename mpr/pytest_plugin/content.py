@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mpr.pytest_plugin.recorder import Running
 
 ROOT = "pytest"
+LOGS = f"{ROOT}/logs"
 
 
 def log_output(running: Running) -> None:

@@ -85,6 +85,8 @@ class Recorder:
         self._attempts: dict[str, int] = {}
         self._journal: Journal | None = None
         self._streams: Any = None
+        self._children: Any = None
+        self._logs: Any = None
         self._told: set[str] = set()
         #: Of the last test, for a teardown that shall fail with it.
         self.errors: list[str] = []
@@ -130,6 +132,9 @@ class Recorder:
             self._attempt("finish the recording", self._end)
 
     def pytest_unconfigure(self) -> None:
+        if self._logs is not None:
+            self._logs.end()
+            self._attempt("end the recording of child processes", self._children.close)
         if self._journal is not None and self._journal.pid == os.getpid():
             with contextlib.suppress(OSError):
                 self._journal.close()
@@ -193,6 +198,7 @@ class Recorder:
         )  # fmt: skip
         self._set_property(item, os.path.relpath(path, self._invocation_dir))
         self._make_current(running)
+        self._children.welcome(stream)
 
     def _end(self) -> None:
         running, self.current = self.current, None
@@ -201,6 +207,9 @@ class Recorder:
         from mpr.pytest_plugin import content
 
         self._leave_current(running)
+        note = self._children.dismiss()
+        if note is not None:
+            running.notes.append(note)
         outcome = retention.outcome_of(running.outcomes.values())
         mode = running.wish.mode
         kept = retention.is_recorded(mode, running.attempt) and retention.is_kept(mode, running.attempt, outcome)
@@ -249,6 +258,9 @@ class Recorder:
 
         content.log_output(running)
         running.outcomes.setdefault(name, "passed")
+        if name == SETUP:
+            # Fixtures may have brought the first function that logs from other processes.
+            self._children.welcome(running.stream)
         if running.logged and name != TEARDOWN:
             running.logged = False
             running.stream.flush(self.settings.flush_timeout_secs)
@@ -296,8 +308,20 @@ class Recorder:
             warnings.simplefilter("ignore")
             from mpr.pytest_plugin.stream import TestStreams
 
-            self._streams = self._streams or TestStreams(self._logged)
+            if self._streams is None:
+                from mpr.pytest_plugin import content
+                from mpr.pytest_plugin.children import Children
+                from mpr.pytest_plugin.logs import LogCapture
+
+                self._streams = TestStreams(self._logged)
+                self._children = Children()
+                self._logs = LogCapture(self._native, content.LOGS)
             return self._streams.get(application_id)
+
+    def _native(self) -> Any:
+        """The stream of the test that runs in this very process; None where none does."""
+        running = self.current
+        return running.stream.native if running is not None and running.stream.pid == os.getpid() else None
 
     def _logged(self) -> None:
         if self.current is not None:
