@@ -5,6 +5,7 @@ The pytest plugin sets it; nobody else does. It takes the rows of any applicatio
 
 from __future__ import annotations
 
+import os
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +13,20 @@ if TYPE_CHECKING:
     import rerun as rr
 
 _current: rr.RecordingStream | None = None
+_pid = 0
 # What writes into ambient recordings: one per pool or shared recording that is not closed.
 _writers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def set_current(stream: rr.RecordingStream | None) -> None:
     """Let `stream` stand in from now on; None: nothing does."""
-    global _current
-    _current = stream
+    global _current, _pid
+    _current, _pid = stream, os.getpid()
 
 
 def current() -> rr.RecordingStream | None:
-    """What stands in at this moment."""
-    return _current
+    """What stands in at this moment; nothing in a forked child, where the stream does not live."""
+    return _current if _pid == os.getpid() else None
 
 
 def opened(writer: Any) -> None:

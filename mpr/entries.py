@@ -389,6 +389,13 @@ def encoded_rows_of(inner: Any) -> Any:
     return rerun_bindings.binary_stream(recording=inner)
 
 
+def disconnect(inner: Any) -> None:
+    """Let a recording keep its rows until it is given a sink."""
+    import rerun_bindings
+
+    inspect.unwrap(rerun_bindings.disconnect)(recording=inner)
+
+
 def clean_up_recordings() -> None:
     """Let the SDK end the threads of recordings that nobody holds. There is no current recording afterwards."""
     import rerun_bindings
@@ -446,7 +453,7 @@ def exchange_thread_recording(native: Any) -> Any:
 
 
 def exchange_global_recording(native: Any) -> Any:
-    """Make the recording `native` (or None) that of all threads that have none of their own; returns what was before."""
+    """Make the recording `native` (or None) that of all threads that have no own one; returns what was before."""
     import rerun_bindings
 
     before = rerun_bindings.get_global_data_recording()

@@ -8,13 +8,14 @@ test ─► Recorder ─► file of the test (stream.py) and journal ─► Cont
 ```
 
 Whoever makes something of finished recordings (pictures, pages) gets them as `results.RecordedTest` values:
-`Controller.finish` makes the list, and is the one place that calls them. Whoever needs the rows of a test while it runs
-(golden recordings) calls `Recorder.snapshot`. A test that asks for one of the fixtures in `options.RECORDED_FIXTURES` is
-recorded while the mode is off, too; its recording is then removed at its end.
+`Controller.finish` makes the list, and is the one place that calls them. Whoever needs the rows of a test while it
+runs (golden recordings) calls `Recorder.snapshot`. A test that asks for one of the fixtures in
+`options.RECORDED_FIXTURES` is recorded while the mode is off, too; its recording is then removed at its end.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from mpr.pool import Pool
     from mpr.pytest_plugin.controller import Controller
     from mpr.pytest_plugin.options import Settings
-    from mpr.pytest_plugin.recorder import Recorder
+    from mpr.pytest_plugin.recorder import Recorder as _Recorder
 
-_RECORDER = pytest.StashKey["Recorder"]()
+_RECORDER = pytest.StashKey["_Recorder"]()
 _CONTROLLER = pytest.StashKey["Controller"]()
 _RUN = pytest.StashKey[str]()
 
@@ -53,7 +54,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "mpr(mode=..., capture=..., application_id=..., name=...): how a test is recorded; what is closest to it counts",
+        "mpr(mode=..., capture=..., application_id=..., name=...): how a test is recorded; the closest counts",
     )
     config.stash[_RUN] = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     if config.getoption("mpr") not in (None, "off") or (
@@ -77,6 +78,8 @@ def _activate(config: pytest.Config) -> None:
     if _RECORDER in config.stash or config.getoption("collectonly", False):
         return
     settings = _settings(config)
+    if importlib.util.find_spec("rerun") is None:
+        raise pytest.UsageError("mpr: tests cannot be recorded without the Rerun SDK: pip install rerun-sdk")
     from mpr.pytest_plugin.recorder import Recorder
 
     recorder = config.stash[_RECORDER] = Recorder(config, settings)
@@ -89,7 +92,7 @@ def _controller(config: pytest.Config) -> Controller:
     if _CONTROLLER not in config.stash:
         from mpr.pytest_plugin.controller import Controller
 
-        config.stash[_CONTROLLER] = Controller(config, _settings(config))
+        config.stash[_CONTROLLER] = Controller(config, _settings(config), config.stash.get(_RECORDER, None))
         config.pluginmanager.register(config.stash[_CONTROLLER], "mpr-controller")
     return config.stash[_CONTROLLER]
 
@@ -137,9 +140,11 @@ def _controller_of_workers(node: Any) -> Controller | None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
-    if not _is_worker(config) and _CONTROLLER not in config.stash and config.pluginmanager.hasplugin("dsession"):
-        if _settings(config).folder.exists():
-            _controller(config)
+    may_be_late = (
+        not _is_worker(config) and _CONTROLLER not in config.stash and config.pluginmanager.hasplugin("dsession")
+    )
+    if may_be_late and _settings(config).folder.exists():
+        _controller(config)
 
 
 # --- fixtures -------------------------------------------------------------------------------------------------------
@@ -168,7 +173,7 @@ def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
-    """Starts pools whose rows go to this test's recording: `pool = mpr_pool(processes=2)`, with arguments as `mpr.Pool`.
+    """Starts pools whose rows go to this test's recording: `pool = mpr_pool(2)`, with arguments as `mpr.Pool`.
 
     They are ended with the test.
     """

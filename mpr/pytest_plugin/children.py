@@ -27,6 +27,7 @@ class Children:
         # By application id, each with the stream that it leads to.
         self._shared: dict[str, tuple[TestStream, SharedRecording]] = {}
         self._bequest: Bequest | None = None
+        self._open_before = 0
 
     def welcome(self, stream: TestStream) -> None:
         """From now on children log to `stream`."""
@@ -36,6 +37,7 @@ class Children:
             from mpr import inheritance
 
             self._bequest = inheritance.Bequest(inheritance.to_text(self._shared_of(stream).process_config(2)))
+        self._open_before = ambient.open_writers()
 
     def dismiss(self) -> str | None:
         """The test is over; returns what there is to say of children that are not."""
@@ -43,9 +45,10 @@ class Children:
         if self._bequest is not None:
             self._bequest.withdraw()
             self._bequest = None
-        left = ambient.open_writers() - len(self._shared)
+        # Those of fixtures of a wider scope are meant to stay.
+        left = ambient.open_writers() - self._open_before
         if left > 0:
-            return f"{left} pools or shared recordings are still open: rows that come now are in a later recording"
+            return f"{left} pools or shared recordings of the test are still open: rows that come later are not here"
         return None
 
     def close(self) -> None:

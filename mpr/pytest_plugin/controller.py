@@ -6,53 +6,72 @@ Does not cover: how that is told (`summary.py`), and old runs (`run_folder.py`).
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mpr.pytest_plugin import journal, run_folder, summary
+from mpr.pytest_plugin import journal, repair, run_folder, summary
 from mpr.pytest_plugin.journal import Told
 from mpr.pytest_plugin.options import Settings
+from mpr.pytest_plugin.recorder import WORKER_OUTPUT, Recorder
 from mpr.pytest_plugin.results import RecordedTest
+from mpr.pytest_plugin.troubles import Troubles
 
 
 class Controller:
-    """A plugin object of pytest."""
+    """A plugin object of pytest.
 
-    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+    Parameters
+    ----------
+    recorder:
+        The one of the same process, where it runs tests itself.
+    """
+
+    def __init__(self, config: pytest.Config, settings: Settings, recorder: Recorder | None) -> None:
         self.config = config
         self.settings = settings
+        #: One per recorded test, once all are done.
         self.results: list[RecordedTest] = []
-        self.errors: list[str] = []
+        self._recorder = recorder
+        self._told: list[str] = []
+        self._troubles = Troubles(self._told.append)
 
     def crashed(self, nodeid: str, report: pytest.TestReport) -> None:
         """A worker has crashed at the test `nodeid`: its report says where the recording is."""
-        with contextlib.suppress(OSError):
-            for told in journal.read(self.settings.folder).tests.values():
-                if told.end is None and told.start.nodeid == nodeid and told.start.worker == _worker(report):
-                    path = self.settings.folder / told.start.path
-                    report.longrepr = f"{report.longrepr}\nmpr recording: {self._shown(path)}"
+        self._troubles.attempt("find the recording of a crashed test", self._name_recording, nodeid, report)
+
+    def _name_recording(self, nodeid: str, report: pytest.TestReport) -> None:
+        node: Any = getattr(report, "node", None)
+        for told in journal.read(self.settings.folder).tests.values():
+            start = told.start
+            if told.end is None and start.nodeid == nodeid and node is not None and start.worker == node.gateway.id:
+                report.longrepr = f"{report.longrepr}\nmpr recording: {self._shown(self.settings.folder / start.path)}"
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        self._told += getattr(node, "workeroutput", {}).get(WORKER_OUTPUT, ())
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
+        """All workers are gone, and the terminal's summary is still to come."""
         if self.settings.folder.exists():
-            try:
-                self.finish()
-            except Exception as error:  # noqa: BLE001  # never the run's failure
-                self.errors.append(f"cannot finish the run's folder: {type(error).__name__}: {error}")
+            self._troubles.attempt("finish the run's folder", self.finish)
+        elif self._recorder is not None:
+            self._told += self._recorder.troubles.texts
+        results = summary.told(self.settings.summary, self.results)
+        page = os.environ.get("GITHUB_STEP_SUMMARY")
+        if page and (results or self._told):
+            self._troubles.attempt("write the summary of the CI job", self._write_page, page, results)
 
     def finish(self) -> None:
         """Every process has ended its tests, or has died."""
-        from mpr.pytest_plugin import repair
-
         found = journal.read(self.settings.folder)
-        self.errors += found.errors
+        self._told += found.errors
         for told in found.tests.values():
             if told.end is None:
-                self.results.append(repair.repaired(self.settings.folder, told, self.errors))
+                self.results.append(repair.repaired(self.settings.folder, told, self._told))
             else:
                 self.results.append(self._ended(told))
         run_folder.finish(self.settings, self.results)
@@ -70,17 +89,17 @@ class Controller:
             duration_secs=told.end.duration_secs,
             path=path if kept else None,
             size_bytes=path.stat().st_size if kept else 0,
+            complete=told.end.complete,
             notes=told.end.notes,
         )
 
+    def _write_page(self, page: str, results: list[RecordedTest]) -> None:
+        with open(page, "a") as file:
+            file.write(summary.step_summary(results, self._told, self._shown))
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        summary.write(terminalreporter, self.settings, self.results, self.errors, self._shown)
+        summary.write(terminalreporter, summary.told(self.settings.summary, self.results), self._told, self._shown)
 
     def _shown(self, path: Path) -> str:
         """`path` as a person who has started pytest types it."""
         return os.path.relpath(path, self.config.invocation_params.dir)
-
-
-def _worker(report: pytest.TestReport) -> str:
-    node: Any = getattr(report, "node", None)
-    return str(node.gateway.id) if node is not None else "main"

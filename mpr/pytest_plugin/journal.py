@@ -55,6 +55,8 @@ class Ended:
         Whether the recording is there.
     duration_secs:
         From the begin of the setup to the end of the teardown.
+    complete:
+        Whether all that was logged is in the recording, as far as mpr knows.
     notes:
         What a reader of the recording must know: what is not in it, and why.
     """
@@ -63,6 +65,7 @@ class Ended:
     outcome: str
     kept: bool
     duration_secs: float
+    complete: bool = True
     notes: tuple[str, ...] = ()
 
 

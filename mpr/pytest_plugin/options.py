@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import mpr
+
 MODES = ("off", "on", "retain-on-failure", "retain-on-failure-and-retries", "on-first-retry")
 #: What these fixtures do needs a recording, whatever the mode.
 RECORDED_FIXTURES = frozenset({"mpr_golden", "mpr_pool"})
@@ -20,7 +22,7 @@ _MARKER_ARGUMENTS = ("mode", "capture", "application_id", "name")
 def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("mpr", "a Rerun recording of each test (mpr)")
 
-    def add(option: str, *, help: str, ini: str | None = None, **kwargs: Any) -> None:  # noqa: A002  # argparse's word
+    def add(option: str, *, help: str, ini: str | None = None, **kwargs: Any) -> None:  # argparse's word
         name = option.removeprefix("--").replace("-", "_")
         group.addoption(option, dest=name, default=None, help=help, **kwargs)
         if ini is not None:
@@ -74,6 +76,10 @@ class Settings:
         What must be free on the disk, or nothing is recorded.
     names_worker:
         Whether each worker runs every test (`--dist each`), so that names of recordings need the worker's.
+    pid:
+        The process that pytest was started in.
+    version:
+        Of mpr.
     """
 
     mode: str
@@ -87,6 +93,8 @@ class Settings:
     flush_timeout_secs: float
     min_free_bytes: int
     names_worker: bool
+    pid: int
+    version: str
 
     @property
     def folder(self) -> Path:
@@ -117,13 +125,20 @@ def settings_of(config: pytest.Config, run: str) -> Settings:
         application_id=checked_application_id(config.getini("mpr_application_id") or _named_like(config.rootpath.name)),
         flush_timeout_secs=_number("mpr_flush_timeout", config.getini("mpr_flush_timeout"), 0.001),
         min_free_bytes=int(_number("mpr_min_free_space", config.getini("mpr_min_free_space"), 0) * 1e6),
+        pid=given["pid"] if given is not None else os.getpid(),
+        version=mpr.__version__,
         names_worker=given["names_worker"] if given is not None else config.getoption("dist", "no") == "each",
     )
 
 
 def for_worker(settings: Settings) -> dict[str, Any]:
     """What a worker of pytest-xdist needs besides the command line, in plain types."""
-    return {"output": str(settings.output), "run": settings.run, "names_worker": settings.names_worker}
+    return {
+        "output": str(settings.output),
+        "run": settings.run,
+        "names_worker": settings.names_worker,
+        "pid": settings.pid,
+    }
 
 
 def _named_like(name: str) -> str:

@@ -2,8 +2,8 @@
 
 How a test is recorded: `begin` (name, file, journal) -> phases (output, failure) -> `end` (outcome, kept or removed).
 
-Covers: what happens when, and that nothing of it reaches the test: what goes wrong here is noted, and no more.
-Does not cover: the file (`stream.py`), names (`names.py`), who survives a crash (`controller.py`).
+Covers: what happens when, and that nothing of it reaches the test (`troubles.py`).
+Does not cover: the file (`stream.py`), what leads to it (`surroundings.py`), who survives a crash (`controller.py`).
 """
 
 from __future__ import annotations
@@ -12,66 +12,27 @@ import contextlib
 import os
 import shutil
 import time
-import warnings
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mpr.pytest_plugin import names, retention
+from mpr.pytest_plugin import attachments, names, retention, run_folder
 from mpr.pytest_plugin.journal import Ended, Journal, Started
 from mpr.pytest_plugin.options import RECORDED_FIXTURES, Settings, Wish, wish_of
+from mpr.pytest_plugin.running import CALL, SETUP, TEARDOWN, Running
+from mpr.pytest_plugin.troubles import Troubles
+
+if TYPE_CHECKING:
+    from mpr.pytest_plugin.surroundings import Surroundings
 
 #: The property by which reports name a test's recording, relative to where pytest was started.
 PROPERTY = "mpr_recording"
 #: The worker of a process that is none of pytest-xdist's.
 MAIN = "main"
-
-SETUP, CALL, TEARDOWN = "setup", "call", "teardown"
-
-
-@dataclass(kw_only=True)
-class Running:
-    """The test that runs.
-
-    Attributes
-    ----------
-    item, wish, attempt:
-        Which test, how it is recorded, and the how-manieth time it runs (from 0).
-    path, key:
-        Its file, and that relative to the run's folder, as the journal has it.
-    stream:
-        What it is logged with.
-    started, clock:
-        When it began: seconds since the epoch, and of `time.perf_counter`.
-    phases:
-        Each phase, with the time when it began.
-    outcomes:
-        The outcome of each phase that has ended.
-    failures:
-        Each phase that failed, with what pytest says of it.
-    notes:
-        What a reader of the recording must know.
-    logged:
-        Whether there are rows that may not be on the disk.
-    """
-
-    item: pytest.Item
-    wish: Wish
-    attempt: int
-    path: Path
-    key: str
-    stream: Any
-    started: float
-    clock: float
-    phases: list[tuple[str, float]] = field(default_factory=list)
-    outcomes: dict[str, str] = field(default_factory=dict)
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    logged: bool = False
-    sections: int = 0
+#: Under this name a worker tells what went wrong in mpr itself.
+WORKER_OUTPUT = "mpr_troubles"
 
 
 class Recorder:
@@ -81,21 +42,19 @@ class Recorder:
         self.settings = settings
         self.worker: str = getattr(config, "workerinput", {}).get("workerid", MAIN)
         self.current: Running | None = None
-        self._invocation_dir = config.invocation_params.dir
+        #: The recording of the test that has just ended, where it is kept.
+        self.last: Path | None = None
+        self.troubles = Troubles(lambda text: self._open_journal().error(text))
+        self._config = config
         self._attempts: dict[str, int] = {}
         self._journal: Journal | None = None
-        self._streams: Any = None
-        self._children: Any = None
-        self._logs: Any = None
-        self._told: set[str] = set()
-        #: Of the last test, for a teardown that shall fail with it.
-        self.errors: list[str] = []
+        self._surroundings: Surroundings | None = None
 
     # --- hooks ----------------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        self._attempt("begin to record", self._begin, item)
+        self.troubles.attempt("begin to record", self._begin, item)
         return (yield from self._phase(SETUP))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -107,15 +66,17 @@ class Recorder:
         try:
             result = yield from self._phase(TEARDOWN)
         finally:
-            self._attempt("finish the recording", self._end)
-        if self.settings.strict and self.errors:
-            pytest.fail("mpr: " + "; ".join(self.errors), pytrace=False)
+            self.troubles.attempt("finish a recording", self._end)
+        if self.settings.strict and self.troubles.of_test:
+            pytest.fail("mpr: " + "; ".join(self.troubles.of_test), pytrace=False)
         return result
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        self._attempt("note an outcome", self._reported, item, report)
+        self.troubles.attempt("note an outcome", self._reported, item, report)
+        if report.when == TEARDOWN and self.last is not None:
+            self.troubles.attempt("link a recording", attachments.add_link, item, report, self.last)
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -129,12 +90,17 @@ class Recorder:
         """After Ctrl-C and `pytest.exit` the test's teardown was never called."""
         if self.current is not None:
             self.current.outcomes.setdefault("interrupted", "interrupted")
-            self._attempt("finish the recording", self._end)
+            self.troubles.attempt("finish a recording", self._end)
+        self.troubles.close()
+        if self._journal is None or self._journal.pid != os.getpid():
+            # Where nothing can be written, this way is left.
+            output = getattr(self._config, "workeroutput", None)
+            if output is not None:
+                output[WORKER_OUTPUT] = list(self.troubles.texts)
 
     def pytest_unconfigure(self) -> None:
-        if self._logs is not None:
-            self._logs.end()
-            self._attempt("end the recording of child processes", self._children.close)
+        if self._surroundings is not None:
+            self.troubles.attempt("end what tests were recorded with", self._surroundings.close)
         if self._journal is not None and self._journal.pid == os.getpid():
             with contextlib.suppress(OSError):
                 self._journal.close()
@@ -166,129 +132,127 @@ class Recorder:
     def _begin(self, item: pytest.Item) -> None:
         if self.current is not None:
             self._end()
-        self.errors = []
+        self.troubles.of_test = []
+        self.last = None
+        self._set_property(item, None)
         wish = wish_of(item, self.settings)
         first = max(self._attempts.get(item.nodeid, 0), getattr(item, "execution_count", 1) - 1)
         self._attempts[item.nodeid] = first + 1
         needed = not RECORDED_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
-        if not (needed or retention.is_recorded(wish.mode, first)) or self._is_full():
+        if not (needed or retention.is_recorded(wish.mode, first)) or not self._can_record():
             return
-        folder = self.settings.folder
-        folder.mkdir(parents=True, exist_ok=True)
+        clock, now = time.perf_counter(), time.time()
+        folder = run_folder.made(self.settings)
         path, attempt = names.reserve(folder, self._name(item, wish, first), first)
         self._attempts[item.nodeid] = attempt + 1
-        now = time.time()
-        key = path.name
         self._open_journal().write(
             Started(
-                nodeid=item.nodeid,
-                attempt=attempt,
-                worker=self.worker,
-                pid=os.getpid(),
-                path=key,
-                application_id=wish.application_id,
-                time=now,
-            )  # fmt: skip
-        )
-        stream = self._stream(wish.application_id)
+                nodeid=item.nodeid, attempt=attempt, worker=self.worker, pid=os.getpid(), path=path.name,
+                application_id=wish.application_id, time=now,
+            )
+        )  # fmt: skip
+        around = self._around()
+        stream = around.stream(wish.application_id)
         stream.open(path)
         running = self.current = Running(
-            item=item, wish=wish, attempt=attempt, path=path, key=key, stream=stream, started=now,
-            clock=time.perf_counter(), sections=len(getattr(item, "_report_sections", ())),
+            item=item, wish=wish, attempt=attempt, path=path, key=path.name, stream=stream, started=now, clock=clock,
+            sections=len(getattr(item, "_report_sections", ())),
         )  # fmt: skip
-        self._set_property(item, os.path.relpath(path, self._invocation_dir))
-        self._make_current(running)
-        self._children.welcome(stream)
-
-    def _end(self) -> None:
-        running, self.current = self.current, None
-        if running is None or running.stream.pid != os.getpid():
-            return
-        from mpr.pytest_plugin import content
-
-        self._leave_current(running)
-        note = self._children.dismiss()
-        if note is not None:
-            running.notes.append(note)
-        outcome = retention.outcome_of(running.outcomes.values())
-        mode = running.wish.mode
-        kept = retention.is_recorded(mode, running.attempt) and retention.is_kept(mode, running.attempt, outcome)
-        taken = running.stream.is_taken()
-        if taken:
-            running.notes.append(
-                "the test gave this recording another sink (rr.save, rr.disconnect or the like): rows after that are "
-                "not here"
-            )
-        elif kept:
-            content.log_end(running, outcome, self.worker)
-        whole = running.stream.close()
-        if not whole:
-            running.notes.append("the disk did not take all rows")
-            self._tell(f"the recording of {running.item.nodeid} is not whole: {running.notes[-1]}")
-        if not kept:
-            running.path.unlink(missing_ok=True)
-            self._set_property(running.item, None)
-        duration = time.perf_counter() - running.clock
-        self._open_journal().write(
-            Ended(path=running.key, outcome=outcome, kept=kept, duration_secs=duration, notes=tuple(running.notes))
-        )
-        if kept:
-            running.item.ihook.pytest_mpr_recording_finished(
-                item=running.item, path=running.path, outcome=outcome, complete=whole and not taken
-            )
+        self._set_property(item, os.path.relpath(path, self._config.invocation_params.dir))
+        around.enter(running)
 
     def _phase(self, name: str) -> Generator[None, Any, Any]:
-        running = self.current
+        running = self._here()
         if running is not None:
             running.phases.append((name, time.time()))
-            self._attempt("note a phase", self._open_journal().phase, running.key, *running.phases[-1])
+            self.troubles.attempt("note a phase", self._open_journal().phase, running.key, *running.phases[-1])
         try:
             return (yield)
         except BaseException as error:
-            self._attempt("note an exception", self._raised, name, error)
+            if running is not None:
+                self.troubles.attempt("note an exception", running.raised, name, error)
             raise
         finally:
-            self._attempt("record a phase", self._phase_ended, name)
+            self.troubles.attempt("record a phase", self._phase_ended, name)
 
     def _phase_ended(self, name: str) -> None:
-        running = self.current
-        if running is None or running.stream.pid != os.getpid():
+        running = self._here()
+        if running is None:
             return
         from mpr.pytest_plugin import content
 
         content.log_output(running)
         running.outcomes.setdefault(name, "passed")
         if name == SETUP:
-            # Fixtures may have brought the first function that logs from other processes.
-            self._children.welcome(running.stream)
-        if running.logged and name != TEARDOWN:
-            running.logged = False
-            running.stream.flush(self.settings.flush_timeout_secs)
+            self._around().phase_has_ended(running)
+        if name != TEARDOWN:
+            self._flush(running)
 
-    def _raised(self, name: str, error: BaseException) -> None:
-        """For what `makereport` does not tell, or too late."""
-        running = self.current
-        if running is None:
-            return
-        if isinstance(error, pytest.skip.Exception):
-            running.outcomes[name] = "skipped"
-        elif isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
-            running.outcomes[name] = "interrupted"
-        else:
-            running.outcomes[name] = "failed"
-            if name == TEARDOWN:
-                text = running.item.repr_failure(pytest.ExceptionInfo.from_exception(error))
-                running.failures.append((name, str(text)))
+    def _flush(self, running: Running) -> None:
+        """Bring to the disk what was logged; what the SDK says of a full one, it says here only."""
+        if running.logged:
+            running.logged = False
+            try:
+                running.stream.flush(self.settings.flush_timeout_secs)
+            except RuntimeError as error:
+                running.notes.append(f"not all rows are here: {error}")
+                raise
 
     def _reported(self, item: pytest.Item, report: pytest.TestReport) -> None:
-        running = self.current
-        if running is None or running.item is not item:
+        running = self._here()
+        if running is not None and running.item is item:
+            running.reported(report)
+
+    def _end(self) -> None:
+        running, self.current = self._here(), None
+        if running is None:
             return
-        running.outcomes[report.when or CALL] = report.outcome
-        if report.failed:
-            running.failures.append((report.when or CALL, report.longreprtext))
+        from mpr.pytest_plugin import content
+
+        self._around().leave(running)
+        outcome = retention.outcome_of(running.outcomes.values())
+        mode = running.wish.mode
+        kept = retention.is_recorded(mode, running.attempt) and retention.is_kept(mode, running.attempt, outcome)
+        taken = running.stream.is_taken()
+        if taken:
+            running.notes.append(
+                "the test gave its recording another sink (rr.save or the like): what came then is not here"
+            )
+        elif kept:
+            self.troubles.attempt("bring all rows to the disk", self._flush, running)
+            content.log_end(running, outcome, self.worker)
+        whole = running.stream.close()
+        if kept and not whole:
+            running.notes.append(f"the file has no end: mpr recover {running.path}")
+            self.troubles.tell("recordings without an end", f"{running.path.name}: {running.notes[-1]}")
+        if not kept:
+            running.path.unlink(missing_ok=True)
+            self._set_property(running.item, None)
+        self._open_journal().write(
+            Ended(
+                path=running.key, outcome=outcome, kept=kept, duration_secs=time.perf_counter() - running.clock,
+                complete=not running.notes, notes=tuple(running.notes),
+            )
+        )  # fmt: skip
+        if kept:
+            self.last = running.path
+            attachments.attach(running.item, running.path)
+            running.item.ihook.pytest_mpr_recording_finished(
+                item=running.item, path=running.path, outcome=outcome, complete=not running.notes
+            )
 
     # --- parts of it ----------------------------------------------------------------------------------------------
+
+    def _here(self) -> Running | None:
+        """The test that runs in this very process."""
+        return self.current if self.current is not None and self.current.is_here else None
+
+    def _around(self) -> Surroundings:
+        if self._surroundings is None:
+            from mpr.pytest_plugin.surroundings import Surroundings
+
+            self._surroundings = Surroundings(self._here)
+        return self._surroundings
 
     def _name(self, item: pytest.Item, wish: Wish, attempt: int) -> str:
         given = wish.name or item.ihook.pytest_mpr_recording_name(item=item, attempt=attempt)
@@ -300,84 +264,21 @@ class Recorder:
         if value is not None:
             item.user_properties.append((PROPERTY, value))
 
-    def _stream(self, application_id: str) -> Any:
-        if self._streams is not None and self._streams.knows(application_id):
-            return self._streams.get(application_id)
-        with warnings.catch_warnings():
-            # Importing the SDK is not the test's doing, which may take warnings for errors.
-            warnings.simplefilter("ignore")
-            from mpr.pytest_plugin.stream import TestStreams
-
-            if self._streams is None:
-                from mpr.pytest_plugin import content
-                from mpr.pytest_plugin.children import Children
-                from mpr.pytest_plugin.logs import LogCapture
-
-                self._streams = TestStreams(self._logged)
-                self._children = Children()
-                self._logs = LogCapture(self._native, content.LOGS)
-            return self._streams.get(application_id)
-
-    def _native(self) -> Any:
-        """The stream of the test that runs in this very process; None where none does."""
-        running = self.current
-        return running.stream.native if running is not None and running.stream.pid == os.getpid() else None
-
-    def _logged(self) -> None:
-        if self.current is not None:
-            self.current.logged = True
-
-    def _make_current(self, running: Running) -> None:
-        from mpr import entries
-
-        native = running.stream.native.inner
-        if running.wish.capture == "thread":
-            entries.exchange_thread_recording(native)
-            return
-        before = entries.exchange_global_recording(native)
-        if before is not None and not self._streams.has(before):
-            entries.exchange_global_recording(before)
-            running.notes.append(
-                "an earlier test or fixture made another recording current (rr.init): plain rr.log goes there"
-            )
-
-    def _leave_current(self, running: Running) -> None:
-        from mpr import entries
-
-        exchange = (
-            entries.exchange_thread_recording if running.wish.capture == "thread" else entries.exchange_global_recording
-        )
-        now = exchange(None)
-        if now is not None and not self._streams.has(now):
-            # What the test has made current stays so, as it would without us.
-            exchange(now)
-
     def _open_journal(self) -> Journal:
         if self._journal is None or self._journal.pid != os.getpid():
-            self._journal = Journal(self.settings.folder, self.worker)
+            self._journal = Journal(run_folder.made(self.settings), self.worker)
         return self._journal
 
-    def _is_full(self) -> bool:
+    def _can_record(self) -> bool:
+        if os.environ.get("RERUN", "").lower() in ("off", "0", "false"):
+            self.troubles.tell("tests that are not recorded: RERUN=off", "nothing is recorded: RERUN=off is set")
+            return False
         existing = next(each for each in (self.settings.folder, *self.settings.folder.parents) if each.exists())
         free = shutil.disk_usage(existing).free
-        if free >= self.settings.min_free_bytes:
+        if free < self.settings.min_free_bytes:
+            self.troubles.tell(
+                "tests that are not recorded: the disk is full",
+                f"not recorded: {free / 1e6:.0f} MB are free in {existing}, less than mpr_min_free_space",
+            )
             return False
-        self._tell(f"nothing is recorded: {free / 1e6:.0f} MB are free, less than mpr_min_free_space")
         return True
-
-    # --- what goes wrong --------------------------------------------------------------------------------------------
-
-    def _attempt(self, what: str, step: Callable[..., object], *args: Any) -> None:
-        """Call `step`; what it raises is noted, and never the test's."""
-        try:
-            step(*args)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the test has nothing to do with it
-            self._tell(f"cannot {what}: {type(error).__name__}: {error}")
-
-    def _tell(self, text: str) -> None:
-        self.errors.append(text)
-        if text not in self._told:
-            self._told.add(text)
-            with contextlib.suppress(OSError):
-                self.settings.folder.mkdir(parents=True, exist_ok=True)
-                self._open_journal().error(text)

@@ -40,5 +40,6 @@ def repaired(folder: Path, told: Told, errors: list[str]) -> RecordedTest:
         duration_secs=None,
         path=path if path.exists() else None,
         size_bytes=path.stat().st_size if path.exists() else 0,
+        complete=False,
         notes=(note,),
     )

@@ -22,6 +22,8 @@ class RecordedTest:
         Its recording; None where that was not kept.
     size_bytes:
         Of the recording.
+    complete:
+        Whether all that was logged is in the recording, as far as mpr knows.
     notes:
         What a reader of the recording must know: what is not in it, and why.
     picture:
@@ -36,6 +38,7 @@ class RecordedTest:
     duration_secs: float | None
     path: Path | None
     size_bytes: int = 0
+    complete: bool = True
     notes: tuple[str, ...] = ()
     picture: Path | None = None
 

@@ -6,8 +6,8 @@ Does not cover: which file, what is said of the test in it, and what becomes of 
 A stream of the SDK costs two threads that never end, so each process has one for all its tests, and each test has a
 file sink of the SDK's own. That writes from a thread without Python, so that what was logged some milliseconds before a
 crash of the process is in the file. The rows carry the stream's recording id; when a file is closed, its ids are
-replaced by others of the same length. (Measured: this costs 1.0 to 1.2 times what a stream per test costs, whose threads
-would have to be cleaned up; rows that Python fetches by `rr.binary_stream` cost 2 to 3 times as much.)
+replaced by others of the same length. (Measured: this costs 1.0 to 1.2 times what a stream per test costs, whose
+threads would have to be cleaned up; rows that Python fetches by `rr.binary_stream` cost 2 to 3 times as much.)
 """
 
 from __future__ import annotations
@@ -60,10 +60,9 @@ class TestStream:
     def is_taken(self) -> bool:
         """Whether somebody else has given the stream another sink: then the file has been finished already."""
         assert self.path is not None
-        with contextlib.suppress(OSError):
-            with self.path.open("rb") as file:
-                file.seek(-min(rrd.STREAM_FOOTER_SIZE, os.fstat(file.fileno()).st_size), os.SEEK_END)
-                return file.read()[-8:-4] == b"FOOT"
+        with contextlib.suppress(OSError), self.path.open("rb") as file:
+            file.seek(-min(rrd.STREAM_FOOTER_SIZE, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            return file.read()[-8:-4] == b"FOOT"
         return True
 
     def close(self) -> bool:
