@@ -1,4 +1,4 @@
-"""What does the pytest plugin cost a test that does nothing? Beside a recording per test made by hand, with nothing in it.
+"""What does the pytest plugin cost a test that does nothing, beside an empty recording per test made by hand?
 
 Each way is a pytest run of its own over the same empty tests. The cost of a test is the median of its duration, from
 before its setup to after its teardown, less that of a run without recordings.

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from mpr.pool import Pool
     from mpr.pytest_plugin.controller import Controller
     from mpr.pytest_plugin.options import Settings
-    from mpr.pytest_plugin.recorder import Recorder as _Recorder
+    from mpr.pytest_plugin.recorder import Recorder
 
-_RECORDER = pytest.StashKey["_Recorder"]()
-_CONTROLLER = pytest.StashKey["Controller"]()
+_RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
+_CONTROLLER: pytest.StashKey[Controller] = pytest.StashKey()
 _RUN = pytest.StashKey[str]()
 
 

@@ -80,10 +80,10 @@ class Recorder:
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        # Of subtests there is no other word, with some plugins.
         running = self.current
-        if running is not None and report.nodeid == running.item.nodeid and report.failed and report.when == CALL:
-            running.outcomes[CALL] = "failed"
+        # Of subtests that fail there may be no other word.
+        if running is not None and report.failed and report.nodeid == running.item.nodeid:
+            running.failed_in_part(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:

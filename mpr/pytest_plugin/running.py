@@ -39,6 +39,8 @@ class Running:
         Each phase that failed, with what pytest says of it.
     notes:
         What a reader of the recording must know.
+    last_report:
+        What pytest has said last of a phase.
     logged:
         Whether there are rows that may not be on the disk.
     sections:
@@ -57,6 +59,7 @@ class Running:
     outcomes: dict[str, str] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    last_report: pytest.TestReport | None = None
     logged: bool = False
     sections: int = 0
 
@@ -77,9 +80,18 @@ class Running:
                 text = self.item.repr_failure(pytest.ExceptionInfo.from_exception(error))
                 self.failures.append((phase, str(text)))
 
+    def failed_in_part(self, report: pytest.TestReport) -> None:
+        """`report` is that of a subtest, unless it is the test's own."""
+        if report is self.last_report:
+            return
+        self.outcomes["subtests"] = "failed"
+        if all(text != report.longreprtext for _, text in self.failures):
+            self.failures.append(("subtest", report.longreprtext))
+
     def reported(self, report: pytest.TestReport) -> None:
         """What pytest says of a phase, which knows of expected failures."""
         phase = report.when or CALL
+        self.last_report = report
         self.outcomes[phase] = report.outcome
         if report.failed:
             self.failures.append((phase, report.longreprtext))
