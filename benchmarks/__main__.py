@@ -7,7 +7,7 @@ import sys
 
 from benchmarks import common
 
-NAMES = ("start", "tasks", "pools", "way_out", "funnel", "live", "memory")
+NAMES = ("start", "tasks", "pools", "way_out", "funnel", "live", "memory", "pytest_plugin")
 
 
 def main() -> int:

@@ -37,7 +37,7 @@ def pytest_mpr_recording_finished(item: pytest.Item, path: Path, outcome: str, c
     path:
         The `.rrd` file.
     outcome:
-        "passed", "failed" or "skipped"; with any phase that failed, "failed".
+        "passed", "failed", "skipped" or "interrupted" (by Ctrl-C or `pytest.exit`), by the worst of its phases.
     complete:
         Whether all that was logged is in the file, as far as mpr knows.
     """

@@ -50,7 +50,7 @@ class Ended:
     path:
         As in `Started`: it belongs to that.
     outcome:
-        "passed", "failed" or "skipped".
+        "passed", "failed", "skipped" or "interrupted".
     kept:
         Whether the recording is there.
     duration_secs:

@@ -15,10 +15,12 @@ def is_kept(mode: str, attempt: int, outcome: str) -> bool:
     if mode in ("on", "on-first-retry"):
         return True
     # What passes at last is the partner that a flaky failure is compared with.
-    return outcome == "failed" or (mode == "retain-on-failure-and-retries" and attempt > 0 and outcome == "passed")
+    return outcome in ("failed", "interrupted") or (
+        mode == "retain-on-failure-and-retries" and attempt > 0 and outcome == "passed"
+    )
 
 
 def outcome_of(phases: Iterable[str]) -> str:
-    """The outcome of a test whose phases ended so: "failed" where one did, "skipped" where one was, else "passed"."""
+    """The outcome of a test whose phases ended so: that of the worst of them."""
     found = set(phases)
-    return "failed" if "failed" in found else "skipped" if "skipped" in found else "passed"
+    return next((outcome for outcome in ("failed", "interrupted", "skipped") if outcome in found), "passed")

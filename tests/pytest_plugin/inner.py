@@ -95,7 +95,7 @@ class Run:
     def check_files(self) -> None:
         """Every file is valid, says which test it is of, and has a recording id that no other has."""
         files = self.files()
-        assert [] == [path for path in self.output.rglob(".*.rrd*")]
+        assert [] == list(self.output.rglob(".*.rrd*"))
         verified = support.rerun_cli("rrd", "verify", *files)
         assert verified.returncode == 0, verified.stderr
         ids = set()
@@ -113,7 +113,14 @@ class Run:
         text = re.sub(r"(?s)=+ mpr recordings =+\n.*?(?=^=)", "", text, flags=re.MULTILINE)
         text = re.sub(r"(?m)^(mpr: |plugins: |rootdir: |mpr recording: ).*\n", "", text)
         text = re.sub(r"-+ mpr recording -+\n.*\n", "", text)
-        for pattern in (r"\d{4}-\d\d-\d\dT[\d:.]+Z", r"in \d+\.\d+s.*", r"0x[0-9a-f]+", r"pytest-\d+", r"pid=\d+", r"=+"):
+        for pattern in (
+            r"\d{4}-\d\d-\d\dT[\d:.]+Z",
+            r"in \d+\.\d+s.*",
+            r"0x[0-9a-f]+",
+            r"pytest-\d+",
+            r"pid=\d+",
+            r"=+",
+        ):
             text = re.sub(pattern, "*", text)
         return text
 

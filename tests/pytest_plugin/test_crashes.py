@@ -154,7 +154,7 @@ def test_hangs():
     else:
         assert ["test_fine 0", "test_hangs 0"] == found.kept()
     found.check_files()
-    (hanging,) = [path for path in found.files() if "hangs" in path.name]
+    (hanging,) = [path for path in found.files() if "test_hangs.py-test_hangs" in path.name]
     assert {"/call"} == {cell.entity for cell in support.cells(hanging) if not cell.entity.startswith("/pytest")}
 
 
@@ -212,9 +212,7 @@ def test_never():
     [("interrupt", "setup"), ("interrupt", "call"), ("interrupt", "teardown"), ("exit", "setup"), ("exit", "call")],
 )
 def test_interrupts(tmp_path: Path, how: str, when: str) -> None:
-    found = inner.run(
-        tmp_path, "--mpr=retain-on-failure", env={"HOW": how, "WHEN": when}, test_interrupts=_INTERRUPTS
-    )
+    found = inner.run(tmp_path, "--mpr=retain-on-failure", env={"HOW": how, "WHEN": when}, test_interrupts=_INTERRUPTS)
     assert {"interrupt": 2, "exit": 7}[how] == found.code
     assert ["test_ends 0"] == found.kept()
     assert {"/then"} == found.entities("test_interrupts.py::test_ends")
