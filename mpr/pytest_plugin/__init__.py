@@ -73,12 +73,19 @@ def _settings(config: pytest.Config) -> Settings:
     return settings_of(config, config.stash[_RUN])
 
 
+def _has_sdk() -> bool:
+    try:
+        return importlib.util.find_spec("rerun") is not None
+    except ImportError:
+        return False
+
+
 def _activate(config: pytest.Config) -> None:
     """Record from now on, in the way that markers and options say."""
     if _RECORDER in config.stash or config.getoption("collectonly", False):
         return
     settings = _settings(config)
-    if importlib.util.find_spec("rerun") is None:
+    if not _has_sdk():
         raise pytest.UsageError("mpr: tests cannot be recorded without the Rerun SDK: pip install rerun-sdk")
     from mpr.pytest_plugin.recorder import Recorder
 
@@ -137,14 +144,15 @@ def _controller_of_workers(node: Any) -> Controller | None:
     return _controller(config)
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     may_be_late = (
         not _is_worker(config) and _CONTROLLER not in config.stash and config.pluginmanager.hasplugin("dsession")
     )
     if may_be_late and _settings(config).folder.exists():
-        _controller(config)
+        # This very call goes by those that were there when it began.
+        _controller(config).pytest_sessionfinish()
 
 
 # --- fixtures -------------------------------------------------------------------------------------------------------

@@ -97,6 +97,37 @@ def test_pools_and_children_log_into_the_recording(tmp_path: Path, workers: str)
     assert "still open" in note
 
 
+@pytest.mark.edge(33, 55)
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python warns of forks in processes with threads since 3.12")
+def test_a_fork_is_warned_of_only_where_it_would_be_without(tmp_path: Path) -> None:
+    source = """
+import os, threading, pytest
+
+def fork():
+    if os.fork() == 0:
+        os._exit(0)
+
+def test_fork():
+    fork()
+
+def test_fork_with_a_thread_of_its_own():
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    try:
+        with pytest.warns(DeprecationWarning):
+            fork()
+    finally:
+        end.set()
+        thread.join()
+
+def test_fork_again():
+    fork()
+"""
+    found = inner.run(tmp_path, "-W", "error", "--mpr=on", test_forks=source)
+    assert 0 == found.code, found.stdout
+
+
 # --- options --------------------------------------------------------------------------------------------------------
 
 
