@@ -145,15 +145,20 @@ class Recorder:
         folder = run_folder.made(self.settings)
         path, attempt = names.reserve(folder, self._name(item, wish, first), first)
         self._attempts[item.nodeid] = attempt + 1
-        self._open_journal().write(
-            Started(
-                nodeid=item.nodeid, attempt=attempt, worker=self.worker, pid=os.getpid(), path=path.name,
-                application_id=wish.application_id, time=now,
-            )
-        )  # fmt: skip
-        around = self._around()
-        stream = around.stream(wish.application_id)
-        stream.open(path)
+        try:
+            around = self._around()
+            stream = around.stream(wish.application_id)
+            stream.open(path)
+            self._open_journal().write(
+                Started(
+                    nodeid=item.nodeid, attempt=attempt, worker=self.worker, pid=os.getpid(), path=path.name,
+                    application_id=wish.application_id, time=now,
+                )
+            )  # fmt: skip
+        except BaseException:
+            # Nobody must take it for the recording of a test that has crashed.
+            path.unlink(missing_ok=True)
+            raise
         running = self.current = Running(
             item=item, wish=wish, attempt=attempt, path=path, key=path.name, stream=stream, started=now, clock=clock,
             sections=len(getattr(item, "_report_sections", ())),
@@ -209,7 +214,7 @@ class Recorder:
             return
         from mpr.pytest_plugin import content
 
-        self._around().leave(running)
+        self.troubles.attempt("leave a recording", self._around().leave, running)
         outcome = retention.outcome_of(running.outcomes.values())
         mode = running.wish.mode
         kept = retention.is_recorded(mode, running.attempt) and retention.is_kept(mode, running.attempt, outcome)
@@ -220,7 +225,7 @@ class Recorder:
             )
         elif kept:
             self.troubles.attempt("bring all rows to the disk", self._flush, running)
-            content.log_end(running, outcome, self.worker)
+            self.troubles.attempt("note an outcome", content.log_end, running, outcome, self.worker)
         whole = running.stream.close()
         if kept and not whole:
             running.notes.append(f"the file has no end: mpr recover {running.path}")

@@ -366,14 +366,16 @@ pytest_plugins = "pytester"
 import rerun as rr
 
 def test_outer(pytester):
-    pytester.makepyfile("import rerun as rr\\ndef test_inner():\\n    rr.log('inner', rr.TextLog('x'))\\n")
+    pytester.makepyfile(
+        test_inner="import rerun as rr\\ndef test_inner():\\n    rr.log('inner', rr.TextLog('x'))\\n"
+    )
     rr.log("outer/before", rr.TextLog("x"))
     for run in (pytester.runpytest_inprocess, pytester.runpytest_subprocess):
         run("--mpr=on", "-p", "mpr").assert_outcomes(passed=1)
     rr.log("outer/after", rr.TextLog("x"))
     assert len(list(pytester.path.rglob("*.rrd"))) == 2
 """
-    found = inner.run(tmp_path, "--mpr=on", f"--basetemp={tmp_path / 'base'}", test_outer=source)
+    found = inner.run(tmp_path / "outer", "--mpr=on", f"--basetemp={tmp_path / 'base'}", test_outer=source)
     assert 0 == found.code, found.stdout
     assert {"/outer/before", "/outer/after"} == found.entities("test_outer.py::test_outer")
     found.check_files()
