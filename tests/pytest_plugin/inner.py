@@ -138,9 +138,9 @@ def run(
     for name, source in files.items():
         (folder / f"{name}.py").write_text(source)
     conftest = folder / "conftest.py"
-    own = conftest.read_text() if conftest.exists() else ""
-    if PROBE not in own:
-        conftest.write_text(PROBE + own)
+    given = conftest.read_text() if conftest.exists() else ""
+    if PROBE not in given:
+        conftest.write_text(PROBE + given)
     if not (folder / "pytest.ini").exists():
         (folder / "pytest.ini").write_text("[pytest]\n")
     probe = folder / "reports.json"
@@ -150,7 +150,9 @@ def run(
         **(env or {}),
     }  # fmt: skip
     environment.pop("GITHUB_STEP_SUMMARY", None) if not env or "GITHUB_STEP_SUMMARY" not in env else None
-    chosen = [argument for name in ("mpr", *plugins) if name for argument in ("-p", name)]
+    # A `-p no:mpr` behind it would not take it away again.
+    own = () if "no:mpr" in arguments else ("mpr",)
+    chosen = [argument for name in (*own, *plugins) for argument in ("-p", name)]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *chosen, *map(str, arguments)]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
