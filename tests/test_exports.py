@@ -31,6 +31,8 @@ _PUBLIC = [
     "LoggingHandler",
     "MissingDependencyError",
     "MprError",
+    "NoViewerError",
+    "PictureError",
     "Pool",
     "PoolClosedError",
     "PoolError",
