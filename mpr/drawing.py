@@ -98,18 +98,11 @@ def _draw(order: Order, viewers: list[subprocess.Popen[bytes]]) -> list[str]:
 
 def _stores(recording: Path) -> tuple[list[str], bool]:
     """The application ids of the recordings in a file, and whether there is a blueprint with them."""
-    import warnings
-
-    import rerun as rr
-
-    with warnings.catch_warnings():
-        # A missing footer is no reason not to draw what is there.
-        warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
-        try:
-            reader = rr.chunk.RrdReader(recording)
-            return [entry.application_id for entry in reader.recordings()], bool(reader.blueprints())
-        except Exception as error:  # whatever the SDK raises for a file that it cannot read
-            raise PictureError(f"Rerun cannot read it: {error}") from error
+    try:
+        reader = sdk.quiet_reader(recording)
+        return [entry.application_id for entry in reader.recordings()], bool(reader.blueprints())
+    except Exception as error:  # whatever the SDK raises for a file that it cannot read
+        raise PictureError(f"Rerun cannot read it: {error}") from error
 
 
 def _readable(recording: Path, folder: Path) -> Path:
