@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -113,12 +113,18 @@ def differences(
     """
     if level not in ("summary", "values"):
         raise ConfigError(f"level is {level!r}: use 'summary' or 'values'")
-    ignored = (set(ignore_timelines), [_pattern(each) for each in ignore_entities])
+    ignored = (set(ignore_timelines), matcher(ignore_entities))
     ours, theirs = _entities(Path(expected), *ignored), _entities(Path(actual), *ignored)
     found = list(_of_recordings(ours, theirs, level, tolerance))
     if len(found) > limit:
         return [*found[:limit], f"and {len(found) - limit} more differences"]
     return found
+
+
+def matcher(paths: Collection[str]) -> Callable[[str], bool]:
+    """Tells whether an entity path is one of `paths`, of which `/camera/**` is `/camera` and all below it."""
+    patterns = [_pattern(path) for path in paths]
+    return lambda entity: any(pattern.fullmatch(entity) for pattern in patterns)
 
 
 def _pattern(path: str) -> re.Pattern[str]:
@@ -131,7 +137,7 @@ def _pattern(path: str) -> re.Pattern[str]:
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def _entities(path: Path, ignored_timelines: set[str], ignored: list[re.Pattern[str]]) -> dict[str, _Entity]:
+def _entities(path: Path, ignored_timelines: set[str], is_ignored: Callable[[str], bool]) -> dict[str, _Entity]:
     from mpr import sdk
 
     found: dict[str, _Entity] = {}
@@ -140,7 +146,7 @@ def _entities(path: Path, ignored_timelines: set[str], ignored: list[re.Pattern[
         chunks = (chunk for entry in reader.recordings() for chunk in reader.stream(store=entry))
         for chunk in chunks:
             entity = str(chunk.entity_path)
-            if not any(pattern.fullmatch(entity) for pattern in ignored):
+            if not is_ignored(entity):
                 _add(found.setdefault(entity, _Entity()), chunk.to_record_batch(), ignored_timelines)
     except (RuntimeError, ValueError, OSError) as error:
         raise RecordingError(f"cannot read the recording {path}: {error}") from error

@@ -110,18 +110,14 @@ def _readable(recording: Path, folder: Path) -> Path:
     try:
         _stores(recording)
     except PictureError:
-        data = recording.read_bytes()
         try:
-            rrd.check_header(data[: rrd.HEADER_SIZE])
-            frames = rrd.frames_of(data)
-        except rrd.DamagedError as damaged:
-            frames = damaged.frames
+            whole = rrd.whole(recording.read_bytes())
         except rrd.FormatError:
-            frames = []
-        if not frames:
+            whole = b""
+        if not whole:
             raise
         copy = folder / "readable.rrd"
-        copy.write_bytes(data[: frames[-1].end])
+        copy.write_bytes(whole)
         return copy
     return recording
 

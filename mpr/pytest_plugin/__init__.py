@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from mpr.pool import Pool
     from mpr.pytest_plugin.controller import Controller
+    from mpr.pytest_plugin.golden import Golden
     from mpr.pytest_plugin.options import Settings
     from mpr.pytest_plugin.recorder import Recorder
 
@@ -199,3 +200,16 @@ def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
     for pool in pools:
         # What the test has not waited for does not count; all that it has results of is in.
         pool.terminate()
+
+
+@pytest.fixture
+def mpr_golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
+    """Compares what this test logs with its golden recording: call it when all of it is logged, as `mpr_golden()`.
+
+    A test that does not call it is compared at its end.
+    """
+    from mpr.pytest_plugin.golden import Golden
+
+    golden = Golden(request.node, request.config.stash.get(_RECORDER, None))
+    yield golden
+    golden.at_teardown()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mpr.pytest_plugin import journal, repair, run_folder, summary
+from mpr.pytest_plugin import golden, journal, page, pictures, repair, run_folder, summary
 from mpr.pytest_plugin.journal import Told
 from mpr.pytest_plugin.options import Settings
 from mpr.pytest_plugin.recorder import WORKER_OUTPUT, Recorder
@@ -35,6 +35,7 @@ class Controller:
         #: One per recorded test, once all are done.
         self.results: list[RecordedTest] = []
         self._recorder = recorder
+        self._page: Path | None = None
         self._told: list[str] = []
         self._troubles = Troubles(self._told.append)
 
@@ -54,10 +55,12 @@ class Controller:
         self._told += getattr(node, "workeroutput", {}).get(WORKER_OUTPUT, ())
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
         """All workers are gone, and the terminal's summary is still to come."""
         if self.settings.folder.exists():
-            self._troubles.attempt("finish the run's folder", self.finish)
+            # Who presses Ctrl-C does not want to wait for pictures.
+            draw = exitstatus != pytest.ExitCode.INTERRUPTED
+            self._troubles.attempt("finish the run's folder", self.finish, draw)
         elif self._recorder is not None:
             self._told += self._recorder.troubles.texts
         results = summary.told(self.settings.summary, self.results)
@@ -65,8 +68,8 @@ class Controller:
         if page and (results or self._told):
             self._troubles.attempt("write the summary of the CI job", self._write_page, page, results)
 
-    def finish(self) -> None:
-        """Every process has ended its tests, or has died."""
+    def finish(self, draw: bool) -> None:
+        """Every process has ended its tests, or has died; `draw` says whether there is time for pictures."""
         found = journal.read(self.settings.folder)
         self._told += found.errors
         for told in found.tests.values():
@@ -74,7 +77,14 @@ class Controller:
                 self.results.append(repair.repaired(self.settings.folder, told, self._told))
             else:
                 self.results.append(self._ended(told))
+        if any(each.path is not None for each in self.results):
+            self._troubles.attempt("show the run", self._show, draw)
         run_folder.finish(self.settings, self.results)
+
+    def _show(self, draw: bool) -> None:
+        if draw and self.settings.screenshot != "off":
+            self.results = pictures.drawn(self.settings, self.results, self._told)
+        self._page = page.write(self.settings.folder, self.results)
 
     def _ended(self, told: Told) -> RecordedTest:
         assert told.end is not None
@@ -98,7 +108,9 @@ class Controller:
             file.write(summary.step_summary(results, self._told, self._shown))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        summary.write(terminalreporter, summary.told(self.settings.summary, self.results), self._told, self._shown)
+        results = summary.told(self.settings.summary, self.results)
+        summary.write(terminalreporter, results, self._told, self._shown, self._page)
+        golden.write_summary(terminalreporter)
 
     def _shown(self, path: Path) -> str:
         """`path` as a person who has started pytest types it."""

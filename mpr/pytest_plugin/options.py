@@ -16,6 +16,7 @@ MODES = ("off", "on", "retain-on-failure", "retain-on-failure-and-retries", "on-
 #: What these fixtures do needs a recording, whatever the mode.
 RECORDED_FIXTURES = frozenset({"mpr_golden", "mpr_pool"})
 CAPTURES = ("global", "thread")
+SCREENSHOTS = ("off", "only-on-failure")
 _MARKER_ARGUMENTS = ("mode", "capture", "application_id", "name")
 
 
@@ -39,6 +40,21 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add("--mpr-strict", action="store_true", help="a recording that cannot be made is an error of its test")
     parser.addini("mpr_strict", "--mpr-strict", type="bool", default=False)
+    add(
+        "--mpr-screenshot",
+        choices=SCREENSHOTS,
+        ini="off",
+        help="pictures of recordings, drawn by the viewer when all tests are done",
+    )
+    parser.addini("mpr_screenshot_timeout", "seconds that one picture may take", default="30")
+    parser.addini("mpr_screenshots_time", "seconds that all pictures of a run may take", default="120")
+    add("--mpr-golden-update", action="store_true", help="write golden recordings that are missing or differ anew")
+    add(
+        "--mpr-golden-fail-if-missing",
+        action="store_true",
+        help="a test without its golden recording fails, and does not write it; so by default where CI is set",
+    )
+    parser.addini("mpr_golden_fail_if_missing", "--mpr-golden-fail-if-missing", default="")
     parser.addini(
         "mpr_capture", "what plain rr.log of a test means: global, or thread for its own thread only", default="global"
     )
@@ -76,6 +92,14 @@ class Settings:
         What must be free on the disk, or nothing is recorded.
     names_worker:
         Whether each worker runs every test (`--dist each`), so that names of recordings need the worker's.
+    screenshot:
+        Which recordings a picture is drawn of: one of `SCREENSHOTS`.
+    screenshot_timeout_secs, screenshots_secs:
+        For how long one of them may be drawn, and all of a run.
+    golden_update:
+        Whether golden recordings that are missing or differ are written anew.
+    golden_fail_if_missing:
+        Whether a test without its golden recording fails.
     pid:
         The process that pytest was started in.
     version:
@@ -93,6 +117,11 @@ class Settings:
     flush_timeout_secs: float
     min_free_bytes: int
     names_worker: bool
+    screenshot: str
+    screenshot_timeout_secs: float
+    screenshots_secs: float
+    golden_update: bool
+    golden_fail_if_missing: bool
     pid: int
     version: str
 
@@ -125,10 +154,22 @@ def settings_of(config: pytest.Config, run: str) -> Settings:
         application_id=checked_application_id(config.getini("mpr_application_id") or _named_like(config.rootpath.name)),
         flush_timeout_secs=_number("mpr_flush_timeout", config.getini("mpr_flush_timeout"), 0.001),
         min_free_bytes=int(_number("mpr_min_free_space", config.getini("mpr_min_free_space"), 0) * 1e6),
+        screenshot=_one_of("mpr_screenshot", value(config, "mpr_screenshot"), SCREENSHOTS),
+        screenshot_timeout_secs=_number("mpr_screenshot_timeout", config.getini("mpr_screenshot_timeout"), 0.001),
+        screenshots_secs=_number("mpr_screenshots_time", config.getini("mpr_screenshots_time"), 0),
+        golden_update=bool(config.getoption("mpr_golden_update")),
+        golden_fail_if_missing=_fails_if_missing(config),
         pid=given["pid"] if given is not None else os.getpid(),
         version=mpr.__version__,
         names_worker=given["names_worker"] if given is not None else config.getoption("dist", "no") == "each",
     )
+
+
+def _fails_if_missing(config: pytest.Config) -> bool:
+    given = str(value(config, "mpr_golden_fail_if_missing")).lower()
+    if given == "":
+        return bool(os.environ.get("CI"))
+    return _one_of("mpr_golden_fail_if_missing", given, ("true", "false")) == "true"
 
 
 def for_worker(settings: Settings) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mpr import rrd
 from mpr.pytest_plugin import attachments, names, retention, run_folder
 from mpr.pytest_plugin.journal import Ended, Journal, Started
 from mpr.pytest_plugin.options import RECORDED_FIXTURES, Settings, Wish, wish_of
@@ -108,17 +109,15 @@ class Recorder:
     # --- for fixtures -----------------------------------------------------------------------------------------------
 
     def snapshot(self, target: Path) -> None:
-        """Write what the running test has logged until now to `target`, as a valid file.
+        """Write what the running test has logged until now to `target`, a file without a footer.
 
-        Raises `RuntimeError` where no test is recorded now, or where the disk refuses, as `SinkError` and `OSError` do.
+        Raises `RuntimeError` where no test is recorded now, or where the disk refuses, as `OSError` does.
         """
-        from mpr.recover import recover
-
         if self.current is None:
             raise RuntimeError("no test is recorded at this moment")
         self.current.stream.flush(self.settings.flush_timeout_secs)
-        shutil.copyfile(self.current.path, target)
-        recover(target)
+        # Other threads may log, and be written, meanwhile.
+        target.write_bytes(rrd.whole(self.current.path.read_bytes()))
 
     def artifacts(self) -> Path:
         """The folder for files of the running test, beside its recording; made now. Raises `OSError`."""

@@ -19,7 +19,11 @@ def told(which: str, results: Sequence[RecordedTest]) -> list[RecordedTest]:
 
 
 def write(
-    terminal: Any, results: Sequence[RecordedTest], troubles: Sequence[str], shown: Callable[[Path], str]
+    terminal: Any,
+    results: Sequence[RecordedTest],
+    troubles: Sequence[str],
+    shown: Callable[[Path], str],
+    page: Path | None = None,
 ) -> None:
     """The section of the terminal's summary; none where there is nothing to say."""
     if not results and not troubles:
@@ -29,8 +33,12 @@ def write(
         assert each.path is not None
         terminal.line(f"{each.outcome.upper()} {_test(each)}")
         terminal.line(f"    rerun {_quoted(shown(each.path))}  ({_size(each)})")
+        if each.picture is not None:
+            terminal.line(f"    picture: {shown(each.picture)}")
         for note in each.notes:
             terminal.line(f"    {note}")
+    if results and page is not None:
+        terminal.line(f"all of them: {shown(page)}")
     for trouble in dict.fromkeys(troubles):
         terminal.line(f"mpr: {trouble}")
 
