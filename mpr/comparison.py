@@ -111,14 +111,19 @@ def differences(
     RecordingError
         A file cannot be read.
     """
-    if level not in ("summary", "values"):
-        raise ConfigError(f"level is {level!r}: use 'summary' or 'values'")
+    check_level(level)
     ignored = (set(ignore_timelines), matcher(ignore_entities))
     ours, theirs = _entities(Path(expected), *ignored), _entities(Path(actual), *ignored)
     found = list(_of_recordings(ours, theirs, level, tolerance))
     if len(found) > limit:
         return [*found[:limit], f"and {len(found) - limit} more differences"]
     return found
+
+
+def check_level(level: str) -> None:
+    """Raise `ConfigError` for what is no `Level`."""
+    if level not in ("summary", "values"):
+        raise ConfigError(f"level is {level!r}: use 'summary' or 'values'")
 
 
 def matcher(paths: Collection[str]) -> Callable[[str], bool]:

@@ -146,14 +146,14 @@ def _controller_of_workers(node: Any) -> Controller | None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config = session.config
     may_be_late = (
         not _is_worker(config) and _CONTROLLER not in config.stash and config.pluginmanager.hasplugin("dsession")
     )
     if may_be_late and _settings(config).folder.exists():
         # This very call goes by those that were there when it began.
-        _controller(config).pytest_sessionfinish()
+        _controller(config).pytest_sessionfinish(exitstatus)
 
 
 # --- fixtures -------------------------------------------------------------------------------------------------------

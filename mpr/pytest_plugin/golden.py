@@ -9,13 +9,17 @@ a whole: workers of pytest-xdist never share one. It has what the test logged, a
 
 from __future__ import annotations
 
+import functools
+import glob
 import os
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import psutil
 import pytest
 
 from mpr import comparison
@@ -26,6 +30,7 @@ from mpr.pytest_plugin.running import CALL
 if TYPE_CHECKING:
     from mpr.comparison import Level
     from mpr.pytest_plugin.recorder import Recorder
+    from mpr.pytest_plugin.stream import TestStream
 
 FOLDER = "__recordings__"
 #: The properties of reports that name the golden recordings of a test, and those that it has written.
@@ -72,10 +77,10 @@ class Golden:
             Tells several golden recordings of one test apart.
         """
         __tracebackhide__ = True
+        comparison.check_level(level)
         if name in self._names:
-            _fail(
-                f"mpr_golden: this test has compared {name or 'a recording without a name'!r} already: give each a name"
-            )
+            twice = f"the name {name!r}" if name else "no name"
+            _fail(f"mpr_golden: this test has compared a recording with {twice} already: give each its own")
         self._names.add(name)
         golden = self._path(name)
         self._note(USED, golden)
@@ -136,10 +141,7 @@ class Golden:
     def _missing(self, golden: Path, actual: Path, ignored: Collection[str]) -> None:
         __tracebackhide__ = True
         if self._settings.golden_fail_if_missing and not self._settings.golden_update:
-            _fail(
-                f"there is no golden recording {self._shown(golden)}. Where nothing is missing, write it with\n"
-                f"    {self._update_command()}"
-            )
+            _fail(f"there is no golden recording {self._shown(golden)}. To write it: {self._update_command()}")
         self._write(golden, actual, ignored)
 
     def _differs(self, golden: Path, actual: Path, ignored: Collection[str], found: list[str]) -> NoReturn:
@@ -150,13 +152,14 @@ class Golden:
         lines = "\n".join(f"  {each}" for each in found)
         _fail(
             f"what the test logged differs from its golden recording:\n{lines}\n"
-            f"See both: rerun '{self._shown(golden)}' '{self._shown(kept)}'\n"
+            f"See both: {shlex.join(['rerun', self._shown(golden), self._shown(kept)])}\n"
             f"Where the new one is right: {self._update_command()}"
         )
 
     def _write(self, golden: Path, actual: Path, ignored: Collection[str]) -> None:
         golden.parent.mkdir(parents=True, exist_ok=True)
         part = golden.with_name(f".{golden.name}.{os.getpid()}.tmp")
+        _sweep(golden)
         try:
             self._store(part, actual, ignored)
             part.replace(golden)
@@ -168,7 +171,7 @@ class Golden:
         """Write what counts of the recording `actual` to `target`."""
         import rerun as rr
 
-        from mpr import amend, sdk
+        from mpr import sdk
 
         assert self._recorder is not None
         assert self._recorder.current is not None
@@ -176,9 +179,11 @@ class Golden:
         reader = sdk.quiet_reader(actual)
         chunks = (chunk for entry in reader.recordings() for chunk in reader.stream(store=entry))
         counting = [chunk for chunk in chunks if not is_ignored(str(chunk.entity_path))]
-        target.write_bytes(b"")
-        application_id = self._recorder.current.stream.application_id
-        amend.amend(target, application_id, lambda stream: rr.send_chunks(counting, recording=stream))
+        stream = _stream(self._recorder.current.stream.application_id, os.getpid())
+        stream.open(target)
+        rr.send_chunks(counting, recording=stream.native)
+        if not stream.close():
+            raise OSError(f"cannot write {target}")
 
     def _note(self, kind: str, golden: Path) -> None:
         self._item.user_properties.append((kind, self._shown(golden)))
@@ -187,7 +192,22 @@ class Golden:
         return os.path.relpath(path, self._item.config.invocation_params.dir)
 
     def _update_command(self) -> str:
-        return f"pytest --mpr-golden-update '{self._item.nodeid}'"
+        return shlex.join(["pytest", "--mpr-golden-update", self._item.nodeid])
+
+
+def _sweep(golden: Path) -> None:
+    """Remove what processes have left that died while they wrote this golden recording."""
+    for path in golden.parent.glob(f".{glob.escape(golden.name)}.*.tmp"):
+        if not psutil.pid_exists(int(path.name.split(".")[-2])):
+            path.unlink(missing_ok=True)
+
+
+@functools.cache
+def _stream(application_id: str, _pid: int) -> TestStream:
+    """What golden recordings are written with in this process; each stream costs two threads that never end."""
+    from mpr.pytest_plugin.stream import TestStream
+
+    return TestStream(application_id)
 
 
 def _fail(text: str) -> NoReturn:
