@@ -153,8 +153,11 @@ def test_picture(kind):
     rr.log("picture", rr.Image(np.full((40, 60, 3), (20, 180, 60), np.uint8)))
     assert kind == "good"
 
-def test_dies():
+@pytest.fixture
+def pictured():
     rr.log("picture", rr.Image(np.full((40, 60, 3), (20, 180, 60), np.uint8)))
+
+def test_dies(pictured):
     if "DIE" in os.environ:
         os._exit(1)
 """
