@@ -14,7 +14,6 @@ import glob
 import os
 import shlex
 import tempfile
-from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -216,19 +215,32 @@ def _fail(text: str) -> NoReturn:
 
 
 def write_summary(terminal: Any) -> None:
-    """Which golden recordings the tests have written."""
-    written = _properties(terminal, WRITTEN)
-    if not written:
+    """Which golden recordings the tests have written, and which none of them has asked for."""
+    lines = [f"written: {path}" for path in sorted(_named(terminal, WRITTEN))]
+    lines += [f"unused: {path}" for path in _unused(terminal)]
+    if not lines:
         return
     terminal.section("mpr golden recordings")
-    for path in sorted(written)[:_MOST_LINES]:
-        terminal.line(f"written: {path}")
-    if len(written) > _MOST_LINES:
-        terminal.line(f"and {len(written) - _MOST_LINES} more")
+    for line in lines[:_MOST_LINES]:
+        terminal.line(line)
+    if len(lines) > _MOST_LINES:
+        terminal.line(f"and {len(lines) - _MOST_LINES} more")
 
 
-def _properties(terminal: Any, kind: str) -> Counter[str]:
+def _unused(terminal: Any) -> list[str]:
+    """Golden recordings beside those that were used, after an update in which all tests have run and passed."""
+    config: pytest.Config = terminal.config
+    is_whole = {"failed", "error", "skipped", "deselected", "xfailed"}.isdisjoint(terminal.stats)
+    if not config.getoption("mpr_golden_update") or not is_whole or any("::" in each for each in config.args):
+        return []
+    start = config.invocation_params.dir
+    used = {Path(start, path) for path in _named(terminal, USED)}
+    found = {path for folder in {path.parent for path in used} for path in folder.glob("*.rrd")}
+    return sorted(os.path.relpath(path, start) for path in found - used)
+
+
+def _named(terminal: Any, kind: str) -> set[str]:
     """The golden recordings that reports name."""
     reports: Iterable[Any] = (report for reports in terminal.stats.values() for report in reports)
     properties = (each for report in reports for each in getattr(report, "user_properties", ()))
-    return Counter(path for name, path in properties if name == kind)
+    return {path for name, path in properties if name == kind}

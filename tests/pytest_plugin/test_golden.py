@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mpr.pytest_plugin import names
 from tests import support
 from tests.pytest_plugin import inner
 from tests.pytest_plugin.inner import Run
@@ -124,7 +125,20 @@ def test_an_update_writes_what_differs_and_nothing_else(walk: Path, arguments: t
     assert before.keys() == after.keys()
     assert {name for name in before if "TestWalk" in name} == changed
     assert all(f"written: {name}" in updated.stdout for name in changed)
-    assert _run(walk, WRONG="0.5").code == 0
+    assert "unused:" not in updated.stdout
+
+
+def test_an_update_names_those_that_no_test_asks_for(walk: Path) -> None:
+    source = walk / "sub" / "test_walk.py"
+    source.write_text(source.read_text().replace('"a:b"', '"a-b"'))
+    old = f"sub/__recordings__/test_walk/{names.stem('TestWalk::test_walk[a:b]', Path())}.rrd"
+    assert old in _goldens(walk)
+    part = _run(walk, "--mpr-golden-update", "-k", "not a-b")
+    assert "unused:" not in part.stdout
+    updated = _run(walk, "--mpr-golden-update", "-n2")
+    assert f"unused: {old}\n" in updated.stdout
+    # To remove it is not for us.
+    assert old in _goldens(walk)
 
 
 def test_where_ci_is_set_a_missing_one_fails_and_is_not_written(walk: Path) -> None:
