@@ -141,7 +141,7 @@ def words(cell: pa.Array) -> str:
     many = _many_numbers(cell)
     if many is not None:
         return f"{many.size} values"
-    return _WORDS.repr(_plain(cell))
+    return _WORDS.repr(plain(cell))
 
 
 def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
@@ -155,14 +155,19 @@ def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
                 f"{where.size} of {many.size} values differ, the first is number {at}: "
                 f"{many[at]} expected, {others[at]} found"
             )
-    one, other = _plain(expected), _plain(found)
+    one, other = plain(expected), plain(found)
     if isinstance(one, str) and isinstance(other, str):
         return _words_of_texts(one, other)
     return f"{_WORDS.repr(one)} expected, {_WORDS.repr(other)} found"
 
 
-def _plain(cell: pa.Array) -> Any:
-    values = cell.to_pylist()
+def plain(cell: pa.Array) -> Any:
+    """What is in a cell as Python has it; the only value itself where there is but one."""
+    try:
+        values = cell.to_pylist()
+    except ValueError:
+        # Python's own times have no nanoseconds.
+        return str(cell)
     return values[0] if len(values) == 1 else values
 
 

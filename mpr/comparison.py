@@ -299,8 +299,10 @@ def _taken(cells: list[tuple[tuple[Any, ...], bytes, _Place]], left: Counter[tup
 
 def _in_order(cells: Iterator[pa.Array]) -> list[pa.Array]:
     """By their values, so that of several rows at one time like meets like."""
+    from mpr import arrow_cells
+
     found = list(cells)
-    return found if len(found) < 2 else sorted(found, key=lambda cell: _sortable(_flat(cell.to_pylist())))
+    return found if len(found) < 2 else sorted(found, key=lambda cell: _sortable(_flat(arrow_cells.plain(cell))))
 
 
 def _flat(value: Any) -> tuple[Any, ...]:
@@ -310,11 +312,11 @@ def _flat(value: Any) -> tuple[Any, ...]:
 
 
 def _sortable(values: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:
-    return tuple((type(each).__name__, each if _has_order(each) else repr(each)) for each in values)
-
-
-def _has_order(value: object) -> bool:
-    return hasattr(value, "__lt__") and not isinstance(value, dict) and value == value
+    """Values of any types, and of none, in some order: numbers and texts in their own."""
+    return tuple(
+        (type(each).__name__, each) if isinstance(each, int | float | str) and each == each else ("", repr(each))
+        for each in values
+    )
 
 
 # --- words --------------------------------------------------------------------------------------------------------

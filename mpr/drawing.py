@@ -83,7 +83,7 @@ def _draw(order: Order, viewers: list[subprocess.Popen[bytes]]) -> list[str]:
     _say("starting the viewer")
     with headless_viewer(folder, order.size, viewers=viewers) as client:
         _say("loading the recording")
-        client.open(str(opened))
+        _patiently(lambda: client.open(str(opened)))
         state = _patiently(client.get_state)
         while state.loading or state.active_recording is None:
             time.sleep(_LOOK_EVERY_SECS)

@@ -218,10 +218,15 @@ def test_a_timeline_of_another_type_and_a_component_of_another_type(tmp_path: Pa
 
 def test_rows_at_no_time_but_that_of_logging_are_compared_without_order(tmp_path: Path) -> None:
     def log(stream: rr.RecordingStream, changed: bool) -> None:
-        for value in (3, 1, 2) if changed else (1, 2, 4):
+        for value in (3, 1, 2, 7, np.inf) if changed else (1, 2, 4, np.nan, np.inf):
             stream.log("n", rr.Scalars(value))
+        when = np.datetime64("2026-01-01T00:00:00.000000001" if changed else "2026-01-01T00:00:00.000000002", "ns")
+        stream.log("t", rr.AnyValues(when=pa.array([when])))
+        stream.log("t", rr.AnyValues(when=pa.array([when + np.timedelta64(10, "s")])))
 
-    assert ["/n: Scalars:scalars: at no time 4.0 expected, 3.0 found"] == comparison.differences(*_two(tmp_path, log))
+    found = comparison.differences(*_two(tmp_path, log))
+    assert ["/n", "/t"] == [each.partition(":")[0] for each in found]
+    assert found[0].endswith("(and 1 row more)")
 
 
 @pytest.mark.parametrize(("tolerance", "same"), [(0.0, False), (1e-9, False), (1e-5, True)])

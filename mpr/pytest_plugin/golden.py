@@ -145,29 +145,39 @@ class Golden:
 
     def _differs(self, golden: Path, actual: Path, ignored: Collection[str], found: list[str]) -> NoReturn:
         __tracebackhide__ = True
-        assert self._recorder is not None
-        kept = self._recorder.artifacts() / golden.name
-        self._store(kept, actual, ignored)
         lines = "\n".join(f"  {each}" for each in found)
         _fail(
             f"what the test logged differs from its golden recording:\n{lines}\n"
-            f"See both: {shlex.join(['rerun', self._shown(golden), self._shown(kept)])}\n"
+            f"{self._kept(golden, actual, ignored)}\n"
             f"Where the new one is right: {self._update_command()}"
         )
 
+    def _kept(self, golden: Path, actual: Path, ignored: Collection[str]) -> str:
+        """How to look at both, once what was logged is kept."""
+        assert self._recorder is not None
+        try:
+            kept = self._recorder.artifacts() / golden.name
+            if not self._store(kept, actual, ignored):
+                return "There is nothing in the new one."
+        except (OSError, RuntimeError) as error:
+            return f"The new one could not be kept: {error}"
+        return f"See both: {shlex.join(['rerun', self._shown(golden), self._shown(kept)])}"
+
     def _write(self, golden: Path, actual: Path, ignored: Collection[str]) -> None:
+        __tracebackhide__ = True
         golden.parent.mkdir(parents=True, exist_ok=True)
         part = golden.with_name(f".{golden.name}.{os.getpid()}.tmp")
         _sweep(golden)
         try:
-            self._store(part, actual, ignored)
+            if not self._store(part, actual, ignored):
+                _fail("mpr_golden: this test has logged nothing that could be compared")
             part.replace(golden)
         finally:
             part.unlink(missing_ok=True)
         self._note(WRITTEN, golden)
 
-    def _store(self, target: Path, actual: Path, ignored: Collection[str]) -> None:
-        """Write what counts of the recording `actual` to `target`."""
+    def _store(self, target: Path, actual: Path, ignored: Collection[str]) -> bool:
+        """Write what counts of the recording `actual` to `target`; returns whether there is anything."""
         import rerun as rr
 
         from mpr import sdk
@@ -178,11 +188,14 @@ class Golden:
         reader = sdk.quiet_reader(actual)
         chunks = (chunk for entry in reader.recordings() for chunk in reader.stream(store=entry))
         counting = [chunk for chunk in chunks if not is_ignored(str(chunk.entity_path))]
+        if not counting:
+            return False
         stream = _stream(self._recorder.current.stream.application_id, os.getpid())
         stream.open(target)
         rr.send_chunks(counting, recording=stream.native)
         if not stream.close():
             raise OSError(f"cannot write {target}")
+        return True
 
     def _note(self, kind: str, golden: Path) -> None:
         self._item.user_properties.append((kind, self._shown(golden)))

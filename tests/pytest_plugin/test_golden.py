@@ -201,6 +201,7 @@ def test_skips(mpr_golden):
         pytest.skip("not now")
 
 def test_level(mpr_golden):
+    rr.log("n", rr.Scalars(1))
     mpr_golden()
     with pytest.raises(ConfigError, match="use 'summary' or 'values'"):
         mpr_golden(level="rows", name="other")
@@ -231,6 +232,9 @@ def test_twice(mpr_golden):
     mpr_golden()
     mpr_golden()
 
+def test_nothing(mpr_golden):
+    mpr_golden()
+
 def test_taken(mpr_golden, mpr_recording, tmp_path):
     mpr_recording.save(tmp_path / "own.rrd")
     rr.log("n", rr.Scalars(1))
@@ -240,7 +244,8 @@ def test_taken(mpr_golden, mpr_recording, tmp_path):
 
 def test_what_cannot_be_compared_fails_with_the_reason(tmp_path: Path) -> None:
     refused = inner.run(tmp_path, "-q", env=_LOCALLY, test_refused=_REFUSED)
-    assert "2 failed" in refused.stdout
+    assert "3 failed" in refused.stdout
+    assert "this test has logged nothing that could be compared" in refused.stdout
     assert "this test has compared a recording with no name already: give each its own" in refused.stdout
     assert "the test has given its recording another sink" in refused.stdout
     assert ["test_twice"] == [Path(name).stem.rpartition("-")[0] for name in _goldens(tmp_path)]
