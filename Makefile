@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all test-matrix lint bench bench-quick profiles clean
+.PHONY: demo test test-all test-matrix test-oldest-pytest lint bench bench-quick profiles clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,10 +23,15 @@ test-all: $(VENV)/.installed
 	$(BIN)/python tests/conformance/fetch.py
 	$(BIN)/python -m pytest
 	$(BIN)/python tests/matrix.py
+	$(MAKE) test-oldest-pytest
 
 # The heart of the tests with the oldest Rerun SDK and the other Pythons.
 test-matrix: $(VENV)/.installed
 	$(BIN)/python tests/matrix.py tests/test_promise.py tests/test_data_path.py tests/test_ends.py
+
+# The pytest plugin with the oldest pytest that it is for.
+test-oldest-pytest: $(VENV)/.installed
+	$(BIN)/python tests/matrix.py --oldest-pytest -m "not slow" tests/pytest_plugin
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check

@@ -25,6 +25,7 @@ NAMES = (
     "pools",
     "memory",
     "way_out",
+    "pytest_plugin",
 )
 _FOLDER = Path(__file__).parent / "results"
 

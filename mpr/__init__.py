@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from mpr.errors import JoinError as JoinError
     from mpr.errors import MissingDependencyError as MissingDependencyError
     from mpr.errors import MprError as MprError
+    from mpr.errors import NoViewerError as NoViewerError
+    from mpr.errors import PictureError as PictureError
     from mpr.errors import PoolClosedError as PoolClosedError
     from mpr.errors import PoolError as PoolError
     from mpr.errors import PoolTerminatedError as PoolTerminatedError
@@ -101,6 +103,8 @@ _HOME = {
         "JoinError",
         "MissingDependencyError",
         "MprError",
+        "NoViewerError",
+        "PictureError",
         "PoolClosedError",
         "PoolError",
         "PoolTerminatedError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -112,6 +112,46 @@ def recover(paths: tuple[Path, ...]) -> None:
             failed = True
             click.echo(f"mpr recover: {error.strerror or error}", err=True)
     sys.exit(1 if failed else 0)
+
+
+@main.command()
+@click.argument("expected", type=click.Path(path_type=Path))
+@click.argument("actual", type=click.Path(path_type=Path))
+@click.option("--level", type=click.Choice(["values", "summary"]), default="values", show_default=True)
+@click.option("--ignore-timeline", "timelines", multiple=True, metavar="NAME", help="Besides log_time and log_tick.")
+@click.option("--ignore-entity", "entities", multiple=True, metavar="PATH", help="/a/** is /a and all below it.")
+@click.option("--tolerance", type=float, default=0.0, help="For floating point numbers, as a share of 1 or more.")
+def compare(
+    expected: Path,
+    actual: Path,
+    level: Literal["values", "summary"],
+    timelines: tuple[str, ...],
+    entities: tuple[str, ...],
+    tolerance: float,
+) -> None:
+    """Say what differs between two recordings.
+
+    The order of rows, their chunks and ids, and the ids of the recordings do not count. The exit status is 1 where
+    something differs, and 2 where a file cannot be read.
+    """
+    from mpr import comparison
+    from mpr.errors import RecordingError
+
+    try:
+        found = comparison.differences(
+            expected,
+            actual,
+            level=level,
+            ignore_timelines=(*comparison.IGNORED_TIMELINES, *timelines),
+            ignore_entities=(*comparison.IGNORED_ENTITIES, *entities),
+            tolerance=tolerance,
+        )
+    except RecordingError as error:
+        click.echo(f"mpr compare: {error}", err=True)
+        sys.exit(2)
+    for each in found:
+        click.echo(each)
+    sys.exit(1 if found else 0)
 
 
 def _told(recovered: Recovered) -> str:

@@ -390,6 +390,13 @@ def encoded_rows_of(inner: Any) -> Any:
     return rerun_bindings.binary_stream(recording=inner)
 
 
+def disconnect(inner: Any) -> None:
+    """Let a recording keep its rows until it is given a sink."""
+    import rerun_bindings
+
+    inspect.unwrap(rerun_bindings.disconnect)(recording=inner)
+
+
 def clean_up_recordings() -> None:
     """Let the SDK end the threads of recordings that nobody holds. There is no current recording afterwards."""
     import rerun_bindings
@@ -443,6 +450,15 @@ def exchange_thread_recording(native: Any) -> Any:
 
     before = rerun_bindings.get_thread_local_data_recording()
     rerun_bindings.set_thread_local_data_recording(native)
+    return before
+
+
+def exchange_global_recording(native: Any) -> Any:
+    """Make the recording `native` (or None) that of all threads that have no own one; returns what was before."""
+    import rerun_bindings
+
+    before = rerun_bindings.get_global_data_recording()
+    inspect.unwrap(rerun_bindings.set_global_data_recording)(native)
     return before
 
 

@@ -9,7 +9,9 @@ MprError
 │   ├── JoinError                     this process cannot join a recording
 │   ├── SinkError (OSError)           a sink could not take or keep the data
 │   ├── ConflictError                 two workers gave one timeline or component two types
-│   └── DeliveryError                 rows of a task could not be brought to the sinks
+│   ├── DeliveryError                 rows of a task could not be brought to the sinks
+│   └── PictureError                  no picture of the recording could be drawn
+│       └── NoViewerError             nor of any other on this machine
 └── PoolError
     ├── PoolClosedError (ValueError, RuntimeError)  the pool takes no more tasks
     ├── WrongProcessError (RuntimeError)  an object of the parent was used in a child process
@@ -76,6 +78,14 @@ class ConflictError(RecordingError):
 
 class DeliveryError(RecordingError):
     """A task ended, but not all of its rows could be brought to the sinks."""
+
+
+class PictureError(RecordingError):
+    """No picture could be drawn of a recording, or not in time."""
+
+
+class NoViewerError(PictureError):
+    """This machine can draw no picture of any recording: it lacks a viewer or a graphics driver."""
 
 
 class PoolError(MprError):

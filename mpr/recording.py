@@ -169,7 +169,7 @@ class SharedRecording:
             self.aggregator = Aggregator(self._sockets, self.delivery, own_blueprint=blueprint is not None)
             self.aggregator.start()
             undo.pop_all()
-        if self._writers and (sinks is None or isinstance(sinks, ActiveRecordingSink)):
+        if self._writers and (sinks is None or (isinstance(sinks, ActiveRecordingSink) and not sinks.is_ambient)):
             _log.warning("mpr: recording to %s", self._writers[0].name)
         for url in opened.served:
             _log.warning("mpr: to be seen at %s", url)

@@ -65,6 +65,38 @@ def info_of(info: bytes, store: bytes) -> bytes:
 _HEAD_BYTES = 8192
 
 
+def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
+    """Give the recording in the file `fd` the store id `new`, which has as many bytes as `old`; nothing is moved.
+
+    Returns whether the file ends with a footer, as one does that was closed in order. Raises `DamagedError` where its
+    frames are not whole, and `OSError`.
+    """
+    assert len(old) == len(new)
+
+    def read(offset: int, size: int) -> bytes:
+        return os.pread(fd, size, offset)
+
+    size = os.fstat(fd).st_size
+    frames, _ = rrd.scan(read, rrd.HEADER_SIZE, size)
+    whole = bool(frames) and frames[-1].kind == rrd.END and size == frames[-1].end + rrd.STREAM_FOOTER_SIZE
+    for frame in frames:
+        if frame.kind == rrd.ARROW_MSG:
+            head = read(frame.payload, min(frame.size, _HEAD_BYTES))
+            store, end = rrd.leading_field(head)
+            if store == old:
+                os.pwrite(fd, new, frame.payload + end - len(new))
+        elif frame.kind == rrd.SET_STORE_INFO:
+            payload = read(frame.payload, frame.size)
+            if rrd.store_id_of_info(payload) == old:
+                os.pwrite(fd, info_of(payload, new), frame.payload)
+        elif frame.kind == rrd.END and whole:
+            footer = read(frame.payload, frame.size)
+            manifests = [message for _, message in rrd.fields(footer) if isinstance(message, bytes)]
+            renamed = [rrd.replace_field(each, 1, new) if rrd.field(each, 1) == old else each for each in manifests]
+            os.pwrite(fd, rrd.closing(frame.start, renamed), frame.start)
+    return whole
+
+
 class Relabeller:
     """Gives the segments of one outbox another store id, as they come; their bytes are not read but for that.
 

@@ -106,6 +106,16 @@ def frames_of(stream: bytes) -> list[Frame]:
     return scan(lambda at, size: stream[at : at + size], HEADER_SIZE, len(stream))[0]
 
 
+def whole(stream: bytes) -> bytes:
+    """`stream` without a torn frame at its end; empty where it has no whole one. Raises `FormatError`."""
+    check_header(stream[:HEADER_SIZE])
+    try:
+        frames = frames_of(stream)
+    except DamagedError as error:
+        frames = error.frames
+    return stream[: frames[-1].end] if frames else b""
+
+
 def frame_at(read: Read, start: int) -> Frame:
     """The frame whose header is at `start`; raises `FormatError` where there is none."""
     header = read(start, FRAME_HEADER_SIZE)

@@ -21,6 +21,13 @@ def rewrite(path: Path, target: Path) -> None:
         raise OSError(f"'rerun rrd merge {path}' fails: {_last_line(ran.stderr)}")
 
 
+def merge(paths: list[Path], target: Path) -> None:
+    """Let `rerun rrd merge` make one file of those at `paths`. Raises `OSError` where it does not manage."""
+    ran = _rerun_rrd("merge", "--continue-on-error", *paths, "-o", target, stdout=subprocess.DEVNULL)
+    if ran.returncode:
+        raise OSError(f"'rerun rrd merge {' '.join(map(str, paths))}' fails: {_last_line(ran.stderr)}")
+
+
 def optimize(path: Path, target: Path) -> None:
     """Let `rerun rrd optimize` write the file at `path` anew to `target`. Raises `OSError` where it does not manage."""
     ran = _rerun_rrd("optimize", path, "-o", target, stdout=subprocess.DEVNULL)

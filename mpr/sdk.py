@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,17 +25,36 @@ def new_stream(application_id: str, recording_id: str, *, send_properties: bool)
     return rr.RecordingStream(application_id, recording_id=recording_id, send_properties=send_properties)
 
 
-def send_decoded(data: bytes, stream: rr.RecordingStream, *, blueprints: bool = True) -> None:
-    """Log the chunks of every store in `data`, the bytes of a stream with or without a footer, to `stream`."""
+def quiet_reader(path: str | Path) -> Any:
+    """The SDK's reader of the file at `path`, which needs no footer. Raises where it does not like the file."""
     import rerun as rr
 
+    with warnings.catch_warnings():
+        # A missing footer, which is what this warns of, is no loss: the chunks are there.
+        warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
+        return rr.chunk.RrdReader(path)
+
+
+def chunks_of(data: bytes, *, blueprints: bool = True) -> Iterator[Any]:
+    """The chunks of every store in `data`, the bytes of a stream with or without a footer."""
+    for stream in _streams_of(data, blueprints=blueprints):
+        yield from stream
+
+
+def send_decoded(data: bytes, stream: rr.RecordingStream, *, blueprints: bool = True) -> None:
+    """Log `chunks_of(data)` to `stream`, without that they pass through Python one by one."""
+    import rerun as rr
+
+    for chunks in _streams_of(data, blueprints=blueprints):
+        rr.send_chunks(chunks, recording=stream)
+
+
+def _streams_of(data: bytes, *, blueprints: bool) -> Iterator[Any]:
+    """The SDK's stream of the chunks of each store."""
     with _ReadableFile(data) as path:
-        with warnings.catch_warnings():
-            # A stream without a footer is what we mean to read.
-            warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
-            reader = rr.chunk.RrdReader(path)
+        reader = quiet_reader(path)
         for entry in [*reader.recordings(), *(reader.blueprints() if blueprints else ())]:
-            rr.send_chunks(reader.stream(store=entry), recording=stream)
+            yield reader.stream(store=entry)
 
 
 class _ReadableFile:
@@ -165,13 +184,8 @@ def manifest_by_sdk(data: bytes) -> Manifest:
 
 def refusal(path: Path) -> str | None:
     """What the SDK's reader has against the manifest of the file at `path`; None where it opens it."""
-    import rerun as rr
-
     try:
-        with warnings.catch_warnings():
-            # A missing footer is told by what we return.
-            warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
-            reader = rr.chunk.RrdReader(path)
+        reader = quiet_reader(path)
         for entry in reader.recordings():
             reader.store(store=entry)
     except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a file that it does not like

@@ -1,6 +1,7 @@
 """Run the tests in other environments: the oldest Rerun SDK, and every other Python that this machine has.
 
 `python tests/matrix.py [pytest arguments]`. Each environment is made anew beside the main one (`.venv-<name>`).
+`python tests/matrix.py --oldest-pytest [pytest arguments]`: only with the oldest pytest that the plugin is for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 OLDEST_SDK = "rerun-sdk==0.39.0"
+OLDEST_PYTEST = "pytest==8.4.*"
 PYTHONS = ("3.12", "3.13", "3.14")
 
 
@@ -28,27 +30,29 @@ def interpreter(version: str) -> str | None:
     return None
 
 
-def run(name: str, python: str, *pins: str) -> bool:
+def run(name: str, python: str, *pins: str, arguments: list[str]) -> bool:
     folder = ROOT / f".venv-{name}"
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
     subprocess.run([python, "-m", "venv", "--clear", folder], check=True, timeout=600)
     subprocess.run([*pip, "--upgrade", "pip>=25.1"], check=True, timeout=600)
     subprocess.run([*pip, "--editable", ROOT, "--group", "test", *pins], check=True, timeout=1800, cwd=ROOT)
     print(f"=== {name} ({python}) {' '.join(pins)}", flush=True)
-    arguments = sys.argv[1:] or ["-m", "not slow"]
-    tests = [folder / "bin" / "python", "-m", "pytest", "--quiet", *arguments]
+    tests = [folder / "bin" / "python", "-m", "pytest", "--quiet", *(arguments or ["-m", "not slow"])]
     return subprocess.run(tests, check=False, timeout=3600, cwd=ROOT).returncode == 0
 
 
 def main() -> None:
-    wanted = {"oldest-sdk": (sys.executable, OLDEST_SDK)}
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["--oldest-pytest"]:
+        sys.exit(not run("oldest-pytest", sys.executable, OLDEST_PYTEST, arguments=arguments[1:]))
+    wanted: dict[str, tuple[str, ...]] = {"oldest-sdk": (sys.executable, OLDEST_SDK)}
     for version in PYTHONS:
         python = interpreter(version)
         if python is None:
             print(f"=== no Python {version} here", flush=True)
         elif f"{sys.version_info.major}.{sys.version_info.minor}" != version:
             wanted[f"py{version}"] = (python,)
-    failed = [name for name, arguments in wanted.items() if not run(name, *arguments)]
+    failed = [name for name, (python, *pins) in wanted.items() if not run(name, python, *pins, arguments=arguments)]
     if failed:
         sys.exit(f"failed in: {', '.join(failed)}")
 

@@ -32,6 +32,8 @@ _PUBLIC = [
     "LoggingHandler",
     "MissingDependencyError",
     "MprError",
+    "NoViewerError",
+    "PictureError",
     "Pool",
     "PoolClosedError",
     "PoolError",

@@ -12,17 +12,27 @@ import pytest
 import mpr
 
 _FOLDER = Path(mpr.__file__).parent
-_SOURCES = {path.stem: path.read_text() for path in sorted(_FOLDER.glob("*.py"))}
+
+
+def _name(path: Path) -> str:
+    """Of a module within mpr; a package has the name of its folder."""
+    parts = path.relative_to(_FOLDER).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+_SOURCES = {_name(path): path.read_text() for path in sorted(_FOLDER.rglob("*.py"))}
 _TREES = {name: ast.parse(source) for name, source in _SOURCES.items()}
 
 # These neither import the SDK themselves nor need it to be tested.
 _WITHOUT_SDK = [
-    "aggregator", "background", "carrying", "config", "courier_config", "crew", "delivery", "dispatcher", "ending",
-    "endings", "errors", "failpoints", "futures", "hiring", "insights", "known_producer", "lifecycle", "live",
-    "live_messages", "live_sinks", "loss", "main_module", "manifest", "messages", "outbox", "parcel", "pickling",
-    "pool", "processes", "recent", "relabel", "results", "rrd", "sampler", "scheduler", "showing", "sink", "slate",
-    "staff", "summary", "tape", "telemetry", "transport", "watching", "writers",
+    "aggregator", "ambient", "background", "carrying", "config", "courier_config", "crew", "delivery", "dispatcher",
+    "ending", "endings", "errors", "failpoints", "futures", "hiring", "insights", "known_producer", "lifecycle",
+    "live", "live_messages", "live_sinks", "loss", "main_module", "manifest", "messages", "outbox", "parcel",
+    "pickling", "pool", "processes", "recent", "relabel", "results", "rrd", "sampler", "scheduler", "showing", "sink",
+    "slate", "staff", "summary", "tape", "telemetry", "transport", "watching", "writers",
 ]  # fmt: skip
+# What a test run needs, and nobody else.
+_PLUGIN = {name for name in _SOURCES if name.partition(".")[0] == "pytest_plugin"}
 _FLOOR = {"config", "errors", "lifecycle", "messages", "rrd", "scheduler"}
 
 
@@ -99,6 +109,11 @@ def test_only_one_module_knows_private_names_of_the_sdk() -> None:
 @pytest.mark.parametrize("name", _WITHOUT_SDK)
 def test_a_module_that_has_nothing_to_do_with_the_sdk_does_not_import_it(name: str) -> None:
     assert set() == {"rerun", "rerun_bindings"} & _packages(name)
+
+
+def test_only_the_plugin_knows_pytest() -> None:
+    assert set() == {name for name in _SOURCES if "pytest" in _packages(name)} - _PLUGIN
+    assert set() == {name for name in set(_SOURCES) - _PLUGIN if _PLUGIN & _inside(name)}
 
 
 def test_the_lowest_modules_know_only_each_other() -> None:

@@ -27,6 +27,7 @@ from PIL import Image
 from rerun.experimental import ViewerClient
 
 import mpr
+from mpr import drawing
 from tests import support, tasks, viewers
 from tests.viewers import live, url_of, wait_for_state
 
@@ -106,8 +107,9 @@ def test_the_native_viewer_shows_what_is_in_the_file(tmp_path: Path) -> None:
         assert client.get_state().recordings[0].store_id == f"Recording:app:{pool.recording.recording_id}"
         # The blueprint is the parent's.
         support.wait_for(lambda: {view.name for view in client.get_state().views} == {"Numbers", "Plain picture"})
-        support.wait_for(lambda: _share(client.take_screenshot()) > 0.1, 60)
-        viewers.artifact("native-viewer.png").write_bytes(client.take_screenshot())
+        shown = drawing.settled(client)
+        assert _share(shown) > 0.1
+        viewers.artifact("native-viewer.png").write_bytes(shown)
     support.check_file(path)
     assert _schema_of_file(path) == wanted
 
@@ -124,11 +126,11 @@ def test_a_native_viewer_that_comes_late_shows_everything(tmp_path: Path) -> Non
         wait_for_state(pool.recording, "connected", 1)
         wanted = _schema_of_file(path)
         with contextlib.ExitStack() as stack:
-            late = _spawned(stack, port)
+            late = _headless(stack, port)
             support.wait_for(lambda: _schema_of_viewer(late) == wanted, 60)
             assert _steps_of_viewer(late) == (0, 99)
             # Nobody has sent this one anything: it reads the server.
-            reader = _spawned(stack, viewers.free_port())
+            reader = _headless(stack)
             assert reader.get_state().recordings == []
             reader.open(pool.recording.urls[1])
             support.wait_for(lambda: _schema_of_viewer(reader) == wanted, 60)
@@ -218,10 +220,9 @@ def _listener(url: str) -> psutil.Process:
     return found
 
 
-def _spawned(stack: contextlib.ExitStack, port: int) -> ViewerClient:
-    client = ViewerClient.spawn(headless=True, port=port, executable_path=viewers.program())
-    stack.callback(client.quit)
-    return client
+def _headless(stack: contextlib.ExitStack, port: int | None = None) -> ViewerClient:
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    return stack.enter_context(drawing.headless_viewer(folder, (1280, 800), port=port))
 
 
 def test_the_web_viewer_shows_the_data(tmp_path: Path) -> None:

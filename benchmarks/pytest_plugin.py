@@ -1,0 +1,144 @@
+"""What does the pytest plugin cost a test that does nothing, beside an empty recording per test made by hand?
+
+Each way is a pytest run of its own over the same empty tests. The cost of a test is the median of its duration, from
+before its setup to after its teardown, less that of a run without recordings.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import common, report
+
+TESTS = 2000
+
+_TESTS = """
+import pytest
+
+@pytest.mark.parametrize("number", range({count}))
+def test_nothing(number):
+    pass
+"""
+
+# Times every test, from outside of all other plugins, and looks at the process at the first and the last test.
+_PROBE = """
+import json, os, time
+import pytest
+
+secs = []
+state = []
+
+def look():
+    resident = int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    state.append((len(os.listdir("/proc/self/task")), resident))
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    begin = time.perf_counter()
+    result = yield
+    secs.append(time.perf_counter() - begin)
+    if len(secs) in (100, {count}):
+        look()
+    return result
+
+def pytest_sessionfinish():
+    with open("probe.json", "w") as file:
+        json.dump({{"secs": secs, "state": state}}, file)
+"""
+
+# The floor: a stream per test, whose threads the SDK is told to end now and then.
+_BY_HAND = """
+import pytest, rerun as rr, rerun_bindings
+
+@pytest.fixture(autouse=True)
+def recording(tmp_path_factory, request, number, folder=[], made=[]):
+    if not folder:
+        folder.append(tmp_path_factory.mktemp("by-hand"))
+    stream = rr.RecordingStream("benchmark")
+    stream.save(folder[0] / f"{number}.rrd")
+    yield
+    stream.disconnect()
+    del stream
+    made.append(number)
+    if len(made) % 32 == 0:
+        rerun_bindings.flush_and_cleanup_orphaned_recordings()
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Of one run: the median duration of a test in seconds, threads and resident bytes that came during the run."""
+
+    secs: float
+    threads: int
+    resident_bytes: int
+
+
+def _run(count: int, *arguments: str, by_hand: bool = False, files: int = 0) -> Reading:
+    with common.scratch() as folder:
+        (folder / "test_nothing.py").write_text(_TESTS.format(count=count))
+        (folder / "conftest.py").write_text(_PROBE.format(count=count) + (_BY_HAND if by_hand else ""))
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={folder / 'temp'}"]
+        environment = {**os.environ, "PYTEST_ADDOPTS": "", "PYTHONPATH": str(Path(__file__).parent.parent)}
+        done = subprocess.run(
+            [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise common.WrongOutputError(done.stdout[-2000:] + done.stderr[-2000:])
+        found = sorted(folder.glob("mpr-results/*/*.rrd"))
+        common.expect(len(found), files, "recordings")
+        for path in found[:3]:
+            common.rerun_command("rrd", "verify", path)
+        probe = json.loads((folder / "probe.json").read_text())
+        (threads, resident), (threads_then, resident_then) = probe["state"]
+        return Reading(
+            secs=common.median(probe["secs"]), threads=threads_then - threads, resident_bytes=resident_then - resident
+        )
+
+
+def main() -> None:
+    bench = report.begin(__doc__)
+    count = TESTS // 4 if bench.quick else TESTS
+    ways = {
+        "not loaded": functools.partial(_run, count, "-p", "no:mpr"),
+        "--mpr=off": functools.partial(_run, count),
+        "an empty recording by hand": functools.partial(_run, count, "-p", "no:mpr", by_hand=True),
+        "--mpr=retain-on-failure": functools.partial(
+            _run, count, "--mpr=retain-on-failure", "--mpr-output=mpr-results"
+        ),
+        "--mpr=on": functools.partial(_run, count, "--mpr=on", files=count),
+    }
+    readings = common.interleaved(ways, bench.rounds(3))
+    base = [each.secs for each in readings["not loaded"]]
+    costs = {
+        name: [each.secs - least for each, least in zip(found, base, strict=True)] for name, found in readings.items()
+    }
+    floor = "an empty recording by hand"
+    rows = [
+        [
+            name,
+            f"{1e3 * common.median(costs[name]):.2f}",
+            common.ratio(costs[name], costs[floor]),
+            str(max(each.threads for each in found)),
+            f"{max(each.resident_bytes for each in found) / 1e6:.1f}",
+        ]
+        for name, found in readings.items()
+    ]
+    columns = ["way", "cost of a test, ms (median)", "ratio to one by hand", "more threads", "more resident MB"]
+    bench.table(f"{count:,} empty tests", columns, rows)
+    kept = "--mpr=on"
+    bench.target(
+        "an empty test that is recorded / an empty recording by hand", common.ratios(costs[kept], costs[floor]), 2
+    )
+    bench.target("what recording costs an empty test", [1e3 * each for each in costs[kept]], 2, "ms")
+    bench.end()
+
+
+if __name__ == "__main__":
+    main()

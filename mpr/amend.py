@@ -1,0 +1,70 @@
+"""Adds rows to a file that no process writes any more, whole or torn, and makes it valid.
+
+Covers: taking the footer or the torn end off, and appending messages.
+Does not cover: the new footer, which `recover.py` makes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpr import recover, relabel, rrd, sdk
+from mpr.errors import SinkError
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+
+def amend(path: Path, application_id: str, write: Callable[[rr.RecordingStream], None]) -> None:
+    """Add what `write` logs to the recording in the file at `path`, which is valid afterwards.
+
+    An empty file becomes one of a new recording of `application_id`. Raises `SinkError` where the file is none of
+    Rerun's or the disk refuses.
+    """
+    added = sdk.encoded_by_sdk(write)
+    if added:
+        try:
+            with path.open("r+b") as file:
+                _append(file.fileno(), application_id, added)
+        except (rrd.FormatError, OSError) as error:
+            raise SinkError(getattr(error, "errno", None), f"cannot add to {path}: {error}") from error
+    recover.recover(path)
+
+
+def _append(fd: int, application_id: str, added: bytes) -> None:
+    """Put the messages of the stream `added` behind the last whole one of `fd`."""
+
+    def read(offset: int, size: int) -> bytes:
+        return os.pread(fd, size, offset)
+
+    size = os.fstat(fd).st_size
+    frames: list[rrd.Frame] = []
+    if size > rrd.HEADER_SIZE:
+        rrd.check_header(read(0, rrd.HEADER_SIZE))
+        frames, _ = rrd.scan(read, rrd.HEADER_SIZE, size)
+    store = _recording(read, frames)
+    fresh = store is None
+    if store is None:
+        store = relabel.store_id(application_id, secrets.token_hex(16))
+    stream = relabel.relabelled(added, store, sdk.store_info() if fresh else b"")
+    own = rrd.frames_of(stream)
+    end = next((frame.start for frame in frames if frame.kind == rrd.END), frames[-1].end if frames else 0)
+    start = rrd.HEADER_SIZE if end else 0
+    os.ftruncate(fd, end)
+    os.lseek(fd, end, os.SEEK_SET)
+    view = memoryview(stream)[start : own[-1].start]
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _recording(read: rrd.Read, frames: list[rrd.Frame]) -> bytes | None:
+    """The encoded store id of the recording that the first store info is of."""
+    for frame in frames:
+        if frame.kind == rrd.SET_STORE_INFO:
+            payload = read(frame.payload, frame.size)
+            return rrd.store_id_of_info(payload)
+    return None

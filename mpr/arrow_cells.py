@@ -1,0 +1,197 @@
+"""One cell of a recording (the component batch of one row): equal to another one, nearly equal, and in words.
+
+Covers: cells of any Arrow type, as entries of a list column.
+Does not cover: which cells belong together (`comparison.py`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import reprlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+# Of long keys the digest is kept, so that those of pictures are not the pictures once more.
+_LONG_KEY = 64
+# The key of an entry that is missing.
+_GAP = b"gap"
+# A cell with more values than this is not written out.
+_SHORT_CELL = 16
+_SHORT_TEXT = 120
+
+_WORDS = reprlib.Repr()
+_WORDS.maxstring = _WORDS.maxother = _SHORT_TEXT
+_WORDS.maxlist = _WORDS.maxdict = _SHORT_CELL
+
+
+def keys(values: pa.Array) -> list[bytes]:
+    """One key per entry; two entries of the same Arrow type have the same key where they are equal, bit by bit.
+
+    For any number of entries at a time, because looking at each one costs a hundred times as much.
+    """
+    found = _keys(values)
+    if values.null_count:
+        return [_GAP if gap else key for gap, key in zip(values.is_null().to_pylist(), found, strict=True)]
+    return found
+
+
+def _keys(values: pa.Array) -> list[bytes]:
+    kind = values.type
+    numbers = _bytes_of_numbers(values)
+    if numbers is not None:
+        buffer, width = numbers
+        return [_short(buffer[at * width : at * width + width]) for at in range(len(values))]
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _keys_of_lists(values)
+    if pa.types.is_struct(kind):
+        parts = [keys(part) for part in values.flatten()]
+        return [_joined(each) for each in zip(*parts, strict=True)]
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return [_short(each) for each in values.cast(pa.binary()).fill_null(b"").to_pylist()]
+    return [_short(repr(each).encode()) for each in values.to_pylist()]
+
+
+def _keys_of_lists(values: pa.ListArray) -> list[bytes]:
+    ends = values.offsets.to_pylist()
+    inner = values.values.slice(ends[0], ends[-1] - ends[0])
+    places = [(start - ends[0], end - ends[0]) for start, end in itertools.pairwise(ends)]
+    numbers = _bytes_of_numbers(inner)
+    if numbers is not None and not inner.null_count:
+        buffer, width = numbers
+        return [_short(buffer[start * width : end * width]) for start, end in places]
+    parts = keys(inner)
+    return [_joined(parts[start:end]) for start, end in places]
+
+
+def _bytes_of_numbers(values: pa.Array) -> tuple[memoryview, int] | None:
+    """The bytes of numbers, or of vectors of them, and how many each has; None where `values` are none."""
+    width = 1
+    while pa.types.is_fixed_size_list(values.type) and not values.null_count:
+        width *= values.type.list_size
+        values = values.flatten()
+    if not pa.types.is_primitive(values.type) or pa.types.is_boolean(values.type):
+        return None
+    if values.null_count:
+        if width > 1:
+            return None
+        values = values.fill_null(values.drop_null()[0] if len(values.drop_null()) else pa.scalar(0).cast(values.type))
+    flat: Any = np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).view(np.uint8)
+    return memoryview(flat), width * values.type.bit_width // 8
+
+
+def _joined(parts: Sequence[bytes]) -> bytes:
+    return _short(b"".join(len(part).to_bytes(4, "little") + part for part in parts))
+
+
+def _short(key: bytes | memoryview) -> bytes:
+    if len(key) <= _LONG_KEY:
+        return bytes(key)
+    import xxhash
+
+    return xxhash.xxh3_128_digest(key)
+
+
+def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
+    """The numbers, texts, lengths and gaps that `values` are made of, level by level."""
+    kind = values.type
+    leaves = [np.asarray(values.is_valid())] if values.null_count else []
+    if pa.types.is_fixed_size_list(kind):
+        return [*leaves, *_leaves(values.flatten())]
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        lengths = np.asarray(values.value_lengths().fill_null(0))
+        return [*leaves, lengths, *_leaves(values.flatten())]
+    if pa.types.is_struct(kind):
+        for part in values.flatten():
+            leaves += _leaves(part)
+        return leaves
+    if pa.types.is_primitive(kind):
+        if values.null_count:
+            values = values.drop_null()
+        return [*leaves, values.to_numpy(zero_copy_only=False)]
+    return [*leaves, np.frombuffer(repr(values.to_pylist()).encode(), np.uint8)]
+
+
+def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
+    """Whether two cells are equal but for floating point numbers, which may differ by `tolerance` times the larger of
+    1 and the number expected; NaN is equal to NaN."""
+    ours, theirs = _leaves(one), _leaves(other)
+    if [(leaf.dtype, leaf.shape) for leaf in ours] != [(leaf.dtype, leaf.shape) for leaf in theirs]:
+        return False
+    return not any(_unequal(*pair, tolerance).any() for pair in zip(ours, theirs, strict=True))
+
+
+def _unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) -> npt.NDArray[np.bool_]:
+    different: npt.NDArray[np.bool_] = np.not_equal(one, other)
+    if one.dtype.kind != "f":
+        return different
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = np.abs(other.astype(float) - one) <= tolerance * np.maximum(1.0, np.abs(one.astype(float)))
+    different &= ~(near | (np.isnan(one) & np.isnan(other)))
+    return different
+
+
+def words(cell: pa.Array) -> str:
+    """What is in a cell, or how much where that is too much to say."""
+    many = _many_numbers(cell)
+    if many is not None:
+        return f"{many.size} values"
+    return _WORDS.repr(plain(cell))
+
+
+def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
+    """Two cells that differ: what is in them, or where they begin to differ if there is much."""
+    many, others = _many_numbers(expected), _many_numbers(found)
+    if many is not None and others is not None and many.dtype == others.dtype and many.shape == others.shape:
+        where = np.flatnonzero(_unequal(many, others, tolerance))
+        if where.size:
+            at = int(where[0])
+            return (
+                f"{where.size} of {many.size} values differ, the first is number {at}: "
+                f"{many[at]} expected, {others[at]} found"
+            )
+    one, other = plain(expected), plain(found)
+    if isinstance(one, str) and isinstance(other, str):
+        return _words_of_texts(one, other)
+    return f"{_WORDS.repr(one)} expected, {_WORDS.repr(other)} found"
+
+
+def plain(cell: pa.Array) -> Any:
+    """What is in a cell as Python has it; the only value itself where there is but one."""
+    try:
+        values = cell.to_pylist()
+    except ValueError:
+        # Python's own times have no nanoseconds.
+        return str(cell)
+    return values[0] if len(values) == 1 else values
+
+
+def _many_numbers(cell: pa.Array) -> npt.NDArray[Any] | None:
+    """The numbers in a cell where they are too many to be said."""
+    if pa.types.is_string(_innermost(cell.type)):
+        return None
+    longest = max(_leaves(cell), key=len)
+    return longest if longest.size > _SHORT_CELL and longest.dtype.kind in "iufb" else None
+
+
+def _words_of_texts(expected: str, found: str) -> str:
+    same = next((at for at, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]), 0)
+    start = max(0, same - _SHORT_TEXT // 3)
+    one, other = (_part(text, start) for text in (expected, found))
+    return f"{one} expected, {other} found"
+
+
+def _part(text: str, start: int) -> str:
+    end = start + _SHORT_TEXT
+    return f"{'...' if start else ''}{text[start:end]!r}{'...' if end < len(text) else ''}"
+
+
+def _innermost(kind: pa.DataType) -> pa.DataType:
+    while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return kind

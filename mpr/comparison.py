@@ -1,0 +1,339 @@
+"""What differs between two recordings, in words.
+
+Covers: entities, components and their types, timelines, how many rows there are and when, and every cell.
+Does not cover: blueprints; which recording and application ids they have; how rows were cut into chunks, which ids they
+have, and in which order rows of the same time were written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mpr.errors import ConfigError, RecordingError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Level = Literal["summary", "values"]
+
+#: What differs from run to run in every recording: when the rows were logged, and what mpr and the SDK say of a run.
+IGNORED_TIMELINES = ("log_time", "log_tick")
+IGNORED_ENTITIES = ("/__properties/**", "/mpr/**")
+
+# Where a cell is: in which array of its series, and at which row of it.
+_Place = tuple[int, int]
+
+
+@dataclass
+class _Series:
+    """All cells of one component of one entity."""
+
+    type: str
+    arrays: list[pa.ListArray] = field(default_factory=list)
+    times: list[dict[str, list[int]]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return sum(len(array) for array in self.arrays)
+
+    def places(self, timelines: Collection[str]) -> Iterator[tuple[tuple[Any, ...], bytes, _Place]]:
+        """Of each cell its times on `timelines` (None where it has none), its key and its place."""
+        from mpr import arrow_cells
+
+        for index, (array, times) in enumerate(zip(self.arrays, self.times, strict=True)):
+            columns: list[Sequence[int | None]] = [times.get(name) or [None] * len(array) for name in timelines]
+            stamps = zip(*columns, strict=True) if columns else iter([()] * len(array))
+            for row, (stamp, key) in enumerate(zip(stamps, arrow_cells.keys(array), strict=True)):
+                yield stamp, key, (index, row)
+
+    def cell(self, place: _Place) -> pa.Array:
+        array, row = place
+        return self.arrays[array].slice(row, 1).flatten()
+
+
+@dataclass
+class _Entity:
+    """What a recording has at one entity path."""
+
+    temporal: dict[str, _Series] = field(default_factory=dict)
+    static: dict[str, _Series] = field(default_factory=dict)
+    #: The type of each timeline.
+    timelines: dict[str, str] = field(default_factory=dict)
+    #: First and last time on each timeline.
+    ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def differences(
+    expected: Path,
+    actual: Path,
+    *,
+    level: Level = "values",
+    ignore_timelines: Collection[str] = IGNORED_TIMELINES,
+    ignore_entities: Collection[str] = IGNORED_ENTITIES,
+    tolerance: float = 0.0,
+    limit: int = 20,
+) -> list[str]:
+    """What differs between two recordings.
+
+    Two recordings are equal where they have the same cells at the same times, in whatever order and chunks. Of static
+    data the values count, not how often each was logged. Both recordings are held in memory.
+
+    Parameters
+    ----------
+    expected, actual:
+        Two `.rrd` files. All recordings in one of them are taken as one.
+    level:
+        `"values"` compares every cell; `"summary"` which entities, components and timelines there are, of which type,
+        how many cells they have, and from when to when.
+    ignore_timelines:
+        Names of timelines that do not count; by default `log_time` and `log_tick`.
+    ignore_entities:
+        Entity paths that do not count; `/camera/**` is `/camera` and all below it. By default the properties of the
+        recording and what mpr writes about the run.
+    tolerance:
+        By how much a floating point number may differ, as a share of what is expected or, where that is below 1, of 1.
+    limit:
+        How many differences to tell at most.
+
+    Returns
+    -------
+    list[str]
+        A sentence for each difference; empty where there is none.
+
+    Raises
+    ------
+    ConfigError
+        The level is neither of the two.
+    RecordingError
+        A file cannot be read.
+    """
+    check_level(level)
+    ignored = (set(ignore_timelines), matcher(ignore_entities))
+    ours, theirs = _entities(Path(expected), *ignored), _entities(Path(actual), *ignored)
+    found = list(_of_recordings(ours, theirs, level, tolerance))
+    if len(found) > limit:
+        return [*found[:limit], f"and {len(found) - limit} more differences"]
+    return found
+
+
+def check_level(level: str) -> None:
+    """Raise `ConfigError` for what is no `Level`."""
+    if level not in ("summary", "values"):
+        raise ConfigError(f"level is {level!r}: use 'summary' or 'values'")
+
+
+def matcher(paths: Collection[str]) -> Callable[[str], bool]:
+    """Tells whether an entity path is one of `paths`, of which `/camera/**` is `/camera` and all below it."""
+    patterns = [_pattern(path) for path in paths]
+    return lambda entity: any(pattern.fullmatch(entity) for pattern in patterns)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    path = "/" + path.strip("/")
+    if path.endswith("/**"):
+        return re.compile(re.escape(path.removesuffix("/**")) + "(/.*)?")
+    return re.compile(re.escape(path))
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def _entities(path: Path, ignored_timelines: set[str], is_ignored: Callable[[str], bool]) -> dict[str, _Entity]:
+    from mpr import sdk
+
+    found: dict[str, _Entity] = {}
+    try:
+        reader = sdk.quiet_reader(path)
+        chunks = (chunk for entry in reader.recordings() for chunk in reader.stream(store=entry))
+        for chunk in chunks:
+            entity = str(chunk.entity_path)
+            if not is_ignored(entity):
+                _add(found.setdefault(entity, _Entity()), chunk.to_record_batch(), ignored_timelines)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise RecordingError(f"cannot read the recording {path}: {error}") from error
+    return found
+
+
+def _add(entity: _Entity, batch: pa.RecordBatch, ignored_timelines: set[str]) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = list(zip(batch.schema, batch.columns, strict=True))
+    kinds = {schema.name: schema.metadata[b"rerun:kind"] for schema, _ in columns}
+    is_static = b"index" not in kinds.values()
+    times = {}
+    for schema, column in columns:
+        if kinds[schema.name] == b"index" and schema.name not in ignored_timelines:
+            times[schema.name] = column = column.cast(pa.int64())
+            entity.timelines[schema.name] = str(schema.type)
+            ends = [pc.min(column).as_py(), pc.max(column).as_py(), *entity.ranges.get(schema.name, ())]
+            told = [end for end in ends if end is not None]
+            if told:
+                entity.ranges[schema.name] = (min(told), max(told))
+    series = entity.static if is_static else entity.temporal
+    for schema, column in columns:
+        if kinds[schema.name] == b"data":
+            its = series.setdefault(schema.name, _Series(_type_of(schema)))
+            _add_cells(its, column, times)
+
+
+def _add_cells(series: _Series, column: pa.ListArray, times: dict[str, pa.Array]) -> None:
+    if column.null_count:
+        there = column.is_valid()
+        column, times = column.filter(there), {name: each.filter(there) for name, each in times.items()}
+    series.arrays.append(column)
+    series.times.append({name: each.to_pylist() for name, each in times.items()})
+
+
+def _type_of(schema: pa.Field) -> str:
+    """The type of a component, as people and old SDKs know it: whether a value may be missing is no part of it."""
+    return str(schema.type.value_type).replace(" not null", "")
+
+
+# --- comparing ----------------------------------------------------------------------------------------------------
+
+
+def _of_recordings(
+    ours: dict[str, _Entity], theirs: dict[str, _Entity], level: Level, tolerance: float
+) -> Iterator[str]:
+    all_ours, all_theirs = _timelines(ours), _timelines(theirs)
+    yield from _missing_and_new("timeline", all_ours, all_theirs)
+    yield from _missing_and_new("entity", ours, theirs)
+    differing = {name for name in all_ours.keys() | all_theirs.keys() if all_ours.get(name) != all_theirs.get(name)}
+    for name in sorted(differing & all_ours.keys() & all_theirs.keys()):
+        yield f"timeline {name} has times of type {all_ours[name]} expected, {all_theirs[name]} found"
+    for path in sorted(ours.keys() & theirs.keys()):
+        one, other = ours[path], theirs[path]
+        yield from (f"{path}: {each}" for each in _of_timelines(one, other, differing))
+        common = {
+            name: one.timelines[name] for name in sorted(one.timelines.keys() & other.timelines.keys() - differing)
+        }
+        for kind, first, second in (("", one.temporal, other.temporal), ("static ", one.static, other.static)):
+            yield from (f"{path}: {each}" for each in _missing_and_new(f"{kind}component", first, second))
+            for name in sorted(first.keys() & second.keys()):
+                found = _of_series(first[name], second[name], level, tolerance, common, is_static=bool(kind))
+                if found:
+                    yield f"{path}: {kind}{name}: {found}"
+
+
+def _timelines(entities: dict[str, _Entity]) -> dict[str, str]:
+    return {name: kind for entity in entities.values() for name, kind in entity.timelines.items()}
+
+
+def _missing_and_new(what: str, expected: Collection[str], found: Collection[str]) -> Iterator[str]:
+    yield from (f"{what} {name} is missing" for name in sorted(expected) if name not in found)
+    yield from (f"{what} {name} is new" for name in sorted(found) if name not in expected)
+
+
+def _of_timelines(one: _Entity, other: _Entity, told: set[str]) -> Iterator[str]:
+    yield from _missing_and_new("timeline", one.timelines.keys() - told, other.timelines.keys() - told)
+    for name in sorted(one.ranges.keys() & other.ranges.keys() - told):
+        if one.ranges[name] != other.ranges[name]:
+            both = (one.ranges[name], other.ranges[name])
+            expected, found = (" to ".join(_moment(end, one.timelines[name]) for end in ends) for ends in both)
+            yield f"{name} from {expected} expected, from {found} found"
+
+
+def _of_series(
+    one: _Series, other: _Series, level: Level, tolerance: float, timelines: dict[str, str], *, is_static: bool
+) -> str | None:
+    if one.type != other.type:
+        return f"type {one.type} expected, {other.type} found"
+    said = [] if is_static or len(one) == len(other) else [f"{_rows(len(one))} expected, {len(other)} found"]
+    if level == "values":
+        changes = _changes(one, other, tolerance, timelines, is_static=is_static)
+        first = next(changes, None)
+        if first is not None:
+            more = sum(1 for _ in changes)
+            said.append(f"{first}{f' (and {_rows(more)} more)' if more else ''}")
+    return "; ".join(said) or None
+
+
+def _changes(
+    one: _Series, other: _Series, tolerance: float, timelines: dict[str, str], *, is_static: bool
+) -> Iterator[str]:
+    """Each cell that is not the same in both, in the order of time."""
+    from mpr import arrow_cells
+
+    missing, new = _unmatched(one, other, timelines, is_static=is_static)
+    for stamp in sorted(missing.keys() | new.keys(), key=_sortable):
+        at = "" if is_static else f"at {_stamp(stamp, timelines)}"
+        expected = _in_order(one.cell(place) for place in missing.get(stamp, ()))
+        found = _in_order(other.cell(place) for place in new.get(stamp, ()))
+        for cell, its in zip(expected, found, strict=False):
+            if not arrow_cells.are_close(cell, its, tolerance):
+                yield f"{at} {arrow_cells.words_of_both(cell, its, tolerance)}".strip()
+        for cell in expected[len(found) :]:
+            yield f"{at} {arrow_cells.words(cell)} is missing".strip()
+        for cell in found[len(expected) :]:
+            yield f"{at} {arrow_cells.words(cell)} is new".strip()
+
+
+_Unmatched = dict[tuple[Any, ...], list[_Place]]
+
+
+def _unmatched(
+    one: _Series, other: _Series, timelines: dict[str, str], *, is_static: bool
+) -> tuple[_Unmatched, _Unmatched]:
+    """The cells of each that the other one does not have, bit by bit, by their times."""
+    ours, theirs = list(one.places(timelines)), list(other.places(timelines))
+    counts = [Counter((stamp, key) for stamp, key, _ in cells) for cells in (ours, theirs)]
+    if is_static:
+        counts = [Counter(set(each)) for each in counts]
+    left = counts[0] - counts[1], counts[1] - counts[0]
+    return _taken(ours, left[0]), _taken(theirs, left[1])
+
+
+def _taken(cells: list[tuple[tuple[Any, ...], bytes, _Place]], left: Counter[tuple[Any, bytes]]) -> _Unmatched:
+    found: _Unmatched = {}
+    for stamp, key, place in cells if left else ():
+        if left[stamp, key] > 0:
+            left[stamp, key] -= 1
+            found.setdefault(stamp, []).append(place)
+    return found
+
+
+def _in_order(cells: Iterator[pa.Array]) -> list[pa.Array]:
+    """By their values, so that of several rows at one time like meets like."""
+    from mpr import arrow_cells
+
+    found = list(cells)
+    return found if len(found) < 2 else sorted(found, key=lambda cell: _sortable(_flat(arrow_cells.plain(cell))))
+
+
+def _flat(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, list):
+        return tuple(each for part in value for each in _flat(part))
+    return (value,)
+
+
+def _sortable(values: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:
+    """Values of any types, and of none, in some order: numbers and texts in their own."""
+    return tuple(
+        (type(each).__name__, each) if isinstance(each, int | float | str) and each == each else ("", repr(each))
+        for each in values
+    )
+
+
+# --- words --------------------------------------------------------------------------------------------------------
+
+
+def _stamp(stamp: tuple[int | None, ...], timelines: dict[str, str]) -> str:
+    named = zip(timelines.items(), stamp, strict=True)
+    return ", ".join(f"{name}={_moment(at, kind)}" for (name, kind), at in named if at is not None) or "no time"
+
+
+def _moment(at: int, kind: str) -> str:
+    if kind.startswith("timestamp"):
+        import numpy as np
+
+        return str(np.datetime64(at, "ns")).removesuffix(".000000000")
+    return f"{at / 1e9} s" if kind.startswith("duration") else str(at)
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"

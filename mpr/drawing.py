@@ -1,0 +1,272 @@
+"""The process that draws a picture: it starts a viewer, gives it a recording, and waits until all of it is drawn.
+
+Covers: telling the viewer what to show, knowing when it shows it.
+Does not cover: who waits for the picture and how long (`picture.py`).
+
+What comes in from the caller is one end of a pipe: where it closes, viewer and process end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mpr import rrd, rrd_commands, sdk
+from mpr.errors import NoViewerError, PictureError
+
+if TYPE_CHECKING:
+    from rerun.experimental import ViewerClient, ViewerState
+
+    from mpr.picture import Order
+
+_T = TypeVar("_T")
+
+#: Height in pixels of the bar that even a hidden top panel leaves.
+_EMPTY_TOP = 36
+# A notification stays for 4 s of the viewer's clock, which goes on by 0.25 s a frame where there is no window.
+_FRAMES_OF_A_NOTIFICATION = 17
+_LOOK_EVERY_SECS = 0.05
+
+
+def main() -> None:
+    """Draw what is ordered in the folder that is the only argument; the answer is written there."""
+    folder = Path(sys.argv[1])
+    order: Order = pickle.loads((folder / "order").read_bytes())  # noqa: S301  # written by the process that started this
+    viewers: list[subprocess.Popen[bytes]] = []
+    threading.Thread(target=_end_with_caller, args=(os.getppid(), folder, viewers), daemon=True).start()
+    try:
+        answer: dict[str, Any] = {"reports": _draw(order, viewers)}
+    except Exception as error:  # noqa: BLE001  # whatever it is, the caller has to hear of it
+        everywhere = isinstance(error, NoViewerError)
+        told = str(error) if isinstance(error, PictureError) else f"{type(error).__name__}: {error}"
+        answer = {"error": told, "everywhere": everywhere}
+    (folder / "answer.part").write_text(json.dumps(answer))
+    (folder / "answer.part").rename(folder / "answer")
+    sys.stdout.flush()
+    # Without the SDK's exit handlers, which wait for the viewer that has gone.
+    os._exit(0)
+
+
+def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[bytes]]) -> None:
+    sys.stdin.buffer.read()
+    for viewer in viewers:
+        viewer.kill()
+        viewer.wait()
+    if os.getppid() != caller:
+        # It was killed, and cannot clean up.
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
+def _say(stage: str) -> None:
+    """Let the caller know, for the case that it does not want to wait for the end of this."""
+    sys.stdout.write(f"{stage}\n")
+    sys.stdout.flush()
+
+
+def _draw(order: Order, viewers: list[subprocess.Popen[bytes]]) -> list[str]:
+    _say("reading the recording")
+    folder = Path(order.folder)
+    opened = _with_blueprint(Path(order.recording), folder, order.blueprint)
+    _say("starting the viewer")
+    with headless_viewer(folder, order.size, viewers=viewers) as client:
+        _say("loading the recording")
+        _patiently(lambda: client.open(str(opened)))
+        state = _patiently(client.get_state)
+        while state.loading or state.active_recording is None:
+            time.sleep(_LOOK_EVERY_SECS)
+            state = _patiently(client.get_state)
+        _go_to(client, state, order.timeline, order.time)
+        _say("drawing the recording")
+        picture = settled(client)
+        state = _patiently(client.get_state)
+    _cut(picture, order.size).save(folder / "picture.png", optimize=True)
+    return [f"{view.name}: {report.summary}" for view in state.views for report in view.reports]
+
+
+def _stores(recording: Path) -> tuple[list[str], bool]:
+    """The application ids of the recordings in a file, and whether there is a blueprint with them."""
+    try:
+        reader = sdk.quiet_reader(recording)
+        return [entry.application_id for entry in reader.recordings()], bool(reader.blueprints())
+    except Exception as error:  # whatever the SDK raises for a file that it cannot read
+        raise PictureError(f"Rerun cannot read it: {error}") from error
+
+
+def _readable(recording: Path, folder: Path) -> Path:
+    """The recording, or a copy of what can be read of it: where its writer was killed it may end within a message."""
+    try:
+        _stores(recording)
+    except PictureError:
+        try:
+            whole = rrd.whole(recording.read_bytes())
+        except rrd.FormatError:
+            whole = b""
+        if not whole:
+            raise
+        copy = folder / "readable.rrd"
+        copy.write_bytes(whole)
+        return copy
+    return recording
+
+
+def _with_blueprint(recording: Path, folder: Path, blueprint: Any) -> Path:
+    """The recording with the wanted layout.
+
+    The viewer files a recording under a data set id of its own, so that a blueprint opened next to it does not apply;
+    merged into one file the two stay together.
+    """
+    import rerun.blueprint as rrb
+
+    recording = _readable(recording, folder)
+    application_ids, has_blueprint = _stores(recording)
+    if not application_ids:
+        raise PictureError("there is no recording in it")
+    if blueprint is None:
+        if has_blueprint:
+            return recording
+        blueprint = rrb.Blueprint(
+            rrb.TopPanel(state="hidden"),
+            rrb.BlueprintPanel(state="hidden"),
+            rrb.SelectionPanel(state="hidden"),
+            rrb.TimePanel(state="collapsed"),
+            auto_layout=True,
+            auto_views=True,
+        )
+    layout, merged = folder / "layout.rbl", folder / "merged.rrd"
+    layout.write_bytes(sdk.encoded_blueprint(application_ids[0], blueprint))
+    try:
+        rrd_commands.merge([recording, layout], merged)
+    except OSError as error:
+        raise PictureError(str(error)) from error
+    return merged
+
+
+@contextlib.contextmanager
+def headless_viewer(
+    folder: Path,
+    size: tuple[int, int],
+    *,
+    port: int | None = None,
+    viewers: list[subprocess.Popen[bytes]] | None = None,
+) -> Iterator[ViewerClient]:
+    """A viewer without a window, for a picture of `size`, that ends with the block; only this machine can reach it.
+
+    It keeps what it needs in `folder`, and is among `viewers` from its start. Raises `NoViewerError`.
+    """
+    from rerun.experimental import ViewerClient
+
+    if not hasattr(ViewerClient, "get_state"):
+        raise NoViewerError("the viewer of this Rerun SDK cannot be asked what it shows: use rerun-sdk 0.41 or newer")
+    executable = sdk.viewer_executable()
+    if executable is None:
+        raise NoViewerError("there is no Rerun viewer: neither in the rerun-sdk package nor on the PATH")
+    port = port or _free_port()
+    command = [executable, "--headless", "--bind", "127.0.0.1", "--port", str(port)]
+    command += ["--window-size", f"{size[0]}x{size[1] + _EMPTY_TOP}"]
+    quiet = {"RUST_LOG": "error", "XDG_RUNTIME_DIR": str(folder), "RERUN_APP_ONLY": "true"}
+    log = folder / "viewer.log"
+    with log.open("wb") as said:
+        viewer = subprocess.Popen(command, env=os.environ | quiet, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+    if viewers is not None:
+        viewers.append(viewer)
+    try:
+        while not _listens(port):
+            if viewer.poll() is not None:
+                raise _ended(viewer.returncode, log.read_text(errors="replace"))
+            time.sleep(_LOOK_EVERY_SECS)
+        client = ViewerClient.connect(f"rerun+http://127.0.0.1:{port}/proxy")
+        try:
+            yield client
+        except Exception as error:
+            # It listens before it knows whether it can draw.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                raise _ended(viewer.wait(1), log.read_text(errors="replace")) from error
+            raise
+    finally:
+        viewer.kill()
+        viewer.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def _ended(status: int, said: str) -> PictureError:
+    """Why the viewer has ended, by what it has said."""
+    if "render context" in said or "graphics adapter" in said:
+        return NoViewerError(
+            "the Rerun viewer finds no Vulkan driver. Without a graphics card Mesa's does: "
+            "'apt-get install mesa-vulkan-drivers' on Debian"
+        )
+    first = next((line.strip() for line in said.splitlines() if line.strip()), "it does not say why")
+    return PictureError(f"the Rerun viewer ended with {status}: {first}")
+
+
+def _patiently(ask: Callable[[], _T]) -> _T:
+    """What the viewer answers, however busy the machine is: who waits for the picture decides how long."""
+    while True:
+        try:
+            return ask()
+        except TimeoutError:
+            continue
+
+
+def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: int | None) -> None:
+    """Show the wanted time: by default the last one of the timeline that the viewer takes."""
+    (recording,) = (each for each in state.recordings if each.store_id == state.active_recording)
+    name = timeline or recording.current_timeline
+    ends = {each.name: each.end for each in recording.timelines if each.end is not None}
+    if timeline is not None and timeline not in ends:
+        raise PictureError(f"it has no timeline '{timeline}', but {', '.join(sorted(ends)) or 'none'}")
+    if name is not None and name in ends:
+        sequence = ends[name] if at is None else at
+        _patiently(lambda: client.set_time(name, sequence=sequence, play_state="paused"))
+
+
+def settled(client: ViewerClient) -> bytes:
+    """A screenshot (PNG) of what the viewer shows, once that does not change any more.
+
+    Data is fetched on demand, views are laid out over several frames, and notifications fade.
+    """
+    before = _patiently(client.take_screenshot)
+    while True:
+        # Each answer takes a frame.
+        for _ in range(_FRAMES_OF_A_NOTIFICATION):
+            _patiently(client.get_state)
+        shots = [_patiently(client.take_screenshot) for _ in range(2)]
+        if before == shots[0] == shots[1]:
+            return before
+        before = shots[1]
+
+
+def _cut(picture: bytes, size: tuple[int, int]) -> Any:
+    from PIL import Image
+
+    width, height = size
+    return Image.open(io.BytesIO(picture)).convert("RGB").crop((0, _EMPTY_TOP, width, _EMPTY_TOP + height))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""A picture of a recording, drawn by the real viewer without a window.
+
+Covers: how long that may take, that nothing of it is left behind, and what is said where it cannot be done.
+Does not cover: what the viewer is told, and when it has drawn everything (`drawing.py`).
+
+Whatever hangs or crashes in the viewer, its driver or its graphics does so in a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from mpr.errors import NoViewerError, PictureError
+
+if TYPE_CHECKING:
+    import rerun.blueprint as rrb
+
+# How long the process may take to end the viewer and itself, once it is told to.
+_END_SECS = 5.0
+
+
+class Order(NamedTuple):
+    """What is to be drawn, as the process that draws reads it."""
+
+    recording: str
+    folder: str
+    size: tuple[int, int]
+    blueprint: Any
+    timeline: str | None
+    time: int | None
+
+
+def render(
+    recording: str | os.PathLike[str],
+    picture: str | os.PathLike[str],
+    *,
+    timeout_secs: float = 60.0,
+    size: tuple[int, int] = (1280, 800),
+    blueprint: rrb.Blueprint | None = None,
+    timeline: str | None = None,
+    time: int | None = None,
+) -> list[str]:
+    """Draw a recording with the real viewer, without a window, and save the picture.
+
+    Needs the viewer that comes with the Rerun SDK and a Vulkan driver; without a graphics card Mesa's software
+    rasteriser does (`apt-get install mesa-vulkan-drivers` on Debian).
+
+    Parameters
+    ----------
+    recording:
+        The `.rrd` file; it may lack its footer.
+    picture:
+        The PNG file to write. It is there completely or not at all.
+    timeout_secs:
+        How many seconds it may take.
+    size:
+        Width and height of the picture in pixels.
+    blueprint:
+        The layout, as `rr.send_blueprint` takes it. By default the recording's own, or else the one that the viewer
+        finds for the data, without panels.
+    timeline:
+        The timeline to show; by default the one that the viewer takes.
+    time:
+        The time to show: a sequence number, or nanoseconds. By default the last one.
+
+    Returns
+    -------
+    list[str]
+        What views report that they could not show; empty where all is well.
+
+    Raises
+    ------
+    NoViewerError
+        This machine can draw no recording at all: there is no viewer or no Vulkan driver, or the SDK is too old.
+    PictureError
+        This recording could not be drawn, or not in time.
+    """
+    source, target = Path(recording).absolute(), Path(picture).absolute()
+    if not source.is_file():
+        raise PictureError(f"cannot draw {source}: there is no such file")
+    with tempfile.TemporaryDirectory(prefix="mpr-picture-", ignore_cleanup_errors=True) as folder:
+        order = Order(str(source), folder, size, blueprint, timeline, time)
+        Path(folder, "order").write_bytes(pickle.dumps(order))
+        stage = _draw(folder, timeout_secs)
+        answer = _answer(folder)
+        if answer is None:
+            raise PictureError(f"cannot draw {source}: {stage}")
+        if "reports" not in answer:
+            failed = NoViewerError if answer["everywhere"] else PictureError
+            raise failed(f"cannot draw {source}: {answer['error']}")
+        with _whole(target) as part:
+            part.write(Path(folder, "picture.png").read_bytes())
+    reports: list[str] = answer["reports"]
+    return reports
+
+
+def _draw(folder: str, timeout_secs: float) -> str:
+    """Let a process draw what is ordered in `folder`; what there is to say of it where it leaves no answer."""
+    # Not the modules that happen to lie in the working directory.
+    command = [sys.executable, "-P", "-m", "mpr.drawing", folder]
+    environ = {name: value for name, value in os.environ.items() if name != "RERUN"}
+    with Path(folder, "said").open("wb") as said, Path(folder, "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environ, stdin=subprocess.PIPE, stdout=said, stderr=log, start_new_session=True
+        )
+    late = False
+    try:
+        process.wait(timeout_secs)
+    except subprocess.TimeoutExpired:
+        late = True
+    finally:
+        _end(process)
+    if late:
+        stage = Path(folder, "said").read_text().splitlines()
+        return (
+            f"it took more than {timeout_secs:g} s ({stage[-1] if stage else 'starting'}). "
+            "Give it more time, or fewer pixels or rows"
+        )
+    lines = Path(folder, "log").read_text(errors="replace").strip().splitlines()
+    return f"the process that draws ended with {process.returncode}{': ' + lines[-1] if lines else ''}"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process, if it has not, and the viewer with it."""
+    assert process.stdin is not None
+    # It takes this as the word to end.
+    process.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_END_SECS)
+    # Both are in one group, which has gone where they have.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _answer(folder: str) -> dict[str, Any] | None:
+    try:
+        answer: dict[str, Any] = json.loads(Path(folder, "answer").read_text())
+    except FileNotFoundError:
+        return None
+    return answer
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the name `path` when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,215 @@
+"""The pytest plugin: a Rerun recording of each test, also of one whose worker crashed.
+
+This module is all that is imported while nothing is recorded (`--mpr=off`). With pytest-xdist, each worker has a
+`Recorder`, and the process that pytest was started in has the `Controller`; without, one process has both.
+
+```
+test ─► Recorder ─► file of the test (stream.py) and journal ─► Controller ─► repaired files, folder of the run, summary
+```
+
+Whoever makes something of finished recordings (pictures, pages) gets them as `results.RecordedTest` values:
+`Controller.finish` makes the list, and is the one place that calls them. Whoever needs the rows of a test while it
+runs (golden recordings) calls `Recorder.snapshot`. A test that asks for one of the fixtures in
+`options.RECORDED_FIXTURES` is recorded while the mode is off, too; its recording is then removed at its end.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import rerun as rr
+
+    from mpr.pool import Pool
+    from mpr.pytest_plugin.controller import Controller
+    from mpr.pytest_plugin.golden import Golden
+    from mpr.pytest_plugin.options import Settings
+    from mpr.pytest_plugin.recorder import Recorder
+
+_RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
+_CONTROLLER: pytest.StashKey[Controller] = pytest.StashKey()
+_RUN = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """pytest asks for options once per run, also where nothing is recorded."""
+    from mpr.pytest_plugin import options
+
+    options.add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from mpr.pytest_plugin import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "mpr(mode=..., capture=..., application_id=..., name=...): how a test is recorded; the closest counts",
+    )
+    config.stash[_RUN] = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    if config.getoption("mpr") not in (None, "off") or (
+        config.getoption("mpr") is None and config.getini("mpr") != "off"
+    ):
+        _activate(config)
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _settings(config: pytest.Config) -> Settings:
+    from mpr.pytest_plugin.options import settings_of
+
+    return settings_of(config, config.stash[_RUN])
+
+
+def _has_sdk() -> bool:
+    try:
+        return importlib.util.find_spec("rerun") is not None
+    except ImportError:
+        return False
+
+
+def _activate(config: pytest.Config) -> None:
+    """Record from now on, in the way that markers and options say."""
+    if _RECORDER in config.stash or config.getoption("collectonly", False):
+        return
+    settings = _settings(config)
+    if not _has_sdk():
+        raise pytest.UsageError("mpr: tests cannot be recorded without the Rerun SDK: pip install rerun-sdk")
+    from mpr.pytest_plugin.recorder import Recorder
+
+    recorder = config.stash[_RECORDER] = Recorder(config, settings)
+    config.pluginmanager.register(recorder, "mpr-recorder")
+    if not _is_worker(config):
+        _controller(config)
+
+
+def _controller(config: pytest.Config) -> Controller:
+    if _CONTROLLER not in config.stash:
+        from mpr.pytest_plugin.controller import Controller
+
+        config.stash[_CONTROLLER] = Controller(config, _settings(config), config.stash.get(_RECORDER, None))
+        config.pluginmanager.register(config.stash[_CONTROLLER], "mpr-controller")
+    return config.stash[_CONTROLLER]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests may ask for a recording by themselves."""
+    marked = [item for item in items if item.get_closest_marker("mpr") is not None]
+    if marked and not _is_worker(config):
+        from mpr.pytest_plugin.options import wish_of
+
+        settings = _settings(config)
+        for item in marked:
+            wish_of(item, settings)
+    from mpr.pytest_plugin.options import RECORDED_FIXTURES
+
+    if marked or any(not RECORDED_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) for item in items):
+        _activate(config)
+
+
+# --- pytest-xdist ---------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    from mpr.pytest_plugin.options import for_worker
+
+    node.workerinput["mpr"] = for_worker(_settings(node.config))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
+    controller = _controller_of_workers(getattr(report, "node", None))
+    if controller is not None:
+        controller.crashed(crashitem, report)
+
+
+def _controller_of_workers(node: Any) -> Controller | None:
+    """Where tests have asked for recordings by themselves, only their workers know."""
+    config: pytest.Config | None = getattr(node, "config", None)
+    if config is None or (_CONTROLLER not in config.stash and not _settings(config).folder.exists()):
+        return None
+    return _controller(config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    config = session.config
+    may_be_late = (
+        not _is_worker(config) and _CONTROLLER not in config.stash and config.pluginmanager.hasplugin("dsession")
+    )
+    if may_be_late and _settings(config).folder.exists():
+        # This very call goes by those that were there when it began.
+        _controller(config).pytest_sessionfinish(exitstatus)
+
+
+# --- fixtures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
+    """The stream of this test's recording; one that is disabled where the test is not recorded."""
+    recorder = request.config.stash.get(_RECORDER, None)
+    if recorder is not None and recorder.current is not None:
+        stream: rr.RecordingStream = recorder.current.stream.native
+        return stream
+    import rerun
+
+    return rerun.RecordingStream("mpr", default_enabled=False, send_properties=False)
+
+
+@pytest.fixture
+def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for files that belong to this test, beside its recording; a temporary one where it is not recorded."""
+    recorder = request.config.stash.get(_RECORDER, None)
+    if recorder is not None and recorder.current is not None:
+        return recorder.artifacts()
+    return tmp_path_factory.mktemp("mpr-artifacts")
+
+
+@pytest.fixture
+def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
+    """Starts pools whose rows go to this test's recording: `pool = mpr_pool(2)`, with arguments as `mpr.Pool`.
+
+    They are ended with the test.
+    """
+    import mpr
+
+    pools: list[Pool] = []
+
+    def start(processes: int | None = None, **options: Any) -> Pool:
+        recorder = request.config.stash.get(_RECORDER, None)
+        application_id = recorder.current.stream.application_id if recorder and recorder.current else "pytest"
+        pools.append(mpr.Pool(application_id, processes, **options))
+        return pools[-1]
+
+    yield start
+    for pool in pools:
+        # What the test has not waited for does not count; all that it has results of is in.
+        pool.terminate()
+
+
+@pytest.fixture
+def mpr_golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
+    """Compares what this test logs with its golden recording: call it when all of it is logged, as `mpr_golden()`.
+
+    A test that does not call it is compared at its end.
+    """
+    from mpr.pytest_plugin.golden import Golden
+
+    golden = Golden(request.node, request.config.stash.get(_RECORDER, None))
+    yield golden
+    golden.at_teardown()

@@ -1,0 +1,29 @@
+"""Puts recordings where other plugins' reports show them: pytest-html and allure, where they are at work."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_NAME = "mpr recording"
+
+
+def attach(item: pytest.Item, path: Path) -> None:
+    """The recording of `item` is finished, within its teardown."""
+    if item.config.getoption("allure_report_dir", None) and item.config.pluginmanager.hasplugin("allure_listener"):
+        import allure
+
+        allure.attach.file(str(path), name=_NAME, extension="rrd")  # type: ignore[no-untyped-call]  # allure's
+
+
+def add_link(item: pytest.Item, report: pytest.TestReport, path: Path) -> None:
+    """`report` is that of the teardown of `item`."""
+    target = item.config.getoption("htmlpath", None)
+    if target and item.config.pluginmanager.hasplugin("html"):
+        import pytest_html
+
+        folder = os.path.abspath(os.path.dirname(os.path.expandvars(target)))
+        extras = [*getattr(report, "extras", ()), pytest_html.extras.url(os.path.relpath(path, folder), name=_NAME)]
+        report.extras = extras  # type: ignore[attr-defined]  # as pytest-html wants it

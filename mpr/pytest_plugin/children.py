@@ -1,0 +1,71 @@
+"""Lets what a test starts in other processes log into the test's recording.
+
+| what the test starts | how its rows come |
+|---|---|
+| `mpr.Pool`, `mpr.SharedRecording` without sinks | the test's recording stands in for the sinks (`mpr/ambient.py`) |
+| `multiprocessing`, `subprocess` with functions decorated by `@mpr.task`, or `mpr.join()` | they inherit a shared
+  recording that leads there; it is made as soon as the process has a decorated function, and stays |
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from mpr import ambient
+
+if TYPE_CHECKING:
+    from mpr.inheritance import Bequest
+    from mpr.pytest_plugin.stream import TestStream
+    from mpr.recording import SharedRecording
+
+
+class Children:
+    """Of the tests of one process."""
+
+    def __init__(self) -> None:
+        # By application id, each with the stream that it leads to.
+        self._shared: dict[str, tuple[TestStream, SharedRecording]] = {}
+        self._bequest: Bequest | None = None
+        self._open_before = 0
+
+    def welcome(self, stream: TestStream) -> None:
+        """From now on children log to `stream`."""
+        ambient.set_current(stream.native)
+        # Who has no decorated function, and has not joined, pays for neither sockets nor threads.
+        if self._bequest is None and "mpr.decorator" in sys.modules:
+            from mpr import inheritance
+
+            self._bequest = inheritance.Bequest(inheritance.to_text(self._shared_of(stream).process_config(2)))
+        self._open_before = ambient.open_writers()
+
+    def dismiss(self) -> str | None:
+        """The test is over; returns what there is to say of children that are not."""
+        ambient.set_current(None)
+        if self._bequest is not None:
+            self._bequest.withdraw()
+            self._bequest = None
+        # Those of fixtures of a wider scope are meant to stay.
+        left = ambient.open_writers() - self._open_before
+        if left > 0:
+            return f"{left} pools or shared recordings of the test are still open: rows that come later are not here"
+        return None
+
+    def close(self) -> None:
+        """No test comes any more."""
+        shared, self._shared = self._shared, {}
+        for _, recording in shared.values():
+            recording.finish(failed=True)
+
+    def _shared_of(self, stream: TestStream) -> SharedRecording:
+        from mpr.active_recording import ActiveRecordingSink
+        from mpr.recording import SharedRecording
+
+        found = self._shared.get(stream.application_id)
+        if found is None or found[0] is not stream:
+            sink = ActiveRecordingSink(
+                application_id=stream.application_id, recording_id=stream.recording_id, is_ambient=True
+            )
+            found = (stream, SharedRecording(stream.application_id, recording_id=stream.recording_id, sinks=[sink]))
+            self._shared[stream.application_id] = found
+        return found[1]

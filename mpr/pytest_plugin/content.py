@@ -1,0 +1,70 @@
+"""What mpr says of a test in its recording, besides what the test logs itself.
+
+| entity | what |
+|---|---|
+| property `pytest` | node id, attempt, worker, outcome, mode |
+| `pytest/phase` | setup, call and teardown, at the times when they began |
+| `pytest/output/stdout`, `pytest/output/stderr` | what the test has printed, as far as pytest captures it |
+| `pytest/logs/<logger>` | what it said by `logging` |
+| `pytest/failure` | what pytest says of a phase that failed, with the traceback |
+| `pytest/notes` | what is not in the recording, and why |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+    from mpr.pytest_plugin.running import Running
+
+ROOT = "pytest"
+LOGS = f"{ROOT}/logs"
+
+
+def log_output(running: Running) -> None:
+    """What the phase that has just ended has printed."""
+    import rerun as rr
+
+    sections = getattr(running.item, "_report_sections", [])
+    for _when, kind, text in sections[running.sections :]:
+        if kind in ("stdout", "stderr") and text:
+            running.logged = True
+            level = rr.TextLogLevel.INFO if kind == "stdout" else rr.TextLogLevel.WARN
+            for line in text.splitlines():
+                running.stream.native.log(f"{ROOT}/output/{kind}", rr.TextLog(line, level=level))
+    running.sections = len(sections)
+
+
+def log_end(running: Running, outcome: str, worker: str) -> None:
+    """All that is known at the end of a test."""
+    log_test(
+        running.stream.native, nodeid=running.item.nodeid, attempt=running.attempt, worker=worker, outcome=outcome,
+        phases=running.phases, failures=running.failures, notes=running.notes,
+    )  # fmt: skip
+
+
+def log_test(
+    stream: rr.RecordingStream,
+    *,
+    nodeid: str,
+    attempt: int,
+    worker: str,
+    outcome: str,
+    phases: Sequence[tuple[str, float]],
+    failures: Iterable[tuple[str, str]],
+    notes: Iterable[str],
+) -> None:
+    """Say of a test what is known of it; also for one whose process has died."""
+    import rerun as rr
+
+    stream.send_property(ROOT, rr.AnyValues(nodeid=nodeid, attempt=attempt, worker=worker, outcome=outcome))
+    if phases:
+        index: Any = rr.TimeColumn("log_time", timestamp=[time for _, time in phases])
+        stream.send_columns(f"{ROOT}/phase", [index], rr.TextLog.columns(text=[name for name, _ in phases]))
+    for phase, text in failures:
+        stream.log(f"{ROOT}/failure", rr.TextLog(f"{phase} failed\n{text}", level=rr.TextLogLevel.ERROR))
+    for note in notes:
+        stream.log(f"{ROOT}/notes", rr.TextLog(note, level=rr.TextLogLevel.WARN))

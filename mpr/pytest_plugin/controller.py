@@ -1,0 +1,117 @@
+"""What is left to do when all tests are done, in the process that pytest was started in.
+
+Covers: which recordings there are, repair of those whose process has died, telling people of it.
+Does not cover: how that is told (`summary.py`), and old runs (`run_folder.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpr.pytest_plugin import golden, journal, page, pictures, repair, run_folder, summary
+from mpr.pytest_plugin.journal import Told
+from mpr.pytest_plugin.options import Settings
+from mpr.pytest_plugin.recorder import WORKER_OUTPUT, Recorder
+from mpr.pytest_plugin.results import RecordedTest
+from mpr.pytest_plugin.troubles import Troubles
+
+
+class Controller:
+    """A plugin object of pytest.
+
+    Parameters
+    ----------
+    recorder:
+        The one of the same process, where it runs tests itself.
+    """
+
+    def __init__(self, config: pytest.Config, settings: Settings, recorder: Recorder | None) -> None:
+        self.config = config
+        self.settings = settings
+        #: One per recorded test, once all are done.
+        self.results: list[RecordedTest] = []
+        self._recorder = recorder
+        self._page: Path | None = None
+        self._told: list[str] = []
+        self._troubles = Troubles(self._told.append)
+
+    def crashed(self, nodeid: str, report: pytest.TestReport) -> None:
+        """A worker has crashed at the test `nodeid`: its report says where the recording is."""
+        self._troubles.attempt("find the recording of a crashed test", self._name_recording, nodeid, report)
+
+    def _name_recording(self, nodeid: str, report: pytest.TestReport) -> None:
+        node: Any = getattr(report, "node", None)
+        for told in journal.read(self.settings.folder).tests.values():
+            start = told.start
+            if told.end is None and start.nodeid == nodeid and node is not None and start.worker == node.gateway.id:
+                report.longrepr = f"{report.longrepr}\nmpr recording: {self._shown(self.settings.folder / start.path)}"
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        self._told += getattr(node, "workeroutput", {}).get(WORKER_OUTPUT, ())
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        """All workers are gone, and the terminal's summary is still to come."""
+        if self.settings.folder.exists():
+            # Who presses Ctrl-C does not want to wait for pictures.
+            draw = exitstatus != pytest.ExitCode.INTERRUPTED
+            self._troubles.attempt("finish the run's folder", self.finish, draw)
+        elif self._recorder is not None:
+            self._told += self._recorder.troubles.texts
+        results = summary.told(self.settings.summary, self.results)
+        page = os.environ.get("GITHUB_STEP_SUMMARY")
+        if page and (results or self._told):
+            self._troubles.attempt("write the summary of the CI job", self._write_page, page, results)
+
+    def finish(self, draw: bool) -> None:
+        """Every process has ended its tests, or has died; `draw` says whether there is time for pictures."""
+        found = journal.read(self.settings.folder)
+        self._told += found.errors
+        for told in found.tests.values():
+            if told.end is None:
+                self.results.append(repair.repaired(self.settings.folder, told, self._told))
+            else:
+                self.results.append(self._ended(told))
+        if any(each.path is not None for each in self.results):
+            self._troubles.attempt("show the run", self._show, draw)
+        run_folder.finish(self.settings, self.results)
+
+    def _show(self, draw: bool) -> None:
+        if draw and self.settings.screenshot != "off":
+            self.results = pictures.drawn(self.settings, self.results, self._told)
+        self._page = page.write(self.settings.folder, self.results)
+
+    def _ended(self, told: Told) -> RecordedTest:
+        assert told.end is not None
+        path = self.settings.folder / told.start.path
+        kept = told.end.kept and path.exists()
+        return RecordedTest(
+            nodeid=told.start.nodeid,
+            attempt=told.start.attempt,
+            worker=told.start.worker,
+            outcome=told.end.outcome,
+            started=told.start.time,
+            duration_secs=told.end.duration_secs,
+            path=path if kept else None,
+            size_bytes=path.stat().st_size if kept else 0,
+            complete=told.end.complete,
+            notes=told.end.notes,
+        )
+
+    def _write_page(self, page: str, results: list[RecordedTest]) -> None:
+        with open(page, "a") as file:
+            file.write(summary.step_summary(results, self._told, self._shown))
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        results = summary.told(self.settings.summary, self.results)
+        summary.write(terminalreporter, results, self._told, self._shown, self._page)
+        golden.write_summary(terminalreporter)
+
+    def _shown(self, path: Path) -> str:
+        """`path` as a person who has started pytest types it."""
+        return os.path.relpath(path, self.config.invocation_params.dir)

@@ -1,0 +1,259 @@
+"""Golden recordings: what a test logs is compared with what it logged once, and was found right.
+
+Covers: where golden recordings are, when they are written, what a test that differs is told.
+Does not cover: what differs (`mpr.comparison`).
+
+There is one file per test (and name), `__recordings__/<module>/<test>.rrd` beside the test's file, that is replaced as
+a whole: workers of pytest-xdist never share one. It has what the test logged, and nothing of this machine or run.
+"""
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+import shlex
+import tempfile
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import psutil
+import pytest
+
+from mpr import comparison
+from mpr.errors import RecordingError
+from mpr.pytest_plugin import content, names
+from mpr.pytest_plugin.running import CALL
+
+if TYPE_CHECKING:
+    from mpr.comparison import Level
+    from mpr.pytest_plugin.recorder import Recorder
+    from mpr.pytest_plugin.stream import TestStream
+
+FOLDER = "__recordings__"
+#: The properties of reports that name the golden recordings of a test, and those that it has written.
+USED, WRITTEN = "mpr_golden", "mpr_golden_written"
+# What of a recording is the run's, and not the test's.
+_OF_RUN = (*comparison.IGNORED_ENTITIES, f"/{content.ROOT}/**")
+# Lines of a summary.
+_MOST_LINES = 20
+
+
+class Golden:
+    """What the fixture `mpr_golden` gives to a test: call it when everything is logged that shall be compared."""
+
+    def __init__(self, item: pytest.Item, recorder: Recorder | None) -> None:
+        self._item = item
+        self._recorder = recorder
+        self._names: set[str | None] = set()
+
+    def __call__(
+        self,
+        *,
+        level: Level = "values",
+        ignore_timelines: Collection[str] = (),
+        ignore_entities: Collection[str] = (),
+        tolerance: float = 0.0,
+        name: str | None = None,
+    ) -> None:
+        """Compare what the test has logged until now with its golden recording.
+
+        Parameters
+        ----------
+        level:
+            `"values"` compares every cell; `"summary"` which entities, components and timelines there are, of which
+            type, how many rows, and from when to when.
+        ignore_timelines:
+            Names of timelines that do not count, besides `log_time` and `log_tick`.
+        ignore_entities:
+            Entity paths that do not count; `/camera/**` is `/camera` and all below it. What mpr itself writes never
+            counts.
+        tolerance:
+            By how much a floating point number may differ, as a share of what is expected or, where that is below 1,
+            of 1.
+        name:
+            Tells several golden recordings of one test apart.
+        """
+        __tracebackhide__ = True
+        comparison.check_level(level)
+        if name in self._names:
+            twice = f"the name {name!r}" if name else "no name"
+            _fail(f"mpr_golden: this test has compared a recording with {twice} already: give each its own")
+        self._names.add(name)
+        golden = self._path(name)
+        self._note(USED, golden)
+        with tempfile.TemporaryDirectory(prefix="golden-") as folder:
+            actual = Path(folder, "actual.rrd")
+            self._snapshot(actual)
+            ignored = (*_OF_RUN, *ignore_entities)
+            if not golden.exists():
+                self._missing(golden, actual, ignored)
+                return
+            try:
+                found = comparison.differences(
+                    golden,
+                    actual,
+                    level=level,
+                    ignore_timelines=(*comparison.IGNORED_TIMELINES, *ignore_timelines),
+                    ignore_entities=ignored,
+                    tolerance=tolerance,
+                )
+            except RecordingError as error:
+                found = [str(error)]
+            if found and self._settings.golden_update:
+                self._write(golden, actual, ignored)
+            elif found:
+                self._differs(golden, actual, ignored, found)
+
+    def at_teardown(self) -> None:
+        """Compare now what the test has not compared itself; a test that has failed is not told of its rows as well."""
+        __tracebackhide__ = True
+        running = self._recorder.current if self._recorder is not None else None
+        if not self._names and running is not None and running.outcomes.get(CALL) == "passed":
+            self()
+
+    @property
+    def _settings(self) -> Any:
+        assert self._recorder is not None
+        return self._recorder.settings
+
+    def _path(self, name: str | None) -> Path:
+        # Without the path of the file, which depends on where pytest is started.
+        test = names.without_group(self._item.nodeid).partition("::")[2] or self._item.name
+        stem = names.stem(test if name is None else f"{test}::{name}", Path())
+        return self._item.path.parent / FOLDER / names.clean(self._item.path.stem) / f"{stem}.rrd"
+
+    def _snapshot(self, target: Path) -> None:
+        __tracebackhide__ = True
+        recorder = self._recorder
+        if recorder is None or recorder.current is None:
+            why = recorder.troubles.of_test if recorder is not None else ()
+            _fail(f"mpr_golden: this test is not recorded: {'; '.join(why) or 'its recording could not be begun'}")
+        if recorder.current.stream.is_taken():
+            _fail("mpr_golden: the test has given its recording another sink (rr.save or the like)")
+        try:
+            recorder.snapshot(target)
+        except (RuntimeError, OSError) as error:
+            _fail(f"mpr_golden: what this test has logged cannot be read: {error}")
+
+    def _missing(self, golden: Path, actual: Path, ignored: Collection[str]) -> None:
+        __tracebackhide__ = True
+        if self._settings.golden_fail_if_missing and not self._settings.golden_update:
+            _fail(f"there is no golden recording {self._shown(golden)}. To write it: {self._update_command()}")
+        self._write(golden, actual, ignored)
+
+    def _differs(self, golden: Path, actual: Path, ignored: Collection[str], found: list[str]) -> NoReturn:
+        __tracebackhide__ = True
+        lines = "\n".join(f"  {each}" for each in found)
+        _fail(
+            f"what the test logged differs from its golden recording:\n{lines}\n"
+            f"{self._kept(golden, actual, ignored)}\n"
+            f"Where the new one is right: {self._update_command()}"
+        )
+
+    def _kept(self, golden: Path, actual: Path, ignored: Collection[str]) -> str:
+        """How to look at both, once what was logged is kept."""
+        assert self._recorder is not None
+        try:
+            kept = self._recorder.artifacts() / golden.name
+            if not self._store(kept, actual, ignored):
+                return "There is nothing in the new one."
+        except (OSError, RuntimeError) as error:
+            return f"The new one could not be kept: {error}"
+        return f"See both: {shlex.join(['rerun', self._shown(golden), self._shown(kept)])}"
+
+    def _write(self, golden: Path, actual: Path, ignored: Collection[str]) -> None:
+        __tracebackhide__ = True
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        part = golden.with_name(f".{golden.name}.{os.getpid()}.tmp")
+        _sweep(golden)
+        try:
+            if not self._store(part, actual, ignored):
+                _fail("mpr_golden: this test has logged nothing that could be compared")
+            part.replace(golden)
+        finally:
+            part.unlink(missing_ok=True)
+        self._note(WRITTEN, golden)
+
+    def _store(self, target: Path, actual: Path, ignored: Collection[str]) -> bool:
+        """Write what counts of the recording `actual` to `target`; returns whether there is anything."""
+        import rerun as rr
+
+        from mpr import sdk
+
+        assert self._recorder is not None
+        assert self._recorder.current is not None
+        is_ignored = comparison.matcher(ignored)
+        reader = sdk.quiet_reader(actual)
+        chunks = (chunk for entry in reader.recordings() for chunk in reader.stream(store=entry))
+        counting = [chunk for chunk in chunks if not is_ignored(str(chunk.entity_path))]
+        if not counting:
+            return False
+        stream = _stream(self._recorder.current.stream.application_id, os.getpid())
+        stream.open(target)
+        rr.send_chunks(counting, recording=stream.native)
+        if not stream.close():
+            raise OSError(f"cannot write {target}")
+        return True
+
+    def _note(self, kind: str, golden: Path) -> None:
+        self._item.user_properties.append((kind, self._shown(golden)))
+
+    def _shown(self, path: Path) -> str:
+        return os.path.relpath(path, self._item.config.invocation_params.dir)
+
+    def _update_command(self) -> str:
+        return shlex.join(["pytest", "--mpr-golden-update", self._item.nodeid])
+
+
+def _sweep(golden: Path) -> None:
+    """Remove what processes have left that died while they wrote this golden recording."""
+    for path in golden.parent.glob(f".{glob.escape(golden.name)}.*.tmp"):
+        if not psutil.pid_exists(int(path.name.split(".")[-2])):
+            path.unlink(missing_ok=True)
+
+
+@functools.cache
+def _stream(application_id: str, _pid: int) -> TestStream:
+    """What golden recordings are written with in this process; each stream costs two threads that never end."""
+    from mpr.pytest_plugin.stream import TestStream
+
+    return TestStream(application_id)
+
+
+def _fail(text: str) -> NoReturn:
+    __tracebackhide__ = True
+    pytest.fail(text, pytrace=False)
+
+
+def write_summary(terminal: Any) -> None:
+    """Which golden recordings the tests have written, and which none of them has asked for."""
+    lines = [f"written: {path}" for path in sorted(_named(terminal, WRITTEN))]
+    lines += [f"unused: {path}" for path in _unused(terminal)]
+    if not lines:
+        return
+    terminal.section("mpr golden recordings")
+    for line in lines[:_MOST_LINES]:
+        terminal.line(line)
+    if len(lines) > _MOST_LINES:
+        terminal.line(f"and {len(lines) - _MOST_LINES} more")
+
+
+def _unused(terminal: Any) -> list[str]:
+    """Golden recordings beside those that were used, after an update in which all tests have run and passed."""
+    config: pytest.Config = terminal.config
+    is_whole = {"failed", "error", "skipped", "deselected", "xfailed"}.isdisjoint(terminal.stats)
+    if not config.getoption("mpr_golden_update") or not is_whole or any("::" in each for each in config.args):
+        return []
+    start = config.invocation_params.dir
+    used = {Path(start, path) for path in _named(terminal, USED)}
+    found = {path for folder in {path.parent for path in used} for path in folder.glob("*.rrd")}
+    return sorted(os.path.relpath(path, start) for path in found - used)
+
+
+def _named(terminal: Any, kind: str) -> set[str]:
+    """The golden recordings that reports name."""
+    reports: Iterable[Any] = (report for reports in terminal.stats.values() for report in reports)
+    properties = (each for report in reports for each in getattr(report, "user_properties", ()))
+    return {path for name, path in properties if name == kind}

@@ -1,0 +1,62 @@
+"""File names of recordings: from any node id to a name that every file system and artifact store takes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+# A name has at most so many bytes before its digest: nested in CI's folders, the whole path stays below 260.
+_STEM_BYTES = 100
+_PATH_BYTES = 240
+_DIGEST_CHARACTERS = 8
+# Others are refused by artifact stores, or mean something to a shell.
+_REFUSED = re.compile(r"[^A-Za-z0-9_.=\[\]-]+")
+# pytest-xdist's loadgroup puts the group behind the node id, where a parameter may have an @ of its own.
+_GROUP = re.compile(r"@[^\]\[]*$")
+
+
+def without_group(nodeid: str) -> str:
+    """`nodeid` without the group that `--dist loadgroup` has put behind it."""
+    head, bracket, tail = nodeid.rpartition("]")
+    if bracket:
+        return head + bracket + _GROUP.sub("", tail)
+    path, colons, name = nodeid.rpartition("::")
+    return path + colons + _GROUP.sub("", name)
+
+
+def stem(nodeid: str, folder: Path) -> str:
+    """A file name without suffix for the test `nodeid` in `folder`; two node ids never get the same.
+
+    The same node id always gets the same name, in any order of tests and in any worker.
+    """
+    nodeid = without_group(nodeid)
+    digest = hashlib.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
+    # The folder, a slash, a dash, the digest, the longest suffix (`-retry99.rrd`), and room for the name of a worker.
+    left = _PATH_BYTES - len(os.fsencode(folder)) - len(digest) - 24
+    return f"{clean(nodeid)[: max(8, min(_STEM_BYTES, left))]}-{digest}"
+
+
+def clean(name: str) -> str:
+    """`name` with the characters that any file name may have, in ASCII."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return _REFUSED.sub("-", ascii_name).strip("-.") or "test"
+
+
+def reserve(folder: Path, name: str, first_attempt: int = 0) -> tuple[Path, int]:
+    """Take the first free name for an attempt: `<name>.rrd`, `<name>-retry1.rrd` and so on.
+
+    Whoever creates the file has the name, also among processes: one rule for plugins that run tests again and for tests
+    that another worker takes after a crash. Returns the empty file and the attempt's number. Raises `OSError`.
+    """
+    attempt = first_attempt
+    while True:
+        path = folder / (f"{name}-retry{attempt}.rrd" if attempt else f"{name}.rrd")
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        except FileExistsError:
+            attempt += 1
+        else:
+            return path, attempt

@@ -1,0 +1,254 @@
+"""What was asked for on pytest's command line, in its configuration file, and by markers."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mpr
+
+MODES = ("off", "on", "retain-on-failure", "retain-on-failure-and-retries", "on-first-retry")
+#: What these fixtures do needs a recording, whatever the mode.
+RECORDED_FIXTURES = frozenset({"mpr_golden", "mpr_pool"})
+CAPTURES = ("global", "thread")
+SCREENSHOTS = ("off", "only-on-failure")
+_MARKER_ARGUMENTS = ("mode", "capture", "application_id", "name")
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("mpr", "a Rerun recording of each test (mpr)")
+
+    def add(option: str, *, help: str, ini: str | None = None, **kwargs: Any) -> None:  # argparse's word
+        name = option.removeprefix("--").replace("-", "_")
+        group.addoption(option, dest=name, default=None, help=help, **kwargs)
+        if ini is not None:
+            parser.addini(name, f"{help} (--{name.replace('_', '-')})", default=ini)
+
+    add("--mpr", choices=MODES, ini="off", help="record tests: which recordings are kept; off is the default")
+    add("--mpr-output", metavar="DIR", ini="mpr-results", help="folder for recordings, relative to the rootdir")
+    add("--mpr-keep-runs", type=int, metavar="N", ini="3", help="runs that are kept in that folder, this one included")
+    add(
+        "--mpr-summary",
+        choices=("failed", "all", "none"),
+        ini="failed",
+        help="recordings that are named at the end of the run",
+    )
+    add("--mpr-strict", action="store_true", help="a recording that cannot be made is an error of its test")
+    parser.addini("mpr_strict", "--mpr-strict", type="bool", default=False)
+    add(
+        "--mpr-screenshot",
+        choices=SCREENSHOTS,
+        ini="off",
+        help="pictures of recordings, drawn by the viewer when all tests are done",
+    )
+    parser.addini("mpr_screenshot_timeout", "seconds that one picture may take", default="30")
+    parser.addini("mpr_screenshots_time", "seconds that all pictures of a run may take", default="120")
+    add("--mpr-golden-update", action="store_true", help="write golden recordings that are missing or differ anew")
+    add(
+        "--mpr-golden-fail-if-missing",
+        action="store_true",
+        help="a test without its golden recording fails, and does not write it; so by default where CI is set",
+    )
+    parser.addini("mpr_golden_fail_if_missing", "--mpr-golden-fail-if-missing", default="")
+    parser.addini(
+        "mpr_capture", "what plain rr.log of a test means: global, or thread for its own thread only", default="global"
+    )
+    parser.addini("mpr_application_id", "application id of recordings; by default the name of the rootdir", default="")
+    parser.addini("mpr_flush_timeout", "seconds that the end of a phase waits for the disk", default="5")
+    parser.addini("mpr_min_free_space", "MB that must be free on the disk, or nothing is recorded", default="500")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What holds for the whole run, the same in each of its processes.
+
+    Attributes
+    ----------
+    mode:
+        Which recordings are kept: one of `MODES`.
+    output:
+        The folder of all runs.
+    run:
+        The name of this run's folder in it.
+    keep_runs:
+        Runs that are kept there, this one included.
+    summary:
+        Which recordings are named at the end: "failed", "all" or "none".
+    strict:
+        Whether a recording that cannot be made is an error of its test.
+    capture:
+        Whether plain `rr.log` is recorded in all threads that have no recording of their own ("global"), or in the
+        test's own thread only ("thread").
+    application_id:
+        Of recordings whose marker names none.
+    flush_timeout_secs:
+        For how long the end of a phase waits for the disk.
+    min_free_bytes:
+        What must be free on the disk, or nothing is recorded.
+    names_worker:
+        Whether each worker runs every test (`--dist each`), so that names of recordings need the worker's.
+    screenshot:
+        Which recordings a picture is drawn of: one of `SCREENSHOTS`.
+    screenshot_timeout_secs, screenshots_secs:
+        For how long one of them may be drawn, and all of a run.
+    golden_update:
+        Whether golden recordings that are missing or differ are written anew.
+    golden_fail_if_missing:
+        Whether a test without its golden recording fails.
+    pid:
+        The process that pytest was started in.
+    version:
+        Of mpr.
+    """
+
+    mode: str
+    output: Path
+    run: str
+    keep_runs: int
+    summary: str
+    strict: bool
+    capture: str
+    application_id: str
+    flush_timeout_secs: float
+    min_free_bytes: int
+    names_worker: bool
+    screenshot: str
+    screenshot_timeout_secs: float
+    screenshots_secs: float
+    golden_update: bool
+    golden_fail_if_missing: bool
+    pid: int
+    version: str
+
+    @property
+    def folder(self) -> Path:
+        """Of this run."""
+        return self.output / self.run
+
+
+def value(config: pytest.Config, name: str) -> Any:
+    """Of an option, else of its twin in the configuration file."""
+    given = config.getoption(name, None)
+    return config.getini(name) if given is None else given
+
+
+def settings_of(config: pytest.Config, run: str) -> Settings:
+    """The settings of a run whose folder shall be called `run`; raises `pytest.UsageError`."""
+    given = getattr(config, "workerinput", {}).get("mpr")
+    if given is not None:
+        run = given["run"]
+    output = given["output"] if given is not None else os.path.join(config.rootpath, value(config, "mpr_output"))
+    return Settings(
+        mode=_one_of("mpr", value(config, "mpr"), MODES),
+        output=Path(output),
+        run=run,
+        keep_runs=int(_number("mpr_keep_runs", value(config, "mpr_keep_runs"), 1)),
+        summary=_one_of("mpr_summary", value(config, "mpr_summary"), ("failed", "all", "none")),
+        strict=bool(value(config, "mpr_strict")),
+        capture=_one_of("mpr_capture", config.getini("mpr_capture"), CAPTURES),
+        application_id=checked_application_id(config.getini("mpr_application_id") or _named_like(config.rootpath.name)),
+        flush_timeout_secs=_number("mpr_flush_timeout", config.getini("mpr_flush_timeout"), 0.001),
+        min_free_bytes=int(_number("mpr_min_free_space", config.getini("mpr_min_free_space"), 0) * 1e6),
+        screenshot=_one_of("mpr_screenshot", value(config, "mpr_screenshot"), SCREENSHOTS),
+        screenshot_timeout_secs=_number("mpr_screenshot_timeout", config.getini("mpr_screenshot_timeout"), 0.001),
+        screenshots_secs=_number("mpr_screenshots_time", config.getini("mpr_screenshots_time"), 0),
+        golden_update=bool(config.getoption("mpr_golden_update")),
+        golden_fail_if_missing=_fails_if_missing(config),
+        pid=given["pid"] if given is not None else os.getpid(),
+        version=mpr.__version__,
+        names_worker=given["names_worker"] if given is not None else config.getoption("dist", "no") == "each",
+    )
+
+
+def _fails_if_missing(config: pytest.Config) -> bool:
+    given = str(value(config, "mpr_golden_fail_if_missing")).lower()
+    if given == "":
+        return bool(os.environ.get("CI"))
+    return _one_of("mpr_golden_fail_if_missing", given, ("true", "false")) == "true"
+
+
+def for_worker(settings: Settings) -> dict[str, Any]:
+    """What a worker of pytest-xdist needs besides the command line, in plain types."""
+    return {
+        "output": str(settings.output),
+        "run": settings.run,
+        "names_worker": settings.names_worker,
+        "pid": settings.pid,
+    }
+
+
+def _named_like(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9 _\-\[\]:]+", "-", name).strip("-")[:180] or "pytest"
+
+
+def _one_of(name: str, given: Any, allowed: tuple[str, ...]) -> str:
+    if given not in allowed:
+        raise pytest.UsageError(f"mpr: {name} = {given!r} is none of: {', '.join(allowed)}")
+    return str(given)
+
+
+def _number(name: str, given: Any, least: float) -> float:
+    try:
+        number = float(given)
+    except ValueError:
+        number = least - 1
+    if not least <= number < float("inf"):
+        raise pytest.UsageError(f"mpr: {name} = {given!r} is no number >= {least:g}")
+    return number
+
+
+def checked_application_id(given: str) -> str:
+    from mpr import config
+
+    try:
+        return config.check_application_id(given)
+    except (ValueError, TypeError) as error:
+        raise pytest.UsageError(f"mpr: {error}") from None
+
+
+# --- the marker ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What holds for one test: its closest `@pytest.mark.mpr(...)`, each argument for itself, else the settings."""
+
+    mode: str
+    capture: str
+    application_id: str
+    name: str | None = None
+
+
+def wish_of(item: pytest.Item, settings: Settings) -> Wish:
+    """Raises `pytest.UsageError` for a marker that cannot be used."""
+    found: dict[str, Any] = {}
+    for marker in item.iter_markers("mpr"):
+        _check_marker(item, marker)
+        found = {**marker.kwargs, **found}
+    return Wish(
+        mode=found.get("mode", settings.mode),
+        capture=found.get("capture", settings.capture),
+        application_id=found.get("application_id", settings.application_id),
+        name=found.get("name"),
+    )
+
+
+def _check_marker(item: pytest.Item, marker: pytest.Mark) -> None:
+    where = f"@pytest.mark.mpr of {item.nodeid}"
+    if marker.args:
+        raise pytest.UsageError(f"{where} takes keyword arguments only: {', '.join(_MARKER_ARGUMENTS)}")
+    for name, given in marker.kwargs.items():
+        allowed = {"mode": MODES, "capture": CAPTURES}.get(name)
+        if name not in _MARKER_ARGUMENTS:
+            raise pytest.UsageError(f"{where} has no argument {name!r}; there are: {', '.join(_MARKER_ARGUMENTS)}")
+        if allowed is not None and given not in allowed:
+            raise pytest.UsageError(f"{where}: {name}={given!r} is none of: {', '.join(allowed)}")
+        if not isinstance(given, str) or not given:
+            raise pytest.UsageError(f"{where}: {name} must be a str that is not empty, got {given!r}")
+        if name == "application_id":
+            checked_application_id(given)

@@ -1,0 +1,53 @@
+"""Pictures of what failing tests have logged, drawn when all tests are done.
+
+Never while tests run, so that none is slower because of one that failed before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mpr import picture
+from mpr.errors import NoViewerError, PictureError
+from mpr.pytest_plugin.options import Settings
+from mpr.pytest_plugin.results import RecordedTest
+
+
+def drawn(settings: Settings, results: Sequence[RecordedTest], troubles: list[str]) -> list[RecordedTest]:
+    """The `results`, those that failed with a picture beside their recording as far as there is time for it.
+
+    Why there is none is said in `troubles`, or in the test's notes where it is the test's alone.
+    """
+    wanted = settings.screenshot == "only-on-failure"
+    end = time.monotonic() + settings.screenshots_secs
+    found, left = [], 0
+    for each in results:
+        if wanted and each.failed and each.path is not None:
+            left_secs = end - time.monotonic()
+            if left_secs > 0:
+                try:
+                    each = _drawn(each, min(left_secs, settings.screenshot_timeout_secs))
+                except NoViewerError as error:
+                    troubles.append(f"no pictures: {error}")
+                    wanted = False
+            else:
+                left += 1
+        found.append(each)
+    if left:
+        spent = f"mpr_screenshots_time = {settings.screenshots_secs:g} s"
+        troubles.append(f"no pictures of the last {left} recordings: {spent} are over")
+    return found
+
+
+def _drawn(result: RecordedTest, timeout_secs: float) -> RecordedTest:
+    assert result.path is not None
+    target = result.path.with_suffix(".png")
+    try:
+        picture.render(result.path, target, timeout_secs=timeout_secs)
+    except NoViewerError:
+        raise
+    except (PictureError, OSError) as error:
+        return replace(result, notes=(*result.notes, f"no picture: {error}"))
+    return replace(result, picture=target)

@@ -1,0 +1,288 @@
+"""Records the tests of one process: a file per test and attempt, from before its fixtures to after their teardown.
+
+How a test is recorded: `begin` (name, file, journal) -> phases (output, failure) -> `end` (outcome, kept or removed).
+
+Covers: what happens when, and that nothing of it reaches the test (`troubles.py`).
+Does not cover: the file (`stream.py`), what leads to it (`surroundings.py`), who survives a crash (`controller.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mpr import rrd
+from mpr.pytest_plugin import attachments, names, retention, run_folder
+from mpr.pytest_plugin.journal import Ended, Journal, Started
+from mpr.pytest_plugin.options import RECORDED_FIXTURES, Settings, Wish, wish_of
+from mpr.pytest_plugin.running import CALL, SETUP, TEARDOWN, Running
+from mpr.pytest_plugin.troubles import Troubles
+
+if TYPE_CHECKING:
+    from mpr.pytest_plugin.surroundings import Surroundings
+
+#: The property by which reports name a test's recording, relative to where pytest was started.
+PROPERTY = "mpr_recording"
+#: The worker of a process that is none of pytest-xdist's.
+MAIN = "main"
+#: Under this name a worker tells what went wrong in mpr itself.
+WORKER_OUTPUT = "mpr_troubles"
+
+
+class Recorder:
+    """A plugin object of pytest, in each process that runs tests."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self.settings = settings
+        self.worker: str = getattr(config, "workerinput", {}).get("workerid", MAIN)
+        self.current: Running | None = None
+        #: The recording of the test that has just ended, where it is kept.
+        self.last: Path | None = None
+        self.troubles = Troubles(lambda text: self._open_journal().error(text))
+        self._config = config
+        self._attempts: dict[str, int] = {}
+        self._journal: Journal | None = None
+        self._surroundings: Surroundings | None = None
+
+    # --- hooks ----------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        self.troubles.attempt("begin to record", self._begin, item)
+        return (yield from self._phase(SETUP))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        return (yield from self._phase(CALL))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        try:
+            result = yield from self._phase(TEARDOWN)
+        finally:
+            self.troubles.attempt("finish a recording", self._end)
+        if self.settings.strict and self.troubles.of_test:
+            pytest.fail("mpr: " + "; ".join(self.troubles.of_test), pytrace=False)
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        self.troubles.attempt("note an outcome", self._reported, item, report)
+        if report.when == TEARDOWN and self.last is not None:
+            self.troubles.attempt("link a recording", attachments.add_link, item, report, self.last)
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        running = self.current
+        # Of subtests that fail there may be no other word.
+        if running is not None and report.failed and report.nodeid == running.item.nodeid:
+            running.failed_in_part(report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """After Ctrl-C and `pytest.exit` the test's teardown was never called."""
+        if self.current is not None:
+            self.current.outcomes.setdefault("interrupted", "interrupted")
+            self.troubles.attempt("finish a recording", self._end)
+        self.troubles.close()
+        if self._journal is None or self._journal.pid != os.getpid():
+            # Where nothing can be written, this way is left.
+            output = getattr(self._config, "workeroutput", None)
+            if output is not None:
+                output[WORKER_OUTPUT] = list(self.troubles.texts)
+
+    def pytest_unconfigure(self) -> None:
+        if self._surroundings is not None:
+            self.troubles.attempt("end what tests were recorded with", self._surroundings.close)
+        if self._journal is not None and self._journal.pid == os.getpid():
+            with contextlib.suppress(OSError):
+                self._journal.close()
+
+    # --- for fixtures -----------------------------------------------------------------------------------------------
+
+    def snapshot(self, target: Path) -> None:
+        """Write what the running test has logged until now to `target`, a file without a footer.
+
+        Raises `RuntimeError` where no test is recorded now, or where the disk refuses, as `OSError` does.
+        """
+        if self.current is None:
+            raise RuntimeError("no test is recorded at this moment")
+        self.current.stream.flush(self.settings.flush_timeout_secs)
+        # Other threads may log, and be written, meanwhile.
+        target.write_bytes(rrd.whole(self.current.path.read_bytes()))
+
+    def artifacts(self) -> Path:
+        """The folder for files of the running test, beside its recording; made now. Raises `OSError`."""
+        assert self.current is not None
+        folder = self.current.path.with_suffix("")
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    # --- a test ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, item: pytest.Item) -> None:
+        if self.current is not None:
+            self._end()
+        self.troubles.of_test = []
+        self.last = None
+        self._set_property(item, None)
+        wish = wish_of(item, self.settings)
+        first = max(self._attempts.get(item.nodeid, 0), getattr(item, "execution_count", 1) - 1)
+        self._attempts[item.nodeid] = first + 1
+        needed = not RECORDED_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+        if not (needed or retention.is_recorded(wish.mode, first)) or not self._can_record():
+            return
+        clock, now = time.perf_counter(), time.time()
+        folder = run_folder.made(self.settings)
+        path, attempt = names.reserve(folder, self._name(item, wish, first), first)
+        self._attempts[item.nodeid] = attempt + 1
+        try:
+            around = self._around()
+            stream = around.stream(wish.application_id)
+            stream.open(path)
+            self._open_journal().write(
+                Started(
+                    nodeid=item.nodeid, attempt=attempt, worker=self.worker, pid=os.getpid(), path=path.name,
+                    application_id=wish.application_id, time=now,
+                )
+            )  # fmt: skip
+        except BaseException:
+            # Nobody must take it for the recording of a test that has crashed.
+            path.unlink(missing_ok=True)
+            raise
+        running = self.current = Running(
+            item=item, wish=wish, attempt=attempt, path=path, key=path.name, stream=stream, started=now, clock=clock,
+            sections=len(getattr(item, "_report_sections", ())),
+        )  # fmt: skip
+        self._set_property(item, os.path.relpath(path, self._config.invocation_params.dir))
+        around.enter(running)
+
+    def _phase(self, name: str) -> Generator[None, Any, Any]:
+        running = self._here()
+        if running is not None:
+            running.phases.append((name, time.time()))
+            self.troubles.attempt("note a phase", self._open_journal().phase, running.key, *running.phases[-1])
+        try:
+            return (yield)
+        except BaseException as error:
+            if running is not None:
+                self.troubles.attempt("note an exception", running.raised, name, error)
+            raise
+        finally:
+            self.troubles.attempt("record a phase", self._phase_ended, name)
+
+    def _phase_ended(self, name: str) -> None:
+        running = self._here()
+        if running is None:
+            return
+        from mpr.pytest_plugin import content
+
+        content.log_output(running)
+        running.outcomes.setdefault(name, "passed")
+        if name == SETUP:
+            self._around().phase_has_ended(running)
+        if name != TEARDOWN:
+            self._flush(running)
+
+    def _flush(self, running: Running) -> None:
+        """Bring to the disk what was logged; what the SDK says of a full one, it says here only."""
+        if running.logged:
+            running.logged = False
+            try:
+                running.stream.flush(self.settings.flush_timeout_secs)
+            except RuntimeError as error:
+                running.notes.append(f"not all rows are here: {error}")
+                raise
+
+    def _reported(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        running = self._here()
+        if running is not None and running.item is item:
+            running.reported(report)
+
+    def _end(self) -> None:
+        running, self.current = self._here(), None
+        if running is None:
+            return
+        from mpr.pytest_plugin import content
+
+        self.troubles.attempt("leave a recording", self._around().leave, running)
+        outcome = retention.outcome_of(running.outcomes.values())
+        mode = running.wish.mode
+        kept = retention.is_recorded(mode, running.attempt) and retention.is_kept(mode, running.attempt, outcome)
+        taken = running.stream.is_taken()
+        if taken:
+            running.notes.append(
+                "the test gave its recording another sink (rr.save or the like): what came then is not here"
+            )
+        elif kept:
+            self.troubles.attempt("bring all rows to the disk", self._flush, running)
+            self.troubles.attempt("note an outcome", content.log_end, running, outcome, self.worker)
+        whole = running.stream.close()
+        if kept and not whole:
+            running.notes.append(f"the file has no end: mpr recover {running.path}")
+            self.troubles.tell("recordings without an end", f"{running.path.name}: {running.notes[-1]}")
+        if not kept:
+            running.path.unlink(missing_ok=True)
+            self._set_property(running.item, None)
+        self._open_journal().write(
+            Ended(
+                path=running.key, outcome=outcome, kept=kept, duration_secs=time.perf_counter() - running.clock,
+                complete=not running.notes, notes=tuple(running.notes),
+            )
+        )  # fmt: skip
+        if kept:
+            self.last = running.path
+            attachments.attach(running.item, running.path)
+            running.item.ihook.pytest_mpr_recording_finished(
+                item=running.item, path=running.path, outcome=outcome, complete=not running.notes
+            )
+
+    # --- parts of it ----------------------------------------------------------------------------------------------
+
+    def _here(self) -> Running | None:
+        """The test that runs in this very process."""
+        return self.current if self.current is not None and self.current.is_here else None
+
+    def _around(self) -> Surroundings:
+        if self._surroundings is None:
+            from mpr.pytest_plugin.surroundings import Surroundings
+
+            self._surroundings = Surroundings(self._here)
+        return self._surroundings
+
+    def _name(self, item: pytest.Item, wish: Wish, attempt: int) -> str:
+        given = wish.name or item.ihook.pytest_mpr_recording_name(item=item, attempt=attempt)
+        name = names.clean(given)[:100] if given else names.stem(item.nodeid, self.settings.folder)
+        return f"{name}-{self.worker}" if self.settings.names_worker else name
+
+    def _set_property(self, item: pytest.Item, value: str | None) -> None:
+        item.user_properties[:] = [each for each in item.user_properties if each[0] != PROPERTY]
+        if value is not None:
+            item.user_properties.append((PROPERTY, value))
+
+    def _open_journal(self) -> Journal:
+        if self._journal is None or self._journal.pid != os.getpid():
+            self._journal = Journal(run_folder.made(self.settings), self.worker)
+        return self._journal
+
+    def _can_record(self) -> bool:
+        if os.environ.get("RERUN", "").lower() in ("off", "0", "false"):
+            self.troubles.tell("tests that are not recorded: RERUN=off", "nothing is recorded: RERUN=off is set")
+            return False
+        existing = next(each for each in (self.settings.folder, *self.settings.folder.parents) if each.exists())
+        free = shutil.disk_usage(existing).free
+        if free < self.settings.min_free_bytes:
+            self.troubles.tell(
+                "tests that are not recorded: the disk is full",
+                f"not recorded: {free / 1e6:.0f} MB are free in {existing}, less than mpr_min_free_space",
+            )
+            return False
+        return True

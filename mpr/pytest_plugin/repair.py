@@ -1,0 +1,45 @@
+"""Makes a valid file of what a test had logged whose process has died, with what is known of the test in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mpr import amend
+from mpr.errors import SinkError
+from mpr.pytest_plugin import content
+from mpr.pytest_plugin.journal import Told
+from mpr.pytest_plugin.results import RecordedTest
+
+CRASHED = "crashed"
+
+
+def repaired(folder: Path, told: Told, errors: list[str]) -> RecordedTest:
+    """The result of a test that has begun and never ended; what cannot be repaired is one of `errors`."""
+    path = folder / told.start.path
+    phase = told.phases[-1][0] if told.phases else "setup"
+    note = (
+        f"the process {told.start.pid} has died during the {phase} of this test: what it had logged last may be missing"
+    )
+    try:
+        amend.amend(
+            path,
+            told.start.application_id,
+            lambda stream: content.log_test(
+                stream, nodeid=told.start.nodeid, attempt=told.start.attempt, worker=told.start.worker,
+                outcome=CRASHED, phases=told.phases, failures=[], notes=[note],
+            ),
+        )  # fmt: skip
+    except SinkError as error:
+        errors.append(f"{error}; try: mpr recover {path}")
+    return RecordedTest(
+        nodeid=told.start.nodeid,
+        attempt=told.start.attempt,
+        worker=told.start.worker,
+        outcome=CRASHED,
+        started=told.start.time,
+        duration_secs=None,
+        path=path if path.exists() else None,
+        size_bytes=path.stat().st_size if path.exists() else 0,
+        complete=False,
+        notes=(note,),
+    )

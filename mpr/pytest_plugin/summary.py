@@ -1,0 +1,77 @@
+"""What people are told of a run's recordings, where they look: in the terminal, and on the page of a CI job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mpr.pytest_plugin.results import RecordedTest
+
+# A page of a CI job takes 1 MB, and nobody reads more.
+_MOST_ROWS = 200
+
+
+def told(which: str, results: Sequence[RecordedTest]) -> list[RecordedTest]:
+    """Those that people are told of: "failed", "all" or "none"."""
+    kept = [each for each in results if each.path is not None]
+    return [each for each in kept if which == "all" or (which == "failed" and each.failed)]
+
+
+def write(
+    terminal: Any,
+    results: Sequence[RecordedTest],
+    troubles: Sequence[str],
+    shown: Callable[[Path], str],
+    page: Path | None = None,
+) -> None:
+    """The section of the terminal's summary; none where there is nothing to say."""
+    if not results and not troubles:
+        return
+    terminal.section("mpr recordings")
+    for each in results:
+        assert each.path is not None
+        terminal.line(f"{each.outcome.upper()} {_test(each)}")
+        terminal.line(f"    rerun {_quoted(shown(each.path))}  ({_size(each)})")
+        if each.picture is not None:
+            terminal.line(f"    picture: {shown(each.picture)}")
+        for note in each.notes:
+            terminal.line(f"    {note}")
+    if results and page is not None:
+        terminal.line(f"all of them: {shown(page)}")
+    for trouble in dict.fromkeys(troubles):
+        terminal.line(f"mpr: {trouble}")
+
+
+def step_summary(results: Sequence[RecordedTest], troubles: Sequence[str], shown: Callable[[Path], str]) -> str:
+    """The same as Markdown, for the page of a CI job."""
+    return "\n".join(_markdown(results, troubles, shown)) + "\n"
+
+
+def _markdown(results: Sequence[RecordedTest], troubles: Sequence[str], shown: Callable[[Path], str]) -> Iterator[str]:
+    yield "### Recordings of tests (mpr)\n"
+    if results:
+        yield "| outcome | test | recording | size |\n|---|---|---|---:|"
+    for each in results[:_MOST_ROWS]:
+        assert each.path is not None
+        test = _test(each).replace("|", "\\|").replace("`", "'")
+        yield f"| {each.outcome} | `{test}` | `rerun {_quoted(shown(each.path))}` | {_size(each)} |"
+    if len(results) > _MOST_ROWS:
+        yield f"\nand {len(results) - _MOST_ROWS} more."
+    for trouble in dict.fromkeys(troubles):
+        yield f"\n- {trouble}"
+
+
+def _test(result: RecordedTest) -> str:
+    return f"{result.nodeid} (attempt {result.attempt + 1})" if result.attempt else result.nodeid
+
+
+def _size(result: RecordedTest) -> str:
+    if result.size_bytes < 1e6:
+        return f"{max(1, round(result.size_bytes / 1e3))} kB"
+    return f"{result.size_bytes / 1e6:.1f} MB"
+
+
+def _quoted(path: str) -> str:
+    """As a shell takes it: names of recordings have brackets, which are a pattern to some."""
+    return f"'{path}'" if any(character in path for character in " []") else path

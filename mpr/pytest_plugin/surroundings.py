@@ -1,0 +1,106 @@
+"""What a process has around its tests, so that what they log comes into their recordings.
+
+| what logs | what brings it |
+|---|---|
+| plain `rr.log` of the test, its fixtures and threads | the test's stream is the current recording |
+| the same after `rr.init` without a sink | what that recording has is copied at the end (`adoption.py`) |
+| pools, child processes | `children.py` |
+| `logging` | `logs.py` |
+
+Made with the first test that is recorded, as it needs the SDK.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mpr import entries
+from mpr.pytest_plugin import content, forks
+from mpr.pytest_plugin.adoption import Adoption
+from mpr.pytest_plugin.children import Children
+from mpr.pytest_plugin.logs import LogCapture
+from mpr.pytest_plugin.stream import TestStream, TestStreams
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+    from mpr.pytest_plugin.running import Running
+
+_THREAD = "thread"
+
+
+class Surroundings:
+    """Of one process.
+
+    Parameters
+    ----------
+    running:
+        Tells which test runs in this very process.
+    """
+
+    def __init__(self, running: Callable[[], Running | None]) -> None:
+        self._running = running
+        self._forks = forks.Watch(running)
+        self._streams = TestStreams(self._logged)
+        self._children = Children()
+        self._adoption = Adoption(self._streams.has)
+        self._logs = LogCapture(self._native, content.LOGS)
+
+    def stream(self, application_id: str) -> TestStream:
+        """The stream of this process for recordings of that application id."""
+        if self._streams.knows(application_id):
+            return self._streams.get(application_id)
+        with warnings.catch_warnings():
+            # That the SDK's own modules warn is not the doing of the test, which may take warnings for errors.
+            warnings.simplefilter("ignore")
+            found = self._streams.get(application_id)
+        self._forks.threads_have_come()
+        return found
+
+    def enter(self, running: Running) -> None:
+        """What is logged from now on is of the test `running`."""
+        self._children.welcome(running.stream)
+        native = running.stream.native.inner
+        if running.wish.capture == _THREAD:
+            entries.exchange_thread_recording(native)
+            return
+        before = entries.exchange_global_recording(native)
+        if before is not None and not self._streams.has(before):
+            # A fixture of a wider scope may need it; and without us, it would be there.
+            entries.exchange_global_recording(before)
+
+    def phase_has_ended(self, running: Running) -> None:
+        """It may have brought the first function that logs from other processes."""
+        self._children.welcome(running.stream)
+
+    def leave(self, running: Running) -> None:
+        """The test is over. What it has made current stays so, as it would without us."""
+        note = self._children.dismiss()
+        if note is not None:
+            running.notes.append(note)
+        exchange = entries.exchange_global_recording
+        if running.wish.capture == _THREAD:
+            exchange = entries.exchange_thread_recording
+        now = exchange(None)
+        if now is not None and not self._streams.has(now):
+            exchange(now)
+        note = self._adoption.adopt(running.stream.native)
+        if note is not None:
+            running.notes.append(note)
+
+    def close(self) -> None:
+        """No test comes any more."""
+        self._logs.end()
+        self._forks.end()
+        self._children.close()
+
+    def _native(self) -> rr.RecordingStream | None:
+        running = self._running()
+        return None if running is None else running.stream.native
+
+    def _logged(self) -> None:
+        running = self._running()
+        if running is not None:
+            running.logged = True

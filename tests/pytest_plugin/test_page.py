@@ -1,0 +1,226 @@
+"""The page of a run, looked at in a browser where there is one, and pictures of failing tests, in runs of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from PIL import Image
+from rerun.experimental import ViewerClient
+
+from mpr.pytest_plugin import page
+from mpr.pytest_plugin.results import RecordedTest
+from tests import viewers
+from tests.pytest_plugin import inner
+
+_HOSTILE = "test_x.py::test[<script>alert(1)</script>&\"'\x00\n\udcff-日本]"
+
+
+class _Page(HTMLParser):
+    """The links and rows of a page, and what it loads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self.rows: list[dict[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.links += [values["href"] or ""] if tag == "a" else []
+        self.loads += [value or "" for name, value in attrs if name == "src" or (name == "href" and tag == "link")]
+        self.rows += [values] if tag == "tr" and "data-outcome" in values else []
+
+
+def _result(folder: Path, nodeid: str, outcome: str = "passed", **more: Any) -> RecordedTest:
+    name = more.pop("name", None)
+    given = {"attempt": 0, "worker": "main", "started": 1.79e9, "duration_secs": 0.5} | more
+    path = folder / name if name else None
+    return RecordedTest(nodeid=nodeid, outcome=outcome, path=path, size_bytes=4321 if name else 0, **given)
+
+
+def _some(folder: Path) -> list[RecordedTest]:
+    return [
+        _result(folder, "test_a.py::test_fine", duration_secs=90.0),
+        _result(folder, "test_a.py::test_flaky", "failed", name="flaky.rrd", duration_secs=1.5),
+        _result(folder, "test_a.py::test_flaky", attempt=1),
+        _result(folder, _HOSTILE, "failed", name="odd [x] %41 'q'.rrd", picture=folder / "odd [x].png", worker="gw1"),
+        _result(folder, "test_b.py::test_dead", "crashed", name="dead.rrd", duration_secs=None, notes=("<died>",)),
+    ]
+
+
+def test_a_page_needs_nothing_but_its_folder_and_escapes_what_it_is_given(tmp_path: Path) -> None:
+    text = page.write(tmp_path, _some(tmp_path)).read_text(encoding="utf-8")
+    found = _Page(text)
+    # One script and one style of its own, and no more by the names of tests.
+    assert (1, 1) == (found.tags.count("script"), found.tags.count("style"))
+    assert "<script>alert" not in text
+    assert "&lt;died&gt;" in text
+    for link in found.links + found.loads:
+        assert ("", "") == urlsplit(link)[:2], link
+        assert not link.startswith("/")
+    assert {"flaky.rrd", "odd [x] %41 'q'.rrd", "dead.rrd", "odd [x].png"} == {unquote(each) for each in found.links}
+    assert "rerun &#x27;odd [x] %41 &#x27;&quot;&#x27;&quot;&#x27;q&#x27;&quot;&#x27;&quot;&#x27;.rrd&#x27;" in text
+    assert [page.NAME] == os.listdir(tmp_path)
+
+
+def test_a_page_says_what_was_and_puts_the_worst_first(tmp_path: Path) -> None:
+    text = page.page(tmp_path, _some(tmp_path))
+    plain = re.sub(r"<[^>]*>", "", text)
+    assert "4 tests in 5 attempts: 1 crashed, 2 failed, 2 passed. Started 20" in plain
+    assert "took 1 min 30 s." in plain
+    assert "3 recordings kept, 13 kB." in plain
+    rows = [(row["data-outcome"], row["data-test"]) for row in _Page(text).rows]
+    # The attempts of a test stay together.
+    assert ["crashed", "failed", "passed", "failed", "passed"] == [outcome for outcome, _ in rows]
+    assert ["test_flaky", "test_flaky"] == [str(test).rpartition("::")[2] for _, test in rows[1:3]]
+    assert "attempt 2" in plain
+
+
+def test_a_page_of_nothing_and_of_many(tmp_path: Path) -> None:
+    assert "No test was recorded." in page.page(tmp_path, [])
+    many = [_result(tmp_path, f"test_a.py::test[{number}]") for number in range(3000)]
+    text = page.page(tmp_path, many)
+    assert 3000 == len(_Page(text).rows)
+    assert len(text) < 2e6
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    viewers.needed(importlib.util.find_spec("playwright") is not None, "playwright")
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    viewers.needed(program is not None, "Chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, chromium_sandbox=os.geteuid() != 0)
+        yield started
+        started.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_can_be_filtered_and_sorted(browser: Any, tmp_path: Path, scheme: str) -> None:
+    shown = browser.new_page(color_scheme=scheme)
+    errors: list[object] = []
+    shown.on("pageerror", lambda error: errors.append(error))
+    Image.new("RGB", (16, 10)).save(tmp_path / "odd [x].png")
+    shown.goto(page.write(tmp_path, _some(tmp_path)).as_uri(), timeout=60_000)
+
+    def tests() -> list[str]:
+        found: list[str] = shown.evaluate(
+            "[...document.querySelectorAll('tbody tr')].filter(r => !r.hidden).map(r => r.dataset.test)"
+        )
+        return [each.rpartition("::")[2] for each in found]
+
+    assert 5 == len(tests())
+    shown.check("input[value=failed]", force=True)
+    assert {"test_flaky"} == {each for each in tests() if "script" not in each}
+    assert 2 == len(tests())
+    shown.fill("input[type=search]", "FLAKY")
+    assert ["test_flaky"] == tests()
+    assert "1 of 5" == shown.inner_text("output")
+    shown.fill("input[type=search]", "")
+    shown.check("input[value='']", force=True)
+    shown.click("text=Time")
+    assert "test_fine" == tests()[-1]
+    shown.click("text=Time")
+    assert "test_fine" == tests()[0]
+    assert shown.evaluate("document.images[0].naturalWidth") == 16
+    luminous = shown.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (scheme == "light") == (int(re.findall(r"\d+", luminous)[0]) > 128)
+    viewers.artifact(f"page-{scheme}.png").write_bytes(shown.screenshot(timeout=60_000))
+    assert [] == errors
+
+
+_FAILING = """
+import os
+import numpy as np, pytest, rerun as rr
+
+@pytest.mark.parametrize("kind", ["good", "bad"])
+def test_picture(kind):
+    rr.set_time("step", sequence=1)
+    rr.log("picture", rr.Image(np.full((40, 60, 3), (20, 180, 60), np.uint8)))
+    assert kind == "good"
+
+@pytest.fixture
+def pictured():
+    rr.log("picture", rr.Image(np.full((40, 60, 3), (20, 180, 60), np.uint8)))
+
+def test_dies(pictured):
+    if "DIE" in os.environ:
+        os._exit(1)
+"""
+
+_SHOT = ("--mpr=on", "--mpr-screenshot=only-on-failure")
+
+_drawn_by_the_viewer = pytest.mark.skipif(
+    not hasattr(ViewerClient, "get_state"), reason="the viewer of this SDK cannot be asked what it shows"
+)
+
+
+@_drawn_by_the_viewer
+@pytest.mark.timeout(300)
+def test_failing_tests_leave_a_picture(tmp_path: Path) -> None:
+    viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmpr_screenshot_timeout = 100\nmpr_screenshots_time = 200\n")
+    run = inner.run(
+        tmp_path, *_SHOT, "-n2", "--max-worker-restart=0", plugins=("xdist",), env={"DIE": "1"}, test_p=_FAILING
+    )  # fmt: skip
+    pictures = {each["nodeid"]: each["picture"] for each in run.manifest["tests"]}
+    drawn = {name: Path(path) for name, path in pictures.items() if path is not None}
+    assert {"test_p.py::test_picture[bad]", "test_p.py::test_dies"} == set(drawn)
+    for name, path in drawn.items():
+        assert path == run.path(name).with_suffix(".png")
+        with Image.open(path) as image:
+            colors = image.convert("RGB").getcolors(1 << 24)
+        assert colors is not None
+        assert sum(count for count, color in colors if abs(color[1] - 180) <= 8 and color[2] < 80) > 50_000
+        assert f"picture: {path.relative_to(tmp_path)}" in run.stdout
+    (made,) = run.output.glob(f"*/{page.NAME}")
+    assert f"all of them: {made.relative_to(tmp_path)}" in run.stdout
+    found = _Page(made.read_text())
+    links = {(made.parent / unquote(link)).resolve() for link in found.links}
+    assert links == {*run.files(), *drawn.values()}
+    # They are of the run, and go with it.
+    files = set(run.manifest["files"])
+    assert {page.NAME, *(path.name for path in drawn.values())} <= files
+
+
+@pytest.mark.parametrize(
+    ("ini", "env", "told"),
+    [
+        ("", {"VK_DRIVER_FILES": "/none", "VK_ICD_FILENAMES": "/none"}, r"mpr: no pictures: .*(Vulkan driver|0\.41)"),
+        ("mpr_screenshot_timeout = 0.01", {}, r"no picture: cannot draw .*: it took more than 0\.01 s"),
+        ("mpr_screenshots_time = 0", {}, r"mpr: no pictures of the last 1 recordings: mpr_screenshots_time = 0 s"),
+    ],
+    ids=["driver", "timeout", "time"],
+)
+def test_why_there_is_no_picture_is_said_once(tmp_path: Path, ini: str, env: dict[str, str], told: str) -> None:
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\n{ini}\n")
+    run = inner.run(tmp_path, *_SHOT, env=env, test_p=_FAILING)
+    assert "1 failed, 2 passed" in run.stdout
+    assert 1 == len(re.findall(told, run.stdout)), run.stdout
+    assert [] == list(run.output.rglob("*.png"))
+    assert 1 == len(list(run.output.glob(f"*/{page.NAME}")))
+
+
+def test_without_recordings_there_is_no_page_and_wrong_settings_are_told(tmp_path: Path) -> None:
+    run = inner.run(
+        tmp_path, "--mpr=retain-on-failure", "--mpr-screenshot=only-on-failure", "-k", "good", test_p=_FAILING
+    )
+    assert run.code == 0
+    assert not run.output.exists()
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmpr_screenshot = always\n")
+    wrong = inner.run(tmp_path, "--mpr=on", test_p=_FAILING)
+    assert "mpr: mpr_screenshot = 'always' is none of: off, only-on-failure" in wrong.stderr

@@ -1,0 +1,307 @@
+"""What differs between two recordings: nothing where they hold the same data in another form, and else it is named."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import rerun as rr
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mpr import cli, comparison
+from mpr.errors import ConfigError, RecordingError
+
+_ORIGIN = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+class _Row(NamedTuple):
+    entity: str
+    kind: str
+    #: None for static data.
+    step: int | None
+    value: float
+
+    def log(self, stream: rr.RecordingStream) -> None:
+        if self.step is not None:
+            stream.set_time("step", sequence=self.step)
+        stream.log(self.entity, _KINDS[self.kind](self.value), static=self.step is None)
+
+
+# Of each shape that a cell can have: numbers, vectors, texts, structs, bytes, and several of them in a row.
+_KINDS: dict[str, Callable[[float], Any]] = {
+    "scalar": lambda value: rr.Scalars(value),
+    "scalars": lambda value: rr.Scalars([value] * 20),
+    "points": lambda value: rr.Points3D([[value, 1, 2], [3, 4, value]], labels=["a", str(value)]),
+    "text": lambda value: rr.TextLog(f"text {value}", level="INFO"),
+    "image": lambda value: rr.Image(np.full((8, 8, 3), int(value) % 256, np.uint8)),
+    "tensor": lambda value: rr.Tensor(np.full((2, 2, 2), value)),
+    "pose": lambda value: rr.Transform3D(translation=[value, 0, 0], parent_frame="world"),
+}
+
+
+class _Writer:
+    """Files with rows, by one stream; each stream costs two threads for ever."""
+
+    def __init__(self) -> None:
+        self._stream = rr.RecordingStream("app", send_properties=False)
+        self._count = itertools.count()
+
+    def __call__(self, folder: Path, rows: Sequence[_Row], cuts: frozenset[int] = frozenset()) -> Path:
+        path = folder / f"{next(self._count)}.rrd"
+        self._stream.save(path)
+        for index, row in enumerate(rows):
+            if index in cuts:
+                self._stream.flush()
+            row.log(self._stream)
+            self._stream.reset_time()
+        self._stream.disconnect()
+        return path
+
+
+@pytest.fixture(scope="module")
+def write() -> _Writer:
+    return _Writer()
+
+
+_ROWS = st.lists(
+    st.builds(
+        _Row,
+        st.sampled_from(["/a", "/a/b", "/c"]),
+        st.sampled_from(sorted(_KINDS)),
+        st.one_of(st.none(), st.integers(0, 3)),
+        st.integers(0, 200).map(float),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def _unambiguous(rows: list[_Row]) -> list[_Row]:
+    """Without static data beside other data of the same place, and with one static value each."""
+    found: dict[tuple[str, str], _Row] = {}
+    return [
+        row for row in rows if (first := found.setdefault(row[:2], row)) is row or None not in (first.step, row.step)
+    ]
+
+
+def _differences(one: Path, other: Path, **options: Any) -> str:
+    return "\n".join(comparison.differences(one, other, **options))
+
+
+_slowly = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@_slowly
+@given(st.data())
+def test_the_same_rows_in_another_order_and_in_other_chunks_are_the_same(
+    write: _Writer, tmp_path: Path, data: st.DataObject
+) -> None:
+    rows = _unambiguous(data.draw(_ROWS))
+    cuts = data.draw(st.frozensets(st.integers(0, len(rows))))
+    one = write(tmp_path, rows)
+    other = write(tmp_path, data.draw(st.permutations(rows)), cuts)
+    assert "" == _differences(one, other)
+    assert "" == _differences(one, other, level="summary")
+
+
+@_slowly
+@given(st.data())
+def test_whatever_one_thing_is_changed_is_found_and_named(write: _Writer, tmp_path: Path, data: st.DataObject) -> None:
+    rows = _unambiguous(data.draw(_ROWS))
+    at = data.draw(st.integers(0, len(rows) - 1))
+    row = rows[at]
+    change = data.draw(st.sampled_from(["value", "entity", "missing", "again", "time"]))
+    changed = {
+        "value": [row._replace(value=row.value + 1)],
+        "entity": [row._replace(entity="/other")],
+        "missing": [],
+        "again": [row, row._replace(value=row.value + 0.5)],
+        "time": [row._replace(step=7 if row.step is None else row.step + 7)],
+    }[change]
+    # An image knows no halves.
+    if change == "again" and row.kind == "image":
+        return
+    found = _differences(write(tmp_path, rows), write(tmp_path, [*rows[:at], *changed, *rows[at + 1 :]]))
+    assert row.entity in found
+    if change == "entity":
+        assert "entity /other is new" in found
+
+
+def _two(tmp_path: Path, log: Callable[[rr.RecordingStream, bool], None]) -> tuple[Path, Path]:
+    """What `log` logs, and what it logs when it is told to change something; two recordings with ids of their own."""
+    paths = tmp_path / "expected.rrd", tmp_path / "actual.rrd"
+    for path, changed in zip(paths, (False, True), strict=True):
+        with rr.RecordingStream(f"app{changed}") as stream:
+            stream.save(path)
+            log(stream, changed)
+    return paths
+
+
+def test_a_difference_is_said_in_words(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        for step in range(10):
+            stream.set_time("step", sequence=step)
+            stream.set_time("t", timestamp=_ORIGIN + datetime.timedelta(seconds=step))
+            late = changed and step >= 7
+            stream.log("numbers", rr.Scalars(step + 0.5 * late))
+            picture = np.zeros((4, 6), np.uint8)
+            picture[2, 3] = late
+            stream.log("picture", rr.Image(picture))
+            stream.log("said", rr.TextLog("x" * 200 + ("b" if late else "a") + "y" * 200))
+            if not (changed and step == 3):
+                stream.log("rare", rr.Scalars(step))
+        stream.reset_time()
+        if changed:
+            stream.set_time("other", sequence=1)
+            stream.log("new", rr.Scalars(1))
+        stream.log("fixed", rr.Scalars(2.0 if changed else 1.0), static=True)
+        stream.log("kind", rr.Points2D([[1, 2]]) if changed else rr.Points2D([[1, 2]], radii=1.0), static=True)
+
+    x40 = "x" * 40
+    a, b = x40 + "a" + "y" * 79, x40 + "b" + "y" * 79
+    at = "at step=7, t=2026-01-01T00:00:07"
+    assert [
+        "timeline other is new",
+        "entity /new is new",
+        "/fixed: static Scalars:scalars: 1.0 expected, 2.0 found",
+        "/kind: static component Points2D:radii is missing",
+        f"/numbers: Scalars:scalars: {at} 7.0 expected, 7.5 found (and 2 rows more)",
+        f"/picture: Image:buffer: {at} 1 of 24 values differ, the first is number 15: 0 expected, 1 found "
+        "(and 2 rows more)",
+        "/rare: Scalars:scalars: 10 rows expected, 9 found; at step=3, t=2026-01-01T00:00:03 3.0 is missing",
+        f"/said: TextLog:text: {at} ...'{a}'... expected, ...'{b}'... found (and 2 rows more)",
+    ] == comparison.differences(*_two(tmp_path, log))
+    assert [
+        "timeline other is new",
+        "entity /new is new",
+        "/kind: static component Points2D:radii is missing",
+        "/rare: Scalars:scalars: 10 rows expected, 9 found",
+    ] == comparison.differences(*_two(tmp_path, log), level="summary")
+    few = comparison.differences(*_two(tmp_path, log), limit=2)
+    assert ["timeline other is new", "entity /new is new", "and 6 more differences"] == few
+
+
+def test_a_timeline_of_another_type_and_a_component_of_another_type(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        if changed:
+            stream.set_time("when", duration=1.0)
+        else:
+            stream.set_time("when", sequence=1)
+        stream.log("n", rr.Scalars(1.0))
+
+    expected, actual = _two(tmp_path, log)
+    reader = rr.chunk.RrdReader(actual)
+    (entry,) = reader.recordings()
+    (chunk,) = (each for each in reader.stream(store=entry) if str(each.entity_path) == "/n")
+    batch = chunk.to_record_batch()
+    at = batch.schema.get_field_index("Scalars:scalars")
+    field = batch.schema.field(at).with_type(pa.list_(pa.float32()))
+    changed = rr.chunk.Chunk.from_record_batch(batch.set_column(at, field, batch.column(at).cast(field.type)))
+    with rr.RecordingStream("app", send_properties=False) as stream:
+        stream.save(actual)
+        rr.send_chunks(changed, recording=stream)
+    assert [
+        "timeline when has times of type int64 expected, duration[ns] found",
+        "/n: Scalars:scalars: type double expected, float found",
+    ] == comparison.differences(expected, actual)
+
+
+def test_rows_at_no_time_but_that_of_logging_are_compared_without_order(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        for value in (3, 1, 2, 7, np.inf) if changed else (1, 2, 4, np.nan, np.inf):
+            stream.log("n", rr.Scalars(value))
+        when = np.datetime64("2026-01-01T00:00:00.000000001" if changed else "2026-01-01T00:00:00.000000002", "ns")
+        stream.log("t", rr.AnyValues(when=pa.array([when])))
+        stream.log("t", rr.AnyValues(when=pa.array([when + np.timedelta64(10, "s")])))
+
+    found = comparison.differences(*_two(tmp_path, log))
+    assert ["/n", "/t"] == [each.partition(":")[0] for each in found]
+    assert found[0].endswith("(and 1 row more)")
+
+
+@pytest.mark.parametrize(("tolerance", "same"), [(0.0, False), (1e-9, False), (1e-5, True)])
+def test_floating_point_numbers_may_differ_by_the_tolerance(tmp_path: Path, tolerance: float, same: bool) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        for step in range(3):
+            stream.set_time("step", sequence=step)
+            stream.log("n", rr.Scalars([1000 * (1 + changed * 1e-6), np.nan, 0.0 * (-1 if changed else 1)]))
+            stream.log("p", rr.Points3D([[step + changed * 1e-6, np.inf, -np.inf]]))
+
+    paths = _two(tmp_path, log)
+    assert same == (comparison.differences(*paths, tolerance=tolerance) == [])
+
+
+def test_nan_and_minus_zero_are_what_they_are_without_tolerance(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        stream.log("n", rr.Scalars([np.nan, -0.0 if changed else 0.0]))
+
+    assert [] == comparison.differences(*_two(tmp_path, log))
+
+
+def test_what_is_to_be_ignored_does_not_count(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        stream.set_time("step", sequence=int(changed))
+        stream.log("a", rr.Scalars(1))
+        stream.log("noise/deep/er", rr.Scalars(float(changed)))
+        stream.log("noise", rr.Scalars(float(changed)))
+        stream.log("noisy", rr.Scalars(1))
+        stream.log("mpr/notes", rr.TextLog(f"{changed}"))
+
+    paths = _two(tmp_path, log)
+    everything = comparison.differences(*paths)
+    assert {"/a", "/noise", "/noise/deep/er", "/noisy"} == {each.partition(":")[0] for each in everything}
+    ignored = {"ignore_timelines": ("log_time", "step"), "ignore_entities": ("noise/**", "/__properties/**", "/mpr/**")}
+    assert [] == comparison.differences(*paths, **ignored)  # type: ignore[arg-type]  # keyword arguments of two types
+    assert "/mpr/notes" in _differences(*paths, ignore_entities=())
+    # log_time is a timeline as any other where it is not ignored.
+    assert "/a: log_time from 20" in _differences(*paths, ignore_timelines=())
+
+
+def test_many_rows_are_compared_without_a_look_at_each(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        steps = np.arange(100_000)
+        values = steps * 1.0
+        values[77_777] += changed
+        texts = [f"text {step}" for step in steps]
+        stream.send_columns("n", [rr.TimeColumn("step", sequence=steps)], [*rr.Scalars.columns(scalars=values)])
+        stream.send_columns("t", [rr.TimeColumn("step", sequence=steps)], [*rr.TextLog.columns(text=texts)])
+
+    found = comparison.differences(*_two(tmp_path, log))
+    assert ["/n: Scalars:scalars: at step=77777 77777.0 expected, 77778.0 found"] == found
+
+
+def test_a_wrong_level_and_a_file_that_is_none_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.rrd"
+    path.write_bytes(b"no recording")
+    with pytest.raises(RecordingError, match=r"cannot read the recording .*foreign\.rrd: "):
+        comparison.differences(path, path)
+    with pytest.raises(RecordingError, match=r"cannot read the recording .*none\.rrd: "):
+        comparison.differences(tmp_path / "none.rrd", path)
+    with pytest.raises(ConfigError, match="use 'summary' or 'values'"):
+        comparison.differences(path, path, level="rows")  # type: ignore[arg-type]  # what a user may write
+
+
+def test_the_command_says_what_differs(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        stream.set_time("step", sequence=1)
+        stream.log("n", rr.Scalars(1 + changed * 1e-6))
+
+    one, other = map(str, _two(tmp_path, log))
+    found = CliRunner().invoke(cli.main, ["compare", one, other])
+    assert (1, "/n: Scalars:scalars: at step=1 1.0 expected, 1.000001 found\n") == (found.exit_code, found.output)
+    for more in (["--tolerance", "1e-3"], ["--level", "summary"], ["--ignore-entity", "/n"]):
+        found = CliRunner().invoke(cli.main, ["compare", one, other, *more])
+        assert (0, "") == (found.exit_code, found.output)
+    found = CliRunner().invoke(cli.main, ["compare", one, str(tmp_path / "none.rrd")])
+    assert found.exit_code == 2
+    assert "mpr compare: cannot read the recording" in found.stderr
