@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mpr import entries
@@ -188,6 +189,8 @@ def forked() -> list[Any]:
 
 class _Nobody:
     """Stands for a producer where there is none."""
+
+    own: Any = SimpleNamespace(any=False)
 
     def enter(self, size: int, rows: int) -> None: ...
 
