@@ -85,13 +85,13 @@ async def stream(picture: Picture, steps: int) -> AsyncIterator[bytes]:
             await asyncio.gather(working, return_exceptions=True)
 
 
-def write_file(picture: Picture, steps: int, to_clean_up: list[Path]) -> str:
-    """Write a file; Gradio gives the page a copy of it."""
+def write_file(picture: Picture, steps: int, made: list[Path]) -> tuple[str, list[Path]]:
+    """Write a file, of which Gradio gives the page a copy, and note what is to be cleaned up."""
     folder = Path(tempfile.mkdtemp(prefix="mpr-gradio-"))
-    to_clean_up.append(folder)
     path = folder / "analysis.rrd"
     work(mpr.Pool(APP_ID, WORKERS, sinks=path, blueprint=layout()), picture, steps)
-    return str(path)
+    # A state that is returned begins to age.
+    return str(path), [*made, folder]
 
 
 def clean_up(folders: list[Path]) -> None:
@@ -150,7 +150,7 @@ def build(folder: Path, state_secs: float) -> Any:
         with gr.Tab("File"):
             made = gr.State([], time_to_live=state_secs, delete_callback=clean_up)
             write = gr.Button("Analyse into a file", variant="primary")
-            write.click(write_file, [picture, steps, made], Rerun(**VIEWER), concurrency_limit=4)
+            write.click(write_file, [picture, steps, made], [Rerun(**VIEWER), made], concurrency_limit=4)
         with gr.Tab("Episodes"):
             several = gr.Button("Make three episodes", variant="primary")
             several.click(show_episodes, picture, Rerun(**VIEWER), concurrency_limit=4)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 
 from tests import support
@@ -76,6 +79,21 @@ def test_web(tmp_path: Path) -> None:
     names = ("lorenz", "halvorsen", "aizawa", "thomas")
     wanted = {(f"/{name}{part}", step): 1 for name in names for part in ("", "/trails") for step in range(250)}
     assert wanted == support.row_counts(tmp_path / "run.rrd")
+
+
+def test_notebook(tmp_path: Path) -> None:
+    notebook = nbformat.read(_FOLDER / "notebook.ipynb", as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    client = nbclient.NotebookClient(notebook, timeout=100, kernel_name="python3", resources=resources)
+    client.execute(env={**os.environ, "PYTHONPATH": str(_FOLDER.parent)})
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("steps on average" in str(output) for output in outputs)
+    assert any("rerun_notebook" in str(output) for output in outputs)
+    # The bar is a widget too.
+    assert " 48/48 " in str(notebook.metadata["widgets"])
+    support.check_file(tmp_path / "notebook.rrd")
+    wanted = {(entity, frame): 1 for entity in ("/julia", "/inside") for frame in range(48)}
+    assert wanted == support.row_counts(tmp_path / "notebook.rrd", "frame")
 
 
 def test_every_example_has_a_picture_and_a_test() -> None:
