@@ -90,7 +90,7 @@ def test_notebook(tmp_path: Path) -> None:
     assert any("steps on average" in str(output) for output in outputs)
     assert any("rerun_notebook" in str(output) for output in outputs)
     # The bar is a widget too.
-    assert " 48/48 " in str(notebook.metadata["widgets"])
+    assert "48/48" in str(notebook.metadata["widgets"])
     support.check_file(tmp_path / "notebook.rrd")
     wanted = {(entity, frame): 1 for entity in ("/julia", "/inside") for frame in range(48)}
     assert wanted == support.row_counts(tmp_path / "notebook.rrd", "frame")
