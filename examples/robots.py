@@ -110,8 +110,8 @@ def rainbow(count: int) -> list[tuple[int, int, int]]:
 
 def layout(count: int) -> rrb.Blueprint:
     """The scene from the side where they come from, and the race as a chart."""
-    centre = np.array([1.0, LANE * (count - 1) / 2, 0.0])
-    eye = rrb.EyeControls3D(position=centre + np.array([4.0, -5.0, 3.0]), look_target=centre, eye_up=(0, 0, 1))
+    centre = np.array([0.8, LANE * (count - 1) / 2 - 1.0, 0.0])
+    eye = rrb.EyeControls3D(position=centre + np.array([4.5, -6.5, 3.6]), look_target=centre, eye_up=(0, 0, 1))
     scene = rrb.Spatial3DView(origin="robots", name="A gait for each robot", eye_controls=eye)
     race = rrb.TimeSeriesView(origin="distance", name="Metres walked", plot_legend=rrb.PlotLegend(visible=False))
     return rrb.Blueprint(rrb.Vertical(scene, race, row_shares=[3, 1]), collapse_panels=True)

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -88,7 +92,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, psutil.
     port = viewers.free_port()
     folder = tmp_path_factory.mktemp("app")
     command = [sys.executable, str(_APP), "--port", str(port), "--state-secs", "1"]
-    environment = {**viewers.os.environ, "TMPDIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"}
+    environment = {**os.environ, "TMPDIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"}
     server = subprocess.Popen(command, env=environment)
     try:
         support.wait_for(lambda: server.poll() is not None or _answers(port), 100)
@@ -99,7 +103,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, psutil.
 
 
 def _answers(port: int) -> bool:
-    with viewers.socket.socket() as probe:
+    with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
@@ -112,15 +116,19 @@ def browser() -> Iterator[Any]:
     options = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=program, args=options, chromium_sandbox=viewers.os.geteuid() != 0
+            executable_path=program, args=options, chromium_sandbox=os.geteuid() != 0
         )
         yield browser
         browser.close()
 
 
 def _workers(server: psutil.Process) -> int:
-    # Behind a fork server, which is the app's only child of that kind.
-    return sum(each.ppid() != server.pid for each in server.children(recursive=True))
+    # Behind a fork server, which is the app's only child of that kind; one that ends while it is asked is none.
+    found = 0
+    for each in server.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += each.ppid() != server.pid
+    return found
 
 
 def _steps(cells: Counter[support.Cell]) -> set[Any]:
@@ -159,8 +167,6 @@ def _has_steps(recordings: dict[str, Counter[support.Cell]], steps: int) -> bool
 
 
 def _share_of_green(picture: bytes) -> float:
-    import io
-
     pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
     # Below the upload, which shows it too.
     return float((np.abs(pixels[330:] - _GREEN).max(axis=2) <= 8).mean())
