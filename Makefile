@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all test-matrix test-oldest-pytest lint bench bench-quick profiles clean
+.PHONY: demo test test-all test-matrix test-oldest-pytest test-gradio lint docs bench bench-quick profiles clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,27 @@ test-matrix: $(VENV)/.installed
 test-oldest-pytest: $(VENV)/.installed
 	$(BIN)/python tests/matrix.py --oldest-pytest -m "not slow" tests/pytest_plugin
 
+# The viewer in Gradio's pages chooses the SDK's version, so this has an environment of its own. With an older Jupyter
+# kernel, too, which can hear of a page within a cell.
+test-gradio: .venv-gradio/.installed
+	.venv-gradio/bin/python -m pytest tests/test_gradio.py tests/test_notebook.py
+
+.venv-gradio/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-gradio
+	.venv-gradio/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	.venv-gradio/bin/python -m pip install --quiet --no-compile --editable ".[gradio]" --group test "ipykernel<7"
+	touch $@
+
+# Warnings are errors, and nothing is fetched.
+docs: .venv-docs/.installed
+	.venv-docs/bin/mkdocs build --strict --site-dir site
+
+.venv-docs/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	.venv-docs/bin/python -m pip install --quiet --group docs
+	touch $@
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -54,4 +75,4 @@ profiles: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.profiles
 
 clean:
-	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .cpython-tests
+	rm -rf $(VENV) .venv-* site .mypy_cache .ruff_cache .pytest_cache .hypothesis .cpython-tests

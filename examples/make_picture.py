@@ -1,6 +1,7 @@
-"""Render a recording of quickstart.py in the real, headless Rerun Viewer and save a screenshot of it.
+"""Run the examples and draw what they have recorded with the real Rerun viewer, without a window: their pictures here.
 
-    python make_picture.py quickstart.rrd quickstart.png
+    python make_picture.py                 # all of them
+    python make_picture.py quickstart      # one
 
 Without a GPU the viewer needs a software Vulkan driver: `apt-get install mesa-vulkan-drivers` on Debian.
 """
@@ -8,65 +9,59 @@ Without a GPU the viewer needs a software Vulkan driver: `apt-get install mesa-v
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
-import rerun.blueprint as rrb
 from PIL import Image
 
 from mpr import picture
 
-TIMELINE = "picture_nr"
+FOLDER = Path(__file__).parent
 
 
-def blueprint() -> rrb.Blueprint:
-    """The picture with all its layers large, two of the layers beside it, the statistics below."""
-    no_legend = rrb.PlotLegend(visible=False)
-    return rrb.Blueprint(
-        rrb.Vertical(
-            rrb.Horizontal(
-                rrb.Spatial2DView(origin="picture", name="Picture, segments, boxes and contours"),
-                rrb.Vertical(
-                    rrb.Spatial2DView(origin="picture", contents="picture", name="Picture"),
-                    rrb.Spatial2DView(origin="picture", contents="picture/segments", name="Segments"),
-                ),
-                column_shares=[2, 1],
-            ),
-            rrb.Horizontal(
-                rrb.TimeSeriesView(origin="stats/edge_share", name="Share of edges", plot_legend=no_legend),
-                rrb.TimeSeriesView(origin="stats/segments", name="Number of segments", plot_legend=no_legend),
-                rrb.TimeSeriesView(origin="stats/seconds", name="Seconds of work", plot_legend=no_legend),
-            ),
-            row_shares=[7, 3],
-        ),
-        rrb.TopPanel(state="hidden"),
-        rrb.BlueprintPanel(state="hidden"),
-        rrb.SelectionPanel(state="hidden"),
-        rrb.TimePanel(state="collapsed", timeline=TIMELINE),
-    )
+class Shot(NamedTuple):
+    """Which recording of an example is drawn, when in it, and what the example is told."""
+
+    recording: str
+    timeline: str
+    time: int
+    arguments: tuple[str, ...] = ()
+
+
+SHOTS = {
+    "quickstart": Shot("quickstart.rrd", "picture_nr", 5),
+    "episodes": Shot("episodes/episode-013.rrd", "step", 150),
+    "point_clouds": Shot("point_clouds.rrd", "scan", 15),
+    "robots": Shot("robots.rrd", "time", 7_950_000_000),
+    "video": Shot("video.rrd", "frame", 40),
+    "web": Shot("web.rrd", "step", 249, ("web.rrd", "--pause-secs", "0", "--port", "0")),
+}
+
+
+def make(name: str) -> None:
+    """Run an example, draw its recording, and make the picture small."""
+    shot, target = SHOTS[name], FOLDER / f"{name}.png"
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, FOLDER / f"{name}.py", *shot.arguments], check=True, cwd=folder, timeout=600)
+        recording = Path(folder, shot.recording)
+        reports = picture.render(recording, target, timeout_secs=240, timeline=shot.timeline, time=shot.time)
+    if reports:
+        raise RuntimeError(f"the viewer reports {reports}")
+    with Image.open(target) as image:
+        small = image.quantize(256)  # a palette: less than half the bytes
+    small.save(target, optimize=True)
+    print(f"{target.name}: {small.width}x{small.height}, {target.stat().st_size / 1e3:.0f} kB")
 
 
 def main() -> None:
-    """Draw the recording at one picture, and make the file small."""
-    parser = argparse.ArgumentParser(description="Screenshot a recording of quickstart.py in the Viewer.")
-    parser.add_argument("recording", nargs="?", type=Path, default="quickstart.rrd")
-    parser.add_argument("screenshot", nargs="?", type=Path, default="quickstart.png")
-    parser.add_argument("--picture-nr", type=int, default=5, help="which picture to show")
-    args = parser.parse_args()
-
-    reports = picture.render(
-        args.recording,
-        args.screenshot,
-        timeout_secs=120,
-        blueprint=blueprint(),
-        timeline=TIMELINE,
-        time=args.picture_nr,
-    )
-    if reports:
-        raise RuntimeError(f"the viewer reports {reports}")
-    with Image.open(args.screenshot) as image:
-        small = image.quantize(256)  # a palette: less than half the bytes
-    small.save(args.screenshot, optimize=True)
-    print(f"{args.screenshot}: {small.width}x{small.height}, {args.screenshot.stat().st_size / 1e3:.0f} kB")
+    """Make the pictures that were asked for."""
+    parser = argparse.ArgumentParser(description="Make the pictures of the examples.")
+    parser.add_argument("names", nargs="*", choices=list(SHOTS), default=None)
+    for name in parser.parse_args().names or SHOTS:
+        make(name)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import rerun as rr
+import rerun.blueprint as rrb
 from skimage import color, data, feature, filters, measure, segmentation, transform, util
 
 import mpr
@@ -81,6 +82,33 @@ def analyse(index: int, name: str) -> Summary:
     return Summary(name, edge_share, int(segments.max()), len(regions), len(contours), seconds, os.getpid())
 
 
+def layout() -> rrb.Blueprint:
+    """The picture with all its layers large, two of the layers beside it, the statistics below."""
+    no_legend = rrb.PlotLegend(visible=False)
+    return rrb.Blueprint(
+        rrb.Vertical(
+            rrb.Horizontal(
+                rrb.Spatial2DView(origin="picture", name="Picture, segments, boxes and contours"),
+                rrb.Vertical(
+                    rrb.Spatial2DView(origin="picture", contents="picture", name="Picture"),
+                    rrb.Spatial2DView(origin="picture", contents="picture/segments", name="Segments"),
+                ),
+                column_shares=[2, 1],
+            ),
+            rrb.Horizontal(
+                rrb.TimeSeriesView(origin="stats/edge_share", name="Share of edges", plot_legend=no_legend),
+                rrb.TimeSeriesView(origin="stats/segments", name="Number of segments", plot_legend=no_legend),
+                rrb.TimeSeriesView(origin="stats/seconds", name="Seconds of work", plot_legend=no_legend),
+            ),
+            row_shares=[7, 3],
+        ),
+        rrb.TopPanel(state="hidden"),
+        rrb.BlueprintPanel(state="hidden"),
+        rrb.SelectionPanel(state="hidden"),
+        rrb.TimePanel(state="collapsed", timeline="picture_nr"),
+    )
+
+
 def main() -> None:
     """Analyse all pictures, verify the recording and print what was found."""
     parser = argparse.ArgumentParser(description="Analyse photographs in parallel into one Rerun recording.")
@@ -90,7 +118,7 @@ def main() -> None:
     path: Path = args.path
 
     started = time.perf_counter()
-    with mpr.Pool("mpr_quickstart", processes=args.processes, sinks=[mpr.FileSink(path=path)]) as pool:
+    with mpr.Pool("mpr_quickstart", processes=args.processes, sinks=path, blueprint=layout()) as pool:
         results = pool.starmap(analyse, enumerate(PICTURES))
     seconds = time.perf_counter() - started
 

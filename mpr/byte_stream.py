@@ -19,6 +19,7 @@ from pathlib import Path
 from mpr.errors import SinkError
 from mpr.file_writer import FileWriter
 from mpr.outbox import Segment
+from mpr.parts import Parts, Pieces
 
 _READ_BYTES = 1024 * 1024
 _COPY_BYTES = 32 * 1024 * 1024
@@ -103,30 +104,37 @@ class ByteStream:
         for listener in listeners:
             listener()
 
-    def _read(self, position: int) -> bytes | None:
-        """What comes at `position`: nothing yet where it is empty, nothing ever where it is None."""
+    def _cursor(self, parts: bool) -> Parts | Pieces:
+        return Parts(self._pread) if parts else Pieces(self._pread, _READ_BYTES)
+
+    def _pread(self, offset: int, size: int) -> bytes:
+        return os.pread(self._file.fd, size, offset)
+
+    def _next(self, cursor: Parts | Pieces) -> tuple[bytes | None, int]:
+        """What comes next, and how far it was looked for: nothing yet where it is empty, nothing ever for None."""
         with self._changed:
             end, is_over, failure = self._end, self._is_over, self._failure
-        if position < end:
-            return os.pread(self._file.fd, min(_READ_BYTES, end - position), position)
-        if failure is not None:
+        data = cursor.next(end)
+        if not data and failure is not None:
             raise failure
-        return None if is_over else b""
+        return None if is_over and not data else data, end
 
-    def read_all(self) -> Iterator[bytes]:
-        """All bytes; waits for those to come until the recording is closed."""
-        position = 0
-        while (data := self._read(position)) is not None:
+    def read_all(self, *, parts: bool = False) -> Iterator[bytes]:
+        """All bytes, with `parts` as streams of their own; waits for those to come until the recording is closed."""
+        cursor = self._cursor(parts)
+        while True:
+            data, end = self._next(cursor)
+            if data is None:
+                return
             if data:
-                position += len(data)
                 yield data
                 continue
             with self._changed:
-                if self._end <= position and not self._is_over:
+                if self._end == end and not self._is_over:
                     # In turns, so that Ctrl-C is noticed on every platform.
                     self._changed.wait(1.0)
 
-    async def aread_all(self) -> AsyncIterator[bytes]:
+    async def aread_all(self, *, parts: bool = False) -> AsyncIterator[bytes]:
         """As `read_all`, in an event loop; a reader that is cancelled leaves nothing behind."""
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
@@ -139,14 +147,13 @@ class ByteStream:
         with self._changed:
             self._listeners.add(wake)
         try:
-            position = 0
+            cursor = self._cursor(parts)
             while True:
                 changed.clear()
-                data = self._read(position)
+                data, _ = self._next(cursor)
                 if data is None:
                     return
                 if data:
-                    position += len(data)
                     yield data
                 else:
                     await changed.wait()
@@ -180,16 +187,17 @@ class StreamWriter:
     named = True
 
     def __init__(self, file: SpoolFile, stream: ByteStream) -> None:
-        self._stream = stream
+        #: What readers read.
+        self.stream = stream
         self._file = _StreamFile(file)
 
     def open(self, prologue: bytes) -> None:
         self._file.open(prologue)
-        self._stream.grow(self._file.end)
+        self.stream.grow(self._file.end)
 
     def accept(self, segment: Segment, *, named: bool) -> None:
         self._file.accept(segment, named=named)
-        self._stream.grow(self._file.end)
+        self.stream.grow(self._file.end)
 
     def describe(self, outbox: int, footer: bytes) -> None:
         self._file.describe(outbox, footer)
@@ -201,10 +209,10 @@ class StreamWriter:
         try:
             self._file.close()
         except SinkError as error:
-            self._stream.finish(self._file.end, error)
+            self.stream.finish(self._file.end, error)
             raise
-        self._stream.finish(self._file.end)
+        self.stream.finish(self._file.end)
 
     def abandon(self) -> None:
-        self._stream.finish(self._file.end, SinkError("the stream ends before its recording: a sink has failed"))
+        self.stream.finish(self._file.end, SinkError("the stream ends before its recording: a sink has failed"))
         self._file.abandon()

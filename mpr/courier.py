@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import socket
@@ -31,7 +32,6 @@ from urllib.parse import urlsplit
 import rerun as rr
 
 from mpr import rrd, sdk
-from mpr.config import SLICE_BYTES
 from mpr.live_messages import Bring, Brought, Connected, Done, Finish, Load, Lost, Waiting
 from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
 from mpr.tape import dropped_until
@@ -145,9 +145,10 @@ class _Courier:
 
     def _bring(self, number: int, start: int, end: int) -> None:
         fd, is_spool = self._reels[number]
+        read = functools.partial(_read, fd)
         position = start
         while position < end:
-            data, chunks = _slice(fd, position, end)
+            data, chunks = rrd.whole_frames(read, position, end)
             dropped = dropped_until(fd) if is_spool else 0
             if dropped > position:
                 # What was read may be holes already.
@@ -175,24 +176,8 @@ class _Courier:
         self._pipe.send(Done())
 
 
-def _slice(fd: int, start: int, end: int) -> tuple[bytes, int]:
-    """Whole frames from `start` on, at least one, and how many chunks they are; none where they cannot be had."""
-
-    def read(offset: int, size: int) -> bytes:
-        return os.pread(fd, size, offset)
-
-    try:
-        frames, stop = rrd.scan(read, start, min(end, start + SLICE_BYTES))
-        if not frames:
-            frames = [rrd.frame_at(read, start)]
-            stop = frames[0].end
-    except rrd.FormatError:
-        return b"", 0
-    data = read(start, stop - start)
-    # Of a hole in the file zeros are read, which look like an end.
-    if stop > end or len(data) < stop - start or frames[-1].kind == rrd.END:
-        return b"", 0
-    return data, sum(frame.kind == rrd.ARROW_MSG for frame in frames)
+def _read(fd: int, offset: int, size: int) -> bytes:
+    return os.pread(fd, size, offset)
 
 
 # --- servers, pages, viewers --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import util
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from mpr import active_recording, config, direct, failpoints, hooks, inheritance, joining, relabel, sdk
 from mpr.active_recording import ActiveRecordingSink
@@ -305,6 +305,45 @@ class SharedRecording:
             torn_processes=self.aggregator.torn_count,
             live_sinks=() if self._live is None else tuple(self._live.stats()),
         )
+
+    def notebook_show(
+        self,
+        *,
+        width: int | Literal["auto"] | None = None,
+        height: int | Literal["auto"] | None = None,
+        wait_secs: float = 5.0,
+    ) -> None:
+        """Show the viewer in a notebook's cell, with everything from the start, and what is still to come.
+
+        At any time, also when the recording is closed, and any number of times. A page that is loaded again gets all
+        once more. Needs `pip install 'mpr[notebook]'`, and a `FileSink` or `BinaryStreamSink`, which it reads.
+
+        A kernel hears of the page between two cells. So show the viewer in a cell of its own before the one that does
+        the work, and rows are seen while they come. In one cell it depends on the versions of Jupyter and `ipykernel`.
+
+        Parameters
+        ----------
+        width, height:
+            In pixels, or 'auto' for the width of the page; 640 and 480 by default.
+        wait_secs:
+            While the recording is open, how long to wait for the page at most, where `ipykernel` can hear of it within
+            a cell (before version 7); 0 does not wait.
+
+        Raises
+        ------
+        MissingDependencyError
+            If `rerun-notebook` is not installed.
+        SinkError
+            If no sink of the recording can be read.
+        """
+        from mpr.notebook import NotebookView
+        from mpr.replay import replay
+
+        if not self._writers:
+            # RERUN=off
+            return
+        view = NotebookView(replay(self._writers, self._finished), width, height)
+        view.show(0 if self._finished.is_set() else wait_secs)
 
     def close(self) -> None:
         """Take what is on its way, write the footers, and release everything. A second call does nothing.

@@ -14,6 +14,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from mpr.config import SLICE_BYTES
+
 FOURCC = b"RRF2"
 HEADER_SIZE = 12
 
@@ -123,6 +125,27 @@ def frame_at(read: Read, start: int) -> Frame:
         raise FormatError(f"no frame at offset {start}")
     kind, size = _FRAME.unpack(header)
     return Frame(kind, start, size)
+
+
+def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
+    """Some whole frames from `start` on, without an `END`, and how many chunks they are.
+
+    At least one, whatever its size, and a few megabytes at most. None where they cannot be had: where the stream is
+    damaged, or has its `END` there. In a hole of a file zeros are read, which look like an end.
+    """
+    try:
+        frames, stop = scan(read, start, min(end, start + SLICE_BYTES))
+        if not frames:
+            frames = [frame_at(read, start)]
+            stop = frames[0].end
+    except FormatError:
+        return b"", 0
+    if frames[-1].kind == END:
+        stop = frames.pop().start
+    data = read(start, stop - start)
+    if stop > end or len(data) < stop - start:
+        return b"", 0
+    return data, sum(frame.kind == ARROW_MSG for frame in frames)
 
 
 # --- protobuf: enough to read ids and to write a footer -----------------------------------------------------------

@@ -54,6 +54,14 @@ class BinaryStreamSink(Sink):
         """As `for data in sink`, without a thread that waits."""
         return self._stream().aread_all()
 
+    def parts(self) -> StreamParts:
+        """The same data as parts that can each be read alone: `for part in sink.parts()`, also with `async for`.
+
+        Each part is a stream of its own, of a few megabytes at most, without a footer. This is what viewers want that
+        are fed piece by piece, such as `gradio_rerun.Rerun(streaming=True)`. An iteration begins at the beginning.
+        """
+        return StreamParts(self)
+
     def _stream(self) -> ByteStream:
         if not self._used:
             raise SinkError("there is nothing to read yet: give the BinaryStreamSink to a pool or recording first")
@@ -71,6 +79,19 @@ class BinaryStreamSink(Sink):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _make, (self.memory_bytes,)
+
+
+@dataclass(frozen=True)
+class StreamParts:
+    """What `BinaryStreamSink.parts` returns: to be iterated over, any number of times."""
+
+    _sink: BinaryStreamSink
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._sink._stream().read_all(parts=True)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._sink._stream().aread_all(parts=True)
 
 
 def _make(memory_bytes: int) -> BinaryStreamSink:

@@ -28,7 +28,7 @@ _WITHOUT_SDK = [
     "aggregator", "ambient", "background", "carrying", "config", "courier_config", "crew", "delivery", "dispatcher",
     "ending", "endings", "errors", "failpoints", "futures", "hiring", "insights", "known_producer", "lifecycle",
     "live", "live_messages", "live_sinks", "loss", "main_module", "manifest", "messages", "outbox", "parcel",
-    "pickling", "pool", "processes", "recent", "relabel", "results", "rrd", "sampler", "scheduler", "showing", "sink",
+    "parts", "pickling", "pool", "processes", "recent", "relabel", "results", "rrd", "sampler", "scheduler", "showing", "sink",
     "slate", "staff", "summary", "tape", "telemetry", "transport", "watching", "writers",
 ]  # fmt: skip
 # What a test run needs, and nobody else.

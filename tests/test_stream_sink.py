@@ -72,6 +72,29 @@ def test_readers_in_an_event_loop_get_the_same_and_may_be_cancelled(tmp_path: Pa
     assert support.numbers(path) == Counter(range(21))
 
 
+def test_each_part_can_be_read_alone(tmp_path: Path) -> None:
+    sink, other = mpr.BinaryStreamSink(memory_bytes=100_000), tmp_path / "other.rrd"
+    early: list[bytes] = []
+
+    async def read() -> list[bytes]:
+        return [part async for part in sink.parts()]
+
+    with mpr.Pool("app", 2, sinks=[sink, other]) as pool:
+        reader = threading.Thread(target=lambda: early.extend(sink.parts()))
+        reader.start()
+        pool.map(tasks.log_number, range(50), chunksize=1)
+        pool.starmap(tasks.log_images, [(0, 3), (1, 3)], chunksize=1)
+        pool.apply(tasks.log_number, (50,))
+    reader.join(60)
+    for parts in (early, list(sink.parts()), asyncio.run(read())):
+        found: Counter[support.Cell] = Counter()
+        for part in parts:
+            # Without a footer.
+            found += support.cells_of_growing(_written(tmp_path / "part.rrd", [part]))
+        assert found == support.cells(other)
+    assert len(early) > 1
+
+
 def test_a_sink_is_good_for_one_recording_and_says_so() -> None:
     sink = mpr.BinaryStreamSink()
     with pytest.raises(mpr.SinkError, match="nothing to read yet"):

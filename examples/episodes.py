@@ -1,0 +1,79 @@
+"""A data set as a folder of episodes: a recording of its own for each task, with what it was and how it ended.
+
+A pendulum is swung up by a policy with random gains. `mpr.DirectorySink` gives every episode a file, which is finished
+when the episode's result is there; the folder can be opened as it is, or be served as a dataset of Rerun's catalog.
+
+    python episodes.py
+    rerun episodes/*.rrd
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import rerun as rr
+import rerun.blueprint as rrb
+
+import mpr
+
+STEPS, STEP_SECS = 200, 0.05
+
+
+def episode(seed: int) -> float:
+    """Swing a pendulum up, and log what a robot would: observations, actions, rewards. Runs in a worker."""
+    random = np.random.default_rng(seed)
+    angle, speed = np.pi + random.normal(scale=0.3), 0.0  # hanging down
+    pump, hold = random.uniform([0.5, 4.0], [2.5, 14.0])
+    # Properties are what a table of episodes has as its columns.
+    rr.send_property("policy", rr.AnyValues(pump=pump, hold=hold))
+
+    total = 0.0
+    for step in range(STEPS):
+        upright = np.cos(angle) > 0.9
+        energy = speed**2 / 2 + 9.81 * np.cos(angle)
+        torque = -hold * np.sin(angle) - 3 * speed if upright else pump * np.sign(speed + 1e-6) * (9.81 - energy) / 4
+        torque = float(np.clip(torque, -4, 4))
+        speed += STEP_SECS * (9.81 * np.sin(angle) + torque - 0.05 * speed)
+        angle += STEP_SECS * speed
+        reward = float(np.cos(angle))
+        total += reward
+
+        tip = np.array([np.sin(angle), -np.cos(angle)])
+        rr.set_time("step", sequence=step)
+        rr.log("pendulum", rr.LineStrips2D([np.array([(0, 0), tip])], colors=(90, 170, 255), radii=0.03))
+        rr.log("pendulum/tip", rr.Points2D([tip], colors=(255, 140, 60), radii=0.09))
+        rr.log("action/torque", rr.Scalars(torque))
+        rr.log("reward", rr.Scalars(reward))
+    return total
+
+
+def layout() -> rrb.Blueprint:
+    """The pendulum beside what was done and what it was worth."""
+    no_legend = rrb.PlotLegend(visible=False)
+    charts = rrb.Vertical(
+        rrb.TimeSeriesView(origin="action/torque", name="Action: torque", plot_legend=no_legend),
+        rrb.TimeSeriesView(origin="reward", name="Reward", plot_legend=no_legend),
+    )
+    bounds = rrb.VisualBounds2D(x_range=[-1.3, 1.3], y_range=[-1.3, 1.3])
+    pendulum = rrb.Spatial2DView(origin="pendulum", name="Pendulum", visual_bounds=bounds)
+    return rrb.Blueprint(rrb.Horizontal(pendulum, charts, column_shares=[2, 3]), collapse_panels=True)
+
+
+def main() -> None:
+    """Make all episodes, and name the best one."""
+    parser = argparse.ArgumentParser(description="Make a folder of episodes, a Rerun recording each.")
+    parser.add_argument("folder", nargs="?", type=Path, default="episodes")
+    parser.add_argument("--episodes", type=int, default=16)
+    args = parser.parse_args()
+
+    folder = mpr.DirectorySink(path=args.folder, name="episode-{index:03d}.rrd")
+    with mpr.Pool("mpr_episodes", sinks=folder, blueprint=layout()) as pool:
+        returns = pool.map(episode, range(args.episodes))
+    best = int(np.argmax(returns))
+    print(f"episode {best} is the best, with {returns[best]:.0f}; see: rerun {args.folder}/episode-{best:03d}.rrd")
+
+
+if __name__ == "__main__":
+    main()
