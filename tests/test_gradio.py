@@ -115,9 +115,7 @@ def browser() -> Iterator[Any]:
     viewers.needed(program is not None, "Chromium")
     options = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program, args=options, chromium_sandbox=os.geteuid() != 0
-        )
+        browser = playwright.chromium.launch(executable_path=program, args=options, chromium_sandbox=os.geteuid() != 0)
         yield browser
         browser.close()
 
