@@ -123,6 +123,11 @@ class Aggregator:
             self._nudged = True
             self._inside.send(Nudge())
 
+    @property
+    def ended(self) -> bool:
+        """Whether its thread has ended: the sinks are being closed, or are closed."""
+        return self._ended
+
     def _do_steps(self, most: int) -> None:
         for _ in range(most):
             try:

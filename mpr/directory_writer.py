@@ -111,6 +111,7 @@ class DirectoryWriter:
     def accept(self, segment: Segment, *, named: bool) -> None:
         if segment.telemetry:
             # A folder of episodes has nothing but episodes in it.
+            self._latest = None
             return
         if not self._info:
             infos = (frame for frame in segment.frames if frame.kind == rrd.SET_STORE_INFO)
@@ -130,7 +131,7 @@ class DirectoryWriter:
         if outbox == PROLOGUE:
             if self._latest is not None:
                 self._layouts.append((self._latest, footer))
-            self._shared.writer.describe(outbox, footer)
+                self._shared.writer.describe(outbox, footer)
             return
         for file in self._by_outbox.pop(outbox, ()):
             try:

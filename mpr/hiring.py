@@ -87,5 +87,11 @@ def hire(
         )
         sampler = Sampler(telemetry, recording.new_pool(size, kinds), size, kinds, sources)
         sampler.start()
-    crew.start()
+    try:
+        crew.start()
+    except RuntimeError:
+        # The system gives no more threads.
+        if sampler is not None:
+            sampler.close()
+        raise
     return crew, dispatcher, sampler

@@ -197,3 +197,8 @@ def _parts(path: str) -> list[str]:
         else:
             parts.append(part)
     return parts
+
+
+def bucket(lanes: int) -> int:
+    """Stands for every number of lanes with which a layout is the same."""
+    return next((limit for limit in (_LEGEND, _MANY_LANES - 1) if lanes <= limit), _MANY_LANES)

@@ -104,11 +104,11 @@ def open_sinks(
     )
 
 
-def append(writer: Writer, stream: bytes) -> None:
-    """Let `writer` take `stream`, a whole stream that the parent itself has made."""
+def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
+    """Let `writer` take `stream`, a whole stream that the parent itself has made; `telemetry` as in `Segment`."""
     frames = rrd.frames_of(stream)
     last = frames.pop()
-    writer.accept(Segment(PROLOGUE, MessageBytes(0, stream), frames), named=False)
+    writer.accept(Segment(PROLOGUE, MessageBytes(0, stream), frames, telemetry=telemetry), named=False)
     writer.describe(PROLOGUE, stream[last.payload : last.end])
 
 

@@ -245,7 +245,12 @@ class SharedRecording:
             self._write_telemetry(layout)
 
     def _write_telemetry(self, stream: bytes) -> None:
-        self.aggregator.soon(lambda: self.delivery.write_own(stream, telemetry=True))
+        def write() -> None:
+            # At the very end it is this thread's turn, and the sinks may be closed.
+            if not self.aggregator.ended:
+                self.delivery.write_own(stream, telemetry=True)
+
+        self.aggregator.soon(write)
 
     def process_config(self, workers: int) -> RecordingConfig:
         """How each of `workers` processes joins."""
@@ -408,14 +413,16 @@ class SharedRecording:
         failpoints.reach("parent.closing")
         failure = None
         layout, _ = self._showing.refresh() if self._takes_telemetry else (b"", False)
-        if layout:
-            self.delivery.write_own(layout, telemetry=True)
         stream = encoded_notes("mpr/sinks", self.application_id, self.recording_id, notes) if notes else b""
         for writer in self.delivery.writers:
             try:
                 if discard_unnamed and not writer.named:
                     writer.abandon()
                 else:
+                    if layout:
+                        # What is wrong with a disk or a file, its end says.
+                        with contextlib.suppress(SinkError):
+                            append(writer, layout, telemetry=True)
                     if stream:
                         append(writer, stream)
                     writer.close()

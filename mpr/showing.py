@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from typing import Any
@@ -69,10 +70,11 @@ class Showing:
         if made_of == self._made_of:
             return self._stream, False
         self._made_of = made_of
-        blueprint = layout.blueprint(
-            seen, self._timeline(), self._lanes, self._kinds, self._own, pools_visible=self._pools_visible
-        )
-        self._stream = sdk.encoded_blueprint(self._application_id, blueprint)
+        looks = (self._timeline(), layout.bucket(self._lanes), self._kinds, self._pools_visible)
+        if self._own is None:
+            self._stream = _encoded(self._application_id, frozenset(seen.items()), *looks)
+        else:
+            self._stream = _encode(self._application_id, seen, *looks, self._own)
         return self._stream, True
 
     def _timeline(self) -> str | None:
@@ -82,3 +84,29 @@ class Showing:
         most = max(users, key=lambda name: (users[name], name), default=None)
         on_log_time = counts["log_time"] >= max(users.values(), default=0)
         return "log_time" if most is None or (self._pools_visible and on_log_time) else most
+
+
+def _encode(
+    application_id: str,
+    seen: dict[str, frozenset[str]],
+    timeline: str | None,
+    lanes: int,
+    kinds: frozenset[str],
+    visible: bool,
+    own: Any = None,
+) -> bytes:
+    blueprint = layout.blueprint(seen, timeline, lanes, kinds, own, pools_visible=visible)
+    return sdk.encoded_blueprint(application_id, blueprint)
+
+
+@functools.lru_cache(maxsize=64)
+def _encoded(
+    application_id: str,
+    seen: frozenset[tuple[str, frozenset[str]]],
+    timeline: str | None,
+    lanes: int,
+    kinds: frozenset[str],
+    visible: bool,
+) -> bytes:
+    """The same once more: the SDK takes some milliseconds for it, and two threads that never end."""
+    return _encode(application_id, dict(seen), timeline, lanes, kinds, visible)

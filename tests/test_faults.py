@@ -244,13 +244,26 @@ def test_a_recording_that_is_closed_under_its_pool_ends_the_pool(tmp_path: Path)
     assert support.numbers(tmp_path / "run.rrd") == Counter([1])
 
 
+def test_what_goes_wrong_with_telemetry_fails_no_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run.rrd"
+    monkeypatch.setenv("MPR_FAILPOINTS", "parent.telemetry:1:raise")
+    with mpr.Pool("app", 1, sinks=path) as pool:
+        assert [0, 1, 2] == pool.map(tasks.log_number, range(3))
+    support.check_file(path)
+    assert Counter(range(3)) == support.numbers(path)
+    told = [record.message for record in caplog.records if "records nothing of itself any more" in record.message]
+    assert 1 == len(told)
+
+
 def test_every_named_moment_comes_up_in_a_test() -> None:
     source = Path(__file__).read_text()
     assert [] == [place for place in failpoints.PLACES if f"{place}" not in source]
 
 
 def test_tasks_that_log_nothing_cost_the_sinks_nothing(tmp_path: Path) -> None:
-    with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd") as pool:
+    with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd", telemetry=False) as pool:
         before = pool.map(tasks.count_threads_and_files, range(8), chunksize=1)
         chunks = pool.recording.stats().accepted_chunks
         assert pool.map(tasks.square, range(20_000)) == [number * number for number in range(20_000)]

@@ -243,19 +243,6 @@ def test_a_run_without_a_row_that_fails_leaves_an_older_file_alone(tmp_path: Pat
     assert b"older" == path.read_bytes()
 
 
-def test_what_goes_wrong_with_it_fails_no_task(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "run.rrd"
-    monkeypatch.setenv("MPR_FAILPOINTS", "parent.telemetry:1:raise")
-    with mpr.Pool("app", 1, sinks=path) as pool:
-        assert [0, 1, 2] == pool.map(tasks.log_number, range(3))
-    support.check_file(path)
-    assert Counter(range(3)) == support.numbers(path)
-    told = [record.message for record in caplog.records if "records nothing of itself any more" in record.message]
-    assert 1 == len(told)
-
-
 def test_two_pools_in_one_recording(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path) as recording:
