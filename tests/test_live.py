@@ -359,7 +359,7 @@ def test_a_blueprint_is_in_every_sink_before_data_and_stays_active(tmp_path: Pat
     blueprint = rrb.Blueprint(rrb.TimeSeriesView(origin="/n"))
     path = tmp_path / "run.rrd"
     with listening(tmp_path / "viewer.rrd", port) as viewer:
-        with mpr.Pool("app", 2, sinks=[path, url_of(port)], blueprint=blueprint) as pool:
+        with mpr.Pool("app", 2, sinks=[path, url_of(port)], blueprint=blueprint, telemetry_view=False) as pool:
             wait_for_state(pool.recording, "connected")
             pool.map(tasks.send_blueprint, range(2), chunksize=1)
             pool.map(tasks.log_number, range(10))

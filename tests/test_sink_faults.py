@@ -110,7 +110,7 @@ def test_a_disk_that_is_full_only_at_the_end_loses_no_row(small_disk: Path, tmp_
     pool.map(tasks.log_number, range(20), chunksize=1)
     _fill(small_disk / "filler")
     pool.close()
-    with pytest.raises(mpr.SinkError, match=r"cannot finish .*full\.rrd: No space left") as caught:
+    with pytest.raises(mpr.SinkError, match=r"cannot (write|finish) .*full\.rrd: No space left") as caught:
         pool.join()
     assert caught.value.errno == errno.ENOSPC
     support.check_file(other)
@@ -141,7 +141,7 @@ def test_a_file_that_is_cut_at_the_very_end_is_an_error_too(tmp_path: Path) -> N
     pool.map(tasks.log_number, range(3))
     os.truncate(path, 300)
     pool.close()
-    with pytest.raises(mpr.SinkError, match=r"cannot finish .*were written"):
+    with pytest.raises(mpr.SinkError, match=r"cannot (write|finish) .*were written"):
         pool.join()
 
 

@@ -60,14 +60,19 @@ def _log(pool: mpr.Pool) -> None:
 
 
 def _schema_of_file(path: Path) -> dict[str, set[str]]:
-    """The components of each entity, in a file that may still be written."""
+    """The components of each entity of the user's, in a file that may still be written."""
     found: dict[str, set[str]] = {}
     with support.whole_frames_of(path) as copy:
         for chunk in support.chunks(copy):
             fields = chunk.to_record_batch().schema
             names = {field.name for field in fields if field.metadata[b"rerun:kind"] == b"data"}
             found.setdefault(str(chunk.entity_path), set()).update(names)
-    return found
+    return _without_ours(found)
+
+
+def _without_ours(schema: dict[str, set[str]]) -> dict[str, set[str]]:
+    """What a pool says of itself grows to the end."""
+    return {path: names for path, names in schema.items() if not path.startswith("/mpr/")}
 
 
 def _schema_of_viewer(client: ViewerClient) -> dict[str, set[str]]:
@@ -76,7 +81,9 @@ def _schema_of_viewer(client: ViewerClient) -> dict[str, set[str]]:
     if len(recordings) != 1:
         return {}
     schema = client.get_recording_schema(recordings[0].store_id)
-    return {entity.entity_path: {each.component for each in entity.components} for entity in schema.entities}
+    return _without_ours(
+        {entity.entity_path: {each.component for each in entity.components} for entity in schema.entities}
+    )
 
 
 def _steps_of_viewer(client: ViewerClient) -> tuple[Any, Any]:
@@ -96,7 +103,7 @@ def test_the_native_viewer_shows_what_is_in_the_file(tmp_path: Path) -> None:
     viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
     path = tmp_path / "run.rrd"
     sinks = [path, mpr.SpawnViewerSink(headless=True)]
-    with mpr.Pool("app", 2, sinks=sinks, blueprint=_BLUEPRINT) as pool:
+    with mpr.Pool("app", 2, sinks=sinks, blueprint=_BLUEPRINT, telemetry_view=False) as pool:
         _log(pool)
         wait_for_state(pool.recording, "connected")
         support.wait_for(lambda: not live(pool.recording)[0].missing_chunks, 60)
@@ -120,7 +127,7 @@ def test_a_native_viewer_that_comes_late_shows_everything(tmp_path: Path) -> Non
     path = tmp_path / "run.rrd"
     port = viewers.free_port()
     server = mpr.GrpcServerSink(port=0)
-    with mpr.Pool("app", 2, sinks=[path, url_of(port), server], blueprint=_BLUEPRINT) as pool:
+    with mpr.Pool("app", 2, sinks=[path, url_of(port), server], blueprint=_BLUEPRINT, telemetry_view=False) as pool:
         _log(pool)
         wait_for_state(pool.recording, "waiting for a viewer", 0)
         wait_for_state(pool.recording, "connected", 1)
@@ -235,7 +242,10 @@ def test_the_web_viewer_shows_the_data(tmp_path: Path) -> None:
     web = mpr.WebViewerSink(web_port=0, grpc_port=0, open_browser=False)
     # Without hardware, and where root must do without a sandbox.
     options = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-    with mpr.Pool("app", 2, sinks=[path, web], blueprint=_BLUEPRINT) as pool, sync_playwright() as playwright:
+    with (
+        mpr.Pool("app", 2, sinks=[path, web], blueprint=_BLUEPRINT, telemetry_view=False) as pool,
+        sync_playwright() as playwright,
+    ):
         _log(pool)
         wait_for_state(pool.recording, "connected")
         browser = playwright.chromium.launch(
