@@ -1,8 +1,8 @@
 """Copies what a test has logged to a recording that it has made current itself, by `rr.init(...)`.
 
 Code that is to be tested often begins with that. As long as such a recording has no sink, the SDK keeps its rows; they
-are read at the end of the test, and given back, so that a later `rr.save` still finds them. A recording that has a sink,
-or may have got one before anybody looked, is its owner's business, and the test's recording says so.
+are read at the end of the test, and given back, so that a later `rr.save` still finds them. A recording that has a
+sink, or may have got one before anybody looked, is its owner's business, and the test's recording says so.
 """
 
 from __future__ import annotations
