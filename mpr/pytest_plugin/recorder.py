@@ -261,7 +261,7 @@ class Recorder:
     def _around(self) -> Surroundings:
         if self._surroundings is None:
             with warnings.catch_warnings():
-                # Warnings of the modules that this imports are not the doing of the test, which may make errors of them.
+                # What imported modules warn of is not the doing of a test, which may take warnings for errors.
                 warnings.simplefilter("ignore")
                 from mpr.pytest_plugin.surroundings import Surroundings
 
