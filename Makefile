@@ -31,7 +31,7 @@ test-matrix: $(VENV)/.installed
 
 # The pytest plugin with the oldest pytest that it is for.
 test-oldest-pytest: $(VENV)/.installed
-	$(BIN)/python tests/matrix.py --oldest-pytest -m "not slow" tests/pytest_plugin
+	$(BIN)/python tests/matrix.py --oldest-pytest -n 2 -m "not slow" tests/pytest_plugin
 
 # The viewer in Gradio's pages chooses the SDK's version, so this has an environment of its own. With an older Jupyter
 # kernel, too, which can hear of a page within a cell.

@@ -256,6 +256,21 @@ def divert_new_recordings(
     rerun_bindings.flush_and_cleanup_orphaned_recordings = flush_and_cleanup_orphaned_recordings
 
 
+def watch_new_recordings(made: Callable[[str | None], None]) -> None:
+    """Call `made(recording id)` of every recording that this process makes from now on."""
+    import rerun_bindings
+
+    original = rerun_bindings.new_recording
+
+    @functools.wraps(original)
+    def new_recording(*args: Any, **kwargs: Any) -> Any:
+        inner = original(*args, **kwargs)
+        made(recording_id_of(inner))
+        return inner
+
+    rerun_bindings.new_recording = new_recording
+
+
 # What a recording is called and when it began: the call, and the argument of `rr.archetypes.RecordingInfo`.
 _RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nanos": "start_time"}
 

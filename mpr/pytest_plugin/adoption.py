@@ -1,8 +1,8 @@
 """Copies what a test has logged to a recording that it has made current itself, by `rr.init(...)`.
 
 Code that is to be tested often begins with that. As long as such a recording has no sink, the SDK keeps its rows; they
-are read at the end of the test, and given back, so that a later `rr.save` still finds them. A recording that has a sink
-is its owner's business, and the test's recording says so.
+are read at the end of the test, and given back, so that a later `rr.save` still finds them. A recording that has a
+sink, or may have got one before anybody looked, is its owner's business, and the test's recording says so.
 """
 
 from __future__ import annotations
@@ -30,22 +30,27 @@ class Adoption:
 
     def __init__(self, is_ours: Callable[[Any], bool]) -> None:
         self._is_ours = is_ours
-        # Recordings that were given a sink.
-        self._with_sink: set[str] = set()
+        # Recordings that were made since, and have no sink: reading any other one would take its sink away.
+        self._without_sink: set[str] = set()
         # The recording whose rows were copied last, and the chunks of it that some test's recording has.
         self._known: tuple[str, set[str]] = ("", set())
         entries.watch_sinks(lambda _call, _recording: False, lambda _call, _recording: None, self._sink_changed)
+        entries.watch_new_recordings(self._made)
+
+    def _made(self, recording_id: str | None) -> None:
+        if recording_id is not None:
+            self._without_sink.add(recording_id)
 
     def _sink_changed(self, call: str, recording_id: str | None) -> None:
-        if recording_id is not None and call != "disconnect":
-            self._with_sink.add(recording_id)
+        if call != "disconnect":
+            self._without_sink.discard(recording_id or "")
 
     def adopt(self, stream: rr.RecordingStream) -> str | None:
         """Copy what the current recording has to `stream`; returns what is to be said of it."""
         native, recording_id = entries.current_recording()
         if native is None or recording_id is None or self._is_ours(native):
             return None
-        if recording_id in self._with_sink:
+        if recording_id not in self._without_sink:
             return "the current recording is another one, with sinks of its own (rr.init): what went there is not here"
         if recording_id != self._known[0]:
             self._known = (recording_id, set())
@@ -61,7 +66,7 @@ class Adoption:
             owner = rr.RecordingStream._from_native(native)
             rr.send_chunks(chunks, recording=owner)
             if len(data) > _MOST_BYTES:
-                self._with_sink.add(recording_id)
+                self._without_sink.discard(recording_id)
                 return f"rr.init has made a recording of {len(data) / 1e6:.0f} MB: what went there is not here"
             known = self._known[1]
             rr.send_chunks([each for each in chunks if str(each.id) not in known], recording=stream)

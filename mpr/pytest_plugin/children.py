@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from mpr import ambient
 
 if TYPE_CHECKING:
+    import rerun as rr
+
     from mpr.inheritance import Bequest
     from mpr.pytest_plugin.stream import TestStream
     from mpr.recording import SharedRecording
@@ -28,9 +30,15 @@ class Children:
         self._shared: dict[str, tuple[TestStream, SharedRecording]] = {}
         self._bequest: Bequest | None = None
         self._open_before = 0
+        self._welcoming = False
+        self._outer: rr.RecordingStream | None = None
 
     def welcome(self, stream: TestStream) -> None:
         """From now on children log to `stream`."""
+        if not self._welcoming:
+            # Of a test that runs pytest itself.
+            self._outer = ambient.current()
+            self._welcoming = True
         ambient.set_current(stream.native)
         # Who has no decorated function, and has not joined, pays for neither sockets nor threads.
         if self._bequest is None and "mpr.decorator" in sys.modules:
@@ -41,7 +49,8 @@ class Children:
 
     def dismiss(self) -> str | None:
         """The test is over; returns what there is to say of children that are not."""
-        ambient.set_current(None)
+        self._welcoming = False
+        ambient.set_current(self._outer)
         if self._bequest is not None:
             self._bequest.withdraw()
             self._bequest = None

@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,12 @@ class Recorder:
         self._surroundings: Surroundings | None = None
 
     # --- hooks ----------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Importing the SDK takes some tenths of a second, which are not the first test's."""
+        if session.items:
+            self.troubles.attempt("begin to record", lambda: self._around().stream(self.settings.application_id))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -253,9 +260,12 @@ class Recorder:
 
     def _around(self) -> Surroundings:
         if self._surroundings is None:
-            from mpr.pytest_plugin.surroundings import Surroundings
+            with warnings.catch_warnings():
+                # What imported modules warn of is not the doing of a test, which may take warnings for errors.
+                warnings.simplefilter("ignore")
+                from mpr.pytest_plugin.surroundings import Surroundings
 
-            self._surroundings = Surroundings(self._here)
+                self._surroundings = Surroundings(self._here)
         return self._surroundings
 
     def _name(self, item: pytest.Item, wish: Wish, attempt: int) -> str:

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 FLUSH_TIMEOUT_SECS = 5.0
 
 
+# The recording ids of all streams that tests of this process are recorded with: pytest may run within a test.
+_every: set[str] = set()
+
+
+def is_of_tests(native: Any) -> bool:
+    """Whether a recording, given by the SDK's handle of it, is one that tests are recorded with."""
+    return entries.recording_id_of(native) in _every
+
+
 class TestStream:
     """The stream of one application id in this process."""
 
@@ -45,6 +54,7 @@ class TestStream:
             send_properties=False,
             batcher_config=rr.ChunkBatcherConfig.LOW_LATENCY(),
         )
+        _every.add(self.recording_id)
         self.path: Path | None = None
 
     def open(self, path: Path) -> None:

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpr import entries
 from mpr.pytest_plugin import content, forks
 from mpr.pytest_plugin.adoption import Adoption
 from mpr.pytest_plugin.children import Children
 from mpr.pytest_plugin.logs import LogCapture
-from mpr.pytest_plugin.stream import TestStream, TestStreams
+from mpr.pytest_plugin.stream import TestStream, TestStreams, is_of_tests
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -45,6 +45,8 @@ class Surroundings:
         self._forks = forks.Watch(running)
         self._streams = TestStreams(self._logged)
         self._children = Children()
+        # Of a test that runs pytest itself.
+        self._outer: Any = None
         self._adoption = Adoption(self._streams.has)
         self._logs = LogCapture(self._native, content.LOGS)
 
@@ -63,11 +65,16 @@ class Surroundings:
         """What is logged from now on is of the test `running`."""
         self._children.welcome(running.stream)
         native = running.stream.native.inner
+        self._outer = None
         if running.wish.capture == _THREAD:
             entries.exchange_thread_recording(native)
             return
         before = entries.exchange_global_recording(native)
-        if before is not None and not self._streams.has(before):
+        if before is None or self._streams.has(before):
+            return
+        if is_of_tests(before):
+            self._outer = before
+        else:
             # A fixture of a wider scope may need it; and without us, it would be there.
             entries.exchange_global_recording(before)
 
@@ -83,7 +90,7 @@ class Surroundings:
         exchange = entries.exchange_global_recording
         if running.wish.capture == _THREAD:
             exchange = entries.exchange_thread_recording
-        now = exchange(None)
+        now = exchange(self._outer)
         if now is not None and not self._streams.has(now):
             exchange(now)
         note = self._adoption.adopt(running.stream.native)

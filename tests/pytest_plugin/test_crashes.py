@@ -130,14 +130,15 @@ def test_a_crash_at_import(tmp_path: Path) -> None:
 def test_a_run_that_ends_itself_is_recovered(tmp_path: Path, workers: str) -> None:
     """As the thread method of pytest-timeout does, which ends the whole process."""
     found = inner.run(
-        tmp_path, workers, "--mpr=on", "--timeout=1", "--timeout-method=thread",
+        tmp_path, workers, "--mpr=on", "--timeout-method=thread",
         plugins=("xdist", "xdist.looponfail", "timeout"),
         test_hangs="""
-import time, rerun as rr
+import pytest, time, rerun as rr
 
 def test_fine():
     pass
 
+@pytest.mark.timeout(3)
 def test_hangs():
     rr.log("call", rr.TextLog("x"))
     rr.get_global_data_recording().flush()
@@ -161,10 +162,11 @@ def test_hangs():
 @pytest.mark.edge(25, 26)
 def test_a_timeout_by_signal(tmp_path: Path) -> None:
     found = inner.run(
-        tmp_path, "--mpr=on", "--timeout=1", "--timeout-method=signal", plugins=("timeout",),
+        tmp_path, "--mpr=on", "--timeout-method=signal", plugins=("timeout",),
         test_hangs="""
-import time, rerun as rr
+import pytest, time, rerun as rr
 
+@pytest.mark.timeout(3)
 def test_hangs():
     rr.log("call", rr.TextLog("x"))
     time.sleep(600)

@@ -503,6 +503,18 @@ def test_next():
     assert "/after" in {cell.entity for cell in support.cells(taken)}
 
 
+@pytest.mark.edge(29)
+def test_a_recording_that_was_there_before_keeps_its_sink(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("import rerun as rr\nrr.init('of the project')\nrr.save('own.rrd')\n")
+    found = inner.run(tmp_path, "--mpr=on", test_x=_ONE + "def test_two():\n    rr.log('two', rr.TextLog('x'))\n")
+    assert 0 == found.code, found.stdout
+    found.check_files()
+    assert {"/one", "/two"} <= {cell.entity for cell in support.cells(tmp_path / "own.rrd")}
+    for name in ("one", "two"):
+        (note,) = found.texts(f"test_x.py::test_{name}", "notes")
+        assert "with sinks of its own" in note
+
+
 # --- many tests -----------------------------------------------------------------------------------------------------
 
 
