@@ -1,8 +1,8 @@
 """Where does the time go, in a worker and in the parent? Writes `benchmarks/profiles/*.txt`; needs py-spy.
 
 Each profile is of one process of a real run, sampled by py-spy with native frames: the share of the samples in which a
-function was the innermost one (self), and in which it ran at all (total), threads apart. Where the kernel works, the
-function that has called it is the innermost. Samples of threads that wait are left out.
+function was the innermost one (self), and in which it ran at all (total), threads apart. Where the kernel or something
+without a name works, the function that has called it is the innermost. Threads that wait are left out.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from benchmarks import common, small_tasks, works
 
 _FOLDER = Path(__file__).parent / "profiles"
 _RATE = 200
+# Threads in these wait, which py-spy does not always see.
+_WAITING = ("lock_PyThread_acquire_lock", "wait (threading.py", "Sockets.receive", "poll (")
 _SHOWN = 25
+_NAME_MAX = 120
 # How the work of each profile is logged, and how many rows of it for some seconds.
-_WORKS = {"images": (works.NOISY, 800), "scalars": (works.SCALARS, 80_000), "entities": (works.ENTITIES, 5_000)}
+_WORKS = {"images": (works.NOISY, 500), "scalars": (works.SCALARS, 40_000), "entities": (works.ENTITIES, 5_000)}
 
 
 def _pid(number: int) -> int:
@@ -37,7 +40,7 @@ def _log(work: str, rows: int, worker: int) -> int:
 
 
 def _small_tasks(pool: mpr.Pool) -> None:
-    pool.map(small_tasks.log_row, range(10_000), chunksize=1)
+    pool.map(small_tasks.log_row, range(5_000), chunksize=1)
 
 
 def _work(name: str, pool: mpr.Pool) -> None:
@@ -91,7 +94,9 @@ def _text(title: str, stacks: list[str]) -> str:
     threads: Counter[str] = Counter()
     for line in stacks:
         frames, _, count = line.rpartition(" ")
-        names = [_short(frame) for frame in frames.split(";")]
+        names = [_short(frame) for frame in frames.split(";") if not frame.startswith("0x")]
+        if not names or any(each.startswith(_WAITING) for each in names):
+            continue
         own[names[-1]] += int(count)
         for each in set(names):
             whole[each] += int(count)
@@ -112,6 +117,9 @@ def _short(frame: str) -> str:
         _, _, name = frame.partition(":")
         return f"thread{name or ' without a name'}".replace('"', "")
     name, _, place = frame.partition(" (")
+    if len(name) > _NAME_MAX:
+        # Mangled names of Rust.
+        name = f"{name[:_NAME_MAX]}..."
     return f"{name} ({Path(place).name}" if place else name
 
 

@@ -100,6 +100,24 @@ def test_a_format_that_is_not_known_is_decoded(
     assert [c for c in reframed.elements() if c.component != start_time and c not in decoded] == []
 
 
+def test_the_first_file_of_a_process_is_closed_without_what_takes_long_to_load(tmp_path: Path) -> None:
+    script = """
+import sys
+# Where it is installed, pyarrow loads it for any array, and it loads everything.
+sys.modules["pandas"] = None
+import mpr
+from tests import tasks
+
+if __name__ == "__main__":
+    with mpr.Pool("app", 2, sinks=sys.argv[1]) as pool:
+        pool.map(tasks.log_everything, range(4), chunksize=1)
+    assert "pyarrow.compute" not in sys.modules
+"""
+    ran = support.run_python(script, tmp_path / "run.rrd")
+    assert ran.returncode == 0, ran.stderr
+    support.check_file(tmp_path / "run.rrd")
+
+
 def test_a_manifest_that_the_sdk_refuses_makes_the_sdk_write_the_file_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
