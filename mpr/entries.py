@@ -2,9 +2,8 @@
 
 | private name | why | without it |
 |---|---|---|
-| `rerun_bindings.log_arrow_msg` and the other entries in `_ENTRIES` | replaced in workers: they count what a task
-  logs and wait in Python, with no lock held, while the outbox is full | every task is flushed; a slow sink makes the
-  outbox grow |
+| `rerun_bindings.log_arrow_msg` and the other entries in `_ENTRIES` | replaced in workers: they count what a task logs and
+  wait in Python, with no lock held, while the outbox is full | every task is flushed; a slow sink's outbox grows |
 | `rerun_bindings.new_recording` | `rr.init` in a task makes the worker's own recording current | its rows are lost |
 | `rerun_bindings.flush_and_cleanup_orphaned_recordings` | `rr.init` calls it, and it raises in a forked process |
   `rr.init` raises in workers of `start_method='fork'` |
@@ -264,8 +263,7 @@ def watch_new_recordings(made: Callable[[str | None], None]) -> None:
 
     @functools.wraps(original)
     def new_recording(*args: Any, **kwargs: Any) -> Any:
-        inner = original(*args, **kwargs)
-        made(recording_id_of(inner))
+        made(recording_id_of(inner := original(*args, **kwargs)))
         return inner
 
     rerun_bindings.new_recording = new_recording

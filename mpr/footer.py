@@ -97,9 +97,9 @@ class Describer:
         row = manifest.with_offsets(row, [len(head) + rrd.FRAME_HEADER_SIZE])
         head += os.pread(self.fd, size + rrd.FRAME_HEADER_SIZE, start)
         streams = []
-        for mark, claimed in ((b"0", columns), (b"1", some)):
+        for mark, claimed, listed in ((b"0", columns, row), (b"1", some, manifest.without_others(row))):
             # The hashes are none: where they differ, it makes a new one.
-            claim = Manifest(store_id=store, schema=manifest.encode_columns(claimed), sha256=32 * mark, table=row)
+            claim = Manifest(store_id=store, schema=manifest.encode_columns(claimed), sha256=32 * mark, table=listed)
             streams.append(head + rrd.closing(len(head), [manifest.encode(claim)]))
         try:
             merged = rrd_commands.routed(b"".join(streams))

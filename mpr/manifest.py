@@ -122,6 +122,14 @@ def columns_without_others(columns: pa.Schema, entity: str) -> pa.Schema:
     return pa.schema(each for each in columns if (each.metadata or {}).get(b"rerun:entity_path", path) == path)
 
 
+def without_others(row: pa.Table) -> pa.Table:
+    """`row`, a table of one chunk, without the times of components that this chunk has not."""
+    others = [
+        each.name for each in row.schema if row[each.name].null_count and b"rerun:component" in (each.metadata or {})
+    ]
+    return row.drop_columns(others)
+
+
 def encode_columns(columns: pa.Schema) -> bytes:
     """`columns` as what stands in a `Manifest.schema`."""
     return rrd.encode_field(1, columns.serialize().to_pybytes())

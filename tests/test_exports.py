@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,3 +182,12 @@ def test_importing_the_pool_does_not_import_the_sdk() -> None:
 
 def test_what_a_fork_server_without_the_sdk_imports_does_not_import_it() -> None:
     assert set() == {"rerun", "rerun_bindings", "numpy", "pyarrow"} & _modules_after("import mpr.preload")
+
+
+def test_the_api_page_has_every_public_name() -> None:
+    page = (Path(mpr.__file__).parent.parent / "docs" / "api.md").read_text()
+    # The errors are there as a module.
+    errors = {name for name in _PUBLIC if getattr(mpr, name).__module__ == "mpr.errors"}
+    shown = {line.rpartition(".")[2] for line in page.splitlines() if line.startswith("::: ")}
+    assert "::: mpr.errors" in page
+    assert set(_PUBLIC) - errors - shown == set()
