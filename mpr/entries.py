@@ -2,8 +2,8 @@
 
 | private name | why | without it |
 |---|---|---|
-| `rerun_bindings.log_arrow_msg` and the other entries in `_ENTRIES` | replaced in workers: they count what a task logs and
-  wait in Python, with no lock held, while the outbox is full | every task is flushed; a slow sink's outbox grows |
+| `rerun_bindings.log_arrow_msg` and the other entries in `_ENTRIES` | in workers, they count what a task logs and wait
+  in Python, with no lock held, while the outbox is full | every task is flushed; a slow sink's outbox grows |
 | `rerun_bindings.new_recording` | `rr.init` in a task makes the worker's own recording current | its rows are lost |
 | `rerun_bindings.flush_and_cleanup_orphaned_recordings` | `rr.init` calls it, and it raises in a forked process |
   `rr.init` raises in workers of `start_method='fork'` |
