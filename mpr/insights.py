@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from mpr import pickling
+from mpr import plain_view
 from mpr.messages import CALL, STAR, Buffer
 
 # So many tasks are kept as the slowest.
@@ -243,10 +243,10 @@ def describe_arguments(parcel: Arguments, task: int) -> str:
     if size > _ARGUMENTS_BYTES:
         return f"({_size(size)})"
     try:
-        item = pickling.loads(parcel.payload)[task]
+        item = plain_view.view(parcel.payload)[task]
         positional, keywords = item if parcel.mode == CALL else (item, {}) if parcel.mode == STAR else ((item,), {})
         parts = [*map(_shortened, positional), *(f"{key}={_shortened(value)}" for key, value in keywords.items())]
-    except Exception as error:  # noqa: BLE001  # whatever a user's `__setstate__` or `__repr__` raises
+    except Exception as error:  # noqa: BLE001  # whatever a pickle of a kind that is not foreseen raises
         return f"({type(error).__name__} while they were described)"
     return _cut(", ".join(itertools.islice(parts, 10)))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rerun as rr
 
@@ -313,6 +315,23 @@ def test_arguments_are_described_shortly_and_cost_no_task(tmp_path: Path) -> Non
     )
     assert "_Unspeakable" in described["_length[1]"]
     assert "(2.0 MB)" == described["_length[2]"]
+
+
+class _Deadly:
+    """Ends whoever loads it."""
+
+    def __reduce__(self) -> Any:
+        return os._exit, (3,)
+
+
+def test_to_describe_arguments_nothing_of_theirs_is_run(tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
+        with pytest.raises(mpr.WorkerDiedError):
+            pool.apply(_length, (_Deadly(),))
+        assert pool.map(_length, [Path("some/where"), np.arange(3)], chunksize=1) == [0, 3]
+    described = {each.task: each.arguments for each in pool.insights().slowest}
+    assert "Path('some', 'where')" in described["_length[0]"]
+    assert "numpy" in described["_length[1]"]
 
 
 class _Unspeakable:
