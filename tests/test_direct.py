@@ -29,7 +29,16 @@ def _parts(path: Path) -> list[Path]:
 def test_workers_write_files_of_their_own_that_become_one(start_method: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     blueprint = rrb.Blueprint(rrb.TimeSeriesView(origin="/n"))
-    with mpr.Pool("app", 2, sinks=path, route="direct", start_method=start_method, blueprint=blueprint) as pool:
+    with mpr.Pool(
+        "app",
+        2,
+        sinks=path,
+        route="direct",
+        start_method=start_method,
+        blueprint=blueprint,
+        telemetry=False,
+        telemetry_view=False,
+    ) as pool:
         pool.map(tasks.log_number, range(20), chunksize=1)
         # A result in hand means that its rows are with the system.
         written: Counter[int] = sum((support.numbers_of_growing(each) for each in _parts(path)), Counter())
