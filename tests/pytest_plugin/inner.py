@@ -112,6 +112,7 @@ class Run:
         text = self.stdout.replace(str(self.folder), "*")
         text = re.sub(r"(?s)=+ mpr recordings =+\n.*?(?=^=)", "", text, flags=re.MULTILINE)
         text = re.sub(r"(?m)^(mpr: |plugins: |rootdir: |mpr recording: ).*\n", "", text)
+        text = re.sub(r"-+ generated xml file: .* -+\n", "", text)
         text = re.sub(r"-+ mpr recording -+\n.*\n", "", text)
         for pattern in (
             r"\d{4}-\d\d-\d\dT[\d:.]+Z",
