@@ -84,7 +84,14 @@ class Parts:
 
     def gather(self, delivery: Delivery) -> None:
         """Bring what the workers have written to the durable sinks. Nobody writes any more who has results to give."""
-        for path in sorted(self.folder.iterdir()):
+        try:
+            paths = sorted(self.folder.iterdir())
+        except OSError as error:
+            delivery.fail(
+                SinkError(error.errno, f"what workers have written to {self.folder} is gone: {error.strerror}")
+            )
+            return
+        for path in paths:
             named = _PART.fullmatch(path.name)
             if named is None:
                 continue

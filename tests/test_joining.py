@@ -21,6 +21,7 @@ import rerun as rr
 
 import mpr
 from mpr import aggregator, inheritance, producer
+from mpr.known_producer import KnownProducer
 from tests import functions, support, tasks
 
 # Since Python 3.12, `fork` in a process with threads is warned of; that it works all the same is what is tested.
@@ -220,7 +221,7 @@ def test_processes_whose_files_the_parent_cannot_open(tmp_path: Path, monkeypatc
         raise PermissionError("another user's, or another container's")
 
     monkeypatch.setattr(aggregator, "OutboxReader", refuse)
-    monkeypatch.setattr(aggregator, "_lives", lambda _: False)
+    monkeypatch.setattr(KnownProducer, "lives", lambda _: False)
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):
         child = multiprocessing.get_context("spawn").Process(

@@ -428,8 +428,10 @@ def test_with_a_pool(number, tmp_path, pytestconfig):
 
 def test_tests_that_are_distributed_over_processes_use_pools(tmp_path: Path) -> None:
     (tmp_path / "test_pools.py").write_text(_TESTS_WITH_POOLS)
+    # Where pytest-asyncio is installed, it warns of an option that is not set.
+    options = ["-n", "2", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio", f"--rootdir={tmp_path}"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "2", "-W", "error", "-p", "no:cacheprovider", f"--rootdir={tmp_path}"],
+        [sys.executable, "-m", "pytest", *options],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -77,7 +77,7 @@ def test_a_full_disk_is_told_too_where_workers_write_files_of_their_own(
     small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = small_disk / "run.rrd"
-    pool = mpr.Pool("app", 1, sinks=path, route="direct", start_method="fork")
+    pool = mpr.Pool("app", 1, sinks=path, route="direct", start_method="fork", telemetry=False)
     assert pool.map(tasks.log_number, range(20), chunksize=1) == list(range(20))
     # Whichever notices first: the worker, or the parent when it notes that in its own file.
     with pytest.raises((mpr.DeliveryError, mpr.SinkError), match=r"run\.rrd"):
