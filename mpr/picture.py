@@ -109,6 +109,8 @@ def _draw(folder: str, timeout_secs: float) -> str:
     # Not the modules that happen to lie in the working directory.
     command = [sys.executable, "-P", "-m", "mpr.drawing", folder]
     environ = {name: value for name, value in os.environ.items() if name != "RERUN"}
+    # A viewer that is killed leaves there what it keeps on the disk.
+    environ["TMPDIR"] = folder
     with Path(folder, "said").open("wb") as said, Path(folder, "log").open("wb") as log:
         process = subprocess.Popen(
             command, env=environ, stdin=subprocess.PIPE, stdout=said, stderr=log, start_new_session=True
