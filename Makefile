@@ -14,14 +14,15 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed
 	$(BIN)/python examples/quickstart.py
 
+# Tests mostly wait for processes, so two at a time take less than half the time, also on 2 cores.
 test: $(VENV)/.installed
 	$(BIN)/python tests/conformance/fetch.py
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 # Also what takes long, and everything with the oldest Rerun SDK and the other Pythons that this machine has.
 test-all: $(VENV)/.installed
 	$(BIN)/python tests/conformance/fetch.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python tests/matrix.py
 	$(MAKE) test-oldest-pytest
 
