@@ -142,8 +142,10 @@ def decorated(
             with _ended(options, config) as execution, execution.step():
                 return function(*args, **kwargs)
 
-        wrapper = call if config is not None or _is_being_defined(function) else _Renamed(call, function, options)
+        wrapper = call
 
+    if config is None and not _is_being_defined(function):
+        wrapper = _Renamed(wrapper, function, options)
     setattr(wrapper, _MARK, (function, options))
     return wrapper
 
@@ -166,6 +168,7 @@ class _Renamed:
 
     def __init__(self, call: Callable[..., Any], function: Callable[..., Any], options: TaskOptions) -> None:
         functools.update_wrapper(self, call)
+        mark_like(self, call)
         self._call = call
         self._made_of = function, options
 
@@ -192,6 +195,21 @@ def undecorated(function: Callable[..., Any]) -> tuple[Callable[..., Any], TaskO
         return found
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return function, TaskOptions(function=name, name=name)
+
+
+def mark_like(wrapper: object, function: Callable[..., Any]) -> None:
+    """Let `asyncio`, and `inspect` from Python 3.12 on, know that what `wrapper` returns is awaited, as of `function`.
+
+    Before that the mark is asyncio's own: see `iscoroutinefunction` in CPython's Lib/asyncio/coroutines.py.
+    """
+    if not inspect.iscoroutinefunction(function):
+        return
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(wrapper)
+    else:
+        from asyncio import coroutines
+
+        vars(wrapper)["_is_coroutine"] = coroutines._is_coroutine  # type: ignore[attr-defined]  # private
 
 
 def _begun(options: TaskOptions, config: RecordingConfig | None) -> Execution:

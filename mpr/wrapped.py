@@ -9,7 +9,7 @@ from typing import Any
 
 from mpr import inheritance, pickling
 from mpr.config import RecordingConfig
-from mpr.decorator import decorated, undecorated
+from mpr.decorator import decorated, mark_like, undecorated
 from mpr.errors import UnpicklableTaskError
 
 
@@ -24,6 +24,7 @@ class Wrapped:
         self._config = config
         body, options = undecorated(function)
         self._call = decorated(body, options, config)
+        mark_like(self, self._call)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._call(*args, **kwargs)

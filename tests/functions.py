@@ -42,6 +42,26 @@ def log_rebound(number: int) -> int:
 
 
 log_rebound = mpr.task(log_rebound)
+
+
+def _count_unnamed(stop: int) -> Iterator[int]:
+    yield from map(tasks.log_number, range(stop))
+
+
+async def _walk_unnamed(number: int) -> int:
+    await asyncio.sleep(0)
+    return tasks.log_number(number)
+
+
+count_renamed = mpr.task(_count_unnamed)
+walk_renamed = mpr.task(_walk_unnamed)
+
+
+def count_and_walk(count: Any, walk: Any) -> tuple[list[int], int]:
+    """What functions that come as arguments give: a generator and a coroutine."""
+    return list(count(2)), asyncio.run(walk(2))
+
+
 log_partial = mpr.task(functools.partial(tasks.log_number, 7))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import inspect
 import json
 import multiprocessing
 import os
@@ -10,6 +12,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -76,14 +79,25 @@ def test_functions_that_are_decorated_under_another_name(start_method: str, tmp_
             assert pool.map(functions.log_with_options, [2, 3]) == [2, 3]
             assert pool.map(functions.log_rebound, [4]) == [4]
             assert pool.apply(functions.log_partial) == 7
+            arguments = functions.count_renamed, functions.walk_renamed
+            assert pool.apply(functions.count_and_walk, arguments) == ([0, 1], 2)
     with mpr.Pool("app", 1, sinks=tmp_path / "pool.rrd", start_method=start_method) as ours:
         assert ours.map(functions.log_renamed, [5]) == [5]
     support.check_file(path)
-    assert support.numbers(path) == Counter([1, 4, 7])
+    assert support.numbers(path) == Counter([1, 4, 7, 0, 1, 2])
     assert support.numbers(path, "/renamed/n") == Counter([2, 3])
     assert support.numbers(tmp_path / "pool.rrd") == Counter([5])
     assert functions.log_rebound.__name__ == "log_rebound"
     assert cloudpickle.loads(cloudpickle.dumps(functions.log_renamed))(6) == 6
+    walking = functions.walk_renamed(1)
+    assert inspect.isawaitable(walking)
+    walking.close()
+    with warnings.catch_warnings():
+        # What frameworks ask; from Python 3.14 on it is deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        assert asyncio.iscoroutinefunction(functions.walk_renamed)
+        assert not asyncio.iscoroutinefunction(functions.count_renamed)
+    assert inspect.iscoroutinefunction(functions.walk_renamed) == (sys.version_info >= (3, 12))
 
 
 def test_the_text_of_an_error_is_in_the_recording(tmp_path: Path) -> None:
