@@ -62,6 +62,22 @@ def test_robots(tmp_path: Path) -> None:
     assert len(counts) == 3 * 3 * 160
 
 
+def test_test_tracker(tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", "--mpr=retain-on-failure",
+        f"--rootdir={tmp_path}", f"--mpr-output={tmp_path}/out", str(_FOLDER / "test_tracker.py"),
+    ]  # fmt: skip
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert ran.returncode == 1, ran.stdout
+    assert "1 failed, 1 passed" in ran.stdout
+    (path,) = tmp_path.glob("out/*/*.rrd")
+    assert path.name in ran.stdout
+    support.check_file(path)
+    counts = support.row_counts(path, "frame")
+    entities = ("/film", "/film/ball", "/film/track", "/distance")
+    assert {(entity, frame): 1 for entity in entities for frame in range(60)}.items() <= counts.items()
+
+
 def test_video(tmp_path: Path) -> None:
     _needs("av")
     _run(tmp_path, "video", "run.rrd", "--clips", "2")

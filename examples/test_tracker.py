@@ -1,0 +1,73 @@
+"""Tests of a tracker, of which one fails: its recording says why.
+
+    pip install 'mpr[pytest]'
+    pytest --mpr=retain-on-failure test_tracker.py          # names the recording at the end
+    pytest --mpr=retain-on-failure --mpr-screenshot=only-on-failure test_tracker.py     # and draws it
+
+The tracker looks for the brightest spot near the last one. When the ball stays long behind a wall, it is lost for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import rerun as rr
+import rerun.blueprint as rrb
+
+HEIGHT, WIDTH, FRAMES = 120, 200, 60
+WALL = slice(90, 120)  # columns that hide the ball
+NEAR = 12  # pixels that the ball may go between two frames, as the tracker sees it
+
+
+def film(pixels_per_frame: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Frames of a ball that goes from left to right behind a wall, and where it is in each, as (x, y)."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    for frame in range(FRAMES):
+        place = np.array([20 + pixels_per_frame * frame, 60 + 25 * np.sin(frame / 9)])
+        light = 200 * np.exp(-((x - place[0]) ** 2 + (y - place[1]) ** 2) / 40)
+        light[:, WALL] = 70
+        yield (light + random.integers(0, 30, light.shape)).clip(0, 255).astype(np.uint8), place
+
+
+def track(frame: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Where the ball is in `frame`, as (x, y): at the brightest spot near the `last` place, or still there."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    near = np.hypot(x - last[0], y - last[1]) < NEAR
+    row, column = np.unravel_index(np.argmax(np.where(near, frame, 0)), frame.shape)
+    return np.array([column, row], float) if frame[row, column] > 120 else last
+
+
+@pytest.fixture(autouse=True)
+def layout() -> None:
+    """What the viewer shows of each test's recording: the film, the distance, and what pytest says."""
+    rr.send_blueprint(
+        rrb.Blueprint(
+            rrb.Horizontal(
+                rrb.Spatial2DView(name="Ball (green) and track (red)", contents=["film/**"]),
+                rrb.Vertical(
+                    rrb.TimeSeriesView(name="Pixels between them", contents=["distance"]),
+                    rrb.TextLogView(name="pytest", contents=["pytest/**"]),
+                ),
+                column_shares=[3, 2],
+            ),
+            rrb.TimePanel(state="collapsed", timeline="frame"),
+            collapse_panels=True,
+        )
+    )
+
+
+@pytest.mark.parametrize("pixels_per_frame", [1.0, 2.5], ids=["slow", "fast"])
+def test_the_ball_is_found_again_behind_the_wall(pixels_per_frame: float) -> None:
+    last = np.array([20.0, 60.0])
+    for number, (frame, place) in enumerate(film(pixels_per_frame)):
+        last = track(frame, last)
+        distance = float(np.hypot(*(last - place)))
+        rr.set_time("frame", sequence=number)
+        rr.log("film", rr.Image(frame))
+        rr.log("film/ball", rr.Points2D([place], colors=(80, 220, 120), radii=4))
+        rr.log("film/track", rr.Boxes2D(centers=[last], half_sizes=[(NEAR, NEAR)], colors=(255, 80, 80)))
+        rr.log("distance", rr.Scalars(distance))
+    assert distance < NEAR, f"the track is {distance:.0f} pixels away from the ball"
