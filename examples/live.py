@@ -67,7 +67,7 @@ def blueprint() -> rrb.Blueprint:
         ),
         rrb.BlueprintPanel(state="hidden"),
         rrb.SelectionPanel(state="hidden"),
-        rrb.TimePanel(state="collapsed", timeline="step"),
+        rrb.TimePanel(state="collapsed", timeline="log_time"),
     )
 
 

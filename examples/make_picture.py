@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+import rerun as rr
 from PIL import Image
 
 from mpr import picture
@@ -23,22 +24,37 @@ FOLDER = Path(__file__).parent
 
 
 class Shot(NamedTuple):
-    """Which recording of an example is drawn, when in it, and what the example is told."""
+    """Which recording of an example is drawn, when in it, and what the example is told.
+
+    With lanes, that is the moment at which that time had been logged, to see what the workers did then.
+    """
 
     recording: str
     timeline: str
     time: int
     arguments: tuple[str, ...] = ()
+    lanes: bool = False
 
 
 SHOTS = {
-    "quickstart": Shot("quickstart.rrd", "picture_nr", 5),
+    "quickstart": Shot("quickstart.rrd", "picture_nr", 5, lanes=True),
     "episodes": Shot("episodes/episode-013.rrd", "step", 150),
-    "point_clouds": Shot("point_clouds.rrd", "scan", 15),
+    "point_clouds": Shot("point_clouds.rrd", "scan", 15, lanes=True),
     "robots": Shot("robots.rrd", "time", 7_950_000_000),
     "video": Shot("video.rrd", "frame", 40),
-    "web": Shot("web.rrd", "step", 249, ("web.rrd", "--pause-secs", "0", "--port", "0")),
+    "web": Shot("web.rrd", "step", 249, ("web.rrd", "--pause-secs", "0", "--port", "0"), lanes=True),
 }
+
+
+def moment(recording: Path, timeline: str, time: int) -> int:
+    """When the rows at `time` of a timeline had all been logged, on `log_time`."""
+    moments = [0]
+    for chunk in rr.chunk.RrdReader(recording).stream():
+        if timeline in chunk.timeline_names:
+            batch = chunk.to_record_batch()
+            times, logged = (batch.column(each).cast("int64").to_pylist() for each in (timeline, "log_time"))
+            moments += [at for at, here in zip(logged, times, strict=True) if here == time]
+    return max(moments)
 
 
 def make(name: str) -> None:
@@ -47,7 +63,10 @@ def make(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, FOLDER / f"{name}.py", *shot.arguments], check=True, cwd=folder, timeout=600)
         recording = Path(folder, shot.recording)
-        reports = picture.render(recording, target, timeout_secs=240, timeline=shot.timeline, time=shot.time)
+        timeline, now = shot.timeline, shot.time
+        if shot.lanes:
+            timeline, now = "log_time", moment(recording, timeline, now)
+        reports = picture.render(recording, target, timeout_secs=240, timeline=timeline, time=now)
     if reports:
         raise RuntimeError(f"the viewer reports {reports}")
     with Image.open(target) as image:

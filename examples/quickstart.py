@@ -57,25 +57,24 @@ def analyse(index: int, name: str) -> Summary:
     height, width = (round(side * scale) for side in rgb.shape[:2])
     rgb = transform.resize(rgb, (height, width), anti_aliasing=scale < 1)
     gray = color.rgb2gray(rgb)
-    rr.log("picture", rr.Image(util.img_as_ubyte(rgb)))
 
     segments = segmentation.felzenszwalb(rgb, scale=250, sigma=1, min_size=300) + 1
-    rr.log("picture/segments", rr.SegmentationImage(segments.astype(np.uint16), opacity=0.35))
-
     # Boxes around what is neither a speck nor background; the class ids give them their segment's colour.
     regions = [r for r in measure.regionprops(segments) if 0.005 < r.area / segments.size < 0.2]
     mins = [(r.bbox[1], r.bbox[0]) for r in regions]
     sizes = [(r.bbox[3] - r.bbox[1], r.bbox[2] - r.bbox[0]) for r in regions]
-    rr.log("picture/boxes", rr.Boxes2D(mins=mins, sizes=sizes, class_ids=[r.label for r in regions]))
-
     smooth = filters.gaussian(gray, sigma=2)
     outlines = measure.find_contours(smooth, level=filters.threshold_otsu(smooth))
     contours = [outline[:, ::-1] for outline in outlines if len(outline) > 80]
     thin = rr.Radius.ui_points(1)
-    rr.log("picture/contours", rr.LineStrips2D(contours, colors=(255, 255, 255), radii=thin))
-
     edge_share = float(feature.canny(gray, sigma=2).mean())
     seconds = time.perf_counter() - started
+
+    # All at once, so that the layers of a moment are those of one picture, also where several workers are at work.
+    rr.log("picture", rr.Image(util.img_as_ubyte(rgb)))
+    rr.log("picture/segments", rr.SegmentationImage(segments.astype(np.uint16), opacity=0.35))
+    rr.log("picture/boxes", rr.Boxes2D(mins=mins, sizes=sizes, class_ids=[r.label for r in regions]))
+    rr.log("picture/contours", rr.LineStrips2D(contours, colors=(255, 255, 255), radii=thin))
     rr.log("stats/edge_share", rr.Scalars(edge_share))
     rr.log("stats/segments", rr.Scalars(segments.max()))
     rr.log("stats/seconds", rr.Scalars(seconds))

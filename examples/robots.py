@@ -114,7 +114,8 @@ def layout(count: int) -> rrb.Blueprint:
     eye = rrb.EyeControls3D(position=centre + np.array([4.5, -6.5, 3.6]), look_target=centre, eye_up=(0, 0, 1))
     scene = rrb.Spatial3DView(origin="robots", name="A gait for each robot", eye_controls=eye)
     race = rrb.TimeSeriesView(origin="distance", name="Metres walked", plot_legend=rrb.PlotLegend(visible=False))
-    return rrb.Blueprint(rrb.Vertical(scene, race, row_shares=[3, 1]), collapse_panels=True)
+    panel = rrb.TimePanel(state="collapsed", timeline="time")
+    return rrb.Blueprint(rrb.Vertical(scene, race, row_shares=[3, 1]), panel, collapse_panels=True)
 
 
 def main() -> None:
@@ -124,7 +125,9 @@ def main() -> None:
     parser.add_argument("--robots", type=int, default=12)
     args = parser.parse_args()
 
-    with mpr.Pool("mpr_robots", sinks=args.path, blueprint=layout(args.robots)) as pool:
+    # All robots share their own `time`, on which nothing of the pool is: its lanes are folded.
+    blueprint = layout(args.robots)
+    with mpr.Pool("mpr_robots", sinks=args.path, blueprint=blueprint, telemetry_view=False) as pool:
         distances = pool.starmap(walk, enumerate(rainbow(args.robots)))
     print(f"robot {int(np.argmax(distances))} came furthest: {max(distances):.1f} m; see: rerun {args.path}")
 

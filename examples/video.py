@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=6)
     args = parser.parse_args()
 
-    with mpr.Pool("mpr_video", sinks=args.path, blueprint=layout(args.clips)) as pool:
+    with mpr.Pool("mpr_video", sinks=args.path, blueprint=layout(args.clips), telemetry_view=False) as pool:
         sizes = pool.map(clip, range(args.clips), chunksize=1)
     print(f"{len(sizes)} clips, {sum(sizes) / 1e3:.0f} kB of video; see: rerun {args.path}")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpr.telemetry import HELD_BACK, IDLE, STARTING
-from mpr.telemetry_rows import INSIGHTS, POOL_CHARTS, ROOT, WORKER_CHARTS, WORKERS
+from mpr.telemetry_rows import INSIGHTS, POOL_CHARTS, ROOT, TASK_TIMELINE, WORKER_CHARTS, WORKERS
 
 if TYPE_CHECKING:
     import rerun.blueprint as rrb
@@ -64,28 +64,32 @@ def blueprint(
     """
     import rerun.blueprint as rrb
 
-    pools = pool_views(recorded, legend=lanes <= _LEGEND, visible=pools_visible)
     if own is not None and not isinstance(own, rrb.Blueprint):
         own = rrb.Blueprint(own)
+    time_panel = copy.copy(getattr(own, "time_panel", None))
+    if time_panel is None:
+        time_panel = rrb.TimePanel(state="collapsed" if own is None or own.collapse_panels else None)
+    if time_panel.timeline is None:
+        time_panel.timeline = timeline
+    # On another timeline there is nothing of a pool.
+    on_ours = time_panel.timeline in (None, "log_time", TASK_TIMELINE)
+    lane_name = "Workers" if on_ours else "Workers, on the timeline log_time"
+    pools = pool_views(recorded, legend=lanes <= _LEGEND, visible=pools_visible, lane_name=lane_name)
     root = getattr(own, "root_container", None)
     users = [root] if root is not None else _grid(user_views(kinds))
     share = 1.0 if lanes < _MANY_LANES else 1.6
     parts: list[Any] = [rrb.Vertical(*users, pools, row_shares=[2.4, share]) if users else pools]
     if own is None:
-        parts += [rrb.SelectionPanel(state="collapsed"), rrb.TimePanel(state="collapsed", timeline=timeline)]
-        return rrb.Blueprint(*parts)
+        return rrb.Blueprint(*parts, rrb.SelectionPanel(state="collapsed"), time_panel)
     panels = ("top_panel", "blueprint_panel", "selection_panel")
     parts += [getattr(own, name) for name in panels if hasattr(own, name)]
-    time_panel = copy.copy(getattr(own, "time_panel", None)) or rrb.TimePanel()
-    if time_panel.timeline is None:
-        time_panel.timeline = timeline
     parts.append(time_panel)
     return rrb.Blueprint(
         *parts, auto_layout=False, auto_views=own.auto_views and root is not None, collapse_panels=own.collapse_panels
     )
 
 
-def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool = True) -> rrb.Container:
+def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool, lane_name: str) -> rrb.Container:
     """What pools record of themselves: lanes, and charts and texts behind tabs."""
     import rerun as rr
     import rerun.blueprint as rrb
@@ -105,7 +109,7 @@ def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool = True) 
     views.append(rrb.TextLogView(origin="/", name="Log"))
     if "workers" not in recorded:
         return rrb.Tabs(*views, name=ROOT, visible=visible)
-    workers = rrb.StateTimelineView(origin=f"/{WORKERS}", name="Workers", defaults=[colors])
+    workers = rrb.StateTimelineView(origin=f"/{WORKERS}", name=lane_name, defaults=[colors])
     return rrb.Horizontal(workers, rrb.Tabs(*views), column_shares=[3, 2], name=ROOT, visible=visible)
 
 
