@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mpr import entries
+from mpr import entries, rrd
 from mpr.config import DIRECT_CONNECT_SECS, DIRECT_FLUSH_SECS, RecordingConfig
 from mpr.messages import Undelivered
 from mpr.outbox import Outbox
@@ -108,7 +108,11 @@ class DirectProducer(Producer):
             # A connection that is broken, and neither one that is full nor a disk: the file has everything.
             for url in lost:
                 self._lose_viewer(url, failure)
+            left = Path(self._file)
             failure = self._bounded(self._roll)
+            if not failure and not rrd.is_finished(left):
+                # The SDK names only one of the sinks that fail together.
+                failure = f"{left} could not be finished"
         if failure:
             self._give_up(failure)
 

@@ -10,8 +10,11 @@ holds the footer, followed by 20 bytes per footer and `RRF2FOOT<count: u32>`. So
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from mpr.config import SLICE_BYTES
@@ -266,6 +269,15 @@ def chunk_id(payload: bytes) -> bytes:
     """The id of the chunk in an `ArrowMsg`, in the form that manifests have it (16 bytes, big-endian)."""
     halves = dict(fields(field(payload, 6)))
     return b"".join(bytes(reversed(half)) for half in (halves[1], halves[2]) if isinstance(half, bytes))
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a file ends as whole ones do, with a footer; it may be growing, damaged or not there at all."""
+    with contextlib.suppress(OSError, FormatError), path.open("rb") as file:
+        file.seek(-STREAM_FOOTER_SIZE, os.SEEK_END)
+        footer_span(file.read())
+        return True
+    return False
 
 
 # --- writing ------------------------------------------------------------------------------------------------------

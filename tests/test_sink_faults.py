@@ -15,7 +15,7 @@ import pytest
 
 import mpr
 from mpr import recover
-from tests import support, tasks
+from tests import support, tasks, viewers
 
 
 @pytest.fixture
@@ -91,6 +91,23 @@ def test_a_full_disk_is_told_too_where_workers_write_files_of_their_own(
     with pytest.raises(mpr.SinkError, match="No space left"):
         pool.join()
     # What was written is where it was, and becomes valid where there is room.
+    kept = [each for each in path.with_name("run.rrd.parts").iterdir() if each.stat().st_size]
+    assert sum((support.numbers_of_growing(each) for each in kept), Counter()) == Counter(range(20))
+
+
+def test_a_disk_and_a_viewer_that_fail_together_are_told_too(small_disk: Path, tmp_path: Path) -> None:
+    """The SDK may name the viewer only, whose loss alone would cost nothing."""
+    path, port = small_disk / "run.rrd", viewers.free_port()
+    with viewers.listening(tmp_path / "viewer.rrd", port) as viewer:
+        sinks = [path, viewers.url_of(port)]
+        pool = mpr.Pool("app", 1, sinks=sinks, route="direct", start_method="fork", telemetry=False)
+        assert pool.map(tasks.log_number, range(20), chunksize=1) == list(range(20))
+        viewer.kill()
+        with pytest.raises((mpr.DeliveryError, mpr.SinkError, mpr.WorkerDiedError)):
+            pool.apply(tasks.log_images, (0, 5))
+        with pytest.raises(mpr.SinkError, match="No space left"):
+            pool.terminate()
+            pool.join()
     kept = [each for each in path.with_name("run.rrd.parts").iterdir() if each.stat().st_size]
     assert sum((support.numbers_of_growing(each) for each in kept), Counter()) == Counter(range(20))
 

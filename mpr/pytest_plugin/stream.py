@@ -88,10 +88,7 @@ class TestStream:
     def is_taken(self) -> bool:
         """Whether somebody else has given the stream another sink: then the file has been finished already."""
         assert self.path is not None
-        with contextlib.suppress(OSError), self.path.open("rb") as file:
-            file.seek(-min(rrd.STREAM_FOOTER_SIZE, os.fstat(file.fileno()).st_size), os.SEEK_END)
-            return file.read()[-8:-4] == b"FOOT"
-        return True
+        return not self.path.exists() or rrd.is_finished(self.path)
 
     def close(self) -> bool:
         """Finish the file; returns whether it is whole. The recording in it has an id that no other has."""
@@ -135,7 +132,7 @@ def _leave_alone(native: Any) -> None:
             recording.disconnect()
 
     if not _stuck:
-        atexit.unregister(rr.rerun_shutdown)
+        rr.unregister_shutdown()
         atexit.register(finish_global_recording)
     _stuck.append(native)
 
