@@ -38,6 +38,10 @@ ANNOUNCE_EVERY_SECS = 0.05
 #: An outbox is closed for a new one after this many bytes: closing makes the SDK write the manifest of its chunks, and
 #: what a killed worker leaves without one has to be read again (about 300 MB/s).
 OUTBOX_ROLL_BYTES = 256 * MIB
+#: And after so many rows: until then the SDK in the worker keeps what the manifest says of each chunk.
+OUTBOX_ROLL_ROWS = 65_536
+#: Manifests of one file that are kept in memory until it is closed; the others wait on its disk.
+SHELF_MAX_BYTES = 16 * MIB
 #: The largest message on the wire. A result may be large; a peer that announces more is cut off.
 MESSAGE_MAX_BYTES = 8 * 1024 * MIB
 #: Bytes of a binary stream that are kept in memory before all of it goes to a temporary file.

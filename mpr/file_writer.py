@@ -25,6 +25,7 @@ from mpr.errors import SinkError
 from mpr.footer import Describer, Place
 from mpr.manifest import Manifest, OffsetMap
 from mpr.outbox import PROLOGUE, MessageBytes, Segment
+from mpr.shelf import Shelf
 
 _log = logging.getLogger("mpr")
 
@@ -67,7 +68,7 @@ class FileWriter:
         # Per outbox: (offset here, size) of the chunks that no manifest has described yet.
         # As bare numbers, one pair behind the other: there may be hundreds of thousands.
         self._undescribed: dict[int, array[int]] = {}
-        self._manifests: list[Manifest] = []
+        self._shelf = Shelf(self.path.parent)
 
     def open(self, prologue: bytes) -> None:
         """Begin with `prologue`, a whole stream: its header, its store info and the recording's properties."""
@@ -143,7 +144,7 @@ class FileWriter:
         """Take manifests of the chunks that came from `outbox`, with the offsets that they have there."""
         offsets = self._offsets.get(outbox)
         if offsets is not None and self._write_footer:
-            self._manifests += [manifest.moved(each, offsets) for each in manifests]
+            self._shelf.add([manifest.moved(each, offsets) for each in manifests])
             del self._offsets[outbox], self._undescribed[outbox]
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
@@ -187,9 +188,9 @@ class FileWriter:
 
     def _closing(self) -> bytes:
         for missing in self._undescribed.values():
-            self._manifests += self._describer.described(_places(missing))
+            self._shelf.add(self._describer.described(_places(missing)))
         self._undescribed.clear()
-        return self._describer.closing(self._end, self._manifests)
+        return self._describer.closing(self._end, self._shelf.all())
 
     def _failure(self, verb: str, error: OSError) -> SinkError:
         """What the user is told of `error`."""

@@ -11,6 +11,7 @@ stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` a
 from __future__ import annotations
 
 import functools
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -46,8 +47,9 @@ class OffsetMap:
     """Where the bytes of an outbox went in a file: runs of `(source, target, size)`, ascending by source."""
 
     def __init__(self) -> None:
-        self._sources: list[int] = []
-        self._shifts: list[int] = []
+        # Bare numbers: many small segments of several workers are a run each.
+        self._sources = array("q")
+        self._shifts = array("q")
 
     def add(self, source: int, target: int) -> None:
         """Note that the bytes from `source` on went to `target`; a run that continues the last one adds nothing."""

@@ -27,6 +27,7 @@ from mpr.config import (
     ANNOUNCE_EVERY_SECS,
     CHECK_EVERY_BYTES,
     OUTBOX_ROLL_BYTES,
+    OUTBOX_ROLL_ROWS,
     SINK_TIMEOUT_SECS,
     UNFLUSHED_MAX_BYTES,
     RecordingConfig,
@@ -95,7 +96,7 @@ class Producer:
         self._connection = Connection(config.upstream, config.downstream)
         self._outbox = Outbox(config.folder)
         self.slate = Slate(config.folder)
-        self._number = self._announced = 0
+        self._number = self._announced = self._rolled = 0
         #: Encoded bytes that were announced until now.
         self.sent_bytes = 0
         # Guards the outbox and what was announced of it; held for a system call or a message, never while waiting.
@@ -114,8 +115,7 @@ class Producer:
         self._entries = itertools.count(1)
         #: The number of the last logging call, and of that before the last flush.
         self.entered = 0
-        self._flushed = self._completed = self._delivered = 0
-        self._unflushed = self._unchecked = 0
+        self._flushed = self._completed = self._delivered = self._unflushed = self._unchecked = 0
         #: The recordings that tasks make themselves.
         self.own = OwnRecordings(self._send_own, self.slate.hold)
         # Bytes of them: sent, and taken by the sinks.
@@ -242,7 +242,8 @@ class Producer:
             self._announce()
 
     def _roll_if_long(self) -> None:
-        if self._announced > OUTBOX_ROLL_BYTES and self._rolling.acquire(blocking=False):
+        rows = self.entered - self._rolled if self._announced else 0
+        if (self._announced > OUTBOX_ROLL_BYTES or rows > OUTBOX_ROLL_ROWS) and self._rolling.acquire(blocking=False):
             try:
                 self._roll()
             finally:
@@ -264,8 +265,7 @@ class Producer:
         self._announce()
         with self._lock:
             old, self._outbox = self._outbox, fresh
-            self._number += 1
-            self._announced = 0
+            self._number, self._announced, self._rolled = self._number + 1, 0, self.entered
             self._connection.send(SegmentReady(self._number, 0, 0, b"" if self.inline else None))
             # The parent has its own descriptor, or the bytes. Ours is closed at the next turn: another thread may be
             # looking at it at this moment.

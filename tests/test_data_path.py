@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import mpr
-from mpr import config, entries, file_writer, outbox, producer, recording, sdk
+from mpr import config, entries, file_writer, outbox, producer, recording, sdk, shelf
+from mpr.manifest import Manifest
 from tests import support, tasks
 
 MB = 1_000_000
@@ -58,6 +59,27 @@ def test_an_outbox_that_is_full_is_closed_for_a_new_one(tmp_path: Path, monkeypa
         pool.starmap(tasks.log_images, [(0, 5), (1, 5)], chunksize=1)
     support.check_file(path)
     assert support.numbers(path) == Counter(range(200))
+
+
+def test_many_small_chunks_keep_their_manifests_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producer, "OUTBOX_ROLL_ROWS", 20)
+    monkeypatch.setattr(producer, "CHECK_EVERY_BYTES", 1)
+    monkeypatch.setattr(shelf, "SHELF_MAX_BYTES", 10_000)
+    stored: list[int] = []
+    store = shelf._on_disk
+
+    def on_disk(manifests: list[Manifest], folder: Path) -> list[Manifest]:
+        stored.append(len(manifests))
+        return store(manifests, folder)
+
+    monkeypatch.setattr(shelf, "_on_disk", on_disk)
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
+        pool.map(tasks.log_number, range(400), chunksize=1)
+        assert len(stored) > 2
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(400))
+    assert [path] == list(tmp_path.iterdir())
 
 
 def test_bytes_travel_in_messages_where_an_outbox_cannot_be_opened(

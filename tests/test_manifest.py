@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpr import manifest, rrd
+from mpr import manifest, rrd, shelf
 from mpr.manifest import Manifest, OffsetMap
 from tests import streams
 
@@ -185,3 +187,21 @@ def test_one_chunk_of_each_entity_with_each_set_of_columns_is_chosen(table: pa.T
 def test_the_chunks_of_a_real_stream_are_of_as_many_kinds_as_it_has(points: Manifest) -> None:
     # `scene` and `scene/points` static, and three entities with temporal rows.
     assert 5 == len(manifest.one_chunk_of_each_kind(manifest.merged_table([points, points])))
+
+
+# --- many of them -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_shelf_has_all_that_was_put_on_it(
+    room: bool, points: Manifest, text: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf, "SHELF_MAX_BYTES", 2 * points.table.nbytes)
+    folder = tmp_path if room else tmp_path / "missing"
+    full = shelf.Shelf(folder)
+    for _ in range(5):
+        full.add([points, text])
+    assert 5 * [points, text] == full.all()
+    assert [] == list(tmp_path.iterdir())
+    in_memory = sum(any(each is kept for kept in (points, text)) for each in full.all())
+    assert (in_memory < 4) if room else (10 == in_memory)
