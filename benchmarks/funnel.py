@@ -126,7 +126,7 @@ def main() -> None:
                 "gRPC": functools.partial(direct_grpc, work, rows),
                 "mpr": functools.partial(one_file, work, rows),
             },
-            bench.rounds(7),
+            bench.rounds(5),
         )
         private, ours = readings["private"], readings["mpr"]
         floor = [each.rows_secs for each in private]

@@ -34,7 +34,7 @@ def main() -> None:
                 "alone, rr.save": functools.partial(_alone, work, rows),
                 "worker of mpr.Pool": functools.partial(funnel.one_file, work, rows, workers=1),
             },
-            bench.rounds(7),
+            bench.rounds(5),
         )
         for way, found in readings.items():
             figures = [[each.log_median_us for each in found], [each.log_p99_us for each in found]]

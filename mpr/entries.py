@@ -36,6 +36,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from mpr import prefixes
+
 if TYPE_CHECKING:
     import rerun as rr
 
@@ -77,10 +79,14 @@ def missing_entries() -> list[str]:
 
 
 def _logged_bytes(components: Any) -> int:
+    size = 0
     try:
-        return sum(array.get_total_buffer_size() for array in components.values())
+        # No generator: this is done for each `rr.log`.
+        for array in components.values():
+            size += array.get_total_buffer_size()
     except AttributeError:
         return _UNKNOWN_SIZE
+    return size
 
 
 def _logged_rows(name: str, components: Any) -> int:
@@ -101,7 +107,9 @@ def install_entries(entered: Callable[[int, int, Any], Prefix | None]) -> list[s
     missing = missing_entries()
     for name in _ENTRIES:
         if name not in missing:
-            setattr(rerun_bindings, name, _wrapped(name, getattr(rerun_bindings, name), entered))
+            original = getattr(rerun_bindings, name)
+            wrap = _wrapped_log if _is_plain_log(original) else functools.partial(_wrapped, name)
+            setattr(rerun_bindings, name, wrap(original, entered))
     for owner, attribute in _bypasses():
         setattr(owner, attribute, _watched(attribute, entered))
     return missing
@@ -118,29 +126,31 @@ def _wrapped(
         recording = kwargs.get("recording")
         prefix = entered(_logged_bytes(components), _logged_rows(name, components), recording)
         if prefix is not None and rerun_bindings.get_recording_id(recording) == prefix.recording_id:
-            args, kwargs = _with_prefix(name, prefix.path, args, kwargs)
+            args, kwargs = prefixes.with_prefix(name, prefix.path, args, kwargs)
         return original(*args, **kwargs)
 
     return entry
 
 
-def _with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The arguments of an entry with `prefix` before every entity path in them."""
-    if name in ("log_arrow_msg", "send_arrow_chunk"):
-        return (_under(prefix, args[0]), *args[1:]), kwargs
-    if name in ("log_file_from_path", "log_file_from_contents"):
-        own = kwargs.get("entity_path_prefix")
-        return args, {**kwargs, "entity_path_prefix": prefix if own is None else _under(prefix, own)}
-    if name == "send_chunks":
-        chunks = [args[0]] if hasattr(args[0], "with_entity_path") else args[0]
-        return ((each.with_entity_path(_under(prefix, each.entity_path)) for each in chunks), *args[1:]), kwargs
-    return args, kwargs
+def _is_plain_log(original: Callable[..., Any]) -> bool:
+    """Whether this is the call that `rr.log` makes, in the form that `_wrapped_log` knows."""
+    with contextlib.suppress(ValueError):
+        return str(inspect.signature(original)) == "(entity_path, components, static_, recording=None)"
+    return False
 
 
-def _under(prefix: str, path: str) -> str:
-    path = path.removeprefix("/")
-    # The recording's properties stay where viewers look for them, and what mpr notes under `mpr`.
-    return path if path.partition("/")[0] in ("__properties", "mpr") else f"{prefix}/{path}"
+def _wrapped_log(original: Callable[..., Any], entered: Callable[[int, int, Any], Prefix | None]) -> Callable[..., Any]:
+    """As `_wrapped`, for `log_arrow_msg`: its arguments are not packed and unpacked again, half a microsecond each."""
+    import rerun_bindings
+
+    @functools.wraps(original)
+    def entry(entity_path: str, components: Any, static_: bool, recording: Any = None) -> Any:
+        prefix = entered(_logged_bytes(components), 1, recording)
+        if prefix is not None and rerun_bindings.get_recording_id(recording) == prefix.recording_id:
+            entity_path = prefixes.under(prefix.path, entity_path)
+        return original(entity_path, components, static_, recording)
+
+    return entry
 
 
 def _bypasses() -> Iterable[tuple[type, str]]:
@@ -481,20 +491,3 @@ def current_recording() -> tuple[Any, str | None]:
 
     native = rerun_bindings.get_data_recording(None)
     return native, None if native is None else rerun_bindings.get_recording_id(native)
-
-
-def forbid_preloaded_servers() -> None:
-    """Let what hangs in a child of a fork server that preloaded `rerun` raise instead.
-
-    The threads of the SDK's async runtime do not survive the fork: `CatalogClient` and `Server` never answer.
-    """
-    import rerun as rr
-
-    def refuse(self: object, *_args: object, **_kwargs: object) -> None:
-        raise RuntimeError(
-            f"{type(self).__name__} does not work in a worker whose fork server preloaded the Rerun SDK (it would "
-            "hang): use mpr.Pool(..., preload=False)"
-        )
-
-    rr.catalog.CatalogClient.__init__ = refuse  # type: ignore[method-assign]  # replaced on purpose
-    rr.server.Server.__init__ = refuse  # type: ignore[method-assign]  # replaced on purpose

@@ -31,6 +31,8 @@ _log = logging.getLogger("mpr")
 
 # How much of the file is read again while others wait: some hundredths of a second.
 _QUICK_BYTES = 8 * 1024 * 1024
+# Of a file with more chunks than this the end spares the parent's memory rather than its time.
+_MANY_CHUNKS = 20_000
 
 
 class FileWriter:
@@ -180,7 +182,8 @@ class FileWriter:
         self._file.close()
         if not self._write_footer:
             return
-        refused = refused or sdk.refusal(self.path)
+        look = rrd_commands.refusal if self._shelf.chunks > _MANY_CHUNKS else sdk.refusal
+        refused = refused or look(self.path)
         if refused is not None:
             self._rebuild(refused)
         if self._compact:

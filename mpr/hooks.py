@@ -215,11 +215,11 @@ def nowhere() -> Iterator[None]:
 
 def _entered(size: int, rows: int, recording: Any) -> Prefix | None:
     lane = here.lane
-    if lane is not None and lane.producer is not None:
+    if lane is not None and (producer := lane.producer) is not None:
         _touch()
-        lane.producer.enter(size, rows)
-        if lane.producer.own.any:
-            lane.producer.own.entered(recording, rows)
+        producer.enter(size, rows)
+        if producer.own.any:
+            producer.own.entered(recording, rows)
         return lane.prefix
     found = _process.producer or _join_now()
     if found is not None:

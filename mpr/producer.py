@@ -172,14 +172,14 @@ class Producer:
         """Called before so many bytes and rows are handed to the SDK, in whatever thread logs."""
         self.entered = next(self._entries)
         self.slate.count(rows)
-        self._unflushed += size
         self._unchecked += size
         if self._unchecked >= CHECK_EVERY_BYTES:
-            self._unchecked = 0
             self._throttle()
 
     def _throttle(self) -> None:
         """Bound what waits in the SDK, then wait until the outbox has room. Signal handlers run meanwhile."""
+        self._unflushed += self._unchecked
+        self._unchecked = 0
         if self._unflushed >= UNFLUSHED_MAX_BYTES:
             self._unflushed = 0
             self._push()

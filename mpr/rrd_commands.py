@@ -52,6 +52,17 @@ def verify(path: Path) -> str | None:
     return _last_line(ran.stderr) if ran.returncode else None
 
 
+def refusal(path: Path) -> str | None:
+    """As `sdk.refusal`, in a process of its own: the reader takes some 3 kB of memory for each chunk of a file."""
+    code = "import sys; from pathlib import Path; from mpr import sdk; sys.exit(sdk.refusal(Path(sys.argv[1])))"
+    command = [sys.executable, "-c", code, str(path)]
+    try:
+        ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=600, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return sdk.refusal(path)
+    return _last_line(ran.stderr.decode(errors="replace")) if ran.returncode else None
+
+
 def _rerun_rrd(*arguments: str | Path, stdout: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rerun", "rrd", *map(str, arguments)]
     try:

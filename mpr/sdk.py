@@ -226,3 +226,20 @@ def format_is_known() -> str | None:
     except (rrd.FormatError, KeyError, IndexError, ValueError) as error:
         return str(error)
     return None
+
+
+def forbid_preloaded_servers() -> None:
+    """Let what hangs in a child of a fork server that preloaded `rerun` raise instead.
+
+    The threads of the SDK's async runtime do not survive the fork: `CatalogClient` and `Server` never answer.
+    """
+    import rerun as rr
+
+    def refuse(self: object, *_args: object, **_kwargs: object) -> None:
+        raise RuntimeError(
+            f"{type(self).__name__} does not work in a worker whose fork server preloaded the Rerun SDK (it would "
+            "hang): use mpr.Pool(..., preload=False)"
+        )
+
+    rr.catalog.CatalogClient.__init__ = refuse  # type: ignore[method-assign]  # replaced on purpose
+    rr.server.Server.__init__ = refuse  # type: ignore[method-assign]  # replaced on purpose

@@ -49,6 +49,11 @@ class Shelf:
             self._max_bytes = 2 * size
             _log.debug("manifests stay in memory: %s", error)
 
+    @property
+    def chunks(self) -> int:
+        """How many chunks they describe."""
+        return sum(each.table.num_rows for each in self.all())
+
     def all(self) -> list[Manifest]:
         """All that were added, in their order."""
         return self._stored + self._kept

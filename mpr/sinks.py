@@ -39,10 +39,10 @@ class FileSink(Sink):
     path:
         The file; its folder must exist. An existing file is replaced.
     write_footer:
-        Whether the file ends with a manifest of its chunks, as in `rr.FileSink`. Until then it takes about 350 bytes of
-        memory per chunk, and twice as much again at the end: some 100 MB for 100,000 chunks, and a task of its own
-        (`chunksize=1`) is a chunk per entity at least. Without it nothing grows, but the file can be read from front to
-        back only, and `rerun rrd verify` refuses it.
+        Whether the file ends with a manifest of its chunks, as in `rr.FileSink`. While it grows, that takes about 100
+        bytes of memory per chunk, the rest of it waits on the disk; at the end it takes 2 to 5 kB per chunk for a
+        moment, and a task of its own (`chunksize=1`) is a chunk per entity at least. Without it the file can be read
+        from front to back only, and `rerun rrd verify` refuses it.
     compact:
         Whether small chunks are put together at the end, as by `rerun rrd optimize`, which writes the file once more.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy  # noqa: F401  # imported before a fork, so that a worker of our fork server need not
 import rerun  # noqa: F401  # as above
 
-from mpr import entries, failpoints, joining, pickling
+from mpr import failpoints, joining, pickling, sdk
 from mpr.capture import Capture
 from mpr.current import set_common
 from mpr.errors import TaskLoadError
@@ -52,7 +52,7 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
         os.environ.clear()
         os.environ.update(config.environ)
     if config.preloaded:
-        entries.forbid_preloaded_servers()
+        sdk.forbid_preloaded_servers()
     producer = joining.take_over(config.recording, config.worker)
     capture = Capture(config.capture)
     failpoints.arm(config.worker)

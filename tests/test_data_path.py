@@ -65,6 +65,9 @@ def test_many_small_chunks_keep_their_manifests_on_the_disk(tmp_path: Path, monk
     monkeypatch.setattr(producer, "OUTBOX_ROLL_ROWS", 20)
     monkeypatch.setattr(producer, "CHECK_EVERY_BYTES", 1)
     monkeypatch.setattr(shelf, "SHELF_MAX_BYTES", 10_000)
+    # And the SDK looks at the end in a process of its own.
+    monkeypatch.setattr(file_writer, "_MANY_CHUNKS", 10)
+    monkeypatch.setattr(sdk, "refusal", lambda path: pytest.fail(f"{path} is read in this process"))
     stored: list[int] = []
     store = shelf._on_disk
 

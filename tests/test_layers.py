@@ -28,8 +28,8 @@ _WITHOUT_SDK = [
     "aggregator", "ambient", "background", "carrying", "config", "courier_config", "crew", "delivery", "dispatcher",
     "ending", "endings", "errors", "failpoints", "futures", "hiring", "insights", "known_producer", "lifecycle",
     "live", "live_messages", "live_sinks", "loss", "main_module", "manifest", "messages", "outbox", "parcel", "parts",
-    "pickling", "pool", "processes", "recent", "relabel", "results", "rrd", "sampler", "scheduler", "shelf", "showing",
-    "sink", "slate", "staff", "summary", "tape", "telemetry", "transport", "watching", "writers",
+    "pickling", "pool", "prefixes", "processes", "recent", "relabel", "results", "rrd", "sampler", "scheduler", "shelf",
+    "showing", "sink", "slate", "staff", "summary", "tape", "telemetry", "transport", "watching", "writers",
 ]  # fmt: skip
 # What a test run needs, and nobody else.
 _PLUGIN = {name for name in _SOURCES if name.partition(".")[0] == "pytest_plugin"}
