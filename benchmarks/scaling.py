@@ -1,6 +1,6 @@
 """Does a byte cost more where there are more workers?
 
-The same images altogether, logged by 1, 2, 8 and 32 workers into one file. What is timed begins when all workers
+The same images altogether, logged by 2, 8 and 32 workers into one file. What is timed begins when all workers
 are ready and ends with the last result: every row is in the file then. Beside it private files, of 2 and of 32 workers:
 what the machine itself asks for more processes than it has cores.
 """
@@ -12,7 +12,7 @@ import functools
 from benchmarks import common, funnel, report, way_out, works
 
 IMAGES, QUICK_IMAGES = 640, 320
-WORKERS = (1, 2, 8, 32)
+WORKERS = (2, 8, 32)
 
 
 def _private(images: int, workers: int) -> float:
