@@ -39,7 +39,7 @@ class FileSink(Sink):
     path:
         The file; its folder must exist. An existing file is replaced.
     write_footer:
-        Whether the file ends with a manifest of its chunks, as in `rr.FileSink`. While it grows, that takes about 100
+        Whether the file ends with a manifest of its chunks, as in `rr.FileSink`. While it grows, that takes about 250
         bytes of memory per chunk, the rest of it waits on the disk; at the end it takes 2 to 5 kB per chunk for a
         moment, and a task of its own (`chunksize=1`) is a chunk per entity at least. Without it the file can be read
         from front to back only, and `rerun rrd verify` refuses it.
