@@ -257,6 +257,24 @@ def test_a_task_that_has_ended_is_not_run_again_when_its_worker_dies(
     assert support.numbers(path) == Counter([1, 2, 3])
 
 
+def test_what_comes_when_all_is_done_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recording may end before it has heard that the last worker has, and says so to the pool."""
+    path = tmp_path / "run.rrd"
+    pool = mpr.Pool("app", 1, sinks=path)
+    assert pool.apply(tasks.log_number, (1,)) == 1
+    finish = pool.recording.finish
+
+    def finish_too_soon(*, failed: bool) -> None:
+        pool._dispatcher.broken(mpr.RecordingClosedError("too soon"))
+        finish(failed=failed)
+
+    monkeypatch.setattr(pool.recording, "finish", finish_too_soon)
+    pool.close()
+    pool.join()
+    support.check_file(path)
+    assert support.numbers(path) == Counter([1])
+
+
 def test_a_worker_whose_child_lives_on_is_noticed_when_it_dies(start_method: Any, tmp_path: Path) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", start_method=start_method) as pool:
         try:
