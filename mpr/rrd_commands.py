@@ -54,13 +54,14 @@ def verify(path: Path) -> str | None:
 
 def refusal(path: Path) -> str | None:
     """As `sdk.refusal`, in a process of its own: the reader takes some 3 kB of memory for each chunk of a file."""
-    code = "import sys; from pathlib import Path; from mpr import sdk; sys.exit(sdk.refusal(Path(sys.argv[1])))"
+    code = "import sys; from pathlib import Path; from mpr import sdk; print(sdk.refusal(Path(sys.argv[1])) or '')"
     command = [sys.executable, "-c", code, str(path)]
     try:
-        ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=600, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=600, check=True)
+    except (OSError, subprocess.SubprocessError):
+        # That process could not look, which says nothing of the file.
         return sdk.refusal(path)
-    return _last_line(ran.stderr.decode(errors="replace")) if ran.returncode else None
+    return ran.stdout.decode(errors="replace").strip() or None
 
 
 def _rerun_rrd(*arguments: str | Path, stdout: Any) -> subprocess.CompletedProcess[str]:
