@@ -6,7 +6,7 @@ import heapq
 import itertools
 import reprlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from mpr import plain_view
@@ -91,7 +91,7 @@ class SlowTask:
     seconds: float
     rows: int
     data_bytes: int
-    arguments: str
+    arguments: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,17 +168,6 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 # --- the slowest tasks --------------------------------------------------------------------------------------------
 
 
-class Candidate(Protocol):
-    """What is known of a task that may be one of the slowest."""
-
-    name: str
-    worker: int
-    attempt: int
-    micros: int
-    rows: int
-    data_bytes: int
-
-
 class Arguments(Protocol):
     """A parcel: where the arguments of a task are."""
 
@@ -187,54 +176,39 @@ class Arguments(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class _Slow:
-    span: Candidate
-    #: Of that moment: the span may go on with other tasks.
-    micros: int
-    rows: int
-    data_bytes: int
-    #: What is to be described, as long as it is not.
-    parcel: Arguments | None
-    task: int
-    arguments: str = ""
-
-
-@dataclass(eq=False, slots=True)
 class SlowTasks:
     """Finds the slowest tasks, and holds no more than their arguments' descriptions for longer than a moment."""
 
-    _heap: list[tuple[int, int, _Slow]] = field(default_factory=list)
+    _heap: list[tuple[int, int, SlowTask]] = field(default_factory=list)
+    #: What is to be described, as long as it is not: the parcel, and which of its tasks.
+    _undescribed: dict[int, tuple[Arguments, int]] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
-    def add(self, span: Candidate, parcel: Arguments, task: int) -> None:
-        """Task `task` of `parcel` has ended."""
-        if len(self._heap) >= _SLOWEST and span.micros <= self._heap[0][0]:
-            return
-        slow = _Slow(span, span.micros, span.rows, span.data_bytes, parcel, task)
-        heapq.heappush(self._heap, (span.micros, next(self._numbers), slow))
+    def wants(self, micros: int) -> bool:
+        """Whether a task that has taken so long is one of the slowest until now."""
+        return len(self._heap) < _SLOWEST or micros > self._heap[0][0]
+
+    def add(self, micros: int, slow: SlowTask, parcel: Arguments, task: int) -> None:
+        """Task `task` of `parcel` has ended, and is wanted."""
+        number = next(self._numbers)
+        self._undescribed[number] = parcel, task
+        heapq.heappush(self._heap, (micros, number, slow))
         if len(self._heap) > _SLOWEST:
-            heapq.heappop(self._heap)
+            self._undescribed.pop(heapq.heappop(self._heap)[1], None)
 
     def describe(self) -> None:
         """Write down the arguments of what was added, and let go of them."""
-        for _, _, slow in self._heap:
-            if slow.parcel is not None:
-                slow.arguments, slow.parcel = describe_arguments(slow.parcel, slow.task), None
+        if self._undescribed:
+            self._heap = [(micros, number, self._described(number, slow)) for micros, number, slow in self._heap]
+            self._undescribed.clear()
+
+    def _described(self, number: int, slow: SlowTask) -> SlowTask:
+        found = self._undescribed.get(number)
+        return slow if found is None else replace(slow, arguments=describe_arguments(*found))
 
     def slowest(self) -> tuple[SlowTask, ...]:
         """The slowest first."""
-        return tuple(
-            SlowTask(
-                task=each.span.name,
-                worker=each.span.worker,
-                attempt=each.span.attempt,
-                seconds=each.micros / 1e6,
-                rows=each.rows,
-                data_bytes=each.data_bytes,
-                arguments=each.arguments,
-            )
-            for _, _, each in sorted(self._heap, reverse=True)
-        )
+        return tuple(each for _, _, each in sorted(self._heap, reverse=True))
 
 
 def describe_arguments(parcel: Arguments, task: int) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from mpr.errors import exit_name
-from mpr.insights import Insights, SlowTasks, WorkerInsights
+from mpr.insights import Insights, SlowTask, SlowTasks, WorkerInsights
 from mpr.messages import CALL, Hello, Result
 from mpr.parcel import Parcel
 from mpr.staff import AtWork
@@ -270,13 +270,15 @@ class Telemetry(Watcher):
             begin = now - micros * 1000
             micros -= result.flush_micros
             end = begin + micros * 1000
-            worker.heard_ns = end
             worker.tasks += count
             worker.rows += result.rows
             worker.data_bytes += result.data_bytes
+            worker.heard_ns = end
             worker.working_ns += end - begin
             worker.flushing_ns += result.flush_micros * 1000
             worker.current_ns = 0
+            if self._slow.wants(micros):
+                self._add_slow(worker, parcel, count, result, micros)
             span = worker.span
             if (
                 span is not None
@@ -297,7 +299,6 @@ class Telemetry(Watcher):
     ) -> None:
         self._close(worker)
         task = parcel.first + count - 1
-        attempt = parcel.attempt + 1 if task < parcel.first + parcel.again else 1
         worker.span = Span(
             function=parcel.function.name,
             name=_name(parcel, task),
@@ -306,7 +307,7 @@ class Telemetry(Watcher):
             worker=worker.number,
             number=parcel.serial + task,
             index=parcel.index + task,
-            attempt=attempt,
+            attempt=_attempt(parcel, task),
             count=count,
             micros=(end_ns - begin_ns) // 1000,
             rows=result.rows,
@@ -317,7 +318,18 @@ class Telemetry(Watcher):
             worker.idle_ns = None
         else:
             self._show_idle(worker, begin_ns)
-        self._slow.add(worker.span, parcel, task)
+
+    def _add_slow(self, worker: _Worker, parcel: Parcel, count: int, result: Result, micros: int) -> None:
+        task = parcel.first + count - 1
+        slow = SlowTask(
+            task=_name(parcel, task),
+            worker=worker.number,
+            attempt=_attempt(parcel, task),
+            seconds=micros / 1e6,
+            rows=result.rows,
+            data_bytes=result.data_bytes,
+        )
+        self._slow.add(micros, slow, parcel, task)
 
     def _close(self, worker: _Worker) -> None:
         """The open span of `worker` is complete."""
@@ -345,14 +357,18 @@ class Telemetry(Watcher):
     def _show_running(self, worker: _Worker, work: AtWork, now_ns: int, after_ns: int = SPAN_NS) -> None:
         """A task runs that nobody has heard of yet."""
         at, parcel = work.at, work.parcel
-        if parcel is None or not at.running or at.since_ns < worker.heard_ns or now_ns - at.since_ns < after_ns:
+        if parcel is None or not at.running or at.task < parcel.first:
             return
-        worker.current_ns = now_ns - at.since_ns
+        # It may have begun before the result of the one before it had come here.
+        since_ns = max(at.since_ns, worker.heard_ns)
+        if now_ns - since_ns < after_ns:
+            return
+        worker.current_ns = now_ns - since_ns
         if worker.shown != (parcel.number, at.task) and at.task < parcel.count:
             worker.shown = parcel.number, at.task
             self._close(worker)
-            self._show_idle(worker, at.since_ns)
-            self._show(worker, at.since_ns, _name(parcel, at.task))
+            self._show_idle(worker, since_ns)
+            self._show(worker, since_ns, _name(parcel, at.task))
 
     def look(self, work: AtWork) -> None:
         """What a worker is at, now."""
@@ -438,6 +454,11 @@ class Telemetry(Watcher):
 def _name(parcel: Parcel, task: int) -> str:
     """A task in a lane: `detect[3]`, or `detect #3` by its number in the pool where it has no index."""
     return f"{parcel.function.name} #{parcel.serial + task}" if parcel.mode == CALL else parcel.name(task)
+
+
+def _attempt(parcel: Parcel, task: int) -> int:
+    """The how many-th time it is that this task runs, from 1."""
+    return parcel.attempt + 1 if task < parcel.first + parcel.again else 1
 
 
 def _text(error: BaseException) -> str:

@@ -112,6 +112,39 @@ def test_a_task_that_runs_is_shown_once_before_anybody_has_heard_of_it() -> None
     assert [("idle", began + 1600 * _MS)] == [(row.state, row.at_ns) for row in rows]
 
 
+def test_a_task_that_runs_behind_one_of_its_parcel_is_shown_too() -> None:
+    clock = _Clock()
+    found = Telemetry(_ALL, 1, clock)
+    _ready(found, 1)
+    parcel = _parcel(1, 2)
+    clock.now_ns += 100 * _MS
+    # The worker goes on before the result is here.
+    began = clock.now_ns - _MS
+    _end(found, parcel, 1, 100_000, last=False)
+    heard = clock.now_ns
+    clock.now_ns += 400 * _MS
+    found.look(AtWork(1, At(turn=1, claimed_ns=0, task=0, running=True, since_ns=0), parcel))
+    found.look(AtWork(1, At(turn=1, claimed_ns=0, task=1, running=True, since_ns=began), parcel))
+    rows = found.take(last=True).lanes[1]
+    assert ["starting", "f[0]", "f[1]", ""] == _states(rows)
+    assert [heard] == [row.at_ns for row in rows if row.state == "f[1]"]
+
+
+def test_short_tasks_that_share_a_span_are_slow_ones_of_their_own() -> None:
+    clock = _Clock()
+    found = Telemetry(_ALL, 1, clock)
+    _ready(found, 1)
+    parcel = _parcel(1, 20)
+    elapsed = 0
+    for micros in range(1, 21):
+        clock.now_ns += micros * 1000
+        elapsed += micros
+        _end(found, parcel, 1, elapsed, last=micros == 20)
+    assert 1 == len(found.take(last=True).spans["f"])
+    expected = [(f"f[{task}]", (task + 1) / 1e6, 2, 30) for task in reversed(range(10, 20))]
+    assert expected == [(each.task, each.seconds, each.rows, each.data_bytes) for each in found.insights().slowest]
+
+
 def test_waiting_for_credit_is_a_state_of_its_own() -> None:
     clock = _Clock()
     found = Telemetry(_ALL, 1, clock)
