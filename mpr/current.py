@@ -66,8 +66,8 @@ class TaskOptions:
             )
 
 
-# What the tasks of one parcel have in common, and a list with the number of the one that runs: a worker need not set
-# a context variable for each task, which takes longer than some tasks do.
+# What the tasks of one parcel have in common, and a list with the place of the one that runs, twice its number and one:
+# a worker need not set a context variable for each task, which takes longer than some tasks do, nor count once more.
 _Common: TypeAlias = tuple[str, int, int, int, int | None, list[int]]
 _common: ContextVar[_Common | None] = ContextVar("mpr_common_of_tasks", default=None)
 
@@ -77,11 +77,12 @@ def current_task() -> CurrentTask | None:
     found = _common.get()
     if found is None:
         return None
-    name, index, again_until, attempt, worker, (task,) = found
+    name, index, again_until, attempt, worker, (position,) = found
+    task = position // 2
     return CurrentTask(name=name, index=index + task, attempt=attempt if task < again_until else 1, worker=worker)
 
 
-#: Tells what the next tasks have in common: `(name, index of task 0, again_until, attempt, worker, [task])`, where the
+#: Tells what the next tasks have in common: `(name, index of task 0, again_until, attempt, worker, [place])`, where the
 #: tasks before `again_until` are tried for the `attempt`-th time; None: there is no task any more.
 set_common = _common.set
 
@@ -89,7 +90,7 @@ set_common = _common.set
 @contextmanager
 def running(task: CurrentTask) -> Iterator[None]:
     """Within, `task` is the current one."""
-    token = _common.set((task.name, task.index, 1, task.attempt, task.worker, [0]))
+    token = _common.set((task.name, task.index, 1, task.attempt, task.worker, [1]))
     try:
         yield
     finally:

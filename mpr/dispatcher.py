@@ -90,11 +90,11 @@ class Dispatcher:
         if self.state is not PoolState.RUNNING:
             raise PoolClosedError("this pool is closed: it takes no more tasks. Make a new mpr.Pool for them")
 
-    def submit(self, parcel: Parcel) -> None:
-        """Have `parcel` run; its outcome goes to `parcel.deliver`. Nothing is raised once the pool was running."""
-        # Where this is interrupted, it was submitted or was not: it is never in nobody's hands.
-        self._watcher.submitted(parcel.function.name, parcel.count)
-        self._incoming.append(parcel)
+    def submit(self, *parcels: Parcel) -> None:
+        """Have `parcels` run: all, or none where Ctrl-C comes. Raises nothing once the pool was running."""
+        for parcel in parcels:
+            self._watcher.submitted(parcel.function.name, parcel.count)
+        self._incoming.extend(parcels)
         self._soon(self._take_incoming)
 
     def _take_incoming(self) -> None:

@@ -17,9 +17,6 @@ from mpr.telemetry import Telemetry
 from mpr.watching import Watchers
 from mpr.worker_config import WorkerConfig
 
-# How long results of a parcel may wait for those of its other tasks; what waits is lost when the worker is killed.
-_HAND_OVER_NS = 10_000_000
-
 
 def hire(
     recording: SharedRecording,
@@ -55,7 +52,7 @@ def hire(
             environ=dict(os.environ) if environ else None,
             preloaded=preloaded,
             # A task that is ended takes no result along.
-            hand_over_ns=0 if limits.task_secs is not None or limits.retries else _HAND_OVER_NS,
+            results_wait=limits.task_secs is None and not limits.retries,
             capture=capture,
         )
 

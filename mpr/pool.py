@@ -410,11 +410,13 @@ class Pool:
         payloads = [pickling.dump_arguments(f"{task.name}[{start}]", part) for start, part in parts.items()]
         result: MapResult[Any] = MapResult(len(items), callback, error_callback)
         self._dispatcher.announce(task, len(items))
+        parcels = []
         for (start, part), payload in zip(parts.items(), payloads, strict=True):
             deliver = functools.partial(_deliver_part, result, start)
-            self._dispatcher.submit(
+            parcels.append(
                 Parcel(function=task, index=start, count=len(part), mode=mode, payload=payload, deliver=deliver)
             )
+        self._dispatcher.submit(*parcels)
         return result
 
     def _imap(

@@ -55,7 +55,8 @@ class At:
     running:
         Whether that task runs: the user's function has been called, and has not returned.
     claimed_ns, since_ns:
-        `time.monotonic_ns()` when it began the parcel, and when it began the last task that it has begun.
+        `time.monotonic_ns()` when it began the parcel, and when it began the last task that it has begun; that may be
+        too early by the time that short tasks of the same parcel took before it (see `Ticker`, about 0.01 s).
     """
 
     turn: int

@@ -38,6 +38,7 @@ from mpr.pickling import Portable
 from mpr.producer import Producer
 from mpr.recent import Recent
 from mpr.slate import POSITION, ROWS, SINCE
+from mpr.ticker import Ticker
 
 if TYPE_CHECKING:
     from mpr.worker_config import WorkerConfig
@@ -70,13 +71,14 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
             joining.hand_back(producer)
             return
     producer.send(Ready((time.monotonic_ns() - began_ns) // 1000))
-    _Loop(producer, capture, config.hand_over_ns).run()
+    _Loop(producer, capture, waits=config.results_wait).run()
     joining.hand_back(producer)
 
 
 class _Loop:
-    def __init__(self, producer: Producer, capture: Capture, hand_over_ns: int) -> None:
-        self._hand_over_ns = hand_over_ns
+    def __init__(self, producer: Producer, capture: Capture, *, waits: bool) -> None:
+        self._waits = waits
+        self._ticker = Ticker()
         self._producer = producer
         self._capture = capture
         #: Functions, and pickles of those that were not needed yet.
@@ -116,41 +118,48 @@ class _Loop:
             self._hand_over(message, message.first, 0, RAISED, pickling.dump_exception(error), started_ns)
             return
         run = function if message.mode == EACH else functools.partial(call, function)
+        if self._waits and len(arguments) - message.first > 1:
+            self._ticker.begin()
         self._run_each(message, run, pickling.task_name(function), arguments, started_ns)
+        self._ticker.end()
 
     def _run_each(
         self, message: Tasks, run: Callable[[Any], Any], name: str, arguments: list[Any], started_ns: int
     ) -> None:
         """Run the tasks of a parcel, and hand over what becomes of them.
 
-        Tasks may take less than a microsecond. So nothing is called here that need not be.
+        Tasks may take less than a microsecond. So nothing is called here that need not be, and nobody looks at the
+        clock for each of them.
         """
-        producer, slate, clock = self._producer, self._producer.slate, time.monotonic_ns
-        marks, prints, cells = producer.config.marks_tasks, self._capture.takes_output, slate.cells
-        again_until = message.first + message.again
-        here = [message.first]
+        producer, cells, clock = self._producer, self._producer.slate.cells, time.monotonic_ns
+        ticked, each = (self._ticker.ticked, False) if self._waits else ([True], True)
+        marks, prints = producer.config.marks_tasks, self._capture.takes_output
+        first, again_until = message.first, message.first + message.again
+        here = [2 * first + 1]
         set_common((name, message.index, again_until, message.attempt, producer.worker, here))
         results: list[Any] = []
-        first, status = message.first, RETURNED
-        now_ns, due_ns = started_ns, started_ns + self._hand_over_ns
-        raised: str | None = None
-        for task, argument in enumerate(arguments[first:], first):
-            if now_ns > due_ns:
-                # What has ended is not lost with a worker that dies in a later task.
-                self._hand_over_results(message, first, results, status, started_ns, last=False)
-                first, results, status = task, [], RETURNED
-                now_ns = clock()
-                due_ns = now_ns + self._hand_over_ns
+        status = RETURNED
+        began_ns, raised = started_ns, None
+        # A task's place on the slate while it runs is twice its number, and one.
+        for position, argument in zip(range(2 * first + 1, 2 * len(arguments), 2), arguments[first:], strict=True):
+            if ticked[0]:
+                task = position // 2
+                ticked[0] = each
+                if results:
+                    # What has ended is not lost with a worker that dies in a later task.
+                    self._hand_over_results(message, first, results, status, started_ns, last=False)
+                    first, results, status = task, [], RETURNED
+                cells[SINCE] = clock()
             if producer.touched:
                 producer.begin_task()
             if marks:
+                task = position // 2
                 producer.mark_begin(message.parcel, task, message.attempt if task < again_until else 1)
-                began_ns = now_ns = clock()
+                cells[SINCE] = began_ns = clock()
                 raised = None
-            here[0] = task
+            here[0] = position
             # As `slate.begin`.
-            cells[SINCE] = now_ns
-            cells[POSITION] = 2 * task + 1
+            cells[POSITION] = position
             try:
                 results.append(run(argument))
             except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
@@ -158,10 +167,10 @@ class _Loop:
                 status, raised = MIXED, pickling.describe(error)
             if prints:
                 self._capture.finish_lines()
-            now_ns = clock()
             if marks:
-                slate.end(task)
-                producer.mark_end((now_ns - began_ns) / 1e9, raised)
+                ended_ns = clock()
+                producer.slate.end(position // 2)
+                producer.mark_end((ended_ns - began_ns) / 1e9, raised)
         set_common(None)
         self._hand_over_results(message, first, results, status, started_ns, last=True)
 

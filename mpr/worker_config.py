@@ -23,8 +23,8 @@ class WorkerConfig:
         The parent's environment, for a worker of a fork server, which was started with an older one.
     preloaded:
         Whether the SDK was imported before this process was forked.
-    hand_over_ns:
-        For how long results of a parcel may wait for those of its other tasks (nanoseconds).
+    results_wait:
+        Whether a result may wait a moment for those of its parcel's next tasks; what waits is lost with the worker.
     capture:
         What of itself it brings into the recording.
     """
@@ -33,7 +33,7 @@ class WorkerConfig:
     worker: int
     environ: dict[str, str] | None
     preloaded: bool
-    hand_over_ns: int
+    results_wait: bool
     capture: CaptureOptions
 
 

@@ -264,9 +264,9 @@ def test_every_named_moment_comes_up_in_a_test() -> None:
 
 def test_tasks_that_log_nothing_cost_the_sinks_nothing(tmp_path: Path) -> None:
     with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd", telemetry=False) as pool:
-        before = pool.map(tasks.count_threads_and_files, range(8), chunksize=1)
+        before = pool.map(tasks.count_threads_and_files, range(8), chunksize=2)
         chunks = pool.recording.stats().accepted_chunks
         assert pool.map(tasks.square, range(20_000)) == [number * number for number in range(20_000)]
         assert pool.recording.stats().accepted_chunks == chunks
-        after = pool.map(tasks.count_threads_and_files, range(8), chunksize=1)
+        after = pool.map(tasks.count_threads_and_files, range(8), chunksize=2)
     assert max(after) <= max(before)

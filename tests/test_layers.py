@@ -29,7 +29,7 @@ _WITHOUT_SDK = [
     "ending", "endings", "errors", "failpoints", "futures", "hiring", "insights", "known_producer", "lifecycle",
     "live", "live_messages", "live_sinks", "loss", "main_module", "manifest", "messages", "outbox", "parcel", "parts",
     "pickling", "pool", "prefixes", "processes", "recent", "relabel", "results", "rrd", "sampler", "scheduler", "shelf",
-    "showing", "sink", "slate", "staff", "summary", "tape", "telemetry", "transport", "watching", "writers",
+    "showing", "sink", "slate", "staff", "summary", "tape", "telemetry", "ticker", "transport", "watching", "writers",
 ]  # fmt: skip
 # What a test run needs, and nobody else.
 _PLUGIN = {name for name in _SOURCES if name.partition(".")[0] == "pytest_plugin"}

@@ -1,0 +1,52 @@
+"""A result does not wait for a task that takes long, though no task looks at the clock."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+from pathlib import Path
+
+import pytest
+
+import mpr
+from mpr.ticker import Ticker
+from tests import support
+
+
+def _ticked() -> bool:
+    return any(each.ticked[0] for each in gc.get_objects() if isinstance(each, Ticker))
+
+
+def _wait(task: int, go_on: Path) -> int:
+    """Task 0 until a moment has passed, the next one until it is told to go on, the others not at all."""
+    if task == 0:
+        support.wait_for(_ticked)
+    elif task == 1:
+        support.wait_for(go_on.exists)
+    return task
+
+
+def _wait_or_die(task: int) -> int:
+    if task == 0:
+        support.wait_for(_ticked)
+    elif task == 1:
+        os._exit(3)
+    return task
+
+
+def test_what_has_ended_comes_while_a_later_task_of_its_parcel_runs(tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
+        results = pool.imap(functools.partial(_wait, go_on=tmp_path / "go_on"), range(4), chunksize=4)
+        assert 0 == results.next(timeout=30)
+        (tmp_path / "go_on").touch()
+        assert [1, 2, 3] == list(results)
+
+
+def test_a_task_that_dies_takes_none_along_that_had_ended_a_moment_before(tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
+        results = pool.imap(_wait_or_die, range(3), chunksize=3)
+        assert 0 == next(results)
+        with pytest.raises(mpr.WorkerDiedError, match=r"_wait_or_die\[1\]"):
+            next(results)
+        assert 2 == next(results)
