@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import common, report
 
-TESTS = 2000
+TESTS = 1000
 
 _TESTS = """
 import pytest
@@ -104,7 +104,7 @@ def _run(count: int, *arguments: str, by_hand: bool = False, files: int = 0) -> 
 
 def main() -> None:
     bench = report.begin(__doc__)
-    count = TESTS // 4 if bench.quick else TESTS
+    count = TESTS // 2 if bench.quick else TESTS
     ways = {
         "not loaded": functools.partial(_run, count, "-p", "no:mpr"),
         "--mpr=off": functools.partial(_run, count),

@@ -36,6 +36,7 @@ from mpr.messages import (
     Result,
     SegmentReady,
     Skipped,
+    Stop,
     Sync,
     Synced,
     TaskBegan,
@@ -160,9 +161,8 @@ class Aggregator:
             return self._progress.wait_for(done, timeout_secs)
 
     def stop(self, timeout_secs: float) -> bool:
-        """Take what has come, then end the thread; False where it did not end in time (a sink that hangs)."""
-        self._stop = True
-        self._inside.send(Nudge())
+        """Take all that was sent before, then end the thread; False where it did not end in time (a sink hangs)."""
+        self._inside.send(Stop())
         self._thread.join(timeout_secs)
         if self._thread.is_alive():
             return False
@@ -211,6 +211,7 @@ class Aggregator:
         if hello is None:
             if isinstance(message, Died):
                 self._dead.append((message, time.monotonic()))
+            self._stop = self._stop or isinstance(message, Stop)
             return
         producer = self._producers.get(hello.route)
         if producer is None:

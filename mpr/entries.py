@@ -145,7 +145,14 @@ def _wrapped_log(original: Callable[..., Any], entered: Callable[[int, int, Any]
 
     @functools.wraps(original)
     def entry(entity_path: str, components: Any, static_: bool, recording: Any = None) -> Any:
-        prefix = entered(_logged_bytes(components), 1, recording)
+        size = 0
+        try:
+            # As `_logged_bytes`; here for the call that this spares.
+            for array in components.values():
+                size += array.get_total_buffer_size()
+        except AttributeError:
+            size = _UNKNOWN_SIZE
+        prefix = entered(size, 1, recording)
         if prefix is not None and rerun_bindings.get_recording_id(recording) == prefix.recording_id:
             entity_path = prefixes.under(prefix.path, entity_path)
         return original(entity_path, components, static_, recording)

@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mpr import entries
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     import rerun as rr
 
     from mpr.entries import Prefix, SetTime, Times
+    from mpr.meter import Meter
     from mpr.notices import Notices
     from mpr.own_recordings import OwnRecordings
 
@@ -32,10 +32,8 @@ class Producer(Protocol):
     @property
     def stream(self) -> rr.RecordingStream: ...
 
-    #: Whether anything was done with the SDK that the next task must not notice.
-    touched: bool
-
-    def enter(self, size: int, rows: int) -> None: ...
+    @property
+    def meter(self) -> Meter: ...
 
     def sink_changed(self, call: str) -> None: ...
 
@@ -188,11 +186,13 @@ def forked() -> list[Any]:
 
 
 class _Nobody:
-    """Stands for a producer where there is none."""
+    """Stands for a producer where there is none, and for its meter."""
 
-    own: Any = SimpleNamespace(any=False)
+    @property
+    def meter(self) -> _Nobody:
+        return self
 
-    def enter(self, size: int, rows: int) -> None: ...
+    def enter(self, size: int, rows: int, recording: Any) -> None: ...
 
 
 class _Nowhere:
@@ -215,18 +215,13 @@ def nowhere() -> Iterator[None]:
 
 def _entered(size: int, rows: int, recording: Any) -> Prefix | None:
     lane = here.lane
-    if lane is not None and (producer := lane.producer) is not None:
+    if lane is not None and lane.producer is not None:
         _touch()
-        producer.enter(size, rows)
-        if producer.own.any:
-            producer.own.entered(recording, rows)
+        lane.producer.meter.enter(size, rows, recording)
         return lane.prefix
     found = _process.producer or _join_now()
     if found is not None:
-        found.touched = True
-        found.enter(size, rows)
-        if found.own.any:
-            found.own.entered(recording, rows)
+        found.meter.enter(size, rows, recording)
     return None if lane is None else lane.prefix
 
 
@@ -249,20 +244,24 @@ def _join_now() -> Producer | None:
 
 def _touch() -> None:
     if _process.producer is not None:
-        _process.producer.touched = True
+        _process.producer.meter.touched = True
 
 
 def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
-    _touch()
+    # As `_touch`, and the most frequent first: as often as anything is logged, this is called.
+    if (found := _process.producer) is not None:
+        found.meter.touched = True
     if recording_id is None:
         return
-    times = here.times.setdefault(recording_id, {})
-    if timeline is None:
-        times.clear()
-    elif time is None:
-        times.pop(timeline, None)
-    else:
+    times = here.times.get(recording_id)
+    if times is None:
+        times = here.times[recording_id] = {}
+    if timeline is not None and time is not None:
         times[timeline] = time
+    elif timeline is None:
+        times.clear()
+    else:
+        times.pop(timeline, None)
 
 
 def _diverted() -> rr.RecordingStream | None:

@@ -55,7 +55,7 @@ class Lane:
         self.prefix = None
         if prefix is not None and self._recording_id is not None:
             self.prefix = entries.Prefix(prefix.strip("/"), self._recording_id)
-        self._entered_before = 0 if producer is None else producer.entered
+        self._entered_before = 0 if producer is None else producer.meter.entered
 
     @property
     def forked(self) -> bool:
@@ -65,7 +65,7 @@ class Lane:
     @property
     def has_logged(self) -> bool:
         """Whether anything was logged to the producer since the task began."""
-        return self.producer is not None and self.producer.entered != self._entered_before
+        return self.producer is not None and self.producer.meter.entered != self._entered_before
 
     @contextmanager
     def step(self) -> Iterator[None]:

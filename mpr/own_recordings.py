@@ -46,7 +46,8 @@ class OwnRecordings:
     def __init__(self, send: Callable[[bytes], None], held: Callable[[int], None]) -> None:
         self._send = send
         self._held = held
-        self._known: dict[str, _Own] = {}
+        #: By their ids.
+        self.known: dict[str, _Own] = {}
         # Reentrant: what collects calls the SDK, whose calls come by here.
         self._lock = threading.RLock()
         self._taking = False
@@ -57,18 +58,13 @@ class OwnRecordings:
         recording_id = entries.recording_id_of(inner)
         if recording_id is not None:
             with self._lock:
-                self._known[recording_id] = _Own(inner)
-
-    @property
-    def any(self) -> bool:
-        """Whether there is one."""
-        return bool(self._known)
+                self.known[recording_id] = _Own(inner)
 
     def entered(self, inner: Any, rows: int) -> None:
         """So many rows are about to be logged to the recording with this handle (None: the current one)."""
         recording_id = entries.recording_id_of(inner)
         with self._lock:
-            own = self._known.get(recording_id or "")
+            own = self.known.get(recording_id or "")
             if own is not None:
                 # Of some calls nobody knows how many it is; one at least.
                 own.rows += rows or 1
@@ -82,7 +78,7 @@ class OwnRecordings:
             if call == "shutdown":
                 self.collect()
                 return
-            own = self._known.get(recording_id or "")
+            own = self.known.get(recording_id or "")
             if own is None:
                 return
             if call == "disconnect":
@@ -90,20 +86,20 @@ class OwnRecordings:
                 self._take(own)
                 own.storage = None
             else:
-                del self._known[recording_id or ""]
+                del self.known[recording_id or ""]
                 self._count()
 
     def collect(self) -> None:
         """Send what has been logged since the last time, and forget recordings that nobody else holds any more."""
-        if not self._known:
+        if not self.known:
             return
         with self._lock:
-            for recording_id, own in list(self._known.items()):
+            for recording_id, own in list(self.known.items()):
                 # Ours, and the one that the call needs.
                 is_over = sys.getrefcount(own.inner) <= 2
                 self._take(own)
                 if is_over:
-                    del self._known[recording_id]
+                    del self.known[recording_id]
                     self._ended += 1
 
     def clean_up(self) -> None:
@@ -126,4 +122,4 @@ class OwnRecordings:
         self._count()
 
     def _count(self) -> None:
-        self._held(sum(own.rows for own in self._known.values()))
+        self._held(sum(own.rows for own in self.known.values()))

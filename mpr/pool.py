@@ -187,7 +187,7 @@ class Pool:
                 environ=method == "forkserver",
             )
             undo.pop_all()
-        self._joined = self._broke = False
+        self._joined = False
         self._joining = threading.Lock()
         # Runs when the pool is forgotten, or at the interpreter's exit before `multiprocessing` waits for children.
         self._parts = (self._dispatcher, self._crew, self._sampler, self.recording, self._owns_recording)
@@ -307,8 +307,7 @@ class Pool:
             raise RuntimeError("a callback cannot wait for its own pool: call join() in another thread")
         self._dispatcher.wait_until_done()
         carry_through(self._end)
-        if self._broke:
-            self._dispatcher.raise_unreported()
+        self._dispatcher.raise_unreported()
 
     def _end(self) -> None:
         """All tasks are done: let the workers go, and close the recording."""
@@ -324,10 +323,8 @@ class Pool:
             self._crew.end(_FAREWELL_SECS)
             self._abandon.cancel()
             self._joined = True
-            # What the dispatcher hears from now on is that the recording ends, or has lost rows, which it says itself.
-            self._broke = self._dispatcher.broke
             if self._owns_recording:
-                self.recording.finish(failed=self._broke)
+                self.recording.finish(failed=self._dispatcher.broke)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As in `concurrent.futures.Executor`: `close`, and with `wait` also `join`.

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 from mpr import entries, failpoints, hooks, sdk, socket_folder
 from mpr.config import (
     ANNOUNCE_EVERY_SECS,
-    CHECK_EVERY_BYTES,
     OUTBOX_ROLL_BYTES,
     OUTBOX_ROLL_ROWS,
     SINK_TIMEOUT_SECS,
@@ -48,6 +47,7 @@ from mpr.messages import (
     Welcome,
 )
 from mpr.messages import Downstream as DownstreamMessage
+from mpr.meter import Meter
 from mpr.notices import Notices
 from mpr.outbox import Outbox
 from mpr.own_recordings import OwnRecordings
@@ -109,15 +109,13 @@ class Producer:
         self._retired: Outbox | None = None
         #: Whether a task has given the stream another sink.
         self._detached = False
-        self.touched = True
         #: Whether this process can bring no more rows to the recording.
         self.spent = False
-        self._entries = itertools.count(1)
-        #: The number of the last logging call, and of that before the last flush.
-        self.entered = 0
-        self._flushed = self._completed = self._delivered = self._unflushed = self._unchecked = 0
+        #: What the meter said before the last flush, and so on.
+        self._flushed = self._completed = self._delivered = self._unflushed = 0
         #: The recordings that tasks make themselves.
         self.own = OwnRecordings(self._send_own, self.slate.hold)
+        self.meter = Meter(self.slate.cells, self._throttle, self.own)
         # Bytes of them: sent, and taken by the sinks.
         self._own_sent = 0
         self._own_accepted = 0
@@ -168,18 +166,10 @@ class Producer:
 
     # --- entries of the SDK ------------------------------------------------------------------------------------
 
-    def enter(self, size: int, rows: int) -> None:
-        """Called before so many bytes and rows are handed to the SDK, in whatever thread logs."""
-        self.entered = next(self._entries)
-        self.slate.count(rows)
-        self._unchecked += size
-        if self._unchecked >= CHECK_EVERY_BYTES:
-            self._throttle()
-
     def _throttle(self) -> None:
         """Bound what waits in the SDK, then wait until the outbox has room. Signal handlers run meanwhile."""
-        self._unflushed += self._unchecked
-        self._unchecked = 0
+        self._unflushed += self.meter.unchecked
+        self.meter.unchecked = 0
         if self._unflushed >= UNFLUSHED_MAX_BYTES:
             self._unflushed = 0
             self._push()
@@ -208,7 +198,7 @@ class Producer:
     def sink_changed(self, call: str) -> None:
         """A task has called `rr.save` or the like: what it wants is done, and ends with the task (see `flush`)."""
         self._detached = True
-        self.entered = next(self._entries)
+        self.meter.rowless += 1
         self.notices.sink_changed(call)
 
     @property
@@ -225,7 +215,7 @@ class Producer:
             if end <= self._announced:
                 return
             if self._is_lost():
-                if self.entered != self._delivered and not self._told:
+                if self.meter.entered != self._delivered and not self._told:
                     self._told = True
                     _log.error("%s. Nothing that it logs from now on is kept.", self._lost)
                 self._outbox.release(0, end)
@@ -242,7 +232,7 @@ class Producer:
             self._announce()
 
     def _roll_if_long(self) -> None:
-        rows = self.entered - self._rolled if self._announced else 0
+        rows = self.meter.entered - self._rolled if self._announced else 0
         if (self._announced > OUTBOX_ROLL_BYTES or rows > OUTBOX_ROLL_ROWS) and self._rolling.acquire(blocking=False):
             try:
                 self._roll()
@@ -265,7 +255,7 @@ class Producer:
         self._announce()
         with self._lock:
             old, self._outbox = self._outbox, fresh
-            self._number, self._announced, self._rolled = self._number + 1, 0, self.entered
+            self._number, self._announced, self._rolled = self._number + 1, 0, self.meter.entered
             self._connection.send(SegmentReady(self._number, 0, 0, b"" if self.inline else None))
             # The parent has its own descriptor, or the bytes. Ours is closed at the next turn: another thread may be
             # looking at it at this moment.
@@ -285,7 +275,7 @@ class Producer:
 
     def flush(self) -> None:
         """Announce every row that this process has logged; returns at once where it has logged nothing."""
-        entered = self.entered
+        entered = self.meter.entered
         if entered == self._flushed and not self.always_flush:
             return
         self._flushed = entered
@@ -320,7 +310,7 @@ class Producer:
         Raises `RecordingClosedError` where the recording is closed or its process ends meanwhile, and `DeliveryError`
         where a sink has failed, or nothing moves for `SINK_TIMEOUT_SECS`.
         """
-        entered = self.entered
+        entered = self.meter.entered
         self._flush()  # In any case: another thread may have begun to flush this one's rows, and not be done with it.
         with self._lock:
             # In the order of their numbers, so that an answer is one to all before it.
@@ -384,13 +374,13 @@ class Producer:
     def begin_task(self) -> None:
         """Make the shared recording current and forget the times that the last task has set.
 
-        Needed where `touched`: where anything was done with the SDK since the last time.
+        Needed where `meter.touched`: where anything was done with the SDK since the last time.
         """
         self.own.clean_up()
         entries.make_current(self.stream)
         self.stream.reset_time()
         # What was just done counts, too.
-        self.touched = not hooks.current_is_watched()
+        self.meter.touched = not hooks.current_is_watched()
 
     def mark_begin(self, parcel: int, task: int, attempt: int) -> None:
         """From here on rows are of that task; those before, of no task, get an outbox of their own."""
@@ -404,7 +394,7 @@ class Producer:
 
     def complete_outbox(self) -> None:
         """Have the SDK write the manifest of what was logged since the last time, if anything was."""
-        entered = self.entered
+        entered = self.meter.entered
         if entered != self._completed or self.always_flush:
             self._completed = entered
             self.flush()
@@ -466,7 +456,7 @@ class Producer:
 
     def leave(self) -> None:
         """As `close`, and wait until every durable sink has all of it. What goes wrong is told, not raised."""
-        if not socket_folder.is_owned(self.config.folder) and self.entered == self._delivered:
+        if not socket_folder.is_owned(self.config.folder) and self.meter.entered == self._delivered:
             # All was delivered; what is missing is a footer that nobody needs any more.
             self._told = True
         try:

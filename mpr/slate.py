@@ -94,11 +94,6 @@ class Slate:
         _pass(self._fence)
         return turn > cells[_REVOKED]
 
-    def count(self, rows: int) -> None:
-        """The worker logs so many rows more."""
-        with self._fence:
-            self.cells[ROWS] += rows
-
     @contextlib.contextmanager
     def holding_back(self) -> Iterator[None]:
         """Within, a task waits until the sinks have taken what it has logged."""

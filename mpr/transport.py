@@ -24,7 +24,7 @@ import zmq
 from mpr import socket_folder
 from mpr.config import MESSAGE_MAX_BYTES
 from mpr.messages import Downstream as DownstreamMessage
-from mpr.messages import Frames, Hello, MessageError, Nudge, decode, encode
+from mpr.messages import Frames, Hello, MessageError, Nudge, Stop, decode, encode
 from mpr.messages import Upstream as UpstreamMessage
 from mpr.socket_folder import SocketFolder
 
@@ -205,7 +205,7 @@ class Inside:
         self._socket.connect(_INSIDE)
         self._lock = threading.Lock()
 
-    def send(self, message: UpstreamMessage) -> None:
+    def send(self, message: UpstreamMessage | Stop) -> None:
         with self._lock:
             if not self._socket.closed:
                 _send(self._socket, encode(message))

@@ -131,7 +131,8 @@ class _Loop:
         Tasks may take less than a microsecond. So nothing is called here that need not be, and nobody looks at the
         clock for each of them.
         """
-        producer, cells, clock = self._producer, self._producer.slate.cells, time.monotonic_ns
+        producer, meter, clock = self._producer, self._producer.meter, time.monotonic_ns
+        cells = meter.cells
         ticked, each = (self._ticker.ticked, False) if self._waits else ([True], True)
         marks, prints = producer.config.marks_tasks, self._capture.takes_output
         first, again_until = message.first, message.first + message.again
@@ -150,7 +151,7 @@ class _Loop:
                     self._hand_over_results(message, first, results, status, started_ns, last=False)
                     first, results, status = task, [], RETURNED
                 cells[SINCE] = clock()
-            if producer.touched:
+            if meter.touched:
                 producer.begin_task()
             if marks:
                 task = position // 2

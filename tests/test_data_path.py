@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mpr
-from mpr import config, entries, file_writer, outbox, producer, recording, sdk, shelf
+from mpr import config, entries, file_writer, meter, outbox, producer, recording, sdk, shelf
 from mpr.manifest import Manifest
 from tests import support, tasks
 
@@ -63,7 +63,7 @@ def test_an_outbox_that_is_full_is_closed_for_a_new_one(tmp_path: Path, monkeypa
 
 def test_many_small_chunks_keep_their_manifests_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producer, "OUTBOX_ROLL_ROWS", 20)
-    monkeypatch.setattr(producer, "CHECK_EVERY_BYTES", 1)
+    monkeypatch.setattr(meter, "CHECK_EVERY_BYTES", 1)
     monkeypatch.setattr(shelf, "SHELF_MAX_BYTES", 10_000)
     # And the SDK looks at the end in a process of its own.
     monkeypatch.setattr(file_writer, "_MANY_CHUNKS", 10)

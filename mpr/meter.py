@@ -1,0 +1,60 @@
+"""What the logging calls of a process leave behind, for whoever asks how much there were.
+
+A logging call finds nothing in the processor's caches, where the SDK has been for some twenty microseconds: what takes
+0.1 us in a loop of its own takes 0.5 us there. So this is all that is touched for each of them, and it lies together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mpr.config import CHECK_EVERY_BYTES
+from mpr.slate import ROWS
+
+if TYPE_CHECKING:
+    from mpr.own_recordings import OwnRecordings
+
+
+class Meter:
+    """Of one process. Any thread; without a lock, since in CPython no thread runs in the middle of a `+=` of integers.
+
+    Attributes
+    ----------
+    cells:
+        The numbers in the slate, which has the rows.
+    touched:
+        Whether anything was done with the SDK that the next task must not notice.
+    rowless:
+        How many calls have brought no row that could be counted.
+    unchecked:
+        Bytes that were logged since `throttle` was called.
+    """
+
+    __slots__ = ("_own", "_throttle", "cells", "rowless", "touched", "unchecked")
+
+    def __init__(self, cells: memoryview, throttle: Callable[[], None], own: OwnRecordings) -> None:
+        """`throttle` is called each time that `CHECK_EVERY_BYTES` more were logged."""
+        self.cells = cells
+        self._throttle = throttle
+        self._own = own
+        self.touched = True
+        self.rowless = self.unchecked = 0
+
+    def enter(self, size: int, rows: int, recording: Any) -> None:
+        """Called before so many bytes and rows are handed to the SDK, in whatever thread logs."""
+        self.touched = True
+        if rows:
+            self.cells[ROWS] += rows
+        else:
+            self.rowless += 1
+        self.unchecked += size
+        if self.unchecked >= CHECK_EVERY_BYTES:
+            self._throttle()
+        if self._own.known:
+            self._own.entered(recording, rows)
+
+    @property
+    def entered(self) -> int:
+        """Another number after each call."""
+        return int(self.cells[ROWS]) + self.rowless
