@@ -73,7 +73,7 @@ def _run(way: str, work: str, rows: int) -> funnel.Reading:
 
 
 # Beside the file alone; the two that have a limit are so close that it takes more turns to tell.
-_CLOSE, _FAR = 9, 3
+_CLOSE, _FAR = 7, 2
 
 
 def _compare(bench: report.Bench, work: str, ways: Sequence[str], rounds: int) -> list[list[str]]:

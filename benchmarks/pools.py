@@ -190,7 +190,7 @@ def main() -> None:
             rates = common.interleaved(ways, rounds)
             rows = peers.ratio_rows(rates)
             bench.table(f"{count} results of {size} MB", ["pool", "GB/s", f"ratio to {peers.FLOOR}"], rows)
-    found = common.interleaved({name: functools.partial(_memory, name) for name in pools}, bench.rounds(3))
+    found = common.interleaved({name: functools.partial(_memory, name) for name in pools}, bench.rounds(2))
     bench.table(
         "Most memory of all processes together: the SDK in both workers, 2,000 empty tasks, 50 results of 1 MB",
         ["pool", "MB", f"ratio to {peers.FLOOR}"],

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpr.telemetry import HELD_BACK, IDLE, STARTING
-from mpr.telemetry_rows import INSIGHTS, POOL_CHARTS, ROOT, TASK_TIMELINE, WORKER_CHARTS, WORKERS
+from mpr.telemetry_rows import INSIGHTS, POOL_CHARTS, ROOT, WORKER_CHARTS, WORKERS
 
 if TYPE_CHECKING:
     import rerun.blueprint as rrb
@@ -71,8 +71,8 @@ def blueprint(
         time_panel = rrb.TimePanel(state="collapsed" if own is None or own.collapse_panels else None)
     if time_panel.timeline is None:
         time_panel.timeline = timeline
-    # On another timeline there is nothing of a pool.
-    on_ours = time_panel.timeline in (None, "log_time", TASK_TIMELINE)
+    # On another timeline the lanes are empty.
+    on_ours = time_panel.timeline in (None, "log_time")
     lane_name = "Workers" if on_ours else "Workers, on the timeline log_time"
     pools = pool_views(recorded, legend=lanes <= _LEGEND, visible=pools_visible, lane_name=lane_name)
     root = getattr(own, "root_container", None)

@@ -44,6 +44,7 @@ P = ParamSpec("P")
 
 # `close` and `join` give workers so long after their last task, for their own exit handlers.
 _FAREWELL_SECS = 10.0
+_SUBMITTED_AT_ONCE = 64
 # `imap` has so many items per worker on their way or waiting to be taken.
 _IMAP_AHEAD = 4
 
@@ -413,7 +414,9 @@ class Pool:
             parcels.append(
                 Parcel(function=task, index=start, count=len(part), mode=mode, payload=payload, deliver=deliver)
             )
-        self._dispatcher.submit(*parcels)
+        # Together where they are few, so that the threads do not take turns; of many, the first ones run meanwhile.
+        for first in range(0, len(parcels), _SUBMITTED_AT_ONCE):
+            self._dispatcher.submit(*parcels[first : first + _SUBMITTED_AT_ONCE])
         return result
 
     def _imap(

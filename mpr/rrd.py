@@ -15,7 +15,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from mpr.config import SLICE_BYTES
 
@@ -271,11 +271,23 @@ def chunk_id(payload: bytes) -> bytes:
     return b"".join(bytes(reversed(half)) for half in (halves[1], halves[2]) if isinstance(half, bytes))
 
 
+def footer_span(file: BinaryIO) -> tuple[int, int]:
+    """Where the footer of an open file is: its offset and its size.
+
+    Raises `FormatError` where it has none, and `OSError` where it is shorter than any that has one.
+    """
+    file.seek(-STREAM_FOOTER_SIZE, os.SEEK_END)
+    tail = file.read()
+    if tail[_FOOTER_ENTRY.size :] != _CLOSING:
+        raise FormatError("a file without a footer")
+    start, size, _ = _FOOTER_ENTRY.unpack_from(tail)
+    return start, size
+
+
 def is_finished(path: Path) -> bool:
     """Whether a file ends as whole ones do, with a footer; it may be growing, damaged or not there at all."""
     with contextlib.suppress(OSError, FormatError), path.open("rb") as file:
-        file.seek(-STREAM_FOOTER_SIZE, os.SEEK_END)
-        footer_span(file.read())
+        footer_span(file)
         return True
     return False
 
@@ -285,17 +297,6 @@ def is_finished(path: Path) -> bool:
 
 def frame_header(kind: int, size: int) -> bytes:
     return _FRAME.pack(kind, size)
-
-
-def footer_span(tail: bytes) -> tuple[int, int]:
-    """Where the footer of a file is that ends with `tail` (`STREAM_FOOTER_SIZE` bytes): its offset and its size.
-
-    Raises `FormatError` where it has none.
-    """
-    if len(tail) != STREAM_FOOTER_SIZE or tail[_FOOTER_ENTRY.size :] != _CLOSING:
-        raise FormatError("a file without a footer")
-    start, size, _ = _FOOTER_ENTRY.unpack_from(tail)
-    return start, size
 
 
 def closing(offset: int, manifests: list[bytes]) -> bytes:

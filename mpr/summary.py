@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -74,8 +73,7 @@ def rows_in(path: Path) -> int | None:
     """How many rows users have logged to a finished file, by its manifest; None where it has none."""
     with path.open("rb") as file:
         try:
-            file.seek(-rrd.STREAM_FOOTER_SIZE, os.SEEK_END)
-            start, size = rrd.footer_span(file.read())
+            start, size = rrd.footer_span(file)
             file.seek(start)
             return sum(manifest.row_count(each) for each in manifest.parse(file.read(size)))
         except (OSError, rrd.FormatError, KeyError, ValueError):
