@@ -25,13 +25,13 @@ class Meter:
         The numbers in the slate, which has the rows.
     touched:
         Whether anything was done with the SDK that the next task must not notice.
-    rowless:
-        How many calls have brought no row that could be counted.
+    entered:
+        How many calls there were.
     unchecked:
         Bytes that were logged since `throttle` was called.
     """
 
-    __slots__ = ("_own", "_throttle", "cells", "rowless", "touched", "unchecked")
+    __slots__ = ("_own", "_throttle", "cells", "entered", "touched", "unchecked")
 
     def __init__(self, cells: memoryview, throttle: Callable[[], None], own: OwnRecordings) -> None:
         """`throttle` is called each time that `CHECK_EVERY_BYTES` more were logged."""
@@ -39,22 +39,15 @@ class Meter:
         self._throttle = throttle
         self._own = own
         self.touched = True
-        self.rowless = self.unchecked = 0
+        self.entered = self.unchecked = 0
 
     def enter(self, size: int, rows: int, recording: Any) -> None:
         """Called before so many bytes and rows are handed to the SDK, in whatever thread logs."""
         self.touched = True
-        if rows:
-            self.cells[ROWS] += rows
-        else:
-            self.rowless += 1
+        self.entered += 1
+        self.cells[ROWS] += rows
         self.unchecked += size
         if self.unchecked >= CHECK_EVERY_BYTES:
             self._throttle()
         if self._own.known:
             self._own.entered(recording, rows)
-
-    @property
-    def entered(self) -> int:
-        """Another number after each call."""
-        return int(self.cells[ROWS]) + self.rowless

@@ -198,7 +198,7 @@ class Producer:
     def sink_changed(self, call: str) -> None:
         """A task has called `rr.save` or the like: what it wants is done, and ends with the task (see `flush`)."""
         self._detached = True
-        self.meter.rowless += 1
+        self.meter.entered += 1
         self.notices.sink_changed(call)
 
     @property

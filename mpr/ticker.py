@@ -13,11 +13,13 @@ _PATIENCE = 20
 class Ticker:
     """Sets `ticked[0]` every `PERIOD_SECS` while somebody is busy; native code that keeps the GIL delays it.
 
-    Reading a list costs a tenth of what the clock does.
+    Reading a list costs a tenth of what the clock does. Where the system gives no more threads, `always` is true, and
+    whoever is busy has to look at the clock each time.
     """
 
     def __init__(self) -> None:
         self.ticked = [False]
+        self.always = False
         self._busy = self._runs = self._started = False
         self._wake = threading.Event()
 
@@ -30,7 +32,10 @@ class Ticker:
             self._wake.set()
             if not self._started:
                 self._started = True
-                threading.Thread(target=self._run, name="mpr-ticker", daemon=True).start()
+                try:
+                    threading.Thread(target=self._run, name="mpr-ticker", daemon=True).start()
+                except RuntimeError:
+                    self.always = self.ticked[0] = True
 
     def end(self) -> None:
         """Nobody is busy any more."""

@@ -133,7 +133,7 @@ class _Loop:
         """
         producer, meter, clock = self._producer, self._producer.meter, time.monotonic_ns
         cells = meter.cells
-        ticked, each = (self._ticker.ticked, False) if self._waits else ([True], True)
+        ticked, each = (self._ticker.ticked, self._ticker.always) if self._waits else ([True], True)
         marks, prints = producer.config.marks_tasks, self._capture.takes_output
         first, again_until = message.first, message.first + message.again
         here = [2 * first + 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,13 @@ def test_a_task_that_dies_takes_none_along_that_had_ended_a_moment_before(tmp_pa
         with pytest.raises(mpr.WorkerDiedError, match=r"_wait_or_die\[1\]"):
             next(results)
         assert 2 == next(results)
+
+
+def test_without_another_thread_each_result_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    ticker = Ticker()
+    ticker.begin()
+    assert (True, [True]) == (ticker.always, ticker.ticked)
