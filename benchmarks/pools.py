@@ -127,9 +127,10 @@ def _death(folder: Path) -> float:
     raise common.WrongOutputError("nothing was said of a dead worker")
 
 
-def _close(folder: Path) -> float:
+def _close(folder: Path, telemetry: bool = True) -> float:
     """Milliseconds that the end of a pool takes which has done its work."""
-    pool = mpr.Pool("benchmark", peers.WORKERS, sinks=folder / f"{time.monotonic_ns()}.rrd")
+    path = folder / f"{time.monotonic_ns()}.rrd"
+    pool = mpr.Pool("benchmark", peers.WORKERS, sinks=path, telemetry=telemetry)
     pool.map(_nothing, range(1000))
     begin = time.perf_counter()
     pool.close()
@@ -201,6 +202,7 @@ def main() -> None:
         moments = {
             _DEATH: functools.partial(_death, folder),
             _CLOSE: functools.partial(_close, folder),
+            "the same, telemetry=False": functools.partial(_close, folder, telemetry=False),
             _CTRL_C: functools.partial(_ctrl_c, _INTERRUPTED, folder),
             "the same, a program that logs by the SDK alone": functools.partial(_ctrl_c, _ALONE, folder),
         }

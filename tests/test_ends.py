@@ -17,6 +17,7 @@ import pytest
 
 import mpr
 from mpr import processes
+from mpr.messages import Died
 from tests import support, tasks
 
 
@@ -264,17 +265,31 @@ def test_the_recording_does_not_end_before_it_has_heard_of_the_last_workers_end(
     path = tmp_path / "run.rrd"
     pool = mpr.Pool("app", 2, sinks=path)
     assert pool.apply(tasks.log_number, (1,)) == 1
-    receive, missing = pool.recording._sockets.up.receive, iter(range(10))
+    aggregator, up = pool.recording.aggregator, pool.recording._sockets.up
+    receive, stop = up.receive, aggregator.stop
+    held: list[Any] = []
+    asked_to_stop, looks = threading.Event(), iter(range(10))
 
     def receive_late(timeout_secs: float) -> Any:
-        if pool._crew.wait(0) and next(missing, None) is not None:
-            return None
-        return receive(timeout_secs)
+        if held:
+            if not asked_to_stop.wait(0.01) or next(looks, None) is not None:
+                return None
+            return held.pop()
+        received = receive(timeout_secs)
+        if received is None or not isinstance(received[1], Died):
+            return received
+        held.append(received)
+        return None
 
-    monkeypatch.setattr(pool.recording._sockets.up, "receive", receive_late)
+    def ask_to_stop(timeout_secs: float) -> bool:
+        asked_to_stop.set()
+        return stop(timeout_secs)
+
+    monkeypatch.setattr(up, "receive", receive_late)
+    monkeypatch.setattr(aggregator, "stop", ask_to_stop)
     pool.close()
     pool.join()
-    assert next(missing, None) is None
+    assert next(looks, None) is None
     support.check_file(path)
     assert support.numbers(path) == Counter([1])
 

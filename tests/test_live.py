@@ -159,7 +159,7 @@ def test_a_viewer_that_reads_is_not_told_of(
     path = tmp_path / "run.rrd"
     with (
         listening(tmp_path / "viewer.rrd", port) as viewer,
-        mpr.Pool("app", 1, sinks=[path, url_of(port)]) as pool,
+        mpr.Pool("app", 1, sinks=[path, url_of(port)], telemetry=False) as pool,
     ):
         wait_for_state(pool.recording, "connected")
         pool.map(tasks.log_number, range(20))
