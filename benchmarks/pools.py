@@ -176,8 +176,11 @@ def _ctrl_c(source: str, folder: Path) -> float:
     limit.start()
     # Not with a limit of its own: then it looks every 50 ms only.
     program.wait()
+    secs = time.perf_counter() - begin
     limit.cancel()
-    return 1e3 * (time.perf_counter() - begin)
+    if program.returncode == -signal.SIGKILL:
+        raise common.WrongOutputError("Ctrl-C has not ended a program within 60 s")
+    return 1e3 * secs
 
 
 def main() -> None:

@@ -116,7 +116,7 @@ def main() -> None:
         "the same: seconds to open and read with compact=True / without",
         [(compact.open_secs + compact.read_secs) / (plain.open_secs + plain.read_secs)],
     )
-    bench.target("what the parent keeps of a chunk until the end", [plain.kept_bytes], 300, "bytes")
+    bench.target("what the parent keeps of a chunk until the end", [plain.kept_bytes], 200, "bytes")
     bench.target("what it needs at the end, at its peak, a chunk", [plain.peak_bytes], None, "bytes")
     bench.end()
 

@@ -159,7 +159,7 @@ class _Loop:
                 cells[SINCE] = began_ns = clock()
                 raised = None
             here[0] = position
-            # As `slate.begin`.
+            # As `slate.begin`; the time stands there since the last look at the clock.
             cells[POSITION] = position
             try:
                 results.append(run(argument))

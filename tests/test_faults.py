@@ -264,6 +264,7 @@ def test_every_named_moment_comes_up_in_a_test() -> None:
 
 def test_tasks_that_log_nothing_cost_the_sinks_nothing(tmp_path: Path) -> None:
     with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd", telemetry=False) as pool:
+        # Several at a time: a worker then has all the threads that it ever has.
         before = pool.map(tasks.count_threads_and_files, range(8), chunksize=2)
         chunks = pool.recording.stats().accepted_chunks
         assert pool.map(tasks.square, range(20_000)) == [number * number for number in range(20_000)]
