@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
+
+from mpr import sdk
 
 R = TypeVar("R")
 
@@ -85,12 +86,15 @@ def count_rows(path: Path) -> int:
 
 
 def rerun_command(*arguments: str | Path, out: Path | None = None) -> None:
-    """Run the SDK's command line; raises where it fails."""
-    command = [sys.executable, "-m", "rerun", *map(str, arguments)]
+    """Run the SDK's command line; raises where it fails.
+
+    The program itself, since the script that starts it takes longer to start than most files to be checked.
+    """
+    command = [sdk.viewer_executable() or "rerun", *map(str, arguments)]
     with (out or Path(os.devnull)).open("wb") as stdout:
         done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, check=False)
     if done.returncode:
-        raise WrongOutputError(f"{' '.join(command[2:])} failed: {done.stderr.decode()[-500:]}")
+        raise WrongOutputError(f"rerun {' '.join(command[1:])} failed: {done.stderr.decode()[-500:]}")
 
 
 def check_file(path: Path, rows: int) -> None:
