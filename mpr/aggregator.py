@@ -107,6 +107,10 @@ class Aggregator:
         """Any thread: whom to tell of worker `worker` and its results, until its end."""
         self._listeners[worker] = listener
 
+    def is_unknown(self, worker: int) -> bool:
+        """Any thread: whether `worker` has not said hello: it has run nothing of a user but the main module."""
+        return all(each.hello.worker != worker for each in self._producers.copy().values())
+
     def worker_died(self, worker: int, exitcode: int | None) -> None:
         """Any thread: the process of `worker` has ended; whatever it had sent is taken first."""
         self._inside.send(Died(worker, exitcode))
@@ -160,6 +164,17 @@ class Aggregator:
         with self._progress:
             return self._progress.wait_for(done, timeout_secs)
 
+    def wait_for_goodbyes(self, listener: Listener, timeout_secs: float) -> bool:
+        """Any other thread: wait until each worker that `listener` hears of has sent all that it will ever send."""
+
+        def done() -> bool:
+            left = {each.hello.worker for each in self._producers.copy().values() if each.said_goodbye}
+            heard_of = {worker for worker, hears in self._listeners.copy().items() if hears is listener}
+            return self._ended or heard_of <= left
+
+        with self._progress:
+            return self._progress.wait_for(done, timeout_secs)
+
     def stop(self, timeout_secs: float) -> bool:
         """Take all that was sent before, then end the thread; False where it did not end in time (a sink hangs)."""
         self._inside.send(Stop())
@@ -188,9 +203,14 @@ class Aggregator:
                     self._bury_the_dead(queue_is_empty=received is None)
                 if self._newcomers:
                     self._welcome()
-            for producer in self._producers.values():
-                self._salvage(producer)
-                self.torn_count += producer.may_lack_rows()
+            for producer in list(self._producers.values()):
+                if producer.said_goodbye:
+                    # The system is still taking its memory back.
+                    self._listeners.pop(producer.hello.worker, None)
+                    self._release(producer)
+                else:
+                    self._salvage(producer)
+                    self.torn_count += producer.may_lack_rows()
             for listener in set(self._listeners.values()):
                 listener.broken(RecordingClosedError("the recording was closed while a pool was working for it"))
         except BaseException as error:  # noqa: BLE001  # no future may stay without an answer
@@ -204,8 +224,11 @@ class Aggregator:
             # Before the last look: what comes from now on, its own thread does.
             self._ended = True
             self._do_steps(len(self._steps))
-            with self._progress:
-                self._progress.notify_all()
+            self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        with self._progress:
+            self._progress.notify_all()
 
     def _handle(self, hello: Hello | None, message: Upstream) -> None:
         if hello is None:
@@ -232,7 +255,7 @@ class Aggregator:
             case Result():
                 failpoints.reach("parent.result")
                 if message.on_slate:
-                    message = self._taken_from_slate(producer, message)
+                    message = producer.taken_from_slate(message)
                 producer.settled_chunks = producer.chunks
                 producer.last_result = message.parcel, message.first
                 if listener is not None:
@@ -257,6 +280,7 @@ class Aggregator:
                 if listener is None:
                     # Nobody will tell of its end.
                     self._release(producer)
+                self._tell_progress()
             case InitializerFailed():
                 if listener is not None:
                     listener.initializer_failed(hello, message)
@@ -269,12 +293,10 @@ class Aggregator:
             return
         self._release_the_dead()
         self.pids.add(hello.pid)
-        producer = self._producers[hello.route] = KnownProducer(hello)
+        producer = self._producers[hello.route] = KnownProducer(hello, self._delivery.new_outbox())
         producer.reader = self._open(producer, hello.address)
-        self._number_outbox(producer)
-        if hello.slate:
-            with contextlib.suppress(OSError):
-                producer.slate = SlateReader(hello.slate, self._sockets.folder)
+        with contextlib.suppress(OSError):
+            producer.slate = SlateReader(hello.slate, self._sockets.folder) if hello.slate else None
         self._newcomers.append((producer, Welcome(inline=producer.reader is None)))
 
     def _welcome(self) -> None:
@@ -296,28 +318,6 @@ class Aggregator:
             _log.debug("outbox of worker %d travels in messages: %s", producer.hello.worker, error)
             return None
 
-    def _number_outbox(self, producer: KnownProducer) -> None:
-        """The outbox of `producer` is a new one."""
-        producer.outbox = self._delivery.new_outbox()
-        producer.consumed = 0
-        # Rows of a task in two outboxes are not counted.
-        producer.settled_chunks = 0 if producer.chunks == producer.settled_chunks else None
-        producer.chunks = 0
-        producer.complete = False
-        producer.torn = b""
-
-    def _taken_from_slate(self, producer: KnownProducer, result: Result) -> Result:
-        try:
-            if producer.slate is None:
-                raise OSError("it cannot be opened")
-            return producer.slate.take(result)
-        except (OSError, ValueError, IndexError) as error:
-            hello = producer.hello
-            producer.failure = DeliveryError(
-                f"results of worker {hello.worker} (pid {hello.pid}) cannot be read from its memory: {error}"
-            )
-            return result
-
     def _open_next(self, producer: KnownProducer, address: str) -> None:
         """The producer waits until its next outbox is open here; from then on nothing in it can be lost."""
         if producer.reader is not None:
@@ -335,7 +335,7 @@ class Aggregator:
             producer.reader.close()
         producer.reader, producer.next_reader = producer.next_reader, None
         producer.number += 1
-        self._number_outbox(producer)
+        producer.begin_outbox(self._delivery.new_outbox())
         if producer.task is not None and producer.task.is_over:
             producer.task = None
 
@@ -429,9 +429,8 @@ class Aggregator:
             self._delivery.describe(producer.hello, producer.outbox, footer, of_task=producer.task is not None)
         if producer.reader is not None:
             producer.reader.release(start, consumed)
-        with self._progress:
-            producer.consumed = consumed
-            self._progress.notify_all()
+        producer.consumed = consumed
+        self._tell_progress()
 
     def _tell_of_failure(self, error: SinkError) -> None:
         # Nobody waits for hours for a result that will be this error.
@@ -472,6 +471,7 @@ class Aggregator:
             self._listeners.pop(died.worker, None)
         for producer in found:
             self._release(producer)
+        self._tell_progress()
 
     def _release(self, producer: KnownProducer) -> None:
         """Take what is left of a producer that has ended, and forget it."""

@@ -6,6 +6,7 @@ One thread starts and watches them. What a worker's end means for its task is th
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -36,13 +37,15 @@ class Crew:
     launcher:
         How a worker is started.
     new_config:
-        Makes `(number, config)` for the next worker; a number is never used twice.
+        Makes `(number, config)` for the next worker, at once and in the crew's thread; a number is never used twice.
     size:
         How many there are at a time.
     ended:
-        Called with (worker, exit code) when one has ended, in the crew's thread.
+        Called with (worker, exit code) when one has ended, or could not be started, in the crew's thread.
     failed:
         Called with the error when a worker cannot be started, in the crew's thread.
+    is_beginner:
+        Whether a worker has done nothing yet that anybody could miss.
     look:
         Called in the crew's thread, at least twice a second; returns within how many seconds it wants to be called
         again.
@@ -56,6 +59,7 @@ class Crew:
         *,
         ended: Callable[[int, int | None], None],
         failed: Callable[[BaseException], None],
+        is_beginner: Callable[[int], bool],
         look: Callable[[], float],
     ) -> None:
         self._launcher = launcher
@@ -63,9 +67,10 @@ class Crew:
         self._wanted = size
         self._ended = ended
         self._failed = failed
+        self._is_beginner = is_beginner
         self._look = look
         self._pids: dict[int, int] = {}
-        self._closing = False
+        self._closing = self._dismissed = False
         self._someone_ready = threading.Event()
         self._changed = threading.Condition()
         self._ending = threading.Lock()
@@ -113,7 +118,8 @@ class Crew:
             try:
                 worker.suspend()
                 deadline = time.monotonic() + _STANDSTILL_SECS
-                while worker.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
+                waits_for = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+                while worker.status() not in waits_for and time.monotonic() < deadline:
                     time.sleep(0.0005)
                 ends = condition()
             finally:
@@ -124,7 +130,10 @@ class Crew:
         return False
 
     def dismiss(self) -> None:
-        """Any thread: start no more workers; those that live end by themselves or by `kill`."""
+        """Any thread: start no more workers; those that live end by themselves or by `kill`, and beginners at once.
+
+        When this returns, `new_config` was called for all that there will ever be.
+        """
         with self._changed:
             self._closing = True
             self._wanted = 0
@@ -150,12 +159,16 @@ class Crew:
             if self.wait(patience):
                 return
 
-    def terminate(self) -> None:
-        """End all workers now."""
+    def kill_all(self) -> None:
+        """Any thread: start no more workers, and kill those that live; nobody waits for it."""
         self.dismiss()
         # A worker has nothing to clean up: its outbox is read by the parent, its descriptors are the kernel's.
-        deadline = time.monotonic() + 5.0
         self.kill(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """End all workers now."""
+        deadline = time.monotonic() + 5.0
+        self.kill_all()
         # Also one that was just being started.
         while not self.wait(0.02) and time.monotonic() < deadline:
             self.kill(signal.SIGKILL)
@@ -169,7 +182,10 @@ class Crew:
         try:
             while True:
                 self._start_missing()
-                if self._closing and not self._pids:
+                if self._closing and not self._dismissed:
+                    self._dismissed = True
+                    self._end_beginners()
+                if self._dismissed and not self._pids:
                     break
                 self._reap(patience)
                 patience = min(_LOOK_SECS, self._look())
@@ -192,6 +208,12 @@ class Crew:
             self._pids.pop(worker, None)
             self._ended(worker, exitcode)
 
+    def _end_beginners(self) -> None:
+        """Nobody waits until they have imported everything, to be told that there is no work."""
+        for worker, pid in self._pids.items():
+            if self._is_beginner(worker):
+                self.end_if(pid, functools.partial(self._is_beginner, worker))
+
     def _end_all(self) -> None:
         """After a failure of this thread: leave no worker behind."""
         self.dismiss()
@@ -206,7 +228,7 @@ class Crew:
                 if not self._wanted:
                     return
                 self._wanted -= 1
-            worker, config = self._new_config()
+                worker, config = self._new_config()
             try:
                 with ctrl_c_held_back():
                     self._pids[worker] = self._launcher.start(worker, config)
@@ -214,6 +236,7 @@ class Crew:
                 failure = WorkerStartError(f"no worker process can be started: {type(error).__name__}: {error}")
                 failure.__cause__ = error
                 self._failed(failure)
+                self._ended(worker, None)
                 return
             if not self._someone_ready.is_set():
                 self._someone_ready.wait(_ALONE_SECS)

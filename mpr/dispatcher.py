@@ -494,7 +494,7 @@ class Dispatcher:
     ) -> None:
         self._watcher.settled(parcel, first, count, error)
         try:
-            parcel.deliver(first, count, values, error)
+            parcel.deliver(parcel.index + first, count, values, error)
         except BaseException:  # noqa: BLE001  # a user's callback, also one that calls `sys.exit`
             # `multiprocessing` would let its thread die, and everything hang.
             _log.exception("a callback for task %s raised", parcel.name(first))

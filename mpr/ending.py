@@ -39,9 +39,11 @@ def terminate(
 ) -> None:
     def end() -> None:
         dispatcher.terminate()
-        crew.terminate()
+        crew.kill_all()
         if sampler is not None:
+            # While the system takes the workers' memory back.
             sampler.close()
+        crew.terminate()
         if owned:
             recording.finish(failed=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import threading
 import weakref
@@ -38,6 +37,12 @@ class Feeder:
     room: threading.Semaphore
     results: weakref.ref[ResultIterator[Any]]
 
+    def deliver(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
+        """The results of the items `first` to `first + count`, or an error for all of them."""
+        results = self.results()
+        if results is not None:
+            results.deliver(first, count, values, error)
+
     def run(self) -> None:
         count = 0
         error: BaseException | None = None
@@ -70,25 +75,18 @@ class Feeder:
         return True
 
     def _submit(self, start: int, part: list[Any]) -> None:
-        deliver = functools.partial(_deliver, self.results, start)
         try:
             payload = pickling.dump_arguments(f"{self.function.name}[{start}]", part)
         except Exception as error:  # noqa: BLE001  # whatever a user's `__reduce__` raises
-            deliver(0, len(part), None, error)
+            self.deliver(start, len(part), None, error)
             return
         self.dispatcher.submit(
-            Parcel(function=self.function, index=start, count=len(part), mode=EACH, payload=payload, deliver=deliver)
+            Parcel(
+                function=self.function,
+                index=start,
+                count=len(part),
+                mode=EACH,
+                payload=payload,
+                deliver=self.deliver,
+            )
         )
-
-
-def _deliver(
-    results: weakref.ref[ResultIterator[Any]],
-    start: int,
-    first: int,
-    count: int,
-    values: Sequence[Any] | None,
-    error: BaseException | None,
-) -> None:
-    held = results()
-    if held is not None:
-        held.deliver(start + first, count, values, error)

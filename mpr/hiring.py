@@ -69,7 +69,7 @@ def hire(
             sampler.worker_ended(worker, exitcode)
         aggregator.worker_died(worker, exitcode)
 
-    crew = Crew(launcher, new_config, size, ended=ended, failed=failed, look=look)
+    crew = Crew(launcher, new_config, size, ended=ended, failed=failed, is_beginner=aggregator.is_unknown, look=look)
     watchers = [each for each in (bar, telemetry) if each is not None]
     dispatcher = Dispatcher(
         recording.down,

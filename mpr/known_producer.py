@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from mpr.errors import SinkError
+from mpr.errors import DeliveryError, SinkError
 from mpr.messages import Hello, InitializerFailed, Result, Skipped, TaskBegan
-from mpr.outbox import PROLOGUE, OutboxReader
+from mpr.outbox import OutboxReader
 from mpr.running_task import RunningTask
 from mpr.slate import SlateReader
 
@@ -59,9 +59,10 @@ class Listener(Protocol):
 class KnownProducer:
     """What the parent knows of one producer."""
 
-    def __init__(self, hello: Hello) -> None:
+    def __init__(self, hello: Hello, outbox: int) -> None:
         self.hello = hello
-        self.outbox = PROLOGUE
+        #: The number by which all others know its outbox.
+        self.outbox = outbox
         #: None where the outbox cannot be opened from here; the bytes then come in the messages.
         self.reader: OutboxReader | None = None
         #: How far the writers have this outbox, how many chunks of it, and how many when the last result came.
@@ -98,6 +99,27 @@ class KnownProducer:
         except OSError:
             pass
         return True
+
+    def begin_outbox(self, outbox: int) -> None:
+        """What comes from now on is in a new one."""
+        self.outbox = outbox
+        self.consumed = 0
+        # Rows of a task in two outboxes are not counted.
+        self.settled_chunks = 0 if self.chunks == self.settled_chunks else None
+        self.chunks = 0
+        self.complete = False
+        self.torn = b""
+
+    def taken_from_slate(self, result: Result) -> Result:
+        """`result` with what it has left on the slate; a `failure` where that cannot be read."""
+        try:
+            if self.slate is None:
+                raise OSError("it cannot be opened")
+            return self.slate.take(result)
+        except (OSError, ValueError, IndexError) as error:
+            who = f"worker {self.hello.worker} (pid {self.hello.pid})"
+            self.failure = DeliveryError(f"results of {who} cannot be read from its memory: {error}")
+            return result
 
     def may_lack_rows(self) -> bool:
         """Whether it has ended, or been left, in the middle: without a goodbye, and with rows that nobody has seen."""

@@ -14,7 +14,7 @@ from mpr.messages import CALL, MIXED, RAISED, Buffer, Hello, Result, TaskBegan, 
 from mpr.running_task import RunningTask
 from mpr.slate import At
 
-#: Takes the outcome of the tasks `first` to `first + count` of a parcel: their results, or one error for all of them.
+#: Takes the outcome of the tasks `first` to `first + count` of a call: their results, or one error for all of them.
 Deliver = Callable[[int, int, Sequence[Any] | None, BaseException | None], None]
 
 

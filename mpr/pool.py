@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import itertools
 import logging
 import operator
 import os
@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from multiprocessing import util
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -317,15 +317,23 @@ class Pool:
             if self._joined:
                 return
             self._dispatcher.dismiss()
+            if self._dispatcher.broke:
+                # It has let go of the workers, and nobody wants what they may be at.
+                self._crew.kill_all()
             self._crew.dismiss()
             if self._sampler is not None:
                 # While the workers end.
                 self._sampler.close()
-            self._crew.end(_FAREWELL_SECS)
+            if not self.recording.aggregator.wait_for_goodbyes(self._dispatcher, _FAREWELL_SECS):
+                self._crew.end(0.0)
             self._abandon.cancel()
             self._joined = True
-            if self._owns_recording:
-                self.recording.finish(failed=self._dispatcher.broke)
+            try:
+                if self._owns_recording:
+                    # All rows have come; the system is still taking the workers' memory back.
+                    self.recording.finish(failed=self._dispatcher.broke)
+            finally:
+                self._crew.end(_FAREWELL_SECS)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As in `concurrent.futures.Executor`: `close`, and with `wait` also `join`.
@@ -403,20 +411,28 @@ class Pool:
         if chunksize < 1:
             raise ConfigError(f"chunksize must be at least 1, got {chunksize}")
         task = TaskFunction.of(function)
-        parts = {start: items[start : start + chunksize] for start in range(0, len(items), chunksize)}
+        starts = range(0, len(items), chunksize)
         # All arguments are pickled before the first is sent: a bad one fails the call, not half of it.
-        payloads = [pickling.dump_arguments(f"{task.name}[{start}]", part) for start, part in parts.items()]
+        payloads = [
+            pickling.dump_arguments(f"{task.name}[{start}]", items[start : start + chunksize]) for start in starts
+        ]
         result: MapResult[Any] = MapResult(len(items), callback, error_callback)
         self._dispatcher.announce(task, len(items))
-        parcels = []
-        for (start, part), payload in zip(parts.items(), payloads, strict=True):
-            deliver = functools.partial(_deliver_part, result, start)
-            parcels.append(
-                Parcel(function=task, index=start, count=len(part), mode=mode, payload=payload, deliver=deliver)
+        deliver = result.deliver
+        parcels = (
+            Parcel(
+                function=task,
+                index=start,
+                count=min(chunksize, len(items) - start),
+                mode=mode,
+                payload=payload,
+                deliver=deliver,
             )
+            for start, payload in zip(starts, payloads, strict=True)
+        )
         # Together where they are few, so that the threads do not take turns; of many, the first ones run meanwhile.
-        for first in range(0, len(parcels), _SUBMITTED_AT_ONCE):
-            self._dispatcher.submit(*parcels[first : first + _SUBMITTED_AT_ONCE])
+        while some := list(itertools.islice(parcels, _SUBMITTED_AT_ONCE)):
+            self._dispatcher.submit(*some)
         return result
 
     def _imap(
@@ -445,14 +461,3 @@ class Pool:
             self._dispatcher.end_feeding(feeder)
             raise
         return results
-
-
-def _deliver_part(
-    result: MapResult[Any],
-    start: int,
-    first: int,
-    count: int,
-    values: Sequence[Any] | None,
-    error: BaseException | None,
-) -> None:
-    result.deliver(start + first, count, values, error)

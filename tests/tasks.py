@@ -18,6 +18,8 @@ import numpy as np
 import rerun as rr
 import rerun.blueprint as rrb
 
+from mpr import rrd
+
 
 def log_number(number: int) -> int:
     rr.set_time("step", sequence=number)
@@ -63,6 +65,26 @@ def die_once(number: int, marker: Path) -> int:
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return log_number(number)
+
+
+def refuse_the_second(marker: Path) -> None:
+    """An initializer that fails in all workers but the first."""
+    marker.touch(exist_ok=False)
+
+
+def wait_for_footer_at_exit(path: Path, marker: Path) -> None:
+    """Have this process, at its exit, wait for the file at `path` to be finished, and then make `marker`."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if rrd.is_finished(path):
+                marker.touch()
+                return
+            time.sleep(0.005)
+
+    log_number(0)
+    multiprocessing.util.Finalize(None, wait, exitpriority=0)
 
 
 def log_images(worker: int, count: int, shape: tuple[int, int, int] = (480, 640, 3)) -> int:

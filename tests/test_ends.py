@@ -74,6 +74,20 @@ def test_a_pool_without_any_task_leaves_a_valid_file(start_method: Any, tmp_path
     support.check_file(tmp_path / "run.rrd")
 
 
+def test_a_pool_that_has_broken_ends_its_other_workers_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = mpr.Pool("app", 2, tasks.refuse_the_second, (tmp_path / "first",), sinks=tmp_path / "run.rrd")
+    with pytest.raises(mpr.InitializerError):
+        while True:
+            pool.apply(tasks.log_number, (1,))
+    pool.close()
+    pool.join()
+    # As those are that are waited for in vain.
+    assert "SIGTERM" not in caplog.text
+    support.check_file(tmp_path / "run.rrd")
+
+
 def test_a_forgotten_pool_ends_itself(tmp_path: Path) -> None:
     pool = mpr.Pool("app", 2, sinks=tmp_path / "run.rrd")
     pool.map(tasks.log_number, range(3))
@@ -258,40 +272,91 @@ def test_a_task_that_has_ended_is_not_run_again_when_its_worker_dies(
     assert support.numbers(path) == Counter([1, 2, 3])
 
 
-def test_the_recording_does_not_end_before_it_has_heard_of_the_last_workers_end(
+def test_a_recording_ends_when_its_workers_have_said_goodbye(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may take its time with their processes."""
+    path = tmp_path / "run.rrd"
+    pool = mpr.Pool("app", 2, sinks=path)
+    assert pool.apply(tasks.log_number, (1,)) == 1
+    up = pool.recording._sockets.up
+    receive = up.receive
+
+    def receive_no_end(timeout_secs: float) -> Any:
+        received = receive(timeout_secs)
+        return None if received is not None and isinstance(received[1], Died) else received
+
+    monkeypatch.setattr(up, "receive", receive_no_end)
+    pool.close()
+    pool.join()
+    support.check_file(path)
+    assert support.numbers(path) == Counter([1])
+
+
+def test_a_recording_does_not_end_before_it_has_heard_of_a_worker_that_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What another thread has sent, ZeroMQ may show some milliseconds later."""
     path = tmp_path / "run.rrd"
     pool = mpr.Pool("app", 2, sinks=path)
     assert pool.apply(tasks.log_number, (1,)) == 1
-    aggregator, up = pool.recording.aggregator, pool.recording._sockets.up
-    receive, stop = up.receive, aggregator.stop
+    pid = pool.apply(tasks.pid)
+    up = pool.recording._sockets.up
+    receive = up.receive
     held: list[Any] = []
-    asked_to_stop, looks = threading.Event(), iter(range(10))
+    looks = iter(range(10))
 
     def receive_late(timeout_secs: float) -> Any:
-        if held:
-            if not asked_to_stop.wait(0.01) or next(looks, None) is not None:
-                return None
-            return held.pop()
-        received = receive(timeout_secs)
+        if held and next(looks, None) is None:
+            return held.pop(0)
+        received = receive(0.001 if held else timeout_secs)
         if received is None or not isinstance(received[1], Died):
             return received
         held.append(received)
         return None
 
-    def ask_to_stop(timeout_secs: float) -> bool:
-        asked_to_stop.set()
-        return stop(timeout_secs)
-
     monkeypatch.setattr(up, "receive", receive_late)
-    monkeypatch.setattr(aggregator, "stop", ask_to_stop)
     pool.close()
+    os.kill(pid, signal.SIGKILL)
     pool.join()
     assert next(looks, None) is None
     support.check_file(path)
     assert support.numbers(path) == Counter([1])
+
+
+def test_the_file_is_finished_before_the_exit_handlers_of_workers_are(start_method: Any, tmp_path: Path) -> None:
+    path, marker = tmp_path / "run.rrd", tmp_path / "marker"
+    with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
+        pool.apply(tasks.wait_for_footer_at_exit, (path, marker))
+    assert marker.exists()
+    support.check_file(path)
+
+
+_SLOW_TO_IMPORT = """
+import os, sys, time, mpr
+from pathlib import Path
+from tests import tasks
+
+folder, method = Path(sys.argv[1]), sys.argv[2]
+if __name__ == "__main__":
+    with mpr.Pool("app", 3, sinks=folder / "run.rrd", start_method=method) as pool:
+        assert pool.map(tasks.log_number, range(3)) == [0, 1, 2]
+else:
+    try:
+        (folder / "first").touch(exist_ok=False)
+    except FileExistsError:
+        time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_worker_that_is_still_importing_is_not_waited_for(method: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(_SLOW_TO_IMPORT)
+    command = [sys.executable, str(script), str(tmp_path), method]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    support.check_file(tmp_path / "run.rrd")
+    assert support.numbers(tmp_path / "run.rrd") == Counter([0, 1, 2])
 
 
 def test_a_worker_whose_child_lives_on_is_noticed_when_it_dies(start_method: Any, tmp_path: Path) -> None:
