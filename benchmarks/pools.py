@@ -110,7 +110,7 @@ def _memory(name: str) -> float:
 
 
 _DEATH, _CLOSE = "the error of a task whose worker was killed", "close and join"
-_CTRL_C = "Ctrl-C to the end of the program"
+_GOES_ON, _CTRL_C = "Ctrl-C to what comes behind the pool's `with` block", "Ctrl-C to the end of the program"
 # In at most so many milliseconds.
 _MOMENTS = {_DEATH: 100.0, _CLOSE: 20.0, _CTRL_C: 200.0}
 
@@ -142,11 +142,14 @@ _INTERRUPTED = """
 import sys, time, mpr
 
 if __name__ == "__main__":
-    with mpr.Pool("benchmark", 2, sinks=sys.argv[1]) as pool:
-        results = [pool.apply_async(time.sleep, (seconds,)) for seconds in (0, 0, 30, 30)]
-        results[0].get(), results[1].get()
-        print("busy", flush=True)
-        results[2].get()
+    try:
+        with mpr.Pool("benchmark", 2, sinks=sys.argv[1]) as pool:
+            results = [pool.apply_async(time.sleep, (seconds,)) for seconds in (0, 0, 30, 30)]
+            results[0].get(), results[1].get()
+            print("busy", flush=True)
+            results[2].get()
+    finally:
+        print(time.monotonic(), flush=True)
 """
 
 
@@ -158,29 +161,34 @@ stream = rr.RecordingStream("benchmark")
 stream.save(sys.argv[1])
 stream.log("value", rr.Scalars(1.0))
 print("busy", flush=True)
-time.sleep(30)
+try:
+    time.sleep(30)
+finally:
+    print(time.monotonic(), flush=True)
 """
 
 
-def _ctrl_c(source: str, folder: Path) -> float:
-    """Milliseconds from Ctrl-C, to the whole group as a terminal sends it, to the end of the program."""
+def _ctrl_c(source: str, folder: Path) -> tuple[float, float]:
+    """Milliseconds from Ctrl-C, to the whole group as a terminal sends it, to its next line and to its end."""
     command = [sys.executable, "-c", source, str(folder / f"{time.monotonic_ns()}.rrd")]
     program = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, text=True
     )
     assert program.stdout is not None
     program.stdout.readline()
-    begin = time.perf_counter()
+    begin = time.monotonic()
     os.killpg(program.pid, signal.SIGINT)
     limit = threading.Timer(60, program.kill)
     limit.start()
     # Not with a limit of its own: then it looks every 50 ms only.
     program.wait()
-    secs = time.perf_counter() - begin
+    end = time.monotonic()
     limit.cancel()
     if program.returncode == -signal.SIGKILL:
         raise common.WrongOutputError("Ctrl-C has not ended a program within 60 s")
-    return 1e3 * secs
+    goes_on = float(program.stdout.readline())
+    program.stdout.close()
+    return 1e3 * (goes_on - begin), 1e3 * (end - begin)
 
 
 def main() -> None:
@@ -206,10 +214,12 @@ def main() -> None:
             _DEATH: functools.partial(_death, folder),
             _CLOSE: functools.partial(_close, folder),
             "the same, telemetry=False": functools.partial(_close, folder, telemetry=False),
-            _CTRL_C: functools.partial(_ctrl_c, _INTERRUPTED, folder),
-            "the same, a program that logs by the SDK alone": functools.partial(_ctrl_c, _ALONE, folder),
         }
         found = common.interleaved(moments, rounds)
+        programs = {source: functools.partial(_ctrl_c, source, folder) for source in (_INTERRUPTED, _ALONE)}
+        ends = common.interleaved(programs, rounds)
+        found[_GOES_ON], found[_CTRL_C] = ([each[which] for each in ends[_INTERRUPTED]] for which in (0, 1))
+        found["the same, a program that logs by the SDK alone"] = [end for _, end in ends[_ALONE]]
         rows = [[name, f"{common.median(each):.0f}", f"{max(each):.0f}"] for name, each in found.items()]
         bench.table("mpr.Pool alone", ["moment", "ms, median", "ms, longest"], rows)
         for name, at_most in _MOMENTS.items():
