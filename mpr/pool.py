@@ -62,7 +62,7 @@ class Pool:
         Number of workers; by default as many as this process may use CPUs.
     initializer, initargs:
         Called as `initializer(*initargs)` in each worker before its first task. If it raises, the pool ends with
-        `InitializerError`.
+        `InitializerError`. A worker that is still starting when there is no more work is ended without it.
     maxtasksperchild:
         A worker is replaced after so many tasks (parcels of `chunksize` tasks in a map); None: never.
     recording_id, sinks, blueprint, route, telemetry_view:
