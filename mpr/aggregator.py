@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from mpr import failpoints, rrd
 from mpr.delivery import Delivery
-from mpr.errors import DeliveryError, RecordingClosedError, SinkError
+from mpr.errors import DeliveryError, SinkError
 from mpr.known_producer import Kept, KnownProducer, Listener
 from mpr.messages import (
     OWN_ROWS,
@@ -203,16 +203,11 @@ class Aggregator:
                     self._bury_the_dead(queue_is_empty=received is None)
                 if self._newcomers:
                     self._welcome()
-            for producer in list(self._producers.values()):
-                if producer.said_goodbye:
-                    # The system is still taking its memory back.
-                    self._listeners.pop(producer.hello.worker, None)
-                    self._release(producer)
-                else:
-                    self._salvage(producer)
-                    self.torn_count += producer.may_lack_rows()
+            for producer in self._producers.values():
+                self._salvage(producer)
+                self.torn_count += producer.may_lack_rows()
             for listener in set(self._listeners.values()):
-                listener.broken(RecordingClosedError("the recording was closed while a pool was working for it"))
+                listener.recording_ended()
         except BaseException as error:  # noqa: BLE001  # no future may stay without an answer
             _log.error("mpr's aggregator failed:\n%s", traceback.format_exc())
             self._delivery.failure = self._delivery.failure or DeliveryError(f"mpr's aggregator failed: {error!r}")

@@ -154,7 +154,8 @@ class Crew:
         """After `dismiss`: wait for all to end, then terminate, then kill; at most `patience_secs` and 7 s more."""
         for number, patience in ((None, patience_secs), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
             if number is not None:
-                _log.warning("ending %d workers by %s", len(self._pids), number.name)
+                count = len(self._pids)
+                _log.warning("ending %d %s by %s", count, "worker" if count == 1 else "workers", number.name)
                 self.kill(number)
             if self.wait(patience):
                 return

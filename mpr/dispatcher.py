@@ -26,6 +26,7 @@ from mpr.errors import (
     InitializerError,
     PoolClosedError,
     PoolTerminatedError,
+    RecordingClosedError,
     TaskTimeoutError,
     describe_exit,
     died_at_start,
@@ -285,7 +286,7 @@ class Dispatcher:
         hand = self._hands.get(hello.worker)
         if hand is not None and self._scheduler.exhausted(hello.worker):
             self._stop(hand)
-        if self._could_take_back():
+        if self._scheduler.could_take_back():
             self._staff.look_soon()
 
     def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask | None:
@@ -363,6 +364,12 @@ class Dispatcher:
         self._send(self._scheduler.add_first(each for each in held if each.number in self._parcels))
         return errors
 
+    def recording_ended(self) -> None:
+        with self._lock:
+            self._hands.clear()
+        if not self._done:
+            self.broken(RecordingClosedError("the recording was closed while a pool was working for it"))
+
     def broken(self, error: BaseException) -> None:
         """The pool cannot go on: every call, pending or to come, gets `error`."""
         self.terminate(error)
@@ -382,7 +389,7 @@ class Dispatcher:
                 if at is None or at.turn != held[0].turn:
                     # It has nothing, or has not begun it.
                     continue
-                if len(held) > 1 and self._could_take_back():
+                if len(held) > 1 and self._scheduler.could_take_back():
                     left = _SHORT_SECS - (now - at.claimed_ns) / 1e9
                     if left <= 0:
                         self._send(self._scheduler.add_first(self._take_back(worker)))
@@ -405,13 +412,6 @@ class Dispatcher:
             return [hand.at_work(each, self._scheduler.held(each)) for each, hand in self._hands.items() if hand.slate]
 
     # --- inside ------------------------------------------------------------------------------------------------
-
-    def _could_take_back(self) -> bool:
-        """Whether a worker has nothing to do while parcels lie behind another one's."""
-        scheduler = self._scheduler
-        if scheduler.waiting or not scheduler.someone_is_free():
-            return False
-        return any(len(scheduler.held(each)) > 1 for each in scheduler.workers)
 
     def _take_back(self, worker: int) -> list[Parcel]:
         """Take all parcels back that the worker has not begun."""

@@ -53,6 +53,9 @@ class Listener(Protocol):
     ) -> list[str]:
         """Returns what the recording should say of it."""
 
+    def recording_ended(self) -> None:
+        """Nobody takes anything of the workers any more, also of those that have said goodbye and still live."""
+
     def broken(self, error: BaseException) -> None: ...
 
 

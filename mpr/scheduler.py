@@ -49,11 +49,6 @@ class Scheduler(Generic[P]):
     def workers(self) -> Iterable[int]:
         return self._workers
 
-    @property
-    def waiting(self) -> int:
-        """How many parcels no worker has."""
-        return len(self._queue)
-
     def held(self, worker: int) -> Sequence[P]:
         """The parcels of a worker, the one that it is at first."""
         state = self._workers.get(worker)
@@ -119,9 +114,11 @@ class Scheduler(Generic[P]):
         state = self._workers.get(worker)
         return state is not None and state.parcels_left == 0 and not state.parcels
 
-    def someone_is_free(self) -> bool:
-        """Whether a worker has nothing to do."""
-        return any(not self._workers[worker].parcels for worker in self._idle)
+    def could_take_back(self) -> bool:
+        """Whether a worker has nothing to do while parcels lie behind another one's."""
+        if self._queue or all(self._workers[worker].parcels for worker in self._idle):
+            return False
+        return any(len(each.parcels) > 1 for each in self._workers.values())
 
     def drop(self, parcel: P) -> bool:
         """Forget a parcel that no worker has; False where there is none such."""

@@ -275,7 +275,7 @@ def test_a_task_that_has_ended_is_not_run_again_when_its_worker_dies(
 def test_a_recording_ends_when_its_workers_have_said_goodbye(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system may take its time with their processes."""
     path = tmp_path / "run.rrd"
-    pool = mpr.Pool("app", 2, sinks=path)
+    pool = mpr.Pool("app", 1, sinks=path)
     assert pool.apply(tasks.log_number, (1,)) == 1
     up = pool.recording._sockets.up
     receive = up.receive
