@@ -63,7 +63,7 @@ def test_a_callback_may_end_the_pool_and_may_not_wait_for_it(tmp_path: Path) -> 
     pool.apply_async(tasks.log_number, (3,), callback=end).wait(60)
     assert "cannot wait for its own pool" in str(raised)
     support.wait_for(lambda: pool.recording.closed)
-    support.wait_for(lambda: not any("mpr-pool" in thread.name for thread in threading.enumerate()))
+    support.wait_for(lambda: not any("carry-through" in thread.name for thread in threading.enumerate()))
     support.check_file(path)
     assert set(support.numbers(path)) == {0, 1, 2, 3}
 
@@ -276,7 +276,6 @@ def test_a_recording_ends_when_its_workers_have_said_goodbye(tmp_path: Path, mon
     """The system may take its time with their processes."""
     path = tmp_path / "run.rrd"
     pool = mpr.Pool("app", 1, sinks=path)
-    assert pool.apply(tasks.log_number, (1,)) == 1
     up = pool.recording._sockets.up
     receive = up.receive
 
@@ -285,6 +284,7 @@ def test_a_recording_ends_when_its_workers_have_said_goodbye(tmp_path: Path, mon
         return None if received is not None and isinstance(received[1], Died) else received
 
     monkeypatch.setattr(up, "receive", receive_no_end)
+    assert pool.apply(tasks.log_number, (1,)) == 1
     pool.close()
     pool.join()
     support.check_file(path)
@@ -297,7 +297,6 @@ def test_a_recording_does_not_end_before_it_has_heard_of_a_worker_that_was_kille
     """What another thread has sent, ZeroMQ may show some milliseconds later."""
     path = tmp_path / "run.rrd"
     pool = mpr.Pool("app", 2, sinks=path)
-    assert pool.apply(tasks.log_number, (1,)) == 1
     pid = pool.apply(tasks.pid)
     up = pool.recording._sockets.up
     receive = up.receive
@@ -314,6 +313,8 @@ def test_a_recording_does_not_end_before_it_has_heard_of_a_worker_that_was_kille
         return None
 
     monkeypatch.setattr(up, "receive", receive_late)
+    # The call that waited meanwhile has returned with it.
+    assert pool.apply(tasks.log_number, (1,)) == 1
     pool.close()
     os.kill(pid, signal.SIGKILL)
     pool.join()
