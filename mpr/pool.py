@@ -320,7 +320,8 @@ class Pool:
             if self._dispatcher.broke:
                 # It has let go of the workers, and nobody wants what they may be at.
                 self._crew.kill_all()
-            self._crew.dismiss()
+            else:
+                self._crew.dismiss()
             if self._sampler is not None:
                 # While the workers end.
                 self._sampler.close()

@@ -45,10 +45,6 @@ class Scheduler(Generic[P]):
         self._idle: dict[int, None] = {}
         self._depth = 1
 
-    @property
-    def workers(self) -> Iterable[int]:
-        return self._workers
-
     def held(self, worker: int) -> Sequence[P]:
         """The parcels of a worker, the one that it is at first."""
         state = self._workers.get(worker)

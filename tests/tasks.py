@@ -19,6 +19,7 @@ import rerun as rr
 import rerun.blueprint as rrb
 
 from mpr import rrd
+from tests import support
 
 
 def log_number(number: int) -> int:
@@ -76,12 +77,8 @@ def wait_for_footer_at_exit(path: Path, marker: Path) -> None:
     """Have this process, at its exit, wait for the file at `path` to be finished, and then make `marker`."""
 
     def wait() -> None:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if rrd.is_finished(path):
-                marker.touch()
-                return
-            time.sleep(0.005)
+        support.wait_for(lambda: rrd.is_finished(path))
+        marker.touch()
 
     log_number(0)
     multiprocessing.util.Finalize(None, wait, exitpriority=0)

@@ -174,7 +174,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_workers_are_those_that_are_ready_and_not_lost(self) -> None:
-        assert sorted(self.workers) == sorted(self.scheduler.workers)
+        assert sorted(self.workers) == sorted(self.scheduler._workers)
 
 
 TestScheduler = SchedulerMachine.TestCase
