@@ -10,6 +10,7 @@ when this thread comes to the result, and only then does anybody hear of it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -45,7 +46,7 @@ from mpr.messages import (
     Upstream,
     Welcome,
 )
-from mpr.outbox import MessageBytes, OutboxReader, Segment, SegmentSource
+from mpr.outbox import MessageBytes, Segment, SegmentSource
 from mpr.slate import SlateReader
 from mpr.transport import PeerGoneError, Sockets
 
@@ -143,14 +144,13 @@ class Aggregator:
 
     def rows_logged(self) -> int:
         """How many rows the producers have logged until now; for a display, from any thread."""
-        # A slate that is being closed at this moment has been counted, or will be.
-        slates = [producer.slate for producer in list(self._producers.values())]
-        rows = self._rows_of_gone
-        for slate in slates:
-            if slate is not None:
-                with contextlib.suppress(ValueError):
-                    rows += slate.rows()
-        return rows
+        return self._rows_of_gone + sum(each.rows_logged() for each in self._producers.copy().values())
+
+    def look(self) -> None:
+        """Any thread: take results of workers that cannot send them: native code may keep the GIL for hours."""
+        for producer in self._producers.copy().values():
+            if producer.keeps_results():
+                self.soon(functools.partial(self._take_noted, producer))
 
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
         """Any other thread: wait until the sinks have outbox `number` of a producer up to `end`."""
@@ -216,7 +216,7 @@ class Aggregator:
         finally:
             for producer in self._producers.values():
                 producer.close()
-            # Before the last look: what comes from now on, its own thread does.
+            # What comes from now on, its own thread does.
             self._ended = True
             self._do_steps(len(self._steps))
             self._tell_progress()
@@ -251,10 +251,7 @@ class Aggregator:
                 failpoints.reach("parent.result")
                 if message.on_slate:
                     message = producer.taken_from_slate(message)
-                producer.settled_chunks = producer.chunks
-                producer.last_result = message.parcel, message.first
-                if listener is not None:
-                    listener.result(hello, message, self._delivery.failure or producer.failure)
+                self._settle(producer, message)
             case Ready(micros):
                 if listener is not None:
                     listener.worker_ready(hello, producer.slate, micros)
@@ -289,7 +286,7 @@ class Aggregator:
         self._release_the_dead()
         self.pids.add(hello.pid)
         producer = self._producers[hello.route] = KnownProducer(hello, self._delivery.new_outbox())
-        producer.reader = self._open(producer, hello.address)
+        producer.reader = producer.open(hello.address, self._sockets.folder)
         with contextlib.suppress(OSError):
             producer.slate = SlateReader(hello.slate, self._sockets.folder) if hello.slate else None
         self._newcomers.append((producer, Welcome(inline=producer.reader is None)))
@@ -305,18 +302,10 @@ class Aggregator:
         for producer, _ in list(self._newcomers):
             self._release_if_dead(producer)
 
-    def _open(self, producer: KnownProducer, address: str) -> OutboxReader | None:
-        """The outbox at `address`; None where its bytes have to come in messages."""
-        try:
-            return OutboxReader(address, self._sockets.folder)
-        except OSError as error:
-            _log.debug("outbox of worker %d travels in messages: %s", producer.hello.worker, error)
-            return None
-
     def _open_next(self, producer: KnownProducer, address: str) -> None:
         """The producer waits until its next outbox is open here; from then on nothing in it can be lost."""
         if producer.reader is not None:
-            producer.next_reader = self._open(producer, address)
+            producer.next_reader = producer.open(address, self._sockets.folder)
             if producer.next_reader is None:
                 producer.failure = DeliveryError(
                     f"the data of worker {producer.hello.worker} (pid {producer.hello.pid}) cannot be read any more"
@@ -349,6 +338,26 @@ class Aggregator:
             self._consume(producer, MessageBytes(producer.consumed, data), message.end)
             producer.torn = data[len(data) - (message.end - producer.consumed) :]
             self._answer(producer, Accepted(message.outbox, producer.consumed))
+
+    def _settle(self, producer: KnownProducer, result: Result) -> None:
+        """All rows of `result` are there: hand it on, where it was not found on the slate before."""
+        if result.number > producer.last_result:
+            producer.last_result = result.number
+            producer.settled_chunks = producer.chunks
+            listener = self._listeners.get(producer.hello.worker)
+            if listener is not None:
+                listener.result(producer.hello, result, self._delivery.failure or producer.failure)
+
+    def _take_noted(self, producer: KnownProducer) -> None:
+        """Take the results that `producer` has noted on its slate and not sent, each behind its rows."""
+        if producer.slate is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            for behind, result in producer.slate.results():
+                if result.number > producer.last_result:
+                    if behind.outbox >= producer.number:
+                        self._take(producer, behind)
+                    self._settle(producer, result)
 
     def _take_own(self, producer: KnownProducer, data: bytes) -> None:
         """Bring the rows of a recording that a task has made to all writers: `data` is a whole stream of it."""
@@ -447,15 +456,8 @@ class Aggregator:
         last = max((each.last_rows_at for each in found if each.last_rows_at is not None), default=None)
         silent_secs = None if last is None else time.monotonic() - last
         for producer in found:
+            self._take_noted(producer)
             self._salvage(producer)
-            if listener is not None and producer.slate is not None and not producer.said_goodbye:
-                # Results that ZeroMQ did not get to send.
-                with contextlib.suppress(OSError, ValueError):
-                    for result in producer.slate.results():
-                        listener.result(producer.hello, result, self._delivery.failure or producer.failure)
-                        if producer.last_result < (result.parcel, result.first):
-                            # Nobody has counted the rows that came before it.
-                            producer.settled_chunks = None
         if listener is not None:
             said_goodbye = bool(found) and found[0].said_goodbye
             self._delivery.note(

@@ -385,10 +385,10 @@ class Dispatcher:
             now = time.monotonic_ns()
             for worker, hand in self._hands.items():
                 held = self._scheduler.held(worker)
-                at = hand.slate.at() if hand.slate is not None and held else None
-                if at is None or at.turn != held[0].turn:
-                    # It has nothing, or has not begun it.
+                work = hand.at_work(worker, held) if hand.slate is not None and held else None
+                if work is None or work.parcel is None:  # It has nothing, or has not begun it.
                     continue
+                at, parcel = work.at, work.parcel
                 if len(held) > 1 and self._scheduler.could_take_back():
                     left = _SHORT_SECS - (now - at.claimed_ns) / 1e9
                     if left <= 0:
@@ -398,8 +398,8 @@ class Dispatcher:
                 if allowed is not None and at.running:
                     left = allowed - (now - at.since_ns) / 1e9
                     if left <= 0:
-                        error = TaskTimeoutError(held[0].name(at.task), worker, hand.pid, allowed)
-                        late.append((worker, held[0], at.task, error))
+                        error = TaskTimeoutError(parcel.name(at.task), worker, hand.pid, allowed)
+                        late.append((worker, parcel, at.task, error))
                     else:
                         again = min(again, left)
         for worker, parcel, task, error in late:

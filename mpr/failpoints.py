@@ -9,9 +9,9 @@ but tests sets it, and without it a place costs one look at an empty dict.
 | `worker.started` | the worker has said hello, its initializer has not run |
 | `worker.claimed` | it has begun a parcel, its task has not |
 | `worker.ended` | the tasks of a parcel have returned, their rows are not flushed |
-| `worker.flushed` | the rows are in the outbox, and announced |
+| `worker.flushed` | the rows are in the outbox |
 | `worker.noted` | the result is on the slate |
-| `worker.sent` | the result is on its way |
+| `worker.sent` | the result is on its way, or waits on the slate for the next ones |
 | `worker.rolled` | the SDK writes into a new outbox, the parent has not heard that the old one is complete |
 | `parent.segment` | the parent is about to hand a segment to the sinks |
 | `parent.result` | the sinks have the rows of a result, nobody has heard of it |

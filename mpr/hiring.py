@@ -59,6 +59,7 @@ def hire(
     def look() -> float:
         if delivery.stalled_secs() > config.SINK_TIMEOUT_SECS:
             dispatcher.broken(delivery.stuck())
+        aggregator.look()
         return dispatcher.look()
 
     def failed(error: BaseException) -> None:

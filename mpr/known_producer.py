@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from mpr.errors import DeliveryError, SinkError
@@ -12,6 +16,11 @@ from mpr.messages import Hello, InitializerFailed, Result, Skipped, TaskBegan
 from mpr.outbox import OutboxReader
 from mpr.running_task import RunningTask
 from mpr.slate import SlateReader
+
+_log = logging.getLogger("mpr")
+
+# Results wait in a worker for 0.01 s at most, where its task lets other threads run.
+_LATE_NANOS = 200_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +81,8 @@ class KnownProducer:
         self.consumed = 0
         self.chunks = 0
         self.settled_chunks: int | None = 0
-        #: The parcel and first task of the last result that came.
-        self.last_result = (0, 0)
+        #: The number of the last result that came.
+        self.last_result = 0
         #: `time.monotonic()` when rows came.
         self.last_rows_at: float | None = None
         #: The producer's own number of it.
@@ -93,6 +102,22 @@ class KnownProducer:
         #: What the worker writes down of itself; usable until `worker_ended` was told.
         self.slate: SlateReader | None = None
 
+    def open(self, address: str, folder: Path) -> OutboxReader | None:
+        """Its outbox at `address`; None where the bytes of it have to come in messages."""
+        try:
+            return OutboxReader(address, folder)
+        except OSError as error:
+            _log.debug("outbox of worker %d travels in messages: %s", self.hello.worker, error)
+            return None
+
+    def rows_logged(self) -> int:
+        """Any thread: how many rows its process has logged; 0 where nobody can tell."""
+        # A slate that is being closed at this moment has been counted, or will be.
+        with contextlib.suppress(ValueError):
+            slate = self.slate
+            return 0 if slate is None else slate.rows()
+        return 0
+
     def lives(self) -> bool:
         """Whether there is a process with its id, or may be."""
         try:
@@ -102,6 +127,15 @@ class KnownProducer:
         except OSError:
             pass
         return True
+
+    def keeps_results(self) -> bool:
+        """Any thread: whether results are on its slate that it should have sent."""
+        # A slate that is being closed at this moment has none.
+        with contextlib.suppress(ValueError):
+            slate = self.slate
+            if slate is not None and slate.noted() > self.last_result:
+                return time.monotonic_ns() - slate.at().claimed_ns > _LATE_NANOS
+        return False
 
     def begin_outbox(self, outbox: int) -> None:
         """What comes from now on is in a new one."""

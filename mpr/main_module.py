@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from multiprocessing import process
@@ -27,9 +28,13 @@ def workers_import_main() -> bool:
     Not so in a notebook, at the prompt, with `python -c` or `python -`, and for a `__main__.py`.
     """
     main = sys.modules.get("__main__")
-    name = getattr(getattr(main, "__spec__", None), "name", None)
+    return _can_be_imported(getattr(getattr(main, "__spec__", None), "name", None), getattr(main, "__file__", None))
+
+
+# This is asked for each task, and for each result.
+@functools.lru_cache(maxsize=16)
+def _can_be_imported(name: str | None, path: str | None) -> bool:
     if name is not None:
         return name != "__main__" and not name.endswith(".__main__")
-    path = getattr(main, "__file__", None)
     # IPython's own script is left alone.
     return path is not None and os.path.splitext(os.path.basename(path))[0] != "ipython"

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 Buffer: TypeAlias = bytes | memoryview
 Frames: TypeAlias = list[Any]
 
 _KIND = struct.Struct("<B")
 _SEGMENT = struct.Struct("<BIQQ")
-_RESULT = struct.Struct("<BQIIBBQBQQQ")
+_RESULT = struct.Struct("<BQIIBBQBQQQQQ")
 _TASKS = struct.Struct("<BQQBIIHQ16s")
 _OFFSETS = struct.Struct("<BIQ")
 _NUMBER = struct.Struct("<BQ")
@@ -96,8 +96,9 @@ class Result:
 
     `status` is one of the three below, `payload` what `pickling` made of the outcomes. `last` says that the worker is
     done with the parcel, which took `micros` from its first task on. With `on_slate` the payload only says where on the
-    worker's slate the outcomes are. Since its last result the worker has logged `rows` rows, sent `data_bytes` of them,
-    and waited `flush_micros` for the SDK to encode them.
+    worker's slate the outcomes are. Since its last result the worker has logged `rows` rows, in `data_bytes` bytes, and
+    waited `flush_micros` for the SDK to encode them. It is the worker's result with that `number`, counted from 1, and
+    was there at `ended_nanos` (`time.monotonic_ns()`): results of short tasks are sent together.
     """
 
     parcel: int
@@ -111,6 +112,8 @@ class Result:
     flush_micros: int = 0
     rows: int = 0
     data_bytes: int = 0
+    number: int = 0
+    ended_nanos: int = 0
 
 
 #: A list of results; a list of results with a `pickling.Failure` for each task that raised; one error for all of them,
@@ -312,8 +315,8 @@ def encode(message: Upstream | Downstream) -> Frames:
         case SegmentReady(outbox, start, end, data):
             head = _SEGMENT.pack(_SEGMENT_READY, outbox, start, end)
             return [head] if data is None else [head, data]
-        case Result(parcel, first, count, status, last, micros, payload, on_slate, flush_micros, rows, size):
-            numbers = (parcel, first, count, status, last, micros, on_slate, flush_micros, rows, size)
+        case Result(parcel, first, count, status, last, micros, payload, on_slate, flush, rows, size, number, ended):
+            numbers = (parcel, first, count, status, last, micros, on_slate, flush, rows, size, number, ended)
             return [_RESULT.pack(_RESULT_READY, *numbers), *payload]
         case Tasks(parcel, turn, mode, first, again, attempt, index, digest, payload):
             return [_TASKS.pack(_TASKS_READY, parcel, turn, mode, first, again, attempt, index, digest), *payload]

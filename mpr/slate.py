@@ -22,18 +22,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mpr.messages import Buffer, Result
+from mpr.messages import Buffer, Result, SegmentReady
 from mpr.outbox import Outbox, open_shared
 from mpr.scheduler import MOST
 
 _PAGE = 4096
-# Numbers in the page: the worker writes the first nine, the parent the others, which have cache lines of their own.
-_TURN, _CLAIMED, POSITION, SINCE, ROWS, _FLUSHED, _OWN, _HELD_BACK, _HELD_SINCE = range(9)
+# Numbers in the page: the worker writes the first ten, the parent the others, which have cache lines of their own.
+_TURN, _CLAIMED, POSITION, SINCE, ROWS, _FLUSHED, _OWN, _HELD_BACK, _HELD_SINCE, _NOTED = range(10)
 _REVOKED, _TAKEN = 16, 17
 
 # Slots follow, one for each result that can be on its way: as many as the worker has parcels, and the present one.
 _SLOTS = MOST + 1
-_HEADER = struct.Struct("<QIIBBQIbQQQ")
+_HEADER = struct.Struct("<QIIBBQIbQQQQQIQ")
 _SIZE = struct.Struct("<Q")
 # What does not fit into its slot lies in one of these areas, and the parent takes it from there: two copies through
 # memory that is there already instead of the way through a socket. Only written pages take memory.
@@ -127,36 +127,39 @@ class Slate:
         """The user's function has returned."""
         self.cells[POSITION] = 2 * task + 2
 
-    def write(self, result: Result, *, parent_reads: bool) -> Result:
-        """Note `result`; when this returns, it can be read whatever becomes of this process.
+    def write(self, result: Result, behind: SegmentReady, *, parent_reads: bool) -> tuple[Result, bool]:
+        """Note `result`, and how far the outbox was written then: behind which segment it belongs.
 
-        Returns what to send: with `parent_reads`, a large payload stays here for the parent to take. What is too large
-        for that, or comes while all areas are in use, is not noted.
+        Returns what to send, and whether it was noted: it can be read then, whatever becomes of this process. With
+        `parent_reads`, a large payload stays here for the parent to take. What is too large for that, or comes while
+        all areas are in use, is not noted.
         """
         if self._file is None:
-            return result
+            return result, False
         payload = result.payload
         size = sum(len(part) for part in payload)
         sizes = b"".join([_SIZE.pack(len(part)) for part in payload])
         fits = _HEADER.size + len(sizes) + size <= _PAGE
         area = -1 if fits else self._free_area(size, len(sizes)) if parent_reads else None
         if area is None:
-            return result
+            return result, False
         slot = _PAGE * (1 + self._next % _SLOTS)
         self._next += 1
         fields = (result.parcel, result.first, result.count, result.status, result.last, result.micros, len(payload))
-        spent = (result.flush_micros, result.rows, result.data_bytes)
-        head = _HEADER.pack(*fields, area, *spent) + sizes
+        spent = (result.flush_micros, result.rows, result.data_bytes, result.number, result.ended_nanos)
+        head = _HEADER.pack(*fields, area, *spent, behind.outbox, behind.end) + sizes
         # The header makes it valid, so it comes last. Within one page all of it is written, or nothing.
         if area < 0:
             os.pwritev(self._file.fd, [head, *payload], slot)
-            return result
-        if os.pwritev(self._file.fd, payload, _AREAS_START + area * _AREA_BYTES) < size:
+        elif os.pwritev(self._file.fd, payload, _AREAS_START + area * _AREA_BYTES) < size:
             # There is no memory for it.
-            return result
-        os.pwrite(self._file.fd, head, slot)
-        self._written[area] += 1
-        return replace(result, payload=[bytes([area]), sizes], on_slate=True)
+            return result, False
+        else:
+            os.pwrite(self._file.fd, head, slot)
+            self._written[area] += 1
+            result = replace(result, payload=[bytes([area]), sizes], on_slate=True)
+        self.cells[_NOTED] = result.number
+        return result, True
 
     def _free_area(self, size: int, head: int) -> int | None:
         if size > _AREA_BYTES or _HEADER.size + head > _PAGE:
@@ -223,20 +226,26 @@ class SlateReader:
         self._cells[_TAKEN + area] += 1
         return replace(result, payload=payload, on_slate=False)
 
-    def results(self) -> Iterator[Result]:
-        """The last results that the worker has written, the oldest first."""
+    def noted(self) -> int:
+        """The number of the last result that the worker has noted; 0: none yet."""
+        return self._cells[_NOTED]
+
+    def results(self) -> Iterator[tuple[SegmentReady, Result]]:
+        """The last results that the worker has noted, the oldest first, each with the segment that it comes behind."""
         found = []
         for slot in range(_PAGE, _AREAS_START, _PAGE):
             head = os.pread(self._fd, _PAGE, slot)
             if len(head) < _HEADER.size:
                 continue
-            parcel, first, count, status, last, micros, parts, area, *spent = _HEADER.unpack_from(head)
+            parcel, first, count, status, last, micros, parts, area, *rest = _HEADER.unpack_from(head)
             if parcel:
                 end = _HEADER.size + parts * _SIZE.size
                 start = slot + end if area < 0 else _AREAS_START + area * _AREA_BYTES
                 payload = self._read(start, head[_HEADER.size : end])
-                found.append(Result(parcel, first, count, status, bool(last), micros, payload, False, *spent))
-        return iter(sorted(found, key=lambda result: (result.parcel, result.first)))
+                *spent, outbox, written = rest
+                result = Result(parcel, first, count, status, bool(last), micros, payload, False, *spent)
+                found.append((SegmentReady(outbox, 0, written), result))
+        return iter(sorted(found, key=lambda noted: noted[1].number))
 
     def _read(self, offset: int, sizes: bytes) -> list[Buffer]:
         if len(sizes) % _SIZE.size:

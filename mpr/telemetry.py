@@ -264,7 +264,7 @@ class Telemetry(Watcher):
             worker = self._workers.get(hello.worker) or self._gone.get(hello.worker)
             if worker is None:
                 return
-            now = self._clock()
+            now = result.ended_nanos
             micros = result.micros - (worker.micros if worker.parcel == parcel.number else 0)
             worker.parcel, worker.micros = (0, 0) if result.last else (parcel.number, result.micros)
             begin = now - micros * 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 PERIOD_SECS = 0.01
 # For so many periods it goes on without anybody who is busy: waking it takes longer than some parcels do.
@@ -11,22 +12,28 @@ _PATIENCE = 20
 
 
 class Ticker:
-    """Sets `ticked[0]` every `PERIOD_SECS` while somebody is busy; native code that keeps the GIL delays it.
+    """Sets `ticked[0]`, and calls `on_tick`, every `PERIOD_SECS` while somebody is busy.
 
-    Reading a list costs a tenth of what the clock does. Where the system gives no more threads, `always` is true, and
-    whoever is busy has to look at the clock each time.
+    Native code that keeps the GIL delays it. Reading a list costs a tenth of what the clock does. Where the system
+    gives no more threads, `always` is true, and whoever is busy has to look at the clock each time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_tick: Callable[[], None]) -> None:
         self.ticked = [False]
         self.always = False
-        self._busy = self._runs = self._started = False
+        self._on_tick = on_tick
+        self._busy = self._wanted = self._runs = self._started = False
         self._wake = threading.Event()
 
     def begin(self) -> None:
         """Somebody is busy from now on."""
         self._busy = True
-        # The thread looks whether somebody is busy after it has said that it stops.
+        self.tick_once()
+
+    def tick_once(self) -> None:
+        """Tick at least once from now on."""
+        self._wanted = True
+        # The thread looks whether it is wanted after it has said that it stops.
         if not self._runs:
             self._runs = True
             self._wake.set()
@@ -47,9 +54,11 @@ class Ticker:
             idle = 0
             while idle < _PATIENCE:
                 time.sleep(PERIOD_SECS)
-                idle = 0 if self._busy else idle + 1
+                idle = 0 if self._busy or self._wanted else idle + 1
+                self._wanted = False
                 self.ticked[0] = True
+                self._on_tick()
             self._runs = False
-            if self._busy:
+            if self._busy or self._wanted:
                 self._runs = True
                 self._wake.set()

@@ -17,6 +17,7 @@ import hmac
 import os
 import secrets
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import zmq
@@ -84,6 +85,7 @@ class UpstreamServer:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path, token: str) -> None:
         self._socket = _socket(context, zmq.ROUTER)
+        self._receiver = _Receiver(self._socket)
         self.endpoint = _bind(self._socket, folder / "up")
         self._socket.bind(_INSIDE)
         self._token = token.encode()
@@ -93,7 +95,7 @@ class UpstreamServer:
 
     def receive(self, timeout_secs: float) -> tuple[Hello | None, UpstreamMessage] | None:
         """The next message with the hello of its producer (None: from the parent itself); None after the timeout."""
-        frames = _receive(self._socket, timeout_secs)
+        frames = self._receiver.receive(timeout_secs)
         if frames is None:
             return None
         sender = frames[0].bytes
@@ -139,24 +141,37 @@ def _send(socket: zmq.Socket[bytes], frames: Frames) -> None:
     socket.send(frames[-1], copy=copy)
 
 
-def _receive(socket: zmq.Socket[bytes], timeout_secs: float | None) -> list[zmq.Frame] | None:
-    """The frames of the next message; None where there is none within the timeout (None: as long as it takes)."""
-    try:
-        frames = [socket.recv(_NOBLOCK, copy=False)]
-    except zmq.Again:
-        # Not `poll`: a receiving call that waits takes a third of the time.
-        timeout = -1 if timeout_secs is None else int(timeout_secs * 1000)
-        if not timeout:
-            return None
-        if socket.rcvtimeo != timeout:
-            socket.rcvtimeo = timeout
+class _Receiver:
+    """The receiving side of a socket, for one thread at a time."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        # Asking the socket takes a microsecond.
+        self._timeout = -1
+
+    def receive(
+        self, timeout_secs: float | None, before_waiting: Callable[[], None] | None = None
+    ) -> list[zmq.Frame] | None:
+        """The frames of the next message; None where there is none within the timeout (None: as long as it takes)."""
+        socket = self._socket
         try:
-            frames = [socket.recv(0, copy=False)]
+            frames = [socket.recv(_NOBLOCK, copy=False)]
         except zmq.Again:
-            return None
-    while frames[-1].more:
-        frames.append(socket.recv(_NOBLOCK, copy=False))
-    return frames
+            if before_waiting is not None:
+                before_waiting()
+            # Not `poll`: a receiving call that waits takes a third of the time.
+            timeout = -1 if timeout_secs is None else int(timeout_secs * 1000)
+            if not timeout:
+                return None
+            if self._timeout != timeout:
+                socket.rcvtimeo = self._timeout = timeout
+            try:
+                frames = [socket.recv(0, copy=False)]
+            except zmq.Again:
+                return None
+        while frames[-1].more:
+            frames.append(socket.recv(_NOBLOCK, copy=False))
+        return frames
 
 
 def _light(frame: zmq.Frame) -> bytes | memoryview:
@@ -227,15 +242,21 @@ class Connection:
         self._down = _socket(self._context, zmq.DEALER)
         self._down.setsockopt(zmq.IDENTITY, self.route.encode())
         self._down.connect(downstream)
+        self._receiver = _Receiver(self._down)
 
     def send(self, message: UpstreamMessage) -> None:
         frames: Frames = encode(message)
         with self._up_lock:
             _send(self._up, frames)
 
-    def receive(self, timeout_secs: float | None = None) -> DownstreamMessage | None:
-        """The next message; None where there is none within the timeout (None: as long as it takes)."""
-        frames = _receive(self._down, timeout_secs)
+    def receive(
+        self, timeout_secs: float | None = None, before_waiting: Callable[[], None] | None = None
+    ) -> DownstreamMessage | None:
+        """The next message; None where there is none within the timeout (None: as long as it takes).
+
+        `before_waiting` is called where there is none yet.
+        """
+        frames = self._receiver.receive(timeout_secs, before_waiting)
         if frames is None:
             return None
         return decode([_light(frame) for frame in frames])  # type: ignore[return-value]  # the parent is trusted

@@ -35,7 +35,7 @@ from mpr.messages import (
     Tasks,
 )
 from mpr.pickling import Portable
-from mpr.producer import Producer
+from mpr.producer import TOGETHER_MICROS, Producer
 from mpr.recent import Recent
 from mpr.slate import POSITION, ROWS, SINCE
 from mpr.ticker import Ticker
@@ -78,14 +78,16 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
 class _Loop:
     def __init__(self, producer: Producer, capture: Capture, *, waits: bool) -> None:
         self._waits = waits
-        self._ticker = Ticker()
+        self._ticker = Ticker(producer.send_results)
         self._producer = producer
         self._capture = capture
         #: Functions, and pickles of those that were not needed yet.
         self._functions: Recent[Callable[..., Any] | bytes] = Recent()
+        #: How many results there were.
+        self._results = 0
         # Rows and bytes that earlier results have told of.
         self._told_rows = producer.slate.cells[ROWS]
-        self._told_bytes = producer.sent_bytes
+        self._told_bytes = producer.write_out()
 
     def run(self) -> None:
         while True:
@@ -198,26 +200,30 @@ class _Loop:
         """Send an outcome, behind the rows that belong to it."""
         failpoints.reach("worker.ended")
         producer, ended_ns = self._producer, time.monotonic_ns()
-        producer.flush()
+        written_bytes = producer.write_out()
         failpoints.reach("worker.flushed")
         now_ns = time.monotonic_ns()
-        rows, sent_bytes = producer.slate.cells[ROWS], producer.sent_bytes
+        rows = producer.slate.cells[ROWS]
+        micros = (now_ns - started_ns) // 1000
+        self._results += 1
         result = Result(
             message.parcel,
             first,
             count,
             status,
             last,
-            (now_ns - started_ns) // 1000,
+            micros,
             payload,
             flush_micros=(now_ns - ended_ns) // 1000,
             rows=rows - self._told_rows,
-            data_bytes=sent_bytes - self._told_bytes,
+            data_bytes=written_bytes - self._told_bytes,
+            number=self._results,
+            ended_nanos=now_ns,
         )
-        self._told_rows, self._told_bytes = rows, sent_bytes
-        sent = producer.slate.write(result, parent_reads=not producer.inline)
-        failpoints.reach("worker.noted")
-        producer.send(sent)
+        self._told_rows, self._told_bytes = rows, written_bytes
+        if producer.hand_over(result, may_wait=micros < TOGETHER_MICROS and not self._ticker.always):
+            # Should the next task take longer.
+            self._ticker.tick_once()
         failpoints.reach("worker.sent")
 
     def _function(self, digest: bytes) -> Callable[..., Any]:

@@ -26,10 +26,11 @@ _TREES = {name: ast.parse(source) for name, source in _SOURCES.items()}
 # These neither import the SDK themselves nor need it to be tested.
 _WITHOUT_SDK = [
     "aggregator", "ambient", "background", "carrying", "config", "courier_config", "crew", "delivery", "dispatcher",
-    "ending", "endings", "errors", "failpoints", "futures", "hiring", "insights", "known_producer", "lifecycle", "live",
-    "live_messages", "live_sinks", "loss", "main_module", "manifest", "messages", "meter", "outbox", "parcel", "parts",
-    "pickling", "pool", "prefixes", "processes", "recent", "relabel", "results", "rrd", "sampler", "scheduler", "shelf",
-    "showing", "sink", "slate", "staff", "summary", "tape", "telemetry", "ticker", "transport", "watching", "writers",
+    "ending", "endings", "errors", "failpoints", "futures", "hiring", "inbox", "insights", "known_producer",
+    "lifecycle", "live", "live_messages", "live_sinks", "loss", "main_module", "manifest", "messages", "meter",
+    "outbox", "parcel", "parts", "pickling", "pool", "prefixes", "processes", "recent", "relabel", "results", "rrd",
+    "sampler", "scheduler", "shelf", "showing", "sink", "slate", "staff", "summary", "tape", "telemetry", "ticker",
+    "transport", "watching", "writers",
 ]  # fmt: skip
 # What a test run needs, and nobody else.
 _PLUGIN = {name for name in _SOURCES if name.partition(".")[0] == "pytest_plugin"}

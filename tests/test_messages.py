@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import json
 import pickle
@@ -152,8 +153,9 @@ _HELLO_KIND = messages.encode(Hello("t", 1, 2, "r", "a"))[0]
     ],
 )
 def test_a_hello_with_a_field_of_a_wrong_type_is_refused(change: dict[str, Any]) -> None:
-    fields = {"token": "t", "worker": 1, "pid": 2, "route": "r", "address": "a", "slate": "s", "protocol": 1}
-    assert Hello("t", 1, 2, "r", "a", "s") == messages.decode([_HELLO_KIND, json.dumps(fields).encode()])
+    hello = Hello("t", 1, 2, "r", "a", "s")
+    fields = dataclasses.asdict(hello)
+    assert hello == messages.decode([_HELLO_KIND, json.dumps(fields).encode()])
     with pytest.raises(MessageError):
         messages.decode([_HELLO_KIND, json.dumps(fields | change).encode()])
 

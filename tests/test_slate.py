@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mpr import messages
-from mpr.messages import Result
+from mpr.messages import Result, SegmentReady
 from mpr.scheduler import MOST
 from mpr.slate import Slate, SlateReader
 
@@ -26,13 +26,18 @@ def ends(tmp_path: Path) -> Iterator[Ends]:
     slate.close()
 
 
-def _result(parcel: int, *sizes: int) -> Result:
-    payload = [bytes([(parcel + index) % 256]) * size for index, size in enumerate(sizes)]
-    return Result(parcel, 0, 1, messages.RETURNED, True, 5, payload)
+def _result(number: int, *sizes: int) -> Result:
+    payload = [bytes([(number + index) % 256]) * size for index, size in enumerate(sizes)]
+    # A worker is not sent its parcels in the order of their numbers.
+    return Result(1000 - number, 0, 1, messages.RETURNED, True, 5, payload, number=number, ended_nanos=9)
+
+
+def _behind(result: Result) -> SegmentReady:
+    return SegmentReady(result.number // 7, 0, 10 * result.number)
 
 
 def _plain(result: Result) -> tuple[int, list[bytes]]:
-    return result.parcel, [bytes(part) for part in result.payload]
+    return result.number, [bytes(part) for part in result.payload]
 
 
 _SMALL = st.lists(st.integers(0, 500), max_size=4)
@@ -48,19 +53,23 @@ def test_every_result_arrives_and_the_last_ones_stay(
     reader = SlateReader(slate.address, tmp_path)
     sent: list[tuple[Result, Result]] = []
     noted: list[tuple[int, list[bytes]]] = []
-    for parcel, sizes in enumerate(payloads, 1):
-        result = _result(parcel, *sizes)
-        sent.append((result, slate.write(result, parent_reads=True)))
+    for number, sizes in enumerate(payloads, 1):
+        result = _result(number, *sizes)
+        message, is_noted = slate.write(result, _behind(result), parent_reads=True)
+        sent.append((result, message))
         # A large one goes on the slate, or as it is where there is no room.
-        assert sent[-1][1].on_slate or sent[-1][1] == result
-        if sent[-1][1].on_slate or sum(sizes) < 4000:
+        assert message.on_slate or message == result
+        assert is_noted == (message.on_slate or sum(sizes) < 3900)
+        if is_noted:
             noted.append(_plain(result))
+            assert number == reader.noted()
         while sent and data.draw(st.booleans()):
             original, message = sent.pop(0)
             assert _plain(reader.take(message) if message.on_slate else message) == _plain(original)
-    found = [_plain(each) for each in reader.results()]
+    assert all(behind == _behind(each) for behind, each in reader.results())
+    found = [_plain(each) for _, each in reader.results()]
     # What the parent has taken may be written over; of all else the last ones are there.
-    untaken = {original.parcel for original, _ in sent}
+    untaken = {original.number for original, _ in sent}
     assert [each for each in found if each[0] in untaken] == [
         each for each in noted[-(MOST + 1) :] if each[0] in untaken
     ]
@@ -72,13 +81,14 @@ def test_every_result_arrives_and_the_last_ones_stay(
 
 def test_what_is_too_large_goes_as_it_is(ends: Ends) -> None:
     result = _result(1, 20_000_000)
-    assert ends[0].write(result, parent_reads=True) is result
+    assert ends[0].write(result, _behind(result), parent_reads=True) == (result, False)
+    assert 0 == ends[1].noted()
     assert list(ends[1].results()) == []
 
 
 def test_where_the_parent_reads_messages_only_large_results_go_as_they_are(ends: Ends) -> None:
     result = _result(1, 100_000)
-    assert ends[0].write(result, parent_reads=False) is result
+    assert ends[0].write(result, _behind(result), parent_reads=False) == (result, False)
 
 
 def test_what_the_worker_is_at(ends: Ends) -> None:

@@ -39,9 +39,21 @@ def _parcel(number: int, count: int, name: str = "f") -> Parcel:
 
 
 def _end(
-    found: Telemetry, parcel: Parcel, worker: int, micros: int, *, count: int = 1, last: bool = True, flush: int = 0
+    found: Telemetry,
+    clock: _Clock,
+    parcel: Parcel,
+    worker: int,
+    micros: int,
+    *,
+    count: int = 1,
+    last: bool = True,
+    flush: int = 0,
+    late_millis: int = 0,
 ) -> None:
-    result = Result(parcel.number, parcel.first, count, messages.RETURNED, last, micros, [], False, flush, 2, 30)
+    """A result that was there at the present time, and comes `late_millis` later."""
+    numbers = (parcel.number, parcel.first, count, messages.RETURNED, last, micros)
+    result = Result(*numbers, [], False, flush, 2, 30, ended_nanos=clock.now_ns)
+    clock.now_ns += late_millis * _MS
     found.result(_hello(worker), parcel, count, result)
     parcel.settle(count)
     found.settled(parcel, 0, count, None)
@@ -62,9 +74,9 @@ def test_short_tasks_share_a_span_and_long_ones_have_their_own() -> None:
     _ready(found, 1)
     for number in range(1, 1001):
         clock.now_ns += _MS
-        _end(found, _parcel(number, 1), 1, 1000)
+        _end(found, clock, _parcel(number, 1), 1, 1000)
     clock.now_ns += 200 * _MS
-    _end(found, _parcel(2000, 1), 1, 200_000)
+    _end(found, clock, _parcel(2000, 1), 1, 200_000)
     rows = found.take(last=True)
     spans = rows.spans["f"]
     # A second of tasks of a millisecond each, in spans of 50 ms.
@@ -84,7 +96,7 @@ def test_the_results_of_one_parcel_are_told_apart() -> None:
     # What a result says of the time is since the beginning of its parcel.
     for elapsed in (100, 300, 600):
         clock.now_ns = start + elapsed * _MS
-        _end(found, parcel, 1, elapsed * 1000, last=elapsed == 600, flush=10_000)
+        _end(found, clock, parcel, 1, elapsed * 1000, last=elapsed == 600, flush=10_000)
     spans = found.take(last=True).spans["f"]
     assert [("f[0]", 90_000), ("f[1]", 190_000), ("f[2]", 290_000)] == [(each.name, each.micros) for each in spans]
     (worker,) = found.insights().workers
@@ -106,7 +118,7 @@ def test_a_task_that_runs_is_shown_once_before_anybody_has_heard_of_it() -> None
     assert began == rows[-1].at_ns
     assert 1.2 == found.insights().workers[0].working_secs
     clock.now_ns += 400 * _MS
-    _end(found, parcel, 1, 1_600_000)
+    _end(found, clock, parcel, 1, 1_600_000)
     clock.now_ns += 400 * _MS
     rows = found.take().lanes[1]
     assert [("idle", began + 1600 * _MS)] == [(row.state, row.at_ns) for row in rows]
@@ -120,7 +132,7 @@ def test_a_task_that_runs_behind_one_of_its_parcel_is_shown_too() -> None:
     clock.now_ns += 100 * _MS
     # The worker goes on before the result is here.
     began = clock.now_ns - _MS
-    _end(found, parcel, 1, 100_000, last=False)
+    _end(found, clock, parcel, 1, 100_000, last=False)
     heard = clock.now_ns
     clock.now_ns += 400 * _MS
     found.look(AtWork(1, At(turn=1, claimed_ns=0, task=0, running=True, since_ns=0), parcel))
@@ -139,7 +151,7 @@ def test_short_tasks_that_share_a_span_are_slow_ones_of_their_own() -> None:
     for micros in range(1, 21):
         clock.now_ns += micros * 1000
         elapsed += micros
-        _end(found, parcel, 1, elapsed, last=micros == 20)
+        _end(found, clock, parcel, 1, elapsed, last=micros == 20)
     assert 1 == len(found.take(last=True).spans["f"])
     expected = [(f"f[{task}]", (task + 1) / 1e6, 2, 30) for task in reversed(range(10, 20))]
     assert expected == [(each.task, each.seconds, each.rows, each.data_bytes) for each in found.insights().slowest]
@@ -213,12 +225,19 @@ class Lanes(RuleBasedStateMachine):
             self.clock.now_ns += 20 * _MS
             self.found.ready(_hello(worker), init * 1000)
 
-    @rule(worker=live, micros=st.integers(0, 300_000), count=st.integers(1, 5), name=st.sampled_from("fg"))
-    def ends_a_parcel(self, worker: int, micros: int, count: int, name: str) -> None:
+    @rule(
+        worker=live,
+        micros=st.integers(0, 300_000),
+        count=st.integers(1, 5),
+        name=st.sampled_from("fg"),
+        late=st.sampled_from([0, 0, 10, 700]),
+    )
+    def ends_a_parcel(self, worker: int, micros: int, count: int, name: str, late: int) -> None:
         if worker in self.ready & self.alive:
             self.parcels += 1
             self.clock.now_ns += micros * 1000 + 1000
-            _end(self.found, _parcel(self.parcels, count, name), worker, micros, count=count)
+            parcel = _parcel(self.parcels, count, name)
+            _end(self.found, self.clock, parcel, worker, micros, count=count, late_millis=late)
             self.ended_tasks[worker] += count
 
     @rule(worker=live, millis=st.integers(1, 300))
@@ -242,7 +261,7 @@ class Lanes(RuleBasedStateMachine):
     def a_late_result_of_one_that_has_ended(self, worker: int, count: int) -> None:
         if worker in self.ready - self.alive:
             self.parcels += 1
-            _end(self.found, _parcel(self.parcels, count), worker, 0, count=count)
+            _end(self.found, self.clock, _parcel(self.parcels, count), worker, 0, count=count)
             self.ended_tasks[worker] += count
 
     @rule(millis=st.integers(0, 1000))

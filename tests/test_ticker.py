@@ -58,6 +58,29 @@ def test_without_another_thread_each_result_comes_at_once(monkeypatch: pytest.Mo
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", no_more)
-    ticker = Ticker()
+    ticker = Ticker(lambda: None)
     ticker.begin()
     assert (True, [True]) == (ticker.always, ticker.ticked)
+
+
+_TICK_AGAIN = """
+import json, threading, time
+from mpr.ticker import Ticker
+
+ticked = threading.Event()
+ticker = Ticker(ticked.set)
+found = []
+for _ in range(3):
+    ticker.tick_once()
+    found.append(ticked.wait(30))
+    # It stands still by then, or does not yet: it has to come again either way.
+    time.sleep(0.25)
+    ticked.clear()
+print(json.dumps(found))
+"""
+
+
+def test_it_ticks_once_more_whenever_somebody_wants_it() -> None:
+    # In a process of its own: its thread ends with it.
+    found = support.run_python(_TICK_AGAIN)
+    assert "[true, true, true]" == found.stdout.strip(), found.stderr

@@ -1,0 +1,114 @@
+"""Results of short tasks go together: none is late for it, and none is lost."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rerun as rr
+
+import mpr
+from tests import support, tasks
+
+# Behind so many short tasks a worker has several at a time.
+_WARM = 200
+
+
+def _wait_for(path: Path | None) -> bool:
+    if path is not None:
+        tasks.wait_for_file(path)
+    return path is None
+
+
+def _read_and_keep_the_gil(fifo: Path | None) -> bool:
+    """Wait until somebody writes into `fifo`, in native code that lets no other thread run."""
+    if fifo is not None:
+        # A reader that is a writer, too, need not wait for one.
+        ctypes.PyDLL(None).read(os.open(fifo, os.O_RDWR), ctypes.create_string_buffer(1), 1)
+    return fifo is None
+
+
+def _log_or_die(number: int, dying: int, rows: int) -> int:
+    rr.log("n", rr.Scalars(float(number)))
+    if number == dying:
+        for _ in range(rows - 1):
+            rr.log("n", rr.Scalars(float(number)))
+        stream = rr.get_global_data_recording()
+        assert stream is not None
+        stream.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def _of_size(size: int) -> Any:
+    return np.full(size, size % 251, np.uint8)
+
+
+def _pool(path: Path, **options: Any) -> mpr.Pool:
+    pool = mpr.Pool("app", 1, sinks=path, **options)
+    pool.map(tasks.square, range(_WARM), chunksize=1)
+    return pool
+
+
+def test_a_result_does_not_wait_for_the_task_behind_it(tmp_path: Path) -> None:
+    go_on = tmp_path / "go_on"
+    with _pool(tmp_path / "run.rrd") as pool:
+        results = pool.imap(_wait_for, [None, go_on], chunksize=1)
+        assert results.next(timeout=30) is True
+        go_on.touch()
+        assert [False] == list(results)
+
+
+def test_a_result_does_not_wait_for_native_code_that_keeps_the_gil(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writer = os.open(fifo, os.O_RDWR)
+    try:
+        with _pool(tmp_path / "run.rrd") as pool:
+            for _ in range(3):
+                results = pool.imap(_read_and_keep_the_gil, [None, fifo, None], chunksize=1)
+                try:
+                    assert results.next(timeout=30) is True
+                finally:
+                    os.write(writer, b"x")
+                # It comes once, though the worker sends it, too, as soon as it can.
+                assert [False, True] == list(results)
+    finally:
+        os.close(writer)
+
+
+def test_only_the_task_that_takes_too_long_fails_where_it_keeps_the_gil(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with _pool(tmp_path / "run.rrd", task_timeout=1.0) as pool:
+        results = pool.imap(_read_and_keep_the_gil, [None, fifo, None], chunksize=1)
+        assert next(results) is True
+        with pytest.raises(mpr.TaskTimeoutError, match=r"_read_and_keep_the_gil\[1\]"):
+            next(results)
+        assert next(results) is True
+
+
+@pytest.mark.parametrize("dying", range(0, 24, 3))
+def test_a_death_costs_one_task_and_its_error_tells_its_rows_alone(dying: int, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with _pool(path) as pool:
+        futures = [pool.submit(_log_or_die, number, dying, 3) for number in range(24)]
+        with pytest.raises(mpr.WorkerDiedError) as caught:
+            futures.pop(dying).result(60)
+        assert [number for number in range(24) if number != dying] == [future.result(60) for future in futures]
+    assert 3 == caught.value.rows
+    support.check_file(path)
+    assert Counter({float(number): 1 for number in range(24)} | {float(dying): 3}) == support.numbers(path)
+
+
+def test_results_of_all_sizes_come_in_order(tmp_path: Path) -> None:
+    sizes = [0, 10, 4_000, 5_000, 100_000, 20, 9_000_000, 30, 40, 70_000] * 4
+    with _pool(tmp_path / "run.rrd") as pool:
+        for size, result in zip(sizes, pool.imap(_of_size, sizes, chunksize=1), strict=True):
+            assert np.array_equal(result, _of_size(size))
