@@ -86,9 +86,6 @@ class DirectProducer(Producer):
         if failure:
             self._give_up(failure)
 
-    def _announce(self) -> None:
-        """There is nothing to announce."""
-
     def _roll(self) -> None:
         self._attach(self._outbox)
 
@@ -152,6 +149,8 @@ class DirectProducer(Producer):
             rr.unregister_shutdown()
 
     def _tell(self, what: str, *, rows_are_lost: bool) -> None:
+        # What was lost is not theirs.
+        self.send_results()
         who = f"worker {self.worker} (pid {os.getpid()})" if self.worker else f"process {os.getpid()}"
         self._connection.send(Undelivered(f"{who} {what}", rows_are_lost))
 

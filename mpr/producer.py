@@ -173,7 +173,7 @@ class Producer:
         self.meter.unchecked = 0
         if self._unflushed >= UNFLUSHED_MAX_BYTES:
             self._unflushed = 0
-            self.stream.flush()
+            self._push()
             self.own.collect()
         self._announce()
         self._roll_if_long()
@@ -330,13 +330,16 @@ class Producer:
                     self._detached = False
                     # What was logged without any sink since then comes with it.
                     self._roll()
-                self.stream.flush()
+                self._push()
                 self.own.collect()
             self.slate.flushed(rows)
             with self._lock:
                 self._written = self._outbox.size()
             self._roll_if_long()
         return self._sent_bytes + max(self._written - self._announced, 0)
+
+    def _push(self) -> None:
+        self.stream.flush()
 
     def _send_own(self, data: bytes) -> None:
         """A task's own recording has these rows."""
@@ -442,22 +445,19 @@ class Producer:
     def _take_answer(self, message: DownstreamMessage) -> bool:
         """Take `message` where it is an answer, and no task."""
         if isinstance(message, Accepted):
-            self._free(message)
+            with self._lock:
+                if message.outbox == self._number + 1:
+                    self._opened.set()
+                elif message.outbox == OWN_ROWS:
+                    self._own_accepted = message.end
+                elif message.outbox == self._number:
+                    self._outbox.release(0, message.end)
         elif isinstance(message, Synced):
             self._sync_failure = message.failure
             self._synced = message.number
         else:
             return False
         return True
-
-    def _free(self, accepted: Accepted) -> None:
-        with self._lock:
-            if accepted.outbox == self._number + 1:
-                self._opened.set()
-            elif accepted.outbox == OWN_ROWS:
-                self._own_accepted = accepted.end
-            elif accepted.outbox == self._number:
-                self._outbox.release(0, accepted.end)
 
     def close(self) -> None:
         """Flush, let the SDK write the last manifest, say goodbye, and hand all of it over."""
