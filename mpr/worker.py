@@ -221,7 +221,8 @@ class _Loop:
             ended_nanos=now_ns,
         )
         self._told_rows, self._told_bytes = rows, written_bytes
-        if producer.hand_over(result, may_wait=micros < TOGETHER_MICROS and not self._ticker.always):
+        alone = micros >= TOGETHER_MICROS or self._ticker.always or producer.config.marks_tasks
+        if producer.hand_over(result, may_wait=not alone):
             # Should the next task take longer.
             self._ticker.tick_once()
         failpoints.reach("worker.sent")

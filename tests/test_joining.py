@@ -23,7 +23,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr import aggregator, inheritance, producer
+from mpr import inheritance, known_producer, producer
 from mpr.known_producer import KnownProducer
 from tests import functions, support, tasks
 
@@ -234,7 +234,7 @@ def test_processes_whose_files_the_parent_cannot_open(tmp_path: Path, monkeypatc
     def refuse(*_: object) -> None:
         raise PermissionError("another user's, or another container's")
 
-    monkeypatch.setattr(aggregator, "OutboxReader", refuse)
+    monkeypatch.setattr(known_producer, "OutboxReader", refuse)
     monkeypatch.setattr(KnownProducer, "lives", lambda _: False)
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):

@@ -14,7 +14,7 @@ _TINY = st.integers(0, 199)
 _SHORT = st.integers(200, 4_999)
 _LONG = st.integers(5_000, 10_000_000)
 # Never more than this for one worker: what runs, and those behind it.
-_MOST = 16
+_MOST = 32
 
 
 class _Worker:
@@ -76,7 +76,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def finish(self, data: st.DataObject, micros: int) -> None:
         number = data.draw(st.sampled_from([n for n, each in self.workers.items() if each.parcels]))
         parcel = self.workers[number].parcels.pop(0)
-        self.depth = 16 if micros < 200 else 3 if micros < 5_000 else 1
+        self.depth = 32 if micros < 200 else 16 if micros < 1_000 else 3 if micros < 5_000 else 1
         self.check(self.scheduler.done(number, parcel, micros))
 
     @precondition(lambda self: any(each.parcels for each in self.workers.values()))
@@ -104,7 +104,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule()
     def done_by_a_worker_that_is_gone(self) -> None:
         # Its last result and its end can cross; with a time that leaves the depth what it is.
-        micros = {16: 0, 3: 1_000, 1: 5_000}[self.depth]
+        micros = {32: 0, 16: 200, 3: 1_000, 1: 5_000}[self.depth]
         assert [] == self.scheduler.done(10_000, 10_000, micros)
 
     def wait_again(self, parcels: list[int]) -> None:

@@ -79,12 +79,15 @@ def test_a_full_disk_is_told_too_where_workers_write_files_of_their_own(
     path = small_disk / "run.rrd"
     pool = mpr.Pool("app", 1, sinks=path, route="direct", start_method="fork", telemetry=False)
     assert pool.map(tasks.log_number, range(20), chunksize=1) == list(range(20))
+    before = [pool.apply_async(tasks.log_number, (number,)) for number in range(20, 40)]
     # Whichever notices first: the worker, or the parent when it notes that in its own file.
     with pytest.raises((mpr.DeliveryError, mpr.SinkError), match=r"run\.rrd"):
         pool.apply(tasks.log_images, (0, 5))
+    # Their rows were with the system before the disk was full.
+    assert [each.get(60) for each in before] == list(range(20, 40))
     # The worker that comes next cannot even begin a file.
     with pytest.raises((mpr.DeliveryError, mpr.SinkError), match="No space left"):
-        pool.apply(tasks.log_number, (20,))
+        pool.apply(tasks.log_number, (40,))
     for worker in (1, 2):
         assert f"cannot bring its rows to {path}.parts/worker-{worker:06d}-" in caplog.text
     pool.close()
@@ -92,7 +95,7 @@ def test_a_full_disk_is_told_too_where_workers_write_files_of_their_own(
         pool.join()
     # What was written is where it was, and becomes valid where there is room.
     kept = [each for each in path.with_name("run.rrd.parts").iterdir() if each.stat().st_size]
-    assert sum((support.numbers_of_growing(each) for each in kept), Counter()) == Counter(range(20))
+    assert sum((support.numbers_of_growing(each) for each in kept), Counter()) == Counter(range(40))
 
 
 def test_a_disk_and_a_viewer_that_fail_together_are_told_too(small_disk: Path, tmp_path: Path) -> None:
