@@ -98,18 +98,22 @@ def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
 def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
     """The columns of all stores that are described, each once.
 
-    As the SDK's `SchemaBuilder` merges those of chunks: what is semantically empty everywhere stays so.
+    As the SDK's `SchemaBuilder` merges those of chunks: what is semantically empty everywhere stays so. Raises
+    `ValueError` where a component is static in one and not in another: the first chunk of the file decides on it then.
     """
     import pyarrow as pa
 
-    empty = b"rerun:is_semantically_empty"
+    empty, static = b"rerun:is_semantically_empty", b"rerun:is_static"
     found: dict[pa.Field, bool] = {}
+    is_static: dict[pa.Field, bool] = {}
     for each in {one.sha256: one for one in manifests}.values():
         for column in pa.ipc.read_schema(pa.BufferReader(rrd.field(each.schema, 1))):
             meta = column.metadata or {}
             if empty in meta:
                 column = column.with_metadata({key: value for key, value in meta.items() if key != empty})
             found[column] = found.get(column, True) and meta.get(empty) == b"true"
+            if is_static.setdefault(column, static in meta) != (static in meta):
+                raise ValueError(f"{column.name} is static in one chunk, and not in another")
     return pa.schema(
         column.with_metadata({**(column.metadata or {}), empty: b"true"}) if is_empty else column
         for column, is_empty in found.items()
@@ -225,7 +229,10 @@ def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
-    """Rows of `table` (indices) that between them have every entity path with each of its sets of columns."""
+    """Rows of `table` (indices) that between them have every entity path with each of its sets of columns.
+
+    Those that come first in the file, in its order.
+    """
     import numpy as np
 
     entities = table[ENTITY].to_pylist()
@@ -238,9 +245,9 @@ def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
             filled[:, index] = np.concatenate([_validity(piece) for piece in column.chunks] or [filled[:0, index]])
     packed = np.packbits(filled, axis=1)
     first: dict[tuple[str, bytes], int] = {}
-    for row, entity in enumerate(entities):
-        first.setdefault((entity, packed[row].tobytes()), row)
-    return sorted(first.values())
+    for row in np.argsort(table[OFFSET].to_pylist()).tolist():
+        first.setdefault((entities[row], packed[row].tobytes()), row)
+    return list(first.values())
 
 
 def _validity(piece: pa.Array) -> NDArray[np.bool_]:

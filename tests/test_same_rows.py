@@ -20,11 +20,10 @@ from rerun.experimental import ViewerClient
 
 import mpr
 from mpr import footer, manifest, rrd, sdk
-from tests import programs, support, viewers
+from tests import programs, support, tasks, viewers
 from tests.programs import OWN, Step
 
 IDS = ("app", "one recording")
-_CLEAR = "Clear:is_recursive"
 _START_TIME = "RecordingInfo:start_time"
 
 
@@ -91,34 +90,24 @@ def _start_time(path: Path) -> int:
     raise AssertionError("the recording has no start time")
 
 
-def _check_catalog(catalog: Any, path: Path) -> None:
-    """As a segment of a dataset, the file has the same rows at each time."""
+def _in_catalog(catalog: Any, path: Path) -> dict[str, set[Any]]:
+    """The times at which the catalog has a row, by timeline, of the file as a segment of a dataset.
+
+    They need not be all that are in the file: what is cleared, or hidden by static data, may have no row there.
+    """
     dataset = catalog.create_dataset(path.parent.name)
     try:
         dataset.register([path.as_uri()]).wait(30)
         (entry,) = rr.chunk.RrdReader(path).recordings()
         assert dataset.segment_ids() == [entry.recording_id]
-        times = _times(path)
-        for timeline in times:
-            found = dataset.reader(index=timeline).to_arrow_table().column(timeline).to_pylist()
-            assert set(found) == times[timeline]
+        fields = [field for chunk in support.chunks(path) for field in chunk.to_record_batch().schema]
+        timelines = {field.name for field in fields if field.metadata[b"rerun:kind"] == b"index"} - {"log_time"}
+        return {
+            timeline: set(dataset.reader(index=timeline).to_arrow_table().column(timeline).to_pylist())
+            for timeline in timelines
+        }
     finally:
         dataset.delete()
-
-
-def _times(path: Path) -> dict[str, set[Any]]:
-    """The values of each timeline of the file, as far as the catalog has a row for them.
-
-    Whoever wrote the file, it has none for an entity that was cleared and has nothing else.
-    """
-    batches = [(str(chunk.entity_path), chunk.to_record_batch()) for chunk in support.chunks(path)]
-    filled = {entity for entity, batch in batches if _CLEAR not in batch.schema.names}
-    times: dict[str, set[Any]] = {}
-    for entity, batch in batches:
-        for field, column in zip(batch.schema, batch.columns, strict=True):
-            if field.metadata[b"rerun:kind"] == b"index" and field.name != "log_time":
-                times.setdefault(field.name, set()).update(column.to_pylist() if entity in filled else [])
-    return times
 
 
 def _check_program(catalog: Any, program: list[list[Step]]) -> None:
@@ -137,7 +126,7 @@ def _check_program(catalog: Any, program: list[list[Step]]) -> None:
             assert _manifest(ours).sha256 == _manifest_by_sdk(ours).sha256
             compared = support.rerun_cli("rrd", "compare", "--unordered", ours, theirs)
             assert compared.returncode == 0, compared.stderr
-        _check_catalog(catalog, path)
+        assert _in_catalog(catalog, path) == _in_catalog(catalog, folder / "alone" / path.name)
 
 
 @given(programs.PROGRAMS)
@@ -156,7 +145,7 @@ def test_a_pool_writes_what_one_process_writes_many_more(catalog: Any, program: 
     _check_program(catalog, program)
 
 
-def _everything(tasks: int) -> list[list[Step]]:
+def _everything(count: int) -> list[list[Step]]:
     kinds = [*sorted(programs._MAKE), "columns"]
     return [
         [
@@ -164,7 +153,7 @@ def _everything(tasks: int) -> list[list[Step]]:
             for kind in kinds
             for is_static in (False, True)
         ]
-        for number in range(tasks)
+        for number in range(count)
     ]
 
 
@@ -198,6 +187,31 @@ def test_the_columns_of_all_workers_are_those_that_the_sdk_finds(
     assert found.sha256 == expected.sha256
     assert set(manifest.merged_columns([found])) == set(manifest.merged_columns([expected]))
     assert found.table.num_rows == expected.table.num_rows
+
+
+def _log_mixed(is_static: bool, go_on: Path | None) -> None:
+    rr.set_time("frame", sequence=1)
+    if go_on is not None:
+        # Its outbox has chunks that come before those of the other worker.
+        rr.log("other", rr.Scalars(1.0))
+        tasks.wait_for_file(go_on)
+    rr.log("mixed", rr.Scalars(1.0), static=is_static)
+
+
+@pytest.mark.parametrize("few", [0, 1_000])
+@pytest.mark.parametrize("static_first", [False, True])
+def test_what_is_static_in_one_worker_only_is_what_its_first_chunk_says(
+    static_first: bool, few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(footer, "_FEW", few)
+    path, go_on = tmp_path / "run.rrd", tmp_path / "go_on"
+    with mpr.Pool(IDS[0], 2, sinks=path, telemetry=False, telemetry_view=False) as pool:
+        last = pool.apply_async(_log_mixed, (not static_first, go_on))
+        pool.apply(_log_mixed, (static_first, None))
+        go_on.touch()
+        last.get(60)
+    support.check_file(path)
+    assert _manifest(path).sha256 == _manifest_by_sdk(path).sha256
 
 
 def test_columns_that_rerun_does_not_merge_are_merged_out_of_chunks(
