@@ -43,6 +43,9 @@ from mpr.ticker import Ticker
 if TYPE_CHECKING:
     from mpr.worker_config import WorkerConfig
 
+# More results than that are better opened by the parent while the worker makes the next ones.
+_FEW = 16
+
 
 def main(config: WorkerConfig, initializer: Portable) -> None:
     """Run as worker `config.worker` until the parent says stop or ends.
@@ -221,7 +224,7 @@ class _Loop:
             ended_nanos=now_ns,
         )
         self._told_rows, self._told_bytes = rows, written_bytes
-        alone = micros >= TOGETHER_MICROS or self._ticker.always or producer.config.marks_tasks
+        alone = count > _FEW or micros >= TOGETHER_MICROS or self._ticker.always or producer.config.marks_tasks
         if producer.hand_over(result, may_wait=not alone):
             # Should the next task take longer.
             self._ticker.tick_once()

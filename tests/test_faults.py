@@ -196,7 +196,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("place", ["parent.segment:40:kill", "parent.result:40:kill", "parent.closing:1:kill"])
+@pytest.mark.parametrize("place", ["parent.segment:5:kill", "parent.result:40:kill", "parent.closing:1:kill"])
 def test_the_parent_is_killed_at_a_named_moment(place: str, tmp_path: Path) -> None:
     """No worker stays, and the file has every row of every result that was handed over."""
     environ = {**os.environ, "MPR_FAILPOINTS": place}
