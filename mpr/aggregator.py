@@ -10,7 +10,6 @@ when this thread comes to the result, and only then does anybody hear of it.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import threading
 import time
@@ -148,9 +147,8 @@ class Aggregator:
 
     def look(self) -> None:
         """Any thread: take results of workers that cannot send them: native code may keep the GIL for hours."""
-        for producer in self._producers.copy().values():
-            if producer.keeps_results():
-                self.soon(functools.partial(self._take_noted, producer))
+        if any(each.kept_result() for each in self._producers.copy().values()):
+            self.soon(self._take_kept)
 
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
         """Any other thread: wait until the sinks have outbox `number` of a producer up to `end`."""
@@ -236,6 +234,7 @@ class Aggregator:
             if isinstance(message, Hello):
                 self._greet(message)
             return
+        producer.message_count += 1
         listener = self._listeners.get(hello.worker)
         match message:
             case SegmentReady():
@@ -348,13 +347,16 @@ class Aggregator:
             if listener is not None:
                 listener.result(producer.hello, result, self._delivery.failure or producer.failure)
 
-    def _take_noted(self, producer: KnownProducer) -> None:
-        """Take the results that `producer` has noted on its slate and not sent, each behind its rows."""
-        if producer.slate is None:
-            return
+    def _take_kept(self) -> None:
+        for producer in self._producers.values():
+            if last := producer.kept_result():
+                self._take_noted(producer, last)
+
+    def _take_noted(self, producer: KnownProducer, last: int | None = None) -> None:
+        """Take the results (up to number `last`) that `producer` has noted and not sent, each behind its rows."""
         with contextlib.suppress(OSError, ValueError):
-            for behind, result in producer.slate.results():
-                if result.number > producer.last_result:
+            for behind, result in () if producer.slate is None else producer.slate.results():
+                if result.number > producer.last_result and (last is None or result.number <= last):
                     if behind.outbox >= producer.number:
                         self._take(producer, behind)
                     self._settle(producer, result)

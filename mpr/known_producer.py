@@ -81,7 +81,8 @@ class KnownProducer:
         self.consumed = 0
         self.chunks = 0
         self.settled_chunks: int | None = 0
-        #: The number of the last result that came.
+        #: How many messages came, its hello among them, and the number of the last result.
+        self.message_count = 1
         self.last_result = 0
         #: `time.monotonic()` when rows came.
         self.last_rows_at: float | None = None
@@ -128,14 +129,18 @@ class KnownProducer:
             pass
         return True
 
-    def keeps_results(self) -> bool:
-        """Any thread: whether results are on its slate that it should have sent."""
+    def kept_result(self) -> int:
+        """Any thread: the number of the last result on its slate that it should have sent long ago, 0 if there is none.
+
+        What was sent is still on its way, perhaps, and comes first: results, rows, the tasks that they are of.
+        """
         # A slate that is being closed at this moment has none.
         with contextlib.suppress(ValueError):
             slate = self.slate
-            if slate is not None and slate.noted() > self.last_result:
-                return time.monotonic_ns() - slate.at().claimed_ns > _LATE_NANOS
-        return False
+            noted, behind = (0, 0) if slate is None else slate.noted()
+            if slate is not None and noted > self.last_result and behind <= self.message_count:
+                return noted if time.monotonic_ns() - slate.at().claimed_ns > _LATE_NANOS else 0
+        return 0
 
     def begin_outbox(self, outbox: int) -> None:
         """What comes from now on is in a new one."""

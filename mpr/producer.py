@@ -104,9 +104,8 @@ class Producer:
         self._inbox = Inbox(self._connection, self._take_answer)
         self._outbox = Outbox(config.folder)
         self.slate = Slate(config.folder)
-        #: How far the outbox was written when rows were last written out, how far the parent knows that it was, and how
-        #: many bytes that are of all outboxes.
-        self._number = self._written = self._announced = self._sent_bytes = self._rolled = 0
+        # How far it was written at the last `write_out`, how far it was announced, and the bytes of all that was.
+        self._number = self._written = self._announced = self._told_bytes = self._rolled = 0
         #: Results that wait for the next ones, and how far the outbox was written when the last of them was there.
         self._results: list[Result] = []
         self._results_end = 0
@@ -226,6 +225,7 @@ class Producer:
     def _announce_up_to(self, end: int) -> None:
         if end <= self._announced:
             return
+        self._told_bytes += end - self._announced
         if self._is_lost():
             if self.meter.entered != self._delivered and not self._told:
                 self._told = True
@@ -235,7 +235,6 @@ class Producer:
             return
         data = self._outbox.read(self._announced, end - self._announced) if self.inline else None
         self._connection.send(SegmentReady(self._number, self._announced, end, data))
-        self._sent_bytes += end - self._announced
         self._announced = end
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
@@ -247,7 +246,7 @@ class Producer:
         with self._lock:
             end = max(self._written, self._announced)
             behind = SegmentReady(self._number, 0, end)
-            sent, noted = self.slate.write(result, behind, parent_reads=not self.inline)
+            sent, noted = self.slate.write(result, behind, self._connection.sent_count, parent_reads=not self.inline)
             failpoints.reach("worker.noted")
             self._results.append(sent)
             self._results_end = end
@@ -336,7 +335,8 @@ class Producer:
             with self._lock:
                 self._written = self._outbox.size()
             self._roll_if_long()
-        return self._sent_bytes + max(self._written - self._announced, 0)
+        with self._lock:
+            return self._told_bytes + max(self._written - self._announced, 0)
 
     def _push(self) -> None:
         self.stream.flush()

@@ -27,8 +27,8 @@ from mpr.outbox import Outbox, open_shared
 from mpr.scheduler import MOST
 
 _PAGE = 4096
-# Numbers in the page: the worker writes the first ten, the parent the others, which have cache lines of their own.
-_TURN, _CLAIMED, POSITION, SINCE, ROWS, _FLUSHED, _OWN, _HELD_BACK, _HELD_SINCE, _NOTED = range(10)
+# Numbers in the page: the worker writes the first eleven, the parent the others, which have cache lines of their own.
+_TURN, _CLAIMED, POSITION, SINCE, ROWS, _FLUSHED, _OWN, _HELD_BACK, _HELD_SINCE, _NOTED, _SENT = range(11)
 _REVOKED, _TAKEN = 16, 17
 
 # Slots follow, one for each result that can be on its way: as many as the worker has parcels, and the present one.
@@ -127,8 +127,8 @@ class Slate:
         """The user's function has returned."""
         self.cells[POSITION] = 2 * task + 2
 
-    def write(self, result: Result, behind: SegmentReady, *, parent_reads: bool) -> tuple[Result, bool]:
-        """Note `result`, and how far the outbox was written then: behind which segment it belongs.
+    def write(self, result: Result, behind: SegmentReady, sent: int, *, parent_reads: bool) -> tuple[Result, bool]:
+        """Note `result`, how far the outbox was written then, and that it comes behind the first `sent` messages.
 
         Returns what to send, and whether it was noted: it can be read then, whatever becomes of this process. With
         `parent_reads`, a large payload stays here for the parent to take. What is too large for that, or comes while
@@ -158,6 +158,8 @@ class Slate:
             os.pwrite(self._file.fd, head, slot)
             self._written[area] += 1
             result = replace(result, payload=[bytes([area]), sizes], on_slate=True)
+        # In this order: who sees the result sees what it comes behind, too.
+        self.cells[_SENT] = sent
         self.cells[_NOTED] = result.number
         return result, True
 
@@ -226,12 +228,15 @@ class SlateReader:
         self._cells[_TAKEN + area] += 1
         return replace(result, payload=payload, on_slate=False)
 
-    def noted(self) -> int:
-        """The number of the last result that the worker has noted; 0: none yet."""
-        return self._cells[_NOTED]
+    def noted(self) -> tuple[int, int]:
+        """The number of the last result that the worker has noted (0: none yet), and how many messages come before."""
+        return self._cells[_NOTED], self._cells[_SENT]
 
     def results(self) -> Iterator[tuple[SegmentReady, Result]]:
-        """The last results that the worker has noted, the oldest first, each with the segment that it comes behind."""
+        """The last results that the worker has noted, the oldest first, each with the segment that it comes behind.
+
+        Of a worker that lives, the last one may be incomplete, which has a higher number than `noted` says.
+        """
         found = []
         for slot in range(_PAGE, _AREAS_START, _PAGE):
             head = os.pread(self._fd, _PAGE, slot)

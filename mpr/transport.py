@@ -235,6 +235,8 @@ class Connection:
 
     def __init__(self, upstream: str, downstream: str) -> None:
         self.route = secrets.token_hex(16)
+        #: How many messages were sent.
+        self.sent_count = 0
         self._context = zmq.Context()
         self._up = _socket(self._context, zmq.DEALER)
         self._up.connect(upstream)
@@ -248,6 +250,7 @@ class Connection:
         frames: Frames = encode(message)
         with self._up_lock:
             _send(self._up, frames)
+            self.sent_count += 1
 
     def receive(
         self, timeout_secs: float | None = None, before_waiting: Callable[[], None] | None = None

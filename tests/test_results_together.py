@@ -14,6 +14,10 @@ import pytest
 import rerun as rr
 
 import mpr
+from mpr import known_producer, messages
+from mpr.known_producer import KnownProducer
+from mpr.messages import Hello, Result, SegmentReady
+from mpr.slate import Slate, SlateReader
 from tests import support, tasks
 
 # Behind so many short tasks a worker has several at a time.
@@ -112,3 +116,25 @@ def test_results_of_all_sizes_come_in_order(tmp_path: Path) -> None:
     with _pool(tmp_path / "run.rrd") as pool:
         for size, result in zip(sizes, pool.imap(_of_size, sizes, chunksize=1), strict=True):
             assert np.array_equal(result, _of_size(size))
+
+
+def test_what_waits_in_a_worker_is_taken_behind_all_that_it_has_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_producer, "_LATE_NANOS", -1)
+    slate = Slate(tmp_path)
+    producer = KnownProducer(Hello("token", 1, os.getpid(), "route", "", slate.address), 1)
+    producer.slate = SlateReader(slate.address, tmp_path)
+    slate.claim(1, 0)
+    assert 0 == producer.kept_result()
+    result = Result(1, 0, 1, messages.RETURNED, True, 5, [b"x"], number=7)
+    slate.write(result, SegmentReady(0, 0, 0), 2, parent_reads=True)
+    # Its hello came, and what it sent behind that did not.
+    assert 0 == producer.kept_result()
+    producer.message_count += 1
+    assert 7 == producer.kept_result()
+    producer.last_result = 7
+    assert 0 == producer.kept_result()
+    producer.close()
+    assert 0 == producer.kept_result()
+    slate.close()

@@ -55,14 +55,14 @@ def test_every_result_arrives_and_the_last_ones_stay(
     noted: list[tuple[int, list[bytes]]] = []
     for number, sizes in enumerate(payloads, 1):
         result = _result(number, *sizes)
-        message, is_noted = slate.write(result, _behind(result), parent_reads=True)
+        message, is_noted = slate.write(result, _behind(result), 3 * number, parent_reads=True)
         sent.append((result, message))
         # A large one goes on the slate, or as it is where there is no room.
         assert message.on_slate or message == result
         assert is_noted == (message.on_slate or sum(sizes) < 3900)
         if is_noted:
             noted.append(_plain(result))
-            assert number == reader.noted()
+            assert (number, 3 * number) == reader.noted()
         while sent and data.draw(st.booleans()):
             original, message = sent.pop(0)
             assert _plain(reader.take(message) if message.on_slate else message) == _plain(original)
@@ -81,14 +81,14 @@ def test_every_result_arrives_and_the_last_ones_stay(
 
 def test_what_is_too_large_goes_as_it_is(ends: Ends) -> None:
     result = _result(1, 20_000_000)
-    assert ends[0].write(result, _behind(result), parent_reads=True) == (result, False)
-    assert 0 == ends[1].noted()
+    assert ends[0].write(result, _behind(result), 1, parent_reads=True) == (result, False)
+    assert (0, 0) == ends[1].noted()
     assert list(ends[1].results()) == []
 
 
 def test_where_the_parent_reads_messages_only_large_results_go_as_they_are(ends: Ends) -> None:
     result = _result(1, 100_000)
-    assert ends[0].write(result, _behind(result), parent_reads=False) == (result, False)
+    assert ends[0].write(result, _behind(result), 1, parent_reads=False) == (result, False)
 
 
 def test_what_the_worker_is_at(ends: Ends) -> None:
