@@ -157,6 +157,7 @@ def _tables(draw: st.DrawFn) -> pa.Table:
             data[f"c{index}:has_static_data"] = pa.array(draw(flags), pa.bool_())
         else:
             data[f"c{index}:start"] = pa.array([5 if each else None for each in draw(flags)], pa.int64())
+    data[manifest.OFFSET] = pa.array(draw(st.permutations(range(rows))), pa.uint64())
     table = pa.table(data)
     # As after merging: a column in several pieces.
     cut = draw(st.integers(0, rows))
@@ -181,7 +182,11 @@ def test_one_chunk_of_each_entity_with_each_set_of_columns_is_chosen(table: pa.T
     kinds = _kinds(table, chosen)
     assert set(_kinds(table, list(range(table.num_rows)))) == set(kinds)
     assert len(set(kinds)) == len(kinds)
-    assert sorted(chosen) == chosen
+    # The first one in the file of each, in the file's order.
+    offsets = table[manifest.OFFSET].to_pylist()
+    in_file = sorted(range(table.num_rows), key=offsets.__getitem__)
+    first = {kind: row for row, kind in reversed(list(zip(in_file, _kinds(table, in_file), strict=True)))}
+    assert sorted(first.values(), key=offsets.__getitem__) == chosen
 
 
 def test_the_chunks_of_a_real_stream_are_of_as_many_kinds_as_it_has(points: Manifest) -> None:
