@@ -60,7 +60,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Into benchmarks/results; some 12 minutes on 2 cores that have nothing else to do.
+# Into benchmarks/results; some 10 minutes on 2 cores that have nothing else to do.
 bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m benchmarks
