@@ -355,7 +355,7 @@ class Aggregator:
     def _take_noted(self, producer: KnownProducer, last: int | None = None) -> None:
         """Take the results (up to number `last`) that `producer` has noted and not sent, each behind its rows."""
         with contextlib.suppress(OSError, ValueError):
-            for behind, result in () if producer.slate is None else producer.slate.results():
+            for behind, result in producer.noted_results():
                 if result.number > producer.last_result and (last is None or result.number <= last):
                     if behind.outbox >= producer.number:
                         self._take(producer, behind)

@@ -6,13 +6,13 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from mpr.errors import DeliveryError, SinkError
-from mpr.messages import Hello, InitializerFailed, Result, Skipped, TaskBegan
+from mpr.messages import Hello, InitializerFailed, Result, SegmentReady, Skipped, TaskBegan
 from mpr.outbox import OutboxReader
 from mpr.running_task import RunningTask
 from mpr.slate import SlateReader
@@ -141,6 +141,12 @@ class KnownProducer:
             if slate is not None and noted > self.last_result and behind <= self.message_count:
                 return noted if time.monotonic_ns() - slate.at().claimed_ns > _LATE_NANOS else 0
         return 0
+
+    def noted_results(self) -> Iterable[tuple[SegmentReady, Result]]:
+        """As `SlateReader.results`; none where all have come, or the rows before them are in messages alone."""
+        if self.slate is None or self.reader is None or self.said_goodbye:
+            return ()
+        return self.slate.results()
 
     def begin_outbox(self, outbox: int) -> None:
         """What comes from now on is in a new one."""
