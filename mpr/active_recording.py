@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpr import ambient, rrd, sdk
-from mpr.config import SINK_TIMEOUT_SECS
 from mpr.errors import SinkError
+from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.outbox import PROLOGUE, Segment
-from mpr.side_thread import SideThread
 from mpr.sink import Sink
+from mpr.threads import SideThread
 
 if TYPE_CHECKING:
     import rerun as rr

@@ -17,7 +17,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 
-from mpr import failpoints, rrd
+from mpr import errors, failpoints, rrd
 from mpr.delivery import Delivery
 from mpr.errors import DeliveryError, SinkError
 from mpr.known_producer import Kept, KnownProducer, Listener
@@ -369,7 +369,7 @@ class Aggregator:
             frames = rrd.frames_of(data)
             end = frames.pop()
             store = rrd.recording_of_stream(data, frames)
-        except (rrd.FormatError, IndexError) as error:
+        except (errors.FormatError, IndexError) as error:
             self._mistrust(producer, error)
             return
         self._delivery.write(Segment(outbox, MessageBytes(0, data), frames, store))
@@ -420,7 +420,7 @@ class Aggregator:
                 # Nothing but the stream's closing bytes follows.
                 consumed = end
                 producer.complete = True
-        except (rrd.FormatError, IndexError) as error:
+        except (errors.FormatError, IndexError) as error:
             self._mistrust(producer, error)
             return
         if consumed == start:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpr import recover, relabel, rrd, sdk
+from mpr import errors, recover, relabel, rrd, sdk
 from mpr.errors import SinkError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def amend(path: Path, application_id: str, write: Callable[[rr.RecordingStream],
         try:
             with path.open("r+b") as file:
                 _append(file.fileno(), application_id, added)
-        except (rrd.FormatError, OSError) as error:
+        except (errors.FormatError, OSError) as error:
             raise SinkError(getattr(error, "errno", None), f"cannot add to {path}: {error}") from error
     recover.recover(path)
 

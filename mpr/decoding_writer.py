@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpr import rrd, sdk
-from mpr.config import SINK_TIMEOUT_SECS
 from mpr.errors import SinkError
 from mpr.file_writer import PartFile
+from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.outbox import Segment
 
 if TYPE_CHECKING:

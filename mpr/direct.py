@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpr import rrd, rrd_commands, sdk
+from mpr import errors, rrd, rrd_commands, sdk
 from mpr.delivery import Delivery
 from mpr.errors import ConfigError, SinkError
 from mpr.live_sinks import LiveSink
@@ -97,7 +97,7 @@ class Parts:
                 continue
             try:
                 self._take(path, delivery, Hello("", int(named[1]), int(named[2]), "", ""))
-            except (OSError, rrd.FormatError) as error:
+            except (OSError, errors.FormatError) as error:
                 delivery.fail(SinkError(f"what a worker has written to {path} cannot be read: {error}"))
 
     def _take(self, path: Path, delivery: Delivery, hello: Hello) -> None:

@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mpr import entries, rrd
-from mpr.config import DIRECT_CONNECT_SECS, DIRECT_FLUSH_SECS, RecordingConfig
+from mpr.config import RecordingConfig
+from mpr.limits import DIRECT_CONNECT_SECS, DIRECT_FLUSH_SECS
 from mpr.messages import Undelivered
 from mpr.outbox import Outbox
 from mpr.producer import WELCOME_TIMEOUT_SECS, Producer
-from mpr.side_thread import SideThread
+from mpr.threads import SideThread
 
 if TYPE_CHECKING:
     import rerun as rr

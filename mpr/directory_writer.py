@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpr import relabel, rrd, sdk
+from mpr import errors, relabel, rrd, sdk
 from mpr.errors import SinkError
 from mpr.file_writer import FileWriter
 from mpr.outbox import PROLOGUE, MessageBytes, Segment
@@ -136,7 +136,7 @@ class DirectoryWriter:
         for file in self._by_outbox.pop(outbox, ()):
             try:
                 file.writer.take_manifests(outbox, file.outboxes.pop(outbox).manifests(footer))
-            except (rrd.FormatError, KeyError, ValueError):
+            except (errors.FormatError, KeyError, ValueError):
                 # At the end the SDK describes what nobody has described.
                 continue
             if file.task is not None and file.task.is_over:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mpr import rrd, rrd_commands, sdk
+from mpr import errors, rrd, rrd_commands, sdk
 from mpr.errors import NoViewerError, PictureError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _readable(recording: Path, folder: Path) -> Path:
     except PictureError:
         try:
             whole = rrd.whole(recording.read_bytes())
-        except rrd.FormatError:
+        except errors.FormatError:
             whole = b""
         if not whole:
             raise

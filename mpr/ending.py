@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from mpr.carrying import carry_through
 from mpr.crew import Crew
 from mpr.dispatcher import Dispatcher
 from mpr.recording import SharedRecording
 from mpr.sampler import Sampler
+from mpr.threads import carry_through
 
 _log = logging.getLogger("mpr")
 

@@ -235,3 +235,7 @@ def exit_name(exitcode: int) -> str:
         return signal.Signals(-exitcode).name
     except ValueError:
         return f"signal {-exitcode}"
+
+
+class FormatError(ValueError):
+    """Bytes that are not a stream of the one `.rrd` format that this module knows."""

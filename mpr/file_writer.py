@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mpr import manifest, rrd, rrd_commands, sdk
+from mpr import errors, manifest, rrd, rrd_commands, sdk
 from mpr.errors import SinkError
 from mpr.footer import Describer, Place
 from mpr.manifest import Manifest, OffsetMap
@@ -138,7 +138,7 @@ class FileWriter:
         """Take the manifests that the SDK wrote at the end of `outbox`: `footer` is the payload of its `END` frame."""
         try:
             self.take_manifests(outbox, manifest.parse(footer))
-        except (rrd.FormatError, KeyError, ValueError) as error:
+        except (errors.FormatError, KeyError, ValueError) as error:
             # The SDK describes these chunks once more, at the end.
             _log.warning("mpr does not understand a manifest of the Rerun SDK: %s", error)
 
@@ -156,7 +156,7 @@ class FileWriter:
             return None
         try:
             return sum(manifest.row_count(each) for each in self._describer.described(places))
-        except (OSError, rrd.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (OSError, errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
             _log.debug("the rows of a worker that has died cannot be counted: %r", error)
             return None
 
@@ -172,7 +172,7 @@ class FileWriter:
                 closing = self._closing() if self._write_footer else b""
                 self._write(closing)
                 self._end += len(closing)
-            except (rrd.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            except (errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
                 refused = f"no manifest can be made: {error!r}"
             self._file.take_name()
         except OSError as error:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from mpr import manifest, rrd, rrd_commands, sdk
+from mpr import errors, manifest, rrd, rrd_commands, sdk
 from mpr.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Describer:
             if set(manifest.merged_columns([found])) == set(columns):
                 return found
             _log.debug("'rerun rrd route' gives other columns")
-        except (OSError, rrd.FormatError, KeyError, IndexError, ValueError) as error:
+        except (OSError, errors.FormatError, KeyError, IndexError, ValueError) as error:
             _log.debug("'rerun rrd route' does not merge columns: %r", error)
         return None
 

@@ -10,11 +10,11 @@ from concurrent.futures import CancelledError, Executor, Future, InvalidStateErr
 from typing import Any, ParamSpec, Self, TypeVar
 
 from mpr import pickling
-from mpr.carrying import carry_through, is_thread_of_ours
 from mpr.dispatcher import Dispatcher
 from mpr.errors import ConfigError
 from mpr.messages import STAR
 from mpr.parcel import Parcel, TaskFunction
+from mpr.threads import carry_through, is_thread_of_ours
 
 R = TypeVar("R")
 P = ParamSpec("P")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from mpr import config
 from mpr.capture import CaptureOptions
 from mpr.config import PoolLimits
 from mpr.crew import Crew
 from mpr.dispatcher import Dispatcher
+from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.processes import Launcher
 from mpr.progress import Progress
 from mpr.recording import SharedRecording
@@ -57,7 +57,7 @@ def hire(
         )
 
     def look() -> float:
-        if delivery.stalled_secs() > config.SINK_TIMEOUT_SECS:
+        if delivery.stalled_secs() > SINK_TIMEOUT_SECS:
             dispatcher.broken(delivery.stuck())
         aggregator.look()
         return dispatcher.look()

@@ -23,8 +23,8 @@ from multiprocessing import connection as mp_connection
 from multiprocessing import reduction
 from typing import Any
 
-from mpr.config import LIVE_FAREWELL_SECS
 from mpr.courier_config import CourierConfig, courier_main
+from mpr.limits import LIVE_FAREWELL_SECS
 from mpr.live_messages import (
     Bring,
     Brought,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mpr.config import CHECK_EVERY_BYTES
+from mpr.limits import CHECK_EVERY_BYTES
 from mpr.slate import ROWS
 
 if TYPE_CHECKING:

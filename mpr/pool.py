@@ -18,7 +18,6 @@ from typing import Any, ParamSpec, TypeVar
 
 from mpr import config, pickling
 from mpr.capture import CaptureOptions
-from mpr.carrying import carry_through, is_thread_of_ours
 from mpr.config import PoolLimits, Route, StartMethod
 from mpr.ending import abandon, terminate
 from mpr.errors import ConfigError, UnpicklableTaskError
@@ -36,6 +35,7 @@ from mpr.progress import Progress
 from mpr.recording import SharedRecording
 from mpr.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
 from mpr.telemetry import Telemetry
+from mpr.threads import carry_through, is_thread_of_ours
 from mpr.worker_config import worker_main
 
 T = TypeVar("T")

@@ -23,16 +23,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mpr import entries, failpoints, hooks, sdk, socket_folder
-from mpr.config import (
-    ANNOUNCE_EVERY_SECS,
-    OUTBOX_ROLL_BYTES,
-    OUTBOX_ROLL_ROWS,
-    SINK_TIMEOUT_SECS,
-    UNFLUSHED_MAX_BYTES,
-    RecordingConfig,
-)
+from mpr.config import RecordingConfig
 from mpr.errors import DeliveryError, JoinError, RecordingClosedError, RecordingError
 from mpr.inbox import Inbox
+from mpr.limits import ANNOUNCE_EVERY_SECS, OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, SINK_TIMEOUT_SECS, UNFLUSHED_MAX_BYTES
 from mpr.messages import (
     OWN_ROWS,
     Accepted,

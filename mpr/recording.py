@@ -15,10 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from mpr import active_recording, config, direct, failpoints, hooks, inheritance, joining, relabel, sdk
+from mpr import active_recording, config, direct, failpoints, hooks, inheritance, joining, limits, relabel, sdk
 from mpr.active_recording import ActiveRecordingSink
 from mpr.aggregator import Aggregator
-from mpr.carrying import carry_through
 from mpr.config import DirectRoute, RecordingConfig, Route
 from mpr.contents import Contents
 from mpr.delivery import Delivery
@@ -31,6 +30,7 @@ from mpr.showing import Showing
 from mpr.sink import Sink
 from mpr.sinks import DirectorySink, FileSink, as_sinks, sinks_of_environment
 from mpr.stream_sink import BinaryStreamSink
+from mpr.threads import carry_through
 from mpr.transport import Sockets
 from mpr.wrapped import Wrapped
 
@@ -261,7 +261,7 @@ class SharedRecording:
             upstream=self._sockets.up.endpoint,
             downstream=self._sockets.down.endpoint,
             token=self._sockets.token,
-            outbox_bytes=config.outbox_limit(workers),
+            outbox_bytes=limits.outbox_limit(workers),
             marks_tasks=self._marks_tasks,
             direct=self._direct,
         )
@@ -287,7 +287,7 @@ class SharedRecording:
         wrapped: Callable[P, R] = Wrapped(fn, self.process_config(config.check_processes(None)))
         return wrapped
 
-    def flush(self, timeout: float = config.SINK_TIMEOUT_SECS) -> None:
+    def flush(self, timeout: float = limits.SINK_TIMEOUT_SECS) -> None:
         """Wait until every durable sink has what this process has logged to `stream`.
 
         Rows of tasks need no flush: who has the result has them. Raises `TimeoutError` after `timeout` seconds and
@@ -382,7 +382,7 @@ class SharedRecording:
         if self._producer is not None:
             hooks.release(self._producer)
             self._producer.close()
-        stopped = self.aggregator.stop(config.SINK_TIMEOUT_SECS)
+        stopped = self.aggregator.stop(limits.SINK_TIMEOUT_SECS)
         missed = [] if self._live is None else self._live.finish()
         for words in missed:
             _log.warning("mpr: %s", words)

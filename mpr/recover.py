@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpr import rrd, rrd_commands, sdk
+from mpr import errors, rrd, rrd_commands, sdk
 from mpr.errors import SinkError
 from mpr.footer import Describer
 
@@ -139,7 +139,7 @@ def _write_anew(path: Path, fd: int, target: Path, temporary: Path) -> Recovered
         frames, _ = rrd.scan(read, rrd.HEADER_SIZE, size)
     except rrd.DamagedError as error:
         frames, damaged = error.frames, True
-    except rrd.FormatError:
+    except errors.FormatError:
         return _rewritten_by_sdk(path, target, temporary)
     rest = size
     if frames and frames[-1].kind == rrd.END:
@@ -160,7 +160,7 @@ def _write_anew(path: Path, fd: int, target: Path, temporary: Path) -> Recovered
     places = [(frame.start, frame.size) for frame in frames if frame.kind == rrd.ARROW_MSG]
     try:
         closing = describer.closing(end_of_frames, describer.described(places))
-    except (rrd.FormatError, KeyError, ValueError, RuntimeError):
+    except (errors.FormatError, KeyError, ValueError, RuntimeError):
         return _rewritten_by_sdk(path, target, temporary)
     _copy(fd, temporary, end_of_frames, closing)
     return Recovered(

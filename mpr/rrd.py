@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from mpr.config import SLICE_BYTES
+from mpr.errors import FormatError
+from mpr.limits import SLICE_BYTES
 
 FOURCC = b"RRF2"
 HEADER_SIZE = 12
@@ -60,10 +61,6 @@ class Frame(NamedTuple):
     @property
     def end(self) -> int:
         return self.start + FRAME_HEADER_SIZE + self.size
-
-
-class FormatError(ValueError):
-    """Bytes that are not a stream of the one `.rrd` format that this module knows."""
 
 
 class DamagedError(FormatError):

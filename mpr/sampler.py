@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpr import failpoints, telemetry_rows
-from mpr.config import TELEMETRY_EVERY_SECS
+from mpr.limits import TELEMETRY_EVERY_SECS
 from mpr.staff import AtWork
 from mpr.telemetry import Sample, Telemetry
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpr import hooks, rrd
+from mpr import errors, hooks, rrd
 from mpr.manifest import CHUNK_ID, OFFSET, SIZE, Manifest, parse
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.L
     data = storage.read(flush=True) or b""
     frames: list[rrd.Frame] = []
     # What an unknown format means is for `format_is_known` to say.
-    with contextlib.suppress(rrd.FormatError):
+    with contextlib.suppress(errors.FormatError):
         frames = rrd.frames_of(data)
     infos = (data[frame.payload : frame.end] for frame in frames if frame.kind == rrd.SET_STORE_INFO)
     return stream, storage, threading.Lock(), next(infos, b"")
@@ -177,7 +177,7 @@ def manifest_by_sdk(data: bytes) -> Manifest:
     encoded = encoded_by_sdk(lambda stream: send_decoded(data, stream))
     frames = rrd.frames_of(encoded)
     if not frames:
-        raise rrd.FormatError("the SDK finds no chunk in a stream that has some")
+        raise errors.FormatError("the SDK finds no chunk in a stream that has some")
     end = frames[-1]
     return parse(encoded[end.payload : end.end])[0]
 
@@ -223,7 +223,7 @@ def format_is_known() -> str | None:
         columns = [found.table[name].to_pylist() for name in (CHUNK_ID, OFFSET, SIZE)]
         if {each: (at, size) for each, at, size in zip(*columns, strict=True)} != places:
             return "its manifests do not say where the chunks are"
-    except (rrd.FormatError, KeyError, IndexError, ValueError) as error:
+    except (errors.FormatError, KeyError, IndexError, ValueError) as error:
         return str(error)
     return None
 

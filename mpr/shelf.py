@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from mpr.config import SHELF_MAX_BYTES
+from mpr.limits import SHELF_MAX_BYTES
 from mpr.manifest import Manifest
 
 _log = logging.getLogger("mpr")

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mpr.config import STREAM_MEMORY_BYTES
 from mpr.errors import ConfigError, SinkError
+from mpr.limits import STREAM_MEMORY_BYTES
 from mpr.sink import Sink
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpr import manifest, rrd
+from mpr import errors, manifest, rrd
 from mpr.errors import MprError
 from mpr.live import LiveSinkStatistics
 
@@ -76,7 +76,7 @@ def rows_in(path: Path) -> int | None:
             start, size = rrd.footer_span(file)
             file.seek(start)
             return sum(manifest.row_count(each) for each in manifest.parse(file.read(size)))
-        except (OSError, rrd.FormatError, KeyError, ValueError):
+        except (OSError, errors.FormatError, KeyError, ValueError):
             return None
 
 

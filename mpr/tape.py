@@ -17,8 +17,8 @@ from collections import deque
 from pathlib import Path
 
 from mpr import rrd
-from mpr.config import REPLAY_MAX_BYTES
 from mpr.file_writer import FileWriter
+from mpr.limits import REPLAY_MAX_BYTES
 from mpr.outbox import Outbox, Segment
 
 _MARK = struct.Struct("<Q")

@@ -23,7 +23,7 @@ from pathlib import Path
 import zmq
 
 from mpr import socket_folder
-from mpr.config import MESSAGE_MAX_BYTES
+from mpr.limits import MESSAGE_MAX_BYTES
 from mpr.messages import Downstream as DownstreamMessage
 from mpr.messages import Frames, Hello, MessageError, Nudge, Stop, decode, encode
 from mpr.messages import Upstream as UpstreamMessage

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import mpr
-from mpr import config
+from mpr import config, limits
 from mpr.config import RecordingConfig
 from mpr.errors import ConfigError
 from mpr.live_sinks import GrpcServerSink, GrpcSink, SpawnViewerSink, WebViewerSink
@@ -76,9 +76,9 @@ def test_a_limit_of_tasks_is_the_users_or_none() -> None:
 
 
 def test_all_outboxes_together_keep_to_the_total_as_long_as_each_has_the_least() -> None:
-    assert config.OUTBOX_MAX_BYTES == config.outbox_limit(1)
-    assert config.OUTBOX_TOTAL_BYTES == 16 * config.outbox_limit(16)
-    assert config.OUTBOX_MIN_BYTES == config.outbox_limit(1000)
+    assert limits.OUTBOX_MAX_BYTES == limits.outbox_limit(1)
+    assert limits.OUTBOX_TOTAL_BYTES == 16 * limits.outbox_limit(16)
+    assert limits.OUTBOX_MIN_BYTES == limits.outbox_limit(1000)
 
 
 def test_the_text_of_a_recordings_configuration_does_not_have_the_token() -> None:

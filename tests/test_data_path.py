@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mpr
-from mpr import config, entries, file_writer, meter, outbox, producer, recording, sdk, shelf
+from mpr import entries, file_writer, limits, meter, outbox, producer, recording, sdk, shelf
 from mpr.manifest import Manifest
 from tests import support, tasks
 
@@ -47,7 +47,7 @@ def test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers(
     assert path.stat().st_size > 290 * MB
     assert max(grown) < 200 * MB
     # The limit, what is logged between two looks, what the SDK was handed, one segment being read.
-    assert max(held) < config.OUTBOX_MAX_BYTES + config.UNFLUSHED_MAX_BYTES + 8 * MB
+    assert max(held) < limits.OUTBOX_MAX_BYTES + limits.UNFLUSHED_MAX_BYTES + 8 * MB
 
 
 def test_an_outbox_that_is_full_is_closed_for_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import mpr
-from mpr import config
+from mpr import limits
 from tests import support, tasks
 
 # What goes wrong, what comes of it, and where that is tested.
@@ -177,8 +177,8 @@ def test_a_row_larger_than_all_credit_arrives(tmp_path: Path) -> None:
 
 def test_many_workers_with_little_credit_all_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each may have less on its way than one of its rows takes."""
-    monkeypatch.setattr(config, "OUTBOX_TOTAL_BYTES", 1024 * 1024)
-    monkeypatch.setattr(config, "OUTBOX_MIN_BYTES", 64 * 1024)
+    monkeypatch.setattr(limits, "OUTBOX_TOTAL_BYTES", 1024 * 1024)
+    monkeypatch.setattr(limits, "OUTBOX_MIN_BYTES", 64 * 1024)
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 16, sinks=path) as pool:
         assert pool.map(tasks.log_some_images, range(32), chunksize=1) == list(range(32))

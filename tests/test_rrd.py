@@ -10,7 +10,7 @@ import rerun as rr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpr import rrd
+from mpr import errors, rrd
 from tests import streams
 
 # --- frames -------------------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def test_no_byte_behind_an_end_frame_is_taken_for_a_frame() -> None:
 @pytest.mark.parametrize("kind", [4, 255, 2**64 - 1])
 def test_an_unknown_kind_of_frame_is_a_format_error_that_says_where(kind: int) -> None:
     stream = rrd.frame_header(rrd.ARROW_MSG, 5) + b"abcde" + struct.pack("<QQ", kind, 0)
-    with pytest.raises(rrd.FormatError, match=f"{kind} at offset 21"):
+    with pytest.raises(errors.FormatError, match=f"{kind} at offset 21"):
         rrd.scan(streams.reader(stream), 0, len(stream))
 
 
@@ -89,7 +89,7 @@ def test_an_unknown_kind_of_frame_is_a_format_error_that_says_where(kind: int) -
 def test_another_header_than_the_known_one_is_a_format_error(change: Any) -> None:
     header = streams.encoded(streams.log_text)[: rrd.HEADER_SIZE]
     rrd.check_header(header)
-    with pytest.raises(rrd.FormatError, match="RRF2"):
+    with pytest.raises(errors.FormatError, match="RRF2"):
         rrd.check_header(change(header))
 
 
@@ -120,7 +120,7 @@ def test_a_field_is_the_first_nested_one_of_its_number(parts: list[tuple[int, in
     if nested:
         assert nested[0] == rrd.field(_encode(parts), number)
     else:
-        with pytest.raises(rrd.FormatError, match=f"lacks field {number}"):
+        with pytest.raises(errors.FormatError, match=f"lacks field {number}"):
             rrd.field(_encode(parts), number)
 
 
@@ -144,7 +144,7 @@ def test_replacing_a_field_that_is_not_there_is_a_format_error(
     parts: list[tuple[int, int | bytes]], number: int
 ) -> None:
     data = _encode([part for part in parts if part[0] != number])
-    with pytest.raises(rrd.FormatError, match=f"lacks field {number}"):
+    with pytest.raises(errors.FormatError, match=f"lacks field {number}"):
         rrd.replace_field(data, number, b"new")
 
 
@@ -154,7 +154,7 @@ def test_bytes_that_are_no_message_are_a_format_error_and_nothing_else(data: byt
     try:
         list(rrd.fields(data))
         rrd.replace_field(data, number, b"new")
-    except rrd.FormatError:
+    except errors.FormatError:
         pass
 
 
@@ -166,7 +166,7 @@ def test_a_message_cut_short_is_a_format_error_or_lacks_fields(
     cut = message[: data.draw(st.integers(0, len(message) - 1))]
     try:
         found = list(rrd.fields(cut))
-    except rrd.FormatError:
+    except errors.FormatError:
         return
     assert parts[: len(found)] == found
     assert len(found) < len(parts)

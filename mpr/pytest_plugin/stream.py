@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpr import entries, relabel, rrd
+from mpr import entries, errors, relabel, rrd
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -115,7 +115,7 @@ class TestStream:
             return False
         try:
             return relabel.rename_in_place(fd, old, new)
-        except (rrd.FormatError, OSError):
+        except (errors.FormatError, OSError):
             return False
         finally:
             os.close(fd)
