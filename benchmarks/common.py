@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from mpr import sdk
+from mpr.sdk import programs
 
 R = TypeVar("R")
 
@@ -90,7 +90,7 @@ def rerun_command(*arguments: str | Path, out: Path | None = None) -> None:
 
     The program itself, since the script that starts it takes longer to start than most files to be checked.
     """
-    command = [sdk.viewer_executable() or "rerun", *map(str, arguments)]
+    command = [programs.viewer_executable() or "rerun", *map(str, arguments)]
     with (out or Path(os.devnull)).open("wb") as stdout:
         done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, check=False)
     if done.returncode:

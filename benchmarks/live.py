@@ -26,7 +26,7 @@ from typing import Any
 
 import mpr
 from benchmarks import common, funnel, report, servers, way_out, works
-from mpr import sdk
+from mpr.sdk import programs
 
 FILE, PEER, NOBODY, STOPPED, VIEWER = "file", "peer", "nobody", "stopped", "viewer"
 
@@ -40,7 +40,7 @@ def _has_vulkan() -> bool:
 def _viewer(port: int) -> Iterator[None]:
     from rerun.experimental import ViewerClient
 
-    client = ViewerClient.spawn(headless=True, port=port, executable_path=sdk.viewer_executable())
+    client = ViewerClient.spawn(headless=True, port=port, executable_path=programs.viewer_executable())
     try:
         yield
     finally:

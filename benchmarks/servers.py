@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import common
-from mpr import rrd, sdk
+from mpr import rrd
+from mpr.sdk import programs
 
 # A reader that gets nothing more for so long has all there is.
 _QUIET_SECS = 0.5
@@ -55,7 +56,7 @@ def server(port: int, *arguments: str, memory: str, niceness: int = 0) -> Iterat
 
 
 def _rerun(*arguments: str, niceness: int = 0) -> subprocess.Popen[bytes]:
-    command = ["nice", "-n", str(niceness), sdk.viewer_executable() or "rerun", "--bind", "127.0.0.1", *arguments]
+    command = ["nice", "-n", str(niceness), programs.viewer_executable() or "rerun", "--bind", "127.0.0.1", *arguments]
     quiet = {"RUST_LOG": "off", "RERUN_APP_ONLY": "true"}
     return subprocess.Popen(command, env={**os.environ, **quiet}, stderr=subprocess.DEVNULL)
 

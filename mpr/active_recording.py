@@ -15,10 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpr import ambient, rrd, sdk
+from mpr import ambient, rrd
 from mpr.errors import SinkError
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.outbox import PROLOGUE, Segment
+from mpr.sdk import reader
 from mpr.sink import Sink
 from mpr.threads import SideThread
 
@@ -165,6 +166,6 @@ class ActiveRecordingWriter:
             rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
         else:
             # Not by the importer: it leaves threads behind, and importing then hangs in processes that are forked.
-            sdk.send_decoded(stream, self._stream, blueprints=False)
+            reader.send_decoded(stream, self._stream, blueprints=False)
         # The SDK tells of a full disk in the flush, and only there.
         self._stream.flush(timeout_sec=self._timeout_secs)

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpr import errors, recover, relabel, rrd, sdk
+from mpr import errors, recover, relabel, rrd
 from mpr.errors import SinkError
+from mpr.sdk import encoder
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -25,7 +26,7 @@ def amend(path: Path, application_id: str, write: Callable[[rr.RecordingStream],
     An empty file becomes one of a new recording of `application_id`. Raises `SinkError` where the file is none of
     Rerun's or the disk refuses.
     """
-    added = sdk.encoded_by_sdk(write)
+    added = encoder.encoded_by_sdk(write)
     if added:
         try:
             with path.open("r+b") as file:
@@ -50,7 +51,7 @@ def _append(fd: int, application_id: str, added: bytes) -> None:
     fresh = store is None
     if store is None:
         store = relabel.store_id(application_id, secrets.token_hex(16))
-    stream = relabel.relabelled(added, store, sdk.store_info() if fresh else b"")
+    stream = relabel.relabelled(added, store, encoder.store_info() if fresh else b"")
     own = rrd.frames_of(stream)
     end = next((frame.start for frame in frames if frame.kind == rrd.END), frames[-1].end if frames else 0)
     start = rrd.HEADER_SIZE if end else 0

@@ -78,16 +78,17 @@ def doctor() -> None:
     """Say whether mpr and the installed Rerun SDK understand each other."""
     import rerun
 
-    from mpr import entries, processes, sdk
+    from mpr import processes
+    from mpr.sdk import encoder, log_calls
 
     click.echo(f"mpr {mpr.__version__}, rerun-sdk {rerun.__version__}, Python {sys.version.split()[0]}")
     click.echo(f"start method: {processes.check_start_method(None)}")
-    unknown = sdk.format_is_known()
+    unknown = encoder.format_is_known()
     if unknown is None:
         click.echo("file format: known; files are written without decoding")
     else:
         click.echo(f"file format: not known ({unknown}); files are written by decoding, which is slower")
-    missing = entries.missing_entries()
+    missing = log_calls.missing_entries()
     if missing:
         click.echo(f"entries that this SDK lacks: {', '.join(missing)}; every task is flushed, logging or not")
     sys.exit(1 if unknown is not None or missing else 0)

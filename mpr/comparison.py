@@ -143,11 +143,11 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def _entities(path: Path, ignored_timelines: set[str], is_ignored: Callable[[str], bool]) -> dict[str, _Entity]:
-    from mpr import sdk
+    from mpr.sdk.reader import quiet_reader
 
     found: dict[str, _Entity] = {}
     try:
-        reader = sdk.quiet_reader(path)
+        reader = quiet_reader(path)
         chunks = (chunk for entry in reader.recordings() for chunk in reader.stream(store=entry))
         for chunk in chunks:
             entity = str(chunk.entity_path)

@@ -10,8 +10,9 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from mpr import manifest, rrd, sdk
+from mpr import manifest, rrd
 from mpr.outbox import Segment
+from mpr.sdk import reader
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,7 +72,7 @@ class Contents:
         with self._lock:
             peeked, self._peeked = self._peeked, []
         if peeked:
-            for chunk in sdk.chunks_of(b"".join([self._header, self._info, *peeked]), blueprints=False):
+            for chunk in reader.chunks_of(b"".join([self._header, self._info, *peeked]), blueprints=False):
                 self._note(chunk.to_record_batch().schema, chunk.num_rows)
 
     def note(self, footer: bytes) -> None:

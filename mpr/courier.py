@@ -31,9 +31,10 @@ from urllib.parse import urlsplit
 
 import rerun as rr
 
-from mpr import rrd, sdk
+from mpr import rrd
 from mpr.live_messages import Bring, Brought, Connected, Done, Finish, Load, Lost, Waiting
 from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
+from mpr.sdk import encoder, programs
 from mpr.tape import dropped_until
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class _Courier:
                 # Before the SDK has threads here, which a fork would not survive.
                 self._page = _serve_page(sink)
         _be_silent()
-        self._stream = sdk.new_stream(self._config.application_id, self._config.recording_id, send_properties=False)
+        self._stream = encoder.new_stream(self._config.application_id, self._config.recording_id, send_properties=False)
         if isinstance(sink, GrpcServerSink | WebViewerSink):
             self._stream.set_sinks(_server(sink))
         else:
@@ -198,7 +199,7 @@ def _server(sink: GrpcServerSink | WebViewerSink) -> Any:
 def _serve_page(sink: WebViewerSink) -> subprocess.Popen[bytes]:
     """The page of the web viewer, from a process that ends with this one. `rr.serve_web_viewer` binds to everybody."""
     command = [
-        sdk.viewer_executable() or "rerun",
+        programs.viewer_executable() or "rerun",
         *("--serve-web" if not sink.open_browser else "--web-viewer",),
         *("--bind", sink.bind_ip, "--web-viewer-port", str(sink.web_port)),
         sink._url(),
@@ -215,7 +216,7 @@ def _serve_page(sink: WebViewerSink) -> subprocess.Popen[bytes]:
 
 def _spawn_viewer(sink: SpawnViewerSink) -> None:
     command = [
-        sdk.viewer_executable() or "rerun",
+        programs.viewer_executable() or "rerun",
         *("--bind", "127.0.0.1", "--port", str(sink.port)),
         *("--memory-limit", sink.memory_limit, "--server-memory-limit", sink.server_memory_limit),
         "--expect-data-soon",

@@ -10,11 +10,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpr import rrd, sdk
+from mpr import rrd
 from mpr.errors import SinkError
 from mpr.file_writer import PartFile
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.outbox import Segment
+from mpr.sdk import encoder, reader
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -36,7 +37,7 @@ class DecodingWriter:
         self._file = PartFile(self.path)
         self._header = b""
         self._infos: dict[bytes, bytes] = {}
-        self._stream: rr.RecordingStream = sdk.new_stream(application_id, recording_id, send_properties=False)
+        self._stream: rr.RecordingStream = encoder.new_stream(application_id, recording_id, send_properties=False)
         self._stream.save(self._file.part)
 
     def open(self, prologue: bytes) -> None:
@@ -63,7 +64,7 @@ class DecodingWriter:
 
     def _send(self, stream: bytes) -> None:
         try:
-            sdk.send_decoded(stream, self._stream, blueprints=False)
+            reader.send_decoded(stream, self._stream, blueprints=False)
             self._stream.flush(timeout_sec=SINK_TIMEOUT_SECS)
         except (RuntimeError, ValueError) as error:
             # The SDK tells of a full disk in the flush, and only there.

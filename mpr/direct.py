@@ -16,12 +16,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpr import errors, rrd, rrd_commands, sdk
+from mpr import errors, rrd
 from mpr.delivery import Delivery
 from mpr.errors import ConfigError, SinkError
 from mpr.live_sinks import LiveSink
 from mpr.messages import Hello
 from mpr.outbox import OutboxReader, Segment
+from mpr.sdk import encoder, programs
 from mpr.sink import Sink
 from mpr.sinks import FileSink
 
@@ -39,7 +40,7 @@ def check(chosen: Sequence[Sink]) -> None:
     files = [sink for sink in chosen if isinstance(sink, FileSink)]
     if any(not sink.write_footer for sink in files):
         raise ConfigError("route='direct' needs a footer to put the workers' files together: leave write_footer=True")
-    unknown = sdk.format_is_known() if files else None
+    unknown = encoder.format_is_known() if files else None
     if unknown is not None:
         raise SinkError(f"route='direct' with a file needs to know the Rerun SDK's file format ({unknown})")
 
@@ -124,7 +125,7 @@ class Parts:
         Raises `SinkError` where one has not; the workers' files are kept then.
         """
         for path in files:
-            refused = rrd_commands.verify(path) if path.exists() else None
+            refused = programs.verify(path) if path.exists() else None
             if refused is not None:
                 raise SinkError(f"{path} is not valid ({refused}); what the workers have written is in {self.folder}")
         shutil.rmtree(self.folder, ignore_errors=True)

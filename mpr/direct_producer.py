@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mpr import entries, rrd
+from mpr import rrd
 from mpr.config import RecordingConfig
 from mpr.limits import DIRECT_CONNECT_SECS, DIRECT_FLUSH_SECS
 from mpr.messages import Undelivered
 from mpr.outbox import Outbox
 from mpr.producer import WELCOME_TIMEOUT_SECS, Producer
+from mpr.sdk import internal
 from mpr.threads import SideThread
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class DirectProducer(Producer):
                 sinks.append(rr.GrpcSink(url=url))
             else:
                 self._lose_viewer(url, f"nobody has listened there for {DIRECT_CONNECT_SECS:.0f} s")
-        with entries.unwatched():
+        with internal.unwatched():
             try:
                 if sinks:
                     self.stream.set_sinks(*sinks)

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpr import errors, relabel, rrd, sdk
+from mpr import errors, relabel, rrd
 from mpr.errors import SinkError
 from mpr.file_writer import FileWriter
 from mpr.outbox import PROLOGUE, MessageBytes, Segment
 from mpr.relabel import Relabeller
 from mpr.running_task import RunningTask
+from mpr.sdk import encoder
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -232,4 +233,4 @@ def _properties(recording_name: str, task: RunningTask) -> bytes:
         stream.send_recording_start_time_nanos(task.started_nanos)
         stream.send_property("task", rr.AnyValues(**values))
 
-    return sdk.encoded_by_sdk(write)
+    return encoder.encoded_by_sdk(write)

@@ -23,8 +23,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mpr import errors, rrd, rrd_commands, sdk
+from mpr import errors, rrd
 from mpr.errors import NoViewerError, PictureError
+from mpr.sdk import encoder, programs
+from mpr.sdk.reader import quiet_reader
 
 if TYPE_CHECKING:
     from rerun.experimental import ViewerClient, ViewerState
@@ -99,7 +101,7 @@ def _draw(order: Order, viewers: list[subprocess.Popen[bytes]]) -> list[str]:
 def _stores(recording: Path) -> tuple[list[str], bool]:
     """The application ids of the recordings in a file, and whether there is a blueprint with them."""
     try:
-        reader = sdk.quiet_reader(recording)
+        reader = quiet_reader(recording)
         return [entry.application_id for entry in reader.recordings()], bool(reader.blueprints())
     except Exception as error:  # whatever the SDK raises for a file that it cannot read
         raise PictureError(f"Rerun cannot read it: {error}") from error
@@ -146,9 +148,9 @@ def _with_blueprint(recording: Path, folder: Path, blueprint: Any) -> Path:
             auto_views=True,
         )
     layout, merged = folder / "layout.rbl", folder / "merged.rrd"
-    layout.write_bytes(sdk.encoded_blueprint(application_ids[0], blueprint))
+    layout.write_bytes(encoder.encoded_blueprint(application_ids[0], blueprint))
     try:
-        rrd_commands.merge([recording, layout], merged)
+        programs.merge([recording, layout], merged)
     except OSError as error:
         raise PictureError(str(error)) from error
     return merged
@@ -170,7 +172,7 @@ def headless_viewer(
 
     if not hasattr(ViewerClient, "get_state"):
         raise NoViewerError("the viewer of this Rerun SDK cannot be asked what it shows: use rerun-sdk 0.41 or newer")
-    executable = sdk.viewer_executable()
+    executable = programs.viewer_executable()
     if executable is None:
         raise NoViewerError("there is no Rerun viewer: neither in the rerun-sdk package nor on the PATH")
     port = port or _free_port()

@@ -20,11 +20,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mpr import errors, manifest, rrd, rrd_commands, sdk
+from mpr import errors, manifest, rrd
 from mpr.errors import SinkError
 from mpr.footer import Describer, Place
 from mpr.manifest import Manifest, OffsetMap
 from mpr.outbox import PROLOGUE, MessageBytes, Segment
+from mpr.sdk import programs, reader
 from mpr.shelf import Shelf
 
 _log = logging.getLogger("mpr")
@@ -182,12 +183,12 @@ class FileWriter:
         self._file.close()
         if not self._write_footer:
             return
-        look = rrd_commands.refusal if self._shelf.chunks > _MANY_CHUNKS else sdk.refusal
+        look = programs.refusal if self._shelf.chunks > _MANY_CHUNKS else reader.refusal
         refused = refused or look(self.path)
         if refused is not None:
             self._rebuild(refused)
         if self._compact:
-            self._write_anew(rrd_commands.optimize)
+            self._write_anew(programs.optimize)
 
     def _closing(self) -> bytes:
         for missing in self._undescribed.values():
@@ -242,7 +243,7 @@ class FileWriter:
             self.path,
             refused,
         )
-        self._write_anew(rrd_commands.rewrite)
+        self._write_anew(programs.rewrite)
 
     def _write_anew(self, write: Callable[[Path, Path], None]) -> None:
         """Let `write(file, target)` make the file that takes the place of this one."""

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from mpr import errors, manifest, rrd, rrd_commands, sdk
+from mpr import errors, manifest, rrd
 from mpr.manifest import Manifest
+from mpr.sdk import encoder, programs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,7 +107,7 @@ class Describer:
             claim = Manifest(store_id=store, schema=manifest.encode_columns(claimed), sha256=32 * mark, table=listed)
             streams.append(head + rrd.closing(len(head), [manifest.encode(claim)]))
         try:
-            merged = rrd_commands.routed(b"".join(streams))
+            merged = programs.routed(b"".join(streams))
             end = rrd.frames_of(merged)[-1]
             (found,) = manifest.parse(merged[end.payload : end.end])
             if set(manifest.merged_columns([found])) == set(columns):
@@ -139,4 +140,4 @@ class Describer:
         """What the SDK says of the chunks at `places`, which are all of one store."""
         infos = [rrd.frame_header(rrd.SET_STORE_INFO, len(info)) + info for info in self.store_infos.values()]
         chunks = [os.pread(self.fd, size + rrd.FRAME_HEADER_SIZE, start) for start, size in places]
-        return sdk.manifest_by_sdk(b"".join([self.header, *infos, *chunks]))
+        return encoder.manifest_by_sdk(b"".join([self.header, *infos, *chunks]))

@@ -1,6 +1,6 @@
 """What the SDK's functions lead to in this process: its producer, and the lane of the task that runs in a thread.
 
-Covers: the state that is per process and per thread, and what the SDK's calls pass (`entries.py` puts it there).
+Covers: the state that is per process and per thread, and what the SDK's calls pass (`sdk/log_calls.py` puts it there).
 Does not cover: who joins what (`joining.py`), what a task does with its lane (`lane.py`).
 """
 
@@ -13,15 +13,17 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from mpr import entries
+from mpr.sdk import log_calls, recordings, sink_calls
+from mpr.sdk.times import watch_times
 
 if TYPE_CHECKING:
     import rerun as rr
 
-    from mpr.entries import Prefix, SetTime, Times
     from mpr.meter import Meter
     from mpr.notices import Notices
     from mpr.own_recordings import OwnRecordings
+    from mpr.sdk.log_calls import Prefix
+    from mpr.sdk.times import SetTime, Times
 
 _log = logging.getLogger("mpr")
 
@@ -101,7 +103,7 @@ def install_times() -> None:
     """Keep the times that tasks and their callers set from now on."""
     if not _process.times_installed:
         _process.times_installed = True
-        entries.watch_times(_note_time)
+        watch_times(_note_time)
 
 
 def guard(recording_id: str, producer: Producer) -> None:
@@ -109,8 +111,8 @@ def guard(recording_id: str, producer: Producer) -> None:
     install_times()
     if not _process.sinks_watched:
         _process.sinks_watched = True
-        entries.keep_sinks(_process.guarded.__contains__)
-        entries.watch_sinks(_skips_sink, _before_sink, _note_sink)
+        sink_calls.keep_sinks(_process.guarded.__contains__)
+        sink_calls.watch_sinks(_skips_sink, _before_sink, _note_sink)
     _process.guarded[recording_id] = producer
 
 
@@ -118,7 +120,7 @@ def install_entries() -> None:
     """Let the logging calls of this process pass its producer and its lanes."""
     if not _process.entries_installed:
         _process.entries_installed = True
-        _process.missing = tuple(entries.install_entries(_entered))
+        _process.missing = tuple(log_calls.install_entries(_entered))
 
 
 def take_over(producer: Producer) -> bool:
@@ -147,9 +149,9 @@ def join_lazily(join: Callable[[], object]) -> None:
 def _install_take_over() -> None:
     if not _process.taken_over:
         _process.taken_over = True
-        entries.divert_new_recordings(_diverted, _note_init, _note_made)
-        entries.divert_recording_info(_diverted_info)
-        _process.current_is_watched = entries.watch_current(_touch)
+        recordings.divert_new_recordings(_diverted, _note_init, _note_made)
+        recordings.divert_recording_info(_diverted_info)
+        _process.current_is_watched = recordings.watch_current(_touch)
 
 
 def current_is_watched() -> bool:

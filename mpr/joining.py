@@ -18,12 +18,13 @@ import threading
 from multiprocessing import util
 from typing import TYPE_CHECKING
 
-from mpr import entries, hooks, inheritance, socket_folder
+from mpr import hooks, inheritance, socket_folder
 from mpr.config import RecordingConfig
 from mpr.direct_producer import new_producer
 from mpr.errors import JoinError, RecordingError, UnpicklableTaskError
-from mpr.handed_down import hand_down
 from mpr.producer import WELCOME_TIMEOUT_SECS, Producer
+from mpr.sdk import recordings
+from mpr.sdk.forks import hand_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,7 +226,7 @@ def _member(config: RecordingConfig, timeout_secs: float, *, takes_over: bool) -
             producer = _joined(config, timeout_secs)
         if takes_over and _here.worker is None and hooks.producer() is not producer:
             producer.always_flush = not hooks.take_over(producer)
-            entries.make_current(producer.stream)
+            recordings.make_current(producer.stream)
         return producer
 
 

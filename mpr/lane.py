@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mpr import entries, hooks
+from mpr import hooks
 from mpr.hooks import here
+from mpr.sdk import log_calls, recordings, times
 
 if TYPE_CHECKING:
-    from mpr.entries import Times
     from mpr.producer import Producer
+    from mpr.sdk.times import Times
 
 
 class Lane:
@@ -41,20 +42,20 @@ class Lane:
         self._times: Times = {}
         hooks.install_times()
         if producer is None:
-            self._native, self._recording_id = entries.current_recording()
+            self._native, self._recording_id = recordings.current_recording()
             self._has_recording = False
         else:
             self._native, self._recording_id = producer.stream.inner, producer.config.recording_id
             self._has_recording = True
             if hooks.producer() is producer:
-                entries.make_current(producer.stream)
+                recordings.make_current(producer.stream)
             else:
                 self._thread_recording = self._native
         if prefix is not None or producer is not None:
             hooks.install_entries()
         self.prefix = None
         if prefix is not None and self._recording_id is not None:
-            self.prefix = entries.Prefix(prefix.strip("/"), self._recording_id)
+            self.prefix = log_calls.Prefix(prefix.strip("/"), self._recording_id)
         self._entered_before = 0 if producer is None else producer.meter.entered
 
     @property
@@ -71,7 +72,7 @@ class Lane:
     def step(self) -> Iterator[None]:
         """Within, the task runs."""
         outer_lane, here.lane = here.lane, self
-        outer_recording = entries.exchange_thread_recording(self._thread_recording) if self._has_recording else None
+        outer_recording = recordings.exchange_thread_recording(self._thread_recording) if self._has_recording else None
         outer_times = self._exchange_times(self._times)
         try:
             yield
@@ -79,13 +80,13 @@ class Lane:
             if not self.forked:
                 self._times = self._exchange_times(outer_times)
                 if self._has_recording:
-                    self._thread_recording = entries.exchange_thread_recording(outer_recording)
+                    self._thread_recording = recordings.exchange_thread_recording(outer_recording)
                 here.lane = outer_lane
 
     def _exchange_times(self, new: Times) -> Times:
         if self._recording_id is None:
             return {}
         old = here.times.get(self._recording_id, {})
-        entries.change_times(self._native, old, new)
+        times.change_times(self._native, old, new)
         here.times[self._recording_id] = new
         return old

@@ -1,7 +1,7 @@
 """The manifest of an `.rrd` file: one row per chunk, merged from the manifests that the SDK wrote in the workers.
 
 Covers: reading the manifests of an `END` frame, moving their byte offsets, and merging them into one.
-Does not cover: the frames around them (`rrd.py`) and the SDK's help for schemas that differ (`sdk.py`).
+Does not cover: the frames around them (`rrd.py`) and the SDK's help for schemas that differ (`sdk/encoder.py`).
 
 `RrdManifest{store_id = 1, sorbet_schema = 2, sorbet_schema_sha256 = 3, data = 4}`, where `data` is a compressed Arrow
 stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` and

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mpr import relabel, rrd, sdk
+from mpr import relabel, rrd
 from mpr.active_recording import ActiveRecordingSink, ActiveRecordingWriter
 from mpr.byte_stream import ByteStream, SpoolFile, StreamWriter
 from mpr.decoding_writer import DecodingWriter
@@ -22,6 +22,7 @@ from mpr.file_writer import FileWriter
 from mpr.live import LiveSinks
 from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
 from mpr.outbox import PROLOGUE, MessageBytes, Segment
+from mpr.sdk import encoder, programs
 from mpr.sink import Sink
 from mpr.sinks import DirectorySink, FileSink
 from mpr.stream_sink import BinaryStreamSink
@@ -63,16 +64,16 @@ def open_sinks(
 
     Where logging is switched off, there are none.
     """
-    prologue = sdk.prologue(time.time_ns())
+    prologue = encoder.prologue(time.time_ns())
     if not prologue:
         # RERUN=off: tasks run, and nothing is recorded.
         return OpenSinks(writers=[], live=None, urls=[], served=[])
-    unknown = sdk.format_is_known()
+    unknown = encoder.format_is_known()
     if unknown is None:
-        prologue = relabel.relabelled(prologue, relabel.store_id(application_id, recording_id), sdk.store_info())
+        prologue = relabel.relabelled(prologue, relabel.store_id(application_id, recording_id), encoder.store_info())
     else:
         _log.warning("mpr does not know the file format of this Rerun SDK (%s): it decodes, which is slower", unknown)
-    layout = b"" if blueprint is None else sdk.encoded_blueprint(application_id, blueprint)
+    layout = b"" if blueprint is None else encoder.encoded_blueprint(application_id, blueprint)
     live = [_with_ports(sink) for sink in chosen if isinstance(sink, LiveSink)]
     writers: list[Writer] = []
     try:
@@ -114,7 +115,7 @@ def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
 
 def encoded_notes(entity_path: str, application_id: str, recording_id: str, notes: Sequence[str]) -> bytes:
     """A stream of the recording with `notes` as warnings under `entity_path`; empty where logging is switched off."""
-    stream = sdk.warnings_by_sdk(entity_path, notes)
+    stream = encoder.warnings_by_sdk(entity_path, notes)
     return relabel.relabelled(stream, relabel.store_id(application_id, recording_id)) if stream else b""
 
 
@@ -190,5 +191,5 @@ def _port(sink: LiveSink, ip: str, port: int) -> int:
 
 
 def _check_viewer(sink: LiveSink) -> None:
-    if sdk.viewer_executable() is None:
+    if programs.viewer_executable() is None:
         raise SinkError(f"{sink._name()} needs the Rerun viewer, and there is none: pip install rerun-sdk")

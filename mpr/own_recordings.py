@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mpr import entries
+from mpr.sdk import recordings
 
 # A recording costs two threads until the SDK is told to clean up, which it does for all of them at once.
 _CLEAN_UP_AFTER = 32
@@ -55,14 +55,14 @@ class OwnRecordings:
 
     def made(self, inner: Any) -> None:
         """The SDK has made a recording that is not the worker's own."""
-        recording_id = entries.recording_id_of(inner)
+        recording_id = recordings.recording_id_of(inner)
         if recording_id is not None:
             with self._lock:
                 self.known[recording_id] = _Own(inner)
 
     def entered(self, inner: Any, rows: int) -> None:
         """So many rows are about to be logged to the recording with this handle (None: the current one)."""
-        recording_id = entries.recording_id_of(inner)
+        recording_id = recordings.recording_id_of(inner)
         with self._lock:
             own = self.known.get(recording_id or "")
             if own is not None:
@@ -106,13 +106,13 @@ class OwnRecordings:
         """Between two tasks: let the SDK end the threads of recordings that are over. It forgets the current one."""
         if self._ended >= _CLEAN_UP_AFTER:
             self._ended = 0
-            entries.clean_up_recordings()
+            recordings.clean_up_recordings()
 
     def _take(self, own: _Own) -> None:
         self._taking = True
         try:
             if own.storage is None:
-                own.storage = entries.encoded_rows_of(own.inner)
+                own.storage = recordings.encoded_rows_of(own.inner)
             data = own.storage.read(flush=True) if own.storage is not None else None
         finally:
             self._taking = False

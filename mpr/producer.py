@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mpr import entries, failpoints, hooks, sdk, socket_folder
+from mpr import failpoints, hooks, socket_folder
 from mpr.config import RecordingConfig
 from mpr.errors import DeliveryError, JoinError, RecordingClosedError, RecordingError
 from mpr.inbox import Inbox
@@ -48,6 +48,7 @@ from mpr.notices import Notices
 from mpr.outbox import Outbox
 from mpr.own_recordings import OwnRecordings
 from mpr.scheduler import MOST
+from mpr.sdk import encoder, internal, recordings
 from mpr.slate import Slate
 from mpr.transport import Connection
 
@@ -127,8 +128,8 @@ class Producer:
         addresses = (self._outbox.address, self.slate.address)
         self._connection.send(Hello(config.token, worker, os.getpid(), self._connection.route, *addresses))
         # While the parent answers.
-        with entries.unwatched():
-            self.stream: rr.RecordingStream = sdk.new_stream(
+        with internal.unwatched():
+            self.stream: rr.RecordingStream = encoder.new_stream(
                 config.application_id, config.recording_id, send_properties=False
             )
         self._attach(self._outbox)
@@ -298,11 +299,11 @@ class Producer:
                 old.release(0, old.size())
 
     def _attach(self, outbox: Outbox) -> None:
-        with entries.unwatched():
+        with internal.unwatched():
             self.stream.save(outbox.path)
 
     def _detach(self) -> None:
-        with entries.unwatched():
+        with internal.unwatched():
             self.stream.disconnect()
 
     def flush(self) -> None:
@@ -404,7 +405,7 @@ class Producer:
         Needed where `meter.touched`: where anything was done with the SDK since the last time.
         """
         self.own.clean_up()
-        entries.make_current(self.stream)
+        recordings.make_current(self.stream)
         self.stream.reset_time()
         # What was just done counts, too.
         self.meter.touched = not hooks.current_is_watched()

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from mpr import active_recording, config, direct, failpoints, hooks, inheritance, joining, limits, relabel, sdk
+from mpr import active_recording, config, direct, failpoints, hooks, inheritance, joining, limits, relabel
 from mpr.active_recording import ActiveRecordingSink
 from mpr.aggregator import Aggregator
 from mpr.config import DirectRoute, RecordingConfig, Route
@@ -26,6 +26,7 @@ from mpr.family_writer import FamilyWriter
 from mpr.live import LiveSinkStatistics
 from mpr.opening import OpenSinks, append, encoded_notes, open_sinks
 from mpr.producer import Producer
+from mpr.sdk import encoder
 from mpr.showing import Showing
 from mpr.sink import Sink
 from mpr.sinks import DirectorySink, FileSink, as_sinks, sinks_of_environment
@@ -152,7 +153,7 @@ class SharedRecording:
             self._live = opened.live
             # Whether somebody may look while it grows.
             self._is_watched = self._live is not None or any(isinstance(each, BinaryStreamSink) for each in chosen)
-            self._takes_telemetry = bool(self._writers) and sdk.format_is_known() is None
+            self._takes_telemetry = bool(self._writers) and encoder.format_is_known() is None
             #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
             self.urls = opened.urls
             self.down = self._sockets.down

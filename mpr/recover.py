@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpr import errors, rrd, rrd_commands, sdk
+from mpr import errors, rrd
 from mpr.errors import SinkError
 from mpr.footer import Describer
+from mpr.sdk import programs, reader
 
 _PART = re.compile(r"\.(.+)\.part")
 _TEMPORARY = ".recovered"
@@ -99,16 +100,16 @@ def _recover(path: Path, fd: int) -> Recovered:
     if part and target.exists():
         raise SinkError(17, f"{path} belongs to {target}, which is there already: move one of them away")
     # The first look is cheap and finds most; only the second reads everything.
-    if not part and sdk.refusal(path) is None and rrd_commands.verify(path) is None:
+    if not part and reader.refusal(path) is None and programs.verify(path) is None:
         return Recovered(path=path, was_whole=True)
     temporary = target.with_name(f".{target.name}{_TEMPORARY}")
     try:
         result = _write_anew(path, fd, target, temporary)
-        refused = rrd_commands.verify(temporary)
+        refused = programs.verify(temporary)
         if refused is not None and result.chunk_count is not None:
             # Whole messages whose content is broken: what the SDK can read of them, the SDK says.
             result = _rewritten_by_sdk(path, target, temporary)
-            refused = rrd_commands.verify(temporary)
+            refused = programs.verify(temporary)
         if refused is not None:
             raise SinkError(f"{path} cannot be recovered, and is as it was: {refused}")
         shutil.copymode(path, temporary)
@@ -184,7 +185,7 @@ def _copy(fd: int, temporary: Path, size: int, closing: bytes) -> None:
 
 
 def _rewritten_by_sdk(path: Path, target: Path, temporary: Path) -> Recovered:
-    rrd_commands.rewrite(path, temporary)
+    programs.rewrite(path, temporary)
     return Recovered(path=target, original=_name_for_original(target))
 
 

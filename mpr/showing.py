@@ -7,8 +7,9 @@ import logging
 import threading
 from typing import Any
 
-from mpr import layout, sdk
+from mpr import layout
 from mpr.contents import Contents
+from mpr.sdk import encoder
 
 _log = logging.getLogger("mpr")
 
@@ -96,7 +97,7 @@ def _encode(
     own: Any = None,
 ) -> bytes:
     blueprint = layout.blueprint(seen, timeline, lanes, kinds, own, pools_visible=visible)
-    return sdk.encoded_blueprint(application_id, blueprint)
+    return encoder.encoded_blueprint(application_id, blueprint)
 
 
 @functools.lru_cache(maxsize=64)

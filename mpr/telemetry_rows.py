@@ -6,8 +6,8 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpr import sdk
 from mpr.insights import Insights
+from mpr.sdk import encoder
 from mpr.telemetry import LaneRow, Rows, Sample, Span
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def encoded(rows: Rows, insights: Insights | None, pool: int, wall_offset_ns: in
         if insights is not None:
             _write_insights(stream, insights, f"{INSIGHTS}/{pool}")
 
-    return sdk.encoded_by_sdk(write)
+    return encoder.encoded_by_sdk(write)
 
 
 def _write_insights(stream: rr.RecordingStream, insights: Insights, path: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy  # noqa: F401  # imported before a fork, so that a worker of our fork server need not
 import rerun  # noqa: F401  # as above
 
-from mpr import failpoints, joining, pickling, sdk
+from mpr import failpoints, joining, pickling
 from mpr.capture import Capture
 from mpr.current import set_common
 from mpr.errors import TaskLoadError
@@ -37,6 +37,7 @@ from mpr.messages import (
 from mpr.pickling import Portable
 from mpr.producer import TOGETHER_MICROS, Producer
 from mpr.recent import Recent
+from mpr.sdk import forks
 from mpr.slate import POSITION, ROWS, SINCE
 from mpr.ticker import Ticker
 
@@ -56,7 +57,7 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
         os.environ.clear()
         os.environ.update(config.environ)
     if config.preloaded:
-        sdk.forbid_preloaded_servers()
+        forks.forbid_preloaded_servers()
     producer = joining.take_over(config.recording, config.worker)
     capture = Capture(config.capture)
     failpoints.arm(config.worker)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import rerun as rr
 
-from mpr import manifest, rrd, sdk
+from mpr import manifest, rrd
 from mpr.manifest import Manifest
+from mpr.sdk import encoder
 
 
 def reader(data: bytes) -> Callable[[int, int], bytes]:
@@ -48,6 +49,6 @@ def manifest_of(data: bytes) -> Manifest:
 
 
 def encoded(write: Callable[[rr.RecordingStream], None]) -> bytes:
-    data = sdk.encoded_by_sdk(write)
+    data = encoder.encoded_by_sdk(write)
     assert data, "the SDK logs nothing; is RERUN=off set?"
     return data

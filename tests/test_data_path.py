@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import mpr
-from mpr import entries, file_writer, limits, meter, outbox, producer, recording, sdk, shelf
+from mpr import file_writer, limits, meter, outbox, producer, recording, shelf
 from mpr.manifest import Manifest
+from mpr.sdk import encoder, log_calls, reader
 from tests import support, tasks
 
 MB = 1_000_000
@@ -67,7 +68,7 @@ def test_many_small_chunks_keep_their_manifests_on_the_disk(tmp_path: Path, monk
     monkeypatch.setattr(shelf, "SHELF_MAX_BYTES", 10_000)
     # And the SDK looks at the end in a process of its own.
     monkeypatch.setattr(file_writer, "_MANY_CHUNKS", 10)
-    monkeypatch.setattr(sdk, "refusal", lambda path: pytest.fail(f"{path} is read in this process"))
+    monkeypatch.setattr(reader, "refusal", lambda path: pytest.fail(f"{path} is read in this process"))
     stored: list[int] = []
     store = shelf._on_disk
 
@@ -106,7 +107,7 @@ def test_bytes_travel_in_messages_where_an_outbox_cannot_be_opened(
 def test_a_format_that_is_not_known_is_decoded(
     start_method: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sdk, "format_is_known", lambda: "it is from the future")
+    monkeypatch.setattr(encoder, "format_is_known", lambda: "it is from the future")
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
         pool.map(tasks.log_everything, range(4), chunksize=1)
@@ -146,9 +147,9 @@ if __name__ == "__main__":
 def test_a_manifest_that_the_sdk_refuses_makes_the_sdk_write_the_file_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    refusal = sdk.refusal
+    refusal = reader.refusal
     answers = iter(["it is not to its liking"])
-    monkeypatch.setattr(sdk, "refusal", lambda path: next(answers, None) or refusal(path))
+    monkeypatch.setattr(reader, "refusal", lambda path: next(answers, None) or refusal(path))
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path) as pool:
         pool.map(tasks.log_everything, range(4), chunksize=1)
@@ -210,8 +211,8 @@ def test_the_private_names_of_the_sdk_are_where_we_think() -> None:
     from rerun.chunk import LazyChunkStream
     from rerun.urdf import UrdfTree
 
-    assert entries.missing_entries() == []
-    assert sdk.format_is_known() is None
+    assert log_calls.missing_entries() == []
+    assert encoder.format_is_known() is None
     for name in (
         "new_recording",
         "finalize_deferred_sinks",

@@ -21,7 +21,8 @@ import rerun as rr
 import rerun.blueprint as rrb
 
 import mpr
-from mpr import file_writer, outbox, rrd, sdk, tape
+from mpr import file_writer, outbox, rrd, tape
+from mpr.sdk import encoder
 from tests import support, tasks, viewers
 from tests.viewers import listening, live, reading, url_of, wait_for_state
 
@@ -299,7 +300,7 @@ def test_a_file_that_fails_does_not_end_the_viewer(tmp_path: Path, monkeypatch: 
 
 
 def test_viewers_have_everything_where_files_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sdk, "format_is_known", lambda: "it is from the future")
+    monkeypatch.setattr(encoder, "format_is_known", lambda: "it is from the future")
     port = viewers.free_port()
     with listening(tmp_path / "viewer.rrd", port) as viewer:
         with mpr.Pool("app", 2, sinks=[tmp_path / "run.rrd", url_of(port)]) as pool:

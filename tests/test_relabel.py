@@ -14,8 +14,9 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr import relabel, rrd, sdk
+from mpr import relabel, rrd
 from mpr.manifest import OFFSET, SIZE
+from mpr.sdk import encoder
 from tests import streams
 
 
@@ -110,7 +111,7 @@ def test_a_stream_without_a_store_info_can_get_one() -> None:
     original = _later_of_a_stream()
     assert rrd.SET_STORE_INFO not in {frame.kind for frame in streams.all_frames(original)}
     store = relabel.store_id("app", "id")
-    data = relabel.relabelled(original, store, sdk.store_info())
+    data = relabel.relabelled(original, store, encoder.store_info())
     frames = streams.all_frames(data)
     assert rrd.SET_STORE_INFO == frames[0].kind
     assert store == rrd.store_id_of_info(data[frames[0].payload : frames[0].end])

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from rerun.experimental import ViewerClient
 
 import mpr
-from mpr import footer, manifest, rrd, sdk
+from mpr import footer, manifest, rrd
+from mpr.sdk import encoder
 from tests import programs, support, tasks, viewers
 from tests.programs import OWN, Step
 
@@ -159,7 +160,7 @@ def _everything(count: int) -> list[list[Step]]:
 
 def _manifest_by_sdk(path: Path) -> manifest.Manifest:
     """What the SDK says of the whole file."""
-    return sdk.manifest_by_sdk(path.read_bytes())
+    return encoder.manifest_by_sdk(path.read_bytes())
 
 
 def _manifest(path: Path) -> manifest.Manifest:

@@ -19,7 +19,7 @@ import rerun as rr
 from rerun.recording_stream import recording_stream_generator_ctx
 
 import mpr
-from mpr import sdk
+from mpr.sdk import programs
 from tests import support, tasks
 
 _Run = Callable[..., Any]
@@ -98,7 +98,7 @@ def test_grpc_sink(run: _Run, path: Path, tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # Not the script `rerun`, which would leave its child behind when it is killed.
-    command = sdk.viewer_executable()
+    command = programs.viewer_executable()
     assert command is not None
     saved = tmp_path / "grpc.rrd"
     server = subprocess.Popen([command, "--save", str(saved), "--port", str(port)], stderr=subprocess.DEVNULL)

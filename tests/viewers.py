@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import mpr
-from mpr import sdk
+from mpr.sdk import programs
 from tests import support
 
 
@@ -33,7 +33,7 @@ def url_of(port: int) -> str:
 
 
 def program() -> str:
-    found = sdk.viewer_executable()
+    found = programs.viewer_executable()
     assert found is not None
     return found
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mpr import entries, rrd, sdk
+from mpr import rrd
+from mpr.sdk import internal, reader, recordings, sink_calls
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -34,8 +35,8 @@ class Adoption:
         self._without_sink: set[str] = set()
         # The recording whose rows were copied last, and the chunks of it that some test's recording has.
         self._known: tuple[str, set[str]] = ("", set())
-        entries.watch_sinks(lambda _call, _recording: False, lambda _call, _recording: None, self._sink_changed)
-        entries.watch_new_recordings(self._made)
+        sink_calls.watch_sinks(lambda _call, _recording: False, lambda _call, _recording: None, self._sink_changed)
+        recordings.watch_new_recordings(self._made)
 
     def _made(self, recording_id: str | None) -> None:
         if recording_id is not None:
@@ -47,7 +48,7 @@ class Adoption:
 
     def adopt(self, stream: rr.RecordingStream) -> str | None:
         """Copy what the current recording has to `stream`; returns what is to be said of it."""
-        native, recording_id = entries.current_recording()
+        native, recording_id = recordings.current_recording()
         if native is None or recording_id is None or self._is_ours(native):
             return None
         if recording_id not in self._without_sink:
@@ -56,13 +57,13 @@ class Adoption:
             self._known = (recording_id, set())
         import rerun as rr
 
-        with entries.unwatched():
-            data: bytes = entries.encoded_rows_of(native).read(flush=True) or b""
+        with internal.unwatched():
+            data: bytes = recordings.encoded_rows_of(native).read(flush=True) or b""
             # Back to keeping its rows.
-            entries.disconnect(native)
+            recordings.disconnect(native)
             if not data or len(data) == rrd.HEADER_SIZE:
                 return None
-            chunks = list(sdk.chunks_of(data, blueprints=False))
+            chunks = list(reader.chunks_of(data, blueprints=False))
             owner = rr.RecordingStream._from_native(native)
             rr.send_chunks(chunks, recording=owner)
             if len(data) > _MOST_BYTES:

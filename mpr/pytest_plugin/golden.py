@@ -180,12 +180,12 @@ class Golden:
         """Write what counts of the recording `actual` to `target`; returns whether there is anything."""
         import rerun as rr
 
-        from mpr import sdk
+        from mpr.sdk.reader import quiet_reader
 
         assert self._recorder is not None
         assert self._recorder.current is not None
         is_ignored = comparison.matcher(ignored)
-        reader = sdk.quiet_reader(actual)
+        reader = quiet_reader(actual)
         chunks = (chunk for entry in reader.recordings() for chunk in reader.stream(store=entry))
         counting = [chunk for chunk in chunks if not is_ignored(str(chunk.entity_path))]
         if not counting:

@@ -24,7 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpr import entries, errors, relabel, rrd
+from mpr import errors, relabel, rrd
+from mpr.sdk import log_calls, recordings
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -42,7 +43,7 @@ _every: set[str] = set()
 
 def is_of_tests(native: Any) -> bool:
     """Whether a recording, given by the SDK's handle of it, is one that tests are recorded with."""
-    return entries.recording_id_of(native) in _every
+    return recordings.recording_id_of(native) in _every
 
 
 class TestStream:
@@ -149,11 +150,11 @@ class TestStreams:
         def entered(_size: int, _rows: int, _recording: Any) -> None:
             logged()
 
-        entries.install_entries(entered)
+        log_calls.install_entries(entered)
 
     def has(self, native: Any) -> bool:
         """Whether a recording, given by the SDK's handle of it, is one of these."""
-        recording_id = entries.recording_id_of(native)
+        recording_id = recordings.recording_id_of(native)
         return any(each.recording_id == recording_id for each in self._streams.values())
 
     def knows(self, application_id: str) -> bool:

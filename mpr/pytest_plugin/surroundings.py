@@ -16,12 +16,12 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mpr import entries
 from mpr.pytest_plugin import content, forks
 from mpr.pytest_plugin.adoption import Adoption
 from mpr.pytest_plugin.children import Children
 from mpr.pytest_plugin.logs import LogCapture
 from mpr.pytest_plugin.stream import TestStream, TestStreams, is_of_tests
+from mpr.sdk import recordings
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -67,16 +67,16 @@ class Surroundings:
         native = running.stream.native.inner
         self._outer = None
         if running.wish.capture == _THREAD:
-            entries.exchange_thread_recording(native)
+            recordings.exchange_thread_recording(native)
             return
-        before = entries.exchange_global_recording(native)
+        before = recordings.exchange_global_recording(native)
         if before is None or self._streams.has(before):
             return
         if is_of_tests(before):
             self._outer = before
         else:
             # A fixture of a wider scope may need it; and without us, it would be there.
-            entries.exchange_global_recording(before)
+            recordings.exchange_global_recording(before)
 
     def phase_has_ended(self, running: Running) -> None:
         """It may have brought the first function that logs from other processes."""
@@ -87,9 +87,9 @@ class Surroundings:
         note = self._children.dismiss()
         if note is not None:
             running.notes.append(note)
-        exchange = entries.exchange_global_recording
+        exchange = recordings.exchange_global_recording
         if running.wish.capture == _THREAD:
-            exchange = entries.exchange_thread_recording
+            exchange = recordings.exchange_thread_recording
         now = exchange(self._outer)
         if now is not None and not self._streams.has(now):
             exchange(now)

@@ -7,7 +7,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mpr import sdk
+from mpr.sdk import reader
+
+
+def viewer_executable() -> str | None:
+    """The native viewer: the program in the SDK's package, else one on the PATH; None where there is none.
+
+    The script `rerun` in the SDK's package would be a process more, which leaves the viewer behind when it is killed.
+    """
+    import importlib.util
+    import shutil
+
+    package = importlib.util.find_spec("rerun_cli")
+    if package is not None and package.origin is not None:
+        program = Path(package.origin).with_name("rerun")
+        if program.is_file():
+            return str(program)
+    return shutil.which("rerun")
 
 
 def rewrite(path: Path, target: Path) -> None:
@@ -50,20 +66,23 @@ def verify(path: Path) -> str | None:
 
 
 def refusal(path: Path) -> str | None:
-    """As `sdk.refusal`, in a process of its own: the reader takes some 3 kB of memory for each chunk of a file."""
-    code = "import sys; from pathlib import Path; from mpr import sdk; print(sdk.refusal(Path(sys.argv[1])) or '')"
+    """As `reader.refusal`, in a process of its own: the reader takes some 3 kB of memory for each chunk of a file."""
+    code = (
+        "import sys; from pathlib import Path; from mpr.sdk import reader; "
+        "print(reader.refusal(Path(sys.argv[1])) or '')"
+    )
     command = [sys.executable, "-c", code, str(path)]
     try:
         ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=600, check=True)
     except (OSError, subprocess.SubprocessError):
         # That process could not look, which says nothing of the file.
-        return sdk.refusal(path)
+        return reader.refusal(path)
     return ran.stdout.decode(errors="replace").strip() or None
 
 
 def _program() -> list[str]:
     """How the command line is called: the program itself where it is found, for its script takes 0.4 s to start."""
-    program = sdk.viewer_executable()
+    program = viewer_executable()
     return [sys.executable, "-m", "rerun"] if program is None else [program]
 
 

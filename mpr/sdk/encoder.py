@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpr import errors, hooks, rrd
 from mpr.manifest import CHUNK_ID, OFFSET, SIZE, Manifest, parse
+from mpr.sdk.reader import ReadableFile, send_decoded
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -23,64 +22,6 @@ def new_stream(application_id: str, recording_id: str, *, send_properties: bool)
     import rerun as rr
 
     return rr.RecordingStream(application_id, recording_id=recording_id, send_properties=send_properties)
-
-
-def quiet_reader(path: str | Path) -> Any:
-    """The SDK's reader of the file at `path`, which needs no footer. Raises where it does not like the file."""
-    import rerun as rr
-
-    with warnings.catch_warnings():
-        # A missing footer, which is what this warns of, is no loss: the chunks are there.
-        warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
-        return rr.chunk.RrdReader(path)
-
-
-def chunks_of(data: bytes, *, blueprints: bool = True) -> Iterator[Any]:
-    """The chunks of every store in `data`, the bytes of a stream with or without a footer."""
-    for stream in _streams_of(data, blueprints=blueprints):
-        yield from stream
-
-
-def send_decoded(data: bytes, stream: rr.RecordingStream, *, blueprints: bool = True) -> None:
-    """Log `chunks_of(data)` to `stream`, without that they pass through Python one by one."""
-    import rerun as rr
-
-    for chunks in _streams_of(data, blueprints=blueprints):
-        rr.send_chunks(chunks, recording=stream)
-
-
-def _streams_of(data: bytes, *, blueprints: bool) -> Iterator[Any]:
-    """The SDK's stream of the chunks of each store."""
-    with _ReadableFile(data) as path:
-        reader = quiet_reader(path)
-        for entry in [*reader.recordings(), *(reader.blueprints() if blueprints else ())]:
-            yield reader.stream(store=entry)
-
-
-class _ReadableFile:
-    """`data` under a path that the SDK's reader can open, without touching a disk where the system allows that."""
-
-    def __init__(self, data: bytes) -> None:
-        import tempfile
-
-        if sys.platform == "linux":
-            self._fd = os.memfd_create("mpr-reader", os.MFD_CLOEXEC)
-            self._path = f"/proc/self/fd/{self._fd}"
-            self._unlink = False
-        else:
-            self._fd, self._path = tempfile.mkstemp(suffix=".rrd")
-            self._unlink = True
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
-
-    def __enter__(self) -> str:
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-        if self._unlink:
-            os.unlink(self._path)
 
 
 @functools.cache
@@ -129,25 +70,9 @@ def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
 
     if not isinstance(blueprint, rrb.Blueprint):
         blueprint = rrb.Blueprint(blueprint)
-    with _ReadableFile(b"") as path, hooks.nowhere():
+    with ReadableFile(b"") as path, hooks.nowhere():
         blueprint.save(application_id, path)
         return Path(path).read_bytes()
-
-
-def viewer_executable() -> str | None:
-    """The native viewer: the program in the SDK's package, else one on the PATH; None where there is none.
-
-    The script `rerun` in the SDK's package would be a process more, which leaves the viewer behind when it is killed.
-    """
-    import importlib.util
-    import shutil
-
-    package = importlib.util.find_spec("rerun_cli")
-    if package is not None and package.origin is not None:
-        program = Path(package.origin).with_name("rerun")
-        if program.is_file():
-            return str(program)
-    return shutil.which("rerun")
 
 
 def prologue(start_time_nanos: int) -> bytes:
@@ -180,17 +105,6 @@ def manifest_by_sdk(data: bytes) -> Manifest:
         raise errors.FormatError("the SDK finds no chunk in a stream that has some")
     end = frames[-1]
     return parse(encoded[end.payload : end.end])[0]
-
-
-def refusal(path: Path) -> str | None:
-    """What the SDK's reader has against the manifest of the file at `path`; None where it opens it."""
-    try:
-        reader = quiet_reader(path)
-        for entry in reader.recordings():
-            reader.store(store=entry)
-    except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a file that it does not like
-        return str(error)
-    return None
 
 
 @functools.cache
@@ -226,20 +140,3 @@ def format_is_known() -> str | None:
     except (errors.FormatError, KeyError, IndexError, ValueError) as error:
         return str(error)
     return None
-
-
-def forbid_preloaded_servers() -> None:
-    """Let what hangs in a child of a fork server that preloaded `rerun` raise instead.
-
-    The threads of the SDK's async runtime do not survive the fork: `CatalogClient` and `Server` never answer.
-    """
-    import rerun as rr
-
-    def refuse(self: object, *_args: object, **_kwargs: object) -> None:
-        raise RuntimeError(
-            f"{type(self).__name__} does not work in a worker whose fork server preloaded the Rerun SDK (it would "
-            "hang): use mpr.Pool(..., preload=False)"
-        )
-
-    rr.catalog.CatalogClient.__init__ = refuse  # type: ignore[method-assign]  # replaced on purpose
-    rr.server.Server.__init__ = refuse  # type: ignore[method-assign]  # replaced on purpose

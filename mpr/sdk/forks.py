@@ -13,6 +13,23 @@ if TYPE_CHECKING:
     import rerun as rr
 
 
+def forbid_preloaded_servers() -> None:
+    """Let what hangs in a child of a fork server that preloaded `rerun` raise instead.
+
+    The threads of the SDK's async runtime do not survive the fork: `CatalogClient` and `Server` never answer.
+    """
+    import rerun as rr
+
+    def refuse(self: object, *_args: object, **_kwargs: object) -> None:
+        raise RuntimeError(
+            f"{type(self).__name__} does not work in a worker whose fork server preloaded the Rerun SDK (it would "
+            "hang): use mpr.Pool(..., preload=False)"
+        )
+
+    rr.catalog.CatalogClient.__init__ = refuse  # type: ignore[method-assign]  # replaced on purpose
+    rr.server.Server.__init__ = refuse  # type: ignore[method-assign]  # replaced on purpose
+
+
 def hand_down(stream: rr.RecordingStream, own: Callable[[], rr.RecordingStream]) -> None:
     """Let `stream` be `own()` of this process from now on, which is asked for whenever it is used."""
     stream.__class__ = _handed_down()

@@ -1,0 +1,160 @@
+"""Wraps the SDK's logging calls where tasks log: what comes before each of them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+
+class Prefix(NamedTuple):
+    """What comes before the entity paths that a task logs to one recording."""
+
+    path: str
+    recording_id: str
+
+
+# Entries that hand data to a recording.
+_ENTRIES = (
+    "log_arrow_msg",
+    "send_arrow_chunk",
+    "send_chunks",
+    "log_file_from_path",
+    "log_file_from_contents",
+    "send_recording_name",
+    "send_recording_start_time_nanos",
+    "send_blueprint",
+)
+
+# What an entry is taken to log where its arguments do not say (bytes).
+_UNKNOWN_SIZE = 64 * 1024
+
+
+def missing_entries() -> list[str]:
+    """The logging entries that the installed SDK does not have under the names that mpr knows."""
+    import rerun_bindings
+
+    return [name for name in _ENTRIES if not hasattr(rerun_bindings, name)]
+
+
+def _logged_bytes(components: Any) -> int:
+    size = 0
+    try:
+        # No generator: this is done for each `rr.log`.
+        for array in components.values():
+            size += array.get_total_buffer_size()
+    except AttributeError:
+        return _UNKNOWN_SIZE
+    return size
+
+
+def _logged_rows(name: str, components: Any) -> int:
+    """How many rows a call of entry `name` logs; 0 where its arguments do not say."""
+    if name == "log_arrow_msg":
+        return 1
+    return len(next(iter(components.values()))) if name == "send_arrow_chunk" and components else 0
+
+
+def install_entries(entered: Callable[[int, int, Any], Prefix | None]) -> list[str]:
+    """Make every logging entry of the SDK in this process call `entered(bytes, rows, recording)` first, and heed the
+    prefix that it returns. The recording is the SDK's handle, or None for the current one.
+
+    Returns the names that this release of the SDK does not have.
+    """
+    import rerun_bindings
+
+    missing = missing_entries()
+    for name in _ENTRIES:
+        if name not in missing:
+            original = getattr(rerun_bindings, name)
+            wrap = _wrapped_log if _is_plain_log(original) else functools.partial(_wrapped, name)
+            setattr(rerun_bindings, name, wrap(original, entered))
+    for owner, attribute in _bypasses():
+        setattr(owner, attribute, _watched(attribute, entered))
+    return missing
+
+
+def _wrapped(
+    name: str, original: Callable[..., Any], entered: Callable[[int, int, Any], Prefix | None]
+) -> Callable[..., Any]:
+    import rerun_bindings
+
+    @functools.wraps(original)
+    def entry(*args: Any, **kwargs: Any) -> Any:
+        components = kwargs.get("components")
+        recording = kwargs.get("recording")
+        prefix = entered(_logged_bytes(components), _logged_rows(name, components), recording)
+        if prefix is not None and rerun_bindings.get_recording_id(recording) == prefix.recording_id:
+            args, kwargs = with_prefix(name, prefix.path, args, kwargs)
+        return original(*args, **kwargs)
+
+    return entry
+
+
+def _is_plain_log(original: Callable[..., Any]) -> bool:
+    """Whether this is the call that `rr.log` makes, in the form that `_wrapped_log` knows."""
+    with contextlib.suppress(ValueError):
+        return str(inspect.signature(original)) == "(entity_path, components, static_, recording=None)"
+    return False
+
+
+def _wrapped_log(original: Callable[..., Any], entered: Callable[[int, int, Any], Prefix | None]) -> Callable[..., Any]:
+    """As `_wrapped`, for `log_arrow_msg`: its arguments are not packed and unpacked again, half a microsecond each."""
+    import rerun_bindings
+
+    @functools.wraps(original)
+    def entry(entity_path: str, components: Any, static_: bool, recording: Any = None) -> Any:
+        size = 0
+        try:
+            # As `_logged_bytes`; here for the call that this spares.
+            for array in components.values():
+                size += array.get_total_buffer_size()
+        except AttributeError:
+            size = _UNKNOWN_SIZE
+        prefix = entered(size, 1, recording)
+        if prefix is not None and rerun_bindings.get_recording_id(recording) == prefix.recording_id:
+            entity_path = under(prefix.path, entity_path)
+        return original(entity_path, components, static_, recording)
+
+    return entry
+
+
+def _bypasses() -> Iterable[tuple[type, str]]:
+    from rerun.chunk import LazyChunkStream
+    from rerun.urdf import UrdfTree
+
+    return ((LazyChunkStream, "_internal"), (UrdfTree, "_inner"))
+
+
+def _watched(attribute: str, entered: Callable[[int, int, Any], object]) -> property:
+    """An attribute that counts as an entry whenever it is read: whoever reads it may be about to send."""
+
+    def get(self: Any) -> Any:
+        entered(_UNKNOWN_SIZE, 0, None)
+        return self.__dict__[attribute]
+
+    def put(self: Any, value: Any) -> None:
+        self.__dict__[attribute] = value
+
+    return property(get, put)
+
+
+def with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The arguments of an entry with `prefix` before every entity path in them."""
+    if name in ("log_arrow_msg", "send_arrow_chunk"):
+        return (under(prefix, args[0]), *args[1:]), kwargs
+    if name in ("log_file_from_path", "log_file_from_contents"):
+        own = kwargs.get("entity_path_prefix")
+        return args, {**kwargs, "entity_path_prefix": prefix if own is None else under(prefix, own)}
+    if name == "send_chunks":
+        chunks = [args[0]] if hasattr(args[0], "with_entity_path") else args[0]
+        return ((each.with_entity_path(under(prefix, each.entity_path)) for each in chunks), *args[1:]), kwargs
+    return args, kwargs
+
+
+def under(prefix: str, path: str) -> str:
+    path = path.removeprefix("/")
+    # The recording's properties stay where viewers look for them, and what mpr notes under `mpr`.
+    return path if path.partition("/")[0] in ("__properties", "mpr") else f"{prefix}/{path}"

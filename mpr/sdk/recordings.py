@@ -1,0 +1,196 @@
+"""Which recordings this process makes, and which one is current in a thread or in the process."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mpr.sdk.internal import ours
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+
+def divert_new_recordings(
+    diverted: Callable[[], rr.RecordingStream | None],
+    noted: Callable[[str | None, str | None], None],
+    made: Callable[[Any], None],
+) -> None:
+    """Let `rr.init` in this process make the stream that `diverted()` returns current instead of a new recording
+    without a sink; where that is None, nothing is changed.
+
+    `noted(application_id, recording_id)` hears of each. Recordings that are not made the default stay the user's;
+    `made(handle)` hears of them.
+    """
+    import rerun_bindings
+
+    original = rerun_bindings.new_recording
+
+    @functools.wraps(original)
+    def new_recording(*args: Any, **kwargs: Any) -> Any:
+        stream = diverted() if kwargs.get("make_default") else None
+        if stream is None:
+            inner = original(*args, **kwargs)
+            if not kwargs.get("make_default") and not ours.now:
+                made(inner)
+            return inner
+        noted(kwargs.get("application_id"), kwargs.get("recording_id"))
+        make_current(stream)
+        return stream.inner
+
+    rerun_bindings.new_recording = new_recording
+    clean_up = rerun_bindings.flush_and_cleanup_orphaned_recordings
+
+    @functools.wraps(clean_up)
+    def flush_and_cleanup_orphaned_recordings() -> None:
+        try:
+            clean_up()
+        except RuntimeError:
+            # `rr.init` calls this first, and in a forked process it fails on the recordings of the parent.
+            if diverted() is None:
+                raise
+
+    rerun_bindings.flush_and_cleanup_orphaned_recordings = flush_and_cleanup_orphaned_recordings
+
+
+def watch_new_recordings(made: Callable[[str | None], None]) -> None:
+    """Call `made(recording id)` of every recording that this process makes from now on."""
+    import rerun_bindings
+
+    original = rerun_bindings.new_recording
+
+    @functools.wraps(original)
+    def new_recording(*args: Any, **kwargs: Any) -> Any:
+        made(recording_id_of(inner := original(*args, **kwargs)))
+        return inner
+
+    rerun_bindings.new_recording = new_recording
+
+
+# What a recording is called and when it began: the call, and the argument of `rr.archetypes.RecordingInfo`.
+_RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nanos": "start_time"}
+
+
+def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.RecordingStream, str] | None]) -> None:
+    """Keep what this process says of a recording as such under a property: it is one of many writers.
+
+    `diverted(call, recording id)` returns the stream and the name of the property; where that is None, nothing is
+    changed.
+    """
+    import rerun_bindings
+
+    def wrapped(call: str, field: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def send(value: Any, recording: Any = None) -> None:
+            found = diverted(call, rerun_bindings.get_recording_id(recording))
+            if found is None:
+                original(value, recording=recording)
+                return
+            import rerun as rr
+
+            stream, name = found
+            stream.send_property(name, rr.archetypes.RecordingInfo(**{field: value}))
+
+        return send
+
+    for call, field in _RECORDING_INFO.items():
+        original = getattr(rerun_bindings, call, None)
+        if original is not None:
+            setattr(rerun_bindings, call, wrapped(call, field, original))
+
+
+def recording_id_of(inner: Any) -> str | None:
+    """The id of a recording, by the SDK's own handle of it."""
+    import rerun_bindings
+
+    found: str | None = rerun_bindings.get_recording_id(inner)
+    return found
+
+
+def encoded_rows_of(inner: Any) -> Any:
+    """Where the SDK puts the encoded rows of a recording from now on, those that it has kept first."""
+    import rerun_bindings
+
+    return rerun_bindings.binary_stream(recording=inner)
+
+
+def disconnect(inner: Any) -> None:
+    """Let a recording keep its rows until it is given a sink."""
+    import rerun_bindings
+
+    inspect.unwrap(rerun_bindings.disconnect)(recording=inner)
+
+
+def clean_up_recordings() -> None:
+    """Let the SDK end the threads of recordings that nobody holds. There is no current recording afterwards."""
+    import rerun_bindings
+
+    rerun_bindings.flush_and_cleanup_orphaned_recordings()
+
+
+_SET_CURRENT = ("set_thread_local_data_recording", "set_global_data_recording")
+
+
+def watch_current(changed: Callable[[], None]) -> bool:
+    """Call `changed()` whenever somebody but mpr gives this process another current recording.
+
+    Returns whether this release of the SDK lets us: `rr.init` does it by `new_recording`, all else by these two.
+    """
+    import rerun_bindings
+
+    if not all(hasattr(rerun_bindings, name) for name in _SET_CURRENT):
+        return False
+
+    def watched(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            changed()
+            return original(*args, **kwargs)
+
+        return call
+
+    for name in _SET_CURRENT:
+        setattr(rerun_bindings, name, watched(getattr(rerun_bindings, name)))
+    return True
+
+
+def make_current(stream: rr.RecordingStream) -> None:
+    """Make `stream` the recording that plain `rr.log` uses, in every thread that has none of its own."""
+    try:
+        import rerun_bindings
+
+        inspect.unwrap(rerun_bindings.set_thread_local_data_recording)(None)
+        inspect.unwrap(rerun_bindings.set_global_data_recording)(stream.inner)
+    except (AttributeError, ImportError, TypeError):
+        import rerun as rr
+
+        rr.set_thread_local_data_recording(None)
+        rr.set_global_data_recording(stream)
+
+
+def exchange_thread_recording(native: Any) -> Any:
+    """Make the recording `native` (or None) this thread's own; returns what was before."""
+    import rerun_bindings
+
+    before = rerun_bindings.get_thread_local_data_recording()
+    rerun_bindings.set_thread_local_data_recording(native)
+    return before
+
+
+def exchange_global_recording(native: Any) -> Any:
+    """Make the recording `native` (or None) that of all threads that have no own one; returns what was before."""
+    import rerun_bindings
+
+    before = rerun_bindings.get_global_data_recording()
+    inspect.unwrap(rerun_bindings.set_global_data_recording)(native)
+    return before
+
+
+def current_recording() -> tuple[Any, str | None]:
+    """The native recording that plain `rr.log` uses in this thread, and its recording id; (None, None) for none."""
+    import rerun_bindings
+
+    native = rerun_bindings.get_data_recording(None)
+    return native, None if native is None else rerun_bindings.get_recording_id(native)

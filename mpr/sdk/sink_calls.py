@@ -1,0 +1,76 @@
+"""The SDK's calls that change the sink of a recording."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from mpr.sdk.internal import ours
+
+# Calls that give the current recording another sink, or none.
+_SINK_CALLS = (
+    "save",
+    "set_sinks",
+    "connect_grpc",
+    "serve_grpc",
+    "stdout",
+    "memory_recording",
+    "binary_stream",
+    "disconnect",
+    "shutdown",
+    "spawn",
+)
+
+
+def watch_sinks(
+    skips: Callable[[str, str | None], bool],
+    changes: Callable[[str, str | None], None],
+    changed: Callable[[str, str | None], None],
+) -> None:
+    """Call `changed(name, recording id)` after each call in this process that may have taken a recording's sink away,
+    and `changes` of the same before.
+
+    It is not made at all where `skips` of the same says so. For `shutdown`, which is for all, the id is None.
+    """
+    import rerun_bindings
+
+    def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if ours.now:
+                return original(*args, **kwargs)
+            concerned = None if name == "shutdown" else rerun_bindings.get_recording_id(kwargs.get("recording"))
+            if skips(name, concerned):
+                return None
+            changes(name, concerned)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                changed(name, concerned)
+
+        return call
+
+    for name in _SINK_CALLS:
+        original = getattr(rerun_bindings, name, None)
+        if original is not None:
+            setattr(rerun_bindings, name, watched(name, original))
+
+
+def keep_sinks(is_ours: Callable[[str | None], bool]) -> None:
+    """Let `with stream:` leave the sink of a stream alone where `is_ours(recording id)`.
+
+    The SDK finishes file sinks when such a block ends, and what is logged afterwards is lost.
+    """
+    import rerun_bindings
+
+    original = getattr(rerun_bindings, "finalize_deferred_sinks", None)
+    if original is None:
+        return
+
+    @functools.wraps(original)
+    def finalize_deferred_sinks(recording: Any = None) -> None:
+        if not is_ours(rerun_bindings.get_recording_id(recording)):
+            original(recording)
+
+    rerun_bindings.finalize_deferred_sinks = finalize_deferred_sinks

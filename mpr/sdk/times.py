@@ -1,0 +1,63 @@
+"""The times that a thread has set for a recording: watched, taken away, and set again."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+#: How a time is set again: with `(timeline, value, recording)`.
+SetTime: TypeAlias = Callable[..., None]
+#: The times of one (thread, recording): how each timeline's is set, and to what.
+Times: TypeAlias = dict[str, tuple[SetTime, Any]]
+
+
+# What sets the time of a (thread, recording), and what takes it away.
+_SET_TIME = ("set_time_sequence", "set_time_duration_nanos", "set_time_timestamp_nanos_since_epoch")
+
+
+def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | None], None]) -> None:
+    """Call `noted(recording id, timeline, (how, value))` whenever this process sets a time for its thread.
+
+    None for the pair says that the time was taken away, None for the timeline that all were. The SDK keeps the times of
+    a (thread, recording) and does not tell them.
+    """
+    import rerun_bindings
+
+    def watched_set(original: SetTime) -> SetTime:
+        @functools.wraps(original)
+        def call(timeline: str, value: Any, recording: Any = None) -> None:
+            original(timeline, value, recording)
+            noted(rerun_bindings.get_recording_id(recording), timeline, (original, value))
+
+        return call
+
+    disable_timeline, reset_time = rerun_bindings.disable_timeline, rerun_bindings.reset_time
+
+    @functools.wraps(disable_timeline)
+    def watched_disable(timeline: str, recording: Any = None) -> None:
+        disable_timeline(timeline, recording)
+        noted(rerun_bindings.get_recording_id(recording), timeline, None)
+
+    @functools.wraps(reset_time)
+    def watched_reset(recording: Any = None) -> None:
+        reset_time(recording)
+        noted(rerun_bindings.get_recording_id(recording), None, None)
+
+    for name in _SET_TIME:
+        setattr(rerun_bindings, name, watched_set(getattr(rerun_bindings, name)))
+    rerun_bindings.disable_timeline = watched_disable
+    rerun_bindings.reset_time = watched_reset
+
+
+def change_times(native: Any, old: Times, new: Times) -> None:
+    """Take the times `old` of this thread and the recording `native` away, and set `new`."""
+    import rerun_bindings
+
+    disable_timeline = inspect.unwrap(rerun_bindings.disable_timeline)
+    for timeline in old:
+        if timeline not in new:
+            disable_timeline(timeline, native)
+    for timeline, (how, value) in new.items():
+        how(timeline, value, native)
