@@ -18,7 +18,7 @@ import mpr
 from benchmarks import common, report, works
 from mpr import opening
 from mpr.file_writer import FileWriter
-from mpr.outbox import Segment
+from mpr.transport.outbox import Segment
 
 WORKERS = 2
 IMAGES, QUICK_IMAGES = 1_100, 110

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import common, report, servers, works
 from mpr import rrd
-from mpr.outbox import Outbox, OutboxReader
+from mpr.transport.outbox import Outbox, OutboxReader
 
 if TYPE_CHECKING:
     import rerun as rr

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from mpr import ambient, rrd
 from mpr.errors import SinkError
 from mpr.limits import SINK_TIMEOUT_SECS
-from mpr.outbox import PROLOGUE, Segment
 from mpr.sdk import reader
 from mpr.sink import Sink
 from mpr.threads import SideThread
+from mpr.transport.outbox import PROLOGUE, Segment
 
 if TYPE_CHECKING:
     import rerun as rr

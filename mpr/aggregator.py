@@ -21,7 +21,7 @@ from mpr import errors, failpoints, rrd
 from mpr.delivery import Delivery
 from mpr.errors import DeliveryError, SinkError
 from mpr.known_producer import Kept, KnownProducer, Listener
-from mpr.messages import (
+from mpr.transport.messages import (
     OWN_ROWS,
     PROTOCOL,
     Accepted,
@@ -45,9 +45,9 @@ from mpr.messages import (
     Upstream,
     Welcome,
 )
-from mpr.outbox import MessageBytes, Segment, SegmentSource
-from mpr.slate import SlateReader
-from mpr.transport import PeerGoneError, Sockets
+from mpr.transport.outbox import MessageBytes, Segment, SegmentSource
+from mpr.transport.sockets import PeerGoneError, Sockets
+from mpr.transport.status_page import SlateReader
 
 _log = logging.getLogger("mpr")
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from mpr.errors import SinkError
 from mpr.file_writer import FileWriter
-from mpr.outbox import Segment
 from mpr.parts import Parts, Pieces
+from mpr.transport.outbox import Segment
 
 _READ_BYTES = 1024 * 1024
 _COPY_BYTES = 32 * 1024 * 1024

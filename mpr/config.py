@@ -9,12 +9,11 @@ import os
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 from mpr.errors import ConfigError
-from mpr.limits import MIB, OUTBOX_MAX_BYTES
+from mpr.limits import MIB
 
 StartMethod = Literal["forkserver", "spawn", "fork"]
 Route = Literal["funnel", "direct"]
@@ -111,55 +110,6 @@ def check_retries(retries: object) -> int:
     if isinstance(retries, int) and not isinstance(retries, bool) and retries >= 0:
         return retries
     raise ConfigError(f"retries must be a number of times >= 0, got {retries!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DirectRoute:
-    """The sinks that a process opens itself.
-
-    Attributes
-    ----------
-    folder:
-        Where it writes a file of its own; empty for no file.
-    urls:
-        Of viewers and servers.
-    """
-
-    folder: str
-    urls: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordingConfig:
-    """How a process joins a shared recording.
-
-    Attributes
-    ----------
-    application_id, recording_id:
-        The ids of the one recording.
-    folder:
-        The private folder of the sockets (mode 0700).
-    upstream, downstream:
-        ZeroMQ endpoints of the parent: for what producers send, and for what they get.
-    token:
-        The secret that a producer must show; never logged.
-    outbox_bytes:
-        Bytes that the producer's outbox may hold before `rr.log` waits.
-    marks_tasks:
-        Whether a worker says where the rows of each task begin and end, for sinks that keep them apart.
-    direct:
-        What the process brings its rows to; None for the parent.
-    """
-
-    application_id: str
-    recording_id: str
-    folder: Path
-    upstream: str
-    downstream: str
-    token: str = field(repr=False)
-    outbox_bytes: int = OUTBOX_MAX_BYTES
-    marks_tasks: bool = False
-    direct: DirectRoute | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mpr import manifest, rrd
-from mpr.outbox import Segment
 from mpr.sdk import reader
+from mpr.transport.outbox import Segment
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,8 +14,8 @@ from mpr import rrd
 from mpr.errors import SinkError
 from mpr.file_writer import PartFile
 from mpr.limits import SINK_TIMEOUT_SECS
-from mpr.outbox import Segment
 from mpr.sdk import encoder, reader
+from mpr.transport.outbox import Segment
 
 if TYPE_CHECKING:
     import rerun as rr

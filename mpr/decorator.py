@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from mpr.config import RecordingConfig
 from mpr.current import TaskOptions
 from mpr.errors import ConfigError
+from mpr.transport.connection_info import RecordingConfig
 
 if TYPE_CHECKING:
     from mpr.execution import Execution

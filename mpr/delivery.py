@@ -17,8 +17,8 @@ from mpr import failpoints, rrd
 from mpr.conflicts import ColumnTypes
 from mpr.errors import SinkError
 from mpr.known_producer import KnownProducer
-from mpr.messages import Hello
-from mpr.outbox import PROLOGUE, MessageBytes, Segment
+from mpr.transport.messages import Hello
+from mpr.transport.outbox import PROLOGUE, MessageBytes, Segment
 from mpr.writers import Feed, Reader, Writer
 
 _log = logging.getLogger("mpr")

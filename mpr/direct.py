@@ -20,11 +20,11 @@ from mpr import errors, rrd
 from mpr.delivery import Delivery
 from mpr.errors import ConfigError, SinkError
 from mpr.live_sinks import LiveSink
-from mpr.messages import Hello
-from mpr.outbox import OutboxReader, Segment
 from mpr.sdk import encoder, programs
 from mpr.sink import Sink
 from mpr.sinks import FileSink
+from mpr.transport.messages import Hello
+from mpr.transport.outbox import OutboxReader, Segment
 
 _PART = re.compile(r"worker-(\d+)-(\d+)-\w+\.rrd")
 

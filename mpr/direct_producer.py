@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mpr import rrd
-from mpr.config import RecordingConfig
 from mpr.limits import DIRECT_CONNECT_SECS, DIRECT_FLUSH_SECS
-from mpr.messages import Undelivered
-from mpr.outbox import Outbox
 from mpr.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.sdk import internal
 from mpr.threads import SideThread
+from mpr.transport.connection_info import RecordingConfig
+from mpr.transport.messages import Undelivered
+from mpr.transport.outbox import Outbox
 
 if TYPE_CHECKING:
     import rerun as rr

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from mpr import errors, relabel, rrd
 from mpr.errors import SinkError
 from mpr.file_writer import FileWriter
-from mpr.outbox import PROLOGUE, MessageBytes, Segment
 from mpr.relabel import Relabeller
 from mpr.running_task import RunningTask
 from mpr.sdk import encoder
+from mpr.transport.outbox import PROLOGUE, MessageBytes, Segment
 
 if TYPE_CHECKING:
     import rerun as rr

@@ -34,13 +34,13 @@ from mpr.errors import (
 from mpr.known_producer import Kept
 from mpr.lifecycle import PoolState, StartBudget
 from mpr.loss import Loss
-from mpr.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop, TaskBegan
 from mpr.parcel import Parcel, TaskFunction, outcomes
 from mpr.running_task import RunningTask
 from mpr.scheduler import SHORT_MICROS, Scheduler
-from mpr.slate import SlateReader
 from mpr.staff import AtWork, Hand, Soon, Staff
-from mpr.transport import DownstreamServer, PeerGoneError
+from mpr.transport.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop, TaskBegan
+from mpr.transport.sockets import DownstreamServer, PeerGoneError
+from mpr.transport.status_page import SlateReader
 from mpr.watching import Watcher
 
 _log = logging.getLogger("mpr")

@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from mpr import background, current, joining, lane
-from mpr.config import RecordingConfig
 from mpr.current import CurrentTask, TaskOptions
 from mpr.errors import RecordingError
 from mpr.hooks import here
 from mpr.producer import Producer
+from mpr.transport.connection_info import RecordingConfig
 
 _log = logging.getLogger("mpr")
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from mpr import rrd
 from mpr.errors import SinkError
 from mpr.file_writer import FileWriter
-from mpr.outbox import Segment
+from mpr.transport.outbox import Segment
 from mpr.writers import Writer
 
 # What a file name that is made of a recording id has none of.

@@ -12,9 +12,9 @@ from typing import Any
 from mpr import pickling
 from mpr.dispatcher import Dispatcher
 from mpr.lifecycle import PoolState
-from mpr.messages import EACH
 from mpr.parcel import Parcel, TaskFunction
 from mpr.results import ResultIterator
+from mpr.transport.messages import EACH
 
 # How often a feeder that waits for room looks whether there is still use for it (seconds).
 _LOOK_SECS = 0.1

@@ -24,9 +24,9 @@ from mpr import errors, manifest, rrd
 from mpr.errors import SinkError
 from mpr.footer import Describer, Place
 from mpr.manifest import Manifest, OffsetMap
-from mpr.outbox import PROLOGUE, MessageBytes, Segment
 from mpr.sdk import programs, reader
 from mpr.shelf import Shelf
+from mpr.transport.outbox import PROLOGUE, MessageBytes, Segment
 
 _log = logging.getLogger("mpr")
 

@@ -12,9 +12,9 @@ from typing import Any, ParamSpec, Self, TypeVar
 from mpr import pickling
 from mpr.dispatcher import Dispatcher
 from mpr.errors import ConfigError
-from mpr.messages import STAR
 from mpr.parcel import Parcel, TaskFunction
 from mpr.threads import carry_through, is_thread_of_ours
+from mpr.transport.messages import STAR
 
 R = TypeVar("R")
 P = ParamSpec("P")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from mpr.messages import Downstream
-from mpr.transport import Connection
+from mpr.transport.messages import Downstream
+from mpr.transport.sockets import Connection
 
 
 class Inbox:

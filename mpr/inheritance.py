@@ -7,61 +7,13 @@ configuration to every child, whatever the start method. All other children inhe
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 from multiprocessing import process
-from pathlib import Path
 from typing import Any
 
-from mpr.config import DirectRoute, RecordingConfig
-from mpr.errors import JoinError
-from mpr.messages import PROTOCOL
+from mpr.transport.connection_info import VARIABLE
 
-#: The variable by which a child process joins. It has the recording's token, so it is never logged.
-VARIABLE = "MPR_RECORDING"
 _KEY = "mpr_recording"
-# All other fields are texts.
-_TYPES: dict[str, Any] = {
-    "folder": Path,
-    "outbox_bytes": int,
-    "marks_tasks": bool,
-    "direct": DirectRoute | None,
-}
-
-
-def to_text(config: RecordingConfig) -> str:
-    """`config` as the value of the variable."""
-    return json.dumps({"protocol": PROTOCOL, **dataclasses.asdict(config)}, default=os.fspath)
-
-
-def from_text(text: str) -> RecordingConfig:
-    """The config in `text`; raises `JoinError` that says what is wrong with it, and does not show it."""
-    try:
-        fields: dict[str, Any] = json.loads(text)
-        protocol = fields.pop("protocol")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise JoinError(
-            f"the environment variable {VARIABLE} is not one that mpr has made: {len(text)} characters. It comes "
-            "from SharedRecording.environ(), or by itself within the recording's 'with' block"
-        ) from None
-    if protocol != PROTOCOL:
-        raise JoinError(
-            f"the recording to join speaks protocol {protocol}, and this process {PROTOCOL}: both need the same "
-            "version of mpr"
-        )
-    try:
-        direct = fields.pop("direct", None)
-        if direct is not None:
-            direct = DirectRoute(folder=str(direct["folder"]), urls=tuple(map(str, direct["urls"])))
-        config = RecordingConfig(**{**fields, "folder": Path(fields["folder"])}, direct=direct)
-    except (TypeError, KeyError):
-        raise JoinError(f"the environment variable {VARIABLE} has not what a recording needs") from None
-    for field in dataclasses.fields(config):
-        wanted = _TYPES.get(field.name, str)
-        if not isinstance(getattr(config, field.name), wanted):
-            raise JoinError(f"the environment variable {VARIABLE} has a {field.name} of the wrong type")
-    return config
 
 
 def inherited() -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from mpr import plain_view
-from mpr.messages import CALL, STAR, Buffer
+from mpr.transport.messages import CALL, STAR, Buffer
 
 # So many tasks are kept as the slowest.
 _SLOWEST = 10

@@ -18,13 +18,14 @@ import threading
 from multiprocessing import util
 from typing import TYPE_CHECKING
 
-from mpr import hooks, inheritance, socket_folder
-from mpr.config import RecordingConfig
+from mpr import hooks, inheritance
 from mpr.direct_producer import new_producer
 from mpr.errors import JoinError, RecordingError, UnpicklableTaskError
 from mpr.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.sdk import recordings
 from mpr.sdk.forks import hand_down
+from mpr.transport import connection_info, ipc_folder
+from mpr.transport.connection_info import RecordingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +85,7 @@ def take_over(config: RecordingConfig, worker: int) -> Producer:
     _let_streams_travel()
     producer.always_flush = not hooks.take_over(producer)
     _here.joined[config.token] = producer
-    _here.bequests[config.token] = inheritance.Bequest(inheritance.to_text(config))
+    _here.bequests[config.token] = inheritance.Bequest(connection_info.to_text(config))
     return producer
 
 
@@ -130,9 +131,9 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
             return _here.worker.stream
         raise JoinError(
             "there is no recording to join: start this process within 'with mpr.SharedRecording(...) as recording:', "
-            f"or with env=recording.environ(), which sets {inheritance.VARIABLE}"
+            f"or with env=recording.environ(), which sets {connection_info.VARIABLE}"
         )
-    return _member(inheritance.from_text(text), timeout, takes_over=True).stream
+    return _member(connection_info.from_text(text), timeout, takes_over=True).stream
 
 
 def inherited_producer() -> Producer | None:
@@ -148,7 +149,7 @@ def inherited_producer() -> Producer | None:
     if text in _here.refused:
         return None
     try:
-        return _member(inheritance.from_text(text), WELCOME_TIMEOUT_SECS, takes_over=True)
+        return _member(connection_info.from_text(text), WELCOME_TIMEOUT_SECS, takes_over=True)
     except RecordingError as error:
         _here.refused[text] = error
         _log.error("%s. Tasks of this process (pid %d) log to its own current recording, if any.", error, os.getpid())
@@ -200,7 +201,7 @@ def _stream_as_argument(stream: rr.RecordingStream) -> tuple[Callable[[str], rr.
     configs = [config for config, _ in _here.owned.values()] + [each.config for each in _here.joined.values()]
     for config in configs:
         if ids == (config.application_id, config.recording_id):
-            return _stream_that_came, (inheritance.to_text(config),)
+            return _stream_that_came, (connection_info.to_text(config),)
     raise UnpicklableTaskError(
         f"a RecordingStream of {ids[0]!r} ({ids[1]}) cannot be sent to another process: only one of a shared recording "
         "can, such as mpr.SharedRecording(...).stream. Make this one in the process that logs to it"
@@ -208,7 +209,7 @@ def _stream_as_argument(stream: rr.RecordingStream) -> tuple[Callable[[str], rr.
 
 
 def _stream_that_came(text: str) -> rr.RecordingStream:
-    return _own_stream(inheritance.from_text(text))
+    return _own_stream(connection_info.from_text(text))
 
 
 def _own_stream(config: RecordingConfig) -> rr.RecordingStream:
@@ -237,7 +238,7 @@ def _joined(config: RecordingConfig, timeout_secs: float) -> Producer:
     _let_streams_travel()
     # A forked process has inherited times.
     producer.stream.reset_time()
-    _here.bequests[config.token] = inheritance.Bequest(inheritance.to_text(config))
+    _here.bequests[config.token] = inheritance.Bequest(connection_info.to_text(config))
     _here.joined[config.token] = producer
     _leave_at_the_end(producer)
     # A child of multiprocessing that joins while it unpickles its arguments forgets its finalizers before it begins.
@@ -270,7 +271,7 @@ def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None
 def _leave_the_closed() -> None:
     """Let go of recordings that are closed: a worker of another engine lives longer than they."""
     for producer in list(_here.joined.values()):
-        if producer is not _here.worker and not socket_folder.is_owned(producer.config.folder):
+        if producer is not _here.worker and not ipc_folder.is_owned(producer.config.folder):
             _leave(_here, producer)
 
 

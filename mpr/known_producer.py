@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from mpr.errors import DeliveryError, SinkError
-from mpr.messages import Hello, InitializerFailed, Result, SegmentReady, Skipped, TaskBegan
-from mpr.outbox import OutboxReader
 from mpr.running_task import RunningTask
-from mpr.slate import SlateReader
+from mpr.transport.messages import Hello, InitializerFailed, Result, SegmentReady, Skipped, TaskBegan
+from mpr.transport.outbox import OutboxReader
+from mpr.transport.status_page import SlateReader
 
 _log = logging.getLogger("mpr")
 

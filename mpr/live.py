@@ -36,9 +36,9 @@ from mpr.live_messages import (
     Waiting,
 )
 from mpr.live_sinks import LiveSink
-from mpr.outbox import Segment
 from mpr.processes import Launcher, check_start_method, ctrl_c_held_back, make_launcher
 from mpr.tape import Tape
+from mpr.transport.outbox import Segment
 
 _log = logging.getLogger("mpr")
 

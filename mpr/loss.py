@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mpr.errors import WorkerDiedError, describe_exit
 from mpr.known_producer import Kept
 from mpr.parcel import Parcel
-from mpr.slate import At
+from mpr.transport.status_page import At
 
 
 @dataclass(frozen=True, slots=True)

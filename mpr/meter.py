@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mpr.limits import CHECK_EVERY_BYTES
-from mpr.slate import ROWS
+from mpr.transport.status_page import ROWS
 
 if TYPE_CHECKING:
     from mpr.own_recordings import OwnRecordings

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 
-from mpr.config import RecordingConfig
+from mpr.transport.connection_info import RecordingConfig
 
 _log = logging.getLogger("mpr")
 

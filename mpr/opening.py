@@ -21,12 +21,12 @@ from mpr.family_writer import FamilyWriter, NewFile
 from mpr.file_writer import FileWriter
 from mpr.live import LiveSinks
 from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
-from mpr.outbox import PROLOGUE, MessageBytes, Segment
 from mpr.sdk import encoder, programs
 from mpr.sink import Sink
 from mpr.sinks import DirectorySink, FileSink
 from mpr.stream_sink import BinaryStreamSink
 from mpr.tape import Tape
+from mpr.transport.outbox import PROLOGUE, MessageBytes, Segment
 from mpr.writers import Writer
 
 _log = logging.getLogger("mpr")

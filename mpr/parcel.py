@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpr import pickling
-from mpr.messages import CALL, MIXED, RAISED, Buffer, Hello, Result, TaskBegan, Tasks
 from mpr.running_task import RunningTask
-from mpr.slate import At
+from mpr.transport.messages import CALL, MIXED, RAISED, Buffer, Hello, Result, TaskBegan, Tasks
+from mpr.transport.status_page import At
 
 #: Takes the outcome of the tasks `first` to `first + count` of a call: their results, or one error for all of them.
 Deliver = Callable[[int, int, Sequence[Any] | None, BaseException | None], None]

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from mpr.errors import TaskError, TaskLoadError, UnpicklableTaskError
 from mpr.main_module import workers_import_main
-from mpr.messages import Buffer
+from mpr.transport.messages import Buffer
 
 _PROTOCOL = 5
 

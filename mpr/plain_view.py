@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
-from mpr.messages import Buffer
+from mpr.transport.messages import Buffer
 
 
 def view(payload: Sequence[Buffer]) -> Any:

@@ -27,7 +27,6 @@ from mpr.hiring import hire
 from mpr.insights import Insights
 from mpr.lifecycle import PoolState
 from mpr.main_module import prepare_main
-from mpr.messages import EACH, STAR
 from mpr.parcel import Parcel, TaskFunction
 from mpr.pickling import Portable
 from mpr.processes import check_start_method, make_launcher
@@ -36,6 +35,7 @@ from mpr.recording import SharedRecording
 from mpr.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
 from mpr.telemetry import Telemetry
 from mpr.threads import carry_through, is_thread_of_ours
+from mpr.transport.messages import EACH, STAR
 from mpr.worker_config import worker_main
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ import sys
 
 import mpr.pickling
 import mpr.processes
-import mpr.transport
+import mpr.transport.sockets
 import mpr.worker_config
 
 if "rerun" in sys.modules:

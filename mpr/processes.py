@@ -34,7 +34,7 @@ from typing import Any
 
 from mpr.config import StartMethod
 from mpr.errors import ConfigError
-from mpr.socket_folder import short_listener_paths
+from mpr.transport.ipc_folder import short_listener_paths
 
 #: What the fork server imports before it forks: each takes a worker tenths of a second otherwise.
 PRELOAD = ("rerun", "numpy", "pyarrow", "mpr.worker", "mpr.preload")

@@ -22,12 +22,18 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mpr import failpoints, hooks, socket_folder
-from mpr.config import RecordingConfig
+from mpr import failpoints, hooks
 from mpr.errors import DeliveryError, JoinError, RecordingClosedError, RecordingError
 from mpr.inbox import Inbox
 from mpr.limits import ANNOUNCE_EVERY_SECS, OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, SINK_TIMEOUT_SECS, UNFLUSHED_MAX_BYTES
-from mpr.messages import (
+from mpr.meter import Meter
+from mpr.notices import Notices
+from mpr.own_recordings import OwnRecordings
+from mpr.scheduler import MOST
+from mpr.sdk import encoder, internal, recordings
+from mpr.transport import ipc_folder
+from mpr.transport.connection_info import RecordingConfig
+from mpr.transport.messages import (
     OWN_ROWS,
     Accepted,
     Goodbye,
@@ -42,15 +48,10 @@ from mpr.messages import (
     TaskEnded,
     Welcome,
 )
-from mpr.messages import Downstream as DownstreamMessage
-from mpr.meter import Meter
-from mpr.notices import Notices
-from mpr.outbox import Outbox
-from mpr.own_recordings import OwnRecordings
-from mpr.scheduler import MOST
-from mpr.sdk import encoder, internal, recordings
-from mpr.slate import Slate
-from mpr.transport import Connection
+from mpr.transport.messages import Downstream as DownstreamMessage
+from mpr.transport.outbox import Outbox
+from mpr.transport.sockets import Connection
+from mpr.transport.status_page import Slate
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -89,7 +90,7 @@ class Producer:
     """
 
     def __init__(self, config: RecordingConfig, worker: int, timeout_secs: float = WELCOME_TIMEOUT_SECS) -> None:
-        if not socket_folder.is_owned(config.folder):
+        if not ipc_folder.is_owned(config.folder):
             raise RecordingClosedError(
                 f"the recording {config.application_id!r} ({config.recording_id}) is closed, or its process has ended"
             )
@@ -152,7 +153,7 @@ class Producer:
             message = self._connection.receive(min(left, _LOOK_SECS))
             if isinstance(message, Welcome):
                 return message.inline
-            if not socket_folder.is_owned(self.config.folder):
+            if not ipc_folder.is_owned(self.config.folder):
                 raise RecordingClosedError(f"the recording {self.config.application_id!r} was closed meanwhile")
         raise JoinError(
             f"the process of the recording {self.config.application_id!r} did not answer within {timeout_secs:.0f} s: "
@@ -382,7 +383,7 @@ class Producer:
         now = time.monotonic()
         if self._lost is None and now >= self._next_look:
             self._next_look = now + _LOOK_SECS
-            if not socket_folder.is_owned(self.config.folder):
+            if not ipc_folder.is_owned(self.config.folder):
                 self._lost = RecordingClosedError(
                     f"the recording {self.config.application_id!r} was closed, or its process has ended, before this "
                     f"process (pid {os.getpid()}) was told that all its rows are there"
@@ -461,7 +462,7 @@ class Producer:
 
     def leave(self) -> None:
         """As `close`, and wait until every durable sink has all of it. What goes wrong is told, not raised."""
-        if not socket_folder.is_owned(self.config.folder) and self.meter.entered == self._delivered:
+        if not ipc_folder.is_owned(self.config.folder) and self.meter.entered == self._delivered:
             # All was delivered; what is missing is a footer that nobody needs any more.
             self._told = True
         try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from mpr import active_recording, config, direct, failpoints, hooks, inheritance, joining, limits, relabel
 from mpr.active_recording import ActiveRecordingSink
 from mpr.aggregator import Aggregator
-from mpr.config import DirectRoute, RecordingConfig, Route
+from mpr.config import Route
 from mpr.contents import Contents
 from mpr.delivery import Delivery
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
@@ -32,7 +32,9 @@ from mpr.sink import Sink
 from mpr.sinks import DirectorySink, FileSink, as_sinks, sinks_of_environment
 from mpr.stream_sink import BinaryStreamSink
 from mpr.threads import carry_through
-from mpr.transport import Sockets
+from mpr.transport import connection_info
+from mpr.transport.connection_info import DirectRoute, RecordingConfig
+from mpr.transport.sockets import Sockets
 from mpr.wrapped import Wrapped
 
 if TYPE_CHECKING:
@@ -273,10 +275,10 @@ class SharedRecording:
         `subprocess.Popen([sys.executable, "child.py"], env=recording.environ())`. It has a secret: keep it out of logs.
         """
         self.check_usable()
-        return {**os.environ, inheritance.VARIABLE: self._bequest_text()}
+        return {**os.environ, connection_info.VARIABLE: self._bequest_text()}
 
     def _bequest_text(self) -> str:
-        return inheritance.to_text(self.process_config(config.check_processes(None)))
+        return connection_info.to_text(self.process_config(config.check_processes(None)))
 
     def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]:
         """`fn` as a function that logs to this recording on any engine, in whatever process it is called.

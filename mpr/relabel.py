@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from mpr import manifest, rrd
 from mpr.manifest import Manifest, OffsetMap
-from mpr.outbox import Segment, SegmentSource
 from mpr.rrd import Frame
+from mpr.transport.outbox import Segment, SegmentSource
 
 
 def store_id(application_id: str, recording_id: str) -> bytes:

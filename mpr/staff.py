@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mpr.parcel import Parcel
-from mpr.recent import Recent
-from mpr.slate import At, SlateReader
+from mpr.transport.function_cache import Recent
+from mpr.transport.status_page import At, SlateReader
 
 #: Has something done in the aggregator's thread.
 Soon = Callable[[Callable[[], None]], None]

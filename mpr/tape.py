@@ -19,7 +19,7 @@ from pathlib import Path
 from mpr import rrd
 from mpr.file_writer import FileWriter
 from mpr.limits import REPLAY_MAX_BYTES
-from mpr.outbox import Outbox, Segment
+from mpr.transport.outbox import Outbox, Segment
 
 _MARK = struct.Struct("<Q")
 _SPOOL_START = 4096

@@ -19,9 +19,9 @@ from typing import TypeAlias
 
 from mpr.errors import exit_name
 from mpr.insights import Insights, SlowTask, SlowTasks, WorkerInsights
-from mpr.messages import CALL, Hello, Result
 from mpr.parcel import Parcel
 from mpr.staff import AtWork
+from mpr.transport.messages import CALL, Hello, Result
 from mpr.watching import Watcher
 
 #: Tasks that end within so many nanoseconds share a span, and a state that lasts less is shown with the next one.

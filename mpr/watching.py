@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mpr.messages import Hello, Result
 from mpr.parcel import Parcel
+from mpr.transport.messages import Hello, Result
 
 
 class Watcher:

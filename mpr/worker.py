@@ -18,7 +18,12 @@ from mpr import failpoints, joining, pickling
 from mpr.capture import Capture
 from mpr.current import set_common
 from mpr.errors import TaskLoadError
-from mpr.messages import (
+from mpr.pickling import Portable
+from mpr.producer import TOGETHER_MICROS, Producer
+from mpr.sdk import forks
+from mpr.ticker import Ticker
+from mpr.transport.function_cache import Recent
+from mpr.transport.messages import (
     CALL,
     EACH,
     MIXED,
@@ -34,12 +39,7 @@ from mpr.messages import (
     Stop,
     Tasks,
 )
-from mpr.pickling import Portable
-from mpr.producer import TOGETHER_MICROS, Producer
-from mpr.recent import Recent
-from mpr.sdk import forks
-from mpr.slate import POSITION, ROWS, SINCE
-from mpr.ticker import Ticker
+from mpr.transport.status_page import POSITION, ROWS, SINCE
 
 if TYPE_CHECKING:
     from mpr.worker_config import WorkerConfig

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpr.capture import CaptureOptions
-from mpr.config import RecordingConfig
 from mpr.pickling import Portable
+from mpr.transport.connection_info import RecordingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,11 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from mpr import inheritance, pickling
-from mpr.config import RecordingConfig
+from mpr import pickling
 from mpr.decorator import decorated, mark_like, undecorated
 from mpr.errors import UnpicklableTaskError
+from mpr.transport import connection_info
+from mpr.transport.connection_info import RecordingConfig
 
 
 class Wrapped:
@@ -34,7 +35,7 @@ class Wrapped:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By value where the function is of `__main__`, which on another engine is not the same program.
-        return _load, (pickling.dump_by_value(self._function), inheritance.to_text(self._config))
+        return _load, (pickling.dump_by_value(self._function), connection_info.to_text(self._config))
 
     def __repr__(self) -> str:
         return f"<{pickling.task_name(self._function)} for the recording {self._config.application_id!r}>"
@@ -42,4 +43,4 @@ class Wrapped:
 
 def _load(function: bytes, config: str) -> Wrapped:
     # It comes within a pickle that is being loaded already. What another version of mpr has made is a `JoinError`.
-    return Wrapped(pickle.loads(function), inheritance.from_text(config))  # noqa: S301  # see above
+    return Wrapped(pickle.loads(function), connection_info.from_text(config))  # noqa: S301  # see above

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mpr.outbox import Segment
+from mpr.transport.outbox import Segment
 
 
 class Writer(Protocol):

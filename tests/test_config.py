@@ -13,10 +13,10 @@ import pytest
 
 import mpr
 from mpr import config, limits
-from mpr.config import RecordingConfig
 from mpr.errors import ConfigError
 from mpr.live_sinks import GrpcServerSink, GrpcSink, SpawnViewerSink, WebViewerSink
 from mpr.sinks import FileSink, as_sinks
+from mpr.transport.connection_info import RecordingConfig
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 import mpr
-from mpr import file_writer, limits, meter, outbox, producer, recording, shelf
+from mpr import file_writer, limits, meter, producer, recording, shelf
 from mpr.manifest import Manifest
 from mpr.sdk import encoder, log_calls, reader
+from mpr.transport import outbox
 from tests import support, tasks
 
 MB = 1_000_000

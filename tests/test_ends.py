@@ -17,7 +17,7 @@ import pytest
 
 import mpr
 from mpr import processes
-from mpr.messages import Died
+from mpr.transport.messages import Died
 from tests import support, tasks
 
 

@@ -25,6 +25,7 @@ import rerun as rr
 import mpr
 from mpr import inheritance, known_producer, producer
 from mpr.known_producer import KnownProducer
+from mpr.transport import connection_info
 from tests import functions, support, tasks
 
 # Since Python 3.12, `fork` in a process with threads is warned of; that it works all the same is what is tested.
@@ -299,7 +300,7 @@ def test_what_a_killed_process_had_logged_is_kept(tmp_path: Path) -> None:
 def _changed(environ: dict[str, str], **fields: Any) -> dict[str, str]:
     return {
         **environ,
-        inheritance.VARIABLE: json.dumps({**json.loads(environ[inheritance.VARIABLE]), **fields}),
+        connection_info.VARIABLE: json.dumps({**json.loads(environ[connection_info.VARIABLE]), **fields}),
     }
 
 
@@ -310,7 +311,7 @@ def test_an_environment_that_is_of_no_use_is_one_clear_error(tmp_path: Path) -> 
     with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
         environ = recording.environ()
         cases = {
-            "not one that mpr has made": {**environ, inheritance.VARIABLE: "nonsense"},
+            "not one that mpr has made": {**environ, connection_info.VARIABLE: "nonsense"},
             "speaks protocol 77": _changed(environ, protocol=77),
             "folder of the wrong type|has not what a recording needs": _changed(environ, folder=1),
             "has not what": _changed(environ, colour="red"),
@@ -323,7 +324,7 @@ def test_an_environment_that_is_of_no_use_is_one_clear_error(tmp_path: Path) -> 
             assert any(each in ran.stderr for each in text.split("|")), ran.stderr
             assert "Error: " in ran.stderr
         # A secret is in none of these.
-        token = json.loads(environ[inheritance.VARIABLE])["token"]
+        token = json.loads(environ[connection_info.VARIABLE])["token"]
         assert token not in _python(_JOIN, env=_changed(environ, folder=str(tmp_path))).stderr
         assert recording.stats().rejected_messages > 0
     ran = _python(_JOIN, env=environ)
@@ -410,7 +411,7 @@ class _Engine:
     """A process that has never heard of mpr, and runs what comes."""
 
     def __init__(self) -> None:
-        environ = {name: value for name, value in os.environ.items() if name != inheritance.VARIABLE}
+        environ = {name: value for name, value in os.environ.items() if name != connection_info.VARIABLE}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _ENGINE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
         )

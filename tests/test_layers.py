@@ -46,7 +46,6 @@ _BREACHES = {
     ("producer.producer", "scheduler.assignment"),
     ("sdk.encoder", "producer.router"),
     ("sdk.reader", "rrd.frames"),
-    ("transport.connection_info", "producer.propagation"),
     ("transport.messages", "aggregator.events"),
     ("transport.sockets", "aggregator.events"),
     ("transport.status_page", "scheduler.assignment"),

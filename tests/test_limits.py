@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import mpr
-from mpr import recent
+from mpr.transport import function_cache
 from tests import support, tasks
 
 
@@ -240,4 +240,4 @@ def test_a_worker_keeps_only_the_functions_that_were_used_last(tmp_path: Path) -
         functions = [functools.partial(tasks.keep_alive, tasks.Tracked(number)) for number in range(200)]
         for turn in (functions, functions[:5], functions[::-1]):
             assert [pool.apply(each) for each in turn] == [each.args[0].number for each in turn]
-        assert pool.apply(tasks.count_tracked) <= recent.FUNCTIONS_KEPT
+        assert pool.apply(tasks.count_tracked) <= function_cache.FUNCTIONS_KEPT

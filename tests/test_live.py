@@ -21,8 +21,9 @@ import rerun as rr
 import rerun.blueprint as rrb
 
 import mpr
-from mpr import file_writer, outbox, rrd, tape
+from mpr import file_writer, rrd, tape
 from mpr.sdk import encoder
+from mpr.transport import outbox
 from tests import support, tasks, viewers
 from tests.viewers import listening, live, reading, url_of, wait_for_state
 

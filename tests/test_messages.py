@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpr import messages
-from mpr.messages import (
+from mpr.transport import messages
+from mpr.transport.messages import (
     Accepted,
     Died,
     Function,

@@ -14,10 +14,11 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr import known_producer, messages
+from mpr import known_producer
 from mpr.known_producer import KnownProducer
-from mpr.messages import Hello, Result, SegmentReady
-from mpr.slate import Slate, SlateReader
+from mpr.transport import messages
+from mpr.transport.messages import Hello, Result, SegmentReady
+from mpr.transport.status_page import Slate, SlateReader
 from tests import support, tasks
 
 # Behind so many short tasks a worker has several at a time.

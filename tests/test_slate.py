@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpr import messages
-from mpr.messages import Result, SegmentReady
 from mpr.scheduler import MOST
-from mpr.slate import Slate, SlateReader
+from mpr.transport import messages
+from mpr.transport.messages import Result, SegmentReady
+from mpr.transport.status_page import Slate, SlateReader
 
 Ends = tuple[Slate, SlateReader]
 

@@ -8,12 +8,13 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
-from mpr import config, messages
-from mpr.messages import EACH, Hello, Result
+from mpr import config
 from mpr.parcel import Parcel, TaskFunction
-from mpr.slate import At
 from mpr.staff import AtWork
 from mpr.telemetry import LaneRow, Telemetry
+from mpr.transport import messages
+from mpr.transport.messages import EACH, Hello, Result
+from mpr.transport.status_page import At
 
 _ALL = frozenset(config.TELEMETRY)
 _MS = 1_000_000

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import zmq
 
-from mpr import messages, socket_folder
-from mpr.messages import (
+from mpr.transport import ipc_folder, messages
+from mpr.transport.ipc_folder import SocketFolder
+from mpr.transport.messages import (
     Died,
     Function,
     Goodbye,
@@ -31,8 +32,7 @@ from mpr.messages import (
     Tasks,
     Welcome,
 )
-from mpr.socket_folder import SocketFolder
-from mpr.transport import Connection, PeerGoneError, Sockets
+from mpr.transport.sockets import Connection, PeerGoneError, Sockets
 
 # Far more than any message takes; nothing waits for so long.
 _TIMEOUT_SECS = 30.0
@@ -326,7 +326,7 @@ def test_sweeping_removes_what_a_killed_owner_left_and_nothing_else(short_tmpdir
     other = short_tmpdir / "another-folder"
     other.mkdir()
     (other / "owner").write_text((dead / "owner").read_text())
-    socket_folder.sweep()
+    ipc_folder.sweep()
     assert sorted([alive.path, new, other]) == sorted(short_tmpdir.iterdir())
     alive.remove()
 
@@ -340,5 +340,5 @@ def test_a_new_recording_sweeps(short_tmpdir: Path) -> None:
 def test_what_a_killed_owner_left_is_found_under_a_very_long_tmpdir(temporary: Path) -> None:
     dead = _folder_of_a_killed_process()
     assert dead.parent == Path("/tmp")
-    socket_folder.sweep()
+    ipc_folder.sweep()
     assert not dead.exists()

@@ -43,8 +43,9 @@ class Children:
         # Who has no decorated function, and has not joined, pays for neither sockets nor threads.
         if self._bequest is None and "mpr.decorator" in sys.modules:
             from mpr import inheritance
+            from mpr.transport import connection_info
 
-            self._bequest = inheritance.Bequest(inheritance.to_text(self._shared_of(stream).process_config(2)))
+            self._bequest = inheritance.Bequest(connection_info.to_text(self._shared_of(stream).process_config(2)))
         self._open_before = ambient.open_writers()
 
     def dismiss(self) -> str | None:

@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mpr.messages import Buffer, Result, SegmentReady
-from mpr.outbox import Outbox, open_shared
 from mpr.scheduler import MOST
+from mpr.transport.messages import Buffer, Result, SegmentReady
+from mpr.transport.outbox import Outbox, open_shared
 
 _PAGE = 4096
 # Numbers in the page: the worker writes the first eleven, the parent the others, which have cache lines of their own.

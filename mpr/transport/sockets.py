@@ -22,12 +22,12 @@ from pathlib import Path
 
 import zmq
 
-from mpr import socket_folder
 from mpr.limits import MESSAGE_MAX_BYTES
-from mpr.messages import Downstream as DownstreamMessage
-from mpr.messages import Frames, Hello, MessageError, Nudge, Stop, decode, encode
-from mpr.messages import Upstream as UpstreamMessage
-from mpr.socket_folder import SocketFolder
+from mpr.transport import ipc_folder
+from mpr.transport.ipc_folder import SocketFolder
+from mpr.transport.messages import Downstream as DownstreamMessage
+from mpr.transport.messages import Frames, Hello, MessageError, Nudge, Stop, decode, encode
+from mpr.transport.messages import Upstream as UpstreamMessage
 
 # How long a closing socket may take to hand over what was sent (milliseconds).
 _LINGER_MS = 2000
@@ -44,7 +44,7 @@ class Sockets:
     """The parent's two sockets and their folder."""
 
     def __init__(self) -> None:
-        socket_folder.sweep()
+        ipc_folder.sweep()
         self._folder = SocketFolder()
         self.folder = self._folder.path
         self.token = secrets.token_hex(32)
