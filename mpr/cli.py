@@ -78,11 +78,11 @@ def doctor() -> None:
     """Say whether mpr and the installed Rerun SDK understand each other."""
     import rerun
 
-    from mpr import processes
+    from mpr.processes import start
     from mpr.sdk import encoder, log_calls
 
     click.echo(f"mpr {mpr.__version__}, rerun-sdk {rerun.__version__}, Python {sys.version.split()[0]}")
-    click.echo(f"start method: {processes.check_start_method(None)}")
+    click.echo(f"start method: {start.check_start_method(None)}")
     unknown = encoder.format_is_known()
     if unknown is None:
         click.echo("file format: known; files are written without decoding")

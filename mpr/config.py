@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from collections.abc import Iterable
@@ -15,7 +14,6 @@ from typing import Literal
 from mpr.errors import ConfigError
 from mpr.limits import MIB
 
-StartMethod = Literal["forkserver", "spawn", "fork"]
 Route = Literal["funnel", "direct"]
 #: What a pool can record of itself.
 TELEMETRY = ("workers", "tasks", "resources", "pool")
@@ -53,17 +51,6 @@ def check_route(route: object) -> Route:
     if route == "funnel" or route == "direct":
         return route
     raise ConfigError(f"route must be 'funnel' (through this process) or 'direct' (workers open sinks), got {route!r}")
-
-
-def check_processes(processes: object) -> int:
-    """The number of workers; for None as many as this process may use CPUs."""
-    if processes is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if isinstance(processes, bool) or not isinstance(processes, int):
-        raise ConfigError(f"processes must be a number of workers or None, got {processes!r}")
-    if processes < 1:
-        raise ConfigError(f"a pool needs at least 1 process, got {processes}")
-    return processes
 
 
 def check_maxtasksperchild(limit: object) -> int | None:

@@ -17,7 +17,7 @@ from multiprocessing import connection as mp_connection
 from typing import Any
 
 from mpr.errors import WorkerStartError
-from mpr.processes import Launcher, ctrl_c_held_back
+from mpr.processes.launcher import Launcher, ctrl_c_held_back
 
 _log = logging.getLogger("mpr")
 

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
-from mpr import pickling
 from mpr.config import PoolLimits, too_small
 from mpr.errors import (
     InitializerError,
@@ -35,6 +34,7 @@ from mpr.known_producer import Kept
 from mpr.lifecycle import PoolState, StartBudget
 from mpr.loss import Loss
 from mpr.parcel import Parcel, TaskFunction, outcomes
+from mpr.processes import task_pickling
 from mpr.running_task import RunningTask
 from mpr.scheduler import SHORT_MICROS, Scheduler
 from mpr.staff import AtWork, Hand, Soon, Staff
@@ -323,7 +323,7 @@ class Dispatcher:
                 self._stop(self._hands[hello.worker])
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
-        cause = pickling.load_exception(failed.payload)
+        cause = task_pickling.load_exception(failed.payload)
         error = InitializerError(f"the initializer raised in worker {hello.worker} (pid {hello.pid}): {cause!r}")
         error.__cause__ = cause
         self.broken(error)

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mpr import pickling
 from mpr.dispatcher import Dispatcher
 from mpr.lifecycle import PoolState
 from mpr.parcel import Parcel, TaskFunction
+from mpr.processes import task_pickling
 from mpr.results import ResultIterator
 from mpr.transport.messages import EACH
 
@@ -76,7 +76,7 @@ class Feeder:
 
     def _submit(self, start: int, part: list[Any]) -> None:
         try:
-            payload = pickling.dump_arguments(f"{self.function.name}[{start}]", part)
+            payload = task_pickling.dump_arguments(f"{self.function.name}[{start}]", part)
         except Exception as error:  # noqa: BLE001  # whatever a user's `__reduce__` raises
             self.deliver(start, len(part), None, error)
             return

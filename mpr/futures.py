@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
 from typing import Any, ParamSpec, Self, TypeVar
 
-from mpr import pickling
 from mpr.dispatcher import Dispatcher
 from mpr.errors import ConfigError
 from mpr.parcel import Parcel, TaskFunction
+from mpr.processes import task_pickling
 from mpr.threads import carry_through, is_thread_of_ours
 from mpr.transport.messages import STAR
 
@@ -129,7 +129,7 @@ class PoolExecutor(Executor):
         future = TaskFuture[R]()
         try:
             function = TaskFunction.of(fn)
-            payload = pickling.dump_arguments(function.name, [(args, kwargs)])
+            payload = task_pickling.dump_arguments(function.name, [(args, kwargs)])
         except Exception as error:  # noqa: BLE001  # whatever a user's `__reduce__` raises
             future.set_exception(error)
             return future
@@ -188,7 +188,7 @@ class PoolExecutor(Executor):
             chunk = list(itertools.islice(calls, chunksize))
             if not chunk:
                 return
-            payload = pickling.dump_arguments(f"{function.name}[{start}]", chunk)
+            payload = task_pickling.dump_arguments(f"{function.name}[{start}]", chunk)
             parcel = Parcel(function=function, index=start, count=len(chunk), mode=STAR, payload=payload)
             yield _ChunkFuture(len(chunk)).submit(self._dispatcher, parcel)
 

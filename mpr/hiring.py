@@ -9,7 +9,7 @@ from mpr.config import PoolLimits
 from mpr.crew import Crew
 from mpr.dispatcher import Dispatcher
 from mpr.limits import SINK_TIMEOUT_SECS
-from mpr.processes import Launcher
+from mpr.processes.launcher import Launcher
 from mpr.progress import Progress
 from mpr.recording import SharedRecording
 from mpr.sampler import Sampler, Sources

@@ -36,7 +36,8 @@ from mpr.live_messages import (
     Waiting,
 )
 from mpr.live_sinks import LiveSink
-from mpr.processes import Launcher, check_start_method, ctrl_c_held_back, make_launcher
+from mpr.processes.launcher import Launcher, ctrl_c_held_back
+from mpr.processes.start import check_start_method, make_launcher
 from mpr.tape import Tape
 from mpr.transport.outbox import Segment
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mpr import pickling
+from mpr.processes import pickling, task_pickling
 from mpr.running_task import RunningTask
 from mpr.transport.messages import CALL, MIXED, RAISED, Buffer, Hello, Result, TaskBegan, Tasks
 from mpr.transport.status_page import At
@@ -29,7 +29,7 @@ class TaskFunction:
     @classmethod
     def of(cls, function: Callable[..., Any]) -> TaskFunction:
         """Raises `UnpicklableTaskError` where `function` cannot travel."""
-        return cls(pickling.task_name(function), *pickling.dump_function(function))
+        return cls(task_pickling.task_name(function), *task_pickling.dump_function(function))
 
 
 def _nobody(_first: int, _count: int, _values: object, _error: object) -> None:
@@ -146,7 +146,7 @@ def outcomes(
     if failure is None:
         try:
             if result.status == RAISED:
-                failure = pickling.load_exception(result.payload)
+                failure = task_pickling.load_exception(result.payload)
             else:
                 values = pickling.loads(result.payload)
         except BaseException as error:  # noqa: BLE001  # whatever a user's `__setstate__` raises
@@ -155,7 +155,7 @@ def outcomes(
         yield result.first, count, values, failure
         return
     for task, value in enumerate(values, result.first):
-        if isinstance(value, pickling.Failure):
-            yield task, 1, None, pickling.load_exception(value.payload)
+        if isinstance(value, task_pickling.Failure):
+            yield task, 1, None, task_pickling.load_exception(value.payload)
         else:
             yield task, 1, [value], None

@@ -16,9 +16,9 @@ from multiprocessing import util
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from mpr import config, pickling
+from mpr import config
 from mpr.capture import CaptureOptions
-from mpr.config import PoolLimits, Route, StartMethod
+from mpr.config import PoolLimits, Route
 from mpr.ending import abandon, terminate
 from mpr.errors import ConfigError, UnpicklableTaskError
 from mpr.feeder import Feeder
@@ -26,10 +26,11 @@ from mpr.futures import PoolExecutor, TaskFuture
 from mpr.hiring import hire
 from mpr.insights import Insights
 from mpr.lifecycle import PoolState
-from mpr.main_module import prepare_main
 from mpr.parcel import Parcel, TaskFunction
-from mpr.pickling import Portable
-from mpr.processes import check_start_method, make_launcher
+from mpr.processes import task_pickling
+from mpr.processes.main_module import prepare_main
+from mpr.processes.pickling import Portable
+from mpr.processes.start import StartMethod, check_processes, check_start_method, make_launcher
 from mpr.progress import Progress
 from mpr.recording import SharedRecording
 from mpr.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
@@ -130,7 +131,7 @@ class Pool:
         telemetry_view: bool = True,
     ) -> None:
         prepare_main()
-        self._size = config.check_processes(processes)
+        self._size = check_processes(processes)
         method = check_start_method(start_method)
         limits = PoolLimits(
             tasks=config.check_maxtasksperchild(maxtasksperchild),
@@ -153,7 +154,7 @@ class Pool:
         kinds = config.check_telemetry(telemetry)
         shared = Portable((initializer, tuple(initargs)))
         if method != "fork":
-            pickling.check_portable("the initializer", shared)
+            task_pickling.check_portable("the initializer", shared)
         # A zygote is forked here, before the recording has threads.
         launcher = make_launcher(method, preload, worker_main, shared)
         self._owns_recording = recording is None
@@ -212,7 +213,7 @@ class Pool:
         self._check_running()
         result: SingleResult[R] = SingleResult(callback, error_callback)
         task = TaskFunction.of(func)
-        payload = pickling.dump_arguments(task.name, [(tuple(args), dict(kwds or {}))])
+        payload = task_pickling.dump_arguments(task.name, [(tuple(args), dict(kwds or {}))])
         self._dispatcher.submit(Parcel(function=task, payload=payload, deliver=result.deliver))
         return result
 
@@ -415,7 +416,7 @@ class Pool:
         starts = range(0, len(items), chunksize)
         # All arguments are pickled before the first is sent: a bad one fails the call, not half of it.
         payloads = [
-            pickling.dump_arguments(f"{task.name}[{start}]", items[start : start + chunksize]) for start in starts
+            task_pickling.dump_arguments(f"{task.name}[{start}]", items[start : start + chunksize]) for start in starts
         ]
         result: MapResult[Any] = MapResult(len(items), callback, error_callback)
         self._dispatcher.announce(task, len(items))

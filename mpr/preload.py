@@ -13,8 +13,8 @@ import runpy
 import signal
 import sys
 
-import mpr.pickling
-import mpr.processes
+import mpr.processes.launcher
+import mpr.processes.pickling
 import mpr.transport.sockets
 import mpr.worker_config
 

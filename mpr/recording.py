@@ -25,6 +25,7 @@ from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProc
 from mpr.family_writer import FamilyWriter
 from mpr.live import LiveSinkStatistics
 from mpr.opening import OpenSinks, append, encoded_notes, open_sinks
+from mpr.processes import start
 from mpr.producer import Producer
 from mpr.sdk import encoder
 from mpr.showing import Showing
@@ -278,7 +279,7 @@ class SharedRecording:
         return {**os.environ, connection_info.VARIABLE: self._bequest_text()}
 
     def _bequest_text(self) -> str:
-        return connection_info.to_text(self.process_config(config.check_processes(None)))
+        return connection_info.to_text(self.process_config(start.check_processes(None)))
 
     def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]:
         """`fn` as a function that logs to this recording on any engine, in whatever process it is called.
@@ -287,7 +288,7 @@ class SharedRecording:
         in every durable sink. It raises `RecordingClosedError` where the recording is closed by then.
         """
         self.check_usable()
-        wrapped: Callable[P, R] = Wrapped(fn, self.process_config(config.check_processes(None)))
+        wrapped: Callable[P, R] = Wrapped(fn, self.process_config(start.check_processes(None)))
         return wrapped
 
     def flush(self, timeout: float = limits.SINK_TIMEOUT_SECS) -> None:

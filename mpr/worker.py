@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy  # noqa: F401  # imported before a fork, so that a worker of our fork server need not
 import rerun  # noqa: F401  # as above
 
-from mpr import failpoints, joining, pickling
+from mpr import failpoints, joining
 from mpr.capture import Capture
 from mpr.current import set_common
 from mpr.errors import TaskLoadError
-from mpr.pickling import Portable
+from mpr.processes import pickling, task_pickling
+from mpr.processes.pickling import Portable
 from mpr.producer import TOGETHER_MICROS, Producer
 from mpr.sdk import forks
 from mpr.ticker import Ticker
@@ -71,7 +72,7 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
             producer.flush()
         except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
             producer.flush()
-            producer.send(InitializerFailed(pickling.dump_exception(error)))
+            producer.send(InitializerFailed(task_pickling.dump_exception(error)))
             joining.hand_back(producer)
             return
     producer.send(Ready((time.monotonic_ns() - began_ns) // 1000))
@@ -121,12 +122,12 @@ class _Loop:
             function = self._function(message.digest)
             arguments = _load_arguments(message)
         except BaseException as error:  # noqa: BLE001  # the parent must hear of whatever it is
-            self._hand_over(message, message.first, 0, RAISED, pickling.dump_exception(error), started_ns)
+            self._hand_over(message, message.first, 0, RAISED, task_pickling.dump_exception(error), started_ns)
             return
         run = function if message.mode == EACH else functools.partial(call, function)
         if self._waits and len(arguments) - message.first > 1:
             self._ticker.begin()
-        self._run_each(message, run, pickling.task_name(function), arguments, started_ns)
+        self._run_each(message, run, task_pickling.task_name(function), arguments, started_ns)
         self._ticker.end()
 
     def _run_each(
@@ -170,8 +171,8 @@ class _Loop:
             try:
                 results.append(run(argument))
             except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
-                results.append(pickling.Failure(error))
-                status, raised = MIXED, pickling.describe(error)
+                results.append(task_pickling.Failure(error))
+                status, raised = MIXED, task_pickling.describe(error)
             if prints:
                 self._capture.finish_lines()
             if marks:
@@ -186,7 +187,7 @@ class _Loop:
     ) -> None:
         count = len(results)
         self._producer.slate.end(first + count - 1)
-        payload, all_pickled = pickling.dump_results(results)
+        payload, all_pickled = task_pickling.dump_results(results)
         status = status if all_pickled else MIXED
         self._hand_over(message, first, count, status, payload, started_ns, last=last)
 
@@ -235,7 +236,7 @@ class _Loop:
         function = self._functions.use(digest)
         assert function is not None, "the parent sends a function before its tasks"
         if not callable(function):
-            function = pickling.load_function(function)
+            function = task_pickling.load_function(function)
             self._functions.keep(digest, function)
         return function
 

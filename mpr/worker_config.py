@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpr.capture import CaptureOptions
-from mpr.pickling import Portable
+from mpr.processes.pickling import Portable
 from mpr.transport.connection_info import RecordingConfig
 
 

@@ -7,9 +7,9 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from mpr import pickling
 from mpr.decorator import decorated, mark_like, undecorated
 from mpr.errors import UnpicklableTaskError
+from mpr.processes import task_pickling
 from mpr.transport import connection_info
 from mpr.transport.connection_info import RecordingConfig
 
@@ -35,10 +35,10 @@ class Wrapped:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By value where the function is of `__main__`, which on another engine is not the same program.
-        return _load, (pickling.dump_by_value(self._function), connection_info.to_text(self._config))
+        return _load, (task_pickling.dump_by_value(self._function), connection_info.to_text(self._config))
 
     def __repr__(self) -> str:
-        return f"<{pickling.task_name(self._function)} for the recording {self._config.application_id!r}>"
+        return f"<{task_pickling.task_name(self._function)} for the recording {self._config.application_id!r}>"
 
 
 def _load(function: bytes, config: str) -> Wrapped:

@@ -20,7 +20,8 @@ import psutil
 import pyarrow as pa
 import rerun as rr
 
-from mpr import processes, rrd
+from mpr import rrd
+from mpr.processes import forkserver
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
@@ -198,7 +199,7 @@ class Census(NamedTuple):
 
 
 def census() -> Census:
-    exempt = processes.servers.pids()
+    exempt = forkserver.servers.pids()
     me = psutil.Process()
     children = set()
     for child in me.children(recursive=True):

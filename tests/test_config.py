@@ -15,6 +15,7 @@ import mpr
 from mpr import config, limits
 from mpr.errors import ConfigError
 from mpr.live_sinks import GrpcServerSink, GrpcSink, SpawnViewerSink, WebViewerSink
+from mpr.processes import start
 from mpr.sinks import FileSink, as_sinks
 from mpr.transport.connection_info import RecordingConfig
 
@@ -33,11 +34,11 @@ from mpr.transport.connection_info import RecordingConfig
         (config.check_application_id, "app\n", ["'app\\n'"]),
         (config.check_recording_id, "", ["1 to 1000 characters"]),
         (config.check_recording_id, "x" * 1001, ["1 to 1000 characters", "1001"]),
-        (config.check_processes, 0, ["at least 1", "got 0"]),
-        (config.check_processes, -3, ["at least 1", "got -3"]),
-        (config.check_processes, True, ["number of workers or None", "True"]),
-        (config.check_processes, 2.0, ["number of workers or None", "2.0"]),
-        (config.check_processes, "2", ["number of workers or None", "'2'"]),
+        (start.check_processes, 0, ["at least 1", "got 0"]),
+        (start.check_processes, -3, ["at least 1", "got -3"]),
+        (start.check_processes, True, ["number of workers or None", "True"]),
+        (start.check_processes, 2.0, ["number of workers or None", "2.0"]),
+        (start.check_processes, "2", ["number of workers or None", "'2'"]),
         (config.check_maxtasksperchild, 0, ["None or a number of tasks >= 1", "got 0"]),
         (config.check_maxtasksperchild, -1, ["None or a number of tasks >= 1", "got -1"]),
         (config.check_maxtasksperchild, True, ["None or a number of tasks >= 1", "got True"]),
@@ -66,9 +67,9 @@ def test_a_recording_id_is_the_users_or_a_fresh_one() -> None:
 
 
 def test_a_number_of_workers_is_the_users_or_that_of_the_usable_cpus() -> None:
-    assert 3 == config.check_processes(3)
+    assert 3 == start.check_processes(3)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert usable == config.check_processes(None)
+    assert usable == start.check_processes(None)
 
 
 def test_a_limit_of_tasks_is_the_users_or_none() -> None:

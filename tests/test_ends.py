@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import mpr
-from mpr import processes
+from mpr.processes import forkserver
 from mpr.transport.messages import Died
 from tests import support, tasks
 
@@ -220,7 +220,7 @@ def test_imap_reads_an_endless_input_at_the_pace_of_the_reader(tmp_path: Path) -
 
 
 def _kill_fork_servers() -> None:
-    for pid in processes.servers.pids():
+    for pid in forkserver.servers.pids():
         os.kill(pid, signal.SIGKILL)
         support.wait_for(functools.partial(_is_gone, pid))
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpr import pickling
 from mpr.errors import SinkError, TaskError, TaskLoadError, UnpicklableTaskError, WorkerDiedError
-from mpr.pickling import Portable
+from mpr.processes import pickle_errors, pickling, task_pickling
+from mpr.processes.pickling import Portable
 
 _LOCK = threading.Lock()
 
@@ -75,30 +75,30 @@ def _adder(start: int) -> Callable[[int], int]:
     ],
 )
 def test_a_callable_of_any_kind_travels(function: Callable[[int], Any], expected: Any) -> None:
-    _, data = pickling.dump_function(function)
-    assert expected == pickling.load_function(data)(5)
+    _, data = task_pickling.dump_function(function)
+    assert expected == task_pickling.load_function(data)(5)
 
 
 def test_a_closure_over_an_array_travels() -> None:
     table = np.arange(100_000)
-    _, data = pickling.dump_function(lambda index: int(table[index]))
-    assert 99_999 == pickling.load_function(data)(99_999)
+    _, data = task_pickling.dump_function(lambda index: int(table[index]))
+    assert 99_999 == task_pickling.load_function(data)(99_999)
 
 
 def test_equal_functions_have_one_digest_and_others_another() -> None:
-    assert pickling.dump_function(double) == pickling.dump_function(double)
-    assert pickling.dump_function(_adder(1))[0] != pickling.dump_function(_adder(2))[0]
+    assert task_pickling.dump_function(double) == task_pickling.dump_function(double)
+    assert task_pickling.dump_function(_adder(1))[0] != task_pickling.dump_function(_adder(2))[0]
 
 
 @pytest.mark.parametrize("value", [5, None, "double"])
 def test_what_cannot_be_called_is_no_task(value: Any) -> None:
     with pytest.raises(UnpicklableTaskError, match=f"must be callable, got {value!r}"):
-        pickling.dump_function(value)
+        task_pickling.dump_function(value)
 
 
 def test_a_function_that_cannot_be_loaded_says_why() -> None:
     with pytest.raises(TaskLoadError, match=r"No module named 'not_there'.*must be importable"):
-        pickling.load_function(b"cnot_there\ntask\n.")
+        task_pickling.load_function(b"cnot_there\ntask\n.")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_function_that_cannot_be_loaded_says_why() -> None:
     ],
 )
 def test_every_callable_has_a_name_for_messages(value: Any, expected: str) -> None:
-    assert expected == pickling.task_name(value)
+    assert expected == task_pickling.task_name(value)
 
 
 # --- what is to blame ---------------------------------------------------------------------------------------------
@@ -180,9 +180,9 @@ def _in_a_circle() -> Node:
 )
 def test_the_part_that_cannot_travel_is_named(make: Callable[[], Any], expected: str) -> None:
     value = make()
-    assert expected == pickling.find_culprit(value)
+    assert expected == pickle_errors.find_culprit(value)
     with pytest.raises(UnpicklableTaskError) as caught:
-        pickling.dump_arguments("detect[3]", value)
+        task_pickling.dump_arguments("detect[3]", value)
     assert f"an argument of task 'detect[3]' cannot be sent to a worker: {expected} (" in str(caught.value)
     assert isinstance(caught.value.__cause__, Exception)
 
@@ -190,11 +190,11 @@ def test_the_part_that_cannot_travel_is_named(make: Callable[[], Any], expected:
 def test_a_list_that_holds_itself_and_a_lock_is_to_blame_for_the_lock() -> None:
     things: list[Any] = []
     things += [things, threading.Lock()]
-    assert f"item 1 {_A_LOCK}" == pickling.find_culprit(things)
+    assert f"item 1 {_A_LOCK}" == pickle_errors.find_culprit(things)
 
 
 def test_nothing_is_to_blame_where_all_parts_can_travel() -> None:
-    assert pickling.find_culprit([1, "two", Counter(3)]) is None
+    assert pickle_errors.find_culprit([1, "two", Counter(3)]) is None
 
 
 class Touchy:
@@ -206,13 +206,13 @@ class Touchy:
 
 def test_what_an_object_raises_itself_comes_as_it_is_with_a_note() -> None:
     with pytest.raises(RuntimeError, match="do not touch") as caught:
-        pickling.dump_arguments("f", Touchy())
+        task_pickling.dump_arguments("f", Touchy())
     assert ["an argument of task 'f' cannot be sent to a worker"] == caught.value.__notes__
 
 
 def test_a_task_function_that_cannot_travel_is_named() -> None:
     with pytest.raises(UnpicklableTaskError) as caught:
-        pickling.dump_function(_with_lock())
+        task_pickling.dump_function(_with_lock())
     assert "the task function '_with_lock.<locals>.<lambda>' cannot be sent" in str(caught.value)
     assert f"its variable 'lock' {_A_LOCK}" in str(caught.value)
 
@@ -238,11 +238,11 @@ def test_an_array_next_to_a_lambda_travels_as_well() -> None:
 
 
 def test_a_result_that_cannot_travel_fails_alone_as_in_a_multiprocessing_pool() -> None:
-    payload, all_pickled = pickling.dump_results([1, threading.Lock(), 3])
+    payload, all_pickled = task_pickling.dump_results([1, threading.Lock(), 3])
     assert not all_pickled
     first, second, third = pickling.loads([bytes(part) for part in payload])
     assert (1, 3) == (first, third)
-    error = pickling.load_exception(second.payload)
+    error = task_pickling.load_exception(second.payload)
     assert MaybeEncodingError is type(error)
     assert "lock" in str(error)
 
@@ -254,12 +254,12 @@ def test_a_portable_value_travels_by_either_pickler() -> None:
 
 def test_a_lock_of_multiprocessing_can_be_an_argument_of_the_initializer() -> None:
     lock = multiprocessing.get_context("spawn").Lock()
-    pickling.check_portable("the initializer", Portable((print, (lock,))))
+    task_pickling.check_portable("the initializer", Portable((print, (lock,))))
 
 
 def test_a_lock_of_a_thread_cannot_be_an_argument_of_the_initializer() -> None:
     with pytest.raises(UnpicklableTaskError, match=r"the initializer cannot be sent to a worker: item 1 is a .*lock"):
-        pickling.check_portable("the initializer", Portable((print, (threading.Lock(),))))
+        task_pickling.check_portable("the initializer", Portable((print, (threading.Lock(),))))
 
 
 # --- exceptions ---------------------------------------------------------------------------------------------------
@@ -310,8 +310,8 @@ def _raised(error: BaseException) -> BaseException:
 
 
 def _sent(error: BaseException) -> BaseException:
-    payload = pickling.dump_exception(_raised(error))
-    return pickling.load_exception([bytes(part) for part in payload])
+    payload = task_pickling.dump_exception(_raised(error))
+    return task_pickling.load_exception([bytes(part) for part in payload])
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_an_exception_without_a_text_arrives_where_it_can_travel() -> None:
 
 def test_an_exception_that_cannot_be_loaded_here_is_a_task_error() -> None:
     for payload in ([b"cnot_there\nError\n."], [b"no pickle"], []):
-        assert TaskError is type(pickling.load_exception(payload))
+        assert TaskError is type(task_pickling.load_exception(payload))
 
 
 def test_a_function_that_travels_by_value_keeps_its_file() -> None:
@@ -384,6 +384,6 @@ def test_a_function_that_travels_by_value_keeps_its_file() -> None:
     def outer() -> Any:
         return lambda: None
 
-    for data in (pickling.dump_function(outer)[1], pickling.dump_by_value(outer)):
-        there = pickling.load_function(data)
+    for data in (task_pickling.dump_function(outer)[1], task_pickling.dump_by_value(outer)):
+        there = task_pickling.load_function(data)
         assert [there.__code__.co_filename, there().__code__.co_filename] == [__file__, __file__]

@@ -1,13 +1,8 @@
-"""How tasks, results and exceptions travel: pickle protocol 5 with large buffers apart, cloudpickle where it must be.
-
-Plain pickle comes first, so that what can be imported is imported, as in `multiprocessing`: an initializer and a task
-of one module then share that module's globals. Lambdas, closures and what a notebook defines go by value.
-"""
+"""Pickles functions, arguments, results and exceptions of tasks."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import pickle
 import traceback
@@ -17,67 +12,12 @@ from multiprocessing.pool import (  # type: ignore[attr-defined]  # public by us
     MaybeEncodingError,
     RemoteTraceback,
 )
-from multiprocessing.reduction import ForkingPickler
-from types import CodeType, FunctionType, MethodType
 from typing import Any, NoReturn
 
 from mpr.errors import TaskError, TaskLoadError, UnpicklableTaskError
-from mpr.main_module import workers_import_main
+from mpr.processes.pickle_errors import find_culprit
+from mpr.processes.pickling import PICKLE_PROTOCOL, Portable, dumps, loads, pickled
 from mpr.transport.messages import Buffer
-
-_PROTOCOL = 5
-
-
-def dumps(value: object) -> list[Buffer]:
-    """`value` as a pickle and its out-of-band buffers; raises what pickle raises where neither pickler can."""
-    buffers: list[pickle.PickleBuffer] = []
-    data = _pickled(value, buffers)
-    return [data, *(buffer.raw() for buffer in buffers)]
-
-
-def _pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
-    """The pickle of `value`, which has its large buffers in itself where `buffers` is None."""
-    out_of_band = None if buffers is None else buffers.append
-    if workers_import_main():
-        try:
-            return pickle.dumps(value, _PROTOCOL, buffer_callback=out_of_band)
-        except Exception:  # noqa: BLE001  # any error of any `__reduce__`: cloudpickle may still know a way
-            if buffers:
-                buffers.clear()
-    from mpr import by_value
-
-    return by_value.dumps(value, _PROTOCOL, out_of_band)
-
-
-def loads(payload: Sequence[Buffer]) -> Any:
-    """The value in `payload`, which comes from a process that has shown the recording's token."""
-    # Arrays are made on these buffers, and who gets one may write to it, as `multiprocessing` has it.
-    buffers = [bytearray(part) if isinstance(part, bytes) else part for part in payload[1:]]
-    return pickle.loads(payload[0], buffers=buffers)  # noqa: S301  # authenticated, see above
-
-
-class Portable:
-    """A value for a `Process`'s arguments that goes by cloudpickle where multiprocessing's pickler cannot take it.
-
-    Under fork nothing is pickled, and the value is simply there.
-    """
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        try:
-            # With multiprocessing's pickler, so that its queues, locks and connections can be arguments.
-            return _portable, (bytes(ForkingPickler.dumps(self.value, _PROTOCOL)),)
-        except Exception:  # noqa: BLE001  # as in `dumps`
-            from mpr import by_value
-
-            return _portable, (by_value.dumps(self.value, _PROTOCOL),)
-
-
-def _portable(data: bytes) -> Portable:
-    return Portable(pickle.loads(data))  # noqa: S301  # from the parent, through multiprocessing's own pipe
-
 
 # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -93,7 +33,7 @@ def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
         raise UnpicklableTaskError(f"a task must be callable, got {function!r}")
     try:
         # In one piece, as a worker keeps it: also a closure over an array.
-        data = _pickled(function, None)
+        data = pickled(function, None)
     except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
         _refuse(f"the task function {task_name(function)!r}", function, error)
     return hashlib.blake2b(data, digest_size=16).digest(), data
@@ -101,10 +41,10 @@ def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
 
 def dump_by_value(function: Callable[..., Any]) -> bytes:
     """The pickle of a function for a process that has not the same `__main__`; raises `UnpicklableTaskError`."""
-    from mpr import by_value
+    from mpr.processes import by_value
 
     try:
-        return by_value.dumps(function, _PROTOCOL)
+        return by_value.dumps(function, PICKLE_PROTOCOL)
     except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
         _refuse(f"the function {task_name(function)!r}", function, error)
 
@@ -165,73 +105,6 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
     # Not the pickler's: what a user's `__reduce__` raises comes as it is, as from `multiprocessing.Pool`.
     error.add_note(text)
     raise error
-
-
-def find_culprit(value: object) -> str | None:
-    """Which part of `value` cannot be pickled, in words; None where no single part is to blame."""
-    try:
-        return _culprit(value, set()) or None
-    except Exception:  # noqa: BLE001  # objects that do not like to be looked at: then without this help
-        return None
-
-
-def _culprit(value: object, seen: set[int]) -> str | None:
-    """As `find_culprit`; empty where the parts of `value` only lead back, in a circle, to what was `seen`."""
-    seen.add(id(value))
-    in_circle = False
-    for where, part in _parts(value):
-        if id(part) not in seen and _can_pickle(part):
-            continue
-        deeper = "" if id(part) in seen else _culprit(part, seen)
-        if deeper == "":
-            in_circle = True
-            continue
-        found = f"{where} is a {type(part).__module__}.{type(part).__qualname__}"
-        return f"{found}, where {deeper}" if deeper else found
-    return "" if in_circle else None
-
-
-def _can_pickle(value: object) -> bool:
-    try:
-        dumps(value)
-    except Exception:  # noqa: BLE001  # the question is just whether
-        return False
-    return True
-
-
-def _parts(value: Any) -> Iterator[tuple[str, object]]:
-    if isinstance(value, functools.partial):
-        yield "its function", value.func
-        yield from ((f"its argument {index}", each) for index, each in enumerate(value.args))
-        yield from ((f"its argument {name!r}", each) for name, each in value.keywords.items())
-    elif isinstance(value, FunctionType):
-        yield from _parts_of_function(value)
-    elif isinstance(value, dict):
-        yield from ((f"the value of {key!r}", each) for key, each in value.items())
-    elif isinstance(value, list | tuple | set | frozenset):
-        yield from ((f"item {index}", each) for index, each in enumerate(value))
-    elif isinstance(value, MethodType):
-        yield "its object", value.__self__
-    else:
-        yield from ((f"its attribute {name!r}", each) for name, each in getattr(value, "__dict__", {}).items())
-
-
-def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, object]]:
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        # An empty one: its variable has no value yet.
-        with contextlib.suppress(ValueError):
-            yield f"its variable {name!r}", cell.cell_contents
-    for index, default in enumerate(function.__defaults__ or ()):
-        yield f"its default {index}", default
-    for name, default in (function.__kwdefaults__ or {}).items():
-        yield f"its default {name!r}", default
-    codes = [function.__code__]
-    for code in codes:
-        for name in code.co_names:
-            if name in function.__globals__:
-                yield f"its global {name!r}", function.__globals__[name]
-        # Functions, lambdas and comprehensions within it.
-        codes += (each for each in code.co_consts if isinstance(each, CodeType))
 
 
 # --- outcomes -----------------------------------------------------------------------------------------------------

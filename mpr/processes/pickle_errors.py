@@ -1,0 +1,78 @@
+"""Finds the part of a value that cannot be pickled."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+from mpr.processes.pickling import dumps
+
+
+def find_culprit(value: object) -> str | None:
+    """Which part of `value` cannot be pickled, in words; None where no single part is to blame."""
+    try:
+        return _culprit(value, set()) or None
+    except Exception:  # noqa: BLE001  # objects that do not like to be looked at: then without this help
+        return None
+
+
+def _culprit(value: object, seen: set[int]) -> str | None:
+    """As `find_culprit`; empty where the parts of `value` only lead back, in a circle, to what was `seen`."""
+    seen.add(id(value))
+    in_circle = False
+    for where, part in _parts(value):
+        if id(part) not in seen and _can_pickle(part):
+            continue
+        deeper = "" if id(part) in seen else _culprit(part, seen)
+        if deeper == "":
+            in_circle = True
+            continue
+        found = f"{where} is a {type(part).__module__}.{type(part).__qualname__}"
+        return f"{found}, where {deeper}" if deeper else found
+    return "" if in_circle else None
+
+
+def _can_pickle(value: object) -> bool:
+    try:
+        dumps(value)
+    except Exception:  # noqa: BLE001  # the question is just whether
+        return False
+    return True
+
+
+def _parts(value: Any) -> Iterator[tuple[str, object]]:
+    if isinstance(value, functools.partial):
+        yield "its function", value.func
+        yield from ((f"its argument {index}", each) for index, each in enumerate(value.args))
+        yield from ((f"its argument {name!r}", each) for name, each in value.keywords.items())
+    elif isinstance(value, FunctionType):
+        yield from _parts_of_function(value)
+    elif isinstance(value, dict):
+        yield from ((f"the value of {key!r}", each) for key, each in value.items())
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from ((f"item {index}", each) for index, each in enumerate(value))
+    elif isinstance(value, MethodType):
+        yield "its object", value.__self__
+    else:
+        yield from ((f"its attribute {name!r}", each) for name, each in getattr(value, "__dict__", {}).items())
+
+
+def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, object]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        # An empty one: its variable has no value yet.
+        with contextlib.suppress(ValueError):
+            yield f"its variable {name!r}", cell.cell_contents
+    for index, default in enumerate(function.__defaults__ or ()):
+        yield f"its default {index}", default
+    for name, default in (function.__kwdefaults__ or {}).items():
+        yield f"its default {name!r}", default
+    codes = [function.__code__]
+    for code in codes:
+        for name in code.co_names:
+            if name in function.__globals__:
+                yield f"its global {name!r}", function.__globals__[name]
+        # Functions, lambdas and comprehensions within it.
+        codes += (each for each in code.co_consts if isinstance(each, CodeType))

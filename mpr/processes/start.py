@@ -1,0 +1,60 @@
+"""Chooses how processes are started, and how many."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Literal
+
+from mpr.errors import ConfigError
+from mpr.processes.forkserver import ForkServerLauncher, servers
+from mpr.processes.launcher import Launcher, ProcessLauncher, ctrl_c_held_back
+from mpr.processes.zygote import ZygoteLauncher
+
+StartMethod = Literal["forkserver", "spawn", "fork"]
+
+
+def check_processes(processes: object) -> int:
+    """The number of workers; for None as many as this process may use CPUs."""
+    if processes is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(processes, bool) or not isinstance(processes, int):
+        raise ConfigError(f"processes must be a number of workers or None, got {processes!r}")
+    if processes < 1:
+        raise ConfigError(f"a pool needs at least 1 process, got {processes}")
+    return processes
+
+
+#: What the fork server imports before it forks: each takes a worker tenths of a second otherwise.
+PRELOAD = ("rerun", "numpy", "pyarrow", "mpr.worker", "mpr.preload")
+WITHOUT_SDK = ("numpy", "pyarrow", "mpr.preload")
+
+
+def check_start_method(method: object) -> StartMethod:
+    """The start method to use; `forkserver` for None where the platform has it, else `spawn`."""
+    if sys.platform == "win32":
+        raise ConfigError("mpr runs on Linux and macOS; Windows is not supported yet")
+    offered = multiprocessing.get_all_start_methods()
+    if method is None:
+        return "forkserver" if "forkserver" in offered else "spawn"
+    if method not in offered:
+        raise ConfigError(f"start_method must be one of {', '.join(sorted(offered))}, got {method!r}")
+    return method  # type: ignore[return-value]  # one of those offered
+
+
+def make_launcher(method: StartMethod, preload: bool, target: Callable[[Any, Any], None], shared: Any) -> Launcher:
+    """What starts workers by `method`. For 'fork', call this before any thread is started.
+
+    `shared` is the same for all workers; under 'fork' it is inherited, else pickled.
+    """
+    if method == "fork":
+        return ZygoteLauncher(target, shared)
+    if method == "spawn":
+        return ProcessLauncher(multiprocessing.get_context("spawn").Process, target, shared)
+    server = servers.get(PRELOAD if preload else WITHOUT_SDK)
+    # It imports while the parent does; a worker then need not wait for either.
+    with ctrl_c_held_back():
+        server.ensure_running()
+    return ForkServerLauncher(server, target, shared)

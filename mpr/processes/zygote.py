@@ -1,0 +1,149 @@
+"""Starts processes by forking one process that was forked before any thread of mpr's existed."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from multiprocessing import connection as mp_connection
+from multiprocessing import process
+from typing import Any
+
+from mpr.processes.launcher import Launcher, guard_against_orphans, ignore_ctrl_c
+
+# --- fork: the zygote ---------------------------------------------------------------------------------------------
+
+
+class ZygoteLauncher(Launcher):
+    """`fork`: all workers are forked from a zygote that was forked before any thread of ours existed.
+
+    The zygote is single-threaded for all its life, so a worker that replaces a dead one is forked as safely as the
+    first. It gets everything by inheritance; over its pipe only numbers travel.
+    """
+
+    def __init__(self, target: Callable[[Any, Any], None], shared: Any) -> None:
+        others = [thread.name for thread in threading.enumerate()[1:] if not _is_harmless(thread)]
+        if others:
+            warnings.warn(
+                f"start_method='fork' while other threads run ({', '.join(others[:3])}): a lock that one of them holds "
+                "stays locked for ever in the workers. Make the pool before the threads, or use 'forkserver'",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        self._gone = False
+        self._started: set[int] = set()
+        self._ended: list[tuple[int, int | None]] = []
+        self._pipe, zygotes_end = multiprocessing.Pipe()
+        context = multiprocessing.get_context("fork")
+        self._zygote = context.Process(
+            target=_zygote_main, args=(zygotes_end, self._pipe, target, shared), name="mpr-zygote"
+        )
+        self._zygote.start()
+        zygotes_end.close()
+
+    def start(self, worker: int, config: Any) -> int:
+        self._pipe.send((worker, config))
+        while True:
+            kind, number, value = self._pipe.recv()
+            if kind == "started":
+                self._started.add(number)
+                return int(value)
+            self._note_end(number, value)
+
+    def _note_end(self, worker: int, exitcode: int | None) -> None:
+        self._started.discard(worker)
+        self._ended.append((worker, exitcode))
+
+    def waitables(self) -> list[Any]:
+        return [] if self._gone else [self._pipe]
+
+    def ended(self) -> Iterable[tuple[int, int | None]]:
+        try:
+            while self._pipe.poll():
+                _, number, value = self._pipe.recv()
+                self._note_end(number, value)
+        except (EOFError, OSError):
+            # The zygote is gone; its workers end with it (see `guard_against_orphans`).
+            self._gone = True
+            for worker in list(self._started):
+                self._note_end(worker, None)
+        found, self._ended = self._ended, []
+        return found
+
+    def close(self) -> None:
+        # Another zygote may hold this pipe too, so closing it would not be noticed.
+        with contextlib.suppress(OSError):
+            self._pipe.send(None)
+        self._pipe.close()
+        self._zygote.join(5)
+        if self._zygote.is_alive():
+            self._zygote.kill()
+            self._zygote.join()
+        self._zygote.close()
+
+
+def _is_harmless(thread: threading.Thread) -> bool:
+    """Threads that hold no lock which a worker could need: mpr's own, and the one that pyzmq frees memory with."""
+    return thread.name.startswith("mpr-") or type(thread).__module__.startswith("zmq.")
+
+
+def _ignore_signal(_number: int, _frame: object) -> None:
+    """A handler, so that the signal is not discarded."""
+
+
+def _zygote_main(pipe: Any, parents_end: Any, target: Callable[[Any, Any], None], shared: Any) -> None:
+    """Fork a worker for each config that comes, and tell how each ends; end when the parent closes its side."""
+    parents_end.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # One pipe that every worker watches: its other end is here and nowhere else.
+    watched, held = os.pipe()
+    # The end of a child is told by a signal: its sentinel stays open as long as processes live that it has forked.
+    woken, wake = os.pipe()
+    os.set_blocking(woken, False)
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, _ignore_signal)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    context = multiprocessing.get_context("fork")
+    children: dict[int, process.BaseProcess] = {}
+    while True:
+        ready = mp_connection.wait([pipe, woken])
+        with contextlib.suppress(BlockingIOError):
+            os.read(woken, 4096)
+        for worker, child in list(children.items()):
+            if not child.is_alive():
+                pipe.send(("ended", worker, child.exitcode))
+                del children[worker]
+        if pipe not in ready:
+            continue
+        try:
+            order = pipe.recv()
+        except (EOFError, OSError):
+            break
+        if order is None:
+            break
+        worker, config = order
+        child = context.Process(
+            target=_forked_main, args=(pipe, watched, held, target, config, shared), name=f"mpr-worker-{worker}"
+        )
+        child.start()
+        children[worker] = child
+        pipe.send(("started", worker, child.pid))
+    for child in children.values():
+        child.kill()
+        child.join()
+
+
+def _forked_main(
+    pipe: Any, watched: int, held: int, target: Callable[[Any, Any], None], config: Any, shared: Any
+) -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    ignore_ctrl_c()
+    pipe.close()
+    os.close(held)
+    guard_against_orphans(watched)
+    target(config, shared)
