@@ -17,8 +17,8 @@ import psutil
 import mpr
 from benchmarks import common, report, works
 from mpr import opening
-from mpr.file_writer import FileWriter
-from mpr.transport.outbox import Segment
+from mpr.rrd.segment import Segment
+from mpr.rrd.writer import FileWriter
 
 WORKERS = 2
 IMAGES, QUICK_IMAGES = 1_100, 110

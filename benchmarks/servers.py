@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import common
-from mpr import rrd
+from mpr.rrd import framing
 from mpr.sdk import programs
 
 # A reader that gets nothing more for so long has all there is.
@@ -68,7 +68,7 @@ def check_rows(url: str, rows: int, folder: Path) -> None:
     try:
         size, since, deadline = -1, time.monotonic(), time.monotonic() + _LIMIT_SECS
         # Its file has at least a header, once it has come so far.
-        while size < rrd.HEADER_SIZE or time.monotonic() < since + _QUIET_SECS:
+        while size < framing.HEADER_SIZE or time.monotonic() < since + _QUIET_SECS:
             if time.monotonic() > deadline:
                 raise common.WrongOutputError(f"{url} could not be read")
             time.sleep(0.02)
@@ -80,7 +80,7 @@ def check_rows(url: str, rows: int, folder: Path) -> None:
         reader.wait()
     with written.open("r+b") as file:
         # What comes last may be torn.
-        _, end = rrd.scan(lambda at, count: os.pread(file.fileno(), count, at), rrd.HEADER_SIZE, size)
+        _, end = framing.scan(lambda at, count: os.pread(file.fileno(), count, at), framing.HEADER_SIZE, size)
         file.truncate(end)
     common.expect(common.count_rows(written), rows, "rows in the server")
     written.unlink()

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import common, report, servers, works
-from mpr import rrd
+from mpr.rrd import framing
 from mpr.transport.outbox import Outbox, OutboxReader
 
 if TYPE_CHECKING:
@@ -328,17 +328,17 @@ def _check(way: str, file: int, places: list[tuple[int, int]], rows: int, scratc
     chunks = ends = 0
     with scratch.open("wb") as out:
         for number, stream in enumerate(streams):
-            rrd.check_header(stream)
+            framing.check_header(stream)
             read = functools.partial(_slice, memoryview(stream))
-            frames, _ = rrd.scan(read, rrd.HEADER_SIZE, len(stream))
+            frames, _ = framing.scan(read, framing.HEADER_SIZE, len(stream))
             if number == 0:
-                out.write(stream[: rrd.HEADER_SIZE])
+                out.write(stream[: framing.HEADER_SIZE])
             # Without the ends: `RrdReader` reads one stream in a file.
             for frame in frames:
-                if frame.kind == rrd.END:
+                if frame.kind == framing.END:
                     ends += 1
                 else:
-                    chunks += frame.kind == rrd.ARROW_MSG
+                    chunks += frame.kind == framing.ARROW_MSG
                     out.write(stream[frame.start : frame.end])
     common.expect(ends, len(streams), "streams that end")
     common.expect(common.count_rows(scratch), rows, f"rows in {chunks} chunks")

@@ -15,13 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpr import ambient, rrd
+from mpr import ambient
 from mpr.errors import SinkError
 from mpr.limits import SINK_TIMEOUT_SECS
+from mpr.rrd import framing, store_id
+from mpr.rrd.segment import PROLOGUE, Segment
 from mpr.sdk import reader
 from mpr.sink import Sink
 from mpr.threads import SideThread
-from mpr.transport.outbox import PROLOGUE, Segment
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -101,22 +102,22 @@ class ActiveRecordingWriter:
 
     def open(self, prologue: bytes) -> None:
         """The recording has its own properties."""
-        self._header = prologue[: rrd.HEADER_SIZE]
+        self._header = prologue[: framing.HEADER_SIZE]
 
     def accept(self, segment: Segment, *, named: bool) -> None:
         if segment.telemetry:
             # What the viewer of the user's own recording shows is his choice.
             return
         self.named = self.named or named
-        chunks = sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
+        chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
         if self._gave_up:
             self.missed += chunks
             return
         frames = []
         for frame in segment.frames:
             data = segment.source.read(frame.start, frame.end - frame.start)
-            if frame.kind == rrd.SET_STORE_INFO:
-                self._infos[rrd.store_id_of_info(data[rrd.FRAME_HEADER_SIZE :])] = data
+            if frame.kind == framing.SET_STORE_INFO:
+                self._infos[store_id.store_id_of_info(data[framing.FRAME_HEADER_SIZE :])] = data
             else:
                 frames.append(data)
         if not frames:

@@ -1,7 +1,7 @@
 """The receiving end in the parent: takes segments to the sinks, and hands a result on only behind them.
 
 Covers: one thread that reads the upstream socket, the producers and their outboxes, failures of sinks.
-Does not cover: tasks (`dispatcher.py`), processes (`crew.py`), what a sink does with frames (`file_writer.py`).
+Does not cover: tasks (`dispatcher.py`), processes (`crew.py`), what a sink does with frames (`rrd/writer.py`).
 
 The order of the socket is the promise: segments come before the result of their task, the writers have accepted them
 when this thread comes to the result, and only then does anybody hear of it.
@@ -17,10 +17,12 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 
-from mpr import errors, failpoints, rrd
+from mpr import errors, failpoints
 from mpr.delivery import Delivery
 from mpr.errors import DeliveryError, SinkError
 from mpr.known_producer import Kept, KnownProducer, Listener
+from mpr.rrd import framing, store_id
+from mpr.rrd.segment import MessageBytes, Segment, SegmentSource
 from mpr.transport.messages import (
     OWN_ROWS,
     PROTOCOL,
@@ -45,7 +47,6 @@ from mpr.transport.messages import (
     Upstream,
     Welcome,
 )
-from mpr.transport.outbox import MessageBytes, Segment, SegmentSource
 from mpr.transport.sockets import PeerGoneError, Sockets
 from mpr.transport.status_page import SlateReader
 
@@ -365,10 +366,10 @@ class Aggregator:
         """Bring the rows of a recording that a task has made to all writers: `data` is a whole stream of it."""
         outbox = self._delivery.new_outbox()
         try:
-            rrd.check_header(data[: rrd.HEADER_SIZE])
-            frames = rrd.frames_of(data)
+            framing.check_header(data[: framing.HEADER_SIZE])
+            frames = framing.frames_of(data)
             end = frames.pop()
-            store = rrd.recording_of_stream(data, frames)
+            store = store_id.recording_of_stream(data, frames)
         except (errors.FormatError, IndexError) as error:
             self._mistrust(producer, error)
             return
@@ -410,11 +411,11 @@ class Aggregator:
         try:
             first = start
             if first == 0:
-                rrd.check_header(source.read(0, rrd.HEADER_SIZE))
-                first = rrd.HEADER_SIZE
-            frames, consumed = rrd.scan(source.read, first, end)
+                framing.check_header(source.read(0, framing.HEADER_SIZE))
+                first = framing.HEADER_SIZE
+            frames, consumed = framing.scan(source.read, first, end)
             footer = None
-            if frames and frames[-1].kind == rrd.END:
+            if frames and frames[-1].kind == framing.END:
                 last = frames.pop()
                 footer = source.read(last.payload, last.size)
                 # Nothing but the stream's closing bytes follows.
@@ -427,7 +428,7 @@ class Aggregator:
             return
         if self._own_blueprint and producer.hello.worker:
             # What a worker sends stays in the recording, and does not become active.
-            frames = [frame for frame in frames if frame.kind != rrd.BLUEPRINT_ACTIVATION]
+            frames = [frame for frame in frames if frame.kind != framing.BLUEPRINT_ACTIVATION]
         if frames:
             producer.chunks += self._delivery.write(Segment(producer.outbox, source, frames, task=producer.task))
             producer.last_rows_at = time.monotonic()

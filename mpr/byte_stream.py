@@ -1,7 +1,7 @@
 """The bytes of a recording as they come, for any number of readers: in memory at first, then in a temporary file.
 
 Covers: where the bytes wait, readers in threads and in `asyncio`, the end.
-Does not cover: what the bytes are (`file_writer.py` writes them) and the value that the user holds (`stream_sink.py`).
+Does not cover: what the bytes are (`rrd/writer.py` writes them) and the value that the user holds (`stream_sink.py`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from mpr.errors import SinkError
-from mpr.file_writer import FileWriter
-from mpr.parts import Parts, Pieces
-from mpr.transport.outbox import Segment
+from mpr.rrd.segment import Segment
+from mpr.rrd.slices import Parts, Pieces
+from mpr.rrd.writer import FileWriter
 
 _READ_BYTES = 1024 * 1024
 _COPY_BYTES = 32 * 1024 * 1024

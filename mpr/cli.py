@@ -12,7 +12,7 @@ import click
 import mpr
 
 if TYPE_CHECKING:
-    from mpr.recover import Recovered
+    from mpr.rrd.recover import Recovered
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -79,11 +79,12 @@ def doctor() -> None:
     import rerun
 
     from mpr.processes import start
-    from mpr.sdk import encoder, log_calls
+    from mpr.rrd import compat
+    from mpr.sdk import log_calls
 
     click.echo(f"mpr {mpr.__version__}, rerun-sdk {rerun.__version__}, Python {sys.version.split()[0]}")
     click.echo(f"start method: {start.check_start_method(None)}")
-    unknown = encoder.format_is_known()
+    unknown = compat.format_is_known()
     if unknown is None:
         click.echo("file format: known; files are written without decoding")
     else:
@@ -102,8 +103,8 @@ def recover(paths: tuple[Path, ...]) -> None:
     PATH is an .rrd file, the .part of one, or a folder with such files. Everything that was accepted is in the valid
     file. The original is kept until that has been verified. Files that are whole, or being written, are left alone.
     """
-    from mpr import recover as recovery
     from mpr.errors import SinkError
+    from mpr.rrd import recover as recovery
 
     failed = False
     for path in itertools.chain.from_iterable(recovery.find(path) for path in paths):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from mpr import manifest
+from mpr.rrd import manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,9 +10,9 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from mpr import manifest, rrd
+from mpr.rrd import framing, manifest
+from mpr.rrd.segment import Segment
 from mpr.sdk import reader
-from mpr.transport.outbox import Segment
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,15 +50,15 @@ class Contents:
         """The sinks have `segment`: keep a copy of its first chunks, which `learn` looks at."""
         if segment.store is not None or segment.telemetry:
             return
-        if any(frame.kind == rrd.BLUEPRINT_ACTIVATION for frame in segment.frames):
+        if any(frame.kind == framing.BLUEPRINT_ACTIVATION for frame in segment.frames):
             self.has_layout = True
         if self._chunks_left <= 0:
             return
         read = segment.source.read
         for frame in segment.frames:
-            if frame.kind == rrd.SET_STORE_INFO:
-                self._header, self._info = read(0, rrd.HEADER_SIZE), read(frame.start, frame.end - frame.start)
-            elif frame.kind == rrd.ARROW_MSG and self._info:
+            if frame.kind == framing.SET_STORE_INFO:
+                self._header, self._info = read(0, framing.HEADER_SIZE), read(frame.start, frame.end - frame.start)
+            elif frame.kind == framing.ARROW_MSG and self._info:
                 self._chunks_left -= 1
                 self._bytes_left -= frame.size
                 if self._chunks_left < 0 or self._bytes_left < 0:

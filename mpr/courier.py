@@ -31,9 +31,9 @@ from urllib.parse import urlsplit
 
 import rerun as rr
 
-from mpr import rrd
 from mpr.live_messages import Bring, Brought, Connected, Done, Finish, Load, Lost, Waiting
 from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
+from mpr.rrd import framing
 from mpr.sdk import encoder, programs
 from mpr.tape import dropped_until
 
@@ -81,7 +81,7 @@ class _Courier:
         self._config = config
         self._pipe = config.pipe
         self._reels: dict[int, tuple[int, bool]] = {}
-        self._header = config.head[: rrd.HEADER_SIZE]
+        self._header = config.head[: framing.HEADER_SIZE]
         self._page: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
@@ -149,7 +149,7 @@ class _Courier:
         read = functools.partial(_read, fd)
         position = start
         while position < end:
-            data, chunks = rrd.whole_frames(read, position, end)
+            data, chunks = framing.whole_frames(read, position, end)
             dropped = dropped_until(fd) if is_spool else 0
             if dropped > position:
                 # What was read may be holes already.

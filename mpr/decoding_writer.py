@@ -1,4 +1,4 @@
-"""The writer that stands in where the SDK's format is not one that `file_writer.py` knows: it decodes.
+"""The writer that stands in where the SDK's format is not one that `rrd/writer.py` knows: it decodes.
 
 Every segment goes through the SDK's reader and into a recording stream of the parent with the SDK's own file sink, all
 by public API. Slower (240 to 430 MB/s), and blueprints that workers send are not kept.
@@ -10,12 +10,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpr import rrd
 from mpr.errors import SinkError
-from mpr.file_writer import PartFile
 from mpr.limits import SINK_TIMEOUT_SECS
+from mpr.rrd import framing, store_id
+from mpr.rrd.part_file import PartFile
+from mpr.rrd.segment import Segment
 from mpr.sdk import encoder, reader
-from mpr.transport.outbox import Segment
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -41,7 +41,7 @@ class DecodingWriter:
         self._stream.save(self._file.part)
 
     def open(self, prologue: bytes) -> None:
-        self.begin(prologue[: rrd.HEADER_SIZE])
+        self.begin(prologue[: framing.HEADER_SIZE])
         self._send(prologue)
 
     def begin(self, header: bytes) -> None:
@@ -53,8 +53,8 @@ class DecodingWriter:
         frames = []
         for frame in segment.frames:
             data = segment.source.read(frame.start, frame.end - frame.start)
-            if frame.kind == rrd.SET_STORE_INFO:
-                self._infos[rrd.store_id_of_info(data[rrd.FRAME_HEADER_SIZE :])] = data
+            if frame.kind == framing.SET_STORE_INFO:
+                self._infos[store_id.store_id_of_info(data[framing.FRAME_HEADER_SIZE :])] = data
             else:
                 frames.append(data)
         if frames:

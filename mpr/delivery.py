@@ -13,12 +13,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from mpr import failpoints, rrd
+from mpr import failpoints
 from mpr.conflicts import ColumnTypes
 from mpr.errors import SinkError
 from mpr.known_producer import KnownProducer
+from mpr.rrd import framing
+from mpr.rrd.segment import PROLOGUE, MessageBytes, Segment
 from mpr.transport.messages import Hello
-from mpr.transport.outbox import PROLOGUE, MessageBytes, Segment
 from mpr.writers import Feed, Reader, Writer
 
 _log = logging.getLogger("mpr")
@@ -81,7 +82,7 @@ class Delivery:
     def write(self, segment: Segment) -> int:
         """Bring `segment` to all sinks; when this returns, the durable ones have it. Returns its number of chunks."""
         failpoints.reach("parent.segment")
-        chunks = sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
+        chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
         self._writing_since = time.monotonic()
         for writer in list(self._writers):
             with self._failing(writer):
@@ -117,7 +118,7 @@ class Delivery:
     def write_own(self, stream: bytes, *, telemetry: bool = False) -> None:
         """Bring `stream`, a whole stream that the parent itself has made, to all sinks."""
         outbox = self.new_outbox()
-        frames = rrd.frames_of(stream)
+        frames = framing.frames_of(stream)
         last = frames.pop()
         self.write(Segment(outbox, MessageBytes(0, stream), frames, telemetry=telemetry))
         self._describe(outbox, stream[last.payload : last.end])

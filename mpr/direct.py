@@ -16,15 +16,17 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpr import errors, rrd
+from mpr import errors
 from mpr.delivery import Delivery
 from mpr.errors import ConfigError, SinkError
 from mpr.live_sinks import LiveSink
-from mpr.sdk import encoder, programs
+from mpr.rrd import compat, framing
+from mpr.rrd.segment import Segment
+from mpr.sdk import programs
 from mpr.sink import Sink
 from mpr.sinks import FileSink
 from mpr.transport.messages import Hello
-from mpr.transport.outbox import OutboxReader, Segment
+from mpr.transport.outbox import OutboxReader
 
 _PART = re.compile(r"worker-(\d+)-(\d+)-\w+\.rrd")
 
@@ -40,7 +42,7 @@ def check(chosen: Sequence[Sink]) -> None:
     files = [sink for sink in chosen if isinstance(sink, FileSink)]
     if any(not sink.write_footer for sink in files):
         raise ConfigError("route='direct' needs a footer to put the workers' files together: leave write_footer=True")
-    unknown = encoder.format_is_known() if files else None
+    unknown = compat.format_is_known() if files else None
     if unknown is not None:
         raise SinkError(f"route='direct' with a file needs to know the Rerun SDK's file format ({unknown})")
 
@@ -104,14 +106,14 @@ class Parts:
     def _take(self, path: Path, delivery: Delivery, hello: Hello) -> None:
         reader = _PartReader(path)
         try:
-            if reader.size() <= rrd.HEADER_SIZE:
+            if reader.size() <= framing.HEADER_SIZE:
                 # It was killed before the SDK wrote anything.
                 return
-            rrd.check_header(reader.read(0, rrd.HEADER_SIZE))
-            frames, _ = rrd.scan(reader.read, rrd.HEADER_SIZE, reader.size())
-            end = frames.pop() if frames and frames[-1].kind == rrd.END else None
+            framing.check_header(reader.read(0, framing.HEADER_SIZE))
+            frames, _ = framing.scan(reader.read, framing.HEADER_SIZE, reader.size())
+            end = frames.pop() if frames and frames[-1].kind == framing.END else None
             if self._own_blueprint:
-                frames = [frame for frame in frames if frame.kind != rrd.BLUEPRINT_ACTIVATION]
+                frames = [frame for frame in frames if frame.kind != framing.BLUEPRINT_ACTIVATION]
             outbox = delivery.new_outbox()
             delivery.write(Segment(outbox, reader, frames))
             if end is not None:

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mpr import rrd
 from mpr.limits import DIRECT_CONNECT_SECS, DIRECT_FLUSH_SECS
 from mpr.producer import WELCOME_TIMEOUT_SECS, Producer
+from mpr.rrd import framing
 from mpr.sdk import internal
 from mpr.threads import SideThread
 from mpr.transport.connection_info import RecordingConfig
@@ -109,7 +109,7 @@ class DirectProducer(Producer):
                 self._lose_viewer(url, failure)
             left = Path(self._file)
             failure = self._bounded(self._roll)
-            if not failure and not rrd.is_finished(left):
+            if not failure and not framing.is_finished(left):
                 # The SDK names only one of the sinks that fail together.
                 failure = f"{left} could not be finished"
         if failure:

@@ -1,7 +1,7 @@
 """The writer behind a `DirectorySink`: a file of its own for each task, under ids of its own.
 
 Covers: which rows belong to which task, the files' names and properties, what belongs to no task.
-Does not cover: how a file is written (`file_writer.py`) and how ids are replaced (`relabel.py`).
+Does not cover: how a file is written (`rrd/writer.py`) and how ids are replaced (`rrd/relabel.py`).
 
 A worker begins a new outbox after each task that has logged, so a task's rows come with a manifest of their own, and
 its file is finished before its result is handed over. Rows of no task (the parent's, an initializer's) are in one more
@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpr import errors, relabel, rrd
+from mpr import errors
 from mpr.errors import SinkError
-from mpr.file_writer import FileWriter
-from mpr.relabel import Relabeller
-from mpr.running_task import RunningTask
+from mpr.rrd import framing, relabel, store_id
+from mpr.rrd.relabel import Relabeller
+from mpr.rrd.segment import PROLOGUE, MessageBytes, RunningTask, Segment
+from mpr.rrd.writer import FileWriter
 from mpr.sdk import encoder
-from mpr.transport.outbox import PROLOGUE, MessageBytes, Segment
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -67,7 +67,7 @@ class DirectoryWriter:
         self._name = name
         self._application_id = application_id
         self._recording_id = recording_id
-        self._store = relabel.store_id(application_id, recording_id)
+        self._store = store_id.store_id(application_id, recording_id)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -98,10 +98,10 @@ class DirectoryWriter:
         return self._shared.writer.named
 
     def open(self, prologue: bytes) -> None:
-        self._header = prologue[: rrd.HEADER_SIZE]
-        frames = rrd.frames_of(prologue)
+        self._header = prologue[: framing.HEADER_SIZE]
+        frames = framing.frames_of(prologue)
         self._info = next(
-            (prologue[each.payload : each.end] for each in frames if each.kind == rrd.SET_STORE_INFO), b""
+            (prologue[each.payload : each.end] for each in frames if each.kind == framing.SET_STORE_INFO), b""
         )
         self._shared.writer.open(prologue)
 
@@ -115,7 +115,7 @@ class DirectoryWriter:
             self._latest = None
             return
         if not self._info:
-            infos = (frame for frame in segment.frames if frame.kind == rrd.SET_STORE_INFO)
+            infos = (frame for frame in segment.frames if frame.kind == framing.SET_STORE_INFO)
             self._info = next((segment.source.read(info.payload, info.size) for info in infos), b"")
         if segment.outbox == PROLOGUE:
             self._latest = segment
@@ -169,14 +169,14 @@ class DirectoryWriter:
 
     def _open(self, task: RunningTask) -> _File:
         path = self._folder / self._free_name(task)
-        store = relabel.store_id(self._application_id, f"{self._recording_id}-{path.stem}")
+        store = store_id.store_id(self._application_id, f"{self._recording_id}-{path.stem}")
         file = self._files[task] = _File(FileWriter(path), store, task, path.stem)
         file.writer.begin(self._header)
         if self._info:
             # A worker's outbox begins with one, but that may be from before the task.
-            payload = relabel.info_of(self._info, store)
-            data = rrd.frame_header(rrd.SET_STORE_INFO, len(payload)) + payload
-            frames, _ = rrd.scan(lambda at, size: data[at : at + size], 0, len(data))
+            payload = store_id.info_of(self._info, store)
+            data = framing.frame_header(framing.SET_STORE_INFO, len(payload)) + payload
+            frames, _ = framing.scan(lambda at, size: data[at : at + size], 0, len(data))
             file.writer.accept(Segment(_STORE_INFO, MessageBytes(0, data), frames), named=False)
         for segment, footer in self._layouts:
             file.writer.accept(segment, named=False)
@@ -208,7 +208,7 @@ class DirectoryWriter:
             file.writer.abandon()
             return
         stream = relabel.relabelled(_properties(file.recording_name, file.task), file.store)
-        frames = rrd.frames_of(stream)
+        frames = framing.frames_of(stream)
         end = frames.pop()
         file.writer.accept(Segment(PROLOGUE, MessageBytes(0, stream), frames), named=True)
         file.writer.describe(PROLOGUE, stream[end.payload : end.end])

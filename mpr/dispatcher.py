@@ -35,7 +35,7 @@ from mpr.lifecycle import PoolState, StartBudget
 from mpr.loss import Loss
 from mpr.parcel import Parcel, TaskFunction, outcomes
 from mpr.processes import task_pickling
-from mpr.running_task import RunningTask
+from mpr.rrd.segment import RunningTask
 from mpr.scheduler import SHORT_MICROS, Scheduler
 from mpr.staff import AtWork, Hand, Soon, Staff
 from mpr.transport.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop, TaskBegan

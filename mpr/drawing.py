@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mpr import errors, rrd
+from mpr import errors
 from mpr.errors import NoViewerError, PictureError
+from mpr.rrd import framing
 from mpr.sdk import encoder, programs
 from mpr.sdk.reader import quiet_reader
 
@@ -113,7 +114,7 @@ def _readable(recording: Path, folder: Path) -> Path:
         _stores(recording)
     except PictureError:
         try:
-            whole = rrd.whole(recording.read_bytes())
+            whole = framing.whole(recording.read_bytes())
         except errors.FormatError:
             whole = b""
         if not whole:

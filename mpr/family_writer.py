@@ -1,7 +1,7 @@
 """The writer of a sink that is one file: that file, and a sibling for each recording that tasks made themselves.
 
 Covers: which file a segment belongs to, the siblings' names, how many are open at a time.
-Does not cover: how a file is written (`file_writer.py`).
+Does not cover: how a file is written (`rrd/writer.py`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mpr import rrd
 from mpr.errors import SinkError
-from mpr.file_writer import FileWriter
-from mpr.transport.outbox import Segment
+from mpr.rrd import framing, store_id
+from mpr.rrd.segment import Segment
+from mpr.rrd.writer import FileWriter
 from mpr.writers import Writer
 
 # What a file name that is made of a recording id has none of.
@@ -79,7 +79,7 @@ class FamilyWriter:
         return self._main.named
 
     def open(self, prologue: bytes) -> None:
-        self._header = prologue[: rrd.HEADER_SIZE]
+        self._header = prologue[: framing.HEADER_SIZE]
         self._main.open(prologue)
 
     def accept(self, segment: Segment, *, named: bool) -> None:
@@ -117,7 +117,7 @@ class FamilyWriter:
             if len(self._open) >= _OPEN_SIBLINGS:
                 # The one that has had no rows for longest; should more come for it, they get a file of their own.
                 self._open.pop(next(iter(self._open))).close()
-            application_id, recording_id = rrd.ids_of_store(store)
+            application_id, recording_id = store_id.ids_of_store(store)
             path = self._path(recording_id)
             sibling = self._new_file(path, application_id, recording_id)
             sibling.begin(self._header)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mpr.errors import DeliveryError, SinkError
-from mpr.running_task import RunningTask
+from mpr.rrd.segment import RunningTask
 from mpr.transport.messages import Hello, InitializerFailed, Result, SegmentReady, Skipped, TaskBegan
 from mpr.transport.outbox import OutboxReader
 from mpr.transport.status_page import SlateReader

@@ -38,8 +38,8 @@ from mpr.live_messages import (
 from mpr.live_sinks import LiveSink
 from mpr.processes.launcher import Launcher, ctrl_c_held_back
 from mpr.processes.start import check_start_method, make_launcher
+from mpr.rrd.segment import Segment
 from mpr.tape import Tape
-from mpr.transport.outbox import Segment
 
 _log = logging.getLogger("mpr")
 

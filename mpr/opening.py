@@ -11,22 +11,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mpr import relabel, rrd
 from mpr.active_recording import ActiveRecordingSink, ActiveRecordingWriter
 from mpr.byte_stream import ByteStream, SpoolFile, StreamWriter
 from mpr.decoding_writer import DecodingWriter
 from mpr.directory_writer import DirectoryWriter
 from mpr.errors import SinkError
 from mpr.family_writer import FamilyWriter, NewFile
-from mpr.file_writer import FileWriter
 from mpr.live import LiveSinks
 from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
+from mpr.rrd import compat, framing, relabel, store_id
+from mpr.rrd.segment import PROLOGUE, MessageBytes, Segment
+from mpr.rrd.writer import FileWriter
 from mpr.sdk import encoder, programs
 from mpr.sink import Sink
 from mpr.sinks import DirectorySink, FileSink
 from mpr.stream_sink import BinaryStreamSink
 from mpr.tape import Tape
-from mpr.transport.outbox import PROLOGUE, MessageBytes, Segment
 from mpr.writers import Writer
 
 _log = logging.getLogger("mpr")
@@ -68,9 +68,9 @@ def open_sinks(
     if not prologue:
         # RERUN=off: tasks run, and nothing is recorded.
         return OpenSinks(writers=[], live=None, urls=[], served=[])
-    unknown = encoder.format_is_known()
+    unknown = compat.format_is_known()
     if unknown is None:
-        prologue = relabel.relabelled(prologue, relabel.store_id(application_id, recording_id), encoder.store_info())
+        prologue = relabel.relabelled(prologue, store_id.store_id(application_id, recording_id), encoder.store_info())
     else:
         _log.warning("mpr does not know the file format of this Rerun SDK (%s): it decodes, which is slower", unknown)
     layout = b"" if blueprint is None else encoder.encoded_blueprint(application_id, blueprint)
@@ -94,7 +94,7 @@ def open_sinks(
     file = next((file for file in files if file is not None), None)
     # Properties that cannot be given the recording's id would be another recording in a viewer.
     first = [prologue, layout] if unknown is None else [layout]
-    head = prologue[: rrd.HEADER_SIZE] + b"".join(_messages(stream) for stream in first if stream)
+    head = prologue[: framing.HEADER_SIZE] + b"".join(_messages(stream) for stream in first if stream)
     feed = LiveSinks(live, Tape(head, file, folder), application_id, recording_id)
     return OpenSinks(
         writers=writers,
@@ -107,7 +107,7 @@ def open_sinks(
 
 def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
     """Let `writer` take `stream`, a whole stream that the parent itself has made; `telemetry` as in `Segment`."""
-    frames = rrd.frames_of(stream)
+    frames = framing.frames_of(stream)
     last = frames.pop()
     writer.accept(Segment(PROLOGUE, MessageBytes(0, stream), frames, telemetry=telemetry), named=False)
     writer.describe(PROLOGUE, stream[last.payload : last.end])
@@ -116,13 +116,13 @@ def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
 def encoded_notes(entity_path: str, application_id: str, recording_id: str, notes: Sequence[str]) -> bytes:
     """A stream of the recording with `notes` as warnings under `entity_path`; empty where logging is switched off."""
     stream = encoder.warnings_by_sdk(entity_path, notes)
-    return relabel.relabelled(stream, relabel.store_id(application_id, recording_id)) if stream else b""
+    return relabel.relabelled(stream, store_id.store_id(application_id, recording_id)) if stream else b""
 
 
 def _messages(stream: bytes) -> bytes:
     """The frames of `stream` without its header and its end."""
-    frames = rrd.frames_of(stream)
-    return stream[rrd.HEADER_SIZE : frames[-1].start]
+    frames = framing.frames_of(stream)
+    return stream[framing.HEADER_SIZE : frames[-1].start]
 
 
 def _writer(sink: Sink, application_id: str, recording_id: str, *, reframes: bool) -> Writer:
@@ -138,7 +138,7 @@ def _writer(sink: Sink, application_id: str, recording_id: str, *, reframes: boo
         case DirectorySink():
             folder = DirectoryWriter(Path(sink.path), sink.name, application_id, recording_id)
             new_file = _reframing(FileSink(path=folder.path))
-            return FamilyWriter(folder, relabel.store_id(application_id, recording_id), new_file)
+            return FamilyWriter(folder, store_id.store_id(application_id, recording_id), new_file)
         case ActiveRecordingSink():
             return ActiveRecordingWriter(sink)
         case FileSink():
@@ -147,7 +147,7 @@ def _writer(sink: Sink, application_id: str, recording_id: str, *, reframes: boo
             elif sink.compact or not sink.write_footer:
                 raise SinkError("compact and write_footer need to know the Rerun SDK's file format: see `mpr doctor`")
             main = new_file(Path(sink.path), application_id, recording_id)
-            return FamilyWriter(main, relabel.store_id(application_id, recording_id), new_file)
+            return FamilyWriter(main, store_id.store_id(application_id, recording_id), new_file)
     raise TypeError(f"no writer for {sink!r}")
 
 

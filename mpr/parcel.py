@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpr.processes import pickling, task_pickling
-from mpr.running_task import RunningTask
+from mpr.rrd.segment import RunningTask
 from mpr.transport.messages import CALL, MIXED, RAISED, Buffer, Hello, Result, TaskBegan, Tasks
 from mpr.transport.status_page import At
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from mpr import active_recording, config, direct, failpoints, hooks, inheritance, joining, limits, relabel
+from mpr import active_recording, config, direct, failpoints, hooks, inheritance, joining, limits
 from mpr.active_recording import ActiveRecordingSink
 from mpr.aggregator import Aggregator
 from mpr.config import Route
@@ -27,7 +27,7 @@ from mpr.live import LiveSinkStatistics
 from mpr.opening import OpenSinks, append, encoded_notes, open_sinks
 from mpr.processes import start
 from mpr.producer import Producer
-from mpr.sdk import encoder
+from mpr.rrd import compat, relabel, store_id
 from mpr.showing import Showing
 from mpr.sink import Sink
 from mpr.sinks import DirectorySink, FileSink, as_sinks, sinks_of_environment
@@ -156,7 +156,7 @@ class SharedRecording:
             self._live = opened.live
             # Whether somebody may look while it grows.
             self._is_watched = self._live is not None or any(isinstance(each, BinaryStreamSink) for each in chosen)
-            self._takes_telemetry = bool(self._writers) and encoder.format_is_known() is None
+            self._takes_telemetry = bool(self._writers) and compat.format_is_known() is None
             #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
             self.urls = opened.urls
             self.down = self._sockets.down
@@ -166,7 +166,7 @@ class SharedRecording:
                 self._route_directly(opened, chosen, blueprint is not None, undo)
             encode = functools.partial(encoded_notes, "mpr/workers", self.application_id, self.recording_id)
             apart = all(isinstance(sink, DirectorySink) for sink in chosen)
-            contents = Contents(relabel.store_id(self.application_id, self.recording_id))
+            contents = Contents(store_id.store_id(self.application_id, self.recording_id))
             self._showing = Showing(application_id, contents, blueprint, pools_visible=telemetry_view)
             self.delivery = Delivery(self._writers, self._live, encode, contents, apart=apart)
             self.delivery.has_all = not is_direct
@@ -242,7 +242,7 @@ class SharedRecording:
         if not self._takes_telemetry:
             return
         if stream:
-            store = relabel.store_id(self.application_id, self.recording_id)
+            store = store_id.store_id(self.application_id, self.recording_id)
             self._write_telemetry(relabel.relabelled(stream, store))
         layout, is_new = self._showing.refresh()
         if is_new and self._is_watched:

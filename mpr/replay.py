@@ -16,8 +16,8 @@ from mpr.active_recording import ActiveRecordingWriter
 from mpr.byte_stream import StreamWriter
 from mpr.errors import SinkError
 from mpr.family_writer import FamilyWriter
-from mpr.file_writer import FileWriter
-from mpr.parts import Parts
+from mpr.rrd.slices import Parts
+from mpr.rrd.writer import FileWriter
 from mpr.writers import Writer
 
 # How often a file that grows is looked at; a viewer draws 60 times a second, but workers need the CPU.

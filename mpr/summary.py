@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpr import errors, manifest, rrd
+from mpr import errors
 from mpr.errors import MprError
 from mpr.live import LiveSinkStatistics
+from mpr.rrd import framing, manifest
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -73,7 +74,7 @@ def rows_in(path: Path) -> int | None:
     """How many rows users have logged to a finished file, by its manifest; None where it has none."""
     with path.open("rb") as file:
         try:
-            start, size = rrd.footer_span(file)
+            start, size = framing.footer_span(file)
             file.seek(start)
             return sum(manifest.row_count(each) for each in manifest.parse(file.read(size)))
         except (OSError, errors.FormatError, KeyError, ValueError):

@@ -16,10 +16,11 @@ import struct
 from collections import deque
 from pathlib import Path
 
-from mpr import rrd
-from mpr.file_writer import FileWriter
 from mpr.limits import REPLAY_MAX_BYTES
-from mpr.transport.outbox import Outbox, Segment
+from mpr.rrd import framing, store_id
+from mpr.rrd.segment import Segment
+from mpr.rrd.writer import FileWriter
+from mpr.transport.outbox import Outbox
 
 _MARK = struct.Struct("<Q")
 _SPOOL_START = 4096
@@ -133,14 +134,14 @@ class Tape:
                 self.reels.append(self._spool)
             self._note_stores(segment)
             self._spool.accept(segment)
-        self.chunks += sum(frame.kind == rrd.ARROW_MSG for frame in segment.frames)
+        self.chunks += sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
 
     def _note_stores(self, segment: Segment) -> None:
         """A spool drops its beginning; which stores there are must not be lost with it."""
         for frame in segment.frames:
-            if frame.kind == rrd.SET_STORE_INFO:
+            if frame.kind == framing.SET_STORE_INFO:
                 info = segment.source.read(frame.start, frame.end - frame.start)
-                store = rrd.store_id_of_info(info[rrd.FRAME_HEADER_SIZE :])
+                store = store_id.store_id_of_info(info[framing.FRAME_HEADER_SIZE :])
                 if store not in self._stores:
                     self._stores.add(store)
                     self._head += info

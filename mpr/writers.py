@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mpr.transport.outbox import Segment
+from mpr.rrd.segment import Segment
 
 
 class Writer(Protocol):

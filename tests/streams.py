@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import rerun as rr
 
-from mpr import manifest, rrd
-from mpr.manifest import Manifest
+from mpr.rrd import framing, manifest
+from mpr.rrd.manifest import Manifest
 from mpr.sdk import encoder
 
 
@@ -17,8 +17,8 @@ def reader(data: bytes) -> Callable[[int, int], bytes]:
     return lambda offset, size: data[offset : offset + size]
 
 
-def all_frames(data: bytes) -> list[rrd.Frame]:
-    frames, _ = rrd.scan(reader(data), rrd.HEADER_SIZE, len(data))
+def all_frames(data: bytes) -> list[framing.Frame]:
+    frames, _ = framing.scan(reader(data), framing.HEADER_SIZE, len(data))
     return frames
 
 

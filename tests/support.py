@@ -20,8 +20,8 @@ import psutil
 import pyarrow as pa
 import rerun as rr
 
-from mpr import rrd
 from mpr.processes import forkserver
+from mpr.rrd import framing
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
@@ -106,7 +106,7 @@ def whole_frames_of(path: Path) -> Iterator[Path]:
     Rerun's reader takes the size of a file once, and refuses a file in which it finds more on its way.
     """
     data = path.read_bytes()
-    _, end = rrd.scan(lambda at, size: data[at : at + size], rrd.HEADER_SIZE, len(data))
+    _, end = framing.scan(lambda at, size: data[at : at + size], framing.HEADER_SIZE, len(data))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # There is no footer yet, of which the reader warns.
         warnings.simplefilter("ignore")

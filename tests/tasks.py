@@ -18,7 +18,7 @@ import numpy as np
 import rerun as rr
 import rerun.blueprint as rrb
 
-from mpr import rrd
+from mpr.rrd import framing
 from tests import support
 
 
@@ -77,7 +77,7 @@ def wait_for_footer_at_exit(path: Path, marker: Path) -> None:
     """Have this process, at its exit, wait for the file at `path` to be finished, and then make `marker`."""
 
     def wait() -> None:
-        support.wait_for(lambda: rrd.is_finished(path))
+        support.wait_for(lambda: framing.is_finished(path))
         marker.touch()
 
     log_number(0)

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import mpr
-from mpr import file_writer, limits, meter, producer, recording, shelf
-from mpr.manifest import Manifest
-from mpr.sdk import encoder, log_calls, reader
+from mpr import limits, meter, producer, recording
+from mpr.rrd import compat, manifest_store, writer
+from mpr.rrd.manifest import Manifest
+from mpr.rrd.segment import Segment
+from mpr.sdk import log_calls, reader
 from mpr.transport import outbox
 from tests import support, tasks
 
@@ -25,17 +27,17 @@ def test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sink takes 100 MB/s here; what the workers cannot get rid of must not pile up anywhere."""
-    original = file_writer.FileWriter.accept
+    original = writer.FileWriter.accept
     held: list[int] = []
 
-    def slow(self: file_writer.FileWriter, segment: outbox.Segment, *, named: bool) -> None:
+    def slow(self: writer.FileWriter, segment: Segment, *, named: bool) -> None:
         original(self, segment, named=named)
         size = segment.frames[-1].end - segment.frames[0].start
         time.sleep(size / (100 * MB))
         if isinstance(segment.source, outbox.OutboxReader):
             held.append(segment.source.held())
 
-    monkeypatch.setattr(file_writer.FileWriter, "accept", slow)
+    monkeypatch.setattr(writer.FileWriter, "accept", slow)
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path) as pool:
         # Each worker has logged once: only then is it idle as a worker that logs.
@@ -66,18 +68,18 @@ def test_an_outbox_that_is_full_is_closed_for_a_new_one(tmp_path: Path, monkeypa
 def test_many_small_chunks_keep_their_manifests_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producer, "OUTBOX_ROLL_ROWS", 20)
     monkeypatch.setattr(meter, "CHECK_EVERY_BYTES", 1)
-    monkeypatch.setattr(shelf, "SHELF_MAX_BYTES", 10_000)
+    monkeypatch.setattr(manifest_store, "SHELF_MAX_BYTES", 10_000)
     # And the SDK looks at the end in a process of its own.
-    monkeypatch.setattr(file_writer, "_MANY_CHUNKS", 10)
+    monkeypatch.setattr(writer, "_MANY_CHUNKS", 10)
     monkeypatch.setattr(reader, "refusal", lambda path: pytest.fail(f"{path} is read in this process"))
     stored: list[int] = []
-    store = shelf._on_disk
+    store = manifest_store._on_disk
 
     def on_disk(manifests: list[Manifest], folder: Path) -> list[Manifest]:
         stored.append(len(manifests))
         return store(manifests, folder)
 
-    monkeypatch.setattr(shelf, "_on_disk", on_disk)
+    monkeypatch.setattr(manifest_store, "_on_disk", on_disk)
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
         pool.map(tasks.log_number, range(400), chunksize=1)
@@ -108,7 +110,7 @@ def test_bytes_travel_in_messages_where_an_outbox_cannot_be_opened(
 def test_a_format_that_is_not_known_is_decoded(
     start_method: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(encoder, "format_is_known", lambda: "it is from the future")
+    monkeypatch.setattr(compat, "format_is_known", lambda: "it is from the future")
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
         pool.map(tasks.log_everything, range(4), chunksize=1)
@@ -213,7 +215,7 @@ def test_the_private_names_of_the_sdk_are_where_we_think() -> None:
     from rerun.urdf import UrdfTree
 
     assert log_calls.missing_entries() == []
-    assert encoder.format_is_known() is None
+    assert compat.format_is_known() is None
     for name in (
         "new_recording",
         "finalize_deferred_sinks",

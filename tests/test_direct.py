@@ -14,7 +14,8 @@ import rerun as rr
 import rerun.blueprint as rrb
 
 import mpr
-from mpr import direct_producer, recover
+from mpr import direct_producer
+from mpr.rrd import recover
 from tests import support, tasks, viewers
 from tests.viewers import listening, reading, url_of, wait_for_state
 

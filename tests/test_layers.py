@@ -45,7 +45,7 @@ _EDGES = {"__main__", "cli", "mpr", "pytest_plugin"}
 _BREACHES = {
     ("producer.producer", "scheduler.assignment"),
     ("sdk.encoder", "producer.router"),
-    ("sdk.reader", "rrd.frames"),
+    ("sdk.encoder", "rrd.framing"),
     ("transport.messages", "aggregator.events"),
     ("transport.sockets", "aggregator.events"),
     ("transport.status_page", "scheduler.assignment"),

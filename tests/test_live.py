@@ -21,9 +21,9 @@ import rerun as rr
 import rerun.blueprint as rrb
 
 import mpr
-from mpr import file_writer, rrd, tape
-from mpr.sdk import encoder
-from mpr.transport import outbox
+from mpr import tape
+from mpr.rrd import compat, framing, protobuf, store_id, writer
+from mpr.rrd.segment import MessageBytes, Segment
 from tests import support, tasks, viewers
 from tests.viewers import listening, live, reading, url_of, wait_for_state
 
@@ -273,14 +273,14 @@ def test_what_is_kept_without_a_file_is_bounded(
 
 
 def test_a_file_that_fails_does_not_end_the_viewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = file_writer.FileWriter.accept
+    original = writer.FileWriter.accept
 
-    def accept(self: file_writer.FileWriter, segment: outbox.Segment, *, named: bool) -> None:
+    def accept(self: writer.FileWriter, segment: Segment, *, named: bool) -> None:
         if (tmp_path / "full").exists():
             raise mpr.SinkError(28, f"cannot write {self.path}: No space left on device")
         original(self, segment, named=named)
 
-    monkeypatch.setattr(file_writer.FileWriter, "accept", accept)
+    monkeypatch.setattr(writer.FileWriter, "accept", accept)
     port = viewers.free_port()
     with listening(tmp_path / "viewer.rrd", port) as viewer:
         pool = mpr.Pool("app", 2, sinks=[tmp_path / "run.rrd", url_of(port)])
@@ -301,7 +301,7 @@ def test_a_file_that_fails_does_not_end_the_viewer(tmp_path: Path, monkeypatch: 
 
 
 def test_viewers_have_everything_where_files_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "format_is_known", lambda: "it is from the future")
+    monkeypatch.setattr(compat, "format_is_known", lambda: "it is from the future")
     port = viewers.free_port()
     with listening(tmp_path / "viewer.rrd", port) as viewer:
         with mpr.Pool("app", 2, sinks=[tmp_path / "run.rrd", url_of(port)]) as pool:
@@ -344,16 +344,16 @@ if __name__ == "__main__":
 # --- blueprints ---------------------------------------------------------------------------------------------------
 
 
-def _frames(data: bytes) -> list[rrd.Frame]:
-    frames, _ = rrd.scan(lambda at, size: data[at : at + size], rrd.HEADER_SIZE, len(data))
+def _frames(data: bytes) -> list[framing.Frame]:
+    frames, _ = framing.scan(lambda at, size: data[at : at + size], framing.HEADER_SIZE, len(data))
     return frames
 
 
 def _activated(path: Path) -> list[str]:
     """The recording ids of the blueprints that are made active, in order."""
     data = path.read_bytes()
-    found = [data[each.payload : each.end] for each in _frames(data) if each.kind == rrd.BLUEPRINT_ACTIVATION]
-    return [rrd.field(rrd.field(each, 1), 2).decode() for each in found]
+    found = [data[each.payload : each.end] for each in _frames(data) if each.kind == framing.BLUEPRINT_ACTIVATION]
+    return [protobuf.field(protobuf.field(each, 1), 2).decode() for each in found]
 
 
 def test_a_blueprint_is_in_every_sink_before_data_and_stays_active(tmp_path: Path) -> None:
@@ -370,7 +370,11 @@ def test_a_blueprint_is_in_every_sink_before_data_and_stays_active(tmp_path: Pat
         for file in (path, viewer.path):
             (active,) = _activated(file)
             data = file.read_bytes()
-            chunks = [rrd.store_id_of_chunk(data[e.payload : e.end]) for e in _frames(data) if e.kind == rrd.ARROW_MSG]
+            chunks = [
+                store_id.store_id_of_chunk(data[e.payload : e.end])
+                for e in _frames(data)
+                if e.kind == framing.ARROW_MSG
+            ]
             # The properties, then the blueprint, then data; among it those of the workers.
             recording, blueprint_of_ours = chunks[:2]
             assert active.encode() in blueprint_of_ours
@@ -395,8 +399,8 @@ def test_a_reader_notices_that_a_spool_has_dropped_what_it_reads(
 ) -> None:
     monkeypatch.setattr(tape, "REPLAY_MAX_BYTES", 100_000)
     spool = tape.Spool(tmp_path)
-    payload = rrd.frame_header(rrd.ARROW_MSG, 30_000) + b"x" * 30_000
-    segment = outbox.Segment(1, outbox.MessageBytes(0, payload), [rrd.Frame(rrd.ARROW_MSG, 0, 30_000)])
+    payload = framing.frame_header(framing.ARROW_MSG, 30_000) + b"x" * 30_000
+    segment = Segment(1, MessageBytes(0, payload), [framing.Frame(framing.ARROW_MSG, 0, 30_000)])
     try:
         first = spool.start
         assert tape.dropped_until(spool.fd) == first

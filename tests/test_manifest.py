@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpr import manifest, rrd, shelf
-from mpr.manifest import Manifest, OffsetMap
+from mpr.rrd import framing, manifest, manifest_store, protobuf
+from mpr.rrd.manifest import Manifest, OffsetMap
 from tests import streams
 
 # --- offsets ------------------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def text() -> Manifest:
 
 
 def test_an_encoded_manifest_is_read_back_as_it_was(points: Manifest, text: Manifest) -> None:
-    footer = b"".join(rrd.encode_field(1, manifest.encode(each)) for each in (points, text))
+    footer = b"".join(protobuf.encode_field(1, manifest.encode(each)) for each in (points, text))
     for expected, actual in zip((points, text), manifest.parse(footer), strict=True):
         assert (expected.store_id, expected.schema, expected.sha256) == (
             actual.store_id,
@@ -71,7 +71,7 @@ def test_a_moved_manifest_has_new_offsets_and_nothing_else_changes(points: Manif
     # Each chunk's frame goes further by another distance.
     expected = {}
     for index, payload in enumerate(sorted(sources)):
-        frame = payload - rrd.FRAME_HEADER_SIZE
+        frame = payload - framing.FRAME_HEADER_SIZE
         offsets.add(frame, frame + 1000 * (index + 1))
         expected[payload] = payload + 1000 * (index + 1)
     moved = manifest.moved(points, offsets)
@@ -123,7 +123,7 @@ def test_columns_that_some_lack_are_filled_as_the_reader_needs_them(
 def test_a_merged_table_can_be_encoded(points: Manifest, text: Manifest) -> None:
     merged = manifest.merged_table([points, text])
     whole = Manifest(store_id=b"id", schema=b"schema", sha256=b"hash", table=merged)
-    (back,) = manifest.parse(rrd.encode_field(1, manifest.encode(whole)))
+    (back,) = manifest.parse(protobuf.encode_field(1, manifest.encode(whole)))
     assert merged.equals(back.table, check_metadata=True)
 
 
@@ -201,9 +201,9 @@ def test_the_chunks_of_a_real_stream_are_of_as_many_kinds_as_it_has(points: Mani
 def test_a_shelf_has_all_that_was_put_on_it(
     room: bool, points: Manifest, text: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shelf, "SHELF_MAX_BYTES", 2 * points.table.nbytes)
+    monkeypatch.setattr(manifest_store, "SHELF_MAX_BYTES", 2 * points.table.nbytes)
     folder = tmp_path if room else tmp_path / "missing"
-    full = shelf.Shelf(folder)
+    full = manifest_store.Shelf(folder)
     for _ in range(5):
         full.add([points, text])
     assert 5 * [points, text] == full.all()

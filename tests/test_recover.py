@@ -11,7 +11,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr import recover, rrd
+from mpr.rrd import framing, recover, store_id
 from tests import support, tasks
 
 
@@ -70,12 +70,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def _frames(data: bytes) -> list[rrd.Frame]:
-    return rrd.scan(lambda at, size: data[at : at + size], rrd.HEADER_SIZE, len(data))[0]
+def _frames(data: bytes) -> list[framing.Frame]:
+    return framing.scan(lambda at, size: data[at : at + size], framing.HEADER_SIZE, len(data))[0]
 
 
-def _ids(data: bytes, frames: list[rrd.Frame]) -> set[bytes]:
-    return {rrd.chunk_id(data[each.payload : each.end]) for each in frames if each.kind == rrd.ARROW_MSG}
+def _ids(data: bytes, frames: list[framing.Frame]) -> set[bytes]:
+    return {store_id.chunk_id(data[each.payload : each.end]) for each in frames if each.kind == framing.ARROW_MSG}
 
 
 def _ids_of(path: Path) -> set[bytes]:
@@ -126,7 +126,7 @@ def test_of_a_file_with_a_hole_what_is_before_it_is_recovered_and_the_original_k
 
 def test_a_message_whose_content_is_broken_costs_no_other(whole: bytes, tmp_path: Path) -> None:
     frames = _frames(whole)
-    chunks = [frame for frame in frames if frame.kind == rrd.ARROW_MSG]
+    chunks = [frame for frame in frames if frame.kind == framing.ARROW_MSG]
     broken = chunks[len(chunks) // 2]
     middle = (broken.payload + broken.end) // 2
     damaged = whole[:middle] + bytes(each ^ 0xFF for each in whole[middle : broken.end]) + whole[broken.end :]
@@ -160,7 +160,7 @@ def test_what_is_no_recording_is_left_as_it_is(whole: bytes, tmp_path: Path) -> 
     files = {
         "text.rrd": b"not a recording at all",
         "empty.rrd": b"",
-        "torn.rrd": whole[: rrd.HEADER_SIZE + 20],
+        "torn.rrd": whole[: framing.HEADER_SIZE + 20],
         "whole.rrd": whole,
         ".whole.rrd.part": whole[: _frames(whole)[-1].start],
     }

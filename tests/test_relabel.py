@@ -14,8 +14,8 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr import relabel, rrd
-from mpr.manifest import OFFSET, SIZE
+from mpr.rrd import framing, relabel, store_id
+from mpr.rrd.manifest import OFFSET, SIZE
 from mpr.sdk import encoder
 from tests import streams
 
@@ -58,7 +58,7 @@ def test_a_relabelled_stream_is_a_valid_file_of_the_other_recording(
     make: Any, application: str, recording: str, tmp_path: Path
 ) -> None:
     original = make()
-    data = relabel.relabelled(original, relabel.store_id(application, recording))
+    data = relabel.relabelled(original, store_id.store_id(application, recording))
     before, after = tmp_path / "before.rrd", tmp_path / "after.rrd"
     before.write_bytes(original)
     after.write_bytes(data)
@@ -75,8 +75,8 @@ def test_a_relabelled_stream_is_a_valid_file_of_the_other_recording(
 
 
 def test_the_manifest_of_a_relabelled_stream_says_where_its_chunks_are() -> None:
-    data = relabel.relabelled(_first_of_a_stream(), relabel.store_id("app", "id"))
-    frames = [frame for frame in streams.all_frames(data) if frame.kind == rrd.ARROW_MSG]
+    data = relabel.relabelled(_first_of_a_stream(), store_id.store_id("app", "id"))
+    frames = [frame for frame in streams.all_frames(data) if frame.kind == framing.ARROW_MSG]
     table = streams.manifest_of(data).table
     places = zip(table[OFFSET].to_pylist(), table[SIZE].to_pylist(), strict=True)
     assert sorted((frame.payload, frame.size) for frame in frames) == sorted(places)
@@ -84,7 +84,7 @@ def test_the_manifest_of_a_relabelled_stream_says_where_its_chunks_are() -> None
 
 def test_nothing_of_the_old_ids_is_left() -> None:
     original = _first_of_a_stream()
-    data = relabel.relabelled(original, relabel.store_id("app", "id"))
+    data = relabel.relabelled(original, store_id.store_id("app", "id"))
     for old in (b"first_app", b"first-recording"):
         assert old in original
         assert old not in data
@@ -93,13 +93,13 @@ def test_nothing_of_the_old_ids_is_left() -> None:
 def test_a_store_id_is_what_the_sdk_makes_of_the_same_ids() -> None:
     data = _first_of_a_stream()
     info = streams.all_frames(data)[0]
-    store = rrd.store_id_of_info(data[info.payload : info.end])
-    assert store == relabel.store_id("first_app", "first-recording")
+    store = store_id.store_id_of_info(data[info.payload : info.end])
+    assert store == store_id.store_id("first_app", "first-recording")
 
 
 def test_relabelling_with_its_own_ids_changes_nothing() -> None:
     data = _first_of_a_stream()
-    again = relabel.relabelled(data, relabel.store_id("first_app", "first-recording"))
+    again = relabel.relabelled(data, store_id.store_id("first_app", "first-recording"))
     end = streams.all_frames(data)[-1]
     assert data[: end.start] == again[: end.start]
     # The manifest itself may be compressed otherwise.
@@ -109,14 +109,14 @@ def test_relabelling_with_its_own_ids_changes_nothing() -> None:
 def test_a_stream_without_a_store_info_can_get_one() -> None:
     """The SDK writes one at the start of a stream only, and each recording of a process needs one."""
     original = _later_of_a_stream()
-    assert rrd.SET_STORE_INFO not in {frame.kind for frame in streams.all_frames(original)}
-    store = relabel.store_id("app", "id")
+    assert framing.SET_STORE_INFO not in {frame.kind for frame in streams.all_frames(original)}
+    store = store_id.store_id("app", "id")
     data = relabel.relabelled(original, store, encoder.store_info())
     frames = streams.all_frames(data)
-    assert rrd.SET_STORE_INFO == frames[0].kind
-    assert store == rrd.store_id_of_info(data[frames[0].payload : frames[0].end])
-    assert store == rrd.store_id_of_chunk(data[frames[1].payload : frames[1].end])
-    places = {(frame.payload, frame.size) for frame in frames if frame.kind == rrd.ARROW_MSG}
+    assert framing.SET_STORE_INFO == frames[0].kind
+    assert store == store_id.store_id_of_info(data[frames[0].payload : frames[0].end])
+    assert store == store_id.store_id_of_chunk(data[frames[1].payload : frames[1].end])
+    places = {(frame.payload, frame.size) for frame in frames if frame.kind == framing.ARROW_MSG}
     table = streams.manifest_of(data).table
     assert places == set(zip(table[OFFSET].to_pylist(), table[SIZE].to_pylist(), strict=True))
 
@@ -129,5 +129,5 @@ def test_every_recording_of_a_process_begins_with_its_store_info(tmp_path: Path)
         _verify(path)
         data = path.read_bytes()
         first = streams.all_frames(data)[0]
-        assert rrd.SET_STORE_INFO == first.kind
-        assert relabel.store_id("app", f"id-{number}") == rrd.store_id_of_info(data[first.payload : first.end])
+        assert framing.SET_STORE_INFO == first.kind
+        assert store_id.store_id("app", f"id-{number}") == store_id.store_id_of_info(data[first.payload : first.end])

@@ -19,8 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from rerun.experimental import ViewerClient
 
 import mpr
-from mpr import footer, manifest, rrd
-from mpr.sdk import encoder
+from mpr.rrd import compat, footer, framing, manifest
 from tests import programs, support, tasks, viewers
 from tests.programs import OWN, Step
 
@@ -160,12 +159,12 @@ def _everything(count: int) -> list[list[Step]]:
 
 def _manifest_by_sdk(path: Path) -> manifest.Manifest:
     """What the SDK says of the whole file."""
-    return encoder.manifest_by_sdk(path.read_bytes())
+    return compat.manifest_by_sdk(path.read_bytes())
 
 
 def _manifest(path: Path) -> manifest.Manifest:
     data = path.read_bytes()
-    end = rrd.frames_of(data)[-1]
+    end = framing.frames_of(data)[-1]
     (found,) = manifest.parse(data[end.payload : end.end])
     return found
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import mpr
-from mpr import recover
+from mpr.rrd import recover
 from tests import support, tasks, viewers
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mpr import rrd
+from mpr.rrd import framing
 from mpr.sdk import internal, reader, recordings, sink_calls
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Adoption:
             data: bytes = recordings.encoded_rows_of(native).read(flush=True) or b""
             # Back to keeping its rows.
             recordings.disconnect(native)
-            if not data or len(data) == rrd.HEADER_SIZE:
+            if not data or len(data) == framing.HEADER_SIZE:
                 return None
             chunks = list(reader.chunks_of(data, blueprints=False))
             owner = rr.RecordingStream._from_native(native)

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mpr import rrd
 from mpr.pytest_plugin import attachments, names, retention, run_folder
 from mpr.pytest_plugin.journal import Ended, Journal, Started
 from mpr.pytest_plugin.options import RECORDED_FIXTURES, Settings, Wish, wish_of
 from mpr.pytest_plugin.running import CALL, SETUP, TEARDOWN, Running
 from mpr.pytest_plugin.troubles import Troubles
+from mpr.rrd import framing
 
 if TYPE_CHECKING:
     from mpr.pytest_plugin.surroundings import Surroundings
@@ -124,7 +124,7 @@ class Recorder:
             raise RuntimeError("no test is recorded at this moment")
         self.current.stream.flush(self.settings.flush_timeout_secs)
         # Other threads may log, and be written, meanwhile.
-        target.write_bytes(rrd.whole(self.current.path.read_bytes()))
+        target.write_bytes(framing.whole(self.current.path.read_bytes()))
 
     def artifacts(self) -> Path:
         """The folder for files of the running test, beside its recording; made now. Raises `OSError`."""

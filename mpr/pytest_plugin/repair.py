@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mpr import amend
 from mpr.errors import SinkError
 from mpr.pytest_plugin import content
 from mpr.pytest_plugin.journal import Told
 from mpr.pytest_plugin.results import RecordedTest
+from mpr.rrd import append
 
 CRASHED = "crashed"
 
@@ -21,7 +21,7 @@ def repaired(folder: Path, told: Told, errors: list[str]) -> RecordedTest:
         f"the process {told.start.pid} has died during the {phase} of this test: what it had logged last may be missing"
     )
     try:
-        amend.amend(
+        append.amend(
             path,
             told.start.application_id,
             lambda stream: content.log_test(

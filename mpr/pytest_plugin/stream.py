@@ -24,7 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpr import errors, relabel, rrd
+from mpr import errors
+from mpr.rrd import framing, relabel, store_id
 from mpr.sdk import log_calls, recordings
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class TestStream:
     def is_taken(self) -> bool:
         """Whether somebody else has given the stream another sink: then the file has been finished already."""
         assert self.path is not None
-        return not self.path.exists() or rrd.is_finished(self.path)
+        return not self.path.exists() or framing.is_finished(self.path)
 
     def close(self) -> bool:
         """Finish the file; returns whether it is whole. The recording in it has an id that no other has."""
@@ -108,8 +109,8 @@ class TestStream:
         if self.stuck:
             _leave_alone(self.native)
             return False
-        old = relabel.store_id(self.application_id, self.recording_id)
-        new = relabel.store_id(self.application_id, uuid.uuid4().hex)
+        old = store_id.store_id(self.application_id, self.recording_id)
+        new = store_id.store_id(self.application_id, uuid.uuid4().hex)
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:

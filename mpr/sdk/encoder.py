@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpr import errors, hooks, rrd
-from mpr.manifest import CHUNK_ID, OFFSET, SIZE, Manifest, parse
-from mpr.sdk.reader import ReadableFile, send_decoded
+from mpr import errors, hooks
+from mpr.rrd import framing
+from mpr.sdk.reader import ReadableFile
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -35,11 +35,11 @@ def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.L
     stream = new_stream("mpr", "mpr", send_properties=False)
     storage = rr.binary_stream(stream)
     data = storage.read(flush=True) or b""
-    frames: list[rrd.Frame] = []
+    frames: list[framing.Frame] = []
     # What an unknown format means is for `format_is_known` to say.
     with contextlib.suppress(errors.FormatError):
-        frames = rrd.frames_of(data)
-    infos = (data[frame.payload : frame.end] for frame in frames if frame.kind == rrd.SET_STORE_INFO)
+        frames = framing.frames_of(data)
+    infos = (data[frame.payload : frame.end] for frame in frames if frame.kind == framing.SET_STORE_INFO)
     return stream, storage, threading.Lock(), next(infos, b"")
 
 
@@ -92,51 +92,3 @@ def warnings_by_sdk(entity_path: str, texts: Iterable[str]) -> bytes:
             stream.log(entity_path, rr.TextLog(text, level=rr.TextLogLevel.WARN))
 
     return encoded_by_sdk(write)
-
-
-def manifest_by_sdk(data: bytes) -> Manifest:
-    """The manifest that the SDK itself writes for the chunks in `data` (header, store infos, messages of one store).
-
-    Its store id is not theirs, and its offsets are those of the SDK's own encoding; the chunk ids are those of `data`.
-    """
-    encoded = encoded_by_sdk(lambda stream: send_decoded(data, stream))
-    frames = rrd.frames_of(encoded)
-    if not frames:
-        raise errors.FormatError("the SDK finds no chunk in a stream that has some")
-    end = frames[-1]
-    return parse(encoded[end.payload : end.end])[0]
-
-
-@functools.cache
-def format_is_known() -> str | None:
-    """Whether re-framing understands what the installed SDK writes: None, or why not.
-
-    Lets the SDK encode two chunks and looks for everything that `rrd.py` and `manifest.py` rely on.
-    """
-    import rerun as rr
-
-    def write(stream: rr.RecordingStream) -> None:
-        stream.set_time("probe", sequence=1)
-        stream.log("probe", rr.TextLog("probe"))
-        stream.log("probe/static", rr.TextLog("probe"), static=True)
-
-    data = encoded_by_sdk(write)
-    if not data:
-        # RERUN=off: nothing will be logged, so there is nothing to understand.
-        return None
-    try:
-        rrd.check_header(data[: rrd.HEADER_SIZE])
-        frames = rrd.frames_of(data)
-        end = frames[-1]
-        footer = data[end.payload : end.end]
-        if end.kind != rrd.END or data[end.start :] != rrd.closing(end.start, [rrd.field(footer, 1)]):
-            return "its streams do not end as known"
-        chunks = [frame for frame in frames if frame.kind == rrd.ARROW_MSG]
-        places = {rrd.chunk_id(data[each.payload : each.end]): (each.payload, each.size) for each in chunks}
-        (found,) = parse(footer)
-        columns = [found.table[name].to_pylist() for name in (CHUNK_ID, OFFSET, SIZE)]
-        if {each: (at, size) for each, at, size in zip(*columns, strict=True)} != places:
-            return "its manifests do not say where the chunks are"
-    except (errors.FormatError, KeyError, IndexError, ValueError) as error:
-        return str(error)
-    return None

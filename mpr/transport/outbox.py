@@ -1,7 +1,7 @@
 """A worker's outbox: a file in memory into which the SDK's own file sink writes, and out of which the parent copies.
 
 Covers: making an outbox, what it holds, reading it from another process, giving back what was read.
-Does not cover: the frames in it (`rrd.py`) and who says how far it was written (`producer.py`).
+Does not cover: the frames in it (`rrd/framing.py`) and who says how far it was written (`producer.py`).
 
 The SDK encodes in a thread of its own and writes each message with one `write`, so no byte of a row passes through
 Python in the worker. The parent opens the same file through `/proc/<pid>/fd`, lets the kernel copy from it
@@ -17,57 +17,11 @@ import ctypes
 import os
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-from mpr.rrd import Frame
-from mpr.running_task import RunningTask
-
-#: The outbox number of what the parent itself writes at the beginning.
-PROLOGUE = 0
 
 _PAGE = 4096
 # linux/falloc.h: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 _PUNCH_HOLE = 0x01 | 0x02
-
-
-class SegmentSource(Protocol):
-    """Where the aggregator finds the bytes of a segment: in an outbox, or in a message that carried them."""
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes at `offset`; fewer only at the end."""
-
-    def copy(self, target: int, offset: int, size: int) -> None:
-        """Write exactly `size` bytes from `offset` on to the file descriptor `target`, at its position."""
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Whole frames of one outbox, as a sink gets them.
-
-    Attributes
-    ----------
-    outbox:
-        Number of the outbox, unique in the recording: offsets of frames and of manifests are offsets in it.
-    source:
-        Where their bytes are.
-    frames:
-        Ascending, none of kind `END`.
-    store:
-        The encoded store id, where all of them are of a recording that a task has made itself.
-    task:
-        The task that ran when they were written, where somebody wants to know.
-    telemetry:
-        Whether they are what a pool says of itself, which is no data of the user's.
-    """
-
-    outbox: int
-    source: SegmentSource
-    frames: list[Frame]
-    store: bytes | None = None
-    task: RunningTask | None = None
-    telemetry: bool = False
 
 
 class Outbox:
@@ -157,24 +111,6 @@ class OutboxReader:
 
     def close(self) -> None:
         os.close(self.fd)
-
-
-class MessageBytes:
-    """The bytes of a segment that came within a message, known by their offsets in the outbox."""
-
-    def __init__(self, base: int, data: bytes) -> None:
-        self._base = base
-        self._data = memoryview(data)
-
-    def read(self, offset: int, size: int) -> bytes:
-        start = offset - self._base
-        return bytes(self._data[start : start + size])
-
-    def copy(self, target: int, offset: int, size: int) -> None:
-        start = offset - self._base
-        view = self._data[start : start + size]
-        while view:
-            view = view[os.write(target, view) :]
 
 
 def punch_hole(fd: int, start: int, end: int) -> None:

@@ -1,7 +1,7 @@
 """What ends a file: one manifest per store, out of those that the SDK wrote and of chunks that none describes.
 
 Covers: merging manifests, having the SDK describe chunks of a file again.
-Does not cover: the manifest's own form (`manifest.py`) and who writes the file (`file_writer.py`, `recover.py`).
+Does not cover: the manifest's own form (`manifest.py`) and who writes the file (`writer.py`, `recover.py`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from mpr import errors, manifest, rrd
-from mpr.manifest import Manifest
-from mpr.sdk import encoder, programs
+from mpr import errors
+from mpr.rrd import compat, framing, manifest, store_id
+from mpr.rrd.manifest import Manifest
+from mpr.sdk import programs
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
 
 _log = logging.getLogger("mpr")
 
@@ -54,14 +56,14 @@ class Describer:
         for each in manifests:
             stores.setdefault(each.store_id, []).append(each)
         merged = [self._merged_store(store, parts) for store, parts in stores.items()]
-        return rrd.closing(end, [manifest.encode(each) for each in merged])
+        return framing.closing(end, [manifest.encode(each) for each in merged])
 
     def described(self, places: Iterable[Place]) -> list[Manifest]:
         """Manifests for the chunks at `places`, made by the SDK, which reads just these again."""
         lots: dict[bytes, list[list[Place]]] = {}
         sizes: dict[bytes, int] = {}
         for start, size in places:
-            store = rrd.store_id_of_chunk(os.pread(self.fd, size, start + rrd.FRAME_HEADER_SIZE))
+            store = store_id.store_id_of_chunk(os.pread(self.fd, size, start + framing.FRAME_HEADER_SIZE))
             own = lots.setdefault(store, [[]])
             sizes[store] = sizes.get(store, 0) + size
             if sizes[store] > _LOT_BYTES and own[-1]:
@@ -98,17 +100,17 @@ class Describer:
         row = table.slice(least, 1)
         some = manifest.columns_without_others(columns, row[manifest.ENTITY][0].as_py())
         info = self.store_infos[store]
-        head = self.header + rrd.frame_header(rrd.SET_STORE_INFO, len(info)) + info
-        row = manifest.with_offsets(row, [len(head) + rrd.FRAME_HEADER_SIZE])
-        head += os.pread(self.fd, size + rrd.FRAME_HEADER_SIZE, start)
+        head = self.header + framing.frame_header(framing.SET_STORE_INFO, len(info)) + info
+        row = manifest.with_offsets(row, [len(head) + framing.FRAME_HEADER_SIZE])
+        head += os.pread(self.fd, size + framing.FRAME_HEADER_SIZE, start)
         streams = []
         for mark, claimed, listed in ((b"0", columns, row), (b"1", some, manifest.without_others(row))):
             # The hashes are none: where they differ, it makes a new one.
             claim = Manifest(store_id=store, schema=manifest.encode_columns(claimed), sha256=32 * mark, table=listed)
-            streams.append(head + rrd.closing(len(head), [manifest.encode(claim)]))
+            streams.append(head + framing.closing(len(head), [manifest.encode(claim)]))
         try:
             merged = programs.routed(b"".join(streams))
-            end = rrd.frames_of(merged)[-1]
+            end = framing.frames_of(merged)[-1]
             (found,) = manifest.parse(merged[end.payload : end.end])
             if set(manifest.merged_columns([found])) == set(columns):
                 return found
@@ -121,15 +123,15 @@ class Describer:
     def _places(table: pa.Table, rows: Iterable[int]) -> list[Place]:
         """Where the file has the chunks in these rows of `table`."""
         offsets, sizes = table[manifest.OFFSET], table[manifest.SIZE]
-        return [(offsets[row].as_py() - rrd.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows]
+        return [(offsets[row].as_py() - framing.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows]
 
     def _located(self, store: bytes, places: list[Place]) -> Manifest:
         """The SDK's manifest of the chunks at `places`, with the offsets and sizes that they have in this file."""
         described = self._by_sdk(places)
         where = {}
         for start, size in places:
-            payload = os.pread(self.fd, size, start + rrd.FRAME_HEADER_SIZE)
-            where[rrd.chunk_id(payload)] = (start + rrd.FRAME_HEADER_SIZE, size)
+            payload = os.pread(self.fd, size, start + framing.FRAME_HEADER_SIZE)
+            where[store_id.chunk_id(payload)] = (start + framing.FRAME_HEADER_SIZE, size)
         table = described.table
         found = [where[each] for each in table[manifest.CHUNK_ID].to_pylist()]
         table = manifest.with_offsets(table, [offset for offset, _ in found])
@@ -138,6 +140,6 @@ class Describer:
 
     def _by_sdk(self, places: list[Place]) -> Manifest:
         """What the SDK says of the chunks at `places`, which are all of one store."""
-        infos = [rrd.frame_header(rrd.SET_STORE_INFO, len(info)) + info for info in self.store_infos.values()]
-        chunks = [os.pread(self.fd, size + rrd.FRAME_HEADER_SIZE, start) for start, size in places]
-        return encoder.manifest_by_sdk(b"".join([self.header, *infos, *chunks]))
+        infos = [framing.frame_header(framing.SET_STORE_INFO, len(info)) + info for info in self.store_infos.values()]
+        chunks = [os.pread(self.fd, size + framing.FRAME_HEADER_SIZE, start) for start, size in places]
+        return compat.manifest_by_sdk(b"".join([self.header, *infos, *chunks]))

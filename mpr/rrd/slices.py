@@ -7,15 +7,15 @@ Covers: where to cut. Does not cover: waiting for more (`byte_stream.py`, `repla
 
 from __future__ import annotations
 
-from mpr import rrd
+from mpr.rrd import framing
 
 
 class Parts:
     """The parts of the stream behind `read`, one after the other."""
 
-    def __init__(self, read: rrd.Read) -> None:
+    def __init__(self, read: framing.Read) -> None:
         self._read = read
-        self._position = rrd.HEADER_SIZE
+        self._position = framing.HEADER_SIZE
         # Header and store infos of the parts before: a reader asks them which recordings there are.
         self._head = b""
 
@@ -23,21 +23,23 @@ class Parts:
         """The next part within the first `end` bytes, a few megabytes at most; empty where there is none, yet."""
         if end <= self._position:
             return b""
-        data, _ = rrd.whole_frames(self._read, self._position, end)
+        data, _ = framing.whole_frames(self._read, self._position, end)
         if not data:
             # Behind the last frame there is the stream's own end.
             return b""
         self._position += len(data)
-        part = (self._head or self._read(0, rrd.HEADER_SIZE)) + data
-        infos = (part[frame.start : frame.end] for frame in rrd.frames_of(part) if frame.kind == rrd.SET_STORE_INFO)
-        self._head = part[: rrd.HEADER_SIZE] + b"".join(infos)
+        part = (self._head or self._read(0, framing.HEADER_SIZE)) + data
+        infos = (
+            part[frame.start : frame.end] for frame in framing.frames_of(part) if frame.kind == framing.SET_STORE_INFO
+        )
+        self._head = part[: framing.HEADER_SIZE] + b"".join(infos)
         return part
 
 
 class Pieces:
     """As `Parts`, of the same bytes as they are, one behind the other."""
 
-    def __init__(self, read: rrd.Read, size: int) -> None:
+    def __init__(self, read: framing.Read, size: int) -> None:
         self._read = read
         self._size = size
         self._position = 0

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpr import errors, recover, relabel, rrd
+from mpr import errors
 from mpr.errors import SinkError
+from mpr.rrd import framing, recover, relabel, store_id
 from mpr.sdk import encoder
 
 if TYPE_CHECKING:
@@ -43,18 +44,18 @@ def _append(fd: int, application_id: str, added: bytes) -> None:
         return os.pread(fd, size, offset)
 
     size = os.fstat(fd).st_size
-    frames: list[rrd.Frame] = []
-    if size > rrd.HEADER_SIZE:
-        rrd.check_header(read(0, rrd.HEADER_SIZE))
-        frames, _ = rrd.scan(read, rrd.HEADER_SIZE, size)
+    frames: list[framing.Frame] = []
+    if size > framing.HEADER_SIZE:
+        framing.check_header(read(0, framing.HEADER_SIZE))
+        frames, _ = framing.scan(read, framing.HEADER_SIZE, size)
     store = _recording(read, frames)
     fresh = store is None
     if store is None:
-        store = relabel.store_id(application_id, secrets.token_hex(16))
+        store = store_id.store_id(application_id, secrets.token_hex(16))
     stream = relabel.relabelled(added, store, encoder.store_info() if fresh else b"")
-    own = rrd.frames_of(stream)
-    end = next((frame.start for frame in frames if frame.kind == rrd.END), frames[-1].end if frames else 0)
-    start = rrd.HEADER_SIZE if end else 0
+    own = framing.frames_of(stream)
+    end = next((frame.start for frame in frames if frame.kind == framing.END), frames[-1].end if frames else 0)
+    start = framing.HEADER_SIZE if end else 0
     os.ftruncate(fd, end)
     os.lseek(fd, end, os.SEEK_SET)
     view = memoryview(stream)[start : own[-1].start]
@@ -62,10 +63,10 @@ def _append(fd: int, application_id: str, added: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _recording(read: rrd.Read, frames: list[rrd.Frame]) -> bytes | None:
+def _recording(read: framing.Read, frames: list[framing.Frame]) -> bytes | None:
     """The encoded store id of the recording that the first store info is of."""
     for frame in frames:
-        if frame.kind == rrd.SET_STORE_INFO:
+        if frame.kind == framing.SET_STORE_INFO:
             payload = read(frame.payload, frame.size)
-            return rrd.store_id_of_info(payload)
+            return store_id.store_id_of_info(payload)
     return None

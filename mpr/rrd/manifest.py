@@ -1,7 +1,7 @@
 """The manifest of an `.rrd` file: one row per chunk, merged from the manifests that the SDK wrote in the workers.
 
 Covers: reading the manifests of an `END` frame, moving their byte offsets, and merging them into one.
-Does not cover: the frames around them (`rrd.py`) and the SDK's help for schemas that differ (`sdk/encoder.py`).
+Does not cover: the frames around them (`framing.py`) and the SDK's help for schemas that differ (`sdk/encoder.py`).
 
 `RrdManifest{store_id = 1, sorbet_schema = 2, sorbet_schema_sha256 = 3, data = 4}`, where `data` is a compressed Arrow
 stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` and
@@ -17,12 +17,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mpr import rrd
+from mpr.rrd import framing, protobuf
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
+
 
 OFFSET = "chunk_byte_offset"
 SIZE = "chunk_byte_size"
@@ -67,18 +68,18 @@ def parse(footer: bytes) -> list[Manifest]:
     import pyarrow as pa
 
     found = []
-    for number, message in rrd.fields(footer):
+    for number, message in protobuf.fields(footer):
         if number != 1 or not isinstance(message, bytes):
             continue
-        part: dict[int, Any] = dict(rrd.fields(rrd.field(message, 4)))
+        part: dict[int, Any] = dict(protobuf.fields(protobuf.field(message, 4)))
         payload = part[2]
         if part.get(3) == _LZ4:
             payload = pa.Codec("lz4_raw").decompress(payload, part[4])
         found.append(
             Manifest(
-                store_id=rrd.field(message, 1),
-                schema=rrd.field(message, 2),
-                sha256=rrd.field(message, 3),
+                store_id=protobuf.field(message, 1),
+                schema=protobuf.field(message, 2),
+                sha256=protobuf.field(message, 3),
                 table=pa.ipc.open_stream(payload).read_all(),
             )
         )
@@ -89,10 +90,10 @@ def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
     """The store id and the schema (a column per timeline, and per component of an entity) of each manifest."""
     import pyarrow as pa
 
-    for number, message in rrd.fields(footer):
+    for number, message in protobuf.fields(footer):
         if number == 1 and isinstance(message, bytes):
-            schema = rrd.field(rrd.field(message, 2), 1)
-            yield rrd.field(message, 1), pa.ipc.read_schema(pa.BufferReader(schema))
+            schema = protobuf.field(protobuf.field(message, 2), 1)
+            yield protobuf.field(message, 1), pa.ipc.read_schema(pa.BufferReader(schema))
 
 
 def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
@@ -107,7 +108,7 @@ def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
     found: dict[pa.Field, bool] = {}
     is_static: dict[pa.Field, bool] = {}
     for each in {one.sha256: one for one in manifests}.values():
-        for column in pa.ipc.read_schema(pa.BufferReader(rrd.field(each.schema, 1))):
+        for column in pa.ipc.read_schema(pa.BufferReader(protobuf.field(each.schema, 1))):
             meta = column.metadata or {}
             if empty in meta:
                 column = column.with_metadata({key: value for key, value in meta.items() if key != empty})
@@ -138,7 +139,7 @@ def without_others(row: pa.Table) -> pa.Table:
 
 def encode_columns(columns: pa.Schema) -> bytes:
     """`columns` as what stands in a `Manifest.schema`."""
-    return rrd.encode_field(1, columns.serialize().to_pybytes())
+    return protobuf.encode_field(1, columns.serialize().to_pybytes())
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -151,9 +152,9 @@ def encode(manifest: Manifest) -> bytes:
         writer.write_table(table)
     raw = out.getvalue()
     packed = pa.Codec("lz4_raw").compress(raw).to_pybytes()
-    data = b"".join(rrd.encode_field(n, v) for n, v in ((1, 1), (2, packed), (3, _LZ4), (4, raw.size)))
+    data = b"".join(protobuf.encode_field(n, v) for n, v in ((1, 1), (2, packed), (3, _LZ4), (4, raw.size)))
     parts = ((1, manifest.store_id), (2, manifest.schema), (3, manifest.sha256), (4, data))
-    return b"".join(rrd.encode_field(number, value) for number, value in parts)
+    return b"".join(protobuf.encode_field(number, value) for number, value in parts)
 
 
 def _with_numbers(table: pa.Table, name: str, numbers: list[int]) -> pa.Table:
@@ -175,7 +176,7 @@ def with_sizes(table: pa.Table, sizes: list[int]) -> pa.Table:
 
 def moved(manifest: Manifest, offsets: OffsetMap) -> Manifest:
     """`manifest` with its chunks where the file has them."""
-    header = rrd.FRAME_HEADER_SIZE
+    header = framing.FRAME_HEADER_SIZE
     targets = [offsets.target(source - header) + header for source in manifest.table[OFFSET].to_pylist()]
     return replace(manifest, table=with_offsets(manifest.table, targets))
 

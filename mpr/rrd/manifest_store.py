@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mpr.limits import SHELF_MAX_BYTES
-from mpr.manifest import Manifest
+from mpr.rrd.manifest import Manifest
 
 _log = logging.getLogger("mpr")
 

@@ -10,17 +10,11 @@ import os
 from bisect import bisect_right
 from dataclasses import replace
 
-from mpr import manifest, rrd
-from mpr.manifest import Manifest, OffsetMap
-from mpr.rrd import Frame
-from mpr.transport.outbox import Segment, SegmentSource
-
-
-def store_id(application_id: str, recording_id: str) -> bytes:
-    """The encoded `StoreId` of a recording."""
-    application = rrd.encode_field(1, application_id.encode())
-    parts = ((1, 1), (2, recording_id.encode()), (3, application))
-    return b"".join(rrd.encode_field(number, value) for number, value in parts)
+from mpr.rrd import framing, manifest, protobuf, store_id
+from mpr.rrd.framing import Frame
+from mpr.rrd.manifest import Manifest, OffsetMap
+from mpr.rrd.segment import Segment, SegmentSource
+from mpr.rrd.store_id import info_of
 
 
 def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
@@ -28,37 +22,32 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
 
     It begins with the store info `info` (the payload of its frame), where one is given and `stream` has none.
     """
-    frames = rrd.frames_of(stream)
-    out = bytearray(stream[: rrd.HEADER_SIZE])
-    if info and all(frame.kind != rrd.SET_STORE_INFO for frame in frames):
+    frames = framing.frames_of(stream)
+    out = bytearray(stream[: framing.HEADER_SIZE])
+    if info and all(frame.kind != framing.SET_STORE_INFO for frame in frames):
         payload = info_of(info, store)
-        out += rrd.frame_header(rrd.SET_STORE_INFO, len(payload)) + payload
+        out += framing.frame_header(framing.SET_STORE_INFO, len(payload)) + payload
     offsets = OffsetMap()
     sizes: dict[int, int] = {}
     manifests: list[Manifest] = []
     for frame in frames:
         payload = stream[frame.payload : frame.end]
-        if frame.kind == rrd.END:
+        if frame.kind == framing.END:
             manifests = manifest.parse(payload)
             break
-        if frame.kind == rrd.SET_STORE_INFO:
+        if frame.kind == framing.SET_STORE_INFO:
             payload = info_of(payload, store)
-        elif frame.kind == rrd.ARROW_MSG:
-            payload = rrd.replace_field(payload, 1, store)
+        elif frame.kind == framing.ARROW_MSG:
+            payload = protobuf.replace_field(payload, 1, store)
         offsets.add(frame.start, len(out))
-        sizes[len(out) + rrd.FRAME_HEADER_SIZE] = len(payload)
-        out += rrd.frame_header(frame.kind, len(payload)) + payload
+        sizes[len(out) + framing.FRAME_HEADER_SIZE] = len(payload)
+        out += framing.frame_header(frame.kind, len(payload)) + payload
     encoded = []
     for each in manifests:
         moved = manifest.moved(each, offsets)
         sized = manifest.with_sizes(moved.table, [sizes[at] for at in moved.table[manifest.OFFSET].to_pylist()])
         encoded.append(manifest.encode(replace(each, store_id=store, table=sized)))
-    return bytes(out + rrd.closing(len(out), encoded))
-
-
-def info_of(info: bytes, store: bytes) -> bytes:
-    """The store info `info` (the payload of its frame) as that of another store."""
-    return rrd.replace_field(info, 2, rrd.replace_field(rrd.field(info, 2), 2, store))
+    return bytes(out + framing.closing(len(out), encoded))
 
 
 # The store id is the first field of a message with rows; it has no more bytes than two ids of the longest sort.
@@ -77,23 +66,25 @@ def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
         return os.pread(fd, size, offset)
 
     size = os.fstat(fd).st_size
-    frames, _ = rrd.scan(read, rrd.HEADER_SIZE, size)
-    whole = bool(frames) and frames[-1].kind == rrd.END and size == frames[-1].end + rrd.STREAM_FOOTER_SIZE
+    frames, _ = framing.scan(read, framing.HEADER_SIZE, size)
+    whole = bool(frames) and frames[-1].kind == framing.END and size == frames[-1].end + framing.STREAM_FOOTER_SIZE
     for frame in frames:
-        if frame.kind == rrd.ARROW_MSG:
+        if frame.kind == framing.ARROW_MSG:
             head = read(frame.payload, min(frame.size, _HEAD_BYTES))
-            store, end = rrd.leading_field(head)
+            store, end = protobuf.leading_field(head)
             if store == old:
                 os.pwrite(fd, new, frame.payload + end - len(new))
-        elif frame.kind == rrd.SET_STORE_INFO:
+        elif frame.kind == framing.SET_STORE_INFO:
             payload = read(frame.payload, frame.size)
-            if rrd.store_id_of_info(payload) == old:
+            if store_id.store_id_of_info(payload) == old:
                 os.pwrite(fd, info_of(payload, new), frame.payload)
-        elif frame.kind == rrd.END and whole:
+        elif frame.kind == framing.END and whole:
             footer = read(frame.payload, frame.size)
-            manifests = [message for _, message in rrd.fields(footer) if isinstance(message, bytes)]
-            renamed = [rrd.replace_field(each, 1, new) if rrd.field(each, 1) == old else each for each in manifests]
-            os.pwrite(fd, rrd.closing(frame.start, renamed), frame.start)
+            manifests = [message for _, message in protobuf.fields(footer) if isinstance(message, bytes)]
+            renamed = [
+                protobuf.replace_field(each, 1, new) if protobuf.field(each, 1) == old else each for each in manifests
+            ]
+            os.pwrite(fd, framing.closing(frame.start, renamed), frame.start)
     return whole
 
 
@@ -109,7 +100,7 @@ class Relabeller:
     def __init__(self, old: bytes, new: bytes) -> None:
         self._old = old
         self._new = new
-        self._end = rrd.HEADER_SIZE
+        self._end = framing.HEADER_SIZE
         self._offsets = OffsetMap()
         # By the offset of a chunk's payload in the outbox.
         self._sizes: dict[int, int] = {}
@@ -121,8 +112,8 @@ class Relabeller:
             head, rest = self._head(segment.source, frame)
             size = len(head) + frame.end - rest
             self._offsets.add(frame.start, self._end)
-            self._sizes[frame.payload] = size - rrd.FRAME_HEADER_SIZE
-            source.add(Frame(frame.kind, self._end, size - rrd.FRAME_HEADER_SIZE), head, rest, frame.end)
+            self._sizes[frame.payload] = size - framing.FRAME_HEADER_SIZE
+            source.add(Frame(frame.kind, self._end, size - framing.FRAME_HEADER_SIZE), head, rest, frame.end)
             self._end += size
         return replace(segment, source=source, frames=source.frames)
 
@@ -139,16 +130,16 @@ class Relabeller:
 
     def _head(self, source: SegmentSource, frame: Frame) -> tuple[bytes, int]:
         """How the frame begins now, and the offset from which on it is as it was."""
-        if frame.kind == rrd.SET_STORE_INFO:
+        if frame.kind == framing.SET_STORE_INFO:
             payload = source.read(frame.payload, frame.size)
-            if rrd.store_id_of_info(payload) == self._old:
+            if store_id.store_id_of_info(payload) == self._old:
                 payload = info_of(payload, self._new)
-            return rrd.frame_header(frame.kind, len(payload)) + payload, frame.end
-        if frame.kind == rrd.ARROW_MSG:
-            store, end = rrd.leading_field(source.read(frame.payload, min(frame.size, _HEAD_BYTES)))
+            return framing.frame_header(frame.kind, len(payload)) + payload, frame.end
+        if frame.kind == framing.ARROW_MSG:
+            store, end = protobuf.leading_field(source.read(frame.payload, min(frame.size, _HEAD_BYTES)))
             if store == self._old:
-                field = rrd.encode_field(1, self._new)
-                return rrd.frame_header(frame.kind, frame.size - end + len(field)) + field, frame.payload + end
+                field = protobuf.encode_field(1, self._new)
+                return framing.frame_header(frame.kind, frame.size - end + len(field)) + field, frame.payload + end
         return b"", frame.start
 
 

@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpr import errors, rrd
+from mpr import errors
 from mpr.errors import SinkError
-from mpr.footer import Describer
+from mpr.rrd import framing, store_id
+from mpr.rrd.footer import Describer
 from mpr.sdk import programs, reader
 
 _PART = re.compile(r"\.(.+)\.part")
@@ -131,23 +132,23 @@ def _write_anew(path: Path, fd: int, target: Path, temporary: Path) -> Recovered
         return os.pread(fd, size, offset)
 
     size = os.fstat(fd).st_size
-    header = read(0, rrd.HEADER_SIZE)
-    if len(header) < rrd.HEADER_SIZE or header[:4] != rrd.FOURCC:
+    header = read(0, framing.HEADER_SIZE)
+    if len(header) < framing.HEADER_SIZE or header[:4] != framing.FOURCC:
         raise SinkError(f"{path} is not a recording of Rerun, or was cut before its first message: it is as it was")
     damaged = False
     try:
-        rrd.check_header(header)
-        frames, _ = rrd.scan(read, rrd.HEADER_SIZE, size)
-    except rrd.DamagedError as error:
+        framing.check_header(header)
+        frames, _ = framing.scan(read, framing.HEADER_SIZE, size)
+    except framing.DamagedError as error:
         frames, damaged = error.frames, True
     except errors.FormatError:
         return _rewritten_by_sdk(path, target, temporary)
     rest = size
-    if frames and frames[-1].kind == rrd.END:
+    if frames and frames[-1].kind == framing.END:
         end = frames.pop()
         # The footer itself may be what is torn, or zeros that a power failure left.
         rest = end.start
-        if end.size and size > end.end + rrd.STREAM_FOOTER_SIZE:
+        if end.size and size > end.end + framing.STREAM_FOOTER_SIZE:
             # Several streams one behind the other: only the SDK knows what to make of them.
             return _rewritten_by_sdk(path, target, temporary)
     if not frames:
@@ -155,10 +156,10 @@ def _write_anew(path: Path, fd: int, target: Path, temporary: Path) -> Recovered
     end_of_frames = frames[-1].end
     describer = Describer(fd=fd, header=header)
     for frame in frames:
-        if frame.kind == rrd.SET_STORE_INFO:
+        if frame.kind == framing.SET_STORE_INFO:
             payload = read(frame.payload, frame.size)
-            describer.store_infos[rrd.store_id_of_info(payload)] = payload
-    places = [(frame.start, frame.size) for frame in frames if frame.kind == rrd.ARROW_MSG]
+            describer.store_infos[store_id.store_id_of_info(payload)] = payload
+    places = [(frame.start, frame.size) for frame in frames if frame.kind == framing.ARROW_MSG]
     try:
         closing = describer.closing(end_of_frames, describer.described(places))
     except (errors.FormatError, KeyError, ValueError, RuntimeError):

@@ -1,0 +1,63 @@
+"""Whether the installed SDK's format is the one that mpr knows, and what stands in where it is not."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from mpr import errors
+from mpr.rrd import framing, protobuf, store_id
+from mpr.rrd.manifest import CHUNK_ID, OFFSET, SIZE, Manifest, parse
+from mpr.sdk.encoder import encoded_by_sdk
+from mpr.sdk.reader import send_decoded
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+
+def manifest_by_sdk(data: bytes) -> Manifest:
+    """The manifest that the SDK itself writes for the chunks in `data` (header, store infos, messages of one store).
+
+    Its store id is not theirs, and its offsets are those of the SDK's own encoding; the chunk ids are those of `data`.
+    """
+    encoded = encoded_by_sdk(lambda stream: send_decoded(data, stream))
+    frames = framing.frames_of(encoded)
+    if not frames:
+        raise errors.FormatError("the SDK finds no chunk in a stream that has some")
+    end = frames[-1]
+    return parse(encoded[end.payload : end.end])[0]
+
+
+@functools.cache
+def format_is_known() -> str | None:
+    """Whether re-framing understands what the installed SDK writes: None, or why not.
+
+    Lets the SDK encode two chunks and looks for everything that `framing.py` and `manifest.py` rely on.
+    """
+    import rerun as rr
+
+    def write(stream: rr.RecordingStream) -> None:
+        stream.set_time("probe", sequence=1)
+        stream.log("probe", rr.TextLog("probe"))
+        stream.log("probe/static", rr.TextLog("probe"), static=True)
+
+    data = encoded_by_sdk(write)
+    if not data:
+        # RERUN=off: nothing will be logged, so there is nothing to understand.
+        return None
+    try:
+        framing.check_header(data[: framing.HEADER_SIZE])
+        frames = framing.frames_of(data)
+        end = frames[-1]
+        footer = data[end.payload : end.end]
+        if end.kind != framing.END or data[end.start :] != framing.closing(end.start, [protobuf.field(footer, 1)]):
+            return "its streams do not end as known"
+        chunks = [frame for frame in frames if frame.kind == framing.ARROW_MSG]
+        places = {store_id.chunk_id(data[each.payload : each.end]): (each.payload, each.size) for each in chunks}
+        (found,) = parse(footer)
+        columns = [found.table[name].to_pylist() for name in (CHUNK_ID, OFFSET, SIZE)]
+        if {each: (at, size) for each, at, size in zip(*columns, strict=True)} != places:
+            return "its manifests do not say where the chunks are"
+    except (errors.FormatError, KeyError, IndexError, ValueError) as error:
+        return str(error)
+    return None

@@ -1,0 +1,115 @@
+"""A file under construction: `.<name>.part`, its lock, and the moment at which it takes its name."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Protocol
+
+from mpr.errors import SinkError
+
+
+class OutputFile(Protocol):
+    """What a `FileWriter` writes to."""
+
+    fd: int
+
+    @property
+    def named(self) -> bool:
+        """Whether there is no way back: it has replaced what was there before."""
+
+    def take_name(self) -> None:
+        """Rows have come."""
+
+    def check(self, size: int) -> None:
+        """`size` bytes were written; raise `OSError` where they are not what is there."""
+
+    def cut(self, size: int) -> None:
+        """Drop what was written beyond `size` bytes, as far as possible; raises nothing."""
+
+    def close(self) -> None:
+        """Nothing more is written; raises nothing."""
+
+
+class TakenAwayError(OSError):
+    """Somebody else has removed the file, or changed what is in it."""
+
+
+class PartFile:
+    """A file that lives as `.<name>.part` until it takes its name, held by a lock against other writers."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.part = path.with_name(f".{path.name}.part")
+        self.named = False
+        try:
+            self.fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise SinkError(error.errno, f"cannot write into the folder of {path}: {error.strerror}") from error
+        try:
+            self._lock(self.fd)
+            self._check_target()
+            if os.fstat(self.fd).st_size:
+                # Not for a new file: ext4 takes this for a file being replaced, and writes all of it out at `close`.
+                os.ftruncate(self.fd, 0)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def _lock(self, fd: int) -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SinkError(
+                error.errno, f"{self._path} is being written by another recording: give each its own path"
+            ) from error
+
+    def _check_target(self) -> None:
+        """The lock goes with the file when it takes its name, so a target that is locked is being written."""
+        try:
+            target = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.part.unlink(missing_ok=True)
+            raise SinkError(error.errno, f"cannot replace {self._path}: {error.strerror}") from error
+        try:
+            self._lock(target)
+        except SinkError:
+            self.part.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(target)
+
+    def take_name(self) -> None:
+        if not self.named:
+            os.replace(self.part, self._path)
+            self.named = True
+
+    def check(self, size: int) -> None:
+        """Raise `TakenAwayError` where the file is not what was written, `size` bytes that anybody can find."""
+        found = os.fstat(self.fd)
+        if not found.st_nlink:
+            raise TakenAwayError(errno.ENOENT, "it was removed or replaced while it was written")
+        if found.st_size != size:
+            raise TakenAwayError(errno.EIO, f"of the {size} bytes that were written, it has {found.st_size}")
+
+    def cut(self, size: int) -> None:
+        """Drop what was written beyond `size` bytes, as far as the disk allows."""
+        # A file that somebody has cut shorter must not grow again, with zeros in it.
+        with contextlib.suppress(OSError):
+            if os.fstat(self.fd).st_size > size:
+                os.ftruncate(self.fd, size)
+            os.lseek(self.fd, size, os.SEEK_SET)
+
+    def close(self) -> None:
+        if not self.named:
+            self.part.unlink(missing_ok=True)
+        # A disk that failed once may fail here too, and has nothing left to lose.
+        with contextlib.suppress(OSError):
+            # Not left to the descriptor's end: a process that was forked meanwhile has it too.
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+            os.close(self.fd)

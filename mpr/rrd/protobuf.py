@@ -1,0 +1,88 @@
+"""The few parts of protobuf that an `.rrd` stream needs: fields and varints, read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mpr.errors import FormatError
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while position < len(data):
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise FormatError("a protobuf message ends within a number")
+
+
+def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """The fields of one message as (tag, where it starts, where its value starts, where it ends)."""
+    end = 0
+    while end < len(data):
+        start = end
+        tag, position = _varint(data, start)
+        kind = tag & 7
+        if kind == 0:
+            _, end = _varint(data, position)
+        elif kind == 2:
+            size, position = _varint(data, position)
+            end = position + size
+        elif kind in (1, 5):
+            end = position + (8 if kind == 1 else 4)
+        else:
+            raise FormatError(f"protobuf wire type {kind}")
+        if end > len(data):
+            raise FormatError("a protobuf field ends beyond its message")
+        yield tag, start, position, end
+
+
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of one protobuf message as (number, value); a nested message is its bytes."""
+    for tag, _, position, end in _spans(data):
+        yield tag >> 3, data[position:end] if tag & 7 else _varint(data, position)[0]
+
+
+def field(data: bytes, number: int) -> bytes:
+    """The nested message or bytes in field `number`; raises `FormatError` where there is none."""
+    for found, value in fields(data):
+        if found == number and isinstance(value, bytes):
+            return value
+    raise FormatError(f"a protobuf message lacks field {number}")
+
+
+def leading_field(data: bytes) -> tuple[bytes, int]:
+    """The nested message or bytes that a message begins with, in field 1, and where it ends; `data` may be torn."""
+    if data[:1] != b"\x0a":
+        raise FormatError("a message does not begin with its store id")
+    size, position = _varint(data, 1)
+    end = position + size
+    if end > len(data):
+        raise FormatError("a store id that is too long")
+    return data[position:end], end
+
+
+def _encode_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def encode_field(number: int, value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        return _encode_varint(number << 3) + _encode_varint(value)
+    return _encode_varint(number << 3 | 2) + _encode_varint(len(value)) + value
+
+
+def replace_field(data: bytes, number: int, value: bytes) -> bytes:
+    """The message `data` with `value` in its nested field `number`; the other fields keep their bytes and places."""
+    for tag, start, _, end in _spans(data):
+        if tag == number << 3 | 2:
+            return data[:start] + encode_field(number, value) + data[end:]
+    raise FormatError(f"a protobuf message lacks field {number}")

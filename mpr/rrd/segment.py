@@ -1,0 +1,104 @@
+"""A segment: rows of one producer on their way to the sinks, as frames in a source of bytes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+from mpr.rrd.framing import Frame
+
+#: The outbox number of what the parent itself writes at the beginning.
+PROLOGUE = 0
+
+
+class SegmentSource(Protocol):
+    """Where the aggregator finds the bytes of a segment: in an outbox, or in a message that carried them."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes at `offset`; fewer only at the end."""
+
+    def copy(self, target: int, offset: int, size: int) -> None:
+        """Write exactly `size` bytes from `offset` on to the file descriptor `target`, at its position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Whole frames of one outbox, as a sink gets them.
+
+    Attributes
+    ----------
+    outbox:
+        Number of the outbox, unique in the recording: offsets of frames and of manifests are offsets in it.
+    source:
+        Where their bytes are.
+    frames:
+        Ascending, none of kind `END`.
+    store:
+        The encoded store id, where all of them are of a recording that a task has made itself.
+    task:
+        The task that ran when they were written, where somebody wants to know.
+    telemetry:
+        Whether they are what a pool says of itself, which is no data of the user's.
+    """
+
+    outbox: int
+    source: SegmentSource
+    frames: list[Frame]
+    store: bytes | None = None
+    task: RunningTask | None = None
+    telemetry: bool = False
+
+
+class MessageBytes:
+    """The bytes of a segment that came within a message, known by their offsets in the outbox."""
+
+    def __init__(self, base: int, data: bytes) -> None:
+        self._base = base
+        self._data = memoryview(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        start = offset - self._base
+        return bytes(self._data[start : start + size])
+
+    def copy(self, target: int, offset: int, size: int) -> None:
+        start = offset - self._base
+        view = self._data[start : start + size]
+        while view:
+            view = view[os.write(target, view) :]
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class RunningTask:
+    """One attempt at one task.
+
+    Attributes
+    ----------
+    number:
+        Its number in the pool, counted from 0 in the order in which tasks were submitted.
+    name:
+        Name of the task function.
+    index:
+        Its index in its call.
+    attempt:
+        1, and one more for each retry.
+    worker, pid:
+        Where it runs.
+    started_nanos:
+        When it began, since the Unix epoch.
+    is_over:
+        It has returned or raised; no more rows of it come.
+    seconds, error:
+        How long it took, and what it raised, if anything.
+    """
+
+    number: int
+    name: str
+    index: int
+    attempt: int
+    worker: int
+    pid: int
+    started_nanos: int
+    is_over: bool = False
+    seconds: float = 0.0
+    error: str | None = None
