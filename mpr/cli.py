@@ -136,16 +136,16 @@ def compare(
     The order of rows, their chunks and ids, and the ids of the recordings do not count. The exit status is 1 where
     something differs, and 2 where a file cannot be read.
     """
-    from mpr import comparison
+    from mpr.compare.compare import IGNORED_ENTITIES, IGNORED_TIMELINES, differences
     from mpr.errors import RecordingError
 
     try:
-        found = comparison.differences(
+        found = differences(
             expected,
             actual,
             level=level,
-            ignore_timelines=(*comparison.IGNORED_TIMELINES, *timelines),
-            ignore_entities=(*comparison.IGNORED_ENTITIES, *entities),
+            ignore_timelines=(*IGNORED_TIMELINES, *timelines),
+            ignore_entities=(*IGNORED_ENTITIES, *entities),
             tolerance=tolerance,
         )
     except RecordingError as error:

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpr import cli, comparison
+from mpr import cli
+from mpr.compare import compare
 from mpr.errors import ConfigError, RecordingError
 
 _ORIGIN = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -93,7 +94,7 @@ def _unambiguous(rows: list[_Row]) -> list[_Row]:
 
 
 def _differences(one: Path, other: Path, **options: Any) -> str:
-    return "\n".join(comparison.differences(one, other, **options))
+    return "\n".join(compare.differences(one, other, **options))
 
 
 _slowly = settings(
@@ -180,14 +181,14 @@ def test_a_difference_is_said_in_words(tmp_path: Path) -> None:
         "(and 2 rows more)",
         "/rare: Scalars:scalars: 10 rows expected, 9 found; at step=3, t=2026-01-01T00:00:03 3.0 is missing",
         f"/said: TextLog:text: {at} ...'{a}'... expected, ...'{b}'... found (and 2 rows more)",
-    ] == comparison.differences(*_two(tmp_path, log))
+    ] == compare.differences(*_two(tmp_path, log))
     assert [
         "timeline other is new",
         "entity /new is new",
         "/kind: static component Points2D:radii is missing",
         "/rare: Scalars:scalars: 10 rows expected, 9 found",
-    ] == comparison.differences(*_two(tmp_path, log), level="summary")
-    few = comparison.differences(*_two(tmp_path, log), limit=2)
+    ] == compare.differences(*_two(tmp_path, log), level="summary")
+    few = compare.differences(*_two(tmp_path, log), limit=2)
     assert ["timeline other is new", "entity /new is new", "and 6 more differences"] == few
 
 
@@ -213,7 +214,7 @@ def test_a_timeline_of_another_type_and_a_component_of_another_type(tmp_path: Pa
     assert [
         "timeline when has times of type int64 expected, duration[ns] found",
         "/n: Scalars:scalars: type double expected, float found",
-    ] == comparison.differences(expected, actual)
+    ] == compare.differences(expected, actual)
 
 
 def test_rows_at_no_time_but_that_of_logging_are_compared_without_order(tmp_path: Path) -> None:
@@ -224,7 +225,7 @@ def test_rows_at_no_time_but_that_of_logging_are_compared_without_order(tmp_path
         stream.log("t", rr.AnyValues(when=pa.array([when])))
         stream.log("t", rr.AnyValues(when=pa.array([when + np.timedelta64(10, "s")])))
 
-    found = comparison.differences(*_two(tmp_path, log))
+    found = compare.differences(*_two(tmp_path, log))
     assert ["/n", "/t"] == [each.partition(":")[0] for each in found]
     assert found[0].endswith("(and 1 row more)")
 
@@ -238,14 +239,14 @@ def test_floating_point_numbers_may_differ_by_the_tolerance(tmp_path: Path, tole
             stream.log("p", rr.Points3D([[step + changed * 1e-6, np.inf, -np.inf]]))
 
     paths = _two(tmp_path, log)
-    assert same == (comparison.differences(*paths, tolerance=tolerance) == [])
+    assert same == (compare.differences(*paths, tolerance=tolerance) == [])
 
 
 def test_nan_and_minus_zero_are_what_they_are_without_tolerance(tmp_path: Path) -> None:
     def log(stream: rr.RecordingStream, changed: bool) -> None:
         stream.log("n", rr.Scalars([np.nan, -0.0 if changed else 0.0]))
 
-    assert [] == comparison.differences(*_two(tmp_path, log))
+    assert [] == compare.differences(*_two(tmp_path, log))
 
 
 def test_what_is_to_be_ignored_does_not_count(tmp_path: Path) -> None:
@@ -258,10 +259,10 @@ def test_what_is_to_be_ignored_does_not_count(tmp_path: Path) -> None:
         stream.log("mpr/notes", rr.TextLog(f"{changed}"))
 
     paths = _two(tmp_path, log)
-    everything = comparison.differences(*paths)
+    everything = compare.differences(*paths)
     assert {"/a", "/noise", "/noise/deep/er", "/noisy"} == {each.partition(":")[0] for each in everything}
     ignored = {"ignore_timelines": ("log_time", "step"), "ignore_entities": ("noise/**", "/__properties/**", "/mpr/**")}
-    assert [] == comparison.differences(*paths, **ignored)  # type: ignore[arg-type]  # keyword arguments of two types
+    assert [] == compare.differences(*paths, **ignored)  # type: ignore[arg-type]  # keyword arguments of two types
     assert "/mpr/notes" in _differences(*paths, ignore_entities=())
     # log_time is a timeline as any other where it is not ignored.
     assert "/a: log_time from 20" in _differences(*paths, ignore_timelines=())
@@ -276,7 +277,7 @@ def test_many_rows_are_compared_without_a_look_at_each(tmp_path: Path) -> None:
         stream.send_columns("n", [rr.TimeColumn("step", sequence=steps)], [*rr.Scalars.columns(scalars=values)])
         stream.send_columns("t", [rr.TimeColumn("step", sequence=steps)], [*rr.TextLog.columns(text=texts)])
 
-    found = comparison.differences(*_two(tmp_path, log))
+    found = compare.differences(*_two(tmp_path, log))
     assert ["/n: Scalars:scalars: at step=77777 77777.0 expected, 77778.0 found"] == found
 
 
@@ -284,11 +285,11 @@ def test_a_wrong_level_and_a_file_that_is_none_are_said(tmp_path: Path) -> None:
     path = tmp_path / "foreign.rrd"
     path.write_bytes(b"no recording")
     with pytest.raises(RecordingError, match=r"cannot read the recording .*foreign\.rrd: "):
-        comparison.differences(path, path)
+        compare.differences(path, path)
     with pytest.raises(RecordingError, match=r"cannot read the recording .*none\.rrd: "):
-        comparison.differences(tmp_path / "none.rrd", path)
+        compare.differences(tmp_path / "none.rrd", path)
     with pytest.raises(ConfigError, match="use 'summary' or 'values'"):
-        comparison.differences(path, path, level="rows")  # type: ignore[arg-type]  # what a user may write
+        compare.differences(path, path, level="rows")  # type: ignore[arg-type]  # what a user may write
 
 
 def test_the_command_says_what_differs(tmp_path: Path) -> None:

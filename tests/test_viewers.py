@@ -27,7 +27,7 @@ from PIL import Image
 from rerun.experimental import ViewerClient
 
 import mpr
-from mpr import drawing
+from mpr.picture import process
 from tests import support, tasks, viewers
 from tests.viewers import live, url_of, wait_for_state
 
@@ -114,7 +114,7 @@ def test_the_native_viewer_shows_what_is_in_the_file(tmp_path: Path) -> None:
         assert client.get_state().recordings[0].store_id == f"Recording:app:{pool.recording.recording_id}"
         # The blueprint is the parent's.
         support.wait_for(lambda: {view.name for view in client.get_state().views} == {"Numbers", "Plain picture"})
-        shown = drawing.settled(client)
+        shown = process.settled(client)
         assert _share(shown) > 0.1
         viewers.artifact("native-viewer.png").write_bytes(shown)
     support.check_file(path)
@@ -227,7 +227,7 @@ def _listener(url: str) -> psutil.Process:
 
 def _headless(stack: contextlib.ExitStack, port: int | None = None) -> ViewerClient:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    return stack.enter_context(drawing.headless_viewer(folder, (1280, 800), port=port))
+    return stack.enter_context(process.headless_viewer(folder, (1280, 800), port=port))
 
 
 def test_the_web_viewer_shows_the_data(tmp_path: Path) -> None:

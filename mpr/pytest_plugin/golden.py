@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import psutil
 import pytest
 
-from mpr import comparison
+from mpr.compare import compare
 from mpr.errors import RecordingError
 from mpr.pytest_plugin import content, names
 from mpr.pytest_plugin.running import CALL
 
 if TYPE_CHECKING:
-    from mpr.comparison import Level
+    from mpr.compare.compare import Level
     from mpr.pytest_plugin.recorder import Recorder
     from mpr.pytest_plugin.stream import TestStream
 
@@ -35,7 +35,7 @@ FOLDER = "__recordings__"
 #: The properties of reports that name the golden recordings of a test, and those that it has written.
 USED, WRITTEN = "mpr_golden", "mpr_golden_written"
 # What of a recording is the run's, and not the test's.
-_OF_RUN = (*comparison.IGNORED_ENTITIES, f"/{content.ROOT}/**")
+_OF_RUN = (*compare.IGNORED_ENTITIES, f"/{content.ROOT}/**")
 # Lines of a summary.
 _MOST_LINES = 20
 
@@ -76,7 +76,7 @@ class Golden:
             Tells several golden recordings of one test apart.
         """
         __tracebackhide__ = True
-        comparison.check_level(level)
+        compare.check_level(level)
         if name in self._names:
             twice = f"the name {name!r}" if name else "no name"
             _fail(f"mpr_golden: this test has compared a recording with {twice} already: give each its own")
@@ -91,11 +91,11 @@ class Golden:
                 self._missing(golden, actual, ignored)
                 return
             try:
-                found = comparison.differences(
+                found = compare.differences(
                     golden,
                     actual,
                     level=level,
-                    ignore_timelines=(*comparison.IGNORED_TIMELINES, *ignore_timelines),
+                    ignore_timelines=(*compare.IGNORED_TIMELINES, *ignore_timelines),
                     ignore_entities=ignored,
                     tolerance=tolerance,
                 )
@@ -184,7 +184,7 @@ class Golden:
 
         assert self._recorder is not None
         assert self._recorder.current is not None
-        is_ignored = comparison.matcher(ignored)
+        is_ignored = compare.matcher(ignored)
         reader = quiet_reader(actual)
         chunks = (chunk for entry in reader.recordings() for chunk in reader.stream(store=entry))
         counting = [chunk for chunk in chunks if not is_ignored(str(chunk.entity_path))]

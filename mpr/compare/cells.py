@@ -1,7 +1,7 @@
 """One cell of a recording (the component batch of one row): equal to another one, nearly equal, and in words.
 
 Covers: cells of any Arrow type, as entries of a list column.
-Does not cover: which cells belong together (`comparison.py`).
+Does not cover: which cells belong together (`compare.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
 
 # Of long keys the digest is kept, so that those of pictures are not the pictures once more.
 _LONG_KEY = 64

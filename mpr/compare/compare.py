@@ -19,6 +19,7 @@ from mpr.errors import ConfigError, RecordingError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+
 Level = Literal["summary", "values"]
 
 #: What differs from run to run in every recording: when the rows were logged, and what mpr and the SDK say of a run.
@@ -42,12 +43,12 @@ class _Series:
 
     def places(self, timelines: Collection[str]) -> Iterator[tuple[tuple[Any, ...], bytes, _Place]]:
         """Of each cell its times on `timelines` (None where it has none), its key and its place."""
-        from mpr import arrow_cells
+        from mpr.compare.cells import keys
 
         for index, (array, times) in enumerate(zip(self.arrays, self.times, strict=True)):
             columns: list[Sequence[int | None]] = [times.get(name) or [None] * len(array) for name in timelines]
             stamps = zip(*columns, strict=True) if columns else iter([()] * len(array))
-            for row, (stamp, key) in enumerate(zip(stamps, arrow_cells.keys(array), strict=True)):
+            for row, (stamp, key) in enumerate(zip(stamps, keys(array), strict=True)):
                 yield stamp, key, (index, row)
 
     def cell(self, place: _Place) -> pa.Array:
@@ -257,7 +258,7 @@ def _changes(
     one: _Series, other: _Series, tolerance: float, timelines: dict[str, str], *, is_static: bool
 ) -> Iterator[str]:
     """Each cell that is not the same in both, in the order of time."""
-    from mpr import arrow_cells
+    from mpr.compare.cells import are_close, words, words_of_both
 
     missing, new = _unmatched(one, other, timelines, is_static=is_static)
     for stamp in sorted(missing.keys() | new.keys(), key=_sortable):
@@ -265,12 +266,12 @@ def _changes(
         expected = _in_order(one.cell(place) for place in missing.get(stamp, ()))
         found = _in_order(other.cell(place) for place in new.get(stamp, ()))
         for cell, its in zip(expected, found, strict=False):
-            if not arrow_cells.are_close(cell, its, tolerance):
-                yield f"{at} {arrow_cells.words_of_both(cell, its, tolerance)}".strip()
+            if not are_close(cell, its, tolerance):
+                yield f"{at} {words_of_both(cell, its, tolerance)}".strip()
         for cell in expected[len(found) :]:
-            yield f"{at} {arrow_cells.words(cell)} is missing".strip()
+            yield f"{at} {words(cell)} is missing".strip()
         for cell in found[len(expected) :]:
-            yield f"{at} {arrow_cells.words(cell)} is new".strip()
+            yield f"{at} {words(cell)} is new".strip()
 
 
 _Unmatched = dict[tuple[Any, ...], list[_Place]]
@@ -299,10 +300,10 @@ def _taken(cells: list[tuple[tuple[Any, ...], bytes, _Place]], left: Counter[tup
 
 def _in_order(cells: Iterator[pa.Array]) -> list[pa.Array]:
     """By their values, so that of several rows at one time like meets like."""
-    from mpr import arrow_cells
+    from mpr.compare.cells import plain
 
     found = list(cells)
-    return found if len(found) < 2 else sorted(found, key=lambda cell: _sortable(_flat(arrow_cells.plain(cell))))
+    return found if len(found) < 2 else sorted(found, key=lambda cell: _sortable(_flat(plain(cell))))
 
 
 def _flat(value: Any) -> tuple[Any, ...]:

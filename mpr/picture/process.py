@@ -1,7 +1,7 @@
 """The process that draws a picture: it starts a viewer, gives it a recording, and waits until all of it is drawn.
 
 Covers: telling the viewer what to show, knowing when it shows it.
-Does not cover: who waits for the picture and how long (`picture.py`).
+Does not cover: who waits for the picture and how long (`rendering.py`).
 
 What comes in from the caller is one end of a pipe: where it closes, viewer and process end.
 """
@@ -32,7 +32,8 @@ from mpr.sdk.reader import quiet_reader
 if TYPE_CHECKING:
     from rerun.experimental import ViewerClient, ViewerState
 
-    from mpr.picture import Order
+    from mpr.picture.rendering import Order
+
 
 _T = TypeVar("_T")
 

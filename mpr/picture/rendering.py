@@ -1,7 +1,7 @@
 """A picture of a recording, drawn by the real viewer without a window.
 
 Covers: how long that may take, that nothing of it is left behind, and what is said where it cannot be done.
-Does not cover: what the viewer is told, and when it has drawn everything (`drawing.py`).
+Does not cover: what the viewer is told, and when it has drawn everything (`process.py`).
 
 Whatever hangs or crashes in the viewer, its driver or its graphics does so in a process of its own.
 """
@@ -24,6 +24,7 @@ from mpr.errors import NoViewerError, PictureError
 
 if TYPE_CHECKING:
     import rerun.blueprint as rrb
+
 
 # How long the process may take to end the viewer and itself, once it is told to.
 _END_SECS = 5.0
@@ -107,7 +108,7 @@ def render(
 def _draw(folder: str, timeout_secs: float) -> str:
     """Let a process draw what is ordered in `folder`; what there is to say of it where it leaves no answer."""
     # Not the modules that happen to lie in the working directory.
-    command = [sys.executable, "-P", "-m", "mpr.drawing", folder]
+    command = [sys.executable, "-P", "-m", "mpr.picture.process", folder]
     environ = {name: value for name, value in os.environ.items() if name != "RERUN"}
     # A viewer that is killed leaves there what it keeps on the disk.
     environ["TMPDIR"] = folder

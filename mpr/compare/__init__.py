@@ -1,0 +1,6 @@
+"""Says in which rows two recordings differ.
+
+Covers: reading both, matching their rows, comparing cells within tolerances.
+Does not cover: the pytest fixture and the command that call it (`pytest_plugin/golden.py`, `cli.py`).
+May import: sdk, rrd.
+"""
