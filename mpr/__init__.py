@@ -56,13 +56,13 @@ if TYPE_CHECKING:
     from mpr.insights import Insights as Insights
     from mpr.insights import SlowTask as SlowTask
     from mpr.insights import WorkerInsights as WorkerInsights
-    from mpr.joining import join as join
     from mpr.live import LiveSinkStatistics as LiveSinkStatistics
     from mpr.live_sinks import GrpcServerSink as GrpcServerSink
     from mpr.live_sinks import GrpcSink as GrpcSink
     from mpr.live_sinks import SpawnViewerSink as SpawnViewerSink
     from mpr.live_sinks import WebViewerSink as WebViewerSink
     from mpr.pool import Pool as Pool
+    from mpr.producer.membership import join as join
     from mpr.recording import RecordingStatistics as RecordingStatistics
     from mpr.recording import SharedRecording as SharedRecording
     from mpr.sinks import DirectorySink as DirectorySink
@@ -77,7 +77,7 @@ _HOME = {
     "Insights": "insights",
     "SlowTask": "insights",
     "WorkerInsights": "insights",
-    "join": "joining",
+    "join": "producer.membership",
     "Pool": "pool",
     "PoolExecutor": "futures",
     "TaskFuture": "futures",

@@ -83,9 +83,9 @@ def task(
         own_name = getattr(function, "__qualname__", type(function).__qualname__)
         if "rerun" in sys.modules:
             # To give a caller its times back, they must be known.
-            from mpr import hooks
+            from mpr.producer import router
 
-            hooks.install_times()
+            router.install_times()
         return decorated(
             function,
             TaskOptions(

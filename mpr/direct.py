@@ -1,7 +1,7 @@
 """The parent's half of `route="direct"`: which sinks can be opened by workers, and how their files become one.
 
 Covers: what is refused, the folder of the workers' files, bringing them to the recording's own file at its end.
-Does not cover: what a worker does (`direct_producer.py`).
+Does not cover: what a worker does (`producer/direct.py`).
 
 A worker's file is to the parent what an outbox is, only that it comes as a whole and at the end: it is copied frame by
 frame, and a file that a killed worker has left without its end is taken as far as it is whole. (`rerun rrd merge` holds

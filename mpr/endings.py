@@ -27,9 +27,9 @@ def leave_first() -> None:
 def _leaving(end: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(end)
     def leave_and_end(*args: Any, **kwargs: Any) -> Any:
-        from mpr import joining
+        from mpr.producer import membership
 
-        joining.leave_all()
+        membership.leave_all()
         return end(*args, **kwargs)
 
     return leave_and_end
@@ -56,7 +56,7 @@ class _Results:
         self._queue = queue
 
     def put(self, result: Any) -> None:
-        joining = sys.modules.get("mpr.joining")
+        joining = sys.modules.get("mpr.producer.membership")
         # Where the worker has not used Rerun until now, there is nothing to bring.
         if joining is not None:
             joining.flush_all()

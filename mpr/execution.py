@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from mpr import background, current, joining, lane
+from mpr import current, lane
 from mpr.current import CurrentTask, TaskOptions
 from mpr.errors import RecordingError
-from mpr.hooks import here
-from mpr.producer import Producer
+from mpr.producer import async_delivery, membership
+from mpr.producer.producer import Producer
+from mpr.producer.router import here
 from mpr.transport.connection_info import RecordingConfig
 
 _log = logging.getLogger("mpr")
@@ -53,11 +54,13 @@ class Execution:
         if here.lane is not None:
             # Called by another task: a plain call, and part of that.
             return
-        producer = joining.inherited_producer() if config is None else joining.attach(config, takes_over=not _running)
+        producer = (
+            membership.inherited_producer() if config is None else membership.attach(config, takes_over=not _running)
+        )
         _running.add(self)
         self._producer = producer
         #: A pool's worker brings its rows along with the result.
-        self._in_worker = producer is not None and joining.is_worker(producer)
+        self._in_worker = producer is not None and membership.is_worker(producer)
         outer = current.current_task() if self._in_worker else None
         if outer is None or outer.name != options.function:
             # Not the task of the pool itself, but started by it.
@@ -95,7 +98,7 @@ class Execution:
         if producer is not None:
             with _logged_after(error):
                 if isinstance(error, GeneratorExit):
-                    background.deliver_of_closed(producer)
+                    async_delivery.deliver_of_closed(producer)
                 else:
                     producer.deliver()
 
@@ -104,7 +107,7 @@ class Execution:
         producer = self._to_deliver(error)
         if producer is not None:
             with _logged_after(error):
-                await background.deliver(producer)
+                await async_delivery.deliver(producer)
 
     def _to_deliver(self, error: BaseException | None) -> Producer | None:
         """The producer that has rows of this task, which has ended with `error`, still to bring."""

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mpr import hooks
-from mpr.hooks import here
+from mpr.producer import router
+from mpr.producer.router import here
 from mpr.sdk import log_calls, recordings, times
 
 if TYPE_CHECKING:
-    from mpr.producer import Producer
+    from mpr.producer.producer import Producer
     from mpr.sdk.times import Times
 
 
@@ -40,19 +40,19 @@ class Lane:
         #: This task's own recording of the thread, where plain `rr.log` would not go to its recording otherwise.
         self._thread_recording: Any = None
         self._times: Times = {}
-        hooks.install_times()
+        router.install_times()
         if producer is None:
             self._native, self._recording_id = recordings.current_recording()
             self._has_recording = False
         else:
             self._native, self._recording_id = producer.stream.inner, producer.config.recording_id
             self._has_recording = True
-            if hooks.producer() is producer:
+            if router.producer() is producer:
                 recordings.make_current(producer.stream)
             else:
                 self._thread_recording = self._native
         if prefix is not None or producer is not None:
-            hooks.install_entries()
+            router.install_entries()
         self.prefix = None
         if prefix is not None and self._recording_id is not None:
             self.prefix = log_calls.Prefix(prefix.strip("/"), self._recording_id)

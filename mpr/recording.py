@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from mpr import active_recording, config, direct, failpoints, hooks, inheritance, joining, limits
+from mpr import active_recording, config, direct, failpoints, limits
 from mpr.active_recording import ActiveRecordingSink
 from mpr.aggregator import Aggregator
 from mpr.config import Route
@@ -26,7 +26,8 @@ from mpr.family_writer import FamilyWriter
 from mpr.live import LiveSinkStatistics
 from mpr.opening import OpenSinks, append, encoded_notes, open_sinks
 from mpr.processes import start
-from mpr.producer import Producer
+from mpr.producer import membership, propagation, router
+from mpr.producer.producer import Producer
 from mpr.rrd import compat, relabel, store_id
 from mpr.showing import Showing
 from mpr.sink import Sink
@@ -143,7 +144,7 @@ class SharedRecording:
         self._closed = False
         self._finisher: threading.Thread | None = None
         self._finished = threading.Event()
-        self._bequest: inheritance.Bequest | None = None
+        self._bequest: propagation.Bequest | None = None
         self._workers = itertools.count(1)
         self._pools = itertools.count(1)
         with contextlib.ExitStack() as undo:
@@ -179,7 +180,7 @@ class SharedRecording:
             _log.warning("mpr: to be seen at %s", url)
         if self._live is not None:
             self._live.start()
-        joining.own(self.process_config(1), self._own_producer)
+        membership.own(self.process_config(1), self._own_producer)
         # At the interpreter's exit, before `multiprocessing` waits for children.
         self._at_exit = util.Finalize(None, self.close, exitpriority=90)
 
@@ -215,7 +216,7 @@ class SharedRecording:
         with self._lock:
             if self._producer is None:
                 self._producer = Producer(self.process_config(1), 0)
-                hooks.guard(self.recording_id, self._producer)
+                router.guard(self.recording_id, self._producer)
             return self._producer
 
     def check_usable(self) -> None:
@@ -380,11 +381,11 @@ class SharedRecording:
 
     def _finish(self, *, failed: bool) -> None:
         self._at_exit.cancel()
-        joining.disown(self._sockets.token)
+        membership.disown(self._sockets.token)
         if self._bequest is not None:
             self._bequest.withdraw()
         if self._producer is not None:
-            hooks.release(self._producer)
+            router.release(self._producer)
             self._producer.close()
         stopped = self.aggregator.stop(limits.SINK_TIMEOUT_SECS)
         missed = [] if self._live is None else self._live.finish()
@@ -447,7 +448,7 @@ class SharedRecording:
     def __enter__(self) -> SharedRecording:
         self.check_usable()
         if self._bequest is None:
-            self._bequest = inheritance.Bequest(self._bequest_text())
+            self._bequest = propagation.Bequest(self._bequest_text())
         return self
 
     def __exit__(

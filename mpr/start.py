@@ -17,9 +17,10 @@ def begin() -> None:
 
 
 def _after_rerun() -> None:
-    from mpr import endings, joining
+    from mpr import endings
+    from mpr.producer import membership
 
-    joining.join_lazily()
+    membership.join_lazily()
     endings.leave_first()
 
 

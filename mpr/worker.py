@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy  # noqa: F401  # imported before a fork, so that a worker of our fork server need not
 import rerun  # noqa: F401  # as above
 
-from mpr import failpoints, joining
+from mpr import failpoints
 from mpr.capture import Capture
 from mpr.current import set_common
 from mpr.errors import TaskLoadError
 from mpr.processes import pickling, task_pickling
 from mpr.processes.pickling import Portable
-from mpr.producer import TOGETHER_MICROS, Producer
+from mpr.producer import membership
+from mpr.producer.producer import TOGETHER_MICROS, Producer
 from mpr.sdk import forks
 from mpr.ticker import Ticker
 from mpr.transport.function_cache import Recent
@@ -59,7 +60,7 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
         os.environ.update(config.environ)
     if config.preloaded:
         forks.forbid_preloaded_servers()
-    producer = joining.take_over(config.recording, config.worker)
+    producer = membership.take_over(config.recording, config.worker)
     capture = Capture(config.capture)
     failpoints.arm(config.worker)
     failpoints.reach("worker.started")
@@ -73,11 +74,11 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
         except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
             producer.flush()
             producer.send(InitializerFailed(task_pickling.dump_exception(error)))
-            joining.hand_back(producer)
+            membership.hand_back(producer)
             return
     producer.send(Ready((time.monotonic_ns() - began_ns) // 1000))
     _Loop(producer, capture, waits=config.results_wait).run()
-    joining.hand_back(producer)
+    membership.hand_back(producer)
 
 
 class _Loop:

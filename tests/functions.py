@@ -19,7 +19,7 @@ import numpy as np
 import rerun as rr
 
 import mpr
-from mpr import producer
+from mpr.producer import producer
 from tests import support, tasks
 
 

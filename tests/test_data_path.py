@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import mpr
-from mpr import limits, meter, producer, recording
+from mpr import limits, recording
+from mpr.producer import log_counters, producer
 from mpr.rrd import compat, manifest_store, writer
 from mpr.rrd.manifest import Manifest
 from mpr.rrd.segment import Segment
@@ -67,7 +68,7 @@ def test_an_outbox_that_is_full_is_closed_for_a_new_one(tmp_path: Path, monkeypa
 
 def test_many_small_chunks_keep_their_manifests_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producer, "OUTBOX_ROLL_ROWS", 20)
-    monkeypatch.setattr(meter, "CHECK_EVERY_BYTES", 1)
+    monkeypatch.setattr(log_counters, "CHECK_EVERY_BYTES", 1)
     monkeypatch.setattr(manifest_store, "SHELF_MAX_BYTES", 10_000)
     # And the SDK looks at the end in a process of its own.
     monkeypatch.setattr(writer, "_MANY_CHUNKS", 10)

@@ -14,7 +14,7 @@ import rerun as rr
 import rerun.blueprint as rrb
 
 import mpr
-from mpr import direct_producer
+from mpr.producer import direct
 from mpr.rrd import recover
 from tests import support, tasks, viewers
 from tests.viewers import listening, reading, url_of, wait_for_state
@@ -121,7 +121,7 @@ def test_a_viewer_that_reads_no_more_is_an_error_within_a_bound(
     with_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forked workers inherit the low limit."""
-    monkeypatch.setattr(direct_producer, "DIRECT_FLUSH_SECS", 1.0)
+    monkeypatch.setattr(direct, "DIRECT_FLUSH_SECS", 1.0)
     path, port = tmp_path / "run.rrd", viewers.free_port()
     sinks = [path, url_of(port)] if with_file else [url_of(port)]
     with listening(tmp_path / "viewer.rrd", port) as viewer:
@@ -141,7 +141,7 @@ def test_a_viewer_that_reads_no_more_is_an_error_within_a_bound(
 
 
 def test_a_viewer_that_nobody_has_started_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct_producer, "DIRECT_CONNECT_SECS", 0.5)
+    monkeypatch.setattr(direct, "DIRECT_CONNECT_SECS", 0.5)
     port = viewers.free_port()
     with (
         mpr.Pool("app", 1, sinks=[url_of(port)], route="direct", start_method="fork") as pool,

@@ -10,7 +10,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr import producer
+from mpr.producer import producer
 from tests import support, tasks
 
 

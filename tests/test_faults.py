@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 import mpr
-from mpr import failpoints, producer
+from mpr import failpoints
+from mpr.producer import producer
 from tests import support, tasks
 
 _ROWS = 5

@@ -17,7 +17,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr import background
+from mpr.producer import async_delivery
 from tests import functions, support, tasks
 
 
@@ -461,7 +461,7 @@ def test_a_generator_that_is_closed_while_its_thread_delivers_does_not_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As the garbage collector may close one, at any moment."""
-    monkeypatch.setattr(background, "_CLOSED_SECS", 0.2)
+    monkeypatch.setattr(async_delivery, "_CLOSED_SECS", 0.2)
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path) as recording:
         closed = functions.count(5)

@@ -17,7 +17,7 @@ from mpr import ambient
 if TYPE_CHECKING:
     import rerun as rr
 
-    from mpr.inheritance import Bequest
+    from mpr.producer.propagation import Bequest
     from mpr.pytest_plugin.stream import TestStream
     from mpr.recording import SharedRecording
 
@@ -42,10 +42,10 @@ class Children:
         ambient.set_current(stream.native)
         # Who has no decorated function, and has not joined, pays for neither sockets nor threads.
         if self._bequest is None and "mpr.decorator" in sys.modules:
-            from mpr import inheritance
+            from mpr.producer import propagation
             from mpr.transport import connection_info
 
-            self._bequest = inheritance.Bequest(connection_info.to_text(self._shared_of(stream).process_config(2)))
+            self._bequest = propagation.Bequest(connection_info.to_text(self._shared_of(stream).process_config(2)))
         self._open_before = ambient.open_writers()
 
     def dismiss(self) -> str | None:

@@ -1,7 +1,7 @@
 """A worker's outbox: a file in memory into which the SDK's own file sink writes, and out of which the parent copies.
 
 Covers: making an outbox, what it holds, reading it from another process, giving back what was read.
-Does not cover: the frames in it (`rrd/framing.py`) and who says how far it was written (`producer.py`).
+Does not cover: the frames in it (`rrd/framing.py`) and who says how far it was written (`producer/producer.py`).
 
 The SDK encodes in a thread of its own and writes each message with one `write`, so no byte of a row passes through
 Python in the worker. The parent opens the same file through `/proc/<pid>/fd`, lets the kernel copy from it

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from mpr.errors import DeliveryError
 
 if TYPE_CHECKING:
-    from mpr.producer import Producer
+    from mpr.producer.producer import Producer
+
 
 #: Told that all is delivered, or why not. Called in the thread.
 Told: TypeAlias = Callable[[BaseException | None], None]

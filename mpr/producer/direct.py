@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mpr.limits import DIRECT_CONNECT_SECS, DIRECT_FLUSH_SECS
-from mpr.producer import WELCOME_TIMEOUT_SECS, Producer
+from mpr.producer.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.rrd import framing
 from mpr.sdk import internal
 from mpr.threads import SideThread
@@ -35,6 +35,7 @@ from mpr.transport.outbox import Outbox
 
 if TYPE_CHECKING:
     import rerun as rr
+
 
 _LOOK_EVERY_SECS = 0.1
 # The exit code of a worker that leaves its task, because a viewer reads no more.

@@ -4,7 +4,7 @@
 |---|---|
 | the one that made a `SharedRecording` | `own`: the recording's own producer, only within tasks that run here |
 | a worker of a pool | `take_over` |
-| one that mpr did not start | `join`, or the first decorated function: by what it inherited (`inheritance.py`) |
+| one that mpr did not start | `join`, or the first decorated function: by what it inherited (`propagation.py`) |
 | one that runs what `SharedRecording.wrap` made | `attach`: by what came with the function |
 """
 
@@ -18,10 +18,10 @@ import threading
 from multiprocessing import util
 from typing import TYPE_CHECKING
 
-from mpr import hooks, inheritance
-from mpr.direct_producer import new_producer
 from mpr.errors import JoinError, RecordingError, UnpicklableTaskError
-from mpr.producer import WELCOME_TIMEOUT_SECS, Producer
+from mpr.producer import propagation, router
+from mpr.producer.direct import new_producer
+from mpr.producer.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.sdk import recordings
 from mpr.sdk.forks import hand_down
 from mpr.transport import connection_info, ipc_folder
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import rerun as rr
+
 
 _log = logging.getLogger("mpr")
 
@@ -44,7 +45,7 @@ class _Memberships:
         self.owned: dict[str, tuple[RecordingConfig, Callable[[], Producer]]] = {}
         self.joined: dict[str, Producer] = {}
         #: What children are given because of them.
-        self.bequests: dict[str, inheritance.Bequest] = {}
+        self.bequests: dict[str, propagation.Bequest] = {}
         #: The worker's own, which is delivered with the result of its task.
         self.worker: Producer | None = None
         #: What could not be joined, with the reason: said once, and not tried at every call.
@@ -60,7 +61,7 @@ def _forked() -> None:
     global _here
     _parents.append(_here)
     _here = _Memberships()
-    for producer in hooks.forked():
+    for producer in router.forked():
         hand_down(producer.stream, functools.partial(_own_stream, producer.config))
 
 
@@ -81,17 +82,17 @@ def disown(token: str) -> None:
 def take_over(config: RecordingConfig, worker: int) -> Producer:
     """Make this process worker number `worker`: all that it logs goes to the recording, and so for its children."""
     producer = _here.worker = new_producer(config, worker)
-    hooks.guard(config.recording_id, producer)
+    router.guard(config.recording_id, producer)
     _let_streams_travel()
-    producer.always_flush = not hooks.take_over(producer)
+    producer.always_flush = not router.take_over(producer)
     _here.joined[config.token] = producer
-    _here.bequests[config.token] = inheritance.Bequest(connection_info.to_text(config))
+    _here.bequests[config.token] = propagation.Bequest(connection_info.to_text(config))
     return producer
 
 
 def hand_back(producer: Producer) -> None:
     """This process is no worker any more: all that it has logged is on its way."""
-    hooks.release(producer)
+    router.release(producer)
     del _here.joined[producer.config.token]
     producer.close()
 
@@ -125,7 +126,7 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
     RecordingClosedError
         If the recording is closed, or its process has ended.
     """
-    text = inheritance.inherited()
+    text = propagation.inherited()
     if text is None:
         if _here.worker is not None:
             return _here.worker.stream
@@ -143,7 +144,7 @@ def inherited_producer() -> Producer | None:
     """
     if _here.worker is not None:
         return _here.worker
-    text = inheritance.inherited()
+    text = propagation.inherited()
     if text is None:
         return None
     if text in _here.refused:
@@ -166,7 +167,7 @@ def attach(config: RecordingConfig, *, takes_over: bool) -> Producer:
 
 def join_lazily() -> None:
     """Join what this process inherited as soon as it logs, and so in each child that it forks. For `mpr run`."""
-    hooks.join_lazily(inherited_producer)
+    router.join_lazily(inherited_producer)
 
 
 def flush_all() -> None:
@@ -225,8 +226,8 @@ def _member(config: RecordingConfig, timeout_secs: float, *, takes_over: bool) -
         producer = _here.joined.get(config.token)
         if producer is None or producer.lost:
             producer = _joined(config, timeout_secs)
-        if takes_over and _here.worker is None and hooks.producer() is not producer:
-            producer.always_flush = not hooks.take_over(producer)
+        if takes_over and _here.worker is None and router.producer() is not producer:
+            producer.always_flush = not router.take_over(producer)
             recordings.make_current(producer.stream)
         return producer
 
@@ -234,11 +235,11 @@ def _member(config: RecordingConfig, timeout_secs: float, *, takes_over: bool) -
 def _joined(config: RecordingConfig, timeout_secs: float) -> Producer:
     _leave_the_closed()
     producer = new_producer(config, 0, timeout_secs)
-    hooks.guard(config.recording_id, producer)
+    router.guard(config.recording_id, producer)
     _let_streams_travel()
     # A forked process has inherited times.
     producer.stream.reset_time()
-    _here.bequests[config.token] = inheritance.Bequest(connection_info.to_text(config))
+    _here.bequests[config.token] = propagation.Bequest(connection_info.to_text(config))
     _here.joined[config.token] = producer
     _leave_at_the_end(producer)
     # A child of multiprocessing that joins while it unpickles its arguments forgets its finalizers before it begins.
@@ -279,7 +280,7 @@ def _leave(memberships: _Memberships, producer: Producer) -> None:
     """This process ends: bring all that it has logged to the recording."""
     if memberships is not _here or memberships.joined.get(producer.config.token) is not producer:
         return
-    hooks.release(producer)
+    router.release(producer)
     memberships.joined.pop(producer.config.token, None)
     memberships.bequests.pop(producer.config.token).withdraw()
     producer.leave()

@@ -1,7 +1,7 @@
 """What the SDK's functions lead to in this process: its producer, and the lane of the task that runs in a thread.
 
 Covers: the state that is per process and per thread, and what the SDK's calls pass (`sdk/log_calls.py` puts it there).
-Does not cover: who joins what (`joining.py`), what a task does with its lane (`lane.py`).
+Does not cover: who joins what (`membership.py`), what a task does with its lane (`lane.py`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from mpr.sdk.times import watch_times
 if TYPE_CHECKING:
     import rerun as rr
 
-    from mpr.meter import Meter
-    from mpr.notices import Notices
-    from mpr.own_recordings import OwnRecordings
+    from mpr.producer.log_counters import Meter
+    from mpr.producer.notices import Notices
+    from mpr.producer.task_recordings import OwnRecordings
     from mpr.sdk.log_calls import Prefix
     from mpr.sdk.times import SetTime, Times
+
 
 _log = logging.getLogger("mpr")
 

@@ -22,13 +22,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mpr import failpoints, hooks
+from mpr import failpoints
 from mpr.errors import DeliveryError, JoinError, RecordingClosedError, RecordingError
-from mpr.inbox import Inbox
 from mpr.limits import ANNOUNCE_EVERY_SECS, OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, SINK_TIMEOUT_SECS, UNFLUSHED_MAX_BYTES
-from mpr.meter import Meter
-from mpr.notices import Notices
-from mpr.own_recordings import OwnRecordings
+from mpr.producer import router
+from mpr.producer.inbox import Inbox
+from mpr.producer.log_counters import Meter
+from mpr.producer.notices import Notices
+from mpr.producer.task_recordings import OwnRecordings
 from mpr.scheduler import MOST
 from mpr.sdk import encoder, internal, recordings
 from mpr.transport import ipc_folder
@@ -55,6 +56,7 @@ from mpr.transport.status_page import Slate
 
 if TYPE_CHECKING:
     import rerun as rr
+
 
 _log = logging.getLogger("mpr")
 
@@ -409,7 +411,7 @@ class Producer:
         recordings.make_current(self.stream)
         self.stream.reset_time()
         # What was just done counts, too.
-        self.meter.touched = not hooks.current_is_watched()
+        self.meter.touched = not router.current_is_watched()
 
     def mark_begin(self, parcel: int, task: int, attempt: int) -> None:
         """From here on rows are of that task; those before, of no task, get an outbox of their own."""

@@ -13,7 +13,7 @@ from mpr.limits import CHECK_EVERY_BYTES
 from mpr.transport.status_page import ROWS
 
 if TYPE_CHECKING:
-    from mpr.own_recordings import OwnRecordings
+    from mpr.producer.task_recordings import OwnRecordings
 
 
 class Meter:
