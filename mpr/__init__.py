@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mpr.arguments import add_arguments as add_arguments
-    from mpr.arguments import from_arguments as from_arguments
     from mpr.capture import LoggingHandler as LoggingHandler
     from mpr.current import CurrentTask as CurrentTask
     from mpr.current import current_task as current_task
@@ -57,17 +55,19 @@ if TYPE_CHECKING:
     from mpr.insights import SlowTask as SlowTask
     from mpr.insights import WorkerInsights as WorkerInsights
     from mpr.live import LiveSinkStatistics as LiveSinkStatistics
-    from mpr.live_sinks import GrpcServerSink as GrpcServerSink
-    from mpr.live_sinks import GrpcSink as GrpcSink
-    from mpr.live_sinks import SpawnViewerSink as SpawnViewerSink
-    from mpr.live_sinks import WebViewerSink as WebViewerSink
     from mpr.pool import Pool as Pool
     from mpr.producer.membership import join as join
     from mpr.recording import RecordingStatistics as RecordingStatistics
     from mpr.recording import SharedRecording as SharedRecording
-    from mpr.sinks import DirectorySink as DirectorySink
-    from mpr.sinks import FileSink as FileSink
-    from mpr.stream_sink import BinaryStreamSink as BinaryStreamSink
+    from mpr.sinks.arguments import add_arguments as add_arguments
+    from mpr.sinks.arguments import from_arguments as from_arguments
+    from mpr.sinks.binary_stream import BinaryStreamSink as BinaryStreamSink
+    from mpr.sinks.directory import DirectorySink as DirectorySink
+    from mpr.sinks.file import FileSink as FileSink
+    from mpr.sinks.viewers import GrpcServerSink as GrpcServerSink
+    from mpr.sinks.viewers import GrpcSink as GrpcSink
+    from mpr.sinks.viewers import SpawnViewerSink as SpawnViewerSink
+    from mpr.sinks.viewers import WebViewerSink as WebViewerSink
 
 # Loaded on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
 _HOME = {
@@ -83,15 +83,15 @@ _HOME = {
     "TaskFuture": "futures",
     "SharedRecording": "recording",
     "RecordingStatistics": "recording",
-    "BinaryStreamSink": "stream_sink",
-    "add_arguments": "arguments",
-    "from_arguments": "arguments",
-    "DirectorySink": "sinks",
-    "FileSink": "sinks",
-    "GrpcSink": "live_sinks",
-    "GrpcServerSink": "live_sinks",
-    "WebViewerSink": "live_sinks",
-    "SpawnViewerSink": "live_sinks",
+    "BinaryStreamSink": "sinks.binary_stream",
+    "add_arguments": "sinks.arguments",
+    "from_arguments": "sinks.arguments",
+    "DirectorySink": "sinks.directory",
+    "FileSink": "sinks.file",
+    "GrpcSink": "sinks.viewers",
+    "GrpcServerSink": "sinks.viewers",
+    "WebViewerSink": "sinks.viewers",
+    "SpawnViewerSink": "sinks.viewers",
     "LiveSinkStatistics": "live",
     "task": "decorator",
 } | dict.fromkeys(

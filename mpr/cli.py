@@ -50,7 +50,7 @@ def run(
     """
     from mpr.errors import MprError
     from mpr.run import run as run_command
-    from mpr.sinks import sink_of_word
+    from mpr.sinks.parse import sink_of_word
 
     if port is not None and not serve:
         raise click.UsageError("--port is for --serve")

@@ -32,9 +32,9 @@ from urllib.parse import urlsplit
 import rerun as rr
 
 from mpr.live_messages import Bring, Brought, Connected, Done, Finish, Load, Lost, Waiting
-from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
 from mpr.rrd import framing
 from mpr.sdk import encoder, programs
+from mpr.sinks.viewers import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
 from mpr.tape import dropped_until
 
 if TYPE_CHECKING:

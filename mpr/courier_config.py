@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from mpr.live_sinks import LiveSink
+from mpr.sinks.viewers import LiveSink
 
 
 @dataclass(frozen=True, kw_only=True)

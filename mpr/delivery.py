@@ -2,7 +2,7 @@
 
 Covers: writing a segment to every durable sink and announcing it to the live ones, sinks that fail, notes of the
 parent's own, conflicts of types.
-Does not cover: where segments come from (`aggregator.py`), what a sink does with them (`writers.py` and on).
+Does not cover: where segments come from (`aggregator.py`), what a sink does with them (`sinks/base.py` and on).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from mpr.errors import SinkError
 from mpr.known_producer import KnownProducer
 from mpr.rrd import framing
 from mpr.rrd.segment import PROLOGUE, MessageBytes, Segment
+from mpr.sinks.base import Feed, Reader, Writer
 from mpr.transport.messages import Hello
-from mpr.writers import Feed, Reader, Writer
 
 _log = logging.getLogger("mpr")
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from mpr import errors
 from mpr.delivery import Delivery
 from mpr.errors import ConfigError, SinkError
-from mpr.live_sinks import LiveSink
 from mpr.rrd import compat, framing
 from mpr.rrd.segment import Segment
 from mpr.sdk import programs
-from mpr.sink import Sink
-from mpr.sinks import FileSink
+from mpr.sinks.base import Sink
+from mpr.sinks.file import FileSink
+from mpr.sinks.viewers import LiveSink
 from mpr.transport.messages import Hello
 from mpr.transport.outbox import OutboxReader
 

@@ -35,10 +35,10 @@ from mpr.live_messages import (
     Lost,
     Waiting,
 )
-from mpr.live_sinks import LiveSink
 from mpr.processes.launcher import Launcher, ctrl_c_held_back
 from mpr.processes.start import check_start_method, make_launcher
 from mpr.rrd.segment import Segment
+from mpr.sinks.viewers import LiveSink
 from mpr.tape import Tape
 
 _log = logging.getLogger("mpr")

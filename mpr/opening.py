@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpr.active_recording import ActiveRecordingSink, ActiveRecordingWriter
-from mpr.byte_stream import ByteStream, SpoolFile, StreamWriter
-from mpr.decoding_writer import DecodingWriter
-from mpr.directory_writer import DirectoryWriter
 from mpr.errors import SinkError
-from mpr.family_writer import FamilyWriter, NewFile
 from mpr.live import LiveSinks
-from mpr.live_sinks import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
 from mpr.rrd import compat, framing, relabel, store_id
 from mpr.rrd.segment import PROLOGUE, MessageBytes, Segment
 from mpr.rrd.writer import FileWriter
-from mpr.sdk import encoder, programs
-from mpr.sink import Sink
-from mpr.sinks import DirectorySink, FileSink
-from mpr.stream_sink import BinaryStreamSink
+from mpr.sdk import encoder
+from mpr.sinks.active_recording import ActiveRecordingSink, ActiveRecordingWriter
+from mpr.sinks.base import Sink, Writer
+from mpr.sinks.binary_stream import BinaryStreamSink, ByteStream, SpoolFile, StreamWriter
+from mpr.sinks.decoding import DecodingWriter
+from mpr.sinks.directory import DirectorySink, DirectoryWriter
+from mpr.sinks.file import FileSink
+from mpr.sinks.per_recording import FamilyWriter, NewFile
+from mpr.sinks.viewers import GrpcServerSink, LiveSink, WebViewerSink, with_ports
 from mpr.tape import Tape
-from mpr.writers import Writer
 
 _log = logging.getLogger("mpr")
 
@@ -74,7 +70,7 @@ def open_sinks(
     else:
         _log.warning("mpr does not know the file format of this Rerun SDK (%s): it decodes, which is slower", unknown)
     layout = b"" if blueprint is None else encoder.encoded_blueprint(application_id, blueprint)
-    live = [_with_ports(sink) for sink in chosen if isinstance(sink, LiveSink)]
+    live = [with_ports(sink) for sink in chosen if isinstance(sink, LiveSink)]
     writers: list[Writer] = []
     try:
         for sink in chosen:
@@ -156,40 +152,3 @@ def _reframing(sink: FileSink) -> NewFile:
     return lambda path, _application_id, _recording_id: FileWriter(
         path, write_footer=sink.write_footer, compact=sink.compact
     )
-
-
-# --- ports --------------------------------------------------------------------------------------------------------
-
-
-def _with_ports(sink: LiveSink) -> LiveSink:
-    """`sink` with free ports where it wants some; raises `SinkError` where one that it wants is taken."""
-    match sink:
-        case GrpcServerSink():
-            return replace(sink, port=_port(sink, sink.bind_ip, sink.port))
-        case WebViewerSink():
-            _check_viewer(sink)
-            grpc_port = _port(sink, sink.bind_ip, sink.grpc_port)
-            return replace(sink, grpc_port=grpc_port, web_port=_port(sink, sink.bind_ip, sink.web_port))
-        case SpawnViewerSink():
-            _check_viewer(sink)
-            return replace(sink, port=_port(sink, "127.0.0.1", sink.port))
-    return sink
-
-
-def _port(sink: LiveSink, ip: str, port: int) -> int:
-    with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)) as probe:
-        # As the server will: a port that was just left is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((ip, port))
-        except OSError as error:
-            raise SinkError(
-                error.errno, f"{sink._name()} cannot have port {port} of {ip} ({error.strerror}); port 0 is a free one"
-            ) from error
-        found: int = probe.getsockname()[1]
-        return found
-
-
-def _check_viewer(sink: LiveSink) -> None:
-    if programs.viewer_executable() is None:
-        raise SinkError(f"{sink._name()} needs the Rerun viewer, and there is none: pip install rerun-sdk")

@@ -15,14 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from mpr import active_recording, config, direct, failpoints, limits
-from mpr.active_recording import ActiveRecordingSink
+from mpr import config, direct, failpoints, limits
 from mpr.aggregator import Aggregator
 from mpr.config import Route
 from mpr.contents import Contents
 from mpr.delivery import Delivery
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
-from mpr.family_writer import FamilyWriter
 from mpr.live import LiveSinkStatistics
 from mpr.opening import OpenSinks, append, encoded_notes, open_sinks
 from mpr.processes import start
@@ -30,9 +28,14 @@ from mpr.producer import membership, propagation, router
 from mpr.producer.producer import Producer
 from mpr.rrd import compat, relabel, store_id
 from mpr.showing import Showing
-from mpr.sink import Sink
-from mpr.sinks import DirectorySink, FileSink, as_sinks, sinks_of_environment
-from mpr.stream_sink import BinaryStreamSink
+from mpr.sinks import active_recording
+from mpr.sinks.active_recording import ActiveRecordingSink
+from mpr.sinks.base import Sink
+from mpr.sinks.binary_stream import BinaryStreamSink
+from mpr.sinks.directory import DirectorySink
+from mpr.sinks.file import FileSink
+from mpr.sinks.parse import as_sinks, sinks_of_environment
+from mpr.sinks.per_recording import FamilyWriter
 from mpr.threads import carry_through
 from mpr.transport import connection_info
 from mpr.transport.connection_info import DirectRoute, RecordingConfig

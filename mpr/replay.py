@@ -12,13 +12,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 
-from mpr.active_recording import ActiveRecordingWriter
-from mpr.byte_stream import StreamWriter
 from mpr.errors import SinkError
-from mpr.family_writer import FamilyWriter
 from mpr.rrd.slices import Parts
 from mpr.rrd.writer import FileWriter
-from mpr.writers import Writer
+from mpr.sinks.active_recording import ActiveRecordingWriter
+from mpr.sinks.base import Writer
+from mpr.sinks.binary_stream import StreamWriter
+from mpr.sinks.per_recording import FamilyWriter
 
 # How often a file that grows is looked at; a viewer draws 60 times a second, but workers need the CPU.
 _LOOK_EVERY_SECS = 0.05

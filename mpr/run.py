@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mpr.errors import ConfigError, MprError
 from mpr.recording import SharedRecording
-from mpr.sink import Sink
+from mpr.sinks.base import Sink
 from mpr.summary import Summary
 
 _SITECUSTOMIZE = '''\

@@ -12,7 +12,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr import active_recording
+from mpr.sinks import active_recording
 from tests import support, tasks
 
 

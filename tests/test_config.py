@@ -14,9 +14,10 @@ import pytest
 import mpr
 from mpr import config, limits
 from mpr.errors import ConfigError
-from mpr.live_sinks import GrpcServerSink, GrpcSink, SpawnViewerSink, WebViewerSink
 from mpr.processes import start
-from mpr.sinks import FileSink, as_sinks
+from mpr.sinks.file import FileSink
+from mpr.sinks.parse import as_sinks
+from mpr.sinks.viewers import GrpcServerSink, GrpcSink, SpawnViewerSink, WebViewerSink
 from mpr.transport.connection_info import RecordingConfig
 
 

@@ -10,7 +10,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr import family_writer
+from mpr.sinks import per_recording
 from tests import support, tasks
 
 MB = 1_000_000
@@ -45,7 +45,7 @@ def test_a_recording_of_a_tasks_own_is_a_file_beside_the_shared_one(
 def test_thread_local_streams_keep_their_ids_and_cost_no_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(family_writer, "_OPEN_SIBLINGS", 4)
+    monkeypatch.setattr(per_recording, "_OPEN_SIBLINGS", 4)
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path) as pool:
         ids = pool.map(tasks.log_episode, range(100), chunksize=1)

@@ -2,7 +2,8 @@
 
 | what the test starts | how its rows come |
 |---|---|
-| `mpr.Pool`, `mpr.SharedRecording` without sinks | the test's recording stands in for the sinks (`mpr/ambient.py`) |
+| `mpr.Pool`, `mpr.SharedRecording` without sinks | the test's recording stands in for the sinks
+  (`mpr/sinks/active_recording.py`) |
 | `multiprocessing`, `subprocess` with functions decorated by `@mpr.task`, or `mpr.join()` | they inherit a shared
   recording that leads there; it is made as soon as the process has a decorated function, and stays |
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from mpr import ambient
+from mpr.sinks import active_recording
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -37,26 +38,26 @@ class Children:
         """From now on children log to `stream`."""
         if not self._welcoming:
             # Of a test that runs pytest itself.
-            self._outer = ambient.current()
+            self._outer = active_recording.current()
             self._welcoming = True
-        ambient.set_current(stream.native)
+        active_recording.set_current(stream.native)
         # Who has no decorated function, and has not joined, pays for neither sockets nor threads.
         if self._bequest is None and "mpr.decorator" in sys.modules:
             from mpr.producer import propagation
             from mpr.transport import connection_info
 
             self._bequest = propagation.Bequest(connection_info.to_text(self._shared_of(stream).process_config(2)))
-        self._open_before = ambient.open_writers()
+        self._open_before = active_recording.open_writers()
 
     def dismiss(self) -> str | None:
         """The test is over; returns what there is to say of children that are not."""
         self._welcoming = False
-        ambient.set_current(self._outer)
+        active_recording.set_current(self._outer)
         if self._bequest is not None:
             self._bequest.withdraw()
             self._bequest = None
         # Those of fixtures of a wider scope are meant to stay.
-        left = ambient.open_writers() - self._open_before
+        left = active_recording.open_writers() - self._open_before
         if left > 0:
             return f"{left} pools or shared recordings of the test are still open: rows that come later are not here"
         return None
@@ -68,8 +69,8 @@ class Children:
             recording.finish(failed=True)
 
     def _shared_of(self, stream: TestStream) -> SharedRecording:
-        from mpr.active_recording import ActiveRecordingSink
         from mpr.recording import SharedRecording
+        from mpr.sinks.active_recording import ActiveRecordingSink
 
         found = self._shared.get(stream.application_id)
         if found is None or found[0] is not stream:

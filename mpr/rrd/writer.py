@@ -2,7 +2,7 @@
 
 Covers: the life of the file (`.part`, its name, its lock), re-framing, the footer, the check at the end.
 Does not cover: where segments come from (`aggregator.py`) and formats that re-framing does not know
-(`decoding_writer.py`).
+(`sinks/decoding.py`).
 
 A file is header, then every frame once (one `SetStoreInfo` per store), then one footer. Chunks whose worker died
 before the SDK wrote their manifest get one from the SDK itself, which reads just those chunks again.

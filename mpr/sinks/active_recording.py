@@ -10,22 +10,24 @@ Blueprints that workers send are not kept.
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpr import ambient
 from mpr.errors import SinkError
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.rrd import framing, store_id
 from mpr.rrd.segment import PROLOGUE, Segment
 from mpr.sdk import reader
-from mpr.sink import Sink
+from mpr.sinks.base import Sink
 from mpr.threads import SideThread
 
 if TYPE_CHECKING:
     import rerun as rr
+
 
 _log = logging.getLogger("mpr")
 
@@ -45,7 +47,7 @@ class ActiveRecordingSink(Sink):
 
 def find(application_id: str, recording_id: str | None) -> ActiveRecordingSink | None:
     """The caller's active recording, where it has these ids (None: any recording id); else one that stands in."""
-    stands_in = ambient.current()
+    stands_in = current()
     found = _own(application_id, recording_id)
     if found is not None or stands_in is None:
         return found
@@ -86,11 +88,11 @@ class ActiveRecordingWriter:
         )
         self.named = False
         self._timeout_secs = SINK_TIMEOUT_SECS
-        stream = ambient.current() if sink.is_ambient else rr.get_data_recording()
+        stream = current() if sink.is_ambient else rr.get_data_recording()
         if stream is None:
             raise SinkError(f"{self.name} is gone")
         if sink.is_ambient:
-            ambient.opened(self)
+            opened(self)
         self._stream: rr.RecordingStream = stream
         self._header = b""
         self._infos: dict[bytes, bytes] = {}
@@ -140,11 +142,11 @@ class ActiveRecordingWriter:
         self._side.end()
         if self.missed:
             _log.warning("mpr: %d chunks did not get into %s", self.missed, self.name)
-        ambient.closed(self)
+        closed(self)
 
     def abandon(self) -> None:
         self._side.end()
-        ambient.closed(self)
+        closed(self)
 
     def _do(self, step: Callable[[], None], chunks: int) -> None:
         try:
@@ -170,3 +172,34 @@ class ActiveRecordingWriter:
             reader.send_decoded(stream, self._stream, blueprints=False)
         # The SDK tells of a full disk in the flush, and only there.
         self._stream.flush(timeout_sec=self._timeout_secs)
+
+
+_current: rr.RecordingStream | None = None
+_pid = 0
+# What writes into ambient recordings: one per pool or shared recording that is not closed.
+_writers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def set_current(stream: rr.RecordingStream | None) -> None:
+    """Let `stream` stand in from now on; None: nothing does."""
+    global _current, _pid
+    _current, _pid = stream, os.getpid()
+
+
+def current() -> rr.RecordingStream | None:
+    """What stands in at this moment; nothing in a forked child, where the stream does not live."""
+    return _current if _pid == os.getpid() else None
+
+
+def opened(writer: Any) -> None:
+    """`writer` writes into an ambient recording until it is `closed`."""
+    _writers.add(writer)
+
+
+def closed(writer: Any) -> None:
+    _writers.discard(writer)
+
+
+def open_writers() -> int:
+    """How many pools and shared recordings write into ambient recordings."""
+    return len(_writers)

@@ -1,15 +1,21 @@
-"""What the aggregator asks of sinks at work: of durable ones, which results wait for, and of live ones.
-
-The values that the user gives are in `sinks.py`; `opening.py` makes writers and feeds of them.
-"""
+"""What all sinks, as the user names them, have in common."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from mpr.rrd.segment import Segment
+
+
+class Sink(ABC):
+    """Where the data of a recording goes; each kind is a frozen value that pickles."""
+
+    @abstractmethod
+    def _places(self) -> tuple[str, ...]:
+        """Files and ports that it needs for itself, in words that are the same for two sinks in each other's way."""
 
 
 class Writer(Protocol):

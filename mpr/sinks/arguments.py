@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from mpr.errors import ConfigError
-from mpr.live_sinks import GrpcSink
-from mpr.sink import Sink
-from mpr.sinks import sink_of_path, sink_of_word
+from mpr.sinks.base import Sink
+from mpr.sinks.parse import sink_of_path, sink_of_word
+from mpr.sinks.viewers import GrpcSink
 
 _DESTINATION = "mpr_sinks"
 _RECORDING_ID = "mpr_recording_id"

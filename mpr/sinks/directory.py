@@ -10,6 +10,7 @@ file, `shared.rrd`, under the recording's own id.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,15 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpr import errors
-from mpr.errors import SinkError
+from mpr.errors import ConfigError, SinkError
 from mpr.rrd import framing, relabel, store_id
 from mpr.rrd.relabel import Relabeller
 from mpr.rrd.segment import PROLOGUE, MessageBytes, RunningTask, Segment
 from mpr.rrd.writer import FileWriter
 from mpr.sdk import encoder
+from mpr.sinks.base import Sink
 
 if TYPE_CHECKING:
     import rerun as rr
+
 
 SHARED = "shared.rrd"
 
@@ -234,3 +237,50 @@ def _properties(recording_name: str, task: RunningTask) -> bytes:
         stream.send_property("task", rr.AnyValues(**values))
 
     return encoder.encoded_by_sdk(write)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectorySink(Sink):
+    """A folder with a recording of its own for each task: the usual way to turn a data set into episodes.
+
+    The recording of a task has the rows that the task has logged, an id and a name of its own, and as properties what
+    ran where, how long, and how it ended. Its file is finished before the task's result is handed over. A task that
+    logs nothing has no file. What belongs to no task (the parent's rows, an initializer's) is in `shared.rrd`.
+
+    Parameters
+    ----------
+    path:
+        The folder, made if it is missing. Files of the same names are replaced, others are left alone.
+    name:
+        Name of a task's file, with these to be filled in as by `str.format`: `task`, the task's number in the pool from
+        0; `name`, the function's name; `index`, its index in its call; `attempt` and `worker`. Of two files that would
+        have the same name, the second gets a number.
+
+    Raises
+    ------
+    ConfigError
+        If the path is empty, a file, a URL, or of another type, or if `name` is no such name of a file.
+    """
+
+    path: str | os.PathLike[str]
+    name: str = "{task:06d}-{name}.rrd"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str | os.PathLike) or not os.fspath(self.path):
+            raise ConfigError(f"DirectorySink needs the path of a folder such as 'episodes', got {self.path!r}")
+        if "://" in os.fspath(self.path):
+            raise ConfigError(f"{self.path!r} is a URL, and DirectorySink needs the path of a folder")
+        if Path(self.path).exists() and not Path(self.path).is_dir():
+            raise ConfigError(f"DirectorySink needs the path of a folder, and {str(self.path)!r} is a file")
+        try:
+            example = self.name.format(task=0, name="function", index=0, attempt=1, worker=1)
+        except (AttributeError, IndexError, KeyError, ValueError) as error:
+            raise ConfigError(
+                f"{self.name!r} cannot be filled in ({error!r}): "
+                "use {task}, {name}, {index}, {attempt} and {worker}"
+            ) from None
+        if os.sep in example or not example.endswith(".rrd") or example.startswith("."):
+            raise ConfigError(f"{self.name!r} is no name of an .rrd file: it would be {example!r}")
+
+    def _places(self) -> tuple[str, ...]:
+        return (str(Path(self.path).resolve()),)

@@ -15,7 +15,7 @@ from mpr.errors import SinkError
 from mpr.rrd import framing, store_id
 from mpr.rrd.segment import Segment
 from mpr.rrd.writer import FileWriter
-from mpr.writers import Writer
+from mpr.sinks.base import Writer
 
 # What a file name that is made of a recording id has none of.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\].]")

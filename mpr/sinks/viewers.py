@@ -5,14 +5,17 @@ Covers: the values and their checks. Does not cover: feeding them (`live.py`, `c
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
+import socket
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit
 
-from mpr.errors import ConfigError
-from mpr.sink import Sink
+from mpr.errors import ConfigError, SinkError
+from mpr.sdk import programs
+from mpr.sinks.base import Sink
 
 _SCHEMES = ("rerun", "rerun+http", "rerun+https")
 _EXAMPLE = "rerun+http://127.0.0.1:9876/proxy"
@@ -246,3 +249,40 @@ def _check_ip(ip: object) -> None:
 def _check_memory(name: str, limit: object) -> None:
     if not isinstance(limit, str) or not _MEMORY.fullmatch(limit):
         raise ConfigError(f"{name} must be an amount such as '512MB', '1GiB' or '25%', got {limit!r}")
+
+
+# --- ports --------------------------------------------------------------------------------------------------------
+
+
+def with_ports(sink: LiveSink) -> LiveSink:
+    """`sink` with free ports where it wants some; raises `SinkError` where one that it wants is taken."""
+    match sink:
+        case GrpcServerSink():
+            return replace(sink, port=_port(sink, sink.bind_ip, sink.port))
+        case WebViewerSink():
+            _check_viewer(sink)
+            grpc_port = _port(sink, sink.bind_ip, sink.grpc_port)
+            return replace(sink, grpc_port=grpc_port, web_port=_port(sink, sink.bind_ip, sink.web_port))
+        case SpawnViewerSink():
+            _check_viewer(sink)
+            return replace(sink, port=_port(sink, "127.0.0.1", sink.port))
+    return sink
+
+
+def _port(sink: LiveSink, ip: str, port: int) -> int:
+    with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)) as probe:
+        # As the server will: a port that was just left is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ip, port))
+        except OSError as error:
+            raise SinkError(
+                error.errno, f"{sink._name()} cannot have port {port} of {ip} ({error.strerror}); port 0 is a free one"
+            ) from error
+        found: int = probe.getsockname()[1]
+        return found
+
+
+def _check_viewer(sink: LiveSink) -> None:
+    if programs.viewer_executable() is None:
+        raise SinkError(f"{sink._name()} needs the Rerun viewer, and there is none: pip install rerun-sdk")

@@ -1,0 +1,6 @@
+"""Sinks: where the rows of a recording go. Each sink is one file, with its value and its writer.
+
+Covers: the values that users give, reading them from text, and the writers of durable sinks.
+Does not cover: the processes that feed viewers (`live`) and the file format (`rrd`).
+May import: sdk, rrd.
+"""

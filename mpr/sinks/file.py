@@ -1,0 +1,56 @@
+"""`FileSink`: one `.rrd` file with the rows of every worker."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpr.errors import ConfigError
+from mpr.sinks.base import Sink
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSink(Sink):
+    """One `.rrd` file with the rows of every worker.
+
+    The rows of a result in hand are in the file; another process can read them at that moment (`rr.chunk.RrdReader`
+    by `.stream()`, or the viewer). The file takes its name with the first rows, so a run that fails before does no
+    harm to a file that is there; until then the data is in `.<name>.part` beside it.
+
+    Parameters
+    ----------
+    path:
+        The file; its folder must exist. An existing file is replaced.
+    write_footer:
+        Whether the file ends with a manifest of its chunks, as in `rr.FileSink`. While it grows, that takes about 250
+        bytes of memory per chunk, the rest of it waits on the disk; at the end it takes 2 to 5 kB per chunk for a
+        moment, and a task of its own (`chunksize=1`) is a chunk per entity at least. Without it the file can be read
+        from front to back only, and `rerun rrd verify` refuses it.
+    compact:
+        Whether small chunks are put together at the end, as by `rerun rrd optimize`, which writes the file once more.
+
+    Raises
+    ------
+    ConfigError
+        If the path is empty, a folder, a URL, or of another type; if a compact file is to have no footer.
+    """
+
+    path: str | os.PathLike[str]
+    write_footer: bool = True
+    compact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.compact and not self.write_footer:
+            raise ConfigError("a compact file has a footer: give FileSink either compact=True or write_footer=False")
+        if not isinstance(self.path, str | os.PathLike) or not os.fspath(self.path):
+            raise ConfigError(f"FileSink needs the path of a file such as 'run.rrd', got {self.path!r}")
+        if "://" in os.fspath(self.path):
+            raise ConfigError(f"{self.path!r} is a URL, and FileSink needs the path of a file")
+        path = Path(self.path)
+        if path.is_dir():
+            raise ConfigError(f"FileSink needs the path of a file, and {str(path)!r} is a folder")
+
+    def _places(self) -> tuple[str, ...]:
+        # The folder's real name; a link in the place of the file itself is replaced, and is no second name of it.
+        return (str(Path(self.path).parent.resolve() / Path(self.path).name),)

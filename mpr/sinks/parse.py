@@ -1,0 +1,85 @@
+"""Turns what a user gives as sinks (values, paths, URLs, words, the environment) into sinks."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mpr.errors import ConfigError
+from mpr.sinks.base import Sink
+from mpr.sinks.directory import DirectorySink
+from mpr.sinks.file import FileSink
+from mpr.sinks.viewers import GrpcServerSink, GrpcSink, SpawnViewerSink, WebViewerSink
+
+#: Sinks for recordings that are given none.
+SINKS_VARIABLE = "MPR_SINKS"
+# What may have a port behind a colon.
+_WORDS: dict[str, Callable[..., Sink]] = {
+    "serve": lambda port=9876: GrpcServerSink(port=port),
+    "web": lambda port=9090: WebViewerSink(web_port=port),
+    "spawn": lambda port=0: SpawnViewerSink(port=port),
+}
+
+# What a default file name has none of.
+_UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\]]")
+
+
+def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sink, ...]:
+    """The sinks that the user gave: values, paths, URLs. For None a new file in the working directory."""
+    if sinks is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        # A recording id may have any character.
+        name, short = (_UNUSUAL.sub("_", part) for part in (application_id, recording_id[:8]))
+        return (FileSink(path=Path.cwd() / f"{name}-{stamp}-{short}.rrd"),)
+    if isinstance(sinks, str | os.PathLike | Sink):
+        sinks = [sinks]
+    if not isinstance(sinks, Sequence):
+        raise ConfigError(f"sinks must be a list such as [mpr.FileSink(path='run.rrd')], got {sinks!r}")
+    found = [_as_sink(sink) for sink in sinks]
+    if not found:
+        raise ConfigError("sinks is empty, so all data would be lost: give at least one, or None for a new file")
+    places = [place for sink in found for place in sink._places()]
+    for place in places:
+        if places.count(place) > 1:
+            raise ConfigError(f"two sinks would use {place!r}")
+    return tuple(found)
+
+
+def sinks_of_environment() -> list[Sink] | None:
+    """What `MPR_SINKS` says, a list with commas; None where it is not set or empty."""
+    words = [word.strip() for word in os.environ.get(SINKS_VARIABLE, "").split(",")]
+    try:
+        return [sink_of_word(word) for word in words if word] or None
+    except ConfigError as error:
+        raise ConfigError(f"{SINKS_VARIABLE}: {error}") from None
+
+
+def sink_of_word(word: str) -> Sink:
+    """The sink that a word outside of Python stands for: a path, a URL, `serve`, `web` or `spawn`."""
+    name, _, port = word.partition(":")
+    if name not in _WORDS:
+        return _as_sink(word)
+    if port and not port.isdecimal():
+        raise ConfigError(f"{word!r} should be {name!r} or {name}:<port>")
+    return _WORDS[name](*([int(port)] if port else []))
+
+
+def sink_of_path(path: str | os.PathLike[str]) -> Sink:
+    """A file, or with a slash at its end a folder with a file per task."""
+    if isinstance(path, str) and path.endswith(os.sep):
+        return DirectorySink(path=path)
+    return FileSink(path=path)
+
+
+def _as_sink(sink: object) -> Sink:
+    """A sink that the user gave as a value or as a path."""
+    if isinstance(sink, Sink):
+        return sink
+    if isinstance(sink, str) and "://" in sink:
+        return GrpcSink(url=sink)
+    if isinstance(sink, str | os.PathLike):
+        return sink_of_path(sink)
+    raise ConfigError(f"{sink!r} is no sink: give a path, a viewer's URL, or mpr.FileSink(path=...)")
