@@ -24,9 +24,6 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mpr.capture import LoggingHandler as LoggingHandler
-    from mpr.current import CurrentTask as CurrentTask
-    from mpr.current import current_task as current_task
-    from mpr.decorator import task as task
     from mpr.errors import ConfigError as ConfigError
     from mpr.errors import ConflictError as ConflictError
     from mpr.errors import DeliveryError as DeliveryError
@@ -68,12 +65,15 @@ if TYPE_CHECKING:
     from mpr.sinks.viewers import GrpcSink as GrpcSink
     from mpr.sinks.viewers import SpawnViewerSink as SpawnViewerSink
     from mpr.sinks.viewers import WebViewerSink as WebViewerSink
+    from mpr.tasks.current import CurrentTask as CurrentTask
+    from mpr.tasks.current import current_task as current_task
+    from mpr.tasks.decorator import task as task
 
 # Loaded on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
 _HOME = {
     "LoggingHandler": "capture",
-    "CurrentTask": "current",
-    "current_task": "current",
+    "CurrentTask": "tasks.current",
+    "current_task": "tasks.current",
     "Insights": "insights",
     "SlowTask": "insights",
     "WorkerInsights": "insights",
@@ -93,7 +93,7 @@ _HOME = {
     "WebViewerSink": "sinks.viewers",
     "SpawnViewerSink": "sinks.viewers",
     "LiveSinkStatistics": "live",
-    "task": "decorator",
+    "task": "tasks.decorator",
 } | dict.fromkeys(
     (
         "ConfigError",

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mpr.current import current_task
+from mpr.tasks.current import current_task
 
 if TYPE_CHECKING:
     import rerun as rr

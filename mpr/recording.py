@@ -36,11 +36,11 @@ from mpr.sinks.directory import DirectorySink
 from mpr.sinks.file import FileSink
 from mpr.sinks.parse import as_sinks, sinks_of_environment
 from mpr.sinks.per_recording import FamilyWriter
+from mpr.tasks.wrapped import Wrapped
 from mpr.threads import carry_through
 from mpr.transport import connection_info
 from mpr.transport.connection_info import DirectRoute, RecordingConfig
 from mpr.transport.sockets import Sockets
-from mpr.wrapped import Wrapped
 
 if TYPE_CHECKING:
     import rerun as rr

@@ -16,13 +16,13 @@ import rerun  # noqa: F401  # as above
 
 from mpr import failpoints
 from mpr.capture import Capture
-from mpr.current import set_common
 from mpr.errors import TaskLoadError
 from mpr.processes import pickling, task_pickling
 from mpr.processes.pickling import Portable
 from mpr.producer import membership
 from mpr.producer.producer import TOGETHER_MICROS, Producer
 from mpr.sdk import forks
+from mpr.tasks.current import set_common
 from mpr.ticker import Ticker
 from mpr.transport.function_cache import Recent
 from mpr.transport.messages import (

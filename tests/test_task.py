@@ -363,7 +363,7 @@ def test_a_type_checker_knows_what_a_decorated_function_takes_and_returns(tmp_pa
     expected = ["float", "Iterator[int]", "list[int]", "CurrentTask | None", "float", "str"]
     assert len(revealed) == len(expected), ran.stdout + ran.stderr
     assert [
-        each.replace("builtins.", "").replace("typing.", "").replace("mpr.current.", "") for each in revealed
+        each.replace("builtins.", "").replace("typing.", "").replace("mpr.tasks.current.", "") for each in revealed
     ] == expected
     errors = [line for line in lines if ": error:" in line]
     assert len(errors) == 3, errors

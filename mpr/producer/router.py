@@ -1,7 +1,7 @@
 """What the SDK's functions lead to in this process: its producer, and the lane of the task that runs in a thread.
 
 Covers: the state that is per process and per thread, and what the SDK's calls pass (`sdk/log_calls.py` puts it there).
-Does not cover: who joins what (`membership.py`), what a task does with its lane (`lane.py`).
+Does not cover: who joins what (`membership.py`), what a task does with its lane (`tasks/context.py`).
 """
 
 from __future__ import annotations

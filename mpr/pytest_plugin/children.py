@@ -42,7 +42,7 @@ class Children:
             self._welcoming = True
         active_recording.set_current(stream.native)
         # Who has no decorated function, and has not joined, pays for neither sockets nor threads.
-        if self._bequest is None and "mpr.decorator" in sys.modules:
+        if self._bequest is None and "mpr.tasks.decorator" in sys.modules:
             from mpr.producer import propagation
             from mpr.transport import connection_info
 

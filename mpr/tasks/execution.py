@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from mpr import current, lane
-from mpr.current import CurrentTask, TaskOptions
 from mpr.errors import RecordingError
 from mpr.producer import async_delivery, membership
 from mpr.producer.producer import Producer
 from mpr.producer.router import here
+from mpr.tasks import context, current
+from mpr.tasks.current import CurrentTask, TaskOptions
 from mpr.transport.connection_info import RecordingConfig
 
 _log = logging.getLogger("mpr")
@@ -49,7 +49,7 @@ class Execution:
     """
 
     def __init__(self, options: TaskOptions, config: RecordingConfig | None = None) -> None:
-        self._lane: lane.Lane | None = None
+        self._lane: context.Lane | None = None
         self._is_over = False
         if here.lane is not None:
             # Called by another task: a plain call, and part of that.
@@ -69,7 +69,7 @@ class Execution:
             self._task = CurrentTask(name=options.name, index=index, worker=worker)
         else:
             self._task = replace(outer, name=options.name)
-        self._lane = lane.Lane(producer, _prefix(options, self._task))
+        self._lane = context.Lane(producer, _prefix(options, self._task))
         if options.timeline is not None:
             self._begin_timeline(options.timeline)
 

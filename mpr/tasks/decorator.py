@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from mpr.current import TaskOptions
 from mpr.errors import ConfigError
+from mpr.tasks.current import TaskOptions
 from mpr.transport.connection_info import RecordingConfig
 
 if TYPE_CHECKING:
-    from mpr.execution import Execution
+    from mpr.tasks.execution import Execution
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -214,7 +215,7 @@ def mark_like(wrapper: object, function: Callable[..., Any]) -> None:
 
 def _begun(options: TaskOptions, config: RecordingConfig | None) -> Execution:
     # Not before a task runs: a module that only has decorated functions needs neither the SDK nor ZeroMQ.
-    from mpr.execution import Execution
+    from mpr.tasks.execution import Execution
 
     return Execution(options, config)
 

@@ -7,9 +7,9 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from mpr.decorator import decorated, mark_like, undecorated
 from mpr.errors import UnpicklableTaskError
 from mpr.processes import task_pickling
+from mpr.tasks.decorator import decorated, mark_like, undecorated
 from mpr.transport import connection_info
 from mpr.transport.connection_info import RecordingConfig
 
