@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from mpr.insights import Insights as Insights
     from mpr.insights import SlowTask as SlowTask
     from mpr.insights import WorkerInsights as WorkerInsights
-    from mpr.live import LiveSinkStatistics as LiveSinkStatistics
+    from mpr.live.statistics import LiveSinkStatistics as LiveSinkStatistics
     from mpr.pool import Pool as Pool
     from mpr.producer.membership import join as join
     from mpr.recording import RecordingStatistics as RecordingStatistics
@@ -92,7 +92,7 @@ _HOME = {
     "GrpcServerSink": "sinks.viewers",
     "WebViewerSink": "sinks.viewers",
     "SpawnViewerSink": "sinks.viewers",
-    "LiveSinkStatistics": "live",
+    "LiveSinkStatistics": "live.statistics",
     "task": "tasks.decorator",
 } | dict.fromkeys(
     (

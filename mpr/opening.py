@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mpr.errors import SinkError
-from mpr.live import LiveSinks
+from mpr.live.replay_log import Tape
+from mpr.live.supervisor import LiveSinks
 from mpr.rrd import compat, framing, relabel, store_id
 from mpr.rrd.segment import PROLOGUE, MessageBytes, Segment
 from mpr.rrd.writer import FileWriter
@@ -23,7 +24,6 @@ from mpr.sinks.directory import DirectorySink, DirectoryWriter
 from mpr.sinks.file import FileSink
 from mpr.sinks.per_recording import FamilyWriter, NewFile
 from mpr.sinks.viewers import GrpcServerSink, LiveSink, WebViewerSink, with_ports
-from mpr.tape import Tape
 
 _log = logging.getLogger("mpr")
 

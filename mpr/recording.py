@@ -21,7 +21,7 @@ from mpr.config import Route
 from mpr.contents import Contents
 from mpr.delivery import Delivery
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
-from mpr.live import LiveSinkStatistics
+from mpr.live.statistics import LiveSinkStatistics
 from mpr.opening import OpenSinks, append, encoded_notes, open_sinks
 from mpr.processes import start
 from mpr.producer import membership, propagation, router

@@ -1,7 +1,7 @@
 """All that a recording has taken, from the beginning and on, for viewers that come at any time.
 
 Covers: reading it out of the recording's own sinks, while it is open and later, in parts that are streams of their own.
-Does not cover: viewers in processes of their own (`live.py`) and who shows the parts (`notebook.py`).
+Does not cover: viewers in processes of their own (`live/supervisor.py`) and who shows the parts (`notebook.py`).
 """
 
 from __future__ import annotations

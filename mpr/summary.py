@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mpr import errors
 from mpr.errors import MprError
-from mpr.live import LiveSinkStatistics
+from mpr.live.statistics import LiveSinkStatistics
 from mpr.rrd import framing, manifest
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")

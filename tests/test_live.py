@@ -21,7 +21,7 @@ import rerun as rr
 import rerun.blueprint as rrb
 
 import mpr
-from mpr import tape
+from mpr.live import replay_log
 from mpr.rrd import compat, framing, protobuf, store_id, writer
 from mpr.rrd.segment import MessageBytes, Segment
 from tests import support, tasks, viewers
@@ -138,7 +138,7 @@ def test_a_viewer_cannot_cost_rows_or_time(peer: Any, tmp_path: Path, caplog: py
 def test_a_viewer_that_gets_nothing_is_told_of_while_the_run_goes_on(
     peer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mpr.live._PATIENCE_SECS", 0.5)
+    monkeypatch.setattr("mpr.live.supervisor._PATIENCE_SECS", 0.5)
     port = viewers.free_port()
     with contextlib.ExitStack() as stack:
         disturb = peer(stack, tmp_path, port)
@@ -167,7 +167,7 @@ def test_a_viewer_that_reads_is_not_told_of(
         pool.map(tasks.log_number, range(20))
         support.wait_for(lambda: viewer.cells() == support.cells_of_growing(path))
         # It has everything, and that nothing more comes is no fault of it.
-        monkeypatch.setattr("mpr.live._PATIENCE_SECS", 3.0)
+        monkeypatch.setattr("mpr.live.supervisor._PATIENCE_SECS", 3.0)
         time.sleep(3.5)
         pool.apply(tasks.log_number, (20,))
         support.wait_for(lambda: viewer.cells() == support.cells_of_growing(path))
@@ -248,7 +248,7 @@ def test_without_a_file_a_late_viewer_gets_what_is_kept(tmp_path: Path) -> None:
 def test_what_is_kept_without_a_file_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tape, "REPLAY_MAX_BYTES", 20_000_000)
+    monkeypatch.setattr(replay_log, "REPLAY_MAX_BYTES", 20_000_000)
     port = viewers.free_port()
     with mpr.Pool("app", 2, sinks=url_of(port)) as pool:
         pool.starmap(tasks.log_images, [(0, 100), (1, 100)], chunksize=1)
@@ -397,17 +397,17 @@ def test_without_one_of_the_parent_a_workers_blueprint_is_active(tmp_path: Path)
 def test_a_reader_notices_that_a_spool_has_dropped_what_it_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tape, "REPLAY_MAX_BYTES", 100_000)
-    spool = tape.Spool(tmp_path)
+    monkeypatch.setattr(replay_log, "REPLAY_MAX_BYTES", 100_000)
+    spool = replay_log.Spool(tmp_path)
     payload = framing.frame_header(framing.ARROW_MSG, 30_000) + b"x" * 30_000
     segment = Segment(1, MessageBytes(0, payload), [framing.Frame(framing.ARROW_MSG, 0, 30_000)])
     try:
         first = spool.start
-        assert tape.dropped_until(spool.fd) == first
+        assert replay_log.dropped_until(spool.fd) == first
         for _ in range(10):
             spool.accept(segment)
         assert spool.end - spool.start <= 100_000
-        assert tape.dropped_until(spool.fd) == spool.start > first
+        assert replay_log.dropped_until(spool.fd) == spool.start > first
         assert os.pread(spool.fd, len(payload), spool.start) == payload
         assert os.fstat(spool.fd).st_blocks * 512 < 200_000
     finally:

@@ -1,6 +1,6 @@
 """Live sinks as the user names them: viewers and servers. No result waits for one, and none can cost a file a row.
 
-Covers: the values and their checks. Does not cover: feeding them (`live.py`, `courier.py`).
+Covers: the values and their checks. Does not cover: feeding them (`live/supervisor.py`, `live/exporter.py`).
 """
 
 from __future__ import annotations

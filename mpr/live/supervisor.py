@@ -1,7 +1,7 @@
 """The parent's half of a recording's live sinks: a thread that starts couriers, and tells them what there is to bring.
 
 Covers: one courier process per sink, its successors, what each has brought, the bounded end.
-Does not cover: the viewer's side (`courier.py`) and what there is to bring (`tape.py`).
+Does not cover: the viewer's side (`exporter.py`) and what there is to bring (`replay_log.py`).
 
 The aggregator only says that something was accepted. Everything that can wait, hang or fail is in the couriers; this
 thread exchanges messages of a few bytes with them, and never has one on its way to a courier that has not answered.
@@ -18,28 +18,19 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from multiprocessing import connection as mp_connection
 from multiprocessing import reduction
 from typing import Any
 
-from mpr.courier_config import CourierConfig, courier_main
 from mpr.limits import LIVE_FAREWELL_SECS
-from mpr.live_messages import (
-    Bring,
-    Brought,
-    Connected,
-    Done,
-    Finish,
-    Load,
-    Lost,
-    Waiting,
-)
+from mpr.live.config import CourierConfig, courier_main
+from mpr.live.messages import Bring, Brought, Connected, Done, Finish, Load, Lost, Waiting
+from mpr.live.replay_log import Tape
+from mpr.live.statistics import LiveSinkStatistics
 from mpr.processes.launcher import Launcher, ctrl_c_held_back
 from mpr.processes.start import check_start_method, make_launcher
 from mpr.rrd.segment import Segment
 from mpr.sinks.viewers import LiveSink
-from mpr.tape import Tape
 
 _log = logging.getLogger("mpr")
 
@@ -69,32 +60,6 @@ class _State(enum.Enum):
     FINISHING = "finishing"
     #: Everything was brought, and the courier has ended.
     DONE = "done"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveSinkStatistics:
-    """What one live sink has got.
-
-    Attributes
-    ----------
-    sink:
-        Its kind and URL.
-    state:
-        'connected', 'waiting for a viewer', 'starting', 'not running' (a new attempt follows), 'finishing' or 'done'.
-    sent_chunks:
-        Chunks that the viewer or server of the present or last connection has been sent. What it has read of them, is
-        known at the end only, when the state is 'done'.
-    missing_chunks:
-        Chunks of the recording that it has not: still to come, while the recording is open; missed, when it is closed.
-    connections:
-        How often a viewer was found, or a server started.
-    """
-
-    sink: str
-    state: str
-    sent_chunks: int
-    missing_chunks: int
-    connections: int
 
 
 class _Viewer:

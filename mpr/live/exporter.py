@@ -1,7 +1,8 @@
 """The process between a recording and one live sink: it waits, hangs and dies in the place of the parent.
 
 Covers: connecting to a viewer or serving, bringing it slices of the tape, saying what it has got.
-Does not cover: when couriers are started, replaced and killed (`live.py`), and what is on the tape (`tape.py`).
+Does not cover: when couriers are started, replaced and killed (`supervisor.py`), and what is on the tape
+(`replay_log.py`).
 
 The Rerun SDK connects once, blocks without limit where a viewer does not read, and loses what it is given after the
 connection has broken. So a courier lives as long as one connection: where that breaks it ends, and the parent starts
@@ -31,14 +32,15 @@ from urllib.parse import urlsplit
 
 import rerun as rr
 
-from mpr.live_messages import Bring, Brought, Connected, Done, Finish, Load, Lost, Waiting
+from mpr.live.messages import Bring, Brought, Connected, Done, Finish, Load, Lost, Waiting
+from mpr.live.replay_log import dropped_until
 from mpr.rrd import framing
 from mpr.sdk import encoder, programs
 from mpr.sinks.viewers import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
-from mpr.tape import dropped_until
 
 if TYPE_CHECKING:
-    from mpr.courier_config import CourierConfig
+    from mpr.live.config import CourierConfig
+
 
 # A seventieth of the share of a worker, where the machine is busy.
 _NICE = 19

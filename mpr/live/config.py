@@ -39,6 +39,6 @@ class CourierConfig:
 
 def courier_main(config: CourierConfig, shared: None) -> None:
     """`mpr.courier.main`, which is imported in the courier."""
-    from mpr.courier import main
+    from mpr.live.exporter import main
 
     main(config, shared)

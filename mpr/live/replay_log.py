@@ -1,7 +1,7 @@
 """What the durable sinks have accepted, once more, for live sinks that come later or take longer.
 
 Covers: where the bytes are (a file that a `FileSink` writes anyway, else a bounded spool in memory), how many chunks.
-Does not cover: who reads them when (`live.py`, `courier.py`).
+Does not cover: who reads them when (`supervisor.py`, `exporter.py`).
 
 A tape has a head (header, store infos, properties, blueprint), which every reader gets first, and reels with frames.
 Usually there is one reel, the file. Where there is no file, or it fails, what comes goes to a spool: a file in memory
