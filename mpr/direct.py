@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpr import errors
-from mpr.delivery import Delivery
+from mpr.aggregator.fanout import Delivery
 from mpr.errors import ConfigError, SinkError
 from mpr.rrd import compat, framing
 from mpr.rrd.segment import Segment

@@ -1,7 +1,7 @@
 """Brings parcels of tasks to workers and their outcomes to the callers.
 
 Covers: what is on its way, what a result or a worker's end means for it, when a pool has done everything.
-Does not cover: which worker gets what (`scheduler.py`), processes (`crew.py`), rows (`aggregator.py`).
+Does not cover: which worker gets what (`scheduler.py`), processes (`crew.py`), rows (`aggregator/aggregator.py`).
 
 Callers submit from any thread; what follows happens in the aggregator's thread, and `look` in the crew's: Ctrl-C may
 come between any two instructions of a caller, who may survive it. The lock is held for bookkeeping and for handing
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
+from mpr.aggregator.listener import Kept
 from mpr.config import PoolLimits, too_small
 from mpr.errors import (
     InitializerError,
@@ -30,7 +31,6 @@ from mpr.errors import (
     describe_exit,
     died_at_start,
 )
-from mpr.known_producer import Kept
 from mpr.lifecycle import PoolState, StartBudget
 from mpr.loss import Loss
 from mpr.parcel import Parcel, TaskFunction, outcomes

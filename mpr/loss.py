@@ -5,8 +5,8 @@ from __future__ import annotations
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 
+from mpr.aggregator.listener import Kept
 from mpr.errors import WorkerDiedError, describe_exit
-from mpr.known_producer import Kept
 from mpr.parcel import Parcel
 from mpr.transport.status_page import At
 

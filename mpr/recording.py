@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from mpr import config, direct, failpoints, limits
-from mpr.aggregator import Aggregator
+from mpr.aggregator.aggregator import Aggregator
+from mpr.aggregator.fanout import Delivery
 from mpr.config import Route
 from mpr.contents import Contents
-from mpr.delivery import Delivery
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
 from mpr.live.statistics import LiveSinkStatistics
 from mpr.opening import OpenSinks, append, encoded_notes, open_sinks

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import mpr
+from mpr.aggregator.events import Died
 from mpr.processes import forkserver
-from mpr.transport.messages import Died
 from tests import support, tasks
 
 

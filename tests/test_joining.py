@@ -23,8 +23,8 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr import known_producer
-from mpr.known_producer import KnownProducer
+from mpr.aggregator import intake
+from mpr.aggregator.intake import KnownProducer
 from mpr.producer import producer, propagation
 from mpr.transport import connection_info
 from tests import functions, support, tasks
@@ -236,7 +236,7 @@ def test_processes_whose_files_the_parent_cannot_open(tmp_path: Path, monkeypatc
     def refuse(*_: object) -> None:
         raise PermissionError("another user's, or another container's")
 
-    monkeypatch.setattr(known_producer, "OutboxReader", refuse)
+    monkeypatch.setattr(intake, "OutboxReader", refuse)
     monkeypatch.setattr(KnownProducer, "lives", lambda _: False)
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):

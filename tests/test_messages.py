@@ -14,17 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpr.aggregator.events import Died, Nudge
 from mpr.transport import messages
 from mpr.transport.messages import (
     Accepted,
-    Died,
     Function,
     Goodbye,
     Hello,
     InitializerFailed,
     MessageError,
     NewOutbox,
-    Nudge,
     OwnRows,
     Ready,
     Result,

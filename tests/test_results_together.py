@@ -14,8 +14,8 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr import known_producer
-from mpr.known_producer import KnownProducer
+from mpr.aggregator import intake
+from mpr.aggregator.intake import KnownProducer
 from mpr.transport import messages
 from mpr.transport.messages import Hello, Result, SegmentReady
 from mpr.transport.status_page import Slate, SlateReader
@@ -122,7 +122,7 @@ def test_results_of_all_sizes_come_in_order(tmp_path: Path) -> None:
 def test_what_waits_in_a_worker_is_taken_behind_all_that_it_has_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(known_producer, "_LATE_NANOS", -1)
+    monkeypatch.setattr(intake, "_LATE_NANOS", -1)
     slate = Slate(tmp_path)
     producer = KnownProducer(Hello("token", 1, os.getpid(), "route", "", slate.address), 1)
     producer.slate = SlateReader(slate.address, tmp_path)

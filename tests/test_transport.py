@@ -16,15 +16,14 @@ from typing import Any
 import pytest
 import zmq
 
+from mpr.aggregator.events import Died, Nudge
 from mpr.transport import ipc_folder, messages
 from mpr.transport.ipc_folder import SocketFolder
 from mpr.transport.messages import (
-    Died,
     Function,
     Goodbye,
     Hello,
     NewOutbox,
-    Nudge,
     Ready,
     Result,
     SegmentReady,

@@ -1,7 +1,7 @@
 """The writer behind a `FileSink`: copies encoded frames into one file and closes it with one merged manifest.
 
 Covers: the life of the file (`.part`, its name, its lock), re-framing, the footer, the check at the end.
-Does not cover: where segments come from (`aggregator.py`) and formats that re-framing does not know
+Does not cover: where segments come from (`aggregator/aggregator.py`) and formats that re-framing does not know
 (`sinks/decoding.py`).
 
 A file is header, then every frame once (one `SetStoreInfo` per store), then one footer. Chunks whose worker died

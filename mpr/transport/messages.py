@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from mpr.aggregator.events import Died, Nudge
+
 PROTOCOL = 2
 
 Buffer: TypeAlias = bytes | memoryview
@@ -172,19 +174,6 @@ class Sync:
     """The producer waits for `Synced` with this number: until all that it has announced is accepted."""
 
     number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Died:
-    """From the parent's own keeper: worker `worker` has ended with `exitcode`; what it sent came before this."""
-
-    worker: int
-    exitcode: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Nudge:
-    """From another thread of the parent: look whether there is something to do."""
 
 
 # --- downstream: parent to worker ---------------------------------------------------------------------------------

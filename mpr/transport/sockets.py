@@ -22,11 +22,12 @@ from pathlib import Path
 
 import zmq
 
+from mpr.aggregator.events import Nudge
 from mpr.limits import MESSAGE_MAX_BYTES
 from mpr.transport import ipc_folder
 from mpr.transport.ipc_folder import SocketFolder
 from mpr.transport.messages import Downstream as DownstreamMessage
-from mpr.transport.messages import Frames, Hello, MessageError, Nudge, Stop, decode, encode
+from mpr.transport.messages import Frames, Hello, MessageError, Stop, decode, encode
 from mpr.transport.messages import Upstream as UpstreamMessage
 
 # How long a closing socket may take to hand over what was sent (milliseconds).

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from mpr import failpoints
-from mpr.conflicts import ColumnTypes
+from mpr.aggregator.intake import KnownProducer
+from mpr.aggregator.type_conflicts import ColumnTypes
 from mpr.errors import SinkError
-from mpr.known_producer import KnownProducer
 from mpr.rrd import framing
 from mpr.rrd.segment import PROLOGUE, MessageBytes, Segment
 from mpr.sinks.base import Feed, Reader, Writer

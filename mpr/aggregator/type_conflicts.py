@@ -13,6 +13,7 @@ from mpr.rrd import manifest
 if TYPE_CHECKING:
     import pyarrow as pa
 
+
 _Column: TypeAlias = tuple[bytes, str, str]
 """Store, entity path (empty for a timeline), name."""
 

@@ -18,21 +18,21 @@ from collections import deque
 from collections.abc import Callable
 
 from mpr import errors, failpoints
-from mpr.delivery import Delivery
+from mpr.aggregator.events import Died, Nudge
+from mpr.aggregator.fanout import Delivery
+from mpr.aggregator.intake import KnownProducer
+from mpr.aggregator.listener import Kept, Listener
 from mpr.errors import DeliveryError, SinkError
-from mpr.known_producer import Kept, KnownProducer, Listener
 from mpr.rrd import framing, store_id
 from mpr.rrd.segment import MessageBytes, Segment, SegmentSource
 from mpr.transport.messages import (
     OWN_ROWS,
     PROTOCOL,
     Accepted,
-    Died,
     Goodbye,
     Hello,
     InitializerFailed,
     NewOutbox,
-    Nudge,
     OwnRows,
     Ready,
     Result,
