@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mpr.capture import LoggingHandler as LoggingHandler
     from mpr.errors import ConfigError as ConfigError
     from mpr.errors import ConflictError as ConflictError
     from mpr.errors import DeliveryError as DeliveryError
@@ -68,10 +67,11 @@ if TYPE_CHECKING:
     from mpr.tasks.current import CurrentTask as CurrentTask
     from mpr.tasks.current import current_task as current_task
     from mpr.tasks.decorator import task as task
+    from mpr.worker.capture import LoggingHandler as LoggingHandler
 
 # Loaded on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
 _HOME = {
-    "LoggingHandler": "capture",
+    "LoggingHandler": "worker.capture",
     "CurrentTask": "tasks.current",
     "current_task": "tasks.current",
     "Insights": "insights",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from mpr.capture import CaptureOptions
 from mpr.config import PoolLimits
 from mpr.crew import Crew
 from mpr.dispatcher import Dispatcher
@@ -15,7 +14,8 @@ from mpr.recording import SharedRecording
 from mpr.sampler import Sampler, Sources
 from mpr.telemetry import Telemetry
 from mpr.watching import Watchers
-from mpr.worker_config import WorkerConfig
+from mpr.worker.capture import CaptureOptions
+from mpr.worker.config import WorkerConfig
 
 
 def hire(

@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from mpr import config
-from mpr.capture import CaptureOptions
 from mpr.config import PoolLimits, Route
 from mpr.ending import abandon, terminate
 from mpr.errors import ConfigError, UnpicklableTaskError
@@ -37,7 +36,8 @@ from mpr.results import AsyncResult, Callback, MapResult, ResultIterator, Single
 from mpr.telemetry import Telemetry
 from mpr.threads import carry_through, is_thread_of_ours
 from mpr.transport.messages import EACH, STAR
-from mpr.worker_config import worker_main
+from mpr.worker.capture import CaptureOptions
+from mpr.worker.config import worker_main
 
 T = TypeVar("T")
 R = TypeVar("R")

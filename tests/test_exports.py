@@ -181,7 +181,7 @@ def test_importing_the_pool_does_not_import_the_sdk() -> None:
 
 
 def test_what_a_fork_server_without_the_sdk_imports_does_not_import_it() -> None:
-    assert set() == {"rerun", "rerun_bindings", "numpy", "pyarrow"} & _modules_after("import mpr.preload")
+    assert set() == {"rerun", "rerun_bindings", "numpy", "pyarrow"} & _modules_after("import mpr.worker.preload")
 
 
 def test_the_api_page_has_every_public_name() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import mpr
-from mpr.ticker import Ticker
+from mpr.worker.clock import Ticker
 from tests import support
 
 

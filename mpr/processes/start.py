@@ -28,8 +28,8 @@ def check_processes(processes: object) -> int:
 
 
 #: What the fork server imports before it forks: each takes a worker tenths of a second otherwise.
-PRELOAD = ("rerun", "numpy", "pyarrow", "mpr.worker", "mpr.preload")
-WITHOUT_SDK = ("numpy", "pyarrow", "mpr.preload")
+PRELOAD = ("rerun", "numpy", "pyarrow", "mpr.worker.main", "mpr.worker.preload")
+WITHOUT_SDK = ("numpy", "pyarrow", "mpr.worker.preload")
 
 
 def check_start_method(method: object) -> StartMethod:

@@ -1,7 +1,7 @@
 """A process's way into a shared recording: the SDK writes into an outbox, and the parent is told how far.
 
 Covers: the one recording stream of the process, its outbox, credit at the SDK's entries, announcing, flushing.
-Does not cover: which task runs (`worker.py`) and what the parent does with the bytes (`aggregator/aggregator.py`).
+Does not cover: which task runs (`worker/loop.py`) and what the parent does with the bytes (`aggregator/aggregator.py`).
 
 ```
 rr.log ─► entry (waits here while the outbox is full) ─► SDK's batcher ─► SDK's file sink ─► outbox

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mpr.capture import LoggingHandler
+from mpr.worker.capture import LoggingHandler
 
 if TYPE_CHECKING:
     import rerun as rr

@@ -1,7 +1,7 @@
 """One run of a task in this process: where its rows go, what it has of its own, and how it ends.
 
-Covers: `@mpr.task` and `SharedRecording.wrap`. The tasks of a pool are `worker.py`'s; a decorated function that runs as
-one adds its prefix and its timeline, and leaves the end to the worker.
+Covers: `@mpr.task` and `SharedRecording.wrap`. The tasks of a pool are `worker/loop.py`'s; a decorated function that
+runs as one adds its prefix and its timeline, and leaves the end to the worker.
 """
 
 from __future__ import annotations

@@ -6,24 +6,15 @@ A result is sent behind the segments with the rows of its task, on the same sock
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-import numpy  # noqa: F401  # imported before a fork, so that a worker of our fork server need not
-import rerun  # noqa: F401  # as above
+from typing import Any
 
 from mpr import failpoints
-from mpr.capture import Capture
 from mpr.errors import TaskLoadError
 from mpr.processes import pickling, task_pickling
-from mpr.processes.pickling import Portable
-from mpr.producer import membership
 from mpr.producer.producer import TOGETHER_MICROS, Producer
-from mpr.sdk import forks
 from mpr.tasks.current import set_common
-from mpr.ticker import Ticker
 from mpr.transport.function_cache import Recent
 from mpr.transport.messages import (
     CALL,
@@ -34,54 +25,20 @@ from mpr.transport.messages import (
     STAR,
     Buffer,
     Function,
-    InitializerFailed,
-    Ready,
     Result,
     Skipped,
     Stop,
     Tasks,
 )
 from mpr.transport.status_page import POSITION, ROWS, SINCE
-
-if TYPE_CHECKING:
-    from mpr.worker_config import WorkerConfig
+from mpr.worker.capture import Capture
+from mpr.worker.clock import Ticker
 
 # More results than that are better opened by the parent while the worker makes the next ones.
 _FEW = 16
 
 
-def main(config: WorkerConfig, initializer: Portable) -> None:
-    """Run as worker `config.worker` until the parent says stop or ends.
-
-    `initializer` holds the user's initializer (or None) and its arguments.
-    """
-    if config.environ is not None:
-        os.environ.clear()
-        os.environ.update(config.environ)
-    if config.preloaded:
-        forks.forbid_preloaded_servers()
-    producer = membership.take_over(config.recording, config.worker)
-    capture = Capture(config.capture)
-    failpoints.arm(config.worker)
-    failpoints.reach("worker.started")
-    function, arguments = initializer.value
-    began_ns = time.monotonic_ns()
-    if function is not None:
-        try:
-            producer.begin_task()
-            function(*arguments)
-            producer.flush()
-        except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
-            producer.flush()
-            producer.send(InitializerFailed(task_pickling.dump_exception(error)))
-            membership.hand_back(producer)
-            return
-    producer.send(Ready((time.monotonic_ns() - began_ns) // 1000))
-    _Loop(producer, capture, waits=config.results_wait).run()
-    membership.hand_back(producer)
-
-
-class _Loop:
+class WorkerLoop:
     def __init__(self, producer: Producer, capture: Capture, *, waits: bool) -> None:
         self._waits = waits
         self._ticker = Ticker(producer.send_results)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpr.capture import CaptureOptions
 from mpr.processes.pickling import Portable
 from mpr.transport.connection_info import RecordingConfig
+from mpr.worker.capture import CaptureOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,6 @@ class WorkerConfig:
 
 def worker_main(config: WorkerConfig, initializer: Portable) -> None:
     """`mpr.worker.main`, which is imported in the worker, or was before the worker was forked."""
-    from mpr.worker import main
+    from mpr.worker.main import main
 
     main(config, initializer)

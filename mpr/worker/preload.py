@@ -4,6 +4,8 @@ Frozen objects are left alone by the garbage collector. Its first run in a worke
 that came with the fork, and so copy the memory of all of them.
 """
 
+from __future__ import annotations
+
 # ruff: noqa: F401  # imported for their side effect: what a starting worker uses, `runpy` for the main script
 import contextlib
 import gc
@@ -16,7 +18,7 @@ import sys
 import mpr.processes.launcher
 import mpr.processes.pickling
 import mpr.transport.sockets
-import mpr.worker_config
+import mpr.worker.config
 
 if "rerun" in sys.modules:
     # The first archetypes of a process make NumPy and the SDK import and build things for 20 ms.

@@ -21,6 +21,7 @@ from mpr.tasks.current import current_task
 if TYPE_CHECKING:
     import rerun as rr
 
+
 LOGS = "mpr/logs"
 OUTPUT = "mpr/output"
 

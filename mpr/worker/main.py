@@ -1,0 +1,56 @@
+"""The entry function of a worker process."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import numpy  # noqa: F401  # imported before a fork, so that a worker of our fork server need not
+import rerun  # noqa: F401  # as above
+
+from mpr import failpoints
+from mpr.processes import task_pickling
+from mpr.processes.pickling import Portable
+from mpr.producer import membership
+from mpr.sdk import forks
+from mpr.transport.messages import (
+    InitializerFailed,
+    Ready,
+)
+from mpr.worker.capture import Capture
+from mpr.worker.loop import WorkerLoop
+
+if TYPE_CHECKING:
+    from mpr.worker.config import WorkerConfig
+
+
+def main(config: WorkerConfig, initializer: Portable) -> None:
+    """Run as worker `config.worker` until the parent says stop or ends.
+
+    `initializer` holds the user's initializer (or None) and its arguments.
+    """
+    if config.environ is not None:
+        os.environ.clear()
+        os.environ.update(config.environ)
+    if config.preloaded:
+        forks.forbid_preloaded_servers()
+    producer = membership.take_over(config.recording, config.worker)
+    capture = Capture(config.capture)
+    failpoints.arm(config.worker)
+    failpoints.reach("worker.started")
+    function, arguments = initializer.value
+    began_ns = time.monotonic_ns()
+    if function is not None:
+        try:
+            producer.begin_task()
+            function(*arguments)
+            producer.flush()
+        except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
+            producer.flush()
+            producer.send(InitializerFailed(task_pickling.dump_exception(error)))
+            membership.hand_back(producer)
+            return
+    producer.send(Ready((time.monotonic_ns() - began_ns) // 1000))
+    WorkerLoop(producer, capture, waits=config.results_wait).run()
+    membership.hand_back(producer)
