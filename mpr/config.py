@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 from mpr.errors import ConfigError
@@ -65,14 +64,6 @@ def check_maxmemoryperchild(limit: object) -> int | None:
     raise ConfigError(f"maxmemoryperchild must be None or a number of bytes, at least {MIB:,}, got {limit!r}")
 
 
-def too_small(limit: int, used: int) -> ConfigError:
-    """The error for a `maxmemoryperchild` that is less than what a worker needs anyway."""
-    return ConfigError(
-        f"maxmemoryperchild is {limit:,} bytes, but a worker has {used:,} resident before its first task: every task "
-        "would need a new one. Choose more"
-    )
-
-
 def check_telemetry(telemetry: object) -> frozenset[str]:
     """What a pool is to record of itself."""
     if telemetry is True or telemetry is False:
@@ -97,25 +88,3 @@ def check_retries(retries: object) -> int:
     if isinstance(retries, int) and not isinstance(retries, bool) and retries >= 0:
         return retries
     raise ConfigError(f"retries must be a number of times >= 0, got {retries!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolLimits:
-    """What a pool allows its tasks and workers; None: no limit.
-
-    Attributes
-    ----------
-    tasks:
-        Parcels that a worker is given in its life.
-    memory:
-        Resident bytes with which a worker may be given another parcel.
-    task_secs:
-        Seconds that a task may run.
-    retries:
-        How often a task is run again whose worker has died.
-    """
-
-    tasks: int | None = None
-    memory: int | None = None
-    task_secs: float | None = None
-    retries: int = 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from mpr.crew import Crew
-from mpr.dispatcher import Dispatcher
 from mpr.recording import SharedRecording
 from mpr.sampler import Sampler
+from mpr.scheduler.dispatcher import Dispatcher
+from mpr.scheduler.worker_supervisor import Crew
 from mpr.threads import carry_through
 
 _log = logging.getLogger("mpr")

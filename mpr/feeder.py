@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mpr.dispatcher import Dispatcher
-from mpr.lifecycle import PoolState
-from mpr.parcel import Parcel, TaskFunction
 from mpr.processes import task_pickling
 from mpr.results import ResultIterator
+from mpr.scheduler.dispatcher import Dispatcher
+from mpr.scheduler.state import PoolState
+from mpr.scheduler.work_item import Parcel, TaskFunction
 from mpr.transport.messages import EACH
 
 # How often a feeder that waits for room looks whether there is still use for it (seconds).

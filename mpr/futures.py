@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
 from typing import Any, ParamSpec, Self, TypeVar
 
-from mpr.dispatcher import Dispatcher
 from mpr.errors import ConfigError
-from mpr.parcel import Parcel, TaskFunction
 from mpr.processes import task_pickling
+from mpr.scheduler.dispatcher import Dispatcher
+from mpr.scheduler.work_item import Parcel, TaskFunction
 from mpr.threads import carry_through, is_thread_of_ours
 from mpr.transport.messages import STAR
 

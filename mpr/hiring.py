@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 
-from mpr.config import PoolLimits
-from mpr.crew import Crew
-from mpr.dispatcher import Dispatcher
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.processes.launcher import Launcher
 from mpr.progress import Progress
 from mpr.recording import SharedRecording
 from mpr.sampler import Sampler, Sources
+from mpr.scheduler.dispatcher import Dispatcher
+from mpr.scheduler.observer import Watchers
+from mpr.scheduler.state import PoolLimits
+from mpr.scheduler.worker_supervisor import Crew
 from mpr.telemetry import Telemetry
-from mpr.watching import Watchers
 from mpr.worker.capture import CaptureOptions
 from mpr.worker.config import WorkerConfig
 

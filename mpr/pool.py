@@ -17,15 +17,13 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from mpr import config
-from mpr.config import PoolLimits, Route
+from mpr.config import Route
 from mpr.ending import abandon, terminate
 from mpr.errors import ConfigError, UnpicklableTaskError
 from mpr.feeder import Feeder
 from mpr.futures import PoolExecutor, TaskFuture
 from mpr.hiring import hire
 from mpr.insights import Insights
-from mpr.lifecycle import PoolState
-from mpr.parcel import Parcel, TaskFunction
 from mpr.processes import task_pickling
 from mpr.processes.main_module import prepare_main
 from mpr.processes.pickling import Portable
@@ -33,6 +31,8 @@ from mpr.processes.start import StartMethod, check_processes, check_start_method
 from mpr.progress import Progress
 from mpr.recording import SharedRecording
 from mpr.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
+from mpr.scheduler.state import PoolLimits, PoolState
+from mpr.scheduler.work_item import Parcel, TaskFunction
 from mpr.telemetry import Telemetry
 from mpr.threads import carry_through, is_thread_of_ours
 from mpr.transport.messages import EACH, STAR

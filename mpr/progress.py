@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mpr.errors import MissingDependencyError
-from mpr.parcel import Parcel
-from mpr.watching import Watcher
+from mpr.scheduler.observer import Watcher
+from mpr.scheduler.work_item import Parcel
 
 
 class Progress(Watcher):

@@ -18,7 +18,7 @@ from typing import Any
 
 from mpr import failpoints, telemetry_rows
 from mpr.limits import TELEMETRY_EVERY_SECS
-from mpr.staff import AtWork
+from mpr.scheduler.worker_handle import AtWork
 from mpr.telemetry import Sample, Telemetry
 
 _log = logging.getLogger("mpr")

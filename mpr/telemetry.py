@@ -19,10 +19,10 @@ from typing import TypeAlias
 
 from mpr.errors import exit_name
 from mpr.insights import Insights, SlowTask, SlowTasks, WorkerInsights
-from mpr.parcel import Parcel
-from mpr.staff import AtWork
+from mpr.scheduler.observer import Watcher
+from mpr.scheduler.work_item import Parcel
+from mpr.scheduler.worker_handle import AtWork
 from mpr.transport.messages import CALL, Hello, Result
-from mpr.watching import Watcher
 
 #: Tasks that end within so many nanoseconds share a span, and a state that lasts less is shown with the next one.
 SPAN_NS = 50_000_000

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mpr.scheduler import Scheduler
+from mpr.scheduler.assignment import Scheduler
 
 _TINY = st.integers(0, 199)
 _SHORT = st.integers(200, 4_999)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpr.scheduler import MOST
+from mpr.scheduler.assignment import MOST
 from mpr.transport import messages
 from mpr.transport.messages import Result, SegmentReady
 from mpr.transport.status_page import Slate, SlateReader

@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from mpr import config
-from mpr.parcel import Parcel, TaskFunction
-from mpr.staff import AtWork
+from mpr.scheduler.work_item import Parcel, TaskFunction
+from mpr.scheduler.worker_handle import AtWork
 from mpr.telemetry import LaneRow, Telemetry
 from mpr.transport import messages
 from mpr.transport.messages import EACH, Hello, Result

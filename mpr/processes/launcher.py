@@ -1,7 +1,7 @@
 """How worker processes begin and end, for each start method.
 
 Covers: mpr's own fork server (with its own preload list), `spawn`, the zygote of `fork`, the guard against orphans.
-Does not cover: how many workers there are and what they do (`crew.py`, `worker/loop.py`).
+Does not cover: how many workers there are and what they do (`scheduler/worker_supervisor.py`, `worker/loop.py`).
 
 | start method | who makes a worker | what a worker starts with |
 |---|---|---|

@@ -30,7 +30,7 @@ from mpr.producer.inbox import Inbox
 from mpr.producer.log_counters import Meter
 from mpr.producer.notices import Notices
 from mpr.producer.task_recordings import OwnRecordings
-from mpr.scheduler import MOST
+from mpr.scheduler.assignment import MOST
 from mpr.sdk import encoder, internal, recordings
 from mpr.transport import ipc_folder
 from mpr.transport.connection_info import RecordingConfig

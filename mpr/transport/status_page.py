@@ -1,7 +1,7 @@
 """A worker's slate: a file in memory that both sides see, and that outlives the worker.
 
 Covers: what the worker is at, which parcels the parent has taken back, the worker's last results.
-Does not cover: what follows from it (`dispatcher.py`).
+Does not cover: what follows from it (`scheduler/dispatcher.py`).
 
 A message takes its time, and ZeroMQ sends from a thread of its own: a worker that ends a task and is killed in the next
 one, microseconds later, takes the result with it, and nobody could say which task it was at. So a worker writes both
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mpr.scheduler import MOST
+from mpr.scheduler.assignment import MOST
 from mpr.transport.messages import Buffer, Result, SegmentReady
 from mpr.transport.outbox import Outbox, open_shared
 

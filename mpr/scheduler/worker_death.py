@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mpr.aggregator.listener import Kept
 from mpr.errors import WorkerDiedError, describe_exit
-from mpr.parcel import Parcel
+from mpr.scheduler.work_item import Parcel
 from mpr.transport.status_page import At
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mpr.parcel import Parcel
+from mpr.scheduler.work_item import Parcel
 from mpr.transport.function_cache import Recent
 from mpr.transport.status_page import At, SlateReader
 

@@ -1,7 +1,8 @@
 """Brings parcels of tasks to workers and their outcomes to the callers.
 
 Covers: what is on its way, what a result or a worker's end means for it, when a pool has done everything.
-Does not cover: which worker gets what (`scheduler.py`), processes (`crew.py`), rows (`aggregator/aggregator.py`).
+Does not cover: which worker gets what (`assignment.py`), processes (`worker_supervisor.py`), rows
+(`aggregator/aggregator.py`).
 
 Callers submit from any thread; what follows happens in the aggregator's thread, and `look` in the crew's: Ctrl-C may
 come between any two instructions of a caller, who may survive it. The lock is held for bookkeeping and for handing
@@ -21,7 +22,6 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from mpr.aggregator.listener import Kept
-from mpr.config import PoolLimits, too_small
 from mpr.errors import (
     InitializerError,
     PoolClosedError,
@@ -31,17 +31,17 @@ from mpr.errors import (
     describe_exit,
     died_at_start,
 )
-from mpr.lifecycle import PoolState, StartBudget
-from mpr.loss import Loss
-from mpr.parcel import Parcel, TaskFunction, outcomes
 from mpr.processes import task_pickling
 from mpr.rrd.segment import RunningTask
-from mpr.scheduler import SHORT_MICROS, Scheduler
-from mpr.staff import AtWork, Hand, Soon, Staff
+from mpr.scheduler.assignment import SHORT_MICROS, Scheduler
+from mpr.scheduler.observer import Watcher
+from mpr.scheduler.state import PoolLimits, PoolState, StartBudget, too_small
+from mpr.scheduler.work_item import Parcel, TaskFunction, outcomes
+from mpr.scheduler.worker_death import Loss
+from mpr.scheduler.worker_handle import AtWork, Hand, Soon, Staff
 from mpr.transport.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop, TaskBegan
 from mpr.transport.sockets import DownstreamServer, PeerGoneError
 from mpr.transport.status_page import SlateReader
-from mpr.watching import Watcher
 
 _log = logging.getLogger("mpr")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mpr.parcel import Parcel
+from mpr.scheduler.work_item import Parcel
 from mpr.transport.messages import Hello, Result
 
 
