@@ -47,9 +47,6 @@ if TYPE_CHECKING:
     from mpr.errors import WrongProcessError as WrongProcessError
     from mpr.futures import PoolExecutor as PoolExecutor
     from mpr.futures import TaskFuture as TaskFuture
-    from mpr.insights import Insights as Insights
-    from mpr.insights import SlowTask as SlowTask
-    from mpr.insights import WorkerInsights as WorkerInsights
     from mpr.live.statistics import LiveSinkStatistics as LiveSinkStatistics
     from mpr.pool import Pool as Pool
     from mpr.producer.membership import join as join
@@ -67,6 +64,9 @@ if TYPE_CHECKING:
     from mpr.tasks.current import CurrentTask as CurrentTask
     from mpr.tasks.current import current_task as current_task
     from mpr.tasks.decorator import task as task
+    from mpr.telemetry.insights import Insights as Insights
+    from mpr.telemetry.insights import SlowTask as SlowTask
+    from mpr.telemetry.insights import WorkerInsights as WorkerInsights
     from mpr.worker.capture import LoggingHandler as LoggingHandler
 
 # Loaded on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
@@ -74,9 +74,9 @@ _HOME = {
     "LoggingHandler": "worker.capture",
     "CurrentTask": "tasks.current",
     "current_task": "tasks.current",
-    "Insights": "insights",
-    "SlowTask": "insights",
-    "WorkerInsights": "insights",
+    "Insights": "telemetry.insights",
+    "SlowTask": "telemetry.insights",
+    "WorkerInsights": "telemetry.insights",
     "join": "producer.membership",
     "Pool": "pool",
     "PoolExecutor": "futures",

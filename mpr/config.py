@@ -12,10 +12,9 @@ from typing import Literal
 
 from mpr.errors import ConfigError
 from mpr.limits import MIB
+from mpr.telemetry.rows import TELEMETRY
 
 Route = Literal["funnel", "direct"]
-#: What a pool can record of itself.
-TELEMETRY = ("workers", "tasks", "resources", "pool")
 
 _APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 from mpr.recording import SharedRecording
-from mpr.sampler import Sampler
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.worker_supervisor import Crew
+from mpr.telemetry.sampler import Sampler
 from mpr.threads import carry_through
 
 _log = logging.getLogger("mpr")

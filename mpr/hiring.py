@@ -8,12 +8,12 @@ from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.processes.launcher import Launcher
 from mpr.progress import Progress
 from mpr.recording import SharedRecording
-from mpr.sampler import Sampler, Sources
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.observer import Watchers
 from mpr.scheduler.state import PoolLimits
 from mpr.scheduler.worker_supervisor import Crew
-from mpr.telemetry import Telemetry
+from mpr.telemetry.sampler import Sampler, Sources
+from mpr.telemetry.tracker import Telemetry
 from mpr.worker.capture import CaptureOptions
 from mpr.worker.config import WorkerConfig
 

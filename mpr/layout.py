@@ -10,8 +10,8 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpr.telemetry import HELD_BACK, IDLE, STARTING
-from mpr.telemetry_rows import INSIGHTS, POOL_CHARTS, ROOT, WORKER_CHARTS, WORKERS
+from mpr.telemetry.encoder import INSIGHTS, POOL_CHARTS, ROOT, WORKER_CHARTS, WORKERS
+from mpr.telemetry.rows import HELD_BACK, IDLE, STARTING
 
 if TYPE_CHECKING:
     import rerun.blueprint as rrb

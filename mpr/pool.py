@@ -23,7 +23,6 @@ from mpr.errors import ConfigError, UnpicklableTaskError
 from mpr.feeder import Feeder
 from mpr.futures import PoolExecutor, TaskFuture
 from mpr.hiring import hire
-from mpr.insights import Insights
 from mpr.processes import task_pickling
 from mpr.processes.main_module import prepare_main
 from mpr.processes.pickling import Portable
@@ -33,7 +32,8 @@ from mpr.recording import SharedRecording
 from mpr.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
 from mpr.scheduler.state import PoolLimits, PoolState
 from mpr.scheduler.work_item import Parcel, TaskFunction
-from mpr.telemetry import Telemetry
+from mpr.telemetry.insights import Insights
+from mpr.telemetry.tracker import Telemetry
 from mpr.threads import carry_through, is_thread_of_ours
 from mpr.transport.messages import EACH, STAR
 from mpr.worker.capture import CaptureOptions

@@ -10,10 +10,11 @@ import rerun as rr
 import rerun.blueprint as rrb
 
 import mpr
-from mpr import config, layout
+from mpr import layout
+from mpr.telemetry import rows
 from tests import support, tasks
 
-_ALL = frozenset(config.TELEMETRY)
+_ALL = frozenset(rows.TELEMETRY)
 
 
 def _made_of(**kinds: str) -> dict[str, frozenset[str]]:

@@ -138,7 +138,7 @@ def test_errors_are_there_with_their_tracebacks(tmp_path: Path) -> None:
 
 def test_charts_have_a_number_for_each_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.rrd"
-    monkeypatch.setattr("mpr.sampler.TELEMETRY_EVERY_SECS", 0.02)
+    monkeypatch.setattr("mpr.telemetry.sampler.TELEMETRY_EVERY_SECS", 0.02)
     go_on = tmp_path / "go on"
     with mpr.Pool("app", 3, sinks=path) as pool:
         # A file has its name from the first row of the user's own on.

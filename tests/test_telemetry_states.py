@@ -8,15 +8,15 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
-from mpr import config
 from mpr.scheduler.work_item import Parcel, TaskFunction
 from mpr.scheduler.worker_handle import AtWork
-from mpr.telemetry import LaneRow, Telemetry
+from mpr.telemetry.rows import TELEMETRY, LaneRow
+from mpr.telemetry.tracker import Telemetry
 from mpr.transport import messages
 from mpr.transport.messages import EACH, Hello, Result
 from mpr.transport.status_page import At
 
-_ALL = frozenset(config.TELEMETRY)
+_ALL = frozenset(TELEMETRY)
 _MS = 1_000_000
 
 

@@ -1,8 +1,7 @@
 """The receiving end in the parent: takes segments to the sinks, and hands a result on only behind them.
 
 Covers: one thread that reads the upstream socket, the producers and their outboxes, failures of sinks.
-Does not cover: tasks (`scheduler/dispatcher.py`), processes (`scheduler/worker_supervisor.py`), what a sink does with
-frames (`rrd/writer.py`).
+Does not cover: tasks and processes (`scheduler`), what a sink does with frames (`sinks`).
 
 The order of the socket is the promise: segments come before the result of their task, the writers have accepted them
 when this thread comes to the result, and only then does anybody hear of it.

@@ -6,12 +6,13 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpr.insights import Insights
 from mpr.sdk import encoder
-from mpr.telemetry import LaneRow, Rows, Sample, Span
+from mpr.telemetry.insights import Insights
+from mpr.telemetry.rows import LaneRow, Rows, Sample, Span
 
 if TYPE_CHECKING:
     import rerun as rr
+
 
 ROOT = "mpr"
 #: One entity for each worker.

@@ -1,7 +1,7 @@
-"""The one thread of a pool that looks at its workers, and brings to the recording what `telemetry.py` has to say.
+"""The one thread of a pool that looks at its workers, and brings to the recording what `tracker.py` has to say.
 
 Covers: how often, at what cost, processor time and memory of the workers, the end.
-Does not cover: what rows follow from what is seen (`telemetry.py`), their form (`telemetry_rows.py`).
+Does not cover: what rows follow from what is seen (`tracker.py`), their form (`encoder.py`).
 
 Nobody waits for it, and what goes wrong here is told once and costs no task anything. It measures its own processor
 time, and looks and writes less often where that would be more than one percent of a core.
@@ -16,10 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mpr import failpoints, telemetry_rows
+from mpr import failpoints
 from mpr.limits import TELEMETRY_EVERY_SECS
 from mpr.scheduler.worker_handle import AtWork
-from mpr.telemetry import Sample, Telemetry
+from mpr.telemetry import encoder
+from mpr.telemetry.rows import Sample
+from mpr.telemetry.tracker import Telemetry
 
 _log = logging.getLogger("mpr")
 
@@ -189,7 +191,7 @@ class Sampler:
             self._telemetry.look(work)
         rows = self._telemetry.take(last=last)
         insights = self._telemetry.insights() if last and "pool" in self._kinds else None
-        stream = telemetry_rows.encoded(rows, insights, self._pool, self._wall_offset_ns, self._kinds)
+        stream = encoder.encoded(rows, insights, self._pool, self._wall_offset_ns, self._kinds)
         self._sources.accept(stream)
 
 

@@ -1,7 +1,7 @@
 """What a pool records of itself: what its workers are at, what became of its tasks. Events in, rows out; no I/O.
 
 Covers: the lane of each worker, spans of tasks, errors, what each worker has spent its time on.
-Does not cover: who reads clocks and processes (`sampler.py`), how rows are encoded (`telemetry_rows.py`).
+Does not cover: who reads clocks and processes (`sampler.py`), how rows are encoded (`encoder.py`).
 
 Tasks may take less than a microsecond, and a person cannot tell lines apart that are closer than a pixel. So tasks of
 one function that follow each other within `SPAN_NS` in a worker share one span, which counts them: at most 20 spans per
@@ -14,14 +14,16 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from mpr.errors import exit_name
-from mpr.insights import Insights, SlowTask, SlowTasks, WorkerInsights
 from mpr.scheduler.observer import Watcher
 from mpr.scheduler.work_item import Parcel
 from mpr.scheduler.worker_handle import AtWork
+from mpr.telemetry.insights import Insights, SlowTask, WorkerInsights
+from mpr.telemetry.rows import ENDED, HELD_BACK, IDLE, STARTING, ErrorRow, LaneRow, Rows, Sample, Span
+from mpr.telemetry.slow_tasks import SlowTasks
 from mpr.transport.messages import CALL, Hello, Result
 
 #: Tasks that end within so many nanoseconds share a span, and a state that lasts less is shown with the next one.
@@ -35,78 +37,7 @@ _TEXT_LENGTH = 20_000
 # A worker that has died keeps its lane, and the next one gets another, up to so many more than there are workers.
 _MORE_LANES = 8
 
-STARTING, IDLE, HELD_BACK, ENDED = "starting", "idle", "waiting for credit", ""
-
 Clock: TypeAlias = Callable[[], int]
-
-
-@dataclass(slots=True)
-class LaneRow:
-    """From `at_ns` on, a worker is in that state."""
-
-    at_ns: int
-    state: str
-    worker: int
-
-
-@dataclass(slots=True)
-class Span:
-    """One task, or `count` short ones of one function that a worker ran one after another.
-
-    `number` is that of the last one in the pool, `index` in its call, `micros` the time that they have taken together.
-    """
-
-    function: str
-    name: str
-    begin_ns: int
-    end_ns: int
-    worker: int
-    number: int
-    index: int
-    attempt: int
-    count: int
-    micros: int
-    rows: int
-    data_bytes: int
-    #: Whether a lane shows it already: it was looked at while it ran.
-    shown: bool = False
-
-
-@dataclass(slots=True)
-class ErrorRow:
-    """A task has failed, or several have."""
-
-    at_ns: int
-    function: str
-    task: int
-    text: str
-
-
-@dataclass(slots=True)
-class Sample:
-    """What was measured at one moment; a number for each place of the pool, NaN where no process is."""
-
-    at_ns: int
-    cpu: list[float]
-    memory: list[float]
-    threads: list[float]
-    files: list[float]
-    throughput: float
-    waiting: int
-    running: int
-    rows: int
-    data_bytes: int
-
-
-@dataclass(slots=True)
-class Rows:
-    """What is to be written, by what it is about; `names` says which workers have had each place, where that is new."""
-
-    lanes: dict[int, list[LaneRow]] = field(default_factory=dict)
-    spans: dict[str, list[Span]] = field(default_factory=dict)
-    errors: list[ErrorRow] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import reprlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from mpr import plain_view
-from mpr.transport.messages import CALL, STAR, Buffer
-
-# So many tasks are kept as the slowest.
-_SLOWEST = 10
-# Arguments that are larger are not looked at.
-_ARGUMENTS_BYTES = 1024 * 1024
-_REPR_LENGTH = 200
 _SHARES = ("start_up", "init", "waiting", "working", "flushing")
 
 
@@ -122,7 +111,7 @@ class Insights:
         parts = [_table([heads, *lines, ["all", *_cells(_sum(self.workers)), ""]])]
         if self.slowest:
             slow = [
-                [each.task, f"{each.seconds:.3f} s", str(each.worker), f"{each.rows:,}", _size(each.data_bytes)]
+                [each.task, f"{each.seconds:.3f} s", str(each.worker), f"{each.rows:,}", size_text(each.data_bytes)]
                 for each in self.slowest
             ]
             table = _table([("slowest task", "took", "worker", "rows", "bytes"), *slow]).split("\n")
@@ -133,7 +122,13 @@ class Insights:
 
 def _cells(worker: WorkerInsights) -> list[str]:
     shares = [f"{worker.share(each):.1%}" for each in _SHARES]
-    return [*shares, f"{worker.total_secs:.2f} s", f"{worker.tasks:,}", f"{worker.rows:,}", _size(worker.data_bytes)]
+    return [
+        *shares,
+        f"{worker.total_secs:.2f} s",
+        f"{worker.tasks:,}",
+        f"{worker.rows:,}",
+        size_text(worker.data_bytes),
+    ]
 
 
 def _if_lost(worker: WorkerInsights) -> str:
@@ -146,7 +141,7 @@ def _sum(workers: Sequence[WorkerInsights]) -> WorkerInsights:
     return WorkerInsights(worker=0, pid=0, ended="", **totals)
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -163,75 +158,3 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
         for line in lines
     )
     return "\n".join(row.rstrip() for row in rows)
-
-
-# --- the slowest tasks --------------------------------------------------------------------------------------------
-
-
-class Arguments(Protocol):
-    """A parcel: where the arguments of a task are."""
-
-    mode: int
-    payload: Sequence[Buffer]
-
-
-@dataclass(eq=False, slots=True)
-class SlowTasks:
-    """Finds the slowest tasks, and holds no more than their arguments' descriptions for longer than a moment."""
-
-    _heap: list[tuple[int, int, SlowTask]] = field(default_factory=list)
-    #: What is to be described, as long as it is not: the parcel, and which of its tasks.
-    _undescribed: dict[int, tuple[Arguments, int]] = field(default_factory=dict)
-    _numbers: itertools.count[int] = field(default_factory=itertools.count)
-
-    def wants(self, micros: int) -> bool:
-        """Whether a task that has taken so long is one of the slowest until now."""
-        return len(self._heap) < _SLOWEST or micros > self._heap[0][0]
-
-    def add(self, micros: int, slow: SlowTask, parcel: Arguments, task: int) -> None:
-        """Task `task` of `parcel` has ended, and is wanted."""
-        number = next(self._numbers)
-        self._undescribed[number] = parcel, task
-        heapq.heappush(self._heap, (micros, number, slow))
-        if len(self._heap) > _SLOWEST:
-            self._undescribed.pop(heapq.heappop(self._heap)[1], None)
-
-    def describe(self) -> None:
-        """Write down the arguments of what was added, and let go of them."""
-        if self._undescribed:
-            self._heap = [(micros, number, self._described(number, slow)) for micros, number, slow in self._heap]
-            self._undescribed.clear()
-
-    def _described(self, number: int, slow: SlowTask) -> SlowTask:
-        found = self._undescribed.get(number)
-        return slow if found is None else replace(slow, arguments=describe_arguments(*found))
-
-    def slowest(self) -> tuple[SlowTask, ...]:
-        """The slowest first."""
-        return tuple(each for _, _, each in sorted(self._heap, reverse=True))
-
-
-def describe_arguments(parcel: Arguments, task: int) -> str:
-    """The arguments of task `task` of `parcel` in words, shortened."""
-    size = sum(len(part) for part in parcel.payload)
-    if size > _ARGUMENTS_BYTES:
-        return f"({_size(size)})"
-    try:
-        item = plain_view.view(parcel.payload)[task]
-        positional, keywords = item if parcel.mode == CALL else (item, {}) if parcel.mode == STAR else ((item,), {})
-        parts = [*map(_shortened, positional), *(f"{key}={_shortened(value)}" for key, value in keywords.items())]
-    except Exception as error:  # noqa: BLE001  # whatever a pickle of a kind that is not foreseen raises
-        return f"({type(error).__name__} while they were described)"
-    return _cut(", ".join(itertools.islice(parts, 10)))
-
-
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 60
-
-
-def _shortened(value: Any) -> str:
-    return " ".join(_REPR.repr(value).split())
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _REPR_LENGTH else text[: _REPR_LENGTH - 3] + "..."

@@ -1,0 +1,129 @@
+"""The slowest tasks, with a short form of their arguments."""
+
+from __future__ import annotations
+
+import heapq
+import io
+import itertools
+import pickle
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from mpr.telemetry.insights import SlowTask, size_text
+from mpr.transport.messages import CALL, STAR, Buffer
+
+# So many tasks are kept as the slowest.
+_SLOWEST = 10
+# Arguments that are larger are not looked at.
+_ARGUMENTS_BYTES = 1024 * 1024
+_REPR_LENGTH = 200
+
+
+# --- the slowest tasks --------------------------------------------------------------------------------------------
+
+
+class Arguments(Protocol):
+    """A parcel: where the arguments of a task are."""
+
+    mode: int
+    payload: Sequence[Buffer]
+
+
+@dataclass(eq=False, slots=True)
+class SlowTasks:
+    """Finds the slowest tasks, and holds no more than their arguments' descriptions for longer than a moment."""
+
+    _heap: list[tuple[int, int, SlowTask]] = field(default_factory=list)
+    #: What is to be described, as long as it is not: the parcel, and which of its tasks.
+    _undescribed: dict[int, tuple[Arguments, int]] = field(default_factory=dict)
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def wants(self, micros: int) -> bool:
+        """Whether a task that has taken so long is one of the slowest until now."""
+        return len(self._heap) < _SLOWEST or micros > self._heap[0][0]
+
+    def add(self, micros: int, slow: SlowTask, parcel: Arguments, task: int) -> None:
+        """Task `task` of `parcel` has ended, and is wanted."""
+        number = next(self._numbers)
+        self._undescribed[number] = parcel, task
+        heapq.heappush(self._heap, (micros, number, slow))
+        if len(self._heap) > _SLOWEST:
+            self._undescribed.pop(heapq.heappop(self._heap)[1], None)
+
+    def describe(self) -> None:
+        """Write down the arguments of what was added, and let go of them."""
+        if self._undescribed:
+            self._heap = [(micros, number, self._described(number, slow)) for micros, number, slow in self._heap]
+            self._undescribed.clear()
+
+    def _described(self, number: int, slow: SlowTask) -> SlowTask:
+        found = self._undescribed.get(number)
+        return slow if found is None else replace(slow, arguments=describe_arguments(*found))
+
+    def slowest(self) -> tuple[SlowTask, ...]:
+        """The slowest first."""
+        return tuple(each for _, _, each in sorted(self._heap, reverse=True))
+
+
+def describe_arguments(parcel: Arguments, task: int) -> str:
+    """The arguments of task `task` of `parcel` in words, shortened."""
+    size = sum(len(part) for part in parcel.payload)
+    if size > _ARGUMENTS_BYTES:
+        return f"({size_text(size)})"
+    try:
+        item = view(parcel.payload)[task]
+        positional, keywords = item if parcel.mode == CALL else (item, {}) if parcel.mode == STAR else ((item,), {})
+        parts = [*map(_shortened, positional), *(f"{key}={_shortened(value)}" for key, value in keywords.items())]
+    except Exception as error:  # noqa: BLE001  # whatever a pickle of a kind that is not foreseen raises
+        return f"({type(error).__name__} while they were described)"
+    return _cut(", ".join(itertools.islice(parts, 10)))
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 60
+
+
+def _shortened(value: Any) -> str:
+    return " ".join(_REPR.repr(value).split())
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _REPR_LENGTH else text[: _REPR_LENGTH - 3] + "..."
+
+
+def view(payload: Sequence[Buffer]) -> Any:
+    """The value in `payload` with a stand-in for each object of a class; raises what a damaged pickle raises."""
+    return _Viewer(io.BytesIO(payload[0]), buffers=payload[1:]).load()
+
+
+class _StandIn:
+    """For an object, and for whatever makes one: it takes anything, and does nothing."""
+
+    _name = ""
+    _arguments: tuple[Any, ...] = ()
+
+    def __new__(cls, *arguments: Any, **_keywords: Any) -> _StandIn:
+        made = super().__new__(cls)
+        made._arguments = arguments
+        return made
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> _StandIn:
+        return self
+
+    def append(self, _item: Any) -> None: ...
+
+    extend = add = update = append
+
+    def __repr__(self) -> str:
+        return f"{self._name}({', '.join(map(repr, self._arguments))})" if self._arguments else f"<{self._name}>"
+
+
+class _Viewer(pickle.Unpickler):
+    def find_class(self, module: str, name: str, /) -> Any:
+        return type("_StandIn", (_StandIn,), {"_name": f"{module.partition('.')[0]}.{name.rpartition('.')[2]}"})
