@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from mpr import config, direct, failpoints, limits
 from mpr.aggregator.aggregator import Aggregator
 from mpr.aggregator.fanout import Delivery
+from mpr.blueprint.contents import Contents
+from mpr.blueprint.updates import Showing
 from mpr.config import Route
-from mpr.contents import Contents
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
 from mpr.live.statistics import LiveSinkStatistics
 from mpr.opening import OpenSinks, append, encoded_notes, open_sinks
@@ -27,7 +28,6 @@ from mpr.processes import start
 from mpr.producer import membership, propagation, router
 from mpr.producer.producer import Producer
 from mpr.rrd import compat, relabel, store_id
-from mpr.showing import Showing
 from mpr.sinks import active_recording
 from mpr.sinks.active_recording import ActiveRecordingSink
 from mpr.sinks.base import Sink

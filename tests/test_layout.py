@@ -10,7 +10,7 @@ import rerun as rr
 import rerun.blueprint as rrb
 
 import mpr
-from mpr import layout
+from mpr.blueprint import default
 from mpr.telemetry import rows
 from tests import support, tasks
 
@@ -22,7 +22,7 @@ def _made_of(**kinds: str) -> dict[str, frozenset[str]]:
 
 
 def _views(kinds: dict[str, frozenset[str]]) -> list[tuple[str, str]]:
-    return [(str(view.class_identifier), str(view.origin)) for view in layout.user_views(kinds)]
+    return [(str(view.class_identifier), str(view.origin)) for view in default.user_views(kinds)]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_views_for_what_was_logged(kinds: dict[str, frozenset[str]], views: list
 
 def test_many_views_are_behind_tabs() -> None:
     kinds = _made_of(**{f"cam{number}": "Image" for number in range(12)})
-    (grid,) = layout._grid(layout.user_views(kinds))
+    (grid,) = default._grid(default.user_views(kinds))
     assert isinstance(grid, rrb.Grid)
     assert 6 == len(grid.contents)
     assert isinstance(grid.contents[-1], rrb.Tabs)
@@ -63,7 +63,7 @@ def test_many_views_are_behind_tabs() -> None:
 
 
 def test_without_rows_of_the_user_the_pool_fills_the_view() -> None:
-    found = layout.blueprint({}, "log_time", 2, _ALL)
+    found = default.blueprint({}, "log_time", 2, _ALL)
     assert "mpr" == found.root_container.name
 
 
@@ -81,7 +81,7 @@ def test_without_rows_of_the_user_the_pool_fills_the_view() -> None:
     ],
 )  # fmt: skip
 def test_the_time_panel_is_the_users_where_he_has_one(own: Any, state: str | None, timeline: str, lanes: str) -> None:
-    found = layout.blueprint({}, "log_time", 2, _ALL, own)
+    found = default.blueprint({}, "log_time", 2, _ALL, own)
     assert (state, timeline) == (found.time_panel.state, found.time_panel.timeline)
     pools = found.root_container if own is None else found.root_container.contents[-1]
     assert lanes == pools.contents[0].name

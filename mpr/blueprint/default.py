@@ -16,6 +16,7 @@ from mpr.telemetry.rows import HELD_BACK, IDLE, STARTING
 if TYPE_CHECKING:
     import rerun.blueprint as rrb
 
+
 Kinds = Mapping[str, frozenset[str]]
 
 _IMAGES = {"Image", "EncodedImage", "VideoStream", "AssetVideo", "VideoFrameReference"}

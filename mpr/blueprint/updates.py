@@ -7,8 +7,8 @@ import logging
 import threading
 from typing import Any
 
-from mpr import layout
-from mpr.contents import Contents
+from mpr.blueprint import default
+from mpr.blueprint.contents import Contents
 from mpr.sdk import encoder
 
 _log = logging.getLogger("mpr")
@@ -71,7 +71,7 @@ class Showing:
         if made_of == self._made_of:
             return self._stream, False
         self._made_of = made_of
-        looks = (self._timeline(), layout.bucket(self._lanes), self._kinds, self._pools_visible)
+        looks = (self._timeline(), default.bucket(self._lanes), self._kinds, self._pools_visible)
         if self._own is None:
             self._stream = _encoded(self._application_id, frozenset(seen.items()), *looks)
         else:
@@ -96,7 +96,7 @@ def _encode(
     visible: bool,
     own: Any = None,
 ) -> bytes:
-    blueprint = layout.blueprint(seen, timeline, lanes, kinds, own, pools_visible=visible)
+    blueprint = default.blueprint(seen, timeline, lanes, kinds, own, pools_visible=visible)
     return encoder.encoded_blueprint(application_id, blueprint)
 
 

@@ -1,7 +1,7 @@
 """What is in a recording, as far as a layout for it needs to know: entities, kinds of data, timelines.
 
 Covers: a look at its first chunks while it grows, and at the manifests of its outboxes.
-Does not cover: the layout that is made of it (`layout.py`). Nothing that mpr itself logs is looked at.
+Does not cover: the layout that is made of it (`default.py`). Nothing that mpr itself logs is looked at.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mpr.sdk import reader
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
 
 # So much of a recording is looked at while it grows: it is decoded for that.
 _LOOK_CHUNKS = 200
