@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from mpr.errors import WorkerDiedError as WorkerDiedError
     from mpr.errors import WorkerStartError as WorkerStartError
     from mpr.errors import WrongProcessError as WrongProcessError
-    from mpr.futures import PoolExecutor as PoolExecutor
-    from mpr.futures import TaskFuture as TaskFuture
     from mpr.live.statistics import LiveSinkStatistics as LiveSinkStatistics
-    from mpr.pool import Pool as Pool
+    from mpr.pool.executor import PoolExecutor as PoolExecutor
+    from mpr.pool.executor import TaskFuture as TaskFuture
+    from mpr.pool.pool import Pool as Pool
     from mpr.producer.membership import join as join
     from mpr.recording import RecordingStatistics as RecordingStatistics
     from mpr.recording import SharedRecording as SharedRecording
@@ -78,9 +78,9 @@ _HOME = {
     "SlowTask": "telemetry.insights",
     "WorkerInsights": "telemetry.insights",
     "join": "producer.membership",
-    "Pool": "pool",
-    "PoolExecutor": "futures",
-    "TaskFuture": "futures",
+    "Pool": "pool.pool",
+    "PoolExecutor": "pool.executor",
+    "TaskFuture": "pool.executor",
     "SharedRecording": "recording",
     "RecordingStatistics": "recording",
     "BinaryStreamSink": "sinks.binary_stream",

@@ -14,6 +14,7 @@ import pytest
 import mpr
 from mpr import config, limits
 from mpr.errors import ConfigError
+from mpr.pool import options
 from mpr.processes import start
 from mpr.sinks.file import FileSink
 from mpr.sinks.parse import as_sinks
@@ -40,11 +41,11 @@ from mpr.transport.connection_info import RecordingConfig
         (start.check_processes, True, ["number of workers or None", "True"]),
         (start.check_processes, 2.0, ["number of workers or None", "2.0"]),
         (start.check_processes, "2", ["number of workers or None", "'2'"]),
-        (config.check_maxtasksperchild, 0, ["None or a number of tasks >= 1", "got 0"]),
-        (config.check_maxtasksperchild, -1, ["None or a number of tasks >= 1", "got -1"]),
-        (config.check_maxtasksperchild, True, ["None or a number of tasks >= 1", "got True"]),
-        (config.check_maxtasksperchild, 1.5, ["None or a number of tasks >= 1", "got 1.5"]),
-        (config.check_maxtasksperchild, "3", ["None or a number of tasks >= 1", "got '3'"]),
+        (options.check_maxtasksperchild, 0, ["None or a number of tasks >= 1", "got 0"]),
+        (options.check_maxtasksperchild, -1, ["None or a number of tasks >= 1", "got -1"]),
+        (options.check_maxtasksperchild, True, ["None or a number of tasks >= 1", "got True"]),
+        (options.check_maxtasksperchild, 1.5, ["None or a number of tasks >= 1", "got 1.5"]),
+        (options.check_maxtasksperchild, "3", ["None or a number of tasks >= 1", "got '3'"]),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_in_the_error(
@@ -74,7 +75,7 @@ def test_a_number_of_workers_is_the_users_or_that_of_the_usable_cpus() -> None:
 
 
 def test_a_limit_of_tasks_is_the_users_or_none() -> None:
-    assert (None, 1, 50) == tuple(config.check_maxtasksperchild(value) for value in (None, 1, 50))
+    assert (None, 1, 50) == tuple(options.check_maxtasksperchild(value) for value in (None, 1, 50))
 
 
 def test_all_outboxes_together_keep_to_the_total_as_long_as_each_has_the_least() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import mpr
-from mpr.results import AsyncResult, ResultIterator
+from mpr.pool.results import AsyncResult, ResultIterator
 
 _PUBLIC = [
     "BinaryStreamSink",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpr.results import AsyncResult, MapResult, ResultIterator, SingleResult
+from mpr.pool.results import AsyncResult, MapResult, ResultIterator, SingleResult
 
 # --- iterators ----------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr import config
+from mpr.pool import options
 from tests import support, tasks
 
 
@@ -198,7 +198,7 @@ _MEASURED = {f"/mpr/{name}/1" for name in ("cpu", "memory", "threads", "files")}
 @pytest.mark.parametrize("bad", ["cpu", ["tasks", "cpu"], 1, None])
 def test_a_part_that_there_is_not(bad: Any) -> None:
     with pytest.raises(mpr.ConfigError, match="'workers', 'tasks', 'resources', 'pool'"):
-        config.check_telemetry(bad)
+        options.check_telemetry(bad)
 
 
 def test_a_folder_of_episodes_has_nothing_but_episodes(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import rerun as rr
 
-    from mpr.pool import Pool
+    from mpr.pool.pool import Pool
     from mpr.pytest_plugin.controller import Controller
     from mpr.pytest_plugin.golden import Golden
     from mpr.pytest_plugin.options import Settings

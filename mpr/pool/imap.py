@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mpr.pool.results import ResultIterator
 from mpr.processes import task_pickling
-from mpr.results import ResultIterator
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.state import PoolState
 from mpr.scheduler.work_item import Parcel, TaskFunction

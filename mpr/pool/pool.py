@@ -18,18 +18,18 @@ from typing import Any, ParamSpec, TypeVar
 
 from mpr import config
 from mpr.config import Route
-from mpr.ending import abandon, terminate
 from mpr.errors import ConfigError, UnpicklableTaskError
-from mpr.feeder import Feeder
-from mpr.futures import PoolExecutor, TaskFuture
-from mpr.hiring import hire
+from mpr.pool import options
+from mpr.pool.executor import PoolExecutor, TaskFuture
+from mpr.pool.imap import Feeder
+from mpr.pool.progress import Progress
+from mpr.pool.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
+from mpr.pool.runtime import abandon, hire, terminate
 from mpr.processes import task_pickling
 from mpr.processes.main_module import prepare_main
 from mpr.processes.pickling import Portable
 from mpr.processes.start import StartMethod, check_processes, check_start_method, make_launcher
-from mpr.progress import Progress
 from mpr.recording import SharedRecording
-from mpr.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
 from mpr.scheduler.state import PoolLimits, PoolState
 from mpr.scheduler.work_item import Parcel, TaskFunction
 from mpr.telemetry.insights import Insights
@@ -134,10 +134,10 @@ class Pool:
         self._size = check_processes(processes)
         method = check_start_method(start_method)
         limits = PoolLimits(
-            tasks=config.check_maxtasksperchild(maxtasksperchild),
-            memory=config.check_maxmemoryperchild(maxmemoryperchild),
-            task_secs=config.check_task_timeout(task_timeout),
-            retries=config.check_retries(retries),
+            tasks=options.check_maxtasksperchild(maxtasksperchild),
+            memory=options.check_maxmemoryperchild(maxmemoryperchild),
+            task_secs=options.check_task_timeout(task_timeout),
+            retries=options.check_retries(retries),
         )
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, got {initializer!r}")
@@ -151,7 +151,7 @@ class Pool:
             if recording.application_id != application_id:
                 raise ConfigError(f"the recording is of {recording.application_id!r}, not of {application_id!r}")
         bar = Progress() if progress else None
-        kinds = config.check_telemetry(telemetry)
+        kinds = options.check_telemetry(telemetry)
         shared = Portable((initializer, tuple(initargs)))
         if method != "fork":
             task_pickling.check_portable("the initializer", shared)
