@@ -16,7 +16,7 @@ import psutil
 
 import mpr
 from benchmarks import common, report, works
-from mpr import opening
+from mpr.recording import open_sinks
 from mpr.rrd.segment import Segment
 from mpr.rrd.writer import FileWriter
 
@@ -98,7 +98,7 @@ def main() -> None:
     bench = report.begin(__doc__)
     images = QUICK_IMAGES if bench.quick else IMAGES
     # Where a recording finds its writer.
-    setattr(opening, "FileWriter", SlowWriter)  # noqa: B010  # the type checker knows the name as another class
+    setattr(open_sinks, "FileWriter", SlowWriter)  # noqa: B010  # the type checker knows the name as another class
     with common.scratch() as folder:
         path = folder / "out.rrd"
         with mpr.Pool("benchmark", WORKERS, sinks=[path]) as pool:

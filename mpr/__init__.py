@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from mpr.pool.executor import TaskFuture as TaskFuture
     from mpr.pool.pool import Pool as Pool
     from mpr.producer.membership import join as join
-    from mpr.recording import RecordingStatistics as RecordingStatistics
-    from mpr.recording import SharedRecording as SharedRecording
+    from mpr.recording.shared_recording import SharedRecording as SharedRecording
+    from mpr.recording.statistics import RecordingStatistics as RecordingStatistics
     from mpr.sinks.arguments import add_arguments as add_arguments
     from mpr.sinks.arguments import from_arguments as from_arguments
     from mpr.sinks.binary_stream import BinaryStreamSink as BinaryStreamSink
@@ -81,8 +81,8 @@ _HOME = {
     "Pool": "pool.pool",
     "PoolExecutor": "pool.executor",
     "TaskFuture": "pool.executor",
-    "SharedRecording": "recording",
-    "RecordingStatistics": "recording",
+    "SharedRecording": "recording.shared_recording",
+    "RecordingStatistics": "recording.statistics",
     "BinaryStreamSink": "sinks.binary_stream",
     "add_arguments": "sinks.arguments",
     "from_arguments": "sinks.arguments",

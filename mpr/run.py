@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mpr.errors import ConfigError, MprError
-from mpr.recording import SharedRecording
+from mpr.recording.shared_recording import SharedRecording
 from mpr.sinks.base import Sink
 from mpr.summary import Summary
 

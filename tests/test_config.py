@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 import mpr
-from mpr import config, limits
+from mpr import limits
 from mpr.errors import ConfigError
 from mpr.pool import options
 from mpr.processes import start
+from mpr.recording.options import check_application_id, check_recording_id
 from mpr.sinks.file import FileSink
 from mpr.sinks.parse import as_sinks
 from mpr.sinks.viewers import GrpcServerSink, GrpcSink, SpawnViewerSink, WebViewerSink
@@ -25,17 +26,17 @@ from mpr.transport.connection_info import RecordingConfig
 @pytest.mark.parametrize(
     ("check", "value", "words"),
     [
-        (config.check_application_id, None, ["None", "mpr.Pool('my_app'"]),
-        (config.check_application_id, 5, ["5", "mpr.Pool('my_app'"]),
-        (config.check_application_id, b"app", ["b'app'", "must be a str"]),
-        (config.check_application_id, Path("app"), ["app", "must be a str"]),
-        (config.check_application_id, "", ["''", "1 to 180 ASCII letters"]),
-        (config.check_application_id, "a" * 181, ["1 to 180 ASCII letters"]),
-        (config.check_application_id, "größe", ["'größe'", "ASCII"]),
-        (config.check_application_id, "a/b", ["'a/b'", "letters, digits, spaces and _ - [ ] :"]),
-        (config.check_application_id, "app\n", ["'app\\n'"]),
-        (config.check_recording_id, "", ["1 to 1000 characters"]),
-        (config.check_recording_id, "x" * 1001, ["1 to 1000 characters", "1001"]),
+        (check_application_id, None, ["None", "mpr.Pool('my_app'"]),
+        (check_application_id, 5, ["5", "mpr.Pool('my_app'"]),
+        (check_application_id, b"app", ["b'app'", "must be a str"]),
+        (check_application_id, Path("app"), ["app", "must be a str"]),
+        (check_application_id, "", ["''", "1 to 180 ASCII letters"]),
+        (check_application_id, "a" * 181, ["1 to 180 ASCII letters"]),
+        (check_application_id, "größe", ["'größe'", "ASCII"]),
+        (check_application_id, "a/b", ["'a/b'", "letters, digits, spaces and _ - [ ] :"]),
+        (check_application_id, "app\n", ["'app\\n'"]),
+        (check_recording_id, "", ["1 to 1000 characters"]),
+        (check_recording_id, "x" * 1001, ["1 to 1000 characters", "1001"]),
         (start.check_processes, 0, ["at least 1", "got 0"]),
         (start.check_processes, -3, ["at least 1", "got -3"]),
         (start.check_processes, True, ["number of workers or None", "True"]),
@@ -58,14 +59,14 @@ def test_a_value_that_cannot_be_used_is_named_in_the_error(
 
 @pytest.mark.parametrize("value", ["a", "my_app", "My App [1]: two-three", "a" * 180])
 def test_an_application_id_that_rerun_keeps_is_kept(value: str) -> None:
-    assert value == config.check_application_id(value)
+    assert value == check_application_id(value)
 
 
 def test_a_recording_id_is_the_users_or_a_fresh_one() -> None:
-    assert "run-1" == config.check_recording_id("run-1")
+    assert "run-1" == check_recording_id("run-1")
     one = uuid.uuid4()
-    assert str(one) == config.check_recording_id(one)
-    assert config.check_recording_id(None) != config.check_recording_id(None)
+    assert str(one) == check_recording_id(one)
+    assert check_recording_id(None) != check_recording_id(None)
 
 
 def test_a_number_of_workers_is_the_users_or_that_of_the_usable_cpus() -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import mpr
-from mpr import limits, recording
+from mpr import limits
 from mpr.producer import log_counters, producer
+from mpr.recording.statistics import RecordingStatistics
 from mpr.rrd import compat, manifest_store, writer
 from mpr.rrd.manifest import Manifest
 from mpr.rrd.segment import Segment
@@ -297,7 +298,7 @@ def test_several_files_at_once_have_the_same_rows(tmp_path: Path) -> None:
     with mpr.Pool("app", 2, sinks=paths) as pool:
         pool.map(tasks.log_number, range(20))
         statistics = pool.recording.stats()
-    assert isinstance(statistics, recording.RecordingStatistics)
+    assert isinstance(statistics, RecordingStatistics)
     assert statistics.accepted_chunks >= 1
     for path in paths:
         support.check_file(path)

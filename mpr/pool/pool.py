@@ -16,8 +16,6 @@ from multiprocessing import util
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from mpr import config
-from mpr.config import Route
 from mpr.errors import ConfigError, UnpicklableTaskError
 from mpr.pool import options
 from mpr.pool.executor import PoolExecutor, TaskFuture
@@ -29,7 +27,8 @@ from mpr.processes import task_pickling
 from mpr.processes.main_module import prepare_main
 from mpr.processes.pickling import Portable
 from mpr.processes.start import StartMethod, check_processes, check_start_method, make_launcher
-from mpr.recording import SharedRecording
+from mpr.recording.options import Route, check_application_id, check_route
+from mpr.recording.shared_recording import SharedRecording
 from mpr.scheduler.state import PoolLimits, PoolState
 from mpr.scheduler.work_item import Parcel, TaskFunction
 from mpr.telemetry.insights import Insights
@@ -143,9 +142,9 @@ class Pool:
             raise TypeError(f"initializer must be callable, got {initializer!r}")
         if recording is not None and (sinks, recording_id, blueprint) != (None, None, None):
             raise TypeError("give either recording, or sinks, recording_id and blueprint: they belong to a new one")
-        config.check_application_id(application_id)
+        check_application_id(application_id)
         if recording is not None:
-            if config.check_route(route) != "funnel":
+            if check_route(route) != "funnel":
                 raise ConfigError("give route='direct' to the SharedRecording: it belongs to the recording")
             recording.check_usable()
             if recording.application_id != application_id:

@@ -8,7 +8,7 @@ import os
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.pool.progress import Progress
 from mpr.processes.launcher import Launcher
-from mpr.recording import SharedRecording
+from mpr.recording.shared_recording import SharedRecording
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.observer import Watchers
 from mpr.scheduler.state import PoolLimits

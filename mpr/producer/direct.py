@@ -1,7 +1,7 @@
 """The producer of `route="direct"`: the SDK of each process brings its rows to the sinks itself.
 
 Covers: the sinks that this process opens, flushing with a bound, viewers that are lost, the end.
-Does not cover: tasks and results, which travel as ever (`producer.py`), and the parent's half (`direct.py`).
+Does not cover: tasks and results, which travel as ever (`producer.py`), and the parent's half (`recording/gather.py`).
 
 ```
 rr.log ─► entry ─► SDK's batcher ─► SDK's own sinks: <path>.parts/worker-000001-<pid>.rrd · viewers · servers

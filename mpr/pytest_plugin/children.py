@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mpr.producer.propagation import Bequest
     from mpr.pytest_plugin.stream import TestStream
-    from mpr.recording import SharedRecording
+    from mpr.recording.shared_recording import SharedRecording
 
 
 class Children:
@@ -69,7 +69,7 @@ class Children:
             recording.finish(failed=True)
 
     def _shared_of(self, stream: TestStream) -> SharedRecording:
-        from mpr.recording import SharedRecording
+        from mpr.recording.shared_recording import SharedRecording
         from mpr.sinks.active_recording import ActiveRecordingSink
 
         found = self._shared.get(stream.application_id)

@@ -203,10 +203,10 @@ def _number(name: str, given: Any, least: float) -> float:
 
 
 def checked_application_id(given: str) -> str:
-    from mpr import config
+    from mpr.recording import options
 
     try:
-        return config.check_application_id(given)
+        return options.check_application_id(given)
     except (ValueError, TypeError) as error:
         raise pytest.UsageError(f"mpr: {error}") from None
 

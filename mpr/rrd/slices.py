@@ -2,7 +2,7 @@
 
 Viewers that are fed piece by piece want it so.
 
-Covers: where to cut. Does not cover: waiting for more (`sinks/binary_stream.py`, `replay.py`).
+Covers: where to cut. Does not cover: waiting for more (`sinks/binary_stream.py`, `recording/replay.py`).
 """
 
 from __future__ import annotations

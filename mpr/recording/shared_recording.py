@@ -9,24 +9,24 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from multiprocessing import util
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from mpr import config, direct, failpoints, limits
+from mpr import failpoints, limits
 from mpr.aggregator.aggregator import Aggregator
 from mpr.aggregator.fanout import Delivery
 from mpr.blueprint.contents import Contents
 from mpr.blueprint.updates import Showing
-from mpr.config import Route
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
-from mpr.live.statistics import LiveSinkStatistics
-from mpr.opening import OpenSinks, append, encoded_notes, open_sinks
 from mpr.processes import start
 from mpr.producer import membership, propagation, router
 from mpr.producer.producer import Producer
+from mpr.recording import gather, options
+from mpr.recording.open_sinks import OpenSinks, append, encoded_notes, open_sinks
+from mpr.recording.options import Route
+from mpr.recording.statistics import RecordingStatistics
 from mpr.rrd import compat, relabel, store_id
 from mpr.sinks import active_recording
 from mpr.sinks.active_recording import ActiveRecordingSink
@@ -45,6 +45,7 @@ from mpr.transport.sockets import Sockets
 if TYPE_CHECKING:
     import rerun as rr
 
+
 _log = logging.getLogger("mpr")
 
 # How many files of recordings that tasks have made are named at the end.
@@ -52,33 +53,6 @@ _NAMES_TOLD = 10
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordingStatistics:
-    """What a recording has taken until now.
-
-    Attributes
-    ----------
-    accepted_chunks, accepted_bytes:
-        Chunks and encoded bytes that every durable sink has.
-    rejected_messages:
-        Messages from somebody who did not know the recording's token, or that were no messages at all.
-    processes:
-        Processes that have joined, with this one where it has used `stream`, and those that have ended.
-    torn_processes:
-        Those of them that were killed, or left when the recording was closed, in the middle of logging: of what they
-        logged at the very end, some may be missing.
-    live_sinks:
-        What each live sink has got, in the order of the sinks.
-    """
-
-    accepted_chunks: int
-    accepted_bytes: int
-    rejected_messages: int
-    processes: int = 0
-    torn_processes: int = 0
-    live_sinks: tuple[LiveSinkStatistics, ...] = ()
 
 
 class SharedRecording:
@@ -127,18 +101,18 @@ class SharedRecording:
         route: Route = "funnel",
         telemetry_view: bool = True,
     ) -> None:
-        is_direct = config.check_route(route) == "direct"
-        self.application_id = config.check_application_id(application_id)
+        is_direct = options.check_route(route) == "direct"
+        self.application_id = options.check_application_id(application_id)
         if sinks is None:
             sinks = sinks_of_environment()
         if sinks is None:
             active = active_recording.find(self.application_id, recording_id)
             if active is not None:
                 sinks, recording_id = active, active.recording_id
-        self.recording_id = config.check_recording_id(recording_id)
+        self.recording_id = options.check_recording_id(recording_id)
         chosen = as_sinks(sinks, self.application_id, self.recording_id)
         if is_direct:
-            direct.check(chosen)
+            gather.check(chosen)
         failpoints.arm(0)
         self._marks_tasks = any(isinstance(sink, DirectorySink) for sink in chosen)
         self._pid = os.getpid()
@@ -164,7 +138,7 @@ class SharedRecording:
             #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
             self.urls = opened.urls
             self.down = self._sockets.down
-            self._parts: direct.Parts | None = None
+            self._parts: gather.Parts | None = None
             self._direct: DirectRoute | None = None
             if is_direct:
                 self._route_directly(opened, chosen, blueprint is not None, undo)
@@ -193,7 +167,7 @@ class SharedRecording:
         """Have the workers open the sinks themselves."""
         file = next((sink for sink in chosen if isinstance(sink, FileSink)), None)
         if file is not None and opened.writers:
-            self._parts = direct.Parts(Path(file.path), own_blueprint=own_blueprint)
+            self._parts = gather.Parts(Path(file.path), own_blueprint=own_blueprint)
             undo.callback(self._parts.abandon)
         if opened.writers or opened.live is not None:
             folder = "" if self._parts is None else str(self._parts.folder)
@@ -349,8 +323,8 @@ class SharedRecording:
         SinkError
             If no sink of the recording can be read.
         """
-        from mpr.notebook import NotebookView
-        from mpr.replay import replay
+        from mpr.recording.notebook import NotebookView
+        from mpr.recording.replay import replay
 
         if not self._writers:
             # RERUN=off

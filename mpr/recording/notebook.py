@@ -15,7 +15,7 @@ import time
 from typing import Any, Literal
 
 from mpr.errors import MissingDependencyError
-from mpr.replay import Replay
+from mpr.recording.replay import Replay
 
 # As in `rerun.notebook`.
 _WIDTH, _HEIGHT = 640, 480
