@@ -49,7 +49,7 @@ def run(
     the script about where its rows go does not count; a rerun.RecordingStream of its own stays its own.
     """
     from mpr.errors import MprError
-    from mpr.run import run as run_command
+    from mpr.run.command import run as run_command
     from mpr.sinks.parse import sink_of_word
 
     if port is not None and not serve:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import rerun as rr
 
-from mpr.run import application_id_of
+from mpr.run.command import application_id_of
 from tests import support, viewers
 
 _SCRIPT = """

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     import rerun as rr
 
     from mpr.pool.pool import Pool
-    from mpr.pytest_plugin.controller import Controller
     from mpr.pytest_plugin.golden import Golden
     from mpr.pytest_plugin.options import Settings
-    from mpr.pytest_plugin.recorder import Recorder
+    from mpr.pytest_plugin.recording.recorder import Recorder
+    from mpr.pytest_plugin.report.controller import Controller
 
 _RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
 _CONTROLLER: pytest.StashKey[Controller] = pytest.StashKey()
@@ -88,7 +88,7 @@ def _activate(config: pytest.Config) -> None:
     settings = _settings(config)
     if not _has_sdk():
         raise pytest.UsageError("mpr: tests cannot be recorded without the Rerun SDK: pip install rerun-sdk")
-    from mpr.pytest_plugin.recorder import Recorder
+    from mpr.pytest_plugin.recording.recorder import Recorder
 
     recorder = config.stash[_RECORDER] = Recorder(config, settings)
     config.pluginmanager.register(recorder, "mpr-recorder")
@@ -98,7 +98,7 @@ def _activate(config: pytest.Config) -> None:
 
 def _controller(config: pytest.Config) -> Controller:
     if _CONTROLLER not in config.stash:
-        from mpr.pytest_plugin.controller import Controller
+        from mpr.pytest_plugin.report.controller import Controller
 
         config.stash[_CONTROLLER] = Controller(config, _settings(config), config.stash.get(_RECORDER, None))
         config.pluginmanager.register(config.stash[_CONTROLLER], "mpr-controller")

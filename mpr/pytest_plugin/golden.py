@@ -23,19 +23,19 @@ import pytest
 
 from mpr.compare import compare
 from mpr.errors import RecordingError
-from mpr.pytest_plugin import content, names
-from mpr.pytest_plugin.running import CALL
+from mpr.pytest_plugin.recording import file_names, test_rows
+from mpr.pytest_plugin.recording.running_test import CALL
 
 if TYPE_CHECKING:
     from mpr.compare.compare import Level
-    from mpr.pytest_plugin.recorder import Recorder
-    from mpr.pytest_plugin.stream import TestStream
+    from mpr.pytest_plugin.recording.recorder import Recorder
+    from mpr.pytest_plugin.recording.test_stream import TestStream
 
 FOLDER = "__recordings__"
 #: The properties of reports that name the golden recordings of a test, and those that it has written.
 USED, WRITTEN = "mpr_golden", "mpr_golden_written"
 # What of a recording is the run's, and not the test's.
-_OF_RUN = (*compare.IGNORED_ENTITIES, f"/{content.ROOT}/**")
+_OF_RUN = (*compare.IGNORED_ENTITIES, f"/{test_rows.ROOT}/**")
 # Lines of a summary.
 _MOST_LINES = 20
 
@@ -120,9 +120,9 @@ class Golden:
 
     def _path(self, name: str | None) -> Path:
         # Without the path of the file, which depends on where pytest is started.
-        test = names.without_group(self._item.nodeid).partition("::")[2] or self._item.name
-        stem = names.stem(test if name is None else f"{test}::{name}", Path())
-        return self._item.path.parent / FOLDER / names.clean(self._item.path.stem) / f"{stem}.rrd"
+        test = file_names.without_group(self._item.nodeid).partition("::")[2] or self._item.name
+        stem = file_names.stem(test if name is None else f"{test}::{name}", Path())
+        return self._item.path.parent / FOLDER / file_names.clean(self._item.path.stem) / f"{stem}.rrd"
 
     def _snapshot(self, target: Path) -> None:
         __tracebackhide__ = True
@@ -217,7 +217,7 @@ def _sweep(golden: Path) -> None:
 @functools.cache
 def _stream(application_id: str, _pid: int) -> TestStream:
     """What golden recordings are written with in this process; each stream costs two threads that never end."""
-    from mpr.pytest_plugin.stream import TestStream
+    from mpr.pytest_plugin.recording.test_stream import TestStream
 
     return TestStream(application_id)
 

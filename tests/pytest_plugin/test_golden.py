@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mpr.pytest_plugin import names
+from mpr.pytest_plugin.recording import file_names
 from tests import support
 from tests.pytest_plugin import inner
 from tests.pytest_plugin.inner import Run
@@ -131,7 +131,7 @@ def test_an_update_writes_what_differs_and_nothing_else(walk: Path, arguments: t
 def test_an_update_names_those_that_no_test_asks_for(walk: Path) -> None:
     source = walk / "sub" / "test_walk.py"
     source.write_text(source.read_text().replace('"a:b"', '"a-b"'))
-    old = f"sub/__recordings__/test_walk/{names.stem('TestWalk::test_walk[a:b]', Path())}.rrd"
+    old = f"sub/__recordings__/test_walk/{file_names.stem('TestWalk::test_walk[a:b]', Path())}.rrd"
     assert old in _goldens(walk)
     part = _run(walk, "--mpr-golden-update", "-k", "not a-b")
     assert "unused:" not in part.stdout

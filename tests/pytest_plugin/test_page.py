@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from rerun.experimental import ViewerClient
 
-from mpr.pytest_plugin import page
+from mpr.pytest_plugin.report import html_page
 from mpr.pytest_plugin.results import RecordedTest
 from tests import viewers
 from tests.pytest_plugin import inner
@@ -61,7 +61,7 @@ def _some(folder: Path) -> list[RecordedTest]:
 
 
 def test_a_page_needs_nothing_but_its_folder_and_escapes_what_it_is_given(tmp_path: Path) -> None:
-    text = page.write(tmp_path, _some(tmp_path)).read_text(encoding="utf-8")
+    text = html_page.write(tmp_path, _some(tmp_path)).read_text(encoding="utf-8")
     found = _Page(text)
     # One script and one style of its own, and no more by the names of tests.
     assert (1, 1) == (found.tags.count("script"), found.tags.count("style"))
@@ -72,11 +72,11 @@ def test_a_page_needs_nothing_but_its_folder_and_escapes_what_it_is_given(tmp_pa
         assert not link.startswith("/")
     assert {"flaky.rrd", "odd [x] %41 'q'.rrd", "dead.rrd", "odd [x].png"} == {unquote(each) for each in found.links}
     assert "rerun &#x27;odd [x] %41 &#x27;&quot;&#x27;&quot;&#x27;q&#x27;&quot;&#x27;&quot;&#x27;.rrd&#x27;" in text
-    assert [page.NAME] == os.listdir(tmp_path)
+    assert [html_page.NAME] == os.listdir(tmp_path)
 
 
 def test_a_page_says_what_was_and_puts_the_worst_first(tmp_path: Path) -> None:
-    text = page.page(tmp_path, _some(tmp_path))
+    text = html_page.page(tmp_path, _some(tmp_path))
     plain = re.sub(r"<[^>]*>", "", text)
     assert "4 tests in 5 attempts: 1 crashed, 2 failed, 2 passed. Started 20" in plain
     assert "took 1 min 30 s." in plain
@@ -89,9 +89,9 @@ def test_a_page_says_what_was_and_puts_the_worst_first(tmp_path: Path) -> None:
 
 
 def test_a_page_of_nothing_and_of_many(tmp_path: Path) -> None:
-    assert "No test was recorded." in page.page(tmp_path, [])
+    assert "No test was recorded." in html_page.page(tmp_path, [])
     many = [_result(tmp_path, f"test_a.py::test[{number}]") for number in range(3000)]
-    text = page.page(tmp_path, many)
+    text = html_page.page(tmp_path, many)
     assert 3000 == len(_Page(text).rows)
     assert len(text) < 2e6
 
@@ -115,7 +115,7 @@ def test_a_page_can_be_filtered_and_sorted(browser: Any, tmp_path: Path, scheme:
     errors: list[object] = []
     shown.on("pageerror", lambda error: errors.append(error))
     Image.new("RGB", (16, 10)).save(tmp_path / "odd [x].png")
-    shown.goto(page.write(tmp_path, _some(tmp_path)).as_uri(), timeout=60_000)
+    shown.goto(html_page.write(tmp_path, _some(tmp_path)).as_uri(), timeout=60_000)
 
     def tests() -> list[str]:
         found: list[str] = shown.evaluate(
@@ -187,14 +187,14 @@ def test_failing_tests_leave_a_picture(tmp_path: Path) -> None:
         assert colors is not None
         assert sum(count for count, color in colors if abs(color[1] - 180) <= 8 and color[2] < 80) > 50_000
         assert f"picture: {path.relative_to(tmp_path)}" in run.stdout
-    (made,) = run.output.glob(f"*/{page.NAME}")
+    (made,) = run.output.glob(f"*/{html_page.NAME}")
     assert f"all of them: {made.relative_to(tmp_path)}" in run.stdout
     found = _Page(made.read_text())
     links = {(made.parent / unquote(link)).resolve() for link in found.links}
     assert links == {*run.files(), *drawn.values()}
     # They are of the run, and go with it.
     files = set(run.manifest["files"])
-    assert {page.NAME, *(path.name for path in drawn.values())} <= files
+    assert {html_page.NAME, *(path.name for path in drawn.values())} <= files
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_why_there_is_no_picture_is_said_once(tmp_path: Path, ini: str, env: dic
     assert "1 failed, 2 passed" in run.stdout
     assert 1 == len(re.findall(told, run.stdout)), run.stdout
     assert [] == list(run.output.rglob("*.png"))
-    assert 1 == len(list(run.output.glob(f"*/{page.NAME}")))
+    assert 1 == len(list(run.output.glob(f"*/{html_page.NAME}")))
 
 
 def test_without_recordings_there_is_no_page_and_wrong_settings_are_told(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 How a test is recorded: `begin` (name, file, journal) -> phases (output, failure) -> `end` (outcome, kept or removed).
 
-Covers: what happens when, and that nothing of it reaches the test (`troubles.py`).
-Does not cover: the file (`stream.py`), what leads to it (`surroundings.py`), who survives a crash (`controller.py`).
+Covers: what happens when, and that nothing of it reaches the test (`internal_errors.py`).
+Does not cover: the file (`test_stream.py`), what leads to it (`log_sources.py`), who survives a crash (`report/controller.py`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mpr.pytest_plugin import attachments, names, retention, run_folder
+from mpr.pytest_plugin import run_folder
 from mpr.pytest_plugin.journal import Ended, Journal, Started
 from mpr.pytest_plugin.options import RECORDED_FIXTURES, Settings, Wish, wish_of
-from mpr.pytest_plugin.running import CALL, SETUP, TEARDOWN, Running
-from mpr.pytest_plugin.troubles import Troubles
+from mpr.pytest_plugin.recording import file_names, report_links, retention
+from mpr.pytest_plugin.recording.internal_errors import Troubles
+from mpr.pytest_plugin.recording.running_test import CALL, SETUP, TEARDOWN, Running
 from mpr.rrd import framing
 
 if TYPE_CHECKING:
-    from mpr.pytest_plugin.surroundings import Surroundings
+    from mpr.pytest_plugin.recording.log_sources import Surroundings
+
 
 #: The property by which reports name a test's recording, relative to where pytest was started.
 PROPERTY = "mpr_recording"
@@ -84,7 +86,7 @@ class Recorder:
         report = yield
         self.troubles.attempt("note an outcome", self._reported, item, report)
         if report.when == TEARDOWN and self.last is not None:
-            self.troubles.attempt("link a recording", attachments.add_link, item, report, self.last)
+            self.troubles.attempt("link a recording", report_links.add_link, item, report, self.last)
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -149,7 +151,7 @@ class Recorder:
             return
         clock, now = time.perf_counter(), time.time()
         folder = run_folder.made(self.settings)
-        path, attempt = names.reserve(folder, self._name(item, wish, first), first)
+        path, attempt = file_names.reserve(folder, self._name(item, wish, first), first)
         self._attempts[item.nodeid] = attempt + 1
         try:
             around = self._around()
@@ -190,9 +192,9 @@ class Recorder:
         running = self._here()
         if running is None:
             return
-        from mpr.pytest_plugin import content
+        from mpr.pytest_plugin.recording import test_rows
 
-        content.log_output(running)
+        test_rows.log_output(running)
         running.outcomes.setdefault(name, "passed")
         if name == SETUP:
             self._around().phase_has_ended(running)
@@ -218,7 +220,7 @@ class Recorder:
         running, self.current = self._here(), None
         if running is None:
             return
-        from mpr.pytest_plugin import content
+        from mpr.pytest_plugin.recording import test_rows
 
         self.troubles.attempt("leave a recording", self._around().leave, running)
         outcome = retention.outcome_of(running.outcomes.values())
@@ -231,7 +233,7 @@ class Recorder:
             )
         elif kept:
             self.troubles.attempt("bring all rows to the disk", self._flush, running)
-            self.troubles.attempt("note an outcome", content.log_end, running, outcome, self.worker)
+            self.troubles.attempt("note an outcome", test_rows.log_end, running, outcome, self.worker)
         whole = running.stream.close()
         if kept and not whole:
             running.notes.append(f"the file has no end: mpr recover {running.path}")
@@ -247,7 +249,7 @@ class Recorder:
         )  # fmt: skip
         if kept:
             self.last = running.path
-            attachments.attach(running.item, running.path)
+            report_links.attach(running.item, running.path)
             running.item.ihook.pytest_mpr_recording_finished(
                 item=running.item, path=running.path, outcome=outcome, complete=not running.notes
             )
@@ -263,14 +265,14 @@ class Recorder:
             with warnings.catch_warnings():
                 # What imported modules warn of is not the doing of a test, which may take warnings for errors.
                 warnings.simplefilter("ignore")
-                from mpr.pytest_plugin.surroundings import Surroundings
+                from mpr.pytest_plugin.recording.log_sources import Surroundings
 
                 self._surroundings = Surroundings(self._here)
         return self._surroundings
 
     def _name(self, item: pytest.Item, wish: Wish, attempt: int) -> str:
         given = wish.name or item.ihook.pytest_mpr_recording_name(item=item, attempt=attempt)
-        name = names.clean(given)[:100] if given else names.stem(item.nodeid, self.settings.folder)
+        name = file_names.clean(given)[:100] if given else file_names.stem(item.nodeid, self.settings.folder)
         return f"{name}-{self.worker}" if self.settings.names_worker else name
 
     def _set_property(self, item: pytest.Item, value: str | None) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import rerun as rr
 
     from mpr.producer.propagation import Bequest
-    from mpr.pytest_plugin.stream import TestStream
+    from mpr.pytest_plugin.recording.test_stream import TestStream
     from mpr.recording.shared_recording import SharedRecording
 
 

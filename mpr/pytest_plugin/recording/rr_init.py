@@ -16,6 +16,7 @@ from mpr.sdk import internal, reader, recordings, sink_calls
 if TYPE_CHECKING:
     import rerun as rr
 
+
 # What is copied once per test; a recording that has more by then is left alone.
 _MOST_BYTES = 256 * 1024 * 1024
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import rerun as rr
 
-    from mpr.pytest_plugin.running import Running
+    from mpr.pytest_plugin.recording.running_test import Running
+
 
 ROOT = "pytest"
 LOGS = f"{ROOT}/logs"

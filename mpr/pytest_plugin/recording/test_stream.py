@@ -31,6 +31,7 @@ from mpr.sdk import log_calls, recordings
 if TYPE_CHECKING:
     import rerun as rr
 
+
 #: For how long a phase's end waits for the disk, and for how long the end of a test does once that was too short.
 FLUSH_TIMEOUT_SECS = 5.0
 _CLOSE_TIMEOUT_SECS = 10.0

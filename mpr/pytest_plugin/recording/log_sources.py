@@ -3,9 +3,9 @@
 | what logs | what brings it |
 |---|---|
 | plain `rr.log` of the test, its fixtures and threads | the test's stream is the current recording |
-| the same after `rr.init` without a sink | what that recording has is copied at the end (`adoption.py`) |
-| pools, child processes | `children.py` |
-| `logging` | `logs.py` |
+| the same after `rr.init` without a sink | what that recording has is copied at the end (`rr_init.py`) |
+| pools, child processes | `child_processes.py` |
+| `logging` | `logging_capture.py` |
 
 Made with the first test that is recorded, as it needs the SDK.
 """
@@ -16,17 +16,18 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mpr.pytest_plugin import content, forks
-from mpr.pytest_plugin.adoption import Adoption
-from mpr.pytest_plugin.children import Children
-from mpr.pytest_plugin.logs import LogCapture
-from mpr.pytest_plugin.stream import TestStream, TestStreams, is_of_tests
+from mpr.pytest_plugin.recording import fork_warning, test_rows
+from mpr.pytest_plugin.recording.child_processes import Children
+from mpr.pytest_plugin.recording.logging_capture import LogCapture
+from mpr.pytest_plugin.recording.rr_init import Adoption
+from mpr.pytest_plugin.recording.test_stream import TestStream, TestStreams, is_of_tests
 from mpr.sdk import recordings
 
 if TYPE_CHECKING:
     import rerun as rr
 
-    from mpr.pytest_plugin.running import Running
+    from mpr.pytest_plugin.recording.running_test import Running
+
 
 _THREAD = "thread"
 
@@ -42,13 +43,13 @@ class Surroundings:
 
     def __init__(self, running: Callable[[], Running | None]) -> None:
         self._running = running
-        self._forks = forks.Watch(running)
+        self._forks = fork_warning.Watch(running)
         self._streams = TestStreams(self._logged)
         self._children = Children()
         # Of a test that runs pytest itself.
         self._outer: Any = None
         self._adoption = Adoption(self._streams.has)
-        self._logs = LogCapture(self._native, content.LOGS)
+        self._logs = LogCapture(self._native, test_rows.LOGS)
 
     def stream(self, application_id: str) -> TestStream:
         """The stream of this process for recordings of that application id."""

@@ -1,7 +1,8 @@
 """`mpr run`: a command whose Python processes all log into one recording, unchanged.
 
 The command gets two variables: the way to the recording, and a folder in front of PYTHONPATH whose `sitecustomize.py`
-Python imports at its start (`start.py`). Both are inherited by every process that it starts, and both end with the run.
+Python imports at its start (`startup.py`). Both are inherited by every process that it starts, and both end with the
+run.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from pathlib import Path
 
 from mpr.errors import ConfigError, MprError
 from mpr.recording.shared_recording import SharedRecording
+from mpr.run.summary import Summary
 from mpr.sinks.base import Sink
-from mpr.summary import Summary
 
 _SITECUSTOMIZE = '''\
 """Of `mpr run`, for this run only. It stands before a `sitecustomize` of the user's own, and imports that."""
@@ -27,11 +28,11 @@ import sys
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [each for each in sys.path if os.path.abspath(each) != here]
 try:
-    from mpr import start
+    from mpr.run import startup
 except ImportError as error:
     sys.stderr.write(f"mpr run: {sys.executable} cannot import mpr ({error}): what it logs is not recorded\\n")
 else:
-    start.begin()
+    startup.begin()
 ours = sys.modules.pop("sitecustomize")
 try:
     import sitecustomize

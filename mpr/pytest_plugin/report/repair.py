@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mpr.errors import SinkError
-from mpr.pytest_plugin import content
 from mpr.pytest_plugin.journal import Told
+from mpr.pytest_plugin.recording import test_rows
 from mpr.pytest_plugin.results import RecordedTest
 from mpr.rrd import append
 
@@ -24,7 +24,7 @@ def repaired(folder: Path, told: Told, errors: list[str]) -> RecordedTest:
         append.amend(
             path,
             told.start.application_id,
-            lambda stream: content.log_test(
+            lambda stream: test_rows.log_test(
                 stream, nodeid=told.start.nodeid, attempt=told.start.attempt, worker=told.start.worker,
                 outcome=CRASHED, phases=told.phases, failures=[], notes=[note],
             ),

@@ -12,7 +12,8 @@ import pytest
 from mpr.pytest_plugin.options import Wish
 
 if TYPE_CHECKING:
-    from mpr.pytest_plugin.stream import TestStream
+    from mpr.pytest_plugin.recording.test_stream import TestStream
+
 
 SETUP, CALL, TEARDOWN = "setup", "call", "teardown"
 

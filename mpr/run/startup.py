@@ -17,17 +17,17 @@ def begin() -> None:
 
 
 def _after_rerun() -> None:
-    from mpr import endings
     from mpr.producer import membership
+    from mpr.run import exits
 
     membership.join_lazily()
-    endings.leave_first()
+    exits.leave_first()
 
 
 def _after_pool() -> None:
-    from mpr import endings
+    from mpr.run import exits
 
-    endings.flush_before_results(sys.modules["multiprocessing.pool"])
+    exits.flush_before_results(sys.modules["multiprocessing.pool"])
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):

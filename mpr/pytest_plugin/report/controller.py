@@ -1,7 +1,7 @@
 """What is left to do when all tests are done, in the process that pytest was started in.
 
 Covers: which recordings there are, repair of those whose process has died, telling people of it.
-Does not cover: how that is told (`summary.py`), and old runs (`run_folder.py`).
+Does not cover: how that is told (`terminal_summary.py`), and old runs (`run_folder.py`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from mpr.pytest_plugin import golden, journal, page, pictures, repair, run_folder, summary
+from mpr.pytest_plugin import golden, journal, run_folder
 from mpr.pytest_plugin.journal import Told
 from mpr.pytest_plugin.options import Settings
-from mpr.pytest_plugin.recorder import WORKER_OUTPUT, Recorder
+from mpr.pytest_plugin.recording.internal_errors import Troubles
+from mpr.pytest_plugin.recording.recorder import WORKER_OUTPUT, Recorder
+from mpr.pytest_plugin.report import html_page, pictures, repair, terminal_summary
 from mpr.pytest_plugin.results import RecordedTest
-from mpr.pytest_plugin.troubles import Troubles
 
 
 class Controller:
@@ -63,10 +64,10 @@ class Controller:
             self._troubles.attempt("finish the run's folder", self.finish, draw)
         elif self._recorder is not None:
             self._told += self._recorder.troubles.texts
-        results = summary.told(self.settings.summary, self.results)
+        results = terminal_summary.told(self.settings.summary, self.results)
         page = os.environ.get("GITHUB_STEP_SUMMARY")
-        if page and (results or self._told):
-            self._troubles.attempt("write the summary of the CI job", self._write_page, page, results)
+        if html_page and (results or self._told):
+            self._troubles.attempt("write the summary of the CI job", self._write_page, html_page, results)
 
     def finish(self, draw: bool) -> None:
         """Every process has ended its tests, or has died; `draw` says whether there is time for pictures."""
@@ -84,7 +85,7 @@ class Controller:
     def _show(self, draw: bool) -> None:
         if draw and self.settings.screenshot != "off":
             self.results = pictures.drawn(self.settings, self.results, self._told)
-        self._page = page.write(self.settings.folder, self.results)
+        self._page = html_page.write(self.settings.folder, self.results)
 
     def _ended(self, told: Told) -> RecordedTest:
         assert told.end is not None
@@ -104,12 +105,12 @@ class Controller:
         )
 
     def _write_page(self, page: str, results: list[RecordedTest]) -> None:
-        with open(page, "a") as file:
-            file.write(summary.step_summary(results, self._told, self._shown))
+        with open(html_page, "a") as file:
+            file.write(terminal_summary.step_summary(results, self._told, self._shown))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        results = summary.told(self.settings.summary, self.results)
-        summary.write(terminalreporter, results, self._told, self._shown, self._page)
+        results = terminal_summary.told(self.settings.summary, self.results)
+        terminal_summary.write(terminalreporter, results, self._told, self._shown, self._page)
         golden.write_summary(terminalreporter)
 
     def _shown(self, path: Path) -> str:
