@@ -3,7 +3,8 @@
 How a test is recorded: `begin` (name, file, journal) -> phases (output, failure) -> `end` (outcome, kept or removed).
 
 Covers: what happens when, and that nothing of it reaches the test (`internal_errors.py`).
-Does not cover: the file (`test_stream.py`), what leads to it (`log_sources.py`), who survives a crash (`report/controller.py`).
+Does not cover: the file (`test_stream.py`), what leads to it (`log_sources.py`), who survives a crash
+(`report/controller.py`).
 """
 
 from __future__ import annotations

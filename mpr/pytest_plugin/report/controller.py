@@ -66,8 +66,8 @@ class Controller:
             self._told += self._recorder.troubles.texts
         results = terminal_summary.told(self.settings.summary, self.results)
         page = os.environ.get("GITHUB_STEP_SUMMARY")
-        if html_page and (results or self._told):
-            self._troubles.attempt("write the summary of the CI job", self._write_page, html_page, results)
+        if page and (results or self._told):
+            self._troubles.attempt("write the summary of the CI job", self._write_page, page, results)
 
     def finish(self, draw: bool) -> None:
         """Every process has ended its tests, or has died; `draw` says whether there is time for pictures."""
@@ -105,7 +105,7 @@ class Controller:
         )
 
     def _write_page(self, page: str, results: list[RecordedTest]) -> None:
-        with open(html_page, "a") as file:
+        with open(page, "a") as file:
             file.write(terminal_summary.step_summary(results, self._told, self._shown))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
