@@ -65,7 +65,7 @@ def test_without_another_thread_each_result_comes_at_once(monkeypatch: pytest.Mo
 
 _TICK_AGAIN = """
 import json, threading, time
-from mpr.ticker import Ticker
+from mpr.worker.clock import Ticker
 
 ticked = threading.Event()
 ticker = Ticker(ticked.set)

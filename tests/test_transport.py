@@ -297,7 +297,7 @@ def test_a_very_long_tmpdir_works(temporary: Path) -> None:
 
 _MAKE_AND_DIE = """
 import os, signal
-from mpr.socket_folder import SocketFolder
+from mpr.transport.ipc_folder import SocketFolder
 print(SocketFolder().path, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
