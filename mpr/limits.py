@@ -26,6 +26,8 @@ OUTBOX_ROLL_BYTES = 256 * MIB
 OUTBOX_ROLL_ROWS = 65_536
 #: Manifests of one file that are kept in memory until it is closed; the others wait on its disk.
 SHELF_MAX_BYTES = 16 * MIB
+#: The most work items that a worker has at a time.
+WORK_ITEMS_MAX = 32
 #: The largest message on the wire. A result may be large; a peer that announces more is cut off.
 MESSAGE_MAX_BYTES = 8 * 1024 * MIB
 #: Bytes of a binary stream that are kept in memory before all of it goes to a temporary file.

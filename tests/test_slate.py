@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpr.scheduler.assignment import MOST
+from mpr.limits import WORK_ITEMS_MAX
 from mpr.transport import messages
 from mpr.transport.messages import Result, SegmentReady
 from mpr.transport.status_page import Slate, SlateReader
@@ -71,7 +71,7 @@ def test_every_result_arrives_and_the_last_ones_stay(
     # What the parent has taken may be written over; of all else the last ones are there.
     untaken = {original.number for original, _ in sent}
     assert [each for each in found if each[0] in untaken] == [
-        each for each in noted[-(MOST + 1) :] if each[0] in untaken
+        each for each in noted[-(WORK_ITEMS_MAX + 1) :] if each[0] in untaken
     ]
     for original, message in sent:
         assert _plain(reader.take(message) if message.on_slate else message) == _plain(original)

@@ -24,13 +24,19 @@ from typing import TYPE_CHECKING
 
 from mpr import failpoints
 from mpr.errors import DeliveryError, JoinError, RecordingClosedError, RecordingError
-from mpr.limits import ANNOUNCE_EVERY_SECS, OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, SINK_TIMEOUT_SECS, UNFLUSHED_MAX_BYTES
+from mpr.limits import (
+    ANNOUNCE_EVERY_SECS,
+    OUTBOX_ROLL_BYTES,
+    OUTBOX_ROLL_ROWS,
+    SINK_TIMEOUT_SECS,
+    UNFLUSHED_MAX_BYTES,
+    WORK_ITEMS_MAX,
+)
 from mpr.producer import router
 from mpr.producer.inbox import Inbox
 from mpr.producer.log_counters import Meter
 from mpr.producer.notices import Notices
 from mpr.producer.task_recordings import OwnRecordings
-from mpr.scheduler.assignment import MOST
 from mpr.sdk import encoder, internal, recordings
 from mpr.transport import ipc_folder
 from mpr.transport.connection_info import RecordingConfig
@@ -67,7 +73,7 @@ WELCOME_TIMEOUT_SECS = 30.0
 _LOOK_SECS = 0.5
 # A message wakes two threads of ZeroMQ and the parent's, so results of short tasks go together: so many, or what there
 # is within so long (microseconds). One row each: 350 us of CPU per task without, 280 with it.
-_TOGETHER = MOST // 2
+_TOGETHER = WORK_ITEMS_MAX // 2
 TOGETHER_MICROS = 1_000
 
 

@@ -13,15 +13,15 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from mpr.limits import WORK_ITEMS_MAX
+
 P = TypeVar("P", bound=Hashable)
 
 #: Parcels that take less are handed out ahead (microseconds).
 SHORT_MICROS = 5_000
-#: The most that a worker has at a time.
-MOST = 32
 # How many parcels a worker has at a time where they take less than so many microseconds. Half of them go to it at once,
 # and their results come back at once: measured, an empty task costs 38 us with 16 at a time, 32 with 32, 30 with 64.
-_DEPTHS = ((200, MOST), (1_000, 16), (SHORT_MICROS, 3))
+_DEPTHS = ((200, WORK_ITEMS_MAX), (1_000, 16), (SHORT_MICROS, 3))
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class _Worker(Generic[P]):
     parcels_left: int | None = None
     retired: bool = False
     #: How many it may have at a time.
-    most: int = MOST
+    most: int = WORK_ITEMS_MAX
 
 
 class Scheduler(Generic[P]):
@@ -62,7 +62,7 @@ class Scheduler(Generic[P]):
 
     def ready(self, worker: int, parcels: int | None, *, ahead: bool = True) -> list[tuple[int, P]]:
         """A worker can take parcels: `parcels` of them in its life, and some ahead of time unless `ahead` is false."""
-        self._workers[worker] = _Worker(parcels_left=parcels, most=MOST if ahead else 1)
+        self._workers[worker] = _Worker(parcels_left=parcels, most=WORK_ITEMS_MAX if ahead else 1)
         self._idle[worker] = None
         return self._hand_out()
 

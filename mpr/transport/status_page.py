@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mpr.scheduler.assignment import MOST
+from mpr.limits import WORK_ITEMS_MAX
 from mpr.transport.messages import Buffer, Result, SegmentReady
 from mpr.transport.outbox import Outbox, open_shared
 
@@ -32,7 +32,7 @@ _TURN, _CLAIMED, POSITION, SINCE, ROWS, _FLUSHED, _OWN, _HELD_BACK, _HELD_SINCE,
 _REVOKED, _TAKEN = 16, 17
 
 # Slots follow, one for each result that can be on its way: as many as the worker has parcels, and the present one.
-_SLOTS = MOST + 1
+_SLOTS = WORK_ITEMS_MAX + 1
 _HEADER = struct.Struct("<QIIBBQIbQQQQQIQ")
 _SIZE = struct.Struct("<Q")
 # What does not fit into its slot lies in one of these areas, and the parent takes it from there: two copies through
