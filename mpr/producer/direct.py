@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from mpr.limits import DIRECT_CONNECT_SECS, DIRECT_FLUSH_SECS
 from mpr.producer.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.rrd import framing
-from mpr.sdk import internal
+from mpr.sdk.internal import internal
 from mpr.threads import SideThread
 from mpr.transport.connection_info import RecordingConfig
 from mpr.transport.messages import Undelivered
@@ -71,7 +71,7 @@ class DirectProducer(Producer):
                 sinks.append(rr.GrpcSink(url=url))
             else:
                 self._lose_viewer(url, f"nobody has listened there for {DIRECT_CONNECT_SECS:.0f} s")
-        with internal.unwatched():
+        with internal():
             try:
                 if sinks:
                     self.stream.set_sinks(*sinks)

@@ -22,22 +22,16 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mpr import failpoints
+from mpr import failpoints, limits
 from mpr.errors import DeliveryError, JoinError, RecordingClosedError, RecordingError
-from mpr.limits import (
-    ANNOUNCE_EVERY_SECS,
-    OUTBOX_ROLL_BYTES,
-    OUTBOX_ROLL_ROWS,
-    SINK_TIMEOUT_SECS,
-    UNFLUSHED_MAX_BYTES,
-    WORK_ITEMS_MAX,
-)
+from mpr.limits import ANNOUNCE_EVERY_SECS, OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, SINK_TIMEOUT_SECS, UNFLUSHED_MAX_BYTES
 from mpr.producer import router
 from mpr.producer.inbox import Inbox
 from mpr.producer.log_counters import Meter
 from mpr.producer.notices import Notices
 from mpr.producer.task_recordings import OwnRecordings
-from mpr.sdk import encoder, internal, recordings
+from mpr.sdk import encoder, recordings
+from mpr.sdk.internal import internal
 from mpr.transport import ipc_folder
 from mpr.transport.connection_info import RecordingConfig
 from mpr.transport.messages import (
@@ -73,7 +67,7 @@ WELCOME_TIMEOUT_SECS = 30.0
 _LOOK_SECS = 0.5
 # A message wakes two threads of ZeroMQ and the parent's, so results of short tasks go together: so many, or what there
 # is within so long (microseconds). One row each: 350 us of CPU per task without, 280 with it.
-_TOGETHER = WORK_ITEMS_MAX // 2
+_TOGETHER = limits.WORK_ITEMS_MAX // 2
 TOGETHER_MICROS = 1_000
 
 
@@ -137,7 +131,7 @@ class Producer:
         addresses = (self._outbox.address, self.slate.address)
         self._connection.send(Hello(config.token, worker, os.getpid(), self._connection.route, *addresses))
         # While the parent answers.
-        with internal.unwatched():
+        with internal():
             self.stream: rr.RecordingStream = encoder.new_stream(
                 config.application_id, config.recording_id, send_properties=False
             )
@@ -308,11 +302,11 @@ class Producer:
                 old.release(0, old.size())
 
     def _attach(self, outbox: Outbox) -> None:
-        with internal.unwatched():
+        with internal():
             self.stream.save(outbox.path)
 
     def _detach(self) -> None:
-        with internal.unwatched():
+        with internal():
             self.stream.disconnect()
 
     def flush(self) -> None:

@@ -6,14 +6,13 @@ Does not cover: who joins what (`membership.py`), what a task does with its lane
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from mpr.sdk import log_calls, recordings, sink_calls
+from mpr.sdk import internal, log_calls, recordings, sink_calls
 from mpr.sdk.times import watch_times
 
 if TYPE_CHECKING:
@@ -188,35 +187,12 @@ def forked() -> list[Any]:
     return parents
 
 
-class _Nobody:
-    """Stands for a producer where there is none, and for its meter."""
-
-    @property
-    def meter(self) -> _Nobody:
-        return self
-
-    def enter(self, size: int, rows: int, recording: Any) -> None: ...
-
-
-class _Nowhere:
-    producer: Any = _Nobody()
-    prefix: Prefix | None = None
-
-
-@contextlib.contextmanager
-def nowhere() -> Iterator[None]:
-    """Within, what this thread logs is mpr's own business, and counts for no producer of this process."""
-    outer, here.lane = here.lane, _Nowhere()
-    try:
-        yield
-    finally:
-        here.lane = outer
-
-
 # --- passed by the SDK's calls ------------------------------------------------------------------------------------
 
 
 def _entered(size: int, rows: int, recording: Any) -> Prefix | None:
+    if internal.thread.is_internal:
+        return None
     lane = here.lane
     if lane is not None and lane.producer is not None:
         _touch()

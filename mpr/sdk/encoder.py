@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpr import errors
-from mpr.producer import router
 from mpr.rrd import framing
+from mpr.sdk.internal import internal
 from mpr.sdk.reader import ReadableFile
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
     for _ in range(2):
         stream, storage, lock, info = _scratch(os.getpid())
         with lock:
-            with router.nowhere():
+            with internal():
                 stream.reset_time()
                 write(stream)
             data = storage.read(flush=True) or b""
@@ -71,7 +71,7 @@ def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
 
     if not isinstance(blueprint, rrb.Blueprint):
         blueprint = rrb.Blueprint(blueprint)
-    with ReadableFile(b"") as path, router.nowhere():
+    with ReadableFile(b"") as path, internal():
         blueprint.save(application_id, path)
         return Path(path).read_bytes()
 

@@ -1,4 +1,4 @@
-"""SDK calls that are mpr's own, and concern no task."""
+"""Marks SDK calls as mpr's own, so that they count for no task and change nothing that a task has set."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import threading
 from collections.abc import Iterator
 
 
-class _Ours(threading.local):
-    """Whether the sink call that this thread makes is mpr's own."""
+class _ThreadState(threading.local):
+    """Whether the SDK calls that this thread makes are mpr's own."""
 
-    now = False
+    is_internal = False
 
 
-ours = _Ours()
+thread = _ThreadState()
 
 
 @contextlib.contextmanager
-def unwatched() -> Iterator[None]:
-    """Within, what this thread does with sinks is mpr's own business."""
-    ours.now = True
+def internal() -> Iterator[None]:
+    """Within it, the SDK calls of this thread are mpr's own: the wrapped calls pass them on and do nothing else."""
+    outer, thread.is_internal = thread.is_internal, True
     try:
         yield
     finally:
-        ours.now = False
+        thread.is_internal = outer

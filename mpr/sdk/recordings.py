@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mpr.sdk.internal import ours
+from mpr.sdk import internal
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -33,7 +33,7 @@ def divert_new_recordings(
         stream = diverted() if kwargs.get("make_default") else None
         if stream is None:
             inner = original(*args, **kwargs)
-            if not kwargs.get("make_default") and not ours.now:
+            if not kwargs.get("make_default") and not internal.thread.is_internal:
                 made(inner)
             return inner
         noted(kwargs.get("application_id"), kwargs.get("recording_id"))

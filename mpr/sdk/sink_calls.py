@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from mpr.sdk.internal import ours
+from mpr.sdk import internal
 
 # Calls that give the current recording another sink, or none.
 _SINK_CALLS = (
@@ -38,7 +38,7 @@ def watch_sinks(
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
-            if ours.now:
+            if internal.thread.is_internal:
                 return original(*args, **kwargs)
             concerned = None if name == "shutdown" else rerun_bindings.get_recording_id(kwargs.get("recording"))
             if skips(name, concerned):

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mpr.rrd import framing
-from mpr.sdk import internal, reader, recordings, sink_calls
+from mpr.sdk import reader, recordings, sink_calls
+from mpr.sdk.internal import internal
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -58,7 +59,7 @@ class Adoption:
             self._known = (recording_id, set())
         import rerun as rr
 
-        with internal.unwatched():
+        with internal():
             data: bytes = recordings.encoded_rows_of(native).read(flush=True) or b""
             # Back to keeping its rows.
             recordings.disconnect(native)
