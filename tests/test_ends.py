@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import mpr
-from mpr.aggregator.events import Died
+from mpr.aggregator import events
+from mpr.aggregator.events import WorkerExited
 from mpr.processes import forkserver
 from tests import support, tasks
 
@@ -272,6 +273,10 @@ def test_a_task_that_has_ended_is_not_run_again_when_its_worker_dies(
     assert support.numbers(path) == Counter([1, 2, 3])
 
 
+def _is_exit(received: Any) -> bool:
+    return isinstance(received, bytes) and isinstance(events.decode(received), WorkerExited)
+
+
 def test_a_recording_ends_when_its_workers_have_said_goodbye(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system may take its time with their processes."""
     path = tmp_path / "run.rrd"
@@ -281,7 +286,7 @@ def test_a_recording_ends_when_its_workers_have_said_goodbye(tmp_path: Path, mon
 
     def receive_no_end(timeout_secs: float) -> Any:
         received = receive(timeout_secs)
-        return None if received is not None and isinstance(received[1], Died) else received
+        return None if _is_exit(received) else received
 
     monkeypatch.setattr(up, "receive", receive_no_end)
     assert pool.apply(tasks.log_number, (1,)) == 1
@@ -307,7 +312,7 @@ def test_a_recording_does_not_end_before_it_has_heard_of_a_worker_that_was_kille
         if held and next(looks, None) is None:
             return held.pop(0)
         received = receive(0.001 if held else timeout_secs)
-        if received is None or not isinstance(received[1], Died):
+        if not _is_exit(received):
             return received
         held.append(received)
         return None

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpr.aggregator.events import Died, Nudge
+from mpr.aggregator import events
+from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
 from mpr.transport import messages
 from mpr.transport.messages import (
     Accepted,
@@ -71,8 +72,6 @@ _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Goodbye: st.builds(Goodbye),
     Sync: st.builds(Sync, _U64),
     Synced: st.builds(Synced, _U64, _TEXT),
-    Died: st.builds(Died, st.integers(), st.none() | st.integers()),
-    Nudge: st.builds(Nudge),
     Welcome: st.builds(Welcome, st.booleans()),
     Function: st.builds(Function, st.binary(max_size=50), st.binary(max_size=50)),
     Tasks: st.builds(Tasks, _U64, _U64, _U8, _U32, _U32, _U16, _U64, _DIGEST, _PAYLOAD),
@@ -164,17 +163,24 @@ def test_the_text_of_a_hello_does_not_have_the_token() -> None:
     assert "secret" not in repr(Hello("secret", 1, 2, "r", "a"))
 
 
-@pytest.mark.parametrize("kind", [_HELLO_KIND, messages.encode(Died(1, 0))[0]])
+@pytest.mark.parametrize("kind", [_HELLO_KIND, messages.encode(TaskEnded(0.0, None))[0]])
 def test_json_nested_too_deeply_to_parse_is_refused(kind: bytes) -> None:
     """A stranger could otherwise end the receiving thread with one small message."""
     with pytest.raises(MessageError):
         messages.decode([kind, b"[" * 200_000])
 
 
-@pytest.mark.parametrize("body", [b"[1]", b"[1, 2, 3]", b'["1", 0]', b'[1, "0"]', b"{}", b'"12"', b"[true, 0]"])
-def test_the_end_of_a_worker_with_other_than_two_numbers_is_refused(body: bytes) -> None:
+@pytest.mark.parametrize(
+    "body", [b"[1.0]", b"[1.0, null, 3]", b'["1", null]', b"[1.0, 0]", b"{}", b'"12"', b"[1, null]"]
+)
+def test_the_end_of_a_task_with_other_than_a_number_and_a_text_is_refused(body: bytes) -> None:
     with pytest.raises(MessageError):
-        messages.decode([messages.encode(Died(1, 0))[0], body])
+        messages.decode([messages.encode(TaskEnded(0.0, None))[0], body])
+
+
+@given(st.builds(WorkerExited, st.integers(), st.none() | st.integers()) | st.builds(StopRequested) | st.builds(Wakeup))
+def test_an_event_comes_as_it_was_sent(event: events.Event) -> None:
+    assert event == events.decode(events.encode(event))
 
 
 def test_a_segment_that_ends_before_it_starts_is_refused() -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import zmq
 
-from mpr.aggregator.events import Died, Nudge
 from mpr.transport import ipc_folder, messages
 from mpr.transport.ipc_folder import SocketFolder
 from mpr.transport.messages import (
@@ -116,8 +115,8 @@ def test_a_peer_with_a_wrong_token_is_not_heard(
     connection.send(Hello(token, 1, 1, connection.route, "/proc/1/fd/3"))
     connection.send(Result(1, 0, 1, messages.RETURNED, True, 0, [b"payload"]))
     connection.send(Goodbye())
-    # As if nothing had come but a nudge, three times.
-    assert [(None, Nudge())] * 3 == [_received(sockets) for _ in range(3)]
+    # As if nothing had come but a wake-up, three times.
+    assert [b""] * 3 == [_received(sockets) for _ in range(3)]
     assert 3 == sockets.up.rejected_count
     assert connection.receive(0) is None
 
@@ -127,18 +126,18 @@ def test_a_peer_may_say_hello_again_with_the_right_token(sockets: Sockets, conne
     hello = _hello(sockets, connection)
     connection.send(Hello("wrong", 1, 1, connection.route, "/proc/1/fd/3"))
     connection.send(hello)
-    assert [(None, Nudge()), (hello, hello)] == [_received(sockets), _received(sockets)]
+    assert [b"", (hello, hello)] == [_received(sockets), _received(sockets)]
 
 
 @pytest.mark.parametrize(
     "message",
-    [Goodbye(), SegmentReady(1, 0, 3, b"abc"), Result(1, 0, 1, messages.RETURNED, True, 0, [b"x"]), Died(1, 0), Stop()],
+    [Goodbye(), SegmentReady(1, 0, 3, b"abc"), Result(1, 0, 1, messages.RETURNED, True, 0, [b"x"]), Stop()],
 )
 def test_a_message_before_the_hello_is_not_heard(
     sockets: Sockets, connect: Callable[[], Connection], message: Any
 ) -> None:
     connect().send(message)
-    assert (None, Nudge()) == _received(sockets)
+    assert b"" == _received(sockets)
     assert 1 == sockets.up.rejected_count
 
 
@@ -170,7 +169,7 @@ def test_garbage_is_counted_and_harms_nobody(
     sockets: Sockets, connect: Callable[[], Connection], stranger: zmq.Socket[bytes], frames: list[bytes]
 ) -> None:
     stranger.send_multipart(frames)
-    assert (None, Nudge()) == _received(sockets)
+    assert b"" == _received(sockets)
     assert 1 == sockets.up.rejected_count
     connection = connect()
     hello = _hello(sockets, connection)
@@ -183,18 +182,18 @@ def test_garbage_of_a_known_producer_does_not_end_its_connection(sockets: Socket
     stranger.send_multipart(messages.encode(hello))
     stranger.send_multipart([b"\xff"])
     stranger.send_multipart(messages.encode(Goodbye()))
-    assert [(hello, hello), (None, Nudge()), (hello, Goodbye())] == [_received(sockets) for _ in range(3)]
+    assert [(hello, hello), b"", (hello, Goodbye())] == [_received(sockets) for _ in range(3)]
     assert 1 == sockets.up.rejected_count
 
 
 def test_the_parent_hears_itself_without_a_hello(sockets: Sockets) -> None:
     inside = sockets.inside()
-    inside.send(Died(3, -9))
-    assert (None, Died(3, -9)) == _received(sockets)
+    inside.send(b"an event")
+    assert _received(sockets) == b"an event"
     inside.close()
     assert 0 == sockets.up.rejected_count
-    # Somebody may still want to nudge when the end has come.
-    inside.send(Nudge())
+    # Somebody may still want to wake it when the end has come.
+    inside.send(b"")
 
 
 def test_nothing_is_received_where_nothing_was_sent(sockets: Sockets) -> None:

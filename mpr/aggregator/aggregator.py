@@ -18,7 +18,8 @@ from collections import deque
 from collections.abc import Callable
 
 from mpr import errors, failpoints
-from mpr.aggregator.events import Died, Nudge
+from mpr.aggregator import events
+from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
 from mpr.aggregator.fanout import Delivery
 from mpr.aggregator.intake import KnownProducer
 from mpr.aggregator.listener import Kept, Listener
@@ -38,7 +39,6 @@ from mpr.transport.messages import (
     Result,
     SegmentReady,
     Skipped,
-    Stop,
     Sync,
     Synced,
     TaskBegan,
@@ -88,7 +88,7 @@ class Aggregator:
         self._listeners: dict[int, Listener] = {}
         self._producers: dict[str, KnownProducer] = {}
         self._newcomers: list[tuple[KnownProducer, Welcome]] = []
-        self._dead: list[tuple[Died, float]] = []
+        self._dead: list[tuple[WorkerExited, float]] = []
         self._steps: deque[Callable[[], None]] = deque()
         #: Whether the thread was told of steps, and has not looked yet.
         self._nudged = False
@@ -114,7 +114,7 @@ class Aggregator:
 
     def worker_died(self, worker: int, exitcode: int | None) -> None:
         """Any thread: the process of `worker` has ended; whatever it had sent is taken first."""
-        self._inside.send(Died(worker, exitcode))
+        self._inside.send(events.encode(WorkerExited(worker, exitcode)))
 
     def soon(self, step: Callable[[], None]) -> None:
         """Any thread: have `step` done in the aggregator's thread, or in this one where that has ended.
@@ -127,7 +127,7 @@ class Aggregator:
         elif not self._nudged:
             # Where this is interrupted, the thread looks all the same when it has waited for a message.
             self._nudged = True
-            self._inside.send(Nudge())
+            self._inside.send(events.encode(Wakeup()))
 
     @property
     def ended(self) -> bool:
@@ -176,7 +176,7 @@ class Aggregator:
 
     def stop(self, timeout_secs: float) -> bool:
         """Take all that was sent before, then end the thread; False where it did not end in time (a sink hangs)."""
-        self._inside.send(Stop())
+        self._inside.send(events.encode(StopRequested()))
         self._thread.join(timeout_secs)
         if self._thread.is_alive():
             return False
@@ -194,7 +194,9 @@ class Aggregator:
                 # First this: who comes later sees it, and nudges again.
                 self._nudged = False
                 self._do_steps(_STEPS_AT_ONCE)
-                if received is not None:
+                if isinstance(received, bytes):
+                    self._take_event(events.decode(received))
+                elif received is not None:
                     self._handle(*received)
                 elif self._stop and not self._dead and not self._steps:
                     break
@@ -224,12 +226,12 @@ class Aggregator:
         with self._progress:
             self._progress.notify_all()
 
-    def _handle(self, hello: Hello | None, message: Upstream) -> None:
-        if hello is None:
-            if isinstance(message, Died):
-                self._dead.append((message, time.monotonic()))
-            self._stop = self._stop or isinstance(message, Stop)
-            return
+    def _take_event(self, event: events.Event) -> None:
+        if isinstance(event, WorkerExited):
+            self._dead.append((event, time.monotonic()))
+        self._stop = self._stop or isinstance(event, StopRequested)
+
+    def _handle(self, hello: Hello, message: Upstream) -> None:
         producer = self._producers.get(hello.route)
         if producer is None:
             if isinstance(message, Hello):
@@ -283,7 +285,9 @@ class Aggregator:
         if hello.protocol != PROTOCOL:
             _log.error("a producer (pid %d) speaks protocol %d, not %d", hello.pid, hello.protocol, PROTOCOL)
             return
-        self._release_the_dead()
+        # Of those that joined by themselves, nobody tells the end; what they leave open here must not pile up.
+        for each in list(self._producers.values()):
+            self._release_if_dead(each)
         self.pids.add(hello.pid)
         producer = self._producers[hello.route] = KnownProducer(hello, self._delivery.new_outbox())
         producer.reader = producer.open(hello.address, self._sockets.folder)
@@ -454,7 +458,7 @@ class Aggregator:
                 self._dead.remove((died, since))
                 self._bury(died, found)
 
-    def _bury(self, died: Died, found: list[KnownProducer]) -> None:
+    def _bury(self, died: WorkerExited, found: list[KnownProducer]) -> None:
         listener = self._listeners.get(died.worker)
         last = max((each.last_rows_at for each in found if each.last_rows_at is not None), default=None)
         silent_secs = None if last is None else time.monotonic() - last
@@ -462,12 +466,13 @@ class Aggregator:
             self._take_noted(producer)
             self._salvage(producer)
         if listener is not None:
+
+            def kept() -> Kept:
+                rows = found[0].rows_since_result(self._delivery.rows_after) if len(found) == 1 else None
+                return Kept(rows, silent_secs)
+
             said_goodbye = bool(found) and found[0].said_goodbye
-            self._delivery.note(
-                listener.worker_ended(
-                    died.worker, died.exitcode, said_goodbye, lambda: Kept(self._delivery.rows_kept(found), silent_secs)
-                )
-            )
+            self._delivery.note(listener.worker_ended(died.worker, died.exitcode, said_goodbye, kept))
             self._listeners.pop(died.worker, None)
         for producer in found:
             self._release(producer)
@@ -487,11 +492,6 @@ class Aggregator:
         self._sockets.up.forget(producer.hello)
         del self._producers[producer.hello.route]
         self._newcomers = [each for each in self._newcomers if each[0] is not producer]
-
-    def _release_the_dead(self) -> None:
-        """Of those that joined by themselves, nobody tells the end; what they leave open here must not pile up."""
-        for producer in list(self._producers.values()):
-            self._release_if_dead(producer)
 
     def _release_if_dead(self, producer: KnownProducer) -> None:
         # Where its outbox cannot be opened, its process id may be one of another container.

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from mpr import failpoints
-from mpr.aggregator.intake import KnownProducer
 from mpr.aggregator.type_conflicts import ColumnTypes
 from mpr.errors import SinkError
 from mpr.rrd import framing
@@ -123,11 +122,11 @@ class Delivery:
         self.write(Segment(outbox, MessageBytes(0, stream), frames, telemetry=telemetry))
         self._describe(outbox, stream[last.payload : last.end])
 
-    def rows_kept(self, found: Sequence[KnownProducer]) -> int | None:
-        """How many rows of a worker that has ended came after its last result."""
-        if not self.has_all or len(found) != 1 or found[0].settled_chunks is None:
+    def rows_after(self, outbox: int, chunks: int) -> int | None:
+        """How many rows of `outbox` came after its first `chunks` chunks; None where nobody can tell."""
+        if not self.has_all:
             return None
-        counts = (each.rows_of(found[0].outbox, found[0].settled_chunks) for each in self._writers)
+        counts = (each.rows_of(outbox, chunks) for each in self._writers)
         return next((count for count in counts if count is not None), None)
 
     def stop_feeding(self) -> None:

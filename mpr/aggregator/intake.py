@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mpr.errors import DeliveryError
@@ -100,6 +100,10 @@ class KnownProducer:
         if self.slate is None or self.reader is None or self.said_goodbye:
             return ()
         return self.slate.results()
+
+    def rows_since_result(self, rows_after: Callable[[int, int], int | None]) -> int | None:
+        """How many rows came after its last result: `rows_after(outbox, chunks)` counts. None where nobody can tell."""
+        return None if self.settled_chunks is None else rows_after(self.outbox, self.settled_chunks)
 
     def begin_outbox(self, outbox: int) -> None:
         """What comes from now on is in a new one."""

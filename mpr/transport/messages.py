@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from mpr.aggregator.events import Died, Nudge
-
-PROTOCOL = 2
+PROTOCOL = 3
 
 Buffer: TypeAlias = bytes | memoryview
 Frames: TypeAlias = list[Any]
@@ -268,8 +266,6 @@ Upstream: TypeAlias = (
     | Undelivered
     | Sync
     | Goodbye
-    | Died
-    | Nudge
 )
 Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
 
@@ -280,8 +276,6 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
     _RESULT_READY,
     _INITIALIZER_FAILED,
     _GOODBYE,
-    _DIED,
-    _NUDGE,
     _WELCOME,
     _FUNCTION,
     _TASKS_READY,
@@ -295,7 +289,7 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
     _SYNC,
     _SYNCED,
     _UNDELIVERED,
-) = range(21)
+) = range(19)
 
 
 def encode(message: Upstream | Downstream) -> Frames:
@@ -336,10 +330,6 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_NUMBER.pack(_SYNC, number)]
         case Synced(number, failure):
             return [_NUMBER.pack(_SYNCED, number), failure.encode()]
-        case Died():
-            return [_KIND.pack(_DIED), json.dumps([message.worker, message.exitcode]).encode()]
-        case Nudge():
-            return [_KIND.pack(_NUDGE)]
         case Welcome(inline):
             return [_NUMBER.pack(_WELCOME, inline)]
         case Function(digest, code):
@@ -400,13 +390,6 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return Skipped(_NUMBER.unpack(head)[1])
     if kind == _GOODBYE:
         return Goodbye()
-    if kind == _DIED:
-        worker, exitcode = json.loads(bytes(frames[1]))
-        if type(worker) is not int or not (exitcode is None or type(exitcode) is int):
-            raise MessageError("the end of a worker with fields of the wrong types")
-        return Died(worker, exitcode)
-    if kind == _NUDGE:
-        return Nudge()
     if kind == _SYNC:
         return Sync(_NUMBER.unpack(head)[1])
     if kind == _SYNCED:

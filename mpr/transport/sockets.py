@@ -22,12 +22,11 @@ from pathlib import Path
 
 import zmq
 
-from mpr.aggregator.events import Nudge
 from mpr.limits import MESSAGE_MAX_BYTES
 from mpr.transport import ipc_folder
 from mpr.transport.ipc_folder import SocketFolder
 from mpr.transport.messages import Downstream as DownstreamMessage
-from mpr.transport.messages import Frames, Hello, MessageError, Stop, decode, encode
+from mpr.transport.messages import Frames, Hello, MessageError, decode, encode
 from mpr.transport.messages import Upstream as UpstreamMessage
 
 # How long a closing socket may take to hand over what was sent (milliseconds).
@@ -94,19 +93,22 @@ class UpstreamServer:
         self._greeted: dict[bytes, Hello] = {}
         self.rejected_count = 0
 
-    def receive(self, timeout_secs: float) -> tuple[Hello | None, UpstreamMessage] | None:
-        """The next message with the hello of its producer (None: from the parent itself); None after the timeout."""
+    def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage] | bytes | None:
+        """The next message with the hello of its producer, or the bytes that `Inside` sent; None after the timeout.
+
+        Of a message that is refused the bytes are empty.
+        """
         frames = self._receiver.receive(timeout_secs)
         if frames is None:
             return None
         sender = frames[0].bytes
+        if sender == self.inside_name:
+            return frames[1].bytes
         try:
             message = decode([_light(frame) for frame in frames[1:]])
         except MessageError:
             self.rejected_count += 1
-            return None, Nudge()
-        if sender == self.inside_name:
-            return None, message  # type: ignore[return-value]  # the parent sends itself upstream messages only
+            return b""
         hello = self._greeted.get(sender)
         if hello is not None:
             return hello, message  # type: ignore[return-value]  # downstream kinds are ignored by the receiver
@@ -114,7 +116,7 @@ class UpstreamServer:
             self._greeted[sender] = message
             return message, message
         self.rejected_count += 1
-        return None, Nudge()
+        return b""
 
     def _knows_token(self, hello: Hello) -> bool:
         # Any text can come out of JSON, also what has no encoding.
@@ -221,10 +223,10 @@ class Inside:
         self._socket.connect(_INSIDE)
         self._lock = threading.Lock()
 
-    def send(self, message: UpstreamMessage | Stop) -> None:
+    def send(self, data: bytes) -> None:
         with self._lock:
             if not self._socket.closed:
-                _send(self._socket, encode(message))
+                self._socket.send(data)
 
     def close(self) -> None:
         with self._lock:
