@@ -14,9 +14,8 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr.rrd import framing, relabel, store_id
+from mpr.rrd import compat, framing, relabel, store_id
 from mpr.rrd.manifest import OFFSET, SIZE
-from mpr.sdk import encoder
 from tests import streams
 
 
@@ -111,7 +110,7 @@ def test_a_stream_without_a_store_info_can_get_one() -> None:
     original = _later_of_a_stream()
     assert framing.SET_STORE_INFO not in {frame.kind for frame in streams.all_frames(original)}
     store = store_id.store_id("app", "id")
-    data = relabel.relabelled(original, store, encoder.store_info())
+    data = relabel.relabelled(original, store, compat.store_info())
     frames = streams.all_frames(data)
     assert framing.SET_STORE_INFO == frames[0].kind
     assert store == store_id.store_id_of_info(data[frames[0].payload : frames[0].end])

@@ -66,7 +66,7 @@ def open_sinks(
         return OpenSinks(writers=[], live=None, urls=[], served=[])
     unknown = compat.format_is_known()
     if unknown is None:
-        prologue = relabel.relabelled(prologue, store_id.store_id(application_id, recording_id), encoder.store_info())
+        prologue = relabel.relabelled(prologue, store_id.store_id(application_id, recording_id), compat.store_info())
     else:
         _log.warning("mpr does not know the file format of this Rerun SDK (%s): it decodes, which is slower", unknown)
     layout = b"" if blueprint is None else encoder.encoded_blueprint(application_id, blueprint)

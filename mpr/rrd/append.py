@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mpr import errors
 from mpr.errors import SinkError
-from mpr.rrd import framing, recover, relabel, store_id
+from mpr.rrd import compat, framing, recover, relabel, store_id
 from mpr.sdk import encoder
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _append(fd: int, application_id: str, added: bytes) -> None:
     fresh = store is None
     if store is None:
         store = store_id.store_id(application_id, secrets.token_hex(16))
-    stream = relabel.relabelled(added, store, encoder.store_info() if fresh else b"")
+    stream = relabel.relabelled(added, store, compat.store_info() if fresh else b"")
     own = framing.frames_of(stream)
     end = next((frame.start for frame in frames if frame.kind == framing.END), frames[-1].end if frames else 0)
     start = framing.HEADER_SIZE if end else 0

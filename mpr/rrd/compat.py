@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import TYPE_CHECKING
 
-from mpr import errors
+from mpr.errors import FormatError
 from mpr.rrd import framing, protobuf, store_id
 from mpr.rrd.manifest import CHUNK_ID, OFFSET, SIZE, Manifest, parse
-from mpr.sdk.encoder import encoded_by_sdk
+from mpr.sdk.encoder import encoded_by_sdk, encoded_head
 from mpr.sdk.reader import send_decoded
 
 if TYPE_CHECKING:
     import rerun as rr
+
+
+def store_info() -> bytes:
+    """The payload of a store info, with a store id that is no recording's; empty where logging is switched off."""
+    data = encoded_head()
+    # What an unknown format means is for `format_is_known` to say.
+    with contextlib.suppress(FormatError):
+        for frame in framing.frames_of(data):
+            if frame.kind == framing.SET_STORE_INFO:
+                return data[frame.payload : frame.end]
+    return b""
 
 
 def manifest_by_sdk(data: bytes) -> Manifest:
@@ -23,7 +35,7 @@ def manifest_by_sdk(data: bytes) -> Manifest:
     encoded = encoded_by_sdk(lambda stream: send_decoded(data, stream))
     frames = framing.frames_of(encoded)
     if not frames:
-        raise errors.FormatError("the SDK finds no chunk in a stream that has some")
+        raise FormatError("the SDK finds no chunk in a stream that has some")
     end = frames[-1]
     return parse(encoded[end.payload : end.end])[0]
 
@@ -58,6 +70,6 @@ def format_is_known() -> str | None:
         columns = [found.table[name].to_pylist() for name in (CHUNK_ID, OFFSET, SIZE)]
         if {each: (at, size) for each, at, size in zip(*columns, strict=True)} != places:
             return "its manifests do not say where the chunks are"
-    except (errors.FormatError, KeyError, IndexError, ValueError) as error:
+    except (FormatError, KeyError, IndexError, ValueError) as error:
         return str(error)
     return None

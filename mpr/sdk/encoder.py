@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import threading
@@ -10,8 +9,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpr import errors
-from mpr.rrd import framing
 from mpr.sdk.internal import internal
 from mpr.sdk.reader import ReadableFile
 
@@ -29,36 +26,30 @@ def new_stream(application_id: str, recording_id: str, *, send_properties: bool)
 def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.Lock, bytes]:
     """The one stream of process `pid` with which mpr lets the SDK encode; each costs two threads for ever.
 
-    With its store info (the payload of that frame), which the SDK writes once, before all else.
+    With what the SDK writes once, before all else: a stream with the store info; empty where logging is switched off.
     """
     import rerun as rr
 
     stream = new_stream("mpr", "mpr", send_properties=False)
     storage = rr.binary_stream(stream)
-    data = storage.read(flush=True) or b""
-    frames: list[framing.Frame] = []
-    # What an unknown format means is for `format_is_known` to say.
-    with contextlib.suppress(errors.FormatError):
-        frames = framing.frames_of(data)
-    infos = (data[frame.payload : frame.end] for frame in frames if frame.kind == framing.SET_STORE_INFO)
-    return stream, storage, threading.Lock(), next(infos, b"")
+    return stream, storage, threading.Lock(), storage.read(flush=True) or b""
 
 
-def store_info() -> bytes:
-    """A store info, with a store id that is no recording's; empty where logging is switched off."""
+def encoded_head() -> bytes:
+    """The stream that begins a recording, with a store id that is no recording's; empty where logging is off."""
     return _scratch(os.getpid())[3]
 
 
 def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
     """The stream (header to footer, no store info) that the SDK makes of what `write` logs; empty for nothing."""
     for _ in range(2):
-        stream, storage, lock, info = _scratch(os.getpid())
+        stream, storage, lock, head = _scratch(os.getpid())
         with lock:
             with internal():
                 stream.reset_time()
                 write(stream)
             data = storage.read(flush=True) or b""
-        if data or not info:
+        if data or not head:
             break
         # The SDK has shut all streams down, as it does at the interpreter's exit, where a recording may be still open.
         _scratch.cache_clear()
