@@ -7,6 +7,9 @@ from multiprocessing.connection import Connection
 
 from mpr.sinks.viewers import LiveSink
 
+#: The entry function of a courier, for a launcher.
+MAIN = "mpr.live.exporter:main"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CourierConfig:
@@ -35,10 +38,3 @@ class CourierConfig:
     first: bool
     environ: dict[str, str]
     pipe: Connection
-
-
-def courier_main(config: CourierConfig, shared: None) -> None:
-    """`mpr.courier.main`, which is imported in the courier."""
-    from mpr.live.exporter import main
-
-    main(config, shared)

@@ -23,7 +23,7 @@ from multiprocessing import reduction
 from typing import Any
 
 from mpr.limits import LIVE_FAREWELL_SECS
-from mpr.live.config import CourierConfig, courier_main
+from mpr.live.config import MAIN, CourierConfig
 from mpr.live.messages import Bring, Brought, Connected, Done, Finish, Load, Lost, Waiting
 from mpr.live.replay_log import Tape
 from mpr.live.statistics import LiveSinkStatistics
@@ -180,7 +180,7 @@ class LiveSinks:
 
     def _run(self) -> None:
         try:
-            self._launcher = make_launcher(check_start_method(None), True, courier_main, None)
+            self._launcher = make_launcher(check_start_method(None), True, MAIN, None)
             while not self._is_over():
                 timeout = self._step()
                 mp_connection.wait(self._waitables(), timeout)

@@ -36,7 +36,7 @@ from mpr.telemetry.tracker import Telemetry
 from mpr.threads import carry_through, is_thread_of_ours
 from mpr.transport.messages import EACH, STAR
 from mpr.worker.capture import CaptureOptions
-from mpr.worker.config import worker_main
+from mpr.worker.config import MAIN
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -155,7 +155,7 @@ class Pool:
         if method != "fork":
             task_pickling.check_portable("the initializer", shared)
         # A zygote is forked here, before the recording has threads.
-        launcher = make_launcher(method, preload, worker_main, shared)
+        launcher = make_launcher(method, preload, MAIN, shared)
         self._owns_recording = recording is None
         self._pid = os.getpid()
         preloaded = method == "forkserver" and preload

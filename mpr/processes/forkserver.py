@@ -134,7 +134,7 @@ class ForkServerLauncher(ProcessLauncher):
     recording; what it shall run, it is told later.
     """
 
-    def __init__(self, server: ForkServer, target: Callable[[Any, Any], None], shared: Any) -> None:
+    def __init__(self, server: ForkServer, target: str, shared: Any) -> None:
         super().__init__(functools.partial(_ForkServerProcess, self._popen), target, shared)
         self._server = server
         self._ahead: list[tuple[int, int]] = []

@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import multiprocessing
 import os
+import pkgutil
 import select
 import signal
 import sys
@@ -69,9 +70,7 @@ def ignore_ctrl_c() -> None:
 class ProcessLauncher(Launcher):
     """`spawn` and `forkserver`: each worker is a `multiprocessing` process of this one."""
 
-    def __init__(
-        self, factory: Callable[..., process.BaseProcess], target: Callable[[Any, Any], None], shared: Any
-    ) -> None:
+    def __init__(self, factory: Callable[..., process.BaseProcess], target: str, shared: Any) -> None:
         self._factory = factory
         self._target = target
         self._shared = shared
@@ -102,10 +101,15 @@ class ProcessLauncher(Launcher):
         self._processes.clear()
 
 
-def _started_main(target: Callable[[Any, Any], None], config: Any, shared: Any) -> None:
+def call_target(target: str, config: Any, shared: Any) -> None:
+    """Call the function `target`, as "module:function"; only the process that runs it imports its module."""
+    pkgutil.resolve_name(target)(config, shared)
+
+
+def _started_main(target: str, config: Any, shared: Any) -> None:
     ignore_ctrl_c()
     guard_against_orphans()
-    target(config, shared)
+    call_target(target, config, shared)
 
 
 # --- orphans ------------------------------------------------------------------------------------------------------

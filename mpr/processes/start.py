@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
 from typing import Any, Literal
 
 from mpr.errors import ConfigError
@@ -44,7 +43,7 @@ def check_start_method(method: object) -> StartMethod:
     return method  # type: ignore[return-value]  # one of those offered
 
 
-def make_launcher(method: StartMethod, preload: bool, target: Callable[[Any, Any], None], shared: Any) -> Launcher:
+def make_launcher(method: StartMethod, preload: bool, target: str, shared: Any) -> Launcher:
     """What starts workers by `method`. For 'fork', call this before any thread is started.
 
     `shared` is the same for all workers; under 'fork' it is inherited, else pickled.

@@ -8,12 +8,12 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from multiprocessing import connection as mp_connection
 from multiprocessing import process
 from typing import Any
 
-from mpr.processes.launcher import Launcher, guard_against_orphans, ignore_ctrl_c
+from mpr.processes.launcher import Launcher, call_target, guard_against_orphans, ignore_ctrl_c
 
 # --- fork: the zygote ---------------------------------------------------------------------------------------------
 
@@ -25,7 +25,7 @@ class ZygoteLauncher(Launcher):
     first. It gets everything by inheritance; over its pipe only numbers travel.
     """
 
-    def __init__(self, target: Callable[[Any, Any], None], shared: Any) -> None:
+    def __init__(self, target: str, shared: Any) -> None:
         others = [thread.name for thread in threading.enumerate()[1:] if not _is_harmless(thread)]
         if others:
             warnings.warn(
@@ -95,7 +95,7 @@ def _ignore_signal(_number: int, _frame: object) -> None:
     """A handler, so that the signal is not discarded."""
 
 
-def _zygote_main(pipe: Any, parents_end: Any, target: Callable[[Any, Any], None], shared: Any) -> None:
+def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
     """Fork a worker for each config that comes, and tell how each ends; end when the parent closes its side."""
     parents_end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -137,13 +137,11 @@ def _zygote_main(pipe: Any, parents_end: Any, target: Callable[[Any, Any], None]
         child.join()
 
 
-def _forked_main(
-    pipe: Any, watched: int, held: int, target: Callable[[Any, Any], None], config: Any, shared: Any
-) -> None:
+def _forked_main(pipe: Any, watched: int, held: int, target: str, config: Any, shared: Any) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     ignore_ctrl_c()
     pipe.close()
     os.close(held)
     guard_against_orphans(watched)
-    target(config, shared)
+    call_target(target, config, shared)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpr.processes.pickling import Portable
 from mpr.transport.connection_info import RecordingConfig
 from mpr.worker.capture import CaptureOptions
+
+#: The entry function of a worker, for a launcher.
+MAIN = "mpr.worker.main:main"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +37,3 @@ class WorkerConfig:
     preloaded: bool
     results_wait: bool
     capture: CaptureOptions
-
-
-def worker_main(config: WorkerConfig, initializer: Portable) -> None:
-    """`mpr.worker.main`, which is imported in the worker, or was before the worker was forked."""
-    from mpr.worker.main import main
-
-    main(config, initializer)
