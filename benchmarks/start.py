@@ -66,8 +66,8 @@ def main() -> None:
         )
         if uses_sdk:
             best = [
-                min(readings[name][turn] for name in ways if name != peers.MPR)
-                for turn in range(len(readings[peers.MPR]))
+                min(readings[name][sequence] for name in ways if name != peers.MPR)
+                for sequence in range(len(readings[peers.MPR]))
             ]
             bench.target(
                 "a second pool whose task uses the SDK / the fastest other pool",

@@ -41,8 +41,10 @@ def scan(number: int, scans: int) -> int:
     angle = 2 * np.pi * number / scans
     place = np.array([5.5 * np.cos(angle), 5.5 * np.sin(angle), 1.4])
 
-    turn, tilt = np.meshgrid(np.linspace(0, 2 * np.pi, TURNS), np.radians(np.linspace(-45, 9, BEAMS)))
-    beams = np.stack([np.cos(turn) * np.cos(tilt), np.sin(turn) * np.cos(tilt), np.sin(tilt)], axis=-1).reshape(-1, 3)
+    sequence, tilt = np.meshgrid(np.linspace(0, 2 * np.pi, TURNS), np.radians(np.linspace(-45, 9, BEAMS)))
+    beams = np.stack([np.cos(sequence) * np.cos(tilt), np.sin(sequence) * np.cos(tilt), np.sin(tilt)], axis=-1).reshape(
+        -1, 3
+    )
     reach = np.zeros(len(beams))
     for _ in range(40):  # a step may be as long as the distance to the next surface
         reach += distance(place + beams * reach[:, None])

@@ -7,8 +7,8 @@ but tests sets it, and without it a place costs one look at an empty dict.
 | place | the moment |
 |---|---|
 | `worker.started` | the worker has said hello, its initializer has not run |
-| `worker.claimed` | it has begun a parcel, its task has not |
-| `worker.ended` | the tasks of a parcel have returned, their rows are not flushed |
+| `worker.claimed` | it has begun a work item, its task has not |
+| `worker.ended` | the tasks of a work item have returned, their rows are not flushed |
 | `worker.flushed` | the rows are in the outbox |
 | `worker.noted` | the result is on the slate |
 | `worker.sent` | the result is on its way, or waits on the slate for the next ones |

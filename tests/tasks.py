@@ -147,7 +147,8 @@ def log_without_time(_: int) -> None:
 
 
 def log_slowly_or_die(number: int) -> int:
-    """Take longer than results of a parcel wait for others; a negative number kills the worker, its row is flushed."""
+    """Take longer than results of a work item wait for others; a negative number kills the worker, its row is
+    flushed."""
     if number < 0:
         log_and_die(number)
     time.sleep(0.02)

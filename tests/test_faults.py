@@ -20,7 +20,7 @@ from tests import support, tasks
 
 _ROWS = 5
 _TASKS = 8
-# The third parcel of worker 1; those behind it were sent already.
+# The third work item of worker 1; those behind it were sent already.
 _VICTIM = 2
 _ALL = dict.fromkeys(range(_TASKS), _ROWS)
 

@@ -238,6 +238,6 @@ def test_a_worker_keeps_only_the_functions_that_were_used_last(tmp_path: Path) -
     """A new one for each call does not fill its memory, and one that comes again works again."""
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         functions = [functools.partial(tasks.keep_alive, tasks.Tracked(number)) for number in range(200)]
-        for turn in (functions, functions[:5], functions[::-1]):
-            assert [pool.apply(each) for each in turn] == [each.args[0].number for each in turn]
+        for sequence in (functions, functions[:5], functions[::-1]):
+            assert [pool.apply(each) for each in sequence] == [each.args[0].number for each in sequence]
         assert pool.apply(tasks.count_tracked) <= function_cache.FUNCTIONS_KEPT

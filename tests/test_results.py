@@ -17,7 +17,7 @@ from mpr.pool.results import AsyncResult, MapResult, ResultIterator, SingleResul
 
 
 class _Delivery:
-    """One parcel of an iterator: the items `start` to `start + count`, or an error for all of them."""
+    """One work item of an iterator: the items `start` to `start + count`, or an error for all of them."""
 
     def __init__(self, start: int, count: int, fails: bool) -> None:
         self.start = start
@@ -31,14 +31,14 @@ class _Delivery:
 
 @st.composite
 def _runs(draw: st.DrawFn) -> tuple[list[_Delivery], list[_Delivery | None], Exception | None]:
-    """Parcels in their order, in the order of their delivery (None: the end of the input), and the input's error."""
-    parcels: list[_Delivery] = []
+    """Work items in their order, in the order of their delivery (None: the end of the input), and the input's error."""
+    work_items: list[_Delivery] = []
     start = 0
     for count in draw(st.lists(st.integers(1, 4), max_size=6)):
-        parcels.append(_Delivery(start, count, draw(st.booleans())))
+        work_items.append(_Delivery(start, count, draw(st.booleans())))
         start += count
-    order: list[_Delivery | None] = draw(st.permutations([*parcels, None]))
-    return parcels, order, draw(st.none() | st.just(KeyError("input")))
+    order: list[_Delivery | None] = draw(st.permutations([*work_items, None]))
+    return work_items, order, draw(st.none() | st.just(KeyError("input")))
 
 
 def _take(results: ResultIterator[Any]) -> Any:
@@ -58,13 +58,13 @@ def _is_end(found: Any) -> bool:
 def test_an_iterator_gives_each_item_once_in_its_order(
     run: tuple[list[_Delivery], list[_Delivery | None], Exception | None], ordered: bool, data: st.DataObject
 ) -> None:
-    parcels, order, error = run
-    length = sum(parcel.count for parcel in parcels)
+    work_items, order, error = run
+    length = sum(work_item.count for work_item in work_items)
     taken: list[None] = []
     results: ResultIterator[Any] = ResultIterator(ordered, lambda: taken.append(None))
     found: list[Any] = []
     arrived: list[Any] = []
-    in_order = [item for parcel in parcels for item in parcel.items] + ([error] if error else [])
+    in_order = [item for work_item in work_items for item in work_item.items] + ([error] if error else [])
     for delivery in order:
         if delivery is None:
             results.finish(length, error)
@@ -92,7 +92,7 @@ def test_an_iterator_gives_each_item_once_in_its_order(
 def test_an_ordered_iterator_gives_an_item_as_soon_as_those_before_it_are_there(
     run: tuple[list[_Delivery], list[_Delivery | None], Exception | None],
 ) -> None:
-    parcels, order, _ = run
+    work_items, order, _ = run
     results: ResultIterator[Any] = ResultIterator(True, lambda: None)
     delivered: set[int] = set()
     count = 0
@@ -102,10 +102,10 @@ def test_an_ordered_iterator_gives_an_item_as_soon_as_those_before_it_are_there(
         delivery.deliver(results)
         delivered.add(delivery.start)
         available = 0
-        for parcel in parcels:
-            if parcel.start not in delivered:
+        for work_item in work_items:
+            if work_item.start not in delivered:
                 break
-            available += parcel.count
+            available += work_item.count
         while not isinstance(_take(results), multiprocessing.TimeoutError):
             count += 1
         assert available == count
@@ -240,15 +240,17 @@ def test_get_waits_for_what_another_thread_delivers() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=6), st.data())
 @settings(deadline=None)
-def test_a_map_has_its_values_in_order_or_the_first_error(parcels: list[tuple[int, bool]], data: st.DataObject) -> None:
-    length = sum(count for count, _ in parcels)
-    starts = [sum(count for count, _ in parcels[:index]) for index in range(len(parcels))]
+def test_a_map_has_its_values_in_order_or_the_first_error(
+    work_items: list[tuple[int, bool]], data: st.DataObject
+) -> None:
+    length = sum(count for count, _ in work_items)
+    starts = [sum(count for count, _ in work_items[:index]) for index in range(len(work_items))]
     result: MapResult[int] = MapResult(length, None, None)
     first: Exception | None = None
-    for index in data.draw(st.permutations(range(len(parcels)))):
-        # Only the last parcel makes it ready, also where one has failed before.
+    for index in data.draw(st.permutations(range(len(work_items)))):
+        # Only the last work item makes it ready, also where one has failed before.
         assert not result.ready()
-        start, (count, fails) = starts[index], parcels[index]
+        start, (count, fails) = starts[index], work_items[index]
         error = ValueError(index) if fails else None
         first = first or error
         result.deliver(start, count, None if fails else list(range(start, start + count)), error)

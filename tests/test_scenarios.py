@@ -109,7 +109,7 @@ def test_two_hundred_workers_start_beside_threads_that_log(tmp_path: Path) -> No
         for number in range(20):
             path = tmp_path / f"{number}.rrd"
             with mpr.Pool("app", 10, sinks=path) as pool:
-                # A parcel is handed to each worker that is ready, so all ten have to start.
+                # A work item is handed to each worker that is ready, so all ten have to start.
                 assert (
                     len(set(pool.starmap(tasks.pid_after_meeting, [(tmp_path / f"meet-{number}", 10)] * 10, 1))) == 10
                 )

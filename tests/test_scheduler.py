@@ -22,7 +22,7 @@ class _Worker:
         self.limit = limit
         self.given = 0
         self.retired = False
-        self.parcels: list[int] = []
+        self.work_items: list[int] = []
 
     @property
     def spent(self) -> bool:
@@ -41,29 +41,29 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.workers: dict[int, _Worker] = {}
         self.handed_out: Counter[int] = Counter()
         self.requeued: Counter[int] = Counter()
-        # How many parcels a worker may have, by what the last one took.
+        # How many work items a worker may have, by what the last one took.
         self.depth = 1
 
     def check(self, sends: list[tuple[int, int]]) -> None:
         """Each hand-out comes from the front of the queue and goes to a worker that may have it."""
-        for number, parcel in sends:
-            assert self.waiting.popleft() == parcel
+        for number, work_item in sends:
+            assert self.waiting.popleft() == work_item
             worker = self.workers[number]
             assert not worker.spent
-            if worker.parcels:
-                assert len(worker.parcels) < self.depth, "more behind a running parcel than their length allows"
-                free = [each for each in self.workers.values() if not each.parcels and not each.spent]
+            if worker.work_items:
+                assert len(worker.work_items) < self.depth, "more behind a running parcel than their length allows"
+                free = [each for each in self.workers.values() if not each.work_items and not each.spent]
                 assert free == [], "behind a running parcel although a worker is free"
-            worker.parcels.append(parcel)
+            worker.work_items.append(work_item)
             worker.given += 1
-            self.handed_out[parcel] += 1
+            self.handed_out[work_item] += 1
 
     @rule()
     def add(self) -> None:
-        parcel = self.parcel_count
+        work_item = self.parcel_count
         self.parcel_count += 1
-        self.waiting.append(parcel)
-        self.check(self.scheduler.add(parcel))
+        self.waiting.append(work_item)
+        self.check(self.scheduler.add(work_item))
 
     @precondition(lambda self: len(self.workers) < 4)
     @rule(limit=st.none() | st.integers(1, 5))
@@ -74,17 +74,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.check(self.scheduler.ready(number, limit))
 
     def finish(self, data: st.DataObject, micros: int) -> None:
-        number = data.draw(st.sampled_from([n for n, each in self.workers.items() if each.parcels]))
-        parcel = self.workers[number].parcels.pop(0)
+        number = data.draw(st.sampled_from([n for n, each in self.workers.items() if each.work_items]))
+        work_item = self.workers[number].work_items.pop(0)
         self.depth = 32 if micros < 200 else 16 if micros < 1_000 else 3 if micros < 5_000 else 1
-        self.check(self.scheduler.done(number, parcel, micros))
+        self.check(self.scheduler.done(number, work_item, micros))
 
-    @precondition(lambda self: any(each.parcels for each in self.workers.values()))
+    @precondition(lambda self: any(each.work_items for each in self.workers.values()))
     @rule(data=st.data(), micros=_TINY | _SHORT)
     def done_soon(self, data: st.DataObject, micros: int) -> None:
         self.finish(data, micros)
 
-    @precondition(lambda self: any(each.parcels for each in self.workers.values()))
+    @precondition(lambda self: any(each.work_items for each in self.workers.values()))
     @rule(data=st.data(), micros=_LONG)
     def done_late(self, data: st.DataObject, micros: int) -> None:
         self.finish(data, micros)
@@ -94,8 +94,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def lost(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.workers)))
         worker = self.workers.pop(number)
-        assert worker.parcels == self.scheduler.lost(number)
-        self.wait_again(worker.parcels[1:])
+        assert worker.work_items == self.scheduler.lost(number)
+        self.wait_again(worker.work_items[1:])
 
     @rule()
     def lost_before_it_was_ready(self) -> None:
@@ -107,19 +107,19 @@ class SchedulerMachine(RuleBasedStateMachine):
         micros = {32: 0, 16: 200, 3: 1_000, 1: 5_000}[self.depth]
         assert [] == self.scheduler.done(10_000, 10_000, micros)
 
-    def wait_again(self, parcels: list[int]) -> None:
-        self.waiting.extendleft(reversed(parcels))
-        self.requeued.update(parcels)
-        self.check(self.scheduler.add_first(parcels))
+    def wait_again(self, work_items: list[int]) -> None:
+        self.waiting.extendleft(reversed(work_items))
+        self.requeued.update(work_items)
+        self.check(self.scheduler.add_first(work_items))
 
-    @precondition(lambda self: any(len(each.parcels) > 1 for each in self.workers.values()))
+    @precondition(lambda self: any(len(each.work_items) > 1 for each in self.workers.values()))
     @rule(data=st.data())
     def take_back(self, data: st.DataObject) -> None:
-        """What lies behind the first parcel of a worker, or a part of it."""
-        number = data.draw(st.sampled_from([n for n, each in self.workers.items() if len(each.parcels) > 1]))
-        parcels = self.workers[number].parcels
-        taken = parcels[data.draw(st.integers(1, len(parcels) - 1)) :]
-        del parcels[-len(taken) :]
+        """What lies behind the first work item of a worker, or a part of it."""
+        number = data.draw(st.sampled_from([n for n, each in self.workers.items() if len(each.work_items) > 1]))
+        work_items = self.workers[number].work_items
+        taken = work_items[data.draw(st.integers(1, len(work_items) - 1)) :]
+        del work_items[-len(taken) :]
         if not self.workers[number].retired:
             # What it has not begun does not count.
             self.workers[number].given -= len(taken)
@@ -137,9 +137,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def drop(self, data: st.DataObject) -> None:
-        parcel = data.draw(st.sampled_from(list(self.waiting)))
-        self.waiting.remove(parcel)
-        assert self.scheduler.drop(parcel)
+        work_item = data.draw(st.sampled_from(list(self.waiting)))
+        self.waiting.remove(work_item)
+        assert self.scheduler.drop(work_item)
 
     @rule()
     def drop_what_does_not_wait(self) -> None:
@@ -152,16 +152,16 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_holds_too_many(self) -> None:
-        assert all(len(each.parcels) <= _MOST for each in self.workers.values())
+        assert all(len(each.work_items) <= _MOST for each in self.workers.values())
 
     @invariant()
     def nobody_is_idle_while_parcels_wait(self) -> None:
-        idle = [number for number, each in self.workers.items() if not each.parcels and not each.spent]
+        idle = [number for number, each in self.workers.items() if not each.work_items and not each.spent]
         assert not self.waiting or idle == []
 
     @invariant()
     def a_parcel_is_handed_out_once_unless_it_waited_behind_a_lost_one(self) -> None:
-        assert all(count <= 1 + self.requeued[parcel] for parcel, count in self.handed_out.items())
+        assert all(count <= 1 + self.requeued[work_item] for work_item, count in self.handed_out.items())
 
     @invariant()
     def nobody_gets_more_than_his_limit(self) -> None:
@@ -170,7 +170,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def exhausted_says_who_has_done_all_he_may(self) -> None:
         for number, worker in self.workers.items():
-            assert (worker.spent and not worker.parcels) == self.scheduler.exhausted(number)
+            assert (worker.spent and not worker.work_items) == self.scheduler.exhausted(number)
 
     @invariant()
     def the_workers_are_those_that_are_ready_and_not_lost(self) -> None:
@@ -207,7 +207,7 @@ def test_one_long_parcel_ends_handing_out_ahead() -> None:
     _short_parcels_were_seen(scheduler, 1)
     held = dict(scheduler.add("a") + scheduler.add("b"))
     assert {1, 2} == set(held)
-    # It frees worker 1; each of the two may have a second parcel only as long as parcels are short.
+    # It frees worker 1; each of the two may have a second work item only as long as work items are short.
     scheduler.done(1, held[1], 60_000)
     assert [[(1, "c")], [], []] == [scheduler.add(each) for each in "cde"]
 

@@ -28,7 +28,7 @@ def ends(tmp_path: Path) -> Iterator[Ends]:
 
 def _result(number: int, *sizes: int) -> Result:
     payload = [bytes([(number + index) % 256]) * size for index, size in enumerate(sizes)]
-    # A worker is not sent its parcels in the order of their numbers.
+    # A worker is not sent its work items in the order of their numbers.
     return Result(1000 - number, 0, 1, messages.RETURNED, True, 5, payload, number=number, ended_nanos=9)
 
 
@@ -93,11 +93,11 @@ def test_where_the_parent_reads_messages_only_large_results_go_as_they_are(ends:
 
 def test_what_the_worker_is_at(ends: Ends) -> None:
     slate, reader = ends
-    assert reader.at().turn == 0
+    assert reader.at().sequence == 0
     assert slate.claim(3, 7)
-    assert (reader.at().turn, reader.at().task, reader.at().running) == (3, 7, False)
+    assert (reader.at().sequence, reader.at().task, reader.at().running) == (3, 7, False)
     slate.begin(7, 12345)
-    assert (reader.at().turn, reader.at().task, reader.at().running, reader.at().since_ns) == (3, 7, True, 12345)
+    assert (reader.at().sequence, reader.at().task, reader.at().running, reader.at().since_ns) == (3, 7, True, 12345)
     slate.end(7)
     assert (reader.at().task, reader.at().running) == (8, False)
 
@@ -105,8 +105,8 @@ def test_what_the_worker_is_at(ends: Ends) -> None:
 def test_what_was_taken_back_is_not_begun_and_what_comes_later_is(ends: Ends) -> None:
     slate, reader = ends
     assert slate.claim(1, 0)
-    assert reader.revoke(4).turn == 1
-    assert [slate.claim(turn, 0) for turn in (2, 3, 4, 5)] == [False, False, False, True]
+    assert reader.revoke(4).sequence == 1
+    assert [slate.claim(sequence, 0) for sequence in (2, 3, 4, 5)] == [False, False, False, True]
 
 
 @pytest.mark.parametrize("payload", [[b""], [b"\xff", b""], [b"\x00", b"123"]])

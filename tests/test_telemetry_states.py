@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
-from mpr.scheduler.work_item import Parcel, TaskFunction
+from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.scheduler.worker_handle import AtWork
 from mpr.telemetry.rows import TELEMETRY, LaneRow
 from mpr.telemetry.tracker import Telemetry
@@ -34,15 +34,17 @@ def _hello(worker: int) -> Hello:
     return Hello("", worker, 1000 + worker, "", "")
 
 
-def _parcel(number: int, count: int, name: str = "f") -> Parcel:
+def _work_item(number: int, count: int, name: str = "f") -> WorkItem:
     function = TaskFunction(name, b"", b"")
-    return Parcel(function=function, count=count, mode=EACH, payload=[b"no pickle"], number=number, serial=number * 100)
+    return WorkItem(
+        function=function, count=count, mode=EACH, payload=[b"no pickle"], number=number, first_task=number * 100
+    )
 
 
 def _end(
     found: Telemetry,
     clock: _Clock,
-    parcel: Parcel,
+    work_item: WorkItem,
     worker: int,
     micros: int,
     *,
@@ -52,12 +54,12 @@ def _end(
     late_millis: int = 0,
 ) -> None:
     """A result that was there at the present time, and comes `late_millis` later."""
-    numbers = (parcel.number, parcel.first, count, messages.RETURNED, last, micros)
+    numbers = (work_item.number, work_item.first, count, messages.RETURNED, last, micros)
     result = Result(*numbers, [], False, flush, 2, 30, ended_nanos=clock.now_ns)
     clock.now_ns += late_millis * _MS
-    found.result(_hello(worker), parcel, count, result)
-    parcel.settle(count)
-    found.settled(parcel, 0, count, None)
+    found.result(_hello(worker), work_item, count, result)
+    work_item.settle(count)
+    found.settled(work_item, 0, count, None)
 
 
 def _ready(found: Telemetry, worker: int) -> None:
@@ -75,9 +77,9 @@ def test_short_tasks_share_a_span_and_long_ones_have_their_own() -> None:
     _ready(found, 1)
     for number in range(1, 1001):
         clock.now_ns += _MS
-        _end(found, clock, _parcel(number, 1), 1, 1000)
+        _end(found, clock, _work_item(number, 1), 1, 1000)
     clock.now_ns += 200 * _MS
-    _end(found, clock, _parcel(2000, 1), 1, 200_000)
+    _end(found, clock, _work_item(2000, 1), 1, 200_000)
     rows = found.take(last=True)
     spans = rows.spans["f"]
     # A second of tasks of a millisecond each, in spans of 50 ms.
@@ -92,12 +94,12 @@ def test_the_results_of_one_parcel_are_told_apart() -> None:
     clock = _Clock()
     found = Telemetry(_ALL, 1, clock)
     _ready(found, 1)
-    parcel = _parcel(1, 3)
+    work_item = _work_item(1, 3)
     start = clock.now_ns
-    # What a result says of the time is since the beginning of its parcel.
+    # What a result says of the time is since the beginning of its work item.
     for elapsed in (100, 300, 600):
         clock.now_ns = start + elapsed * _MS
-        _end(found, clock, parcel, 1, elapsed * 1000, last=elapsed == 600, flush=10_000)
+        _end(found, clock, work_item, 1, elapsed * 1000, last=elapsed == 600, flush=10_000)
     spans = found.take(last=True).spans["f"]
     assert [("f[0]", 90_000), ("f[1]", 190_000), ("f[2]", 290_000)] == [(each.name, each.micros) for each in spans]
     (worker,) = found.insights().workers
@@ -108,18 +110,18 @@ def test_a_task_that_runs_is_shown_once_before_anybody_has_heard_of_it() -> None
     clock = _Clock()
     found = Telemetry(_ALL, 1, clock)
     _ready(found, 1)
-    parcel = _parcel(1, 1)
+    work_item = _work_item(1, 1)
     began = clock.now_ns
-    at = At(turn=1, claimed_ns=began, task=0, running=True, since_ns=began)
+    at = At(sequence=1, claimed_ns=began, task=0, running=True, since_ns=began)
     for _ in range(3):
         clock.now_ns += 400 * _MS
-        found.look(AtWork(1, at, parcel))
+        found.look(AtWork(1, at, work_item))
     rows = found.take().lanes[1]
     assert ["starting", "f[0]"] == _states(rows)
     assert began == rows[-1].at_ns
     assert 1.2 == found.insights().workers[0].working_secs
     clock.now_ns += 400 * _MS
-    _end(found, clock, parcel, 1, 1_600_000)
+    _end(found, clock, work_item, 1, 1_600_000)
     clock.now_ns += 400 * _MS
     rows = found.take().lanes[1]
     assert [("idle", began + 1600 * _MS)] == [(row.state, row.at_ns) for row in rows]
@@ -129,15 +131,15 @@ def test_a_task_that_runs_behind_one_of_its_parcel_is_shown_too() -> None:
     clock = _Clock()
     found = Telemetry(_ALL, 1, clock)
     _ready(found, 1)
-    parcel = _parcel(1, 2)
+    work_item = _work_item(1, 2)
     clock.now_ns += 100 * _MS
     # The worker goes on before the result is here.
     began = clock.now_ns - _MS
-    _end(found, clock, parcel, 1, 100_000, last=False)
+    _end(found, clock, work_item, 1, 100_000, last=False)
     heard = clock.now_ns
     clock.now_ns += 400 * _MS
-    found.look(AtWork(1, At(turn=1, claimed_ns=0, task=0, running=True, since_ns=0), parcel))
-    found.look(AtWork(1, At(turn=1, claimed_ns=0, task=1, running=True, since_ns=began), parcel))
+    found.look(AtWork(1, At(sequence=1, claimed_ns=0, task=0, running=True, since_ns=0), work_item))
+    found.look(AtWork(1, At(sequence=1, claimed_ns=0, task=1, running=True, since_ns=began), work_item))
     rows = found.take(last=True).lanes[1]
     assert ["starting", "f[0]", "f[1]", ""] == _states(rows)
     assert [heard] == [row.at_ns for row in rows if row.state == "f[1]"]
@@ -147,12 +149,12 @@ def test_short_tasks_that_share_a_span_are_slow_ones_of_their_own() -> None:
     clock = _Clock()
     found = Telemetry(_ALL, 1, clock)
     _ready(found, 1)
-    parcel = _parcel(1, 20)
+    work_item = _work_item(1, 20)
     elapsed = 0
     for micros in range(1, 21):
         clock.now_ns += micros * 1000
         elapsed += micros
-        _end(found, clock, parcel, 1, elapsed, last=micros == 20)
+        _end(found, clock, work_item, 1, elapsed, last=micros == 20)
     assert 1 == len(found.take(last=True).spans["f"])
     expected = [(f"f[{task}]", (task + 1) / 1e6, 2, 30) for task in reversed(range(10, 20))]
     assert expected == [(each.task, each.seconds, each.rows, each.data_bytes) for each in found.insights().slowest]
@@ -162,13 +164,13 @@ def test_waiting_for_credit_is_a_state_of_its_own() -> None:
     clock = _Clock()
     found = Telemetry(_ALL, 1, clock)
     _ready(found, 1)
-    parcel = _parcel(1, 1)
+    work_item = _work_item(1, 1)
     began = clock.now_ns
-    at = At(turn=1, claimed_ns=began, task=0, running=True, since_ns=began)
+    at = At(sequence=1, claimed_ns=began, task=0, running=True, since_ns=began)
     clock.now_ns += 400 * _MS
-    found.look(AtWork(1, at, parcel, began + 300 * _MS, 0))
+    found.look(AtWork(1, at, work_item, began + 300 * _MS, 0))
     clock.now_ns += 400 * _MS
-    found.look(AtWork(1, at, parcel, 0, 450 * _MS))
+    found.look(AtWork(1, at, work_item, 0, 450 * _MS))
     assert ["starting", "f[0]", "waiting for credit", "f[0]"] == _states(found.take().lanes[1])
     assert 0.45 == found.insights().workers[0].held_back_secs
 
@@ -177,7 +179,7 @@ def test_errors_beyond_a_number_are_counted() -> None:
     found = Telemetry(_ALL, 1, _Clock())
     _ready(found, 1)
     for number in range(1, 1001):
-        found.settled(_parcel(number, 1), 0, 1, ValueError(number))
+        found.settled(_work_item(number, 1), 0, 1, ValueError(number))
     texts = [error.text for error in found.take().errors]
     assert len(texts) <= 101
     assert 1000 == len(texts) - 1 + int(texts[-1].partition(" ")[0])
@@ -194,7 +196,7 @@ class Lanes(RuleBasedStateMachine):
         self.clock = _Clock()
         self.found = Telemetry(_ALL, self.SIZE, self.clock)
         self.next_worker = 1
-        self.parcels = 1
+        self.work_items = 1
         self.alive: set[int] = set()
         self.ready: set[int] = set()
         self.lost: set[int] = set()
@@ -235,19 +237,19 @@ class Lanes(RuleBasedStateMachine):
     )
     def ends_a_parcel(self, worker: int, micros: int, count: int, name: str, late: int) -> None:
         if worker in self.ready & self.alive:
-            self.parcels += 1
+            self.work_items += 1
             self.clock.now_ns += micros * 1000 + 1000
-            parcel = _parcel(self.parcels, count, name)
-            _end(self.found, self.clock, parcel, worker, micros, count=count, late_millis=late)
+            work_item = _work_item(self.work_items, count, name)
+            _end(self.found, self.clock, work_item, worker, micros, count=count, late_millis=late)
             self.ended_tasks[worker] += count
 
     @rule(worker=live, millis=st.integers(1, 300))
     def is_looked_at(self, worker: int, millis: int) -> None:
         if worker in self.ready & self.alive:
-            self.parcels += 1
-            at = At(turn=1, claimed_ns=0, task=0, running=True, since_ns=self.clock.now_ns)
+            self.work_items += 1
+            at = At(sequence=1, claimed_ns=0, task=0, running=True, since_ns=self.clock.now_ns)
             self.clock.now_ns += millis * _MS
-            self.found.look(AtWork(worker, at, _parcel(self.parcels, 1)))
+            self.found.look(AtWork(worker, at, _work_item(self.work_items, 1)))
 
     @rule(worker=live, exitcode=st.sampled_from([0, -9, -11, 3]))
     def ends(self, worker: int, exitcode: int) -> None:
@@ -261,8 +263,8 @@ class Lanes(RuleBasedStateMachine):
     @rule(worker=live, count=st.integers(1, 3))
     def a_late_result_of_one_that_has_ended(self, worker: int, count: int) -> None:
         if worker in self.ready - self.alive:
-            self.parcels += 1
-            _end(self.found, self.clock, _parcel(self.parcels, count), worker, 0, count=count)
+            self.work_items += 1
+            _end(self.found, self.clock, _work_item(self.work_items, count), worker, 0, count=count)
             self.ended_tasks[worker] += count
 
     @rule(millis=st.integers(0, 1000))

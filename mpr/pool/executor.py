@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 from mpr.errors import ConfigError
 from mpr.processes import task_pickling
 from mpr.scheduler.dispatcher import Dispatcher
-from mpr.scheduler.work_item import Parcel, TaskFunction
+from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.threads import carry_through, is_thread_of_ours
 from mpr.transport.messages import STAR
 
@@ -28,14 +28,14 @@ class TaskFuture(Future[R]):
 
     _dispatcher: Dispatcher
     #: None once it has its outcome.
-    _parcel: Parcel | None = None
+    _work_item: WorkItem | None = None
     _ended = False
 
-    def submit(self, dispatcher: Dispatcher, parcel: Parcel) -> Self:
-        """Have `parcel` run, with this as its future."""
-        self._dispatcher, self._parcel = dispatcher, parcel
-        parcel.deliver, parcel.begin = self._deliver, self.set_running_or_notify_cancel
-        dispatcher.submit(parcel)
+    def submit(self, dispatcher: Dispatcher, work_item: WorkItem) -> Self:
+        """Have `work_item` run, with this as its future."""
+        self._dispatcher, self._work_item = dispatcher, work_item
+        work_item.on_outcome, work_item.on_start = self._deliver, self.set_running_or_notify_cancel
+        dispatcher.submit(work_item)
         return self
 
     def cancel(self, *, running: bool = False) -> bool:
@@ -44,13 +44,13 @@ class TaskFuture(Future[R]):
         The worker of a task that runs is then ended and replaced; what the task had logged stays in the recording.
         Returns whether the task was cancelled. `result()` raises `CancelledError` then.
         """
-        parcel = self._parcel
+        work_item = self._work_item
         cancelled = super().cancel()
-        if parcel is not None and (cancelled or running):
+        if work_item is not None and (cancelled or running):
             answers: list[bool] = []
 
             def cancel() -> None:
-                answers.append(self._dispatcher.cancel(parcel, running=running))
+                answers.append(self._dispatcher.cancel(work_item, running=running))
 
             cancel() if is_thread_of_ours() else carry_through(cancel)
             cancelled = answers[0] or cancelled
@@ -64,7 +64,7 @@ class TaskFuture(Future[R]):
         self._finish(values[0] if values is not None else None, error)
 
     def _finish(self, value: Any, error: BaseException | None) -> None:
-        self._parcel = None
+        self._work_item = None
         try:
             if error is None:
                 self.set_result(value)
@@ -133,7 +133,7 @@ class PoolExecutor(Executor):
         except Exception as error:  # noqa: BLE001  # whatever a user's `__reduce__` raises
             future.set_exception(error)
             return future
-        return future.submit(self._dispatcher, Parcel(function=function, payload=payload))
+        return future.submit(self._dispatcher, WorkItem(function=function, payload=payload))
 
     def map(
         self,
@@ -189,8 +189,8 @@ class PoolExecutor(Executor):
             if not chunk:
                 return
             payload = task_pickling.dump_arguments(f"{function.name}[{start}]", chunk)
-            parcel = Parcel(function=function, index=start, count=len(chunk), mode=STAR, payload=payload)
-            yield _ChunkFuture(len(chunk)).submit(self._dispatcher, parcel)
+            work_item = WorkItem(function=function, index=start, count=len(chunk), mode=STAR, payload=payload)
+            yield _ChunkFuture(len(chunk)).submit(self._dispatcher, work_item)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As the pool's: it takes no more tasks; with `wait`, until all have ended and the recording is closed."""

@@ -13,7 +13,7 @@ from mpr.pool.results import ResultIterator
 from mpr.processes import task_pickling
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.state import PoolState
-from mpr.scheduler.work_item import Parcel, TaskFunction
+from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.transport.messages import EACH
 
 # How often a feeder that waits for room looks whether there is still use for it (seconds).
@@ -37,11 +37,11 @@ class Feeder:
     room: threading.Semaphore
     results: weakref.ref[ResultIterator[Any]]
 
-    def deliver(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
+    def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
         """The results of the items `first` to `first + count`, or an error for all of them."""
         results = self.results()
         if results is not None:
-            results.deliver(first, count, values, error)
+            results.on_outcome(first, count, values, error)
 
     def run(self) -> None:
         count = 0
@@ -78,15 +78,15 @@ class Feeder:
         try:
             payload = task_pickling.dump_arguments(f"{self.function.name}[{start}]", part)
         except Exception as error:  # noqa: BLE001  # whatever a user's `__reduce__` raises
-            self.deliver(start, len(part), None, error)
+            self.on_outcome(start, len(part), None, error)
             return
         self.dispatcher.submit(
-            Parcel(
+            WorkItem(
                 function=self.function,
                 index=start,
                 count=len(part),
                 mode=EACH,
                 payload=payload,
-                deliver=self.deliver,
+                on_outcome=self.on_outcome,
             )
         )

@@ -30,7 +30,7 @@ from mpr.processes.start import StartMethod, check_processes, check_start_method
 from mpr.recording.options import Route, check_application_id, check_route
 from mpr.recording.shared_recording import SharedRecording
 from mpr.scheduler.state import PoolLimits, PoolState
-from mpr.scheduler.work_item import Parcel, TaskFunction
+from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.telemetry.insights import Insights
 from mpr.telemetry.tracker import Telemetry
 from mpr.threads import carry_through, is_thread_of_ours
@@ -64,7 +64,7 @@ class Pool:
         Called as `initializer(*initargs)` in each worker before its first task. If it raises, the pool ends with
         `InitializerError`. A worker that is still starting when there is no more work is ended without it.
     maxtasksperchild:
-        A worker is replaced after so many tasks (parcels of `chunksize` tasks in a map); None: never.
+        A worker is replaced after so many tasks (work items of `chunksize` tasks in a map); None: never.
     recording_id, sinks, blueprint, route, telemetry_view:
         As in `mpr.SharedRecording`.
     recording:
@@ -213,7 +213,7 @@ class Pool:
         result: SingleResult[R] = SingleResult(callback, error_callback)
         task = TaskFunction.of(func)
         payload = task_pickling.dump_arguments(task.name, [(tuple(args), dict(kwds or {}))])
-        self._dispatcher.submit(Parcel(function=task, payload=payload, deliver=result.deliver))
+        self._dispatcher.submit(WorkItem(function=task, payload=payload, on_outcome=result.on_outcome))
         return result
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
@@ -407,7 +407,7 @@ class Pool:
         self._check_running()
         items = list(iterable)
         if chunksize is None:
-            # As `multiprocessing.Pool`: four parcels per worker even out what tasks differ in.
+            # As `multiprocessing.Pool`: four work items per worker even out what tasks differ in.
             chunksize = -(-len(items) // (self._size * 4)) or 1
         if chunksize < 1:
             raise ConfigError(f"chunksize must be at least 1, got {chunksize}")
@@ -419,20 +419,20 @@ class Pool:
         ]
         result: MapResult[Any] = MapResult(len(items), callback, error_callback)
         self._dispatcher.announce(task, len(items))
-        deliver = result.deliver
-        parcels = (
-            Parcel(
+        on_outcome = result.on_outcome
+        work_items = (
+            WorkItem(
                 function=task,
                 index=start,
                 count=min(chunksize, len(items) - start),
                 mode=mode,
                 payload=payload,
-                deliver=deliver,
+                on_outcome=on_outcome,
             )
             for start, payload in zip(starts, payloads, strict=True)
         )
         # Together where they are few, so that the threads do not take turns; of many, the first ones run meanwhile.
-        while some := list(itertools.islice(parcels, _SUBMITTED_AT_ONCE)):
+        while some := list(itertools.islice(work_items, _SUBMITTED_AT_ONCE)):
             self._dispatcher.submit(*some)
         return result
 

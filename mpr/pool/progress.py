@@ -9,7 +9,7 @@ from typing import Any
 
 from mpr.errors import MissingDependencyError
 from mpr.scheduler.observer import Watcher
-from mpr.scheduler.work_item import Parcel
+from mpr.scheduler.work_item import WorkItem
 
 
 class Progress(Watcher):
@@ -60,7 +60,7 @@ class Progress(Watcher):
                 self._announced = 0
                 self._end_if_done()
 
-    def settled(self, parcel: Parcel, first: int, count: int, error: BaseException | None) -> None:
+    def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
         """`count` tasks have their outcome."""
         with self._drawing():
             self._done += count

@@ -61,8 +61,8 @@ class AsyncResult(Generic[R]):
 
 
 class SingleResult(AsyncResult[R]):
-    def deliver(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """The outcome, as a parcel of one task tells it."""
+    def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
+        """The outcome, as a work item of one task tells it."""
         self._settle(None if values is None else values[0], error)
 
 
@@ -78,7 +78,7 @@ class MapResult(AsyncResult[list[R]]):
         if not length:
             self._settle([], None)
 
-    def deliver(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
+    def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
         """The results of the tasks `first` to `first + count`, or an error for all of them."""
         with self._lock:
             self._left -= count
@@ -124,7 +124,7 @@ class ResultIterator(Generic[R], Iterator[R]):
 
     __next__ = next
 
-    def deliver(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
+    def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
         """The results of the items `first` to `first + count`, or an error for all of them."""
         items: list[tuple[Any, BaseException | None]]
         items = [(None, error)] * count if values is None else [(value, None) for value in values]

@@ -90,7 +90,7 @@ def load_function(data: bytes) -> Callable[..., Any]:
 
 
 def dump_arguments(name: str, value: object) -> list[Buffer]:
-    """The arguments of a parcel; raises `UnpicklableTaskError` that names what inside them cannot travel."""
+    """The arguments of a work item; raises `UnpicklableTaskError` that names what inside them cannot travel."""
     try:
         return dumps(value)
     except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like

@@ -413,10 +413,10 @@ class Producer:
         # What was just done counts, too.
         self.meter.touched = not router.current_is_watched()
 
-    def mark_begin(self, parcel: int, task: int, attempt: int) -> None:
+    def mark_begin(self, work_item: int, task: int, attempt: int) -> None:
         """From here on rows are of that task; those before, of no task, get an outbox of their own."""
         self.complete_outbox()
-        self._connection.send(TaskBegan(parcel, task, attempt, time.time_ns()))
+        self._connection.send(TaskBegan(work_item, task, attempt, time.time_ns()))
 
     def mark_end(self, seconds: float, error: str | None) -> None:
         """The task has ended: its rows are complete."""

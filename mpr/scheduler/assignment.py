@@ -1,8 +1,10 @@
-"""Which worker gets which parcel: a state machine without I/O. Each event returns what to send now.
+"""Which worker gets which work item: a state machine without I/O. Each event returns what to send now.
 
-A *parcel* is what goes to a worker in one message: one task, or several of one `map` (`chunksize`). A worker has one
-parcel, and more behind it as long as parcels turn out to be short, so that it need not wait for the next. As soon as a
-parcel takes long, nothing more is put behind another one, and what lies behind it can be taken back for a worker that
+A *work item* is what goes to a worker in one message: one task, or several of one `map` (`chunksize`). A worker has one
+work item, and more behind it as long as work items turn out to be short, so that it need not wait for the next. As soon
+as a
+work item takes long, nothing more is put behind another one, and what lies behind it can be taken back for a worker
+that
 has nothing to do.
 """
 
@@ -17,26 +19,27 @@ from mpr.limits import WORK_ITEMS_MAX
 
 P = TypeVar("P", bound=Hashable)
 
-#: Parcels that take less are handed out ahead (microseconds).
+#: Work items that take less are handed out ahead (microseconds).
 SHORT_MICROS = 5_000
-# How many parcels a worker has at a time where they take less than so many microseconds. Half of them go to it at once,
+# How many work items a worker has at a time where they take less than so many microseconds. Half of them go to it at
+# once,
 # and their results come back at once: measured, an empty task costs 38 us with 16 at a time, 32 with 32, 30 with 64.
 _DEPTHS = ((200, WORK_ITEMS_MAX), (1_000, 16), (SHORT_MICROS, 3))
 
 
 @dataclass(slots=True)
 class _Worker(Generic[P]):
-    #: The parcel that runs, and those behind it.
-    parcels: deque[P] = field(default_factory=deque)
-    #: Parcels it may still be given; None: any number.
-    parcels_left: int | None = None
+    #: The work item that runs, and those behind it.
+    work_items: deque[P] = field(default_factory=deque)
+    #: Work items it may still be given; None: any number.
+    work_items_left: int | None = None
     retired: bool = False
     #: How many it may have at a time.
     most: int = WORK_ITEMS_MAX
 
 
 class Scheduler(Generic[P]):
-    """Parcels in, `(worker, parcel)` out."""
+    """Work items in, `(worker, work item)` out."""
 
     def __init__(self) -> None:
         self._queue: deque[P] = deque()
@@ -46,86 +49,87 @@ class Scheduler(Generic[P]):
         self._depth = 1
 
     def held(self, worker: int) -> Sequence[P]:
-        """The parcels of a worker, the one that it is at first."""
+        """The work items of a worker, the one that it is at first."""
         state = self._workers.get(worker)
-        return () if state is None else state.parcels
+        return () if state is None else state.work_items
 
-    def add(self, parcel: P) -> list[tuple[int, P]]:
-        """A parcel was submitted."""
-        self._queue.append(parcel)
+    def add(self, work_item: P) -> list[tuple[int, P]]:
+        """A work item was submitted."""
+        self._queue.append(work_item)
         return self._hand_out()
 
-    def add_first(self, parcels: Iterable[P]) -> list[tuple[int, P]]:
-        """Parcels that had been handed out wait again, before all others, in this order."""
-        self._queue.extendleft(reversed(list(parcels)))
+    def add_first(self, work_items: Iterable[P]) -> list[tuple[int, P]]:
+        """Work items that had been handed out wait again, before all others, in this order."""
+        self._queue.extendleft(reversed(list(work_items)))
         return self._hand_out()
 
-    def ready(self, worker: int, parcels: int | None, *, ahead: bool = True) -> list[tuple[int, P]]:
-        """A worker can take parcels: `parcels` of them in its life, and some ahead of time unless `ahead` is false."""
-        self._workers[worker] = _Worker(parcels_left=parcels, most=WORK_ITEMS_MAX if ahead else 1)
+    def ready(self, worker: int, work_items: int | None, *, ahead: bool = True) -> list[tuple[int, P]]:
+        """A worker can take work items: `work_items` of them in its life, and some ahead of time unless `ahead` is
+        false."""
+        self._workers[worker] = _Worker(work_items_left=work_items, most=WORK_ITEMS_MAX if ahead else 1)
         self._idle[worker] = None
         return self._hand_out()
 
-    def done(self, worker: int, parcel: P, micros: int) -> list[tuple[int, P]]:
-        """A worker has finished a parcel in `micros`."""
+    def done(self, worker: int, work_item: P, micros: int) -> list[tuple[int, P]]:
+        """A worker has finished a work item in `micros`."""
         self._depth = next((depth for limit, depth in _DEPTHS if micros < limit), 1)
-        self._remove(worker, [parcel])
+        self._remove(worker, [work_item])
         return self._hand_out()
 
-    def take_back(self, worker: int, parcels: Sequence[P]) -> list[tuple[int, P]]:
-        """A worker has not begun these parcels and will not; who calls this knows what becomes of them."""
+    def take_back(self, worker: int, work_items: Sequence[P]) -> list[tuple[int, P]]:
+        """A worker has not begun these work items and will not; who calls this knows what becomes of them."""
         state = self._workers.get(worker)
-        if state is not None and state.parcels_left is not None and not state.retired:
+        if state is not None and state.work_items_left is not None and not state.retired:
             # They do not count for what it may do in its life.
-            state.parcels_left += sum(parcel in state.parcels for parcel in parcels)
-        self._remove(worker, parcels)
+            state.work_items_left += sum(work_item in state.work_items for work_item in work_items)
+        self._remove(worker, work_items)
         return self._hand_out()
 
-    def _remove(self, worker: int, parcels: Sequence[P]) -> None:
+    def _remove(self, worker: int, work_items: Sequence[P]) -> None:
         state = self._workers.get(worker)
         if state is None:
             return
-        for parcel in parcels:
-            if parcel in state.parcels:
-                state.parcels.remove(parcel)
+        for work_item in work_items:
+            if work_item in state.work_items:
+                state.work_items.remove(work_item)
         # Several at once wake the threads between here and the worker once: an empty task costs 35 us then, not 41.
-        if state.parcels_left != 0 and len(state.parcels) <= min(self._depth, state.most) // 2:
+        if state.work_items_left != 0 and len(state.work_items) <= min(self._depth, state.most) // 2:
             self._idle[worker] = None
 
     def retire(self, worker: int) -> None:
-        """Give a worker no more parcels."""
+        """Give a worker no more work items."""
         self._idle.pop(worker, None)
         if worker in self._workers:
-            self._workers[worker].parcels_left = 0
+            self._workers[worker].work_items_left = 0
             self._workers[worker].retired = True
 
     def lost(self, worker: int) -> list[P]:
-        """A worker is gone. Returns the parcels that it had, the one that it was at first."""
+        """A worker is gone. Returns the work items that it had, the one that it was at first."""
         self._idle.pop(worker, None)
         state = self._workers.pop(worker, None)
-        return [] if state is None else list(state.parcels)
+        return [] if state is None else list(state.work_items)
 
     def exhausted(self, worker: int) -> bool:
         """Whether the worker has done all that it may do in its life."""
         state = self._workers.get(worker)
-        return state is not None and state.parcels_left == 0 and not state.parcels
+        return state is not None and state.work_items_left == 0 and not state.work_items
 
     def could_take_back(self) -> bool:
-        """Whether a worker has nothing to do while parcels lie behind another one's."""
-        if self._queue or all(self._workers[worker].parcels for worker in self._idle):
+        """Whether a worker has nothing to do while work items lie behind another one's."""
+        if self._queue or all(self._workers[worker].work_items for worker in self._idle):
             return False
-        return any(len(each.parcels) > 1 for each in self._workers.values())
+        return any(len(each.work_items) > 1 for each in self._workers.values())
 
-    def drop(self, parcel: P) -> bool:
-        """Forget a parcel that no worker has; False where there is none such."""
+    def drop(self, work_item: P) -> bool:
+        """Forget a work item that no worker has; False where there is none such."""
         try:
-            self._queue.remove(parcel)
+            self._queue.remove(work_item)
         except ValueError:
             return False
         return True
 
     def drop_waiting(self) -> list[P]:
-        """Forget all parcels that no worker has, and return them."""
+        """Forget all work items that no worker has, and return them."""
         dropped = list(self._queue)
         self._queue.clear()
         return dropped
@@ -133,18 +137,18 @@ class Scheduler(Generic[P]):
     def _hand_out(self) -> list[tuple[int, P]]:
         sends = []
         while self._queue and self._idle:
-            worker = min(self._idle, key=lambda each: len(self._workers[each].parcels))
+            worker = min(self._idle, key=lambda each: len(self._workers[each].work_items))
             state = self._workers[worker]
             depth = min(self._depth, state.most)
-            if len(state.parcels) >= depth:
+            if len(state.work_items) >= depth:
                 # All that are listed as idle have at least as much to do.
                 self._idle.clear()
                 break
-            parcel = self._queue.popleft()
-            state.parcels.append(parcel)
-            if state.parcels_left is not None:
-                state.parcels_left -= 1
-            if state.parcels_left == 0 or len(state.parcels) >= depth:
+            work_item = self._queue.popleft()
+            state.work_items.append(work_item)
+            if state.work_items_left is not None:
+                state.work_items_left -= 1
+            if state.work_items_left == 0 or len(state.work_items) >= depth:
                 del self._idle[worker]
-            sends.append((worker, parcel))
+            sends.append((worker, work_item))
         return sends

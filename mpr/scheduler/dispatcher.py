@@ -1,4 +1,4 @@
-"""Brings parcels of tasks to workers and their outcomes to the callers.
+"""Brings work items of tasks to workers and their outcomes to the callers.
 
 Covers: what is on its way, what a result or a worker's end means for it, when a pool has done everything.
 Does not cover: which worker gets what (`assignment.py`), processes (`worker_supervisor.py`), rows
@@ -36,7 +36,7 @@ from mpr.rrd.segment import RunningTask
 from mpr.scheduler.assignment import SHORT_MICROS, Scheduler
 from mpr.scheduler.observer import Watcher
 from mpr.scheduler.state import PoolLimits, PoolState, StartBudget, too_small
-from mpr.scheduler.work_item import Parcel, TaskFunction, outcomes
+from mpr.scheduler.work_item import TaskFunction, WorkItem, outcomes
 from mpr.scheduler.worker_death import Loss
 from mpr.scheduler.worker_handle import AtWork, Hand, Soon, Staff
 from mpr.transport.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop, TaskBegan
@@ -62,15 +62,15 @@ class Dispatcher:
         self._limits, self._staff = limits, staff
         self._lock = threading.Lock()
         self._all_done = threading.Condition(self._lock)
-        self._scheduler: Scheduler[Parcel] = Scheduler()
+        self._scheduler: Scheduler[WorkItem] = Scheduler()
         self._numbers = itertools.count(1)
         #: Tasks submitted until now.
         self._tasks = 0
         #: What callers have submitted, until it is taken.
-        self._incoming: deque[Parcel] = deque()
-        self._parcels: dict[int, Parcel] = {}
+        self._incoming: deque[WorkItem] = deque()
+        self._work_items: dict[int, WorkItem] = {}
         self._delivering = 0
-        #: Who will submit more parcels.
+        #: Who will submit more work items.
         self._feeders: set[object] = set()
         self._hands: dict[int, Hand] = {}
         self._budget = StartBudget()
@@ -91,11 +91,11 @@ class Dispatcher:
         if self.state is not PoolState.RUNNING:
             raise PoolClosedError("this pool is closed: it takes no more tasks. Make a new mpr.Pool for them")
 
-    def submit(self, *parcels: Parcel) -> None:
-        """Have `parcels` run: all, or none where Ctrl-C comes. Raises nothing once the pool was running."""
-        for parcel in parcels:
-            self._watcher.submitted(parcel.function.name, parcel.count)
-        self._incoming.extend(parcels)
+    def submit(self, *work_items: WorkItem) -> None:
+        """Have `work_items` run: all, or none where Ctrl-C comes. Raises nothing once the pool was running."""
+        for work_item in work_items:
+            self._watcher.submitted(work_item.function.name, work_item.count)
+        self._incoming.extend(work_items)
         self._soon(self._take_incoming)
 
     def _take_incoming(self) -> None:
@@ -105,23 +105,23 @@ class Dispatcher:
             if error is None and self._done:
                 error = PoolClosedError("this pool has done its work and ended before this task was submitted")
             while self._incoming:
-                parcel = self._incoming.popleft()
+                work_item = self._incoming.popleft()
                 if error is not None:
-                    refused.append(parcel)
+                    refused.append(work_item)
                     continue
-                parcel.number = next(self._numbers)
-                parcel.serial, self._tasks = self._tasks, self._tasks + parcel.count
-                self._parcels[parcel.number] = parcel
-                self._send(self._scheduler.add(parcel))
-        for parcel in refused:
-            self._fail_rest(parcel, error)
+                work_item.number = next(self._numbers)
+                work_item.first_task, self._tasks = self._tasks, self._tasks + work_item.count
+                self._work_items[work_item.number] = work_item
+                self._send(self._scheduler.add(work_item))
+        for work_item in refused:
+            self._fail_rest(work_item, error)
 
     def announce(self, function: TaskFunction, count: int) -> None:
         """A call will submit `count` tasks."""
         self._watcher.announce(function.name, count)
 
     def begin_feeding(self, feeder: object) -> None:
-        """`feeder` will submit parcels, until `end_feeding`."""
+        """`feeder` will submit work items, until `end_feeding`."""
         self._feeders.add(feeder)
         self._watcher.feeding(1)
 
@@ -140,7 +140,7 @@ class Dispatcher:
                 self.state = PoolState.CLOSED
 
     def wait_until_done(self) -> None:
-        """After `close`: wait until every parcel has its outcome. Raises `InitializerError` and its like."""
+        """After `close`: wait until every work item has its outcome. Raises `InitializerError` and its like."""
         with self._lock:
             while self._delivering or self._has_work():
                 # In turns, so that Ctrl-C is noticed on every platform.
@@ -155,60 +155,60 @@ class Dispatcher:
         self._watcher.close()
 
     def _has_work(self) -> bool:
-        return bool(self._incoming or self._parcels or (self._feeders and self.state is not PoolState.TERMINATED))
+        return bool(self._incoming or self._work_items or (self._feeders and self.state is not PoolState.TERMINATED))
 
     def terminate(self, error: BaseException | None = None) -> None:
-        """Give every parcel that has no outcome an error, `PoolTerminatedError` by default."""
+        """Give every work item that has no outcome an error, `PoolTerminatedError` by default."""
         with self._lock:
             self.state = PoolState.TERMINATED
             self._broken = self._broken or error
-            pending = list(self._parcels.values())
-            self._parcels.clear()
+            pending = list(self._work_items.values())
+            self._work_items.clear()
             # Nobody may look at their slates any more, which end with the aggregator.
             self._hands.clear()
             self._scheduler.drop_waiting()
             self._reported = self._reported or bool(pending)
             self._all_done.notify_all()
-        for parcel in pending:
-            self._fail_rest(parcel, error or self.ending_error())
+        for work_item in pending:
+            self._fail_rest(work_item, error or self.ending_error())
         self._take_incoming()
         self._watcher.close()
 
     def drop_waiting(self) -> None:
-        """Cancel every parcel that no worker has."""
+        """Cancel every work item that no worker has."""
         self._take_incoming()
         with self._lock:
             dropped = self._scheduler.drop_waiting()
-            for parcel in dropped:
-                del self._parcels[parcel.number]
+            for work_item in dropped:
+                del self._work_items[work_item.number]
             self._delivering += 1
         self._tell((each, each.first, each.count - each.first, None, CancelledError()) for each in dropped)
 
-    def cancel(self, parcel: Parcel, *, running: bool) -> bool:
-        """Cancel `parcel` if no worker has it; with `running` also if one has it: the worker is ended and replaced.
+    def cancel(self, work_item: WorkItem, *, running: bool) -> bool:
+        """Cancel `work_item` if no worker has it; with `running` also if one has it: the worker is ended and replaced.
 
-        Whether it was cancelled. Of a parcel that runs, `parcel.deliver` hears later.
+        Whether it was cancelled. Of a work item that runs, `parcel.on_outcome` hears later.
         """
         self._take_incoming()
         while True:
             with self._lock:
-                if parcel.number not in self._parcels:
+                if work_item.number not in self._work_items:
                     return False
-                found = next((each for each in self._hands if parcel in self._scheduler.held(each)), None)
-                dropped = self._scheduler.drop(parcel)
+                found = next((each for each in self._hands if work_item in self._scheduler.held(each)), None)
+                dropped = self._scheduler.drop(work_item)
                 if found is not None and running:
                     taken = self._take_back(found)
-                    dropped = parcel in taken
-                    self._send(self._scheduler.add_first(each for each in taken if each is not parcel))
+                    dropped = work_item in taken
+                    self._send(self._scheduler.add_first(each for each in taken if each is not work_item))
                 if dropped:
-                    del self._parcels[parcel.number]
+                    del self._work_items[work_item.number]
                     self._delivering += 1
             if dropped:
-                self._tell([(parcel, parcel.first, parcel.count - parcel.first, None, CancelledError())])
+                self._tell([(work_item, work_item.first, work_item.count - work_item.first, None, CancelledError())])
                 return True
             if not running:
                 return False
-            if found is not None and self._end_at(found, parcel, None, CancelledError()):
+            if found is not None and self._end_at(found, work_item, None, CancelledError()):
                 return True
             # It has ended, or has just moved from one worker to another.
             time.sleep(_LOOK_AGAIN_SECS)
@@ -217,7 +217,10 @@ class Dispatcher:
     def unfinished(self) -> int:
         """How many tasks have no outcome."""
         # Without the lock: a pool may be dropped by the garbage collector wherever it runs.
-        return sum(parcel.count - parcel.first for parcel in [*self._parcels.copy().values(), *self._incoming.copy()])
+        return sum(
+            work_item.count - work_item.first
+            for work_item in [*self._work_items.copy().values(), *self._incoming.copy()]
+        )
 
     @property
     def is_locked(self) -> bool:
@@ -256,7 +259,7 @@ class Dispatcher:
             hand = self._hands[hello.worker] = Hand(hello.route, hello.pid, slate)
             if self.state is not PoolState.RUNNING and not self._has_work():
                 self._stop(hand)
-            # Without a slate nobody could say what it has begun; with a limit, each parcel may be its last.
+            # Without a slate nobody could say what it has begun; with a limit, each work item may be its last.
             ahead = slate is not None and limit is None
             self._send(self._scheduler.ready(hello.worker, self._limits.tasks, ahead=ahead))
         self._staff.note_ready()
@@ -264,25 +267,25 @@ class Dispatcher:
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
         with self._lock:
-            parcel = self._parcels.get(result.parcel)
-            if parcel is None or result.first != parcel.first:
+            work_item = self._work_items.get(result.work_item)
+            if work_item is None or result.first != work_item.first:
                 # Of a call that was terminated, or heard of before.
                 return
-            # A parcel that could not be opened says no number.
-            count = result.count or parcel.count - parcel.first
-            self._watcher.result(hello, parcel, count, result)
-            parcel.settle(count)
+            # A work item that could not be opened says no number.
+            count = result.count or work_item.count - work_item.first
+            self._watcher.result(hello, work_item, count, result)
+            work_item.settle(count)
             if result.last:
-                del self._parcels[parcel.number]
-                self._parcel_done(hello, parcel, result.micros)
+                del self._work_items[work_item.number]
+                self._work_item_done(hello, work_item, result.micros)
             self._delivering += 1
-        self._tell((parcel, *outcome) for outcome in outcomes(result, count, failure))
+        self._tell((work_item, *outcome) for outcome in outcomes(result, count, failure))
 
-    def _parcel_done(self, hello: Hello, parcel: Parcel, micros: int) -> None:
+    def _work_item_done(self, hello: Hello, work_item: WorkItem, micros: int) -> None:
         limit = self._limits.memory
         if limit is not None and self._staff.memory(hello.pid) > limit:
             self._scheduler.retire(hello.worker)
-        self._send(self._scheduler.done(hello.worker, parcel, micros))
+        self._send(self._scheduler.done(hello.worker, work_item, micros))
         hand = self._hands.get(hello.worker)
         if hand is not None and self._scheduler.exhausted(hello.worker):
             self._stop(hand)
@@ -291,26 +294,26 @@ class Dispatcher:
 
     def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask | None:
         """What the worker is at, in the words of the parent."""
-        parcel = self._parcels.get(began.parcel)
-        return None if parcel is None else parcel.running_task(hello, began)
+        work_item = self._work_items.get(began.work_item)
+        return None if work_item is None else work_item.running_task(hello, began)
 
     def sink_failed(self, error: BaseException) -> None:
         """Rows are lost: whoever waits for a result is told now. The tasks run on, for the sinks that are left."""
         with self._lock:
-            waiting = [parcel for parcel in self._parcels.values() if not parcel.told]
-            for parcel in waiting:
-                parcel.told, parcel.begin = True, None
-        for parcel in waiting:
-            self._hand_over(parcel, parcel.first, parcel.count - parcel.first, None, error)
+            waiting = [work_item for work_item in self._work_items.values() if not work_item.reported]
+            for work_item in waiting:
+                work_item.reported, work_item.on_start = True, None
+        for work_item in waiting:
+            self._hand_over(work_item, work_item.first, work_item.count - work_item.first, None, error)
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
-        """The worker has passed over a parcel: where it was not taken back from it, it waits again."""
+        """The worker has passed over a work item: where it was not taken back from it, it waits again."""
         with self._lock:
             held = self._scheduler.held(hello.worker) if hello.worker in self._hands else ()
             verdict = self._hands[hello.worker].verdict if held else None
             # One that is being cancelled stays, and ends with the worker.
             ending = verdict[0] if verdict is not None else None
-            missed = [each for each in held if each.turn == skipped.turn and each is not ending]
+            missed = [each for each in held if each.sequence == skipped.sequence and each is not ending]
             self._send(self._scheduler.take_back(hello.worker, missed))
             self._send(self._scheduler.add_first(missed))
 
@@ -336,7 +339,7 @@ class Dispatcher:
         found = kept() if self._scheduler.held(worker) else Kept()
         with self._lock:
             hand = self._hands.pop(worker, None)
-            held = [each for each in self._scheduler.lost(worker) if each.number in self._parcels]
+            held = [each for each in self._scheduler.lost(worker) if each.number in self._work_items]
             errors = []
             if hand is not None:
                 at = hand.slate.at() if hand.slate is not None else None
@@ -345,7 +348,7 @@ class Dispatcher:
             needed = self.state is PoolState.RUNNING or (self.state is PoolState.CLOSED and self._has_work())
             hopeless = needed and hand is None and not self._budget.died_at_start()
         if errors:
-            self._tell((parcel, task, 1, None, error) for parcel, task, error in errors)
+            self._tell((work_item, task, 1, None, error) for work_item, task, error in errors)
         if hopeless:
             self.broken(died_at_start(exitcode))
         elif needed:
@@ -354,14 +357,16 @@ class Dispatcher:
             self._staff.replace()
         return notes
 
-    def _settle_lost(self, held: list[Parcel], loss: Loss, notes: list[str]) -> list[tuple[Parcel, int, BaseException]]:
+    def _settle_lost(
+        self, held: list[WorkItem], loss: Loss, notes: list[str]
+    ) -> list[tuple[WorkItem, int, BaseException]]:
         """What a worker had begun fails, or is tried again; all else waits again. Returns the errors of tasks."""
         errors = []
-        for parcel in held:
-            errors += [(parcel, task, error) for task, error in loss.settle(parcel, self._limits.retries, notes)]
-            if parcel.first == parcel.count:
-                del self._parcels[parcel.number]
-        self._send(self._scheduler.add_first(each for each in held if each.number in self._parcels))
+        for work_item in held:
+            errors += [(work_item, task, error) for task, error in loss.settle(work_item, self._limits.retries, notes)]
+            if work_item.first == work_item.count:
+                del self._work_items[work_item.number]
+        self._send(self._scheduler.add_first(each for each in held if each.number in self._work_items))
         return errors
 
     def recording_ended(self) -> None:
@@ -386,9 +391,9 @@ class Dispatcher:
             for worker, hand in self._hands.items():
                 held = self._scheduler.held(worker)
                 work = hand.at_work(worker, held) if hand.slate is not None and held else None
-                if work is None or work.parcel is None:  # It has nothing, or has not begun it.
+                if work is None or work.work_item is None:  # It has nothing, or has not begun it.
                     continue
-                at, parcel = work.at, work.parcel
+                at, work_item = work.at, work.work_item
                 if len(held) > 1 and self._scheduler.could_take_back():
                     left = _SHORT_SECS - (now - at.claimed_ns) / 1e9
                     if left <= 0:
@@ -398,12 +403,12 @@ class Dispatcher:
                 if allowed is not None and at.running:
                     left = allowed - (now - at.since_ns) / 1e9
                     if left <= 0:
-                        error = TaskTimeoutError(parcel.name(at.task), worker, hand.pid, allowed)
-                        late.append((worker, parcel, at.task, error))
+                        error = TaskTimeoutError(work_item.name(at.task), worker, hand.pid, allowed)
+                        late.append((worker, work_item, at.task, error))
                     else:
                         again = min(again, left)
-        for worker, parcel, task, error in late:
-            self._end_at(worker, parcel, task, error)
+        for worker, work_item, task, error in late:
+            self._end_at(worker, work_item, task, error)
         return again
 
     def at_work(self) -> list[AtWork]:
@@ -413,88 +418,93 @@ class Dispatcher:
 
     # --- inside ------------------------------------------------------------------------------------------------
 
-    def _take_back(self, worker: int) -> list[Parcel]:
-        """Take all parcels back that the worker has not begun."""
+    def _take_back(self, worker: int) -> list[WorkItem]:
+        """Take all work items back that the worker has not begun."""
         hand = self._hands[worker]
         if hand.slate is None:
             return []
-        at = hand.slate.revoke(hand.turns)
-        taken = [each for each in self._scheduler.held(worker) if each.turn > at.turn]
+        at = hand.slate.revoke(hand.last_sequence)
+        taken = [each for each in self._scheduler.held(worker) if each.sequence > at.sequence]
         self._send(self._scheduler.take_back(worker, taken))
         return taken
 
-    def _end_at(self, worker: int, parcel: Parcel, task: int | None, error: BaseException) -> bool:
-        """End the worker if it is still at task `task` of `parcel` (None: at any); that task is then told `error`."""
+    def _end_at(self, worker: int, work_item: WorkItem, task: int | None, error: BaseException) -> bool:
+        """End the worker if it is still at task `task` of `work_item` (None: at any); that task is then told
+        `error`."""
 
         def is_at_it() -> bool:
             with self._lock:
                 hand = self._hands.get(worker)
-                if hand is None or parcel.number not in self._parcels or parcel not in self._scheduler.held(worker):
+                if (
+                    hand is None
+                    or work_item.number not in self._work_items
+                    or work_item not in self._scheduler.held(worker)
+                ):
                     return False
                 at = hand.slate.at() if hand.slate is not None else None
                 if at is not None and (
-                    at.turn != parcel.turn or at.task >= parcel.count or task not in (None, at.task)
+                    at.sequence != work_item.sequence or at.task >= work_item.count or task not in (None, at.task)
                 ):
                     return False
-                hand.verdict = parcel, error
+                hand.verdict = work_item, error
                 return True
 
         hand = self._hands.get(worker)
         return hand is not None and self._staff.end_if(hand.pid, is_at_it)
 
-    def _send(self, sends: list[tuple[int, Parcel]]) -> None:
+    def _send(self, sends: list[tuple[int, WorkItem]]) -> None:
         waiting = deque(sends)
         while waiting:
-            worker, parcel = waiting.popleft()
-            if parcel.begin is not None:
-                if not parcel.begin():
-                    del self._parcels[parcel.number]
+            worker, work_item = waiting.popleft()
+            if work_item.on_start is not None:
+                if not work_item.on_start():
+                    del self._work_items[work_item.number]
                     self._all_done.notify_all()
-                    waiting.extend(self._scheduler.take_back(worker, [parcel]))
+                    waiting.extend(self._scheduler.take_back(worker, [work_item]))
                     continue
-                parcel.begin = None
+                work_item.on_start = None
             hand = self._hands[worker]
-            hand.turns += 1
-            parcel.turn = hand.turns
-            function = parcel.function
-            # A worker that is gone has its end on the way to us, and the parcel with it.
+            hand.last_sequence += 1
+            work_item.sequence = hand.last_sequence
+            function = work_item.function
+            # A worker that is gone has its end on the way to us, and the work item with it.
             with contextlib.suppress(PeerGoneError):
                 if hand.functions.use(function.digest):
-                    self._down.send(hand.route, parcel.message())
+                    self._down.send(hand.route, work_item.message())
                 else:
                     hand.functions.keep(function.digest, True)
-                    self._down.send(hand.route, Function(function.digest, function.code), parcel.message())
+                    self._down.send(hand.route, Function(function.digest, function.code), work_item.message())
 
     def _stop(self, hand: Hand) -> None:
         with contextlib.suppress(PeerGoneError):
             self._down.send(hand.route, Stop())
 
-    def _fail_rest(self, parcel: Parcel, error: BaseException | None) -> None:
-        self._deliver(parcel, parcel.first, parcel.count - parcel.first, None, error)
+    def _fail_rest(self, work_item: WorkItem, error: BaseException | None) -> None:
+        self._deliver(work_item, work_item.first, work_item.count - work_item.first, None, error)
 
-    def _tell(self, told: Iterable[tuple[Parcel, int, int, Sequence[Any] | None, BaseException | None]]) -> None:
+    def _tell(self, reported: Iterable[tuple[WorkItem, int, int, Sequence[Any] | None, BaseException | None]]) -> None:
         """Deliver each of these, which `_delivering` has counted as one."""
         try:
-            for outcome in told:
+            for outcome in reported:
                 self._deliver(*outcome)
         finally:
             with self._lock:
                 self._delivering -= 1
-                if not self._parcels and not self._delivering:
+                if not self._work_items and not self._delivering:
                     self._all_done.notify_all()
 
     def _deliver(
-        self, parcel: Parcel, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None
+        self, work_item: WorkItem, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None
     ) -> None:
-        if not parcel.told:
-            self._hand_over(parcel, first, count, values, error)
+        if not work_item.reported:
+            self._hand_over(work_item, first, count, values, error)
 
     def _hand_over(
-        self, parcel: Parcel, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None
+        self, work_item: WorkItem, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None
     ) -> None:
-        self._watcher.settled(parcel, first, count, error)
+        self._watcher.settled(work_item, first, count, error)
         try:
-            parcel.deliver(parcel.index + first, count, values, error)
+            work_item.on_outcome(work_item.index + first, count, values, error)
         except BaseException:  # noqa: BLE001  # a user's callback, also one that calls `sys.exit`
             # `multiprocessing` would let its thread die, and everything hang.
-            _log.exception("a callback for task %s raised", parcel.name(first))
+            _log.exception("a callback for task %s raised", work_item.name(first))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mpr.scheduler.work_item import Parcel
+from mpr.scheduler.work_item import WorkItem
 from mpr.transport.messages import Hello, Result
 
 
@@ -26,11 +26,11 @@ class Watcher:
     def ready(self, hello: Hello, init_micros: int) -> None:
         """A worker takes tasks; its initializer took so long."""
 
-    def result(self, hello: Hello, parcel: Parcel, count: int, result: Result) -> None:
-        """The next `count` tasks of `parcel` have ended, in that worker."""
+    def result(self, hello: Hello, work_item: WorkItem, count: int, result: Result) -> None:
+        """The next `count` tasks of `work_item` have ended, in that worker."""
 
-    def settled(self, parcel: Parcel, first: int, count: int, error: BaseException | None) -> None:
-        """`count` tasks of `parcel` have their outcome."""
+    def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
+        """`count` tasks of `work_item` have their outcome."""
 
     def close(self) -> None:
         """The pool ends."""
@@ -58,13 +58,13 @@ class Watchers(Watcher):
         for each in self._watchers:
             each.ready(hello, init_micros)
 
-    def result(self, hello: Hello, parcel: Parcel, count: int, result: Result) -> None:
+    def result(self, hello: Hello, work_item: WorkItem, count: int, result: Result) -> None:
         for each in self._watchers:
-            each.result(hello, parcel, count, result)
+            each.result(hello, work_item, count, result)
 
-    def settled(self, parcel: Parcel, first: int, count: int, error: BaseException | None) -> None:
+    def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
         for each in self._watchers:
-            each.settled(parcel, first, count, error)
+            each.settled(work_item, first, count, error)
 
     def close(self) -> None:
         for each in self._watchers:

@@ -23,9 +23,9 @@ class PoolLimits:
     Attributes
     ----------
     tasks:
-        Parcels that a worker is given in its life.
+        Work items that a worker is given in its life.
     memory:
-        Resident bytes with which a worker may be given another parcel.
+        Resident bytes with which a worker may be given another work item.
     task_secs:
         Seconds that a task may run.
     retries:

@@ -1,6 +1,6 @@
 """What goes to a worker in one message (one task, or several of one call), and what comes back of it.
 
-No I/O: who has a parcel and what follows from its outcome is the dispatcher's business.
+No I/O: who has a work item and what follows from its outcome is the dispatcher's business.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mpr.transport.messages import CALL, MIXED, RAISED, Buffer, Hello, Result, T
 from mpr.transport.status_page import At
 
 #: Takes the outcome of the tasks `first` to `first + count` of a call: their results, or one error for all of them.
-Deliver = Callable[[int, int, Sequence[Any] | None, BaseException | None], None]
+OnOutcome = Callable[[int, int, Sequence[Any] | None, BaseException | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def _nobody(_first: int, _count: int, _values: object, _error: object) -> None:
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class Parcel:
+class WorkItem:
     """Tasks of one call.
 
     Attributes
@@ -59,7 +59,7 @@ class Parcel:
     serial:
         How many tasks were submitted to the pool before its first.
     turn:
-        It is the so-many-th parcel that its worker was sent.
+        It is the so-many-th work item that its worker was sent.
     first:
         The first task without an outcome.
     attempt, again:
@@ -73,24 +73,24 @@ class Parcel:
     count: int = 1
     mode: int = CALL
     payload: Sequence[Buffer]
-    deliver: Deliver = _nobody
-    begin: Callable[[], bool] | None = None
+    on_outcome: OnOutcome = _nobody
+    on_start: Callable[[], bool] | None = None
     number: int = 0
-    serial: int = 0
-    turn: int = 0
+    first_task: int = 0
+    sequence: int = 0
     first: int = 0
     attempt: int = 1
     again: int = 0
-    told: bool = False
+    reported: bool = False
 
     def name(self, task: int) -> str:
-        """Task `task` of this parcel, for messages: `detect[3]`."""
+        """Task `task` of this work item, for messages: `detect[3]`."""
         return self.function.name if self.mode == CALL else f"{self.function.name}[{self.index + task}]"
 
     def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask:
         """The task that a worker has begun, in the words of the parent."""
         return RunningTask(
-            number=self.serial + began.task,
+            number=self.first_task + began.task,
             name=self.function.name,
             index=self.index + began.task,
             attempt=began.attempt,
@@ -103,7 +103,7 @@ class Parcel:
         """What is still to be done."""
         return Tasks(
             self.number,
-            self.turn,
+            self.sequence,
             self.mode,
             self.first,
             self.again,
@@ -128,11 +128,11 @@ class Parcel:
     def begun(self, at: At | None) -> tuple[int, int]:
         """How many of its tasks the worker had begun that is `at`, and which of them ran (-1: none)."""
         if at is None:
-            # Nobody knows; it had this parcel alone.
+            # Nobody knows; it had this work item alone.
             return self.count, self.first
-        if at.turn != self.turn:
+        if at.sequence != self.sequence:
             # It was at the next one, or has not come to this one.
-            return (self.count if at.turn > self.turn else self.first), -1
+            return (self.count if at.sequence > self.sequence else self.first), -1
         if at.running:
             return at.task + 1, at.task
         return max(at.task, self.first), -1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mpr.scheduler.work_item import Parcel
+from mpr.scheduler.work_item import WorkItem
 from mpr.transport.function_cache import Recent
 from mpr.transport.status_page import At, SlateReader
 
@@ -35,21 +35,21 @@ class Staff(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AtWork:
-    """What a worker is at, for a display: `parcel` is the one that it has begun and not ended, if any.
+    """What a worker is at, for a display: `work_item` is the one that it has begun and not ended, if any.
 
     Its `rr.log` waits since `held_since_ns` (0: it does not), and has waited for `held_ns` before.
     """
 
     worker: int
     at: At
-    parcel: Parcel | None
+    work_item: WorkItem | None
     held_since_ns: int = 0
     held_ns: int = 0
 
     @property
     def runs(self) -> bool:
         """Whether a task runs."""
-        return self.at.running and self.parcel is not None
+        return self.at.running and self.work_item is not None
 
 
 @dataclass(slots=True)
@@ -59,13 +59,15 @@ class Hand:
     route: str
     pid: int
     slate: SlateReader | None
-    turns: int = 0
+    last_sequence: int = 0
     functions: Recent[bool] = field(default_factory=Recent)
-    #: Why it was ended on purpose: the parcel that it was at, and what its task is told.
-    verdict: tuple[Parcel, BaseException] | None = None
+    #: Why it was ended on purpose: the work item that it was at, and what its task is told.
+    verdict: tuple[WorkItem, BaseException] | None = None
 
-    def at_work(self, worker: int, held: Iterable[Parcel]) -> AtWork:
-        """What it is at, of the parcels that it holds; it has a slate."""
+    def at_work(self, worker: int, held: Iterable[WorkItem]) -> AtWork:
+        """What it is at, of the work items that it holds; it has a slate."""
         assert self.slate is not None
         at = self.slate.at()
-        return AtWork(worker, at, next((each for each in held if each.turn == at.turn), None), *self.slate.held_back())
+        return AtWork(
+            worker, at, next((each for each in held if each.sequence == at.sequence), None), *self.slate.held_back()
+        )

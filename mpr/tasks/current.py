@@ -66,7 +66,8 @@ class TaskOptions:
             )
 
 
-# What the tasks of one parcel have in common, and a list with the place of the one that runs, twice its number and one:
+# What the tasks of one work item have in common, and a list with the place of the one that runs, twice its number and
+# one:
 # a worker need not set a context variable for each task, which takes longer than some tasks do, nor count once more.
 _Common: TypeAlias = tuple[str, int, int, int, int | None, list[int]]
 _common: ContextVar[_Common | None] = ContextVar("mpr_common_of_tasks", default=None)

@@ -25,7 +25,7 @@ _REPR_LENGTH = 200
 
 
 class Arguments(Protocol):
-    """A parcel: where the arguments of a task are."""
+    """A work item: where the arguments of a task are."""
 
     mode: int
     payload: Sequence[Buffer]
@@ -36,7 +36,7 @@ class SlowTasks:
     """Finds the slowest tasks, and holds no more than their arguments' descriptions for longer than a moment."""
 
     _heap: list[tuple[int, int, SlowTask]] = field(default_factory=list)
-    #: What is to be described, as long as it is not: the parcel, and which of its tasks.
+    #: What is to be described, as long as it is not: the work item, and which of its tasks.
     _undescribed: dict[int, tuple[Arguments, int]] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -44,10 +44,10 @@ class SlowTasks:
         """Whether a task that has taken so long is one of the slowest until now."""
         return len(self._heap) < _SLOWEST or micros > self._heap[0][0]
 
-    def add(self, micros: int, slow: SlowTask, parcel: Arguments, task: int) -> None:
-        """Task `task` of `parcel` has ended, and is wanted."""
+    def add(self, micros: int, slow: SlowTask, work_item: Arguments, task: int) -> None:
+        """Task `task` of `work_item` has ended, and is wanted."""
         number = next(self._numbers)
-        self._undescribed[number] = parcel, task
+        self._undescribed[number] = work_item, task
         heapq.heappush(self._heap, (micros, number, slow))
         if len(self._heap) > _SLOWEST:
             self._undescribed.pop(heapq.heappop(self._heap)[1], None)
@@ -67,14 +67,16 @@ class SlowTasks:
         return tuple(each for _, _, each in sorted(self._heap, reverse=True))
 
 
-def describe_arguments(parcel: Arguments, task: int) -> str:
-    """The arguments of task `task` of `parcel` in words, shortened."""
-    size = sum(len(part) for part in parcel.payload)
+def describe_arguments(work_item: Arguments, task: int) -> str:
+    """The arguments of task `task` of `work_item` in words, shortened."""
+    size = sum(len(part) for part in work_item.payload)
     if size > _ARGUMENTS_BYTES:
         return f"({size_text(size)})"
     try:
-        item = view(parcel.payload)[task]
-        positional, keywords = item if parcel.mode == CALL else (item, {}) if parcel.mode == STAR else ((item,), {})
+        item = view(work_item.payload)[task]
+        positional, keywords = (
+            item if work_item.mode == CALL else (item, {}) if work_item.mode == STAR else ((item,), {})
+        )
         parts = [*map(_shortened, positional), *(f"{key}={_shortened(value)}" for key, value in keywords.items())]
     except Exception as error:  # noqa: BLE001  # whatever a pickle of a kind that is not foreseen raises
         return f"({type(error).__name__} while they were described)"

@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from mpr.errors import exit_name
 from mpr.scheduler.observer import Watcher
-from mpr.scheduler.work_item import Parcel
+from mpr.scheduler.work_item import WorkItem
 from mpr.scheduler.worker_handle import AtWork
 from mpr.telemetry.insights import Insights, SlowTask, WorkerInsights
 from mpr.telemetry.rows import ENDED, HELD_BACK, IDLE, STARTING, ErrorRow, LaneRow, Rows, Sample, Span
@@ -54,12 +54,12 @@ class _Worker:
     #: When its lane has ended.
     left_ns: int | None = None
     span: Span | None = None
-    #: The parcel that it is at, and for how long it was when its last result was sent.
-    parcel: int = 0
+    #: The work item that it is at, and for how long it was when its last result was sent.
+    work_item: int = 0
     micros: int = 0
     #: Since when it is idle, where its lane does not say so yet.
     idle_ns: int | None = None
-    #: The last task that its lane shows, as (number of the parcel, task).
+    #: The last task that its lane shows, as (number of the work item, task).
     shown: tuple[int, int] = (0, 0)
     held_since_ns: int = 0
     #: When its last task ended that was heard of.
@@ -177,27 +177,27 @@ class Telemetry(Watcher):
         # In the caller's thread, which Ctrl-C may end anywhere: without the lock.
         self._submitted.append(count)
 
-    def settled(self, parcel: Parcel, first: int, count: int, error: BaseException | None) -> None:
+    def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
         with self._lock:
             self.settled_count += count
             if error is None or "tasks" not in self._kinds:
                 return
             self._errors_left -= 1
             if self._errors_left >= 0:
-                name = parcel.name(first) if count == 1 else f"{parcel.name(first)} and {count - 1} more tasks"
+                name = work_item.name(first) if count == 1 else f"{work_item.name(first)} and {count - 1} more tasks"
                 text = f"{name}: {_text(error)}"
-                row = ErrorRow(self._clock(), parcel.function.name, parcel.serial + first, text)
+                row = ErrorRow(self._clock(), work_item.function.name, work_item.first_task + first, text)
                 self._rows.errors.append(row)
                 self.urgent.set()
 
-    def result(self, hello: Hello, parcel: Parcel, count: int, result: Result) -> None:
+    def result(self, hello: Hello, work_item: WorkItem, count: int, result: Result) -> None:
         with self._lock:
             worker = self._workers.get(hello.worker) or self._gone.get(hello.worker)
             if worker is None:
                 return
             now = result.ended_nanos
-            micros = result.micros - (worker.micros if worker.parcel == parcel.number else 0)
-            worker.parcel, worker.micros = (0, 0) if result.last else (parcel.number, result.micros)
+            micros = result.micros - (worker.micros if worker.work_item == work_item.number else 0)
+            worker.work_item, worker.micros = (0, 0) if result.last else (work_item.number, result.micros)
             begin = now - micros * 1000
             micros -= result.flush_micros
             end = begin + micros * 1000
@@ -209,58 +209,61 @@ class Telemetry(Watcher):
             worker.flushing_ns += result.flush_micros * 1000
             worker.current_ns = 0
             if self._slow.wants(micros):
-                self._add_slow(worker, parcel, count, result, micros)
+                self._add_slow(worker, work_item, count, result, micros)
             span = worker.span
             if (
                 span is not None
-                and span.function == parcel.function.name
+                and span.function == work_item.function.name
                 and end - span.begin_ns <= SPAN_NS
                 and begin - span.end_ns < _GAP_NS
             ):
                 span.end_ns, span.count = end, span.count + count
-                span.number, span.index = parcel.serial + parcel.first + count - 1, parcel.index + parcel.first
+                span.number, span.index = (
+                    work_item.first_task + work_item.first + count - 1,
+                    work_item.index + work_item.first,
+                )
                 span.micros += micros
                 span.rows += result.rows
                 span.data_bytes += result.data_bytes
                 return
-            self._begin_span(worker, parcel, count, result, begin, end)
+            self._begin_span(worker, work_item, count, result, begin, end)
 
     def _begin_span(
-        self, worker: _Worker, parcel: Parcel, count: int, result: Result, begin_ns: int, end_ns: int
+        self, worker: _Worker, work_item: WorkItem, count: int, result: Result, begin_ns: int, end_ns: int
     ) -> None:
         self._close(worker)
-        task = parcel.first + count - 1
+        task = work_item.first + count - 1
         worker.span = Span(
-            function=parcel.function.name,
-            name=_name(parcel, task),
+            function=work_item.function.name,
+            name=_name(work_item, task),
             begin_ns=begin_ns,
             end_ns=end_ns,
             worker=worker.number,
-            number=parcel.serial + task,
-            index=parcel.index + task,
-            attempt=_attempt(parcel, task),
+            number=work_item.first_task + task,
+            index=work_item.index + task,
+            attempt=_attempt(work_item, task),
             count=count,
             micros=(end_ns - begin_ns) // 1000,
             rows=result.rows,
             data_bytes=result.data_bytes,
-            shown=end_ns - begin_ns >= SPAN_NS and worker.shown == (parcel.number, task),
+            shown=end_ns - begin_ns >= SPAN_NS and worker.shown == (work_item.number, task),
         )
         if worker.span.shown:
             worker.idle_ns = None
         else:
             self._show_idle(worker, begin_ns)
 
-    def _add_slow(self, worker: _Worker, parcel: Parcel, count: int, result: Result, micros: int) -> None:
-        task = parcel.first + count - 1
+    def _add_slow(self, worker: _Worker, work_item: WorkItem, count: int, result: Result, micros: int) -> None:
+        task = work_item.first + count - 1
         slow = SlowTask(
-            task=_name(parcel, task),
+            task=_name(work_item, task),
             worker=worker.number,
-            attempt=_attempt(parcel, task),
+            attempt=_attempt(work_item, task),
             seconds=micros / 1e6,
             rows=result.rows,
             data_bytes=result.data_bytes,
         )
-        self._slow.add(micros, slow, parcel, task)
+        self._slow.add(micros, slow, work_item, task)
 
     def _close(self, worker: _Worker) -> None:
         """The open span of `worker` is complete."""
@@ -287,19 +290,19 @@ class Telemetry(Watcher):
 
     def _show_running(self, worker: _Worker, work: AtWork, now_ns: int, after_ns: int = SPAN_NS) -> None:
         """A task runs that nobody has heard of yet."""
-        at, parcel = work.at, work.parcel
-        if parcel is None or not at.running or at.task < parcel.first:
+        at, work_item = work.at, work.work_item
+        if work_item is None or not at.running or at.task < work_item.first:
             return
         # It may have begun before the result of the one before it had come here.
         since_ns = max(at.since_ns, worker.heard_ns)
         if now_ns - since_ns < after_ns:
             return
         worker.current_ns = now_ns - since_ns
-        if worker.shown != (parcel.number, at.task) and at.task < parcel.count:
-            worker.shown = parcel.number, at.task
+        if worker.shown != (work_item.number, at.task) and at.task < work_item.count:
+            worker.shown = work_item.number, at.task
             self._close(worker)
             self._show_idle(worker, since_ns)
-            self._show(worker, since_ns, _name(parcel, at.task))
+            self._show(worker, since_ns, _name(work_item, at.task))
 
     def look(self, work: AtWork) -> None:
         """What a worker is at, now."""
@@ -316,8 +319,8 @@ class Telemetry(Watcher):
                 self._show(found, since_ns, HELD_BACK)
             elif not since_ns and found.held_since_ns:
                 found.held_since_ns = 0
-                if work.parcel is not None and work.at.running:
-                    self._show(found, now, _name(work.parcel, work.at.task))
+                if work.work_item is not None and work.at.running:
+                    self._show(found, now, _name(work.work_item, work.at.task))
 
     # --- what comes out ----------------------------------------------------------------------------------------
 
@@ -382,14 +385,16 @@ class Telemetry(Watcher):
         )
 
 
-def _name(parcel: Parcel, task: int) -> str:
+def _name(work_item: WorkItem, task: int) -> str:
     """A task in a lane: `detect[3]`, or `detect #3` by its number in the pool where it has no index."""
-    return f"{parcel.function.name} #{parcel.serial + task}" if parcel.mode == CALL else parcel.name(task)
+    return (
+        f"{work_item.function.name} #{work_item.first_task + task}" if work_item.mode == CALL else work_item.name(task)
+    )
 
 
-def _attempt(parcel: Parcel, task: int) -> int:
+def _attempt(work_item: WorkItem, task: int) -> int:
     """The how many-th time it is that this task runs, from 1."""
-    return parcel.attempt + 1 if task < parcel.first + parcel.again else 1
+    return work_item.attempt + 1 if task < work_item.first + work_item.again else 1
 
 
 def _text(error: BaseException) -> str:

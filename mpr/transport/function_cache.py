@@ -13,7 +13,8 @@ FUNCTIONS_KEPT = 64
 class Recent(Generic[V]):
     """What was used last, by the digest of the function.
 
-    The parent uses each digest when it sends a parcel, the worker when the parcel comes, in the same order: what one
+    The parent uses each digest when it sends a work item, the worker when the work item comes, in the same order: what
+    one
     side has forgotten, so has the other.
     """
 

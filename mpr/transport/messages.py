@@ -92,16 +92,17 @@ OWN_ROWS = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of the tasks `first` to `first + count` of a parcel, all of its tasks before `first` being known.
+    """What became of the tasks `first` to `first + count` of a work item, all of its tasks before `first` being known.
 
     `status` is one of the three below, `payload` what `pickling` made of the outcomes. `last` says that the worker is
-    done with the parcel, which took `micros` from its first task on. With `on_slate` the payload only says where on the
+    done with the work item, which took `micros` from its first task on. With `on_slate` the payload only says where on
+    the
     worker's slate the outcomes are. Since its last result the worker has logged `rows` rows, in `data_bytes` bytes, and
     waited `flush_micros` for the SDK to encode them. It is the worker's result with that `number`, counted from 1, and
     was there at `ended_nanos` (`time.monotonic_ns()`): results of short tasks are sent together.
     """
 
-    parcel: int
+    work_item: int
     first: int
     count: int
     status: int
@@ -117,18 +118,18 @@ class Result:
 
 
 #: A list of results; a list of results with a `pickling.Failure` for each task that raised; one error for all of them,
-#: where the parcel could not be opened (`count` is 0 then).
+#: where the work item could not be opened (`count` is 0 then).
 RETURNED, MIXED, RAISED = range(3)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskBegan:
-    """Rows from here on are of task `task` of a parcel, tried for the `attempt`-th time, begun at `started_nanos`.
+    """Rows from here on are of task `task` of a work item, tried for the `attempt`-th time, begun at `started_nanos`.
 
     Sent, as the next one, only where a sink keeps the rows of each task apart.
     """
 
-    parcel: int
+    work_item: int
     task: int
     attempt: int
     started_nanos: int
@@ -144,9 +145,9 @@ class TaskEnded:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The worker has not begun the parcel that it was sent as its `turn`-th: the parent has taken it back."""
+    """The worker has not begun the work item that it was sent as its `sequence`-th: the parent has taken it back."""
 
-    turn: int
+    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,7 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A task function, sent once per worker before the first parcel that needs it."""
+    """A task function, sent once per worker before the first work item that needs it."""
 
     digest: bytes
     payload: bytes
@@ -194,14 +195,14 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """A parcel: one or several tasks of one call of the pool.
+    """A work item: one or several tasks of one call of the pool.
 
     Attributes
     ----------
-    parcel:
+    work item:
         Its number in the pool.
     turn:
-        It is the `turn`-th parcel that this worker is sent.
+        It is the `sequence`-th work item that this worker is sent.
     mode:
         How each item of the arguments is handed to the function, one of the three below.
     first:
@@ -209,15 +210,15 @@ class Tasks:
     again, attempt:
         The next `again` tasks are tried for the `attempt`-th time; those behind them for the first time.
     index:
-        Index of task 0 of this parcel in its call.
+        Index of task 0 of this work item in its call.
     digest:
         Which function to call: 16 bytes.
     payload:
         A list with the arguments of each task.
     """
 
-    parcel: int
-    turn: int
+    work_item: int
+    sequence: int
     mode: int
     first: int
     again: int
@@ -298,11 +299,14 @@ def encode(message: Upstream | Downstream) -> Frames:
         case SegmentReady(outbox, start, end, data):
             head = _SEGMENT.pack(_SEGMENT_READY, outbox, start, end)
             return [head] if data is None else [head, data]
-        case Result(parcel, first, count, status, last, micros, payload, on_slate, flush, rows, size, number, ended):
-            numbers = (parcel, first, count, status, last, micros, on_slate, flush, rows, size, number, ended)
+        case Result(work_item, first, count, status, last, micros, payload, on_slate, flush, rows, size, number, ended):
+            numbers = (work_item, first, count, status, last, micros, on_slate, flush, rows, size, number, ended)
             return [_RESULT.pack(_RESULT_READY, *numbers), *payload]
-        case Tasks(parcel, turn, mode, first, again, attempt, index, digest, payload):
-            return [_TASKS.pack(_TASKS_READY, parcel, turn, mode, first, again, attempt, index, digest), *payload]
+        case Tasks(work_item, sequence, mode, first, again, attempt, index, digest, payload):
+            return [
+                _TASKS.pack(_TASKS_READY, work_item, sequence, mode, first, again, attempt, index, digest),
+                *payload,
+            ]
         case Accepted(outbox, end):
             return [_OFFSETS.pack(_ACCEPTED, outbox, end)]
         case Hello():
@@ -312,16 +316,16 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_KIND.pack(_NEW_OUTBOX), address.encode()]
         case InitializerFailed(payload):
             return [_KIND.pack(_INITIALIZER_FAILED), *payload]
-        case TaskBegan(parcel, task, attempt, started_nanos):
-            return [_TASK.pack(_TASK_BEGAN, parcel, task, attempt, started_nanos)]
+        case TaskBegan(work_item, task, attempt, started_nanos):
+            return [_TASK.pack(_TASK_BEGAN, work_item, task, attempt, started_nanos)]
         case TaskEnded(seconds, error):
             return [_KIND.pack(_TASK_ENDED), json.dumps([seconds, error]).encode()]
         case OwnRows(data):
             return [_KIND.pack(_OWN_ROWS), data]
         case Ready(micros):
             return [_NUMBER.pack(_READY, micros)]
-        case Skipped(turn):
-            return [_NUMBER.pack(_SKIPPED, turn)]
+        case Skipped(sequence):
+            return [_NUMBER.pack(_SKIPPED, sequence)]
         case Undelivered(reason, rows_are_lost):
             return [_NUMBER.pack(_UNDELIVERED, rows_are_lost), reason.encode()]
         case Goodbye():
@@ -350,11 +354,11 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     head = bytes(frames[0])
     kind = head[0]
     if kind == _RESULT_READY:
-        _, parcel, first, count, status, last, micros, on_slate, *spent = _RESULT.unpack(head)
-        return Result(parcel, first, count, status, bool(last), micros, frames[1:], bool(on_slate), *spent)
+        _, work_item, first, count, status, last, micros, on_slate, *spent = _RESULT.unpack(head)
+        return Result(work_item, first, count, status, bool(last), micros, frames[1:], bool(on_slate), *spent)
     if kind == _TASKS_READY:
-        _, parcel, turn, mode, first, again, attempt, index, digest = _TASKS.unpack(head)
-        return Tasks(parcel, turn, mode, first, again, attempt, index, digest, frames[1:])
+        _, work_item, sequence, mode, first, again, attempt, index, digest = _TASKS.unpack(head)
+        return Tasks(work_item, sequence, mode, first, again, attempt, index, digest, frames[1:])
     if kind == _SEGMENT_READY:
         _, outbox, start, end = _SEGMENT.unpack(head)
         data = bytes(frames[1]) if len(frames) > 1 else None

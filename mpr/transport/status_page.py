@@ -1,6 +1,6 @@
 """A worker's slate: a file in memory that both sides see, and that outlives the worker.
 
-Covers: what the worker is at, which parcels the parent has taken back, the worker's last results.
+Covers: what the worker is at, which work items the parent has taken back, the worker's last results.
 Does not cover: what follows from it (`scheduler/dispatcher.py`).
 
 A message takes its time, and ZeroMQ sends from a thread of its own: a worker that ends a task and is killed in the next
@@ -28,10 +28,10 @@ from mpr.transport.outbox import Outbox, open_shared
 
 _PAGE = 4096
 # Numbers in the page: the worker writes the first eleven, the parent the others, which have cache lines of their own.
-_TURN, _CLAIMED, POSITION, SINCE, ROWS, _FLUSHED, _OWN, _HELD_BACK, _HELD_SINCE, _NOTED, _SENT = range(11)
+_SEQUENCE, _CLAIMED, POSITION, SINCE, ROWS, _FLUSHED, _OWN, _HELD_BACK, _HELD_SINCE, _NOTED, _SENT = range(11)
 _REVOKED, _TAKEN = 16, 17
 
-# Slots follow, one for each result that can be on its way: as many as the worker has parcels, and the present one.
+# Slots follow, one for each result that can be on its way: as many as the worker has work items, and the present one.
 _SLOTS = WORK_ITEMS_MAX + 1
 _HEADER = struct.Struct("<QIIBBQIbQQQQQIQ")
 _SIZE = struct.Struct("<Q")
@@ -49,17 +49,18 @@ class At:
     Attributes
     ----------
     turn:
-        It has begun the `turn`-th parcel that it was sent; 0: none yet.
+        It has begun the `sequence`-th work item that it was sent; 0: none yet.
     task:
-        The task in that parcel which it runs, or which comes next.
+        The task in that work item which it runs, or which comes next.
     running:
         Whether that task runs: the user's function has been called, and has not returned.
     claimed_ns, since_ns:
-        `time.monotonic_ns()` when it began the parcel, and when it began the last task that it has begun; that may be
-        too early by the time that short tasks of the same parcel took before it (see `Ticker`, about 0.01 s).
+        `time.monotonic_ns()` when it began the work item, and when it began the last task that it has begun; that may
+        be
+        too early by the time that short tasks of the same work item took before it (see `Ticker`, about 0.01 s).
     """
 
-    turn: int
+    sequence: int
     claimed_ns: int
     task: int
     running: bool
@@ -85,14 +86,14 @@ class Slate:
         else:
             self.cells = memoryview(bytearray(_PAGE)).cast("Q")
 
-    def claim(self, turn: int, first: int) -> bool:
-        """Begin the `turn`-th parcel, with task `first` next; False where the parent has taken it back."""
+    def claim(self, sequence: int, first: int) -> bool:
+        """Begin the `sequence`-th work item, with task `first` next; False where the parent has taken it back."""
         cells = self.cells
         cells[_CLAIMED] = time.monotonic_ns()
         cells[POSITION] = 2 * first
-        cells[_TURN] = turn
+        cells[_SEQUENCE] = sequence
         _pass(self._fence)
-        return turn > cells[_REVOKED]
+        return sequence > cells[_REVOKED]
 
     @contextlib.contextmanager
     def holding_back(self) -> Iterator[None]:
@@ -118,7 +119,7 @@ class Slate:
         self.cells[_OWN] = rows
 
     def begin(self, task: int, now_ns: int) -> None:
-        """Task `task` of the parcel runs from now on."""
+        """Task `task` of the work item runs from now on."""
         # In this order: who sees the task sees its time, too.
         self.cells[SINCE] = now_ns
         self.cells[POSITION] = 2 * task + 1
@@ -145,7 +146,7 @@ class Slate:
             return result, False
         slot = _PAGE * (1 + self._next % _SLOTS)
         self._next += 1
-        fields = (result.parcel, result.first, result.count, result.status, result.last, result.micros, len(payload))
+        fields = (result.work_item, result.first, result.count, result.status, result.last, result.micros, len(payload))
         spent = (result.flush_micros, result.rows, result.data_bytes, result.number, result.ended_nanos)
         head = _HEADER.pack(*fields, area, *spent, behind.outbox, behind.end) + sizes
         # The header makes it valid, so it comes last. Within one page all of it is written, or nothing.
@@ -190,8 +191,8 @@ class SlateReader:
     def at(self) -> At:
         """What the worker is at, at this moment."""
         cells = self._cells
-        turn, claimed, position, since = cells[_TURN], cells[_CLAIMED], cells[POSITION], cells[SINCE]
-        return At(turn, claimed, position // 2, position % 2 == 1, since)
+        sequence, claimed, position, since = cells[_SEQUENCE], cells[_CLAIMED], cells[POSITION], cells[SINCE]
+        return At(sequence, claimed, position // 2, position % 2 == 1, since)
 
     def rows(self) -> int:
         """How many rows the worker has logged until now."""
@@ -209,13 +210,14 @@ class SlateReader:
         """How many rows of recordings of its own the worker has not sent."""
         return self._cells[_OWN]
 
-    def revoke(self, turn: int) -> At:
-        """Take back every parcel up to the `turn`-th that the worker has not begun. Returns what it is at then.
+    def revoke(self, sequence: int) -> At:
+        """Take back every work item up to the `sequence`-th that the worker has not begun. Returns what it is at then.
 
-        Parcels behind the one that it is at will not be run. That one itself, where it was begun in this very moment,
+        Work items behind the one that it is at will not be run. That one itself, where it was begun in this very
+        moment,
         the worker may pass over, too; it says so (`Skipped`).
         """
-        self._cells[_REVOKED] = turn
+        self._cells[_REVOKED] = sequence
         _pass(self._fence)
         return self.at()
 
@@ -242,13 +244,13 @@ class SlateReader:
             head = os.pread(self._fd, _PAGE, slot)
             if len(head) < _HEADER.size:
                 continue
-            parcel, first, count, status, last, micros, parts, area, *rest = _HEADER.unpack_from(head)
-            if parcel:
+            work_item, first, count, status, last, micros, parts, area, *rest = _HEADER.unpack_from(head)
+            if work_item:
                 end = _HEADER.size + parts * _SIZE.size
                 start = slot + end if area < 0 else _AREAS_START + area * _AREA_BYTES
                 payload = self._read(start, head[_HEADER.size : end])
                 *spent, outbox, written = rest
-                result = Result(parcel, first, count, status, bool(last), micros, payload, False, *spent)
+                result = Result(work_item, first, count, status, bool(last), micros, payload, False, *spent)
                 found.append((SegmentReady(outbox, 0, written), result))
         return iter(sorted(found, key=lambda noted: noted[1].number))
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 PERIOD_SECS = 0.01
-# For so many periods it goes on without anybody who is busy: waking it takes longer than some parcels do.
+# For so many periods it goes on without anybody who is busy: waking it takes longer than some work items do.
 _PATIENCE = 20
 
 

@@ -26,7 +26,7 @@ class WorkerConfig:
     preloaded:
         Whether the SDK was imported before this process was forked.
     results_wait:
-        Whether a result may wait a moment for those of its parcel's next tasks; what waits is lost with the worker.
+        Whether a result may wait a moment for those of its work item's next tasks; what waits is lost with the worker.
     capture:
         What of itself it brings into the recording.
     """

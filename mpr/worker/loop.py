@@ -57,13 +57,13 @@ class WorkerLoop:
             message = self._producer.receive()
             match message:
                 case Tasks():
-                    if self._producer.slate.claim(message.turn, message.first):
+                    if self._producer.slate.claim(message.sequence, message.first):
                         failpoints.reach("worker.claimed")
                         self._run(message)
                     else:
                         # The parent has counted it as used.
                         self._functions.use(message.digest)
-                        self._producer.send(Skipped(message.turn))
+                        self._producer.send(Skipped(message.sequence))
                     if self._producer.spent:
                         return
                 case Function(digest, payload):
@@ -91,7 +91,7 @@ class WorkerLoop:
     def _run_each(
         self, message: Tasks, run: Callable[[Any], Any], name: str, arguments: list[Any], started_ns: int
     ) -> None:
-        """Run the tasks of a parcel, and hand over what becomes of them.
+        """Run the tasks of a work item, and hand over what becomes of them.
 
         Tasks may take less than a microsecond. So nothing is called here that need not be, and nobody looks at the
         clock for each of them.
@@ -120,7 +120,7 @@ class WorkerLoop:
                 producer.begin_task()
             if marks:
                 task = position // 2
-                producer.mark_begin(message.parcel, task, message.attempt if task < again_until else 1)
+                producer.mark_begin(message.work_item, task, message.attempt if task < again_until else 1)
                 cells[SINCE] = began_ns = clock()
                 raised = None
             here[0] = position
@@ -170,7 +170,7 @@ class WorkerLoop:
         micros = (now_ns - started_ns) // 1000
         self._results += 1
         result = Result(
-            message.parcel,
+            message.work_item,
             first,
             count,
             status,
