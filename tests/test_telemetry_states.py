@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from mpr.scheduler.work_item import TaskFunction, WorkItem
-from mpr.scheduler.worker_handle import AtWork
+from mpr.scheduler.worker_handle import WorkerActivity
 from mpr.telemetry.rows import TELEMETRY, LaneRow
 from mpr.telemetry.tracker import Telemetry
 from mpr.transport import messages
@@ -115,7 +115,7 @@ def test_a_task_that_runs_is_shown_once_before_anybody_has_heard_of_it() -> None
     at = At(sequence=1, claimed_ns=began, task=0, running=True, since_ns=began)
     for _ in range(3):
         clock.now_ns += 400 * _MS
-        found.look(AtWork(1, at, work_item))
+        found.look(WorkerActivity(1, at, work_item))
     rows = found.take().lanes[1]
     assert ["starting", "f[0]"] == _states(rows)
     assert began == rows[-1].at_ns
@@ -138,8 +138,8 @@ def test_a_task_that_runs_behind_one_of_its_parcel_is_shown_too() -> None:
     _end(found, clock, work_item, 1, 100_000, last=False)
     heard = clock.now_ns
     clock.now_ns += 400 * _MS
-    found.look(AtWork(1, At(sequence=1, claimed_ns=0, task=0, running=True, since_ns=0), work_item))
-    found.look(AtWork(1, At(sequence=1, claimed_ns=0, task=1, running=True, since_ns=began), work_item))
+    found.look(WorkerActivity(1, At(sequence=1, claimed_ns=0, task=0, running=True, since_ns=0), work_item))
+    found.look(WorkerActivity(1, At(sequence=1, claimed_ns=0, task=1, running=True, since_ns=began), work_item))
     rows = found.take(last=True).lanes[1]
     assert ["starting", "f[0]", "f[1]", ""] == _states(rows)
     assert [heard] == [row.at_ns for row in rows if row.state == "f[1]"]
@@ -168,9 +168,9 @@ def test_waiting_for_credit_is_a_state_of_its_own() -> None:
     began = clock.now_ns
     at = At(sequence=1, claimed_ns=began, task=0, running=True, since_ns=began)
     clock.now_ns += 400 * _MS
-    found.look(AtWork(1, at, work_item, began + 300 * _MS, 0))
+    found.look(WorkerActivity(1, at, work_item, began + 300 * _MS, 0))
     clock.now_ns += 400 * _MS
-    found.look(AtWork(1, at, work_item, 0, 450 * _MS))
+    found.look(WorkerActivity(1, at, work_item, 0, 450 * _MS))
     assert ["starting", "f[0]", "waiting for credit", "f[0]"] == _states(found.take().lanes[1])
     assert 0.45 == found.insights().workers[0].held_back_secs
 
@@ -249,7 +249,7 @@ class Lanes(RuleBasedStateMachine):
             self.work_items += 1
             at = At(sequence=1, claimed_ns=0, task=0, running=True, since_ns=self.clock.now_ns)
             self.clock.now_ns += millis * _MS
-            self.found.look(AtWork(worker, at, _work_item(self.work_items, 1)))
+            self.found.look(WorkerActivity(worker, at, _work_item(self.work_items, 1)))
 
     @rule(worker=live, exitcode=st.sampled_from([0, -9, -11, 3]))
     def ends(self, worker: int, exitcode: int) -> None:

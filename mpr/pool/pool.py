@@ -22,7 +22,7 @@ from mpr.pool.executor import PoolExecutor, TaskFuture
 from mpr.pool.imap import Feeder
 from mpr.pool.progress import Progress
 from mpr.pool.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
-from mpr.pool.runtime import abandon, hire, terminate
+from mpr.pool.runtime import abandon, start_parts, terminate
 from mpr.processes import task_pickling
 from mpr.processes.main_module import prepare_main
 from mpr.processes.pickling import Portable
@@ -175,7 +175,7 @@ class Pool:
             if self._owns_recording:
                 undo.callback(self.recording.finish, failed=True)
             self._telemetry = Telemetry(kinds, self._size, time.monotonic_ns) if kinds else None
-            self._crew, self._dispatcher, self._sampler = hire(
+            self._supervisor, self._dispatcher, self._sampler = start_parts(
                 self.recording,
                 launcher,
                 self._size,
@@ -191,7 +191,7 @@ class Pool:
         self._joined = False
         self._joining = threading.Lock()
         # Runs when the pool is forgotten, or at the interpreter's exit before `multiprocessing` waits for children.
-        self._parts = (self._dispatcher, self._crew, self._sampler, self.recording, self._owns_recording)
+        self._parts = (self._dispatcher, self._supervisor, self._sampler, self.recording, self._owns_recording)
         self._abandon = util.Finalize(self, abandon, self._parts, exitpriority=100)
 
     # --- calls -------------------------------------------------------------------------------------------------
@@ -319,14 +319,14 @@ class Pool:
             self._dispatcher.dismiss()
             if self._dispatcher.broke:
                 # It has let go of the workers, and nobody wants what they may be at.
-                self._crew.kill_all()
+                self._supervisor.kill_all()
             else:
-                self._crew.dismiss()
+                self._supervisor.dismiss()
             if self._sampler is not None:
                 # While the workers end.
                 self._sampler.close()
             if not self.recording.aggregator.wait_for_goodbyes(self._dispatcher, _FAREWELL_SECS):
-                self._crew.end(0.0)
+                self._supervisor.end(0.0)
             self._abandon.cancel()
             self._joined = True
             try:
@@ -334,7 +334,7 @@ class Pool:
                     # All rows have come; the system is still taking the workers' memory back.
                     self.recording.finish(failed=self._dispatcher.broke)
             finally:
-                self._crew.end(_FAREWELL_SECS)
+                self._supervisor.end(_FAREWELL_SECS)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As in `concurrent.futures.Executor`: `close`, and with `wait` also `join`.

@@ -12,7 +12,7 @@ from mpr.recording.shared_recording import SharedRecording
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.observer import Watchers
 from mpr.scheduler.state import PoolLimits
-from mpr.scheduler.worker_supervisor import Crew
+from mpr.scheduler.worker_supervisor import WorkerSupervisor
 from mpr.telemetry.sampler import Sampler, Sources
 from mpr.telemetry.tracker import Telemetry
 from mpr.threads import carry_through
@@ -20,7 +20,7 @@ from mpr.worker.capture import CaptureOptions
 from mpr.worker.config import WorkerConfig
 
 
-def hire(
+def start_parts(
     recording: SharedRecording,
     launcher: Launcher,
     size: int,
@@ -31,7 +31,7 @@ def hire(
     capture: CaptureOptions,
     preloaded: bool,
     environ: bool,
-) -> tuple[Crew, Dispatcher, Sampler | None]:
+) -> tuple[WorkerSupervisor, Dispatcher, Sampler | None]:
     """Start the workers of a pool, and connect them with the recording."""
     joining = recording.process_config(size)
     aggregator, delivery = recording.aggregator, recording.delivery
@@ -72,36 +72,42 @@ def hire(
             sampler.worker_ended(worker, exitcode)
         aggregator.worker_died(worker, exitcode)
 
-    crew = Crew(launcher, new_config, size, ended=ended, failed=failed, is_beginner=aggregator.is_unknown, look=look)
+    supervisor = WorkerSupervisor(
+        launcher, new_config, size, ended=ended, failed=failed, has_no_hello=aggregator.is_unknown, look=look
+    )
     watchers = [each for each in (bar, telemetry) if each is not None]
     dispatcher = Dispatcher(
         recording.down,
         limits,
-        crew,
+        supervisor,
         aggregator.soon,
         Watchers(watchers) if len(watchers) > 1 else next(iter(watchers), None),
     )
     if telemetry is not None:
         sources = Sources(
-            at_work=dispatcher.at_work, pid=crew.pid, counters=counters, accept=recording.accept_telemetry
+            activities=dispatcher.activities, pid=supervisor.pid, counters=counters, accept=recording.accept_telemetry
         )
         sampler = Sampler(telemetry, recording.new_pool(size, kinds), size, kinds, sources)
         sampler.start()
     try:
-        crew.start()
+        supervisor.start()
     except RuntimeError:
         # The system gives no more threads.
         if sampler is not None:
             sampler.close()
         raise
-    return crew, dispatcher, sampler
+    return supervisor, dispatcher, sampler
 
 
 _log = logging.getLogger("mpr")
 
 
 def abandon(
-    dispatcher: Dispatcher, crew: Crew, sampler: Sampler | None, recording: SharedRecording, owned: bool
+    dispatcher: Dispatcher,
+    supervisor: WorkerSupervisor,
+    sampler: Sampler | None,
+    recording: SharedRecording,
+    owned: bool,
 ) -> None:
     """A pool that nobody has ended is dropped, or the program exits."""
     unfinished = dispatcher.unfinished
@@ -112,12 +118,12 @@ def abandon(
             unfinished,
         )
     # The garbage collector may call this in the middle of anything, also of what the end would have to wait for.
-    terminate(dispatcher, crew, sampler, recording, owned, wait=not dispatcher.is_locked)
+    terminate(dispatcher, supervisor, sampler, recording, owned, wait=not dispatcher.is_locked)
 
 
 def terminate(
     dispatcher: Dispatcher,
-    crew: Crew,
+    supervisor: WorkerSupervisor,
     sampler: Sampler | None,
     recording: SharedRecording,
     owned: bool,
@@ -126,11 +132,11 @@ def terminate(
 ) -> None:
     def end() -> None:
         dispatcher.terminate()
-        crew.kill_all()
+        supervisor.kill_all()
         if sampler is not None:
             # While the system takes the workers' memory back.
             sampler.close()
-        crew.terminate()
+        supervisor.terminate()
         if owned:
             recording.finish(failed=True)
 

@@ -56,25 +56,25 @@ class Scheduler(Generic[P]):
     def add(self, work_item: P) -> list[tuple[int, P]]:
         """A work item was submitted."""
         self._queue.append(work_item)
-        return self._hand_out()
+        return self._assign()
 
     def add_first(self, work_items: Iterable[P]) -> list[tuple[int, P]]:
         """Work items that had been handed out wait again, before all others, in this order."""
         self._queue.extendleft(reversed(list(work_items)))
-        return self._hand_out()
+        return self._assign()
 
     def ready(self, worker: int, work_items: int | None, *, ahead: bool = True) -> list[tuple[int, P]]:
         """A worker can take work items: `work_items` of them in its life, and some ahead of time unless `ahead` is
         false."""
         self._workers[worker] = _Worker(work_items_left=work_items, most=WORK_ITEMS_MAX if ahead else 1)
         self._idle[worker] = None
-        return self._hand_out()
+        return self._assign()
 
     def done(self, worker: int, work_item: P, micros: int) -> list[tuple[int, P]]:
         """A worker has finished a work item in `micros`."""
         self._depth = next((depth for limit, depth in _DEPTHS if micros < limit), 1)
         self._remove(worker, [work_item])
-        return self._hand_out()
+        return self._assign()
 
     def take_back(self, worker: int, work_items: Sequence[P]) -> list[tuple[int, P]]:
         """A worker has not begun these work items and will not; who calls this knows what becomes of them."""
@@ -83,7 +83,7 @@ class Scheduler(Generic[P]):
             # They do not count for what it may do in its life.
             state.work_items_left += sum(work_item in state.work_items for work_item in work_items)
         self._remove(worker, work_items)
-        return self._hand_out()
+        return self._assign()
 
     def _remove(self, worker: int, work_items: Sequence[P]) -> None:
         state = self._workers.get(worker)
@@ -134,7 +134,7 @@ class Scheduler(Generic[P]):
         self._queue.clear()
         return dropped
 
-    def _hand_out(self) -> list[tuple[int, P]]:
+    def _assign(self) -> list[tuple[int, P]]:
         sends = []
         while self._queue and self._idle:
             worker = min(self._idle, key=lambda each: len(self._workers[each].work_items))

@@ -4,7 +4,8 @@ Covers: what is on its way, what a result or a worker's end means for it, when a
 Does not cover: which worker gets what (`assignment.py`), processes (`worker_supervisor.py`), rows
 (`aggregator/aggregator.py`).
 
-Callers submit from any thread; what follows happens in the aggregator's thread, and `look` in the crew's: Ctrl-C may
+Callers submit from any thread; what follows happens in the aggregator's thread, and `look` in the worker supervisor's:
+Ctrl-C may
 come between any two instructions of a caller, who may survive it. The lock is held for bookkeeping and for handing
 messages to ZeroMQ, never while anything is waited for or a user's callback runs.
 """
@@ -38,7 +39,7 @@ from mpr.scheduler.observer import Watcher
 from mpr.scheduler.state import PoolLimits, PoolState, StartBudget, too_small
 from mpr.scheduler.work_item import TaskFunction, WorkItem, outcomes
 from mpr.scheduler.worker_death import Loss
-from mpr.scheduler.worker_handle import AtWork, Hand, Soon, Staff
+from mpr.scheduler.worker_handle import Soon, WorkerActivity, WorkerControl, WorkerHandle
 from mpr.transport.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop, TaskBegan
 from mpr.transport.sockets import DownstreamServer, PeerGoneError
 from mpr.transport.status_page import SlateReader
@@ -54,12 +55,17 @@ class Dispatcher:
     """The tasks of one pool."""
 
     def __init__(
-        self, down: DownstreamServer, limits: PoolLimits, staff: Staff, soon: Soon, watcher: Watcher | None = None
+        self,
+        down: DownstreamServer,
+        limits: PoolLimits,
+        control: WorkerControl,
+        soon: Soon,
+        watcher: Watcher | None = None,
     ) -> None:
         self._down = down
         self._soon = soon
         self._watcher = watcher or Watcher()
-        self._limits, self._staff = limits, staff
+        self._limits, self._control = limits, control
         self._lock = threading.Lock()
         self._all_done = threading.Condition(self._lock)
         self._scheduler: Scheduler[WorkItem] = Scheduler()
@@ -72,7 +78,7 @@ class Dispatcher:
         self._delivering = 0
         #: Who will submit more work items.
         self._feeders: set[object] = set()
-        self._hands: dict[int, Hand] = {}
+        self._handles: dict[int, WorkerHandle] = {}
         self._budget = StartBudget()
         self.state = PoolState.RUNNING
         #: Whether all work was done after `close`: nobody is there for more.
@@ -150,8 +156,8 @@ class Dispatcher:
     def dismiss(self) -> None:
         """After `wait_until_done`: let the workers go."""
         with self._lock:
-            for hand in self._hands.values():
-                self._stop(hand)
+            for handle in self._handles.values():
+                self._stop(handle)
         self._watcher.close()
 
     def _has_work(self) -> bool:
@@ -165,7 +171,7 @@ class Dispatcher:
             pending = list(self._work_items.values())
             self._work_items.clear()
             # Nobody may look at their slates any more, which end with the aggregator.
-            self._hands.clear()
+            self._handles.clear()
             self._scheduler.drop_waiting()
             self._reported = self._reported or bool(pending)
             self._all_done.notify_all()
@@ -194,7 +200,7 @@ class Dispatcher:
             with self._lock:
                 if work_item.number not in self._work_items:
                     return False
-                found = next((each for each in self._hands if work_item in self._scheduler.held(each)), None)
+                found = next((each for each in self._handles if work_item in self._scheduler.held(each)), None)
                 dropped = self._scheduler.drop(work_item)
                 if found is not None and running:
                     taken = self._take_back(found)
@@ -249,20 +255,20 @@ class Dispatcher:
     def worker_ready(self, hello: Hello, slate: SlateReader | None, init_micros: int = 0) -> None:
         """A worker takes tasks from now on. Its `slate` can be read until `worker_ended`, or the end of the pool."""
         limit = self._limits.memory
-        used = self._staff.memory(hello.pid) if limit is not None else 0
+        used = self._control.memory(hello.pid) if limit is not None else 0
         if limit is not None and used > limit:
             self.broken(too_small(limit, used))
         with self._lock:
             if self.state is PoolState.TERMINATED:
                 return
             self._budget.started()
-            hand = self._hands[hello.worker] = Hand(hello.route, hello.pid, slate)
+            handle = self._handles[hello.worker] = WorkerHandle(hello.route, hello.pid, slate)
             if self.state is not PoolState.RUNNING and not self._has_work():
-                self._stop(hand)
+                self._stop(handle)
             # Without a slate nobody could say what it has begun; with a limit, each work item may be its last.
             ahead = slate is not None and limit is None
             self._send(self._scheduler.ready(hello.worker, self._limits.tasks, ahead=ahead))
-        self._staff.note_ready()
+        self._control.note_ready()
         self._watcher.ready(hello, init_micros)
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
@@ -283,14 +289,14 @@ class Dispatcher:
 
     def _work_item_done(self, hello: Hello, work_item: WorkItem, micros: int) -> None:
         limit = self._limits.memory
-        if limit is not None and self._staff.memory(hello.pid) > limit:
+        if limit is not None and self._control.memory(hello.pid) > limit:
             self._scheduler.retire(hello.worker)
         self._send(self._scheduler.done(hello.worker, work_item, micros))
-        hand = self._hands.get(hello.worker)
-        if hand is not None and self._scheduler.exhausted(hello.worker):
-            self._stop(hand)
+        handle = self._handles.get(hello.worker)
+        if handle is not None and self._scheduler.exhausted(hello.worker):
+            self._stop(handle)
         if self._scheduler.could_take_back():
-            self._staff.look_soon()
+            self._control.look_soon()
 
     def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask | None:
         """What the worker is at, in the words of the parent."""
@@ -309,10 +315,10 @@ class Dispatcher:
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
         """The worker has passed over a work item: where it was not taken back from it, it waits again."""
         with self._lock:
-            held = self._scheduler.held(hello.worker) if hello.worker in self._hands else ()
-            verdict = self._hands[hello.worker].verdict if held else None
+            held = self._scheduler.held(hello.worker) if hello.worker in self._handles else ()
+            planned_kill = self._handles[hello.worker].planned_kill if held else None
             # One that is being cancelled stays, and ends with the worker.
-            ending = verdict[0] if verdict is not None else None
+            ending = planned_kill[0] if planned_kill is not None else None
             missed = [each for each in held if each.sequence == skipped.sequence and each is not ending]
             self._send(self._scheduler.take_back(hello.worker, missed))
             self._send(self._scheduler.add_first(missed))
@@ -320,10 +326,10 @@ class Dispatcher:
     def unfit(self, hello: Hello) -> None:
         """The worker is replaced when it has done what it is at; the rest of what it has goes to others."""
         with self._lock:
-            if hello.worker in self._hands:
+            if hello.worker in self._handles:
                 self._scheduler.retire(hello.worker)
                 self._send(self._scheduler.add_first(self._take_back(hello.worker)))
-                self._stop(self._hands[hello.worker])
+                self._stop(self._handles[hello.worker])
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
         cause = task_pickling.load_exception(failed.payload)
@@ -338,15 +344,17 @@ class Dispatcher:
         notes: list[str] = []
         found = kept() if self._scheduler.held(worker) else Kept()
         with self._lock:
-            hand = self._hands.pop(worker, None)
+            handle = self._handles.pop(worker, None)
             held = [each for each in self._scheduler.lost(worker) if each.number in self._work_items]
             errors = []
-            if hand is not None:
-                at = hand.slate.at() if hand.slate is not None else None
-                errors = self._settle_lost(held, Loss(worker, hand.pid, exitcode, at, hand.verdict, found), notes)
+            if handle is not None:
+                at = handle.slate.at() if handle.slate is not None else None
+                errors = self._settle_lost(
+                    held, Loss(worker, handle.pid, exitcode, at, handle.planned_kill, found), notes
+                )
             self._delivering += bool(errors)
             needed = self.state is PoolState.RUNNING or (self.state is PoolState.CLOSED and self._has_work())
-            hopeless = needed and hand is None and not self._budget.died_at_start()
+            hopeless = needed and handle is None and not self._budget.died_at_start()
         if errors:
             self._tell((work_item, task, 1, None, error) for work_item, task, error in errors)
         if hopeless:
@@ -354,7 +362,7 @@ class Dispatcher:
         elif needed:
             if not said_goodbye:
                 _log.info("worker %d %s and is replaced", worker, describe_exit(exitcode))
-            self._staff.replace()
+            self._control.replace()
         return notes
 
     def _settle_lost(
@@ -371,7 +379,7 @@ class Dispatcher:
 
     def recording_ended(self) -> None:
         with self._lock:
-            self._hands.clear()
+            self._handles.clear()
         if not self._done:
             self.broken(RecordingClosedError("the recording was closed while a pool was working for it"))
 
@@ -379,7 +387,8 @@ class Dispatcher:
         """The pool cannot go on: every call, pending or to come, gets `error`."""
         self.terminate(error)
 
-    # --- from the crew -----------------------------------------------------------------------------------------
+    # --- from the worker supervisor
+    # -----------------------------------------------------------------------------------------
 
     def look(self) -> float:
         """End tasks that take too long, take back what lies behind a long one. Returns when to look again (seconds)."""
@@ -388,9 +397,9 @@ class Dispatcher:
         late = []
         with self._lock:
             now = time.monotonic_ns()
-            for worker, hand in self._hands.items():
+            for worker, handle in self._handles.items():
                 held = self._scheduler.held(worker)
-                work = hand.at_work(worker, held) if hand.slate is not None and held else None
+                work = handle.activities(worker, held) if handle.slate is not None and held else None
                 if work is None or work.work_item is None:  # It has nothing, or has not begun it.
                     continue
                 at, work_item = work.at, work.work_item
@@ -403,7 +412,7 @@ class Dispatcher:
                 if allowed is not None and at.running:
                     left = allowed - (now - at.since_ns) / 1e9
                     if left <= 0:
-                        error = TaskTimeoutError(work_item.name(at.task), worker, hand.pid, allowed)
+                        error = TaskTimeoutError(work_item.name(at.task), worker, handle.pid, allowed)
                         late.append((worker, work_item, at.task, error))
                     else:
                         again = min(again, left)
@@ -411,19 +420,23 @@ class Dispatcher:
             self._end_at(worker, work_item, task, error)
         return again
 
-    def at_work(self) -> list[AtWork]:
+    def activities(self) -> list[WorkerActivity]:
         """What each worker that is ready is at, for a display."""
         with self._lock:
-            return [hand.at_work(each, self._scheduler.held(each)) for each, hand in self._hands.items() if hand.slate]
+            return [
+                handle.activities(each, self._scheduler.held(each))
+                for each, handle in self._handles.items()
+                if handle.slate
+            ]
 
     # --- inside ------------------------------------------------------------------------------------------------
 
     def _take_back(self, worker: int) -> list[WorkItem]:
         """Take all work items back that the worker has not begun."""
-        hand = self._hands[worker]
-        if hand.slate is None:
+        handle = self._handles[worker]
+        if handle.slate is None:
             return []
-        at = hand.slate.revoke(hand.last_sequence)
+        at = handle.slate.revoke(handle.last_sequence)
         taken = [each for each in self._scheduler.held(worker) if each.sequence > at.sequence]
         self._send(self._scheduler.take_back(worker, taken))
         return taken
@@ -434,23 +447,23 @@ class Dispatcher:
 
         def is_at_it() -> bool:
             with self._lock:
-                hand = self._hands.get(worker)
+                handle = self._handles.get(worker)
                 if (
-                    hand is None
+                    handle is None
                     or work_item.number not in self._work_items
                     or work_item not in self._scheduler.held(worker)
                 ):
                     return False
-                at = hand.slate.at() if hand.slate is not None else None
+                at = handle.slate.at() if handle.slate is not None else None
                 if at is not None and (
                     at.sequence != work_item.sequence or at.task >= work_item.count or task not in (None, at.task)
                 ):
                     return False
-                hand.verdict = work_item, error
+                handle.planned_kill = work_item, error
                 return True
 
-        hand = self._hands.get(worker)
-        return hand is not None and self._staff.end_if(hand.pid, is_at_it)
+        handle = self._handles.get(worker)
+        return handle is not None and self._control.end_if(handle.pid, is_at_it)
 
     def _send(self, sends: list[tuple[int, WorkItem]]) -> None:
         waiting = deque(sends)
@@ -463,21 +476,21 @@ class Dispatcher:
                     waiting.extend(self._scheduler.take_back(worker, [work_item]))
                     continue
                 work_item.on_start = None
-            hand = self._hands[worker]
-            hand.last_sequence += 1
-            work_item.sequence = hand.last_sequence
+            handle = self._handles[worker]
+            handle.last_sequence += 1
+            work_item.sequence = handle.last_sequence
             function = work_item.function
             # A worker that is gone has its end on the way to us, and the work item with it.
             with contextlib.suppress(PeerGoneError):
-                if hand.functions.use(function.digest):
-                    self._down.send(hand.route, work_item.message())
+                if handle.functions.use(function.digest):
+                    self._down.send(handle.route, work_item.message())
                 else:
-                    hand.functions.keep(function.digest, True)
-                    self._down.send(hand.route, Function(function.digest, function.code), work_item.message())
+                    handle.functions.keep(function.digest, True)
+                    self._down.send(handle.route, Function(function.digest, function.code), work_item.message())
 
-    def _stop(self, hand: Hand) -> None:
+    def _stop(self, handle: WorkerHandle) -> None:
         with contextlib.suppress(PeerGoneError):
-            self._down.send(hand.route, Stop())
+            self._down.send(handle.route, Stop())
 
     def _fail_rest(self, work_item: WorkItem, error: BaseException | None) -> None:
         self._deliver(work_item, work_item.first, work_item.count - work_item.first, None, error)

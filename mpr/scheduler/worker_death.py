@@ -29,7 +29,7 @@ class Loss:
     pid: int
     exitcode: int | None
     at: At | None
-    verdict: tuple[WorkItem, BaseException] | None
+    planned_kill: tuple[WorkItem, BaseException] | None
     kept: Kept
 
     def settle(self, work_item: WorkItem, retries: int, notes: list[str]) -> list[tuple[int, BaseException]]:
@@ -38,11 +38,13 @@ class Loss:
         Returns the errors of its tasks, and adds to `notes` what the recording should say.
         """
         begun, running = work_item.begun(self.at)
-        verdict = self.verdict[1] if self.verdict is not None and self.verdict[0] is work_item else None
-        cancelled = isinstance(verdict, CancelledError)
+        planned_kill = (
+            self.planned_kill[1] if self.planned_kill is not None and self.planned_kill[0] is work_item else None
+        )
+        cancelled = isinstance(planned_kill, CancelledError)
         if cancelled:
             begun = work_item.count
-        elif verdict is None and begun > work_item.first and work_item.attempt <= retries:
+        elif planned_kill is None and begun > work_item.first and work_item.attempt <= retries:
             work_item.retry(begun)
             notes.append(
                 f"worker {self.worker} (pid {self.pid}) {describe_exit(self.exitcode)} at task "
@@ -51,7 +53,7 @@ class Loss:
             return []
         errors: list[tuple[int, BaseException]] = []
         for task in range(work_item.first, begun):
-            error = verdict if verdict is not None and (cancelled or task == running) else None
+            error = planned_kill if planned_kill is not None and (cancelled or task == running) else None
             # Rows of several tasks cannot be told apart.
             errors.append((task, error or self._death(work_item, task, running, alone=begun == work_item.first + 1)))
             notes.append(f"task {work_item.name(task)} was cancelled" if cancelled else str(errors[-1][1]))

@@ -14,7 +14,7 @@ from mpr.transport.status_page import At, SlateReader
 Soon = Callable[[Callable[[], None]], None]
 
 
-class Staff(Protocol):
+class WorkerControl(Protocol):
     """Who keeps the workers. Calls come from any thread; only `end_if` may wait, for milliseconds."""
 
     def note_ready(self) -> None:
@@ -34,7 +34,7 @@ class Staff(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class AtWork:
+class WorkerActivity:
     """What a worker is at, for a display: `work_item` is the one that it has begun and not ended, if any.
 
     Its `rr.log` waits since `held_since_ns` (0: it does not), and has waited for `held_ns` before.
@@ -53,7 +53,7 @@ class AtWork:
 
 
 @dataclass(slots=True)
-class Hand:
+class WorkerHandle:
     """A worker that is ready: how to reach it, what it is at, and which functions it has."""
 
     route: str
@@ -62,12 +62,12 @@ class Hand:
     last_sequence: int = 0
     functions: Recent[bool] = field(default_factory=Recent)
     #: Why it was ended on purpose: the work item that it was at, and what its task is told.
-    verdict: tuple[WorkItem, BaseException] | None = None
+    planned_kill: tuple[WorkItem, BaseException] | None = None
 
-    def at_work(self, worker: int, held: Iterable[WorkItem]) -> AtWork:
+    def activities(self, worker: int, held: Iterable[WorkItem]) -> WorkerActivity:
         """What it is at, of the work items that it holds; it has a slate."""
         assert self.slate is not None
         at = self.slate.at()
-        return AtWork(
+        return WorkerActivity(
             worker, at, next((each for each in held if each.sequence == at.sequence), None), *self.slate.held_back()
         )

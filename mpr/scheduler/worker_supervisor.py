@@ -29,7 +29,7 @@ _STANDSTILL_SECS = 1.0
 _ALONE_SECS = 0.02
 
 
-class Crew:
+class WorkerSupervisor:
     """Keeps `size` workers.
 
     Parameters
@@ -37,17 +37,19 @@ class Crew:
     launcher:
         How a worker is started.
     new_config:
-        Makes `(number, config)` for the next worker, at once and in the crew's thread; a number is never used twice.
+        Makes `(number, config)` for the next worker, at once and in the worker supervisor's thread; a number is never
+        used twice.
     size:
         How many there are at a time.
     ended:
-        Called with (worker, exit code) when one has ended, or could not be started, in the crew's thread.
+        Called with (worker, exit code) when one has ended, or could not be started, in the worker supervisor's thread.
     failed:
-        Called with the error when a worker cannot be started, in the crew's thread.
+        Called with the error when a worker cannot be started, in the worker supervisor's thread.
     is_beginner:
         Whether a worker has done nothing yet that anybody could miss.
     look:
-        Called in the crew's thread, at least twice a second; returns within how many seconds it wants to be called
+        Called in the worker supervisor's thread, at least twice a second; returns within how many seconds it wants to
+        be called
         again.
     """
 
@@ -59,7 +61,7 @@ class Crew:
         *,
         ended: Callable[[int, int | None], None],
         failed: Callable[[BaseException], None],
-        is_beginner: Callable[[int], bool],
+        has_no_hello: Callable[[int], bool],
         look: Callable[[], float],
     ) -> None:
         self._launcher = launcher
@@ -67,7 +69,7 @@ class Crew:
         self._wanted = size
         self._ended = ended
         self._failed = failed
-        self._is_beginner = is_beginner
+        self._has_no_hello = has_no_hello
         self._look = look
         self._pids: dict[int, int] = {}
         self._closing = self._dismissed = False
@@ -130,7 +132,8 @@ class Crew:
         return False
 
     def dismiss(self) -> None:
-        """Any thread: start no more workers; those that live end by themselves or by `kill`, and beginners at once.
+        """Any thread: start no more workers; those that live end by themselves or by `kill`, and workers without a
+        hello at once.
 
         When this returns, `new_config` was called for all that there will ever be.
         """
@@ -185,7 +188,7 @@ class Crew:
                 self._start_missing()
                 if self._closing and not self._dismissed:
                     self._dismissed = True
-                    self._end_beginners()
+                    self._kill_without_hello()
                 if self._dismissed and not self._pids:
                     break
                 self._reap(patience)
@@ -209,11 +212,11 @@ class Crew:
             self._pids.pop(worker, None)
             self._ended(worker, exitcode)
 
-    def _end_beginners(self) -> None:
+    def _kill_without_hello(self) -> None:
         """Nobody waits until they have imported everything, to be told that there is no work."""
         for worker, pid in self._pids.items():
-            if self._is_beginner(worker):
-                self.end_if(pid, functools.partial(self._is_beginner, worker))
+            if self._has_no_hello(worker):
+                self.end_if(pid, functools.partial(self._has_no_hello, worker))
 
     def _end_all(self) -> None:
         """After a failure of this thread: leave no worker behind."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from mpr import failpoints
 from mpr.limits import TELEMETRY_EVERY_SECS
-from mpr.scheduler.worker_handle import AtWork
+from mpr.scheduler.worker_handle import WorkerActivity
 from mpr.telemetry import encoder
 from mpr.telemetry.rows import Sample
 from mpr.telemetry.tracker import Telemetry
@@ -42,7 +42,7 @@ class Sources:
     Attributes
     ----------
     at_work:
-        As `Dispatcher.at_work`.
+        As `Dispatcher.activities`.
     pid:
         The process id of a worker that lives.
     counters:
@@ -51,7 +51,7 @@ class Sources:
         Takes a stream with rows, or an empty one; they are then in the recording, and what there is to see is shown.
     """
 
-    at_work: Callable[[], list[AtWork]]
+    activities: Callable[[], list[WorkerActivity]]
     pid: Callable[[int], int | None]
     counters: Callable[[], tuple[int, int]]
     accept: Callable[[bytes], None]
@@ -105,7 +105,7 @@ class Sampler:
     def worker_ended(self, worker: int, exitcode: int | None) -> None:
         """The process of a worker has ended."""
         with _Telling(self):
-            work = self._sources.at_work() if exitcode else []
+            work = self._sources.activities() if exitcode else []
             self._telemetry.ended(worker, exitcode, next((each for each in work if each.worker == worker), None))
 
     def fail(self, error: BaseException) -> None:
@@ -147,7 +147,7 @@ class Sampler:
         cpu, memory, threads, files = columns
         (before, settled), self._settled = self._settled, (now, telemetry.settled_count)
         unsettled = telemetry.unsettled()
-        running = sum(each.runs for each in self._sources.at_work())
+        running = sum(each.runs for each in self._sources.activities())
         rows, data_bytes = self._sources.counters()
         telemetry.sample(
             Sample(
@@ -187,7 +187,7 @@ class Sampler:
         if self._failed:
             return
         failpoints.reach("parent.telemetry")
-        for work in self._sources.at_work():
+        for work in self._sources.activities():
             self._telemetry.look(work)
         rows = self._telemetry.take(last=last)
         insights = self._telemetry.insights() if last and "pool" in self._kinds else None

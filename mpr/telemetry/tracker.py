@@ -20,7 +20,7 @@ from typing import TypeAlias
 from mpr.errors import exit_name
 from mpr.scheduler.observer import Watcher
 from mpr.scheduler.work_item import WorkItem
-from mpr.scheduler.worker_handle import AtWork
+from mpr.scheduler.worker_handle import WorkerActivity
 from mpr.telemetry.insights import Insights, SlowTask, WorkerInsights
 from mpr.telemetry.rows import ENDED, HELD_BACK, IDLE, STARTING, ErrorRow, LaneRow, Rows, Sample, Span
 from mpr.telemetry.slow_tasks import SlowTasks
@@ -134,7 +134,7 @@ class Telemetry(Watcher):
                 worker.pid, worker.ready_ns, worker.init_ns = hello.pid, self._clock(), init_micros * 1000
                 worker.idle_ns = worker.ready_ns
 
-    def ended(self, worker: int, exitcode: int | None, work: AtWork | None) -> None:
+    def ended(self, worker: int, exitcode: int | None, work: WorkerActivity | None) -> None:
         """The process of a worker has ended, in the middle of `work`, if that is known."""
         with self._lock:
             found = self._workers.pop(worker, None)
@@ -288,7 +288,7 @@ class Telemetry(Watcher):
         if since is not None and until_ns - since > _GAP_NS:
             self._show(worker, since, IDLE)
 
-    def _show_running(self, worker: _Worker, work: AtWork, now_ns: int, after_ns: int = SPAN_NS) -> None:
+    def _show_running(self, worker: _Worker, work: WorkerActivity, now_ns: int, after_ns: int = SPAN_NS) -> None:
         """A task runs that nobody has heard of yet."""
         at, work_item = work.at, work.work_item
         if work_item is None or not at.running or at.task < work_item.first:
@@ -304,7 +304,7 @@ class Telemetry(Watcher):
             self._show_idle(worker, since_ns)
             self._show(worker, since_ns, _name(work_item, at.task))
 
-    def look(self, work: AtWork) -> None:
+    def look(self, work: WorkerActivity) -> None:
         """What a worker is at, now."""
         with self._lock:
             found = self._workers.get(work.worker)
