@@ -125,7 +125,7 @@ def test_sixty_four_workers_on_few_cores_run_at_the_same_time(tmp_path: Path) ->
     _check(path, [*pids, *range(1000)])
 
 
-@pytest.mark.parametrize("thread", ["mpr-aggregator", "mpr-crew"])
+@pytest.mark.parametrize("thread", ["mpr-aggregator", "mpr-workers"])
 def test_a_pool_that_cannot_have_its_threads_leaves_nothing_behind(
     thread: str, start_method: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

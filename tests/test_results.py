@@ -26,7 +26,7 @@ class _Delivery:
         self.items: list[Any] = [self.error] * count if fails else list(range(start, start + count))
 
     def deliver(self, results: ResultIterator[Any]) -> None:
-        results.deliver(self.start, self.count, None if self.error else self.items, self.error)
+        results.on_outcome(self.start, self.count, None if self.error else self.items, self.error)
 
 
 @st.composite
@@ -120,7 +120,7 @@ def test_an_iterator_without_items_ends_at_once() -> None:
 @pytest.mark.parametrize("ordered", [True, False])
 def test_an_error_of_the_input_comes_behind_the_items_before_it(ordered: bool) -> None:
     results: ResultIterator[int] = ResultIterator(ordered, lambda: None)
-    results.deliver(0, 2, [10, 11], None)
+    results.on_outcome(0, 2, [10, 11], None)
     results.finish(2, KeyError("input"))
     assert [10, 11] == [next(results), next(results)]
     with pytest.raises(KeyError, match="input"):
@@ -131,8 +131,8 @@ def test_an_error_of_the_input_comes_behind_the_items_before_it(ordered: bool) -
 
 def test_an_iterator_goes_on_behind_an_error() -> None:
     results: ResultIterator[int] = ResultIterator(True, lambda: None)
-    results.deliver(0, 1, None, ValueError("first"))
-    results.deliver(1, 1, [11], None)
+    results.on_outcome(0, 1, None, ValueError("first"))
+    results.on_outcome(1, 1, [11], None)
     results.finish(2)
     with pytest.raises(ValueError, match="first"):
         next(results)
@@ -145,7 +145,7 @@ def test_an_iterator_waits_for_what_another_thread_delivers() -> None:
     taker = threading.Thread(target=lambda: found.extend(results))
     taker.start()
     for start in range(5):
-        results.deliver(start, 1, [start], None)
+        results.on_outcome(start, 1, [start], None)
     results.finish(5)
     taker.join(30)
     assert [0, 1, 2, 3, 4] == found
@@ -161,10 +161,10 @@ def _pending(callback: Any = None, error_callback: Any = None) -> list[tuple[Asy
 
     def deliver_single(values: Any, error: BaseException | None) -> None:
         # A call returns what its task returned, and a map a list.
-        single.deliver(0, 1, [values] if error is None else None, error)
+        single.on_outcome(0, 1, [values] if error is None else None, error)
 
     def deliver_map(values: Any, error: BaseException | None) -> None:
-        of_map.deliver(0, 1, values, error)
+        of_map.on_outcome(0, 1, values, error)
 
     return [(single, deliver_single), (of_map, deliver_map)]
 
@@ -253,7 +253,7 @@ def test_a_map_has_its_values_in_order_or_the_first_error(
         start, (count, fails) = starts[index], work_items[index]
         error = ValueError(index) if fails else None
         first = first or error
-        result.deliver(start, count, None if fails else list(range(start, start + count)), error)
+        result.on_outcome(start, count, None if fails else list(range(start, start + count)), error)
     assert result.ready()
     if first is None:
         assert list(range(length)) == result.get(timeout=0)

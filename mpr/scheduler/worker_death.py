@@ -19,7 +19,7 @@ class Loss:
     ----------
     at:
         What it was at; None where nobody knows.
-    verdict:
+    planned_kill:
         Why it was ended on purpose: the work item that it was at, and what its task is told.
     kept:
         What there is of its rows.

@@ -77,7 +77,7 @@ class WorkerSupervisor:
         self._changed = threading.Condition()
         self._ending = threading.Lock()
         self._wake_reader, self._wake_writer = os.pipe()
-        self._thread = threading.Thread(target=self._run, name="mpr-crew", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="mpr-workers", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
