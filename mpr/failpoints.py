@@ -10,8 +10,8 @@ but tests sets it, and without it a place costs one look at an empty dict.
 | `worker.claimed` | it has begun a work item, its task has not |
 | `worker.ended` | the tasks of a work item have returned, their rows are not flushed |
 | `worker.flushed` | the rows are in the outbox |
-| `worker.noted` | the result is on the slate |
-| `worker.sent` | the result is on its way, or waits on the slate for the next ones |
+| `worker.noted` | the result is on the status page |
+| `worker.sent` | the result is on its way, or waits on the status page for the next ones |
 | `worker.rolled` | the SDK writes into a new outbox, the parent has not heard that the old one is complete |
 | `parent.segment` | the parent is about to hand a segment to the sinks |
 | `parent.result` | the sinks have the rows of a result, nobody has heard of it |

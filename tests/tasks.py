@@ -253,7 +253,7 @@ def save_then_log(number: int, path: Path) -> int:
 
 
 def big_result(number: int) -> Any:
-    """A result that is quickly made and too large for a slate."""
+    """A result that is quickly made and too large for a status page."""
     log_number(number)
     return np.zeros(20_000_000, np.uint8)
 

@@ -43,7 +43,7 @@ _FAULTS = [
     # What the SDK has not written is gone with the process.
     _Fault("worker.ended", False, 0, _ROWS),
     _Fault("worker.flushed", False, _ROWS, _ROWS),
-    # The result stands on the slate.
+    # The result stands on the status page.
     _Fault("worker.noted", True, _ROWS, _ROWS),
     _Fault("worker.sent", True, _ROWS, _ROWS),
 ]

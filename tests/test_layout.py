@@ -68,23 +68,25 @@ def test_without_rows_of_the_user_the_pool_fills_the_view() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "state", "timeline", "lanes"),
+    ("own", "state", "timeline", "state_timelines"),
     [
         (None, "collapsed", "log_time", "Workers"),
         (rrb.Blueprint(rrb.Spatial2DView()), None, "log_time", "Workers"),
         (rrb.Blueprint(rrb.Spatial2DView(), collapse_panels=True), "collapsed", "log_time", "Workers"),
-        # Nothing of a pool is on another timeline, so that its lanes are empty there.
+        # Nothing of a pool is on another timeline, so that its state timelines are empty there.
         (
             rrb.Blueprint(rrb.Spatial2DView(), rrb.TimePanel(timeline="frame"), collapse_panels=True),
             None, "frame", "Workers, on the timeline log_time",
         ),
     ],
 )  # fmt: skip
-def test_the_time_panel_is_the_users_where_he_has_one(own: Any, state: str | None, timeline: str, lanes: str) -> None:
+def test_the_time_panel_is_the_users_where_he_has_one(
+    own: Any, state: str | None, timeline: str, state_timelines: str
+) -> None:
     found = default.blueprint({}, "log_time", 2, _ALL, own)
     assert (state, timeline) == (found.time_panel.state, found.time_panel.timeline)
     pools = found.root_container if own is None else found.root_container.contents[-1]
-    assert lanes == pools.contents[0].name
+    assert state_timelines == pools.contents[0].name
 
 
 def _shown(path: Path) -> list[set[str]]:

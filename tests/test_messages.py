@@ -145,7 +145,7 @@ _HELLO_KIND = messages.encode(Hello("t", 1, 2, "r", "a"))[0]
         {"pid": [1]},
         {"route": {}},
         {"address": 0},
-        {"slate": 0},
+        {"status_page": 0},
         {"protocol": "1"},
         {"more": 1},
     ],

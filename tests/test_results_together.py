@@ -18,7 +18,7 @@ from mpr.aggregator import intake
 from mpr.aggregator.intake import KnownProducer
 from mpr.transport import messages
 from mpr.transport.messages import Hello, Result, SegmentReady
-from mpr.transport.status_page import Slate, SlateReader
+from mpr.transport.status_page import StatusPage, StatusPageReader
 from tests import support, tasks
 
 # Behind so many short tasks a worker has several at a time.
@@ -123,19 +123,19 @@ def test_what_waits_in_a_worker_is_taken_behind_all_that_it_has_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake, "_LATE_NANOS", -1)
-    slate = Slate(tmp_path)
-    producer = KnownProducer(Hello("token", 1, os.getpid(), "route", "", slate.address), 1)
-    producer.slate = SlateReader(slate.address, tmp_path)
-    slate.claim(1, 0)
-    assert 0 == producer.kept_result()
+    status_page = StatusPage(tmp_path)
+    producer = KnownProducer(Hello("token", 1, os.getpid(), "route", "", status_page.address), 1)
+    producer.status_page = StatusPageReader(status_page.address, tmp_path)
+    status_page.claim(1, 0)
+    assert 0 == producer.overdue_result()
     result = Result(1, 0, 1, messages.RETURNED, True, 5, [b"x"], number=7)
-    slate.write(result, SegmentReady(0, 0, 0), 2, parent_reads=True)
+    status_page.write(result, SegmentReady(0, 0, 0), 2, parent_reads=True)
     # Its hello came, and what it sent behind that did not.
-    assert 0 == producer.kept_result()
+    assert 0 == producer.overdue_result()
     producer.message_count += 1
-    assert 7 == producer.kept_result()
+    assert 7 == producer.overdue_result()
     producer.last_result = 7
-    assert 0 == producer.kept_result()
+    assert 0 == producer.overdue_result()
     producer.close()
-    assert 0 == producer.kept_result()
-    slate.close()
+    assert 0 == producer.overdue_result()
+    status_page.close()

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from mpr.limits import WORK_ITEMS_MAX
 from mpr.transport import messages
 from mpr.transport.messages import Result, SegmentReady
-from mpr.transport.status_page import Slate, SlateReader
+from mpr.transport.status_page import StatusPage, StatusPageReader
 
-Ends = tuple[Slate, SlateReader]
+Ends = tuple[StatusPage, StatusPageReader]
 
 
 @pytest.fixture
 def ends(tmp_path: Path) -> Iterator[Ends]:
-    slate = Slate(tmp_path)
-    reader = SlateReader(slate.address, tmp_path)
-    yield slate, reader
+    status_page = StatusPage(tmp_path)
+    reader = StatusPageReader(status_page.address, tmp_path)
+    yield status_page, reader
     reader.close()
-    slate.close()
+    status_page.close()
 
 
 def _result(number: int, *sizes: int) -> Result:
@@ -49,40 +49,40 @@ _LARGE = st.lists(st.integers(5_000, 60_000), min_size=1, max_size=3)
 def test_every_result_arrives_and_the_last_ones_stay(
     tmp_path: Path, payloads: list[list[int]], data: st.DataObject
 ) -> None:
-    slate = Slate(tmp_path)
-    reader = SlateReader(slate.address, tmp_path)
+    status_page = StatusPage(tmp_path)
+    reader = StatusPageReader(status_page.address, tmp_path)
     sent: list[tuple[Result, Result]] = []
-    noted: list[tuple[int, list[bytes]]] = []
+    journaled: list[tuple[int, list[bytes]]] = []
     for number, sizes in enumerate(payloads, 1):
         result = _result(number, *sizes)
-        message, is_noted = slate.write(result, _behind(result), 3 * number, parent_reads=True)
+        message, is_noted = status_page.write(result, _behind(result), 3 * number, parent_reads=True)
         sent.append((result, message))
-        # A large one goes on the slate, or as it is where there is no room.
-        assert message.on_slate or message == result
-        assert is_noted == (message.on_slate or sum(sizes) < 3900)
+        # A large one goes on the status page, or as it is where there is no room.
+        assert message.in_memory or message == result
+        assert is_noted == (message.in_memory or sum(sizes) < 3900)
         if is_noted:
-            noted.append(_plain(result))
-            assert (number, 3 * number) == reader.noted()
+            journaled.append(_plain(result))
+            assert (number, 3 * number) == reader.journaled()
         while sent and data.draw(st.booleans()):
             original, message = sent.pop(0)
-            assert _plain(reader.take(message) if message.on_slate else message) == _plain(original)
+            assert _plain(reader.take(message) if message.in_memory else message) == _plain(original)
     assert all(behind == _behind(each) for behind, each in reader.results())
     found = [_plain(each) for _, each in reader.results()]
     # What the parent has taken may be written over; of all else the last ones are there.
     untaken = {original.number for original, _ in sent}
     assert [each for each in found if each[0] in untaken] == [
-        each for each in noted[-(WORK_ITEMS_MAX + 1) :] if each[0] in untaken
+        each for each in journaled[-(WORK_ITEMS_MAX + 1) :] if each[0] in untaken
     ]
     for original, message in sent:
-        assert _plain(reader.take(message) if message.on_slate else message) == _plain(original)
+        assert _plain(reader.take(message) if message.in_memory else message) == _plain(original)
     reader.close()
-    slate.close()
+    status_page.close()
 
 
 def test_what_is_too_large_goes_as_it_is(ends: Ends) -> None:
     result = _result(1, 20_000_000)
     assert ends[0].write(result, _behind(result), 1, parent_reads=True) == (result, False)
-    assert (0, 0) == ends[1].noted()
+    assert (0, 0) == ends[1].journaled()
     assert list(ends[1].results()) == []
 
 
@@ -92,24 +92,24 @@ def test_where_the_parent_reads_messages_only_large_results_go_as_they_are(ends:
 
 
 def test_what_the_worker_is_at(ends: Ends) -> None:
-    slate, reader = ends
+    status_page, reader = ends
     assert reader.at().sequence == 0
-    assert slate.claim(3, 7)
+    assert status_page.begin_work_item(3, 7)
     assert (reader.at().sequence, reader.at().task, reader.at().running) == (3, 7, False)
-    slate.begin(7, 12345)
+    status_page.begin(7, 12345)
     assert (reader.at().sequence, reader.at().task, reader.at().running, reader.at().since_ns) == (3, 7, True, 12345)
-    slate.end(7)
+    status_page.end(7)
     assert (reader.at().task, reader.at().running) == (8, False)
 
 
 def test_what_was_taken_back_is_not_begun_and_what_comes_later_is(ends: Ends) -> None:
-    slate, reader = ends
-    assert slate.claim(1, 0)
+    status_page, reader = ends
+    assert status_page.begin_work_item(1, 0)
     assert reader.revoke(4).sequence == 1
-    assert [slate.claim(sequence, 0) for sequence in (2, 3, 4, 5)] == [False, False, False, True]
+    assert [status_page.begin_work_item(sequence, 0) for sequence in (2, 3, 4, 5)] == [False, False, False, True]
 
 
 @pytest.mark.parametrize("payload", [[b""], [b"\xff", b""], [b"\x00", b"123"]])
 def test_a_message_that_is_no_place_on_the_slate_is_refused(payload: list[bytes], ends: Ends) -> None:
     with pytest.raises((ValueError, OSError)):
-        ends[1].take(Result(1, 0, 1, messages.RETURNED, True, 5, payload, on_slate=True))
+        ends[1].take(Result(1, 0, 1, messages.RETURNED, True, 5, payload, in_memory=True))

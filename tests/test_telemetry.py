@@ -38,9 +38,12 @@ def _column(path: Path, entity: str, column: str) -> list[Any]:
     return [value for _, value in sorted(rows, key=lambda row: row[0])]
 
 
-def _lanes(path: Path) -> dict[str, list[str]]:
-    lanes = [entity for entity in _ours(path) if entity.startswith("/mpr/workers/")]
-    return {lane.rpartition("/")[2]: _column(path, lane, "StateChange:state") for lane in lanes}
+def _state_timelines(path: Path) -> dict[str, list[str]]:
+    state_timelines = [entity for entity in _ours(path) if entity.startswith("/mpr/workers/")]
+    return {
+        state_timeline.rpartition("/")[2]: _column(path, state_timeline, "StateChange:state")
+        for state_timeline in state_timelines
+    }
 
 
 def _scalars(path: Path, *, growing: bool = False) -> dict[str, list[list[float]]]:
@@ -59,13 +62,13 @@ def test_workers_have_lanes_and_tasks_spans(tmp_path: Path, start_method: Any) -
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
         assert list(range(20)) == pool.map(tasks.log_number, range(20), chunksize=3)
     support.check_file(path)
-    lanes = _lanes(path)
-    assert {"1", "2"} == set(lanes)
-    assert {"starting"} == {states[0] for states in lanes.values()}
-    # The last worker is ended; an empty state leaves nothing in the lane.
-    assert {""} == {states[-1] for states in lanes.values()}
+    state_timelines = _state_timelines(path)
+    assert {"1", "2"} == set(state_timelines)
+    assert {"starting"} == {states[0] for states in state_timelines.values()}
+    # The last worker is ended; an empty state leaves nothing in the state timeline.
+    assert {""} == {states[-1] for states in state_timelines.values()}
     known = {"starting", "idle", "", "log_number", *(f"log_number[{index}]" for index in range(20))}
-    assert set().union(*lanes.values()) <= known
+    assert set().union(*state_timelines.values()) <= known
     spans = "/mpr/tasks/log_number"
     assert 20 == sum(_column(path, spans, "count"))
     # Each has logged one.
@@ -87,7 +90,7 @@ def test_each_long_task_has_a_span_of_its_own(tmp_path: Path) -> None:
     assert sorted([*names, "sleep #4"]) == sorted(_column(path, spans, "task"))
     assert [0, 0, 1, 2, 3] == sorted(_column(path, spans, "index"))
     assert all(seconds >= 0.06 for seconds in _column(path, spans, "seconds"))
-    assert {*names, "sleep #4"} <= {state for states in _lanes(path).values() for state in states}
+    assert {*names, "sleep #4"} <= {state for states in _state_timelines(path).values() for state in states}
     numbers = {
         value
         for chunk in support.chunks(path)
@@ -104,11 +107,11 @@ def test_the_lane_of_a_killed_worker_says_what_it_was_at_and_the_signal(tmp_path
             pool.map(tasks.log_and_die, [7])
         assert 3 == pool.apply(tasks.square, (3,)) - 6
     support.check_file(path)
-    lanes = _lanes(path)
-    assert ["log_and_die[0]", "lost (SIGKILL)"] == lanes["1"][-2:]
-    # Whoever takes its place has a lane of his own, so that the loss stays to be seen.
-    assert "starting" == lanes["2"][0]
-    assert not any(state.startswith("lost") for state in lanes["2"])
+    state_timelines = _state_timelines(path)
+    assert ["log_and_die[0]", "lost (SIGKILL)"] == state_timelines["1"][-2:]
+    # Whoever takes its place has a state timeline of his own, so that the loss stays to be seen.
+    assert "starting" == state_timelines["2"][0]
+    assert not any(state.startswith("lost") for state in state_timelines["2"])
     (error,) = [text for text in support.texts(path) if text.entity == "/mpr/tasks/log_and_die"]
     assert "SIGKILL" in error.text
     (lost,) = [each for each in pool.insights().workers if each.worker == 1]
@@ -119,7 +122,7 @@ def test_workers_that_are_replaced_after_their_work_share_a_lane(tmp_path: Path)
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, maxtasksperchild=1) as pool:
         pool.map(tasks.square, range(4), chunksize=1)
-    assert {"1"} == set(_lanes(path))
+    assert {"1"} == set(_state_timelines(path))
     assert {1, 2, 3, 4} <= set(_column(path, "/mpr/workers/1", "worker"))
 
 
@@ -252,7 +255,7 @@ def test_two_pools_in_one_recording(tmp_path: Path) -> None:
             with mpr.Pool("app", 1, recording=recording) as pool:
                 pool.map(tasks.log_number, range(3))
     support.check_file(path)
-    assert {"1", "2"} == set(_lanes(path))
+    assert {"1", "2"} == set(_state_timelines(path))
     assert {"/mpr/insights/1", "/mpr/insights/2"} <= _ours(path)
     assert 6 == sum(_column(path, "/mpr/tasks/log_number", "count"))
 
@@ -350,4 +353,4 @@ def test_a_terminated_pool_says_ended(tmp_path: Path) -> None:
     pool.terminate()
     support.check_file(path)
     assert {"ended"} == {each.ended for each in pool.insights().workers}
-    assert signal.SIGKILL.name not in str(_lanes(path))
+    assert signal.SIGKILL.name not in str(_state_timelines(path))

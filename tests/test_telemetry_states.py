@@ -1,4 +1,5 @@
-"""Lanes, spans and insights as a state machine: whatever happens in whatever order, at a clock that the test turns."""
+"""State timelines, spans and insights as a state machine: whatever happens in whatever order, at a clock that the test
+turns."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.scheduler.worker_handle import WorkerActivity
-from mpr.telemetry.rows import TELEMETRY, LaneRow
+from mpr.telemetry.rows import TELEMETRY, StateRow
 from mpr.telemetry.tracker import Telemetry
 from mpr.transport import messages
 from mpr.transport.messages import EACH, Hello, Result
@@ -67,7 +68,7 @@ def _ready(found: Telemetry, worker: int) -> None:
     found.ready(_hello(worker), 0)
 
 
-def _states(rows: list[LaneRow]) -> list[str]:
+def _states(rows: list[StateRow]) -> list[str]:
     return [row.state for row in sorted(rows, key=lambda row: row.at_ns)]
 
 
@@ -87,7 +88,7 @@ def test_short_tasks_share_a_span_and_long_ones_have_their_own() -> None:
     assert 1001 == sum(span.count for span in spans)
     assert 2002 == sum(span.rows for span in spans)
     assert ("f[0]", 1, 200_000) == (spans[-1].name, spans[-1].count, spans[-1].micros)
-    assert ["starting", *["f"] * 20, "f[0]", ""] == _states(rows.lanes[1])
+    assert ["starting", *["f"] * 20, "f[0]", ""] == _states(rows.state_timelines[1])
 
 
 def test_the_results_of_one_parcel_are_told_apart() -> None:
@@ -112,18 +113,18 @@ def test_a_task_that_runs_is_shown_once_before_anybody_has_heard_of_it() -> None
     _ready(found, 1)
     work_item = _work_item(1, 1)
     began = clock.now_ns
-    at = At(sequence=1, claimed_ns=began, task=0, running=True, since_ns=began)
+    at = At(sequence=1, begun_ns=began, task=0, running=True, since_ns=began)
     for _ in range(3):
         clock.now_ns += 400 * _MS
         found.look(WorkerActivity(1, at, work_item))
-    rows = found.take().lanes[1]
+    rows = found.take().state_timelines[1]
     assert ["starting", "f[0]"] == _states(rows)
     assert began == rows[-1].at_ns
     assert 1.2 == found.insights().workers[0].working_secs
     clock.now_ns += 400 * _MS
     _end(found, clock, work_item, 1, 1_600_000)
     clock.now_ns += 400 * _MS
-    rows = found.take().lanes[1]
+    rows = found.take().state_timelines[1]
     assert [("idle", began + 1600 * _MS)] == [(row.state, row.at_ns) for row in rows]
 
 
@@ -138,9 +139,9 @@ def test_a_task_that_runs_behind_one_of_its_parcel_is_shown_too() -> None:
     _end(found, clock, work_item, 1, 100_000, last=False)
     heard = clock.now_ns
     clock.now_ns += 400 * _MS
-    found.look(WorkerActivity(1, At(sequence=1, claimed_ns=0, task=0, running=True, since_ns=0), work_item))
-    found.look(WorkerActivity(1, At(sequence=1, claimed_ns=0, task=1, running=True, since_ns=began), work_item))
-    rows = found.take(last=True).lanes[1]
+    found.look(WorkerActivity(1, At(sequence=1, begun_ns=0, task=0, running=True, since_ns=0), work_item))
+    found.look(WorkerActivity(1, At(sequence=1, begun_ns=0, task=1, running=True, since_ns=began), work_item))
+    rows = found.take(last=True).state_timelines[1]
     assert ["starting", "f[0]", "f[1]", ""] == _states(rows)
     assert [heard] == [row.at_ns for row in rows if row.state == "f[1]"]
 
@@ -166,12 +167,12 @@ def test_waiting_for_credit_is_a_state_of_its_own() -> None:
     _ready(found, 1)
     work_item = _work_item(1, 1)
     began = clock.now_ns
-    at = At(sequence=1, claimed_ns=began, task=0, running=True, since_ns=began)
+    at = At(sequence=1, begun_ns=began, task=0, running=True, since_ns=began)
     clock.now_ns += 400 * _MS
     found.look(WorkerActivity(1, at, work_item, began + 300 * _MS, 0))
     clock.now_ns += 400 * _MS
     found.look(WorkerActivity(1, at, work_item, 0, 450 * _MS))
-    assert ["starting", "f[0]", "waiting for credit", "f[0]"] == _states(found.take().lanes[1])
+    assert ["starting", "f[0]", "waiting for credit", "f[0]"] == _states(found.take().state_timelines[1])
     assert 0.45 == found.insights().workers[0].held_back_secs
 
 
@@ -201,13 +202,13 @@ class Lanes(RuleBasedStateMachine):
         self.ready: set[int] = set()
         self.lost: set[int] = set()
         self.ended_tasks: Counter[int] = Counter()
-        self.lanes: dict[int, list[LaneRow]] = {}
+        self.state_timelines: dict[int, list[StateRow]] = {}
         self.span_count: Counter[int] = Counter()
 
     def take(self, *, last: bool = False) -> None:
         rows = self.found.take(last=last)
-        for lane, states in rows.lanes.items():
-            self.lanes.setdefault(lane, []).extend(states)
+        for state_timeline, states in rows.state_timelines.items():
+            self.state_timelines.setdefault(state_timeline, []).extend(states)
         for spans in rows.spans.values():
             for span in spans:
                 assert span.begin_ns <= span.end_ns
@@ -247,7 +248,7 @@ class Lanes(RuleBasedStateMachine):
     def is_looked_at(self, worker: int, millis: int) -> None:
         if worker in self.ready & self.alive:
             self.work_items += 1
-            at = At(sequence=1, claimed_ns=0, task=0, running=True, since_ns=self.clock.now_ns)
+            at = At(sequence=1, begun_ns=0, task=0, running=True, since_ns=self.clock.now_ns)
             self.clock.now_ns += millis * _MS
             self.found.look(WorkerActivity(worker, at, _work_item(self.work_items, 1)))
 
@@ -287,14 +288,14 @@ class Lanes(RuleBasedStateMachine):
         self.take(last=True)
         # Every task is in a span, once.
         assert +self.ended_tasks == +self.span_count
-        # No more lanes than there is room for, each worker in one of them.
-        assert len(self.lanes) <= 2 * self.SIZE + 8
+        # No more state timelines than there is room for, each worker in one of them.
+        assert len(self.state_timelines) <= 2 * self.SIZE + 8
         of_worker: dict[int, set[int]] = {}
-        for lane, rows in self.lanes.items():
+        for state_timeline, rows in self.state_timelines.items():
             for row in rows:
-                of_worker.setdefault(row.worker, set()).add(lane)
-        assert all(len(lanes) == 1 for lanes in of_worker.values())
-        states = {(row.worker, row.state) for rows in self.lanes.values() for row in rows}
+                of_worker.setdefault(row.worker, set()).add(state_timeline)
+        assert all(len(state_timelines) == 1 for state_timelines in of_worker.values())
+        states = {(row.worker, row.state) for rows in self.state_timelines.values() for row in rows}
         assert {worker for worker, state in states if state.startswith("lost (")} == self.lost
         # The numbers of workers are those that were given.
         assert set(of_worker) == set(range(1, self.next_worker))

@@ -48,7 +48,7 @@ from mpr.transport.messages import (
     Welcome,
 )
 from mpr.transport.sockets import PeerGoneError, Sockets
-from mpr.transport.status_page import SlateReader
+from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")
 
@@ -148,8 +148,8 @@ class Aggregator:
 
     def look(self) -> None:
         """Any thread: take results of workers that cannot send them: native code may keep the GIL for hours."""
-        if any(each.kept_result() for each in self._producers.copy().values()):
-            self.soon(self._take_kept)
+        if any(each.overdue_result() for each in self._producers.copy().values()):
+            self.soon(self._take_overdue)
 
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
         """Any other thread: wait until the sinks have outbox `number` of a producer up to `end`."""
@@ -251,12 +251,12 @@ class Aggregator:
                 self._take_own(producer, bytes(data))
             case Result():
                 failpoints.reach("parent.result")
-                if message.on_slate:
-                    message = producer.taken_from_slate(message)
+                if message.in_memory:
+                    message = producer.loaded(message)
                 self._settle(producer, message)
             case Ready(micros):
                 if listener is not None:
-                    listener.worker_ready(hello, producer.slate, micros)
+                    listener.worker_ready(hello, producer.status_page, micros)
             case Skipped():
                 if listener is not None:
                     listener.skipped(hello, message)
@@ -292,7 +292,9 @@ class Aggregator:
         producer = self._producers[hello.route] = KnownProducer(hello, self._delivery.new_outbox())
         producer.reader = producer.open(hello.address, self._sockets.folder)
         with contextlib.suppress(OSError):
-            producer.slate = SlateReader(hello.slate, self._sockets.folder) if hello.slate else None
+            producer.status_page = (
+                StatusPageReader(hello.status_page, self._sockets.folder) if hello.status_page else None
+            )
         self._newcomers.append((producer, Welcome(inline=producer.reader is None)))
 
     def _welcome(self) -> None:
@@ -344,7 +346,7 @@ class Aggregator:
             self._answer(producer, Accepted(message.outbox, producer.consumed))
 
     def _settle(self, producer: KnownProducer, result: Result) -> None:
-        """All rows of `result` are there: hand it on, where it was not found on the slate before."""
+        """All rows of `result` are there: hand it on, where it was not found on the status page before."""
         if result.number > producer.last_result:
             producer.last_result = result.number
             producer.settled_chunks = producer.chunks
@@ -352,15 +354,15 @@ class Aggregator:
             if listener is not None:
                 listener.result(producer.hello, result, self._delivery.failure or producer.failure)
 
-    def _take_kept(self) -> None:
+    def _take_overdue(self) -> None:
         for producer in self._producers.values():
-            if last := producer.kept_result():
-                self._take_noted(producer, last)
+            if last := producer.overdue_result():
+                self._take_journaled(producer, last)
 
-    def _take_noted(self, producer: KnownProducer, last: int | None = None) -> None:
+    def _take_journaled(self, producer: KnownProducer, last: int | None = None) -> None:
         """Take the results (up to number `last`) that `producer` has noted and not sent, each behind its rows."""
         with contextlib.suppress(OSError, ValueError):
-            for behind, result in producer.noted_results():
+            for behind, result in producer.journaled_results():
                 if result.number > producer.last_result and (last is None or result.number <= last):
                     if behind.outbox >= producer.number:
                         self._take(producer, behind)
@@ -463,7 +465,7 @@ class Aggregator:
         last = max((each.last_rows_at for each in found if each.last_rows_at is not None), default=None)
         silent_secs = None if last is None else time.monotonic() - last
         for producer in found:
-            self._take_noted(producer)
+            self._take_journaled(producer)
             self._salvage(producer)
         if listener is not None:
 
@@ -481,8 +483,8 @@ class Aggregator:
     def _release(self, producer: KnownProducer) -> None:
         """Take what is left of a producer that has ended, and forget it."""
         self._salvage(producer)
-        if producer.slate is not None:
-            self._rows_of_gone += producer.slate.rows()
+        if producer.status_page is not None:
+            self._rows_of_gone += producer.status_page.rows()
             told = producer.told_of_loss()
             if told:
                 _log.warning("mpr: %s", told)

@@ -13,7 +13,7 @@ from mpr.errors import DeliveryError
 from mpr.rrd.segment import RunningTask
 from mpr.transport.messages import Hello, Result, SegmentReady
 from mpr.transport.outbox import OutboxReader
-from mpr.transport.status_page import SlateReader
+from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")
 
@@ -54,7 +54,7 @@ class KnownProducer:
         self.said_goodbye = False
         self.failure: BaseException | None = None
         #: What the worker writes down of itself; usable until `worker_ended` was told.
-        self.slate: SlateReader | None = None
+        self.status_page: StatusPageReader | None = None
 
     def open(self, address: str, folder: Path) -> OutboxReader | None:
         """Its outbox at `address`; None where the bytes of it have to come in messages."""
@@ -66,10 +66,10 @@ class KnownProducer:
 
     def rows_logged(self) -> int:
         """Any thread: how many rows its process has logged; 0 where nobody can tell."""
-        # A slate that is being closed at this moment has been counted, or will be.
+        # A status page that is being closed at this moment has been counted, or will be.
         with contextlib.suppress(ValueError):
-            slate = self.slate
-            return 0 if slate is None else slate.rows()
+            status_page = self.status_page
+            return 0 if status_page is None else status_page.rows()
         return 0
 
     def lives(self) -> bool:
@@ -82,24 +82,25 @@ class KnownProducer:
             pass
         return True
 
-    def kept_result(self) -> int:
-        """Any thread: the number of the last result on its slate that it should have sent long ago, 0 if there is none.
+    def overdue_result(self) -> int:
+        """Any thread: the number of the last result on its status page that it should have sent long ago, 0 if there is
+        none.
 
         What was sent is still on its way, perhaps, and comes first: results, rows, the tasks that they are of.
         """
-        # A slate that is being closed at this moment has none.
+        # A status page that is being closed at this moment has none.
         with contextlib.suppress(ValueError):
-            slate = self.slate
-            noted, behind = (0, 0) if slate is None else slate.noted()
-            if slate is not None and noted > self.last_result and behind <= self.message_count:
-                return noted if time.monotonic_ns() - slate.at().claimed_ns > _LATE_NANOS else 0
+            status_page = self.status_page
+            journaled, behind = (0, 0) if status_page is None else status_page.journaled()
+            if status_page is not None and journaled > self.last_result and behind <= self.message_count:
+                return journaled if time.monotonic_ns() - status_page.at().begun_ns > _LATE_NANOS else 0
         return 0
 
-    def noted_results(self) -> Iterable[tuple[SegmentReady, Result]]:
+    def journaled_results(self) -> Iterable[tuple[SegmentReady, Result]]:
         """As `SlateReader.results`; none where all have come, or the rows before them are in messages alone."""
-        if self.slate is None or self.reader is None or self.said_goodbye:
+        if self.status_page is None or self.reader is None or self.said_goodbye:
             return ()
-        return self.slate.results()
+        return self.status_page.results()
 
     def rows_since_result(self, rows_after: Callable[[int, int], int | None]) -> int | None:
         """How many rows came after its last result: `rows_after(outbox, chunks)` counts. None where nobody can tell."""
@@ -115,12 +116,12 @@ class KnownProducer:
         self.complete = False
         self.torn = b""
 
-    def taken_from_slate(self, result: Result) -> Result:
-        """`result` with what it has left on the slate; a `failure` where that cannot be read."""
+    def loaded(self, result: Result) -> Result:
+        """`result` with what it has left on the status page; a `failure` where that cannot be read."""
         try:
-            if self.slate is None:
+            if self.status_page is None:
                 raise OSError("it cannot be opened")
-            return self.slate.take(result)
+            return self.status_page.take(result)
         except (OSError, ValueError, IndexError) as error:
             who = f"worker {self.hello.worker} (pid {self.hello.pid})"
             self.failure = DeliveryError(f"results of {who} cannot be read from its memory: {error}")
@@ -128,14 +129,14 @@ class KnownProducer:
 
     def may_lack_rows(self) -> bool:
         """Whether it has ended, or been left, in the middle: without a goodbye, and with rows that nobody has seen."""
-        return not self.said_goodbye and (self.slate is None or self.slate.unflushed() > 0)
+        return not self.said_goodbye and (self.status_page is None or self.status_page.unflushed() > 0)
 
     def told_of_loss(self) -> str:
         """What to say of rows that have ended with the process; empty where there were none.
 
         The SDK keeps those of recordings without a sink in the memory of the process that has made them.
         """
-        rows = 0 if self.slate is None or self.said_goodbye else self.slate.held()
+        rows = 0 if self.status_page is None or self.said_goodbye else self.status_page.held()
         if not rows:
             return ""
         who = f"worker {self.hello.worker}" if self.hello.worker else "a process"
@@ -149,6 +150,6 @@ class KnownProducer:
             if reader is not None:
                 reader.close()
         self.reader = self.next_reader = None
-        if self.slate is not None:
-            self.slate.close()
-            self.slate = None
+        if self.status_page is not None:
+            self.status_page.close()
+            self.status_page = None

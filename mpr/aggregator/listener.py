@@ -9,7 +9,7 @@ from typing import Protocol
 from mpr.errors import SinkError
 from mpr.rrd.segment import RunningTask
 from mpr.transport.messages import Hello, InitializerFailed, Result, Skipped, TaskBegan
-from mpr.transport.status_page import SlateReader
+from mpr.transport.status_page import StatusPageReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Kept:
 class Listener(Protocol):
     """Who hears of workers and results. All calls come from the aggregator's thread, and none may wait."""
 
-    def worker_ready(self, hello: Hello, slate: SlateReader | None, init_micros: int) -> None: ...
+    def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int) -> None: ...
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None: ...
 

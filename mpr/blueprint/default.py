@@ -31,8 +31,8 @@ _SPATIAL_3D = {
 _GRID = 6
 # Lines that a legend has room for.
 _LEGEND = 8
-# Lanes from which on the views of the pools get more room.
-_MANY_LANES = 12
+# State timelines from which on the views of the pools get more room.
+_MANY_TIMELINES = 12
 _SIGNALS = ("SIGKILL", "SIGTERM", "SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGINT", "SIGHUP")
 _GREY, _DARK, _AMBER, _RED = (70, 70, 74), (44, 44, 48), (224, 142, 32), (214, 48, 49)
 
@@ -40,7 +40,7 @@ _GREY, _DARK, _AMBER, _RED = (70, 70, 74), (44, 44, 48), (224, 142, 32), (214, 4
 def blueprint(
     kinds: Kinds,
     timeline: str | None,
-    lanes: int,
+    state_timelines: int,
     recorded: frozenset[str],
     own: Any = None,
     *,
@@ -54,7 +54,7 @@ def blueprint(
         The archetypes of each entity of the user's.
     timeline:
         The timeline to begin with; None for the viewer's choice.
-    lanes:
+    state timelines:
         How many workers there are to be seen.
     recorded:
         What the pools record of themselves, out of `config.TELEMETRY`.
@@ -72,13 +72,13 @@ def blueprint(
         time_panel = rrb.TimePanel(state="collapsed" if own is None or own.collapse_panels else None)
     if time_panel.timeline is None:
         time_panel.timeline = timeline
-    # On another timeline the lanes are empty.
+    # On another timeline the state timelines are empty.
     on_ours = time_panel.timeline in (None, "log_time")
-    lane_name = "Workers" if on_ours else "Workers, on the timeline log_time"
-    pools = pool_views(recorded, legend=lanes <= _LEGEND, visible=pools_visible, lane_name=lane_name)
+    timeline_name = "Workers" if on_ours else "Workers, on the timeline log_time"
+    pools = pool_views(recorded, legend=state_timelines <= _LEGEND, visible=pools_visible, timeline_name=timeline_name)
     root = getattr(own, "root_container", None)
     users = [root] if root is not None else _grid(user_views(kinds))
-    share = 1.0 if lanes < _MANY_LANES else 1.6
+    share = 1.0 if state_timelines < _MANY_TIMELINES else 1.6
     parts: list[Any] = [rrb.Vertical(*users, pools, row_shares=[2.4, share]) if users else pools]
     if own is None:
         return rrb.Blueprint(*parts, rrb.SelectionPanel(state="collapsed"), time_panel)
@@ -90,8 +90,8 @@ def blueprint(
     )
 
 
-def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool, lane_name: str) -> rrb.Container:
-    """What pools record of themselves: lanes, and charts and texts behind tabs."""
+def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool, timeline_name: str) -> rrb.Container:
+    """What pools record of themselves: state timelines, and charts and texts behind tabs."""
     import rerun as rr
     import rerun.blueprint as rrb
 
@@ -110,7 +110,7 @@ def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool, lane_na
     views.append(rrb.TextLogView(origin="/", name="Log"))
     if "workers" not in recorded:
         return rrb.Tabs(*views, name=ROOT, visible=visible)
-    workers = rrb.StateTimelineView(origin=f"/{WORKERS}", name=lane_name, defaults=[colors])
+    workers = rrb.StateTimelineView(origin=f"/{WORKERS}", name=timeline_name, defaults=[colors])
     return rrb.Horizontal(workers, rrb.Tabs(*views), column_shares=[3, 2], name=ROOT, visible=visible)
 
 
@@ -204,6 +204,6 @@ def _parts(path: str) -> list[str]:
     return parts
 
 
-def bucket(lanes: int) -> int:
-    """Stands for every number of lanes with which a layout is the same."""
-    return next((limit for limit in (_LEGEND, _MANY_LANES - 1) if lanes <= limit), _MANY_LANES)
+def bucket(state_timelines: int) -> int:
+    """Stands for every number of state timelines with which a layout is the same."""
+    return next((limit for limit in (_LEGEND, _MANY_TIMELINES - 1) if state_timelines <= limit), _MANY_TIMELINES)

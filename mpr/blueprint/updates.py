@@ -35,7 +35,7 @@ class Showing:
         self._own = own
         self._pools_visible = pools_visible
         self._kinds: frozenset[str] = frozenset()
-        self._lanes = 0
+        self._state_timelines = 0
         self._lock = threading.Lock()
         self._made_of: object = None
         self._stream = b""
@@ -44,7 +44,7 @@ class Showing:
     def add_pool(self, size: int, kinds: frozenset[str]) -> None:
         """A pool of so many workers records that of itself."""
         with self._lock:
-            self._lanes += size
+            self._state_timelines += size
             self._kinds |= kinds
 
     def refresh(self) -> tuple[bytes, bool]:
@@ -67,11 +67,11 @@ class Showing:
     def _made(self) -> tuple[bytes, bool]:
         self._contents.learn()
         seen = self._contents.snapshot()
-        made_of = (seen, self._timeline(), self._lanes, self._kinds)
+        made_of = (seen, self._timeline(), self._state_timelines, self._kinds)
         if made_of == self._made_of:
             return self._stream, False
         self._made_of = made_of
-        looks = (self._timeline(), default.bucket(self._lanes), self._kinds, self._pools_visible)
+        looks = (self._timeline(), default.bucket(self._state_timelines), self._kinds, self._pools_visible)
         if self._own is None:
             self._stream = _encoded(self._application_id, frozenset(seen.items()), *looks)
         else:
@@ -91,12 +91,12 @@ def _encode(
     application_id: str,
     seen: dict[str, frozenset[str]],
     timeline: str | None,
-    lanes: int,
+    state_timelines: int,
     kinds: frozenset[str],
     visible: bool,
     own: Any = None,
 ) -> bytes:
-    blueprint = default.blueprint(seen, timeline, lanes, kinds, own, pools_visible=visible)
+    blueprint = default.blueprint(seen, timeline, state_timelines, kinds, own, pools_visible=visible)
     return encoder.encoded_blueprint(application_id, blueprint)
 
 
@@ -105,9 +105,9 @@ def _encoded(
     application_id: str,
     seen: frozenset[tuple[str, frozenset[str]]],
     timeline: str | None,
-    lanes: int,
+    state_timelines: int,
     kinds: frozenset[str],
     visible: bool,
 ) -> bytes:
     """The same once more: the SDK takes some milliseconds for it, and two threads that never end."""
-    return _encode(application_id, dict(seen), timeline, lanes, kinds, visible)
+    return _encode(application_id, dict(seen), timeline, state_timelines, kinds, visible)

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from mpr.producer.task_recordings import OwnRecordings
 
 
-class Meter:
+class LogCounters:
     """Of one process. Any thread; without a lock, since in CPython no thread runs in the middle of a `+=` of integers.
 
     Attributes
     ----------
-    cells:
-        The numbers in the slate, which has the rows.
-    touched:
+    counters:
+        The numbers in the status page, which has the rows.
+    sdk_used:
         Whether anything was done with the SDK that the next task must not notice.
     entered:
         How many calls there were.
@@ -31,21 +31,21 @@ class Meter:
         Bytes that were logged since `throttle` was called.
     """
 
-    __slots__ = ("_own", "_throttle", "cells", "entered", "touched", "unchecked")
+    __slots__ = ("_own", "_throttle", "counters", "entered", "sdk_used", "unchecked")
 
-    def __init__(self, cells: memoryview, throttle: Callable[[], None], own: OwnRecordings) -> None:
+    def __init__(self, counters: memoryview, throttle: Callable[[], None], own: OwnRecordings) -> None:
         """`throttle` is called each time that `CHECK_EVERY_BYTES` more were logged."""
-        self.cells = cells
+        self.counters = counters
         self._throttle = throttle
         self._own = own
-        self.touched = True
+        self.sdk_used = True
         self.entered = self.unchecked = 0
 
     def enter(self, size: int, rows: int, recording: Any) -> None:
         """Called before so many bytes and rows are handed to the SDK, in whatever thread logs."""
-        self.touched = True
+        self.sdk_used = True
         self.entered += 1
-        self.cells[ROWS] += rows
+        self.counters[ROWS] += rows
         self.unchecked += size
         if self.unchecked >= CHECK_EVERY_BYTES:
             self._throttle()

@@ -255,8 +255,8 @@ def _leave_at_the_end(producer: Producer) -> None:
 
 def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None:
     """Leave when no thread is left for which this process does not end; multiprocessing's children wait later."""
-    here = (threading.main_thread(), threading.current_thread())
-    others = [each for each in threading.enumerate() if not each.daemon and each not in here]
+    thread_state = (threading.main_thread(), threading.current_thread())
+    others = [each for each in threading.enumerate() if not each.daemon and each not in thread_state]
 
     def wait_and_leave() -> None:
         for each in others:

@@ -27,7 +27,7 @@ from mpr.errors import DeliveryError, JoinError, RecordingClosedError, Recording
 from mpr.limits import ANNOUNCE_EVERY_SECS, OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, SINK_TIMEOUT_SECS, UNFLUSHED_MAX_BYTES
 from mpr.producer import router
 from mpr.producer.inbox import Inbox
-from mpr.producer.log_counters import Meter
+from mpr.producer.log_counters import LogCounters
 from mpr.producer.notices import Notices
 from mpr.producer.task_recordings import OwnRecordings
 from mpr.sdk import encoder, recordings
@@ -52,7 +52,7 @@ from mpr.transport.messages import (
 from mpr.transport.messages import Downstream as DownstreamMessage
 from mpr.transport.outbox import Outbox
 from mpr.transport.sockets import Connection
-from mpr.transport.status_page import Slate
+from mpr.transport.status_page import StatusPage
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -101,7 +101,7 @@ class Producer:
         self._connection = Connection(config.upstream, config.downstream)
         self._inbox = Inbox(self._connection, self._take_answer)
         self._outbox = Outbox(config.folder)
-        self.slate = Slate(config.folder)
+        self.status_page = StatusPage(config.folder)
         # How far it was written at the last `write_out`, how far it was announced, and the bytes of all that was.
         self._number = self._written = self._announced = self._told_bytes = self._rolled = 0
         #: Results that wait for the next ones, and how far the outbox was written when the last of them was there.
@@ -118,8 +118,8 @@ class Producer:
         #: What the meter said before the last flush, and so on.
         self._flushed = self._completed = self._delivered = self._unflushed = 0
         #: The recordings that tasks make themselves.
-        self.own = OwnRecordings(self._send_own, self.slate.hold)
-        self.meter = Meter(self.slate.cells, self._throttle, self.own)
+        self.own = OwnRecordings(self._send_own, self.status_page.hold)
+        self.log_counters = LogCounters(self.status_page.counters, self._throttle, self.own)
         # Bytes of them: sent, and taken by the sinks.
         self._own_sent = self._own_accepted = 0
         self._syncs = itertools.count(1)
@@ -128,7 +128,7 @@ class Producer:
         self._lost: RecordingError | None = None
         self._told, self._next_look = False, 0.0
         self._stop = threading.Event()
-        addresses = (self._outbox.address, self.slate.address)
+        addresses = (self._outbox.address, self.status_page.address)
         self._connection.send(Hello(config.token, worker, os.getpid(), self._connection.route, *addresses))
         # While the parent answers.
         with internal():
@@ -166,8 +166,8 @@ class Producer:
 
     def _throttle(self) -> None:
         """Bound what waits in the SDK, then wait until the outbox has room. Signal handlers run meanwhile."""
-        self._unflushed += self.meter.unchecked
-        self.meter.unchecked = 0
+        self._unflushed += self.log_counters.unchecked
+        self.log_counters.unchecked = 0
         if self._unflushed >= UNFLUSHED_MAX_BYTES:
             self._unflushed = 0
             self._push()
@@ -175,7 +175,7 @@ class Producer:
         self._announce()
         self._roll_if_long()
         if self._is_full():
-            with self.slate.holding_back():
+            with self.status_page.holding_back():
                 self._wait_for_room()
 
     def _wait_for_room(self) -> None:
@@ -196,7 +196,7 @@ class Producer:
     def sink_changed(self, call: str) -> None:
         """A task has called `rr.save` or the like: what it wants is done, and ends with the task (see `flush`)."""
         self._detached = True
-        self.meter.entered += 1
+        self.log_counters.entered += 1
         self.notices.sink_changed(call)
 
     @property
@@ -225,7 +225,7 @@ class Producer:
             return
         self._told_bytes += end - self._announced
         if self._is_lost():
-            if self.meter.entered != self._delivered and not self._told:
+            if self.log_counters.entered != self._delivered and not self._told:
                 self._told = True
                 _log.error("%s. Nothing that it logs from now on is kept.", self._lost)
             self._outbox.release(0, end)
@@ -238,19 +238,22 @@ class Producer:
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
         """Send `result` behind the rows that were written out; with `may_wait` perhaps later, with the next ones.
 
-        Returns whether it waits: for `send_results`, or anything else that announces rows. What waits is on the slate,
+        Returns whether it waits: for `send_results`, or anything else that announces rows. What waits is on the status
+        page,
         so nobody's death takes it.
         """
         with self._lock:
             end = max(self._written, self._announced)
             behind = SegmentReady(self._number, 0, end)
-            sent, noted = self.slate.write(result, behind, self._connection.sent_count, parent_reads=not self.inline)
+            sent, journaled = self.status_page.write(
+                result, behind, self._connection.sent_count, parent_reads=not self.inline
+            )
             failpoints.reach("worker.noted")
             self._results.append(sent)
             self._results_end = end
             waited_ns = result.ended_nanos - self._results[0].ended_nanos
             enough = len(self._results) >= _TOGETHER or waited_ns >= 1000 * TOGETHER_MICROS
-            waits = may_wait and noted and not sent.on_slate and not self.inline and not enough
+            waits = may_wait and journaled and not sent.in_memory and not self.inline and not enough
             if not waits:
                 self._announce_all()
         return waits
@@ -267,7 +270,7 @@ class Producer:
 
     def _roll_if_long(self) -> None:
         end = max(self._written, self._announced)
-        rows = self.meter.entered - self._rolled if end else 0
+        rows = self.log_counters.entered - self._rolled if end else 0
         if (end > OUTBOX_ROLL_BYTES or rows > OUTBOX_ROLL_ROWS) and self._rolling.acquire(blocking=False):
             try:
                 self._roll()
@@ -291,7 +294,7 @@ class Producer:
             self._announce_all()
             old, self._outbox = self._outbox, fresh
             self._number, self._written, self._announced = self._number + 1, 0, 0
-            self._rolled = self.meter.entered
+            self._rolled = self.log_counters.entered
             self._connection.send(SegmentReady(self._number, 0, 0, b"" if self.inline else None))
             # The parent has its own descriptor, or the bytes. Ours is closed at the next turn: another thread may be
             # looking at it at this moment.
@@ -316,11 +319,11 @@ class Producer:
 
     def write_out(self, *, in_any_case: bool = False) -> int:
         """Have the SDK write every row into the outbox. Returns how many bytes it has written until now."""
-        entered = self.meter.entered
+        entered = self.log_counters.entered
         if entered != self._flushed or self.always_flush or in_any_case:
             self._flushed = entered
             self._unflushed = 0
-            rows = self.slate.logged()
+            rows = self.status_page.logged()
             # Not while another thread changes the outbox: the result would overtake it.
             with self._rolling:
                 if self._detached:
@@ -329,7 +332,7 @@ class Producer:
                     self._roll()
                 self._push()
                 self.own.collect()
-            self.slate.flushed(rows)
+            self.status_page.flushed(rows)
             with self._lock:
                 self._written = self._outbox.size()
             self._roll_if_long()
@@ -350,7 +353,7 @@ class Producer:
         Raises `RecordingClosedError` where the recording is closed or its process ends meanwhile, and `DeliveryError`
         where a sink has failed, or nothing moves for `SINK_TIMEOUT_SECS`.
         """
-        entered = self.meter.entered
+        entered = self.log_counters.entered
         # Another thread may have begun to flush this one's rows, and not be done with it.
         self.write_out(in_any_case=True)
         with self._lock:
@@ -405,13 +408,13 @@ class Producer:
     def begin_task(self) -> None:
         """Make the shared recording current and forget the times that the last task has set.
 
-        Needed where `meter.touched`: where anything was done with the SDK since the last time.
+        Needed where `meter.sdk_used`: where anything was done with the SDK since the last time.
         """
         self.own.clean_up()
         recordings.make_current(self.stream)
         self.stream.reset_time()
         # What was just done counts, too.
-        self.meter.touched = not router.current_is_watched()
+        self.log_counters.sdk_used = not router.current_is_watched()
 
     def mark_begin(self, work_item: int, task: int, attempt: int) -> None:
         """From here on rows are of that task; those before, of no task, get an outbox of their own."""
@@ -425,7 +428,7 @@ class Producer:
 
     def complete_outbox(self) -> None:
         """Have the SDK write the manifest of what was logged since the last time, if anything was."""
-        entered = self.meter.entered
+        entered = self.log_counters.entered
         if entered != self._completed or self.always_flush:
             self._completed = entered
             self.flush()
@@ -464,7 +467,7 @@ class Producer:
 
     def leave(self) -> None:
         """As `close`, and wait until every durable sink has all of it. What goes wrong is told, not raised."""
-        if not ipc_folder.is_owned(self.config.folder) and self.meter.entered == self._delivered:
+        if not ipc_folder.is_owned(self.config.folder) and self.log_counters.entered == self._delivered:
             # All was delivered; what is missing is a footer that nobody needs any more.
             self._told = True
         try:
@@ -495,4 +498,4 @@ class Producer:
         self._outbox.close()
         if self._retired is not None:
             self._retired.close()
-        self.slate.close()
+        self.status_page.close()

@@ -1,7 +1,7 @@
-"""What the SDK's functions lead to in this process: its producer, and the lane of the task that runs in a thread.
+"""What the SDK's functions lead to in this process: its producer, and the context of the task that runs in a thread.
 
 Covers: the state that is per process and per thread, and what the SDK's calls pass (`sdk/log_calls.py` puts it there).
-Does not cover: who joins what (`membership.py`), what a task does with its lane (`tasks/context.py`).
+Does not cover: who joins what (`membership.py`), what a task does with its context (`tasks/context.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mpr.sdk.times import watch_times
 if TYPE_CHECKING:
     import rerun as rr
 
-    from mpr.producer.log_counters import Meter
+    from mpr.producer.log_counters import LogCounters
     from mpr.producer.notices import Notices
     from mpr.producer.task_recordings import OwnRecordings
     from mpr.sdk.log_calls import Prefix
@@ -35,7 +35,7 @@ class Producer(Protocol):
     def stream(self) -> rr.RecordingStream: ...
 
     @property
-    def meter(self) -> Meter: ...
+    def log_counters(self) -> LogCounters: ...
 
     def sink_changed(self, call: str) -> None: ...
 
@@ -49,25 +49,25 @@ class Producer(Protocol):
     def own(self) -> OwnRecordings: ...
 
 
-class Lane(Protocol):
-    """What the SDK's calls need of `mpr.lane.Lane`."""
+class TaskContext(Protocol):
+    """What the SDK's calls need of `mpr.lane.TaskContext`."""
 
     producer: Any
     prefix: Prefix | None
 
 
-class _Here(threading.local):
+class _ThreadState(threading.local):
     """What belongs to a thread."""
 
     def __init__(self) -> None:
-        self.lane: Lane | None = None
+        self.context: TaskContext | None = None
         #: The times that were set, by recording id.
         self.times: dict[str, Times] = {}
         #: Whether this thread is just joining for the whole process, and what it does with the SDK is mpr's own.
         self.joins = False
 
 
-here = _Here()
+thread_state = _ThreadState()
 
 
 class _Process:
@@ -117,7 +117,7 @@ def guard(recording_id: str, producer: Producer) -> None:
 
 
 def install_entries() -> None:
-    """Let the logging calls of this process pass its producer and its lanes."""
+    """Let the logging calls of this process pass its producer and its contexts."""
     if not _process.entries_installed:
         _process.entries_installed = True
         _process.missing = tuple(log_calls.install_entries(_entered))
@@ -151,11 +151,11 @@ def _install_take_over() -> None:
         _process.taken_over = True
         recordings.divert_new_recordings(_diverted, _note_init, _note_made)
         recordings.divert_recording_info(_diverted_info)
-        _process.current_is_watched = recordings.watch_current(_touch)
+        _process.current_is_watched = recordings.watch_current(_note_sdk_use)
 
 
 def current_is_watched() -> bool:
-    """Whether a producer is told (`touched`) when another recording becomes the current one."""
+    """Whether a producer is told (`sdk_used`) when another recording becomes the current one."""
     return _process.current_is_watched
 
 
@@ -183,7 +183,7 @@ def forked() -> list[Any]:
     _process.producer = None
     _process.guarded.clear()
     _process.joining = threading.Lock()
-    here.lane = None
+    thread_state.context = None
     return parents
 
 
@@ -193,48 +193,48 @@ def forked() -> list[Any]:
 def _entered(size: int, rows: int, recording: Any) -> Prefix | None:
     if internal.thread.is_internal:
         return None
-    lane = here.lane
-    if lane is not None and lane.producer is not None:
-        _touch()
-        lane.producer.meter.enter(size, rows, recording)
-        return lane.prefix
+    context = thread_state.context
+    if context is not None and context.producer is not None:
+        _note_sdk_use()
+        context.producer.log_counters.enter(size, rows, recording)
+        return context.prefix
     found = _process.producer or _join_now()
     if found is not None:
-        found.meter.enter(size, rows, recording)
-    return None if lane is None else lane.prefix
+        found.log_counters.enter(size, rows, recording)
+    return None if context is None else context.prefix
 
 
 def _join_now() -> Producer | None:
     if _process.lazy is not None:
-        if here.joins:
+        if thread_state.joins:
             return None
         with _process.joining:
             if _process.producer is None:
-                here.joins = True
+                thread_state.joins = True
                 try:
                     _process.lazy()
                 finally:
-                    here.joins = False
+                    thread_state.joins = False
     elif _process.lost_rows is not None:
         told, _process.lost_rows = _process.lost_rows, None
         _log.warning("%s", told)
     return _process.producer
 
 
-def _touch() -> None:
+def _note_sdk_use() -> None:
     if _process.producer is not None:
-        _process.producer.meter.touched = True
+        _process.producer.log_counters.sdk_used = True
 
 
 def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
-    # As `_touch`, and the most frequent first: as often as anything is logged, this is called.
+    # As `_note_sdk_use`, and the most frequent first: as often as anything is logged, this is called.
     if (found := _process.producer) is not None:
-        found.meter.touched = True
+        found.log_counters.sdk_used = True
     if recording_id is None:
         return
-    times = here.times.get(recording_id)
+    times = thread_state.times.get(recording_id)
     if times is None:
-        times = here.times[recording_id] = {}
+        times = thread_state.times[recording_id] = {}
     if timeline is not None and time is not None:
         times[timeline] = time
     elif timeline is None:
@@ -244,7 +244,7 @@ def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTi
 
 
 def _diverted() -> rr.RecordingStream | None:
-    _touch()
+    _note_sdk_use()
     found = _process.producer or (_join_now() if _process.lazy is not None else None)
     return None if found is None else found.stream
 
@@ -256,7 +256,7 @@ _SKIPPED_CALLS = ("save", "set_sinks", "connect_grpc", "stdout", "disconnect", "
 def _skips_sink(call: str, recording_id: str | None) -> bool:
     """Whether the sinks are those of `mpr run`, whatever the script says."""
     found = _process.guarded.get(recording_id)
-    if _process.lazy is None or here.joins or call not in _SKIPPED_CALLS or found is None:
+    if _process.lazy is None or thread_state.joins or call not in _SKIPPED_CALLS or found is None:
         return False
     if call == "disconnect":
         found.stream.flush()
@@ -271,7 +271,7 @@ def _note_init(application_id: str | None, recording_id: str | None) -> None:
 
 
 def _note_made(inner: Any) -> None:
-    _touch()
+    _note_sdk_use()
     if _process.producer is not None:
         _process.producer.own.made(inner)
 
@@ -284,7 +284,7 @@ def _diverted_info(call: str, recording_id: str | None) -> tuple[rr.RecordingStr
 
 
 def _before_sink(call: str, recording_id: str | None) -> None:
-    _touch()
+    _note_sdk_use()
     found = _process.producer
     if found is not None and found.recording_id != recording_id and call != "spawn":
         found.own.sink_call(call, recording_id)

@@ -42,7 +42,7 @@ from mpr.scheduler.worker_death import Loss
 from mpr.scheduler.worker_handle import Soon, WorkerActivity, WorkerControl, WorkerHandle
 from mpr.transport.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop, TaskBegan
 from mpr.transport.sockets import DownstreamServer, PeerGoneError
-from mpr.transport.status_page import SlateReader
+from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")
 
@@ -252,8 +252,9 @@ class Dispatcher:
 
     # --- from the aggregator -----------------------------------------------------------------------------------
 
-    def worker_ready(self, hello: Hello, slate: SlateReader | None, init_micros: int = 0) -> None:
-        """A worker takes tasks from now on. Its `slate` can be read until `worker_ended`, or the end of the pool."""
+    def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int = 0) -> None:
+        """A worker takes tasks from now on. Its `status_page` can be read until `worker_ended`, or the end of the
+        pool."""
         limit = self._limits.memory
         used = self._control.memory(hello.pid) if limit is not None else 0
         if limit is not None and used > limit:
@@ -262,11 +263,11 @@ class Dispatcher:
             if self.state is PoolState.TERMINATED:
                 return
             self._budget.started()
-            handle = self._handles[hello.worker] = WorkerHandle(hello.route, hello.pid, slate)
+            handle = self._handles[hello.worker] = WorkerHandle(hello.route, hello.pid, status_page)
             if self.state is not PoolState.RUNNING and not self._has_work():
                 self._stop(handle)
-            # Without a slate nobody could say what it has begun; with a limit, each work item may be its last.
-            ahead = slate is not None and limit is None
+            # Without a status page nobody could say what it has begun; with a limit, each work item may be its last.
+            ahead = status_page is not None and limit is None
             self._send(self._scheduler.ready(hello.worker, self._limits.tasks, ahead=ahead))
         self._control.note_ready()
         self._watcher.ready(hello, init_micros)
@@ -348,7 +349,7 @@ class Dispatcher:
             held = [each for each in self._scheduler.lost(worker) if each.number in self._work_items]
             errors = []
             if handle is not None:
-                at = handle.slate.at() if handle.slate is not None else None
+                at = handle.status_page.at() if handle.status_page is not None else None
                 errors = self._settle_lost(
                     held, Loss(worker, handle.pid, exitcode, at, handle.planned_kill, found), notes
                 )
@@ -399,12 +400,12 @@ class Dispatcher:
             now = time.monotonic_ns()
             for worker, handle in self._handles.items():
                 held = self._scheduler.held(worker)
-                work = handle.activities(worker, held) if handle.slate is not None and held else None
+                work = handle.activities(worker, held) if handle.status_page is not None and held else None
                 if work is None or work.work_item is None:  # It has nothing, or has not begun it.
                     continue
                 at, work_item = work.at, work.work_item
                 if len(held) > 1 and self._scheduler.could_take_back():
-                    left = _SHORT_SECS - (now - at.claimed_ns) / 1e9
+                    left = _SHORT_SECS - (now - at.begun_ns) / 1e9
                     if left <= 0:
                         self._send(self._scheduler.add_first(self._take_back(worker)))
                     else:
@@ -426,7 +427,7 @@ class Dispatcher:
             return [
                 handle.activities(each, self._scheduler.held(each))
                 for each, handle in self._handles.items()
-                if handle.slate
+                if handle.status_page
             ]
 
     # --- inside ------------------------------------------------------------------------------------------------
@@ -434,9 +435,9 @@ class Dispatcher:
     def _take_back(self, worker: int) -> list[WorkItem]:
         """Take all work items back that the worker has not begun."""
         handle = self._handles[worker]
-        if handle.slate is None:
+        if handle.status_page is None:
             return []
-        at = handle.slate.revoke(handle.last_sequence)
+        at = handle.status_page.revoke(handle.last_sequence)
         taken = [each for each in self._scheduler.held(worker) if each.sequence > at.sequence]
         self._send(self._scheduler.take_back(worker, taken))
         return taken
@@ -454,7 +455,7 @@ class Dispatcher:
                     or work_item not in self._scheduler.held(worker)
                 ):
                     return False
-                at = handle.slate.at() if handle.slate is not None else None
+                at = handle.status_page.at() if handle.status_page is not None else None
                 if at is not None and (
                     at.sequence != work_item.sequence or at.task >= work_item.count or task not in (None, at.task)
                 ):

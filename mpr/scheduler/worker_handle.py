@@ -8,7 +8,7 @@ from typing import Protocol
 
 from mpr.scheduler.work_item import WorkItem
 from mpr.transport.function_cache import Recent
-from mpr.transport.status_page import At, SlateReader
+from mpr.transport.status_page import At, StatusPageReader
 
 #: Has something done in the aggregator's thread.
 Soon = Callable[[Callable[[], None]], None]
@@ -58,16 +58,19 @@ class WorkerHandle:
 
     route: str
     pid: int
-    slate: SlateReader | None
+    status_page: StatusPageReader | None
     last_sequence: int = 0
     functions: Recent[bool] = field(default_factory=Recent)
     #: Why it was ended on purpose: the work item that it was at, and what its task is told.
     planned_kill: tuple[WorkItem, BaseException] | None = None
 
     def activities(self, worker: int, held: Iterable[WorkItem]) -> WorkerActivity:
-        """What it is at, of the work items that it holds; it has a slate."""
-        assert self.slate is not None
-        at = self.slate.at()
+        """What it is at, of the work items that it holds; it has a status page."""
+        assert self.status_page is not None
+        at = self.status_page.at()
         return WorkerActivity(
-            worker, at, next((each for each in held if each.sequence == at.sequence), None), *self.slate.held_back()
+            worker,
+            at,
+            next((each for each in held if each.sequence == at.sequence), None),
+            *self.status_page.held_back(),
         )

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mpr.producer import router
-from mpr.producer.router import here
+from mpr.producer.router import thread_state
 from mpr.sdk import log_calls, recordings, times
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from mpr.sdk.times import Times
 
 
-class Lane:
-    """The lane of one task.
+class TaskContext:
+    """The context of one task.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Lane:
         self.prefix = None
         if prefix is not None and self._recording_id is not None:
             self.prefix = log_calls.Prefix(prefix.strip("/"), self._recording_id)
-        self._entered_before = 0 if producer is None else producer.meter.entered
+        self._entered_before = 0 if producer is None else producer.log_counters.entered
 
     @property
     def forked(self) -> bool:
@@ -66,12 +66,12 @@ class Lane:
     @property
     def has_logged(self) -> bool:
         """Whether anything was logged to the producer since the task began."""
-        return self.producer is not None and self.producer.meter.entered != self._entered_before
+        return self.producer is not None and self.producer.log_counters.entered != self._entered_before
 
     @contextmanager
     def step(self) -> Iterator[None]:
         """Within, the task runs."""
-        outer_lane, here.lane = here.lane, self
+        outer_context, thread_state.context = thread_state.context, self
         outer_recording = recordings.exchange_thread_recording(self._thread_recording) if self._has_recording else None
         outer_times = self._exchange_times(self._times)
         try:
@@ -81,12 +81,12 @@ class Lane:
                 self._times = self._exchange_times(outer_times)
                 if self._has_recording:
                     self._thread_recording = recordings.exchange_thread_recording(outer_recording)
-                here.lane = outer_lane
+                thread_state.context = outer_context
 
     def _exchange_times(self, new: Times) -> Times:
         if self._recording_id is None:
             return {}
-        old = here.times.get(self._recording_id, {})
+        old = thread_state.times.get(self._recording_id, {})
         times.change_times(self._native, old, new)
-        here.times[self._recording_id] = new
+        thread_state.times[self._recording_id] = new
         return old

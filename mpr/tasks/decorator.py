@@ -242,7 +242,7 @@ async def _end(execution: Execution, error: BaseException) -> None:
 
 
 class _Steps(Generator[Any, Any, Any]):
-    """A generator or coroutine, with its own lane in place during each of its steps."""
+    """A generator or coroutine, with its own context in place during each of its steps."""
 
     def __init__(self, body: Generator[Any, Any, Any] | Coroutine[Any, Any, Any], execution: Execution) -> None:
         self._body = body
@@ -276,7 +276,7 @@ class _Part:
 async def _drive(
     body: AsyncGenerator[Any, Any], options: TaskOptions, config: RecordingConfig | None
 ) -> AsyncGenerator[Any, Any]:
-    """`body`, with its own lane in place during each of its steps; as PEP 380 has it for plain generators."""
+    """`body`, with its own context in place during each of its steps; as PEP 380 has it for plain generators."""
     execution = _begun(options, config)
     try:
         value = await _Part(body.__anext__(), execution)

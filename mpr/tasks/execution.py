@@ -19,7 +19,7 @@ from dataclasses import replace
 from mpr.errors import RecordingError
 from mpr.producer import async_delivery, membership
 from mpr.producer.producer import Producer
-from mpr.producer.router import here
+from mpr.producer.router import thread_state
 from mpr.tasks import context, current
 from mpr.tasks.current import CurrentTask, TaskOptions
 from mpr.transport.connection_info import RecordingConfig
@@ -49,9 +49,9 @@ class Execution:
     """
 
     def __init__(self, options: TaskOptions, config: RecordingConfig | None = None) -> None:
-        self._lane: context.Lane | None = None
+        self._context: context.TaskContext | None = None
         self._is_over = False
-        if here.lane is not None:
+        if thread_state.context is not None:
             # Called by another task: a plain call, and part of that.
             return
         producer = (
@@ -69,7 +69,7 @@ class Execution:
             self._task = CurrentTask(name=options.name, index=index, worker=worker)
         else:
             self._task = replace(outer, name=options.name)
-        self._lane = context.Lane(producer, _prefix(options, self._task))
+        self._context = context.TaskContext(producer, _prefix(options, self._task))
         if options.timeline is not None:
             self._begin_timeline(options.timeline)
 
@@ -82,10 +82,10 @@ class Execution:
     @contextmanager
     def step(self) -> Iterator[None]:
         """Within, the body runs: all of a function, or a generator from one `yield` to the next."""
-        if self._lane is None:
+        if self._context is None:
             yield
             return
-        with self._lane.step(), current.running(self._task):
+        with self._context.step(), current.running(self._task):
             yield
 
     def end(self, error: BaseException | None) -> None:
@@ -111,13 +111,13 @@ class Execution:
 
     def _to_deliver(self, error: BaseException | None) -> Producer | None:
         """The producer that has rows of this task, which has ended with `error`, still to bring."""
-        if self._lane is None or self._lane.forked or self._is_over:
+        if self._context is None or self._context.forked or self._is_over:
             return None
         self._is_over = True
         _running.discard(self)
         if error is not None and not _is_an_ending(error):
             self._note(error)
-        return self._producer if self._lane.has_logged and not self._in_worker else None
+        return self._producer if self._context.has_logged and not self._in_worker else None
 
     def _note(self, error: BaseException) -> None:
         """Write the error's text into the recording, under the times at which it came."""

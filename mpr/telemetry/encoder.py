@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpr.sdk import encoder
 from mpr.telemetry.insights import Insights
-from mpr.telemetry.rows import LaneRow, Rows, Sample, Span
+from mpr.telemetry.rows import Rows, Sample, Span, StateRow
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -64,8 +64,8 @@ class _Writer:
     def write(self, rows: Rows) -> None:
         import rerun as rr
 
-        for lane, states in rows.lanes.items():
-            self._write_lane(lane, states)
+        for state_timeline, states in rows.state_timelines.items():
+            self._write_states(state_timeline, states)
         for function, spans in rows.spans.items():
             self._write_spans(function, spans)
         by_function: dict[str, list[Any]] = {}
@@ -83,11 +83,11 @@ class _Writer:
         if rows.names:
             self._write_names(rows.names)
 
-    def _write_lane(self, lane: int, states: Sequence[LaneRow]) -> None:
+    def _write_states(self, state_timeline: int, states: Sequence[StateRow]) -> None:
         import rerun as rr
 
         self._send(
-            f"{WORKERS}/{lane}",
+            f"{WORKERS}/{state_timeline}",
             [each.at_ns for each in states],
             None,
             [*rr.StateChange.columns(state=[each.state for each in states])],

@@ -11,7 +11,7 @@ STARTING, IDLE, HELD_BACK, ENDED = "starting", "idle", "waiting for credit", ""
 
 
 @dataclass(slots=True)
-class LaneRow:
+class StateRow:
     """From `at_ns` on, a worker is in that state."""
 
     at_ns: int
@@ -38,7 +38,7 @@ class Span:
     micros: int
     rows: int
     data_bytes: int
-    #: Whether a lane shows it already: it was looked at while it ran.
+    #: Whether a state timeline shows it already: it was looked at while it ran.
     shown: bool = False
 
 
@@ -72,7 +72,7 @@ class Sample:
 class Rows:
     """What is to be written, by what it is about; `names` says which workers have had each place, where that is new."""
 
-    lanes: dict[int, list[LaneRow]] = field(default_factory=dict)
+    state_timelines: dict[int, list[StateRow]] = field(default_factory=dict)
     spans: dict[str, list[Span]] = field(default_factory=dict)
     errors: list[ErrorRow] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)

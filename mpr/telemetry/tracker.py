@@ -1,6 +1,6 @@
 """What a pool records of itself: what its workers are at, what became of its tasks. Events in, rows out; no I/O.
 
-Covers: the lane of each worker, spans of tasks, errors, what each worker has spent its time on.
+Covers: the state timeline of each worker, spans of tasks, errors, what each worker has spent its time on.
 Does not cover: who reads clocks and processes (`sampler.py`), how rows are encoded (`encoder.py`).
 
 Tasks may take less than a microsecond, and a person cannot tell lines apart that are closer than a pixel. So tasks of
@@ -22,7 +22,7 @@ from mpr.scheduler.observer import Watcher
 from mpr.scheduler.work_item import WorkItem
 from mpr.scheduler.worker_handle import WorkerActivity
 from mpr.telemetry.insights import Insights, SlowTask, WorkerInsights
-from mpr.telemetry.rows import ENDED, HELD_BACK, IDLE, STARTING, ErrorRow, LaneRow, Rows, Sample, Span
+from mpr.telemetry.rows import ENDED, HELD_BACK, IDLE, STARTING, ErrorRow, Rows, Sample, Span, StateRow
 from mpr.telemetry.slow_tasks import SlowTasks
 from mpr.transport.messages import CALL, Hello, Result
 
@@ -34,8 +34,9 @@ _GAP_NS = 2_000_000
 _ERRORS = 100
 # So many characters of each.
 _TEXT_LENGTH = 20_000
-# A worker that has died keeps its lane, and the next one gets another, up to so many more than there are workers.
-_MORE_LANES = 8
+# A worker that has died keeps its state timeline, and the next one gets another, up to so many more than there are
+# workers.
+_MORE_TIMELINES = 8
 
 Clock: TypeAlias = Callable[[], int]
 
@@ -44,22 +45,22 @@ Clock: TypeAlias = Callable[[], int]
 class _Worker:
     number: int
     place: int
-    lane: int
+    state_timeline: int
     started_ns: int
     pid: int = 0
     ready_ns: int | None = None
     init_ns: int = 0
     ended_ns: int | None = None
     lost: str = ""
-    #: When its lane has ended.
+    #: When its state timeline has ended.
     left_ns: int | None = None
     span: Span | None = None
     #: The work item that it is at, and for how long it was when its last result was sent.
     work_item: int = 0
     micros: int = 0
-    #: Since when it is idle, where its lane does not say so yet.
+    #: Since when it is idle, where its state timeline does not say so yet.
     idle_ns: int | None = None
-    #: The last task that its lane shows, as (number of the work item, task).
+    #: The last task that its state timeline shows, as (number of the work item, task).
     shown: tuple[int, int] = (0, 0)
     held_since_ns: int = 0
     #: When its last task ended that was heard of.
@@ -98,9 +99,9 @@ class Telemetry(Watcher):
         self._ended: list[WorkerInsights] = []
         self._gone: dict[int, _Worker] = {}
         self._free = list(range(size))
-        self._lane_of_place: dict[int, int] = {}
+        self._timeline_of_place: dict[int, int] = {}
         self._names = [""] * size
-        self._lanes = 0
+        self._state_timelines = 0
         self._errors_left = _ERRORS
         self._closing = False
         self._slow = SlowTasks()
@@ -118,11 +119,11 @@ class Telemetry(Watcher):
         with self._lock:
             now = self._clock()
             place = self._free.pop(0) if self._free else 0
-            lane = self._lane_of_place.get(place)
-            if lane is None:
-                lane, self._lanes = worker, self._lanes + 1
-            self._lane_of_place[place] = lane
-            found = self._workers[worker] = _Worker(worker, place, lane, now)
+            state_timeline = self._timeline_of_place.get(place)
+            if state_timeline is None:
+                state_timeline, self._state_timelines = worker, self._state_timelines + 1
+            self._timeline_of_place[place] = state_timeline
+            found = self._workers[worker] = _Worker(worker, place, state_timeline, now)
             self._names[place] += f", {worker}" if self._names[place] else f"worker {worker}"
             self._rows.names = list(self._names)
             self._show(found, now, STARTING)
@@ -146,13 +147,13 @@ class Telemetry(Watcher):
                     self._show_running(found, work, now, after_ns=0)
                 found.lost = f"lost ({exit_name(exitcode)})"
                 self.urgent.set()
-            self._end_lane(found, now)
+            self._end_state_timeline(found, now)
             self._gone[worker] = found
             self._free.append(found.place)
-            if found.lost and self._lanes < 2 * self._size + _MORE_LANES:
-                del self._lane_of_place[found.place]
+            if found.lost and self._state_timelines < 2 * self._size + _MORE_TIMELINES:
+                del self._timeline_of_place[found.place]
 
-    def _end_lane(self, worker: _Worker, now_ns: int) -> None:
+    def _end_state_timeline(self, worker: _Worker, now_ns: int) -> None:
         if worker.left_ns is None:
             worker.left_ns = now_ns
             self._close(worker)
@@ -276,11 +277,14 @@ class Telemetry(Watcher):
         if "tasks" in self._kinds:
             self._rows.spans.setdefault(span.function, []).append(span)
 
-    # --- lanes -------------------------------------------------------------------------------------------------
+    # --- state timelines
+    # -------------------------------------------------------------------------------------------------
 
     def _show(self, worker: _Worker, at_ns: int, state: str) -> None:
         if "workers" in self._kinds:
-            self._rows.lanes.setdefault(worker.lane, []).append(LaneRow(at_ns, state, worker.number))
+            self._rows.state_timelines.setdefault(worker.state_timeline, []).append(
+                StateRow(at_ns, state, worker.number)
+            )
 
     def _show_idle(self, worker: _Worker, until_ns: int) -> None:
         """It was idle until then, where that is long enough to be seen."""
@@ -329,12 +333,12 @@ class Telemetry(Watcher):
             self._rows.samples.append(sample)
 
     def take(self, *, last: bool = False) -> Rows:
-        """The rows since the last time; with `last`, those of all that is over, and the ends of all lanes."""
+        """The rows since the last time; with `last`, those of all that is over, and the ends of all state timelines."""
         with self._lock:
             now = self._clock()
             self._closing = self._closing or last
             for worker in self._workers.values() if last else ():
-                self._end_lane(worker, now)
+                self._end_state_timeline(worker, now)
             for worker in [*self._workers.values(), *self._gone.values()]:
                 if worker.span is not None and (last or now - worker.span.end_ns > SPAN_NS):
                     self._close(worker)
@@ -386,7 +390,7 @@ class Telemetry(Watcher):
 
 
 def _name(work_item: WorkItem, task: int) -> str:
-    """A task in a lane: `detect[3]`, or `detect #3` by its number in the pool where it has no index."""
+    """A task in a state timeline: `detect[3]`, or `detect #3` by its number in the pool where it has no index."""
     return (
         f"{work_item.function.name} #{work_item.first_task + task}" if work_item.mode == CALL else work_item.name(task)
     )
@@ -407,5 +411,5 @@ def _text(error: BaseException) -> str:
 
 
 def _state(span: Span) -> str:
-    """What a lane says of a span: the task that takes long, or what function many short ones are of."""
+    """What a state timeline says of a span: the task that takes long, or what function many short ones are of."""
     return span.name if span.count == 1 or span.end_ns - span.begin_ns > SPAN_NS else span.function

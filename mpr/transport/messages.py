@@ -37,7 +37,8 @@ class MessageError(ValueError):
 class Hello:
     """The first message of a producer.
 
-    `route` is its name on the downstream socket, `address` its first outbox, `slate` where it writes down its results.
+    `route` is its name on the downstream socket, `address` its first outbox, `status_page` where it writes down its
+    results.
     """
 
     #: A secret: not in the text of a message, which may be logged.
@@ -46,7 +47,7 @@ class Hello:
     pid: int
     route: str
     address: str
-    slate: str = ""
+    status_page: str = ""
     protocol: int = PROTOCOL
 
 
@@ -95,9 +96,10 @@ class Result:
     """What became of the tasks `first` to `first + count` of a work item, all of its tasks before `first` being known.
 
     `status` is one of the three below, `payload` what `pickling` made of the outcomes. `last` says that the worker is
-    done with the work item, which took `micros` from its first task on. With `on_slate` the payload only says where on
+    done with the work item, which took `micros` from its first task on. With `in_memory` the payload only says where on
     the
-    worker's slate the outcomes are. Since its last result the worker has logged `rows` rows, in `data_bytes` bytes, and
+    worker's status page the outcomes are. Since its last result the worker has logged `rows` rows, in `data_bytes`
+    bytes, and
     waited `flush_micros` for the SDK to encode them. It is the worker's result with that `number`, counted from 1, and
     was there at `ended_nanos` (`time.monotonic_ns()`): results of short tasks are sent together.
     """
@@ -109,7 +111,7 @@ class Result:
     last: bool
     micros: int
     payload: Sequence[Buffer]
-    on_slate: bool = False
+    in_memory: bool = False
     flush_micros: int = 0
     rows: int = 0
     data_bytes: int = 0
@@ -299,8 +301,10 @@ def encode(message: Upstream | Downstream) -> Frames:
         case SegmentReady(outbox, start, end, data):
             head = _SEGMENT.pack(_SEGMENT_READY, outbox, start, end)
             return [head] if data is None else [head, data]
-        case Result(work_item, first, count, status, last, micros, payload, on_slate, flush, rows, size, number, ended):
-            numbers = (work_item, first, count, status, last, micros, on_slate, flush, rows, size, number, ended)
+        case Result(
+            work_item, first, count, status, last, micros, payload, in_memory, flush, rows, size, number, ended
+        ):
+            numbers = (work_item, first, count, status, last, micros, in_memory, flush, rows, size, number, ended)
             return [_RESULT.pack(_RESULT_READY, *numbers), *payload]
         case Tasks(work_item, sequence, mode, first, again, attempt, index, digest, payload):
             return [
@@ -354,8 +358,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     head = bytes(frames[0])
     kind = head[0]
     if kind == _RESULT_READY:
-        _, work_item, first, count, status, last, micros, on_slate, *spent = _RESULT.unpack(head)
-        return Result(work_item, first, count, status, bool(last), micros, frames[1:], bool(on_slate), *spent)
+        _, work_item, first, count, status, last, micros, in_memory, *spent = _RESULT.unpack(head)
+        return Result(work_item, first, count, status, bool(last), micros, frames[1:], bool(in_memory), *spent)
     if kind == _TASKS_READY:
         _, work_item, sequence, mode, first, again, attempt, index, digest = _TASKS.unpack(head)
         return Tasks(work_item, sequence, mode, first, again, attempt, index, digest, frames[1:])
@@ -370,7 +374,7 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     if kind == _HELLO:
         fields = json.loads(bytes(frames[1]))
         hello = Hello(**fields)
-        texts = (hello.token, hello.route, hello.address, hello.slate)
+        texts = (hello.token, hello.route, hello.address, hello.status_page)
         numbers = (hello.worker, hello.pid, hello.protocol)
         if not all(isinstance(each, str) for each in texts) or not all(type(each) is int for each in numbers):
             raise MessageError("a hello with fields of the wrong types")

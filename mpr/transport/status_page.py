@@ -1,4 +1,4 @@
-"""A worker's slate: a file in memory that both sides see, and that outlives the worker.
+"""A worker's status page: a file in memory that both sides see, and that outlives the worker.
 
 Covers: what the worker is at, which work items the parent has taken back, the worker's last results.
 Does not cover: what follows from it (`scheduler/dispatcher.py`).
@@ -28,7 +28,7 @@ from mpr.transport.outbox import Outbox, open_shared
 
 _PAGE = 4096
 # Numbers in the page: the worker writes the first eleven, the parent the others, which have cache lines of their own.
-_SEQUENCE, _CLAIMED, POSITION, SINCE, ROWS, _FLUSHED, _OWN, _HELD_BACK, _HELD_SINCE, _NOTED, _SENT = range(11)
+_SEQUENCE, _BEGUN, POSITION, SINCE, ROWS, _FLUSHED, _OWN, _HELD_BACK, _HELD_SINCE, _JOURNALED, _SENT = range(11)
 _REVOKED, _TAKEN = 16, 17
 
 # Slots follow, one for each result that can be on its way: as many as the worker has work items, and the present one.
@@ -61,13 +61,13 @@ class At:
     """
 
     sequence: int
-    claimed_ns: int
+    begun_ns: int
     task: int
     running: bool
     since_ns: int
 
 
-class Slate:
+class StatusPage:
     """The worker's end. Without memory files (macOS) nothing is written."""
 
     def __init__(self, folder: Path) -> None:
@@ -82,51 +82,51 @@ class Slate:
             self.address = self._file.address
             os.ftruncate(self._file.fd, _PAGE)
             #: The numbers in the page, for who has no time for a call.
-            self.cells = memoryview(mmap.mmap(self._file.fd, _PAGE)).cast("Q")
+            self.counters = memoryview(mmap.mmap(self._file.fd, _PAGE)).cast("Q")
         else:
-            self.cells = memoryview(bytearray(_PAGE)).cast("Q")
+            self.counters = memoryview(bytearray(_PAGE)).cast("Q")
 
-    def claim(self, sequence: int, first: int) -> bool:
+    def begin_work_item(self, sequence: int, first: int) -> bool:
         """Begin the `sequence`-th work item, with task `first` next; False where the parent has taken it back."""
-        cells = self.cells
-        cells[_CLAIMED] = time.monotonic_ns()
-        cells[POSITION] = 2 * first
-        cells[_SEQUENCE] = sequence
+        counters = self.counters
+        counters[_BEGUN] = time.monotonic_ns()
+        counters[POSITION] = 2 * first
+        counters[_SEQUENCE] = sequence
         _pass(self._fence)
-        return sequence > cells[_REVOKED]
+        return sequence > counters[_REVOKED]
 
     @contextlib.contextmanager
     def holding_back(self) -> Iterator[None]:
         """Within, a task waits until the sinks have taken what it has logged."""
-        began = self.cells[_HELD_SINCE] = time.monotonic_ns()
+        began = self.counters[_HELD_SINCE] = time.monotonic_ns()
         try:
             yield
         finally:
             # Several threads of a task may wait: who comes last counts for all.
-            self.cells[_HELD_BACK] += time.monotonic_ns() - began
-            self.cells[_HELD_SINCE] = 0
+            self.counters[_HELD_BACK] += time.monotonic_ns() - began
+            self.counters[_HELD_SINCE] = 0
 
     def logged(self) -> int:
         """How many rows that were."""
-        return self.cells[ROWS]
+        return self.counters[ROWS]
 
     def flushed(self, rows: int) -> None:
         """The first so many of them are where nobody's death can take them."""
-        self.cells[_FLUSHED] = rows
+        self.counters[_FLUSHED] = rows
 
     def hold(self, rows: int) -> None:
         """So many rows, of recordings of its own, would die with the worker."""
-        self.cells[_OWN] = rows
+        self.counters[_OWN] = rows
 
     def begin(self, task: int, now_ns: int) -> None:
         """Task `task` of the work item runs from now on."""
         # In this order: who sees the task sees its time, too.
-        self.cells[SINCE] = now_ns
-        self.cells[POSITION] = 2 * task + 1
+        self.counters[SINCE] = now_ns
+        self.counters[POSITION] = 2 * task + 1
 
     def end(self, task: int) -> None:
         """The user's function has returned."""
-        self.cells[POSITION] = 2 * task + 2
+        self.counters[POSITION] = 2 * task + 2
 
     def write(self, result: Result, behind: SegmentReady, sent: int, *, parent_reads: bool) -> tuple[Result, bool]:
         """Note `result`, how far the outbox was written then, and that it comes behind the first `sent` messages.
@@ -158,57 +158,57 @@ class Slate:
         else:
             os.pwrite(self._file.fd, head, slot)
             self._written[area] += 1
-            result = replace(result, payload=[bytes([area]), sizes], on_slate=True)
+            result = replace(result, payload=[bytes([area]), sizes], in_memory=True)
         # In this order: who sees the result sees what it comes behind, too.
-        self.cells[_SENT] = sent
-        self.cells[_NOTED] = result.number
+        self.counters[_SENT] = sent
+        self.counters[_JOURNALED] = result.number
         return result, True
 
     def _free_area(self, size: int, head: int) -> int | None:
         if size > _AREA_BYTES or _HEADER.size + head > _PAGE:
             return None
-        return next((area for area in range(_AREAS) if self.cells[_TAKEN + area] == self._written[area]), None)
+        return next((area for area in range(_AREAS) if self.counters[_TAKEN + area] == self._written[area]), None)
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
 
 
-class SlateReader:
-    """The parent's end of a worker's slate."""
+class StatusPageReader:
+    """The parent's end of a worker's status page."""
 
     def __init__(self, address: str, folder: Path) -> None:
-        """Open the slate at `address`; raises `OSError` where this process may not or cannot."""
+        """Open the status page at `address`; raises `OSError` where this process may not or cannot."""
         self._fd = open_shared(address, folder)
         try:
             self._map = mmap.mmap(self._fd, _PAGE)
         except (OSError, ValueError) as error:
             os.close(self._fd)
             raise OSError(f"not a slate: {error}") from error
-        self._cells = memoryview(self._map).cast("Q")
+        self._counters = memoryview(self._map).cast("Q")
         self._fence = threading.Lock()
 
     def at(self) -> At:
         """What the worker is at, at this moment."""
-        cells = self._cells
-        sequence, claimed, position, since = cells[_SEQUENCE], cells[_CLAIMED], cells[POSITION], cells[SINCE]
-        return At(sequence, claimed, position // 2, position % 2 == 1, since)
+        counters = self._counters
+        sequence, begun, position, since = counters[_SEQUENCE], counters[_BEGUN], counters[POSITION], counters[SINCE]
+        return At(sequence, begun, position // 2, position % 2 == 1, since)
 
     def rows(self) -> int:
         """How many rows the worker has logged until now."""
-        return self._cells[ROWS]
+        return self._counters[ROWS]
 
     def held_back(self) -> tuple[int, int]:
         """Since when the worker's `rr.log` waits (0: it does not), and for how long it waited before (nanoseconds)."""
-        return self._cells[_HELD_SINCE], self._cells[_HELD_BACK]
+        return self._counters[_HELD_SINCE], self._counters[_HELD_BACK]
 
     def unflushed(self) -> int:
         """How many of them would be lost, at most, if the worker died at this moment."""
-        return self._cells[ROWS] - self._cells[_FLUSHED]
+        return self._counters[ROWS] - self._counters[_FLUSHED]
 
     def held(self) -> int:
         """How many rows of recordings of its own the worker has not sent."""
-        return self._cells[_OWN]
+        return self._counters[_OWN]
 
     def revoke(self, sequence: int) -> At:
         """Take back every work item up to the `sequence`-th that the worker has not begun. Returns what it is at then.
@@ -217,7 +217,7 @@ class SlateReader:
         moment,
         the worker may pass over, too; it says so (`Skipped`).
         """
-        self._cells[_REVOKED] = sequence
+        self._counters[_REVOKED] = sequence
         _pass(self._fence)
         return self.at()
 
@@ -227,17 +227,17 @@ class SlateReader:
         if area >= _AREAS:
             raise ValueError(f"a slate has no area {area}")
         payload = self._read(_AREAS_START + area * _AREA_BYTES, bytes(result.payload[1]))
-        self._cells[_TAKEN + area] += 1
-        return replace(result, payload=payload, on_slate=False)
+        self._counters[_TAKEN + area] += 1
+        return replace(result, payload=payload, in_memory=False)
 
-    def noted(self) -> tuple[int, int]:
+    def journaled(self) -> tuple[int, int]:
         """The number of the last result that the worker has noted (0: none yet), and how many messages come before."""
-        return self._cells[_NOTED], self._cells[_SENT]
+        return self._counters[_JOURNALED], self._counters[_SENT]
 
     def results(self) -> Iterator[tuple[SegmentReady, Result]]:
         """The last results that the worker has noted, the oldest first, each with the segment that it comes behind.
 
-        Of a worker that lives, the last one may be incomplete, which has a higher number than `noted` says.
+        Of a worker that lives, the last one may be incomplete, which has a higher number than `journaled` says.
         """
         found = []
         for slot in range(_PAGE, _AREAS_START, _PAGE):
@@ -252,7 +252,7 @@ class SlateReader:
                 *spent, outbox, written = rest
                 result = Result(work_item, first, count, status, bool(last), micros, payload, False, *spent)
                 found.append((SegmentReady(outbox, 0, written), result))
-        return iter(sorted(found, key=lambda noted: noted[1].number))
+        return iter(sorted(found, key=lambda journaled: journaled[1].number))
 
     def _read(self, offset: int, sizes: bytes) -> list[Buffer]:
         if len(sizes) % _SIZE.size:
@@ -263,7 +263,7 @@ class SlateReader:
         return [memoryview(part) for part in parts]
 
     def close(self) -> None:
-        self._cells.release()
+        self._counters.release()
         self._map.close()
         os.close(self._fd)
 

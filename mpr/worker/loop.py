@@ -49,7 +49,7 @@ class WorkerLoop:
         #: How many results there were.
         self._results = 0
         # Rows and bytes that earlier results have told of.
-        self._told_rows = producer.slate.cells[ROWS]
+        self._told_rows = producer.status_page.counters[ROWS]
         self._told_bytes = producer.write_out()
 
     def run(self) -> None:
@@ -57,7 +57,7 @@ class WorkerLoop:
             message = self._producer.receive()
             match message:
                 case Tasks():
-                    if self._producer.slate.claim(message.sequence, message.first):
+                    if self._producer.status_page.begin_work_item(message.sequence, message.first):
                         failpoints.reach("worker.claimed")
                         self._run(message)
                     else:
@@ -74,7 +74,7 @@ class WorkerLoop:
     def _run(self, message: Tasks) -> None:
         started_ns = time.monotonic_ns()
         # Loading is part of the first task: what kills the worker there would kill every other one after it.
-        self._producer.slate.begin(message.first, started_ns)
+        self._producer.status_page.begin(message.first, started_ns)
         try:
             call = _CALLS[message.mode]
             function = self._function(message.digest)
@@ -96,8 +96,8 @@ class WorkerLoop:
         Tasks may take less than a microsecond. So nothing is called here that need not be, and nobody looks at the
         clock for each of them.
         """
-        producer, meter, clock = self._producer, self._producer.meter, time.monotonic_ns
-        cells = meter.cells
+        producer, log_counters, clock = self._producer, self._producer.log_counters, time.monotonic_ns
+        counters = log_counters.counters
         ticked, each = (self._ticker.ticked, self._ticker.always) if self._waits else ([True], True)
         marks, prints = producer.config.marks_tasks, self._capture.takes_output
         first, again_until = message.first, message.first + message.again
@@ -106,7 +106,7 @@ class WorkerLoop:
         results: list[Any] = []
         status = RETURNED
         began_ns, raised = started_ns, None
-        # A task's place on the slate while it runs is twice its number, and one.
+        # A task's place on the status page while it runs is twice its number, and one.
         for position, argument in zip(range(2 * first + 1, 2 * len(arguments), 2), arguments[first:], strict=True):
             if ticked[0]:
                 task = position // 2
@@ -115,17 +115,17 @@ class WorkerLoop:
                     # What has ended is not lost with a worker that dies in a later task.
                     self._hand_over_results(message, first, results, status, started_ns, last=False)
                     first, results, status = task, [], RETURNED
-                cells[SINCE] = clock()
-            if meter.touched:
+                counters[SINCE] = clock()
+            if log_counters.sdk_used:
                 producer.begin_task()
             if marks:
                 task = position // 2
                 producer.mark_begin(message.work_item, task, message.attempt if task < again_until else 1)
-                cells[SINCE] = began_ns = clock()
+                counters[SINCE] = began_ns = clock()
                 raised = None
             here[0] = position
             # As `slate.begin`; the time stands there since the last look at the clock.
-            cells[POSITION] = position
+            counters[POSITION] = position
             try:
                 results.append(run(argument))
             except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
@@ -135,7 +135,7 @@ class WorkerLoop:
                 self._capture.finish_lines()
             if marks:
                 ended_ns = clock()
-                producer.slate.end(position // 2)
+                producer.status_page.end(position // 2)
                 producer.mark_end((ended_ns - began_ns) / 1e9, raised)
         set_common(None)
         self._hand_over_results(message, first, results, status, started_ns, last=True)
@@ -144,7 +144,7 @@ class WorkerLoop:
         self, message: Tasks, first: int, results: list[Any], status: int, started_ns: int, *, last: bool
     ) -> None:
         count = len(results)
-        self._producer.slate.end(first + count - 1)
+        self._producer.status_page.end(first + count - 1)
         payload, all_pickled = task_pickling.dump_results(results)
         status = status if all_pickled else MIXED
         self._hand_over(message, first, count, status, payload, started_ns, last=last)
@@ -166,7 +166,7 @@ class WorkerLoop:
         written_bytes = producer.write_out()
         failpoints.reach("worker.flushed")
         now_ns = time.monotonic_ns()
-        rows = producer.slate.cells[ROWS]
+        rows = producer.status_page.counters[ROWS]
         micros = (now_ns - started_ns) // 1000
         self._results += 1
         result = Result(
