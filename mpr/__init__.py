@@ -10,7 +10,7 @@ with mpr.Pool("my_app", sinks=[mpr.FileSink(path="run.rrd")]) as pool:
     pool.map(detect, paths)
 ```
 
-How a row travels: user code -> `producer` -> `outbox` -> `aggregator` -> `file_writer`, and to viewers by `tape`,
+How a row travels: user code -> `producer` -> `outbox` -> `aggregator` -> `file_writer`, and to viewers by `replay_log`,
 `live` and `courier`. How a task travels: `pool` -> `dispatcher` (`scheduler`) -> `transport` -> `worker`, and its
 result back through the aggregator, behind its rows.
 """

@@ -20,7 +20,7 @@ from mpr.recording.options import check_application_id, check_recording_id
 from mpr.sinks.file import FileSink
 from mpr.sinks.parse import as_sinks
 from mpr.sinks.viewers import GrpcServerSink, GrpcSink, SpawnViewerSink, WebViewerSink
-from mpr.transport.connection_info import RecordingConfig
+from mpr.transport.connection_info import ConnectionInfo
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_all_outboxes_together_keep_to_the_total_as_long_as_each_has_the_least()
 
 def test_the_text_of_a_recordings_configuration_does_not_have_the_token() -> None:
     shown = repr(
-        RecordingConfig(
+        ConnectionInfo(
             application_id="app", recording_id="id", folder=Path("/f"), upstream="u", downstream="d", token="secret"
         )
     )

@@ -24,7 +24,7 @@ import rerun as rr
 
 import mpr
 from mpr.aggregator import intake
-from mpr.aggregator.intake import KnownProducer
+from mpr.aggregator.intake import ProducerIntake
 from mpr.producer import producer, propagation
 from mpr.transport import connection_info
 from tests import functions, support, tasks
@@ -50,7 +50,7 @@ def _python(source: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def test_processes_pools_and_executors_of_the_standard_library(start_method: str, tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     context: Any = multiprocessing.get_context(start_method)
-    before = (dict(os.environ), propagation.inherited())
+    before = (dict(os.environ), propagation.extract())
     with mpr.SharedRecording("app", sinks=path):
         assert _run(functions.log_number, 0, method=start_method) == 0
         # What a decorated function returns after is in the file, at that moment.
@@ -67,7 +67,7 @@ def test_processes_pools_and_executors_of_the_standard_library(start_method: str
             # Leaving the block terminates the workers.
         with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
             assert list(executor.map(functions.log_number, range(30, 40))) == list(range(30, 40))
-    assert (dict(os.environ), propagation.inherited()) == before
+    assert (dict(os.environ), propagation.extract()) == before
     support.check_file(path)
     assert support.numbers(path) == Counter([*range(8), *range(10, 22), *range(30, 40)])
 
@@ -134,7 +134,7 @@ def test_subprocesses_join_by_their_environment(tmp_path: Path) -> None:
 
 
 def test_recordings_that_end_in_another_order_give_the_environment_back(tmp_path: Path) -> None:
-    before = (dict(os.environ), propagation.inherited())
+    before = (dict(os.environ), propagation.extract())
     first = mpr.SharedRecording("first", sinks=tmp_path / "first.rrd")
     second = mpr.SharedRecording("second", sinks=tmp_path / "second.rrd")
     with first:
@@ -142,7 +142,7 @@ def test_recordings_that_end_in_another_order_give_the_environment_back(tmp_path
         assert _python(_CHILD.format(1)).returncode == 0
     assert _python(_CHILD.format(2)).returncode == 0
     second.close()
-    assert (dict(os.environ), propagation.inherited()) == before
+    assert (dict(os.environ), propagation.extract()) == before
     assert support.numbers(tmp_path / "second.rrd") == Counter([1, 2])
     assert support.numbers(tmp_path / "first.rrd") == Counter()
 
@@ -237,7 +237,7 @@ def test_processes_whose_files_the_parent_cannot_open(tmp_path: Path, monkeypatc
         raise PermissionError("another user's, or another container's")
 
     monkeypatch.setattr(intake, "OutboxReader", refuse)
-    monkeypatch.setattr(KnownProducer, "lives", lambda _: False)
+    monkeypatch.setattr(ProducerIntake, "lives", lambda _: False)
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):
         child = multiprocessing.get_context("spawn").Process(

@@ -181,7 +181,7 @@ def test_a_courier_that_is_killed_is_replaced(tmp_path: Path) -> None:
         with mpr.Pool("app", 2, sinks=[path, url_of(port)]) as pool:
             pool.map(tasks.log_number, range(10))
             wait_for_state(pool.recording, "connected")
-            for courier in viewers.couriers():
+            for courier in viewers.exporters():
                 assert os.sched_getscheduler(courier.pid) == os.SCHED_BATCH
                 courier.kill()
             pool.map(tasks.log_number, range(10, 20))
@@ -203,8 +203,8 @@ if __name__ == "__main__":
     with mpr.Pool("app", 2, sinks=[folder / "run.rrd", viewers.url_of(port), web]) as pool:
         pool.map(tasks.log_number, range(10))
         viewers.wait_for_state(pool.recording, "connected", 1)
-        support.wait_for(lambda: len(viewers.couriers()) == 3)
-        (folder / "pids").write_text(" ".join(str(each.pid) for each in viewers.couriers()))
+        support.wait_for(lambda: len(viewers.exporters()) == 3)
+        (folder / "pids").write_text(" ".join(str(each.pid) for each in viewers.exporters()))
         tasks.wait_for_file(folder / "never")
 """
 
@@ -252,7 +252,7 @@ def test_what_is_kept_without_a_file_is_bounded(
     port = viewers.free_port()
     with mpr.Pool("app", 2, sinks=url_of(port)) as pool:
         pool.starmap(tasks.log_images, [(0, 100), (1, 100)], chunksize=1)
-        kept = pool.recording._live._tape.reels[0]  # type: ignore[union-attr]  # there is a live sink
+        kept = pool.recording._live._replay_log.sources[0]  # type: ignore[union-attr]  # there is a live sink
         assert os.fstat(kept.fd).st_blocks * 512 < 60_000_000
         with listening(tmp_path / "viewer.rrd", port) as viewer:
             wait_for_state(pool.recording, "connected")
@@ -391,24 +391,25 @@ def test_without_one_of_the_parent_a_workers_blueprint_is_active(tmp_path: Path)
     assert len(_activated(path)) == 1
 
 
-# --- the tape -----------------------------------------------------------------------------------------------------
+# --- the replay log
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_a_reader_notices_that_a_spool_has_dropped_what_it_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay_log, "REPLAY_MAX_BYTES", 100_000)
-    spool = replay_log.Spool(tmp_path)
+    memory_ring = replay_log.MemoryRing(tmp_path)
     payload = framing.frame_header(framing.ARROW_MSG, 30_000) + b"x" * 30_000
     segment = Segment(1, MessageBytes(0, payload), [framing.Frame(framing.ARROW_MSG, 0, 30_000)])
     try:
-        first = spool.start
-        assert replay_log.dropped_until(spool.fd) == first
+        first = memory_ring.start
+        assert replay_log.dropped_until(memory_ring.fd) == first
         for _ in range(10):
-            spool.accept(segment)
-        assert spool.end - spool.start <= 100_000
-        assert replay_log.dropped_until(spool.fd) == spool.start > first
-        assert os.pread(spool.fd, len(payload), spool.start) == payload
-        assert os.fstat(spool.fd).st_blocks * 512 < 200_000
+            memory_ring.accept(segment)
+        assert memory_ring.end - memory_ring.start <= 100_000
+        assert replay_log.dropped_until(memory_ring.fd) == memory_ring.start > first
+        assert os.pread(memory_ring.fd, len(payload), memory_ring.start) == payload
+        assert os.fstat(memory_ring.fd).st_blocks * 512 < 200_000
     finally:
-        spool.close()
+        memory_ring.close()

@@ -28,24 +28,24 @@ def test_a_recording_of_a_tasks_own_is_a_file_beside_the_shared_one(
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
         for number in range(4):
             pool.apply(tasks.log_to_unsaved_recording, (number,))
-            sibling = tmp_path / f"run-own_{number}.rrd"
+            other_file = tmp_path / f"run-own_{number}.rrd"
             # A result in hand means its data is in.
-            assert support.numbers_of_growing(sibling) == Counter([number, 100 + number])
+            assert support.numbers_of_growing(other_file) == Counter([number, 100 + number])
     support.check_file(path)
     assert support.numbers(path) == Counter([*range(4), *range(200, 204)])
     for number in range(4):
-        sibling = tmp_path / f"run-own_{number}.rrd"
-        support.check_file(sibling)
-        assert _ids(sibling) == ("own app", f"own/{number}")
-        assert support.numbers(sibling) == Counter([number, 100 + number])
-        assert caplog.text.count(sibling.name) == 1
+        other_file = tmp_path / f"run-own_{number}.rrd"
+        support.check_file(other_file)
+        assert _ids(other_file) == ("own app", f"own/{number}")
+        assert support.numbers(other_file) == Counter([number, 100 + number])
+        assert caplog.text.count(other_file.name) == 1
     assert sorted(pool.recording.paths) == sorted(tmp_path.iterdir())
 
 
 def test_thread_local_streams_keep_their_ids_and_cost_no_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(per_recording, "_OPEN_SIBLINGS", 4)
+    monkeypatch.setattr(per_recording, "_OPEN_FILES_MAX", 4)
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path) as pool:
         ids = pool.map(tasks.log_episode, range(100), chunksize=1)
@@ -53,9 +53,9 @@ def test_thread_local_streams_keep_their_ids_and_cost_no_threads(
     support.check_file(path)
     assert support.numbers(path) == Counter([1])
     for number, recording_id in enumerate(ids):
-        sibling = tmp_path / f"run-{recording_id}.rrd"
-        assert _ids(sibling) == ("episode", recording_id)
-        assert support.numbers(sibling) == Counter([number])
+        other_file = tmp_path / f"run-{recording_id}.rrd"
+        assert _ids(other_file) == ("episode", recording_id)
+        assert support.numbers(other_file) == Counter([number])
 
 
 def test_a_recording_that_lives_on_from_task_to_task_loses_nothing(start_method: Any, tmp_path: Path) -> None:
@@ -63,9 +63,9 @@ def test_a_recording_that_lives_on_from_task_to_task_loses_nothing(start_method:
     with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
         for number in range(7):
             pool.apply(tasks.log_to_kept_recording, (number,))
-    sibling = tmp_path / "run-kept.rrd"
-    support.check_file(sibling)
-    assert support.numbers(sibling) == Counter([*range(7), *range(1000, 1007)])
+    other_file = tmp_path / "run-kept.rrd"
+    support.check_file(other_file)
+    assert support.numbers(other_file) == Counter([*range(7), *range(1000, 1007)])
 
 
 def test_a_recording_with_a_sink_of_its_own_stays_the_tasks(start_method: Any, tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_memory_stays_bounded_also_for_a_recording_of_a_tasks_own(tmp_path: Path
         pool.apply(tasks.log_images_to_own_recording, (1,))
         grown = pool.apply(tasks.log_images_to_own_recording, (300,))
     assert grown < 200 * MB
-    sibling = tmp_path / "run-images.rrd"
-    support.check_file(sibling)
-    assert sum(support.row_counts(sibling).values()) == 301
+    other_file = tmp_path / "run-images.rrd"
+    support.check_file(other_file)
+    assert sum(support.row_counts(other_file).values()) == 301
 
 
 def test_what_dies_with_a_worker_before_it_was_taken_is_counted_and_told(

@@ -15,7 +15,7 @@ import rerun as rr
 
 import mpr
 from mpr.aggregator import intake
-from mpr.aggregator.intake import KnownProducer
+from mpr.aggregator.intake import ProducerIntake
 from mpr.transport import messages
 from mpr.transport.messages import Hello, Result, SegmentReady
 from mpr.transport.status_page import StatusPage, StatusPageReader
@@ -124,9 +124,9 @@ def test_what_waits_in_a_worker_is_taken_behind_all_that_it_has_sent(
 ) -> None:
     monkeypatch.setattr(intake, "_LATE_NANOS", -1)
     status_page = StatusPage(tmp_path)
-    producer = KnownProducer(Hello("token", 1, os.getpid(), "route", "", status_page.address), 1)
+    producer = ProducerIntake(Hello("token", 1, os.getpid(), "route", "", status_page.address), 1)
     producer.status_page = StatusPageReader(status_page.address, tmp_path)
-    status_page.claim(1, 0)
+    status_page.begin_work_item(1, 0)
     assert 0 == producer.overdue_result()
     result = Result(1, 0, 1, messages.RETURNED, True, 5, [b"x"], number=7)
     status_page.write(result, SegmentReady(0, 0, 0), 2, parent_reads=True)

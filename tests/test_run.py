@@ -373,7 +373,7 @@ def test_a_run_that_is_watched(path: Path, tmp_path: Path) -> None:
     support.wait_for(lambda: _listens(port), 60)
     with viewers.reading(tmp_path / "got.rrd", viewers.url_of(port)) as receiver:
         support.wait_for(lambda: _numbers(receiver) == {1}, 60)
-        for courier in viewers.couriers(running.pid):
+        for courier in viewers.exporters(running.pid):
             # `mpr run` waits for signals itself; what it starts must not hold them back.
             (mask,) = (
                 line for line in Path(f"/proc/{courier.pid}/status").read_text().splitlines() if "SigBlk" in line

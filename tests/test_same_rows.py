@@ -221,7 +221,7 @@ def test_columns_that_rerun_does_not_merge_are_merged_out_of_chunks(
         raise OSError("there is no such command")
 
     monkeypatch.setattr(footer, "_FEW", 0)
-    monkeypatch.setattr(footer.rrd_commands, "routed", refuse)
+    monkeypatch.setattr(footer.programs, "routed", refuse)
     path = _by_pool(tmp_path, _everything(6))
     support.check_file(path)
     assert _manifest(path).sha256 == _manifest_by_sdk(path).sha256

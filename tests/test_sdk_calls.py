@@ -147,14 +147,14 @@ def test_get_data_recording_get_global_data_recording_and_get_recording_id(run: 
     assert run(_ids) == ["run-7", "run-7", "run-7", "app"]
 
 
-def _own_stream(folder: Path) -> rr.RecordingStream:
+def _this_process_stream(folder: Path) -> rr.RecordingStream:
     stream = rr.RecordingStream("own")
     stream.save(folder / "own.rrd")
     return stream
 
 
 def _set_thread_local(folder: Path) -> bool:
-    own = _own_stream(folder)
+    own = _this_process_stream(folder)
     none_before = rr.get_thread_local_data_recording() is None
     rr.set_thread_local_data_recording(own)
     tasks.log_number(1)
@@ -176,7 +176,7 @@ def test_get_and_set_thread_local_data_recording(run: _Run, path: Path, tmp_path
 
 
 def _set_global(folder: Path) -> None:
-    own = _own_stream(folder)
+    own = _this_process_stream(folder)
     before = rr.set_global_data_recording(own)
     tasks.log_number(1)
     rr.set_global_data_recording(before)

@@ -221,7 +221,7 @@ def test_the_example_shows_a_run_while_it_goes_on(tmp_path: Path) -> None:
 def _listener(url: str) -> psutil.Process:
     """The viewer that listens at `url`."""
     port = str(urlsplit(url).port)
-    (found,) = (each for each in viewers.couriers() if port in each.cmdline())
+    (found,) = (each for each in viewers.exporters() if port in each.cmdline())
     return found
 
 

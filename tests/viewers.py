@@ -90,8 +90,9 @@ def wait_for_state(recording: mpr.SharedRecording, state: str, index: int = 0) -
     support.wait_for(lambda: live(recording)[index].state == state, 60)
 
 
-def couriers(of: int | None = None) -> list[psutil.Process]:
-    """The processes below this one (or `of`) that run at a courier's low priority: couriers, and what they started."""
+def exporters(of: int | None = None) -> list[psutil.Process]:
+    """The processes below this one (or `of`) that run at a exporter's low priority: exporters, and what they
+    started."""
     found = []
     for child in psutil.Process(of).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):

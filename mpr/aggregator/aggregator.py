@@ -20,21 +20,20 @@ from collections.abc import Callable
 from mpr import errors, failpoints
 from mpr.aggregator import events
 from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
-from mpr.aggregator.fanout import Delivery
-from mpr.aggregator.intake import KnownProducer
-from mpr.aggregator.listener import Kept, Listener
+from mpr.aggregator.fanout import Fanout
+from mpr.aggregator.intake import ProducerIntake
+from mpr.aggregator.listener import Listener, SurvivingRows
 from mpr.errors import DeliveryError, SinkError
 from mpr.rrd import framing, store_id
 from mpr.rrd.segment import MessageBytes, Segment, SegmentSource
 from mpr.transport.messages import (
-    OWN_ROWS,
     PROTOCOL,
+    TASK_RECORDING_ROWS,
     Accepted,
     Goodbye,
     Hello,
     InitializerFailed,
     NewOutbox,
-    OwnRows,
     Ready,
     Result,
     SegmentReady,
@@ -43,6 +42,7 @@ from mpr.transport.messages import (
     Synced,
     TaskBegan,
     TaskEnded,
+    TaskRecordingRows,
     Undelivered,
     Upstream,
     Welcome,
@@ -74,20 +74,20 @@ class Aggregator:
         Whether the parent has given a blueprint, which one from a worker must not replace.
     """
 
-    def __init__(self, sockets: Sockets, delivery: Delivery, *, own_blueprint: bool = False) -> None:
+    def __init__(self, sockets: Sockets, fanout: Fanout, *, has_blueprint: bool = False) -> None:
         self._sockets = sockets
         self._inside = sockets.inside()
-        self._delivery = delivery
-        delivery.on_failure = self._tell_of_failure
-        self._own_blueprint = own_blueprint
+        self._fanout = fanout
+        fanout.on_failure = self._tell_of_failure
+        self._has_blueprint = has_blueprint
         # Rows that producers have logged that are gone.
         self._rows_of_gone = 0
         #: The ids of all processes that have logged or wanted to, and how many of them ended in the middle.
         self.pids: set[int] = set()
-        self.torn_count = 0
+        self.incomplete_count = 0
         self._listeners: dict[int, Listener] = {}
-        self._producers: dict[str, KnownProducer] = {}
-        self._newcomers: list[tuple[KnownProducer, Welcome]] = []
+        self._producers: dict[str, ProducerIntake] = {}
+        self._newcomers: list[tuple[ProducerIntake, Welcome]] = []
         self._dead: list[tuple[WorkerExited, float]] = []
         self._steps: deque[Callable[[], None]] = deque()
         #: Whether the thread was told of steps, and has not looked yet.
@@ -156,7 +156,7 @@ class Aggregator:
 
         def done() -> bool:
             found = self._producers.get(route)
-            return self._delivery.failure is not None or (
+            return self._fanout.failure is not None or (
                 found is not None and (found.number > number or (found.number == number and found.consumed >= end))
             )
 
@@ -201,19 +201,19 @@ class Aggregator:
                 elif self._stop and not self._dead and not self._steps:
                     break
                 if self._dead:
-                    self._bury_the_dead(queue_is_empty=received is None)
+                    self._reap_the_dead(queue_is_empty=received is None)
                 if self._newcomers:
                     self._welcome()
             for producer in self._producers.values():
                 self._salvage(producer)
-                self.torn_count += producer.may_lack_rows()
+                self.incomplete_count += producer.may_lack_rows()
             for listener in set(self._listeners.values()):
                 listener.recording_ended()
         except BaseException as error:  # noqa: BLE001  # no future may stay without an answer
             _log.error("mpr's aggregator failed:\n%s", traceback.format_exc())
-            self._delivery.failure = self._delivery.failure or DeliveryError(f"mpr's aggregator failed: {error!r}")
+            self._fanout.failure = self._fanout.failure or DeliveryError(f"mpr's aggregator failed: {error!r}")
             for listener in set(self._listeners.values()):
-                listener.broken(self._delivery.failure)
+                listener.broken(self._fanout.failure)
         finally:
             for producer in self._producers.values():
                 producer.close()
@@ -243,12 +243,12 @@ class Aggregator:
             case SegmentReady():
                 self._take(producer, message)
             case TaskBegan():
-                producer.task = None if listener is None else listener.running_task(hello, message)
+                producer.task = None if listener is None else listener.task_info(hello, message)
             case TaskEnded(seconds, error):
                 if producer.task is not None:
                     producer.task.is_over, producer.task.seconds, producer.task.error = True, seconds, error
-            case OwnRows(data):
-                self._take_own(producer, bytes(data))
+            case TaskRecordingRows(data):
+                self._accept_task_recording(producer, bytes(data))
             case Result():
                 failpoints.reach("parent.result")
                 if message.in_memory:
@@ -263,11 +263,11 @@ class Aggregator:
             case Undelivered(reason, rows_are_lost):
                 producer.failure = DeliveryError(reason) if rows_are_lost else producer.failure
                 _log.log(logging.ERROR if rows_are_lost else logging.WARNING, "mpr: %s", reason)
-                self._delivery.note([reason])
+                self._fanout.note([reason])
             case NewOutbox(address):
                 self._open_next(producer, address)
             case Sync(number):
-                failure = self._delivery.failure or producer.failure
+                failure = self._fanout.failure or producer.failure
                 self._answer(producer, Synced(number, "" if failure is None else str(failure)))
             case Goodbye():
                 producer.said_goodbye = True
@@ -289,7 +289,7 @@ class Aggregator:
         for each in list(self._producers.values()):
             self._release_if_dead(each)
         self.pids.add(hello.pid)
-        producer = self._producers[hello.route] = KnownProducer(hello, self._delivery.new_outbox())
+        producer = self._producers[hello.route] = ProducerIntake(hello, self._fanout.new_outbox())
         producer.reader = producer.open(hello.address, self._sockets.folder)
         with contextlib.suppress(OSError):
             producer.status_page = (
@@ -308,7 +308,7 @@ class Aggregator:
         for producer, _ in list(self._newcomers):
             self._release_if_dead(producer)
 
-    def _open_next(self, producer: KnownProducer, address: str) -> None:
+    def _open_next(self, producer: ProducerIntake, address: str) -> None:
         """The producer waits until its next outbox is open here; from then on nothing in it can be lost."""
         if producer.reader is not None:
             producer.next_reader = producer.open(address, self._sockets.folder)
@@ -318,48 +318,48 @@ class Aggregator:
                 )
         self._answer(producer, Accepted(producer.number + 1, 0))
 
-    def _switch(self, producer: KnownProducer) -> None:
+    def _switch(self, producer: ProducerIntake) -> None:
         """Take what is left in the outbox of `producer`, and go on with its next one."""
         self._take_rest(producer)
         if producer.reader is not None:
             producer.reader.close()
         producer.reader, producer.next_reader = producer.next_reader, None
         producer.number += 1
-        producer.begin_outbox(self._delivery.new_outbox())
+        producer.begin_outbox(self._fanout.new_outbox())
         if producer.task is not None and producer.task.is_over:
             producer.task = None
 
-    def _answer(self, producer: KnownProducer, message: Accepted | Synced) -> None:
+    def _answer(self, producer: ProducerIntake, message: Accepted | Synced) -> None:
         # Where it has died, its death is on the way.
         with contextlib.suppress(PeerGoneError):
             self._sockets.down.send(producer.hello.route, message)
 
-    def _take(self, producer: KnownProducer, message: SegmentReady) -> None:
+    def _take(self, producer: ProducerIntake, message: SegmentReady) -> None:
         if message.outbox == producer.number + 1:
             self._switch(producer)
         if producer.reader is not None:
             self._consume(producer, producer.reader, message.end)
         elif message.data is not None:
-            data = producer.torn + message.data
+            data = producer.incomplete + message.data
             self._consume(producer, MessageBytes(producer.consumed, data), message.end)
-            producer.torn = data[len(data) - (message.end - producer.consumed) :]
+            producer.incomplete = data[len(data) - (message.end - producer.consumed) :]
             self._answer(producer, Accepted(message.outbox, producer.consumed))
 
-    def _settle(self, producer: KnownProducer, result: Result) -> None:
+    def _settle(self, producer: ProducerIntake, result: Result) -> None:
         """All rows of `result` are there: hand it on, where it was not found on the status page before."""
         if result.number > producer.last_result:
             producer.last_result = result.number
             producer.settled_chunks = producer.chunks
             listener = self._listeners.get(producer.hello.worker)
             if listener is not None:
-                listener.result(producer.hello, result, self._delivery.failure or producer.failure)
+                listener.result(producer.hello, result, self._fanout.failure or producer.failure)
 
     def _take_overdue(self) -> None:
         for producer in self._producers.values():
             if last := producer.overdue_result():
                 self._take_journaled(producer, last)
 
-    def _take_journaled(self, producer: KnownProducer, last: int | None = None) -> None:
+    def _take_journaled(self, producer: ProducerIntake, last: int | None = None) -> None:
         """Take the results (up to number `last`) that `producer` has noted and not sent, each behind its rows."""
         with contextlib.suppress(OSError, ValueError):
             for behind, result in producer.journaled_results():
@@ -368,9 +368,9 @@ class Aggregator:
                         self._take(producer, behind)
                     self._settle(producer, result)
 
-    def _take_own(self, producer: KnownProducer, data: bytes) -> None:
+    def _accept_task_recording(self, producer: ProducerIntake, data: bytes) -> None:
         """Bring the rows of a recording that a task has made to all writers: `data` is a whole stream of it."""
-        outbox = self._delivery.new_outbox()
+        outbox = self._fanout.new_outbox()
         try:
             framing.check_header(data[: framing.HEADER_SIZE])
             frames = framing.frames_of(data)
@@ -379,12 +379,12 @@ class Aggregator:
         except (errors.FormatError, IndexError) as error:
             self._mistrust(producer, error)
             return
-        self._delivery.write(Segment(outbox, MessageBytes(0, data), frames, store))
-        self._delivery.describe(producer.hello, outbox, data[end.payload : end.end])
-        producer.own_bytes += len(data)
-        self._answer(producer, Accepted(OWN_ROWS, producer.own_bytes))
+        self._fanout.write(Segment(outbox, MessageBytes(0, data), frames, store))
+        self._fanout.describe(producer.hello, outbox, data[end.payload : end.end])
+        producer.task_recording_bytes += len(data)
+        self._answer(producer, Accepted(TASK_RECORDING_ROWS, producer.task_recording_bytes))
 
-    def _mistrust(self, producer: KnownProducer, error: Exception) -> None:
+    def _mistrust(self, producer: ProducerIntake, error: Exception) -> None:
         producer.failure = DeliveryError(
             f"worker {producer.hello.worker} (pid {producer.hello.pid}) sent data that is no Rerun stream: {error}"
         )
@@ -392,18 +392,18 @@ class Aggregator:
         if producer.hello.worker in self._listeners:
             self._listeners[producer.hello.worker].unfit(producer.hello)
 
-    def _salvage(self, producer: KnownProducer) -> None:
+    def _salvage(self, producer: ProducerIntake) -> None:
         """Take all whole frames that a producer has written, also in the outbox that it did not live to announce."""
         if producer.next_reader is not None and producer.next_reader.size():
             self._switch(producer)
         self._take_rest(producer)
 
-    def _take_rest(self, producer: KnownProducer) -> None:
+    def _take_rest(self, producer: ProducerIntake) -> None:
         """Take the whole frames that are in the present outbox of `producer`, announced or not."""
         if producer.reader is not None:
             self._consume(producer, producer.reader, producer.reader.size())
 
-    def _consume(self, producer: KnownProducer, source: SegmentSource, end: int) -> None:
+    def _consume(self, producer: ProducerIntake, source: SegmentSource, end: int) -> None:
         """Bring the whole frames up to `end` to all writers, then give their memory back."""
         start = producer.consumed
         if end <= start:
@@ -432,14 +432,14 @@ class Aggregator:
             return
         if consumed == start:
             return
-        if self._own_blueprint and producer.hello.worker:
+        if self._has_blueprint and producer.hello.worker:
             # What a worker sends stays in the recording, and does not become active.
             frames = [frame for frame in frames if frame.kind != framing.BLUEPRINT_ACTIVATION]
         if frames:
-            producer.chunks += self._delivery.write(Segment(producer.outbox, source, frames, task=producer.task))
+            producer.chunks += self._fanout.write(Segment(producer.outbox, source, frames, task=producer.task))
             producer.last_rows_at = time.monotonic()
         if footer is not None:
-            self._delivery.describe(producer.hello, producer.outbox, footer, of_task=producer.task is not None)
+            self._fanout.describe(producer.hello, producer.outbox, footer, of_task=producer.task is not None)
         if producer.reader is not None:
             producer.reader.release(start, consumed)
         producer.consumed = consumed
@@ -450,7 +450,7 @@ class Aggregator:
         for listener in set(self._listeners.values()):
             listener.sink_failed(error)
 
-    def _bury_the_dead(self, queue_is_empty: bool) -> None:
+    def _reap_the_dead(self, queue_is_empty: bool) -> None:
         """Settle the affairs of workers that have ended, once what they had sent has come."""
         now = time.monotonic()
         for died, since in list(self._dead):
@@ -458,9 +458,9 @@ class Aggregator:
             settled = all(each.said_goodbye for each in found)
             if settled or now > since + (_DRAIN_QUIET_SECS if queue_is_empty else _DRAIN_LIMIT_SECS):
                 self._dead.remove((died, since))
-                self._bury(died, found)
+                self._reap(died, found)
 
-    def _bury(self, died: WorkerExited, found: list[KnownProducer]) -> None:
+    def _reap(self, died: WorkerExited, found: list[ProducerIntake]) -> None:
         listener = self._listeners.get(died.worker)
         last = max((each.last_rows_at for each in found if each.last_rows_at is not None), default=None)
         silent_secs = None if last is None else time.monotonic() - last
@@ -469,18 +469,18 @@ class Aggregator:
             self._salvage(producer)
         if listener is not None:
 
-            def kept() -> Kept:
-                rows = found[0].rows_since_result(self._delivery.rows_after) if len(found) == 1 else None
-                return Kept(rows, silent_secs)
+            def kept() -> SurvivingRows:
+                rows = found[0].rows_since_result(self._fanout.rows_after) if len(found) == 1 else None
+                return SurvivingRows(rows, silent_secs)
 
             said_goodbye = bool(found) and found[0].said_goodbye
-            self._delivery.note(listener.worker_ended(died.worker, died.exitcode, said_goodbye, kept))
+            self._fanout.note(listener.worker_ended(died.worker, died.exitcode, said_goodbye, kept))
             self._listeners.pop(died.worker, None)
         for producer in found:
             self._release(producer)
         self._tell_progress()
 
-    def _release(self, producer: KnownProducer) -> None:
+    def _release(self, producer: ProducerIntake) -> None:
         """Take what is left of a producer that has ended, and forget it."""
         self._salvage(producer)
         if producer.status_page is not None:
@@ -488,14 +488,14 @@ class Aggregator:
             told = producer.told_of_loss()
             if told:
                 _log.warning("mpr: %s", told)
-                self._delivery.note([told])
-        self.torn_count += producer.may_lack_rows()
+                self._fanout.note([told])
+        self.incomplete_count += producer.may_lack_rows()
         producer.close()
         self._sockets.up.forget(producer.hello)
         del self._producers[producer.hello.route]
         self._newcomers = [each for each in self._newcomers if each[0] is not producer]
 
-    def _release_if_dead(self, producer: KnownProducer) -> None:
+    def _release_if_dead(self, producer: ProducerIntake) -> None:
         # Where its outbox cannot be opened, its process id may be one of another container.
         told = producer.hello.worker in self._listeners or producer.reader is None
         if not told and not producer.lives():

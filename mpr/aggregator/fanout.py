@@ -18,13 +18,13 @@ from mpr.aggregator.type_conflicts import ColumnTypes
 from mpr.errors import SinkError
 from mpr.rrd import framing
 from mpr.rrd.segment import PROLOGUE, MessageBytes, Segment
-from mpr.sinks.base import Feed, Reader, Writer
+from mpr.sinks.base import LiveFeed, Observer, Writer
 from mpr.transport.messages import Hello
 
 _log = logging.getLogger("mpr")
 
 
-class Delivery:
+class Fanout:
     """The sinks of one recording at work.
 
     Parameters
@@ -44,9 +44,9 @@ class Delivery:
     def __init__(
         self,
         writers: Sequence[Writer],
-        feed: Feed | None,
+        feed: LiveFeed | None,
         encode_notes: Callable[[Sequence[str]], bytes],
-        reader: Reader,
+        reader: Observer,
         *,
         apart: bool = False,
     ) -> None:
@@ -112,9 +112,9 @@ class Delivery:
         """Write `texts` into the recording."""
         stream = self._encode_notes(texts) if texts and self._writers else b""
         if stream:
-            self.write_own(stream)
+            self.write_stream(stream)
 
-    def write_own(self, stream: bytes, *, telemetry: bool = False) -> None:
+    def write_stream(self, stream: bytes, *, telemetry: bool = False) -> None:
         """Bring `stream`, a whole stream that the parent itself has made, to all sinks."""
         outbox = self.new_outbox()
         frames = framing.frames_of(stream)

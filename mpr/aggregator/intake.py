@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mpr.errors import DeliveryError
-from mpr.rrd.segment import RunningTask
+from mpr.rrd.segment import TaskInfo
 from mpr.transport.messages import Hello, Result, SegmentReady
 from mpr.transport.outbox import OutboxReader
 from mpr.transport.status_page import StatusPageReader
@@ -21,7 +21,7 @@ _log = logging.getLogger("mpr")
 _LATE_NANOS = 200_000_000
 
 
-class KnownProducer:
+class ProducerIntake:
     """What the parent knows of one producer."""
 
     def __init__(self, hello: Hello, outbox: int) -> None:
@@ -46,11 +46,11 @@ class KnownProducer:
         #: The outbox that comes next, once the producer has asked for it.
         self.next_reader: OutboxReader | None = None
         #: Bytes of a frame whose rest comes with the next message.
-        self.torn = b""
+        self.incomplete = b""
         #: Bytes of recordings that tasks have made themselves, all that came until now.
-        self.own_bytes = 0
+        self.task_recording_bytes = 0
         #: Whose rows come, where a sink keeps those of each task apart.
-        self.task: RunningTask | None = None
+        self.task: TaskInfo | None = None
         self.said_goodbye = False
         self.failure: BaseException | None = None
         #: What the worker writes down of itself; usable until `worker_ended` was told.
@@ -114,7 +114,7 @@ class KnownProducer:
         self.settled_chunks = 0 if self.chunks == self.settled_chunks else None
         self.chunks = 0
         self.complete = False
-        self.torn = b""
+        self.incomplete = b""
 
     def loaded(self, result: Result) -> Result:
         """`result` with what it has left on the status page; a `failure` where that cannot be read."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mpr.errors import SinkError
-from mpr.rrd.segment import RunningTask
+from mpr.rrd.segment import TaskInfo
 from mpr.transport.messages import Hello, InitializerFailed, Result, Skipped, TaskBegan
 from mpr.transport.status_page import StatusPageReader
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SurvivingRows:
     """What there is of a worker that has ended.
 
     Attributes
@@ -38,7 +38,7 @@ class Listener(Protocol):
     def unfit(self, hello: Hello) -> None:
         """Nothing that the worker logs can be used any more."""
 
-    def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask | None: ...
+    def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None: ...
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None: ...
 
@@ -47,7 +47,7 @@ class Listener(Protocol):
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None: ...
 
     def worker_ended(
-        self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], Kept]
+        self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], SurvivingRows]
     ) -> list[str]:
         """Returns what the recording should say of it."""
 

@@ -1,4 +1,4 @@
-"""What a courier is started with, importable without the Rerun SDK, which only the courier itself needs."""
+"""What a exporter is started with, importable without the Rerun SDK, which only the exporter itself needs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from multiprocessing.connection import Connection
 
 from mpr.sinks.viewers import LiveSink
 
-#: The entry function of a courier, for a launcher.
+#: The entry function of a exporter, for a launcher.
 MAIN = "mpr.live.exporter:main"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CourierConfig:
-    """What a courier is started with.
+class ExporterConfig:
+    """What a exporter is started with.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class CourierConfig:
     head:
         What comes before all data.
     first:
-        Whether no courier for this sink was there before.
+        Whether no exporter for this sink was there before.
     environ:
         The parent's environment; a fork server was started with an older one.
     pipe:

@@ -1,16 +1,17 @@
 """The process between a recording and one live sink: it waits, hangs and dies in the place of the parent.
 
-Covers: connecting to a viewer or serving, bringing it slices of the tape, saying what it has got.
-Does not cover: when couriers are started, replaced and killed (`supervisor.py`), and what is on the tape
+Covers: connecting to a viewer or serving, bringing it slices of the replay log, saying what it has got.
+Does not cover: when exporters are started, replaced and killed (`supervisor.py`), and what is on the replay log
 (`replay_log.py`).
 
 The Rerun SDK connects once, blocks without limit where a viewer does not read, and loses what it is given after the
-connection has broken. So a courier lives as long as one connection: where that breaks it ends, and the parent starts
+connection has broken. So a exporter lives as long as one connection: where that breaks it ends, and the parent starts
 another one, which brings everything again. A viewer knows each chunk by its id, and takes it once.
 
 ```
-parent ── Load(reel) + descriptor, Bring(reel, start, end), Finish ──► courier ── the SDK ──► viewer
-       ◄── Waiting, Connected, Brought(reel, end, chunks), Lost, Done ──
+parent ── Load(file of the log) + descriptor, Bring(file of the log, start, end), Finish ──► exporter ── the SDK ──►
+viewer
+       ◄── Waiting, Connected, Brought(file of the log, end, chunks), Lost, Done ──
 ```
 """
 
@@ -32,14 +33,14 @@ from urllib.parse import urlsplit
 
 import rerun as rr
 
-from mpr.live.messages import Bring, Brought, Connected, Done, Finish, Load, Lost, Waiting
+from mpr.live.messages import Connected, Done, Finish, Load, Lost, SendSlice, SliceSent, Waiting
 from mpr.live.replay_log import dropped_until
 from mpr.rrd import framing
 from mpr.sdk import encoder, programs
 from mpr.sinks.viewers import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
 
 if TYPE_CHECKING:
-    from mpr.live.config import CourierConfig
+    from mpr.live.config import ExporterConfig
 
 
 # A seventieth of the share of a worker, where the machine is busy.
@@ -47,7 +48,7 @@ _NICE = 19
 # The same for the session of a viewer that stays, of which a person wants to see something: a tenth of the share of a
 # program.
 _SESSION_NICE = 10
-# The system does not tell when somebody begins to listen, so a courier looks so often.
+# The system does not tell when somebody begins to listen, so a exporter looks so often.
 _LOOK_EVERY_SECS = 0.25
 # Nor does the SDK tell that a connection has broken, unless it is asked to flush.
 _CHECK_EVERY_SECS = 1.0
@@ -55,8 +56,8 @@ _CHECK_EVERY_SECS = 1.0
 _SERVER_FAREWELL_SECS = 1.5
 
 
-def main(config: CourierConfig, _shared: None) -> None:
-    """Run as the courier of `config.sink`, until the parent says finish or ends."""
+def main(config: ExporterConfig, _shared: None) -> None:
+    """Run as the exporter of `config.sink`, until the parent says finish or ends."""
     os.environ.clear()
     os.environ.update(config.environ)
     # `mpr run` waits for signals itself, and so holds them back in all that it starts.
@@ -64,7 +65,7 @@ def main(config: CourierConfig, _shared: None) -> None:
     _step_back()
     try:
         with contextlib.suppress(BrokenPipeError):
-            _Courier(config).run()
+            _Exporter(config).run()
     finally:
         # Without the SDK's exit handlers: they wait for viewers without limit.
         os._exit(0)
@@ -78,11 +79,11 @@ def _step_back() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-class _Courier:
-    def __init__(self, config: CourierConfig) -> None:
+class _Exporter:
+    def __init__(self, config: ExporterConfig) -> None:
         self._config = config
         self._pipe = config.pipe
-        self._reels: dict[int, tuple[int, bool]] = {}
+        self._sources: dict[int, tuple[int, bool]] = {}
         self._header = config.head[: framing.HEADER_SIZE]
         self._page: subprocess.Popen[bytes] | None = None
 
@@ -138,21 +139,21 @@ class _Courier:
                 self._check()
                 continue
             match self._pipe.recv():
-                case Load(number, is_spool):
-                    self._reels[number] = (reduction.recv_handle(self._pipe), is_spool)
-                case Bring(number, start, end):
-                    self._bring(number, start, end)
+                case Load(number, is_memory):
+                    self._sources[number] = (reduction.recv_handle(self._pipe), is_memory)
+                case SendSlice(number, start, end):
+                    self._send_slice(number, start, end)
                 case Finish():
                     self._finish()
                     return
 
-    def _bring(self, number: int, start: int, end: int) -> None:
-        fd, is_spool = self._reels[number]
+    def _send_slice(self, number: int, start: int, end: int) -> None:
+        fd, is_memory = self._sources[number]
         read = functools.partial(_read, fd)
         position = start
         while position < end:
             data, chunks = framing.whole_frames(read, position, end)
-            dropped = dropped_until(fd) if is_spool else 0
+            dropped = dropped_until(fd) if is_memory else 0
             if dropped > position:
                 # What was read may be holes already.
                 position = min(dropped, end)
@@ -163,7 +164,7 @@ class _Courier:
             else:
                 self._send(self._header + data)
                 position += len(data)
-            self._pipe.send(Brought(number, position, chunks))
+            self._pipe.send(SliceSent(number, position, chunks))
 
     def _send(self, stream: bytes) -> None:
         """Hand over a stream; raises where the connection is broken, and waits as long as the viewer does."""

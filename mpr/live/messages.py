@@ -1,4 +1,4 @@
-"""What a recording and the couriers of its live sinks tell each other."""
+"""What a recording and the exporters of its live sinks tell each other."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """To the courier: the descriptor of reel `number` follows."""
+    """To the exporter: the descriptor of file of the log `number` follows."""
 
     number: int
-    is_spool: bool
+    is_memory: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Bring:
-    """To the courier: bring the frames of reel `number` within `[start, end)`."""
+class SendSlice:
+    """To the exporter: bring the frames of file of the log `number` within `[start, end)`."""
 
     number: int
     start: int
@@ -24,22 +24,23 @@ class Bring:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """To the courier: that was all."""
+    """To the exporter: that was all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """From the courier: nobody listens there, yet."""
+    """From the exporter: nobody listens there, yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """From the courier: the viewer is there, or the server."""
+    """From the exporter: the viewer is there, or the server."""
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
-    """From the courier: reel `number` up to `end` is brought or gone for ever; `chunks` more have been brought."""
+class SliceSent:
+    """From the exporter: file of the log `number` up to `end` is brought or gone for ever; `chunks` more have been
+    brought."""
 
     number: int
     end: int
@@ -48,11 +49,11 @@ class Brought:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """From the courier: the connection cannot be made, or has broken. It ends."""
+    """From the exporter: the connection cannot be made, or has broken. It ends."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """From the courier: everything was brought. It ends."""
+    """From the exporter: everything was brought. It ends."""

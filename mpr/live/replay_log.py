@@ -1,10 +1,13 @@
 """What the durable sinks have accepted, once more, for live sinks that come later or take longer.
 
-Covers: where the bytes are (a file that a `FileSink` writes anyway, else a bounded spool in memory), how many chunks.
+Covers: where the bytes are (a file that a `FileSink` writes anyway, else a bounded memory ring in memory), how many
+chunks.
 Does not cover: who reads them when (`supervisor.py`, `exporter.py`).
 
-A tape has a head (header, store infos, properties, blueprint), which every reader gets first, and reels with frames.
-Usually there is one reel, the file. Where there is no file, or it fails, what comes goes to a spool: a file in memory
+A replay log has a head (header, store infos, properties, blueprint), which every reader gets first, and files of the
+log with frames.
+Usually there is one file of the log, the file. Where there is no file, or it fails, what comes goes to a memory ring: a
+file in memory
 that drops its oldest segments. It says in its first 8 bytes how far it has dropped, and says so before it does: a
 reader who finds that number unchanged behind what he has read, has read what was written.
 """
@@ -23,13 +26,13 @@ from mpr.rrd.writer import FileWriter
 from mpr.transport.outbox import Outbox
 
 _MARK = struct.Struct("<Q")
-_SPOOL_START = 4096
+_MEMORY_START = 4096
 
 
-class Reel:
+class LogFile:
     """A file with frames from `start` to `end`, at which it grows. The end is that of a whole frame."""
 
-    is_spool = False
+    is_memory = False
 
     def __init__(self, fd: int, start: int) -> None:
         # Its own: the file may be closed for having failed, and what it has is good all the same.
@@ -41,14 +44,14 @@ class Reel:
         os.close(self.fd)
 
 
-class Spool(Reel):
-    """A reel in memory with the newest segments."""
+class MemoryRing(LogFile):
+    """A file of the log in memory with the newest segments."""
 
-    is_spool = True
+    is_memory = True
 
     def __init__(self, folder: Path) -> None:
         self._file = Outbox(folder)
-        super().__init__(self._file.fd, _SPOOL_START)
+        super().__init__(self._file.fd, _MEMORY_START)
         self._segments: deque[tuple[int, int]] = deque()
         self._mark()
 
@@ -80,7 +83,7 @@ class Spool(Reel):
 
 
 def dropped_until(fd: int) -> int:
-    """How far the spool behind `fd` has dropped what it had; may be asked in another process."""
+    """How far the memory ring behind `fd` has dropped what it had; may be asked in another process."""
     return int(_MARK.unpack(os.pread(fd, _MARK.size, 0))[0])
 
 
@@ -95,7 +98,7 @@ def _runs(segment: Segment) -> list[tuple[int, int]]:
     return runs
 
 
-class Tape:
+class ReplayLog:
     """Everything that was accepted, as far as it is kept. The aggregator's thread writes, others may look.
 
     Parameters
@@ -113,11 +116,11 @@ class Tape:
         self._stores: set[bytes] = set()
         self._file = file
         self._folder = folder
-        self._spool: Spool | None = None
-        self.reels: list[Reel] = []
+        self._memory_ring: MemoryRing | None = None
+        self.sources: list[LogFile] = []
         self.chunks = 0
         if file is not None:
-            self.reels.append(Reel(file.fd, file.end))
+            self.sources.append(LogFile(file.fd, file.end))
 
     @property
     def head(self) -> bytes:
@@ -125,19 +128,19 @@ class Tape:
 
     def accepted(self, segment: Segment) -> None:
         """The writers have `segment`, those that have not failed."""
-        if self._file is not None and self._file.end > self.reels[0].end:
-            self.reels[0].end = self._file.end
+        if self._file is not None and self._file.end > self.sources[0].end:
+            self.sources[0].end = self._file.end
         else:
             # It went to another file, or this one has failed.
-            if self._spool is None:
-                self._spool = Spool(self._folder)
-                self.reels.append(self._spool)
+            if self._memory_ring is None:
+                self._memory_ring = MemoryRing(self._folder)
+                self.sources.append(self._memory_ring)
             self._note_stores(segment)
-            self._spool.accept(segment)
+            self._memory_ring.accept(segment)
         self.chunks += sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
 
     def _note_stores(self, segment: Segment) -> None:
-        """A spool drops its beginning; which stores there are must not be lost with it."""
+        """A memory ring drops its beginning; which stores there are must not be lost with it."""
         for frame in segment.frames:
             if frame.kind == framing.SET_STORE_INFO:
                 info = segment.source.read(frame.start, frame.end - frame.start)
@@ -147,5 +150,5 @@ class Tape:
                     self._head += info
 
     def close(self) -> None:
-        for reel in self.reels:
-            reel.close()
+        for source in self.sources:
+            source.close()

@@ -1,10 +1,10 @@
-"""The parent's half of a recording's live sinks: a thread that starts couriers, and tells them what there is to bring.
+"""The parent's half of a recording's live sinks: a thread that starts exporters, and tells them what there is to bring.
 
-Covers: one courier process per sink, its successors, what each has brought, the bounded end.
+Covers: one exporter process per sink, its successors, what each has brought, the bounded end.
 Does not cover: the viewer's side (`exporter.py`) and what there is to bring (`replay_log.py`).
 
-The aggregator only says that something was accepted. Everything that can wait, hang or fail is in the couriers; this
-thread exchanges messages of a few bytes with them, and never has one on its way to a courier that has not answered.
+The aggregator only says that something was accepted. Everything that can wait, hang or fail is in the exporters; this
+thread exchanges messages of a few bytes with them, and never has one on its way to a exporter that has not answered.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from multiprocessing import reduction
 from typing import Any
 
 from mpr.limits import LIVE_FAREWELL_SECS
-from mpr.live.config import MAIN, CourierConfig
-from mpr.live.messages import Bring, Brought, Connected, Done, Finish, Load, Lost, Waiting
-from mpr.live.replay_log import Tape
+from mpr.live.config import MAIN, ExporterConfig
+from mpr.live.messages import Connected, Done, Finish, Load, Lost, SendSlice, SliceSent, Waiting
+from mpr.live.replay_log import ReplayLog
 from mpr.live.statistics import LiveSinkStatistics
 from mpr.processes.launcher import Launcher, ctrl_c_held_back
 from mpr.processes.start import check_start_method, make_launcher
@@ -35,8 +35,8 @@ from mpr.sinks.viewers import LiveSink
 _log = logging.getLogger("mpr")
 
 # What comes in small pieces is brought so often; a viewer draws 60 times a second, but workers need the CPU.
-_BRING_EVERY_SECS = 0.05
-# A courier that ends is replaced after this, each time doubled.
+_SEND_EVERY_SECS = 0.05
+# A exporter that ends is replaced after this, each time doubled.
 _FIRST_RETRY_SECS = 0.1
 _LAST_RETRY_SECS = 2.0
 # How long the start of a process may take, where the fork server was killed and another one has to import everything.
@@ -48,17 +48,17 @@ _KILL_SECS = 1.0
 
 
 class _State(enum.Enum):
-    #: No courier; one is started at `retry_at`.
+    #: No exporter; one is started at `retry_at`.
     DOWN = "not running"
-    #: The courier is being started, or makes its connection.
+    #: The exporter is being started, or makes its connection.
     STARTING = "starting"
-    #: The courier waits for somebody to listen.
+    #: The exporter waits for somebody to listen.
     WAITING = "waiting for a viewer"
     #: Rows are brought.
     CONNECTED = "connected"
     #: It was told that no more comes.
     FINISHING = "finishing"
-    #: Everything was brought, and the courier has ended.
+    #: Everything was brought, and the exporter has ended.
     DONE = "done"
 
 
@@ -74,11 +74,11 @@ class _Viewer:
         self.started_before = False
         self.retry_at = 0.0
         self.retry_secs = _FIRST_RETRY_SECS
-        #: Per reel: how far the present courier has brought it.
+        #: Per file of the log: how far the present exporter has brought it.
         self.positions: dict[int, int] = {}
-        #: Up to where the courier was told to bring, until it says that it has.
+        #: Up to where the exporter was told to bring, until it says that it has.
         self.told: int | None = None
-        self.brought_at = 0.0
+        self.sent_at = 0.0
         self.sent_chunks = 0
         self.connections = 0
         self.reason = "it was not ready in time"
@@ -86,28 +86,30 @@ class _Viewer:
         self.hungry_since: float | None = time.monotonic()
         self.told_of = False
 
-    def forget_courier(self) -> None:
+    def forget_exporter(self) -> None:
         if self.pipe is not None:
             self.pipe.close()
         self.pipe = self.pid = self.told = None
         self.positions = {}
 
 
-class LiveSinks:
+class LiveSupervisor:
     """All live sinks of a recording, at work.
 
     Parameters
     ----------
     sinks:
         With the ports that were chosen.
-    tape:
+    replay log:
         What they get.
     application_id, recording_id:
         Of the recording.
     """
 
-    def __init__(self, sinks: Sequence[LiveSink], tape: Tape, application_id: str, recording_id: str) -> None:
-        self._tape = tape
+    def __init__(
+        self, sinks: Sequence[LiveSink], replay_log: ReplayLog, application_id: str, recording_id: str
+    ) -> None:
+        self._replay_log = replay_log
         self._ids = (application_id, recording_id)
         self._viewers = [_Viewer(number, sink) for number, sink in enumerate(sinks)]
         self._launcher: Launcher | None = None
@@ -125,7 +127,7 @@ class LiveSinks:
 
     def accepted(self, segment: Segment) -> None:
         """The aggregator's thread: the durable sinks have `segment`."""
-        self._tape.accepted(segment)
+        self._replay_log.accepted(segment)
         if self._idle:
             self._idle = False
             self._wake()
@@ -137,14 +139,14 @@ class LiveSinks:
                 sink=viewer.sink._name(),
                 state=viewer.state.value,
                 sent_chunks=viewer.sent_chunks,
-                missing_chunks=max(0, self._tape.chunks - viewer.sent_chunks),
+                missing_chunks=max(0, self._replay_log.chunks - viewer.sent_chunks),
                 connections=viewer.connections,
             )
             for viewer in self._viewers
         ]
 
     def finish(self) -> list[str]:
-        """Any other thread: bring what can be brought within some seconds, then end all couriers.
+        """Any other thread: bring what can be brought within some seconds, then end all exporters.
 
         Nothing may be accepted any more. Returns what was missed, in words; tells the user of it, too.
         """
@@ -156,8 +158,8 @@ class LiveSinks:
         else:
             os.close(self._wake_reader)
             os.close(self._wake_writer)
-            self._tape.close()
-        total = self._tape.chunks
+            self._replay_log.close()
+        total = self._replay_log.chunks
         missed = []
         for viewer, found in zip(self._viewers, self.stats(), strict=True):
             if not total or (viewer.state is _State.DONE and not found.missing_chunks):
@@ -188,7 +190,7 @@ class LiveSinks:
                     os.read(self._wake_reader, 4096)
                 for viewer in self._viewers:
                     self._listen(viewer)
-                self._bury_the_dead()
+                self._reap_the_dead()
         except Exception as error:  # noqa: BLE001  # rows are not concerned, only the viewers are dark
             _log.exception("mpr's live sinks have failed")
             for viewer in self._viewers:
@@ -215,11 +217,11 @@ class LiveSinks:
         for viewer in self._viewers:
             if viewer.state is _State.DOWN and self._deadline is None:
                 if now >= viewer.retry_at:
-                    self._start_courier(viewer)
+                    self._start_exporter(viewer)
                 else:
                     due.append(viewer.retry_at)
             elif viewer.state is _State.CONNECTED and viewer.told is None and viewer.pipe is not None:
-                at = self._bring(viewer, now)
+                at = self._send(viewer, now)
                 if at is not None:
                     self._idle = False
                     due.append(at)
@@ -227,17 +229,17 @@ class LiveSinks:
                 due += self._tell_of(viewer, now)
         return max(0.0, min(due) - now) if due else None
 
-    def _start_courier(self, viewer: _Viewer) -> None:
+    def _start_exporter(self, viewer: _Viewer) -> None:
         assert self._launcher is not None
-        ours, couriers = multiprocessing.Pipe()
-        config = CourierConfig(
+        ours, exporters = multiprocessing.Pipe()
+        config = ExporterConfig(
             sink=viewer.sink,
             application_id=self._ids[0],
             recording_id=self._ids[1],
-            head=self._tape.head,
+            head=self._replay_log.head,
             first=not viewer.started_before,
             environ=dict(os.environ),
-            pipe=couriers,
+            pipe=exporters,
         )
         try:
             with ctrl_c_held_back():
@@ -250,7 +252,7 @@ class LiveSinks:
             viewer.state = _State.STARTING
             viewer.started_before = True
         finally:
-            couriers.close()
+            exporters.close()
 
     def _retry_later(self, viewer: _Viewer, reason: str) -> None:
         _log.info("mpr: %s: %s; trying again", viewer.sink._name(), reason)
@@ -259,24 +261,24 @@ class LiveSinks:
         viewer.retry_at = time.monotonic() + viewer.retry_secs
         viewer.retry_secs = min(2 * viewer.retry_secs, _LAST_RETRY_SECS)
 
-    def _bring(self, viewer: _Viewer, now: float) -> float | None:
-        """Tell the courier what there is; returns when to do so where it is too early, None where there is nothing."""
-        for number, reel in enumerate(self._tape.reels):
-            start = max(viewer.positions.get(number, 0), reel.start)
-            end = reel.end
+    def _send(self, viewer: _Viewer, now: float) -> float | None:
+        """Tell the exporter what there is; returns when to do so where it is too early, None where there is nothing."""
+        for number, source in enumerate(self._replay_log.sources):
+            start = max(viewer.positions.get(number, 0), source.start)
+            end = source.end
             if start >= end:
                 continue
-            at = viewer.brought_at + _BRING_EVERY_SECS
+            at = viewer.sent_at + _SEND_EVERY_SECS
             if now < at and self._deadline is None:
                 return at
             if number not in viewer.positions:
-                self._tell(viewer, Load(number, reel.is_spool))
+                self._tell(viewer, Load(number, source.is_memory))
                 with contextlib.suppress(OSError):
-                    reduction.send_handle(viewer.pipe, reel.fd, viewer.pid)
+                    reduction.send_handle(viewer.pipe, source.fd, viewer.pid)
             viewer.positions[number] = start
             viewer.told = end
-            viewer.brought_at = now
-            self._tell(viewer, Bring(number, start, end))
+            viewer.sent_at = now
+            self._tell(viewer, SendSlice(number, start, end))
             return None
         if self._deadline is not None:
             viewer.state = _State.FINISHING
@@ -325,7 +327,7 @@ class LiveSinks:
                 viewer.connections += 1
                 viewer.sent_chunks = 0
                 viewer.reason = "the connection was lost"
-            case Brought(number, end, chunks):
+            case SliceSent(number, end, chunks):
                 viewer.positions[number] = end
                 viewer.sent_chunks += chunks
                 if viewer.told is not None and end >= viewer.told:
@@ -337,12 +339,12 @@ class LiveSinks:
             case Done():
                 viewer.state = _State.DONE
 
-    def _bury_the_dead(self) -> None:
+    def _reap_the_dead(self) -> None:
         assert self._launcher is not None
         for number, _ in self._launcher.ended():
             viewer = self._viewers[number]
             self._listen(viewer)
-            viewer.forget_courier()
+            viewer.forget_exporter()
             if viewer.state is not _State.DONE:
                 self._retry_later(viewer, viewer.reason)
 
@@ -359,5 +361,5 @@ class LiveSinks:
             for number, _ in self._launcher.ended():
                 left.discard(self._viewers[number].pid)
         for viewer in self._viewers:
-            viewer.forget_courier()
+            viewer.forget_exporter()
         self._launcher.close()

@@ -34,11 +34,11 @@ def start_parts(
 ) -> tuple[WorkerSupervisor, Dispatcher, Sampler | None]:
     """Start the workers of a pool, and connect them with the recording."""
     joining = recording.process_config(size)
-    aggregator, delivery = recording.aggregator, recording.delivery
+    aggregator, fanout = recording.aggregator, recording.fanout
     sampler: Sampler | None = None
 
     def counters() -> tuple[int, int]:
-        return aggregator.rows_logged(), delivery.accepted_bytes
+        return aggregator.rows_logged(), fanout.accepted_bytes
 
     if bar is not None:
         bar.received = counters
@@ -59,8 +59,8 @@ def start_parts(
         )
 
     def look() -> float:
-        if delivery.stalled_secs() > SINK_TIMEOUT_SECS:
-            dispatcher.broken(delivery.stuck())
+        if fanout.stalled_secs() > SINK_TIMEOUT_SECS:
+            dispatcher.broken(fanout.stuck())
         aggregator.look()
         return dispatcher.look()
 

@@ -29,7 +29,7 @@ from mpr.producer.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.rrd import framing
 from mpr.sdk.internal import internal
 from mpr.threads import SideThread
-from mpr.transport.connection_info import RecordingConfig
+from mpr.transport.connection_info import ConnectionInfo
 from mpr.transport.messages import Undelivered
 from mpr.transport.outbox import Outbox
 
@@ -45,7 +45,7 @@ _LEFT = 71
 class DirectProducer(Producer):
     """As `Producer`, for a recording whose workers open its sinks themselves."""
 
-    def __init__(self, config: RecordingConfig, worker: int, timeout_secs: float = WELCOME_TIMEOUT_SECS) -> None:
+    def __init__(self, config: ConnectionInfo, worker: int, timeout_secs: float = WELCOME_TIMEOUT_SECS) -> None:
         assert config.direct is not None
         self._folder = config.direct.folder
         self._urls = list(config.direct.urls)
@@ -158,7 +158,7 @@ class DirectProducer(Producer):
         self._connection.send(Undelivered(f"{who} {what}", rows_are_lost))
 
 
-def new_producer(config: RecordingConfig, worker: int, timeout_secs: float = WELCOME_TIMEOUT_SECS) -> Producer:
+def new_producer(config: ConnectionInfo, worker: int, timeout_secs: float = WELCOME_TIMEOUT_SECS) -> Producer:
     """The producer for a process that is not the recording's own."""
     kind = Producer if config.direct is None else DirectProducer
     return kind(config, worker, timeout_secs)

@@ -13,7 +13,7 @@ from mpr.limits import CHECK_EVERY_BYTES
 from mpr.transport.status_page import ROWS
 
 if TYPE_CHECKING:
-    from mpr.producer.task_recordings import OwnRecordings
+    from mpr.producer.task_recordings import TaskRecordings
 
 
 class LogCounters:
@@ -31,13 +31,13 @@ class LogCounters:
         Bytes that were logged since `throttle` was called.
     """
 
-    __slots__ = ("_own", "_throttle", "counters", "entered", "sdk_used", "unchecked")
+    __slots__ = ("_task_recordings", "_throttle", "counters", "entered", "sdk_used", "unchecked")
 
-    def __init__(self, counters: memoryview, throttle: Callable[[], None], own: OwnRecordings) -> None:
+    def __init__(self, counters: memoryview, throttle: Callable[[], None], task_recordings: TaskRecordings) -> None:
         """`throttle` is called each time that `CHECK_EVERY_BYTES` more were logged."""
         self.counters = counters
         self._throttle = throttle
-        self._own = own
+        self._task_recordings = task_recordings
         self.sdk_used = True
         self.entered = self.unchecked = 0
 
@@ -49,5 +49,5 @@ class LogCounters:
         self.unchecked += size
         if self.unchecked >= CHECK_EVERY_BYTES:
             self._throttle()
-        if self._own.known:
-            self._own.entered(recording, rows)
+        if self._task_recordings.known:
+            self._task_recordings.entered(recording, rows)

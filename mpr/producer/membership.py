@@ -2,7 +2,8 @@
 
 | process | how it comes to its producer |
 |---|---|
-| the one that made a `SharedRecording` | `own`: the recording's own producer, only within tasks that run here |
+| the one that made a `SharedRecording` | `own_recording`: the recording's own producer, only within tasks that run
+here |
 | a worker of a pool | `take_over` |
 | one that mpr did not start | `join`, or the first decorated function: by what it inherited (`propagation.py`) |
 | one that runs what `SharedRecording.wrap` made | `attach`: by what came with the function |
@@ -23,9 +24,9 @@ from mpr.producer import propagation, router
 from mpr.producer.direct import new_producer
 from mpr.producer.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.sdk import recordings
-from mpr.sdk.forks import hand_down
+from mpr.sdk.forks import redirect_stream
 from mpr.transport import connection_info, ipc_folder
-from mpr.transport.connection_info import RecordingConfig
+from mpr.transport.connection_info import ConnectionInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,10 +43,10 @@ class _Memberships:
     def __init__(self) -> None:
         # Held while a recording is joined: two threads must not join it twice.
         self.lock = threading.RLock()
-        self.owned: dict[str, tuple[RecordingConfig, Callable[[], Producer]]] = {}
+        self.owned: dict[str, tuple[ConnectionInfo, Callable[[], Producer]]] = {}
         self.joined: dict[str, Producer] = {}
         #: What children are given because of them.
-        self.bequests: dict[str, propagation.Bequest] = {}
+        self.active: dict[str, propagation.Propagation] = {}
         #: The worker's own, which is delivered with the result of its task.
         self.worker: Producer | None = None
         #: What could not be joined, with the reason: said once, and not tried at every call.
@@ -62,13 +63,13 @@ def _forked() -> None:
     _parents.append(_here)
     _here = _Memberships()
     for producer in router.forked():
-        hand_down(producer.stream, functools.partial(_own_stream, producer.config))
+        redirect_stream(producer.stream, functools.partial(_this_process_stream, producer.config))
 
 
 os.register_at_fork(after_in_child=_forked)
 
 
-def own(config: RecordingConfig, producer: Callable[[], Producer]) -> None:
+def own_recording(config: ConnectionInfo, producer: Callable[[], Producer]) -> None:
     """This process has made the recording of `config`; `producer()` is its producer here."""
     _here.owned[config.token] = (config, producer)
     _let_streams_travel()
@@ -79,14 +80,14 @@ def disown(token: str) -> None:
     _here.owned.pop(token, None)
 
 
-def take_over(config: RecordingConfig, worker: int) -> Producer:
+def take_over(config: ConnectionInfo, worker: int) -> Producer:
     """Make this process worker number `worker`: all that it logs goes to the recording, and so for its children."""
     producer = _here.worker = new_producer(config, worker)
     router.guard(config.recording_id, producer)
     _let_streams_travel()
     producer.always_flush = not router.take_over(producer)
     _here.joined[config.token] = producer
-    _here.bequests[config.token] = propagation.Bequest(connection_info.to_text(config))
+    _here.active[config.token] = propagation.Propagation(connection_info.to_text(config))
     return producer
 
 
@@ -126,7 +127,7 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
     RecordingClosedError
         If the recording is closed, or its process has ended.
     """
-    text = propagation.inherited()
+    text = propagation.extract()
     if text is None:
         if _here.worker is not None:
             return _here.worker.stream
@@ -137,14 +138,14 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
     return _member(connection_info.from_text(text), timeout, takes_over=True).stream
 
 
-def inherited_producer() -> Producer | None:
+def extracted_producer() -> Producer | None:
     """The producer for a decorated function of this process; None where there is nothing to join.
 
     What cannot be joined is said once, and is nothing to join.
     """
     if _here.worker is not None:
         return _here.worker
-    text = propagation.inherited()
+    text = propagation.extract()
     if text is None:
         return None
     if text in _here.refused:
@@ -157,7 +158,7 @@ def inherited_producer() -> Producer | None:
         return None
 
 
-def attach(config: RecordingConfig, *, takes_over: bool) -> Producer:
+def attach(config: ConnectionInfo, *, takes_over: bool) -> Producer:
     """The producer of this process for the recording of `config`, which it joins where it has not yet.
 
     With `takes_over`, threads that the task starts log to it too. Raises what `join` raises.
@@ -167,7 +168,7 @@ def attach(config: RecordingConfig, *, takes_over: bool) -> Producer:
 
 def join_lazily() -> None:
     """Join what this process inherited as soon as it logs, and so in each child that it forks. For `mpr run`."""
-    router.join_lazily(inherited_producer)
+    router.join_lazily(extracted_producer)
 
 
 def flush_all() -> None:
@@ -210,15 +211,15 @@ def _stream_as_argument(stream: rr.RecordingStream) -> tuple[Callable[[str], rr.
 
 
 def _stream_that_came(text: str) -> rr.RecordingStream:
-    return _own_stream(connection_info.from_text(text))
+    return _this_process_stream(connection_info.from_text(text))
 
 
-def _own_stream(config: RecordingConfig) -> rr.RecordingStream:
+def _this_process_stream(config: ConnectionInfo) -> rr.RecordingStream:
     """This process's own stream of the recording of `config`."""
     return _member(config, WELCOME_TIMEOUT_SECS, takes_over=False).stream
 
 
-def _member(config: RecordingConfig, timeout_secs: float, *, takes_over: bool) -> Producer:
+def _member(config: ConnectionInfo, timeout_secs: float, *, takes_over: bool) -> Producer:
     with _here.lock:
         owner = _here.owned.get(config.token)
         if owner is not None:
@@ -232,14 +233,14 @@ def _member(config: RecordingConfig, timeout_secs: float, *, takes_over: bool) -
         return producer
 
 
-def _joined(config: RecordingConfig, timeout_secs: float) -> Producer:
+def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
     _leave_the_closed()
     producer = new_producer(config, 0, timeout_secs)
     router.guard(config.recording_id, producer)
     _let_streams_travel()
     # A forked process has inherited times.
     producer.stream.reset_time()
-    _here.bequests[config.token] = propagation.Bequest(connection_info.to_text(config))
+    _here.active[config.token] = propagation.Propagation(connection_info.to_text(config))
     _here.joined[config.token] = producer
     _leave_at_the_end(producer)
     # A child of multiprocessing that joins while it unpickles its arguments forgets its finalizers before it begins.
@@ -282,5 +283,5 @@ def _leave(memberships: _Memberships, producer: Producer) -> None:
         return
     router.release(producer)
     memberships.joined.pop(producer.config.token, None)
-    memberships.bequests.pop(producer.config.token).withdraw()
+    memberships.active.pop(producer.config.token).withdraw()
     producer.leave()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 
-from mpr.transport.connection_info import RecordingConfig
+from mpr.transport.connection_info import ConnectionInfo
 
 _log = logging.getLogger("mpr")
 
@@ -24,7 +24,7 @@ class Notices:
         Number of the worker; 0 in a process that is none.
     """
 
-    def __init__(self, config: RecordingConfig, worker: int) -> None:
+    def __init__(self, config: ConnectionInfo, worker: int) -> None:
         self._config = config
         self._property = f"worker_{worker}" if worker else f"process_{os.getpid()}"
         self._inits: set[tuple[str | None, str | None]] = set()
@@ -33,15 +33,15 @@ class Notices:
     def init(self, application_id: str | None, recording_id: str | None) -> None:
         """`rr.init` was called by a task: its rows go to the shared recording, under the shared ids."""
         ids = (application_id, recording_id)
-        own = (self._config.application_id, self._config.recording_id)
-        if ids in self._inits or (ids[0] == own[0] and ids[1] in (None, own[1])):
+        shared = (self._config.application_id, self._config.recording_id)
+        if ids in self._inits or (ids[0] == shared[0] and ids[1] in (None, shared[1])):
             return
         self._inits.add(ids)
         _log.warning(
             "rr.init(%r) in a worker of mpr: its rows go to the shared recording %r (%s). For a recording of its own, "
             "make an rr.RecordingStream.",
             application_id,
-            *own,
+            *shared,
         )
 
     def sink_changed(self, call: str) -> None:

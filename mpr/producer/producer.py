@@ -29,24 +29,24 @@ from mpr.producer import router
 from mpr.producer.inbox import Inbox
 from mpr.producer.log_counters import LogCounters
 from mpr.producer.notices import Notices
-from mpr.producer.task_recordings import OwnRecordings
+from mpr.producer.task_recordings import TaskRecordings
 from mpr.sdk import encoder, recordings
 from mpr.sdk.internal import internal
 from mpr.transport import ipc_folder
-from mpr.transport.connection_info import RecordingConfig
+from mpr.transport.connection_info import ConnectionInfo
 from mpr.transport.messages import (
-    OWN_ROWS,
+    TASK_RECORDING_ROWS,
     Accepted,
     Goodbye,
     Hello,
     NewOutbox,
-    OwnRows,
     Result,
     SegmentReady,
     Sync,
     Synced,
     TaskBegan,
     TaskEnded,
+    TaskRecordingRows,
     Welcome,
 )
 from mpr.transport.messages import Downstream as DownstreamMessage
@@ -91,7 +91,7 @@ class Producer:
         If the parent does not answer.
     """
 
-    def __init__(self, config: RecordingConfig, worker: int, timeout_secs: float = WELCOME_TIMEOUT_SECS) -> None:
+    def __init__(self, config: ConnectionInfo, worker: int, timeout_secs: float = WELCOME_TIMEOUT_SECS) -> None:
         if not ipc_folder.is_owned(config.folder):
             raise RecordingClosedError(
                 f"the recording {config.application_id!r} ({config.recording_id}) is closed, or its process has ended"
@@ -118,10 +118,10 @@ class Producer:
         #: What the meter said before the last flush, and so on.
         self._flushed = self._completed = self._delivered = self._unflushed = 0
         #: The recordings that tasks make themselves.
-        self.own = OwnRecordings(self._send_own, self.status_page.hold)
-        self.log_counters = LogCounters(self.status_page.counters, self._throttle, self.own)
+        self.task_recordings = TaskRecordings(self._send_task_recording, self.status_page.hold)
+        self.log_counters = LogCounters(self.status_page.counters, self._throttle, self.task_recordings)
         # Bytes of them: sent, and taken by the sinks.
-        self._own_sent = self._own_accepted = 0
+        self._task_recording_sent = self._task_recording_accepted = 0
         self._syncs = itertools.count(1)
         self._synced, self._sync_failure = 0, ""
         #: Why rows are lost from now on.
@@ -171,7 +171,7 @@ class Producer:
         if self._unflushed >= UNFLUSHED_MAX_BYTES:
             self._unflushed = 0
             self._push()
-            self.own.collect()
+            self.task_recordings.collect()
         self._announce()
         self._roll_if_long()
         if self._is_full():
@@ -182,16 +182,16 @@ class Producer:
         while self._is_full():
             time.sleep(_CREDIT_POLL_SECS)
             self._announce()
-            if self.inline or self._own_sent > self._own_accepted:
+            if self.inline or self._task_recording_sent > self._task_recording_accepted:
                 self._inbox.take_answers()
             if self._is_lost():
                 # Nobody else will make room.
                 self._outbox.release(0, self._outbox.size())
-                self._own_accepted = self._own_sent
+                self._task_recording_accepted = self._task_recording_sent
 
     def _is_full(self) -> bool:
         limit = self.config.outbox_bytes
-        return self._outbox.held() > limit or self._own_sent - self._own_accepted > limit
+        return self._outbox.held() > limit or self._task_recording_sent - self._task_recording_accepted > limit
 
     def sink_changed(self, call: str) -> None:
         """A task has called `rr.save` or the like: what it wants is done, and ends with the task (see `flush`)."""
@@ -331,7 +331,7 @@ class Producer:
                     # What was logged without any sink since then comes with it.
                     self._roll()
                 self._push()
-                self.own.collect()
+                self.task_recordings.collect()
             self.status_page.flushed(rows)
             with self._lock:
                 self._written = self._outbox.size()
@@ -342,10 +342,10 @@ class Producer:
     def _push(self) -> None:
         self.stream.flush()
 
-    def _send_own(self, data: bytes) -> None:
+    def _send_task_recording(self, data: bytes) -> None:
         """A task's own recording has these rows."""
-        self._own_sent += len(data)
-        self._connection.send(OwnRows(data))
+        self._task_recording_sent += len(data)
+        self._connection.send(TaskRecordingRows(data))
 
     def deliver(self) -> None:
         """Flush, and wait until every durable sink has all rows that this process has logged.
@@ -410,7 +410,7 @@ class Producer:
 
         Needed where `meter.sdk_used`: where anything was done with the SDK since the last time.
         """
-        self.own.clean_up()
+        self.task_recordings.clean_up()
         recordings.make_current(self.stream)
         self.stream.reset_time()
         # What was just done counts, too.
@@ -449,8 +449,8 @@ class Producer:
             with self._lock:
                 if message.outbox == self._number + 1:
                     self._opened.set()
-                elif message.outbox == OWN_ROWS:
-                    self._own_accepted = message.end
+                elif message.outbox == TASK_RECORDING_ROWS:
+                    self._task_recording_accepted = message.end
                 elif message.outbox == self._number:
                     self._outbox.release(0, message.end)
         elif isinstance(message, Synced):

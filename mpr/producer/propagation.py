@@ -16,7 +16,7 @@ from mpr.transport.connection_info import VARIABLE
 _KEY = "mpr_recording"
 
 
-def inherited() -> str | None:
+def extract() -> str | None:
     """What this process was given to join, as text; None for nothing."""
     given = _process_config()
     if _KEY in given:
@@ -32,15 +32,15 @@ def _process_config() -> dict[str, Any]:
 
 
 # Those that are not withdrawn, in the order in which they were made.
-_bequests: list[Bequest] = []
+_active: list[Propagation] = []
 
 
-class Bequest:
+class Propagation:
     """What the children of this process are given from now on, until it is `withdrawn`."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        _bequests.append(self)
+        _active.append(self)
         self._before = os.environ.get(VARIABLE)
         self._before_in_config: str | None = _process_config().get(_KEY)
         os.environ[VARIABLE] = text
@@ -48,9 +48,9 @@ class Bequest:
 
     def withdraw(self) -> None:
         """Give children again what they were given before, unless somebody has changed it meanwhile."""
-        if self in _bequests:
-            _bequests.remove(self)
-        for later in _bequests:
+        if self in _active:
+            _active.remove(self)
+        for later in _active:
             # Recordings need not end in the order in which they began.
             if later._before == self._text:
                 later._before = self._before

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mpr.producer.log_counters import LogCounters
     from mpr.producer.notices import Notices
-    from mpr.producer.task_recordings import OwnRecordings
+    from mpr.producer.task_recordings import TaskRecordings
     from mpr.sdk.log_calls import Prefix
     from mpr.sdk.times import SetTime, Times
 
@@ -46,7 +46,7 @@ class Producer(Protocol):
     def recording_id(self) -> str: ...
 
     @property
-    def own(self) -> OwnRecordings: ...
+    def task_recordings(self) -> TaskRecordings: ...
 
 
 class TaskContext(Protocol):
@@ -273,7 +273,7 @@ def _note_init(application_id: str | None, recording_id: str | None) -> None:
 def _note_made(inner: Any) -> None:
     _note_sdk_use()
     if _process.producer is not None:
-        _process.producer.own.made(inner)
+        _process.producer.task_recordings.made(inner)
 
 
 def _diverted_info(call: str, recording_id: str | None) -> tuple[rr.RecordingStream, str] | None:
@@ -287,7 +287,7 @@ def _before_sink(call: str, recording_id: str | None) -> None:
     _note_sdk_use()
     found = _process.producer
     if found is not None and found.recording_id != recording_id and call != "spawn":
-        found.own.sink_call(call, recording_id)
+        found.task_recordings.sink_call(call, recording_id)
 
 
 def _note_sink(call: str, recording_id: str | None) -> None:

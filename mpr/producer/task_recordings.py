@@ -23,7 +23,7 @@ _CLEAN_UP_AFTER = 32
 
 
 @dataclass(slots=True)
-class _Own:
+class _TaskRecording:
     #: The SDK's handle.
     inner: Any
     #: Where the SDK puts its encoded rows, once mpr has asked for them.
@@ -32,7 +32,7 @@ class _Own:
     rows: int = 0
 
 
-class OwnRecordings:
+class TaskRecordings:
     """Those of this process. Any thread may call; a call waits for the SDK only.
 
     Parameters
@@ -47,7 +47,7 @@ class OwnRecordings:
         self._send = send
         self._held = held
         #: By their ids.
-        self.known: dict[str, _Own] = {}
+        self.known: dict[str, _TaskRecording] = {}
         # Reentrant: what collects calls the SDK, whose calls come by here.
         self._lock = threading.RLock()
         self._taking = False
@@ -58,16 +58,16 @@ class OwnRecordings:
         recording_id = recordings.recording_id_of(inner)
         if recording_id is not None:
             with self._lock:
-                self.known[recording_id] = _Own(inner)
+                self.known[recording_id] = _TaskRecording(inner)
 
     def entered(self, inner: Any, rows: int) -> None:
         """So many rows are about to be logged to the recording with this handle (None: the current one)."""
         recording_id = recordings.recording_id_of(inner)
         with self._lock:
-            own = self.known.get(recording_id or "")
-            if own is not None:
+            found = self.known.get(recording_id or "")
+            if found is not None:
                 # Of some calls nobody knows how many it is; one at least.
-                own.rows += rows or 1
+                found.rows += rows or 1
                 self._count()
 
     def sink_call(self, call: str, recording_id: str | None) -> None:
@@ -78,13 +78,13 @@ class OwnRecordings:
             if call == "shutdown":
                 self.collect()
                 return
-            own = self.known.get(recording_id or "")
-            if own is None:
+            found = self.known.get(recording_id or "")
+            if found is None:
                 return
             if call == "disconnect":
                 # The SDK would drop what it has; whatever is logged later is collected later.
-                self._take(own)
-                own.storage = None
+                self._take(found)
+                found.storage = None
             else:
                 del self.known[recording_id or ""]
                 self._count()
@@ -94,10 +94,10 @@ class OwnRecordings:
         if not self.known:
             return
         with self._lock:
-            for recording_id, own in list(self.known.items()):
+            for recording_id, found in list(self.known.items()):
                 # Ours, and the one that the call needs.
-                is_over = sys.getrefcount(own.inner) <= 2
-                self._take(own)
+                is_over = sys.getrefcount(found.inner) <= 2
+                self._take(found)
                 if is_over:
                     del self.known[recording_id]
                     self._ended += 1
@@ -108,18 +108,18 @@ class OwnRecordings:
             self._ended = 0
             recordings.clean_up_recordings()
 
-    def _take(self, own: _Own) -> None:
+    def _take(self, found: _TaskRecording) -> None:
         self._taking = True
         try:
-            if own.storage is None:
-                own.storage = recordings.encoded_rows_of(own.inner)
-            data = own.storage.read(flush=True) if own.storage is not None else None
+            if found.storage is None:
+                found.storage = recordings.encoded_rows_of(found.inner)
+            data = found.storage.read(flush=True) if found.storage is not None else None
         finally:
             self._taking = False
         if data:
             self._send(data)
-        own.rows = 0
+        found.rows = 0
         self._count()
 
     def _count(self) -> None:
-        self._held(sum(own.rows for own in self.known.values()))
+        self._held(sum(found.rows for found in self.known.values()))

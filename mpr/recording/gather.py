@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpr import errors
-from mpr.aggregator.fanout import Delivery
+from mpr.aggregator.fanout import Fanout
 from mpr.errors import ConfigError, SinkError
 from mpr.rrd import compat, framing
 from mpr.rrd.segment import Segment
@@ -68,9 +68,9 @@ class Parts:
         If it cannot be made, or has files of another run in it.
     """
 
-    def __init__(self, path: Path, *, own_blueprint: bool) -> None:
+    def __init__(self, path: Path, *, has_blueprint: bool) -> None:
         self.folder = Path(os.path.abspath(path)).with_name(f"{path.name}.parts")
-        self._own_blueprint = own_blueprint
+        self._has_blueprint = has_blueprint
         try:
             self.folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -85,25 +85,23 @@ class Parts:
         """The recording could not be opened."""
         self.folder.rmdir()
 
-    def gather(self, delivery: Delivery) -> None:
+    def gather(self, fanout: Fanout) -> None:
         """Bring what the workers have written to the durable sinks. Nobody writes any more who has results to give."""
         try:
             paths = sorted(self.folder.iterdir())
         except OSError as error:
-            delivery.fail(
-                SinkError(error.errno, f"what workers have written to {self.folder} is gone: {error.strerror}")
-            )
+            fanout.fail(SinkError(error.errno, f"what workers have written to {self.folder} is gone: {error.strerror}"))
             return
         for path in paths:
             named = _PART.fullmatch(path.name)
             if named is None:
                 continue
             try:
-                self._take(path, delivery, Hello("", int(named[1]), int(named[2]), "", ""))
+                self._take(path, fanout, Hello("", int(named[1]), int(named[2]), "", ""))
             except (OSError, errors.FormatError) as error:
-                delivery.fail(SinkError(f"what a worker has written to {path} cannot be read: {error}"))
+                fanout.fail(SinkError(f"what a worker has written to {path} cannot be read: {error}"))
 
-    def _take(self, path: Path, delivery: Delivery, hello: Hello) -> None:
+    def _take(self, path: Path, fanout: Fanout, hello: Hello) -> None:
         reader = _PartReader(path)
         try:
             if reader.size() <= framing.HEADER_SIZE:
@@ -112,12 +110,12 @@ class Parts:
             framing.check_header(reader.read(0, framing.HEADER_SIZE))
             frames, _ = framing.scan(reader.read, framing.HEADER_SIZE, reader.size())
             end = frames.pop() if frames and frames[-1].kind == framing.END else None
-            if self._own_blueprint:
+            if self._has_blueprint:
                 frames = [frame for frame in frames if frame.kind != framing.BLUEPRINT_ACTIVATION]
-            outbox = delivery.new_outbox()
-            delivery.write(Segment(outbox, reader, frames))
+            outbox = fanout.new_outbox()
+            fanout.write(Segment(outbox, reader, frames))
             if end is not None:
-                delivery.describe(hello, outbox, reader.read(end.payload, end.size))
+                fanout.describe(hello, outbox, reader.read(end.payload, end.size))
         finally:
             reader.close()
 

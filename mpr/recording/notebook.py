@@ -65,9 +65,9 @@ class NotebookView:
     def _hear(self, _widget: Any, content: Any, _buffers: Any) -> None:
         if content == "ready":
             self._pages += 1
-            threading.Thread(target=self._bring, args=(self._pages,), name="mpr-notebook", daemon=True).start()
+            threading.Thread(target=self._send, args=(self._pages,), name="mpr-notebook", daemon=True).start()
 
-    def _bring(self, page: int) -> None:
+    def _send(self, page: int) -> None:
         for part in self._replay():
             if page != self._pages:
                 # Another page has come, and the newer thread brings both of them all there is.

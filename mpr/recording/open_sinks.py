@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from mpr.errors import SinkError
-from mpr.live.replay_log import Tape
-from mpr.live.supervisor import LiveSinks
+from mpr.live.replay_log import ReplayLog
+from mpr.live.supervisor import LiveSupervisor
 from mpr.rrd import compat, framing, relabel, store_id
 from mpr.rrd.segment import PROLOGUE, MessageBytes, Segment
 from mpr.rrd.writer import FileWriter
 from mpr.sdk import encoder
 from mpr.sinks.active_recording import ActiveRecordingSink, ActiveRecordingWriter
 from mpr.sinks.base import Sink, Writer
-from mpr.sinks.binary_stream import BinaryStreamSink, ByteStream, SpoolFile, StreamWriter
+from mpr.sinks.binary_stream import BinaryStreamSink, ByteStream, StreamFile, StreamWriter
 from mpr.sinks.decoding import DecodingWriter
 from mpr.sinks.directory import DirectorySink, DirectoryWriter
 from mpr.sinks.file import FileSink
-from mpr.sinks.per_recording import FamilyWriter, NewFile
+from mpr.sinks.per_recording import NewFile, PerRecordingWriter
 from mpr.sinks.viewers import GrpcServerSink, LiveSink, WebViewerSink, with_ports
 
 _log = logging.getLogger("mpr")
@@ -47,7 +47,7 @@ class OpenSinks:
     """
 
     writers: list[Writer]
-    live: LiveSinks | None
+    live: LiveSupervisor | None
     urls: list[str]
     served: list[str]
     open_to_senders: tuple[str, ...] = ()
@@ -86,12 +86,12 @@ def open_sinks(
         raise
     if not live:
         return OpenSinks(writers=writers, live=None, urls=[], served=[])
-    files = (writer.file for writer in writers if isinstance(writer, FamilyWriter))
+    files = (writer.file for writer in writers if isinstance(writer, PerRecordingWriter))
     file = next((file for file in files if file is not None), None)
     # Properties that cannot be given the recording's id would be another recording in a viewer.
     first = [prologue, layout] if unknown is None else [layout]
     head = prologue[: framing.HEADER_SIZE] + b"".join(_messages(stream) for stream in first if stream)
-    feed = LiveSinks(live, Tape(head, file, folder), application_id, recording_id)
+    feed = LiveSupervisor(live, ReplayLog(head, file, folder), application_id, recording_id)
     return OpenSinks(
         writers=writers,
         live=feed,
@@ -127,14 +127,14 @@ def _writer(sink: Sink, application_id: str, recording_id: str, *, reframes: boo
         case DirectorySink() | BinaryStreamSink() if not reframes:
             raise SinkError(f"a {type(sink).__name__} needs to know the Rerun SDK's file format: see `mpr doctor`")
         case BinaryStreamSink():
-            spool = SpoolFile(sink.memory_bytes)
-            stream = ByteStream(spool)
+            memory_ring = StreamFile(sink.memory_bytes)
+            stream = ByteStream(memory_ring)
             sink._use(stream)
-            return StreamWriter(spool, stream)
+            return StreamWriter(memory_ring, stream)
         case DirectorySink():
             folder = DirectoryWriter(Path(sink.path), sink.name, application_id, recording_id)
             new_file = _reframing(FileSink(path=folder.path))
-            return FamilyWriter(folder, store_id.store_id(application_id, recording_id), new_file)
+            return PerRecordingWriter(folder, store_id.store_id(application_id, recording_id), new_file)
         case ActiveRecordingSink():
             return ActiveRecordingWriter(sink)
         case FileSink():
@@ -143,7 +143,7 @@ def _writer(sink: Sink, application_id: str, recording_id: str, *, reframes: boo
             elif sink.compact or not sink.write_footer:
                 raise SinkError("compact and write_footer need to know the Rerun SDK's file format: see `mpr doctor`")
             main = new_file(Path(sink.path), application_id, recording_id)
-            return FamilyWriter(main, store_id.store_id(application_id, recording_id), new_file)
+            return PerRecordingWriter(main, store_id.store_id(application_id, recording_id), new_file)
     raise TypeError(f"no writer for {sink!r}")
 
 

@@ -1,6 +1,6 @@
 """What the user chose, checked, and the numbers that the rest of mpr works with, each with its reason.
 
-`RecordingConfig` is what a process must know to log into a shared recording; it pickles, and its token is a secret.
+`ConnectionInfo` is what a process must know to log into a shared recording; it pickles, and its token is a secret.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from mpr.rrd.writer import FileWriter
 from mpr.sinks.active_recording import ActiveRecordingWriter
 from mpr.sinks.base import Writer
 from mpr.sinks.binary_stream import StreamWriter
-from mpr.sinks.per_recording import FamilyWriter
+from mpr.sinks.per_recording import PerRecordingWriter
 
 # How often a file that grows is looked at; a viewer draws 60 times a second, but workers need the CPU.
 _LOOK_EVERY_SECS = 0.05
@@ -34,7 +34,7 @@ def replay(writers: Sequence[Writer], ended: threading.Event) -> Replay:
     """
     for writer in writers:
         match writer:
-            case FamilyWriter(file=FileWriter() as file):
+            case PerRecordingWriter(file=FileWriter() as file):
                 return _FileReplay(file, ended).parts
             case StreamWriter():
                 return functools.partial(writer.stream.read_all, parts=True)

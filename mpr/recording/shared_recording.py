@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from mpr import failpoints, limits
 from mpr.aggregator.aggregator import Aggregator
-from mpr.aggregator.fanout import Delivery
+from mpr.aggregator.fanout import Fanout
 from mpr.blueprint.contents import Contents
 from mpr.blueprint.updates import Showing
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
@@ -35,11 +35,11 @@ from mpr.sinks.binary_stream import BinaryStreamSink
 from mpr.sinks.directory import DirectorySink
 from mpr.sinks.file import FileSink
 from mpr.sinks.parse import as_sinks, sinks_of_environment
-from mpr.sinks.per_recording import FamilyWriter
+from mpr.sinks.per_recording import PerRecordingWriter
 from mpr.tasks.wrapped import Wrapped
 from mpr.threads import carry_through
 from mpr.transport import connection_info
-from mpr.transport.connection_info import DirectRoute, RecordingConfig
+from mpr.transport.connection_info import ConnectionInfo, DirectRoute
 from mpr.transport.sockets import Sockets
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class SharedRecording:
         self._closed = False
         self._finisher: threading.Thread | None = None
         self._finished = threading.Event()
-        self._bequest: propagation.Bequest | None = None
+        self._propagation: propagation.Propagation | None = None
         self._workers = itertools.count(1)
         self._pools = itertools.count(1)
         with contextlib.ExitStack() as undo:
@@ -146,9 +146,9 @@ class SharedRecording:
             apart = all(isinstance(sink, DirectorySink) for sink in chosen)
             contents = Contents(store_id.store_id(self.application_id, self.recording_id))
             self._showing = Showing(application_id, contents, blueprint, pools_visible=telemetry_view)
-            self.delivery = Delivery(self._writers, self._live, encode, contents, apart=apart)
-            self.delivery.has_all = not is_direct
-            self.aggregator = Aggregator(self._sockets, self.delivery, own_blueprint=blueprint is not None)
+            self.fanout = Fanout(self._writers, self._live, encode, contents, apart=apart)
+            self.fanout.has_all = not is_direct
+            self.aggregator = Aggregator(self._sockets, self.fanout, has_blueprint=blueprint is not None)
             self.aggregator.start()
             undo.pop_all()
         if self._writers and (sinks is None or (isinstance(sinks, ActiveRecordingSink) and not sinks.is_ambient)):
@@ -157,17 +157,17 @@ class SharedRecording:
             _log.warning("mpr: to be seen at %s", url)
         if self._live is not None:
             self._live.start()
-        membership.own(self.process_config(1), self._own_producer)
+        membership.own_recording(self.process_config(1), self._parents_producer)
         # At the interpreter's exit, before `multiprocessing` waits for children.
         self._at_exit = util.Finalize(None, self.close, exitpriority=90)
 
     def _route_directly(
-        self, opened: OpenSinks, chosen: Sequence[Sink], own_blueprint: bool, undo: contextlib.ExitStack
+        self, opened: OpenSinks, chosen: Sequence[Sink], has_blueprint: bool, undo: contextlib.ExitStack
     ) -> None:
         """Have the workers open the sinks themselves."""
         file = next((sink for sink in chosen if isinstance(sink, FileSink)), None)
         if file is not None and opened.writers:
-            self._parts = gather.Parts(Path(file.path), own_blueprint=own_blueprint)
+            self._parts = gather.Parts(Path(file.path), has_blueprint=has_blueprint)
             undo.callback(self._parts.abandon)
         if opened.writers or opened.live is not None:
             folder = "" if self._parts is None else str(self._parts.folder)
@@ -187,9 +187,9 @@ class SharedRecording:
     def stream(self) -> rr.RecordingStream:
         """A recording stream of this process that logs into the shared recording: `recording.stream.log(...)`."""
         self.check_usable()
-        return self._own_producer().stream
+        return self._parents_producer().stream
 
-    def _own_producer(self) -> Producer:
+    def _parents_producer(self) -> Producer:
         with self._lock:
             if self._producer is None:
                 self._producer = Producer(self.process_config(1), 0)
@@ -230,13 +230,13 @@ class SharedRecording:
         def write() -> None:
             # At the very end it is this thread's turn, and the sinks may be closed.
             if not self.aggregator.ended:
-                self.delivery.write_own(stream, telemetry=True)
+                self.fanout.write_stream(stream, telemetry=True)
 
         self.aggregator.soon(write)
 
-    def process_config(self, workers: int) -> RecordingConfig:
+    def process_config(self, workers: int) -> ConnectionInfo:
         """How each of `workers` processes joins."""
-        return RecordingConfig(
+        return ConnectionInfo(
             application_id=self.application_id,
             recording_id=self.recording_id,
             folder=self._sockets.folder,
@@ -254,9 +254,9 @@ class SharedRecording:
         `subprocess.Popen([sys.executable, "child.py"], env=recording.environ())`. It has a secret: keep it out of logs.
         """
         self.check_usable()
-        return {**os.environ, connection_info.VARIABLE: self._bequest_text()}
+        return {**os.environ, connection_info.VARIABLE: self._propagation_text()}
 
-    def _bequest_text(self) -> str:
+    def _propagation_text(self) -> str:
         return connection_info.to_text(self.process_config(start.check_processes(None)))
 
     def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]:
@@ -285,11 +285,11 @@ class SharedRecording:
     def stats(self) -> RecordingStatistics:
         """What the recording has taken until now."""
         return RecordingStatistics(
-            accepted_chunks=self.delivery.accepted_chunks,
-            accepted_bytes=self.delivery.accepted_bytes,
+            accepted_chunks=self.fanout.accepted_chunks,
+            accepted_bytes=self.fanout.accepted_bytes,
             rejected_messages=self._sockets.up.rejected_count,
             processes=len(self.aggregator.pids),
-            torn_processes=self.aggregator.torn_count,
+            torn_processes=self.aggregator.incomplete_count,
             live_sinks=() if self._live is None else tuple(self._live.stats()),
         )
 
@@ -359,8 +359,8 @@ class SharedRecording:
     def _finish(self, *, failed: bool) -> None:
         self._at_exit.cancel()
         membership.disown(self._sockets.token)
-        if self._bequest is not None:
-            self._bequest.withdraw()
+        if self._propagation is not None:
+            self._propagation.withdraw()
         if self._producer is not None:
             router.release(self._producer)
             self._producer.close()
@@ -370,23 +370,23 @@ class SharedRecording:
             _log.warning("mpr: %s", words)
         if not stopped:
             # Its thread still uses the sockets, so they stay.
-            raise self.delivery.stuck()
-        self.delivery.stop_feeding()
+            raise self.fanout.stuck()
+        self.fanout.stop_feeding()
         try:
             if self._parts is not None:
-                self._parts.gather(self.delivery)
+                self._parts.gather(self.fanout)
             unfinished = self._close_writers(missed, discard_unnamed=failed)
         finally:
             self._sockets.close()
-        self._tell_of_siblings()
-        failure = self.delivery.failure or unfinished
+        self._name_other_files()
+        failure = self.fanout.failure or unfinished
         if failure is not None:
             raise failure
         if self._parts is not None:
             self._parts.remove(self.paths)
-        if self.delivery.conflicts and not failed:
+        if self.fanout.conflicts and not failed:
             raise ConflictError(
-                f"{'; '.join(self.delivery.conflicts)}. All rows are in the recording, but Rerun knows one type of "
+                f"{'; '.join(self.fanout.conflicts)}. All rows are in the recording, but Rerun knows one type of "
                 "each, and shows the others wrongly or not at all: give them different names"
             )
 
@@ -396,7 +396,7 @@ class SharedRecording:
         failure = None
         layout, _ = self._showing.refresh() if self._takes_telemetry else (b"", False)
         stream = encoded_notes("mpr/sinks", self.application_id, self.recording_id, notes) if notes else b""
-        for writer in self.delivery.writers:
+        for writer in self.fanout.writers:
             try:
                 if discard_unnamed and not writer.named:
                     writer.abandon()
@@ -412,20 +412,22 @@ class SharedRecording:
                 failure = failure or error
         return failure
 
-    def _tell_of_siblings(self) -> None:
-        made = [path for writer in self._writers if isinstance(writer, FamilyWriter) for path in writer.siblings]
+    def _name_other_files(self) -> None:
+        made = [
+            path for writer in self._writers if isinstance(writer, PerRecordingWriter) for path in writer.other_files
+        ]
         if made:
             names = ", ".join(path.name for path in made[:_NAMES_TOLD]) + (", ..." if len(made) > _NAMES_TOLD else "")
             _log.warning("mpr: recordings that tasks have made are in %s: %s", made[0].parent, names)
 
     def _raise_failure(self) -> None:
-        if self.delivery.failure is not None:
-            raise self.delivery.failure
+        if self.fanout.failure is not None:
+            raise self.fanout.failure
 
     def __enter__(self) -> SharedRecording:
         self.check_usable()
-        if self._bequest is None:
-            self._bequest = propagation.Bequest(self._bequest_text())
+        if self._propagation is None:
+            self._propagation = propagation.Propagation(self._propagation_text())
         return self
 
     def __exit__(

@@ -46,7 +46,7 @@ class Segment:
     source: SegmentSource
     frames: list[Frame]
     store: bytes | None = None
-    task: RunningTask | None = None
+    task: TaskInfo | None = None
     telemetry: bool = False
 
 
@@ -69,7 +69,7 @@ class MessageBytes:
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
-class RunningTask:
+class TaskInfo:
     """One attempt at one task.
 
     Attributes

@@ -66,8 +66,8 @@ class Summary:
     def losses(self) -> Iterator[str]:
         """What may be missing, for people."""
         if self.torn_processes:
-            torn = _plural(self.torn_processes, "process was", "processes were")
-            yield f"{torn} killed, or still logging at the end: rows of the last moment may be missing"
+            incomplete = _plural(self.torn_processes, "process was", "processes were")
+            yield f"{incomplete} killed, or still logging at the end: rows of the last moment may be missing"
 
 
 def rows_in(path: Path) -> int | None:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
-from mpr.aggregator.listener import Kept
+from mpr.aggregator.listener import SurvivingRows
 from mpr.errors import (
     InitializerError,
     PoolClosedError,
@@ -33,7 +33,7 @@ from mpr.errors import (
     died_at_start,
 )
 from mpr.processes import task_pickling
-from mpr.rrd.segment import RunningTask
+from mpr.rrd.segment import TaskInfo
 from mpr.scheduler.assignment import SHORT_MICROS, Scheduler
 from mpr.scheduler.observer import Watcher
 from mpr.scheduler.state import PoolLimits, PoolState, StartBudget, too_small
@@ -299,10 +299,10 @@ class Dispatcher:
         if self._scheduler.could_take_back():
             self._control.look_soon()
 
-    def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask | None:
+    def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
         """What the worker is at, in the words of the parent."""
         work_item = self._work_items.get(began.work_item)
-        return None if work_item is None else work_item.running_task(hello, began)
+        return None if work_item is None else work_item.task_info(hello, began)
 
     def sink_failed(self, error: BaseException) -> None:
         """Rows are lost: whoever waits for a result is told now. The tasks run on, for the sinks that are left."""
@@ -339,11 +339,11 @@ class Dispatcher:
         self.broken(error)
 
     def worker_ended(
-        self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], Kept]
+        self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], SurvivingRows]
     ) -> list[str]:
         """Settle what the worker had, and have it replaced where it is still needed. Returns what is to be noted."""
         notes: list[str] = []
-        found = kept() if self._scheduler.held(worker) else Kept()
+        found = kept() if self._scheduler.held(worker) else SurvivingRows()
         with self._lock:
             handle = self._handles.pop(worker, None)
             held = [each for each in self._scheduler.lost(worker) if each.number in self._work_items]

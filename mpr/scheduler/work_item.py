@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpr.processes import pickling, task_pickling
-from mpr.rrd.segment import RunningTask
+from mpr.rrd.segment import TaskInfo
 from mpr.transport.messages import CALL, MIXED, RAISED, Buffer, Hello, Result, TaskBegan, Tasks
 from mpr.transport.status_page import At
 
@@ -87,9 +87,9 @@ class WorkItem:
         """Task `task` of this work item, for messages: `detect[3]`."""
         return self.function.name if self.mode == CALL else f"{self.function.name}[{self.index + task}]"
 
-    def running_task(self, hello: Hello, began: TaskBegan) -> RunningTask:
+    def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo:
         """The task that a worker has begun, in the words of the parent."""
-        return RunningTask(
+        return TaskInfo(
             number=self.first_task + began.task,
             name=self.function.name,
             index=self.index + began.task,

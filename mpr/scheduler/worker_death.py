@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 
-from mpr.aggregator.listener import Kept
+from mpr.aggregator.listener import SurvivingRows
 from mpr.errors import WorkerDiedError, describe_exit
 from mpr.scheduler.work_item import WorkItem
 from mpr.transport.status_page import At
@@ -30,7 +30,7 @@ class Loss:
     exitcode: int | None
     at: At | None
     planned_kill: tuple[WorkItem, BaseException] | None
-    kept: Kept
+    kept: SurvivingRows
 
     def settle(self, work_item: WorkItem, retries: int, notes: list[str]) -> list[tuple[int, BaseException]]:
         """What `work_item` had begun fails, or is to be tried again; the rest of it is still to be done.

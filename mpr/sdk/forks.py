@@ -30,33 +30,33 @@ def forbid_preloaded_servers() -> None:
     rr.server.Server.__init__ = refuse  # type: ignore[method-assign]  # replaced on purpose
 
 
-def hand_down(stream: rr.RecordingStream, own: Callable[[], rr.RecordingStream]) -> None:
+def redirect_stream(stream: rr.RecordingStream, own: Callable[[], rr.RecordingStream]) -> None:
     """Let `stream` be `own()` of this process from now on, which is asked for whenever it is used."""
-    stream.__class__ = _handed_down()
-    stream._mpr_own = own  # type: ignore[attr-defined]  # of the class below
+    stream.__class__ = _forked_stream_type()
+    stream._mpr_target = own  # type: ignore[attr-defined]  # of the class below
 
 
 @functools.cache
-def _handed_down() -> Any:
+def _forked_stream_type() -> Any:
     # Not where the SDK is not in use: this module is imported by processes that fork without it.
     import rerun as rr
 
-    class HandedDown(rr.RecordingStream):
-        _mpr_own: Callable[[], rr.RecordingStream]
+    class ForkedStream(rr.RecordingStream):
+        _mpr_target: Callable[[], rr.RecordingStream]
 
         # All that a stream does, it does with this.
         @property
         def inner(self) -> Any:  # type: ignore[override]  # it is never set
-            return self._mpr_own().inner
+            return self._mpr_target().inner
 
         def __del__(self) -> None:  # type: ignore[no-untyped-def, unused-ignore]  # as in the SDK
             # There is nothing in it that is this process's.
             pass
 
-    copyreg.pickle(HandedDown, _as_argument)
-    return HandedDown
+    copyreg.pickle(ForkedStream, _as_argument)
+    return ForkedStream
 
 
 def _as_argument(stream: Any) -> Any:
-    found = stream._mpr_own()
+    found = stream._mpr_target()
     return copyreg.dispatch_table[type(found)](found)

@@ -55,7 +55,7 @@ class Writer(Protocol):
         """End without finishing; raises nothing."""
 
 
-class Reader(Protocol):
+class Observer(Protocol):
     """Who looks at what is recorded."""
 
     def peek(self, segment: Segment) -> None:
@@ -65,7 +65,7 @@ class Reader(Protocol):
         """An outbox of a producer has ended with manifests: `footer` is the payload of its `END` frame."""
 
 
-class Feed(Protocol):
+class LiveFeed(Protocol):
     """Live sinks at work, all of them: what they have not got yet is their business."""
 
     def accepted(self, segment: Segment) -> None:

@@ -29,7 +29,7 @@ _READ_BYTES = 1024 * 1024
 _COPY_BYTES = 32 * 1024 * 1024
 
 
-class SpoolFile:
+class StreamFile:
     """What the bytes are written to: a file without a name, in memory up to `memory_bytes`."""
 
     named = True
@@ -84,7 +84,7 @@ def _temporary() -> int:
 class ByteStream:
     """The bytes that have been accepted. One thread adds, any may read; each reader gets all, from the beginning."""
 
-    def __init__(self, file: SpoolFile) -> None:
+    def __init__(self, file: StreamFile) -> None:
         self._file = file
         self._changed = threading.Condition()
         self._listeners: set[Callable[[], None]] = set()
@@ -169,7 +169,7 @@ class ByteStream:
 class _StreamFile(FileWriter):
     """What is once read cannot be written anew."""
 
-    def __init__(self, file: SpoolFile) -> None:
+    def __init__(self, file: StreamFile) -> None:
         super().__init__(Path(file.readable_path), file)
 
     def _failure(self, verb: str, error: OSError) -> SinkError:
@@ -190,7 +190,7 @@ class StreamWriter:
     # What readers have cannot be taken back, so it has to be finished.
     named = True
 
-    def __init__(self, file: SpoolFile, stream: ByteStream) -> None:
+    def __init__(self, file: StreamFile, stream: ByteStream) -> None:
         #: What readers read.
         self.stream = stream
         self._file = _StreamFile(file)

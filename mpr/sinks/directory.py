@@ -21,7 +21,7 @@ from mpr import errors
 from mpr.errors import ConfigError, SinkError
 from mpr.rrd import framing, relabel, store_id
 from mpr.rrd.relabel import Relabeller
-from mpr.rrd.segment import PROLOGUE, MessageBytes, RunningTask, Segment
+from mpr.rrd.segment import PROLOGUE, MessageBytes, Segment, TaskInfo
 from mpr.rrd.writer import FileWriter
 from mpr.sdk import encoder
 from mpr.sinks.base import Sink
@@ -42,7 +42,7 @@ _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-.]")
 class _File:
     writer: FileWriter
     store: bytes
-    task: RunningTask | None
+    task: TaskInfo | None
     recording_name: str = ""
     outboxes: dict[int, Relabeller] = field(default_factory=dict)
 
@@ -84,7 +84,7 @@ class DirectoryWriter:
         # What the parent itself has sent, the properties aside: a blueprint is in every file.
         self._layouts: list[tuple[Segment, bytes]] = []
         self._latest: Segment | None = None
-        self._files: dict[RunningTask, _File] = {}
+        self._files: dict[TaskInfo, _File] = {}
         self._by_outbox: dict[int, list[_File]] = {}
         self._taken: set[str] = {SHARED}
 
@@ -170,7 +170,7 @@ class DirectoryWriter:
             file.writer.abandon()
         self._files.clear()
 
-    def _open(self, task: RunningTask) -> _File:
+    def _open(self, task: TaskInfo) -> _File:
         path = self._folder / self._free_name(task)
         store = store_id.store_id(self._application_id, f"{self._recording_id}-{path.stem}")
         file = self._files[task] = _File(FileWriter(path), store, task, path.stem)
@@ -186,7 +186,7 @@ class DirectoryWriter:
             file.writer.describe(PROLOGUE, footer)
         return file
 
-    def _free_name(self, task: RunningTask) -> str:
+    def _free_name(self, task: TaskInfo) -> str:
         """The name for the file of `task`; a second attempt has a number behind it."""
         name = self._name.format(
             task=task.number,
@@ -218,7 +218,7 @@ class DirectoryWriter:
         file.writer.close()
 
 
-def _properties(recording_name: str, task: RunningTask) -> bytes:
+def _properties(recording_name: str, task: TaskInfo) -> bytes:
     """A stream with the properties of the recording of `task`; its store id is not that recording's yet."""
     import rerun as rr
 

@@ -21,7 +21,7 @@ from mpr.sinks.base import Writer
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\].]")
 _NAME_LENGTH = 100
 # Each open file costs the parent a descriptor, of which it may have 1024 or fewer.
-_OPEN_SIBLINGS = 64
+_OPEN_FILES_MAX = 64
 
 
 class FileOfOneRecording(Writer, Protocol):
@@ -37,7 +37,7 @@ NewFile = Callable[[Path, str, str], FileOfOneRecording]
 """`new_file(path, application_id, recording_id)` opens a file for that recording."""
 
 
-class FamilyWriter:
+class PerRecordingWriter:
     """Writes the shared recording to `main`, and every other recording to a file beside it.
 
     Parameters
@@ -58,7 +58,7 @@ class FamilyWriter:
         self._open: dict[bytes, FileOfOneRecording] = {}
         self._by_outbox: dict[int, Writer] = {}
         #: All siblings, also those that are finished.
-        self.siblings: list[Path] = []
+        self.other_files: list[Path] = []
         self._names: dict[str, int] = {}
 
     @property
@@ -72,7 +72,7 @@ class FamilyWriter:
 
     @property
     def paths(self) -> Sequence[Path]:
-        return [*self._main.paths, *self.siblings]
+        return [*self._main.paths, *self.other_files]
 
     @property
     def named(self) -> bool:
@@ -86,9 +86,9 @@ class FamilyWriter:
         if segment.store is None or segment.store == self._store:
             self._main.accept(segment, named=named)
             return
-        sibling = self._sibling(segment.store)
-        self._by_outbox[segment.outbox] = sibling
-        sibling.accept(segment, named=named)
+        other_file = self._file_of(segment.store)
+        self._by_outbox[segment.outbox] = other_file
+        other_file.accept(segment, named=named)
 
     def describe(self, outbox: int, footer: bytes) -> None:
         self._by_outbox.pop(outbox, self._main).describe(outbox, footer)
@@ -111,19 +111,19 @@ class FamilyWriter:
             # What tasks have put into siblings is as good as ever.
             writer.abandon()
 
-    def _sibling(self, store: bytes) -> FileOfOneRecording:
-        sibling = self._open.pop(store, None)
-        if sibling is None:
-            if len(self._open) >= _OPEN_SIBLINGS:
+    def _file_of(self, store: bytes) -> FileOfOneRecording:
+        other_file = self._open.pop(store, None)
+        if other_file is None:
+            if len(self._open) >= _OPEN_FILES_MAX:
                 # The one that has had no rows for longest; should more come for it, they get a file of their own.
                 self._open.pop(next(iter(self._open))).close()
             application_id, recording_id = store_id.ids_of_store(store)
             path = self._path(recording_id)
-            sibling = self._new_file(path, application_id, recording_id)
-            sibling.begin(self._header)
-            self.siblings.append(path)
-        self._open[store] = sibling
-        return sibling
+            other_file = self._new_file(path, application_id, recording_id)
+            other_file.begin(self._header)
+            self.other_files.append(path)
+        self._open[store] = other_file
+        return other_file
 
     def _path(self, recording_id: str) -> Path:
         """A name beside the main file that no other sibling has."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from mpr.errors import ConfigError
 from mpr.tasks.current import TaskOptions
-from mpr.transport.connection_info import RecordingConfig
+from mpr.transport.connection_info import ConnectionInfo
 
 if TYPE_CHECKING:
     from mpr.tasks.execution import Execution
@@ -101,7 +101,7 @@ def task(
 
 
 def decorated(
-    function: Callable[..., Any], options: TaskOptions, config: RecordingConfig | None = None
+    function: Callable[..., Any], options: TaskOptions, config: ConnectionInfo | None = None
 ) -> Callable[..., Any]:
     """`function` as a task with `options`, of the recording of `config` or of that which its process inherited."""
     if inspect.iscoroutinefunction(function):
@@ -213,7 +213,7 @@ def mark_like(wrapper: object, function: Callable[..., Any]) -> None:
         vars(wrapper)["_is_coroutine"] = coroutines._is_coroutine  # type: ignore[attr-defined]  # private
 
 
-def _begun(options: TaskOptions, config: RecordingConfig | None) -> Execution:
+def _begun(options: TaskOptions, config: ConnectionInfo | None) -> Execution:
     # Not before a task runs: a module that only has decorated functions needs neither the SDK nor ZeroMQ.
     from mpr.tasks.execution import Execution
 
@@ -221,7 +221,7 @@ def _begun(options: TaskOptions, config: RecordingConfig | None) -> Execution:
 
 
 @contextmanager
-def _ended(options: TaskOptions, config: RecordingConfig | None) -> Iterator[Execution]:
+def _ended(options: TaskOptions, config: ConnectionInfo | None) -> Iterator[Execution]:
     """Within, a task is carried out."""
     execution = _begun(options, config)
     try:
@@ -274,7 +274,7 @@ class _Part:
 
 
 async def _drive(
-    body: AsyncGenerator[Any, Any], options: TaskOptions, config: RecordingConfig | None
+    body: AsyncGenerator[Any, Any], options: TaskOptions, config: ConnectionInfo | None
 ) -> AsyncGenerator[Any, Any]:
     """`body`, with its own context in place during each of its steps; as PEP 380 has it for plain generators."""
     execution = _begun(options, config)

@@ -22,7 +22,7 @@ from mpr.producer.producer import Producer
 from mpr.producer.router import thread_state
 from mpr.tasks import context, current
 from mpr.tasks.current import CurrentTask, TaskOptions
-from mpr.transport.connection_info import RecordingConfig
+from mpr.transport.connection_info import ConnectionInfo
 
 _log = logging.getLogger("mpr")
 
@@ -48,14 +48,14 @@ class Execution:
         If the recording of `config` cannot be joined.
     """
 
-    def __init__(self, options: TaskOptions, config: RecordingConfig | None = None) -> None:
+    def __init__(self, options: TaskOptions, config: ConnectionInfo | None = None) -> None:
         self._context: context.TaskContext | None = None
         self._is_over = False
         if thread_state.context is not None:
             # Called by another task: a plain call, and part of that.
             return
         producer = (
-            membership.inherited_producer() if config is None else membership.attach(config, takes_over=not _running)
+            membership.extracted_producer() if config is None else membership.attach(config, takes_over=not _running)
         )
         _running.add(self)
         self._producer = producer

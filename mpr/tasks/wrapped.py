@@ -11,13 +11,13 @@ from mpr.errors import UnpicklableTaskError
 from mpr.processes import task_pickling
 from mpr.tasks.decorator import decorated, mark_like, undecorated
 from mpr.transport import connection_info
-from mpr.transport.connection_info import RecordingConfig
+from mpr.transport.connection_info import ConnectionInfo
 
 
 class Wrapped:
     """`function`, which logs to the recording of `config` in whatever process it is called."""
 
-    def __init__(self, function: Callable[..., Any], config: RecordingConfig) -> None:
+    def __init__(self, function: Callable[..., Any], config: ConnectionInfo) -> None:
         if not callable(function):
             raise UnpicklableTaskError(f"only what can be called can be wrapped, got {function!r}")
         functools.update_wrapper(self, function)

@@ -31,7 +31,7 @@ class DirectRoute:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordingConfig:
+class ConnectionInfo:
     """How a process joins a shared recording.
 
     Attributes
@@ -74,12 +74,12 @@ _TYPES: dict[str, Any] = {
 }
 
 
-def to_text(config: RecordingConfig) -> str:
+def to_text(config: ConnectionInfo) -> str:
     """`config` as the value of the variable."""
     return json.dumps({"protocol": PROTOCOL, **dataclasses.asdict(config)}, default=os.fspath)
 
 
-def from_text(text: str) -> RecordingConfig:
+def from_text(text: str) -> ConnectionInfo:
     """The config in `text`; raises `JoinError` that says what is wrong with it, and does not show it."""
     try:
         fields: dict[str, Any] = json.loads(text)
@@ -98,7 +98,7 @@ def from_text(text: str) -> RecordingConfig:
         direct = fields.pop("direct", None)
         if direct is not None:
             direct = DirectRoute(folder=str(direct["folder"]), urls=tuple(map(str, direct["urls"])))
-        config = RecordingConfig(**{**fields, "folder": Path(fields["folder"])}, direct=direct)
+        config = ConnectionInfo(**{**fields, "folder": Path(fields["folder"])}, direct=direct)
     except (TypeError, KeyError):
         raise JoinError(f"the environment variable {VARIABLE} has not what a recording needs") from None
     for each in dataclasses.fields(config):

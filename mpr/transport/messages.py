@@ -79,16 +79,16 @@ class SegmentReady:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnRows:
+class TaskRecordingRows:
     """Rows of a recording that a task has made itself: `data` is a whole stream, header to footer.
 
-    They are accepted like those of an outbox with the number `OWN_ROWS`, whose end is the sum of all sizes.
+    They are accepted like those of an outbox with the number `TASK_RECORDING_ROWS`, whose end is the sum of all sizes.
     """
 
     data: Buffer
 
 
-OWN_ROWS = 0xFFFFFFFF
+TASK_RECORDING_ROWS = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +260,7 @@ Upstream: TypeAlias = (
     | Ready
     | NewOutbox
     | SegmentReady
-    | OwnRows
+    | TaskRecordingRows
     | Result
     | TaskBegan
     | TaskEnded
@@ -286,7 +286,7 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
     _STOP,
     _READY,
     _SKIPPED,
-    _OWN_ROWS,
+    _TASK_RECORDING_ROWS,
     _TASK_BEGAN,
     _TASK_ENDED,
     _SYNC,
@@ -324,8 +324,8 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_TASK.pack(_TASK_BEGAN, work_item, task, attempt, started_nanos)]
         case TaskEnded(seconds, error):
             return [_KIND.pack(_TASK_ENDED), json.dumps([seconds, error]).encode()]
-        case OwnRows(data):
-            return [_KIND.pack(_OWN_ROWS), data]
+        case TaskRecordingRows(data):
+            return [_KIND.pack(_TASK_RECORDING_ROWS), data]
         case Ready(micros):
             return [_NUMBER.pack(_READY, micros)]
         case Skipped(sequence):
@@ -390,8 +390,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         if type(seconds) is not float or not (error is None or type(error) is str):
             raise MessageError("the end of a task with fields of the wrong types")
         return TaskEnded(seconds, error)
-    if kind == _OWN_ROWS:
-        return OwnRows(bytes(frames[1]))
+    if kind == _TASK_RECORDING_ROWS:
+        return TaskRecordingRows(bytes(frames[1]))
     if kind == _READY:
         return Ready(_NUMBER.unpack(head)[1])
     if kind == _SKIPPED:

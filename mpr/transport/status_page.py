@@ -28,7 +28,7 @@ from mpr.transport.outbox import Outbox, open_shared
 
 _PAGE = 4096
 # Numbers in the page: the worker writes the first eleven, the parent the others, which have cache lines of their own.
-_SEQUENCE, _BEGUN, POSITION, SINCE, ROWS, _FLUSHED, _OWN, _HELD_BACK, _HELD_SINCE, _JOURNALED, _SENT = range(11)
+_SEQUENCE, _BEGUN, POSITION, SINCE, ROWS, _FLUSHED, _UNSENT, _HELD_BACK, _HELD_SINCE, _JOURNALED, _SENT = range(11)
 _REVOKED, _TAKEN = 16, 17
 
 # Slots follow, one for each result that can be on its way: as many as the worker has work items, and the present one.
@@ -116,7 +116,7 @@ class StatusPage:
 
     def hold(self, rows: int) -> None:
         """So many rows, of recordings of its own, would die with the worker."""
-        self.counters[_OWN] = rows
+        self.counters[_UNSENT] = rows
 
     def begin(self, task: int, now_ns: int) -> None:
         """Task `task` of the work item runs from now on."""
@@ -208,7 +208,7 @@ class StatusPageReader:
 
     def held(self) -> int:
         """How many rows of recordings of its own the worker has not sent."""
-        return self._counters[_OWN]
+        return self._counters[_UNSENT]
 
     def revoke(self, sequence: int) -> At:
         """Take back every work item up to the `sequence`-th that the worker has not begun. Returns what it is at then.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpr.transport.connection_info import RecordingConfig
+from mpr.transport.connection_info import ConnectionInfo
 from mpr.worker.capture import CaptureOptions
 
 #: The entry function of a worker, for a launcher.
@@ -31,7 +31,7 @@ class WorkerConfig:
         What of itself it brings into the recording.
     """
 
-    recording: RecordingConfig
+    recording: ConnectionInfo
     worker: int
     environ: dict[str, str] | None
     preloaded: bool

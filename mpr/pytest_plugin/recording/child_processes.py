@@ -18,7 +18,7 @@ from mpr.sinks import active_recording
 if TYPE_CHECKING:
     import rerun as rr
 
-    from mpr.producer.propagation import Bequest
+    from mpr.producer.propagation import Propagation
     from mpr.pytest_plugin.recording.test_stream import TestStream
     from mpr.recording.shared_recording import SharedRecording
 
@@ -29,7 +29,7 @@ class Children:
     def __init__(self) -> None:
         # By application id, each with the stream that it leads to.
         self._shared: dict[str, tuple[TestStream, SharedRecording]] = {}
-        self._bequest: Bequest | None = None
+        self._propagation: Propagation | None = None
         self._open_before = 0
         self._welcoming = False
         self._outer: rr.RecordingStream | None = None
@@ -42,20 +42,22 @@ class Children:
             self._welcoming = True
         active_recording.set_current(stream.native)
         # Who has no decorated function, and has not joined, pays for neither sockets nor threads.
-        if self._bequest is None and "mpr.tasks.decorator" in sys.modules:
+        if self._propagation is None and "mpr.tasks.decorator" in sys.modules:
             from mpr.producer import propagation
             from mpr.transport import connection_info
 
-            self._bequest = propagation.Bequest(connection_info.to_text(self._shared_of(stream).process_config(2)))
+            self._propagation = propagation.Propagation(
+                connection_info.to_text(self._shared_of(stream).process_config(2))
+            )
         self._open_before = active_recording.open_writers()
 
     def dismiss(self) -> str | None:
         """The test is over; returns what there is to say of children that are not."""
         self._welcoming = False
         active_recording.set_current(self._outer)
-        if self._bequest is not None:
-            self._bequest.withdraw()
-            self._bequest = None
+        if self._propagation is not None:
+            self._propagation.withdraw()
+            self._propagation = None
         # Those of fixtures of a wider scope are meant to stay.
         left = active_recording.open_writers() - self._open_before
         if left > 0:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mpr.pytest_plugin.recording import fork_warning, test_rows
 from mpr.pytest_plugin.recording.child_processes import Children
 from mpr.pytest_plugin.recording.logging_capture import LogCapture
-from mpr.pytest_plugin.recording.rr_init import Adoption
+from mpr.pytest_plugin.recording.rr_init import RrInitRows
 from mpr.pytest_plugin.recording.test_stream import TestStream, TestStreams, is_of_tests
 from mpr.sdk import recordings
 
@@ -48,7 +48,7 @@ class Surroundings:
         self._children = Children()
         # Of a test that runs pytest itself.
         self._outer: Any = None
-        self._adoption = Adoption(self._streams.has)
+        self._rr_init_rows = RrInitRows(self._streams.has)
         self._logs = LogCapture(self._native, test_rows.LOGS)
 
     def stream(self, application_id: str) -> TestStream:
@@ -94,7 +94,7 @@ class Surroundings:
         now = exchange(self._outer)
         if now is not None and not self._streams.has(now):
             exchange(now)
-        note = self._adoption.adopt(running.stream.native)
+        note = self._rr_init_rows.copy_rows(running.stream.native)
         if note is not None:
             running.notes.append(note)
 

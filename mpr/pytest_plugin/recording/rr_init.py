@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MOST_BYTES = 256 * 1024 * 1024
 
 
-class Adoption:
+class RrInitRows:
     """Of the tests of one process.
 
     Parameters
@@ -48,7 +48,7 @@ class Adoption:
         if call != "disconnect":
             self._without_sink.discard(recording_id or "")
 
-    def adopt(self, stream: rr.RecordingStream) -> str | None:
+    def copy_rows(self, stream: rr.RecordingStream) -> str | None:
         """Copy what the current recording has to `stream`; returns what is to be said of it."""
         native, recording_id = recordings.current_recording()
         if native is None or recording_id is None or self._is_ours(native):
