@@ -32,11 +32,11 @@ class SlowWriter(FileWriter):
 
     _free_at = 0.0
 
-    def accept(self, segment: Segment, *, named: bool) -> None:
+    def accept(self, segment: Segment, *, published: bool) -> None:
         # The real disk's own time is part of the slow one's.
         self._free_at = max(self._free_at, time.perf_counter())
         self._free_at += sum(frame.end - frame.start for frame in segment.frames) / BYTES_PER_SEC
-        super().accept(segment, named=named)
+        super().accept(segment, published=published)
         time.sleep(max(0.0, self._free_at - time.perf_counter()))
 
 

@@ -25,7 +25,7 @@ OUTBOX_ROLL_BYTES = 256 * MIB
 #: And after so many rows: until then the SDK in the worker keeps what the manifest says of each chunk.
 OUTBOX_ROLL_ROWS = 65_536
 #: Manifests of one file that are kept in memory until it is closed; the others wait on its disk.
-SHELF_MAX_BYTES = 16 * MIB
+MANIFEST_STORE_MAX_BYTES = 16 * MIB
 #: The most work items that a worker has at a time.
 WORK_ITEMS_MAX = 32
 #: The largest message on the wire. A result may be large; a peer that announces more is cut off.

@@ -11,7 +11,7 @@ def is_thread_of_ours() -> bool:
     return threading.current_thread().name.startswith("mpr-")
 
 
-def carry_through(step: Callable[[], None], *, wait: bool = True) -> None:
+def run_to_completion(step: Callable[[], None], *, wait: bool = True) -> None:
     """Do `step` and, with `wait`, wait for it; it goes on to its end also where Ctrl-C ends the waiting.
 
     The interpreter waits for its thread at exit. In a thread of ours (a callback ends its pool, or the last reference
@@ -39,7 +39,7 @@ def carry_through(step: Callable[[], None], *, wait: bool = True) -> None:
         raise raised[0]
 
 
-class SideThread:
+class BoundedThread:
     """Does one step after another, each waited for with a bound.
 
     Parameters

@@ -88,7 +88,7 @@ def test_all_outboxes_together_keep_to_the_total_as_long_as_each_has_the_least()
 def test_the_text_of_a_recordings_configuration_does_not_have_the_token() -> None:
     shown = repr(
         ConnectionInfo(
-            application_id="app", recording_id="id", folder=Path("/f"), upstream="u", downstream="d", token="secret"
+            application_id="app", recording_id="id", folder=Path("/f"), upstream="u", downstream="d", secret="secret"
         )
     )
     assert "secret" not in shown

@@ -30,14 +30,14 @@ def test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers(
 ) -> None:
     """The sink takes 100 MB/s here; what the workers cannot get rid of must not pile up anywhere."""
     original = writer.FileWriter.accept
-    held: list[int] = []
+    held_bytes: list[int] = []
 
-    def slow(self: writer.FileWriter, segment: Segment, *, named: bool) -> None:
-        original(self, segment, named=named)
+    def slow(self: writer.FileWriter, segment: Segment, *, published: bool) -> None:
+        original(self, segment, published=published)
         size = segment.frames[-1].end - segment.frames[0].start
         time.sleep(size / (100 * MB))
         if isinstance(segment.source, outbox.OutboxReader):
-            held.append(segment.source.held())
+            held_bytes.append(segment.source.held_bytes())
 
     monkeypatch.setattr(writer.FileWriter, "accept", slow)
     path = tmp_path / "run.rrd"
@@ -53,7 +53,7 @@ def test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers(
     assert path.stat().st_size > 290 * MB
     assert max(grown) < 200 * MB
     # The limit, what is logged between two looks, what the SDK was handed, one segment being read.
-    assert max(held) < limits.OUTBOX_MAX_BYTES + limits.UNFLUSHED_MAX_BYTES + 8 * MB
+    assert max(held_bytes) < limits.OUTBOX_MAX_BYTES + limits.UNFLUSHED_MAX_BYTES + 8 * MB
 
 
 def test_an_outbox_that_is_full_is_closed_for_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_an_outbox_that_is_full_is_closed_for_a_new_one(tmp_path: Path, monkeypa
 def test_many_small_chunks_keep_their_manifests_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producer, "OUTBOX_ROLL_ROWS", 20)
     monkeypatch.setattr(log_counters, "CHECK_EVERY_BYTES", 1)
-    monkeypatch.setattr(manifest_store, "SHELF_MAX_BYTES", 10_000)
+    monkeypatch.setattr(manifest_store, "MANIFEST_STORE_MAX_BYTES", 10_000)
     # And the SDK looks at the end in a process of its own.
     monkeypatch.setattr(writer, "_MANY_CHUNKS", 10)
     monkeypatch.setattr(reader, "refusal", lambda path: pytest.fail(f"{path} is read in this process"))

@@ -61,7 +61,7 @@ _TABLE = [
      "test_interrupts.test_an_interrupted_call_leaves_a_pool_that_works_and_ends"),
     ("a forked child uses the pool", "an error there, nothing here",
      "test_data_path.test_a_process_that_a_task_forks_cannot_harm_the_recording"),
-    ("garbage, a wrong token, another protocol on the socket", "counted, and nothing else",
+    ("garbage, a wrong secret, another protocol on the socket", "counted, and nothing else",
      "test_transport.test_garbage_is_counted_and_harms_nobody"),
     ("another user connects", "permission denied", "test_fault_table.test_another_user_cannot_reach_the_sockets"),
     ("TMPDIR is too long for a socket", "another folder is used",

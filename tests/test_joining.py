@@ -316,7 +316,7 @@ def test_an_environment_that_is_of_no_use_is_one_clear_error(tmp_path: Path) -> 
             "speaks protocol 77": _changed(environ, protocol=77),
             "folder of the wrong type|has not what a recording needs": _changed(environ, folder=1),
             "has not what": _changed(environ, colour="red"),
-            "did not answer within 2 s": _changed(environ, token="0" * 64),
+            "did not answer within 2 s": _changed(environ, secret="0" * 64),
             "is closed, or its process has ended": _changed(environ, folder=str(tmp_path)),
         }
         for text, env in cases.items():
@@ -325,8 +325,8 @@ def test_an_environment_that_is_of_no_use_is_one_clear_error(tmp_path: Path) -> 
             assert any(each in ran.stderr for each in text.split("|")), ran.stderr
             assert "Error: " in ran.stderr
         # A secret is in none of these.
-        token = json.loads(environ[connection_info.VARIABLE])["token"]
-        assert token not in _python(_JOIN, env=_changed(environ, folder=str(tmp_path))).stderr
+        secret = json.loads(environ[connection_info.VARIABLE])["secret"]
+        assert secret not in _python(_JOIN, env=_changed(environ, folder=str(tmp_path))).stderr
         assert recording.stats().rejected_messages > 0
     ran = _python(_JOIN, env=environ)
     assert "RecordingClosedError" in ran.stderr

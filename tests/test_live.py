@@ -275,10 +275,10 @@ def test_what_is_kept_without_a_file_is_bounded(
 def test_a_file_that_fails_does_not_end_the_viewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = writer.FileWriter.accept
 
-    def accept(self: writer.FileWriter, segment: Segment, *, named: bool) -> None:
+    def accept(self: writer.FileWriter, segment: Segment, *, published: bool) -> None:
         if (tmp_path / "full").exists():
             raise mpr.SinkError(28, f"cannot write {self.path}: No space left on device")
-        original(self, segment, named=named)
+        original(self, segment, published=published)
 
     monkeypatch.setattr(writer.FileWriter, "accept", accept)
     port = viewers.free_port()

@@ -201,9 +201,9 @@ def test_the_chunks_of_a_real_stream_are_of_as_many_kinds_as_it_has(points: Mani
 def test_a_shelf_has_all_that_was_put_on_it(
     room: bool, points: Manifest, text: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifest_store, "SHELF_MAX_BYTES", 2 * points.table.nbytes)
+    monkeypatch.setattr(manifest_store, "MANIFEST_STORE_MAX_BYTES", 2 * points.table.nbytes)
     folder = tmp_path if room else tmp_path / "missing"
-    full = manifest_store.Shelf(folder)
+    full = manifest_store.ManifestStore(folder)
     for _ in range(5):
         full.add([points, text])
     assert 5 * [points, text] == full.all()

@@ -137,8 +137,8 @@ _HELLO_KIND = messages.encode(Hello("t", 1, 2, "r", "a"))[0]
 @pytest.mark.parametrize(
     "change",
     [
-        {"token": 5},
-        {"token": None},
+        {"secret": 5},
+        {"secret": None},
         {"worker": "1"},
         {"worker": True},
         {"worker": 1.0},

@@ -124,7 +124,7 @@ def test_what_waits_in_a_worker_is_taken_behind_all_that_it_has_sent(
 ) -> None:
     monkeypatch.setattr(intake, "_LATE_NANOS", -1)
     status_page = StatusPage(tmp_path)
-    producer = ProducerIntake(Hello("token", 1, os.getpid(), "route", "", status_page.address), 1)
+    producer = ProducerIntake(Hello("secret", 1, os.getpid(), "route", "", status_page.address), 1)
     producer.status_page = StatusPageReader(status_page.address, tmp_path)
     status_page.begin_work_item(1, 0)
     assert 0 == producer.overdue_result()

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mpr.scheduler.assignment import Scheduler
+from mpr.scheduler.assignment import Assignment
 
 _TINY = st.integers(0, 199)
 _SHORT = st.integers(200, 4_999)
@@ -34,7 +34,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler: Scheduler[int] = Scheduler()
+        self.scheduler: Assignment[int] = Assignment()
         self.parcel_count = 0
         self.worker_count = 0
         self.waiting: deque[int] = deque()
@@ -181,27 +181,27 @@ TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 
 
-def _short_parcels_were_seen(scheduler: Scheduler[str], worker: int) -> None:
+def _short_parcels_were_seen(scheduler: Assignment[str], worker: int) -> None:
     scheduler.add("first")
     scheduler.done(worker, "first", 1_000)
 
 
 def test_a_worker_gets_two_parcels_behind_a_running_one_when_parcels_are_short() -> None:
-    scheduler: Scheduler[str] = Scheduler()
+    scheduler: Assignment[str] = Assignment()
     scheduler.ready(1, None)
     _short_parcels_were_seen(scheduler, 1)
     assert [[(1, "a")], [(1, "b")], [(1, "c")], []] == [scheduler.add(each) for each in "abcd"]
 
 
 def test_a_worker_gets_one_parcel_at_a_time_when_parcels_are_long() -> None:
-    scheduler: Scheduler[str] = Scheduler()
+    scheduler: Assignment[str] = Assignment()
     scheduler.ready(1, None)
     assert [[(1, "a")], [], []] == [scheduler.add(each) for each in "abc"]
     assert [(1, "b")] == scheduler.done(1, "a", 60_000)
 
 
 def test_one_long_parcel_ends_handing_out_ahead() -> None:
-    scheduler: Scheduler[str] = Scheduler()
+    scheduler: Assignment[str] = Assignment()
     scheduler.ready(1, None)
     scheduler.ready(2, None)
     _short_parcels_were_seen(scheduler, 1)
@@ -213,7 +213,7 @@ def test_one_long_parcel_ends_handing_out_ahead() -> None:
 
 
 def test_what_waited_behind_a_lost_parcel_comes_first_and_in_order() -> None:
-    scheduler: Scheduler[str] = Scheduler()
+    scheduler: Assignment[str] = Assignment()
     scheduler.ready(1, None)
     _short_parcels_were_seen(scheduler, 1)
     for each in "abcd":
@@ -224,7 +224,7 @@ def test_what_waited_behind_a_lost_parcel_comes_first_and_in_order() -> None:
 
 
 def test_a_worker_that_may_do_two_tasks_is_exhausted_after_the_second() -> None:
-    scheduler: Scheduler[str] = Scheduler()
+    scheduler: Assignment[str] = Assignment()
     scheduler.ready(1, 2)
     scheduler.add("a")
     scheduler.add("b")

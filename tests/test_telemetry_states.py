@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.scheduler.worker_handle import WorkerActivity
 from mpr.telemetry.rows import TELEMETRY, StateRow
-from mpr.telemetry.tracker import Telemetry
+from mpr.telemetry.tracker import TelemetryTracker
 from mpr.transport import messages
 from mpr.transport.messages import EACH, Hello, Result
 from mpr.transport.status_page import At
@@ -43,7 +43,7 @@ def _work_item(number: int, count: int, name: str = "f") -> WorkItem:
 
 
 def _end(
-    found: Telemetry,
+    found: TelemetryTracker,
     clock: _Clock,
     work_item: WorkItem,
     worker: int,
@@ -63,7 +63,7 @@ def _end(
     found.settled(work_item, 0, count, None)
 
 
-def _ready(found: Telemetry, worker: int) -> None:
+def _ready(found: TelemetryTracker, worker: int) -> None:
     found.starting(worker)
     found.ready(_hello(worker), 0)
 
@@ -74,7 +74,7 @@ def _states(rows: list[StateRow]) -> list[str]:
 
 def test_short_tasks_share_a_span_and_long_ones_have_their_own() -> None:
     clock = _Clock()
-    found = Telemetry(_ALL, 1, clock)
+    found = TelemetryTracker(_ALL, 1, clock)
     _ready(found, 1)
     for number in range(1, 1001):
         clock.now_ns += _MS
@@ -93,7 +93,7 @@ def test_short_tasks_share_a_span_and_long_ones_have_their_own() -> None:
 
 def test_the_results_of_one_parcel_are_told_apart() -> None:
     clock = _Clock()
-    found = Telemetry(_ALL, 1, clock)
+    found = TelemetryTracker(_ALL, 1, clock)
     _ready(found, 1)
     work_item = _work_item(1, 3)
     start = clock.now_ns
@@ -109,7 +109,7 @@ def test_the_results_of_one_parcel_are_told_apart() -> None:
 
 def test_a_task_that_runs_is_shown_once_before_anybody_has_heard_of_it() -> None:
     clock = _Clock()
-    found = Telemetry(_ALL, 1, clock)
+    found = TelemetryTracker(_ALL, 1, clock)
     _ready(found, 1)
     work_item = _work_item(1, 1)
     began = clock.now_ns
@@ -130,7 +130,7 @@ def test_a_task_that_runs_is_shown_once_before_anybody_has_heard_of_it() -> None
 
 def test_a_task_that_runs_behind_one_of_its_parcel_is_shown_too() -> None:
     clock = _Clock()
-    found = Telemetry(_ALL, 1, clock)
+    found = TelemetryTracker(_ALL, 1, clock)
     _ready(found, 1)
     work_item = _work_item(1, 2)
     clock.now_ns += 100 * _MS
@@ -148,7 +148,7 @@ def test_a_task_that_runs_behind_one_of_its_parcel_is_shown_too() -> None:
 
 def test_short_tasks_that_share_a_span_are_slow_ones_of_their_own() -> None:
     clock = _Clock()
-    found = Telemetry(_ALL, 1, clock)
+    found = TelemetryTracker(_ALL, 1, clock)
     _ready(found, 1)
     work_item = _work_item(1, 20)
     elapsed = 0
@@ -163,7 +163,7 @@ def test_short_tasks_that_share_a_span_are_slow_ones_of_their_own() -> None:
 
 def test_waiting_for_credit_is_a_state_of_its_own() -> None:
     clock = _Clock()
-    found = Telemetry(_ALL, 1, clock)
+    found = TelemetryTracker(_ALL, 1, clock)
     _ready(found, 1)
     work_item = _work_item(1, 1)
     began = clock.now_ns
@@ -177,7 +177,7 @@ def test_waiting_for_credit_is_a_state_of_its_own() -> None:
 
 
 def test_errors_beyond_a_number_are_counted() -> None:
-    found = Telemetry(_ALL, 1, _Clock())
+    found = TelemetryTracker(_ALL, 1, _Clock())
     _ready(found, 1)
     for number in range(1, 1001):
         found.settled(_work_item(number, 1), 0, 1, ValueError(number))
@@ -195,7 +195,7 @@ class Lanes(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = _Clock()
-        self.found = Telemetry(_ALL, self.SIZE, self.clock)
+        self.found = TelemetryTracker(_ALL, self.SIZE, self.clock)
         self.next_worker = 1
         self.work_items = 1
         self.alive: set[int] = set()

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import mpr
-from mpr.worker.clock import Ticker
+from mpr.worker.clock import Clock
 from tests import support
 
 
 def _ticked() -> bool:
-    return any(each.ticked[0] for each in gc.get_objects() if isinstance(each, Ticker))
+    return any(each.ticked[0] for each in gc.get_objects() if isinstance(each, Clock))
 
 
 def _wait(task: int, go_on: Path) -> int:
@@ -58,7 +58,7 @@ def test_without_another_thread_each_result_comes_at_once(monkeypatch: pytest.Mo
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", no_more)
-    ticker = Ticker(lambda: None)
+    ticker = Clock(lambda: None)
     ticker.begin()
     assert (True, [True]) == (ticker.always, ticker.ticked)
 

@@ -1,4 +1,4 @@
-"""The sockets: who does not know the token is not heard, and nothing is left behind."""
+"""The sockets: who does not know the secret is not heard, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def stranger(sockets: Sockets) -> Iterator[zmq.Socket[bytes]]:
 
 
 def _hello(sockets: Sockets, connection: Connection, worker: int = 1) -> Hello:
-    return Hello(sockets.token, worker, os.getpid(), connection.route, "/proc/1/fd/3")
+    return Hello(sockets.secret, worker, os.getpid(), connection.route, "/proc/1/fd/3")
 
 
 def _received(sockets: Sockets) -> tuple[Hello | None, Any]:
@@ -107,12 +107,12 @@ def test_producers_are_told_apart(sockets: Sockets, connect: Callable[[], Connec
         assert [(hello, hello), (hello, Goodbye())] == [_received(sockets), _received(sockets)]
 
 
-@pytest.mark.parametrize("token", ["", "wrong", "0" * 64, "ö", "\ud800"])
+@pytest.mark.parametrize("secret", ["", "wrong", "0" * 64, "ö", "\ud800"])
 def test_a_peer_with_a_wrong_token_is_not_heard(
-    sockets: Sockets, connect: Callable[[], Connection], token: str
+    sockets: Sockets, connect: Callable[[], Connection], secret: str
 ) -> None:
     connection = connect()
-    connection.send(Hello(token, 1, 1, connection.route, "/proc/1/fd/3"))
+    connection.send(Hello(secret, 1, 1, connection.route, "/proc/1/fd/3"))
     connection.send(Result(1, 0, 1, messages.RETURNED, True, 0, [b"payload"]))
     connection.send(Goodbye())
     # As if nothing had come but a wake-up, three times.
@@ -142,7 +142,7 @@ def test_a_message_before_the_hello_is_not_heard(
 
 
 def _hello_with(change: dict[str, Any]) -> list[bytes]:
-    fields = {"token": "t", "worker": 1, "pid": 2, "route": "r", "address": "a", "protocol": 1}
+    fields = {"secret": "t", "worker": 1, "pid": 2, "route": "r", "address": "a", "protocol": 1}
     return [b"\x00", json.dumps(fields | change).encode()]
 
 
@@ -155,8 +155,8 @@ def _hello_with(change: dict[str, Any]) -> list[bytes]:
         pytest.param([b"\x00", b"{"], id="hello that is no json"),
         pytest.param([b"\x00", b"[" * 200_000], id="hello nested too deeply"),
         pytest.param([b"\x00", b"\xff\xfe\xfd"], id="hello that is no text"),
-        pytest.param(_hello_with({"token": 5}), id="token that is no text"),
-        pytest.param(_hello_with({"token": None}), id="no token"),
+        pytest.param(_hello_with({"secret": 5}), id="secret that is no text"),
+        pytest.param(_hello_with({"secret": None}), id="no secret"),
         pytest.param(_hello_with({"worker": "1"}), id="worker that is no number"),
         pytest.param(_hello_with({"route": ["r"]}), id="route that is no text"),
         pytest.param(_hello_with({"extra": 1}), id="hello with more"),
@@ -178,7 +178,7 @@ def test_garbage_is_counted_and_harms_nobody(
 
 
 def test_garbage_of_a_known_producer_does_not_end_its_connection(sockets: Sockets, stranger: zmq.Socket[bytes]) -> None:
-    hello = Hello(sockets.token, 1, 2, "route", "/proc/1/fd/3")
+    hello = Hello(sockets.secret, 1, 2, "route", "/proc/1/fd/3")
     stranger.send_multipart(messages.encode(hello))
     stranger.send_multipart([b"\xff"])
     stranger.send_multipart(messages.encode(Goodbye()))

@@ -380,7 +380,7 @@ class Aggregator:
             self._mistrust(producer, error)
             return
         self._fanout.write(Segment(outbox, MessageBytes(0, data), frames, store))
-        self._fanout.describe(producer.hello, outbox, data[end.payload : end.end])
+        self._fanout.add_manifests(producer.hello, outbox, data[end.payload : end.end])
         producer.task_recording_bytes += len(data)
         self._answer(producer, Accepted(TASK_RECORDING_ROWS, producer.task_recording_bytes))
 
@@ -439,7 +439,7 @@ class Aggregator:
             producer.chunks += self._fanout.write(Segment(producer.outbox, source, frames, task=producer.task))
             producer.last_rows_at = time.monotonic()
         if footer is not None:
-            self._fanout.describe(producer.hello, producer.outbox, footer, of_task=producer.task is not None)
+            self._fanout.add_manifests(producer.hello, producer.outbox, footer, of_task=producer.task is not None)
         if producer.reader is not None:
             producer.reader.release(start, consumed)
         producer.consumed = consumed

@@ -17,7 +17,7 @@ from mpr import failpoints
 from mpr.aggregator.type_conflicts import ColumnTypes
 from mpr.errors import SinkError
 from mpr.rrd import framing
-from mpr.rrd.segment import PROLOGUE, MessageBytes, Segment
+from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment
 from mpr.sinks.base import LiveFeed, Observer, Writer
 from mpr.transport.messages import Hello
 
@@ -55,7 +55,7 @@ class Fanout:
         self._encode_notes = encode_notes
         self._apart = apart
         self._reader = reader
-        self._outboxes = itertools.count(PROLOGUE + 1)
+        self._outboxes = itertools.count(PREAMBLE + 1)
         self._columns = ColumnTypes()
         #: What two workers call by one name and give two types.
         self.conflicts: list[str] = []
@@ -85,7 +85,7 @@ class Fanout:
         self._writing_since = time.monotonic()
         for writer in list(self._writers):
             with self._failing(writer):
-                writer.accept(segment, named=chunks > 0 and not segment.telemetry)
+                writer.accept(segment, published=chunks > 0 and not segment.telemetry)
         if self._feed is not None:
             self._feed.accepted(segment)
         self._reader.peek(segment)
@@ -94,12 +94,12 @@ class Fanout:
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
         return chunks
 
-    def describe(self, hello: Hello, outbox: int, footer: bytes, *, of_task: bool = False) -> None:
+    def add_manifests(self, hello: Hello, outbox: int, footer: bytes, *, of_task: bool = False) -> None:
         """Bring the manifests in `footer` to all durable sinks, and look for conflicts in them.
 
         With `of_task`, its chunks are of one task, of which some sink keeps a recording of its own.
         """
-        self._describe(outbox, footer)
+        self._add_manifests(outbox, footer)
         self._reader.note(footer)
         if of_task and self._apart:
             return
@@ -120,7 +120,7 @@ class Fanout:
         frames = framing.frames_of(stream)
         last = frames.pop()
         self.write(Segment(outbox, MessageBytes(0, stream), frames, telemetry=telemetry))
-        self._describe(outbox, stream[last.payload : last.end])
+        self._add_manifests(outbox, stream[last.payload : last.end])
 
     def rows_after(self, outbox: int, chunks: int) -> int | None:
         """How many rows of `outbox` came after its first `chunks` chunks; None where nobody can tell."""
@@ -148,10 +148,10 @@ class Fanout:
         names = ", ".join(writer.name for writer in self._writers)
         return SinkError(f"a sink has taken nothing for {self.stalled_secs():.0f} s: {names}")
 
-    def _describe(self, outbox: int, footer: bytes) -> None:
+    def _add_manifests(self, outbox: int, footer: bytes) -> None:
         for writer in list(self._writers):
             with self._failing(writer):
-                writer.describe(outbox, footer)
+                writer.add_manifests(outbox, footer)
 
     @contextlib.contextmanager
     def _failing(self, writer: Writer) -> Iterator[None]:
@@ -162,5 +162,5 @@ class Fanout:
             _log.error("%s", error)
             self.failure = self.failure or error
             self._writers.remove(writer)
-            writer.abandon()
+            writer.abort()
             self.on_failure(error)

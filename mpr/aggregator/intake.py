@@ -136,7 +136,7 @@ class ProducerIntake:
 
         The SDK keeps those of recordings without a sink in the memory of the process that has made them.
         """
-        rows = 0 if self.status_page is None or self.said_goodbye else self.status_page.held()
+        rows = 0 if self.status_page is None or self.said_goodbye else self.status_page.unsent_rows()
         if not rows:
             return ""
         who = f"worker {self.hello.worker}" if self.hello.worker else "a process"

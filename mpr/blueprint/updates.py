@@ -14,7 +14,7 @@ from mpr.sdk import encoder
 _log = logging.getLogger("mpr")
 
 
-class Showing:
+class BlueprintUpdates:
     """Makes the layout anew where there is something new to see.
 
     Parameters

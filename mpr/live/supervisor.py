@@ -27,7 +27,7 @@ from mpr.live.config import MAIN, ExporterConfig
 from mpr.live.messages import Connected, Done, Finish, Load, Lost, SendSlice, SliceSent, Waiting
 from mpr.live.replay_log import ReplayLog
 from mpr.live.statistics import LiveSinkStatistics
-from mpr.processes.launcher import Launcher, ctrl_c_held_back
+from mpr.processes.launcher import Launcher, ctrl_c_blocked
 from mpr.processes.start import check_start_method, make_launcher
 from mpr.rrd.segment import Segment
 from mpr.sinks.viewers import LiveSink
@@ -242,7 +242,7 @@ class LiveSupervisor:
             pipe=exporters,
         )
         try:
-            with ctrl_c_held_back():
+            with ctrl_c_blocked():
                 viewer.pid = self._launcher.start(viewer.number, config)
         except Exception as error:  # noqa: BLE001  # whatever keeps a process from starting
             ours.close()

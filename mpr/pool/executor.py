@@ -13,7 +13,7 @@ from mpr.errors import ConfigError
 from mpr.processes import task_pickling
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
-from mpr.threads import carry_through, is_thread_of_ours
+from mpr.threads import is_thread_of_ours, run_to_completion
 from mpr.transport.messages import STAR
 
 R = TypeVar("R")
@@ -52,7 +52,7 @@ class TaskFuture(Future[R]):
             def cancel() -> None:
                 answers.append(self._dispatcher.cancel(work_item, running=running))
 
-            cancel() if is_thread_of_ours() else carry_through(cancel)
+            cancel() if is_thread_of_ours() else run_to_completion(cancel)
             cancelled = answers[0] or cancelled
         return cancelled
 

@@ -21,7 +21,7 @@ _LOOK_SECS = 0.1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Feeder:
+class ImapFeeder:
     """Submits `items` as long as there is room, and somebody holds the results.
 
     Attributes

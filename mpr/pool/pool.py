@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 from mpr.errors import ConfigError, UnpicklableTaskError
 from mpr.pool import options
 from mpr.pool.executor import PoolExecutor, TaskFuture
-from mpr.pool.imap import Feeder
+from mpr.pool.imap import ImapFeeder
 from mpr.pool.progress import Progress
 from mpr.pool.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
 from mpr.pool.runtime import abandon, start_parts, terminate
@@ -32,8 +32,8 @@ from mpr.recording.shared_recording import SharedRecording
 from mpr.scheduler.state import PoolLimits, PoolState
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.telemetry.insights import Insights
-from mpr.telemetry.tracker import Telemetry
-from mpr.threads import carry_through, is_thread_of_ours
+from mpr.telemetry.tracker import TelemetryTracker
+from mpr.threads import is_thread_of_ours, run_to_completion
 from mpr.transport.messages import EACH, STAR
 from mpr.worker.capture import CaptureOptions
 from mpr.worker.config import MAIN
@@ -174,7 +174,7 @@ class Pool:
             )
             if self._owns_recording:
                 undo.callback(self.recording.finish, failed=True)
-            self._telemetry = Telemetry(kinds, self._size, time.monotonic_ns) if kinds else None
+            self._telemetry = TelemetryTracker(kinds, self._size, time.monotonic_ns) if kinds else None
             self._supervisor, self._dispatcher, self._sampler = start_parts(
                 self.recording,
                 launcher,
@@ -307,7 +307,7 @@ class Pool:
         if is_thread_of_ours():
             raise RuntimeError("a callback cannot wait for its own pool: call join() in another thread")
         self._dispatcher.wait_until_done()
-        carry_through(self._end)
+        run_to_completion(self._end)
         self._dispatcher.raise_unreported()
 
     def _end(self) -> None:
@@ -347,7 +347,7 @@ class Pool:
     def _shutdown(self, wait: bool, cancel_futures: bool) -> None:
         self.close()
         if cancel_futures:
-            carry_through(self._dispatcher.drop_waiting)
+            run_to_completion(self._dispatcher.drop_waiting)
         if wait:
             self.join()
         elif not self._joined:
@@ -445,7 +445,7 @@ class Pool:
         room = threading.Semaphore(_IMAP_AHEAD * self._size * chunksize)
         results: ResultIterator[Any] = ResultIterator(ordered, room.release)
         task = TaskFunction.of(function)
-        feeder = Feeder(
+        feeder = ImapFeeder(
             dispatcher=self._dispatcher,
             function=task,
             items=iter(iterable),

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from mpr.errors import MissingDependencyError
-from mpr.scheduler.observer import Watcher
+from mpr.scheduler.observer import PoolObserver
 from mpr.scheduler.work_item import WorkItem
 
 
-class Progress(Watcher):
+class Progress(PoolObserver):
     """One bar at a time: it begins with the first task of a call, and stays when all tasks have their outcome.
 
     Attributes

@@ -10,12 +10,12 @@ from mpr.pool.progress import Progress
 from mpr.processes.launcher import Launcher
 from mpr.recording.shared_recording import SharedRecording
 from mpr.scheduler.dispatcher import Dispatcher
-from mpr.scheduler.observer import Watchers
+from mpr.scheduler.observer import PoolObservers
 from mpr.scheduler.state import PoolLimits
 from mpr.scheduler.worker_supervisor import WorkerSupervisor
 from mpr.telemetry.sampler import Sampler, Sources
-from mpr.telemetry.tracker import Telemetry
-from mpr.threads import carry_through
+from mpr.telemetry.tracker import TelemetryTracker
+from mpr.threads import run_to_completion
 from mpr.worker.capture import CaptureOptions
 from mpr.worker.config import WorkerConfig
 
@@ -26,7 +26,7 @@ def start_parts(
     size: int,
     limits: PoolLimits,
     bar: Progress | None,
-    telemetry: Telemetry | None,
+    telemetry: TelemetryTracker | None,
     kinds: frozenset[str],
     capture: CaptureOptions,
     preloaded: bool,
@@ -81,7 +81,7 @@ def start_parts(
         limits,
         supervisor,
         aggregator.soon,
-        Watchers(watchers) if len(watchers) > 1 else next(iter(watchers), None),
+        PoolObservers(watchers) if len(watchers) > 1 else next(iter(watchers), None),
     )
     if telemetry is not None:
         sources = Sources(
@@ -140,4 +140,4 @@ def terminate(
         if owned:
             recording.finish(failed=True)
 
-    carry_through(end, wait=wait)
+    run_to_completion(end, wait=wait)

@@ -49,7 +49,7 @@ class Launcher(ABC):
 
 
 @contextlib.contextmanager
-def ctrl_c_held_back() -> Iterator[None]:
+def ctrl_c_blocked() -> Iterator[None]:
     """Processes started within, from this thread, do not see Ctrl-C before they have chosen to ignore it.
 
     It reaches the whole group; a worker that is just importing the SDK would print a traceback of its own.

@@ -39,7 +39,7 @@ def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
 
 
 def loads(payload: Sequence[Buffer]) -> Any:
-    """The value in `payload`, which comes from a process that has shown the recording's token."""
+    """The value in `payload`, which comes from a process that has shown the recording's secret."""
     # Arrays are made on these buffers, and who gets one may write to it, as `multiprocessing` has it.
     buffers = [bytearray(part) if isinstance(part, bytes) else part for part in payload[1:]]
     return pickle.loads(payload[0], buffers=buffers)  # noqa: S301  # authenticated, see above

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mpr.errors import ConfigError
 from mpr.processes.forkserver import ForkServerLauncher, servers
-from mpr.processes.launcher import Launcher, ProcessLauncher, ctrl_c_held_back
+from mpr.processes.launcher import Launcher, ProcessLauncher, ctrl_c_blocked
 from mpr.processes.zygote import ZygoteLauncher
 
 StartMethod = Literal["forkserver", "spawn", "fork"]
@@ -54,6 +54,6 @@ def make_launcher(method: StartMethod, preload: bool, target: str, shared: Any) 
         return ProcessLauncher(multiprocessing.get_context("spawn").Process, target, shared)
     server = servers.get(PRELOAD if preload else WITHOUT_SDK)
     # It imports while the parent does; a worker then need not wait for either.
-    with ctrl_c_held_back():
+    with ctrl_c_blocked():
         server.ensure_running()
     return ForkServerLauncher(server, target, shared)

@@ -28,7 +28,7 @@ from mpr.limits import DIRECT_CONNECT_SECS, DIRECT_FLUSH_SECS
 from mpr.producer.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.rrd import framing
 from mpr.sdk.internal import internal
-from mpr.threads import SideThread
+from mpr.threads import BoundedThread
 from mpr.transport.connection_info import ConnectionInfo
 from mpr.transport.messages import Undelivered
 from mpr.transport.outbox import Outbox
@@ -50,7 +50,7 @@ class DirectProducer(Producer):
         self._folder = config.direct.folder
         self._urls = list(config.direct.urls)
         # Made here, and not before a fork.
-        self._side = SideThread("mpr-direct")
+        self._side = BoundedThread("mpr-direct")
         super().__init__(config, worker, timeout_secs)
 
     # --- instead of the way to the parent ----------------------------------------------------------------------
@@ -92,8 +92,8 @@ class DirectProducer(Producer):
     def _roll(self) -> None:
         self._attach(self._outbox)
 
-    def _throttle(self) -> None:
-        super()._throttle()
+    def wait_for_credit(self) -> None:
+        super().wait_for_credit()
         if self.spent and self.worker:
             # The SDK would let `rr.log` wait as long as the viewer reads nothing.
             self._connection.close(hand_over=True)

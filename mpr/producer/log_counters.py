@@ -28,15 +28,17 @@ class LogCounters:
     entered:
         How many calls there were.
     unchecked:
-        Bytes that were logged since `throttle` was called.
+        Bytes that were logged since `wait_for_credit` was called.
     """
 
-    __slots__ = ("_task_recordings", "_throttle", "counters", "entered", "sdk_used", "unchecked")
+    __slots__ = ("_task_recordings", "_wait_for_credit", "counters", "entered", "sdk_used", "unchecked")
 
-    def __init__(self, counters: memoryview, throttle: Callable[[], None], task_recordings: TaskRecordings) -> None:
-        """`throttle` is called each time that `CHECK_EVERY_BYTES` more were logged."""
+    def __init__(
+        self, counters: memoryview, wait_for_credit: Callable[[], None], task_recordings: TaskRecordings
+    ) -> None:
+        """`wait_for_credit` is called each time that `CHECK_EVERY_BYTES` more were logged."""
         self.counters = counters
-        self._throttle = throttle
+        self._wait_for_credit = wait_for_credit
         self._task_recordings = task_recordings
         self.sdk_used = True
         self.entered = self.unchecked = 0
@@ -48,6 +50,6 @@ class LogCounters:
         self.counters[ROWS] += rows
         self.unchecked += size
         if self.unchecked >= CHECK_EVERY_BYTES:
-            self._throttle()
+            self._wait_for_credit()
         if self._task_recordings.known:
             self._task_recordings.entered(recording, rows)

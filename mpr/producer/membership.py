@@ -38,7 +38,7 @@ _log = logging.getLogger("mpr")
 
 
 class _Memberships:
-    """The recordings of this process, each by its token."""
+    """The recordings of this process, each by its secret."""
 
     def __init__(self) -> None:
         # Held while a recording is joined: two threads must not join it twice.
@@ -71,13 +71,13 @@ os.register_at_fork(after_in_child=_forked)
 
 def own_recording(config: ConnectionInfo, producer: Callable[[], Producer]) -> None:
     """This process has made the recording of `config`; `producer()` is its producer here."""
-    _here.owned[config.token] = (config, producer)
+    _here.owned[config.secret] = (config, producer)
     _let_streams_travel()
 
 
-def disown(token: str) -> None:
-    """The recording of `token` is closed."""
-    _here.owned.pop(token, None)
+def disown(secret: str) -> None:
+    """The recording of `secret` is closed."""
+    _here.owned.pop(secret, None)
 
 
 def take_over(config: ConnectionInfo, worker: int) -> Producer:
@@ -86,15 +86,15 @@ def take_over(config: ConnectionInfo, worker: int) -> Producer:
     router.guard(config.recording_id, producer)
     _let_streams_travel()
     producer.always_flush = not router.take_over(producer)
-    _here.joined[config.token] = producer
-    _here.active[config.token] = propagation.Propagation(connection_info.to_text(config))
+    _here.joined[config.secret] = producer
+    _here.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
     return producer
 
 
 def hand_back(producer: Producer) -> None:
     """This process is no worker any more: all that it has logged is on its way."""
     router.release(producer)
-    del _here.joined[producer.config.token]
+    del _here.joined[producer.config.secret]
     producer.close()
 
 
@@ -221,10 +221,10 @@ def _this_process_stream(config: ConnectionInfo) -> rr.RecordingStream:
 
 def _member(config: ConnectionInfo, timeout_secs: float, *, takes_over: bool) -> Producer:
     with _here.lock:
-        owner = _here.owned.get(config.token)
+        owner = _here.owned.get(config.secret)
         if owner is not None:
             return owner[1]()
-        producer = _here.joined.get(config.token)
+        producer = _here.joined.get(config.secret)
         if producer is None or producer.lost:
             producer = _joined(config, timeout_secs)
         if takes_over and _here.worker is None and router.producer() is not producer:
@@ -240,8 +240,8 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
     _let_streams_travel()
     # A forked process has inherited times.
     producer.stream.reset_time()
-    _here.active[config.token] = propagation.Propagation(connection_info.to_text(config))
-    _here.joined[config.token] = producer
+    _here.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
+    _here.joined[config.secret] = producer
     _leave_at_the_end(producer)
     # A child of multiprocessing that joins while it unpickles its arguments forgets its finalizers before it begins.
     util.register_after_fork(producer, _leave_at_the_end)
@@ -250,7 +250,7 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
 
 def _leave_at_the_end(producer: Producer) -> None:
     """Children of multiprocessing run finalizers at their end, and other processes at exit. Ours is the last."""
-    if _here.joined.get(producer.config.token) is producer:
+    if _here.joined.get(producer.config.secret) is producer:
         util.Finalize(None, _leave_behind_threads, (_here, producer), exitpriority=-100)
 
 
@@ -279,9 +279,9 @@ def _leave_the_closed() -> None:
 
 def _leave(memberships: _Memberships, producer: Producer) -> None:
     """This process ends: bring all that it has logged to the recording."""
-    if memberships is not _here or memberships.joined.get(producer.config.token) is not producer:
+    if memberships is not _here or memberships.joined.get(producer.config.secret) is not producer:
         return
     router.release(producer)
-    memberships.joined.pop(producer.config.token, None)
-    memberships.active.pop(producer.config.token).withdraw()
+    memberships.joined.pop(producer.config.secret, None)
+    memberships.active.pop(producer.config.secret).withdraw()
     producer.leave()

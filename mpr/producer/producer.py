@@ -118,8 +118,8 @@ class Producer:
         #: What the meter said before the last flush, and so on.
         self._flushed = self._completed = self._delivered = self._unflushed = 0
         #: The recordings that tasks make themselves.
-        self.task_recordings = TaskRecordings(self._send_task_recording, self.status_page.hold)
-        self.log_counters = LogCounters(self.status_page.counters, self._throttle, self.task_recordings)
+        self.task_recordings = TaskRecordings(self._send_task_recording, self.status_page.set_unsent_rows)
+        self.log_counters = LogCounters(self.status_page.counters, self.wait_for_credit, self.task_recordings)
         # Bytes of them: sent, and taken by the sinks.
         self._task_recording_sent = self._task_recording_accepted = 0
         self._syncs = itertools.count(1)
@@ -129,7 +129,7 @@ class Producer:
         self._told, self._next_look = False, 0.0
         self._stop = threading.Event()
         addresses = (self._outbox.address, self.status_page.address)
-        self._connection.send(Hello(config.token, worker, os.getpid(), self._connection.route, *addresses))
+        self._connection.send(Hello(config.secret, worker, os.getpid(), self._connection.route, *addresses))
         # While the parent answers.
         with internal():
             self.stream: rr.RecordingStream = encoder.new_stream(
@@ -159,12 +159,12 @@ class Producer:
                 raise RecordingClosedError(f"the recording {self.config.application_id!r} was closed meanwhile")
         raise JoinError(
             f"the process of the recording {self.config.application_id!r} did not answer within {timeout_secs:.0f} s: "
-            "it is stopped or very busy, or does not know the token that this process has"
+            "it is stopped or very busy, or does not know the secret that this process has"
         )
 
     # --- entries of the SDK ------------------------------------------------------------------------------------
 
-    def _throttle(self) -> None:
+    def wait_for_credit(self) -> None:
         """Bound what waits in the SDK, then wait until the outbox has room. Signal handlers run meanwhile."""
         self._unflushed += self.log_counters.unchecked
         self.log_counters.unchecked = 0
@@ -175,7 +175,7 @@ class Producer:
         self._announce()
         self._roll_if_long()
         if self._is_full():
-            with self.status_page.holding_back():
+            with self.status_page.back_pressure():
                 self._wait_for_room()
 
     def _wait_for_room(self) -> None:
@@ -191,7 +191,7 @@ class Producer:
 
     def _is_full(self) -> bool:
         limit = self.config.outbox_bytes
-        return self._outbox.held() > limit or self._task_recording_sent - self._task_recording_accepted > limit
+        return self._outbox.held_bytes() > limit or self._task_recording_sent - self._task_recording_accepted > limit
 
     def sink_changed(self, call: str) -> None:
         """A task has called `rr.save` or the like: what it wants is done, and ends with the task (see `flush`)."""
@@ -368,7 +368,7 @@ class Producer:
 
     def _wait(self, done: Callable[[], bool]) -> None:
         """Read what the parent sends until `done()`; as long as the recording is there and something moves."""
-        held = -1
+        held_bytes = -1
         deadline = 0.0
         while True:
             if self._inbox.wait_until(done, _LOOK_SECS):
@@ -376,8 +376,8 @@ class Producer:
             if self._is_lost():
                 assert self._lost is not None
                 raise self._lost
-            if (now_held := self._outbox.held()) != held:
-                held, deadline = now_held, time.monotonic() + SINK_TIMEOUT_SECS
+            if (now_held := self._outbox.held_bytes()) != held_bytes:
+                held_bytes, deadline = now_held, time.monotonic() + SINK_TIMEOUT_SECS
             elif time.monotonic() > deadline:
                 raise DeliveryError(
                     f"the recording {self.config.application_id!r} has taken nothing for {SINK_TIMEOUT_SECS:.0f} s"

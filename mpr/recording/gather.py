@@ -52,7 +52,7 @@ def _called(sink: Sink) -> str:
     return "your own active recording (rr.init)" if name == "ActiveRecordingSink" else f"a {name}"
 
 
-class Parts:
+class WorkerFiles:
     """The folder `<path>.parts` with a file of each worker.
 
     Parameters
@@ -81,7 +81,7 @@ class Parts:
                 f"{self.folder}' makes valid files of it, 'rerun rrd merge' one of those. Move or remove the folder"
             )
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         """The recording could not be opened."""
         self.folder.rmdir()
 
@@ -93,16 +93,16 @@ class Parts:
             fanout.fail(SinkError(error.errno, f"what workers have written to {self.folder} is gone: {error.strerror}"))
             return
         for path in paths:
-            named = _PART.fullmatch(path.name)
-            if named is None:
+            published = _PART.fullmatch(path.name)
+            if published is None:
                 continue
             try:
-                self._take(path, fanout, Hello("", int(named[1]), int(named[2]), "", ""))
+                self._take(path, fanout, Hello("", int(published[1]), int(published[2]), "", ""))
             except (OSError, errors.FormatError) as error:
                 fanout.fail(SinkError(f"what a worker has written to {path} cannot be read: {error}"))
 
     def _take(self, path: Path, fanout: Fanout, hello: Hello) -> None:
-        reader = _PartReader(path)
+        reader = _WorkerFileReader(path)
         try:
             if reader.size() <= framing.HEADER_SIZE:
                 # It was killed before the SDK wrote anything.
@@ -115,7 +115,7 @@ class Parts:
             outbox = fanout.new_outbox()
             fanout.write(Segment(outbox, reader, frames))
             if end is not None:
-                fanout.describe(hello, outbox, reader.read(end.payload, end.size))
+                fanout.add_manifests(hello, outbox, reader.read(end.payload, end.size))
         finally:
             reader.close()
 
@@ -131,7 +131,7 @@ class Parts:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class _PartReader(OutboxReader):
+class _WorkerFileReader(OutboxReader):
     """A worker's file as a source of segments."""
 
     def __init__(self, path: Path) -> None:

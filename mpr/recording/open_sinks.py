@@ -13,7 +13,7 @@ from mpr.errors import SinkError
 from mpr.live.replay_log import ReplayLog
 from mpr.live.supervisor import LiveSupervisor
 from mpr.rrd import compat, framing, relabel, store_id
-from mpr.rrd.segment import PROLOGUE, MessageBytes, Segment
+from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment
 from mpr.rrd.writer import FileWriter
 from mpr.sdk import encoder
 from mpr.sinks.active_recording import ActiveRecordingSink, ActiveRecordingWriter
@@ -60,13 +60,13 @@ def open_sinks(
 
     Where logging is switched off, there are none.
     """
-    prologue = encoder.prologue(time.time_ns())
-    if not prologue:
+    preamble = encoder.preamble(time.time_ns())
+    if not preamble:
         # RERUN=off: tasks run, and nothing is recorded.
         return OpenSinks(writers=[], live=None, urls=[], served=[])
     unknown = compat.format_is_known()
     if unknown is None:
-        prologue = relabel.relabelled(prologue, store_id.store_id(application_id, recording_id), compat.store_info())
+        preamble = relabel.relabelled(preamble, store_id.store_id(application_id, recording_id), compat.store_info())
     else:
         _log.warning("mpr does not know the file format of this Rerun SDK (%s): it decodes, which is slower", unknown)
     layout = b"" if blueprint is None else encoder.encoded_blueprint(application_id, blueprint)
@@ -77,20 +77,20 @@ def open_sinks(
             if not isinstance(sink, LiveSink):
                 writer = _writer(sink, application_id, recording_id, reframes=unknown is None)
                 writers.append(writer)
-                writer.open(prologue)
+                writer.open(preamble)
                 if layout:
                     append(writer, layout)
     except BaseException:
         for writer in writers:
-            writer.abandon()
+            writer.abort()
         raise
     if not live:
         return OpenSinks(writers=writers, live=None, urls=[], served=[])
     files = (writer.file for writer in writers if isinstance(writer, PerRecordingWriter))
     file = next((file for file in files if file is not None), None)
     # Properties that cannot be given the recording's id would be another recording in a viewer.
-    first = [prologue, layout] if unknown is None else [layout]
-    head = prologue[: framing.HEADER_SIZE] + b"".join(_messages(stream) for stream in first if stream)
+    first = [preamble, layout] if unknown is None else [layout]
+    head = preamble[: framing.HEADER_SIZE] + b"".join(_messages(stream) for stream in first if stream)
     feed = LiveSupervisor(live, ReplayLog(head, file, folder), application_id, recording_id)
     return OpenSinks(
         writers=writers,
@@ -105,8 +105,8 @@ def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
     """Let `writer` take `stream`, a whole stream that the parent itself has made; `telemetry` as in `Segment`."""
     frames = framing.frames_of(stream)
     last = frames.pop()
-    writer.accept(Segment(PROLOGUE, MessageBytes(0, stream), frames, telemetry=telemetry), named=False)
-    writer.describe(PROLOGUE, stream[last.payload : last.end])
+    writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames, telemetry=telemetry), published=False)
+    writer.add_manifests(PREAMBLE, stream[last.payload : last.end])
 
 
 def encoded_notes(entity_path: str, application_id: str, recording_id: str, notes: Sequence[str]) -> bytes:

@@ -1,6 +1,6 @@
 """What the user chose, checked, and the numbers that the rest of mpr works with, each with its reason.
 
-`ConnectionInfo` is what a process must know to log into a shared recording; it pickles, and its token is a secret.
+`ConnectionInfo` says how a process joins a shared recording.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 
 from mpr.errors import SinkError
-from mpr.rrd.slices import Parts
+from mpr.rrd.slices import Slices
 from mpr.rrd.writer import FileWriter
 from mpr.sinks.active_recording import ActiveRecordingWriter
 from mpr.sinks.base import Writer
@@ -59,7 +59,7 @@ class _FileReplay:
         weakref.finalize(self, os.close, self._fd)
 
     def parts(self) -> Iterator[bytes]:
-        parts = Parts(self._read)
+        parts = Slices(self._read)
         while True:
             is_over = self._is_closed or self._ended.is_set()
             end = os.fstat(self._fd).st_size if self._is_closed else self._file.end

@@ -18,7 +18,7 @@ from mpr import failpoints, limits
 from mpr.aggregator.aggregator import Aggregator
 from mpr.aggregator.fanout import Fanout
 from mpr.blueprint.contents import Contents
-from mpr.blueprint.updates import Showing
+from mpr.blueprint.updates import BlueprintUpdates
 from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
 from mpr.processes import start
 from mpr.producer import membership, propagation, router
@@ -37,7 +37,7 @@ from mpr.sinks.file import FileSink
 from mpr.sinks.parse import as_sinks, sinks_of_environment
 from mpr.sinks.per_recording import PerRecordingWriter
 from mpr.tasks.wrapped import Wrapped
-from mpr.threads import carry_through
+from mpr.threads import run_to_completion
 from mpr.transport import connection_info
 from mpr.transport.connection_info import ConnectionInfo, DirectRoute
 from mpr.transport.sockets import Sockets
@@ -130,7 +130,7 @@ class SharedRecording:
             opened = open_sinks(chosen, self.application_id, self.recording_id, blueprint, self._sockets.folder)
             self._writers = opened.writers
             for writer in self._writers:
-                undo.callback(writer.abandon)
+                undo.callback(writer.abort)
             self._live = opened.live
             # Whether somebody may look while it grows.
             self._is_watched = self._live is not None or any(isinstance(each, BinaryStreamSink) for each in chosen)
@@ -138,14 +138,16 @@ class SharedRecording:
             #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
             self.urls = opened.urls
             self.down = self._sockets.down
-            self._parts: gather.Parts | None = None
+            self._parts: gather.WorkerFiles | None = None
             self._direct: DirectRoute | None = None
             if is_direct:
                 self._route_directly(opened, chosen, blueprint is not None, undo)
             encode = functools.partial(encoded_notes, "mpr/workers", self.application_id, self.recording_id)
             apart = all(isinstance(sink, DirectorySink) for sink in chosen)
             contents = Contents(store_id.store_id(self.application_id, self.recording_id))
-            self._showing = Showing(application_id, contents, blueprint, pools_visible=telemetry_view)
+            self._blueprint_updates = BlueprintUpdates(
+                application_id, contents, blueprint, pools_visible=telemetry_view
+            )
             self.fanout = Fanout(self._writers, self._live, encode, contents, apart=apart)
             self.fanout.has_all = not is_direct
             self.aggregator = Aggregator(self._sockets, self.fanout, has_blueprint=blueprint is not None)
@@ -167,8 +169,8 @@ class SharedRecording:
         """Have the workers open the sinks themselves."""
         file = next((sink for sink in chosen if isinstance(sink, FileSink)), None)
         if file is not None and opened.writers:
-            self._parts = gather.Parts(Path(file.path), has_blueprint=has_blueprint)
-            undo.callback(self._parts.abandon)
+            self._parts = gather.WorkerFiles(Path(file.path), has_blueprint=has_blueprint)
+            undo.callback(self._parts.abort)
         if opened.writers or opened.live is not None:
             folder = "" if self._parts is None else str(self._parts.folder)
             self._direct = DirectRoute(folder=folder, urls=opened.open_to_senders)
@@ -212,7 +214,7 @@ class SharedRecording:
 
     def new_pool(self, size: int, kinds: frozenset[str]) -> int:
         """A number for one more pool, which has so many workers and records that of itself."""
-        self._showing.add_pool(size, kinds)
+        self._blueprint_updates.add_pool(size, kinds)
         return next(self._pools)
 
     def accept_telemetry(self, stream: bytes) -> None:
@@ -222,7 +224,7 @@ class SharedRecording:
         if stream:
             store = store_id.store_id(self.application_id, self.recording_id)
             self._write_telemetry(relabel.relabelled(stream, store))
-        layout, is_new = self._showing.refresh()
+        layout, is_new = self._blueprint_updates.refresh()
         if is_new and self._is_watched:
             self._write_telemetry(layout)
 
@@ -242,7 +244,7 @@ class SharedRecording:
             folder=self._sockets.folder,
             upstream=self._sockets.up.endpoint,
             downstream=self._sockets.down.endpoint,
-            token=self._sockets.token,
+            secret=self._sockets.secret,
             outbox_bytes=limits.outbox_limit(workers),
             marks_tasks=self._marks_tasks,
             direct=self._direct,
@@ -338,7 +340,7 @@ class SharedRecording:
         Raises `SinkError` where a sink has failed: what it had accepted before stays readable. Raises `ConflictError`
         where two workers gave one timeline or component two types.
         """
-        carry_through(functools.partial(self.finish, failed=False))
+        run_to_completion(functools.partial(self.finish, failed=False))
 
     def finish(self, *, failed: bool) -> None:
         """As `close`; after a run that has `failed`, a file without a row does not take the place of an older one."""
@@ -358,7 +360,7 @@ class SharedRecording:
 
     def _finish(self, *, failed: bool) -> None:
         self._at_exit.cancel()
-        membership.disown(self._sockets.token)
+        membership.disown(self._sockets.secret)
         if self._propagation is not None:
             self._propagation.withdraw()
         if self._producer is not None:
@@ -375,7 +377,7 @@ class SharedRecording:
         try:
             if self._parts is not None:
                 self._parts.gather(self.fanout)
-            unfinished = self._close_writers(missed, discard_unnamed=failed)
+            unfinished = self._close_writers(missed, discard_unpublished=failed)
         finally:
             self._sockets.close()
         self._name_other_files()
@@ -390,16 +392,16 @@ class SharedRecording:
                 "each, and shows the others wrongly or not at all: give them different names"
             )
 
-    def _close_writers(self, notes: list[str], *, discard_unnamed: bool) -> SinkError | None:
+    def _close_writers(self, notes: list[str], *, discard_unpublished: bool) -> SinkError | None:
         """Close all sinks, with `notes` in them, also where one of them fails; returns the first failure."""
         failpoints.reach("parent.closing")
         failure = None
-        layout, _ = self._showing.refresh() if self._takes_telemetry else (b"", False)
+        layout, _ = self._blueprint_updates.refresh() if self._takes_telemetry else (b"", False)
         stream = encoded_notes("mpr/sinks", self.application_id, self.recording_id, notes) if notes else b""
         for writer in self.fanout.writers:
             try:
-                if discard_unnamed and not writer.named:
-                    writer.abandon()
+                if discard_unpublished and not writer.published:
+                    writer.abort()
                 else:
                     if layout:
                         # What is wrong with a disk or a file, its end says.
@@ -433,7 +435,7 @@ class SharedRecording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        carry_through(functools.partial(self.finish, failed=error is not None))
+        run_to_completion(functools.partial(self.finish, failed=error is not None))
 
     def __reduce__(self) -> Any:
         raise WrongProcessError("a SharedRecording cannot be sent to another process")

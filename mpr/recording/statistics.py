@@ -16,7 +16,7 @@ class RecordingStatistics:
     accepted_chunks, accepted_bytes:
         Chunks and encoded bytes that every durable sink has.
     rejected_messages:
-        Messages from somebody who did not know the recording's token, or that were no messages at all.
+        Messages from somebody who did not know the recording's secret, or that were no messages at all.
     processes:
         Processes that have joined, with this one where it has used `stream`, and those that have ended.
     torn_processes:

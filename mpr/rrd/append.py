@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import rerun as rr
 
 
-def amend(path: Path, application_id: str, write: Callable[[rr.RecordingStream], None]) -> None:
+def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream], None]) -> None:
     """Add what `write` logs to the recording in the file at `path`, which is valid afterwards.
 
     An empty file becomes one of a new recording of `application_id`. Raises `SinkError` where the file is none of

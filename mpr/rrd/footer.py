@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("mpr")
 
-Place: TypeAlias = tuple[int, int]
+ChunkLocation: TypeAlias = tuple[int, int]
 """Where a chunk is in the file: offset of its frame, size of its payload."""
 
 # How much of the file is read again at a time, for chunks without a manifest.
@@ -33,7 +33,7 @@ _FEW, _LITTLE_BYTES = 200, 4 * 1024 * 1024
 
 
 @dataclass(kw_only=True)
-class Describer:
+class ManifestMaker:
     """Makes the manifests of a file.
 
     Attributes
@@ -58,9 +58,9 @@ class Describer:
         merged = [self._merged_store(store, parts) for store, parts in stores.items()]
         return framing.closing(end, [manifest.encode(each) for each in merged])
 
-    def described(self, places: Iterable[Place]) -> list[Manifest]:
+    def described(self, places: Iterable[ChunkLocation]) -> list[Manifest]:
         """Manifests for the chunks at `places`, made by the SDK, which reads just these again."""
-        lots: dict[bytes, list[list[Place]]] = {}
+        lots: dict[bytes, list[list[ChunkLocation]]] = {}
         sizes: dict[bytes, int] = {}
         for start, size in places:
             store = store_id.store_id_of_chunk(os.pread(self.fd, size, start + framing.FRAME_HEADER_SIZE))
@@ -120,12 +120,12 @@ class Describer:
         return None
 
     @staticmethod
-    def _places(table: pa.Table, rows: Iterable[int]) -> list[Place]:
+    def _places(table: pa.Table, rows: Iterable[int]) -> list[ChunkLocation]:
         """Where the file has the chunks in these rows of `table`."""
         offsets, sizes = table[manifest.OFFSET], table[manifest.SIZE]
         return [(offsets[row].as_py() - framing.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows]
 
-    def _located(self, store: bytes, places: list[Place]) -> Manifest:
+    def _located(self, store: bytes, places: list[ChunkLocation]) -> Manifest:
         """The SDK's manifest of the chunks at `places`, with the offsets and sizes that they have in this file."""
         described = self._by_sdk(places)
         where = {}
@@ -138,7 +138,7 @@ class Describer:
         table = manifest.with_sizes(table, [size for _, size in found])
         return replace(described, store_id=store, table=table)
 
-    def _by_sdk(self, places: list[Place]) -> Manifest:
+    def _by_sdk(self, places: list[ChunkLocation]) -> Manifest:
         """What the SDK says of the chunks at `places`, which are all of one store."""
         infos = [framing.frame_header(framing.SET_STORE_INFO, len(info)) + info for info in self.store_infos.values()]
         chunks = [os.pread(self.fd, size + framing.FRAME_HEADER_SIZE, start) for start, size in places]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from mpr.limits import SHELF_MAX_BYTES
+from mpr.limits import MANIFEST_STORE_MAX_BYTES
 from mpr.rrd.manifest import Manifest
 
 _log = logging.getLogger("mpr")
@@ -21,7 +21,7 @@ _log = logging.getLogger("mpr")
 _ALIGNED = 64
 
 
-class Shelf:
+class ManifestStore:
     """Takes manifests, and has them all.
 
     Parameters
@@ -34,7 +34,7 @@ class Shelf:
         self._folder = folder
         self._kept: list[Manifest] = []
         self._stored: list[Manifest] = []
-        self._max_bytes = SHELF_MAX_BYTES
+        self._max_bytes = MANIFEST_STORE_MAX_BYTES
 
     def add(self, manifests: Iterable[Manifest]) -> None:
         self._kept += manifests

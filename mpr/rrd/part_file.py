@@ -18,10 +18,10 @@ class OutputFile(Protocol):
     fd: int
 
     @property
-    def named(self) -> bool:
+    def published(self) -> bool:
         """Whether there is no way back: it has replaced what was there before."""
 
-    def take_name(self) -> None:
+    def publish(self) -> None:
         """Rows have come."""
 
     def check(self, size: int) -> None:
@@ -44,7 +44,7 @@ class PartFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.part = path.with_name(f".{path.name}.part")
-        self.named = False
+        self.published = False
         try:
             self.fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -84,10 +84,10 @@ class PartFile:
         finally:
             os.close(target)
 
-    def take_name(self) -> None:
-        if not self.named:
+    def publish(self) -> None:
+        if not self.published:
             os.replace(self.part, self._path)
-            self.named = True
+            self.published = True
 
     def check(self, size: int) -> None:
         """Raise `TakenAwayError` where the file is not what was written, `size` bytes that anybody can find."""
@@ -106,7 +106,7 @@ class PartFile:
             os.lseek(self.fd, size, os.SEEK_SET)
 
     def close(self) -> None:
-        if not self.named:
+        if not self.published:
             self.part.unlink(missing_ok=True)
         # A disk that failed once may fail here too, and has nothing left to lose.
         with contextlib.suppress(OSError):

@@ -21,7 +21,7 @@ from pathlib import Path
 from mpr import errors
 from mpr.errors import SinkError
 from mpr.rrd import framing, store_id
-from mpr.rrd.footer import Describer
+from mpr.rrd.footer import ManifestMaker
 from mpr.sdk import programs, reader
 
 _PART = re.compile(r"\.(.+)\.part")
@@ -154,14 +154,14 @@ def _write_anew(path: Path, fd: int, target: Path, temporary: Path) -> Recovered
     if not frames:
         raise SinkError(f"there is no whole message in {path}: it is as it was")
     end_of_frames = frames[-1].end
-    describer = Describer(fd=fd, header=header)
+    manifest_maker = ManifestMaker(fd=fd, header=header)
     for frame in frames:
         if frame.kind == framing.SET_STORE_INFO:
             payload = read(frame.payload, frame.size)
-            describer.store_infos[store_id.store_id_of_info(payload)] = payload
+            manifest_maker.store_infos[store_id.store_id_of_info(payload)] = payload
     places = [(frame.start, frame.size) for frame in frames if frame.kind == framing.ARROW_MSG]
     try:
-        closing = describer.closing(end_of_frames, describer.described(places))
+        closing = manifest_maker.closing(end_of_frames, manifest_maker.described(places))
     except (errors.FormatError, KeyError, ValueError, RuntimeError):
         return _rewritten_by_sdk(path, target, temporary)
     _copy(fd, temporary, end_of_frames, closing)

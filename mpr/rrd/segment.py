@@ -9,7 +9,7 @@ from typing import Protocol
 from mpr.rrd.framing import Frame
 
 #: The outbox number of what the parent itself writes at the beginning.
-PROLOGUE = 0
+PREAMBLE = 0
 
 
 class SegmentSource(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from mpr.rrd import framing
 
 
-class Parts:
+class Slices:
     """The parts of the stream behind `read`, one after the other."""
 
     def __init__(self, read: framing.Read) -> None:
@@ -37,7 +37,7 @@ class Parts:
 
 
 class Pieces:
-    """As `Parts`, of the same bytes as they are, one behind the other."""
+    """As `Slices`, of the same bytes as they are, one behind the other."""
 
     def __init__(self, read: framing.Read, size: int) -> None:
         self._read = read

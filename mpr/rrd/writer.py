@@ -19,11 +19,11 @@ from pathlib import Path
 from mpr import errors
 from mpr.errors import SinkError
 from mpr.rrd import framing, manifest, store_id
-from mpr.rrd.footer import Describer, Place
+from mpr.rrd.footer import ChunkLocation, ManifestMaker
 from mpr.rrd.manifest import Manifest, OffsetMap
-from mpr.rrd.manifest_store import Shelf
+from mpr.rrd.manifest_store import ManifestStore
 from mpr.rrd.part_file import OutputFile, PartFile, TakenAwayError
-from mpr.rrd.segment import PROLOGUE, MessageBytes, Segment
+from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment
 from mpr.sdk import programs, reader
 
 _log = logging.getLogger("mpr")
@@ -63,36 +63,37 @@ class FileWriter:
         self._file: OutputFile = file or PartFile(self.path)
         self._end = 0
         # Has the header, and the one store info of each store.
-        self._describer = Describer(fd=self._file.fd)
+        self._manifest_maker = ManifestMaker(fd=self._file.fd)
         # Per outbox: where its bytes went.
         self._offsets: dict[int, OffsetMap] = {}
         # Per outbox: (offset here, size) of the chunks that no manifest has described yet.
         # As bare numbers, one pair behind the other: there may be hundreds of thousands.
         self._undescribed: dict[int, array[int]] = {}
-        self._shelf = Shelf(self.path.parent)
+        self._manifest_store = ManifestStore(self.path.parent)
 
-    def open(self, prologue: bytes) -> None:
-        """Begin with `prologue`, a whole stream: its header, its store info and the recording's properties."""
-        self.begin(prologue[: framing.HEADER_SIZE])
-        frames = framing.frames_of(prologue)
+    def open(self, preamble: bytes) -> None:
+        """Begin with `preamble`, a whole stream: its header, its store info and the recording's properties."""
+        self.begin(preamble[: framing.HEADER_SIZE])
+        frames = framing.frames_of(preamble)
         last = frames.pop()
-        self.accept(Segment(PROLOGUE, MessageBytes(0, prologue), frames), named=False)
-        self.describe(PROLOGUE, prologue[last.payload : last.end])
+        self.accept(Segment(PREAMBLE, MessageBytes(0, preamble), frames), published=False)
+        self.add_manifests(PREAMBLE, preamble[last.payload : last.end])
 
     def begin(self, header: bytes) -> None:
         """Begin with nothing but a stream's header."""
         framing.check_header(header)
-        self._describer.header = header
+        self._manifest_maker.header = header
         try:
             self._write(header)
         except OSError as error:
             raise self._failure("write", error) from error
         self._end = len(header)
 
-    def accept(self, segment: Segment, *, named: bool) -> None:
+    def accept(self, segment: Segment, *, published: bool) -> None:
         """Write the frames of `segment`; when this returns, any process can read them from the file.
 
-        With `named`, the file takes its name now if it has not done so. Raises `SinkError`; the file then still ends
+        With `published`, the file takes its name now if it has not done so. Raises `SinkError`; the file then still
+        ends
         with the last whole segment.
         """
         offsets = self._offsets.setdefault(segment.outbox, OffsetMap())
@@ -105,8 +106,8 @@ class FileWriter:
                 offsets.add(start, end)
                 end += stop - start
             self._file.check(end)
-            if named:
-                self._file.take_name()
+            if published:
+                self._file.publish()
         except OSError as error:
             self._file.cut(self._end)
             raise self._failure("write", error) from error
@@ -124,16 +125,16 @@ class FileWriter:
             if frame.kind == framing.SET_STORE_INFO:
                 payload = segment.source.read(frame.payload, frame.size)
                 store = store_id.store_id_of_info(payload)
-                if store in self._describer.store_infos:
+                if store in self._manifest_maker.store_infos:
                     continue
-                self._describer.store_infos[store] = payload
+                self._manifest_maker.store_infos[store] = payload
             if runs and runs[-1][1] == frame.start:
                 runs[-1] = (runs[-1][0], frame.end)
             else:
                 runs.append((frame.start, frame.end))
         return runs
 
-    def describe(self, outbox: int, footer: bytes) -> None:
+    def add_manifests(self, outbox: int, footer: bytes) -> None:
         """Take the manifests that the SDK wrote at the end of `outbox`: `footer` is the payload of its `END` frame."""
         try:
             self.take_manifests(outbox, manifest.parse(footer))
@@ -145,7 +146,7 @@ class FileWriter:
         """Take manifests of the chunks that came from `outbox`, with the offsets that they have there."""
         offsets = self._offsets.get(outbox)
         if offsets is not None and self._write_footer:
-            self._shelf.add([manifest.moved(each, offsets) for each in manifests])
+            self._manifest_store.add([manifest.moved(each, offsets) for each in manifests])
             del self._offsets[outbox], self._undescribed[outbox]
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
@@ -154,7 +155,7 @@ class FileWriter:
         if not self._write_footer or sum(size for _, size in places) > _QUICK_BYTES:
             return None
         try:
-            return sum(manifest.row_count(each) for each in self._describer.described(places))
+            return sum(manifest.row_count(each) for each in self._manifest_maker.described(places))
         except (OSError, errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
             _log.debug("the rows of a worker that has died cannot be counted: %r", error)
             return None
@@ -173,7 +174,7 @@ class FileWriter:
                 self._end += len(closing)
             except (errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
                 refused = f"no manifest can be made: {error!r}"
-            self._file.take_name()
+            self._file.publish()
         except OSError as error:
             self._file.cut(self._end)
             self._file.close()
@@ -181,7 +182,7 @@ class FileWriter:
         self._file.close()
         if not self._write_footer:
             return
-        look = programs.refusal if self._shelf.chunks > _MANY_CHUNKS else reader.refusal
+        look = programs.refusal if self._manifest_store.chunks > _MANY_CHUNKS else reader.refusal
         refused = refused or look(self.path)
         if refused is not None:
             self._rebuild(refused)
@@ -190,14 +191,14 @@ class FileWriter:
 
     def _closing(self) -> bytes:
         for missing in self._undescribed.values():
-            self._shelf.add(self._describer.described(_places(missing)))
+            self._manifest_store.add(self._manifest_maker.described(_places(missing)))
         self._undescribed.clear()
-        return self._describer.closing(self._end, self._shelf.all())
+        return self._manifest_maker.closing(self._end, self._manifest_store.all())
 
     def _failure(self, verb: str, error: OSError) -> SinkError:
         """What the user is told of `error`."""
         text = f"cannot {verb} {self.path}: {error.strerror or error}"
-        if self.named and not isinstance(error, TakenAwayError):
+        if self.published and not isinstance(error, TakenAwayError):
             text += f". The rows of every result that you have are in it, without a footer: mpr recover {self.path}"
         return SinkError(error.errno, text)
 
@@ -220,11 +221,11 @@ class FileWriter:
         return [self.path]
 
     @property
-    def named(self) -> bool:
+    def published(self) -> bool:
         """Whether the file has its name, and a file that was there before is gone."""
-        return self._file.named
+        return self._file.published
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         """Close without a footer; a file that never took its name is removed."""
         self._file.close()
 
@@ -254,5 +255,5 @@ class FileWriter:
             raise self._failure("rebuild", error) from error
 
 
-def _places(numbers: array[int]) -> list[Place]:
+def _places(numbers: array[int]) -> list[ChunkLocation]:
     return list(zip(numbers[::2], numbers[1::2], strict=True))

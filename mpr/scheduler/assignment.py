@@ -38,7 +38,7 @@ class _Worker(Generic[P]):
     most: int = WORK_ITEMS_MAX
 
 
-class Scheduler(Generic[P]):
+class Assignment(Generic[P]):
     """Work items in, `(worker, work item)` out."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Scheduler(Generic[P]):
         self._idle: dict[int, None] = {}
         self._depth = 1
 
-    def held(self, worker: int) -> Sequence[P]:
+    def assigned(self, worker: int) -> Sequence[P]:
         """The work items of a worker, the one that it is at first."""
         state = self._workers.get(worker)
         return () if state is None else state.work_items

@@ -34,11 +34,11 @@ from mpr.errors import (
 )
 from mpr.processes import task_pickling
 from mpr.rrd.segment import TaskInfo
-from mpr.scheduler.assignment import SHORT_MICROS, Scheduler
-from mpr.scheduler.observer import Watcher
+from mpr.scheduler.assignment import SHORT_MICROS, Assignment
+from mpr.scheduler.observer import PoolObserver
 from mpr.scheduler.state import PoolLimits, PoolState, StartBudget, too_small
 from mpr.scheduler.work_item import TaskFunction, WorkItem, outcomes
-from mpr.scheduler.worker_death import Loss
+from mpr.scheduler.worker_death import WorkerLoss
 from mpr.scheduler.worker_handle import Soon, WorkerActivity, WorkerControl, WorkerHandle
 from mpr.transport.messages import Function, Hello, InitializerFailed, Result, Skipped, Stop, TaskBegan
 from mpr.transport.sockets import DownstreamServer, PeerGoneError
@@ -60,15 +60,15 @@ class Dispatcher:
         limits: PoolLimits,
         control: WorkerControl,
         soon: Soon,
-        watcher: Watcher | None = None,
+        watcher: PoolObserver | None = None,
     ) -> None:
         self._down = down
         self._soon = soon
-        self._watcher = watcher or Watcher()
+        self._watcher = watcher or PoolObserver()
         self._limits, self._control = limits, control
         self._lock = threading.Lock()
         self._all_done = threading.Condition(self._lock)
-        self._scheduler: Scheduler[WorkItem] = Scheduler()
+        self._scheduler: Assignment[WorkItem] = Assignment()
         self._numbers = itertools.count(1)
         #: Tasks submitted until now.
         self._tasks = 0
@@ -200,7 +200,7 @@ class Dispatcher:
             with self._lock:
                 if work_item.number not in self._work_items:
                     return False
-                found = next((each for each in self._handles if work_item in self._scheduler.held(each)), None)
+                found = next((each for each in self._handles if work_item in self._scheduler.assigned(each)), None)
                 dropped = self._scheduler.drop(work_item)
                 if found is not None and running:
                     taken = self._take_back(found)
@@ -316,11 +316,11 @@ class Dispatcher:
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
         """The worker has passed over a work item: where it was not taken back from it, it waits again."""
         with self._lock:
-            held = self._scheduler.held(hello.worker) if hello.worker in self._handles else ()
-            planned_kill = self._handles[hello.worker].planned_kill if held else None
+            assigned = self._scheduler.assigned(hello.worker) if hello.worker in self._handles else ()
+            planned_kill = self._handles[hello.worker].planned_kill if assigned else None
             # One that is being cancelled stays, and ends with the worker.
             ending = planned_kill[0] if planned_kill is not None else None
-            missed = [each for each in held if each.sequence == skipped.sequence and each is not ending]
+            missed = [each for each in assigned if each.sequence == skipped.sequence and each is not ending]
             self._send(self._scheduler.take_back(hello.worker, missed))
             self._send(self._scheduler.add_first(missed))
 
@@ -343,15 +343,15 @@ class Dispatcher:
     ) -> list[str]:
         """Settle what the worker had, and have it replaced where it is still needed. Returns what is to be noted."""
         notes: list[str] = []
-        found = kept() if self._scheduler.held(worker) else SurvivingRows()
+        found = kept() if self._scheduler.assigned(worker) else SurvivingRows()
         with self._lock:
             handle = self._handles.pop(worker, None)
-            held = [each for each in self._scheduler.lost(worker) if each.number in self._work_items]
+            assigned = [each for each in self._scheduler.lost(worker) if each.number in self._work_items]
             errors = []
             if handle is not None:
                 at = handle.status_page.at() if handle.status_page is not None else None
                 errors = self._settle_lost(
-                    held, Loss(worker, handle.pid, exitcode, at, handle.planned_kill, found), notes
+                    assigned, WorkerLoss(worker, handle.pid, exitcode, at, handle.planned_kill, found), notes
                 )
             self._delivering += bool(errors)
             needed = self.state is PoolState.RUNNING or (self.state is PoolState.CLOSED and self._has_work())
@@ -367,15 +367,15 @@ class Dispatcher:
         return notes
 
     def _settle_lost(
-        self, held: list[WorkItem], loss: Loss, notes: list[str]
+        self, assigned: list[WorkItem], loss: WorkerLoss, notes: list[str]
     ) -> list[tuple[WorkItem, int, BaseException]]:
         """What a worker had begun fails, or is tried again; all else waits again. Returns the errors of tasks."""
         errors = []
-        for work_item in held:
+        for work_item in assigned:
             errors += [(work_item, task, error) for task, error in loss.settle(work_item, self._limits.retries, notes)]
             if work_item.first == work_item.count:
                 del self._work_items[work_item.number]
-        self._send(self._scheduler.add_first(each for each in held if each.number in self._work_items))
+        self._send(self._scheduler.add_first(each for each in assigned if each.number in self._work_items))
         return errors
 
     def recording_ended(self) -> None:
@@ -399,12 +399,12 @@ class Dispatcher:
         with self._lock:
             now = time.monotonic_ns()
             for worker, handle in self._handles.items():
-                held = self._scheduler.held(worker)
-                work = handle.activities(worker, held) if handle.status_page is not None and held else None
+                assigned = self._scheduler.assigned(worker)
+                work = handle.activities(worker, assigned) if handle.status_page is not None and assigned else None
                 if work is None or work.work_item is None:  # It has nothing, or has not begun it.
                     continue
                 at, work_item = work.at, work.work_item
-                if len(held) > 1 and self._scheduler.could_take_back():
+                if len(assigned) > 1 and self._scheduler.could_take_back():
                     left = _SHORT_SECS - (now - at.begun_ns) / 1e9
                     if left <= 0:
                         self._send(self._scheduler.add_first(self._take_back(worker)))
@@ -425,7 +425,7 @@ class Dispatcher:
         """What each worker that is ready is at, for a display."""
         with self._lock:
             return [
-                handle.activities(each, self._scheduler.held(each))
+                handle.activities(each, self._scheduler.assigned(each))
                 for each, handle in self._handles.items()
                 if handle.status_page
             ]
@@ -438,7 +438,7 @@ class Dispatcher:
         if handle.status_page is None:
             return []
         at = handle.status_page.revoke(handle.last_sequence)
-        taken = [each for each in self._scheduler.held(worker) if each.sequence > at.sequence]
+        taken = [each for each in self._scheduler.assigned(worker) if each.sequence > at.sequence]
         self._send(self._scheduler.take_back(worker, taken))
         return taken
 
@@ -452,7 +452,7 @@ class Dispatcher:
                 if (
                     handle is None
                     or work_item.number not in self._work_items
-                    or work_item not in self._scheduler.held(worker)
+                    or work_item not in self._scheduler.assigned(worker)
                 ):
                     return False
                 at = handle.status_page.at() if handle.status_page is not None else None

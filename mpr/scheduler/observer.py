@@ -11,7 +11,7 @@ from mpr.scheduler.work_item import WorkItem
 from mpr.transport.messages import Hello, Result
 
 
-class Watcher:
+class PoolObserver:
     """Hears everything, and does nothing with it."""
 
     def announce(self, name: str, count: int) -> None:
@@ -36,10 +36,10 @@ class Watcher:
         """The pool ends."""
 
 
-class Watchers(Watcher):
+class PoolObservers(PoolObserver):
     """Several at once."""
 
-    def __init__(self, watchers: Iterable[Watcher]) -> None:
+    def __init__(self, watchers: Iterable[PoolObserver]) -> None:
         self._watchers = tuple(watchers)
 
     def announce(self, name: str, count: int) -> None:

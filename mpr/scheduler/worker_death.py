@@ -12,7 +12,7 @@ from mpr.transport.status_page import At
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class WorkerLoss:
     """A worker that has ended before its time.
 
     Attributes

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mpr.scheduler.work_item import WorkItem
-from mpr.transport.function_cache import Recent
+from mpr.transport.function_cache import FunctionCache
 from mpr.transport.status_page import At, StatusPageReader
 
 #: Has something done in the aggregator's thread.
@@ -37,14 +37,14 @@ class WorkerControl(Protocol):
 class WorkerActivity:
     """What a worker is at, for a display: `work_item` is the one that it has begun and not ended, if any.
 
-    Its `rr.log` waits since `held_since_ns` (0: it does not), and has waited for `held_ns` before.
+    Its `rr.log` waits since `back_pressure_since_ns` (0: it does not), and has waited for `back_pressure_ns` before.
     """
 
     worker: int
     at: At
     work_item: WorkItem | None
-    held_since_ns: int = 0
-    held_ns: int = 0
+    back_pressure_since_ns: int = 0
+    back_pressure_ns: int = 0
 
     @property
     def runs(self) -> bool:
@@ -60,17 +60,17 @@ class WorkerHandle:
     pid: int
     status_page: StatusPageReader | None
     last_sequence: int = 0
-    functions: Recent[bool] = field(default_factory=Recent)
+    functions: FunctionCache[bool] = field(default_factory=FunctionCache)
     #: Why it was ended on purpose: the work item that it was at, and what its task is told.
     planned_kill: tuple[WorkItem, BaseException] | None = None
 
-    def activities(self, worker: int, held: Iterable[WorkItem]) -> WorkerActivity:
+    def activities(self, worker: int, assigned: Iterable[WorkItem]) -> WorkerActivity:
         """What it is at, of the work items that it holds; it has a status page."""
         assert self.status_page is not None
         at = self.status_page.at()
         return WorkerActivity(
             worker,
             at,
-            next((each for each in held if each.sequence == at.sequence), None),
-            *self.status_page.held_back(),
+            next((each for each in assigned if each.sequence == at.sequence), None),
+            *self.status_page.back_pressure(),
         )

@@ -17,7 +17,7 @@ from multiprocessing import connection as mp_connection
 from typing import Any
 
 from mpr.errors import WorkerStartError
-from mpr.processes.launcher import Launcher, ctrl_c_held_back
+from mpr.processes.launcher import Launcher, ctrl_c_blocked
 
 _log = logging.getLogger("mpr")
 
@@ -234,7 +234,7 @@ class WorkerSupervisor:
                 self._wanted -= 1
                 worker, config = self._new_config()
             try:
-                with ctrl_c_held_back():
+                with ctrl_c_blocked():
                     self._pids[worker] = self._launcher.start(worker, config)
             except Exception as error:  # noqa: BLE001  # whatever keeps a process from starting
                 failure = WorkerStartError(f"no worker process can be started: {type(error).__name__}: {error}")

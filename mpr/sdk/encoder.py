@@ -67,7 +67,7 @@ def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
         return Path(path).read_bytes()
 
 
-def prologue(start_time_nanos: int) -> bytes:
+def preamble(start_time_nanos: int) -> bytes:
     """A stream with the properties of a recording that began at `start_time_nanos` (since the Unix epoch).
 
     Its store id is not the recording's yet.

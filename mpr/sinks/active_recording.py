@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from mpr.errors import SinkError
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.rrd import framing, store_id
-from mpr.rrd.segment import PROLOGUE, Segment
+from mpr.rrd.segment import PREAMBLE, Segment
 from mpr.sdk import reader
 from mpr.sinks.base import Sink
-from mpr.threads import SideThread
+from mpr.threads import BoundedThread
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -86,7 +86,7 @@ class ActiveRecordingWriter:
             if sink.is_ambient
             else f"the active recording of rr.init({sink.application_id!r})"
         )
-        self.named = False
+        self.published = False
         self._timeout_secs = SINK_TIMEOUT_SECS
         stream = current() if sink.is_ambient else rr.get_data_recording()
         if stream is None:
@@ -100,17 +100,17 @@ class ActiveRecordingWriter:
         #: Chunks that the recording did not get.
         self.missed = 0
         # The SDK may never come back.
-        self._side = SideThread("mpr-active-recording")
+        self._side = BoundedThread("mpr-active-recording")
 
-    def open(self, prologue: bytes) -> None:
+    def open(self, preamble: bytes) -> None:
         """The recording has its own properties."""
-        self._header = prologue[: framing.HEADER_SIZE]
+        self._header = preamble[: framing.HEADER_SIZE]
 
-    def accept(self, segment: Segment, *, named: bool) -> None:
+    def accept(self, segment: Segment, *, published: bool) -> None:
         if segment.telemetry:
             # What the viewer of the user's own recording shows is his choice.
             return
-        self.named = self.named or named
+        self.published = self.published or published
         chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
         if self._gave_up:
             self.missed += chunks
@@ -126,10 +126,10 @@ class ActiveRecordingWriter:
             return
         stream = b"".join([self._header, *self._infos.values(), *frames])
         # What the parent adds, and recordings that tasks have made, have ids of their own to keep.
-        keeps_ids = segment.outbox == PROLOGUE or segment.store is not None
+        keeps_ids = segment.outbox == PREAMBLE or segment.store is not None
         self._do(lambda: self._send(stream, keeps_ids), chunks)
 
-    def describe(self, outbox: int, footer: bytes) -> None:
+    def add_manifests(self, outbox: int, footer: bytes) -> None:
         """The SDK has manifests of its own."""
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
@@ -144,7 +144,7 @@ class ActiveRecordingWriter:
             _log.warning("mpr: %d chunks did not get into %s", self.missed, self.name)
         closed(self)
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         self._side.end()
         closed(self)
 

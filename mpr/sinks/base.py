@@ -30,16 +30,16 @@ class Writer(Protocol):
         """The files that it writes."""
 
     @property
-    def named(self) -> bool:
+    def published(self) -> bool:
         """Whether a file that was there before has been replaced, so that this one has to be finished."""
 
-    def open(self, prologue: bytes) -> None:
-        """Begin with `prologue`, a whole stream: its header, its store info and the recording's properties."""
+    def open(self, preamble: bytes) -> None:
+        """Begin with `preamble`, a whole stream: its header, its store info and the recording's properties."""
 
-    def accept(self, segment: Segment, *, named: bool) -> None:
-        """Keep the frames of `segment`; `named` says that there are rows among them. Raises `SinkError`."""
+    def accept(self, segment: Segment, *, published: bool) -> None:
+        """Keep the frames of `segment`; `published` says that there are rows among them. Raises `SinkError`."""
 
-    def describe(self, outbox: int, footer: bytes) -> None:
+    def add_manifests(self, outbox: int, footer: bytes) -> None:
         """Take the manifests that the SDK wrote at the end of `outbox`: `footer` is the payload of its `END` frame."""
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
@@ -51,7 +51,7 @@ class Writer(Protocol):
     def close(self) -> None:
         """Finish. Raises `SinkError`."""
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         """End without finishing; raises nothing."""
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from mpr.errors import ConfigError, SinkError
 from mpr.limits import STREAM_MEMORY_BYTES
 from mpr.rrd.segment import Segment
-from mpr.rrd.slices import Parts, Pieces
+from mpr.rrd.slices import Pieces, Slices
 from mpr.rrd.writer import FileWriter
 from mpr.sinks.base import Sink
 
@@ -32,7 +32,7 @@ _COPY_BYTES = 32 * 1024 * 1024
 class StreamFile:
     """What the bytes are written to: a file without a name, in memory up to `memory_bytes`."""
 
-    named = True
+    published = True
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
@@ -63,7 +63,7 @@ class StreamFile:
             os.close(fd)
         self._in_memory = False
 
-    def take_name(self) -> None:
+    def publish(self) -> None:
         """It has none."""
 
     def cut(self, size: int) -> None:
@@ -108,13 +108,13 @@ class ByteStream:
         for listener in listeners:
             listener()
 
-    def _cursor(self, parts: bool) -> Parts | Pieces:
-        return Parts(self._pread) if parts else Pieces(self._pread, _READ_BYTES)
+    def _cursor(self, parts: bool) -> Slices | Pieces:
+        return Slices(self._pread) if parts else Pieces(self._pread, _READ_BYTES)
 
     def _pread(self, offset: int, size: int) -> bytes:
         return os.pread(self._file.fd, size, offset)
 
-    def _next(self, cursor: Parts | Pieces) -> tuple[bytes | None, int]:
+    def _next(self, cursor: Slices | Pieces) -> tuple[bytes | None, int]:
         """What comes next, and how far it was looked for: nothing yet where it is empty, nothing ever for None."""
         with self._changed:
             end, is_over, failure = self._end, self._is_over, self._failure
@@ -188,23 +188,23 @@ class StreamWriter:
     name = "the binary stream"
     paths: tuple[()] = ()
     # What readers have cannot be taken back, so it has to be finished.
-    named = True
+    published = True
 
     def __init__(self, file: StreamFile, stream: ByteStream) -> None:
         #: What readers read.
         self.stream = stream
         self._file = _StreamFile(file)
 
-    def open(self, prologue: bytes) -> None:
-        self._file.open(prologue)
+    def open(self, preamble: bytes) -> None:
+        self._file.open(preamble)
         self.stream.grow(self._file.end)
 
-    def accept(self, segment: Segment, *, named: bool) -> None:
-        self._file.accept(segment, named=named)
+    def accept(self, segment: Segment, *, published: bool) -> None:
+        self._file.accept(segment, published=published)
         self.stream.grow(self._file.end)
 
-    def describe(self, outbox: int, footer: bytes) -> None:
-        self._file.describe(outbox, footer)
+    def add_manifests(self, outbox: int, footer: bytes) -> None:
+        self._file.add_manifests(outbox, footer)
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
         return self._file.rows_of(outbox, skip)
@@ -217,9 +217,9 @@ class StreamWriter:
             raise
         self.stream.finish(self._file.end)
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         self.stream.finish(self._file.end, SinkError("the stream ends before its recording: a sink has failed"))
-        self._file.abandon()
+        self._file.abort()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

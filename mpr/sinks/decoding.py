@@ -40,15 +40,15 @@ class DecodingWriter:
         self._stream: rr.RecordingStream = encoder.new_stream(application_id, recording_id, send_properties=False)
         self._stream.save(self._file.part)
 
-    def open(self, prologue: bytes) -> None:
-        self.begin(prologue[: framing.HEADER_SIZE])
-        self._send(prologue)
+    def open(self, preamble: bytes) -> None:
+        self.begin(preamble[: framing.HEADER_SIZE])
+        self._send(preamble)
 
     def begin(self, header: bytes) -> None:
         """Begin with nothing but a stream's header."""
         self._header = header
 
-    def accept(self, segment: Segment, *, named: bool) -> None:
+    def accept(self, segment: Segment, *, published: bool) -> None:
         """Bring the chunks of `segment` into the file; when this returns, any process can read them."""
         frames = []
         for frame in segment.frames:
@@ -59,8 +59,8 @@ class DecodingWriter:
                 frames.append(data)
         if frames:
             self._send(b"".join([self._header, *self._infos.values(), *frames]))
-        if named:
-            self._file.take_name()
+        if published:
+            self._file.publish()
 
     def _send(self, stream: bytes) -> None:
         try:
@@ -70,7 +70,7 @@ class DecodingWriter:
             # The SDK tells of a full disk in the flush, and only there.
             raise SinkError(f"cannot write {self.path}: {error}; what it has until here is readable") from error
 
-    def describe(self, outbox: int, footer: bytes) -> None:
+    def add_manifests(self, outbox: int, footer: bytes) -> None:
         """The SDK writes its own manifest."""
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
@@ -79,7 +79,7 @@ class DecodingWriter:
 
     def close(self) -> None:
         self._stream.disconnect()
-        self._file.take_name()
+        self._file.publish()
         self._file.close()
 
     @property
@@ -91,10 +91,10 @@ class DecodingWriter:
         return [self.path]
 
     @property
-    def named(self) -> bool:
+    def published(self) -> bool:
         """Whether the file has its name, and a file that was there before is gone."""
-        return self._file.named
+        return self._file.published
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         self._stream.disconnect()
         self._file.close()

@@ -21,7 +21,7 @@ from mpr import errors
 from mpr.errors import ConfigError, SinkError
 from mpr.rrd import framing, relabel, store_id
 from mpr.rrd.relabel import Relabeller
-from mpr.rrd.segment import PROLOGUE, MessageBytes, Segment, TaskInfo
+from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment, TaskInfo
 from mpr.rrd.writer import FileWriter
 from mpr.sdk import encoder
 from mpr.sinks.base import Sink
@@ -94,25 +94,25 @@ class DirectoryWriter:
 
     @property
     def paths(self) -> Sequence[Path]:
-        return [self.path] if self.named else []
+        return [self.path] if self.published else []
 
     @property
-    def named(self) -> bool:
-        return self._shared.writer.named
+    def published(self) -> bool:
+        return self._shared.writer.published
 
-    def open(self, prologue: bytes) -> None:
-        self._header = prologue[: framing.HEADER_SIZE]
-        frames = framing.frames_of(prologue)
+    def open(self, preamble: bytes) -> None:
+        self._header = preamble[: framing.HEADER_SIZE]
+        frames = framing.frames_of(preamble)
         self._info = next(
-            (prologue[each.payload : each.end] for each in frames if each.kind == framing.SET_STORE_INFO), b""
+            (preamble[each.payload : each.end] for each in frames if each.kind == framing.SET_STORE_INFO), b""
         )
-        self._shared.writer.open(prologue)
+        self._shared.writer.open(preamble)
 
     def begin(self, header: bytes) -> None:
         self._header = header
         self._shared.writer.begin(header)
 
-    def accept(self, segment: Segment, *, named: bool) -> None:
+    def accept(self, segment: Segment, *, published: bool) -> None:
         if segment.telemetry:
             # A folder of episodes has nothing but episodes in it.
             self._latest = None
@@ -120,22 +120,22 @@ class DirectoryWriter:
         if not self._info:
             infos = (frame for frame in segment.frames if frame.kind == framing.SET_STORE_INFO)
             self._info = next((segment.source.read(info.payload, info.size) for info in infos), b"")
-        if segment.outbox == PROLOGUE:
+        if segment.outbox == PREAMBLE:
             self._latest = segment
-            self._shared.writer.accept(segment, named=named)
+            self._shared.writer.accept(segment, published=published)
             return
         file = self._shared if segment.task is None else self._files.get(segment.task) or self._open(segment.task)
         relabeller = file.outboxes.get(segment.outbox)
         if relabeller is None:
             relabeller = file.outboxes[segment.outbox] = Relabeller(self._store, file.store)
             self._by_outbox.setdefault(segment.outbox, []).append(file)
-        file.writer.accept(relabeller.segment(segment), named=named)
+        file.writer.accept(relabeller.segment(segment), published=published)
 
-    def describe(self, outbox: int, footer: bytes) -> None:
-        if outbox == PROLOGUE:
+    def add_manifests(self, outbox: int, footer: bytes) -> None:
+        if outbox == PREAMBLE:
             if self._latest is not None:
                 self._layouts.append((self._latest, footer))
-                self._shared.writer.describe(outbox, footer)
+                self._shared.writer.add_manifests(outbox, footer)
             return
         for file in self._by_outbox.pop(outbox, ()):
             try:
@@ -157,17 +157,17 @@ class DirectoryWriter:
                 self._finish(file)
             except SinkError as error:
                 failure = failure or error
-        if self.named:
+        if self.published:
             self._shared.writer.close()
         else:
             # Nothing came that belongs to no task.
-            self._shared.writer.abandon()
+            self._shared.writer.abort()
         if failure is not None:
             raise failure
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         for file in (*self._files.values(), self._shared):
-            file.writer.abandon()
+            file.writer.abort()
         self._files.clear()
 
     def _open(self, task: TaskInfo) -> _File:
@@ -180,10 +180,10 @@ class DirectoryWriter:
             payload = store_id.info_of(self._info, store)
             data = framing.frame_header(framing.SET_STORE_INFO, len(payload)) + payload
             frames, _ = framing.scan(lambda at, size: data[at : at + size], 0, len(data))
-            file.writer.accept(Segment(_STORE_INFO, MessageBytes(0, data), frames), named=False)
+            file.writer.accept(Segment(_STORE_INFO, MessageBytes(0, data), frames), published=False)
         for segment, footer in self._layouts:
-            file.writer.accept(segment, named=False)
-            file.writer.describe(PROLOGUE, footer)
+            file.writer.accept(segment, published=False)
+            file.writer.add_manifests(PREAMBLE, footer)
         return file
 
     def _free_name(self, task: TaskInfo) -> str:
@@ -206,15 +206,15 @@ class DirectoryWriter:
     def _finish(self, file: _File) -> None:
         assert file.task is not None
         del self._files[file.task]
-        if not file.writer.named:
+        if not file.writer.published:
             # All that it logged went to a recording of its own making.
-            file.writer.abandon()
+            file.writer.abort()
             return
         stream = relabel.relabelled(_properties(file.recording_name, file.task), file.store)
         frames = framing.frames_of(stream)
         end = frames.pop()
-        file.writer.accept(Segment(PROLOGUE, MessageBytes(0, stream), frames), named=True)
-        file.writer.describe(PROLOGUE, stream[end.payload : end.end])
+        file.writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames), published=True)
+        file.writer.add_manifests(PREAMBLE, stream[end.payload : end.end])
         file.writer.close()
 
 

@@ -75,23 +75,23 @@ class PerRecordingWriter:
         return [*self._main.paths, *self.other_files]
 
     @property
-    def named(self) -> bool:
-        return self._main.named
+    def published(self) -> bool:
+        return self._main.published
 
-    def open(self, prologue: bytes) -> None:
-        self._header = prologue[: framing.HEADER_SIZE]
-        self._main.open(prologue)
+    def open(self, preamble: bytes) -> None:
+        self._header = preamble[: framing.HEADER_SIZE]
+        self._main.open(preamble)
 
-    def accept(self, segment: Segment, *, named: bool) -> None:
+    def accept(self, segment: Segment, *, published: bool) -> None:
         if segment.store is None or segment.store == self._store:
-            self._main.accept(segment, named=named)
+            self._main.accept(segment, published=published)
             return
         other_file = self._file_of(segment.store)
         self._by_outbox[segment.outbox] = other_file
-        other_file.accept(segment, named=named)
+        other_file.accept(segment, published=published)
 
-    def describe(self, outbox: int, footer: bytes) -> None:
-        self._by_outbox.pop(outbox, self._main).describe(outbox, footer)
+    def add_manifests(self, outbox: int, footer: bytes) -> None:
+        self._by_outbox.pop(outbox, self._main).add_manifests(outbox, footer)
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
         return self._main.rows_of(outbox, skip)
@@ -106,10 +106,10 @@ class PerRecordingWriter:
         if failure is not None:
             raise failure
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         for writer in (*self._open.values(), self._main):
             # What tasks have put into siblings is as good as ever.
-            writer.abandon()
+            writer.abort()
 
     def _file_of(self, store: bytes) -> FileOfOneRecording:
         other_file = self._open.pop(store, None)

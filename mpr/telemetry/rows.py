@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 #: What a pool can record of itself.
 TELEMETRY = ("workers", "tasks", "resources", "pool")
 
-STARTING, IDLE, HELD_BACK, ENDED = "starting", "idle", "waiting for credit", ""
+STARTING, IDLE, BACK_PRESSURE, ENDED = "starting", "idle", "waiting for credit", ""
 
 
 @dataclass(slots=True)

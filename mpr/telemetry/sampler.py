@@ -21,7 +21,7 @@ from mpr.limits import TELEMETRY_EVERY_SECS
 from mpr.scheduler.worker_handle import WorkerActivity
 from mpr.telemetry import encoder
 from mpr.telemetry.rows import Sample
-from mpr.telemetry.tracker import Telemetry
+from mpr.telemetry.tracker import TelemetryTracker
 
 _log = logging.getLogger("mpr")
 
@@ -74,7 +74,9 @@ class Sampler:
         Where it looks.
     """
 
-    def __init__(self, telemetry: Telemetry, pool: int, size: int, kinds: frozenset[str], sources: Sources) -> None:
+    def __init__(
+        self, telemetry: TelemetryTracker, pool: int, size: int, kinds: frozenset[str], sources: Sources
+    ) -> None:
         self._telemetry = telemetry
         self._pool = pool
         self._size = size
@@ -99,12 +101,12 @@ class Sampler:
         self._stopping.set()
         self._telemetry.urgent.set()
         self._thread.join()
-        with _Telling(self):
+        with _LogsFailures(self):
             self._write(last=True)
 
     def worker_ended(self, worker: int, exitcode: int | None) -> None:
         """The process of a worker has ended."""
-        with _Telling(self):
+        with _LogsFailures(self):
             work = self._sources.activities() if exitcode else []
             self._telemetry.ended(worker, exitcode, next((each for each in work if each.worker == worker), None))
 
@@ -117,7 +119,7 @@ class Sampler:
     # --- the thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        with _Telling(self):
+        with _LogsFailures(self):
             began = time.monotonic()
             look_at, write_at = began + TELEMETRY_EVERY_SECS / 2, began + _WRITE_EVERY_SECS
             while not self._stopping.is_set():
@@ -195,7 +197,7 @@ class Sampler:
         self._sources.accept(stream)
 
 
-class _Telling:
+class _LogsFailures:
     """What goes wrong within is told once, and is nobody's failure."""
 
     def __init__(self, sampler: Sampler) -> None:

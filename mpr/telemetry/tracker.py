@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from mpr.errors import exit_name
-from mpr.scheduler.observer import Watcher
+from mpr.scheduler.observer import PoolObserver
 from mpr.scheduler.work_item import WorkItem
 from mpr.scheduler.worker_handle import WorkerActivity
 from mpr.telemetry.insights import Insights, SlowTask, WorkerInsights
-from mpr.telemetry.rows import ENDED, HELD_BACK, IDLE, STARTING, ErrorRow, Rows, Sample, Span, StateRow
+from mpr.telemetry.rows import BACK_PRESSURE, ENDED, IDLE, STARTING, ErrorRow, Rows, Sample, Span, StateRow
 from mpr.telemetry.slow_tasks import SlowTasks
 from mpr.transport.messages import CALL, Hello, Result
 
@@ -62,7 +62,7 @@ class _Worker:
     idle_ns: int | None = None
     #: The last task that its state timeline shows, as (number of the work item, task).
     shown: tuple[int, int] = (0, 0)
-    held_since_ns: int = 0
+    back_pressure_since_ns: int = 0
     #: When its last task ended that was heard of.
     heard_ns: int = 0
     tasks: int = 0
@@ -70,12 +70,12 @@ class _Worker:
     data_bytes: int = 0
     working_ns: int = 0
     flushing_ns: int = 0
-    held_ns: int = 0
+    back_pressure_ns: int = 0
     #: What it has spent on the task that it is at.
     current_ns: int = 0
 
 
-class Telemetry(Watcher):
+class TelemetryTracker(PoolObserver):
     """Of one pool.
 
     Parameters
@@ -314,15 +314,15 @@ class Telemetry(Watcher):
             found = self._workers.get(work.worker)
             if found is None:
                 return
-            now, since_ns = self._clock(), work.held_since_ns
-            found.held_ns = work.held_ns + (now - since_ns if since_ns else 0)
+            now, since_ns = self._clock(), work.back_pressure_since_ns
+            found.back_pressure_ns = work.back_pressure_ns + (now - since_ns if since_ns else 0)
             self._show_running(found, work, now)
             # Less than that comes and goes as the sinks take data.
-            if since_ns and now - since_ns > _GAP_NS and not found.held_since_ns:
-                found.held_since_ns = since_ns
-                self._show(found, since_ns, HELD_BACK)
-            elif not since_ns and found.held_since_ns:
-                found.held_since_ns = 0
+            if since_ns and now - since_ns > _GAP_NS and not found.back_pressure_since_ns:
+                found.back_pressure_since_ns = since_ns
+                self._show(found, since_ns, BACK_PRESSURE)
+            elif not since_ns and found.back_pressure_since_ns:
+                found.back_pressure_since_ns = 0
                 if work.work_item is not None and work.at.running:
                     self._show(found, now, _name(work.work_item, work.at.task))
 
@@ -385,7 +385,7 @@ class Telemetry(Watcher):
             waiting_secs=max(0, end - ready - working - worker.flushing_ns) / 1e9,
             working_secs=working / 1e9,
             flushing_secs=worker.flushing_ns / 1e9,
-            held_back_secs=worker.held_ns / 1e9,
+            held_back_secs=worker.back_pressure_ns / 1e9,
         )
 
 

@@ -42,7 +42,7 @@ class ConnectionInfo:
         The private folder of the sockets (mode 0700).
     upstream, downstream:
         ZeroMQ endpoints of the parent: for what producers send, and for what they get.
-    token:
+    secret:
         The secret that a producer must show; never logged.
     outbox_bytes:
         Bytes that the producer's outbox may hold before `rr.log` waits.
@@ -57,13 +57,13 @@ class ConnectionInfo:
     folder: Path
     upstream: str
     downstream: str
-    token: str = field(repr=False)
+    secret: str = field(repr=False)
     outbox_bytes: int = OUTBOX_MAX_BYTES
     marks_tasks: bool = False
     direct: DirectRoute | None = None
 
 
-#: The variable by which a child process joins. It has the recording's token, so it is never logged.
+#: The variable by which a child process joins. It has the recording's secret, so it is never logged.
 VARIABLE = "MPR_RECORDING"
 # All other fields are texts.
 _TYPES: dict[str, Any] = {

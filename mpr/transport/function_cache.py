@@ -10,7 +10,7 @@ V = TypeVar("V")
 FUNCTIONS_KEPT = 64
 
 
-class Recent(Generic[V]):
+class FunctionCache(Generic[V]):
     """What was used last, by the digest of the function.
 
     The parent uses each digest when it sends a work item, the worker when the work item comes, in the same order: what

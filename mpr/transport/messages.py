@@ -1,7 +1,7 @@
 """What travels between a worker and its parent: each message is a frozen value, and a list of frames on the wire.
 
 The first frame is a fixed header or JSON, further frames are payload. Nothing is unpickled here: a payload is opened
-by whoever is meant to have it, after the sender has shown the recording's token.
+by whoever is meant to have it, after the sender has shown the recording's secret.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Hello:
     """
 
     #: A secret: not in the text of a message, which may be logged.
-    token: str = field(repr=False)
+    secret: str = field(repr=False)
     worker: int
     pid: int
     route: str
@@ -374,7 +374,7 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     if kind == _HELLO:
         fields = json.loads(bytes(frames[1]))
         hello = Hello(**fields)
-        texts = (hello.token, hello.route, hello.address, hello.status_page)
+        texts = (hello.secret, hello.route, hello.address, hello.status_page)
         numbers = (hello.worker, hello.pid, hello.protocol)
         if not all(isinstance(each, str) for each in texts) or not all(type(each) is int for each in numbers):
             raise MessageError("a hello with fields of the wrong types")

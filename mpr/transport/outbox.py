@@ -48,7 +48,7 @@ class Outbox:
         """Bytes written until now; the last message may still be incomplete."""
         return os.fstat(self.fd).st_size
 
-    def held(self) -> int:
+    def held_bytes(self) -> int:
         """Bytes that the file occupies: written, and not yet given back."""
         return os.fstat(self.fd).st_blocks * 512
 
@@ -101,7 +101,7 @@ class OutboxReader:
             offset += done
             size -= done
 
-    def held(self) -> int:
+    def held_bytes(self) -> int:
         """Bytes that the file occupies: written, and not yet given back."""
         return os.fstat(self.fd).st_blocks * 512
 

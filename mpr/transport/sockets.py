@@ -8,7 +8,7 @@ Downstream  DEALER ◄── tasks, stop ──────── ROUTER   Downs
 
 Two sockets per producer, because a ZeroMQ socket belongs to one thread at a time: what a worker sends (from any of its
 threads, under a lock) never meets what its main thread waits for. `ipc://` in a fresh folder of mode 0700. Who has not
-shown the recording's token gets no answer, and nothing that he sends is looked at.
+shown the recording's secret gets no answer, and nothing that he sends is looked at.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Sockets:
         ipc_folder.sweep()
         self._folder = SocketFolder()
         self.folder = self._folder.path
-        self.token = secrets.token_hex(32)
+        self.secret = secrets.token_hex(32)
         self._context = zmq.Context()
-        self.up = UpstreamServer(self._context, self.folder, self.token)
+        self.up = UpstreamServer(self._context, self.folder, self.secret)
         self.down = DownstreamServer(self._context, self.folder)
 
     def inside(self) -> Inside:
@@ -83,12 +83,12 @@ def _bind(socket: zmq.Socket[bytes], path: Path) -> str:
 class UpstreamServer:
     """The receiving end of all producers. One thread calls `receive`."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path, token: str) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path, secret: str) -> None:
         self._socket = _socket(context, zmq.ROUTER)
         self._receiver = _Receiver(self._socket)
         self.endpoint = _bind(self._socket, folder / "up")
         self._socket.bind(_INSIDE)
-        self._token = token.encode()
+        self._secret = secret.encode()
         self.inside_name = secrets.token_bytes(16)
         self._greeted: dict[bytes, Hello] = {}
         self.rejected_count = 0
@@ -112,15 +112,15 @@ class UpstreamServer:
         hello = self._greeted.get(sender)
         if hello is not None:
             return hello, message  # type: ignore[return-value]  # downstream kinds are ignored by the receiver
-        if isinstance(message, Hello) and self._knows_token(message):
+        if isinstance(message, Hello) and self._knows_secret(message):
             self._greeted[sender] = message
             return message, message
         self.rejected_count += 1
         return b""
 
-    def _knows_token(self, hello: Hello) -> bool:
+    def _knows_secret(self, hello: Hello) -> bool:
         # Any text can come out of JSON, also what has no encoding.
-        return hmac.compare_digest(hello.token.encode(errors="backslashreplace"), self._token)
+        return hmac.compare_digest(hello.secret.encode(errors="backslashreplace"), self._secret)
 
     def forget(self, hello: Hello) -> None:
         """The producer of `hello` has ended."""

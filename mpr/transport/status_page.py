@@ -28,7 +28,19 @@ from mpr.transport.outbox import Outbox, open_shared
 
 _PAGE = 4096
 # Numbers in the page: the worker writes the first eleven, the parent the others, which have cache lines of their own.
-_SEQUENCE, _BEGUN, POSITION, SINCE, ROWS, _FLUSHED, _UNSENT, _HELD_BACK, _HELD_SINCE, _JOURNALED, _SENT = range(11)
+(
+    _SEQUENCE,
+    _BEGUN,
+    POSITION,
+    SINCE,
+    ROWS,
+    _FLUSHED,
+    _UNSENT_ROWS,
+    _BACK_PRESSURE,
+    _BACK_PRESSURE_SINCE,
+    _JOURNALED,
+    _SENT,
+) = range(11)
 _REVOKED, _TAKEN = 16, 17
 
 # Slots follow, one for each result that can be on its way: as many as the worker has work items, and the present one.
@@ -96,15 +108,15 @@ class StatusPage:
         return sequence > counters[_REVOKED]
 
     @contextlib.contextmanager
-    def holding_back(self) -> Iterator[None]:
+    def back_pressure(self) -> Iterator[None]:
         """Within, a task waits until the sinks have taken what it has logged."""
-        began = self.counters[_HELD_SINCE] = time.monotonic_ns()
+        began = self.counters[_BACK_PRESSURE_SINCE] = time.monotonic_ns()
         try:
             yield
         finally:
             # Several threads of a task may wait: who comes last counts for all.
-            self.counters[_HELD_BACK] += time.monotonic_ns() - began
-            self.counters[_HELD_SINCE] = 0
+            self.counters[_BACK_PRESSURE] += time.monotonic_ns() - began
+            self.counters[_BACK_PRESSURE_SINCE] = 0
 
     def logged(self) -> int:
         """How many rows that were."""
@@ -114,9 +126,9 @@ class StatusPage:
         """The first so many of them are where nobody's death can take them."""
         self.counters[_FLUSHED] = rows
 
-    def hold(self, rows: int) -> None:
+    def set_unsent_rows(self, rows: int) -> None:
         """So many rows, of recordings of its own, would die with the worker."""
-        self.counters[_UNSENT] = rows
+        self.counters[_UNSENT_ROWS] = rows
 
     def begin(self, task: int, now_ns: int) -> None:
         """Task `task` of the work item runs from now on."""
@@ -198,17 +210,17 @@ class StatusPageReader:
         """How many rows the worker has logged until now."""
         return self._counters[ROWS]
 
-    def held_back(self) -> tuple[int, int]:
+    def back_pressure(self) -> tuple[int, int]:
         """Since when the worker's `rr.log` waits (0: it does not), and for how long it waited before (nanoseconds)."""
-        return self._counters[_HELD_SINCE], self._counters[_HELD_BACK]
+        return self._counters[_BACK_PRESSURE_SINCE], self._counters[_BACK_PRESSURE]
 
     def unflushed(self) -> int:
         """How many of them would be lost, at most, if the worker died at this moment."""
         return self._counters[ROWS] - self._counters[_FLUSHED]
 
-    def held(self) -> int:
+    def unsent_rows(self) -> int:
         """How many rows of recordings of its own the worker has not sent."""
-        return self._counters[_UNSENT]
+        return self._counters[_UNSENT_ROWS]
 
     def revoke(self, sequence: int) -> At:
         """Take back every work item up to the `sequence`-th that the worker has not begun. Returns what it is at then.

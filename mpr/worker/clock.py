@@ -11,7 +11,7 @@ PERIOD_SECS = 0.01
 _PATIENCE = 20
 
 
-class Ticker:
+class Clock:
     """Sets `ticked[0]`, and calls `on_tick`, every `PERIOD_SECS` while somebody is busy.
 
     Native code that keeps the GIL delays it. Reading a list costs a tenth of what the clock does. Where the system

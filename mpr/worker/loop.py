@@ -15,7 +15,7 @@ from mpr.errors import TaskLoadError
 from mpr.processes import pickling, task_pickling
 from mpr.producer.producer import TOGETHER_MICROS, Producer
 from mpr.tasks.current import set_common
-from mpr.transport.function_cache import Recent
+from mpr.transport.function_cache import FunctionCache
 from mpr.transport.messages import (
     CALL,
     EACH,
@@ -32,7 +32,7 @@ from mpr.transport.messages import (
 )
 from mpr.transport.status_page import POSITION, ROWS, SINCE
 from mpr.worker.capture import Capture
-from mpr.worker.clock import Ticker
+from mpr.worker.clock import Clock
 
 # More results than that are better opened by the parent while the worker makes the next ones.
 _FEW = 16
@@ -41,11 +41,11 @@ _FEW = 16
 class WorkerLoop:
     def __init__(self, producer: Producer, capture: Capture, *, waits: bool) -> None:
         self._waits = waits
-        self._ticker = Ticker(producer.send_results)
+        self._clock = Clock(producer.send_results)
         self._producer = producer
         self._capture = capture
         #: Functions, and pickles of those that were not needed yet.
-        self._functions: Recent[Callable[..., Any] | bytes] = Recent()
+        self._functions: FunctionCache[Callable[..., Any] | bytes] = FunctionCache()
         #: How many results there were.
         self._results = 0
         # Rows and bytes that earlier results have told of.
@@ -84,9 +84,9 @@ class WorkerLoop:
             return
         run = function if message.mode == EACH else functools.partial(call, function)
         if self._waits and len(arguments) - message.first > 1:
-            self._ticker.begin()
+            self._clock.begin()
         self._run_each(message, run, task_pickling.task_name(function), arguments, started_ns)
-        self._ticker.end()
+        self._clock.end()
 
     def _run_each(
         self, message: Tasks, run: Callable[[Any], Any], name: str, arguments: list[Any], started_ns: int
@@ -98,7 +98,7 @@ class WorkerLoop:
         """
         producer, log_counters, clock = self._producer, self._producer.log_counters, time.monotonic_ns
         counters = log_counters.counters
-        ticked, each = (self._ticker.ticked, self._ticker.always) if self._waits else ([True], True)
+        ticked, each = (self._clock.ticked, self._clock.always) if self._waits else ([True], True)
         marks, prints = producer.config.marks_tasks, self._capture.takes_output
         first, again_until = message.first, message.first + message.again
         here = [2 * first + 1]
@@ -184,10 +184,10 @@ class WorkerLoop:
             ended_nanos=now_ns,
         )
         self._told_rows, self._told_bytes = rows, written_bytes
-        alone = count > _FEW or micros >= TOGETHER_MICROS or self._ticker.always or producer.config.marks_tasks
+        alone = count > _FEW or micros >= TOGETHER_MICROS or self._clock.always or producer.config.marks_tasks
         if producer.hand_over(result, may_wait=not alone):
             # Should the next task take longer.
-            self._ticker.tick_once()
+            self._clock.tick_once()
         failpoints.reach("worker.sent")
 
     def _function(self, digest: bytes) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ def repaired(folder: Path, told: Told, errors: list[str]) -> RecordedTest:
         f"the process {told.start.pid} has died during the {phase} of this test: what it had logged last may be missing"
     )
     try:
-        append.amend(
+        append.append(
             path,
             told.start.application_id,
             lambda stream: test_rows.log_test(
