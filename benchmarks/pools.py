@@ -169,7 +169,7 @@ finally:
 
 
 def _ctrl_c(source: str, folder: Path) -> tuple[float, float]:
-    """Measure the milliseconds from Ctrl-C to the program's next line and to its end. Its whole group gets the signal."""
+    """Measure the milliseconds from Ctrl-C, sent to the whole group, to the program's next line and to its end."""
     command = [sys.executable, "-c", source, str(folder / f"{time.monotonic_ns()}.rrd")]
     program = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, text=True

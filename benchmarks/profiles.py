@@ -1,4 +1,4 @@
-"""Where does the time go, in a worker and in the parent? Writes `benchmarks/profiles/*.txt`; needs py-spy.
+"""Profile a worker and the parent, to see where the time goes. Writes `benchmarks/profiles/*.txt`; needs py-spy.
 
 Each profile is of one process of a real run, sampled by py-spy with native frames. For each thread, it has the share
 of samples in which a function was the innermost one (self), and in which it ran at all (total). If the kernel or code
