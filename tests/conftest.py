@@ -1,4 +1,4 @@
-"""Every test ends with a census: no child process, thread or socket folder of mpr's may be left."""
+"""Every test ends with a census: mpr must leave no child process, thread or socket folder behind."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Run the tests in other environments: the oldest Rerun SDK, and every other Python that this machine has.
+"""Run the tests in other environments: with the oldest Rerun SDK, and with every other Python on this machine.
 
-`python tests/matrix.py [pytest arguments]`. Each environment is made anew beside the main one (`.venv-<name>`).
-`python tests/matrix.py --oldest-pytest [pytest arguments]`: only with the oldest pytest that the plugin is for.
+`python tests/matrix.py [pytest arguments]`. Each environment is new and lies beside the main one (`.venv-<name>`).
+`python tests/matrix.py --oldest-pytest [pytest arguments]` uses only the oldest pytest that the plugin supports.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A Jupyter kernel, and the part of a page with a notebook that talks to widgets."""
+"""Run a Jupyter kernel, and the part of a notebook page that talks to widgets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random programs that log: what they are, and how one is carried out, in a worker or in a process that is alone."""
+"""Make random programs that log, and run them in a worker or in a process without mpr."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""The snippets of README.md and docs/, to be run as a reader would run them.
+"""Run the snippets of README.md and docs/ as a reader would run them.
 
-Every `python` and `sh` block is run, in a folder of its own, and a `text` block right behind one is what it prints, to
-stdout and stderr together; `...` in it stands for anything. Otherwise:
+Every `python` and `sh` block runs in a folder of its own. A `text` block right after it is its output, stdout and
+stderr together; `...` in it stands for any text. Otherwise:
 
-- `<!-- not run: the reason -->` before a block: it is not run.
-- `<!-- needs: ray, torch -->` before a block: it is skipped where one of these cannot be imported.
-- `title="worker.py"` behind the language: a file, in the folders of the blocks that follow on the page. One runs or
-  imports it.
+- `<!-- not run: the reason -->` before a block: the block does not run.
+- `<!-- needs: ray, torch -->` before a block: it is skipped if one of these cannot be imported.
+- `title="worker.py"` after the language: the block is a file in the folders of the blocks that follow on the page. One
+  of them runs or imports it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Streams as the Rerun SDK itself writes them, for the tests of what takes them apart."""
+"""Make streams as the Rerun SDK itself writes them, for tests of code that takes streams apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests share: reading recordings with Rerun's own reader, and the census of what a test leaves behind."""
+"""Read recordings with Rerun's own reader, and take the census after a test. Most tests use this."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caller holds, against a model: in which order results come, which error counts, when callbacks run."""
+"""Results, compared with a model: their order, which error counts, when callbacks run."""
 
 from __future__ import annotations
 

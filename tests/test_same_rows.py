@@ -1,4 +1,4 @@
-"""Whatever is logged: one file out of many workers has what one process writes, by the SDK's word and row by row.
+"""One file from many workers has the same rows as one process writes, checked by the SDK and row by row.
 
 The re-framed file is opened in every way that Rerun has: from front to back, by its manifest, by the catalog server,
 and by the viewer.

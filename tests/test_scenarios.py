@@ -1,4 +1,4 @@
-"""Scenes of many processes that lose data without mpr."""
+"""Scenes with many processes that lose data without mpr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A durable sink that fails: whoever waits is told at once, what was accepted stays, the other sinks go on."""
+"""A durable sink that fails: all callers that wait get the error at once, accepted rows stay, other sinks go on."""
 
 from __future__ import annotations
 

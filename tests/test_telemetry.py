@@ -1,4 +1,4 @@
-"""What a pool records of itself, as the file has it; and that nobody pays for it."""
+"""The telemetry of a pool in the file, and that it costs nothing without it."""
 
 from __future__ import annotations
 

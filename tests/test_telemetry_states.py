@@ -1,5 +1,7 @@
-"""State timelines, spans and insights as a state machine: whatever happens in whatever order, at a clock that the test
-turns."""
+"""State timelines, spans and insights as a state machine, with any order of events.
+
+The test sets the clock.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sockets: who does not know the secret is not heard, and nothing is left behind."""
+"""The sockets: messages without the secret are ignored, and nothing is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real peers of live sinks: the Rerun command line as a server that writes down what it gets, and the real viewer."""
+"""Run real peers of live sinks: the Rerun command line as a server that saves its data, and the real viewer."""
 
 from __future__ import annotations
 

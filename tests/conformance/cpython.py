@@ -1,7 +1,7 @@
-"""CPython's own tests, as the running interpreter brings them.
+"""Find CPython's own tests, as the running interpreter has them.
 
-A test is run as it stands, against mpr through an adapter, or it is left out with a reason. Each list of those left out
-is checked against the tests that there are, so that nothing vanishes when CPython renames a test or adds one.
+A test runs unchanged against mpr through an adapter, or it is left out with a reason. Each list of tests that are left
+out is compared with the tests that exist. So no test disappears silently when CPython renames or adds one.
 """
 
 from __future__ import annotations

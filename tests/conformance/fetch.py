@@ -1,6 +1,6 @@
-"""Get those of CPython's tests that this interpreter does not bring, from Debian's package for the same Python.
+"""Get those of CPython's tests that this interpreter lacks, from Debian's package for the same Python.
 
-`python tests/conformance/fetch.py`; `make test` calls it. Where it does not succeed, the tests that need them say so.
+`python tests/conformance/fetch.py`; `make test` calls it. If it does not succeed, the tests that need them say so.
 """
 
 from __future__ import annotations

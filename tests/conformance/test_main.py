@@ -1,4 +1,4 @@
-"""CPython's own tests of pools whose functions are of `__main__`: scripts, packages, folders and archives."""
+"""CPython's own tests of pools with functions of `__main__`: scripts, packages, folders and archives."""
 
 from __future__ import annotations
 

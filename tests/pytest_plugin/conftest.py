@@ -1,4 +1,4 @@
-"""Runs that several tests look at are made once."""
+"""Make runs of pytest once that several tests look at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of pytest over sample tests, in processes of their own, and what they leave behind."""
+"""Run pytest over sample tests in processes of their own, and read what they leave behind."""
 
 from __future__ import annotations
 

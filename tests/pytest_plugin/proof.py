@@ -1,8 +1,8 @@
-"""Proof on other people's tests that outcomes do not change: suites of installed libraries, and a part of our own, each
-run without the plugin and with it.
+"""Prove on test suites of other projects that the plugin changes no outcome.
 
-`python -m tests.pytest_plugin.proof [name...]`; part of `make test-all`. What differs between two runs without the
-plugin is no evidence, so each suite is run twice without.
+Suites of installed libraries, and a part of our own, run without the plugin and with it.
+`python -m tests.pytest_plugin.proof [name...]`; part of `make test-all`. Each suite runs twice without the plugin,
+because a test that differs between these two runs proves nothing.
 """
 
 from __future__ import annotations
