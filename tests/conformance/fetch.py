@@ -15,7 +15,7 @@ from pathlib import Path
 
 VERSION = f"3.{sys.version_info.minor}"
 MODULES = ("_test_multiprocessing", "test_multiprocessing_main_handling", "test_concurrent_futures")
-#: Git does not see it.
+#: Git ignores this folder.
 FOLDER = Path(__file__).parents[2] / ".cpython-tests" / VERSION
 
 
@@ -28,7 +28,7 @@ def fetch(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         download = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package]
         if subprocess.run(download, cwd=folder, check=False, timeout=300).returncode and os.geteuid() == 0:
-            # A fresh container has no lists of packages.
+            # A new container has no lists of packages.
             subprocess.run(["apt-get", "-qq", "update"], check=True, timeout=300)
             subprocess.run(download, cwd=folder, check=True, timeout=300)
         (archive,) = Path(folder).glob("*.deb")
