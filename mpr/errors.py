@@ -239,3 +239,9 @@ def exit_name(exitcode: int) -> str:
 
 class FormatError(ValueError):
     """Bytes that are not a stream of the one `.rrd` format that this module knows."""
+
+
+# Tracebacks and pickles show these classes under the name that users write, `mpr.SinkError`. Only errors do so: for
+# other classes `inspect.getsource` and `typing.get_type_hints` would look for their code in `mpr/__init__.py`.
+for _each in [each for each in globals().values() if isinstance(each, type) and issubclass(each, MprError)]:
+    _each.__module__ = "mpr"
