@@ -41,9 +41,9 @@ _RUN = pytest.StashKey[str]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """pytest asks for options once per run, also where nothing is recorded."""
-    from mpr.pytest_plugin import options
+    from mpr.pytest_plugin.options import add_options
 
-    options.add_options(parser)
+    add_options(parser)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:

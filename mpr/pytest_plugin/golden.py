@@ -227,7 +227,7 @@ def _fail(text: str) -> NoReturn:
     pytest.fail(text, pytrace=False)
 
 
-def write_summary(terminal: Any) -> None:
+def write_golden_summary(terminal: Any) -> None:
     """Which golden recordings the tests have written, and which none of them has asked for."""
     lines = [f"written: {path}" for path in sorted(_named(terminal, WRITTEN))]
     lines += [f"unused: {path}" for path in _unused(terminal)]

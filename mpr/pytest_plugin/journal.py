@@ -112,14 +112,14 @@ class Read:
     errors: list[str] = field(default_factory=list)
 
 
-def files(folder: Path) -> list[Path]:
+def journal_files(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}"))
 
 
-def read(folder: Path) -> Read:
+def read_journals(folder: Path) -> Read:
     """What the journals in `folder` say, by the recording's path, in the order of their begin."""
     found = Read()
-    for path in files(folder):
+    for path in journal_files(folder):
         for line in _lines(path):
             kind = line.pop("event", None)
             if kind == "started":

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from mpr.pytest_plugin import journal
+from mpr.pytest_plugin.journal import journal_files, read_journals
 from mpr.pytest_plugin.options import Settings
 from mpr.pytest_plugin.results import RecordedTest
 
@@ -25,7 +25,7 @@ _MANIFEST = "run.json"
 _IGNORE = ".gitignore"
 
 
-def made(settings: Settings) -> Path:
+def make_run_folder(settings: Settings) -> Path:
     """The run's folder, made where it is missing. Raises `OSError`."""
     folder = settings.folder
     if not folder.exists():
@@ -38,10 +38,10 @@ def made(settings: Settings) -> Path:
     return folder
 
 
-def finish(settings: Settings, results: Sequence[RecordedTest]) -> None:
+def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> None:
     """Nothing more is written into the run's folder; make room for the next run. Raises `OSError`."""
     folder = settings.folder
-    for path in journal.files(folder):
+    for path in journal_files(folder):
         path.unlink(missing_ok=True)
     files = sorted(str(path.relative_to(folder)) for path in _files(folder))
     if files == [_MANIFEST]:
@@ -53,10 +53,10 @@ def finish(settings: Settings, results: Sequence[RecordedTest]) -> None:
     tests = [asdict(each) for each in results]
     manifest = {"mpr": settings.version, "pid": settings.pid, "files": files, "tests": tests}
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, default=os.fspath))
-    prune(settings)
+    _remove_old_runs(settings)
 
 
-def prune(settings: Settings) -> None:
+def _remove_old_runs(settings: Settings) -> None:
     """Remove what mpr has put into the folders of the oldest runs; what cannot be removed is left to the next run."""
     runs = sorted(path.parent for path in settings.output.glob(f"*/{_MANIFEST}"))
     for folder in [each for each in runs if each != settings.folder][: len(runs) - settings.keep_runs]:
@@ -72,7 +72,7 @@ def _ours(folder: Path, manifest: dict[str, Any]) -> list[str]:
     if psutil.pid_exists(manifest["pid"]):
         return []
     # It has not come to its end; its journals say as much.
-    return [_MANIFEST, *journal.read(folder).tests, *(path.name for path in journal.files(folder))]
+    return [_MANIFEST, *read_journals(folder).tests, *(path.name for path in journal_files(folder))]
 
 
 def _files(folder: Path) -> Iterator[Path]:

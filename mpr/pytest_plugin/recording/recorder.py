@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mpr.pytest_plugin import run_folder
 from mpr.pytest_plugin.journal import Ended, Journal, Started
 from mpr.pytest_plugin.options import RECORDED_FIXTURES, Settings, Wish, wish_of
 from mpr.pytest_plugin.recording import file_names, report_links, retention
 from mpr.pytest_plugin.recording.internal_errors import Troubles
 from mpr.pytest_plugin.recording.running_test import CALL, SETUP, TEARDOWN, Running
+from mpr.pytest_plugin.run_folder import make_run_folder
 from mpr.rrd import framing
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Recorder:
         if not (needed or retention.is_recorded(wish.mode, first)) or not self._can_record():
             return
         clock, now = time.perf_counter(), time.time()
-        folder = run_folder.made(self.settings)
+        folder = make_run_folder(self.settings)
         path, attempt = file_names.reserve(folder, self._name(item, wish, first), first)
         self._attempts[item.nodeid] = attempt + 1
         try:
@@ -283,7 +283,7 @@ class Recorder:
 
     def _open_journal(self) -> Journal:
         if self._journal is None or self._journal.pid != os.getpid():
-            self._journal = Journal(run_folder.made(self.settings), self.worker)
+            self._journal = Journal(make_run_folder(self.settings), self.worker)
         return self._journal
 
     def _can_record(self) -> bool:

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from mpr.pytest_plugin import golden, journal, run_folder
-from mpr.pytest_plugin.journal import Told
+from mpr.pytest_plugin.golden import write_golden_summary
+from mpr.pytest_plugin.journal import Told, read_journals
 from mpr.pytest_plugin.options import Settings
 from mpr.pytest_plugin.recording.internal_errors import Troubles
 from mpr.pytest_plugin.recording.recorder import WORKER_OUTPUT, Recorder
 from mpr.pytest_plugin.report import html_page, pictures, repair, terminal_summary
 from mpr.pytest_plugin.results import RecordedTest
+from mpr.pytest_plugin.run_folder import finish_run_folder
 
 
 class Controller:
@@ -46,7 +47,7 @@ class Controller:
 
     def _name_recording(self, nodeid: str, report: pytest.TestReport) -> None:
         node: Any = getattr(report, "node", None)
-        for told in journal.read(self.settings.folder).tests.values():
+        for told in read_journals(self.settings.folder).tests.values():
             start = told.start
             if told.end is None and start.nodeid == nodeid and node is not None and start.worker == node.gateway.id:
                 report.longrepr = f"{report.longrepr}\nmpr recording: {self._shown(self.settings.folder / start.path)}"
@@ -71,7 +72,7 @@ class Controller:
 
     def finish(self, draw: bool) -> None:
         """Every process has ended its tests, or has died; `draw` says whether there is time for pictures."""
-        found = journal.read(self.settings.folder)
+        found = read_journals(self.settings.folder)
         self._told += found.errors
         for told in found.tests.values():
             if told.end is None:
@@ -80,7 +81,7 @@ class Controller:
                 self.results.append(self._ended(told))
         if any(each.path is not None for each in self.results):
             self._troubles.attempt("show the run", self._show, draw)
-        run_folder.finish(self.settings, self.results)
+        finish_run_folder(self.settings, self.results)
 
     def _show(self, draw: bool) -> None:
         if draw and self.settings.screenshot != "off":
@@ -111,7 +112,7 @@ class Controller:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         results = terminal_summary.told(self.settings.summary, self.results)
         terminal_summary.write(terminalreporter, results, self._told, self._shown, self._page)
-        golden.write_summary(terminalreporter)
+        write_golden_summary(terminalreporter)
 
     def _shown(self, path: Path) -> str:
         """`path` as a person who has started pytest types it."""
