@@ -92,15 +92,21 @@ def render(
     with tempfile.TemporaryDirectory(prefix="mpr-picture-", ignore_cleanup_errors=True) as folder:
         order = Order(str(source), folder, size, blueprint, timeline, time)
         Path(folder, "order").write_bytes(pickle.dumps(order))
-        stage = _draw(folder, timeout_secs)
-        answer = _answer(folder)
-        if answer is None:
-            raise PictureError(f"cannot draw {source}: {stage}")
-        if "reports" not in answer:
-            failed = NoViewerError if answer["everywhere"] else PictureError
-            raise failed(f"cannot draw {source}: {answer['error']}")
+        failure = _draw(folder, timeout_secs)
+        reports = _reports(source, folder, failure)
         with _whole(target) as part:
             part.write(Path(folder, "picture.png").read_bytes())
+    return reports
+
+
+def _reports(source: Path, folder: str, failure: str) -> list[str]:
+    """What views report, by the answer in `folder`; raises the error that the answer, or its absence, stands for."""
+    answer = _answer(folder)
+    if answer is None:
+        raise PictureError(f"cannot draw {source}: {failure}")
+    if "reports" not in answer:
+        failed = NoViewerError if answer["everywhere"] else PictureError
+        raise failed(f"cannot draw {source}: {answer['error']}")
     reports: list[str] = answer["reports"]
     return reports
 
