@@ -15,7 +15,7 @@ import pytest
 
 import mpr
 from mpr import failpoints
-from mpr.producer import producer
+from mpr.producer import outbox_writer
 from tests import support, tasks
 
 _ROWS = 5
@@ -226,7 +226,7 @@ def test_ctrl_c_between_the_rows_of_a_result_and_the_result(tmp_path: Path) -> N
 
 def test_a_worker_dies_when_it_has_just_got_a_new_outbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Forked workers inherit the low limit: each task gets an outbox of its own.
-    monkeypatch.setattr(producer, "OUTBOX_ROLL_BYTES", 1)
+    monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 1)
     monkeypatch.setenv("MPR_FAILPOINTS", f"worker.rolled@1:{_VICTIM + 1}:kill")
     path = tmp_path / "run.rrd"
     errors = _run(path, start_method="fork")

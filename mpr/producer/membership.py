@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from mpr.errors import JoinError, RecordingError, UnpicklableTaskError
 from mpr.producer import propagation, router
-from mpr.producer.direct import new_producer
 from mpr.producer.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.sdk import recordings
 from mpr.sdk.forks import redirect_stream
@@ -82,10 +81,10 @@ def disown(secret: str) -> None:
 
 def take_over(config: ConnectionInfo, worker: int) -> Producer:
     """Make this process worker number `worker`: all that it logs goes to the recording, and so for its children."""
-    producer = _here.worker = new_producer(config, worker)
+    producer = _here.worker = Producer(config, worker)
     router.guard(config.recording_id, producer)
     _let_streams_travel()
-    producer.always_flush = not router.take_over(producer)
+    producer.log_counters.set_sees_all(router.take_over(producer))
     _here.joined[config.secret] = producer
     _here.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
     return producer
@@ -228,14 +227,14 @@ def _member(config: ConnectionInfo, timeout_secs: float, *, takes_over: bool) ->
         if producer is None or producer.lost:
             producer = _joined(config, timeout_secs)
         if takes_over and _here.worker is None and router.producer() is not producer:
-            producer.always_flush = not router.take_over(producer)
+            producer.log_counters.set_sees_all(router.take_over(producer))
             recordings.make_current(producer.stream)
         return producer
 
 
 def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
     _leave_the_closed()
-    producer = new_producer(config, 0, timeout_secs)
+    producer = Producer(config, 0, timeout_secs)
     router.guard(config.recording_id, producer)
     _let_streams_travel()
     # A forked process has inherited times.

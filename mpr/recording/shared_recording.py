@@ -194,7 +194,7 @@ class SharedRecording:
     def _parents_producer(self) -> Producer:
         with self._lock:
             if self._producer is None:
-                self._producer = Producer(self.process_config(1), 0)
+                self._producer = Producer(self.process_config(1), 0, is_owner=True)
                 router.guard(self.recording_id, self._producer)
             return self._producer
 

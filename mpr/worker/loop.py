@@ -13,7 +13,8 @@ from typing import Any
 from mpr import failpoints
 from mpr.errors import TaskLoadError
 from mpr.processes import pickling, task_pickling
-from mpr.producer.producer import TOGETHER_MICROS, Producer
+from mpr.producer.producer import Producer
+from mpr.producer.result_sender import TOGETHER_MICROS
 from mpr.tasks.current import set_common
 from mpr.transport.function_cache import FunctionCache
 from mpr.transport.messages import (
