@@ -17,7 +17,7 @@ from mpr.processes import task_pickling
 from mpr.processes.pickling import Portable
 from mpr.processes.start import StartMethod, check_processes, check_start_method
 from mpr.recording.options import check_application_id, check_route
-from mpr.recording.shared_recording import SharedRecording
+from mpr.recording.shared_recording import SharedRecording, runtime_of
 from mpr.scheduler.state import PoolLimits
 from mpr.telemetry.rows import TELEMETRY
 from mpr.worker.capture import CaptureOptions
@@ -127,7 +127,7 @@ def check_recording(
     if recording is not None:
         if check_route(route) != "funnel":
             raise ConfigError("give route='direct' to the SharedRecording: it belongs to the recording")
-        recording.check_usable()
+        runtime_of(recording).check_usable()
         if recording.application_id != application_id:
             raise ConfigError(f"the recording is of {recording.application_id!r}, not of {application_id!r}")
 

@@ -18,7 +18,7 @@ from mpr.pool.runtime import PoolRuntime
 from mpr.processes.main_module import prepare_main
 from mpr.processes.start import StartMethod
 from mpr.recording.options import Route
-from mpr.recording.shared_recording import SharedRecording
+from mpr.recording.shared_recording import SharedRecording, runtime_of
 from mpr.scheduler.state import PoolState
 from mpr.telemetry.insights import Insights
 from mpr.transport.messages import EACH, STAR
@@ -298,7 +298,7 @@ class Pool:
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
-            self.recording.check_usable()
+            runtime_of(self.recording).check_usable()
 
     def _check_running(self) -> None:
         self._check_process()

@@ -21,7 +21,7 @@ from mpr.pool.calls import PoolCalls
 from mpr.pool.options import PoolOptions
 from mpr.pool.progress import Progress
 from mpr.processes.start import make_launcher
-from mpr.recording.shared_recording import SharedRecording
+from mpr.recording.shared_recording import SharedRecording, runtime_of
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.observer import PoolObserver, PoolObservers
 from mpr.scheduler.state import PoolState
@@ -85,23 +85,24 @@ class PoolRuntime:
             undo.callback(launcher.close)
             self._owns_recording = recording is None
             self.recording = recording or new_recording()
+            self._rows = runtime_of(self.recording)
             if self._owns_recording:
-                undo.callback(self.recording.finish, failed=True)
-            self._connection_info = self.recording.process_config(options.size)
+                undo.callback(self._rows.close, failed=True)
+            self._connection_info = self._rows.process_config(options.size)
             self._supervisor = WorkerSupervisor(
                 launcher,
                 self._new_worker,
                 options.size,
                 ended=self._worker_ended,
                 failed=self._worker_start_failed,
-                has_no_hello=self.recording.aggregator.is_unknown,
+                has_no_hello=self._rows.aggregator.is_unknown,
                 look=self._look,
             )
             self._dispatcher = Dispatcher(
-                self.recording.down,
+                self._rows.sockets.down,
                 options.limits,
                 self._supervisor,
-                self.recording.aggregator.soon,
+                self._rows.aggregator.soon,
                 self._observer(),
             )
             self.calls = PoolCalls(self._dispatcher, options.size)
@@ -125,19 +126,19 @@ class PoolRuntime:
             activities=self._dispatcher.activities,
             pid=self._supervisor.pid,
             counters=self._counters,
-            accept=self.recording.accept_telemetry,
+            accept=self._rows.accept_telemetry,
         )
-        return Sampler(telemetry, self.recording.new_pool(size, kinds), size, kinds, sources)
+        return Sampler(telemetry, self._rows.new_pool(size, kinds), size, kinds, sources)
 
     def _counters(self) -> tuple[int, int]:
         """Any thread: how many rows the workers have logged, and how many bytes the sinks have."""
-        return self.recording.aggregator.rows_logged(), self.recording.fanout.accepted_bytes
+        return self._rows.aggregator.rows_logged(), self._rows.fanout.accepted_bytes
 
     # --- called by the worker supervisor's thread ------------------------------------------------------------------
 
     def _new_worker(self) -> tuple[int, WorkerConfig]:
-        options, number = self._options, self.recording.new_worker()
-        self.recording.aggregator.listen(number, self._dispatcher)
+        options, number = self._options, self._rows.new_worker()
+        self._rows.aggregator.listen(number, self._dispatcher)
         if self._telemetry is not None:
             self._telemetry.starting(number)
         is_forkserver = options.start_method == "forkserver"
@@ -152,9 +153,9 @@ class PoolRuntime:
         )
 
     def _look(self) -> float:
-        if self.recording.fanout.stalled_secs() > SINK_TIMEOUT_SECS:
-            self._dispatcher.broken(self.recording.fanout.stuck())
-        self.recording.aggregator.look()
+        if self._rows.fanout.stalled_secs() > SINK_TIMEOUT_SECS:
+            self._dispatcher.broken(self._rows.fanout.stuck())
+        self._rows.aggregator.look()
         return self._dispatcher.look()
 
     def _worker_start_failed(self, error: BaseException) -> None:
@@ -163,7 +164,7 @@ class PoolRuntime:
     def _worker_ended(self, worker: int, exitcode: int | None) -> None:
         if self._sampler is not None:
             self._sampler.worker_ended(worker, exitcode)
-        self.recording.aggregator.worker_died(worker, exitcode)
+        self._rows.aggregator.worker_died(worker, exitcode)
 
     # --- called by the pool ----------------------------------------------------------------------------------------
 
@@ -248,7 +249,7 @@ class PoolRuntime:
             else:
                 self._supervisor.dismiss()
             self._close_telemetry()
-            if not self.recording.aggregator.wait_for_goodbyes(self._dispatcher, _FAREWELL_SECS):
+            if not self._rows.aggregator.wait_for_goodbyes(self._dispatcher, _FAREWELL_SECS):
                 self._supervisor.end(0.0)
             if self._abandonment is not None:
                 self._abandonment.cancel()
@@ -272,4 +273,4 @@ class PoolRuntime:
 
     def _close_recording(self, *, failed: bool) -> None:
         if self._owns_recording:
-            self.recording.finish(failed=failed)
+            self._rows.close(failed=failed)
