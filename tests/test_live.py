@@ -252,7 +252,7 @@ def test_what_is_kept_without_a_file_is_bounded(
     port = viewers.free_port()
     with mpr.Pool("app", 2, sinks=url_of(port)) as pool:
         pool.starmap(tasks.log_images, [(0, 100), (1, 100)], chunksize=1)
-        kept = pool.recording._live._replay_log.sources[0]  # type: ignore[union-attr]  # there is a live sink
+        kept = pool.recording._runtime._opened.live._replay_log.sources[0]  # type: ignore[union-attr]  # there is a live sink
         assert os.fstat(kept.fd).st_blocks * 512 < 60_000_000
         with listening(tmp_path / "viewer.rrd", port) as viewer:
             wait_for_state(pool.recording, "connected")

@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, Executor, Future, InvalidStateErr
 from typing import Any, ParamSpec, Self, TypeVar
 
 from mpr.errors import ConfigError
+from mpr.pool.options import check_chunksize
 from mpr.processes import task_pickling
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
@@ -156,8 +157,7 @@ class PoolExecutor(Executor):
             further; None: all are submitted at once, as `Executor.map` has it.
         """
         self._check_running()
-        if chunksize < 1:
-            raise ConfigError(f"chunksize must be at least 1, got {chunksize}")
+        check_chunksize(chunksize)
         if buffersize is not None and (not isinstance(buffersize, int) or buffersize < 1):
             raise ConfigError(f"buffersize must be None or at least 1, got {buffersize!r}")
         deadline = None if timeout is None else time.monotonic() + timeout

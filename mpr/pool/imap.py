@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,42 @@ from mpr.scheduler.state import PoolState
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.transport.messages import EACH
 
+# So many items per worker are on their way or wait to be taken.
+_AHEAD = 4
 # How often a feeder that waits for room looks whether there is still use for it (seconds).
 _LOOK_SECS = 0.1
+
+
+def start(
+    dispatcher: Dispatcher,
+    size: int,
+    function: Callable[..., Any],
+    iterable: Iterable[Any],
+    chunksize: int,
+    *,
+    ordered: bool,
+) -> ResultIterator[Any]:
+    """Start the thread that feeds a pool of `size` workers from `iterable`; returns the iterator over the results."""
+    room = threading.Semaphore(_AHEAD * size * chunksize)
+    results: ResultIterator[Any] = ResultIterator(ordered, room.release)
+    task = TaskFunction.of(function)
+    feeder = ImapFeeder(
+        dispatcher=dispatcher,
+        function=task,
+        items=iter(iterable),
+        chunksize=chunksize,
+        room=room,
+        results=weakref.ref(results),
+    )
+    hint = operator.length_hint(iterable)
+    try:
+        dispatcher.begin_feeding(feeder)
+        dispatcher.announce(task, hint)
+        threading.Thread(target=feeder.run, name="mpr-imap", daemon=True).start()
+    except BaseException:
+        dispatcher.end_feeding(feeder)
+        raise
+    return results
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,15 +1,22 @@
-"""What the user chose, checked, and the numbers that the rest of mpr works with, each with its reason.
+"""Checks the arguments of `mpr.SharedRecording`, and keeps them as one value.
 
-`ConnectionInfo` says how a process joins a shared recording.
+Covers: the ids, the route, and the choice of sinks if the user has named none.
+Does not cover: how sinks are opened (`open_sinks.py`).
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from mpr.errors import ConfigError
+from mpr.recording import gather
+from mpr.sinks import active_recording
+from mpr.sinks.active_recording import ActiveRecordingSink
+from mpr.sinks.base import Sink
+from mpr.sinks.parse import as_sinks, sinks_of_environment
 
 Route = Literal["funnel", "direct"]
 
@@ -46,3 +53,69 @@ def check_route(route: object) -> Route:
     if route == "funnel" or route == "direct":
         return route
     raise ConfigError(f"route must be 'funnel' (through this process) or 'direct' (workers open sinks), got {route!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingOptions:
+    """The checked arguments of a recording; `check` makes them.
+
+    Attributes
+    ----------
+    application_id, recording_id:
+        The ids of the recording.
+    sinks:
+        The sinks, in the order in which the user has named them.
+    announces_sink:
+        Whether stderr says where the rows go, because the user has named no sink.
+    blueprint:
+        The user's blueprint, or None.
+    route:
+        How rows come to the sinks.
+    telemetry_view:
+        Whether the layout shows the telemetry of pools unfolded.
+    """
+
+    application_id: str
+    recording_id: str
+    sinks: tuple[Sink, ...]
+    announces_sink: bool
+    blueprint: Any
+    route: Route
+    telemetry_view: bool
+
+    @classmethod
+    def check(
+        cls,
+        application_id: object,
+        *,
+        recording_id: str | None,
+        sinks: Any,
+        blueprint: Any,
+        route: object,
+        telemetry_view: bool,
+    ) -> RecordingOptions:
+        """Check the arguments of the same names of `mpr.SharedRecording`, and choose sinks if there are none.
+
+        Raises `ConfigError` for a value that cannot be used, and `SinkError` if `route='direct'` is not possible.
+        """
+        checked_route = check_route(route)
+        application_id = check_application_id(application_id)
+        if sinks is None:
+            sinks = sinks_of_environment()
+        if sinks is None:
+            active = active_recording.find(application_id, recording_id)
+            if active is not None:
+                sinks, recording_id = active, active.recording_id
+        recording_id = check_recording_id(recording_id)
+        chosen = as_sinks(sinks, application_id, recording_id)
+        if checked_route == "direct":
+            gather.check(chosen)
+        return cls(
+            application_id=application_id,
+            recording_id=recording_id,
+            sinks=chosen,
+            announces_sink=sinks is None or (isinstance(sinks, ActiveRecordingSink) and not sinks.is_ambient),
+            blueprint=blueprint,
+            route=checked_route,
+            telemetry_view=telemetry_view,
+        )

@@ -44,10 +44,11 @@ class Children:
         # Who has no decorated function, and has not joined, pays for neither sockets nor threads.
         if self._propagation is None and "mpr.tasks.decorator" in sys.modules:
             from mpr.producer import propagation
+            from mpr.recording.shared_recording import runtime_of
             from mpr.transport import connection_info
 
             self._propagation = propagation.Propagation(
-                connection_info.to_text(self._shared_of(stream).process_config(2))
+                connection_info.to_text(runtime_of(self._shared_of(stream)).process_config(2))
             )
         self._open_before = active_recording.open_writers()
 
@@ -67,8 +68,11 @@ class Children:
     def close(self) -> None:
         """No test comes any more."""
         shared, self._shared = self._shared, {}
-        for _, recording in shared.values():
-            recording.finish(failed=True)
+        if shared:
+            from mpr.recording.shared_recording import runtime_of
+
+            for _, recording in shared.values():
+                runtime_of(recording).close(failed=True)
 
     def _shared_of(self, stream: TestStream) -> SharedRecording:
         from mpr.recording.shared_recording import SharedRecording
