@@ -8,7 +8,7 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from multiprocessing import util
 from pathlib import Path
 from types import TracebackType
@@ -29,13 +29,7 @@ from mpr.recording.options import Route
 from mpr.recording.statistics import RecordingStatistics
 from mpr.rrd import compat, relabel, store_id
 from mpr.sinks import active_recording
-from mpr.sinks.active_recording import ActiveRecordingSink
-from mpr.sinks.base import Sink
-from mpr.sinks.binary_stream import BinaryStreamSink
-from mpr.sinks.directory import DirectorySink
-from mpr.sinks.file import FileSink
 from mpr.sinks.parse import as_sinks, sinks_of_environment
-from mpr.sinks.per_recording import PerRecordingWriter
 from mpr.tasks.wrapped import Wrapped
 from mpr.threads import run_to_completion
 from mpr.transport import connection_info
@@ -105,16 +99,18 @@ class SharedRecording:
         self.application_id = options.check_application_id(application_id)
         if sinks is None:
             sinks = sinks_of_environment()
+        is_announced = sinks is None
         if sinks is None:
             active = active_recording.find(self.application_id, recording_id)
             if active is not None:
                 sinks, recording_id = active, active.recording_id
+                is_announced = not active.is_ambient
         self.recording_id = options.check_recording_id(recording_id)
         chosen = as_sinks(sinks, self.application_id, self.recording_id)
         if is_direct:
             gather.check(chosen)
         failpoints.arm(0)
-        self._marks_tasks = any(isinstance(sink, DirectorySink) for sink in chosen)
+        self._marks_tasks = any(sink.keeps_tasks_apart for sink in chosen)
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._producer: Producer | None = None
@@ -133,7 +129,7 @@ class SharedRecording:
                 undo.callback(writer.abort)
             self._live = opened.live
             # Whether somebody may look while it grows.
-            self._is_watched = self._live is not None or any(isinstance(each, BinaryStreamSink) for each in chosen)
+            self._is_watched = self._live is not None or any(sink.is_readable for sink in chosen)
             self._takes_telemetry = bool(self._writers) and compat.format_is_known() is None
             #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
             self.urls = opened.urls
@@ -141,9 +137,9 @@ class SharedRecording:
             self._parts: gather.WorkerFiles | None = None
             self._direct: DirectRoute | None = None
             if is_direct:
-                self._route_directly(opened, chosen, blueprint is not None, undo)
+                self._route_directly(opened, blueprint is not None, undo)
             encode = functools.partial(encoded_notes, "mpr/workers", self.application_id, self.recording_id)
-            apart = all(isinstance(sink, DirectorySink) for sink in chosen)
+            apart = all(sink.keeps_tasks_apart for sink in chosen)
             contents = Contents(store_id.store_id(self.application_id, self.recording_id))
             self._blueprint_updates = BlueprintUpdates(
                 application_id, contents, blueprint, pools_visible=telemetry_view
@@ -153,7 +149,7 @@ class SharedRecording:
             self.aggregator = Aggregator(self._sockets, self.fanout, has_blueprint=blueprint is not None)
             self.aggregator.start()
             undo.pop_all()
-        if self._writers and (sinks is None or (isinstance(sinks, ActiveRecordingSink) and not sinks.is_ambient)):
+        if self._writers and is_announced:
             _log.warning("mpr: recording to %s", self._writers[0].name)
         for url in opened.served:
             _log.warning("mpr: to be seen at %s", url)
@@ -163,13 +159,11 @@ class SharedRecording:
         # At the interpreter's exit, before `multiprocessing` waits for children.
         self._at_exit = util.Finalize(None, self.close, exitpriority=90)
 
-    def _route_directly(
-        self, opened: OpenSinks, chosen: Sequence[Sink], has_blueprint: bool, undo: contextlib.ExitStack
-    ) -> None:
+    def _route_directly(self, opened: OpenSinks, has_blueprint: bool, undo: contextlib.ExitStack) -> None:
         """Have the workers open the sinks themselves."""
-        file = next((sink for sink in chosen if isinstance(sink, FileSink)), None)
-        if file is not None and opened.writers:
-            self._parts = gather.WorkerFiles(Path(file.path), has_blueprint=has_blueprint)
+        file = next(iter(self.paths), None)
+        if file is not None:
+            self._parts = gather.WorkerFiles(file, has_blueprint=has_blueprint)
             undo.callback(self._parts.abort)
         if opened.writers or opened.live is not None:
             folder = "" if self._parts is None else str(self._parts.folder)
@@ -331,7 +325,7 @@ class SharedRecording:
         if not self._writers:
             # RERUN=off
             return
-        view = NotebookView(replay(self._writers, self._finished), width, height)
+        view = NotebookView(replay(self._writers), width, height)
         view.show(0 if self._finished.is_set() else wait_secs)
 
     def close(self) -> None:
@@ -415,9 +409,7 @@ class SharedRecording:
         return failure
 
     def _name_other_files(self) -> None:
-        made = [
-            path for writer in self._writers if isinstance(writer, PerRecordingWriter) for path in writer.other_files
-        ]
+        made = [path for writer in self._writers for path in writer.other_files]
         if made:
             names = ", ".join(path.name for path in made[:_NAMES_TOLD]) + (", ..." if len(made) > _NAMES_TOLD else "")
             _log.warning("mpr: recordings that tasks have made are in %s: %s", made[0].parent, names)
