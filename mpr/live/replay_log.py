@@ -21,8 +21,8 @@ from pathlib import Path
 
 from mpr.limits import REPLAY_MAX_BYTES
 from mpr.rrd import framing, store_id
+from mpr.rrd.byte_log import ByteLog
 from mpr.rrd.segment import Segment
-from mpr.rrd.writer import FileWriter
 from mpr.transport.outbox import Outbox
 
 _MARK = struct.Struct("<Q")
@@ -106,12 +106,12 @@ class ReplayLog:
     head:
         A stream without its end: header, store infos, properties, blueprint.
     file:
-        The writer of a file that has it all; None where there is none.
+        The log of a file that has it all, which other processes can read; None where there is none.
     folder:
         For files that nobody else sees.
     """
 
-    def __init__(self, head: bytes, file: FileWriter | None, folder: Path) -> None:
+    def __init__(self, head: bytes, file: ByteLog | None, folder: Path) -> None:
         self._head = head
         self._stores: set[bytes] = set()
         self._file = file
@@ -119,8 +119,8 @@ class ReplayLog:
         self._memory_ring: MemoryRing | None = None
         self.sources: list[LogFile] = []
         self.chunks = 0
-        if file is not None:
-            self.sources.append(LogFile(file.fd, file.end))
+        if file is not None and file.shared_fd is not None:
+            self.sources.append(LogFile(file.shared_fd, file.end))
 
     @property
     def head(self) -> bytes:

@@ -34,7 +34,7 @@ class ParentMembership:
         """Any thread: the producer of this process, which the first call makes."""
         with self._lock:
             if self._producer is None:
-                self._producer = Producer(self._connection_info, 0)
+                self._producer = Producer(self._connection_info, 0, is_owner=True)
                 router.guard(self._connection_info.recording_id, self._producer)
             return self._producer
 

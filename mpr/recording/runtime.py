@@ -14,7 +14,6 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing import util
-from pathlib import Path
 
 from mpr import failpoints, limits
 from mpr.aggregator.aggregator import Aggregator
@@ -30,10 +29,6 @@ from mpr.recording.replay import Replay, replay
 from mpr.recording.statistics import RecordingStatistics
 from mpr.rrd import compat, relabel, store_id
 from mpr.sinks.base import Writer
-from mpr.sinks.binary_stream import BinaryStreamSink
-from mpr.sinks.directory import DirectorySink
-from mpr.sinks.file import FileSink
-from mpr.sinks.per_recording import PerRecordingWriter
 from mpr.threads import run_to_completion
 from mpr.transport.connection_info import ConnectionInfo, DirectRoute
 from mpr.transport.sockets import Sockets
@@ -95,7 +90,7 @@ class RecordingRuntime:
                 self._opened.live,
                 functools.partial(encoded_notes, "mpr/workers", *ids),
                 contents,
-                apart=all(isinstance(sink, DirectorySink) for sink in options.sinks),
+                apart=all(sink.keeps_tasks_apart for sink in options.sinks),
             )
             self.fanout.has_all = options.route != "direct"
             self.aggregator = Aggregator(self.sockets, self.fanout, has_blueprint=options.blueprint is not None)
@@ -112,9 +107,9 @@ class RecordingRuntime:
     def _open_direct_route(self, undo: contextlib.ExitStack) -> None:
         """Have the workers open the sinks themselves."""
         opened = self._opened
-        file = next((sink for sink in self.options.sinks if isinstance(sink, FileSink)), None)
-        if file is not None and opened.writers:
-            self._worker_files = gather.WorkerFiles(Path(file.path), has_blueprint=self.options.blueprint is not None)
+        file = next((path for writer in opened.writers for path in writer.paths), None)
+        if file is not None:
+            self._worker_files = gather.WorkerFiles(file, has_blueprint=self.options.blueprint is not None)
             undo.callback(self._worker_files.abort)
         if opened.writers or opened.live is not None:
             folder = "" if self._worker_files is None else str(self._worker_files.folder)
@@ -180,7 +175,7 @@ class RecordingRuntime:
 
     def replay(self) -> Replay:
         """All rows of the recording from the beginning; raises `SinkError` if no sink can be read."""
-        return replay(self.writers, self._ending.over)
+        return replay(self.writers)
 
     # --- for pools and other processes -----------------------------------------------------------------------------
 
@@ -194,7 +189,7 @@ class RecordingRuntime:
             downstream=self.sockets.down.endpoint,
             secret=self.sockets.secret,
             outbox_bytes=limits.outbox_limit(workers),
-            marks_tasks=any(isinstance(sink, DirectorySink) for sink in self.options.sinks),
+            marks_tasks=any(sink.keeps_tasks_apart for sink in self.options.sinks),
             direct=self._direct,
         )
 
@@ -216,7 +211,7 @@ class RecordingRuntime:
             self._write_telemetry(relabel.relabelled(stream, store))
         layout, is_new = self._blueprint_updates.refresh()
         # A file needs the layout only at its end; a viewer may look at any time.
-        is_watched = any(isinstance(sink, BinaryStreamSink) for sink in self.options.sinks)
+        is_watched = any(sink.is_readable for sink in self.options.sinks)
         if is_new and (is_watched or self._opened.live is not None):
             self._write_telemetry(layout)
 
@@ -294,9 +289,7 @@ class RecordingRuntime:
         return failure
 
     def _name_other_files(self) -> None:
-        made = [
-            path for writer in self.writers if isinstance(writer, PerRecordingWriter) for path in writer.other_files
-        ]
+        made = [path for writer in self.writers for path in writer.other_files]
         if made:
             names = ", ".join(path.name for path in made[:_NAMED_FILES])
             dots = ", ..." if len(made) > _NAMED_FILES else ""

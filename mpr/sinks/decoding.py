@@ -34,6 +34,8 @@ class DecodingWriter:
 
     def __init__(self, path: Path, application_id: str, recording_id: str) -> None:
         self.path = Path(os.path.abspath(path))
+        # What the SDK has written is not what was accepted.
+        self.log = None
         self._file = PartFile(self.path)
         self._header = b""
         self._infos: dict[bytes, bytes] = {}
