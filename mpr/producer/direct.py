@@ -155,7 +155,7 @@ class DirectProducer(Producer):
         # What was lost is not theirs.
         self.send_results()
         who = f"worker {self.worker} (pid {os.getpid()})" if self.worker else f"process {os.getpid()}"
-        self._connection.send(Undelivered(f"{who} {what}", rows_are_lost))
+        self._send_needed(Undelivered(f"{who} {what}", rows_are_lost))
 
 
 def new_producer(config: ConnectionInfo, worker: int, timeout_secs: float = WELCOME_TIMEOUT_SECS) -> Producer:

@@ -47,6 +47,7 @@ from mpr.transport.messages import (
     TaskBegan,
     TaskEnded,
     TaskRecordingRows,
+    Undelivered,
     Welcome,
 )
 from mpr.transport.messages import Downstream as DownstreamMessage
@@ -107,6 +108,9 @@ class Producer:
         #: Results that wait for the next ones, and how far the outbox was written when the last of them was there.
         self._results: list[Result] = []
         self._results_end = 0
+        #: So many messages must have arrived before the results after them may be read from the status page, and how
+        #: many it were at the last result.
+        self._needed = self._needed_before = 0
         # Guards the outbox and what was announced of it; held for a system call or a message, never while waiting.
         self._lock = threading.Lock()
         self._rolling = threading.Lock()
@@ -245,8 +249,12 @@ class Producer:
         with self._lock:
             end = max(self._written, self._announced)
             behind = SegmentReady(self._number, 0, end)
+            # Rows that only a message carries, since the last result.
+            latest = self._needed
+            needed = latest if latest != self._needed_before else 0
+            self._needed_before = latest
             sent, journaled = self.status_page.write(
-                result, behind, self._connection.sent_count, parent_reads=not self.inline
+                result, behind, self._connection.sent_count, needed=needed, parent_reads=not self.inline
             )
             failpoints.reach("worker.noted")
             self._results.append(sent)
@@ -345,7 +353,12 @@ class Producer:
     def _send_task_recording(self, data: bytes) -> None:
         """A task's own recording has these rows."""
         self._task_recording_sent += len(data)
-        self._connection.send(TaskRecordingRows(data))
+        self._send_needed(TaskRecordingRows(data))
+
+    def _send_needed(self, message: TaskRecordingRows | Undelivered) -> None:
+        """Send a message without which the parent must not take the next result, should this process die."""
+        self._connection.send(message)
+        self._needed = self._connection.sent_count
 
     def deliver(self) -> None:
         """Flush, and wait until every durable sink has all rows that this process has logged.
