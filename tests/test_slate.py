@@ -66,8 +66,8 @@ def test_every_result_arrives_and_the_last_ones_stay(
         while sent and data.draw(st.booleans()):
             original, message = sent.pop(0)
             assert _plain(reader.take(message) if message.in_memory else message) == _plain(original)
-    assert all(behind == _behind(each) for behind, each in reader.results())
-    found = [_plain(each) for _, each in reader.results()]
+    assert all(behind == _behind(each) for behind, _, each in reader.results())
+    found = [_plain(each) for _, _, each in reader.results()]
     # What the parent has taken may be written over; of all else the last ones are there.
     untaken = {original.number for original, _ in sent}
     assert [each for each in found if each[0] in untaken] == [

@@ -61,8 +61,7 @@ class Fanout:
         self.conflicts: list[str] = []
         #: Why data was lost, if it was; every later result carries it.
         self.failure: BaseException | None = None
-        #: Told of each sink that fails.
-        self.on_failure: Callable[[SinkError], None] = lambda _error: None
+        self._on_failure: Callable[[SinkError], None] = lambda _error: None
         self.accepted_bytes = 0
         self.accepted_chunks = 0
         self._writing_since: float | None = None
@@ -73,6 +72,10 @@ class Fanout:
     def writers(self) -> list[Writer]:
         """The durable sinks that have not failed."""
         return list(self._writers)
+
+    def watch_failures(self, on_failure: Callable[[SinkError], None]) -> None:
+        """Call `on_failure` for each sink that fails, in the aggregator's thread."""
+        self._on_failure = on_failure
 
     def new_outbox(self) -> int:
         """A number for one more outbox; no two in the recording have the same."""
@@ -138,6 +141,11 @@ class Fanout:
         _log.error("%s", error)
         self.failure = self.failure or error
 
+    def give_up(self, error: BaseException) -> BaseException:
+        """Nothing comes to the sinks any more, because of `error`. Returns the first reason why rows are lost."""
+        self.failure = self.failure or error
+        return self.failure
+
     def stalled_secs(self) -> float:
         """Any thread: for how long a sink has been at one and the same segment."""
         since = self._writing_since
@@ -163,4 +171,4 @@ class Fanout:
             self.failure = self.failure or error
             self._writers.remove(writer)
             writer.abort()
-            self.on_failure(error)
+            self._on_failure(error)

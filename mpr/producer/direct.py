@@ -163,7 +163,7 @@ class DirectWriter(OutboxWriter):
         self.send_results()
         worker = self._parts.worker
         who = f"worker {worker} (pid {os.getpid()})" if worker else f"process {os.getpid()}"
-        self._parts.connection.send(Undelivered(f"{who} {event}", rows_are_lost))
+        self._parts.connection.send_needed(Undelivered(f"{who} {event}", rows_are_lost))
 
 
 def _listens(url: str) -> bool:

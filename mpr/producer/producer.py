@@ -92,7 +92,7 @@ class Producer:
         self.status_page = StatusPage(config.folder)
         #: The recordings that tasks make themselves.
         self.task_recordings = TaskRecordings(
-            lambda data: self._connection.send(TaskRecordingRows(data)), self.status_page.set_unsent_rows
+            lambda data: self._connection.send_needed(TaskRecordingRows(data)), self.status_page.set_unsent_rows
         )
         self.log_counters = LogCounters(self.status_page.counters, self.wait_for_credit, self.task_recordings)
         self._watch = RecordingWatch(config, self.log_counters)

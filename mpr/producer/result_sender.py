@@ -42,6 +42,7 @@ class ResultSender:
         self._status_page = status_page
         self._parent_reads = parent_reads
         self._waiting: list[Result] = []
+        self._needed_before = 0
         self.end = 0
 
     def __bool__(self) -> bool:
@@ -53,8 +54,12 @@ class ResultSender:
 
         If it does not, the caller sends all that wait.
         """
+        # Rows that only a message carries, since the last result.
+        latest = self._connection.needed_count
+        needed = latest if latest != self._needed_before else 0
+        self._needed_before = latest
         sent, journaled = self._status_page.write(
-            result, behind, self._connection.sent_count, parent_reads=self._parent_reads
+            result, behind, self._connection.sent_count, needed=needed, parent_reads=self._parent_reads
         )
         failpoints.reach("worker.noted")
         self._waiting.append(sent)

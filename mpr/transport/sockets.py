@@ -238,8 +238,8 @@ class Connection:
 
     def __init__(self, upstream: str, downstream: str) -> None:
         self.route = secrets.token_hex(16)
-        #: How many messages were sent.
-        self.sent_count = 0
+        #: How many messages were sent, and how many of them must arrive before a later result may be read elsewhere.
+        self.sent_count = self.needed_count = 0
         self._context = zmq.Context()
         self._up = _socket(self._context, zmq.DEALER)
         self._up.connect(upstream)
@@ -254,6 +254,11 @@ class Connection:
         with self._up_lock:
             _send(self._up, frames)
             self.sent_count += 1
+
+    def send_needed(self, message: UpstreamMessage) -> None:
+        """Send a message with rows: without it, the parent must not take a later result out of the journal."""
+        self.send(message)
+        self.needed_count = self.sent_count
 
     def receive(
         self, timeout_secs: float | None = None, before_waiting: Callable[[], None] | None = None

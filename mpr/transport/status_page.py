@@ -45,7 +45,7 @@ _REVOKED, _TAKEN = 16, 17
 
 # Slots follow, one for each result that can be on its way: as many as the worker has work items, and the present one.
 _SLOTS = WORK_ITEMS_MAX + 1
-_HEADER = struct.Struct("<QIIBBQIbQQQQQIQ")
+_HEADER = struct.Struct("<QIIBBQIbQQQQQIQQ")
 _SIZE = struct.Struct("<Q")
 # What does not fit into its slot lies in one of these areas, and the parent takes it from there: two copies through
 # memory that is there already instead of the way through a socket. Only written pages take memory.
@@ -140,8 +140,12 @@ class StatusPage:
         """The user's function has returned."""
         self.counters[POSITION] = 2 * task + 2
 
-    def write(self, result: Result, behind: SegmentReady, sent: int, *, parent_reads: bool) -> tuple[Result, bool]:
+    def write(
+        self, result: Result, behind: SegmentReady, sent: int, *, needed: int = 0, parent_reads: bool
+    ) -> tuple[Result, bool]:
         """Note `result`, how far the outbox was written then, and that it comes behind the first `sent` messages.
+
+        The first `needed` messages must have arrived before the result may be read here, because rows are in them.
 
         Returns what to send, and whether it was noted: it can be read then, whatever becomes of this process. With
         `parent_reads`, a large payload stays here for the parent to take. What is too large for that, or comes while
@@ -160,7 +164,7 @@ class StatusPage:
         self._next += 1
         fields = (result.work_item, result.first, result.count, result.status, result.last, result.micros, len(payload))
         spent = (result.flush_micros, result.rows, result.data_bytes, result.number, result.ended_nanos)
-        head = _HEADER.pack(*fields, area, *spent, behind.outbox, behind.end) + sizes
+        head = _HEADER.pack(*fields, area, *spent, behind.outbox, behind.end, needed) + sizes
         # The header makes it valid, so it comes last. Within one page all of it is written, or nothing.
         if area < 0:
             os.pwritev(self._file.fd, [head, *payload], slot)
@@ -246,8 +250,10 @@ class StatusPageReader:
         """The number of the last result that the worker has noted (0: none yet), and how many messages come before."""
         return self._counters[_JOURNALED], self._counters[_SENT]
 
-    def results(self) -> Iterator[tuple[SegmentReady, Result]]:
+    def results(self) -> Iterator[tuple[SegmentReady, int, Result]]:
         """The last results that the worker has noted, the oldest first, each with the segment that it comes behind.
+
+        The number says how many of the worker's messages must have arrived before the result may be taken.
 
         Of a worker that lives, the last one may be incomplete, which has a higher number than `journaled` says.
         """
@@ -261,10 +267,10 @@ class StatusPageReader:
                 end = _HEADER.size + parts * _SIZE.size
                 start = slot + end if area < 0 else _AREAS_START + area * _AREA_BYTES
                 payload = self._read(start, head[_HEADER.size : end])
-                *spent, outbox, written = rest
+                *spent, outbox, written, needed = rest
                 result = Result(work_item, first, count, status, bool(last), micros, payload, False, *spent)
-                found.append((SegmentReady(outbox, 0, written), result))
-        return iter(sorted(found, key=lambda journaled: journaled[1].number))
+                found.append((SegmentReady(outbox, 0, written), needed, result))
+        return iter(sorted(found, key=lambda journaled: journaled[2].number))
 
     def _read(self, offset: int, sizes: bytes) -> list[Buffer]:
         if len(sizes) % _SIZE.size:
