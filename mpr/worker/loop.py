@@ -31,6 +31,7 @@ from mpr.transport.messages import (
     Tasks,
 )
 from mpr.transport.status_page import POSITION, ROWS, SINCE
+from mpr.worker import forked_child
 from mpr.worker.capture import Capture
 from mpr.worker.clock import Clock
 
@@ -80,6 +81,8 @@ class WorkerLoop:
             function = self._function(message.digest)
             arguments = _load_arguments(message)
         except BaseException as error:  # noqa: BLE001  # the parent must hear of whatever it is
+            if forked_child.is_child[0]:
+                forked_child.end(error)
             self._hand_over(message, message.first, 0, RAISED, task_pickling.dump_exception(error), started_ns)
             return
         run = function if message.mode == EACH else functools.partial(call, function)
@@ -99,6 +102,7 @@ class WorkerLoop:
         producer, log_counters, clock = self._producer, self._producer.log_counters, time.monotonic_ns
         counters = log_counters.counters
         ticked, each = (self._clock.ticked, self._clock.always) if self._waits else ([True], True)
+        is_child = forked_child.is_child
         marks, prints = producer.config.marks_tasks, self._capture.takes_output
         first, again_until = message.first, message.first + message.again
         here = [2 * first + 1]
@@ -129,8 +133,12 @@ class WorkerLoop:
             try:
                 results.append(run(argument))
             except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
+                if is_child[0]:
+                    forked_child.end(error)
                 results.append(task_pickling.Failure(error))
                 status, raised = MIXED, task_pickling.describe(error)
+            if is_child[0]:
+                forked_child.end(None)
             if prints:
                 self._capture.finish_lines()
             if marks:

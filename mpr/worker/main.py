@@ -18,6 +18,7 @@ from mpr.transport.messages import (
     InitializerFailed,
     Ready,
 )
+from mpr.worker import forked_child
 from mpr.worker.capture import Capture
 from mpr.worker.loop import WorkerLoop
 
@@ -39,14 +40,19 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
     capture = Capture(config.capture)
     failpoints.arm(config.worker)
     failpoints.reach("worker.started")
+    forked_child.watch()
     function, arguments = initializer.value
     began_ns = time.monotonic_ns()
     if function is not None:
         try:
             producer.begin_task()
             function(*arguments)
+            if forked_child.is_child[0]:
+                forked_child.end(None)
             producer.flush()
         except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
+            if forked_child.is_child[0]:
+                forked_child.end(error)
             producer.flush()
             producer.send(InitializerFailed(task_pickling.dump_exception(error)))
             membership.hand_back(producer)
