@@ -1,4 +1,4 @@
-"""The entry function of a worker process."""
+"""Runs a worker process from its start to its end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-import numpy  # noqa: F401  # imported before a fork, so that a worker of our fork server need not
+import numpy  # noqa: F401  # imported before a fork, so that workers of the fork server have it
 import rerun  # noqa: F401  # as above
 
 from mpr import failpoints
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def main(config: WorkerConfig, initializer: Portable) -> None:
-    """Run as worker `config.worker` until the parent says stop or ends.
+    """Run as worker `config.worker` until the parent stops it or ends.
 
     `initializer` holds the user's initializer (or None) and its arguments.
     """
