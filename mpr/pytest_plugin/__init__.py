@@ -109,11 +109,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Tests may ask for a recording by themselves."""
     marked = [item for item in items if item.get_closest_marker("mpr") is not None]
     if marked and not _is_worker(config):
-        from mpr.pytest_plugin.options import wish_of
+        from mpr.pytest_plugin.options import test_options
 
         settings = _settings(config)
         for item in marked:
-            wish_of(item, settings)
+            test_options(item, settings)
     from mpr.pytest_plugin.options import RECORDED_FIXTURES
 
     if marked or any(not RECORDED_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) for item in items):

@@ -128,7 +128,7 @@ class Golden:
         __tracebackhide__ = True
         recorder = self._recorder
         if recorder is None or recorder.current is None:
-            why = recorder.troubles.of_test if recorder is not None else ()
+            why = recorder.errors.of_test if recorder is not None else ()
             _fail(f"mpr_golden: this test is not recorded: {'; '.join(why) or 'its recording could not be begun'}")
         if recorder.current.stream.is_taken():
             _fail("mpr_golden: the test has given its recording another sink (rr.save or the like)")

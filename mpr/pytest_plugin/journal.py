@@ -96,7 +96,7 @@ class Journal:
 
 
 @dataclass(slots=True)
-class Told:
+class JournaledTest:
     """What the journals say of one recording: `end` is None where its process has not come to its end."""
 
     start: Started
@@ -105,10 +105,10 @@ class Told:
 
 
 @dataclass(slots=True)
-class Read:
+class Journals:
     """All journals of a run, put together."""
 
-    tests: dict[str, Told] = field(default_factory=dict)
+    tests: dict[str, JournaledTest] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
 
 
@@ -116,14 +116,14 @@ def journal_files(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}"))
 
 
-def read_journals(folder: Path) -> Read:
+def read_journals(folder: Path) -> Journals:
     """What the journals in `folder` say, by the recording's path, in the order of their begin."""
-    found = Read()
+    found = Journals()
     for path in journal_files(folder):
         for line in _lines(path):
             kind = line.pop("event", None)
             if kind == "started":
-                found.tests[line["path"]] = Told(Started(**line))
+                found.tests[line["path"]] = JournaledTest(Started(**line))
             elif kind == "ended" and line["path"] in found.tests:
                 line["notes"] = tuple(line["notes"])
                 found.tests[line["path"]].end = Ended(**line)

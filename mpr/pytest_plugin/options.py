@@ -215,7 +215,7 @@ def checked_application_id(given: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class TestOptions:
     """What holds for one test: its closest `@pytest.mark.mpr(...)`, each argument for itself, else the settings."""
 
     mode: str
@@ -224,13 +224,13 @@ class Wish:
     name: str | None = None
 
 
-def wish_of(item: pytest.Item, settings: Settings) -> Wish:
+def test_options(item: pytest.Item, settings: Settings) -> TestOptions:
     """Raises `pytest.UsageError` for a marker that cannot be used."""
     found: dict[str, Any] = {}
     for marker in item.iter_markers("mpr"):
         _check_marker(item, marker)
         found = {**marker.kwargs, **found}
-    return Wish(
+    return TestOptions(
         mode=found.get("mode", settings.mode),
         capture=found.get("capture", settings.capture),
         application_id=found.get("application_id", settings.application_id),

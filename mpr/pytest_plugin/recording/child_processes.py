@@ -31,15 +31,15 @@ class Children:
         self._shared: dict[str, tuple[TestStream, SharedRecording]] = {}
         self._propagation: Propagation | None = None
         self._open_before = 0
-        self._welcoming = False
+        self._is_attached = False
         self._outer: rr.RecordingStream | None = None
 
-    def welcome(self, stream: TestStream) -> None:
+    def attach(self, stream: TestStream) -> None:
         """From now on children log to `stream`."""
-        if not self._welcoming:
+        if not self._is_attached:
             # Of a test that runs pytest itself.
             self._outer = active_recording.current()
-            self._welcoming = True
+            self._is_attached = True
         active_recording.set_current(stream.native)
         # Who has no decorated function, and has not joined, pays for neither sockets nor threads.
         if self._propagation is None and "mpr.tasks.decorator" in sys.modules:
@@ -51,9 +51,9 @@ class Children:
             )
         self._open_before = active_recording.open_writers()
 
-    def dismiss(self) -> str | None:
+    def detach(self) -> str | None:
         """The test is over; returns what there is to say of children that are not."""
-        self._welcoming = False
+        self._is_attached = False
         active_recording.set_current(self._outer)
         if self._propagation is not None:
             self._propagation.withdraw()

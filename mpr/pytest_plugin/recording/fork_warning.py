@@ -36,7 +36,7 @@ class Watch:
         """All threads that have come since this was made are ours."""
         self._ours = set(_threads()) - self._before
 
-    def end(self) -> None:
+    def close(self) -> None:
         self._running = None
 
     def _forks(self) -> None:

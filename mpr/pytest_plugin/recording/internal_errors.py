@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Troubles:
+class InternalErrors:
     """Of one process.
 
     Parameters
@@ -30,9 +30,9 @@ class Troubles:
         try:
             step(*args)
         except Exception as error:  # noqa: BLE001  # whatever it is, the test has nothing to do with it
-            self.tell(f"{what} {type(error).__name__}", f"cannot {what}: {type(error).__name__}: {error}")
+            self.report(f"{what} {type(error).__name__}", f"cannot {what}: {type(error).__name__}: {error}")
 
-    def tell(self, sort: str, text: str) -> None:
+    def report(self, sort: str, text: str) -> None:
         self.of_test.append(text)
         self._counts[sort] += 1
         if self._counts[sort] == 1:

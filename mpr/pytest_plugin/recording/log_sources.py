@@ -26,13 +26,13 @@ from mpr.sdk import recordings
 if TYPE_CHECKING:
     import rerun as rr
 
-    from mpr.pytest_plugin.recording.running_test import Running
+    from mpr.pytest_plugin.recording.running_test import RunningTest
 
 
 _THREAD = "thread"
 
 
-class Surroundings:
+class LogSources:
     """Of one process.
 
     Parameters
@@ -41,7 +41,7 @@ class Surroundings:
         Tells which test runs in this very process.
     """
 
-    def __init__(self, running: Callable[[], Running | None]) -> None:
+    def __init__(self, running: Callable[[], RunningTest | None]) -> None:
         self._running = running
         self._forks = fork_warning.Watch(running)
         self._streams = TestStreams(self._logged)
@@ -62,12 +62,12 @@ class Surroundings:
         self._forks.threads_have_come()
         return found
 
-    def enter(self, running: Running) -> None:
+    def attach(self, running: RunningTest) -> None:
         """What is logged from now on is of the test `running`."""
-        self._children.welcome(running.stream)
+        self._children.attach(running.stream)
         native = running.stream.native.inner
         self._outer = None
-        if running.wish.capture == _THREAD:
+        if running.options.capture == _THREAD:
             recordings.exchange_thread_recording(native)
             return
         before = recordings.exchange_global_recording(native)
@@ -79,17 +79,17 @@ class Surroundings:
             # A fixture of a wider scope may need it; and without us, it would be there.
             recordings.exchange_global_recording(before)
 
-    def phase_has_ended(self, running: Running) -> None:
+    def phase_has_ended(self, running: RunningTest) -> None:
         """It may have brought the first function that logs from other processes."""
-        self._children.welcome(running.stream)
+        self._children.attach(running.stream)
 
-    def leave(self, running: Running) -> None:
+    def detach(self, running: RunningTest) -> None:
         """The test is over. What it has made current stays so, as it would without us."""
-        note = self._children.dismiss()
+        note = self._children.detach()
         if note is not None:
             running.notes.append(note)
         exchange = recordings.exchange_global_recording
-        if running.wish.capture == _THREAD:
+        if running.options.capture == _THREAD:
             exchange = recordings.exchange_thread_recording
         now = exchange(self._outer)
         if now is not None and not self._streams.has(now):
@@ -100,8 +100,8 @@ class Surroundings:
 
     def close(self) -> None:
         """No test comes any more."""
-        self._logs.end()
-        self._forks.end()
+        self._logs.close()
+        self._forks.close()
         self._children.close()
 
     def _native(self) -> rr.RecordingStream | None:

@@ -35,7 +35,7 @@ class LogCapture:
         self._ours = call_handlers
         logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]  # see above
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Leave logging as it was, unless somebody has changed it meanwhile: then this passes on to nobody."""
         if logging.Logger.callHandlers is self._ours:
             logging.Logger.callHandlers = self._before  # type: ignore[method-assign]  # as it was

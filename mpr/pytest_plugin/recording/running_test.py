@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mpr.pytest_plugin.options import Wish
+from mpr.pytest_plugin.options import TestOptions
 
 if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.test_stream import TestStream
@@ -19,12 +19,12 @@ SETUP, CALL, TEARDOWN = "setup", "call", "teardown"
 
 
 @dataclass(kw_only=True)
-class Running:
+class RunningTest:
     """The test that runs.
 
     Attributes
     ----------
-    item, wish, attempt:
+    item, options, attempt:
         Which test, how it is recorded, and the how-manieth time it runs (from 0).
     path, key:
         Its file, and that relative to the run's folder, as the journal has it.
@@ -49,7 +49,7 @@ class Running:
     """
 
     item: pytest.Item
-    wish: Wish
+    options: TestOptions
     attempt: int
     path: Path
     key: str

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import rerun as rr
 
-    from mpr.pytest_plugin.recording.running_test import Running
+    from mpr.pytest_plugin.recording.running_test import RunningTest
 
 
 ROOT = "pytest"
 LOGS = f"{ROOT}/logs"
 
 
-def log_output(running: Running) -> None:
+def log_output(running: RunningTest) -> None:
     """What the phase that has just ended has printed."""
     import rerun as rr
 
@@ -39,7 +39,7 @@ def log_output(running: Running) -> None:
     running.sections = len(sections)
 
 
-def log_end(running: Running, outcome: str, worker: str) -> None:
+def log_end(running: RunningTest, outcome: str, worker: str) -> None:
     """All that is known at the end of a test."""
     log_test(
         running.stream.native, nodeid=running.item.nodeid, attempt=running.attempt, worker=worker, outcome=outcome,

@@ -65,13 +65,13 @@ def _in_order(results: Sequence[RecordedTest]) -> list[RecordedTest]:
 def _summary(results: Sequence[RecordedTest], counts: Counter[str], outcomes: Sequence[str]) -> str:
     if not results:
         return "No test was recorded."
-    told = ", ".join(f'<span class="{_text(each)}">{counts[each]} {_text(each)}</span>' for each in outcomes)
+    counted = ", ".join(f'<span class="{_text(each)}">{counts[each]} {_text(each)}</span>' for each in outcomes)
     tests = len({each.nodeid for each in results})
     attempts = f" in {len(results)} attempts" if len(results) > tests else ""
     started = min(each.started for each in results)
     ended = max(each.started + (each.duration_secs or 0) for each in results)
     when = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(started))
-    return f"{_number(tests, 'test')}{attempts}: {told}. Started {when}, took {_duration(ended - started)}."
+    return f"{_number(tests, 'test')}{attempts}: {counted}. Started {when}, took {_duration(ended - started)}."
 
 
 def _how(results: Sequence[RecordedTest]) -> str:

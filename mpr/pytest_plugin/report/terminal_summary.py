@@ -12,7 +12,7 @@ from mpr.pytest_plugin.results import RecordedTest
 _MOST_ROWS = 200
 
 
-def told(which: str, results: Sequence[RecordedTest]) -> list[RecordedTest]:
+def named(which: str, results: Sequence[RecordedTest]) -> list[RecordedTest]:
     """Those that people are told of: "failed", "all" or "none"."""
     kept = [each for each in results if each.path is not None]
     return [each for each in kept if which == "all" or (which == "failed" and each.failed)]
