@@ -2,8 +2,8 @@
 
 How a test is recorded: `begin` (name, file, journal) -> phases (output, failure) -> `end` (outcome, kept or removed).
 
-Covers: what happens when, and that nothing of it reaches the test (`internal_errors.py`).
-Does not cover: the file (`test_stream.py`), what leads to it (`log_sources.py`), who survives a crash
+Covers: the order of all steps, and that no error of them reaches the test (`internal_errors.py`).
+Does not cover: the file (`test_stream.py`), the ways of rows (`log_sources.py`), and the work after a crash
 (`report/controller.py`).
 """
 
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.log_sources import LogSources
 
 
-#: The property by which reports name a test's recording, relative to where pytest was started.
+#: The property of reports that has the path of a test's recording, relative to the folder in which pytest was started.
 PROPERTY = "mpr_recording"
-#: The worker of a process that is none of pytest-xdist's.
+#: The worker's name in a process without pytest-xdist.
 MAIN = "main"
-#: Under this name a worker tells what went wrong in mpr itself.
+#: The key of `workeroutput` under which a worker sends errors of mpr itself.
 WORKER_OUTPUT = "mpr_troubles"
 
 
 class Recorder:
-    """A plugin object of pytest, in each process that runs tests."""
+    """Plugin of pytest that records tests, in each process that runs tests."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.settings = settings
         self.worker: str = getattr(config, "workerinput", {}).get("workerid", MAIN)
         self.current: RunningTest | None = None
-        #: The recording of the test that has just ended, where it is kept.
+        #: The recording of the test that has just ended; None if it was not kept.
         self.last: Path | None = None
         self.errors = InternalErrors(lambda text: self._open_journal().error(text))
         self._config = config
@@ -59,7 +59,7 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Importing the SDK takes some tenths of a second, which are not the first test's."""
+        """Import the SDK now: it takes some tenths of a second, which would count as the first test's."""
         if session.items:
             self.errors.attempt("begin to record", lambda: self._sources().stream(self.settings.application_id))
 
@@ -92,19 +92,19 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         running = self.current
-        # Of subtests that fail there may be no other word.
+        # A subtest that fails may have no other report.
         if running is not None and report.failed and report.nodeid == running.item.nodeid:
             running.failed_in_part(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """After Ctrl-C and `pytest.exit` the test's teardown was never called."""
+        """Finish a recording whose test was interrupted by Ctrl-C or `pytest.exit`, without its teardown."""
         if self.current is not None:
             self.current.outcomes.setdefault("interrupted", "interrupted")
             self.errors.attempt("finish a recording", self._end)
         self.errors.close()
         if self._journal is None or self._journal.pid != os.getpid():
-            # Where nothing can be written, this way is left.
+            # Without a journal, because nothing can be written, errors are sent in this way.
             output = getattr(self._config, "workeroutput", None)
             if output is not None:
                 output[WORKER_OUTPUT] = list(self.errors.texts)
@@ -119,18 +119,18 @@ class Recorder:
     # --- for fixtures -----------------------------------------------------------------------------------------------
 
     def snapshot(self, target: Path) -> None:
-        """Write what the running test has logged until now to `target`, a file without a footer.
+        """Write the rows that the running test has logged until now to `target`, a file without a footer.
 
-        Raises `RuntimeError` where no test is recorded now, or where the disk refuses, as `OSError` does.
+        Raises `RuntimeError` if no test is recorded now, and `RuntimeError` or `OSError` if the disk refuses.
         """
         if self.current is None:
             raise RuntimeError("no test is recorded at this moment")
         self.current.stream.flush(self.settings.flush_timeout_secs)
-        # Other threads may log, and be written, meanwhile.
+        # Other threads may log meanwhile, so the file may end within a message.
         target.write_bytes(framing.whole(self.current.path.read_bytes()))
 
     def artifacts(self) -> Path:
-        """The folder for files of the running test, beside its recording; made now. Raises `OSError`."""
+        """Make and return the folder for files of the running test, beside its recording. Raises `OSError`."""
         assert self.current is not None
         folder = self.current.path.with_suffix("")
         folder.mkdir(exist_ok=True)
@@ -165,7 +165,7 @@ class Recorder:
                 )
             )  # fmt: skip
         except BaseException:
-            # Nobody must take it for the recording of a test that has crashed.
+            # The file would look like the recording of a test that has crashed.
             path.unlink(missing_ok=True)
             raise
         running = self.current = RunningTest(
@@ -203,7 +203,7 @@ class Recorder:
             self._flush(running)
 
     def _flush(self, running: RunningTest) -> None:
-        """Bring to the disk what was logged; what the SDK says of a full one, it says here only."""
+        """Flush logged rows to the disk; only here does the SDK report that the disk is full."""
         if running.logged:
             running.logged = False
             try:
@@ -258,13 +258,13 @@ class Recorder:
     # --- parts of it ----------------------------------------------------------------------------------------------
 
     def _running(self) -> RunningTest | None:
-        """The test that runs in this very process."""
+        """Return the test that runs in this process; None in a process that the test has forked."""
         return self.current if self.current is not None and self.current.is_here else None
 
     def _sources(self) -> LogSources:
         if self._log_sources is None:
             with warnings.catch_warnings():
-                # What imported modules warn of is not the doing of a test, which may take warnings for errors.
+                # Warnings of imported modules must not fail a test that turns warnings into errors.
                 warnings.simplefilter("ignore")
                 from mpr.pytest_plugin.recording.log_sources import LogSources
 

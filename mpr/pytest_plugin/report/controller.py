@@ -1,7 +1,7 @@
-"""What is left to do when all tests are done, in the process that pytest was started in.
+"""Finishes a run when all tests have ended, in the process in which pytest was started.
 
-Covers: which recordings there are, repair of those whose process has died, telling people of it.
-Does not cover: how that is told (`terminal_summary.py`), and old runs (`run_folder.py`).
+Covers: the list of recordings, the order of all steps, errors in them.
+Does not cover: the steps themselves: repair, page, pictures, summary, and old runs (`run_folder.py`).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from mpr.pytest_plugin.run_folder import finish_run_folder
 
 
 class Controller:
-    """A plugin object of pytest.
+    """Plugin of pytest that finishes the run.
 
     Parameters
     ----------
     recorder:
-        The one of the same process, where it runs tests itself.
+        The recorder of the same process; None if the process does not run tests itself.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings, recorder: Recorder | None) -> None:
         self.config = config
         self.settings = settings
-        #: One per recorded test, once all are done.
+        #: One for each attempt of a recorded test, when all tests have ended.
         self.results: list[RecordedTest] = []
         self._recorder = recorder
         self._page: Path | None = None
@@ -42,7 +42,7 @@ class Controller:
         self._errors = InternalErrors(self._problems.append)
 
     def crashed(self, nodeid: str, report: pytest.TestReport) -> None:
-        """A worker has crashed at the test `nodeid`: its report says where the recording is."""
+        """Add the path of the recording to the report of the test `nodeid`, whose worker has crashed."""
         self._errors.attempt("find the recording of a crashed test", self._name_recording, nodeid, report)
 
     def _name_recording(self, nodeid: str, report: pytest.TestReport) -> None:
@@ -58,9 +58,9 @@ class Controller:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """All workers are gone, and the terminal's summary is still to come."""
+        """Finish the run: all workers have ended, and the summary in the terminal comes next."""
         if self.settings.folder.exists():
-            # Who presses Ctrl-C does not want to wait for pictures.
+            # A user who presses Ctrl-C does not want to wait for pictures.
             draw = exitstatus != pytest.ExitCode.INTERRUPTED
             self._errors.attempt("finish the run's folder", self.finish, draw)
         elif self._recorder is not None:
@@ -71,7 +71,7 @@ class Controller:
             self._errors.attempt("write the summary of the CI job", self._write_page, page, results)
 
     def finish(self, draw: bool) -> None:
-        """Every process has ended its tests, or has died; `draw` says whether there is time for pictures."""
+        """Make the results of all tests, repair recordings, and write the page; `draw` allows pictures."""
         found = read_journals(self.settings.folder)
         self._problems += found.errors
         for test in found.tests.values():
@@ -115,5 +115,5 @@ class Controller:
         write_golden_summary(terminalreporter)
 
     def _shown(self, path: Path) -> str:
-        """`path` as a person who has started pytest types it."""
+        """Return `path` as a user types it in the folder in which pytest was started."""
         return os.path.relpath(path, self.config.invocation_params.dir)

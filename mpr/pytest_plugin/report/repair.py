@@ -1,4 +1,4 @@
-"""Makes a valid file of what a test had logged whose process has died, with what is known of the test in it."""
+"""Makes a valid file of the recording of a test whose process has died, and adds the test's outcome to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CRASHED = "crashed"
 
 
 def repaired(folder: Path, test: JournaledTest, errors: list[str]) -> RecordedTest:
-    """The result of a test that has begun and never ended; what cannot be repaired is one of `errors`."""
+    """Return the result of a test that has begun and never ended; an error of the repair is added to `errors`."""
     path = folder / test.start.path
     phase = test.phases[-1][0] if test.phases else "setup"
     note = (
