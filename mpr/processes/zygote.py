@@ -100,7 +100,7 @@ def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
     parents_end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Every worker watches this pipe, and ends when the zygote, which alone has the other end, has ended.
-    watched, held = os.pipe()
+    watched, kept_open = os.pipe()
     # A signal reports the end of a child. Its sentinel would not: processes that the child has forked keep that open.
     woken, wake = os.pipe()
     os.set_blocking(woken, False)
@@ -127,7 +127,7 @@ def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
             break
         worker, config = order
         child = context.Process(
-            target=_forked_main, args=(pipe, watched, held, target, config, shared), name=f"mpr-worker-{worker}"
+            target=_forked_main, args=(pipe, watched, kept_open, target, config, shared), name=f"mpr-worker-{worker}"
         )
         child.start()
         children[worker] = child
@@ -137,11 +137,11 @@ def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
         child.join()
 
 
-def _forked_main(pipe: Any, watched: int, held: int, target: str, config: Any, shared: Any) -> None:
+def _forked_main(pipe: Any, watched: int, kept_open: int, target: str, config: Any, shared: Any) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     ignore_ctrl_c()
     pipe.close()
-    os.close(held)
+    os.close(kept_open)
     guard_against_orphans(watched)
     call_target(target, config, shared)

@@ -107,7 +107,7 @@ def _controller(config: pytest.Config) -> Controller:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Record if tests have the marker or use one of the fixtures, whatever the options say."""
+    """Record if tests have the marker or use one of the fixtures, even if the mode is off."""
     marked = [item for item in items if item.get_closest_marker("mpr") is not None]
     if marked and not _is_worker(config):
         from mpr.pytest_plugin.options import test_options

@@ -80,7 +80,7 @@ def install_entries(entered: Callable[[int, int, Any], Prefix | None]) -> list[s
 def _wrapped(
     name: str, original: Callable[..., Any], entered: Callable[[int, int, Any], Prefix | None]
 ) -> Callable[..., Any]:
-    """Wrap the entry `name`, whatever parameters it has."""
+    """Wrap the entry `name`, with any parameters."""
     import rerun_bindings
 
     @functools.wraps(original)

@@ -1,8 +1,8 @@
 """Gives a task times, an entity path prefix and a recording of its own, in a thread that it shares with other code.
 
 The SDK keeps the times of a (thread, recording). A task may share both with its caller, and with other generators and
-coroutines. So the times of a task are set before each of its steps and taken away after it, and its caller finds its
-own times as they were.
+coroutines. So the times of a task are set before each of its steps and taken away after it. Its caller finds its own
+times as they were.
 """
 
 from __future__ import annotations

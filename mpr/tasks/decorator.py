@@ -1,7 +1,7 @@
 """Makes a function a task that may run in any process: the decorator `@mpr.task`.
 
 Its rows go to the recording that the process inherited. A generator or coroutine is run step by step: its times, prefix
-and recording are in place only while its body runs, so several of them may be interleaved in one thread.
+and recording are in place only while its body runs. So several of them may be interleaved in one thread.
 """
 
 from __future__ import annotations
