@@ -36,7 +36,7 @@ The way of a row: `rr.log` -> `sdk/log_calls.py` -> `producer/router.py` -> `pro
 the outbox is full -> `transport/outbox.py` and `transport/sockets.py` -> `aggregator/intake.py` ->
 `aggregator/fanout.py` -> `sinks/per_recording.py` -> `rrd/writer.py`.
 
-The way of a task: `pool/pool.py` -> `scheduler/dispatcher.py`, where `scheduler/assignment.py` chooses the worker ->
+The way of a task: `pool/pool.py` -> `scheduler/dispatcher.py`, for which `scheduler/assignment.py` chooses a worker ->
 `transport/sockets.py` -> `worker/loop.py`. The way of its result: `worker/loop.py` -> `producer/producer.py` ->
 `transport/sockets.py` -> `aggregator/aggregator.py` -> `scheduler/dispatcher.py` -> `pool/results.py`. A result arrives
 after the rows of its task.
@@ -47,8 +47,8 @@ may import.
 
 Where something new goes:
 
-- A sink is one file in `sinks/`, with a value class and its writer; `sinks/parse.py` gets a line if users may name the
-  sink by a word.
+- A sink is one file in `sinks/`, with a value class and its writer. If users may name the sink by a word,
+  `sinks/parse.py` gets a line.
 - A way for rows from another engine (Ray, Dask, joblib) starts at `SharedRecording.wrap`, in `tasks/wrapped.py`.
 - A transport is one file in `transport/`, behind `transport/sockets.py`.
 - A start method is one file in `processes/`, with a subclass of `Launcher`, and a line in `processes/start.py`.
