@@ -1,1 +1,1 @@
-"""Benchmarks of mpr, each beside what a user would take instead. `python -m benchmarks` runs all of them."""
+"""Benchmarks of mpr, each beside what a user would use without it. `python -m benchmarks` runs all of them."""

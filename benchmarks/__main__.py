@@ -1,6 +1,7 @@
-"""Run every benchmark, each in a process of its own, and write what they found to `benchmarks/results`.
+"""Run every benchmark, each in a process of its own, and write their figures to `benchmarks/results`.
 
-None inherits threads, fork servers or memory of another. One that fails is named at the end, and has no figures.
+So no benchmark inherits threads, fork servers or memory of another one. If a benchmark fails, it has no figures, and
+its name is printed at the end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ NAMES = (
     "memory",
     "pytest_plugin",
 )
-# Asked for by name only: it looks for the best way, and says nothing of mpr.
+# Runs by name only, because it compares ways out of a worker, and does not measure mpr.
 _MORE = ("way_out",)
 _FOLDER = Path(__file__).parent / "results"
 

@@ -1,7 +1,7 @@
-"""What every benchmark needs: interleaved repetitions, ratios, and the check of what was written.
+"""Repeat measurements in turns, take ratios, and check the files that were written. Every benchmark uses this.
 
-A machine that is shared or changes its clock makes seconds worthless and ratios of neighbours usable: every repetition
-runs each way once, ratios are taken within a repetition, and a table shows their median and their range.
+On a machine that is shared or changes its clock, seconds mean nothing, but ratios of runs that follow each other do. So
+every repetition runs each way once, ratios are taken within a repetition, and a table shows their median and range.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 def interleaved(ways: Mapping[str, Callable[[], R]], rounds: int) -> dict[str, list[R]]:
-    """Run each way once per round, beginning with another one each time; a first round warms up and is not counted."""
+    """Run each way once per round. Each round begins with another way. A first round warms up and is not counted."""
     names = list(ways)
     readings: dict[str, list[R]] = {name: [] for name in names}
     for number in range(rounds + 1):
@@ -41,23 +41,23 @@ def median(values: Sequence[float]) -> float:
 
 
 def ratios(values: Sequence[float], floor: Sequence[float]) -> list[float]:
-    """`values / floor`, each pair from one round."""
+    """Return `values / floor`; the two values of a pair are from one round."""
     return [value / base for value, base in zip(values, floor, strict=True)]
 
 
 def spread(found: Sequence[float]) -> str:
-    """Median and range."""
+    """Return the median and the range."""
     return f"{median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
 
 
 def ratio(values: Sequence[float], floor: Sequence[float]) -> str:
-    """Median and range of `values / floor`, each pair from one round."""
+    """Return the median and range of `values / floor`; the two values of a pair are from one round."""
     return spread(ratios(values, floor))
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder for the files of one run. They go before the next run, which then need not wait for the disk."""
+    """Make a folder for the files of one run. It is removed before the next run, which need not wait for the disk."""
     with TemporaryDirectory(prefix="mpr-bench-") as folder:
         yield Path(folder)
 
@@ -66,15 +66,15 @@ def scratch() -> Iterator[Path]:
 
 
 class WrongOutputError(Exception):
-    """A benchmark whose output is wrong has no figures."""
+    """The output of a benchmark is wrong, so it has no figures."""
 
 
 def count_rows(path: Path) -> int:
-    """Rows in the file at `path`, all chunks read, without the recording's properties and mpr's own notes."""
+    """Count the rows in the file at `path` by reading all chunks, without properties and mpr's own notes."""
     import rerun as rr
 
     with warnings.catch_warnings():
-        # What a check of frames leaves has no footer.
+        # The files of a benchmark that checks frames itself have no footer.
         warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
         reader = rr.chunk.RrdReader(path)
     return sum(
@@ -86,9 +86,9 @@ def count_rows(path: Path) -> int:
 
 
 def rerun_command(*arguments: str | Path, out: Path | None = None) -> None:
-    """Run the SDK's command line; raises where it fails.
+    """Run the SDK's command line; raise if it fails.
 
-    The program itself, since the script that starts it takes longer to start than most files to be checked.
+    This starts the program itself. The script that usually starts it needs more time than the check of most files.
     """
     command = [programs.viewer_executable() or "rerun", *map(str, arguments)]
     with (out or Path(os.devnull)).open("wb") as stdout:
@@ -98,9 +98,9 @@ def rerun_command(*arguments: str | Path, out: Path | None = None) -> None:
 
 
 def check_file(path: Path, rows: int) -> None:
-    """Raise where the file at `path` is not valid, or has not exactly so many rows."""
+    """Raise if the file at `path` is not valid, or does not have exactly `rows` rows."""
     with ThreadPoolExecutor(1) as aside:
-        # Both at once: checking takes longer than most runs.
+        # Both checks run at once, because checking takes longer than most runs.
         verified = aside.submit(rerun_command, "rrd", "verify", path)
         expect(count_rows(path), rows, f"rows in {path.name}")
         verified.result()

@@ -1,7 +1,7 @@
-"""What has changed between two runs of the benchmarks? `python -m benchmarks.compare before after`.
+"""Compare two runs of the benchmarks: `python -m benchmarks.compare before after`.
 
-Both are folders that `python -m benchmarks --out` has written. Only ratios are compared: their floors do not depend on
-mpr. Where the ranges of both runs overlap, nothing can be said.
+Both are folders that `python -m benchmarks --out` has written. Only ratios are compared, because their floors do not
+depend on mpr. If the ranges of both runs overlap, the figures do not show a difference.
 """
 
 from __future__ import annotations

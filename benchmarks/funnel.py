@@ -1,16 +1,16 @@
 """What does one file cost?
 
-`mpr.Pool` into one verified file, beside what users do today.
+Measures `mpr.Pool` into one verified file, beside what users do today.
 
 | way | what is timed |
 |---|---|
 | private files | two workers of a fork server, each with the SDK's file sink, until both files are closed |
-| + `rerun rrd merge` | and then the SDK's own command that makes one file of them |
+| + `rerun rrd merge` | and then the SDK's own command that joins them to one file |
 | direct gRPC | two such workers with the SDK's gRPC sink and one server, until both have flushed; there is no file |
-| mpr: results | `Pool.map` until it returns: every row is in the file then |
-| mpr: closed | and then leaving the pool: the workers have ended, the file has its footer, the SDK has checked it |
+| mpr: results | `Pool.map` until it returns; every row is in the file then |
+| mpr: closed | and then leaving the pool, until the workers have ended and the SDK has checked the finished file |
 
-All workers are warm: they have imported what they need, and wait.
+All workers are warm: they have imported everything that they need, and wait.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from benchmarks import common, report, way_out, works
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Seconds until the rows were in, and until there was one finished file.
+    """Seconds until the rows were written, and until there was one finished file.
 
-    The rest is of mpr only: seconds of CPU that the parent needed until the rows were in, and in all, and what the
-    slowest worker's `rr.log` took.
+    The other values are of mpr only: seconds of CPU that the parent needed until the rows were written, and in all, and
+    the time of `rr.log` in the slowest worker.
     """
 
     rows_secs: float
@@ -60,7 +60,7 @@ def direct_grpc(work: str, rows: int) -> Reading:
 
 
 def _log(folder: Path, work: str, rows: int, worker: int) -> tuple[int, float, float]:
-    """A task: waits until the tasks of all workers are ready to log, then logs. Returns rows, median and p99 in us."""
+    """Run as a task: wait until the tasks of all workers are ready, then log. Return rows, median and p99 in us."""
     log = works.prepare(work, worker)
     (folder / f"ready{worker}").touch()
     while not (folder / "go").exists():
@@ -77,9 +77,9 @@ def one_file(
     closed: Callable[[], None] = lambda: None,
     workers: int = way_out.WORKERS,
 ) -> Reading:
-    """Let `workers` log `rows` each into one file, and into `others`.
+    """Let each of `workers` log `rows` rows into one file, and into `others`.
 
-    `prepare` is called when the workers are ready, `closed` when there is one finished file.
+    `prepare` is called when the workers are ready, and `closed` when there is one finished file.
     """
     with common.scratch() as folder:
         path = folder / "all.rrd"
@@ -106,7 +106,8 @@ def one_file(
     )
 
 
-# Of a finished file: at most so many times private files, private files merged, and direct gRPC; None: told.
+# Limits of the time to a finished file, as a ratio to private files, private files merged, and direct gRPC. None: no
+# limit, the figure is only printed.
 _TARGETS = {
     works.NOISY: (1.35, 0.6, 1.1),
     works.SCALARS: (1.1, None, None),

@@ -1,16 +1,16 @@
 """What does a viewer cost the workers?
 
-`Pool.map` with a live sink beside the file, and without.
+Measures `Pool.map` with a live sink beside the file, and without one.
 
 | way | what is at the other end |
 |---|---|
 | file | there is no live sink |
 | peer | a server that takes everything and keeps nothing, at the lowest priority, unlike a viewer |
 | nobody | nothing |
-| stopped | a server that was stopped when it was connected, and reads no more |
-| viewer | the real viewer, without a window, at normal priority on the same cores; needs Vulkan, else it is left out |
+| stopped | a server that was stopped after it was connected, and no longer reads |
+| viewer | the real viewer without a window, at normal priority on the same cores; without Vulkan it is left out |
 
-What is timed ends with `Pool.map`: every row is in the file then. Closing is timed from there.
+The time ends when `Pool.map` returns; every row is in the file then. Closing is timed from there.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _run(way: str, work: str, rows: int) -> funnel.Reading:
         return funnel.one_file(work, rows, others, prepare)
 
 
-# Beside the file alone; the two that have a limit are so close that it takes more turns to tell.
+# Compared with the file alone. The two ways with a limit are so close to it that they need more repetitions.
 _CLOSE, _FAR = 7, 2
 
 
@@ -104,7 +104,7 @@ def main() -> None:
     table = []
     for work in (works.NOISY, works.SCALARS):
         table += _compare(bench, work, [PEER], bench.rounds(_CLOSE))
-        # What takes nothing takes no less of scalars.
+        # Ways that read nothing also read no scalars, so scalars would show nothing new.
         others = [NOBODY, STOPPED, *viewer] if work == works.NOISY else viewer
         if others:
             table += _compare(bench, work, others, bench.rounds(_FAR))

@@ -1,7 +1,8 @@
 """Is memory bounded where the sink is slower than the workers?
 
-2 GB of images into a sink that takes 50 MB/s. Every 50 ms: the resident memory of each worker and of the parent, and
-what the workers' memory files hold, which is nobody's resident memory. Then all rows are counted.
+Workers log 2 GB of images into a sink that takes 50 MB/s. Every 50 ms, a thread reads the resident memory of each
+worker and of the parent, and the size of the workers' memory files. These files count as no process's resident memory.
+At the end all rows are counted.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class SlowWriter(FileWriter):
     _free_at = 0.0
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        # The real disk's own time is part of the slow one's.
+        # The time of the real disk is part of the time of the slow one.
         self._free_at = max(self._free_at, time.perf_counter())
         self._free_at += sum(frame.end - frame.start for frame in segment.frames) / BYTES_PER_SEC
         super().accept(segment, published=published)
@@ -41,24 +42,24 @@ class SlowWriter(FileWriter):
 
 
 def _memory_files_mb(pid: int) -> float:
-    """What the memory files of a process occupy."""
+    """Return the MB that the memory files of a process occupy."""
     occupied = {}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
             if str(entry.readlink()).startswith("/memfd:"):
-                # The SDK opens an outbox once more: one file with two descriptors.
+                # The SDK opens an outbox a second time, so one file has two descriptors.
                 found = entry.stat()
                 occupied[found.st_ino] = found.st_blocks * 512
         except FileNotFoundError:
-            # Closed just now.
+            # The file was closed at this moment.
             continue
     return sum(occupied.values()) / 1e6
 
 
 class Sampler:
-    """Notes the largest values of processes; each is (resident, memory files, both at one time) in MB.
+    """Note the largest values of processes: (resident, memory files, both at one time) in MB.
 
-    The memory files that the parent has open are its workers'; with `files_of` they are counted there, and there only.
+    The memory files that the parent has open are those of its workers. With `files_of` they are counted only there.
     """
 
     def __init__(self, pids: dict[str, int], files_of: str = "") -> None:
@@ -83,7 +84,7 @@ class Sampler:
 
 
 def _meet(folder: Path, number: int) -> int:
-    """A task that ends when every worker has one: tells the process ids of all."""
+    """Run as a task until every worker has such a task; return the process ids of all workers."""
     (folder / f"here{number}").touch()
     while sum(1 for _ in folder.glob("here*")) < WORKERS:
         time.sleep(0.001)
@@ -97,7 +98,7 @@ def _log_images(images: int, worker: int) -> list[float]:
 def main() -> None:
     bench = report.begin(__doc__)
     images = QUICK_IMAGES if bench.quick else IMAGES
-    # Where the sink finds its writer.
+    # The sink takes its writer from this name.
     setattr(file, "FileWriter", SlowWriter)  # noqa: B010  # the type checker knows the name as another class
     with common.scratch() as folder:
         path = folder / "out.rrd"

@@ -1,8 +1,9 @@
 """What does the parent need for a gigabyte of images, and for four?
 
-Its seconds of CPU, from the first row to the finished file, beside `cat` that makes one file (which no reader takes) of
-two private ones. And its resident memory above idle, while 4 GB pass from 2 workers, and from 32. What the outboxes
-hold is nobody's resident memory, so it is told beside that; their common budget does not depend on the workers.
+Measures its seconds of CPU from the first row to the finished file. They are compared with `cat`, which joins two
+private files to one that no reader accepts. Also measures its resident memory above idle, while 4 GB come from 2
+workers, and from 32. The memory in the outboxes counts as no process's resident memory, so it is shown beside that. The
+budget of all outboxes together does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _cat(parts: list[Path]) -> Cost:
 
 
 class _Watch:
-    """What the parent's memory, and all outboxes, grow to while a run lasts."""
+    """Note the largest size of the parent's memory, and of all outboxes, during a run."""
 
     def __init__(self) -> None:
         self.resident_mb = self.outboxes_mb = 0.0

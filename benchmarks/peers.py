@@ -1,4 +1,4 @@
-"""The pools that a user may take instead, each as a function that maps; those that are not installed are left out.
+"""Other pools that a user may use, each as a function that maps. Pools that are not installed are left out.
 
 `pip install --group bench` installs all of them.
 """
@@ -27,7 +27,7 @@ Open = Callable[[ExitStack], Map]
 
 
 def _package(name: str) -> Any:
-    """Some have no types, and none has to be there."""
+    """Import a package that may have no types, and may not be installed."""
     return importlib.import_module(name)
 
 
@@ -40,7 +40,7 @@ def _multiprocessing(stack: ExitStack) -> Map:
     pool = multiprocessing.get_context("forkserver").Pool(WORKERS)
 
     def end() -> None:
-        # Its own `with` block ends with `terminate`, which asks for less than the others do.
+        # Its own `with` block ends with `terminate`, which does less than the ends of the other pools.
         pool.close()
         pool.join()
 
@@ -64,7 +64,7 @@ def _loky(stack: ExitStack) -> Map:
 
 def _joblib(stack: ExitStack) -> Map:
     joblib, loky = _package("joblib"), _package("joblib.externals.loky")
-    # It starts its workers with the first call, and keeps them until the process ends.
+    # The first call starts its workers, and they live until the process ends.
     stack.callback(lambda: loky.get_reusable_executor(max_workers=WORKERS).shutdown(wait=True))
 
     def run(task: Callable[[int], Any], items: Iterable[int], chunksize: int | None) -> Iterable[Any]:
@@ -77,7 +77,7 @@ def _joblib(stack: ExitStack) -> Map:
 
 def _mpire(stack: ExitStack) -> Map:
     workers = stack.enter_context(_package("mpire").WorkerPool(WORKERS, start_method="forkserver", keep_alive=True))
-    # A result that is an array would be put together with the others.
+    # It would join results that are arrays to one array.
     return lambda task, items, chunksize: workers.map(
         task, list(items), chunk_size=chunksize, concatenate_numpy_output=False
     )
@@ -102,7 +102,7 @@ _PEERS: dict[str, tuple[str, Open]] = {
 
 
 def pools() -> dict[str, Open]:
-    """How each pool is opened, those that are installed."""
+    """Return how each installed pool is opened."""
     found = {}
     for name, (package, start) in _PEERS.items():
         try:
@@ -115,7 +115,7 @@ def pools() -> dict[str, Open]:
 
 
 def ratio_rows(readings: dict[str, list[float]], floor: str = FLOOR) -> list[list[str]]:
-    """A row of a table for each pool: its median, and its ratio to `floor`."""
+    """Return a row of a table for each pool: its median, and its ratio to `floor`."""
     return [
         [name, f"{common.median(found):.3g}", common.ratio(found, readings[floor])] for name, found in readings.items()
     ]

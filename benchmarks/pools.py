@@ -1,7 +1,7 @@
 """How does `mpr.Pool` compare with other process pools?
 
-Large results and the memory of all processes together, beside other pools; a dead worker and the end, of mpr's alone.
-All pools have two workers. Task overhead and starts are in `tasks` and `start`.
+Measures large results and the memory of all processes together, beside other pools. A dead worker and the end of the
+pool are measured with mpr alone. All pools have two workers. Task overhead and starts are in `tasks` and `start`.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ def _throughput(run: peers.Map, size: int, count: int) -> float:
 def _use_sdk(number: int) -> int:
     import rerun as rr
 
-    # Long enough for both workers to get one.
+    # The tasks are long enough for both workers to get one.
     time.sleep(0.2)
     return number + 0 * len(rr.__version__)
 
 
 def measure_memory(name: str) -> None:
-    """In a process of its own: prints the most MB that all its processes have together while a pool works.
+    """Print the most MB that this process and its workers have together while a pool works. Needs its own process.
 
-    A page that several share counts once (PSS). The SDK is used on both sides, as where anything is logged.
+    A page that several processes share counts once (PSS). Parent and workers use the SDK, as in a program that logs.
     """
     import rerun as rr
 
@@ -98,7 +98,7 @@ def _pss_mb() -> float:
 
 
 def _memory(name: str) -> float:
-    # A module, not the main one: what the workers import is the pool's business alone.
+    # It runs as an imported module, not as the main one, so that only the pool decides what the workers import.
     code = f"from benchmarks import pools; pools.measure_memory({name!r})"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if ran.returncode:
@@ -111,12 +111,12 @@ def _memory(name: str) -> float:
 
 _DEATH, _CLOSE = "the error of a task whose worker was killed", "close and join"
 _GOES_ON, _CTRL_C = "Ctrl-C to what comes behind the pool's `with` block", "Ctrl-C to the end of the program"
-# In at most so many milliseconds.
+# Limits in milliseconds.
 _MOMENTS = {_DEATH: 100.0, _CLOSE: 20.0, _CTRL_C: 200.0}
 
 
 def _death(folder: Path) -> float:
-    """Milliseconds from a task that kills its worker to its error."""
+    """Measure the milliseconds from a task that kills its worker to its error."""
     with mpr.Pool("benchmark", peers.WORKERS, sinks=folder / f"{time.monotonic_ns()}.rrd") as pool:
         pool.map(_nothing, range(100))
         begin = time.perf_counter()
@@ -128,7 +128,7 @@ def _death(folder: Path) -> float:
 
 
 def _close(folder: Path, telemetry: bool = True) -> float:
-    """Milliseconds that the end of a pool takes which has done its work."""
+    """Measure the milliseconds that the end of a pool takes when all work is done."""
     path = folder / f"{time.monotonic_ns()}.rrd"
     pool = mpr.Pool("benchmark", peers.WORKERS, sinks=path, telemetry=telemetry)
     pool.map(_nothing, range(1000))
@@ -153,7 +153,7 @@ if __name__ == "__main__":
 """
 
 
-# What Python and the SDK themselves take to end.
+# The time that Python and the SDK need to end without mpr.
 _ALONE = """
 import sys, time, rerun as rr
 
@@ -169,7 +169,7 @@ finally:
 
 
 def _ctrl_c(source: str, folder: Path) -> tuple[float, float]:
-    """Milliseconds from Ctrl-C, to the whole group as a terminal sends it, to its next line and to its end."""
+    """Measure the milliseconds from Ctrl-C, sent to the whole group, to the program's next line and to its end."""
     command = [sys.executable, "-c", source, str(folder / f"{time.monotonic_ns()}.rrd")]
     program = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, text=True
@@ -180,7 +180,7 @@ def _ctrl_c(source: str, folder: Path) -> tuple[float, float]:
     os.killpg(program.pid, signal.SIGINT)
     limit = threading.Timer(60, program.kill)
     limit.start()
-    # Not with a limit of its own: then it looks every 50 ms only.
+    # Without a timeout: with one, `wait` looks only every 50 ms.
     program.wait()
     end = time.monotonic()
     limit.cancel()

@@ -1,8 +1,8 @@
-"""Where does the time go, in a worker and in the parent? Writes `benchmarks/profiles/*.txt`; needs py-spy.
+"""Profile a worker and the parent, to see where the time goes. Writes `benchmarks/profiles/*.txt`; needs py-spy.
 
-Each profile is of one process of a real run, sampled by py-spy with native frames: the share of the samples in which a
-function was the innermost one (self), and in which it ran at all (total), threads apart. Where the kernel or something
-without a name works, the function that has called it is the innermost. Threads that wait are left out.
+Each profile is of one process of a real run, sampled by py-spy with native frames. For each thread, it has the share
+of samples in which a function was the innermost one (self), and in which it ran at all (total). If the kernel or code
+without a name runs, its caller counts as the innermost function. Threads that wait are left out.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from benchmarks import common, small_tasks, works
 
 _FOLDER = Path(__file__).parent / "profiles"
 _RATE = 200
-# Threads in these wait, which py-spy does not always see.
+# Threads in these functions wait, which py-spy does not always see.
 _WAITING = ("lock_PyThread_acquire_lock", "wait (threading.py", "Sockets.receive", "poll (")
 _SHOWN = 25
 _NAME_MAX = 120
-# How the work of each profile is logged, and how many rows of it for some seconds.
+# How the work of each profile is logged, and how many rows take some seconds.
 _WORKS = {"images": (works.NOISY, 500), "scalars": (works.SCALARS, 40_000), "entities": (works.ENTITIES, 5_000)}
 
 
@@ -56,7 +56,7 @@ def _py_spy() -> str:
 
 
 def _profile(name: str, of_parent: bool, run: Callable[[mpr.Pool], None], *, until_closed: bool = False) -> None:
-    """Profile a worker, or the parent, while `run` runs, or while the pool is closed after it."""
+    """Profile a worker or the parent, while `run` runs or while the pool is closed after it."""
     with common.scratch() as folder:
         raw = folder / "samples.txt"
         pool = mpr.Pool("benchmark", 2, sinks=[folder / "out.rrd"])
@@ -68,7 +68,7 @@ def _profile(name: str, of_parent: bool, run: Callable[[mpr.Pool], None], *, unt
         spy = subprocess.Popen(
             [_py_spy(), "record", "--pid", str(pid), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        # Until it has found its way into the process.
+        # py-spy needs this time to attach to the process.
         time.sleep(2)
         begin = time.perf_counter()
         if not until_closed:
@@ -112,13 +112,13 @@ def _text(title: str, stacks: list[str]) -> str:
 
 
 def _short(frame: str) -> str:
-    """A frame without what differs from machine to machine: folders, numbers of processes and threads."""
+    """Return a frame without the parts that differ between machines: folders, numbers of processes and threads."""
     if frame.startswith("thread"):
         _, _, name = frame.partition(":")
         return f"thread{name or ' without a name'}".replace('"', "")
     name, _, place = frame.partition(" (")
     if len(name) > _NAME_MAX:
-        # Mangled names of Rust.
+        # Names that Rust has mangled.
         name = f"{name[:_NAME_MAX]}..."
     return f"{name} ({Path(place).name}" if place else name
 

@@ -1,7 +1,7 @@
 """What does the pytest plugin cost a test that does nothing, beside an empty recording per test made by hand?
 
-Each way is a pytest run of its own over the same empty tests. The cost of a test is the median of its duration, from
-before its setup to after its teardown, less that of a run without recordings.
+Each way is a pytest run of its own over the same empty tests. The cost of a test is the median of its duration minus
+that of a run without recordings. The duration is from before the setup to after the teardown.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def test_nothing(number):
     pass
 """
 
-# Times every test, from outside of all other plugins, and looks at the process at the first and the last test.
+# Times every test from outside of all other plugins, and inspects the process at the first and the last test.
 _PROBE = """
 import json, os, time
 import pytest
@@ -52,7 +52,7 @@ def pytest_sessionfinish():
         json.dump({{"secs": secs, "state": state}}, file)
 """
 
-# The floor: a stream per test, whose threads the SDK is told to end now and then.
+# The floor is a stream per test. Now and then a call makes the SDK end the threads of old streams.
 _BY_HAND = """
 import pytest, rerun as rr, rerun_bindings
 
@@ -73,7 +73,7 @@ def recording(tmp_path_factory, request, number, folder=[], made=[]):
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Of one run: the median duration of a test in seconds, threads and resident bytes that came during the run."""
+    """The figures of one run: median duration of a test in seconds, and threads and resident bytes that it added."""
 
     secs: float
     threads: int

@@ -1,7 +1,7 @@
-"""What a benchmark says: tables for people, and records of one line each that `results.py` puts together.
+"""Report the figures of a benchmark: tables for people, and records of one line each, which `results.py` collects.
 
-A benchmark is one module with one question, the first line of its docstring. `begin` reads its command line; what it
-returns prints tables and targets, and notes them where `--record` says.
+A benchmark is one module with one question, which is the first line of its docstring. `begin` reads its command line.
+The `Bench` that it returns prints tables and targets, and writes them to the file that `--record` names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks import common
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A markdown table; all columns but the first are figures."""
+    """A markdown table. All columns except the first are figures."""
 
     title: str
     columns: list[str]
@@ -31,12 +31,12 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A figure that is to be at most `at_most`; None: it is told, and nothing is asked of it.
+    """A figure with the limit `at_most`. With None it has no limit and is only printed.
 
     Attributes
     ----------
     values:
-        One of each repetition: a ratio to what `what` names, or in `unit`.
+        One value of each repetition: a ratio to the floor that `what` names, or a number in `unit`.
     """
 
     what: str
@@ -59,7 +59,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line of a plot: `values` at each of `at`."""
+    """A line of a plot, with `values` at each of `at`."""
 
     title: str
     label: str
@@ -69,7 +69,7 @@ class Line:
 
 @dataclass(kw_only=True)
 class Findings:
-    """What one benchmark has found."""
+    """The figures of one benchmark."""
 
     name: str
     question: str
@@ -79,12 +79,12 @@ class Findings:
 
 
 class Bench:
-    """A benchmark at work.
+    """A benchmark that runs.
 
     Attributes
     ----------
     quick:
-        Fewer repetitions and less data.
+        Whether to use fewer repetitions and less data.
     """
 
     def __init__(self, findings: Findings, *, quick: bool, repetitions: int | None, record: Path | None) -> None:
@@ -94,7 +94,7 @@ class Bench:
         self._findings = findings
 
     def rounds(self, usual: int) -> int:
-        """How often to repeat what is usually done `usual` times."""
+        """Return how often to repeat a run that is usually repeated `usual` times."""
         return self._repetitions or (max(2, usual // 3) if self.quick else usual)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -112,15 +112,15 @@ class Bench:
         self._findings.lines.append(Line(title=title, label=label, at=list(at), values=list(values)))
 
     def end(self) -> None:
-        """Note everything: only a benchmark that came to its end has found something."""
+        """Write all figures. A benchmark that did not come to its end has none."""
         if self._record is not None:
             with self._record.open("a") as out:
                 out.write(json.dumps(asdict(self._findings)) + "\n")
 
 
 def begin(about: str | None) -> Bench:
-    """The benchmark of the main module, whose docstring is `about`, as its command line wants it."""
-    # Workers import this module with their main module, and need neither this nor the time that it takes.
+    """Start the benchmark of the main module, with the options of its command line. `about` is its docstring."""
+    # Imported here, because workers import this module with their main module and start faster without these two.
     import argparse
 
     import __main__
@@ -138,7 +138,7 @@ def begin(about: str | None) -> Bench:
 
 
 def load(path: Path) -> list[Findings]:
-    """What was noted in `path`."""
+    """Load the findings in `path`."""
     found = []
     for line in path.read_text().splitlines():
         data: dict[str, Any] = json.loads(line)

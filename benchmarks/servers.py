@@ -1,4 +1,4 @@
-"""The Rerun command line as a peer: a server without a window, and a reader that writes down what a server has."""
+"""Run the Rerun command line as a peer: a server without a window, and a reader that saves the rows of a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks import common
 from mpr.rrd import framing
 from mpr.sdk import programs
 
-# A reader that gets nothing more for so long has all there is.
+# A reader that gets nothing for so long has all rows (seconds).
 _QUIET_SECS = 0.5
 _LIMIT_SECS = 60.0
 
@@ -45,7 +45,7 @@ def wait_for_port(port: int) -> None:
 
 @contextlib.contextmanager
 def server(port: int, *arguments: str, memory: str, niceness: int = 0) -> Iterator[subprocess.Popen[bytes]]:
-    """`rerun --serve-grpc` at `port`; it keeps up to `memory` of what it gets."""
+    """Run `rerun --serve-grpc` at `port`. It keeps up to `memory` of its data."""
     peer = _rerun("--serve-grpc", "--port", str(port), "--server-memory-limit", memory, *arguments, niceness=niceness)
     try:
         wait_for_port(port)
@@ -62,12 +62,12 @@ def _rerun(*arguments: str, niceness: int = 0) -> subprocess.Popen[bytes]:
 
 
 def check_rows(url: str, rows: int, folder: Path) -> None:
-    """Raise where the server at `url` has not exactly so many rows."""
+    """Raise if the server at `url` does not have exactly `rows` rows."""
     written = folder / "read.rrd"
     reader = _rerun("--save", str(written), "--port", str(free_port()), url)
     try:
         size, since, deadline = -1, time.monotonic(), time.monotonic() + _LIMIT_SECS
-        # Its file has at least a header, once it has come so far.
+        # With a header in its file, the reader has connected. The quiet time counts from then on.
         while size < framing.HEADER_SIZE or time.monotonic() < since + _QUIET_SECS:
             if time.monotonic() > deadline:
                 raise common.WrongOutputError(f"{url} could not be read")
@@ -79,7 +79,7 @@ def check_rows(url: str, rows: int, folder: Path) -> None:
         reader.send_signal(signal.SIGKILL)
         reader.wait()
     with written.open("r+b") as file:
-        # What comes last may be torn.
+        # The last frame may be incomplete.
         _, end = framing.scan(lambda at, count: os.pread(file.fileno(), count, at), framing.HEADER_SIZE, size)
         file.truncate(end)
     common.expect(common.count_rows(written), rows, "rows in the server")

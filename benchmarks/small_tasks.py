@@ -1,8 +1,9 @@
 """What becomes of 100,000 small tasks, and what does the parent keep of each chunk?
 
-Each task logs one row and is sent by itself (`chunksize=1`), so its row is a chunk of its own: the worst that can be
-done to a file. Once as it is, and once with `FileSink(compact=True)`. The parent keeps, until the file is closed, a row
-of the manifest per chunk; what its memory grows by meanwhile, and what closing adds at its peak, are told per chunk.
+Each task logs one row and is sent by itself (`chunksize=1`), so its row is a chunk of its own. This is the worst case
+for a file. It is measured without and with `FileSink(compact=True)`. Until the file is closed, the parent keeps one row
+of the manifest per chunk. The figures show, per chunk, by how much the parent's memory grows until then, and how much
+closing adds at its peak.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def _run(tasks: int, compact: bool) -> Reading:
         path = folder / "out.rrd"
         pool = mpr.Pool("benchmark", way_out.WORKERS, sinks=mpr.FileSink(path=path, compact=compact))
         begin = time.perf_counter()
-        # What the first half takes once, whatever follows, is not counted.
+        # The first half is not counted: it includes memory that is taken only once.
         results = pool.map(log_row, range(tasks // 2), chunksize=1)
         before, first = psutil.Process().memory_info().rss, pool.recording.stats().accepted_chunks
         results += pool.map(log_row, range(tasks // 2, tasks), chunksize=1)
@@ -76,7 +77,7 @@ def _run(tasks: int, compact: bool) -> Reading:
 
 
 def _read(path: Path) -> tuple[int, float, float]:
-    """The chunks of the file; seconds to open it by its manifest, and to read all of it."""
+    """Return the number of chunks, the seconds to open the file by its manifest, and the seconds to read all of it."""
     import rerun as rr
 
     begin = time.perf_counter()

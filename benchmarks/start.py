@@ -1,8 +1,8 @@
 """How soon is there a first result?
 
-The second pool of a process is timed, from its start to its first result and its end: a service or a notebook makes
-many, and the first pays for imports that any library has to make. mpr's pool works out of its fork server, which has
-imported the SDK; the workers of the others import it when their first task needs it. And what does `import mpr` cost?
+Times the second pool of a process, from its start to its first result and to its end. A service or a notebook makes
+many pools, and the first one needs imports that any library needs. mpr's fork server has imported the SDK. The workers
+of the other pools import it when their first task needs it. The cost of `import mpr` is measured too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What does a task cost that does next to nothing?
 
-Empty tasks, beside other pools, and tasks that log one row. Every pool has two workers that are warm. For a row that is
-safe when the result is there, the floor is what one process alone needs for `rr.log` and a checked flush.
+Measures empty tasks and tasks that log one row, beside other pools. Every pool has two warm workers. If a row is in the
+file when the result is there, the floor is the time that one process alone needs for `rr.log` and a checked flush.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import mpr
 from benchmarks import common, peers, report
 
 LOGGING = 4_000
-# Empty tasks: how many, with which chunksize (None: each pool's default), and how often: with a default of many at a
-# time they take 4 ms, which says little of a single time.
+# Empty tasks: how many, with which chunksize (None: each pool's default), and how often. With the default, many tasks
+# are sent at a time and all take 4 ms together, so one repetition says little.
 _EMPTY = ((5_000, 1, 5), (10_000, None, 2))
 _EMPTY_OF_TWO = ((10_000, None, 15), (200_000, None, 5))
 _TWO = (peers.MPR, peers.FLOOR)
@@ -47,7 +47,7 @@ def _micros(run: peers.Map, task: Callable[[int], int], count: int, chunksize: i
 def _empty(
     bench: report.Bench, maps: dict[str, peers.Map], count: int, chunksize: int | None, rounds: int
 ) -> tuple[str, dict[str, list[float]]]:
-    """What an empty task costs by each of `maps`: what was measured, and the readings (microseconds)."""
+    """Measure an empty task with each of `maps`; return a description and the readings in microseconds."""
     ways = {name: functools.partial(_micros, run, _nothing, count, chunksize) for name, run in maps.items()}
     readings = common.interleaved(ways, rounds)
     name = f"{count:,} empty tasks, {f'chunksize {chunksize}' if chunksize else 'default chunksize'}"
@@ -56,7 +56,7 @@ def _empty(
 
 
 def _alone(folder: Path, count: int) -> float:
-    """What a row costs a process that logs and flushes each; run as a task of another pool."""
+    """Measure a row in a process that logs and flushes each one. Runs as a task of another pool."""
     import rerun as rr
 
     stream = rr.RecordingStream("benchmark", send_properties=False)

@@ -1,14 +1,15 @@
 """Which way out of a worker is the cheapest? Without mpr's pool.
 
-Two workers, and five ways for what the SDK encodes. The last one is what users do without mpr, and ends in no file.
+There are two workers, and five ways for the bytes that the SDK encodes. Users without mpr use the last one; it makes no
+file.
 
 | way | bytes go |
 |---|---|
-| file | through the SDK's file sink into a private file each: the floor, since nobody merges them |
+| file | through the SDK's file sink into a private file each; this is the floor, because the files are not merged |
 | memory file | through the SDK's file sink into an outbox; the parent copies with `sendfile` and punches holes |
-| binary stream | out of `BinaryStream.read` every 5 ms, over a socket |
-| callback | out of the SDK's (private) callback sink, over a socket |
-| gRPC | out of the SDK's gRPC sink, into one `rerun --serve-grpc` that keeps them in memory |
+| binary stream | from `BinaryStream.read` every 5 ms, over a socket |
+| callback | from the SDK's (private) callback sink, over a socket |
+| gRPC | from the SDK's gRPC sink, into one `rerun --serve-grpc` that keeps them in memory |
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ FILE, MEMORY, BINARY, CALLBACK, GRPC = "file", "memory file", "binary stream", "
 WORKERS = 2
 
 _NUMBER = struct.Struct("<Q")
-# Instead of a size: this worker has sent everything.
+# Sent instead of a size: the worker has sent everything.
 _DONE = 2**63
-# Without a limit on the outbox, which mpr's own producer has: what comes late needs more memory.
+# The outbox has no limit here, unlike that of mpr's producer, so late bytes need more memory.
 _ANNOUNCE_SECS = 0.005
 _READ_SECS = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """One run: seconds until everything was written, and what the workers and the parent needed for it."""
+    """The figures of one run: seconds until everything was written, and the costs of the workers and the parent."""
 
     wall_secs: float
     parent_cpu_secs: float
@@ -61,7 +62,7 @@ class Reading:
 
 
 class _Link:
-    """The worker's end of its socket; the SDK's threads and the worker's own send over it."""
+    """The worker's end of its socket. Threads of the SDK and of the worker send over it."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -82,7 +83,7 @@ class _Link:
 
 
 def _attach(way: str, stream: rr.RecordingStream, target: str, link: _Link) -> Callable[[], object]:
-    """Give `stream` its sink, at the path or URL `target`; what is returned sends or writes all that is left."""
+    """Give `stream` its sink, at the path or URL `target`. Return a function that sends or writes all that is left."""
     import rerun as rr
 
     if way == FILE:
@@ -124,7 +125,7 @@ def _attach(way: str, stream: rr.RecordingStream, target: str, link: _Link) -> C
 
 
 class _Every:
-    """Does something in a thread of its own, again and again."""
+    """Call a function again and again, in a thread of its own."""
 
     def __init__(self, pause_secs: float, action: Callable[[], object]) -> None:
         self._pause_secs = pause_secs
@@ -143,7 +144,7 @@ class _Every:
 
 
 def peak_mb() -> float:
-    """The largest resident set since the last `forget_peak`."""
+    """Return the largest resident set in MB since the last `forget_peak`."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) / 1024
@@ -168,7 +169,7 @@ def _worker(way: str, work: str, rows: int, worker: int, target: str, end: socke
     took = sorted(log(rows))
     finish()
     link.number(_DONE)
-    # The outbox lives until the parent has read it.
+    # The outbox must stay open until the parent has read it.
     end.recv(1)
     link.text(json.dumps([took[len(took) // 2] * 1e6, took[len(took) * 99 // 100] * 1e6, peak_mb() - before]))
 
@@ -177,16 +178,16 @@ def _worker(way: str, work: str, rows: int, worker: int, target: str, end: socke
 
 
 class _Feed:
-    """The parent's end of one worker: takes what comes, appends it to the one file, and notes where it is."""
+    """The parent's end of one worker. It appends the worker's bytes to the one file, and notes their place."""
 
     def __init__(self, way: str, end: socket.socket, folder: Path) -> None:
         self._way = way
         self.end = end
         self._outbox = OutboxReader(self._data().decode(), folder) if way == MEMORY else None
         self._taken = 0
-        #: (offset in the file, size), in the worker's order.
+        #: (offset in the file, size), in the order of the worker.
         self.places: list[tuple[int, int]] = []
-        # Whatever a sink sends before anything was logged is part of the stream.
+        # Bytes that a sink sends before anything was logged are part of the stream.
         self._early: list[int | bytearray] = []
         while (first := self._next()) is not None:
             self._early.append(first)
@@ -214,7 +215,7 @@ class _Feed:
         return number if self._way == MEMORY else self._exactly(number)
 
     def take(self, target: int, end: int) -> int | None:
-        """Append what comes next to the file `target`, which ends at `end`; returns its new end, None at the last."""
+        """Append the next bytes to the file `target` at its `end`. Return its new end, or None after the last bytes."""
         came = self._next()
         return None if came is None else self._append(target, end, came)
 
@@ -236,7 +237,7 @@ class _Feed:
         return end + size
 
     def take_early(self, target: int, end: int) -> int:
-        """Append what came before the start."""
+        """Append the bytes that came before the start."""
         while self._early:
             end = self._append(target, end, self._early.pop(0))
         return end
@@ -252,7 +253,7 @@ class _Feed:
 
 
 def _take_all(feeds: list[_Feed], target: int) -> None:
-    """One loop writes for all: the file has one position."""
+    """Write for all workers in one loop, because the file has one position."""
     end = 0
     with selectors.DefaultSelector() as selector:
         for feed in feeds:
@@ -269,7 +270,7 @@ def _take_all(feeds: list[_Feed], target: int) -> None:
 
 
 def run(way: str, work: str, rows: int, folder: Path, workers: int = WORKERS) -> Reading:
-    """One run of `work` in warm workers, `rows` each; private files are left in `folder` as `<worker>.rrd`, checked."""
+    """Run `work` once in warm workers, `rows` rows each. Checked private files stay in `folder` as `<worker>.rrd`."""
     if way != GRPC:
         return _run(way, work, rows, folder, [str(folder / f"{worker}.rrd") for worker in range(workers)])
     url = servers.url_of(port := servers.free_port())
@@ -321,9 +322,9 @@ def _run(way: str, work: str, rows: int, folder: Path, targets: list[str]) -> Re
 
 
 def _check(way: str, file: int, places: list[tuple[int, int]], rows: int, scratch: Path) -> None:
-    """Raise where the bytes at `places` of `file` are not whole streams that hold so many rows between them."""
+    """Raise if the bytes at `places` of `file` are not whole streams that have `rows` rows together."""
     data = [os.pread(file, size, offset) for offset, size in places]
-    # An outbox is one stream; what comes out of the other two is a whole stream each time.
+    # An outbox is one stream. Each message of the other two ways is a whole stream.
     streams = [b"".join(data)] if way == MEMORY else data
     chunks = ends = 0
     with scratch.open("wb") as out:
@@ -333,7 +334,7 @@ def _check(way: str, file: int, places: list[tuple[int, int]], rows: int, scratc
             frames, _ = framing.scan(read, framing.HEADER_SIZE, len(stream))
             if number == 0:
                 out.write(stream[: framing.HEADER_SIZE])
-            # Without the ends: `RrdReader` reads one stream in a file.
+            # The ends are left out, because `RrdReader` reads only one stream in a file.
             for frame in frames:
                 if frame.kind == framing.END:
                     ends += 1
@@ -350,7 +351,7 @@ def _slice(stream: memoryview, offset: int, size: int) -> bytes:
 
 
 def prepare_fork_server() -> None:
-    """The workers of this benchmark start as mpr's do: out of a fork server that has imported the SDK."""
+    """Let workers start as those of mpr do, from a fork server that has imported the SDK."""
     multiprocessing.set_forkserver_preload(["rerun", "numpy", "pyarrow"])
 
 

@@ -1,4 +1,4 @@
-"""The works that the benchmarks let workers log: large, compressible, small, and many different."""
+"""The data that the workers of the benchmarks log: large, compressible, small, and many different entities."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 NOISY, SMOOTH, SCALARS, ENTITIES = "noisy VGA images", "compressible VGA images", "scalars", "entities, one row each"
 
-#: Of one image, before anything encodes it.
+#: Bytes of one image before it is encoded.
 IMAGE_BYTES = 480 * 640 * 3
-#: How many rows each worker logs.
+#: Number of rows that each worker logs.
 WORKS = {NOISY: 300, SMOOTH: 300, SCALARS: 50_000, ENTITIES: 5_000}
 
 
 def prepare(work: str, worker: int) -> Callable[[int], list[float]]:
-    """Make the data of `work` now; what is returned logs so many rows and returns the seconds that each took."""
+    """Make the data of `work` now. Return a function that logs `rows` rows and returns the seconds that each took."""
     import numpy as np
     import rerun as rr
 

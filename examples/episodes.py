@@ -1,7 +1,7 @@
-"""A data set as a folder of episodes: a recording of its own for each task, with what it was and how it ended.
+"""Make a data set as a folder of episodes: each task has a recording with its properties and its outcome.
 
-A pendulum is swung up by a policy with random gains. `mpr.DirectorySink` gives every episode a file, which is finished
-when the episode's result is there; the folder can be opened as it is, or be served as a dataset of Rerun's catalog.
+A policy with random gains swings a pendulum up. `mpr.DirectorySink` gives every episode a file, which is finished when
+the episode's result is there. You can open the folder as it is, or serve it as a dataset of Rerun's catalog.
 
     python episodes.py
     rerun episodes/*.rrd
@@ -26,7 +26,7 @@ def episode(seed: int) -> float:
     random = np.random.default_rng(seed)
     angle, speed = np.pi + random.normal(scale=0.3), 0.0  # hanging down
     pump, hold = random.uniform([0.5, 4.0], [2.5, 14.0])
-    # Properties are what a table of episodes has as its columns.
+    # A table of episodes has a column for each property.
     rr.send_property("policy", rr.AnyValues(pump=pump, hold=hold))
 
     total = 0.0
@@ -50,7 +50,7 @@ def episode(seed: int) -> float:
 
 
 def layout() -> rrb.Blueprint:
-    """The pendulum beside what was done and what it was worth."""
+    """Show the pendulum, and beside it the actions and their rewards."""
     no_legend = rrb.PlotLegend(visible=False)
     charts = rrb.Vertical(
         rrb.TimeSeriesView(origin="action/torque", name="Action: torque", plot_legend=no_legend),
@@ -62,7 +62,7 @@ def layout() -> rrb.Blueprint:
 
 
 def main() -> None:
-    """Make all episodes, and name the best one."""
+    """Make all episodes, and print the best one."""
     parser = argparse.ArgumentParser(description="Make a folder of episodes, a Rerun recording each.")
     parser.add_argument("folder", nargs="?", type=Path, default="episodes")
     parser.add_argument("--episodes", type=int, default=16)

@@ -1,13 +1,13 @@
-"""A web page whose button starts a pool: what the workers log is seen on the page while they work.
+"""Serve a web page whose button starts a pool. The page shows what the workers log while they work.
 
     pip install 'mpr[gradio]'
     python gradio_app.py            # and open http://127.0.0.1:7860
 
 Three tabs, three ways to the same viewer:
 
-- Live: the bytes of a `mpr.BinaryStreamSink` are sent to the page while they come.
-- File: a pool writes an .rrd file, the page loads it, and it is deleted when nobody needs it any more.
-- Episodes: a recording per task, two of them as files and one by its URL, all in one viewer.
+- Live: the page gets the bytes of a `mpr.BinaryStreamSink` while the pool works.
+- File: a pool writes an .rrd file, the page loads it, and the file is deleted when it is no longer needed.
+- Episodes: each task has a recording. One viewer shows two of them from files and one from its URL.
 
 Each click has a pool and a recording of its own, so users never see each other's data.
 """
@@ -29,8 +29,8 @@ import rerun.blueprint as rrb
 
 import mpr
 
-# Gradio itself is imported in `build`: workers import this file too, and have no use for a web server. It reads the
-# annotations of functions, so they stay values here.
+# Gradio is imported in `build`, because workers import this file too and need no web server. Gradio reads the
+# annotations of functions, so this file has no `from __future__ import annotations`, which would make them texts.
 
 Picture = npt.NDArray[np.uint8]
 
@@ -41,7 +41,7 @@ VIEWER = {"streaming": False, "height": 520, "panel_states": {"blueprint": "coll
 
 
 def analyse(step: int, picture: Picture) -> float:
-    """Blur the picture a little more with each step, find its edges, and log both; runs in a worker."""
+    """Blur the picture a little more with each step, find its edges, and log both. Runs in a worker."""
     blurred = cv2.GaussianBlur(picture, (0, 0), sigmaX=0.5 + step / 4)
     edges = cv2.Canny(blurred, 60, 120)
     share = float(np.count_nonzero(edges) / edges.size)
@@ -54,14 +54,14 @@ def analyse(step: int, picture: Picture) -> float:
 
 
 def layout() -> rrb.Blueprint:
-    """The two pictures side by side, the chart below."""
+    """Show the two pictures side by side, and the chart below."""
     pictures = rrb.Horizontal(rrb.Spatial2DView(origin="blurred"), rrb.Spatial2DView(origin="edges"))
     chart = rrb.TimeSeriesView(origin="share_of_edges", plot_legend=rrb.PlotLegend(visible=False))
     return rrb.Blueprint(rrb.Vertical(pictures, chart, row_shares=[2, 1]), collapse_panels=True)
 
 
 def work(pool: mpr.Pool, picture: Picture, steps: int) -> list[float]:
-    """Do all steps and close the pool, which ends the recording."""
+    """Run all steps and close the pool, which closes the recording."""
     with pool:
         return pool.starmap(analyse, [(step, picture) for step in range(int(steps))], chunksize=1)
 
@@ -72,7 +72,7 @@ def work(pool: mpr.Pool, picture: Picture, steps: int) -> list[float]:
 async def stream(picture: Picture, steps: int) -> AsyncIterator[bytes]:
     """Yield the recording while it grows. A user who clicks 'Stop' or closes the page ends the pool."""
     sink = mpr.BinaryStreamSink()
-    # In threads, what takes a moment: the other users' pages go on meanwhile.
+    # Slow calls run in threads, so that the pages of other users go on meanwhile.
     pool = await asyncio.to_thread(mpr.Pool, APP_ID, WORKERS, sinks=sink, blueprint=layout())
     working = asyncio.create_task(asyncio.to_thread(work, pool, picture, steps))
     try:
@@ -86,22 +86,22 @@ async def stream(picture: Picture, steps: int) -> AsyncIterator[bytes]:
 
 
 def write_file(picture: Picture, steps: int, made: list[Path]) -> tuple[str, list[Path]]:
-    """Write a file, of which Gradio gives the page a copy, and note what is to be cleaned up."""
+    """Write a file, and note its folder for `clean_up`. Gradio gives the page a copy of the file."""
     folder = Path(tempfile.mkdtemp(prefix="mpr-gradio-"))
     path = folder / "analysis.rrd"
     work(mpr.Pool(APP_ID, WORKERS, sinks=path, blueprint=layout()), picture, steps)
-    # A state that is returned begins to age.
+    # Gradio counts the lifetime of a state from the moment that it is returned.
     return str(path), [*made, folder]
 
 
 def clean_up(folders: list[Path]) -> None:
-    """The state of a user has expired: so have the files."""
+    """Remove the files of a user whose state has expired."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def follow_edge(number: int, picture: Picture) -> None:
-    """An episode: the picture with a threshold of its own, a row after the other."""
+    """Make an episode: the picture with its own threshold, 16 rows at a time. Runs in a worker."""
     gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     shown = np.zeros_like(picture)
     mask = gray > 60 + 50 * number
@@ -112,7 +112,7 @@ def follow_edge(number: int, picture: Picture) -> None:
 
 
 def episodes(picture: Picture, folder: Path, url: str) -> list[str]:
-    """A recording per task: two as files, one by a URL of this server."""
+    """Make a recording per task; return two of them as files, and one as a URL of this server."""
     made = Path(tempfile.mkdtemp(dir=folder))
     with mpr.Pool(APP_ID, WORKERS, sinks=mpr.DirectorySink(path=made, name="episode-{index}.rrd")) as pool:
         pool.starmap(follow_edge, [(number, picture) for number in range(3)])
@@ -124,7 +124,7 @@ def episodes(picture: Picture, folder: Path, url: str) -> list[str]:
 
 
 def build(folder: Path, state_secs: float) -> Any:
-    """The server: files in `folder` have URLs; what a user has made is kept for `state_secs`."""
+    """Build the server: files in `folder` have URLs, and the files of a user are kept for `state_secs` seconds."""
     import gradio as gr
     from fastapi import FastAPI
     from fastapi.staticfiles import StaticFiles
@@ -144,7 +144,7 @@ def build(folder: Path, state_secs: float) -> Any:
             with gr.Row():
                 start, stop = gr.Button("Analyse", variant="primary"), gr.Button("Stop")
             live = Rerun(**{**VIEWER, "streaming": True})
-            # By default Gradio lets one user wait for the other.
+            # By default, Gradio handles one user after the other.
             running = start.click(stream, [picture, steps], live, concurrency_limit=4)
             stop.click(None, cancels=running)
         with gr.Tab("File"):

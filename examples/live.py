@@ -1,9 +1,9 @@
-"""A run that is watched while it goes on: one pool, and at once a file, a viewer, and a server for more viewers.
+"""Watch a run while it goes on: one pool has a file, a viewer, and a server for more viewers at once.
 
-    python live.py                      opens a viewer; what it says on stderr is where else to look
-    python live.py --picture live.png   without a window: saves what the viewer shows in the middle of the run
+    python live.py                      opens a viewer, and prints the address of the server to stderr
+    python live.py --picture live.png   opens no window: saves what the viewer shows in the middle of the run
 
-Without a GPU the second needs a software Vulkan driver: `apt-get install mesa-vulkan-drivers` on Debian.
+Without a GPU, the second command needs a software Vulkan driver: `apt-get install mesa-vulkan-drivers` on Debian.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import mpr
 
 SWARMS, WORKERS, STEPS, STEP_SECS = 8, 4, 200, 0.02
 COLORS = [(255, 130, 60), (70, 160, 255), (120, 220, 90), (230, 110, 210)]
-VIEWS = 3  # in the blueprint; those of the pool itself are below them
-PATIENCE = 120.0  # seconds for the viewer to start and to draw, without a GPU and beside the workers
+VIEWS = 3  # in the blueprint; the pool shows its own views below them
+PATIENCE = 120.0  # seconds that the viewer may take to start and draw, without a GPU and while the workers run
 
 
 def swarm(number: int) -> float:
-    """Particles that fall towards a centre, step by step; each worker has its colour."""
+    """Let particles fall towards a centre, step by step. Each worker has its colour. Runs in a worker."""
     task = mpr.current_task()
     worker = task.worker if task is not None and task.worker is not None else 0
     color = COLORS[worker % len(COLORS)]
@@ -54,7 +54,7 @@ def swarm(number: int) -> float:
 
 
 def blueprint() -> rrb.Blueprint:
-    """The swarms large, their energies and what is done beside them."""
+    """Show the swarms large, and beside them their energies and the log of the tasks."""
     return rrb.Blueprint(
         rrb.Horizontal(
             rrb.Spatial2DView(origin="swarm", name="Swarms, one task each, coloured by worker"),
@@ -72,7 +72,7 @@ def blueprint() -> rrb.Blueprint:
 
 
 def picture_of(recording: mpr.SharedRecording) -> Image.Image:
-    """What the viewer shows at this moment, or as soon as it shows anything."""
+    """Take a picture of the viewer now, or as soon as it shows something."""
     deadline = time.monotonic() + PATIENCE
 
     def wait_until(condition: Callable[[], bool]) -> None:
@@ -88,7 +88,7 @@ def picture_of(recording: mpr.SharedRecording) -> Image.Image:
 
 
 def main() -> None:
-    """Run the swarms, and look at them."""
+    """Run the swarms, and watch them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--picture", type=Path, help="save what the viewer shows, and open no window")
     parser.add_argument("--save", type=Path, default="live.rrd", help="the recording (default: %(default)s)")
@@ -99,7 +99,7 @@ def main() -> None:
         for count, energy in enumerate(pool.imap_unordered(swarm, range(SWARMS)), 1):
             print(f"{count} of {SWARMS} done, energy {energy:.1f}")
             if args.picture is not None and count == WORKERS:
-                # The next ones run meanwhile.
+                # The next swarms run meanwhile.
                 time.sleep(0.6 * STEPS * STEP_SECS)
                 picture = picture_of(pool.recording)
                 picture.quantize(256).save(args.picture, optimize=True)

@@ -1,9 +1,9 @@
-"""Run the examples and draw what they have recorded with the real Rerun viewer, without a window: their pictures here.
+"""Run the examples, and let the real Rerun viewer draw their recordings without a window, into the pictures here.
 
     python make_picture.py                 # all of them
     python make_picture.py quickstart      # one
 
-Without a GPU the viewer needs a software Vulkan driver: `apt-get install mesa-vulkan-drivers` on Debian.
+Without a GPU, the viewer needs a software Vulkan driver: `apt-get install mesa-vulkan-drivers` on Debian.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ FOLDER = Path(__file__).parent
 
 
 class Shot(NamedTuple):
-    """Which recording of an example is drawn, when in it, and what the example is told.
+    """Say which recording of an example is drawn, at which time, and with which arguments the example runs.
 
-    With lanes, that is the moment at which that time had been logged, to see what the workers did then.
+    With `lanes`, the picture also has the state timelines of the workers. It shows the moment when all rows at that
+    time had been logged, and so what the workers did then.
     """
 
     recording: str
@@ -47,7 +48,7 @@ SHOTS = {
 
 
 def moment(recording: Path, timeline: str, time: int) -> int:
-    """When the rows at `time` of a timeline had all been logged, on `log_time`."""
+    """Return the time on `log_time` when all rows at `time` of a timeline had been logged."""
     moments = [0]
     for chunk in rr.chunk.RrdReader(recording).stream():
         if timeline in chunk.timeline_names:
@@ -70,13 +71,13 @@ def make(name: str) -> None:
     if reports:
         raise RuntimeError(f"the viewer reports {reports}")
     with Image.open(target) as image:
-        small = image.quantize(256)  # a palette: less than half the bytes
+        small = image.quantize(256)  # a palette needs less than half the bytes
     small.save(target, optimize=True)
     print(f"{target.name}: {small.width}x{small.height}, {target.stat().st_size / 1e3:.0f} kB")
 
 
 def main() -> None:
-    """Make the pictures that were asked for."""
+    """Make the pictures that the command line names."""
     parser = argparse.ArgumentParser(description="Make the pictures of the examples.")
     parser.add_argument("names", nargs="*", choices=list(SHOTS), default=None)
     for name in parser.parse_args().names or SHOTS:

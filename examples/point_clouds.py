@@ -1,6 +1,6 @@
-"""A laser scanner is driven around, and each task computes one of its scans: a point cloud made by many processes.
+"""Make one point cloud with many processes: each task computes one scan of a laser scanner that drives around.
 
-Every scan is logged where it was taken (`rr.Transform3D`), so that the viewer puts all of them together.
+Every scan is logged at the place where it was taken (`rr.Transform3D`), so the viewer puts all of them together.
 
     python point_clouds.py
     rerun point_clouds.rrd
@@ -22,12 +22,12 @@ Points = npt.NDArray[np.float64]
 
 BEAMS, TURNS = 40, 400  # per scan
 REACH = 18.0  # metres
-# Spheres as (x, y, z, radius), on a floor with waves, within walls.
+# Spheres as (x, y, z, radius). They stand on a floor with waves, between walls.
 SPHERES = np.array([(4, 1, 1.2, 1.2), (-3, 4, 0.8, 1.4), (-4, -3, 1.5, 1.0), (2, -5, 0.6, 0.9), (0, 0, 3.5, 0.7)])
 
 
 def distance(points: Points) -> npt.NDArray[np.float64]:
-    """How far each point is from the next surface, in metres."""
+    """Return the distance of each point from the next surface, in metres."""
     x, y, z = points.T
     floor = z - 0.25 * np.sin(x) * np.cos(0.7 * y)
     walls = 8.0 - np.maximum(np.abs(x), np.abs(y))
@@ -37,7 +37,7 @@ def distance(points: Points) -> npt.NDArray[np.float64]:
 
 
 def scan(number: int, scans: int) -> int:
-    """Take scan `number` on the way around; returns how many beams came back. Runs in a worker."""
+    """Take scan `number` on the way around, and return how many beams came back. Runs in a worker."""
     angle = 2 * np.pi * number / scans
     place = np.array([5.5 * np.cos(angle), 5.5 * np.sin(angle), 1.4])
 
@@ -46,7 +46,7 @@ def scan(number: int, scans: int) -> int:
         -1, 3
     )
     reach = np.zeros(len(beams))
-    for _ in range(40):  # a step may be as long as the distance to the next surface
+    for _ in range(40):  # a step may be as long as the distance to the next surface, because nothing is nearer
         reach += distance(place + beams * reach[:, None])
     hits = (beams * reach[:, None])[reach < REACH]
 
@@ -60,7 +60,7 @@ def scan(number: int, scans: int) -> int:
 
 
 def layout() -> rrb.Blueprint:
-    """The whole cloud, seen from above a corner."""
+    """Show the whole cloud, seen from above a corner."""
     eye = rrb.EyeControls3D(position=(10, -10, 8), look_target=(0, 0, 0), eye_up=(0, 0, 1))
     cloud = rrb.Spatial3DView(origin="scanner", name="All scans", eye_controls=eye)
     return rrb.Blueprint(cloud, collapse_panels=True)

@@ -1,8 +1,8 @@
-"""Analyse a stack of photographs in parallel and see what every worker found in one Rerun recording.
+"""Analyse photographs in parallel, and see what every worker found in one Rerun recording.
 
 Each task takes one picture apart (edges, segments, boxes, contours) and logs the layers with plain `rr.log`.
-`mpr.Pool` runs the tasks as `multiprocessing.Pool` would, and gathers what all of its processes logged in one
-.rrd file. The photographs are the ones inside the scikit-image wheel, so nothing is downloaded:
+`mpr.Pool` runs the tasks as `multiprocessing.Pool` does, and collects what all of its processes log in one .rrd
+file. The photographs are those inside the scikit-image wheel, so nothing is downloaded:
 
     pip install scikit-image
     python quickstart.py
@@ -35,7 +35,7 @@ MAX_SIDE = 512  # pixels; larger pictures are scaled down
 
 
 class Summary(NamedTuple):
-    """What one task found, and where it ran."""
+    """Hold what one task found, and the process that ran it."""
 
     name: str
     edge_share: float
@@ -47,7 +47,7 @@ class Summary(NamedTuple):
 
 
 def analyse(index: int, name: str) -> Summary:
-    """Take one picture apart and log its layers; runs in a worker process."""
+    """Take one picture apart and log its layers. Runs in a worker process."""
     started = time.perf_counter()
     rr.set_time("picture_nr", sequence=index)
 
@@ -59,7 +59,7 @@ def analyse(index: int, name: str) -> Summary:
     gray = color.rgb2gray(rgb)
 
     segments = segmentation.felzenszwalb(rgb, scale=250, sigma=1, min_size=300) + 1
-    # Boxes around what is neither a speck nor background; the class ids give them their segment's colour.
+    # Boxes around segments that are neither specks nor background. The class ids give them their segment's colour.
     regions = [r for r in measure.regionprops(segments) if 0.005 < r.area / segments.size < 0.2]
     mins = [(r.bbox[1], r.bbox[0]) for r in regions]
     sizes = [(r.bbox[3] - r.bbox[1], r.bbox[2] - r.bbox[0]) for r in regions]
@@ -70,7 +70,7 @@ def analyse(index: int, name: str) -> Summary:
     edge_share = float(feature.canny(gray, sigma=2).mean())
     seconds = time.perf_counter() - started
 
-    # All at once, so that the layers of a moment are those of one picture, also where several workers are at work.
+    # All layers are logged at once, so that all layers of a moment are of one picture, also with several workers.
     rr.log("picture", rr.Image(util.img_as_ubyte(rgb)))
     rr.log("picture/segments", rr.SegmentationImage(segments.astype(np.uint16), opacity=0.35))
     rr.log("picture/boxes", rr.Boxes2D(mins=mins, sizes=sizes, class_ids=[r.label for r in regions]))
@@ -82,7 +82,7 @@ def analyse(index: int, name: str) -> Summary:
 
 
 def layout() -> rrb.Blueprint:
-    """The picture with all its layers large, two of the layers beside it, the statistics below."""
+    """Show the picture with all its layers large, two layers beside it, and the statistics below."""
     no_legend = rrb.PlotLegend(visible=False)
     return rrb.Blueprint(
         rrb.Vertical(
@@ -109,7 +109,7 @@ def layout() -> rrb.Blueprint:
 
 
 def main() -> None:
-    """Analyse all pictures, verify the recording and print what was found."""
+    """Analyse all pictures, verify the recording, and print what was found."""
     parser = argparse.ArgumentParser(description="Analyse photographs in parallel into one Rerun recording.")
     parser.add_argument("path", nargs="?", type=Path, default="quickstart.rrd", help="the recording to write")
     parser.add_argument("--processes", type=int, help="number of workers (default: one per CPU)")

@@ -1,7 +1,7 @@
-"""Many robots at once: each task simulates one quadruped with a gait of its own, and all walk in one recording.
+"""Simulate many robots at once: each task simulates one quadruped with its own gait, and all are in one recording.
 
-The physics is MuJoCo's. Nothing in `walk` knows of the other robots or of mpr; which gait goes furthest is seen at a
-glance, because all of them share one clock and one scene.
+MuJoCo computes the physics. `walk` knows nothing of the other robots or of mpr. All robots share one clock and one
+scene, so you see at a glance which gait goes furthest.
 
     pip install mujoco
     python robots.py
@@ -52,7 +52,7 @@ ROBOT = """
 
 
 def robot() -> Any:
-    """A low body with four legs of two links each."""
+    """Build a low body with four legs of two links each."""
     places = [(0.2, 0.26), (0.2, -0.26), (-0.2, 0.26), (-0.2, -0.26)]
     legs = "".join(LEG.format(i=i, x=x, y=y) for i, (x, y) in enumerate(places))
     motors = "".join(f'<position joint="hip{i}"/><position joint="knee{i}"/>' for i in range(4))
@@ -60,7 +60,7 @@ def robot() -> Any:
 
 
 def walk(index: int, color: tuple[int, int, int]) -> float:
-    """Let one robot walk with a random gait; returns how far it came, in metres. Runs in a worker."""
+    """Let one robot walk with a random gait, and return how far it came, in metres. Runs in a worker."""
     model = robot()
     data = mujoco.MjData(model)
     random = np.random.default_rng(index)
@@ -80,7 +80,7 @@ def walk(index: int, color: tuple[int, int, int]) -> float:
         rotations = np.zeros((len(limbs), 4))
         for rotation, limb in zip(rotations, limbs, strict=True):
             mujoco.mju_mat2Quat(rotation, data.geom_xmat[limb])
-        # A capsule of MuJoCo has its middle at the origin, one of Rerun its lower end.
+        # A capsule of MuJoCo has its middle at the origin; a capsule of Rerun has its lower end there.
         axes = data.geom_xmat[limbs].reshape(-1, 3, 3)[:, :, 2]
         places = data.geom_xpos[limbs] - axes * lengths[:, None] / 2 + shift
         trail.append(data.qpos[:3] + shift)
@@ -103,13 +103,13 @@ def walk(index: int, color: tuple[int, int, int]) -> float:
 
 
 def rainbow(count: int) -> list[tuple[int, int, int]]:
-    """`count` colours."""
+    """Return `count` colours."""
     angles = np.linspace(0, 2 * np.pi, count, endpoint=False)[:, None] + [0, 2.1, 4.2]
     return [tuple(color) for color in (140 + 110 * np.cos(angles)).astype(int).tolist()]
 
 
 def layout(count: int) -> rrb.Blueprint:
-    """The scene from the side where they come from, and the race as a chart."""
+    """Show the scene from behind the start, and the race as a chart."""
     centre = np.array([0.8, LANE * (count - 1) / 2 - 1.0, 0.0])
     eye = rrb.EyeControls3D(position=centre + np.array([4.5, -6.5, 3.6]), look_target=centre, eye_up=(0, 0, 1))
     scene = rrb.Spatial3DView(origin="robots", name="A gait for each robot", eye_controls=eye)
@@ -119,13 +119,13 @@ def layout(count: int) -> rrb.Blueprint:
 
 
 def main() -> None:
-    """Let all robots walk, and say who won."""
+    """Let all robots walk, and print which one came furthest."""
     parser = argparse.ArgumentParser(description="Simulate many robots into one Rerun recording.")
     parser.add_argument("path", nargs="?", type=Path, default="robots.rrd", help="the recording to write")
     parser.add_argument("--robots", type=int, default=12)
     args = parser.parse_args()
 
-    # All robots share their own `time`, on which nothing of the pool is: its lanes are folded.
+    # All robots share the timeline `time`, on which the pool has no rows. So its state timelines are folded.
     blueprint = layout(args.robots)
     with mpr.Pool("mpr_robots", sinks=args.path, blueprint=blueprint, telemetry_view=False) as pool:
         distances = pool.starmap(walk, enumerate(rainbow(args.robots)))

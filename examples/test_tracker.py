@@ -1,10 +1,11 @@
-"""Tests of a tracker, of which one fails: its recording says why.
+"""Test a tracker. One of the tests fails, and its recording shows why.
 
     pip install 'mpr[pytest]'
     pytest --mpr=retain-on-failure test_tracker.py          # names the recording at the end
     pytest --mpr=retain-on-failure --mpr-screenshot=only-on-failure test_tracker.py     # and draws it
 
-The tracker looks for the brightest spot near the last one. When the ball stays long behind a wall, it is lost for good.
+The tracker looks for the brightest spot near the last one. If the ball stays behind the wall for long, the tracker
+loses it for good.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ import rerun.blueprint as rrb
 
 HEIGHT, WIDTH, FRAMES = 120, 200, 60
 WALL = slice(90, 120)  # columns that hide the ball
-NEAR = 12  # pixels that the ball may go between two frames, as the tracker sees it
+NEAR = 12  # pixels; the tracker assumes that the ball moves less between two frames
 
 
 def film(pixels_per_frame: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Frames of a ball that goes from left to right behind a wall, and where it is in each, as (x, y)."""
+    """Yield frames of a ball that goes from left to right behind a wall, and its place in each frame as (x, y)."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     for frame in range(FRAMES):
@@ -33,7 +34,7 @@ def film(pixels_per_frame: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def track(frame: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Where the ball is in `frame`, as (x, y): at the brightest spot near the `last` place, or still there."""
+    """Return the place of the ball in `frame` as (x, y): the brightest spot near `last`, or `last` if there is none."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     near = np.hypot(x - last[0], y - last[1]) < NEAR
     row, column = np.unravel_index(np.argmax(np.where(near, frame, 0)), frame.shape)
@@ -42,7 +43,7 @@ def track(frame: np.ndarray, last: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def layout() -> None:
-    """What the viewer shows of each test's recording: the film, the distance, and what pytest says."""
+    """Show the film, the distance, and what pytest says, in each test's recording."""
     rr.send_blueprint(
         rrb.Blueprint(
             rrb.Horizontal(

@@ -1,7 +1,7 @@
-"""Clips are rendered and encoded by many processes, and are seen frame by frame beside what was found in them.
+"""Render and encode clips in many processes. The viewer shows them frame by frame, with the balls that were found.
 
-Each task makes a video file and logs it whole (`rr.AssetVideo`), and for each frame its time in the video
-(`rr.VideoFrameReference`): a hundred times smaller than pictures, and the viewer decodes what it shows.
+Each task makes a video file and logs it whole (`rr.AssetVideo`). For each frame it logs the frame's time in the video
+(`rr.VideoFrameReference`). This is a hundred times smaller than pictures, and the viewer decodes only what it shows.
 
     pip install av
     python video.py
@@ -29,7 +29,7 @@ Frames = list[npt.NDArray[np.uint8]]
 
 
 def balls(random: np.random.Generator, count: int) -> tuple[Frames, npt.NDArray[np.float64]]:
-    """Balls that bounce: the pictures, and where each ball is in each frame."""
+    """Let balls bounce; return the pictures, and the place of each ball in each frame."""
     radius = 18.0
     places, speeds = random.uniform(radius, SIDE - radius, (count, 2)), random.uniform(-5, 5, (count, 2))
     colors = random.integers(60, 255, (count, 3))
@@ -48,8 +48,8 @@ def balls(random: np.random.Generator, count: int) -> tuple[Frames, npt.NDArray[
 
 
 def encode(frames: Frames) -> bytes:
-    """An MP4 file with AV1, which the viewer decodes everywhere without help."""
-    os.environ.setdefault("SVT_LOG", "1")  # or the encoder has a lot to say
+    """Encode an MP4 file with AV1, which the viewer decodes on every system without other programs."""
+    os.environ.setdefault("SVT_LOG", "1")  # otherwise the encoder prints a lot
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libsvtav1", rate=FRAMES_PER_SEC, options={"preset": "10", "crf": "35"})
@@ -63,11 +63,11 @@ def encode(frames: Frames) -> bytes:
 
 
 def clip(number: int) -> int:
-    """Make one clip, and log it with the boxes around its balls; returns its bytes. Runs in a worker."""
+    """Make one clip, log it with the boxes around its balls, and return its size in bytes. Runs in a worker."""
     frames, track = balls(np.random.default_rng(number), count=3 + number)
     video = rr.AssetVideo(contents=encode(frames), media_type="video/mp4")
     rr.log(f"clips/{number}", video, static=True)
-    # All frames at once, as columns.
+    # One call logs all frames, as columns.
     times = video.read_frame_timestamps_nanos()
     rr.send_columns(
         f"clips/{number}",
@@ -82,13 +82,13 @@ def clip(number: int) -> int:
 
 
 def layout(clips: int) -> rrb.Blueprint:
-    """All clips in a grid."""
+    """Show all clips in a grid."""
     views = [rrb.Spatial2DView(origin=f"clips/{number}", name=f"Clip {number}") for number in range(clips)]
     return rrb.Blueprint(rrb.Grid(*views), rrb.TimePanel(state="collapsed", timeline="frame"), collapse_panels=True)
 
 
 def main() -> None:
-    """Make all clips."""
+    """Make all clips, and print their size."""
     parser = argparse.ArgumentParser(description="Encode videos in parallel into one Rerun recording.")
     parser.add_argument("path", nargs="?", type=Path, default="video.rrd", help="the recording to write")
     parser.add_argument("--clips", type=int, default=6)

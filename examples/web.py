@@ -1,8 +1,8 @@
-"""Watch a run in a web browser while it goes on; a file keeps everything, also for who opens the page late.
+"""Watch a run in a web browser while it goes on. A file keeps everything, so you may open the page late.
 
     python web.py
 
-and open the address that it prints. Every task follows particles on a strange attractor of its own.
+Open the address that it prints. Every task follows particles on a strange attractor of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEPS, DT = 250, 0.016
 
 
 def flow(name: str, places: Points) -> Points:
-    """How fast particles at `places` move."""
+    """Return the speed of particles at `places`."""
     x, y, z = places.T
     match name:
         case "lorenz":
@@ -42,7 +42,7 @@ def flow(name: str, places: Points) -> Points:
 
 
 def follow(name: str, pause_secs: float) -> None:
-    """Follow particles, and log them and their trails; runs in a worker."""
+    """Follow particles, and log them and their trails. Runs in a worker."""
     places = np.random.default_rng(1).uniform(0.1, 0.6, (40, 3))
     speedup = {"thomas": 12.0, "aizawa": 3.0}.get(name, 1.0)
     colors = np.random.default_rng(2).integers(90, 255, (40, 3))

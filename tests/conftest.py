@@ -1,4 +1,4 @@
-"""Every test ends with a census: no child process, thread or socket folder of mpr's may be left."""
+"""Every test ends with a census: mpr must leave no child process, thread or socket folder behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import rerun as rr
 
 from tests import support
 
-# A wrong call of the SDK is an error in our suite, not a warning.
+# In this suite, a wrong call of the SDK is an error and not a warning.
 rr.set_strict_mode(True)
 
 

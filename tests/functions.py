@@ -1,4 +1,4 @@
-"""Decorated functions of the tests, in a module that other processes import."""
+"""Decorated functions for the tests, in a module that other processes can import."""
 
 from __future__ import annotations
 

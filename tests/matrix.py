@@ -1,7 +1,7 @@
-"""Run the tests in other environments: the oldest Rerun SDK, and every other Python that this machine has.
+"""Run the tests in other environments: with the oldest Rerun SDK, and with every other Python on this machine.
 
-`python tests/matrix.py [pytest arguments]`. Each environment is made anew beside the main one (`.venv-<name>`).
-`python tests/matrix.py --oldest-pytest [pytest arguments]`: only with the oldest pytest that the plugin is for.
+`python tests/matrix.py [pytest arguments]`. Each environment is new and lies beside the main one (`.venv-<name>`).
+`python tests/matrix.py --oldest-pytest [pytest arguments]` uses only the oldest pytest that the plugin supports.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ PYTHONS = ("3.12", "3.13", "3.14")
 
 
 def interpreter(version: str) -> str | None:
-    """A Python of that version: on the PATH, or one that pyenv has installed."""
+    """Find a Python of that version, on the PATH or installed by pyenv."""
     found = shutil.which(f"python{version}")
     candidates = [Path(found)] if found else []
     candidates += sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python"), reverse=True)
     for candidate in candidates:
-        # A shim of pyenv is there and does not work where its version is not chosen.
+        # A shim of pyenv exists but does not work if its version is not selected.
         tried = subprocess.run([candidate, "--version"], capture_output=True, text=True, timeout=60, check=False)
         if tried.returncode == 0 and f"Python {version}." in tried.stdout:
             return str(candidate)

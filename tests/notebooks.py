@@ -1,4 +1,4 @@
-"""A Jupyter kernel, and the part of a page with a notebook that talks to widgets."""
+"""Run a Jupyter kernel, and the part of a notebook page that talks to widgets."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from tests import support
 
 
 class Page:
-    """Runs cells, and is the front end of the viewers that they show: says "ready" when told, keeps what comes."""
+    """Run cells, and be the front end of the viewers that they show: report "ready", and keep the streams."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        #: The viewers that were shown.
+        #: The ids of the viewers that were shown.
         self.viewers: list[str] = []
-        #: Per viewer: the streams that it was sent.
+        #: The streams that each viewer got.
         self.sent: dict[str, list[bytes]] = {}
         #: Whether a viewer is ready as soon as it is shown.
         self.eager = True
-        #: What cells have printed.
+        #: The output of the cells.
         self.printed = ""
 
     def begin(self, cell: str) -> str:
-        """Begin to run a cell; returns the id of the request."""
+        """Begin to run a cell, and return the id of the request."""
         request: str = self._client.execute(textwrap.dedent(cell))
         return request
 
     def run(self, cell: str) -> None:
-        """Run a cell to its end. Fails where it raises."""
+        """Run a cell to its end. Fail if it raises."""
         request = self.begin(cell)
         self.listen(lambda message: message is not None and _is_end_of(message, request))
 
     def open(self, viewer: str) -> None:
-        """A page that shows `viewer` is opened, or loaded again."""
+        """Open a page that shows `viewer`, or load it again."""
         content = {"comm_id": viewer, "data": {"method": "custom", "content": "ready"}}
         self._client.shell_channel.send(self._client.session.msg("comm_msg", content))
 
     def listen(self, until: Callable[[Any], bool], timeout_secs: float = 60) -> None:
-        """Take what the kernel says until a message meets the condition, which is asked now and then without any."""
+        """Read messages of the kernel until `until(message)` is true. Without a message it gets None."""
         deadline = time.monotonic() + timeout_secs
         while True:
             assert time.monotonic() < deadline, "what the test waits for does not happen"
@@ -62,7 +62,7 @@ class Page:
                 return
 
     def cells(self, viewer: int = -1) -> Counter[support.Cell]:
-        """What a viewer shows that takes each chunk once: each part is a stream that can be read alone."""
+        """Return the cells of a viewer that takes each chunk once. Each part is a stream that can be read alone."""
         found: Counter[support.Cell] = Counter()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "part.rrd")
@@ -99,7 +99,7 @@ def _is_end_of(message: Any, request: str) -> bool:
 
 @contextlib.contextmanager
 def notebook(folder: Path) -> Iterator[Page]:
-    """A kernel whose working directory is `folder`."""
+    """Run a kernel with `folder` as working directory."""
     manager = KernelManager(kernel_name="python3")
     root = str(Path(__file__).parent.parent)
     manager.start_kernel(cwd=str(folder), env={**os.environ, "PYTHONPATH": root})

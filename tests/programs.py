@@ -1,4 +1,4 @@
-"""Random programs that log: what they are, and how one is carried out, in a worker or in a process that is alone."""
+"""Make random programs that log, and run them in a worker or in a process without mpr."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 import rerun as rr
 from hypothesis import strategies as st
 
-#: Without one of its own, a row goes to the recording that is current.
+#: Ids of a recording that a task makes itself. Other rows go to the current recording.
 OWN = ("own app", "own")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One call of the SDK: an archetype of `kind`, made of `seed`, at `entity`.
+    """One call of the SDK: an archetype of `kind` at `entity`, with data from `seed`.
 
     Attributes
     ----------
     times:
-        What is set before, by timeline; None: the timeline is disabled.
+        The times to set before, by timeline. None disables the timeline.
     is_static:
-        Whether it has no time.
+        Whether the data is static.
     is_own:
-        Whether it goes to a recording that the task makes itself.
+        Whether the data goes to a recording that the task makes itself.
     """
 
     kind: str
@@ -77,12 +77,12 @@ _STEPS = st.builds(
     is_own=st.sampled_from([False, False, False, True]),
 )
 
-#: The steps of each of some tasks.
+#: Some tasks, each as a list of steps.
 PROGRAMS = st.lists(st.lists(_STEPS, max_size=15), min_size=1, max_size=6)
 
 
 def run(numbered: tuple[int, list[Step]], own: rr.RecordingStream | None = None) -> int:
-    """Carry out the steps of one task; a recording of its own, where one is needed and none is given, is made."""
+    """Run the steps of one task. If they need a recording of the task and `own` is None, make one."""
     number, steps = numbered
     for step in steps:
         if step.is_own and own is None:
@@ -93,7 +93,7 @@ def run(numbered: tuple[int, list[Step]], own: rr.RecordingStream | None = None)
                 rr.disable_timeline(timeline, recording=stream)
             else:
                 _TIMELINES[timeline](value, stream)
-        # Which of two static rows wins is decided by when they were logged, so tasks share no entity for them.
+        # Of two static rows, the one that was logged later wins. So tasks share no entity with static rows.
         entity = f"static/{number}/{step.entity}" if step.is_static else step.entity
         if step.kind == "columns":
             rows = 1 + step.seed % 3

@@ -1,12 +1,12 @@
-"""The snippets of README.md and docs/, to be run as a reader would run them.
+"""Run the snippets of README.md and docs/ as a reader would run them.
 
-Every `python` and `sh` block is run, in a folder of its own, and a `text` block right behind one is what it prints, to
-stdout and stderr together; `...` in it stands for anything. Otherwise:
+Every `python` and `sh` block runs in a folder of its own. A `text` block right after it is its output, stdout and
+stderr together; `...` in it stands for any text. Otherwise:
 
-- `<!-- not run: the reason -->` before a block: it is not run.
-- `<!-- needs: ray, torch -->` before a block: it is skipped where one of these cannot be imported.
-- `title="worker.py"` behind the language: a file, in the folders of the blocks that follow on the page. One runs or
-  imports it.
+- `<!-- not run: the reason -->` before a block: the block does not run.
+- `<!-- needs: ray, torch -->` before a block: it is skipped if one of these cannot be imported.
+- `title="worker.py"` after the language: the block is a file in the folders of the blocks that follow on the page. One
+  of them runs or imports it.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class Snippet:
     Attributes
     ----------
     place:
-        Where it stands, as in a traceback.
+        Its page and line, as in a traceback.
     language:
         'python' or 'sh'.
     output:
-        What the page shows of its output; None for nothing.
+        The output that the page shows; None if it shows none.
     needs:
-        What must be importable.
+        Modules that must be importable.
     files:
-        The blocks with a title that come before it on the page.
+        The blocks with a title that stand before it on the page.
     """
 
     place: str
@@ -58,7 +58,7 @@ class Snippet:
     files: dict[str, str] = field(default_factory=dict)
 
     def missing(self) -> list[str]:
-        """What it needs and cannot be imported here."""
+        """Return the modules in `needs` that cannot be imported here."""
         found = []
         for name in self.needs:
             try:
@@ -68,7 +68,7 @@ class Snippet:
         return found
 
     def run(self, folder: Path) -> subprocess.CompletedProcess[str]:
-        """Run it in `folder`; where its output is shown, that of stderr comes with it."""
+        """Run it in `folder`. If the page shows its output, stderr goes to stdout."""
         for name, code in self.files.items():
             (folder / name).write_text(code)
         if self.language == "python":
@@ -84,7 +84,7 @@ class Snippet:
             text=True,
             timeout=100,
             check=False,
-            # `python` and `mpr` are those of the tests, and lines of both streams come in their order.
+            # The snippet finds the `python` and `mpr` of the tests. Unbuffered, lines of both streams keep their order.
             env={
                 **os.environ,
                 "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -93,13 +93,13 @@ class Snippet:
         )
 
     def prints(self, output: str) -> bool:
-        """Whether `output` is what the page shows."""
+        """Return whether `output` is the one that the page shows."""
         pattern = ".*?".join(map(re.escape, (self.output or "").split("...")))
         return re.fullmatch(pattern, output, re.DOTALL) is not None
 
 
 def snippets_of(page: str, name: str) -> Iterator[Snippet]:
-    """All snippets of a page that are run; raises `ValueError` for a file that none of them uses."""
+    """Yield all snippets of a page that run. Raise `ValueError` for a file that none of them uses."""
     files: dict[str, str] = {}
     unused: set[str] = set()
     for block in _BLOCK.finditer(page):
@@ -124,5 +124,5 @@ def snippets_of(page: str, name: str) -> Iterator[Snippet]:
 
 
 def all_snippets() -> list[Snippet]:
-    """Those of all pages."""
+    """Return the snippets of all pages."""
     return [snippet for page in PAGES for snippet in snippets_of(page.read_text(), page.relative_to(ROOT).as_posix())]

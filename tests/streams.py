@@ -1,4 +1,4 @@
-"""Streams as the Rerun SDK itself writes them, for the tests of what takes them apart."""
+"""Make streams as the Rerun SDK itself writes them, for tests of code that takes streams apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpr.sdk import encoder
 
 
 def reader(data: bytes) -> Callable[[int, int], bytes]:
-    """`data` as what `rrd.scan` reads from."""
+    """Return a function that reads `data`, as `framing.scan` needs it."""
     return lambda offset, size: data[offset : offset + size]
 
 
@@ -23,7 +23,7 @@ def all_frames(data: bytes) -> list[framing.Frame]:
 
 
 def log_points(stream: rr.RecordingStream) -> None:
-    """Several entities, static and temporal, on several timelines, and one row that is larger than a scan's window."""
+    """Log static and temporal entities on several timelines, and one row that is larger than a scan's window."""
     stream.log("scene", rr.TextDocument("about"), static=True)
     for number in range(5):
         stream.set_time("frame", sequence=number)
@@ -36,7 +36,7 @@ def log_points(stream: rr.RecordingStream) -> None:
 
 
 def log_text(stream: rr.RecordingStream) -> None:
-    """Columns that `log_points` does not have."""
+    """Log columns that `log_points` does not have."""
     stream.set_time("step", sequence=1)
     stream.log("log", rr.TextLog("hello"))
     stream.log("log/static", rr.TextLog("hello"), static=True)

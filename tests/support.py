@@ -1,4 +1,4 @@
-"""What the tests share: reading recordings with Rerun's own reader, and the census of what a test leaves behind."""
+"""Read recordings with Rerun's own reader, and take the census after a test. Most tests use this."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mpr.transport.messages import Hello
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
-# What varies from run to run, in every recording.
+# Timelines that differ from run to run, in every recording.
 _VARYING_TIMELINES = {"log_time", "log_tick"}
 
 
@@ -43,14 +43,14 @@ class Cell(NamedTuple):
 
 
 def chunks(path: Path) -> Iterator[Any]:
-    """Every chunk of every recording in the file, also of one that is still written."""
+    """Yield every chunk of every recording in the file, which may still be growing."""
     reader = rr.chunk.RrdReader(path)
     for entry in reader.recordings():
         yield from reader.stream(store=entry)
 
 
 def cells(path: Path, *, properties: bool = False) -> Counter[Cell]:
-    """All cells of a file, each with how often it occurs; `mpr/` and, by default, the properties aside."""
+    """Count all cells of a file, without `mpr/` and by default without the properties."""
     found: Counter[Cell] = Counter()
     for chunk in chunks(path):
         entity = str(chunk.entity_path)
@@ -77,7 +77,7 @@ def cells_of(entity: str, batch: pa.RecordBatch) -> Iterator[Cell]:
 
 
 def numbers(path: Path, entity: str = "/n") -> Counter[int]:
-    """The values of the scalars at `entity`, each with how often it occurs."""
+    """Count the values of the scalars at `entity`."""
     found = (cell for cell in cells(path).elements() if cell.entity == entity)
     return Counter(int(float(cell.value.strip("[]"))) for cell in found if cell.component == "Scalars:scalars")
 
@@ -91,7 +91,7 @@ class Text(NamedTuple):
 
 
 def texts(path: Path) -> list[Text]:
-    """All text logs of a file, in the order of the file."""
+    """Return all text logs of a file, in the order of the file."""
     found = []
     for chunk in chunks(path):
         batch = chunk.to_record_batch()
@@ -105,14 +105,14 @@ def texts(path: Path) -> list[Text]:
 
 @contextlib.contextmanager
 def whole_frames_of(path: Path) -> Iterator[Path]:
-    """The whole frames of a file that may be growing at this moment.
+    """Copy the whole frames of a file that may be growing at this moment.
 
-    Rerun's reader takes the size of a file once, and refuses a file in which it finds more on its way.
+    Rerun's reader reads the size of a file once, and refuses a file that grows while it reads.
     """
     data = path.read_bytes()
     _, end = framing.scan(lambda at, size: data[at : at + size], framing.HEADER_SIZE, len(data))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # There is no footer yet, of which the reader warns.
+        # There is no footer yet, and the reader warns of that.
         warnings.simplefilter("ignore")
         copy = Path(folder) / "copy.rrd"
         copy.write_bytes(data[:end])
@@ -120,22 +120,22 @@ def whole_frames_of(path: Path) -> Iterator[Path]:
 
 
 def cells_of_growing(path: Path) -> Counter[Cell]:
-    """`cells` of a file that is still written."""
+    """Return `cells` of a file that is still written."""
     with whole_frames_of(path) as copy:
         return cells(copy)
 
 
 def numbers_of_growing(path: Path) -> Counter[int]:
-    """`numbers` of a file that is still written."""
+    """Return `numbers` of a file that is still written."""
     with whole_frames_of(path) as copy:
         return numbers(copy)
 
 
 def folders_of(pid: int) -> list[Path]:
-    """The socket folders that the process `pid` has made."""
+    """Return the socket folders that the process `pid` has made."""
     found = []
     for path in Path(tempfile.gettempdir()).glob("mpr-*/owner"):
-        # Those of other processes may go at this moment.
+        # Folders of other processes may disappear at this moment.
         with contextlib.suppress(FileNotFoundError):
             if path.read_text() == str(pid):
                 found.append(path.parent)
@@ -143,7 +143,7 @@ def folders_of(pid: int) -> list[Path]:
 
 
 def row_counts(path: Path, timeline: str = "step") -> dict[tuple[str, int], int]:
-    """How many rows each entity has at each value of a timeline, without looking at their values."""
+    """Count the rows of each entity at each value of a timeline, without reading their values."""
     found: Counter[tuple[str, int]] = Counter()
     for chunk in chunks(path):
         batch = chunk.to_record_batch()
@@ -163,7 +163,7 @@ def rerun_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def check_file(path: Path) -> None:
-    """Fail unless `path` is a whole file: verified, opened by its manifest, every chunk once, no `.part` beside it."""
+    """Fail unless `path` is a whole file: it verifies, has a manifest, every chunk once, and no `.part` beside it."""
     verified = rerun_cli("rrd", "verify", path)
     assert verified.returncode == 0, verified.stderr
     reader = rr.chunk.RrdReader(path)
@@ -176,7 +176,7 @@ def check_file(path: Path) -> None:
 
 
 def run_python(source: str, *arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 60) -> Any:
-    """Run `source` as a script of its own, in a file, as a user would."""
+    """Run `source` as a script in a file, as a user would."""
     with tempfile.TemporaryDirectory(prefix="script-") as folder:
         script = Path(folder) / "script.py"
         script.write_text(source)
@@ -209,7 +209,7 @@ def intake_of(hello: Hello, folder: Path) -> ProducerIntake:
 
 
 class Census(NamedTuple):
-    """What this process has around it: children, threads, open files, socket folders."""
+    """The children, threads, open files and socket folders of this process."""
 
     children: frozenset[int]
     threads: frozenset[str]
@@ -234,7 +234,7 @@ def census() -> Census:
 
 
 def _is_tracker(process: psutil.Process) -> bool:
-    """Helpers of `multiprocessing` that it starts once: its resource tracker, and a fork server that is not ours."""
+    """Return whether a process is a resource tracker or fork server that `multiprocessing` has started itself."""
     line = " ".join(process.cmdline())
     return "multiprocessing.resource_tracker" in line or "multiprocessing.forkserver" in line
 
@@ -244,7 +244,7 @@ def children_of(pid: int) -> list[psutil.Process]:
 
 
 def left_over(before: Census, wait_secs: float = 10.0) -> list[str]:
-    """What there is now that was not there before; what is just ending gets some time."""
+    """Return what is there now and was not there before. Things that are just ending get some time."""
     deadline = time.monotonic() + wait_secs
     while True:
         now = census()
@@ -257,7 +257,7 @@ def left_over(before: Census, wait_secs: float = 10.0) -> list[str]:
 
 
 def wait_for(condition: Any, timeout_secs: float = 30.0) -> None:
-    """Wait until `condition()` is true; fail when it never is."""
+    """Wait until `condition()` is true; fail if that takes too long."""
     deadline = time.monotonic() + timeout_secs
     while not condition():
         assert time.monotonic() < deadline, "what the test waits for does not happen"
@@ -265,7 +265,7 @@ def wait_for(condition: Any, timeout_secs: float = 30.0) -> None:
 
 
 def lives(pid: int) -> bool:
-    """Whether there is a process `pid` that is no zombie."""
+    """Return whether a process `pid` exists and is no zombie."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

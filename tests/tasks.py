@@ -1,4 +1,4 @@
-"""Tasks of the tests, in a module that workers import."""
+"""Tasks for the tests, in a module that workers can import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of the architecture names files and definitions; each of them exists."""
+"""The page of the architecture names files and definitions, and each of them exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad input gets a clear error at once, nothing is started, and no file that exists is harmed."""
+"""Bad input raises a clear error at once, nothing is started, and no existing file is harmed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What workers say by `logging` and print is in the recording, in order with their rows."""
+"""The recording has what workers log with `logging` and print, in order with their rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a recording goes whose sinks are not named in the program: arguments, environment, the active recording."""
+"""How a recording gets its sinks if the program names none: arguments, environment, the active recording."""
 
 from __future__ import annotations
 

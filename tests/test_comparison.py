@@ -1,4 +1,4 @@
-"""What differs between two recordings: nothing where they hold the same data in another form, and else it is named."""
+"""A comparison finds no difference between two forms of the same data, and names every other difference."""
 
 from __future__ import annotations
 

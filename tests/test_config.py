@@ -1,4 +1,4 @@
-"""What a user may choose; the message for anything else says which value it is and what would do."""
+"""Values that a user may choose. The message for any other value names it and says what is possible."""
 
 from __future__ import annotations
 

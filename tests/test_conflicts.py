@@ -1,4 +1,4 @@
-"""One name with two types from two workers is an error that names both; the file is valid, with all rows."""
+"""One name with two types from two workers is an error that names both; the file is valid and has all rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of the way from `rr.log` to the file that a user does not see: credit, rolling, the ways of the bytes."""
+"""The way from `rr.log` to the file, in its parts that no user sees: credit, changes of the outbox, inline bytes."""
 
 from __future__ import annotations
 

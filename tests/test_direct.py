@@ -1,4 +1,4 @@
-"""`route="direct"`: workers bring their rows to the sinks themselves, and nothing is lost that can be kept there."""
+"""`route="direct"`: workers send their rows to the sinks themselves, and keep the promises that hold there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However a pool ends, it ends: no process, thread or folder is left, and the file has what was accepted."""
+"""Every end of a pool leaves no process, thread or folder behind, and a file with all accepted rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every error crosses process borders as it is, and the tree in the docstring is the real one."""
+"""Every error crosses process borders unchanged, and the tree in the docstring is the real one."""
 
 from __future__ import annotations
 

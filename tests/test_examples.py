@@ -1,4 +1,4 @@
-"""Every example runs as its first lines say, and its recording has what it logs. `make_picture.py` draws them."""
+"""Every example runs as its docstring says, and its recording has what it logs. `make_picture.py` draws them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public surface: which names there are, that each says what it is, and what importing them costs."""
+"""The public surface: which names exist, that each has a docstring, and what importing them costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every fault that mpr promises to survive, with the tests that show it; some of them follow."""
+"""Every fault that mpr promises to survive, with the tests that show it. Some of these tests follow here."""
 
 from __future__ import annotations
 

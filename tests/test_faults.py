@@ -1,4 +1,4 @@
-"""What may go wrong, and exactly what comes of it: a table of named moments (`mpr/failpoints.py`) and outcomes."""
+"""Faults and their exact outcomes, as a table of named moments (`mpr/failpoints.py`)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`examples/gradio_app.py`, served and looked at in Chromium by several users at once.
+"""Serve `examples/gradio_app.py`, and use it in Chromium as several users at once.
 
-`gradio_rerun` chooses its own version of the Rerun SDK, so this runs in an environment of its own: `make test-gradio`.
+`gradio_rerun` needs its own version of the Rerun SDK, so this runs in an environment of its own: `make test-gradio`.
 """
 
 from __future__ import annotations

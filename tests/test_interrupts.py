@@ -1,6 +1,6 @@
-"""A call of a pool that is interrupted anywhere, by Ctrl-C or a signal's handler, and a program that goes on.
+"""Interrupt a call of a pool at any line, by Ctrl-C or a signal handler. The program goes on.
 
-Each test interrupts a call at one line of mpr after the other: an exception is raised there, as by a signal's handler.
+Each test interrupts a call at one line of mpr after the other, by raising an exception there, as a signal handler does.
 """
 
 from __future__ import annotations

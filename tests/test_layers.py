@@ -1,4 +1,4 @@
-"""Which part of mpr knows of which other: read from the source, imports within functions included.
+"""Which package of mpr may import which other. The source is read, with imports inside functions.
 
 The table of packages is ordered from the ground up: a package imports only from packages above its own row.
 """

@@ -1,4 +1,4 @@
-"""The layout of a recording: which views are made of what was logged, and that a user's own stays."""
+"""The layout of a recording: the views fit what was logged, and a user's own blueprint stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pool allows its tasks and workers: time, memory, and the user's own change of mind."""
+"""Limits of a pool for its tasks and workers: time, memory, and tasks that the user cancels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Live sinks: whatever a viewer does, results come, files are complete, and a viewer that is there shows everything."""
+"""Live sinks: with any fault of a viewer, results come and files are complete; a viewer that reads shows everything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests: where bytes of an outbox went, and several manifests as one."""
+"""Manifests: the places that an outbox's bytes went to, and several manifests joined to one."""
 
 from __future__ import annotations
 

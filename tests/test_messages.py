@@ -1,4 +1,4 @@
-"""Every message survives the wire, and bytes that are no message are refused without a look inside."""
+"""Every message survives the wire. Bytes that are no message are refused and not interpreted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names within strings, comments and pages, which no type checker sees: each of them leads somewhere."""
+"""Names in strings, comments and pages, which no type checker sees, all lead to something that exists."""
 
 from __future__ import annotations
 

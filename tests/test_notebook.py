@@ -1,4 +1,4 @@
-"""`recording.notebook_show()` in a real kernel, with a page that says and keeps what a browser would."""
+"""`recording.notebook_show()` in a real kernel, with a simulated page that answers and keeps what a browser would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uses of a pool that are seldom thought of, and that users come to all the same."""
+"""Unusual uses of a pool that users nevertheless try."""
 
 from __future__ import annotations
 

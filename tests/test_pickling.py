@@ -1,4 +1,4 @@
-"""What travels as a task, an argument, a result or an exception, and what the error says where something cannot."""
+"""Tasks, arguments, results and exceptions that can be pickled, and the error if one cannot."""
 
 from __future__ import annotations
 

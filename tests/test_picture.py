@@ -1,4 +1,4 @@
-"""Pictures of recordings, drawn by the real viewer; and what is said where it cannot draw."""
+"""Pictures of recordings that the real viewer draws, and the message if it cannot draw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bar: what it says at the end, and that nobody pays for it."""
+"""The progress bar: what it shows at the end, and that it fails no task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A result in hand means that its rows are in the file, readable by another process at that moment, each once."""
+"""If a caller has a result, its rows are in the file, each once, and another process can read them at that moment."""
 
 from __future__ import annotations
 

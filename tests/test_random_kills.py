@@ -1,4 +1,4 @@
-"""Workers are killed at random; whatever happens, a result has all of its rows, and each row is there once."""
+"""Workers are killed at random. Every result still has all of its rows, and each row is there once."""
 
 from __future__ import annotations
 

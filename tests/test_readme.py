@@ -1,4 +1,4 @@
-"""What the README and the pages of docs/ show is what happens."""
+"""The snippets of the README and of docs/ run, and print what the pages show."""
 
 from __future__ import annotations
 

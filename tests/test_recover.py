@@ -1,4 +1,4 @@
-"""`mpr recover`: what a killed process left becomes a valid file, and nothing is ever made worse."""
+"""`mpr recover` makes a valid file of what a killed process left, and never makes a file worse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stream under another store id is the same stream to Rerun's own tools."""
+"""A stream with another store id is the same stream to Rerun's own tools."""
 
 from __future__ import annotations
 

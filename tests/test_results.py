@@ -1,4 +1,4 @@
-"""What a caller holds, against a model: in which order results come, which error counts, when callbacks run."""
+"""Results, compared with a model: their order, which error counts, when callbacks run."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_an_iterator_gives_each_item_once_in_its_order(
         else:
             delivery.deliver(results)
             arrived += delivery.items
-        # Somebody takes some of it in between; what is there is there at once.
+        # A reader takes some values in between; values that are there come at once.
         for _ in range(data.draw(st.integers(0, 5))):
             got = _take(results)
             if isinstance(got, multiprocessing.TimeoutError) or _is_end(got):
@@ -210,7 +210,7 @@ def test_one_callback_runs_once_and_before_get_returns(error: Exception | None) 
         waiting[:] = [result]
         calls.clear()
         deliver(None if error else [5], error)
-        # Not ready while it runs, so nobody's `get` has returned.
+        # Not ready while the callback runs, so no `get` has returned.
         assert [("error_callback", error, False) if error else ("callback", [5], False)] == calls
         assert result.ready()
 

@@ -1,4 +1,4 @@
-"""Results of short tasks go together: none is late for it, and none is lost."""
+"""Results of short tasks are sent together; none comes late because of that, and none is lost."""
 
 from __future__ import annotations
 

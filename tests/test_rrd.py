@@ -1,4 +1,4 @@
-"""The frames of a stream, the few protobuf messages that mpr reads, and the end of a file, against the SDK's own."""
+"""Frames of a stream, the few protobuf messages that mpr reads, and the end of a file, compared with the SDK's own."""
 
 from __future__ import annotations
 

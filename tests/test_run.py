@@ -1,4 +1,4 @@
-"""`mpr run`: an unchanged script, all processes of which end up in one recording."""
+"""`mpr run`: an unchanged script whose processes all log into one recording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is logged: one file out of many workers has what one process writes, by the SDK's word and row by row.
+"""One file from many workers has the same rows as one process writes, checked by the SDK and row by row.
 
 The re-framed file is opened in every way that Rerun has: from front to back, by its manifest, by the catalog server,
 and by the viewer.
@@ -29,7 +29,7 @@ _START_TIME = "RecordingInfo:start_time"
 
 @pytest.fixture(scope="module")
 def catalog() -> Iterator[Any]:
-    """A server, and no time of the SDK's own to cut rows into chunks: `rerun rrd compare` compares chunks."""
+    """Run a catalog server, and let the SDK cut no chunks by time, because `rerun rrd compare` compares chunks."""
     with pytest.MonkeyPatch.context() as patch, rr.server.Server() as server:
         patch.setenv("RERUN_FLUSH_TICK_SECS", "1000")
         # Also few columns are merged as many are.
@@ -47,7 +47,7 @@ def _by_pool(folder: Path, program: list[list[Step]]) -> Path:
 
 
 def _alone(folder: Path, program: list[list[Step]], start_time: int) -> None:
-    """What one process writes: the same files, under the same names."""
+    """Write the same files under the same names with one process."""
     folder.mkdir()
     with contextlib.ExitStack() as stack:
         shared = _saved(stack, folder / "run.rrd", *IDS)
@@ -231,7 +231,7 @@ def test_columns_that_rerun_does_not_merge_are_merged_out_of_chunks(
 def test_the_viewer_opens_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
     monkeypatch.setenv("RUST_LOG", "off")
-    # It tells of 100 entities at most.
+    # It reports at most 100 entities.
     path = _by_pool(tmp_path, _everything(3))
     wanted: dict[str, set[str]] = {}
     for chunk in support.chunks(path):

@@ -1,4 +1,4 @@
-"""Scenes of many processes that lose data without mpr."""
+"""Scenes with many processes that lose data without mpr."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_blueprint_is_in_the_file(tmp_path: Path) -> None:
     with mpr.Pool("app", 1, sinks=path, blueprint=rrb.Blueprint(rrb.TimeSeriesView(origin="/n"))) as pool:
         pool.map(tasks.log_number, range(3))
     support.check_file(path)
-    # His own, and at the end the same with the state timelines of the pool below.
+    # The user's own layout, and at the end the same with the state timelines of the pool below.
     assert len(rr.chunk.RrdReader(path).blueprints()) == 2
     assert support.numbers(path) == Counter(range(3))
 

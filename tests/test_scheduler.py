@@ -1,4 +1,4 @@
-"""The scheduler against a model of what its callers may rely on, whatever happens in whatever order."""
+"""The assignment of work items, compared with a model of what its callers may rely on, in any order of events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A durable sink that fails: whoever waits is told at once, what was accepted stays, the other sinks go on."""
+"""A durable sink that fails: all callers that wait get the error at once, accepted rows stay, other sinks go on."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_full_disk_is_told_too_where_workers_write_files_of_their_own(
     pool = mpr.Pool("app", 1, sinks=path, route="direct", start_method="fork", telemetry=False)
     assert pool.map(tasks.log_number, range(20), chunksize=1) == list(range(20))
     before = [pool.apply_async(tasks.log_number, (number,)) for number in range(20, 40)]
-    # Whichever notices first: the worker, or the parent when it notes that in its own file.
+    # The worker or the parent notices first; the parent when it writes a note into its own file.
     with pytest.raises((mpr.DeliveryError, mpr.SinkError), match=r"run\.rrd"):
         pool.apply(tasks.log_images, (0, 5))
     # Their rows were with the system before the disk was full.

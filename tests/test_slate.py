@@ -1,4 +1,4 @@
-"""What a worker notes is what the parent reads, also from a worker that is gone."""
+"""The parent reads on the status page what a worker has written, also if the worker is dead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`BinaryStreamSink`: what a reader has read, one behind the other, is a valid file."""
+"""`BinaryStreamSink`: all pieces that a reader gets, joined in their order, are a valid file."""
 
 from __future__ import annotations
 

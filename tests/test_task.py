@@ -1,4 +1,4 @@
-"""`@mpr.task`: what kinds of functions it takes, and what belongs to each task alone."""
+"""`@mpr.task`: the kinds of functions that it takes, and what each task has for itself."""
 
 from __future__ import annotations
 

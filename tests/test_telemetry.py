@@ -1,4 +1,4 @@
-"""What a pool records of itself, as the file has it; and that nobody pays for it."""
+"""The telemetry of a pool in the file, and that it costs nothing without it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_workers_have_lanes_and_tasks_spans(tmp_path: Path, start_method: Any) -
     assert 0 < sum(_column(path, spans, "data_bytes"))
     assert {1} == set(_column(path, spans, "attempt"))
     assert set(_column(path, spans, "worker")) <= {1, 2}
-    # Its own rows are as ever.
+    # The rows of the tasks are as always.
     assert Counter(range(20)) == support.numbers(path)
 
 
@@ -109,7 +109,7 @@ def test_the_lane_of_a_killed_worker_says_what_it_was_at_and_the_signal(tmp_path
     support.check_file(path)
     state_timelines = _state_timelines(path)
     assert ["log_and_die[0]", "lost (SIGKILL)"] == state_timelines["1"][-2:]
-    # Whoever takes its place has a state timeline of his own, so that the loss stays to be seen.
+    # The next worker has a state timeline of its own, so that the loss stays visible.
     assert "starting" == state_timelines["2"][0]
     assert not any(state.startswith("lost") for state in state_timelines["2"])
     (error,) = [text for text in support.texts(path) if text.entity == "/mpr/tasks/log_and_die"]

@@ -1,5 +1,7 @@
-"""State timelines, spans and insights as a state machine: whatever happens in whatever order, at a clock that the test
-turns."""
+"""State timelines, spans and insights as a state machine, with any order of events.
+
+The test sets the clock.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ _MS = 1_000_000
 
 
 class _Clock:
-    """A clock that stands still until it is turned."""
+    """A clock that stands still until the test sets it."""
 
     def __init__(self) -> None:
         self.now_ns = 10**12
@@ -54,7 +56,7 @@ def _end(
     flush: int = 0,
     late_millis: int = 0,
 ) -> None:
-    """A result that was there at the present time, and comes `late_millis` later."""
+    """Report a result that was ready at the present time, and arrives `late_millis` milliseconds later."""
     numbers = (work_item.number, work_item.first, count, messages.RETURNED, last, micros)
     result = Result(*numbers, [], False, flush, 2, 30, ended_nanos=clock.now_ns)
     clock.now_ns += late_millis * _MS

@@ -1,4 +1,4 @@
-"""A result does not wait for a task that takes long, though no task looks at the clock."""
+"""A result does not wait for a long task after it, although no task reads the clock."""
 
 from __future__ import annotations
 

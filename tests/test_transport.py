@@ -1,4 +1,4 @@
-"""The sockets: who does not know the secret is not heard, and nothing is left behind."""
+"""The sockets: messages without the secret are ignored, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_the_parent_hears_itself_without_a_hello(sockets: Sockets) -> None:
     assert _received(sockets) == b"an event"
     inside.close()
     assert 0 == sockets.up.rejected_count
-    # Somebody may still want to wake it when the end has come.
+    # Another thread may still try to wake it after the end.
     inside.send(b"")
 
 

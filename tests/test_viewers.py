@@ -1,7 +1,7 @@
-"""The real viewers are the judges: the native one without a window, the web viewer in Chromium.
+"""The real viewers decide: the native one without a window, and the web viewer in Chromium.
 
-They need a software Vulkan driver (Debian: mesa-vulkan-drivers) and Chromium; where `CI` is set, without
-them the tests fail.
+They need a software Vulkan driver (Debian: mesa-vulkan-drivers) and Chromium. Without them the tests are skipped, or
+fail if `CI` is set.
 """
 
 from __future__ import annotations

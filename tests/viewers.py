@@ -1,4 +1,4 @@
-"""Real peers of live sinks: the Rerun command line as a server that writes down what it gets, and the real viewer."""
+"""Run real peers of live sinks: the Rerun command line as a server that saves its data, and the real viewer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def program() -> str:
 
 
 class Receiver:
-    """`rerun --save`: whatever it is sent, or reads from a server, it writes to a file."""
+    """Run `rerun --save`, which writes all data to a file that it receives, or reads from a server."""
 
     def __init__(self, path: Path, *arguments: str) -> None:
         self.path = path
@@ -49,7 +49,7 @@ class Receiver:
         self.process = subprocess.Popen(command, env=os.environ | quiet, stderr=subprocess.DEVNULL)
 
     def cells(self) -> Counter[support.Cell]:
-        """What it has written down until now."""
+        """Return the cells in its file until now."""
         if not self.path.exists() or not self.path.stat().st_size:
             return Counter()
         return support.cells_of_growing(self.path)
@@ -64,7 +64,7 @@ class Receiver:
 
 @contextlib.contextmanager
 def listening(path: Path, port: int) -> Iterator[Receiver]:
-    """A receiver at `port`, as a viewer would be there."""
+    """Run a receiver that listens at `port`, like a viewer."""
     receiver = Receiver(path, "--port", str(port))
     try:
         yield receiver
@@ -74,7 +74,7 @@ def listening(path: Path, port: int) -> Iterator[Receiver]:
 
 @contextlib.contextmanager
 def reading(path: Path, url: str) -> Iterator[Receiver]:
-    """A receiver that reads from the server at `url`."""
+    """Run a receiver that reads from the server at `url`."""
     receiver = Receiver(path, "--port", str(free_port()), url)
     try:
         yield receiver
@@ -91,8 +91,7 @@ def wait_for_state(recording: mpr.SharedRecording, state: str, index: int = 0) -
 
 
 def exporters(of: int | None = None) -> list[psutil.Process]:
-    """The processes below this one (or `of`) that run at a exporter's low priority: exporters, and what they
-    started."""
+    """Return the processes below this one (or `of`) with an exporter's low priority: exporters and their children."""
     found = []
     for child in psutil.Process(of).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -102,14 +101,14 @@ def exporters(of: int | None = None) -> list[psutil.Process]:
 
 
 def artifact(name: str) -> Path:
-    """Where a picture is kept that a person may want to look at: `MPR_ARTIFACTS`, or nowhere for long."""
+    """Return a path for a picture that a person may want to see, in `MPR_ARTIFACTS` or a temporary folder."""
     folder = Path(os.environ.get("MPR_ARTIFACTS") or tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     return folder / name
 
 
 def needed(found: bool, what: str) -> None:
-    """Skip where `what` is not installed; fail where everything has to be (`CI`)."""
+    """Skip the test if `what` is not installed; fail if `CI` is set, where everything must be installed."""
     if found:
         return
     if os.environ.get("CI"):

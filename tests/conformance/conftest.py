@@ -1,4 +1,4 @@
-"""A test case of CPython's may share one pool among its tests: the census is taken for the whole case."""
+"""Take the census once per test case of CPython, because its tests may share one pool."""
 
 from __future__ import annotations
 

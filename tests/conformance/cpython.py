@@ -1,7 +1,7 @@
-"""CPython's own tests, as the running interpreter brings them.
+"""Find CPython's own tests, as the running interpreter has them.
 
-A test is run as it stands, against mpr through an adapter, or it is left out with a reason. Each list of those left out
-is checked against the tests that there are, so that nothing vanishes when CPython renames a test or adds one.
+A test runs unchanged against mpr through an adapter, or it is left out with a reason. Each list of tests that are left
+out is compared with the tests that exist. So no test disappears silently when CPython renames or adds one.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tests.conformance import fetch
 
 
 def module(name: str) -> ModuleType:
-    """CPython's module `test.<name>`.
+    """Import CPython's module `test.<name>`.
 
-    Without it the tests of the importing module are skipped; they fail where `CI` is set, because nobody would see it.
+    Without it, the tests of the importing module are skipped. If `CI` is set they fail, because skips go unseen.
     """
     for full in (f"test.{name}", name):
         try:
@@ -32,7 +32,7 @@ def module(name: str) -> ModuleType:
         except ModuleNotFoundError as error:
             if error.name is None or not full.startswith(error.name):
                 raise
-        # Here, so that it is in the path of workers too.
+        # Done here, so that the path of workers has it too.
         if str(fetch.FOLDER) not in sys.path:
             sys.path.append(str(fetch.FOLDER))
     reason = f"this Python has no test.{name}, and tests/conformance/fetch.py could not get it"
@@ -42,7 +42,7 @@ def module(name: str) -> ModuleType:
 
 
 def tests_about(word: str, source: ModuleType) -> set[str]:
-    """`Class.test_name` of every test in `source` that has `word` in its code, or whose class has it in its set-up."""
+    """Return `Class.test_name` of every test in `source` with `word` in its code or in the set-up of its class."""
     text = inspect.getsource(source)
     lines = text.lower().splitlines()
     return {
@@ -61,10 +61,10 @@ def _mentioning(group: ast.ClassDef, word: str, lines: Sequence[str]) -> Iterato
 
 
 def derive(base: type, mixin: type, *, name: str, left_out: Mapping[str, str], **attributes: Any) -> type:
-    """The test case `name` of `base` and `mixin`, without the tests of `base` that are `left_out`."""
+    """Make the test case `name` of `base` and `mixin`, without the tests of `base` in `left_out`."""
     unknown = sorted(set(left_out) - set(dir(base)))
     assert not unknown, f"CPython has no such tests in {base.__name__} (any more): {unknown}"
     own_case = issubclass(base, unittest.TestCase) or issubclass(mixin, unittest.TestCase)
     bases = (base, mixin) if own_case else (base, mixin, unittest.TestCase)
-    # With the module, so that pickle finds it there.
+    # The class gets the name of the module, so that pickle finds it there.
     return type(name, bases, {"__module__": mixin.__module__, **attributes, **dict.fromkeys(left_out)})

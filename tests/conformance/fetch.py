@@ -1,6 +1,6 @@
-"""Get those of CPython's tests that this interpreter does not bring, from Debian's package for the same Python.
+"""Get those of CPython's tests that this interpreter lacks, from Debian's package for the same Python.
 
-`python tests/conformance/fetch.py`; `make test` calls it. Where it does not succeed, the tests that need them say so.
+`python tests/conformance/fetch.py`; `make test` calls it. If it does not succeed, the tests that need them say so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 VERSION = f"3.{sys.version_info.minor}"
 MODULES = ("_test_multiprocessing", "test_multiprocessing_main_handling", "test_concurrent_futures")
-#: Git does not see it.
+#: Git ignores this folder.
 FOLDER = Path(__file__).parents[2] / ".cpython-tests" / VERSION
 
 
@@ -28,7 +28,7 @@ def fetch(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         download = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package]
         if subprocess.run(download, cwd=folder, check=False, timeout=300).returncode and os.geteuid() == 0:
-            # A fresh container has no lists of packages.
+            # A new container has no lists of packages.
             subprocess.run(["apt-get", "-qq", "update"], check=True, timeout=300)
             subprocess.run(download, cwd=folder, check=True, timeout=300)
         (archive,) = Path(folder).glob("*.deb")

@@ -37,7 +37,7 @@ _MODULES: list[ModuleType] = (
 
 
 def _named(name: str) -> Any:
-    """What is called `name` in CPython's tests, whichever module has it."""
+    """Find `name` in any module of CPython's tests."""
     return next(getattr(module, name) for module in _MODULES if hasattr(module, name))
 
 
@@ -75,7 +75,7 @@ LEFT_OUT: dict[str, dict[str, str]] = {
 }
 
 
-# What a test expects that expects BrokenProcessPool: here a pool goes on, and says what happened to the task.
+# For tests that expect BrokenProcessPool: a pool of mpr goes on, and says what happened to the task.
 INSTEAD_OF_BROKEN: dict[str, type[BaseException]] = {
     "test_crash_at_task_unpickle": mpr.WorkerDiedError,
     "test_crash_big_data": mpr.WorkerDiedError,
@@ -93,7 +93,7 @@ if hasattr(_named("ProcessPoolExecutorTest"), "test_python_finalization_error"):
 
 
 class OnMpr(_named("ExecutorMixin"), _named("BaseTestCase")):  # type: ignore[misc]  # CPython's tests have no types
-    """Makes the executor of a test one of an `mpr.Pool`."""
+    """Replace the executor of a test by that of an `mpr.Pool`."""
 
     start_method: ClassVar[mpr.config.StartMethod]
     folder: ClassVar[Path]
@@ -134,11 +134,11 @@ class OnMpr(_named("ExecutorMixin"), _named("BaseTestCase")):  # type: ignore[mi
     def setUpClass(cls: Any) -> None:
         super().setUpClass()
         cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
-        # With the first large message pyzmq starts a thread that stays: before the tests count threads.
+        # The first large message makes pyzmq start a thread that stays. So it is sent before tests count threads.
         with mpr.Pool("conformance", 1, sinks=cls.folder / "first.rrd") as pool:
             pool.apply(len, (bytes(1_000_000),))
         del pool
-        # CPython counts the threads that nobody has forgotten yet: fewer at the end than at the start is a fault, too.
+        # CPython counts the threads that still exist. Fewer at the end than at the start is a fault too.
         tcf.support.gc_collect()
         cls.enterClassContext(mock.patch.object(tcf.support, "environment_altered", False))
 
@@ -155,11 +155,11 @@ def _cases(method: str) -> dict[str, type]:
         for name, base in names.items()
     }
     if method != "forkserver":
-        # They wait a lot.
+        # These tests mostly wait.
         cases = {name: pytest.mark.slow(case) for name, case in cases.items()}
     return cases
 
 
-# Not "spawn": five interpreters that import Rerun take seconds on few cores, and some tests allow five.
+# Without "spawn": five interpreters that import Rerun take seconds on few cores, and some tests allow 5 s.
 for _method in ("forkserver", "fork"):
     globals().update(_cases(_method))

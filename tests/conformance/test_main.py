@@ -1,4 +1,4 @@
-"""CPython's own tests of pools whose functions are of `__main__`: scripts, packages, folders and archives."""
+"""CPython's own tests of pools with functions of `__main__`: scripts, packages, folders and archives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.conformance import cpython
 
 tmh = cpython.module("test_multiprocessing_main_handling")
 
-# What CPython's scripts begin with, and what ours have instead.
+# The beginning of CPython's scripts, and its replacement in ours.
 _IMPORT = "from multiprocessing import Pool, set_start_method\n"
 _INSTEAD = """\
 import functools, mpr
@@ -26,7 +26,7 @@ set_start_method = str
 
 
 class OnMpr:
-    """Has the scripts use `mpr.Pool`."""
+    """Let the scripts use `mpr.Pool`."""
 
     #: `multiprocessing` cannot run what a `__main__.py` defines; mpr can.
     main_in_children_source: ClassVar[str] = tmh.test_source

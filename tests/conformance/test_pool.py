@@ -35,7 +35,7 @@ LEFT_OUT: dict[str, dict[str, str]] = {
         "test_manager_initializer": "is about managers",
     },
 }
-# Those elsewhere that have to do with pools.
+# Tests of other test cases that use pools.
 NOT_RUN: dict[str, str] = {
     "TestStdinBadfiledescriptor.test_pool_in_process": _OWN_PROGRAM,
     "TestPoolNotLeakOnFailure.test_release_unused_processes": "replaces the inside of the pool by mocks",
@@ -46,7 +46,7 @@ if sys.version_info >= (3, 13):
 
 
 class OnMpr(tm.ProcessesMixin):  # type: ignore[misc, name-defined]  # CPython's tests have no types
-    """Makes `multiprocessing.Pool` and `self.Pool` an `mpr.Pool`."""
+    """Replace `multiprocessing.Pool` and `self.Pool` by `mpr.Pool`."""
 
     start_method: ClassVar[mpr.config.StartMethod]
     folder: ClassVar[Path]

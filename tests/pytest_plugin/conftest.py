@@ -1,4 +1,4 @@
-"""Runs that several tests look at are made once."""
+"""Make runs of pytest once that several tests look at."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.pytest_plugin import inner
 from tests.pytest_plugin.inner import Run
 
-# Of the samples; all of them with warnings as errors.
+# Arguments for the samples, which all run with warnings as errors.
 _SAMPLE_ARGUMENTS = ("-q", "-rA", "-W", "error", "--doctest-modules")
 _SAMPLE_PLUGINS = ("asyncio", "anyio")
 
@@ -22,21 +22,21 @@ def _samples(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The samples, all recorded."""
+    """Run the samples, all recorded."""
     folder = _samples(tmp_path_factory.mktemp("recorded"))
     return inner.run(folder, *_SAMPLE_ARGUMENTS, "--mpr=on", "--junitxml=junit.xml", plugins=_SAMPLE_PLUGINS)
 
 
 @pytest.fixture(scope="session")
 def unrecorded(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The samples without the plugin."""
+    """Run the samples without the plugin."""
     folder = _samples(tmp_path_factory.mktemp("unrecorded"))
     return inner.run(folder, *_SAMPLE_ARGUMENTS, "-p", "no:mpr", plugins=_SAMPLE_PLUGINS)
 
 
 @pytest.fixture(scope="session")
 def failures(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The samples under xdist, of which those that fail are kept."""
+    """Run the samples under xdist, and keep the recordings of those that fail."""
     folder = _samples(tmp_path_factory.mktemp("failures"))
     arguments = ("-n2", "--dist=loadfile", "--mpr=retain-on-failure")
     return inner.run(folder, *_SAMPLE_ARGUMENTS, *arguments, plugins=(*_SAMPLE_PLUGINS, "xdist", "xdist.looponfail"))

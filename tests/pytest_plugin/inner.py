@@ -1,4 +1,4 @@
-"""Runs of pytest over sample tests, in processes of their own, and what they leave behind."""
+"""Run pytest over sample tests in processes of their own, and read what they leave behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests import support
 ROOT = Path(__file__).parent.parent.parent
 SAMPLES = Path(__file__).parent / "samples"
 
-# What every run reports, whatever its plugins make of the terminal.
+# Every run reports outcomes by this plugin, because other plugins may change the terminal's output.
 PROBE = """
 import json, os
 import pytest
@@ -38,7 +38,7 @@ def pytest_sessionfinish(session, exitstatus):
 
 @dataclass(kw_only=True)
 class Run:
-    """What a run of pytest has left."""
+    """The output and files of a run of pytest."""
 
     folder: Path
     code: int
@@ -58,7 +58,7 @@ class Run:
 
     @cached_property
     def tests(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """What mpr says of each (test, attempt)."""
+        """The entries of each (test, attempt) in mpr's `run.json`."""
         return {(each["nodeid"], each["attempt"]): each for each in self.manifest["tests"]}
 
     def test(self, nodeid: str, attempt: int = 0) -> dict[str, Any]:
@@ -70,11 +70,11 @@ class Run:
         return Path(found)
 
     def failed(self) -> set[str]:
-        """The tests of which a part has failed."""
+        """Return the tests with a phase that has failed."""
         return {nodeid for nodeid, _, outcome, _ in self.reports if outcome == "failed"}
 
     def kept(self) -> list[str]:
-        """The names of the tests whose recordings are there, in the order of their begin, with their attempts."""
+        """Return the names and attempts of the tests with a recording, in the order in which they began."""
         found = [each for each in self.manifest["tests"] if each["path"] is not None]
         return [f"{each['nodeid'].rpartition('::')[2]} {each['attempt']}" for each in found]
 
@@ -82,7 +82,7 @@ class Run:
         return sorted(self.output.rglob("*.rrd"))
 
     def cells(self, nodeid: str, attempt: int = 0) -> list[support.Cell]:
-        """What the test itself has logged."""
+        """Return what the test itself has logged."""
         found = support.cells(self.path(nodeid, attempt))
         return sorted(cell for cell in found.elements() if not cell.entity.startswith("/pytest/"))
 
@@ -93,7 +93,7 @@ class Run:
         return [each.text for each in support.texts(self.path(nodeid, attempt)) if each.entity == f"/pytest/{entity}"]
 
     def check_files(self) -> None:
-        """Every file is valid, says which test it is of, and has a recording id that no other has."""
+        """Check that every file is valid, has the properties of its test, and has its own recording id."""
         files = self.files()
         assert [] == list(self.output.rglob(".*.rrd*"))
         verified = support.rerun_cli("rrd", "verify", *files)
@@ -108,7 +108,7 @@ class Run:
         assert len(files) == len(ids)
 
     def masked(self) -> str:
-        """The terminal's output without what differs from run to run, and without mpr's own words."""
+        """Return the terminal's output without the parts that differ from run to run, and without mpr's lines."""
         text = self.stdout.replace(str(self.folder), "*")
         text = re.sub(r"(?s)=+ mpr recordings =+\n.*?(?=^=)", "", text, flags=re.MULTILINE)
         text = re.sub(r"(?m)^(mpr: |plugins: |rootdir: |mpr recording: ).*\n", "", text)
@@ -134,7 +134,7 @@ def run(
     timeout: float = 300,
     **files: str,
 ) -> Run:
-    """Run pytest in `folder` over `files` (the names without suffix), with these plugins and mpr's."""
+    """Run pytest in `folder` over `files` (names without suffix), with `plugins` and that of mpr."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in files.items():
         (folder / f"{name}.py").write_text(source)
@@ -151,7 +151,7 @@ def run(
         **(env or {}),
     }  # fmt: skip
     environment.pop("GITHUB_STEP_SUMMARY", None) if not env or "GITHUB_STEP_SUMMARY" not in env else None
-    # A `-p no:mpr` behind it would not take it away again.
+    # A `-p no:mpr` after it would not remove it again.
     own = () if "no:mpr" in arguments else ("mpr",)
     chosen = [argument for name in (*own, *plugins) for argument in ("-p", name)]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *chosen, *map(str, arguments)]

@@ -1,8 +1,8 @@
-"""Proof on other people's tests that outcomes do not change: suites of installed libraries, and a part of our own, each
-run without the plugin and with it.
+"""Prove on test suites of other projects that the plugin changes no outcome.
 
-`python -m tests.pytest_plugin.proof [name...]`; part of `make test-all`. What differs between two runs without the
-plugin is no evidence, so each suite is run twice without.
+Suites of installed libraries, and a part of our own, run without the plugin and with it.
+`python -m tests.pytest_plugin.proof [name...]`; part of `make test-all`. Each suite runs twice without the plugin,
+because a test that differs between these two runs proves nothing.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Suite:
     Attributes
     ----------
     why:
-        What in it could notice that it is recorded.
+        The reason why its tests could notice that they are recorded.
     package:
-        Where its tests are; None: in this repository.
+        The package with its tests; None for this repository.
     files:
-        Those that are run, relative to that.
+        The files to run, relative to that package.
     arguments:
-        For pytest.
+        Arguments for pytest.
     """
 
     why: str
@@ -87,7 +87,7 @@ class Outcome:
 
 
 def run(suite: Suite, *arguments: str) -> Outcome:
-    """One run; a test's outcomes are those of its phases."""
+    """Run a suite once. The outcomes of a test are those of its phases."""
     found = importlib.util.find_spec(suite.package) if suite.package is not None else None
     folder = ROOT if suite.package is None else Path(str(found.submodule_search_locations[0])) if found else None
     assert folder is not None, f"{suite.package} is not installed"
@@ -118,7 +118,7 @@ def run(suite: Suite, *arguments: str) -> Outcome:
 
 
 def differences(suite: Suite, output: str) -> tuple[int, list[str]]:
-    """How many tests were compared, and which had other outcomes with the plugin than without."""
+    """Return how many tests were compared, and which had other outcomes with the plugin than without it."""
     before = run(suite, "-p", "no:mpr")
     recorded = run(suite, "-p", "mpr", "--mpr=on", f"--mpr-output={output}")
     after = run(suite, "-p", "no:mpr")

@@ -1,4 +1,4 @@
-"""Tests that are run again: by plugins, by another worker, or many times over."""
+"""Tests that run again: by plugins, in another worker, or many times."""
 
 from __future__ import annotations
 

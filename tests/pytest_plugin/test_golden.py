@@ -1,4 +1,4 @@
-"""Golden recordings, in runs of pytest of their own."""
+"""Golden recordings, tested in separate runs of pytest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a run, looked at in a browser where there is one, and pictures of failing tests, in runs of their own."""
+"""The page of a run, in a browser if there is one, and pictures of failing tests, in separate runs."""
 
 from __future__ import annotations
 

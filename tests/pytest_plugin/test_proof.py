@@ -1,4 +1,4 @@
-"""Other people's tests have the same outcomes with the plugin as without."""
+"""Tests of other projects have the same outcomes with the plugin as without it."""
 
 from __future__ import annotations
 

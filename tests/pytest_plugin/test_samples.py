@@ -1,4 +1,4 @@
-"""What a run over `samples/` leaves: names, phases, outcomes, and tests that use the SDK in ways of their own."""
+"""A run over `samples/` leaves the right names, phases and outcomes, also of tests that use the SDK in unusual ways."""
 
 from __future__ import annotations
 

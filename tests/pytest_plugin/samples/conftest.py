@@ -8,7 +8,7 @@ class YamlFile(pytest.File):
 
 
 class YamlItem(pytest.Item):
-    """Like those of plugins that run tests out of files: nothing of Python's behind it."""
+    """An item like those of plugins that read tests from files: it has no Python function."""
 
     def runtest(self):
         import rerun as rr

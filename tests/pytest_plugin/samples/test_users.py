@@ -1,4 +1,4 @@
-"""What tests do with the SDK and with processes; each says the same with and without the plugin."""
+"""Sample tests that use the SDK and processes; each has the same outcome with and without the plugin."""
 
 import asyncio
 import logging
