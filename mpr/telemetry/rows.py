@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mpr.transport.messages import Result
+
 #: What a pool can record of itself.
 TELEMETRY = ("workers", "tasks", "resources", "pool")
 
@@ -40,6 +42,15 @@ class Span:
     data_bytes: int
     #: Whether a state timeline shows it already: it was looked at while it ran.
     shown: bool = False
+
+    def extend(self, end_ns: int, count: int, number: int, index: int, micros: int, result: Result) -> None:
+        """Add `count` tasks that ended at `end_ns`, after `micros` microseconds."""
+        self.end_ns = end_ns
+        self.count += count
+        self.number, self.index = number, index
+        self.micros += micros
+        self.rows += result.rows
+        self.data_bytes += result.data_bytes
 
 
 @dataclass(slots=True)

@@ -97,7 +97,7 @@ def _cut(text: str) -> str:
 
 def view(payload: Sequence[Buffer]) -> Any:
     """The value in `payload` with a stand-in for each object of a class; raises what a damaged pickle raises."""
-    return _Viewer(io.BytesIO(payload[0]), buffers=payload[1:]).load()
+    return _StandInUnpickler(io.BytesIO(payload[0]), buffers=payload[1:]).load()
 
 
 class _StandIn:
@@ -126,6 +126,6 @@ class _StandIn:
         return f"{self._name}({', '.join(map(repr, self._arguments))})" if self._arguments else f"<{self._name}>"
 
 
-class _Viewer(pickle.Unpickler):
+class _StandInUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str, /) -> Any:
         return type("_StandIn", (_StandIn,), {"_name": f"{module.partition('.')[0]}.{name.rpartition('.')[2]}"})
