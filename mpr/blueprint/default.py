@@ -10,8 +10,17 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpr.telemetry.encoder import INSIGHTS, POOL_CHARTS, ROOT, WORKER_CHARTS, WORKERS
-from mpr.telemetry.rows import BACK_PRESSURE, IDLE, STARTING
+from mpr.blueprint.telemetry_names import (
+    BACK_PRESSURE,
+    IDLE,
+    INSIGHTS,
+    LOST,
+    POOL_CHARTS,
+    ROOT,
+    STARTING,
+    WORKER_CHARTS,
+    WORKERS,
+)
 
 if TYPE_CHECKING:
     import rerun.blueprint as rrb
@@ -95,7 +104,7 @@ def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool, timelin
     import rerun as rr
     import rerun.blueprint as rrb
 
-    states = {STARTING: _DARK, IDLE: _GREY, BACK_PRESSURE: _AMBER, **{f"lost ({name})": _RED for name in _SIGNALS}}
+    states = {STARTING: _DARK, IDLE: _GREY, BACK_PRESSURE: _AMBER, **{LOST.format(name): _RED for name in _SIGNALS}}
     colors = rr.StateConfiguration(values=list(states), colors=list(states.values()))
     plots = rrb.PlotLegend(visible=legend)
     views: list[rrb.View] = []

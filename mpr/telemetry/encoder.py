@@ -6,25 +6,13 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpr.blueprint.telemetry_names import INSIGHTS, ROOT, TASK_TIMELINE, TASKS, WORKER_CHARTS, WORKERS
 from mpr.sdk import encoder
 from mpr.telemetry.insights import Insights
 from mpr.telemetry.rows import Rows, Sample, Span, StateRow
 
 if TYPE_CHECKING:
     import rerun as rr
-
-
-ROOT = "mpr"
-#: One entity for each worker.
-WORKERS = f"{ROOT}/workers"
-#: One entity for each task function.
-TASKS = f"{ROOT}/tasks"
-INSIGHTS = f"{ROOT}/insights"
-DELIVERY = f"{ROOT}/delivery"
-#: Charts with a line for each worker, and those of the whole pool: one entity for each pool of the recording.
-WORKER_CHARTS = {"cpu": "CPU (%)", "memory": "Memory (MB)", "threads": "Threads", "files": "Open files"}
-POOL_CHARTS = {"throughput": "Tasks per second", "queue": "Tasks"}
-TASK_TIMELINE = "mpr_task"
 
 
 def encoded(rows: Rows, insights: Insights | None, pool: int, wall_offset_ns: int, kinds: frozenset[str]) -> bytes:

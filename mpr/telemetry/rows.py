@@ -9,8 +9,6 @@ from mpr.transport.messages import Result
 #: What a pool can record of itself.
 TELEMETRY = ("workers", "tasks", "resources", "pool")
 
-STARTING, IDLE, BACK_PRESSURE, ENDED = "starting", "idle", "waiting for credit", ""
-
 
 @dataclass(slots=True)
 class StateRow:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
+from mpr.blueprint.telemetry_names import LOST
 from mpr.errors import exit_name
 from mpr.scheduler.observer import PoolObserver
 from mpr.scheduler.work_item import WorkItem
@@ -86,7 +87,7 @@ class TelemetryTracker(PoolObserver):
             found = self._workers.pop(worker, None)
             if found is None:
                 return
-            lost = f"lost ({exit_name(exitcode)})" if exitcode and not self._closing else ""
+            lost = LOST.format(exit_name(exitcode)) if exitcode and not self._closing else ""
             found.note_end(self._clock(), lost, work)
             if lost:
                 self.urgent.set()

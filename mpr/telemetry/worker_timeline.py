@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mpr.blueprint.telemetry_names import BACK_PRESSURE, ENDED, IDLE, STARTING
 from mpr.scheduler.work_item import WorkItem
 from mpr.scheduler.worker_handle import WorkerActivity
 from mpr.telemetry.collector import RowCollector
 from mpr.telemetry.insights import WorkerInsights
-from mpr.telemetry.rows import BACK_PRESSURE, ENDED, IDLE, STARTING, Span
+from mpr.telemetry.rows import Span
 from mpr.transport.messages import CALL, Result
 
 #: Tasks that end within so many nanoseconds share a span, and a state that lasts less is shown with the next one.
