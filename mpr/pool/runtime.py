@@ -73,7 +73,7 @@ class PoolRuntime:
     ) -> None:
         self._options = options
         kinds = options.telemetry
-        self._progress = Progress() if options.progress else None
+        self._progress = Progress(self._counters) if options.progress else None
         self._telemetry = TelemetryTracker(kinds, options.size, time.monotonic_ns) if kinds else None
         self._sampler: Sampler | None = None
         self._abandonment: util.Finalize | None = None
@@ -115,8 +115,6 @@ class PoolRuntime:
             undo.pop_all()
 
     def _observer(self) -> PoolObserver | None:
-        if self._progress is not None:
-            self._progress.received = self._counters
         observers = [each for each in (self._progress, self._telemetry) if each is not None]
         return PoolObservers(observers) if len(observers) > 1 else next(iter(observers), None)
 
