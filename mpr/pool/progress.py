@@ -37,7 +37,7 @@ class Progress(PoolObserver):
         self._bar: Any = None
         self._name = ""
         self._done = self._failed = self._total = 0
-        #: Tasks of the total that an `imap` has announced and not submitted yet.
+        #: Tasks of the total that a call has announced and not submitted yet.
         self._announced = 0
         self._feeding = 0
         self._hidden = False
