@@ -110,7 +110,7 @@ class TelemetryTracker(PoolObserver):
     # --- tasks -------------------------------------------------------------------------------------------------
 
     def submitted(self, name: str, count: int) -> None:
-        # In the caller's thread, which Ctrl-C may end anywhere: without the lock.
+        # Without the lock, because this is the caller's thread, and Ctrl-C may interrupt it anywhere.
         self._submitted.append(count)
 
     def unsettled(self) -> int:
@@ -189,6 +189,6 @@ def _text(error: BaseException) -> str:
     """`error` with its traceback, shortened in the middle."""
     try:
         text = "".join(traceback.format_exception(error)).rstrip()
-    except Exception as failure:  # noqa: BLE001  # whatever a user's exception raises when it is looked at
+    except Exception as failure:  # noqa: BLE001  # the `__str__` of a user's exception may raise anything
         return f"{type(error).__name__} ({type(failure).__name__} while it was described)"
     return text if len(text) <= _TEXT_LENGTH else f"{text[: _TEXT_LENGTH // 2]}\n...\n{text[-_TEXT_LENGTH // 2 :]}"
