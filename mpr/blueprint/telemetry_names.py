@@ -24,5 +24,5 @@ POOL_CHARTS = {"throughput": "Tasks per second", "queue": "Tasks"}
 
 #: States of a worker besides its tasks. `BACK_PRESSURE`: its `rr.log` waits for the sinks. `ENDED` ends the timeline.
 STARTING, IDLE, BACK_PRESSURE, ENDED = "starting", "idle", "waiting for credit", ""
-#: The state of a worker that a signal has ended: `LOST.format("SIGKILL")`.
+#: The state of a worker that has died: `LOST.format("SIGKILL")`.
 LOST = "lost ({})"
