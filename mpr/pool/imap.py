@@ -110,12 +110,12 @@ class ImapFeeder:
             self.dispatcher.end_feeding(self)
 
     def _wait_for_room(self) -> bool:
-        """Return False if nobody takes the results any more, or the pool was terminated."""
+        """Return False if the caller has dropped the results, or the pool was terminated."""
         needed = self.chunksize
         while needed:
             if self.results() is None or self.dispatcher.state is PoolState.TERMINATED:
                 return False
-            # A closed pool does all tasks, even if nobody takes the results, so it needs no room.
+            # A closed pool does all tasks, even if no results are taken, so it needs no room.
             if self.dispatcher.state is PoolState.CLOSED or self.room.acquire(timeout=_LOOK_SECS):
                 needed -= 1
         return True

@@ -66,7 +66,7 @@ class RecordingOptions:
     sinks:
         The sinks, in the order in which the user has named them.
     announces_sink:
-        Whether stderr says where the rows go, because the user has named no sink.
+        Whether a message on stderr names the sink, because the user has named none.
     blueprint:
         The user's blueprint, or None.
     route:

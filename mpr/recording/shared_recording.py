@@ -128,7 +128,7 @@ class SharedRecording:
         return {**os.environ, connection_info.VARIABLE: self._propagation_text()}
 
     def _propagation_text(self) -> str:
-        return connection_info.to_text(self._runtime.process_config(start.check_processes(None)))
+        return connection_info.to_text(self._runtime.connection_info(start.check_processes(None)))
 
     def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]:
         """Return a function that does as `fn` and logs to this recording, in any process on this machine.
@@ -138,7 +138,7 @@ class SharedRecording:
         sink. It raises `RecordingClosedError` if the recording is closed before the call.
         """
         self._runtime.check_usable()
-        wrapped: Callable[P, R] = Wrapped(fn, self._runtime.process_config(start.check_processes(None)))
+        wrapped: Callable[P, R] = Wrapped(fn, self._runtime.connection_info(start.check_processes(None)))
         return wrapped
 
     def flush(self, timeout: float = limits.SINK_TIMEOUT_SECS) -> None:

@@ -1,6 +1,6 @@
 """Observes the workers of a pool in a thread, and writes the telemetry into the recording.
 
-Covers: how often the thread looks and writes, what this may cost, processor time and memory of the workers.
+Covers: how often the thread looks and writes, the limit of its cost, processor time and memory of the workers.
 Does not cover: which rows there are (`tracker.py`), how they are encoded (`encoder.py`).
 
 No task waits for this thread, and an error in it is logged once and costs no task anything. The thread measures its own

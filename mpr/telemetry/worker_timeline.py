@@ -1,4 +1,4 @@
-"""The state timeline of one worker, the spans of its tasks, and what it has spent its time on.
+"""Follows one worker: its state timeline, the spans of its tasks, and how it spends its time.
 
 Covers: when tasks share a span, which states are long enough to be shown, times and counts for the insights.
 Does not cover: which workers there are (`tracker.py`), how rows are encoded (`encoder.py`).
@@ -172,7 +172,7 @@ class WorkerTimeline:
                 self._show(now_ns, display_name(work.work_item, work.at.task))
 
     def note_end(self, now_ns: int, lost: str = "", work: WorkerActivity | None = None) -> None:
-        """The process has ended; `lost` says how if it has died, and `work` is what it did then, if that is known."""
+        """The process has ended. If it has died, `lost` says how, and `work` is its last activity, if known."""
         self.ended_ns = now_ns
         self._lost = lost
         if lost and work is not None:
