@@ -14,7 +14,6 @@ from typing import Any, Literal
 from mpr.errors import ConfigError
 from mpr.recording import gather
 from mpr.sinks import active_recording
-from mpr.sinks.active_recording import ActiveRecordingSink
 from mpr.sinks.base import Sink
 from mpr.sinks.parse import as_sinks, sinks_of_environment
 
@@ -102,10 +101,12 @@ class RecordingOptions:
         application_id = check_application_id(application_id)
         if sinks is None:
             sinks = sinks_of_environment()
+        announces_sink = sinks is None
         if sinks is None:
             active = active_recording.find(application_id, recording_id)
             if active is not None:
                 sinks, recording_id = active, active.recording_id
+                announces_sink = not active.is_ambient
         recording_id = check_recording_id(recording_id)
         chosen = as_sinks(sinks, application_id, recording_id)
         if checked_route == "direct":
@@ -114,7 +115,7 @@ class RecordingOptions:
             application_id=application_id,
             recording_id=recording_id,
             sinks=chosen,
-            announces_sink=sinks is None or (isinstance(sinks, ActiveRecordingSink) and not sinks.is_ambient),
+            announces_sink=announces_sink,
             blueprint=blueprint,
             route=checked_route,
             telemetry_view=telemetry_view,

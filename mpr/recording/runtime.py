@@ -96,8 +96,8 @@ class RecordingRuntime:
                 functools.partial(encoded_notes, "mpr/workers", *ids),
                 contents,
                 apart=all(isinstance(sink, DirectorySink) for sink in options.sinks),
+                has_all=options.route != "direct",
             )
-            self.fanout.has_all = options.route != "direct"
             self.aggregator = Aggregator(self.sockets, self.fanout, has_blueprint=options.blueprint is not None)
             self.aggregator.start()
             undo.pop_all()
