@@ -39,6 +39,8 @@ class Fanout:
         Looks at what comes.
     apart:
         Whether no sink has the rows of two tasks in one recording, so that tasks may differ in their types.
+    has_all:
+        Whether all rows pass here as they are logged.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Fanout:
         reader: Observer,
         *,
         apart: bool = False,
+        has_all: bool = True,
     ) -> None:
         self._writers = list(writers)
         self._feed = feed
@@ -65,8 +68,7 @@ class Fanout:
         self.accepted_bytes = 0
         self.accepted_chunks = 0
         self._writing_since: float | None = None
-        #: Whether all rows pass here as they are logged.
-        self.has_all = True
+        self._has_all = has_all
 
     @property
     def writers(self) -> list[Writer]:
@@ -127,7 +129,7 @@ class Fanout:
 
     def rows_after(self, outbox: int, chunks: int) -> int | None:
         """How many rows of `outbox` came after its first `chunks` chunks; None where nobody can tell."""
-        if not self.has_all:
+        if not self._has_all:
             return None
         counts = (each.rows_of(outbox, chunks) for each in self._writers)
         return next((count for count in counts if count is not None), None)

@@ -1,4 +1,4 @@
-"""Turns a call of a pool into work items, and gives the caller what their results will come in.
+"""Turns a call of a pool into work items, and makes the object in which the caller gets the results.
 
 Covers: pickling of arguments, chunks, the result object of each kind of call.
 Does not cover: whether the pool takes calls (`pool.py`), which worker runs a work item (`scheduler`).

@@ -118,8 +118,8 @@ def check_recording(
 ) -> None:
     """Check that `recording`, if given, suits a pool with these other arguments.
 
-    Raises `TypeError` or `ConfigError` if arguments contradict each other, and what `SharedRecording` raises if it is
-    closed or belongs to another process.
+    Raises `TypeError` or `ConfigError` if arguments contradict each other, `RecordingClosedError` if the
+    recording is closed, and `WrongProcessError` if another process has made it.
     """
     if recording is not None and (sinks, recording_id, blueprint) != (None, None, None):
         raise TypeError("give either recording, or sinks, recording_id and blueprint: they belong to a new one")

@@ -1,4 +1,8 @@
-"""`mpr.Pool`: `multiprocessing.Pool` with an application id in front, and every row in one recording."""
+"""`mpr.Pool`: the calls of `multiprocessing.Pool`, with an application id in front and every row in one recording.
+
+Covers: the public names, their signatures, and the state of a pool as its user sees it.
+Does not cover: checks of arguments (`options.py`), work items (`calls.py`), the parts of a pool (`runtime.py`).
+"""
 
 from __future__ import annotations
 
@@ -29,59 +33,64 @@ P = ParamSpec("P")
 
 
 class Pool:
-    """A pool of worker processes whose rows end up in one recording.
+    """Run tasks in worker processes, and collect all rows that they log in one recording.
 
-    A result in hand means that every row of its task is in the recording. Tasks log with plain `rr.log`.
+    The calls are those of `multiprocessing.Pool`. Tasks log with plain `rr.log`. When a call returns a result, every
+    row of its task is in the recording.
 
     Parameters
     ----------
     application_id:
-        As in `rr.init`.
+        The application id of the recording, as in `rr.init`.
     processes:
-        Number of workers; by default as many as this process may use CPUs.
+        The number of workers; by default the number of CPUs that this process may use.
     initializer, initargs:
-        Called as `initializer(*initargs)` in each worker before its first task. If it raises, the pool ends with
-        `InitializerError`. A worker that is still starting when there is no more work is ended without it.
+        Each worker calls `initializer(*initargs)` before its first task. If the call raises, the pool ends with
+        `InitializerError`. A worker that still starts when all work is done ends without the call.
     maxtasksperchild:
-        A worker is replaced after so many tasks (work items of `chunksize` tasks in a map); None: never.
+        The number of tasks after which a worker is replaced; in a map, `chunksize` tasks count as one. None: never.
     recording_id, sinks, blueprint, route, telemetry_view:
         As in `mpr.SharedRecording`.
     recording:
-        A `SharedRecording` to log into instead of one of its own; the pool does not close it.
+        A `SharedRecording` to log into. The pool does not close it. None: the pool makes one, and closes it.
     start_method:
         'forkserver' (the default on Linux), 'spawn' or 'fork'.
     preload:
-        Whether the fork server imports the Rerun SDK before it forks, which makes workers start in milliseconds.
-        `rr.server.Server` and `rr.catalog.CatalogClient` do not work in such workers.
+        Whether the fork server imports the Rerun SDK before it forks. Workers then start in milliseconds, but
+        `rr.server.Server` and `rr.catalog.CatalogClient` do not work in them.
     task_timeout:
-        Seconds that a task may run, from the call of its function to its return. One that takes longer raises
-        `TaskTimeoutError`, whatever it is at; its worker is ended and replaced. None: as long as it takes.
+        The seconds that a task may run, from the call of its function to its return. A task that runs longer raises
+        `TaskTimeoutError`, and its worker is killed and replaced. None: no limit.
     retries:
-        How often a task is run again whose worker has died; the rows of each attempt stay, and the recording says so.
-        What a task raises is its result and does not count, nor does a `task_timeout`.
+        The number of times that a task is run again if its worker dies. The rows of all attempts stay, and the
+        recording says which these are. Neither an exception of the task nor a `task_timeout` causes another attempt.
     maxmemoryperchild:
-        A worker that has more bytes resident after a task is replaced (including what it shares with others, such as
-        the SDK's code: about 80 MB); None: never.
+        Bytes of resident memory. A worker that has more after a task is replaced. This counts memory that it shares
+        with other processes, such as about 80 MB of code of the SDK. None: no limit.
     progress:
-        Show a bar (in a terminal or notebook, by `tqdm`): tasks done and failed, their rate, the rows that they
-        have logged, and the bytes received.
+        Whether a progress bar (by `tqdm`) shows tasks done and failed, their rate, rows logged and bytes received.
     capture_logging:
-        Whether the workers' `logging` records go into the recording, under `mpr/logs/<logger>`.
+        Whether `logging` records of workers go into the recording, under `mpr/logs/<logger>`.
     capture_output:
-        Whether what the workers write to `sys.stdout` and `sys.stderr` does, line by line, under `mpr/output/`. It is
-        printed all the same.
+        Whether lines that workers write to `sys.stdout` and `sys.stderr` go into the recording, under `mpr/output/`.
+        They are printed all the same.
     telemetry:
-        What the pool records of itself, under `mpr/`: True for everything, False for nothing, or some of `"workers"`
-        (what each one is at), `"tasks"` (a span for each, errors), `"resources"` (processor time, memory, threads and
-        open files of each worker, every second) and `"pool"` (throughput, queue, rows and bytes; the insights at the
-        end). It costs less than one percent of a core; a `DirectorySink` gets none of it. See `docs/telemetry.md`.
+        The kinds of telemetry that the pool records under `mpr/`. True stands for all, False for none. The kinds are
+        `"workers"` (the state of each worker), `"tasks"` (spans and errors), `"resources"` (processor time, memory,
+        threads and open files of each worker, every second) and `"pool"` (throughput, queue, rows and bytes, and the
+        insights at the end). It uses less than one percent of a core. A `DirectorySink` gets no telemetry. See
+        `docs/telemetry.md`.
 
     Raises
     ------
-    ConfigError, SinkError
-        If a value cannot be used, or a sink cannot be opened; nothing was started then.
+    ConfigError
+        If a value cannot be used. No process was started then.
+    SinkError
+        If a sink cannot be opened.
     UnpicklableTaskError
         If the initializer or its arguments cannot be sent to a worker.
+    MissingDependencyError
+        If `progress` is set and `tqdm` is not installed.
     """
 
     def __init__(
@@ -145,7 +154,7 @@ class Pool:
     # --- calls -------------------------------------------------------------------------------------------------
 
     def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> R:
-        """`func(*args, **kwds)` in a worker; waits for the result."""
+        """Call `func(*args, **kwds)` in a worker, and return its result."""
         return self.apply_async(func, args, kwds).get()
 
     def apply_async(
@@ -156,24 +165,24 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[R]:
-        """As `apply`, at once: the result comes later. Callbacks run in a thread of the pool and must be short."""
+        """Do as `apply`, but return an `AsyncResult` at once. Callbacks run in a thread of mpr and must be short."""
         self._check_running()
         return self._runtime.calls.apply(func, args, kwds, callback, error_callback)
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
-        """`fn(*args, **kwargs)` in a worker, as in `concurrent.futures.Executor`.
+        """Call `fn(*args, **kwargs)` in a worker, as `concurrent.futures.Executor.submit` does, and return its future.
 
-        `future.cancel(running=True)` also ends a task that runs.
+        `future.cancel(running=True)` also cancels a task that runs.
         """
         return self.executor.submit(fn, *args, **kwargs)
 
     @property
     def executor(self) -> PoolExecutor:
-        """This pool as a `concurrent.futures.Executor`, for whatever wants one. Its `shutdown` is the pool's."""
+        """This pool as a `concurrent.futures.Executor`, for libraries that take one. Its `shutdown` is the pool's."""
         return self._runtime.calls.executor(self._check_running, self._shutdown)
 
     def map(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int | None = None) -> list[R]:
-        """`[func(item) for item in iterable]`, by all workers; `chunksize` tasks go to a worker at a time."""
+        """Return `[func(item) for item in iterable]`; `chunksize` tasks go to a worker at a time."""
         return self.map_async(func, iterable, chunksize).get()
 
     def map_async(
@@ -184,14 +193,14 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[list[R]]:
-        """As `map`, at once: the list comes later."""
+        """Do as `map`, but return an `AsyncResult` at once."""
         self._check_running()
         return self._runtime.calls.map(func, iterable, EACH, chunksize, callback, error_callback)
 
     def starmap(
         self, func: Callable[..., R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
     ) -> list[R]:
-        """`[func(*item) for item in iterable]`, by all workers."""
+        """Return `[func(*item) for item in iterable]`; `chunksize` tasks go to a worker at a time."""
         return self.starmap_async(func, iterable, chunksize).get()
 
     def starmap_async(
@@ -202,54 +211,60 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[list[R]]:
-        """As `starmap`, at once: the list comes later."""
+        """Do as `starmap`, but return an `AsyncResult` at once."""
         self._check_running()
         return self._runtime.calls.map(func, iterable, STAR, chunksize, callback, error_callback)
 
     def imap(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int = 1) -> ResultIterator[R]:
-        """The results of `map` one by one, in order. The input is read as fast as results are taken."""
+        """Return an iterator over the results of `map`, in order.
+
+        A thread reads `iterable` only as fast as the results are taken.
+        """
         self._check_running()
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=True)
 
     def imap_unordered(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int = 1) -> ResultIterator[R]:
-        """As `imap`, each result as soon as it is there."""
+        """Do as `imap`, but yield each result as soon as it is there."""
         self._check_running()
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=False)
 
     def insights(self) -> Insights:
-        """What the workers have spent their time on, and the slowest tasks; also while they work, and after the end.
+        """Sum up what the workers have spent their time on until now, and which tasks were the slowest.
 
-        As text it is a table. With telemetry `"pool"`, the recording has it at the end. Raises `ConfigError` where the
-        pool has `telemetry=False`.
+        This works at any time, also after the end of the pool. As text, the result is a table. With telemetry `"pool"`,
+        the recording has it at the end. Raises `ConfigError` if the pool has `telemetry=False`.
         """
         return self._runtime.insights()
 
     # --- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no more tasks; those submitted are worked off."""
+        """Take no more tasks. The workers still do all tasks that were submitted before."""
         self._check_process()
         self._runtime.close()
 
     def terminate(self) -> None:
-        """End the workers now. What has no result raises `PoolTerminatedError`; the recording becomes valid."""
+        """Kill the workers now, and close the recording so that it is valid.
+
+        A call that has no result yet raises `PoolTerminatedError`.
+        """
         self._check_process()
         self._runtime.terminate()
 
     def join(self) -> None:
-        """After `close` or `terminate`: wait until all tasks and workers have ended, and close the recording.
+        """Wait until all tasks and workers have ended, and close the recording.
 
-        Raises `ValueError` before `close`, `SinkError` where rows were lost at the end, and what ended the pool
-        where nobody has been told.
+        Call `close` or `terminate` before; `ValueError` says so otherwise. Raises `SinkError` if rows were lost at the
+        end, and the error that has ended the pool if no call has raised it before.
         """
         self._check_process()
         self._runtime.join()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As in `concurrent.futures.Executor`: `close`, and with `wait` also `join`.
+        """Call `close`, and with `wait` also `join`, as `concurrent.futures.Executor.shutdown` does.
 
-        Without `wait`, the work goes on in the background, and the program does not exit before it is done.
-        `cancel_futures` drops what no worker has yet.
+        Without `wait`, the work goes on in the background, and the program does not exit before all work is done.
+        With `cancel_futures`, the tasks that no worker has yet are cancelled.
         """
         self._shutdown(wait, cancel_futures)
 
@@ -260,7 +275,7 @@ class Pool:
         if wait:
             self.join()
         elif not self._runtime.ended:
-            # It holds the pool, which nobody else need do, and the interpreter waits for it.
+            # The thread keeps the pool alive until all work is done, and the interpreter waits for it at exit.
             threading.Thread(target=self.join, name="join-mpr-pool", daemon=False).start()
 
     def __enter__(self) -> Pool:
@@ -270,7 +285,7 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Without an exception wait for the work (`close` and `join`); with one `terminate`."""
+        """Call `close` and `join`, or `terminate` if an exception ends the block."""
         if kind is not None:
             self.terminate()
             return

@@ -34,29 +34,30 @@ from mpr.worker.config import MAIN, WorkerConfig
 
 _log = logging.getLogger("mpr")
 
-# Workers may take so long (seconds) for their own exit handlers after their last task.
+# Workers may take so long (seconds) for their last rows, and once more for their own exit handlers.
 _FAREWELL_SECS = 10.0
 
 
 class PoolRuntime:
     """The parts of one pool at work. Only this class knows them all.
 
-    The parts end by one ladder. `close` and `join` go down from rung 1. `terminate` gives every task without a result
-    an error, leaves out rungs 2 to 4, and begins at rung 5. So does `join` with rung 5 if an error has ended the pool.
+    The parts end by one ladder:
 
     1. Stop taking tasks: the dispatcher refuses new calls. At once.
-    2. Drain: every submitted task gets its outcome. As long as the tasks take; `task_timeout` bounds each of them.
-    3. Dismiss: each worker runs its exit handlers and says goodbye, and the telemetry writes its last rows meanwhile.
+    2. Drain: every submitted task gets its outcome. No bound but `task_timeout` for each task; Ctrl-C ends the wait.
+    3. Let the workers go: each one sends its last rows and says goodbye. Meanwhile the telemetry writes its last rows.
        10 s (`_FAREWELL_SECS`).
-    4. Terminate: the workers that have said no goodbye get SIGTERM. 2 s.
+    4. Terminate: if a goodbye is missing, the workers get SIGTERM. 2 s.
     5. Kill: the workers that are left get SIGKILL. 5 s.
     6. Close the recording, if it is the pool's own. 60 s (`SINK_TIMEOUT_SECS`) for a sink that takes nothing, 3 s
        (`LIVE_FAREWELL_SECS`) for live sinks, and the time to write the footers.
-    7. Wait for the processes of the workers: they have said goodbye, and the system releases their memory. 10 s, then
+    7. Wait until the processes of the workers have ended: they run their exit handlers. 10 s (`_FAREWELL_SECS`), then
        rungs 4 and 5 once more.
 
-    Rungs 3 to 7 run in a thread of their own, which Ctrl-C does not interrupt. A pool that is dropped, or still there
-    when the interpreter exits, ends like one that is terminated.
+    `close` is rung 1, and `join` does the others. If an error has ended the pool, `join` kills the workers instead of
+    rung 3. `terminate` does rungs 1, 5 and 6, and gives an error to every call that has no result. A pool that is
+    dropped, or that is still there when the interpreter exits, ends in the same way. Rungs 3 to 7 run in a thread that
+    Ctrl-C does not interrupt.
 
     Parameters
     ----------
@@ -73,10 +74,10 @@ class PoolRuntime:
     ) -> None:
         self._options = options
         kinds = options.telemetry
-        self._progress = Progress() if options.progress else None
+        self._progress = Progress(self._counters) if options.progress else None
         self._telemetry = TelemetryTracker(kinds, options.size, time.monotonic_ns) if kinds else None
         self._sampler: Sampler | None = None
-        self._abandonment: util.Finalize | None = None
+        self._finalizer: util.Finalize | None = None
         self._ending = threading.Lock()
         self._ended = False
         with contextlib.ExitStack() as undo:
@@ -88,7 +89,7 @@ class PoolRuntime:
             self._rows = runtime_of(self.recording)
             if self._owns_recording:
                 undo.callback(self._rows.close, failed=True)
-            self._connection_info = self._rows.process_config(options.size)
+            self._connection_info = self._rows.connection_info(options.size)
             self._supervisor = WorkerSupervisor(
                 launcher,
                 self._new_worker,
@@ -115,8 +116,6 @@ class PoolRuntime:
             undo.pop_all()
 
     def _observer(self) -> PoolObserver | None:
-        if self._progress is not None:
-            self._progress.received = self._counters
         observers = [each for each in (self._progress, self._telemetry) if each is not None]
         return PoolObservers(observers) if len(observers) > 1 else next(iter(observers), None)
 
@@ -179,7 +178,7 @@ class PoolRuntime:
         return self._ended
 
     def check_running(self) -> None:
-        """Raise what a new call has to raise now, if anything."""
+        """Raise the error of a pool that has ended, or takes no more tasks."""
         self._dispatcher.check_running()
 
     def insights(self) -> Insights:
@@ -193,7 +192,7 @@ class PoolRuntime:
 
         At the exit this happens before `multiprocessing` waits for its children.
         """
-        self._abandonment = util.Finalize(pool, self._abandon, exitpriority=100)
+        self._finalizer = util.Finalize(pool, self._end_dropped, exitpriority=100)
 
     # --- the ladder ------------------------------------------------------------------------------------------------
 
@@ -219,13 +218,13 @@ class PoolRuntime:
 
     def terminate(self) -> None:
         """Rungs 5 and 6, unless this has already happened."""
-        abandonment = self._abandonment
-        if abandonment is not None and abandonment.still_active():
-            abandonment.cancel()
+        finalizer = self._finalizer
+        if finalizer is not None and finalizer.still_active():
+            finalizer.cancel()
             run_to_completion(self._end_at_once)
         self._ended = True
 
-    def _abandon(self) -> None:
+    def _end_dropped(self) -> None:
         """End a pool that was dropped, or that is still there when the interpreter exits."""
         unfinished = self._dispatcher.unfinished
         if unfinished:
@@ -244,15 +243,15 @@ class PoolRuntime:
                 return
             self._dispatcher.dismiss()
             if self._dispatcher.broke:
-                # The dispatcher has given up the workers, and nobody wants the results of their tasks.
+                # The dispatcher has given up the workers, and no call waits for their tasks any more.
                 self._supervisor.kill_all()
             else:
                 self._supervisor.dismiss()
             self._close_telemetry()
             if not self._rows.aggregator.wait_for_goodbyes(self._dispatcher, _FAREWELL_SECS):
                 self._supervisor.end(0.0)
-            if self._abandonment is not None:
-                self._abandonment.cancel()
+            if self._finalizer is not None:
+                self._finalizer.cancel()
             self._ended = True
             try:
                 self._close_recording(failed=self._dispatcher.broke)

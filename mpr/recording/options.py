@@ -23,7 +23,7 @@ _APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
 
 
 def check_application_id(application_id: object) -> str:
-    """`application_id`, or `ConfigError`: the SDK would silently rename one that it does not like."""
+    """Return `application_id`; raises `ConfigError` for one that the SDK would silently change."""
     if not isinstance(application_id, str):
         raise ConfigError(
             f"the application id must be a str such as 'my_app', got {application_id!r}: "
@@ -38,7 +38,7 @@ def check_application_id(application_id: object) -> str:
 
 
 def check_recording_id(recording_id: object) -> str:
-    """`recording_id` as a str; a fresh random one for None."""
+    """Return `recording_id` as a str, or a new random one for None; raises `ConfigError`."""
     if recording_id is None:
         return secrets.token_hex(16)
     text = str(recording_id)
@@ -48,7 +48,7 @@ def check_recording_id(recording_id: object) -> str:
 
 
 def check_route(route: object) -> Route:
-    """`route`, or `ConfigError`."""
+    """Return `route`; raises `ConfigError` if there is no such route."""
     if route == "funnel" or route == "direct":
         return route
     raise ConfigError(f"route must be 'funnel' (through this process) or 'direct' (workers open sinks), got {route!r}")
@@ -65,7 +65,7 @@ class RecordingOptions:
     sinks:
         The sinks, in the order in which the user has named them.
     announces_sink:
-        Whether stderr says where the rows go, because the user has named no sink.
+        Whether a message on stderr names the sink, because the user has named none.
     blueprint:
         The user's blueprint, or None.
     route:

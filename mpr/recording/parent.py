@@ -1,6 +1,6 @@
 """The membership of the parent process in its own recording.
 
-Covers: the parent's producer, which is made on first use, and what child processes inherit within a `with` block.
+Covers: the parent's producer, which is made on first use, and the variable that child processes inherit.
 Does not cover: processes that have joined (`producer/membership.py`).
 """
 
@@ -39,7 +39,7 @@ class ParentMembership:
             return self._producer
 
     def flush(self) -> tuple[str, int, int] | None:
-        """Send what this process has logged; returns up to which position, or None if it has logged nothing."""
+        """Send the rows that this process has logged; returns the position after them, or None if there are none."""
         if self._producer is None:
             return None
         self._producer.flush()

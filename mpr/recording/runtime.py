@@ -1,7 +1,7 @@
 """Starts all parts of a recording, connects pools and processes with it, and ends the parts in a fixed order.
 
 Covers: sockets, aggregator, fan-out, durable and live sinks, the layout, rows of telemetry.
-Does not cover: what the user calls (`shared_recording.py`), how sinks are opened (`open_sinks.py`).
+Does not cover: the calls of users (`shared_recording.py`), how sinks are opened (`open_sinks.py`).
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class RecordingRuntime:
     The parts end by one ladder:
 
     1. Leave: this process sends the rest of its own rows, and children do not inherit the recording any more.
-    2. Drain: the aggregator takes all that was sent before, and its thread ends. 60 s (`SINK_TIMEOUT_SECS`); a sink
-       that hangs longer is the error of the recording, and its sockets stay open because the thread still uses them.
-    3. Live sinks: each sends what it has not sent yet. 3 s (`LIVE_FAREWELL_SECS`); what is missing then is logged.
-    4. Gather: with `route='direct'`, the files of the workers are copied into the recording.
-    5. Durable sinks: each writes its notes, the last layout and its footer, also if another one fails.
-    6. Sockets: they are closed, and their folder is removed.
+    2. Drain: the aggregator takes all that was sent before, and its thread ends. 60 s (`SINK_TIMEOUT_SECS`). If a sink
+       hangs longer, the ladder ends after rung 3 with an error, because the thread still uses sinks and sockets.
+    3. Live sinks: each sends the rows that are left. 3 s (`LIVE_FAREWELL_SECS`); the number of missing rows is logged.
+    4. Gather: with `route='direct'`, the files of the workers are copied into the recording. No bound.
+    5. Durable sinks: each writes its notes, the last layout and its footer, also if another one fails. No bound.
+    6. Sockets: they are closed, and their folder is removed. At once.
 
     Parameters
     ----------
@@ -91,15 +91,15 @@ class RecordingRuntime:
                 functools.partial(encoded_notes, "mpr/workers", *ids),
                 contents,
                 apart=all(sink.keeps_tasks_apart for sink in options.sinks),
+                has_all=options.route != "direct",
             )
-            self.fanout.has_all = options.route != "direct"
             self.aggregator = Aggregator(self.sockets, self.fanout, has_blueprint=options.blueprint is not None)
             self.aggregator.start()
             undo.pop_all()
         self._log_where_rows_go()
         if self._opened.live is not None:
             self._opened.live.start()
-        self.parent = ParentMembership(self.process_config(1))
+        self.parent = ParentMembership(self.connection_info(1))
         # At the interpreter's exit, before `multiprocessing` waits for children.
         close = functools.partial(self.close, failed=False)
         self._at_exit = util.Finalize(None, run_to_completion, (close,), exitpriority=90)
@@ -179,7 +179,7 @@ class RecordingRuntime:
 
     # --- for pools and other processes -----------------------------------------------------------------------------
 
-    def process_config(self, workers: int) -> ConnectionInfo:
+    def connection_info(self, workers: int) -> ConnectionInfo:
         """How each of `workers` processes joins."""
         return ConnectionInfo(
             application_id=self.options.application_id,

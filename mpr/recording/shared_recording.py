@@ -1,4 +1,8 @@
-"""A shared recording: the parent's half, without workers. It owns the recording id, the sinks and the aggregator."""
+"""`mpr.SharedRecording`: one recording for many processes, as its user sees it.
+
+Covers: the public names and their checks of process and state.
+Does not cover: the parts of a recording (`runtime.py`), workers (`pool`).
+"""
 
 from __future__ import annotations
 
@@ -30,37 +34,46 @@ R = TypeVar("R")
 class SharedRecording:
     """One recording that many processes log into.
 
-    Within its `with` block, every process that is started inherits how to join: by `mpr.join()`, or by calling a
-    function that is decorated with `@mpr.task`.
+    Every process that is started within its `with` block inherits how to join. Such a process joins by `mpr.join()`, or
+    when it calls a function that is decorated with `@mpr.task`.
 
     Parameters
     ----------
     application_id:
-        As in `rr.init`: 1 to 180 ASCII letters, digits, spaces and `_-[]:`.
+        The application id, as in `rr.init`: 1 to 180 ASCII letters, digits, spaces and `_-[]:`.
     recording_id:
-        As in `rr.init`; a fresh random one by default.
+        The recording id, as in `rr.init`; by default a new random one.
     sinks:
-        Where the data goes: one or several sinks of mpr, paths (`"run.rrd"`, or `"episodes/"` for a folder) and URLs of
-        viewers. By default what the environment variable `MPR_SINKS` says (see `mpr.add_arguments`); else the active
-        recording of this process, where `rr.init` was called with this application id; else a new file
-        `<application id>-<time>-<short id>.rrd` in the working directory. The last two are told on stderr.
+        The destinations of the rows: one or several sinks of mpr, paths (`"run.rrd"`, or `"episodes/"` for a folder)
+        and URLs of viewers. None stands for the first of these that there is: the sinks in the environment variable
+        `MPR_SINKS` (see `mpr.add_arguments`); the active recording of this process, if `rr.init` was called with this
+        application id; a new file `<application id>-<time>-<short id>.rrd` in the working directory. In the last two
+        cases a message on stderr says so.
     blueprint:
-        A blueprint for the recording, as in `rr.send_blueprint`: every sink has it before any data. Blueprints that
-        workers send do not replace it.
+        A blueprint, as in `rr.send_blueprint`. Every sink gets it before any row. A blueprint that a worker sends does
+        not replace it.
     route:
-        'funnel': all rows go through this process, which keeps every promise. 'direct': each worker brings its rows to
-        viewers and servers itself, and into a file of its own in `<path>.parts/`, which become one at the end; a viewer
-        can then cost rows and time, and the file is not there before `close` (see `docs/sinks.md`).
+        'funnel': all rows go through this process. 'direct': each worker sends its rows to viewers and servers itself,
+        and writes a file of its own in `<path>.parts/`; `close` makes one file of these. With 'direct', a viewer can
+        cost rows and time, and there is no file before `close` (see `docs/sinks.md`).
     telemetry_view:
-        Whether what pools record of themselves is shown below the user's own views, those of `blueprint` or else those
-        that suit what was logged. With False it is folded, and a `blueprint` stays as it is.
+        Whether the viewer shows the telemetry of pools below the user's views. The user's views are those of
+        `blueprint`, or else views that mpr chooses by what was logged. With False, the telemetry is folded, and a
+        `blueprint` stays as it is.
+
+    Attributes
+    ----------
+    application_id, recording_id:
+        The ids of the recording.
+    urls:
+        The URLs by which a person sees the live sinks (viewers, servers and pages), in the order of the sinks.
 
     Raises
     ------
     ConfigError
         If one of these values cannot be used.
     SinkError
-        If a sink cannot be opened; nothing that exists is harmed then.
+        If a sink cannot be opened. No file that existed before is changed then.
     """
 
     def __init__(
@@ -84,12 +97,11 @@ class SharedRecording:
         self.application_id = options.application_id
         self.recording_id = options.recording_id
         self._runtime = RecordingRuntime(options)
-        #: What a person opens to see the live sinks: URLs of viewers, servers and pages, in the order of the sinks.
         self.urls = self._runtime.urls
 
     @property
     def paths(self) -> list[Path]:
-        """The files that this recording is written to, and behind them those of recordings that tasks have made."""
+        """The files that this recording is written to, each followed by those of recordings that tasks have made."""
         return [path for writer in self._runtime.writers for path in writer.paths]
 
     @property
@@ -99,42 +111,47 @@ class SharedRecording:
 
     @property
     def stream(self) -> rr.RecordingStream:
-        """A recording stream of this process that logs into the shared recording: `recording.stream.log(...)`."""
+        """The recording stream by which this process logs: `recording.stream.log(...)`.
+
+        Raises `RecordingClosedError` after `close`, and `WrongProcessError` in another process.
+        """
         self._runtime.check_usable()
         return self._runtime.parent.producer().stream
 
     def environ(self) -> dict[str, str]:
-        """The environment for a child process that shall join: this process's own, and the variable that tells how.
+        """Return the environment of this process with one more variable, by which a child process can join.
 
-        `subprocess.Popen([sys.executable, "child.py"], env=recording.environ())`. It has a secret: keep it out of logs.
+        Pass it as `subprocess.Popen([sys.executable, "child.py"], env=recording.environ())`. The variable has a secret
+        in it: keep it out of logs.
         """
         self._runtime.check_usable()
         return {**os.environ, connection_info.VARIABLE: self._propagation_text()}
 
     def _propagation_text(self) -> str:
-        return connection_info.to_text(self._runtime.process_config(start.check_processes(None)))
+        return connection_info.to_text(self._runtime.connection_info(start.check_processes(None)))
 
     def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]:
-        """`fn` as a function that logs to this recording on any engine, in whatever process it is called.
+        """Return a function that does as `fn` and logs to this recording, in any process on this machine.
 
-        It pickles with plain pickle and with cloudpickle, with a secret in it. When it returns or raises, its rows are
-        in every durable sink. It raises `RecordingClosedError` where the recording is closed by then.
+        Use it with other engines, such as Ray, Dask or joblib. The function can be pickled with pickle and with
+        cloudpickle; the pickle has a secret in it. When the function returns or raises, its rows are in every durable
+        sink. It raises `RecordingClosedError` if the recording is closed before the call.
         """
         self._runtime.check_usable()
-        wrapped: Callable[P, R] = Wrapped(fn, self._runtime.process_config(start.check_processes(None)))
+        wrapped: Callable[P, R] = Wrapped(fn, self._runtime.connection_info(start.check_processes(None)))
         return wrapped
 
     def flush(self, timeout: float = limits.SINK_TIMEOUT_SECS) -> None:
-        """Wait until every durable sink has what this process has logged to `stream`.
+        """Wait until every durable sink has the rows that this process has logged to `stream`.
 
-        Rows of tasks need no flush: who has the result has them. Raises `TimeoutError` after `timeout` seconds and
-        `SinkError` where a sink has failed.
+        Rows of tasks need no flush, because they are in the sinks when the result comes. Raises `TimeoutError` after
+        `timeout` seconds, and `SinkError` if a sink has failed.
         """
         self._runtime.check_usable()
         self._runtime.flush(timeout)
 
     def stats(self) -> RecordingStatistics:
-        """What the recording has taken until now."""
+        """Count the chunks, bytes, messages and processes of the recording until now."""
         return self._runtime.stats()
 
     def notebook_show(
@@ -144,21 +161,22 @@ class SharedRecording:
         height: int | Literal["auto"] | None = None,
         wait_secs: float = 5.0,
     ) -> None:
-        """Show the viewer in a notebook's cell, with everything from the start, and what is still to come.
+        """Show the viewer in a cell of a notebook, with all rows from the beginning and those that still come.
 
-        At any time, also when the recording is closed, and any number of times. A page that is loaded again gets all
-        once more. Needs `pip install 'mpr[notebook]'`, and a `FileSink` or `BinaryStreamSink`, which it reads.
+        Call it at any time, also after `close`, and as often as you like. A page that is loaded again gets all rows
+        again. It needs `pip install 'mpr[notebook]'`, and a `FileSink` or `BinaryStreamSink`, from which it reads.
 
-        A kernel hears of the page between two cells. So show the viewer in a cell of its own before the one that does
-        the work, and rows are seen while they come. In one cell it depends on the versions of Jupyter and `ipykernel`.
+        A kernel gets the page's messages between two cells. So show the viewer in a cell before the cell with the work;
+        the rows then appear while they come. Whether this works within one cell depends on the versions of Jupyter and
+        `ipykernel`.
 
         Parameters
         ----------
         width, height:
-            In pixels, or 'auto' for the width of the page; 640 and 480 by default.
+            The size in pixels, or 'auto' for the width of the page; by default 640 and 480.
         wait_secs:
-            While the recording is open, how long to wait for the page at most, where `ipykernel` can hear of it within
-            a cell (before version 7); 0 does not wait.
+            The seconds to wait for the page at most, while the recording is open. Only `ipykernel` before version 7
+            gets the page's messages within a cell, so only there it waits. 0: do not wait.
 
         Raises
         ------
@@ -176,10 +194,10 @@ class SharedRecording:
         view.show(0 if self._runtime.is_over else wait_secs)
 
     def close(self) -> None:
-        """Take what is on its way, write the footers, and release everything. A second call does nothing.
+        """Take all rows that were sent, write the footers, and end all processes of the recording.
 
-        Raises `SinkError` where a sink has failed: what it had accepted before stays readable. Raises `ConflictError`
-        where two workers gave one timeline or component two types.
+        A second call does nothing. Raises `SinkError` if a sink has failed; the rows that it had accepted before stay
+        readable. Raises `ConflictError` if two workers have given one timeline or component two types.
         """
         run_to_completion(functools.partial(self._runtime.close, failed=False))
 

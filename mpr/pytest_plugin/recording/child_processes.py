@@ -48,7 +48,7 @@ class Children:
             from mpr.transport import connection_info
 
             self._propagation = propagation.Propagation(
-                connection_info.to_text(runtime_of(self._shared_of(stream)).process_config(2))
+                connection_info.to_text(runtime_of(self._shared_of(stream)).connection_info(2))
             )
         self._open_before = active_recording.open_writers()
 
