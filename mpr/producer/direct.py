@@ -27,7 +27,6 @@ from mpr.limits import DIRECT_CONNECT_SECS, DIRECT_FLUSH_SECS
 from mpr.producer.outbox_writer import OpenOutbox, OutboxWriter, WriterParts
 from mpr.rrd import framing
 from mpr.sdk.internal import internal
-from mpr.threads import BoundedThread
 from mpr.transport.connection_info import DirectRoute
 from mpr.transport.messages import SegmentReady, Undelivered
 from mpr.transport.outbox import Outbox
@@ -52,8 +51,6 @@ class DirectWriter(OutboxWriter):
         self._folder = route.folder
         self._urls = list(route.urls)
         self._file = ""
-        # Made here, and not before a fork.
-        self._side = BoundedThread("mpr-direct")
         super().__init__(parts, outbox)
         self.roll()
 
@@ -135,7 +132,7 @@ class DirectWriter(OutboxWriter):
         """Do `step`; returns why it failed, or nothing."""
         try:
             # The SDK keeps to the limit if it can.
-            if self._side.do(step, DIRECT_FLUSH_SECS + 1):
+            if self.side.do(step, DIRECT_FLUSH_SECS + 1):
                 return ""
         except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a sink
             return str(error) or type(error).__name__

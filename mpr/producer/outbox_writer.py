@@ -18,6 +18,7 @@ import abc
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from mpr.producer.recording_watch import RecordingWatch
 from mpr.producer.result_sender import ResultSender
 from mpr.producer.task_recordings import TaskRecordings
 from mpr.sdk.internal import internal
+from mpr.threads import BoundedThread
 from mpr.transport.connection_info import ConnectionInfo
 from mpr.transport.messages import Accepted, NewOutbox, Result, SegmentReady, Sync
 from mpr.transport.outbox import Outbox
@@ -114,6 +116,8 @@ class OutboxWriter(abc.ABC):
         self._lock = threading.Lock()
         # Held while the SDK is flushed or given another outbox.
         self._rolling = threading.Lock()
+        # Gives the SDK another outbox, because signal handlers run in the main thread: none raises in the middle.
+        self.side = BoundedThread("mpr-roller")
         #: The parent has the next outbox open.
         self._opened = threading.Event()
         #: A task has given the stream another sink.
@@ -145,15 +149,18 @@ class OutboxWriter(abc.ABC):
             self._parts.stream.disconnect()
 
     def roll(self) -> None:
-        """End the outbox, so that the SDK writes its manifest, and go on in a new one. The caller holds `_rolling`.
+        """End the outbox, so that the SDK writes its manifest, and go on in a new one.
 
-        The parent opens the new one before anything is written to it, so its rows survive if this process dies.
+        The thread `side` calls it, with `_rolling` held. The parent opens the new outbox before anything is written to
+        it, so its rows survive if this process dies.
         """
+        failpoints.reach("worker.roll")
         parts, fresh = self._parts, Outbox(self._parts.config.folder)
         self._opened.clear()
         parts.connection.send(NewOutbox(fresh.address))
         while not self._opened.wait(_CREDIT_POLL_SECS) and not parts.watch.is_gone():
             parts.inbox.take_answers()
+        failpoints.reach("worker.opened")
         # The SDK finishes the old file, with its footer, before this returns.
         attach(parts.stream, fresh)
         failpoints.reach("worker.rolled")
@@ -291,8 +298,8 @@ class OutboxWriter(abc.ABC):
             self._unflushed = 0
             rows = parts.status_page.logged()
             # Not while another thread changes the outbox, because the result would overtake its rows.
+            self._attach_again()
             with self._rolling:
-                self._attach_again()
                 self.push()
                 parts.task_recordings.collect()
             parts.status_page.flushed(rows)
@@ -303,30 +310,48 @@ class OutboxWriter(abc.ABC):
             return self._current.bytes_before + self._current.end
 
     def _attach_again(self) -> None:
+        def step() -> None:
+            with self._rolling:
+                if self._detached:
+                    self._detached = False
+                    # The SDK brings along the rows that were logged without any sink.
+                    self.roll()
+
         if self._detached:
-            self._detached = False
-            # The SDK brings along the rows that were logged without any sink.
-            self.roll()
+            self._do_aside(step)
+
+    def _do_aside(self, step: Callable[[], None]) -> None:
+        """Have the thread `side` do `step`, and wait for it. An exception of a signal handler ends only the wait."""
+        self.side.do(step, threading.TIMEOUT_MAX)
 
     def _roll_if_long(self) -> None:
+        def step() -> None:
+            with self._rolling:
+                if self._is_long():
+                    self.roll()
+
+        # If another thread changes the outbox at this moment, that is enough.
+        if self._is_long() and not self._rolling.locked():
+            self._do_aside(step)
+
+    def _is_long(self) -> bool:
         current = self._current
-        end = current.end
-        rows = self._parts.log_counters.entered - current.calls_before if end else 0
-        if (end > OUTBOX_ROLL_BYTES or rows > OUTBOX_ROLL_ROWS) and self._rolling.acquire(blocking=False):
-            try:
-                self.roll()
-            finally:
-                self._rolling.release()
+        rows = self._parts.log_counters.entered - current.calls_before if current.end else 0
+        return current.end > OUTBOX_ROLL_BYTES or rows > OUTBOX_ROLL_ROWS
 
     def complete(self) -> None:
         """Have the SDK write the manifest of the rows that were logged since the last time, if any were."""
+
+        def step() -> None:
+            with self._rolling:
+                self.roll()
+
         entered = self._parts.log_counters.entered
         if entered != self._completed or not self._parts.log_counters.sees_all:
             self._completed = entered
             self.write_out()
             self.announce()
-            with self._rolling:
-                self.roll()
+            self._do_aside(step)
 
     def sink_changed(self) -> None:
         """Note that a task has given the stream another sink; `write_out` takes it back when the task has ended."""
@@ -338,14 +363,13 @@ class OutboxWriter(abc.ABC):
         """Have the SDK write its last manifest, and announce all of it."""
         self._stop.set()
         self._announcer.join()
-        if self._detached:
-            with self._rolling:
-                self._attach_again()
+        self._attach_again()
         self.detach()
         self.announce()
 
     def release(self) -> None:
         """Close the outboxes of this process; the parent has opened its own."""
+        self.side.end()
         self._current.outbox.close()
         if self._current.retired is not None:
             self._current.retired.close()
