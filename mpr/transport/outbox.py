@@ -58,6 +58,14 @@ class Outbox:
     def release(self, start: int, end: int) -> None:
         punch_hole(self.fd, start, end)
 
+    def is_released(self, offset: int) -> bool:
+        """Whether the memory at `offset` was given back, by this process or by another one."""
+        try:
+            return os.lseek(self.fd, offset, os.SEEK_DATA) > offset
+        except OSError:
+            # ENXIO: there is no data from there on.
+            return True
+
     def close(self) -> None:
         os.close(self.fd)
         if sys.platform != "linux":
