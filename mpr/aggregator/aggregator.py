@@ -36,6 +36,7 @@ from mpr.transport.messages import (
     NewOutbox,
     Ready,
     Result,
+    ResultInMemory,
     SegmentReady,
     Skipped,
     Sync,
@@ -251,9 +252,10 @@ class Aggregator:
                 self._accept_task_recording(producer, bytes(data))
             case Result():
                 failpoints.reach("parent.result")
-                if message.in_memory:
-                    message = producer.loaded(message)
                 self._settle(producer, message)
+            case ResultInMemory():
+                failpoints.reach("parent.result")
+                self._settle(producer, producer.loaded(message))
             case Ready(micros):
                 if listener is not None:
                     listener.worker_ready(hello, producer.status_page, micros)

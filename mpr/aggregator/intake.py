@@ -11,8 +11,9 @@ from pathlib import Path
 
 from mpr.errors import DeliveryError
 from mpr.rrd.segment import TaskInfo
-from mpr.transport.messages import Hello, Result, SegmentReady
+from mpr.transport.messages import Hello, Result, ResultInMemory, SegmentReady
 from mpr.transport.outbox import OutboxReader
+from mpr.transport.result_journal import ResultJournalReader
 from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")
@@ -91,16 +92,16 @@ class ProducerIntake:
         # A status page that is being closed at this moment has none.
         with contextlib.suppress(ValueError):
             status_page = self.status_page
-            journaled, behind = (0, 0) if status_page is None else status_page.journaled()
+            journaled, behind = (0, 0) if status_page is None else ResultJournalReader(status_page).journaled()
             if status_page is not None and journaled > self.last_result and behind <= self.message_count:
                 return journaled if time.monotonic_ns() - status_page.at().begun_ns > _LATE_NANOS else 0
         return 0
 
     def journaled_results(self) -> Iterable[tuple[SegmentReady, Result]]:
-        """As `SlateReader.results`; none where all have come, or the rows before them are in messages alone."""
+        """As `ResultJournalReader.results`; none where all have come, or the rows before them are in messages alone."""
         if self.status_page is None or self.reader is None or self.said_goodbye:
             return ()
-        return self.status_page.results()
+        return ResultJournalReader(self.status_page).results()
 
     def rows_since_result(self, rows_after: Callable[[int, int], int | None]) -> int | None:
         """How many rows came after its last result: `rows_after(outbox, chunks)` counts. None where nobody can tell."""
@@ -116,16 +117,16 @@ class ProducerIntake:
         self.complete = False
         self.incomplete = b""
 
-    def loaded(self, result: Result) -> Result:
-        """`result` with what it has left on the status page; a `failure` where that cannot be read."""
+    def loaded(self, message: ResultInMemory) -> Result:
+        """The result with the payload that it has left in the journal; a `failure` where that cannot be read."""
         try:
             if self.status_page is None:
                 raise OSError("it cannot be opened")
-            return self.status_page.take(result)
+            return ResultJournalReader(self.status_page).take(message)
         except (OSError, ValueError, IndexError) as error:
             who = f"worker {self.hello.worker} (pid {self.hello.pid})"
             self.failure = DeliveryError(f"results of {who} cannot be read from its memory: {error}")
-            return result
+            return message.result
 
     def may_lack_rows(self) -> bool:
         """Whether it has ended, or been left, in the middle: without a goodbye, and with rows that nobody has seen."""

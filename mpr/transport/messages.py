@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-PROTOCOL = 3
+PROTOCOL = 4
 
 Buffer: TypeAlias = bytes | memoryview
 Frames: TypeAlias = list[Any]
 
 _KIND = struct.Struct("<B")
 _SEGMENT = struct.Struct("<BIQQ")
-_RESULT = struct.Struct("<BQIIBBQBQQQQQ")
+_RESULT = struct.Struct("<BQIIBBQQQQQQ")
+_PLACE = struct.Struct("<B")
 _TASKS = struct.Struct("<BQQBIIHQ16s")
 _OFFSETS = struct.Struct("<BIQ")
 _NUMBER = struct.Struct("<BQ")
@@ -96,12 +97,10 @@ class Result:
     """What became of the tasks `first` to `first + count` of a work item, all of its tasks before `first` being known.
 
     `status` is one of the three below, `payload` what `pickling` made of the outcomes. `last` says that the worker is
-    done with the work item, which took `micros` from its first task on. With `in_memory` the payload only says where on
-    the
-    worker's status page the outcomes are. Since its last result the worker has logged `rows` rows, in `data_bytes`
-    bytes, and
-    waited `flush_micros` for the SDK to encode them. It is the worker's result with that `number`, counted from 1, and
-    was there at `ended_nanos` (`time.monotonic_ns()`): results of short tasks are sent together.
+    done with the work item, which took `micros` from its first task on. Since its last result the worker has logged
+    `rows` rows, in `data_bytes` bytes, and waited `flush_micros` for the SDK to encode them. It is the worker's result
+    with that `number`, counted from 1, and was there at `ended_nanos` (`time.monotonic_ns()`), because results of short
+    tasks are sent together.
     """
 
     work_item: int
@@ -111,12 +110,23 @@ class Result:
     last: bool
     micros: int
     payload: Sequence[Buffer]
-    in_memory: bool = False
     flush_micros: int = 0
     rows: int = 0
     data_bytes: int = 0
     number: int = 0
     ended_nanos: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ResultInMemory:
+    """`result`, which has no payload here: the worker has left it in area `area` of its journal.
+
+    `sizes` has the size of each part of the payload, as the journal packs them.
+    """
+
+    result: Result
+    area: int
+    sizes: bytes
 
 
 #: A list of results; a list of results with a `pickling.Failure` for each task that raised; one error for all of them,
@@ -262,6 +272,7 @@ Upstream: TypeAlias = (
     | SegmentReady
     | TaskRecordingRows
     | Result
+    | ResultInMemory
     | TaskBegan
     | TaskEnded
     | Skipped
@@ -292,7 +303,8 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
     _SYNC,
     _SYNCED,
     _UNDELIVERED,
-) = range(19)
+    _RESULT_IN_MEMORY,
+) = range(20)
 
 
 def encode(message: Upstream | Downstream) -> Frames:
@@ -301,11 +313,10 @@ def encode(message: Upstream | Downstream) -> Frames:
         case SegmentReady(outbox, start, end, data):
             head = _SEGMENT.pack(_SEGMENT_READY, outbox, start, end)
             return [head] if data is None else [head, data]
-        case Result(
-            work_item, first, count, status, last, micros, payload, in_memory, flush, rows, size, number, ended
-        ):
-            numbers = (work_item, first, count, status, last, micros, in_memory, flush, rows, size, number, ended)
-            return [_RESULT.pack(_RESULT_READY, *numbers), *payload]
+        case Result(payload=payload):
+            return [_result_head(_RESULT_READY, message), *payload]
+        case ResultInMemory(result, area, sizes):
+            return [_result_head(_RESULT_IN_MEMORY, result), _PLACE.pack(area) + sizes]
         case Tasks(work_item, sequence, mode, first, again, attempt, index, digest, payload):
             return [
                 _TASKS.pack(_TASKS_READY, work_item, sequence, mode, first, again, attempt, index, digest),
@@ -346,6 +357,23 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_KIND.pack(_STOP)]
 
 
+def _result_head(kind: int, result: Result) -> bytes:
+    return _RESULT.pack(
+        kind,
+        result.work_item,
+        result.first,
+        result.count,
+        result.status,
+        result.last,
+        result.micros,
+        result.flush_micros,
+        result.rows,
+        result.data_bytes,
+        result.number,
+        result.ended_nanos,
+    )
+
+
 def decode(frames: Frames) -> Upstream | Downstream:
     """The message in `frames`; raises `MessageError` for anything else, whatever the bytes are."""
     try:
@@ -354,12 +382,19 @@ def decode(frames: Frames) -> Upstream | Downstream:
         raise MessageError(f"not a message of protocol {PROTOCOL}: {error}") from None
 
 
+def _result(head: bytes, payload: Sequence[Buffer]) -> Result:
+    _, work_item, first, count, status, last, micros, *spent = _RESULT.unpack(head)
+    return Result(work_item, first, count, status, bool(last), micros, payload, *spent)
+
+
 def _decode(frames: Frames) -> Upstream | Downstream:
     head = bytes(frames[0])
     kind = head[0]
     if kind == _RESULT_READY:
-        _, work_item, first, count, status, last, micros, in_memory, *spent = _RESULT.unpack(head)
-        return Result(work_item, first, count, status, bool(last), micros, frames[1:], bool(in_memory), *spent)
+        return _result(head, frames[1:])
+    if kind == _RESULT_IN_MEMORY:
+        place = bytes(frames[1])
+        return ResultInMemory(_result(head, []), _PLACE.unpack_from(place)[0], place[_PLACE.size :])
     if kind == _TASKS_READY:
         _, work_item, sequence, mode, first, again, attempt, index, digest = _TASKS.unpack(head)
         return Tasks(work_item, sequence, mode, first, again, attempt, index, digest, frames[1:])
