@@ -360,9 +360,9 @@ class SharedRecording:
 
     def _finish(self, *, failed: bool) -> None:
         self._at_exit.cancel()
-        membership.disown(self._sockets.secret)
+        membership.forget_owned(self._sockets.secret)
         if self._propagation is not None:
-            self._propagation.withdraw()
+            self._propagation.close()
         if self._producer is not None:
             router.release(self._producer)
             self._producer.close()

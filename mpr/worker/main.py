@@ -49,8 +49,8 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
         except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
             producer.flush()
             producer.send(InitializerFailed(task_pickling.dump_exception(error)))
-            membership.hand_back(producer)
+            membership.close_worker(producer)
             return
     producer.send(Ready((time.monotonic_ns() - began_ns) // 1000))
     WorkerLoop(producer, capture, waits=config.results_wait).run()
-    membership.hand_back(producer)
+    membership.close_worker(producer)

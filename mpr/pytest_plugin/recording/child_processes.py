@@ -56,7 +56,7 @@ class Children:
         self._welcoming = False
         active_recording.set_current(self._outer)
         if self._propagation is not None:
-            self._propagation.withdraw()
+            self._propagation.close()
             self._propagation = None
         # Those of fixtures of a wider scope are meant to stay.
         left = active_recording.open_writers() - self._open_before
