@@ -12,6 +12,8 @@ separated by `;`. Only tests set the variable; without it, a place costs one loo
 | `worker.flushed` | the rows are in the outbox |
 | `worker.noted` | the result is on the status page |
 | `worker.sent` | the result was sent, or waits on the status page for the next ones |
+| `worker.roll` | the worker is about to make its next outbox |
+| `worker.opened` | the parent has the next outbox open, the SDK writes into the old one |
 | `worker.rolled` | the SDK writes into a new outbox, the parent does not know yet that the old one is complete |
 | `parent.segment` | the parent is about to hand a segment to the sinks |
 | `parent.result` | the sinks have the rows of a result, the user does not have the result |
@@ -35,6 +37,8 @@ PLACES = (
     "worker.flushed",
     "worker.noted",
     "worker.sent",
+    "worker.roll",
+    "worker.opened",
     "worker.rolled",
     "parent.segment",
     "parent.result",
@@ -65,6 +69,7 @@ _ACTIONS: dict[str, Callable[[], None]] = {
     "term": _die(signal.SIGTERM),
     "stop": _die(signal.SIGSTOP),
     "int": _die(signal.SIGINT),
+    "alrm": _die(signal.SIGALRM),
     "exit": _exit,
     "raise": _raise,
     "eio": _raise_io_error,

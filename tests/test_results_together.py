@@ -17,6 +17,7 @@ import mpr
 from mpr.aggregator import intake
 from mpr.transport import messages
 from mpr.transport.messages import Hello, Ready, Result, SegmentReady
+from mpr.transport.result_journal import ResultJournal
 from mpr.transport.status_page import StatusPage
 from tests import support, tasks
 
@@ -127,7 +128,7 @@ def test_what_waits_in_a_worker_is_taken_behind_all_that_it_has_sent(
     status_page.begin_work_item(1, 0)
     assert 0 == producer.overdue_result()
     result = Result(1, 0, 1, messages.RETURNED, True, 5, [b"x"], number=7)
-    status_page.write(result, SegmentReady(0, 0, 0), 2, parent_reads=True)
+    ResultJournal(status_page).write(result, SegmentReady(0, 0, 0), 2, parent_reads=True)
     # Its hello came, and what it sent behind that did not.
     assert 0 == producer.overdue_result()
     producer.take(Ready())

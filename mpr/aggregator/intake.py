@@ -35,6 +35,7 @@ from mpr.transport.messages import (
     NewOutbox,
     Ready,
     Result,
+    ResultInMemory,
     SegmentReady,
     Skipped,
     Sync,
@@ -46,6 +47,7 @@ from mpr.transport.messages import (
     Upstream,
 )
 from mpr.transport.outbox import OutboxReader
+from mpr.transport.result_journal import ResultJournalReader
 from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")
@@ -130,7 +132,10 @@ class ProducerIntake:
                 self._take_segment(message)
             case Result():
                 failpoints.reach("parent.result")
-                self._settle(self._load(message) if message.in_memory else message)
+                self._settle(message)
+            case ResultInMemory():
+                failpoints.reach("parent.result")
+                self._settle(self._load(message))
             case TaskBegan():
                 self._task = None if listener is None else listener.task_info(hello, message)
             case TaskEnded(seconds, error):
@@ -172,15 +177,15 @@ class ProducerIntake:
             if self._listener is not None:
                 self._listener.result(self.hello, result, self._context.fanout.failure or self._failure)
 
-    def _load(self, result: Result) -> Result:
-        """Put the payload into `result` that the worker has left on its status page."""
+    def _load(self, message: ResultInMemory) -> Result:
+        """The result of `message`, with the payload that the worker has left in its journal."""
         try:
             if self._status_page is None:
                 raise OSError("it cannot be opened")
-            return self._status_page.take(result)
+            return ResultJournalReader(self._status_page).take(message)
         except (OSError, ValueError, IndexError) as error:
             self._failure = DeliveryError(f"results of {self._who()} cannot be read from its memory: {error}")
-            return result
+            return message.result
 
     def _take_task_recording(self, data: bytes) -> None:
         """Take a recording that a task has made itself to all sinks: `data` is a whole stream of it."""
@@ -270,7 +275,7 @@ class ProducerIntake:
             # All results have come, or the rows in front of them are in messages alone.
             return
         with contextlib.suppress(OSError, ValueError):
-            for behind, needed, result in self._status_page.results():
+            for behind, needed, result in ResultJournalReader(self._status_page).results():
                 if result.number > self._last_result and (last is None or result.number <= last):
                     if needed > self._message_count:
                         self._lost_results += 1
@@ -287,7 +292,7 @@ class ProducerIntake:
         # Raised if the status page is being closed at this moment.
         with contextlib.suppress(ValueError):
             status_page = self._status_page
-            journaled, behind = (0, 0) if status_page is None else status_page.journaled()
+            journaled, behind = (0, 0) if status_page is None else ResultJournalReader(status_page).journaled()
             if status_page is not None and journaled > self._last_result and behind <= self._message_count:
                 return journaled if time.monotonic_ns() - status_page.at().begun_ns > _LATE_NANOS else 0
         return 0

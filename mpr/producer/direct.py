@@ -27,9 +27,8 @@ from mpr.limits import DIRECT_CONNECT_SECS, DIRECT_FLUSH_SECS
 from mpr.producer.outbox_writer import OpenOutbox, OutboxWriter, WriterParts
 from mpr.rrd import framing
 from mpr.sdk.internal import internal
-from mpr.threads import BoundedThread
 from mpr.transport.connection_info import DirectRoute
-from mpr.transport.messages import SegmentReady, Undelivered
+from mpr.transport.messages import SegmentReady
 from mpr.transport.outbox import Outbox
 
 _LOOK_EVERY_SECS = 0.1
@@ -52,8 +51,6 @@ class DirectWriter(OutboxWriter):
         self._folder = route.folder
         self._urls = list(route.urls)
         self._file = ""
-        # Made here, and not before a fork.
-        self._side = BoundedThread("mpr-direct")
         super().__init__(parts, outbox)
         self.roll()
 
@@ -92,7 +89,8 @@ class DirectWriter(OutboxWriter):
 
     def wait_for_credit(self) -> None:
         """As every writer; a worker without sinks ends here, because `rr.log` would wait for a viewer that hangs."""
-        super().wait_for_credit()
+        if not self.spent:
+            super().wait_for_credit()
         if self.spent and self._parts.worker:
             self._parts.connection.close(hand_over=True)
             os._exit(_LEFT)
@@ -119,15 +117,13 @@ class DirectWriter(OutboxWriter):
         """Have the SDK end its file, within `DIRECT_FLUSH_SECS`."""
         if self.spent:
             return
-        failure = self._bounded(super().detach)
+        failure = self._bounded(self._disconnect)
         if failure:
             self._give_up(failure)
 
-    def release(self) -> None:
-        """Close the outbox. A worker without sinks ends here, because the SDK's exit handlers wait for the viewer."""
-        super().release()
-        if self.spent and self._parts.worker:
-            os._exit(0)
+    def _disconnect(self) -> None:
+        with internal():
+            self._parts.stream.disconnect()
 
     # --- what goes wrong -----------------------------------------------------------------------------------------
 
@@ -135,7 +131,7 @@ class DirectWriter(OutboxWriter):
         """Do `step`; returns why it failed, or nothing."""
         try:
             # The SDK keeps to the limit if it can.
-            if self._side.do(step, DIRECT_FLUSH_SECS + 1):
+            if self.side.do(step, DIRECT_FLUSH_SECS + 1):
                 return ""
         except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a sink
             return str(error) or type(error).__name__
@@ -144,26 +140,12 @@ class DirectWriter(OutboxWriter):
     def _lose_viewer(self, url: str, reason: str) -> None:
         self._urls.remove(url)
         if self._folder:
-            self._report(f"brings no more rows to {url} ({reason}); all are in its file", rows_are_lost=False)
+            self.report(f"brings no more rows to {url} ({reason}); all are in its file", rows_are_lost=False)
         else:
             self._give_up(f"{url}: {reason}")
 
     def _give_up(self, reason: str) -> None:
-        if not self.spent:
-            self.spent = True
-            names = ", ".join(filter(None, [self._file, *self._urls])) or "the sinks"
-            self._report(f"cannot bring its rows to {names}: {reason}", rows_are_lost=True)
-            import rerun as rr
-
-            # At exit the SDK would wait for the viewer.
-            rr.unregister_shutdown()
-
-    def _report(self, event: str, *, rows_are_lost: bool) -> None:
-        # The results that wait have all their rows.
-        self.send_results()
-        worker = self._parts.worker
-        who = f"worker {worker} (pid {os.getpid()})" if worker else f"process {os.getpid()}"
-        self._parts.connection.send_needed(Undelivered(f"{who} {event}", rows_are_lost))
+        self.give_up(", ".join(filter(None, [self._file, *self._urls])) or "the sinks", reason)
 
 
 def _listens(url: str) -> bool:

@@ -74,7 +74,7 @@ def own_recording(config: ConnectionInfo, producer: Callable[[], Producer]) -> N
     _let_streams_travel()
 
 
-def disown(secret: str) -> None:
+def forget_owned(secret: str) -> None:
     """The recording of `secret` is closed."""
     _here.owned.pop(secret, None)
 
@@ -90,7 +90,7 @@ def take_over(config: ConnectionInfo, worker: int) -> Producer:
     return producer
 
 
-def hand_back(producer: Producer) -> None:
+def close_worker(producer: Producer) -> None:
     """This process is no worker any more: all that it has logged is on its way."""
     router.release(producer)
     del _here.joined[producer.config.secret]
@@ -282,5 +282,5 @@ def _leave(memberships: _Memberships, producer: Producer) -> None:
         return
     router.release(producer)
     memberships.joined.pop(producer.config.secret, None)
-    memberships.active.pop(producer.config.secret).withdraw()
+    memberships.active.pop(producer.config.secret).close()
     producer.leave()

@@ -41,6 +41,7 @@ from mpr.transport.messages import (
 )
 from mpr.transport.messages import Downstream as DownstreamMessage
 from mpr.transport.outbox import Outbox
+from mpr.transport.result_journal import ResultJournal
 from mpr.transport.sockets import Connection
 from mpr.transport.status_page import StatusPage
 
@@ -144,7 +145,7 @@ class Producer:
             status_page=self.status_page,
             log_counters=self.log_counters,
             task_recordings=self.task_recordings,
-            results=ResultSender(self._connection, self.status_page, parent_reads=not inline),
+            results=ResultSender(self._connection, ResultJournal(self.status_page), parent_reads=not inline),
         )
         if is_direct:
             assert self.config.direct is not None

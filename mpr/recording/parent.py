@@ -52,9 +52,9 @@ class ParentMembership:
 
     def close(self) -> None:
         """Leave the recording; rows that this process has logged are sent before this returns."""
-        membership.disown(self._connection_info.secret)
+        membership.forget_owned(self._connection_info.secret)
         if self._propagation is not None:
-            self._propagation.withdraw()
+            self._propagation.close()
         if self._producer is not None:
             router.release(self._producer)
             self._producer.close()

@@ -55,8 +55,8 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
                 forked_child.end(error)
             producer.flush()
             producer.send(InitializerFailed(task_pickling.dump_exception(error)))
-            membership.hand_back(producer)
+            membership.close_worker(producer)
             return
     producer.send(Ready((time.monotonic_ns() - began_ns) // 1000))
     WorkerLoop(producer, capture, waits=config.results_wait).run()
-    membership.hand_back(producer)
+    membership.close_worker(producer)

@@ -57,7 +57,7 @@ class Children:
         self._is_attached = False
         active_recording.set_current(self._outer)
         if self._propagation is not None:
-            self._propagation.withdraw()
+            self._propagation.close()
             self._propagation = None
         # Pools and recordings of fixtures with a wider scope were open before the test, and stay.
         left = active_recording.open_writers() - self._open_before
