@@ -316,17 +316,17 @@ class Pool:
         with self._joining:
             if self._joined:
                 return
-            self._dispatcher.dismiss()
+            self._dispatcher.stop_workers()
             if self._dispatcher.broke:
                 # It has let go of the workers, and nobody wants what they may be at.
-                self._supervisor.kill_all()
+                self._supervisor.kill()
             else:
-                self._supervisor.dismiss()
+                self._supervisor.stop_starting()
             if self._sampler is not None:
                 # While the workers end.
                 self._sampler.close()
-            if not self.recording.aggregator.wait_for_goodbyes(self._dispatcher, _FAREWELL_SECS):
-                self._supervisor.end(0.0)
+            if not self.recording.aggregator.wait_for_goodbyes(self._dispatcher.listener, _FAREWELL_SECS):
+                self._supervisor.close(0.0)
             self._abandon.cancel()
             self._joined = True
             try:
@@ -334,7 +334,7 @@ class Pool:
                     # All rows have come; the system is still taking the workers' memory back.
                     self.recording.finish(failed=self._dispatcher.broke)
             finally:
-                self._supervisor.end(_FAREWELL_SECS)
+                self._supervisor.close(_FAREWELL_SECS)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As in `concurrent.futures.Executor`: `close`, and with `wait` also `join`.

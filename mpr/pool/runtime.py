@@ -45,7 +45,7 @@ def start_parts(
 
     def new_config() -> tuple[int, WorkerConfig]:
         number = recording.new_worker()
-        aggregator.listen(number, dispatcher)
+        aggregator.listen(number, dispatcher.listener)
         if telemetry is not None:
             telemetry.starting(number)
         return number, WorkerConfig(
@@ -132,11 +132,11 @@ def terminate(
 ) -> None:
     def end() -> None:
         dispatcher.terminate()
-        supervisor.kill_all()
+        supervisor.kill()
         if sampler is not None:
             # While the system takes the workers' memory back.
             sampler.close()
-        supervisor.terminate()
+        supervisor.abort()
         if owned:
             recording.finish(failed=True)
 

@@ -7,6 +7,7 @@ import hashlib
 import pickle
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from multiprocessing.context import set_spawning_popen
 from multiprocessing.pool import (  # type: ignore[attr-defined]  # public by use, not in typeshed
     MaybeEncodingError,
@@ -24,7 +25,8 @@ from mpr.transport.messages import Buffer
 
 def task_name(function: Callable[..., Any]) -> str:
     """A name for messages, whatever kind of callable it is."""
-    return getattr(function, "__qualname__", None) or type(function).__qualname__
+    name = getattr(function, "__qualname__", None)
+    return name if type(name) is str and name else type(function).__qualname__
 
 
 def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
@@ -150,9 +152,11 @@ def _pickling_or_failure(result: object) -> object:
 
 
 def dump_exception(error: BaseException) -> list[Buffer]:
-    """An exception with its traceback's text; one that does not survive pickling becomes a `TaskError`."""
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    # A user's `__reduce__` or `__init__` may raise anything at all.
+    """Pickle an exception with the text of its traceback; one that does not survive pickling becomes a `TaskError`."""
+    # A user's exception may raise anything at all when it is looked at or pickled.
+    text = describe(error)
+    with contextlib.suppress(BaseException):
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     with contextlib.suppress(BaseException):
         payload = dumps((error, text))
         back = loads([bytes(part) for part in payload])
@@ -172,11 +176,29 @@ def describe(error: BaseException) -> str:
         return f"{kind}: (its text cannot be made)"
 
 
+def represent(error: BaseException) -> str:
+    """`repr(error)`, or its description if a user's `__repr__` raises."""
+    try:
+        return repr(error)
+    except BaseException:  # noqa: BLE001  # a user's `__repr__`
+        return describe(error)
+
+
 def load_exception(payload: Sequence[Buffer]) -> BaseException:
-    """The exception of a task; its traceback in the worker is the `__cause__`, as in `multiprocessing.Pool`."""
+    """Unpickle the exception of a task; its traceback in the worker is the `__cause__`, as in `multiprocessing.Pool`.
+
+    Raises nothing: an exception that cannot be unpickled, or is none, becomes a `TaskError`.
+    """
     try:
         error, text = loads(payload)
+        # Not by assignment, which runs a user's `__setattr__`: a frozen dataclass refuses it.
+        _set_cause(error, RemoteTraceback(text))
+        # It will be asked for its `__class__`, which may be a property.
+        isinstance(error, CancelledError)
     except BaseException as failure:  # noqa: BLE001  # as in `dump_exception`
-        return TaskError(f"a task raised an exception that cannot be unpickled here: {failure!r}")
-    error.__cause__ = RemoteTraceback(text)
+        return TaskError(f"a task raised an exception that cannot be unpickled here: {represent(failure)}")
     return error  # type: ignore[no-any-return]  # what `dump_exception` made
+
+
+# Raises `TypeError` for anything but an exception.
+_set_cause: Callable[[BaseException, BaseException], None] = BaseException.__dict__["__cause__"].__set__

@@ -28,7 +28,9 @@ _DEPTHS = ((200, WORK_ITEMS_MAX), (1_000, 16), (SHORT_MICROS, 3))
 
 
 @dataclass(slots=True)
-class _Worker(Generic[P]):
+class _Load(Generic[P]):
+    """The work items of one worker, and how many more it may get."""
+
     #: The work item that runs, and those behind it.
     work_items: deque[P] = field(default_factory=deque)
     #: Work items it may still be given; None: any number.
@@ -43,7 +45,7 @@ class Assignment(Generic[P]):
 
     def __init__(self) -> None:
         self._queue: deque[P] = deque()
-        self._workers: dict[int, _Worker[P]] = {}
+        self._workers: dict[int, _Load[P]] = {}
         # Workers to be filled up: each that has come down to half of what it may have.
         self._idle: dict[int, None] = {}
         self._depth = 1
@@ -66,7 +68,7 @@ class Assignment(Generic[P]):
     def ready(self, worker: int, work_items: int | None, *, ahead: bool = True) -> list[tuple[int, P]]:
         """A worker can take work items: `work_items` of them in its life, and some ahead of time unless `ahead` is
         false."""
-        self._workers[worker] = _Worker(work_items_left=work_items, most=WORK_ITEMS_MAX if ahead else 1)
+        self._workers[worker] = _Load(work_items_left=work_items, most=WORK_ITEMS_MAX if ahead else 1)
         self._idle[worker] = None
         return self._assign()
 
