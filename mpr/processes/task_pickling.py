@@ -154,15 +154,15 @@ def _pickling_or_failure(result: object) -> object:
 def dump_exception(error: BaseException) -> list[Buffer]:
     """Pickle an exception with the text of its traceback; one that does not survive pickling becomes a `TaskError`."""
     # A user's exception may raise anything at all when it is looked at or pickled.
-    text = describe(error)
+    text = name = describe(error)
     with contextlib.suppress(BaseException):
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     with contextlib.suppress(BaseException):
-        payload = dumps((error, text))
-        back = loads([bytes(part) for part in payload])
-        if type(back[0]) is type(error):
-            return payload
-    return dumps((TaskError(f"{describe(error)} (the exception itself cannot be pickled)"), text))
+        inner = [bytes(part) for part in dumps(error)]
+        if type(loads(inner)) is type(error):
+            return dumps((inner, name, text))
+    inner = [bytes(part) for part in dumps(TaskError(f"{name} (the exception itself cannot be pickled)"))]
+    return dumps((inner, name, text))
 
 
 def describe(error: BaseException) -> str:
@@ -190,14 +190,19 @@ def load_exception(payload: Sequence[Buffer]) -> BaseException:
     Raises nothing: an exception that cannot be unpickled, or is none, becomes a `TaskError`.
     """
     try:
-        error, text = loads(payload)
+        inner, name, text = loads(payload)
+    except BaseException as failure:  # noqa: BLE001  # not a payload of `dump_exception`
+        return TaskError(f"a task raised an exception that cannot be read here: {represent(failure)}")
+    try:
+        error: BaseException = loads(inner)
         # Not by assignment, which runs a user's `__setattr__`: a frozen dataclass refuses it.
         _set_cause(error, RemoteTraceback(text))
         # It will be asked for its `__class__`, which may be a property.
         isinstance(error, CancelledError)
     except BaseException as failure:  # noqa: BLE001  # as in `dump_exception`
-        return TaskError(f"a task raised an exception that cannot be unpickled here: {represent(failure)}")
-    return error  # type: ignore[no-any-return]  # what `dump_exception` made
+        error = TaskError(f"a task raised {name}, which cannot be unpickled here: {represent(failure)}")
+        error.__cause__ = RemoteTraceback(text)
+    return error
 
 
 # Raises `TypeError` for anything but an exception.

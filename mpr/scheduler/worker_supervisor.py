@@ -263,7 +263,7 @@ class WorkerSupervisor:
             try:
                 with ctrl_c_blocked():
                     self._pids[worker] = self._launcher.start(worker, config)
-            except BaseException as error:  # noqa: BLE001  # the system's errors, and those of an initializer's pickling
+            except BaseException as error:  # noqa: BLE001  # the system's errors, or a user's `__reduce__`
                 failure = WorkerStartError(f"no worker process can be started: {task_pickling.describe(error)}")
                 failure.__cause__ = error
                 self._failed(failure)
