@@ -36,7 +36,7 @@ class TaskFuture(Future[R]):
     def submit(self, dispatcher: Dispatcher, work_item: WorkItem) -> Self:
         """Submit `work_item`, whose outcome becomes that of this future."""
         self._dispatcher, self._work_item = dispatcher, work_item
-        work_item.on_outcome, work_item.on_start = self._deliver, self.set_running_or_notify_cancel
+        work_item.connect(self._deliver, self.set_running_or_notify_cancel)
         dispatcher.submit(work_item)
         return self
 

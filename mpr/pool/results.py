@@ -90,7 +90,7 @@ class MapResult(AsyncResult[list[R]]):
                 self._first_error = error
             if self._left:
                 return
-        self._settle(None if self._first_error else self._values, self._first_error)
+        self._settle(None if self._first_error is not None else self._values, self._first_error)
 
 
 class ResultIterator(Generic[R], Iterator[R]):

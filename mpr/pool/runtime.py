@@ -137,7 +137,7 @@ class PoolRuntime:
 
     def _new_worker(self) -> tuple[int, WorkerConfig]:
         options, number = self._options, self._rows.new_worker()
-        self._rows.aggregator.listen(number, self._dispatcher)
+        self._rows.aggregator.listen(number, self._dispatcher.listener)
         if self._telemetry is not None:
             self._telemetry.starting(number)
         is_forkserver = options.start_method == "forkserver"
@@ -241,28 +241,28 @@ class PoolRuntime:
         with self._ending:
             if self._ended:
                 return
-            self._dispatcher.dismiss()
+            self._dispatcher.stop_workers()
             if self._dispatcher.broke:
                 # The dispatcher has given up the workers, and no call waits for their tasks any more.
-                self._supervisor.kill_all()
+                self._supervisor.kill()
             else:
-                self._supervisor.dismiss()
+                self._supervisor.stop_starting()
             self._close_telemetry()
-            if not self._rows.aggregator.wait_for_goodbyes(self._dispatcher, _FAREWELL_SECS):
-                self._supervisor.end(0.0)
+            if not self._rows.aggregator.wait_for_goodbyes(self._dispatcher.listener, _FAREWELL_SECS):
+                self._supervisor.close(0.0)
             if self._finalizer is not None:
                 self._finalizer.cancel()
             self._ended = True
             try:
                 self._close_recording(failed=self._dispatcher.broke)
             finally:
-                self._supervisor.end(_FAREWELL_SECS)
+                self._supervisor.close(_FAREWELL_SECS)
 
     def _end_at_once(self) -> None:
         self._dispatcher.terminate()
-        self._supervisor.kill_all()
+        self._supervisor.kill()
         self._close_telemetry()
-        self._supervisor.terminate()
+        self._supervisor.abort()
         self._close_recording(failed=True)
 
     def _close_telemetry(self) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import pickle
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from multiprocessing.context import set_spawning_popen
 from multiprocessing.pool import (  # type: ignore[attr-defined]  # public by use, not in typeshed
     MaybeEncodingError,
@@ -24,7 +25,8 @@ from mpr.transport.messages import Buffer
 
 def task_name(function: Callable[..., Any]) -> str:
     """Return a name of any callable, for messages."""
-    return getattr(function, "__qualname__", None) or type(function).__qualname__
+    name = getattr(function, "__qualname__", None)
+    return name if type(name) is str and name else type(function).__qualname__
 
 
 def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
@@ -152,14 +154,16 @@ def _pickling_or_failure(result: object) -> object:
 
 def dump_exception(error: BaseException) -> list[Buffer]:
     """Pickle an exception with the text of its traceback; if it cannot be pickled, a `TaskError` replaces it."""
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    # A user's `__reduce__` or `__init__` may raise anything at all.
+    # A user's exception may raise anything at all when it is looked at or pickled.
+    text = name = describe(error)
     with contextlib.suppress(BaseException):
-        payload = dumps((error, text))
-        back = loads([bytes(part) for part in payload])
-        if type(back[0]) is type(error):
-            return payload
-    return dumps((TaskError(f"{describe(error)} (the exception itself cannot be pickled)"), text))
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    with contextlib.suppress(BaseException):
+        inner = [bytes(part) for part in dumps(error)]
+        if type(loads(inner)) is type(error):
+            return dumps((inner, name, text))
+    inner = [bytes(part) for part in dumps(TaskError(f"{name} (the exception itself cannot be pickled)"))]
+    return dumps((inner, name, text))
 
 
 def describe(error: BaseException) -> str:
@@ -173,11 +177,34 @@ def describe(error: BaseException) -> str:
         return f"{kind}: (its text cannot be made)"
 
 
-def load_exception(payload: Sequence[Buffer]) -> BaseException:
-    """Return the exception of a task; its traceback in the worker is the `__cause__`, as in `multiprocessing.Pool`."""
+def represent(error: BaseException) -> str:
+    """`repr(error)`, or its description if a user's `__repr__` raises."""
     try:
-        error, text = loads(payload)
+        return repr(error)
+    except BaseException:  # noqa: BLE001  # a user's `__repr__`
+        return describe(error)
+
+
+def load_exception(payload: Sequence[Buffer]) -> BaseException:
+    """Unpickle the exception of a task; its traceback in the worker is the `__cause__`, as in `multiprocessing.Pool`.
+
+    Raises nothing: an exception that cannot be unpickled, or is none, becomes a `TaskError`.
+    """
+    try:
+        inner, name, text = loads(payload)
+    except BaseException as failure:  # noqa: BLE001  # not a payload of `dump_exception`
+        return TaskError(f"a task raised an exception that cannot be read here: {represent(failure)}")
+    try:
+        error: BaseException = loads(inner)
+        # Not by assignment, which runs a user's `__setattr__`: a frozen dataclass refuses it.
+        _set_cause(error, RemoteTraceback(text))
+        # It will be asked for its `__class__`, which may be a property.
+        isinstance(error, CancelledError)
     except BaseException as failure:  # noqa: BLE001  # as in `dump_exception`
-        return TaskError(f"a task raised an exception that cannot be unpickled here: {failure!r}")
-    error.__cause__ = RemoteTraceback(text)
-    return error  # type: ignore[no-any-return]  # what `dump_exception` made
+        error = TaskError(f"a task raised {name}, which cannot be unpickled here: {represent(failure)}")
+        error.__cause__ = RemoteTraceback(text)
+    return error
+
+
+# Raises `TypeError` for anything but an exception.
+_set_cause: Callable[[BaseException, BaseException], None] = BaseException.__dict__["__cause__"].__set__
