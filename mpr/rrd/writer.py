@@ -20,8 +20,8 @@ from mpr import errors
 from mpr.errors import SinkError
 from mpr.rrd import framing, manifest, store_id
 from mpr.rrd.byte_log import ByteLog
-from mpr.rrd.footer import ChunkLocation, ManifestMaker
-from mpr.rrd.manifest import Manifest, OffsetMap
+from mpr.rrd.footer import ManifestMaker
+from mpr.rrd.manifest import ChunkLocation, Manifest, OffsetMap
 from mpr.rrd.manifest_store import ManifestStore
 from mpr.rrd.part_file import OutputFile, PartFile, TakenAwayError
 from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment
