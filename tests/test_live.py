@@ -138,7 +138,7 @@ def test_a_viewer_cannot_cost_rows_or_time(peer: Any, tmp_path: Path, caplog: py
 def test_a_viewer_that_gets_nothing_is_told_of_while_the_run_goes_on(
     peer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mpr.live.supervisor._PATIENCE_SECS", 0.5)
+    monkeypatch.setattr("mpr.live.exporter_handle._PATIENCE_SECS", 0.5)
     port = viewers.free_port()
     with contextlib.ExitStack() as stack:
         disturb = peer(stack, tmp_path, port)
@@ -167,7 +167,7 @@ def test_a_viewer_that_reads_is_not_told_of(
         pool.map(tasks.log_number, range(20))
         support.wait_for(lambda: viewer.cells() == support.cells_of_growing(path))
         # It has everything, and that nothing more comes is no fault of it.
-        monkeypatch.setattr("mpr.live.supervisor._PATIENCE_SECS", 3.0)
+        monkeypatch.setattr("mpr.live.exporter_handle._PATIENCE_SECS", 3.0)
         time.sleep(3.5)
         pool.apply(tasks.log_number, (20,))
         support.wait_for(lambda: viewer.cells() == support.cells_of_growing(path))

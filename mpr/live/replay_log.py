@@ -22,7 +22,7 @@ from pathlib import Path
 from mpr.limits import REPLAY_MAX_BYTES
 from mpr.rrd import framing, store_id
 from mpr.rrd.byte_log import ByteLog
-from mpr.rrd.segment import Segment
+from mpr.rrd.segment import Segment, runs
 from mpr.transport.outbox import Outbox
 
 _MARK = struct.Struct("<Q")
@@ -60,9 +60,9 @@ class MemoryRing(LogFile):
         end = self.end
         os.lseek(self.fd, end, os.SEEK_SET)
         try:
-            for start, size in _runs(segment):
-                segment.source.copy(self.fd, start, size)
-                end += size
+            for start, stop in runs(segment.frames):
+                segment.source.copy(self.fd, start, stop - start)
+                end += stop - start
         except OSError:
             os.ftruncate(self.fd, self.end)
             return
@@ -85,17 +85,6 @@ class MemoryRing(LogFile):
 def dropped_until(fd: int) -> int:
     """How far the memory ring behind `fd` has dropped what it had; may be asked in another process."""
     return int(_MARK.unpack(os.pread(fd, _MARK.size, 0))[0])
-
-
-def _runs(segment: Segment) -> list[tuple[int, int]]:
-    """The bytes of all frames as (start, size), frames that follow each other in one."""
-    runs: list[tuple[int, int]] = []
-    for frame in segment.frames:
-        if runs and sum(runs[-1]) == frame.start:
-            runs[-1] = (runs[-1][0], frame.end - runs[-1][0])
-        else:
-            runs.append((frame.start, frame.end - frame.start))
-    return runs
 
 
 class ReplayLog:

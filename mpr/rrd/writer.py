@@ -13,18 +13,18 @@ from __future__ import annotations
 import logging
 import os
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mpr import errors
 from mpr.errors import SinkError
 from mpr.rrd import framing, manifest, store_id
 from mpr.rrd.byte_log import ByteLog
-from mpr.rrd.footer import ChunkLocation, ManifestMaker
-from mpr.rrd.manifest import Manifest, OffsetMap
+from mpr.rrd.footer import ManifestMaker
+from mpr.rrd.manifest import ChunkLocation, Manifest, OffsetMap
 from mpr.rrd.manifest_store import ManifestStore
 from mpr.rrd.part_file import OutputFile, PartFile, TakenAwayError
-from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment
+from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment, runs
 from mpr.sdk import programs, reader
 
 _log = logging.getLogger("mpr")
@@ -102,7 +102,7 @@ class FileWriter:
         end = self._log.end
         try:
             self._file.check(end)
-            for start, stop in self._runs(segment):
+            for start, stop in runs(self._new_frames(segment)):
                 segment.source.copy(self._file.fd, start, stop - start)
                 offsets.add(start, end)
                 end += stop - start
@@ -119,9 +119,8 @@ class FileWriter:
             if frame.kind == framing.ARROW_MSG:
                 undescribed.extend((offsets.target(frame.start), frame.size))
 
-    def _runs(self, segment: Segment) -> list[tuple[int, int]]:
-        """The bytes to copy as (start, stop) in the source: all frames but store infos that the file already has."""
-        runs: list[tuple[int, int]] = []
+    def _new_frames(self, segment: Segment) -> Iterator[framing.Frame]:
+        """All frames but store infos that the file has already."""
         for frame in segment.frames:
             if frame.kind == framing.SET_STORE_INFO:
                 payload = segment.source.read(frame.payload, frame.size)
@@ -129,11 +128,7 @@ class FileWriter:
                 if store in self._manifest_maker.store_infos:
                     continue
                 self._manifest_maker.store_infos[store] = payload
-            if runs and runs[-1][1] == frame.start:
-                runs[-1] = (runs[-1][0], frame.end)
-            else:
-                runs.append((frame.start, frame.end))
-        return runs
+            yield frame
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
         """Take the manifests that the SDK wrote at the end of `outbox`: `footer` is the payload of its `END` frame."""

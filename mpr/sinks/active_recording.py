@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from mpr.errors import SinkError
 from mpr.limits import SINK_TIMEOUT_SECS
-from mpr.rrd import framing, store_id
-from mpr.rrd.segment import PREAMBLE, Segment
+from mpr.rrd import framing
+from mpr.rrd.segment import PREAMBLE, Segment, StandaloneStreams
 from mpr.sdk import reader
 from mpr.sinks.base import OpenContext, Sink, Writer
 from mpr.threads import BoundedThread
@@ -101,8 +101,6 @@ class ActiveRecordingWriter(Writer):
         if sink.is_ambient:
             opened(self)
         self._stream: rr.RecordingStream = stream
-        self._header = b""
-        self._infos: dict[bytes, bytes] = {}
         self._gave_up = False
         #: Chunks that the recording did not get.
         self.missed = 0
@@ -119,7 +117,7 @@ class ActiveRecordingWriter(Writer):
 
     def open(self, preamble: bytes) -> None:
         """The recording has its own properties."""
-        self._header = preamble[: framing.HEADER_SIZE]
+        self._streams = StandaloneStreams(preamble[: framing.HEADER_SIZE])
 
     def accept(self, segment: Segment, *, published: bool) -> None:
         if segment.telemetry:
@@ -130,16 +128,9 @@ class ActiveRecordingWriter(Writer):
         if self._gave_up:
             self.missed += chunks
             return
-        frames = []
-        for frame in segment.frames:
-            data = segment.source.read(frame.start, frame.end - frame.start)
-            if frame.kind == framing.SET_STORE_INFO:
-                self._infos[store_id.store_id_of_info(data[framing.FRAME_HEADER_SIZE :])] = data
-            else:
-                frames.append(data)
-        if not frames:
+        stream = self._streams.stream(segment)
+        if not stream:
             return
-        stream = b"".join([self._header, *self._infos.values(), *frames])
         # What the parent adds, and recordings that tasks have made, have ids of their own to keep.
         keeps_ids = segment.outbox == PREAMBLE or segment.store is not None
         self._do(lambda: self._send(stream, keeps_ids), chunks)
