@@ -17,9 +17,9 @@ import psutil
 
 import mpr
 from benchmarks import common, report, works
-from mpr.recording import open_sinks
 from mpr.rrd.segment import Segment
 from mpr.rrd.writer import FileWriter
+from mpr.sinks import file
 
 WORKERS = 2
 IMAGES, QUICK_IMAGES = 1_100, 110
@@ -98,8 +98,8 @@ def _log_images(images: int, worker: int) -> list[float]:
 def main() -> None:
     bench = report.begin(__doc__)
     images = QUICK_IMAGES if bench.quick else IMAGES
-    # The recording takes its writer from this name.
-    setattr(open_sinks, "FileWriter", SlowWriter)  # noqa: B010  # the type checker knows the name as another class
+    # The sink takes its writer from this name.
+    setattr(file, "FileWriter", SlowWriter)  # noqa: B010  # the type checker knows the name as another class
     with common.scratch() as folder:
         path = folder / "out.rrd"
         with mpr.Pool("benchmark", WORKERS, sinks=[path]) as pool:

@@ -10,9 +10,52 @@ with mpr.Pool("my_app", sinks=[mpr.FileSink(path="run.rrd")]) as pool:
     pool.map(detect, paths)
 ```
 
-How a row travels: user code -> `producer` -> `outbox` -> `aggregator` -> `file_writer`, and to viewers by `replay_log`,
-`live` and `courier`. How a task travels: `pool` -> `dispatcher` (`scheduler`) -> `transport` -> `worker`, and its
-result back through the aggregator, behind its rows.
+The rest of this page is a map for readers of the code.
+
+```
+                 user code, mpr run, Ray and the like, pytest
+   pool ── results ◄───────────────┐            recording (SharedRecording) ── blueprint
+    │ tasks                        │                │
+ scheduler ◄── results ── aggregator ──► sinks ──► rrd ──► file      live ──► viewers
+    │                          ▲ rows, then results
+ ═══╪══════════════ transport ═╪═══════════════════════════════════ process border
+    ▼                          │
+  worker ──► tasks ──► producer ◄── rr.log (sdk)          telemetry looks at scheduler and workers
+```
+
+The packages are five groups, and four modules that all of them use:
+
+- faces, which users call: `pool`, `recording`, `run`, `pytest_plugin`, `cli.py`
+- the parent process: `scheduler`, `aggregator`, `sinks`, `live`
+- any process that logs: `worker`, `tasks`, `producer`
+- ground: `transport`, `processes`, `rrd`, `sdk`
+- what is shown: `telemetry`, `blueprint`, `compare`, `picture`
+- the floor, which imports nothing of mpr but itself: `errors.py`, `limits.py`, `threads.py`, `failpoints.py`
+
+The way of a row: `rr.log` -> `sdk/log_calls.py` -> `producer/router.py` -> `producer/producer.py`, which waits while
+the outbox is full -> `transport/outbox.py` and `transport/sockets.py` -> `aggregator/intake.py` ->
+`aggregator/fanout.py` -> `sinks/per_recording.py` -> `rrd/writer.py`.
+
+The way of a task: `pool/pool.py` -> `scheduler/dispatcher.py`, for which `scheduler/assignment.py` chooses a worker ->
+`transport/sockets.py` -> `worker/loop.py`. The way of its result: `worker/loop.py` -> `producer/producer.py` ->
+`transport/sockets.py` -> `aggregator/aggregator.py` -> `scheduler/dispatcher.py` -> `pool/results.py`. A result arrives
+after the rows of its task.
+
+Who may import whom: `tests/test_layers.py` has the table and enforces it. It is ordered from the ground up, and a
+package imports only packages above its own row. The docstring of each package says what the package covers and what it
+may import.
+
+Where something new goes:
+
+- A sink is one file in `sinks/`, with a value class and its writer. If users may name the sink by a word,
+  `sinks/parse.py` gets a line.
+- A way for rows from another engine (Ray, Dask, joblib) starts at `SharedRecording.wrap`, in `tasks/wrapped.py`.
+- A transport is one file in `transport/`, behind `transport/sockets.py`.
+- A start method is one file in `processes/`, with a subclass of `Launcher`, and a line in `processes/start.py`.
+- A difference of a new Rerun SDK goes into `sdk/`; a difference of its file format goes into `rrd/compat.py`.
+
+Public names are those of `mpr.__all__`, their public attributes, and `mpr.picture.render`. All other names are
+internal: they may change in any release.
 """
 
 from __future__ import annotations

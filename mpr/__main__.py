@@ -1,4 +1,4 @@
-"""`python -m mpr` is the command line."""
+"""Runs the command line, for `python -m mpr`."""
 
 from mpr.cli import main
 

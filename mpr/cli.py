@@ -1,4 +1,4 @@
-"""The command line: `mpr`."""
+"""Has the commands of the command line `mpr`."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def run(
     quiet: bool,
     command: tuple[str, ...],
 ) -> None:
-    """Run COMMAND, a script that uses Rerun as it is, with all of its processes in one recording.
+    """Run COMMAND, an unchanged script that uses Rerun, with all of its processes in one recording.
 
     \b
     mpr run --save run.rrd -- python script.py --its-own options
 
-    It ends with the command's exit status, and says what is where. What rr.init, rr.save, rr.spawn and the like say in
-    the script about where its rows go does not count; a rerun.RecordingStream of its own stays its own.
+    mpr run ends with the command's exit status, and says where the rows are. Calls in the script that choose where its
+    rows go, such as rr.init, rr.save and rr.spawn, have no effect; a rerun.RecordingStream that it makes stays its own.
     """
     from mpr.errors import MprError
     from mpr.run.command import run as run_command
@@ -69,13 +69,13 @@ def run(
 
 
 def _say(text: str, colour: str | None = None) -> None:
-    """One line to stderr, in colour where that is a terminal."""
+    """Write one line to stderr, in colour if that is a terminal."""
     click.echo(f"{click.style('mpr run:', bold=True)} {click.style(text, fg=colour)}", err=True)
 
 
 @main.command()
 def doctor() -> None:
-    """Say whether mpr and the installed Rerun SDK understand each other."""
+    """Say whether mpr knows the file format and the functions of the installed Rerun SDK."""
     import rerun
 
     from mpr.processes import start
@@ -98,10 +98,11 @@ def doctor() -> None:
 @main.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 def recover(paths: tuple[Path, ...]) -> None:
-    """Make valid files of what a killed process left behind.
+    """Make valid files of those that a killed process left behind.
 
-    PATH is an .rrd file, the .part of one, or a folder with such files. Everything that was accepted is in the valid
-    file. The original is kept until that has been verified. Files that are whole, or being written, are left alone.
+    PATH is an .rrd file, the .part of one, or a folder with such files. The valid file has all rows that were accepted.
+    The original is kept until the valid file has been verified. Files that are whole, or are being written, stay as
+    they are.
     """
     from mpr.errors import SinkError
     from mpr.rrd import recover as recovery
@@ -109,7 +110,7 @@ def recover(paths: tuple[Path, ...]) -> None:
     failed = False
     for path in itertools.chain.from_iterable(recovery.find(path) for path in paths):
         try:
-            click.echo(_told(recovery.recover(path)))
+            click.echo(_in_words(recovery.recover(path)))
         except SinkError as error:
             failed = True
             click.echo(f"mpr recover: {error.strerror or error}", err=True)
@@ -133,8 +134,8 @@ def compare(
 ) -> None:
     """Say what differs between two recordings.
 
-    The order of rows, their chunks and ids, and the ids of the recordings do not count. The exit status is 1 where
-    something differs, and 2 where a file cannot be read.
+    The order of rows, their chunks and ids, and the ids of the recordings do not count. The exit status is 1 if the
+    recordings differ, and 2 if a file cannot be read.
     """
     from mpr.compare.compare import IGNORED_ENTITIES, IGNORED_TIMELINES, differences
     from mpr.errors import RecordingError
@@ -156,17 +157,17 @@ def compare(
     sys.exit(1 if found else 0)
 
 
-def _told(recovered: Recovered) -> str:
+def _in_words(recovered: Recovered) -> str:
     if recovered.was_whole:
         return f"{recovered.path}: is whole"
-    told = f"{recovered.path}: recovered"
+    text = f"{recovered.path}: recovered"
     if recovered.chunk_count is not None:
-        told += f", {recovered.chunk_count} chunks"
+        text += f", {recovered.chunk_count} chunks"
     if recovered.dropped_bytes:
-        told += f"; {recovered.dropped_bytes} bytes at its end were no whole message"
+        text += f"; {recovered.dropped_bytes} bytes at its end were no whole message"
     if recovered.original is not None:
-        told += f"; parts of it could not be read, so the original is kept as {recovered.original}"
-    return told
+        text += f"; parts of it could not be read, so the original is kept as {recovered.original}"
+    return text
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every error of mpr, in one tree; all of them pickle, so that they cross process borders as they are.
+"""Defines every error of mpr, in one tree. All of them can be pickled, so they cross process borders unchanged.
 
 ```
 MprError
@@ -9,9 +9,9 @@ MprError
 │   ├── JoinError                     this process cannot join a recording
 │   ├── SinkError (OSError)           a sink could not take or keep the data
 │   ├── ConflictError                 two workers gave one timeline or component two types
-│   ├── DeliveryError                 rows of a task could not be brought to the sinks
+│   ├── DeliveryError                 rows of a task could not be written to the sinks
 │   └── PictureError                  no picture of the recording could be drawn
-│       └── NoViewerError             nor of any other on this machine
+│       └── NoViewerError             this machine can draw no picture of any recording
 └── PoolError
     ├── PoolClosedError (ValueError, RuntimeError)  the pool takes no more tasks
     ├── WrongProcessError (RuntimeError)  an object of the parent was used in a child process
@@ -36,15 +36,15 @@ from typing import Any
 
 
 class MprError(Exception):
-    """The root of all errors that mpr raises by itself."""
+    """The base class of all errors of mpr."""
 
 
 class ConfigError(MprError, ValueError):
-    """A value given to mpr cannot be used; the message says which, why, and what would do."""
+    """A value given to mpr cannot be used. The message says which value, why, and which values can be used."""
 
 
 class MissingDependencyError(MprError, ImportError):
-    """An optional package is missing; the message has the `pip install` line that brings it."""
+    """An optional package is missing. The message has the `pip install` command for it."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"'{package}' is needed for this and is not installed: pip install 'mpr[{extra}]'")
@@ -64,20 +64,23 @@ class RecordingClosedError(RecordingError):
 
 
 class JoinError(RecordingError):
-    """This process cannot join a recording: there is none to join, or what it inherited is of no use."""
+    """This process cannot join a recording: it inherited none, or the inherited information cannot be used."""
 
 
 class SinkError(RecordingError, OSError):
-    """A sink could not be opened, or could not take or keep the data. What it had accepted before stays readable."""
+    """A sink could not be opened, or could not take or keep the data. Rows that it had accepted stay readable."""
 
 
 class ConflictError(RecordingError):
-    """Two workers gave one timeline, or one component of an entity, two types. All rows are in the recording, but Rerun
-    knows one type of each, and shows the rows of the other one wrongly or not at all."""
+    """Two workers gave one timeline, or one component of an entity, two types.
+
+    All rows are in the recording. But Rerun knows only one type of each, and shows the rows of the other type wrongly or
+    not at all.
+    """
 
 
 class DeliveryError(RecordingError):
-    """A task ended, but not all of its rows could be brought to the sinks."""
+    """A task ended, but not all of its rows could be written to the sinks."""
 
 
 class PictureError(RecordingError):
@@ -85,7 +88,7 @@ class PictureError(RecordingError):
 
 
 class NoViewerError(PictureError):
-    """This machine can draw no picture of any recording: it lacks a viewer or a graphics driver."""
+    """This machine can draw no picture of any recording, because it lacks a viewer or a graphics driver."""
 
 
 class PoolError(MprError):
@@ -95,7 +98,7 @@ class PoolError(MprError):
 class PoolClosedError(PoolError, ValueError, RuntimeError):
     """The pool was closed or terminated and takes no more tasks.
 
-    A `ValueError`, as in `multiprocessing.Pool`, and a `RuntimeError`, as in `concurrent.futures`.
+    It is a `ValueError`, as in `multiprocessing.Pool`, and a `RuntimeError`, as in `concurrent.futures`.
     """
 
 
@@ -104,7 +107,7 @@ class WrongProcessError(PoolError, RuntimeError):
 
 
 class UnpicklableTaskError(PoolError, pickle.PicklingError, TypeError):
-    """A task function, an argument or an initializer cannot be pickled; the message names what inside it cannot."""
+    """A task function, an argument or an initializer cannot be pickled. The message names the part that cannot."""
 
 
 class TaskLoadError(PoolError):
@@ -116,16 +119,15 @@ class InitializerError(PoolError, BrokenExecutor):
 
 
 class TaskError(PoolError):
-    """A task raised an exception that does not survive pickling; the message has its type and text, `__cause__` its
-    traceback."""
+    """A task raised an exception that cannot be pickled. The message has its type and text, `__cause__` its traceback."""
 
 
 class WorkerStartError(PoolError, BrokenExecutor):
-    """Workers end before they are ready, again and again; the pool gave up starting new ones."""
+    """Workers ended before they were ready, again and again, and the pool starts no more of them."""
 
 
 def died_at_start(exitcode: int | None) -> WorkerStartError:
-    """The error for workers that end before they are ready, the last one with `exitcode`."""
+    """Return the error for workers that end before they are ready, the last one with `exitcode`."""
     return WorkerStartError(
         f"workers end before they are ready; the last one {describe_exit(exitcode)}. What it wrote to stderr says why. "
         "A frequent reason: the main script makes its pool without \"if __name__ == '__main__':\", or cannot be "
@@ -138,24 +140,25 @@ class PoolTerminatedError(PoolError):
 
 
 class WorkerDiedError(PoolError):
-    """A worker process ended while it ran a task; the other tasks and workers go on.
+    """A worker process ended while it ran a task. The other tasks and workers go on.
 
     Attributes
     ----------
     task:
-        Name of the task function and index of the task in its call, e.g. `detect[3]`.
+        The name of the task function, and the index of the task in its call, such as `detect[3]`.
     worker:
         The worker's id, unique in its pool.
     pid:
-        Process id of the worker.
+        The process id of the worker.
     exitcode:
-        Its exit code; minus the number of the signal that ended it, as in `multiprocessing.Process.exitcode`.
+        The exit code of the worker. If a signal ended it, minus the number of the signal, as in
+        `multiprocessing.Process.exitcode`. None if it is not known.
     ended:
-        Whether the task itself had ended: only what it returned was lost.
+        Whether the task had ended before. Then only its result is lost.
     rows:
-        How many rows of the task are in the recording; None where that cannot be told.
+        The number of rows of the task that are in the recording; None if it is not known.
     silent_secs:
-        Seconds from the last rows of the worker that came to its end; None where none ever came.
+        The time in seconds between the last rows of the worker and its end; None if no rows came.
     """
 
     def __init__(
@@ -192,14 +195,14 @@ class WorkerDiedError(PoolError):
 
 
 class TaskTimeoutError(PoolError, TimeoutError):
-    """A task ran longer than the pool's `task_timeout`; its worker was ended and replaced.
+    """A task ran longer than the pool's `task_timeout`, so the pool ended and replaced its worker.
 
     Attributes
     ----------
     task, worker, pid:
-        As in `WorkerDiedError`.
+        The same as in `WorkerDiedError`.
     seconds:
-        How long a task may run.
+        The time in seconds that a task may run.
     """
 
     def __init__(self, task: str, worker: int, pid: int, seconds: float) -> None:
@@ -218,7 +221,7 @@ class TaskTimeoutError(PoolError, TimeoutError):
 
 
 def describe_exit(exitcode: int | None) -> str:
-    """`exitcode` in words: 'was killed by SIGKILL', 'exited with code 3'."""
+    """Return `exitcode` in words: 'was killed by SIGKILL', 'exited with code 3'."""
     if exitcode is None:
         return "ended in an unknown way"
     if exitcode < 0:
@@ -228,7 +231,7 @@ def describe_exit(exitcode: int | None) -> str:
 
 
 def exit_name(exitcode: int) -> str:
-    """`exitcode` as a name: 'SIGKILL', 'code 3'."""
+    """Return `exitcode` as a name: 'SIGKILL', 'code 3'."""
     if exitcode >= 0:
         return f"code {exitcode}"
     try:
@@ -238,4 +241,10 @@ def exit_name(exitcode: int) -> str:
 
 
 class FormatError(ValueError):
-    """Bytes that are not a stream of the one `.rrd` format that this module knows."""
+    """Bytes are no stream of the `.rrd` format that mpr knows."""
+
+
+# Tracebacks and pickles show these classes under the name that users write, `mpr.SinkError`. Only errors do so: for
+# other classes `inspect.getsource` and `typing.get_type_hints` would look for their code in `mpr/__init__.py`.
+for _each in [each for each in globals().values() if isinstance(each, type) and issubclass(each, MprError)]:
+    _each.__module__ = "mpr"

@@ -1,20 +1,22 @@
-"""Named places where a test has something go wrong at the very moment that matters, instead of waiting and hoping.
+"""Names places in the code at which a test lets a process fail at exactly that moment.
 
-`MPR_FAILPOINTS=worker.noted:3:kill` kills each worker when it comes to that place for the third time; with
-`worker.noted@1:3:kill` only the worker with number 1, and none that replaces it. Several are separated by `;`. Nothing
-but tests sets it, and without it a place costs one look at an empty dict.
+`MPR_FAILPOINTS=worker.noted:3:kill` kills each worker when it reaches that place for the third time. With
+`worker.noted@1:3:kill` only the worker with number 1 is killed, and none that replaces it. Several failpoints are
+separated by `;`. Only tests set the variable; without it, a place costs one look into an empty dict.
 
 | place | the moment |
 |---|---|
-| `worker.started` | the worker has said hello, its initializer has not run |
-| `worker.claimed` | it has begun a work item, its task has not |
+| `worker.started` | the worker has sent its hello, its initializer has not run |
+| `worker.claimed` | the worker has begun a work item, but no task of it |
 | `worker.ended` | the tasks of a work item have returned, their rows are not flushed |
 | `worker.flushed` | the rows are in the outbox |
 | `worker.noted` | the result is on the status page |
-| `worker.sent` | the result is on its way, or waits on the status page for the next ones |
-| `worker.rolled` | the SDK writes into a new outbox, the parent has not heard that the old one is complete |
+| `worker.sent` | the result was sent, or waits on the status page for the next ones |
+| `worker.roll` | the worker is about to make its next outbox |
+| `worker.opened` | the parent has the next outbox open, the SDK writes into the old one |
+| `worker.rolled` | the SDK writes into a new outbox, the parent does not know yet that the old one is complete |
 | `parent.segment` | the parent is about to hand a segment to the sinks |
-| `parent.result` | the sinks have the rows of a result, nobody has heard of it |
+| `parent.result` | the sinks have the rows of a result, the user does not have the result |
 | `parent.telemetry` | a pool is about to write rows about itself |
 | `parent.closing` | all rows are in the file, its footer is not |
 """
@@ -35,6 +37,8 @@ PLACES = (
     "worker.flushed",
     "worker.noted",
     "worker.sent",
+    "worker.roll",
+    "worker.opened",
     "worker.rolled",
     "parent.segment",
     "parent.result",
@@ -65,17 +69,18 @@ _ACTIONS: dict[str, Callable[[], None]] = {
     "term": _die(signal.SIGTERM),
     "stop": _die(signal.SIGSTOP),
     "int": _die(signal.SIGINT),
+    "alrm": _die(signal.SIGALRM),
     "exit": _exit,
     "raise": _raise,
     "eio": _raise_io_error,
 }
 
-# What is still to happen in this process: how often a place must be reached before it does.
+# The failpoints of this process: how often each place must still be reached, and the action.
 _armed: dict[str, tuple[int, Callable[[], None]]] = {}
 
 
 def arm(worker: int) -> None:
-    """Read what shall happen in this process, which is worker `worker`, or 0 for the parent."""
+    """Read the failpoints of this process: the worker with number `worker`, or the parent if that is 0."""
     _armed.clear()
     for each in filter(None, os.environ.get(_VARIABLE, "").split(";")):
         where, times, action = each.split(":")
@@ -87,7 +92,7 @@ def arm(worker: int) -> None:
 
 
 def reach(place: str) -> None:
-    """This process has come to `place`."""
+    """Note that this process has reached `place`, and let it fail there if a test wants that."""
     if place in _armed:
         times, act = _armed.pop(place)
         if times > 1:

@@ -1,4 +1,4 @@
-"""Threads of mpr's own: steps that run to their end, and threads that end within a bounded time."""
+"""Runs steps in threads: to their end in spite of Ctrl-C, or with a bound on the wait for them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Callable
 
 
 def is_thread_of_ours() -> bool:
+    """Return whether the present thread is one of mpr's own."""
     return threading.current_thread().name.startswith("mpr-")
 
 
 def run_to_completion(step: Callable[[], None], *, wait: bool = True) -> None:
-    """Do `step` and, with `wait`, wait for it; it goes on to its end also where Ctrl-C ends the waiting.
+    """Run `step` to completion in a thread and, with `wait`, wait for it. Ctrl-C ends the wait, not the step.
 
-    The interpreter waits for its thread at exit. In a thread of ours (a callback ends its pool, or the last reference
-    to it goes in one) nobody waits here: the step has to wait for that thread.
+    The interpreter waits for the thread at its exit. If the caller is a thread of mpr's own, this function never waits,
+    because the step waits for that thread. This happens if a callback ends its pool, or drops the last reference to it.
     """
     raised: list[BaseException] = []
 
@@ -29,7 +30,7 @@ def run_to_completion(step: Callable[[], None], *, wait: bool = True) -> None:
     try:
         thread.start()
     except RuntimeError:
-        # The interpreter is at its end, and starts no threads any more.
+        # The interpreter is at its end, and starts no more threads.
         step()
         return
     if is_thread_of_ours() or not wait:
@@ -40,12 +41,12 @@ def run_to_completion(step: Callable[[], None], *, wait: bool = True) -> None:
 
 
 class BoundedThread:
-    """Does one step after another, each waited for with a bound.
+    """A thread that runs one step after another, each with a bound on the wait for it.
 
     Parameters
     ----------
     name:
-        Of the thread. It is a daemon: a step that hangs ends with the process.
+        The name of the thread. It is a daemon thread, so a step that hangs ends with the process.
     """
 
     def __init__(self, name: str) -> None:
@@ -53,7 +54,7 @@ class BoundedThread:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def do(self, step: Callable[[], None], timeout_secs: float) -> bool:
-        """Do `step`; False where it has not come back in time. Raises what it raises."""
+        """Run `step`; return False if it does not return within `timeout_secs`. Raises the error of the step."""
         outcome = _Outcome()
         self._work.put((step, outcome))
         if not outcome.done.wait(timeout_secs):
@@ -63,7 +64,7 @@ class BoundedThread:
         return True
 
     def end(self) -> None:
-        """After the present step, if that comes back."""
+        """End the thread after the present step, if that ever returns."""
         self._work.put(None)
 
     def _run(self) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import rerun as rr
 
 import mpr
-from mpr.producer import producer
+from mpr.producer import outbox_writer
 from tests import support, tasks
 
 
@@ -261,7 +261,7 @@ def log_number_and_noise(number: int) -> int:
 
 def log_from_many_threads(start: int, path: Path) -> None:
     """Eight threads call tasks, in a process that changes its outbox often; each row is in the file when it returns."""
-    producer.OUTBOX_ROLL_BYTES = 300_000
+    outbox_writer.OUTBOX_ROLL_BYTES = 300_000
     missing: list[int] = []
 
     def call_tasks(first: int) -> None:

@@ -20,8 +20,12 @@ import psutil
 import pyarrow as pa
 import rerun as rr
 
+from mpr.aggregator.fanout import Fanout
+from mpr.aggregator.intake import IntakeContext, ProducerIntake
 from mpr.processes import forkserver
 from mpr.rrd import framing
+from mpr.rrd.segment import Segment
+from mpr.transport.messages import Hello
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
@@ -187,6 +191,21 @@ def run_python(source: str, *arguments: str | Path, env: dict[str, str] | None =
 
 
 # --- census -------------------------------------------------------------------------------------------------------
+
+
+class _NoObserver:
+    """An observer of rows that looks at nothing."""
+
+    def peek(self, segment: Segment) -> None: ...
+
+    def note(self, footer: bytes) -> None: ...
+
+
+def intake_of(hello: Hello, folder: Path) -> ProducerIntake:
+    """The parent's side of a producer, without sinks and without anybody who hears of its results."""
+    fanout = Fanout([], None, lambda _: b"", _NoObserver())
+    context = IntakeContext(folder=folder, fanout=fanout, answer=lambda *_: None, on_accepted=lambda: None)
+    return ProducerIntake(hello, context, None)
 
 
 class Census(NamedTuple):

@@ -8,6 +8,7 @@ import multiprocessing.util
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -274,6 +275,19 @@ def fork_and_log(number: int) -> int:
         finally:
             os._exit(7)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def fork_and_leave(number: int, how: str) -> tuple[str, int, int]:
+    """Log a number, and let a forked child leave the task; returns who has, the child, and how that ended."""
+    child = os.fork()
+    if child == 0:
+        if how == "exit":
+            sys.exit(7)
+        if how == "raise":
+            raise ValueError("in the forked child")
+        return "child", 0, 0
+    log_number(number)
+    return "parent", child, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def leave_a_child_and_die(folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import mpr
 from mpr import limits
-from mpr.producer import log_counters, producer
+from mpr.producer import log_counters, outbox_writer
 from mpr.recording.statistics import RecordingStatistics
 from mpr.rrd import compat, manifest_store, writer
 from mpr.rrd.manifest import Manifest
@@ -58,7 +58,7 @@ def test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers(
 
 def test_an_outbox_that_is_full_is_closed_for_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forked workers inherit the low limit: each task gets an outbox of its own, faster than the parent comes after."""
-    monkeypatch.setattr(producer, "OUTBOX_ROLL_BYTES", 1)
+    monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 1)
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
         pool.map(tasks.log_number, range(200), chunksize=1)
@@ -68,7 +68,7 @@ def test_an_outbox_that_is_full_is_closed_for_a_new_one(tmp_path: Path, monkeypa
 
 
 def test_many_small_chunks_keep_their_manifests_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer, "OUTBOX_ROLL_ROWS", 20)
+    monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_ROWS", 20)
     monkeypatch.setattr(log_counters, "CHECK_EVERY_BYTES", 1)
     monkeypatch.setattr(manifest_store, "MANIFEST_STORE_MAX_BYTES", 10_000)
     # And the SDK looks at the end in a process of its own.

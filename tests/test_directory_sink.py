@@ -10,7 +10,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr.producer import producer
+from mpr.producer import outbox_writer
 from tests import support, tasks
 
 
@@ -105,7 +105,7 @@ def test_how_a_task_ended_is_in_its_recording(tmp_path: Path, caplog: pytest.Log
 
 def test_a_task_may_log_more_than_an_outbox_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forked workers inherit the low limit: each task needs several outboxes."""
-    monkeypatch.setattr(producer, "OUTBOX_ROLL_BYTES", 1)
+    monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 1)
     folder = tmp_path / "episodes"
     with mpr.Pool("app", 2, sinks=mpr.DirectorySink(path=folder), start_method="fork") as pool:
         pool.starmap(tasks.log_images, [(number, 8) for number in range(4)], chunksize=2)

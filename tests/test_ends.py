@@ -281,7 +281,7 @@ def test_a_recording_ends_when_its_workers_have_said_goodbye(tmp_path: Path, mon
     """The system may take its time with their processes."""
     path = tmp_path / "run.rrd"
     pool = mpr.Pool("app", 1, sinks=path)
-    up = pool.recording._sockets.up
+    up = pool.recording._runtime.sockets.up
     receive = up.receive
 
     def receive_no_end(timeout_secs: float) -> Any:
@@ -303,7 +303,7 @@ def test_a_recording_does_not_end_before_it_has_heard_of_a_worker_that_was_kille
     path = tmp_path / "run.rrd"
     pool = mpr.Pool("app", 2, sinks=path)
     pid = pool.apply(tasks.pid)
-    up = pool.recording._sockets.up
+    up = pool.recording._runtime.sockets.up
     receive = up.receive
     held: list[Any] = []
     looks = iter(range(10))

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import multiprocessing
 import pickle
 import re
 import signal
+import traceback
 from typing import Any
 
 import pytest
 
 import mpr
-from mpr import errors
+from mpr import CurrentTask, FileSink, GrpcSink, errors
 from mpr.errors import MissingDependencyError, MprError, SinkError, TaskTimeoutError, WorkerDiedError, describe_exit
 
-_CLASSES = [
-    each
-    for _, each in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(each, MprError) and each.__module__ == errors.__name__
-]
+_CLASSES = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, MprError)]
 # Those that make their message of more than a text.
 _ARGUMENTS: dict[type, tuple[Any, ...]] = {
     MissingDependencyError: ("scikit-image", "examples"),
@@ -50,6 +48,26 @@ def test_an_error_is_public_and_says_what_it_means(error: type[MprError]) -> Non
     assert error is getattr(mpr, error.__name__)
     assert error.__doc__
     assert str(_example(error))
+
+
+@pytest.mark.parametrize("error", _CLASSES)
+def test_tracebacks_show_an_error_under_its_public_name(error: type[MprError]) -> None:
+    (*_, last) = traceback.format_exception_only(_example(error))
+    assert last.startswith(f"mpr.{error.__name__}: ")
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_public_classes_and_values_travel_to_processes_and_back(method: str) -> None:
+    values = [FileSink(path="run.rrd"), GrpcSink(), CurrentTask(name="detect", index=3), *map(_example, _CLASSES)]
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        for value in values:
+            kind, back = pool.apply(_with_its_class, (value,))
+            assert (type(value), type(value)) == (kind, type(back))
+            assert str(value) == str(back)
+
+
+def _with_its_class(value: Any) -> tuple[type, Any]:
+    return type(value), value
 
 
 def test_the_public_errors_are_those_of_the_module() -> None:

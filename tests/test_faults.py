@@ -10,12 +10,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import psutil
 import pytest
+import rerun as rr
 
 import mpr
 from mpr import failpoints
-from mpr.producer import producer
+from mpr.producer import outbox_writer
+from mpr.transport.messages import TaskRecordingRows
 from tests import support, tasks
 
 _ROWS = 5
@@ -104,6 +107,79 @@ def test_the_error_names_how_the_worker_died(
     assert error.rows == _ROWS
     assert error.silent_secs is not None
     assert _rows_of_tasks(tmp_path / "run.rrd") == _ALL
+
+
+_BIG = 40 * 1024 * 1024
+
+
+def _log_to_other_recording(number: int, size: int) -> int:
+    """Log a row to the shared recording, and one of so many bytes to a recording of the task's own."""
+    rr.log("n", rr.Scalars(float(number)))
+    stream = rr.RecordingStream("own app", recording_id=f"own/{number}")
+    stream.log("noise", rr.Tensor(np.full(size, number, np.uint8)))
+    return number
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("arrive", [True, False])
+def test_a_result_whose_rows_died_in_a_message_dies_with_its_worker(
+    arrive: bool, retries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows of recordings that tasks make themselves are messages; the result stands on the status page before that."""
+    monkeypatch.setenv("MPR_FAILPOINTS", f"worker.noted@1:{_VICTIM + 1}:kill")
+    path = tmp_path / "run.rrd"
+    other = tmp_path / f"run-own_{_VICTIM}.rrd"
+    with mpr.Pool("app", 1, sinks=path, retries=retries) as pool:
+        if not arrive:
+            _lose_task_recording(pool, monkeypatch, _VICTIM)
+        futures = [pool.submit(_log_to_other_recording, number, 1000) for number in range(_TASKS)]
+        results = {number: future.exception(60) for number, future in enumerate(futures)}
+    failed = results.pop(_VICTIM)
+    assert set(results.values()) == {None}
+    support.check_file(path)
+    if failed is None:
+        # It has a result, so its rows are there: from the first worker, or from the one that has run it again.
+        assert arrive or retries
+        assert sum(support.row_counts(other, "log_time").values()) == 1
+    else:
+        assert isinstance(failed, mpr.WorkerDiedError)
+        assert failed.ended
+        assert not retries
+        assert not other.exists()
+    told = [each for each in caplog.messages if "before rows of recordings" in each]
+    assert told or arrive
+    assert support.numbers(path) == Counter({**dict.fromkeys(range(_TASKS), 1), _VICTIM: 2 if told and retries else 1})
+
+
+def test_a_result_does_not_overtake_rows_that_are_still_being_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message is so large that the worker dies before the kernel has taken it."""
+    monkeypatch.setenv("MPR_FAILPOINTS", "worker.noted@1:1:kill")
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path) as pool:
+        failed = pool.submit(_log_to_other_recording, 0, _BIG).exception(60)
+        assert pool.submit(_log_to_other_recording, 1, _BIG).result(60) == 1
+    assert isinstance(failed, mpr.WorkerDiedError) != (tmp_path / "run-own_0.rrd").exists()
+    assert (tmp_path / "run-own_1.rrd").exists()
+
+
+def _lose_task_recording(pool: mpr.Pool, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Let worker 1 die before the rows of the task's own recording, and what it has sent behind them, are sent."""
+    up = pool.recording._runtime.sockets.up
+    receive = up.receive
+    lost: list[object] = []
+
+    def receive_all_before(timeout_secs: float) -> Any:
+        received = receive(timeout_secs)
+        if isinstance(received, tuple) and received[0].worker == 1:
+            if isinstance(received[1], TaskRecordingRows) and f"own/{number}".encode() in bytes(received[1].data):
+                lost.append(received)
+            if lost:
+                return b""
+        return received
+
+    monkeypatch.setattr(up, "receive", receive_all_before)
 
 
 @pytest.mark.parametrize("place", ["worker.ended", "worker.flushed"])
@@ -226,7 +302,7 @@ def test_ctrl_c_between_the_rows_of_a_result_and_the_result(tmp_path: Path) -> N
 
 def test_a_worker_dies_when_it_has_just_got_a_new_outbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Forked workers inherit the low limit: each task gets an outbox of its own.
-    monkeypatch.setattr(producer, "OUTBOX_ROLL_BYTES", 1)
+    monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 1)
     monkeypatch.setenv("MPR_FAILPOINTS", f"worker.rolled@1:{_VICTIM + 1}:kill")
     path = tmp_path / "run.rrd"
     errors = _run(path, start_method="fork")
@@ -259,7 +335,8 @@ def test_what_goes_wrong_with_telemetry_fails_no_task(
 
 
 def test_every_named_moment_comes_up_in_a_test() -> None:
-    source = Path(__file__).read_text()
+    files = (Path(__file__), Path(__file__).with_name("test_outbox_writer.py"))
+    source = "".join(path.read_text() for path in files)
     assert [] == [place for place in failpoints.PLACES if f"{place}" not in source]
 
 

@@ -25,7 +25,7 @@ import rerun as rr
 import mpr
 from mpr.aggregator import intake
 from mpr.aggregator.intake import ProducerIntake
-from mpr.producer import producer, propagation
+from mpr.producer import outbox_writer, propagation
 from mpr.transport import connection_info
 from tests import functions, support, tasks
 
@@ -256,7 +256,7 @@ def test_processes_whose_files_the_parent_cannot_open(tmp_path: Path, monkeypatc
 
 def test_threads_that_wait_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Put back what the function sets in this process.
-    monkeypatch.setattr(producer, "OUTBOX_ROLL_BYTES", producer.OUTBOX_ROLL_BYTES)
+    monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", outbox_writer.OUTBOX_ROLL_BYTES)
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):
         functions.log_from_many_threads(0, path)

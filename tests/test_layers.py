@@ -17,8 +17,8 @@ import mpr
 _FOLDER = Path(mpr.__file__).parent
 
 # They import nothing but each other, and anything may import them.
-_FLOOR = {"errors", "failpoints", "limits", "threads"}
-_TABLE = {
+FLOOR = {"errors", "failpoints", "limits", "threads"}
+TABLE = {
     "sdk": "",
     "transport": "",
     "processes": "transport",
@@ -32,8 +32,8 @@ _TABLE = {
     "aggregator": "transport rrd sinks",
     "worker": "sdk transport processes producer tasks",
     "scheduler": "transport processes rrd aggregator",
-    "telemetry": "sdk transport scheduler",
-    "blueprint": "sdk rrd telemetry",
+    "blueprint": "sdk rrd",
+    "telemetry": "sdk transport scheduler blueprint",
     "recording": "sdk transport processes rrd producer sinks tasks live aggregator blueprint",
     "pool": "transport processes worker scheduler telemetry recording",
     "run": "rrd producer sinks tasks live recording",
@@ -104,10 +104,10 @@ def test_the_reading_of_imports_finds_them() -> None:
     assert "producer.notices" in _inside("producer.router", types_too=True) - _inside("producer.router")
 
 
-@pytest.mark.parametrize("package", _TABLE)
+@pytest.mark.parametrize("package", TABLE)
 def test_a_package_imports_only_what_the_table_allows(package: str) -> None:
-    allowed = {package, *_TABLE[package].split(), *_FLOOR}
-    assert list(_TABLE).index(package) == max(list(_TABLE).index(each) for each in allowed - _FLOOR)
+    allowed = {package, *TABLE[package].split(), *FLOOR}
+    assert list(TABLE).index(package) == max(list(TABLE).index(each) for each in allowed - FLOOR)
     found = {
         (name, each)
         for name in _SOURCES
@@ -119,12 +119,12 @@ def test_a_package_imports_only_what_the_table_allows(package: str) -> None:
 
 
 def test_the_floor_knows_only_itself() -> None:
-    found = {(name, each) for name in _FLOOR & set(_SOURCES) for each in _inside(name, types_too=True)}
-    assert set() == {(name, each) for name, each in found if each not in _FLOOR}
+    found = {(name, each) for name in FLOOR & set(_SOURCES) for each in _inside(name, types_too=True)}
+    assert set() == {(name, each) for name, each in found if each not in FLOOR}
 
 
 def test_every_module_has_its_place() -> None:
-    assert set(_TABLE) | _FLOOR | _EDGES == {_package(name) for name in _SOURCES}
+    assert set(TABLE) | FLOOR | _EDGES == {_package(name) for name in _SOURCES}
 
 
 def test_nobody_imports_the_edges() -> None:

@@ -138,7 +138,7 @@ def test_a_viewer_cannot_cost_rows_or_time(peer: Any, tmp_path: Path, caplog: py
 def test_a_viewer_that_gets_nothing_is_told_of_while_the_run_goes_on(
     peer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mpr.live.supervisor._PATIENCE_SECS", 0.5)
+    monkeypatch.setattr("mpr.live.exporter_handle._PATIENCE_SECS", 0.5)
     port = viewers.free_port()
     with contextlib.ExitStack() as stack:
         disturb = peer(stack, tmp_path, port)
@@ -167,7 +167,7 @@ def test_a_viewer_that_reads_is_not_told_of(
         pool.map(tasks.log_number, range(20))
         support.wait_for(lambda: viewer.cells() == support.cells_of_growing(path))
         # It has everything, and that nothing more comes is no fault of it.
-        monkeypatch.setattr("mpr.live.supervisor._PATIENCE_SECS", 3.0)
+        monkeypatch.setattr("mpr.live.exporter_handle._PATIENCE_SECS", 3.0)
         time.sleep(3.5)
         pool.apply(tasks.log_number, (20,))
         support.wait_for(lambda: viewer.cells() == support.cells_of_growing(path))
@@ -252,7 +252,7 @@ def test_what_is_kept_without_a_file_is_bounded(
     port = viewers.free_port()
     with mpr.Pool("app", 2, sinks=url_of(port)) as pool:
         pool.starmap(tasks.log_images, [(0, 100), (1, 100)], chunksize=1)
-        kept = pool.recording._live._replay_log.sources[0]  # type: ignore[union-attr]  # there is a live sink
+        kept = pool.recording._runtime._opened.live._replay_log.sources[0]  # type: ignore[union-attr]  # there is a live sink
         assert os.fstat(kept.fd).st_blocks * 512 < 60_000_000
         with listening(tmp_path / "viewer.rrd", port) as viewer:
             wait_for_state(pool.recording, "connected")

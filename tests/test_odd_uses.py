@@ -91,6 +91,39 @@ def test_a_task_makes_a_pool_of_its_own(start_method: Any, tmp_path: Path, capfd
     assert "" == capfd.readouterr().err
 
 
+@pytest.mark.parametrize(("how", "code"), [("return", 0), ("exit", 7), ("raise", 1)])
+def test_a_forked_child_that_leaves_its_task_is_no_second_worker(
+    how: str, code: int, start_method: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
+        results = pool.map(functools.partial(tasks.fork_and_leave, how=how), range(20), chunksize=5)
+        # Before the workers end: a child of theirs would be found as long as they live.
+        assert [] == [child for _, child, _ in results if psutil.pid_exists(child)]
+    assert [("parent", code)] * 20 == [(who, ended) for who, _, ended in results]
+    _check(path, range(20))
+    # The fork server has an older stderr than this test.
+    if start_method != "forkserver":
+        assert (20 if how == "raise" else 0) == capfd.readouterr().err.count("ValueError: in the forked child")
+
+
+def _fork_in_initializer(how: str) -> None:
+    child = os.fork()
+    if child == 0:
+        if how == "exit":
+            sys.exit(7)
+        return
+    assert os.waitpid(child, 0)[1] == (7 << 8 if how == "exit" else 0)
+
+
+@pytest.mark.parametrize("how", ["return", "exit"])
+def test_a_forked_child_that_leaves_the_initializer_is_no_worker(how: str, start_method: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, _fork_in_initializer, (how,), sinks=path, start_method=start_method) as pool:
+        assert list(range(20)) == pool.map(tasks.log_number, range(20))
+    _check(path, range(20))
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_process_of_multiprocessing_makes_a_pool(method: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"

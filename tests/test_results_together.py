@@ -15,10 +15,10 @@ import rerun as rr
 
 import mpr
 from mpr.aggregator import intake
-from mpr.aggregator.intake import ProducerIntake
 from mpr.transport import messages
-from mpr.transport.messages import Hello, Result, SegmentReady
-from mpr.transport.status_page import StatusPage, StatusPageReader
+from mpr.transport.messages import Hello, Ready, Result, SegmentReady
+from mpr.transport.result_journal import ResultJournal
+from mpr.transport.status_page import StatusPage
 from tests import support, tasks
 
 # Behind so many short tasks a worker has several at a time.
@@ -124,17 +124,16 @@ def test_what_waits_in_a_worker_is_taken_behind_all_that_it_has_sent(
 ) -> None:
     monkeypatch.setattr(intake, "_LATE_NANOS", -1)
     status_page = StatusPage(tmp_path)
-    producer = ProducerIntake(Hello("secret", 1, os.getpid(), "route", "", status_page.address), 1)
-    producer.status_page = StatusPageReader(status_page.address, tmp_path)
+    producer = support.intake_of(Hello("secret", 1, os.getpid(), "route", "", status_page.address), tmp_path)
     status_page.begin_work_item(1, 0)
     assert 0 == producer.overdue_result()
     result = Result(1, 0, 1, messages.RETURNED, True, 5, [b"x"], number=7)
-    status_page.write(result, SegmentReady(0, 0, 0), 2, parent_reads=True)
+    ResultJournal(status_page).write(result, SegmentReady(0, 0, 0), 2, parent_reads=True)
     # Its hello came, and what it sent behind that did not.
     assert 0 == producer.overdue_result()
-    producer.message_count += 1
+    producer.take(Ready())
     assert 7 == producer.overdue_result()
-    producer.last_result = 7
+    producer.take(result)
     assert 0 == producer.overdue_result()
     producer.close()
     assert 0 == producer.overdue_result()

@@ -98,10 +98,10 @@ def test_every_process_of_a_script_is_in_one_recording(start_method: str, path: 
 
 _MUCH = """
 import numpy as np, rerun as rr
-from mpr.producer import log_counters, producer
+from mpr.producer import log_counters, outbox_writer
 
 # Otherwise this takes 256 MB.
-producer.OUTBOX_ROLL_BYTES = log_counters.CHECK_EVERY_BYTES = 1_000_000
+outbox_writer.OUTBOX_ROLL_BYTES = log_counters.CHECK_EVERY_BYTES = 1_000_000
 for number in range(20):
     rr.log("noise", rr.Tensor(np.random.default_rng(number).integers(0, 255, 400_000, np.uint8)))
     rr.log("n", rr.Scalars(float(number)))

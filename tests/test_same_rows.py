@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from rerun.experimental import ViewerClient
 
 import mpr
-from mpr.rrd import compat, footer, framing, manifest
+from mpr.rrd import compat, footer, framing, manifest, wide_footer
 from tests import programs, support, tasks, viewers
 from tests.programs import OWN, Step
 
@@ -176,16 +176,16 @@ def test_the_columns_of_all_workers_are_those_that_the_sdk_finds(
     """Whoever merges them, `rerun rrd route` or the SDK out of chunks: even the hash is the same."""
     monkeypatch.setattr(footer, "_FEW", few)
     described = []
-    by_sdk = footer.Describer._by_sdk
+    by_sdk = footer.ManifestMaker._by_sdk
     monkeypatch.setattr(
-        footer.Describer, "_by_sdk", lambda self, places: described.append(places) or by_sdk(self, places)
+        footer.ManifestMaker, "_by_sdk", lambda self, places: described.append(places) or by_sdk(self, places)
     )
     path = _by_pool(tmp_path, _everything(6))
     assert len(described) == (1 if few else 0)
     support.check_file(path)
     expected, found = _manifest_by_sdk(path), _manifest(path)
     assert found.sha256 == expected.sha256
-    assert set(manifest.merged_columns([found])) == set(manifest.merged_columns([expected]))
+    assert set(wide_footer.merged_columns([found])) == set(wide_footer.merged_columns([expected]))
     assert found.table.num_rows == expected.table.num_rows
 
 
@@ -221,7 +221,7 @@ def test_columns_that_rerun_does_not_merge_are_merged_out_of_chunks(
         raise OSError("there is no such command")
 
     monkeypatch.setattr(footer, "_FEW", 0)
-    monkeypatch.setattr(footer.programs, "routed", refuse)
+    monkeypatch.setattr(wide_footer.programs, "routed", refuse)
     path = _by_pool(tmp_path, _everything(6))
     support.check_file(path)
     assert _manifest(path).sha256 == _manifest_by_sdk(path).sha256

@@ -466,7 +466,7 @@ def test_a_generator_that_is_closed_while_its_thread_delivers_does_not_hang(
     with mpr.SharedRecording("app", sinks=path) as recording:
         closed = functions.count(5)
         next(closed)
-        with recording._parents_producer()._rolling:
+        with recording._runtime.parent.producer()._writer._rolling:
             closed.close()
         assert "are on their way, but not in after 0.2 s" in caplog.text
     support.check_file(path)

@@ -65,10 +65,10 @@ def test_without_another_thread_each_result_comes_at_once(monkeypatch: pytest.Mo
 
 _TICK_AGAIN = """
 import json, threading, time
-from mpr.worker.clock import Ticker
+from mpr.worker.clock import Clock
 
 ticked = threading.Event()
-ticker = Ticker(ticked.set)
+ticker = Clock(ticked.set)
 found = []
 for _ in range(3):
     ticker.tick_once()

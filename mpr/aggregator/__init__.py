@@ -1,5 +1,10 @@
 """The receiving end in the parent: rows go to the sinks first, results after them.
 
+```
+upstream socket ─► aggregator ─► intake ─► outbox_intake ─► fanout ─► sinks
+                                   └────── results ───────► listener (the pool's scheduler)
+```
+
 Covers: one producer's rows and results, the fan-out to all sinks, the end of a producer.
 Does not cover: tasks and retries (`scheduler`), and what a sink does with the rows (`sinks`).
 May import: transport, rrd, sinks.

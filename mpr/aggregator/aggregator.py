@@ -1,59 +1,36 @@
-"""The receiving end in the parent: takes segments to the sinks, and hands a result on only behind them.
+"""The receiving end in the parent: hands rows to the sinks, and each result to its listener behind its rows.
 
-Covers: one thread that reads the upstream socket, the producers and their outboxes, failures of sinks.
-Does not cover: tasks and processes (`scheduler`), what a sink does with frames (`sinks`).
+Covers: the one thread that reads the upstream socket, the producers that are connected, the deaths of workers.
+Does not cover: the messages of one producer (`intake.py`), tasks and processes (`scheduler`), the sinks (`sinks`).
 
-The order of the socket is the promise: segments come before the result of their task, the writers have accepted them
-when this thread comes to the result, and only then does anybody hear of it.
+The order of the socket keeps the promise. Segments come before the result of their task. The sinks have accepted them
+when this thread comes to the result, and only then does it hand the result on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable
 
-from mpr import errors, failpoints
 from mpr.aggregator import events
 from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
 from mpr.aggregator.fanout import Fanout
-from mpr.aggregator.intake import ProducerIntake
+from mpr.aggregator.intake import IntakeContext, ProducerIntake
 from mpr.aggregator.listener import Listener, SurvivingRows
+from mpr.aggregator.steps import StepQueue
 from mpr.errors import DeliveryError, SinkError
-from mpr.rrd import framing, store_id
-from mpr.rrd.segment import MessageBytes, Segment, SegmentSource
-from mpr.transport.messages import (
-    PROTOCOL,
-    TASK_RECORDING_ROWS,
-    Accepted,
-    Goodbye,
-    Hello,
-    InitializerFailed,
-    NewOutbox,
-    Ready,
-    Result,
-    SegmentReady,
-    Skipped,
-    Sync,
-    Synced,
-    TaskBegan,
-    TaskEnded,
-    TaskRecordingRows,
-    Undelivered,
-    Upstream,
-    Welcome,
-)
+from mpr.transport.messages import PROTOCOL, Accepted, Goodbye, Hello, Synced, Upstream, Welcome
 from mpr.transport.sockets import PeerGoneError, Sockets
-from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")
 
 _IDLE_SECS = 0.2
-# So many steps are done between two messages: neither waits for all of the other.
+# At most so many steps are done between two messages, so that neither waits for all of the other.
 _STEPS_AT_ONCE = 64
 _RETRY_SECS = 0.001
 # After a worker's end its last messages may still be in the kernel; ZeroMQ reads them within microseconds.
@@ -67,10 +44,10 @@ class Aggregator:
     Parameters
     ----------
     sockets:
-        The recording's sockets.
-    delivery:
-        To its sinks.
-    own_blueprint:
+        The sockets of the recording.
+    fanout:
+        Takes rows to the sinks of the recording.
+    has_blueprint:
         Whether the parent has given a blueprint, which one from a worker must not replace.
     """
 
@@ -78,104 +55,97 @@ class Aggregator:
         self._sockets = sockets
         self._inside = sockets.inside()
         self._fanout = fanout
-        fanout.on_failure = self._tell_of_failure
-        self._has_blueprint = has_blueprint
-        # Rows that producers have logged that are gone.
+        fanout.watch_failures(self._report_sink_failure)
+        self._context = IntakeContext(
+            folder=sockets.folder,
+            fanout=fanout,
+            answer=self._answer,
+            on_accepted=self._notify_progress,
+            has_blueprint=has_blueprint,
+        )
+        # Rows that producers have logged which are connected no more.
         self._rows_of_gone = 0
-        #: The ids of all processes that have logged or wanted to, and how many of them ended in the middle.
+        #: The ids of all processes that have logged, or were ready to.
         self.pids: set[int] = set()
+        #: How many processes have ended with rows that they had not flushed.
         self.incomplete_count = 0
         self._listeners: dict[int, Listener] = {}
-        self._producers: dict[str, ProducerIntake] = {}
-        self._newcomers: list[tuple[ProducerIntake, Welcome]] = []
+        self._intakes: dict[str, ProducerIntake] = {}
+        # Their second socket is not connected yet, so that they have no answer to their hello.
+        self._newcomers: list[ProducerIntake] = []
+        # Workers that have exited, each with the time when this thread heard of it.
         self._dead: list[tuple[WorkerExited, float]] = []
-        self._steps: deque[Callable[[], None]] = deque()
-        #: Whether the thread was told of steps, and has not looked yet.
-        self._nudged = False
-        self._stop = self._ended = False
+        self._steps = StepQueue(functools.partial(self._inside.send, events.encode(Wakeup())))
+        self._stop_requested = False
         self._progress = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="mpr-aggregator", daemon=True)
 
     def start(self) -> None:
+        """Start the thread. Raises `RuntimeError` if the system gives no more threads."""
         try:
             self._thread.start()
         except RuntimeError:
-            # The system gives no more threads.
             self._inside.close()
             raise
 
+    # --- from other threads ------------------------------------------------------------------------------------
+
     def listen(self, worker: int, listener: Listener) -> None:
-        """Any thread: whom to tell of worker `worker` and its results, until its end."""
+        """Any thread: report worker `worker` and its results to `listener`, until the worker's end."""
         self._listeners[worker] = listener
 
     def is_unknown(self, worker: int) -> bool:
-        """Any thread: whether `worker` has not said hello: it has run nothing of a user but the main module."""
-        return all(each.hello.worker != worker for each in self._producers.copy().values())
+        """Any thread: whether `worker` has not said hello. It has run no code of a user but the main module then."""
+        return all(each.hello.worker != worker for each in self._intakes.copy().values())
 
     def worker_died(self, worker: int, exitcode: int | None) -> None:
-        """Any thread: the process of `worker` has ended; whatever it had sent is taken first."""
+        """Any thread: the process of `worker` has ended. What it had sent is taken first."""
         self._inside.send(events.encode(WorkerExited(worker, exitcode)))
 
     def soon(self, step: Callable[[], None]) -> None:
-        """Any thread: have `step` done in the aggregator's thread, or in this one where that has ended.
+        """Any thread: have `step` done by the aggregator's thread, or by this one if that has ended.
 
-        It is done whole, whatever interrupts the caller: Ctrl-C may come between any two of its instructions.
+        The step runs to its end even if Ctrl-C interrupts the caller between any two instructions.
         """
-        self._steps.append(step)
-        if self._ended:
-            self._do_steps(len(self._steps))
-        elif not self._nudged:
-            # Where this is interrupted, the thread looks all the same when it has waited for a message.
-            self._nudged = True
-            self._inside.send(events.encode(Wakeup()))
+        self._steps.add(step)
 
     @property
     def ended(self) -> bool:
-        """Whether its thread has ended: the sinks are being closed, or are closed."""
-        return self._ended
-
-    def _do_steps(self, most: int) -> None:
-        for _ in range(most):
-            try:
-                step = self._steps.popleft()
-            except IndexError:
-                return
-            step()
+        """Whether the aggregator's thread has ended: the sinks are being closed, or are closed."""
+        return self._steps.closed
 
     def rows_logged(self) -> int:
-        """How many rows the producers have logged until now; for a display, from any thread."""
-        return self._rows_of_gone + sum(each.rows_logged() for each in self._producers.copy().values())
+        """Any thread: how many rows the producers have logged until now, for a display."""
+        return self._rows_of_gone + sum(each.rows_logged() for each in self._intakes.copy().values())
 
     def look(self) -> None:
-        """Any thread: take results of workers that cannot send them: native code may keep the GIL for hours."""
-        if any(each.overdue_result() for each in self._producers.copy().values()):
+        """Any thread: take results of workers that cannot send them, because native code keeps the GIL."""
+        if any(each.overdue_result() for each in self._intakes.copy().values()):
             self.soon(self._take_overdue)
 
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
-        """Any other thread: wait until the sinks have outbox `number` of a producer up to `end`."""
+        """Any other thread: wait until the sinks have outbox `number` of a producer up to offset `end`."""
 
-        def done() -> bool:
-            found = self._producers.get(route)
-            return self._fanout.failure is not None or (
-                found is not None and (found.number > number or (found.number == number and found.consumed >= end))
-            )
+        def is_accepted() -> bool:
+            found = self._intakes.get(route)
+            return self._fanout.failure is not None or (found is not None and found.has_accepted(number, end))
 
         with self._progress:
-            return self._progress.wait_for(done, timeout_secs)
+            return self._progress.wait_for(is_accepted, timeout_secs)
 
     def wait_for_goodbyes(self, listener: Listener, timeout_secs: float) -> bool:
         """Any other thread: wait until each worker that `listener` hears of has sent all that it will ever send."""
 
-        def done() -> bool:
-            left = {each.hello.worker for each in self._producers.copy().values() if each.said_goodbye}
+        def have_left() -> bool:
+            left = {each.hello.worker for each in self._intakes.copy().values() if each.said_goodbye}
             heard_of = {worker for worker, hears in self._listeners.copy().items() if hears is listener}
-            return self._ended or heard_of <= left
+            return self.ended or heard_of <= left
 
         with self._progress:
-            return self._progress.wait_for(done, timeout_secs)
+            return self._progress.wait_for(have_left, timeout_secs)
 
     def stop(self, timeout_secs: float) -> bool:
-        """Take all that was sent before, then end the thread; False where it did not end in time (a sink hangs)."""
+        """Take all that was sent before, then end the thread. Returns False if a sink hangs: it did not end."""
         self._inside.send(events.encode(StopRequested()))
         self._thread.join(timeout_secs)
         if self._thread.is_alive():
@@ -187,316 +157,149 @@ class Aggregator:
 
     def _run(self) -> None:
         try:
-            while True:
-                waiting = self._newcomers or self._dead
-                timeout = 0 if self._stop or self._steps else _RETRY_SECS if waiting else _IDLE_SECS
-                received = self._sockets.up.receive(timeout)
-                # First this: who comes later sees it, and nudges again.
-                self._nudged = False
-                self._do_steps(_STEPS_AT_ONCE)
-                if isinstance(received, bytes):
-                    self._take_event(events.decode(received))
-                elif received is not None:
-                    self._handle(*received)
-                elif self._stop and not self._dead and not self._steps:
-                    break
-                if self._dead:
-                    self._reap_the_dead(queue_is_empty=received is None)
-                if self._newcomers:
-                    self._welcome()
-            for producer in self._producers.values():
-                self._salvage(producer)
-                self.incomplete_count += producer.may_lack_rows()
+            while self._take_next():
+                pass
+            for intake in self._intakes.values():
+                intake.salvage()
+                self.incomplete_count += intake.may_lack_rows()
             for listener in set(self._listeners.values()):
                 listener.recording_ended()
         except BaseException as error:  # noqa: BLE001  # no future may stay without an answer
             _log.error("mpr's aggregator failed:\n%s", traceback.format_exc())
-            self._fanout.failure = self._fanout.failure or DeliveryError(f"mpr's aggregator failed: {error!r}")
+            failure = self._fanout.give_up(DeliveryError(f"mpr's aggregator failed: {error!r}"))
             for listener in set(self._listeners.values()):
-                listener.broken(self._fanout.failure)
+                listener.broken(failure)
         finally:
-            for producer in self._producers.values():
-                producer.close()
-            # What comes from now on, its own thread does.
-            self._ended = True
-            self._do_steps(len(self._steps))
-            self._tell_progress()
+            for intake in self._intakes.values():
+                intake.close()
+            self._steps.close()
+            self._notify_progress()
 
-    def _tell_progress(self) -> None:
+    def _take_next(self) -> bool:
+        """Take the next message, if one comes, and what is due beside it. Returns False when all is done."""
+        waiting = self._newcomers or self._dead
+        timeout_secs = 0 if self._stop_requested or self._steps else _RETRY_SECS if waiting else _IDLE_SECS
+        received = self._sockets.up.receive(timeout_secs)
+        self._steps.run(_STEPS_AT_ONCE)
+        if isinstance(received, bytes):
+            self._take_event(events.decode(received))
+        elif received is not None:
+            self._take_message(*received)
+        elif self._stop_requested and not self._dead and not self._steps:
+            return False
+        if self._dead:
+            self._reap_the_dead(queue_is_empty=received is None)
+        if self._newcomers:
+            self._welcome()
+        return True
+
+    def _notify_progress(self) -> None:
         with self._progress:
             self._progress.notify_all()
 
     def _take_event(self, event: events.Event) -> None:
         if isinstance(event, WorkerExited):
             self._dead.append((event, time.monotonic()))
-        self._stop = self._stop or isinstance(event, StopRequested)
+        self._stop_requested = self._stop_requested or isinstance(event, StopRequested)
 
-    def _handle(self, hello: Hello, message: Upstream) -> None:
-        producer = self._producers.get(hello.route)
-        if producer is None:
+    def _take_message(self, hello: Hello, message: Upstream) -> None:
+        intake = self._intakes.get(hello.route)
+        if intake is None:
             if isinstance(message, Hello):
                 self._greet(message)
             return
-        producer.message_count += 1
-        listener = self._listeners.get(hello.worker)
-        match message:
-            case SegmentReady():
-                self._take(producer, message)
-            case TaskBegan():
-                producer.task = None if listener is None else listener.task_info(hello, message)
-            case TaskEnded(seconds, error):
-                if producer.task is not None:
-                    producer.task.is_over, producer.task.seconds, producer.task.error = True, seconds, error
-            case TaskRecordingRows(data):
-                self._accept_task_recording(producer, bytes(data))
-            case Result():
-                failpoints.reach("parent.result")
-                if message.in_memory:
-                    message = producer.loaded(message)
-                self._settle(producer, message)
-            case Ready(micros):
-                if listener is not None:
-                    listener.worker_ready(hello, producer.status_page, micros)
-            case Skipped():
-                if listener is not None:
-                    listener.skipped(hello, message)
-            case Undelivered(reason, rows_are_lost):
-                producer.failure = DeliveryError(reason) if rows_are_lost else producer.failure
-                _log.log(logging.ERROR if rows_are_lost else logging.WARNING, "mpr: %s", reason)
-                self._fanout.note([reason])
-            case NewOutbox(address):
-                self._open_next(producer, address)
-            case Sync(number):
-                failure = self._fanout.failure or producer.failure
-                self._answer(producer, Synced(number, "" if failure is None else str(failure)))
-            case Goodbye():
-                producer.said_goodbye = True
-                if listener is None:
-                    # Nobody will tell of its end.
-                    self._release(producer)
-                self._tell_progress()
-            case InitializerFailed():
-                if listener is not None:
-                    listener.initializer_failed(hello, message)
-            case _:
-                _log.warning("worker %d sent a message that it should not: %r", hello.worker, message)
+        intake.take(message)
+        if isinstance(message, Goodbye):
+            if hello.worker not in self._listeners:
+                # Only a worker of a pool has a supervisor that reports its end.
+                self._release(intake)
+            self._notify_progress()
+
+    def _take_overdue(self) -> None:
+        for intake in self._intakes.values():
+            if last := intake.overdue_result():
+                intake.take_journaled(last)
+
+    def _answer(self, hello: Hello, message: Accepted | Synced) -> None:
+        # If the producer has died, its death is on the way.
+        with contextlib.suppress(PeerGoneError):
+            self._sockets.down.send(hello.route, message)
+
+    def _report_sink_failure(self, error: SinkError) -> None:
+        # Callers need not wait for hours for a result that will be this error.
+        for listener in set(self._listeners.values()):
+            listener.sink_failed(error)
+
+    # --- producers come and go ---------------------------------------------------------------------------------
 
     def _greet(self, hello: Hello) -> None:
         if hello.protocol != PROTOCOL:
             _log.error("a producer (pid %d) speaks protocol %d, not %d", hello.pid, hello.protocol, PROTOCOL)
             return
-        # Of those that joined by themselves, nobody tells the end; what they leave open here must not pile up.
-        for each in list(self._producers.values()):
+        # No supervisor reports the end of a process that joined by itself, and its open files must not pile up here.
+        for each in list(self._intakes.values()):
             self._release_if_dead(each)
         self.pids.add(hello.pid)
-        producer = self._producers[hello.route] = ProducerIntake(hello, self._fanout.new_outbox())
-        producer.reader = producer.open(hello.address, self._sockets.folder)
-        with contextlib.suppress(OSError):
-            producer.status_page = (
-                StatusPageReader(hello.status_page, self._sockets.folder) if hello.status_page else None
-            )
-        self._newcomers.append((producer, Welcome(inline=producer.reader is None)))
+        intake = self._intakes[hello.route] = ProducerIntake(hello, self._context, self._listeners.get(hello.worker))
+        self._newcomers.append(intake)
 
     def _welcome(self) -> None:
-        """Answer those whose second socket is connected; the others get their answer in a millisecond."""
+        """Answer the newcomers whose second socket is connected; the others get their answer in a millisecond."""
         waiting, self._newcomers = self._newcomers, []
-        for producer, welcome in waiting:
+        for intake in waiting:
             try:
-                self._sockets.down.send(producer.hello.route, welcome)
+                self._sockets.down.send(intake.hello.route, Welcome(inline=intake.is_inline))
             except PeerGoneError:
-                self._newcomers.append((producer, welcome))
-        for producer, _ in list(self._newcomers):
-            self._release_if_dead(producer)
-
-    def _open_next(self, producer: ProducerIntake, address: str) -> None:
-        """The producer waits until its next outbox is open here; from then on nothing in it can be lost."""
-        if producer.reader is not None:
-            producer.next_reader = producer.open(address, self._sockets.folder)
-            if producer.next_reader is None:
-                producer.failure = DeliveryError(
-                    f"the data of worker {producer.hello.worker} (pid {producer.hello.pid}) cannot be read any more"
-                )
-        self._answer(producer, Accepted(producer.number + 1, 0))
-
-    def _switch(self, producer: ProducerIntake) -> None:
-        """Take what is left in the outbox of `producer`, and go on with its next one."""
-        self._take_rest(producer)
-        if producer.reader is not None:
-            producer.reader.close()
-        producer.reader, producer.next_reader = producer.next_reader, None
-        producer.number += 1
-        producer.begin_outbox(self._fanout.new_outbox())
-        if producer.task is not None and producer.task.is_over:
-            producer.task = None
-
-    def _answer(self, producer: ProducerIntake, message: Accepted | Synced) -> None:
-        # Where it has died, its death is on the way.
-        with contextlib.suppress(PeerGoneError):
-            self._sockets.down.send(producer.hello.route, message)
-
-    def _take(self, producer: ProducerIntake, message: SegmentReady) -> None:
-        if message.outbox == producer.number + 1:
-            self._switch(producer)
-        if producer.reader is not None:
-            self._consume(producer, producer.reader, message.end)
-        elif message.data is not None:
-            data = producer.incomplete + message.data
-            self._consume(producer, MessageBytes(producer.consumed, data), message.end)
-            producer.incomplete = data[len(data) - (message.end - producer.consumed) :]
-            self._answer(producer, Accepted(message.outbox, producer.consumed))
-
-    def _settle(self, producer: ProducerIntake, result: Result) -> None:
-        """All rows of `result` are there: hand it on, where it was not found on the status page before."""
-        if result.number > producer.last_result:
-            producer.last_result = result.number
-            producer.settled_chunks = producer.chunks
-            listener = self._listeners.get(producer.hello.worker)
-            if listener is not None:
-                listener.result(producer.hello, result, self._fanout.failure or producer.failure)
-
-    def _take_overdue(self) -> None:
-        for producer in self._producers.values():
-            if last := producer.overdue_result():
-                self._take_journaled(producer, last)
-
-    def _take_journaled(self, producer: ProducerIntake, last: int | None = None) -> None:
-        """Take the results (up to number `last`) that `producer` has noted and not sent, each behind its rows."""
-        with contextlib.suppress(OSError, ValueError):
-            for behind, result in producer.journaled_results():
-                if result.number > producer.last_result and (last is None or result.number <= last):
-                    if behind.outbox >= producer.number:
-                        self._take(producer, behind)
-                    self._settle(producer, result)
-
-    def _accept_task_recording(self, producer: ProducerIntake, data: bytes) -> None:
-        """Bring the rows of a recording that a task has made to all writers: `data` is a whole stream of it."""
-        outbox = self._fanout.new_outbox()
-        try:
-            framing.check_header(data[: framing.HEADER_SIZE])
-            frames = framing.frames_of(data)
-            end = frames.pop()
-            store = store_id.recording_of_stream(data, frames)
-        except (errors.FormatError, IndexError) as error:
-            self._mistrust(producer, error)
-            return
-        self._fanout.write(Segment(outbox, MessageBytes(0, data), frames, store))
-        self._fanout.add_manifests(producer.hello, outbox, data[end.payload : end.end])
-        producer.task_recording_bytes += len(data)
-        self._answer(producer, Accepted(TASK_RECORDING_ROWS, producer.task_recording_bytes))
-
-    def _mistrust(self, producer: ProducerIntake, error: Exception) -> None:
-        producer.failure = DeliveryError(
-            f"worker {producer.hello.worker} (pid {producer.hello.pid}) sent data that is no Rerun stream: {error}"
-        )
-        _log.error("%s", producer.failure)
-        if producer.hello.worker in self._listeners:
-            self._listeners[producer.hello.worker].unfit(producer.hello)
-
-    def _salvage(self, producer: ProducerIntake) -> None:
-        """Take all whole frames that a producer has written, also in the outbox that it did not live to announce."""
-        if producer.next_reader is not None and producer.next_reader.size():
-            self._switch(producer)
-        self._take_rest(producer)
-
-    def _take_rest(self, producer: ProducerIntake) -> None:
-        """Take the whole frames that are in the present outbox of `producer`, announced or not."""
-        if producer.reader is not None:
-            self._consume(producer, producer.reader, producer.reader.size())
-
-    def _consume(self, producer: ProducerIntake, source: SegmentSource, end: int) -> None:
-        """Bring the whole frames up to `end` to all writers, then give their memory back."""
-        start = producer.consumed
-        if end <= start:
-            return
-        if producer.complete or producer.failure is not None:
-            # Nobody wants it, and a worker must not wait for its space.
-            producer.consumed = end
-            if producer.reader is not None:
-                producer.reader.release(start, end)
-            return
-        try:
-            first = start
-            if first == 0:
-                framing.check_header(source.read(0, framing.HEADER_SIZE))
-                first = framing.HEADER_SIZE
-            frames, consumed = framing.scan(source.read, first, end)
-            footer = None
-            if frames and frames[-1].kind == framing.END:
-                last = frames.pop()
-                footer = source.read(last.payload, last.size)
-                # Nothing but the stream's closing bytes follows.
-                consumed = end
-                producer.complete = True
-        except (errors.FormatError, IndexError) as error:
-            self._mistrust(producer, error)
-            return
-        if consumed == start:
-            return
-        if self._has_blueprint and producer.hello.worker:
-            # What a worker sends stays in the recording, and does not become active.
-            frames = [frame for frame in frames if frame.kind != framing.BLUEPRINT_ACTIVATION]
-        if frames:
-            producer.chunks += self._fanout.write(Segment(producer.outbox, source, frames, task=producer.task))
-            producer.last_rows_at = time.monotonic()
-        if footer is not None:
-            self._fanout.add_manifests(producer.hello, producer.outbox, footer, of_task=producer.task is not None)
-        if producer.reader is not None:
-            producer.reader.release(start, consumed)
-        producer.consumed = consumed
-        self._tell_progress()
-
-    def _tell_of_failure(self, error: SinkError) -> None:
-        # Nobody waits for hours for a result that will be this error.
-        for listener in set(self._listeners.values()):
-            listener.sink_failed(error)
+                self._newcomers.append(intake)
+        for intake in list(self._newcomers):
+            self._release_if_dead(intake)
 
     def _reap_the_dead(self, queue_is_empty: bool) -> None:
-        """Settle the affairs of workers that have ended, once what they had sent has come."""
+        """Reap workers that have exited, once everything that they sent has been read."""
         now = time.monotonic()
         for died, since in list(self._dead):
-            found = [each for each in self._producers.values() if each.hello.worker == died.worker]
-            settled = all(each.said_goodbye for each in found)
-            if settled or now > since + (_DRAIN_QUIET_SECS if queue_is_empty else _DRAIN_LIMIT_SECS):
+            found = [each for each in self._intakes.values() if each.hello.worker == died.worker]
+            is_drained = all(each.said_goodbye for each in found)
+            if is_drained or now > since + (_DRAIN_QUIET_SECS if queue_is_empty else _DRAIN_LIMIT_SECS):
                 self._dead.remove((died, since))
                 self._reap(died, found)
 
     def _reap(self, died: WorkerExited, found: list[ProducerIntake]) -> None:
+        """Take all that is left of a worker, and report its end."""
         listener = self._listeners.get(died.worker)
         last = max((each.last_rows_at for each in found if each.last_rows_at is not None), default=None)
         silent_secs = None if last is None else time.monotonic() - last
-        for producer in found:
-            self._take_journaled(producer)
-            self._salvage(producer)
+        for intake in found:
+            intake.take_journaled()
+            intake.salvage()
         if listener is not None:
 
-            def kept() -> SurvivingRows:
-                rows = found[0].rows_since_result(self._fanout.rows_after) if len(found) == 1 else None
-                return SurvivingRows(rows, silent_secs)
+            def survived() -> SurvivingRows:
+                return SurvivingRows(found[0].rows_since_result() if len(found) == 1 else None, silent_secs)
 
             said_goodbye = bool(found) and found[0].said_goodbye
-            self._fanout.note(listener.worker_ended(died.worker, died.exitcode, said_goodbye, kept))
+            self._fanout.note(listener.worker_ended(died.worker, died.exitcode, said_goodbye, survived))
             self._listeners.pop(died.worker, None)
-        for producer in found:
-            self._release(producer)
-        self._tell_progress()
+        for intake in found:
+            self._release(intake)
+        self._notify_progress()
 
-    def _release(self, producer: ProducerIntake) -> None:
+    def _release(self, intake: ProducerIntake) -> None:
         """Take what is left of a producer that has ended, and forget it."""
-        self._salvage(producer)
-        if producer.status_page is not None:
-            self._rows_of_gone += producer.status_page.rows()
-            told = producer.told_of_loss()
-            if told:
-                _log.warning("mpr: %s", told)
-                self._fanout.note([told])
-        self.incomplete_count += producer.may_lack_rows()
-        producer.close()
-        self._sockets.up.forget(producer.hello)
-        del self._producers[producer.hello.route]
-        self._newcomers = [each for each in self._newcomers if each[0] is not producer]
+        intake.salvage()
+        self._rows_of_gone += intake.rows_logged()
+        notes = intake.loss_notes()
+        for note in notes:
+            _log.warning("mpr: %s", note)
+        self._fanout.note(notes)
+        self.incomplete_count += intake.may_lack_rows()
+        intake.close()
+        self._sockets.up.forget(intake.hello)
+        del self._intakes[intake.hello.route]
+        self._newcomers = [each for each in self._newcomers if each is not intake]
 
-    def _release_if_dead(self, producer: ProducerIntake) -> None:
-        # Where its outbox cannot be opened, its process id may be one of another container.
-        told = producer.hello.worker in self._listeners or producer.reader is None
-        if not told and not producer.lives():
-            self._release(producer)
+    def _release_if_dead(self, intake: ProducerIntake) -> None:
+        # If its outbox cannot be opened, its process id may be one of another container.
+        is_unsure = intake.hello.worker in self._listeners or intake.is_inline
+        if not is_unsure and not intake.lives():
+            self._release(intake)

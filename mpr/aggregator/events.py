@@ -1,4 +1,4 @@
-"""What threads of the parent tell the aggregator, in order with what producers send. It never leaves the process."""
+"""Messages from threads of the parent to the aggregator, in one queue with those of producers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class WorkerExited:
-    """The process of worker `worker` has ended with `exitcode`; what it sent came before this."""
+    """The process of worker `worker` has ended with `exitcode`."""
 
     worker: int
     exitcode: int | None
@@ -17,12 +17,12 @@ class WorkerExited:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The recording ends: what was sent before this is the last."""
+    """The recording ends: nothing that is sent after this is taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wakeup:
-    """There is something to do."""
+    """A thread has added a step for the aggregator's thread."""
 
 
 Event: TypeAlias = WorkerExited | StopRequested | Wakeup
@@ -31,7 +31,7 @@ _STOP = b"stop"
 
 
 def encode(event: Event) -> bytes:
-    """`event` for the socket between threads."""
+    """Encode `event` for the socket between threads."""
     match event:
         case WorkerExited(worker, exitcode):
             return json.dumps([worker, exitcode]).encode()
@@ -42,7 +42,7 @@ def encode(event: Event) -> bytes:
 
 
 def decode(data: bytes) -> Event:
-    """The event that `encode` made `data` of."""
+    """Decode what `encode` has made."""
     if not data:
         return Wakeup()
     return StopRequested() if data == _STOP else WorkerExited(*json.loads(data))

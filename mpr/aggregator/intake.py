@@ -1,4 +1,13 @@
-"""What the aggregator knows of each producer, and whom it tells of its workers."""
+"""The receiving end of one producer: its rows go to the sinks, and its results to the listener behind them.
+
+Covers: the messages of one producer, its outboxes one after another, what it leaves behind when it dies.
+Does not cover: who is connected and who has died (`aggregator.py`), the frames of an outbox (`outbox_intake.py`).
+
+A worker notes each result on its status page before it sends it. If the worker dies, the parent reads there the results
+that did not arrive. Rows are read from the outbox up to the offset that was noted with the result. Rows of recordings
+that tasks make themselves travel as messages alone, and die with a worker that had no time to send them. A result
+whose rows were lost in this way is not taken: its task counts as lost with the worker.
+"""
 
 from __future__ import annotations
 
@@ -6,74 +15,354 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from mpr.errors import DeliveryError
-from mpr.rrd.segment import TaskInfo
-from mpr.transport.messages import Hello, Result, SegmentReady
+from mpr import failpoints
+from mpr.aggregator.fanout import Fanout
+from mpr.aggregator.listener import Listener
+from mpr.aggregator.outbox_intake import OutboxIntake
+from mpr.errors import DeliveryError, FormatError
+from mpr.rrd import framing, store_id
+from mpr.rrd.segment import MessageBytes, Segment, TaskInfo
+from mpr.transport.messages import (
+    TASK_RECORDING_ROWS,
+    Accepted,
+    Goodbye,
+    Hello,
+    InitializerFailed,
+    NewOutbox,
+    Ready,
+    Result,
+    ResultInMemory,
+    SegmentReady,
+    Skipped,
+    Sync,
+    Synced,
+    TaskBegan,
+    TaskEnded,
+    TaskRecordingRows,
+    Undelivered,
+    Upstream,
+)
 from mpr.transport.outbox import OutboxReader
+from mpr.transport.result_journal import ResultJournalReader
 from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")
 
-# Results wait in a worker for 0.01 s at most, where its task lets other threads run.
+# A worker sends each result within 0.01 s of noting it, unless its task keeps the GIL.
 _LATE_NANOS = 200_000_000
 
 
+@dataclass(frozen=True, kw_only=True)
+class IntakeContext:
+    """The parts of a recording that all its intakes share.
+
+    Attributes
+    ----------
+    folder:
+        The private folder of the recording.
+    fanout:
+        Takes segments to the sinks.
+    answer:
+        Sends a message to the producer of that hello, if it is still connected.
+    on_accepted:
+        Called when the sinks have taken more of an outbox.
+    has_blueprint:
+        Whether the parent has given a blueprint, which one from a worker must not replace.
+    """
+
+    folder: Path
+    fanout: Fanout
+    answer: Callable[[Hello, Accepted | Synced], None]
+    on_accepted: Callable[[], None]
+    has_blueprint: bool = False
+
+
 class ProducerIntake:
-    """What the parent knows of one producer."""
+    """One producer in the parent. The aggregator's thread changes it; a method says if other threads may call it.
 
-    def __init__(self, hello: Hello, outbox: int) -> None:
+    Parameters
+    ----------
+    hello:
+        The first message of the producer.
+    context:
+        The parts of the recording.
+    listener:
+        Hears of the worker and its results; None if the process is no worker of a pool.
+    """
+
+    def __init__(self, hello: Hello, context: IntakeContext, listener: Listener | None) -> None:
         self.hello = hello
-        #: The number by which all others know its outbox.
-        self.outbox = outbox
-        #: None where the outbox cannot be opened from here; the bytes then come in the messages.
-        self.reader: OutboxReader | None = None
-        #: How far the writers have this outbox, how many chunks of it, and how many when the last result came.
-        self.consumed = 0
-        self.chunks = 0
-        self.settled_chunks: int | None = 0
-        #: How many messages came, its hello among them, and the number of the last result.
-        self.message_count = 1
-        self.last_result = 0
-        #: `time.monotonic()` when rows came.
-        self.last_rows_at: float | None = None
-        #: The producer's own number of it.
-        self.number = 0
-        #: Whether its footer has come; what follows are the closing bytes of the stream.
-        self.complete = False
-        #: The outbox that comes next, once the producer has asked for it.
-        self.next_reader: OutboxReader | None = None
-        #: Bytes of a frame whose rest comes with the next message.
-        self.incomplete = b""
-        #: Bytes of recordings that tasks have made themselves, all that came until now.
-        self.task_recording_bytes = 0
-        #: Whose rows come, where a sink keeps those of each task apart.
-        self.task: TaskInfo | None = None
+        #: Whether the producer has sent all that it will ever send.
         self.said_goodbye = False
-        self.failure: BaseException | None = None
-        #: What the worker writes down of itself; usable until `worker_ended` was told.
-        self.status_page: StatusPageReader | None = None
+        #: `time.monotonic()` when rows came last.
+        self.last_rows_at: float | None = None
+        self._context = context
+        self._listener = listener
+        # The reason why the rest of its rows is lost.
+        self._failure: BaseException | None = None
+        self._outbox = self._new_outbox(0, self._open(hello.address))
+        # The outbox that comes next, once the producer has asked for it.
+        self._next_reader: OutboxReader | None = None
+        # None if there is none, or it cannot be opened. Usable until `close`.
+        self._status_page: StatusPageReader | None = None
+        if hello.status_page:
+            with contextlib.suppress(OSError):
+                self._status_page = StatusPageReader(hello.status_page, context.folder)
+        # The hello is a message, too.
+        self._message_count = 1
+        self._last_result = 0
+        # Results that a dead worker has noted, but whose rows have died with it.
+        self._lost_results = 0
+        self._task_recording_bytes = 0
+        # The task whose rows come, if a sink keeps the rows of each task apart.
+        self._task: TaskInfo | None = None
 
-    def open(self, address: str, folder: Path) -> OutboxReader | None:
-        """Its outbox at `address`; None where the bytes of it have to come in messages."""
+    # --- messages ----------------------------------------------------------------------------------------------
+
+    def take(self, message: Upstream) -> None:
+        """Take the next message of the producer."""
+        self._message_count += 1
+        listener, hello = self._listener, self.hello
+        match message:
+            case SegmentReady():
+                self._take_segment(message)
+            case Result():
+                failpoints.reach("parent.result")
+                self._settle(message)
+            case ResultInMemory():
+                failpoints.reach("parent.result")
+                self._settle(self._load(message))
+            case TaskBegan():
+                self._task = None if listener is None else listener.task_info(hello, message)
+            case TaskEnded(seconds, error):
+                if self._task is not None:
+                    self._task.is_over, self._task.seconds, self._task.error = True, seconds, error
+            case TaskRecordingRows(data):
+                self._take_task_recording(bytes(data))
+            case NewOutbox(address):
+                self._open_next(address)
+            case Sync(number):
+                failure = self._context.fanout.failure or self._failure
+                self._context.answer(hello, Synced(number, "" if failure is None else str(failure)))
+            case Undelivered(reason, rows_are_lost):
+                self._failure = DeliveryError(reason) if rows_are_lost else self._failure
+                _log.log(logging.ERROR if rows_are_lost else logging.WARNING, "mpr: %s", reason)
+                self._context.fanout.note([reason])
+            case Goodbye():
+                self.said_goodbye = True
+            case Ready() | Skipped() | InitializerFailed():
+                if listener is not None:
+                    self._report(listener, message)
+            case _:
+                _log.warning("worker %d sent a message that it should not: %r", hello.worker, message)
+
+    def _report(self, listener: Listener, message: Ready | Skipped | InitializerFailed) -> None:
+        match message:
+            case Ready(micros):
+                listener.worker_ready(self.hello, self._status_page, micros)
+            case Skipped():
+                listener.skipped(self.hello, message)
+            case InitializerFailed():
+                listener.initializer_failed(self.hello, message)
+
+    def _settle(self, result: Result) -> None:
+        """The sinks have all rows of `result`: hand it on, unless it was found in the journal before."""
+        if result.number > self._last_result:
+            self._last_result = result.number
+            self._outbox.note_result()
+            if self._listener is not None:
+                self._listener.result(self.hello, result, self._context.fanout.failure or self._failure)
+
+    def _load(self, message: ResultInMemory) -> Result:
+        """The result of `message`, with the payload that the worker has left in its journal."""
         try:
-            return OutboxReader(address, folder)
+            if self._status_page is None:
+                raise OSError("it cannot be opened")
+            return ResultJournalReader(self._status_page).take(message)
+        except (OSError, ValueError, IndexError) as error:
+            self._failure = DeliveryError(f"results of {self._who()} cannot be read from its memory: {error}")
+            return message.result
+
+    def _take_task_recording(self, data: bytes) -> None:
+        """Take a recording that a task has made itself to all sinks: `data` is a whole stream of it."""
+        fanout = self._context.fanout
+        outbox = fanout.new_outbox()
+        try:
+            framing.check_header(data[: framing.HEADER_SIZE])
+            frames = framing.frames_of(data)
+            end = frames.pop()
+            store = store_id.recording_of_stream(data, frames)
+        except (FormatError, IndexError) as error:
+            self._mistrust(error)
+            return
+        fanout.write(Segment(outbox, MessageBytes(0, data), frames, store))
+        fanout.add_manifests(self.hello, outbox, data[end.payload : end.end])
+        self._task_recording_bytes += len(data)
+        self._context.answer(self.hello, Accepted(TASK_RECORDING_ROWS, self._task_recording_bytes))
+
+    # --- outboxes ----------------------------------------------------------------------------------------------
+
+    def _open(self, address: str) -> OutboxReader | None:
+        """Open the outbox at `address`; None if its bytes have to come in messages."""
+        try:
+            return OutboxReader(address, self._context.folder)
         except OSError as error:
             _log.debug("outbox of worker %d travels in messages: %s", self.hello.worker, error)
             return None
 
-    def rows_logged(self) -> int:
-        """Any thread: how many rows its process has logged; 0 where nobody can tell."""
-        # A status page that is being closed at this moment has been counted, or will be.
+    def _new_outbox(self, number: int, reader: OutboxReader | None, *, counts_rows: bool = True) -> OutboxIntake:
+        keeps_blueprint = self._context.has_blueprint and self.hello.worker != 0
+        fanout = self._context.fanout
+        return OutboxIntake(
+            self.hello, number, reader, fanout, keeps_blueprint=keeps_blueprint, counts_rows=counts_rows
+        )
+
+    def _open_next(self, address: str) -> None:
+        """Open the next outbox. The producer waits for the answer: what it writes there cannot be lost then."""
+        if not self.is_inline:
+            self._next_reader = self._open(address)
+            if self._next_reader is None:
+                self._failure = DeliveryError(f"the data of {self._who()} cannot be read any more")
+        self._context.answer(self.hello, Accepted(self._outbox.number + 1, 0))
+
+    def _switch_outbox(self) -> None:
+        """Take the rest of the present outbox, and go on with the next one."""
+        self._take_rest()
+        last = self._outbox
+        last.close()
+        # Rows of one task in two outboxes are not counted.
+        self._outbox = self._new_outbox(last.number + 1, self._next_reader, counts_rows=last.is_settled)
+        self._next_reader = None
+        if self._task is not None and self._task.is_over:
+            self._task = None
+
+    def _take_segment(self, message: SegmentReady) -> None:
+        if message.outbox == self._outbox.number + 1:
+            self._switch_outbox()
+        self._consume(
+            lambda wanted: self._outbox.consume(message.end, message.data, self._task, wanted=wanted),
+        )
+        if self.is_inline and message.data is not None:
+            self._context.answer(self.hello, Accepted(message.outbox, self._outbox.consumed))
+
+    def _take_rest(self) -> None:
+        self._consume(lambda wanted: self._outbox.consume_rest(self._task, wanted=wanted))
+
+    def _consume(self, consume: Callable[[bool], bool]) -> None:
+        """Have the present outbox consumed; its rows are wanted as long as nothing of this producer is lost."""
+        try:
+            if consume(self._failure is None):
+                self.last_rows_at = time.monotonic()
+        except FormatError as error:
+            self._mistrust(error)
+        self._context.on_accepted()
+
+    def _mistrust(self, error: Exception) -> None:
+        self._failure = DeliveryError(f"{self._who()} sent data that is no Rerun stream: {error}")
+        _log.error("%s", self._failure)
+        if self._listener is not None:
+            self._listener.unfit(self.hello)
+
+    # --- the end of the producer -------------------------------------------------------------------------------
+
+    def take_journaled(self, last: int | None = None) -> None:
+        """Take the results (up to number `last`) that the worker has noted and not sent, each behind its rows."""
+        if self._status_page is None or self.is_inline or self.said_goodbye:
+            # All results have come, or the rows in front of them are in messages alone.
+            return
+        with contextlib.suppress(OSError, ValueError):
+            for behind, needed, result in ResultJournalReader(self._status_page).results():
+                if result.number > self._last_result and (last is None or result.number <= last):
+                    if needed > self._message_count:
+                        self._lost_results += 1
+                        continue
+                    if behind.outbox >= self._outbox.number:
+                        self._take_segment(behind)
+                    self._settle(result)
+
+    def overdue_result(self) -> int:
+        """Any thread: the number of the last noted result that the worker should have sent long ago; 0 if none.
+
+        A result counts only if all messages before it have arrived, because they come first.
+        """
+        # Raised if the status page is being closed at this moment.
         with contextlib.suppress(ValueError):
-            status_page = self.status_page
+            status_page = self._status_page
+            journaled, behind = (0, 0) if status_page is None else ResultJournalReader(status_page).journaled()
+            if status_page is not None and journaled > self._last_result and behind <= self._message_count:
+                return journaled if time.monotonic_ns() - status_page.at().begun_ns > _LATE_NANOS else 0
+        return 0
+
+    def salvage(self) -> None:
+        """Take all whole frames that the producer has written, also in an outbox that it has not announced."""
+        if self._next_reader is not None and self._next_reader.size():
+            self._switch_outbox()
+        self._take_rest()
+
+    def may_lack_rows(self) -> bool:
+        """Whether the producer has ended, or is left, without a goodbye and with rows that it had not flushed."""
+        return not self.said_goodbye and (self._status_page is None or self._status_page.unflushed() > 0)
+
+    def loss_notes(self) -> list[str]:
+        """Say which rows of recordings that tasks made themselves have ended with the process."""
+        if self._status_page is None or self.said_goodbye:
+            return []
+        who = f"worker {self.hello.worker}" if self.hello.worker else "a process"
+        ended = f"{who} (pid {self.hello.pid}) ended"
+        notes = []
+        # The SDK keeps the rows of a recording without a sink in the memory of its process.
+        if rows := self._status_page.unsent_rows():
+            notes.append(
+                f"{ended} with {rows} {'row' if rows == 1 else 'rows'} in recordings that its tasks had made "
+                "themselves, and they are lost: such rows are taken at the end of each task"
+            )
+        if self._lost_results:
+            notes.append(
+                f"{ended} before rows of recordings that its tasks had made themselves were handed over, and they are "
+                "lost: the tasks count as lost with the worker"
+            )
+        return notes
+
+    def close(self) -> None:
+        """Close the producer's files."""
+        self._outbox.close()
+        if self._next_reader is not None:
+            self._next_reader.close()
+            self._next_reader = None
+        if self._status_page is not None:
+            self._status_page.close()
+            self._status_page = None
+
+    # --- questions ---------------------------------------------------------------------------------------------
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the bytes of the outbox come in messages, because the parent cannot open it."""
+        return self._outbox.is_inline
+
+    def has_accepted(self, number: int, end: int) -> bool:
+        """Any thread: whether the sinks have the producer's outbox `number` up to offset `end`."""
+        outbox = self._outbox
+        return outbox.number > number or (outbox.number == number and outbox.consumed >= end)
+
+    def rows_logged(self) -> int:
+        """Any thread: the number of rows that the process has logged; 0 if that is not known."""
+        # Raised if the status page is being closed at this moment: its rows have been counted, or will be.
+        with contextlib.suppress(ValueError):
+            status_page = self._status_page
             return 0 if status_page is None else status_page.rows()
         return 0
 
+    def rows_since_result(self) -> int | None:
+        """How many rows came after the last result; None if they cannot be counted."""
+        return self._outbox.rows_since_result()
+
     def lives(self) -> bool:
-        """Whether there is a process with its id, or may be."""
+        """Whether a process with its id exists, or may exist."""
         try:
             os.kill(self.hello.pid, 0)
         except ProcessLookupError:
@@ -82,74 +371,5 @@ class ProducerIntake:
             pass
         return True
 
-    def overdue_result(self) -> int:
-        """Any thread: the number of the last result on its status page that it should have sent long ago, 0 if there is
-        none.
-
-        What was sent is still on its way, perhaps, and comes first: results, rows, the tasks that they are of.
-        """
-        # A status page that is being closed at this moment has none.
-        with contextlib.suppress(ValueError):
-            status_page = self.status_page
-            journaled, behind = (0, 0) if status_page is None else status_page.journaled()
-            if status_page is not None and journaled > self.last_result and behind <= self.message_count:
-                return journaled if time.monotonic_ns() - status_page.at().begun_ns > _LATE_NANOS else 0
-        return 0
-
-    def journaled_results(self) -> Iterable[tuple[SegmentReady, Result]]:
-        """As `SlateReader.results`; none where all have come, or the rows before them are in messages alone."""
-        if self.status_page is None or self.reader is None or self.said_goodbye:
-            return ()
-        return self.status_page.results()
-
-    def rows_since_result(self, rows_after: Callable[[int, int], int | None]) -> int | None:
-        """How many rows came after its last result: `rows_after(outbox, chunks)` counts. None where nobody can tell."""
-        return None if self.settled_chunks is None else rows_after(self.outbox, self.settled_chunks)
-
-    def begin_outbox(self, outbox: int) -> None:
-        """What comes from now on is in a new one."""
-        self.outbox = outbox
-        self.consumed = 0
-        # Rows of a task in two outboxes are not counted.
-        self.settled_chunks = 0 if self.chunks == self.settled_chunks else None
-        self.chunks = 0
-        self.complete = False
-        self.incomplete = b""
-
-    def loaded(self, result: Result) -> Result:
-        """`result` with what it has left on the status page; a `failure` where that cannot be read."""
-        try:
-            if self.status_page is None:
-                raise OSError("it cannot be opened")
-            return self.status_page.take(result)
-        except (OSError, ValueError, IndexError) as error:
-            who = f"worker {self.hello.worker} (pid {self.hello.pid})"
-            self.failure = DeliveryError(f"results of {who} cannot be read from its memory: {error}")
-            return result
-
-    def may_lack_rows(self) -> bool:
-        """Whether it has ended, or been left, in the middle: without a goodbye, and with rows that nobody has seen."""
-        return not self.said_goodbye and (self.status_page is None or self.status_page.unflushed() > 0)
-
-    def told_of_loss(self) -> str:
-        """What to say of rows that have ended with the process; empty where there were none.
-
-        The SDK keeps those of recordings without a sink in the memory of the process that has made them.
-        """
-        rows = 0 if self.status_page is None or self.said_goodbye else self.status_page.unsent_rows()
-        if not rows:
-            return ""
-        who = f"worker {self.hello.worker}" if self.hello.worker else "a process"
-        return (
-            f"{who} (pid {self.hello.pid}) ended with {rows} {'row' if rows == 1 else 'rows'} in recordings that its "
-            "tasks had made themselves, and they are lost: such rows are taken at the end of each task"
-        )
-
-    def close(self) -> None:
-        for reader in (self.reader, self.next_reader):
-            if reader is not None:
-                reader.close()
-        self.reader = self.next_reader = None
-        if self.status_page is not None:
-            self.status_page.close()
-            self.status_page = None
+    def _who(self) -> str:
+        return f"worker {self.hello.worker} (pid {self.hello.pid})"

@@ -14,14 +14,14 @@ from mpr.transport.status_page import StatusPageReader
 
 @dataclass(frozen=True, slots=True)
 class SurvivingRows:
-    """What there is of a worker that has ended.
+    """The rows of a worker that has ended.
 
     Attributes
     ----------
     rows:
-        How many rows came since its last result; None where nobody can tell.
+        How many rows came since its last result; None if they cannot be counted.
     silent_secs:
-        For how long none had come when it ended; None where none ever came.
+        For how long no rows had come when it ended; None if none ever came.
     """
 
     rows: int | None = None
@@ -29,29 +29,36 @@ class SurvivingRows:
 
 
 class Listener(Protocol):
-    """Who hears of workers and results. All calls come from the aggregator's thread, and none may wait."""
+    """Hears of workers and results. All calls come from the aggregator's thread, and none may wait or raise."""
 
-    def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int) -> None: ...
+    def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int) -> None:
+        """A worker takes tasks. Its initializer took `init_micros`."""
 
-    def skipped(self, hello: Hello, skipped: Skipped) -> None: ...
+    def skipped(self, hello: Hello, skipped: Skipped) -> None:
+        """A worker has passed over a work item that was taken back from it."""
 
     def unfit(self, hello: Hello) -> None:
-        """Nothing that the worker logs can be used any more."""
+        """The rows that a worker logs from now on cannot be used."""
 
-    def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None: ...
+    def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
+        """Describe the task that a worker has begun; None if it is not known any more."""
 
-    def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None: ...
+    def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
+        """The sinks have all rows of `result`; with a `failure` some of them are lost."""
 
-    def sink_failed(self, error: SinkError) -> None: ...
+    def sink_failed(self, error: SinkError) -> None:
+        """A sink has failed: rows are lost."""
 
-    def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None: ...
+    def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
+        """The initializer has raised in a worker."""
 
     def worker_ended(
         self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], SurvivingRows]
     ) -> list[str]:
-        """Returns what the recording should say of it."""
+        """A worker has ended, and everything that it sent was read. Returns what the recording should say of it."""
 
     def recording_ended(self) -> None:
-        """Nobody takes anything of the workers any more, also of those that have said goodbye and still live."""
+        """The recording takes nothing more from its workers, also from those that have said goodbye and still live."""
 
-    def broken(self, error: BaseException) -> None: ...
+    def broken(self, error: BaseException) -> None:
+        """The recording cannot go on, because of `error`."""

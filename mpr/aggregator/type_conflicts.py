@@ -1,7 +1,7 @@
-"""Finds what several workers call by one name and give different types: a timeline, or a component of an entity.
+"""Finds timelines and components to which several workers give different types.
 
-Rerun keeps one type of each in a recording, and shows the rows of another one wrongly or not at all. The schemas stand
-in the manifests that the SDK writes at the end of each outbox, so no row is decoded for this.
+Rerun keeps one type of each column in a recording, and shows rows of another type wrongly or not at all. The schemas
+stand in the manifests that the SDK writes at the end of each outbox, so no row is decoded for this.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 _Column: TypeAlias = tuple[bytes, str, str]
-"""Store, entity path (empty for a timeline), name."""
+"""Store, entity path (empty for a timeline), and name of a column."""
 
 
 class ColumnTypes:
-    """The types of all columns of a recording, each with who gave it first."""
+    """The type of each column of a recording, and the process that gave it first."""
 
     def __init__(self) -> None:
         self._first: dict[_Column, tuple[str, str]] = {}
-        self._told: set[tuple[_Column, str]] = set()
+        self._noted: set[tuple[_Column, str]] = set()
 
     def note(self, who: str, footer: bytes) -> list[str]:
-        """Take the schemas in `footer` (the payload of an `END` frame), which is of `who`.
+        """Note the schemas in `footer` (the payload of an `END` frame), which process `who` has written.
 
-        Returns a sentence for each column that somebody else has given another type, once for each other type.
+        Returns a sentence for each column to which another process has given another type, once for each other type.
         """
-        told = []
+        sentences = []
         for store, schema in manifest.schemas(footer):
             for field in schema:
                 meta = field.metadata or {}
@@ -43,10 +43,10 @@ class ColumnTypes:
                     continue
                 found = _type_name(field.type, is_timeline=not column[1])
                 first, first_who = self._first.setdefault(column, (found, who))
-                if found != first and "null" not in (found, first) and (column, found) not in self._told:
-                    self._told.add((column, found))
-                    told.append(_sentence(column, first, first_who, found, who))
-        return told
+                if found != first and "null" not in (found, first) and (column, found) not in self._noted:
+                    self._noted.add((column, found))
+                    sentences.append(_sentence(column, first, first_who, found, who))
+        return sentences
 
 
 def _sentence(column: _Column, first: str, first_who: str, other: str, other_who: str) -> str:
@@ -56,13 +56,13 @@ def _sentence(column: _Column, first: str, first_who: str, other: str, other_who
 
 
 def _type_name(kind: pa.DataType, *, is_timeline: bool) -> str:
-    """In the words of `rr.set_time` for a timeline; two types are the same where their names are."""
+    """Name a type, a timeline's in the words of `rr.set_time`. Two types are the same if their names are."""
     import pyarrow as pa
 
     if is_timeline:
         if pa.types.is_duration(kind):
             return "a duration"
         return "a timestamp" if pa.types.is_timestamp(kind) else "a sequence"
-    # Whether a part may be missing is no difference.
+    # Whether a part may be missing makes no difference to Rerun.
     inner = kind.value_type if pa.types.is_list(kind) else kind
     return str(inner).replace(" not null", "")

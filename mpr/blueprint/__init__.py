@@ -1,6 +1,7 @@
-"""The default layout of a recording in the viewer.
+"""Makes the layout that a recording has in the viewer if the user gives none, or beside his own.
 
-Covers: views of what the recording contains, the display of workers, updates while it grows.
-Does not cover: the rows that are shown (`telemetry`).
-May import: sdk, rrd, telemetry.
+Covers: views of the user's data, views of the workers, updates while the recording grows, and the names by which these
+views find the telemetry of pools (`telemetry_names.py`).
+Does not cover: the rows that the views show (`telemetry`, which imports the names from here; nothing here imports it).
+May import: sdk, rrd.
 """

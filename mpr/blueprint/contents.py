@@ -1,7 +1,7 @@
-"""What is in a recording, as far as a layout for it needs to know: entities, kinds of data, timelines.
+"""Finds the entities, kinds of data and timelines of a recording, as far as the layout needs them.
 
-Covers: a look at its first chunks while it grows, and at the manifests of its outboxes.
-Does not cover: the layout that is made of it (`default.py`). Nothing that mpr itself logs is looked at.
+Covers: the first chunks of the recording while it grows, and the manifests of its outboxes.
+Does not cover: the layout (`default.py`), and entities that mpr itself logs, which it passes over.
 """
 
 from __future__ import annotations
@@ -18,28 +18,34 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-# So much of a recording is looked at while it grows: it is decoded for that.
+# At most so much of a recording is decoded for this while it grows.
 _LOOK_CHUNKS = 200
 _LOOK_BYTES = 8 * 1024 * 1024
 _OURS = ("/mpr", "/__")
 
 
 class Contents:
-    """Of the recording with that encoded store id.
+    """The entities and timelines of one recording, as far as they are known.
+
+    Parameters
+    ----------
+    store:
+        The encoded store id of the recording.
 
     Attributes
     ----------
     kinds:
-        The archetypes of each entity, as `Points2D`.
+        The archetypes of each entity, such as `Points2D`.
     timelines:
-        How many cells are known on each timeline.
+        A weight for each timeline: the decoded rows that are on it, and one more for each manifest that names it.
+    has_layout:
+        Whether a process has sent a blueprint along with its rows.
     """
 
     def __init__(self, store: bytes) -> None:
         self._store = store
         self.kinds: dict[str, set[str]] = {}
         self.timelines: Counter[str] = Counter()
-        #: Whether a process has sent a blueprint along with its rows.
         self.has_layout = False
         self._lock = threading.Lock()
         self._chunks_left, self._bytes_left = _LOOK_CHUNKS, _LOOK_BYTES
@@ -48,7 +54,7 @@ class Contents:
         self._peeked: list[bytes] = []
 
     def peek(self, segment: Segment) -> None:
-        """The sinks have `segment`: keep a copy of its first chunks, which `learn` looks at."""
+        """The aggregator's thread: keep a copy of the first chunks of the recording for `learn`."""
         if segment.store is not None or segment.telemetry:
             return
         if any(frame.kind == framing.BLUEPRINT_ACTIVATION for frame in segment.frames):
@@ -69,7 +75,7 @@ class Contents:
                     self._peeked.append(read(frame.start, frame.end - frame.start))
 
     def learn(self) -> None:
-        """Any thread: look at what was kept."""
+        """Any thread: decode the chunks that `peek` has kept."""
         with self._lock:
             peeked, self._peeked = self._peeked, []
         if peeked:
@@ -99,6 +105,6 @@ class Contents:
                     self.timelines[field.name] += rows
 
     def snapshot(self) -> dict[str, frozenset[str]]:
-        """The archetypes of each entity, as they are known now."""
+        """Return the archetypes of each entity, as they are known now."""
         with self._lock:
             return {entity: frozenset(kinds) for entity, kinds in self.kinds.items()}

@@ -1,7 +1,10 @@
-"""The layout that a recording has where the user has given none: his own views large, those of the pools below.
+"""Makes the layout of a recording: the user's views large, those of the pools below.
 
-The viewer's own choice would give each chart of a pool as much room as the user's picture. So views are made here, of
-what was logged: one for each space (2D, 3D) and for each group of scalars, by the first part of their entity paths.
+Covers: a view for each space (2D, 3D) and for each group of scalars, by the first part of their entity paths; the views
+of pools; panels and the timeline.
+Does not cover: which data there is (`contents.py`), when the layout is made anew (`updates.py`).
+
+The layout that the viewer chooses would give each chart of a pool as much room as the user's picture.
 """
 
 from __future__ import annotations
@@ -10,8 +13,17 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpr.telemetry.encoder import INSIGHTS, POOL_CHARTS, ROOT, WORKER_CHARTS, WORKERS
-from mpr.telemetry.rows import BACK_PRESSURE, IDLE, STARTING
+from mpr.blueprint.telemetry_names import (
+    BACK_PRESSURE,
+    IDLE,
+    INSIGHTS,
+    LOST,
+    POOL_CHARTS,
+    ROOT,
+    STARTING,
+    WORKER_CHARTS,
+    WORKERS,
+)
 
 if TYPE_CHECKING:
     import rerun.blueprint as rrb
@@ -27,11 +39,11 @@ _SPATIAL_3D = {
     "Points3D", "Boxes3D", "LineStrips3D", "Arrows3D", "Mesh3D", "Asset3D", "Ellipsoids3D", "Capsules3D", "Cylinders3D",
     "Pinhole", "GridMap",
 }  # fmt: skip
-# So many views stand beside each other; the others are behind tabs.
+# At most so many views stand beside each other; the others are behind tabs.
 _GRID = 6
-# Lines that a legend has room for.
+# The number of lines for which a legend has room.
 _LEGEND = 8
-# State timelines from which on the views of the pools get more room.
+# From so many state timelines on, the views of the pools get more room.
 _MANY_TIMELINES = 12
 _SIGNALS = ("SIGKILL", "SIGTERM", "SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGINT", "SIGHUP")
 _GREY, _DARK, _AMBER, _RED = (70, 70, 74), (44, 44, 48), (224, 142, 32), (214, 48, 49)
@@ -42,60 +54,60 @@ def blueprint(
     timeline: str | None,
     state_timelines: int,
     recorded: frozenset[str],
-    own: Any = None,
+    user_blueprint: Any = None,
     *,
     pools_visible: bool = True,
 ) -> rrb.Blueprint:
-    """The layout of a recording.
+    """Make the layout of a recording.
 
     Parameters
     ----------
     kinds:
-        The archetypes of each entity of the user's.
+        The archetypes of each entity of the user.
     timeline:
-        The timeline to begin with; None for the viewer's choice.
-    state timelines:
-        How many workers there are to be seen.
+        The timeline that the viewer shows first; None for the viewer's choice.
+    state_timelines:
+        The number of workers at a time, in all pools.
     recorded:
-        What the pools record of themselves, out of `config.TELEMETRY`.
-    own:
-        The user's blueprint, whose views and panels are kept.
+        The kinds of telemetry that the pools record, as in `mpr.Pool(telemetry=...)`.
+    user_blueprint:
+        The user's blueprint, whose views and panels are kept; None if there is none.
     pools_visible:
         Whether the views of the pools are unfolded.
     """
     import rerun.blueprint as rrb
 
-    if own is not None and not isinstance(own, rrb.Blueprint):
-        own = rrb.Blueprint(own)
-    time_panel = copy.copy(getattr(own, "time_panel", None))
+    given = user_blueprint
+    if given is not None and not isinstance(given, rrb.Blueprint):
+        given = rrb.Blueprint(given)
+    time_panel = copy.copy(getattr(given, "time_panel", None))
     if time_panel is None:
-        time_panel = rrb.TimePanel(state="collapsed" if own is None or own.collapse_panels else None)
+        time_panel = rrb.TimePanel(state="collapsed" if given is None or given.collapse_panels else None)
     if time_panel.timeline is None:
         time_panel.timeline = timeline
-    # On another timeline the state timelines are empty.
+    # On any other timeline, the state timelines are empty.
     on_ours = time_panel.timeline in (None, "log_time")
     timeline_name = "Workers" if on_ours else "Workers, on the timeline log_time"
     pools = pool_views(recorded, legend=state_timelines <= _LEGEND, visible=pools_visible, timeline_name=timeline_name)
-    root = getattr(own, "root_container", None)
+    root = getattr(given, "root_container", None)
     users = [root] if root is not None else _grid(user_views(kinds))
     share = 1.0 if state_timelines < _MANY_TIMELINES else 1.6
     parts: list[Any] = [rrb.Vertical(*users, pools, row_shares=[2.4, share]) if users else pools]
-    if own is None:
+    if given is None:
         return rrb.Blueprint(*parts, rrb.SelectionPanel(state="collapsed"), time_panel)
     panels = ("top_panel", "blueprint_panel", "selection_panel")
-    parts += [getattr(own, name) for name in panels if hasattr(own, name)]
+    parts += [getattr(given, name) for name in panels if hasattr(given, name)]
     parts.append(time_panel)
-    return rrb.Blueprint(
-        *parts, auto_layout=False, auto_views=own.auto_views and root is not None, collapse_panels=own.collapse_panels
-    )
+    auto_views = given.auto_views and root is not None
+    return rrb.Blueprint(*parts, auto_layout=False, auto_views=auto_views, collapse_panels=given.collapse_panels)
 
 
 def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool, timeline_name: str) -> rrb.Container:
-    """What pools record of themselves: state timelines, and charts and texts behind tabs."""
+    """Make the views of pools: state timelines, with charts and texts behind tabs beside them."""
     import rerun as rr
     import rerun.blueprint as rrb
 
-    states = {STARTING: _DARK, IDLE: _GREY, BACK_PRESSURE: _AMBER, **{f"lost ({name})": _RED for name in _SIGNALS}}
+    states = {STARTING: _DARK, IDLE: _GREY, BACK_PRESSURE: _AMBER, **{LOST.format(name): _RED for name in _SIGNALS}}
     colors = rr.StateConfiguration(values=list(states), colors=list(states.values()))
     plots = rrb.PlotLegend(visible=legend)
     views: list[rrb.View] = []
@@ -123,7 +135,7 @@ def _grid(views: Sequence[rrb.View]) -> list[Any]:
 
 
 def user_views(kinds: Kinds) -> list[rrb.View]:
-    """A view for each space of the user's, for each group of his scalars, and for what needs one by itself."""
+    """Make a view for each space, for each group of scalars, and for each entity that is a view by itself."""
     import rerun.blueprint as rrb
 
     spatial: list[rrb.View] = []
@@ -135,7 +147,7 @@ def user_views(kinds: Kinds) -> list[rrb.View]:
         scalars = [path for path in entities if "Scalars" in kinds[path]]
         if in_3d:
             spatial.append(rrb.Spatial3DView(origin=top, name=top))
-        # In a 3D space, what a camera sees is looked at through it.
+        # In a 3D space, 2D data belongs to a camera, so each camera has a 2D view.
         spaces = [path for path in entities if "Pinhole" in kinds[path]] if in_3d else _spaces(in_2d, kinds)
         spatial += [rrb.Spatial2DView(origin=path, name=path) for path in spaces]
         if scalars:
@@ -160,7 +172,7 @@ def _single_views() -> dict[str, Any]:
 
 
 def _by_top(paths: Iterable[str]) -> dict[str, list[str]]:
-    """`paths` by their first part."""
+    """Group `paths` by their first part."""
     found: dict[str, list[str]] = {}
     for path in paths:
         found.setdefault("/" + _parts(path)[0] if path != "/" else "/", []).append(path)
@@ -168,7 +180,7 @@ def _by_top(paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
-    """Where 2D views begin: what lies over an image is seen with it, several images are seen side by side."""
+    """Return the origins of the 2D views. Shapes share the view of the image below them; each image gets a view."""
     if not paths:
         return []
     common = _common(paths)
@@ -183,7 +195,7 @@ def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
 
 
 def _common(paths: Sequence[str]) -> str:
-    """The deepest path that all of `paths` are at or below."""
+    """Return the deepest path at or below which all `paths` are."""
     split = [_parts(path) for path in paths]
     common: list[str] = []
     for level in zip(*split, strict=False):
@@ -194,7 +206,7 @@ def _common(paths: Sequence[str]) -> str:
 
 
 def _parts(path: str) -> list[str]:
-    """The parts of an entity path, in which a `/` may be escaped."""
+    """Split an entity path into its parts; an escaped `/` belongs to its part."""
     parts: list[str] = []
     for part in path.strip("/").split("/"):
         if parts and parts[-1].endswith("\\"):
@@ -205,5 +217,5 @@ def _parts(path: str) -> list[str]:
 
 
 def bucket(state_timelines: int) -> int:
-    """Stands for every number of state timelines with which a layout is the same."""
+    """Return a number that is the same for all numbers of state timelines with the same layout."""
     return next((limit for limit in (_LEGEND, _MANY_TIMELINES - 1) if state_timelines <= limit), _MANY_TIMELINES)

@@ -1,4 +1,8 @@
-"""The layout of one recording while it grows: what it has to show is not known before something was logged."""
+"""Makes the layout of one recording anew while the recording grows, because its entities are not known before.
+
+Covers: whether a new layout is needed, which timeline the viewer shows first.
+Does not cover: the layout itself (`default.py`), and who writes it into the recording.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +19,24 @@ _log = logging.getLogger("mpr")
 
 
 class BlueprintUpdates:
-    """Makes the layout anew where there is something new to see.
+    """The layout of one recording. Any thread may call it.
 
     Parameters
     ----------
     application_id:
-        Of the recording.
+        The application id of the recording.
     contents:
-        What is in it.
-    own:
-        The user's blueprint, if any.
+        The entities and timelines of the recording.
+    user_blueprint:
+        The user's blueprint, or None.
     pools_visible:
-        Whether the views of the pools are wanted.
+        Whether the views of the pools are unfolded.
     """
 
-    def __init__(self, application_id: str, contents: Contents, own: Any, *, pools_visible: bool) -> None:
+    def __init__(self, application_id: str, contents: Contents, user_blueprint: Any, *, pools_visible: bool) -> None:
         self._application_id = application_id
         self._contents = contents
-        self._own = own
+        self._user_blueprint = user_blueprint
         self._pools_visible = pools_visible
         self._kinds: frozenset[str] = frozenset()
         self._state_timelines = 0
@@ -42,24 +46,29 @@ class BlueprintUpdates:
         self._failed = False
 
     def add_pool(self, size: int, kinds: frozenset[str]) -> None:
-        """A pool of so many workers records that of itself."""
+        """A pool with `size` workers records these kinds of telemetry from now on."""
         with self._lock:
             self._state_timelines += size
             self._kinds |= kinds
 
     def refresh(self) -> tuple[bytes, bool]:
-        """The layout for what is there now, as a whole stream, and whether it is another one than the last time.
+        """Return the layout for the present contents as a whole stream, and whether it differs from the last one.
 
-        Empty where it is not ours to choose: no pool records itself, or the user has his own and wants nothing beside.
+        The stream is empty if mpr makes no layout: no pool records telemetry, a worker has sent a blueprint, or the
+        user has given one and wants nothing beside it.
         """
         with self._lock:
-            if not self._kinds or (self._own is not None and not self._pools_visible) or self._contents.has_layout:
+            if (
+                not self._kinds
+                or (self._user_blueprint is not None and not self._pools_visible)
+                or self._contents.has_layout
+            ):
                 return b"", False
             if self._failed:
                 return b"", False
             try:
                 return self._made()
-            except Exception as error:  # noqa: BLE001  # whatever the SDK or a user's blueprint raises
+            except Exception as error:  # noqa: BLE001  # the SDK and a user's blueprint may raise anything
                 self._failed = True
                 _log.warning("mpr: no layout can be made for the recording: %s: %s", type(error).__name__, error)
                 return b"", False
@@ -72,14 +81,17 @@ class BlueprintUpdates:
             return self._stream, False
         self._made_of = made_of
         looks = (self._timeline(), default.bucket(self._state_timelines), self._kinds, self._pools_visible)
-        if self._own is None:
+        if self._user_blueprint is None:
             self._stream = _encoded(self._application_id, frozenset(seen.items()), *looks)
         else:
-            self._stream = _encode(self._application_id, seen, *looks, self._own)
+            self._stream = _encode(self._application_id, seen, *looks, self._user_blueprint)
         return self._stream, True
 
     def _timeline(self) -> str | None:
-        """The timeline to begin with: one on which there is everything that is to be seen."""
+        """Return the timeline that the viewer shows first: one that has most of the user's data.
+
+        If `log_time` has as much as any other, it is the one, because the pools are shown on it too.
+        """
         counts = self._contents.timelines
         users = {name: count for name, count in counts.items() if name not in ("log_time", "log_tick")}
         most = max(users, key=lambda name: (users[name], name), default=None)
@@ -94,9 +106,9 @@ def _encode(
     state_timelines: int,
     kinds: frozenset[str],
     visible: bool,
-    own: Any = None,
+    user_blueprint: Any = None,
 ) -> bytes:
-    blueprint = default.blueprint(seen, timeline, state_timelines, kinds, own, pools_visible=visible)
+    blueprint = default.blueprint(seen, timeline, state_timelines, kinds, user_blueprint, pools_visible=visible)
     return encoder.encoded_blueprint(application_id, blueprint)
 
 
@@ -109,5 +121,5 @@ def _encoded(
     kinds: frozenset[str],
     visible: bool,
 ) -> bytes:
-    """The same once more: the SDK takes some milliseconds for it, and two threads that never end."""
+    """Do as `_encode`, and keep the results: each call costs milliseconds, and two threads of the SDK that stay."""
     return _encode(application_id, dict(seen), timeline, state_timelines, kinds, visible)

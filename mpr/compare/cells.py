@@ -1,6 +1,6 @@
-"""One cell of a recording (the component batch of one row): equal to another one, nearly equal, and in words.
+"""Compares cells of recordings (a cell is the component batch of one row), and writes them in words.
 
-Covers: cells of any Arrow type, as entries of a list column.
+Covers: cells of any Arrow type, as entries of a list column; equal and nearly equal cells.
 Does not cover: which cells belong together (`compare.py`).
 """
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-# Of long keys the digest is kept, so that those of pictures are not the pictures once more.
+# The longest key in bytes. A longer one is replaced by its digest, so that keys of images are not copies of them.
 _LONG_KEY = 64
-# The key of an entry that is missing.
+# The key of a missing entry.
 _GAP = b"gap"
-# A cell with more values than this is not written out.
+# Words of a cell have at most this many values.
 _SHORT_CELL = 16
 _SHORT_TEXT = 120
 
@@ -32,9 +32,9 @@ _WORDS.maxlist = _WORDS.maxdict = _SHORT_CELL
 
 
 def keys(values: pa.Array) -> list[bytes]:
-    """One key per entry; two entries of the same Arrow type have the same key where they are equal, bit by bit.
+    """Return one key per entry; two entries of the same Arrow type have the same key if they are equal, bit for bit.
 
-    For any number of entries at a time, because looking at each one costs a hundred times as much.
+    It takes any number of entries at a time, because one call per entry would take a hundred times as long.
     """
     found = _keys(values)
     if values.null_count:
@@ -71,7 +71,7 @@ def _keys_of_lists(values: pa.ListArray) -> list[bytes]:
 
 
 def _bytes_of_numbers(values: pa.Array) -> tuple[memoryview, int] | None:
-    """The bytes of numbers, or of vectors of them, and how many each has; None where `values` are none."""
+    """Return the bytes of numbers or vectors of numbers, and the size of one; None if `values` are neither."""
     width = 1
     while pa.types.is_fixed_size_list(values.type) and not values.null_count:
         width *= values.type.list_size
@@ -99,7 +99,7 @@ def _short(key: bytes | memoryview) -> bytes:
 
 
 def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
-    """The numbers, texts, lengths and gaps that `values` are made of, level by level."""
+    """Return the numbers, texts, lengths and gaps in `values`, level by level."""
     kind = values.type
     leaves = [np.asarray(values.is_valid())] if values.null_count else []
     if pa.types.is_fixed_size_list(kind):
@@ -119,8 +119,10 @@ def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
 
 
 def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
-    """Whether two cells are equal but for floating point numbers, which may differ by `tolerance` times the larger of
-    1 and the number expected; NaN is equal to NaN."""
+    """Return whether two cells are equal, with a tolerance for floating point numbers.
+
+    Two numbers may differ by `tolerance` times the larger of 1 and the expected number. NaN is equal to NaN.
+    """
     ours, theirs = _leaves(one), _leaves(other)
     if [(leaf.dtype, leaf.shape) for leaf in ours] != [(leaf.dtype, leaf.shape) for leaf in theirs]:
         return False
@@ -138,7 +140,7 @@ def _unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) -
 
 
 def words(cell: pa.Array) -> str:
-    """What is in a cell, or how much where that is too much to say."""
+    """Return the values of a cell as text, or their number if there are many."""
     many = _many_numbers(cell)
     if many is not None:
         return f"{many.size} values"
@@ -146,7 +148,7 @@ def words(cell: pa.Array) -> str:
 
 
 def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
-    """Two cells that differ: what is in them, or where they begin to differ if there is much."""
+    """Return the values of two cells that differ as text, or the first difference if there are many values."""
     many, others = _many_numbers(expected), _many_numbers(found)
     if many is not None and others is not None and many.dtype == others.dtype and many.shape == others.shape:
         where = np.flatnonzero(_unequal(many, others, tolerance))
@@ -163,7 +165,7 @@ def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
 
 
 def plain(cell: pa.Array) -> Any:
-    """What is in a cell as Python has it; the only value itself where there is but one."""
+    """Return the values of a cell as Python objects; a single value without its list."""
     try:
         values = cell.to_pylist()
     except ValueError:
@@ -173,7 +175,7 @@ def plain(cell: pa.Array) -> Any:
 
 
 def _many_numbers(cell: pa.Array) -> npt.NDArray[Any] | None:
-    """The numbers in a cell where they are too many to be said."""
+    """Return the numbers in a cell if they are too many to be written out, else None."""
     if pa.types.is_string(_innermost(cell.type)):
         return None
     longest = max(_leaves(cell), key=len)

@@ -1,8 +1,7 @@
-"""What differs between two recordings, in words.
+"""Says in words in which rows two recordings differ.
 
-Covers: entities, components and their types, timelines, how many rows there are and when, and every cell.
-Does not cover: blueprints; which recording and application ids they have; how rows were cut into chunks, which ids they
-have, and in which order rows of the same time were written.
+Covers: entities, components and their types, timelines, the number of rows and their times, and every cell.
+Does not cover: blueprints; recording ids and application ids; chunks and their ids; the order of rows of the same time.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
 
 Level = Literal["summary", "values"]
 
-#: What differs from run to run in every recording: when the rows were logged, and what mpr and the SDK say of a run.
+#: Parts of every recording that differ from run to run: the times of logging, and rows of mpr and the SDK about the run.
 IGNORED_TIMELINES = ("log_time", "log_tick")
 IGNORED_ENTITIES = ("/__properties/**", "/mpr/**")
 
-# Where a cell is: in which array of its series, and at which row of it.
+# The place of a cell: the index of an array in its series, and a row of that array.
 _Place = tuple[int, int]
 
 
@@ -42,7 +41,7 @@ class _Series:
         return sum(len(array) for array in self.arrays)
 
     def places(self, timelines: Collection[str]) -> Iterator[tuple[tuple[Any, ...], bytes, _Place]]:
-        """Of each cell its times on `timelines` (None where it has none), its key and its place."""
+        """Yield for each cell its times on `timelines` (None if it has none there), its key and its place."""
         from mpr.compare.cells import keys
 
         for index, (array, times) in enumerate(zip(self.arrays, self.times, strict=True)):
@@ -58,7 +57,7 @@ class _Series:
 
 @dataclass
 class _Entity:
-    """What a recording has at one entity path."""
+    """All data of a recording at one entity path."""
 
     temporal: dict[str, _Series] = field(default_factory=dict)
     static: dict[str, _Series] = field(default_factory=dict)
@@ -78,39 +77,40 @@ def differences(
     tolerance: float = 0.0,
     limit: int = 20,
 ) -> list[str]:
-    """What differs between two recordings.
+    """Return the differences between two recordings.
 
-    Two recordings are equal where they have the same cells at the same times, in whatever order and chunks. Of static
-    data the values count, not how often each was logged. Both recordings are held in memory.
+    Two recordings are equal if they have the same cells at the same times, in any order and any chunks. Static data is
+    equal if the values are, however often each was logged. Both recordings are held in memory.
 
     Parameters
     ----------
     expected, actual:
-        Two `.rrd` files. All recordings in one of them are taken as one.
+        Two `.rrd` files. All recordings in one file are compared as one recording.
     level:
-        `"values"` compares every cell; `"summary"` which entities, components and timelines there are, of which type,
-        how many cells they have, and from when to when.
+        `"values"` compares every cell. `"summary"` compares the entities, components and timelines, their types, the
+        numbers of cells, and the first and last times.
     ignore_timelines:
         Names of timelines that do not count; by default `log_time` and `log_tick`.
     ignore_entities:
         Entity paths that do not count; `/camera/**` is `/camera` and all below it. By default the properties of the
-        recording and what mpr writes about the run.
+        recording, and rows of mpr about the run.
     tolerance:
-        By how much a floating point number may differ, as a share of what is expected or, where that is below 1, of 1.
+        The largest difference of two floating point numbers, as a share of the expected number, or of 1 if that is
+        smaller than 1.
     limit:
-        How many differences to tell at most.
+        The largest number of differences that are returned.
 
     Returns
     -------
     list[str]
-        A sentence for each difference; empty where there is none.
+        A sentence for each difference; empty if there is none.
 
     Raises
     ------
     ConfigError
-        The level is neither of the two.
+        If the level is neither of the two.
     RecordingError
-        A file cannot be read.
+        If a file cannot be read.
     """
     check_level(level)
     ignored = (set(ignore_timelines), matcher(ignore_entities))
@@ -122,13 +122,13 @@ def differences(
 
 
 def check_level(level: str) -> None:
-    """Raise `ConfigError` for what is no `Level`."""
+    """Raise `ConfigError` if `level` is not one of the two."""
     if level not in ("summary", "values"):
         raise ConfigError(f"level is {level!r}: use 'summary' or 'values'")
 
 
 def matcher(paths: Collection[str]) -> Callable[[str], bool]:
-    """Tells whether an entity path is one of `paths`, of which `/camera/**` is `/camera` and all below it."""
+    """Return a function that says whether an entity path is one of `paths`; `/camera/**` is `/camera` and all below."""
     patterns = [_pattern(path) for path in paths]
     return lambda entity: any(pattern.fullmatch(entity) for pattern in patterns)
 
@@ -172,9 +172,9 @@ def _add(entity: _Entity, batch: pa.RecordBatch, ignored_timelines: set[str]) ->
             times[schema.name] = column = column.cast(pa.int64())
             entity.timelines[schema.name] = str(schema.type)
             ends = [pc.min(column).as_py(), pc.max(column).as_py(), *entity.ranges.get(schema.name, ())]
-            told = [end for end in ends if end is not None]
-            if told:
-                entity.ranges[schema.name] = (min(told), max(told))
+            known = [end for end in ends if end is not None]
+            if known:
+                entity.ranges[schema.name] = (min(known), max(known))
     series = entity.static if is_static else entity.temporal
     for schema, column in columns:
         if kinds[schema.name] == b"data":
@@ -191,7 +191,7 @@ def _add_cells(series: _Series, column: pa.ListArray, times: dict[str, pa.Array]
 
 
 def _type_of(schema: pa.Field) -> str:
-    """The type of a component, as people and old SDKs know it: whether a value may be missing is no part of it."""
+    """Return the type of a component, without the mark that no value may be missing, which old SDKs do not set."""
     return str(schema.type.value_type).replace(" not null", "")
 
 
@@ -230,9 +230,9 @@ def _missing_and_new(what: str, expected: Collection[str], found: Collection[str
     yield from (f"{what} {name} is new" for name in sorted(found) if name not in expected)
 
 
-def _of_timelines(one: _Entity, other: _Entity, told: set[str]) -> Iterator[str]:
-    yield from _missing_and_new("timeline", one.timelines.keys() - told, other.timelines.keys() - told)
-    for name in sorted(one.ranges.keys() & other.ranges.keys() - told):
+def _of_timelines(one: _Entity, other: _Entity, reported: set[str]) -> Iterator[str]:
+    yield from _missing_and_new("timeline", one.timelines.keys() - reported, other.timelines.keys() - reported)
+    for name in sorted(one.ranges.keys() & other.ranges.keys() - reported):
         if one.ranges[name] != other.ranges[name]:
             both = (one.ranges[name], other.ranges[name])
             expected, found = (" to ".join(_moment(end, one.timelines[name]) for end in ends) for ends in both)
@@ -244,20 +244,20 @@ def _of_series(
 ) -> str | None:
     if one.type != other.type:
         return f"type {one.type} expected, {other.type} found"
-    said = [] if is_static or len(one) == len(other) else [f"{_rows(len(one))} expected, {len(other)} found"]
+    found = [] if is_static or len(one) == len(other) else [f"{_rows(len(one))} expected, {len(other)} found"]
     if level == "values":
         changes = _changes(one, other, tolerance, timelines, is_static=is_static)
         first = next(changes, None)
         if first is not None:
             more = sum(1 for _ in changes)
-            said.append(f"{first}{f' (and {_rows(more)} more)' if more else ''}")
-    return "; ".join(said) or None
+            found.append(f"{first}{f' (and {_rows(more)} more)' if more else ''}")
+    return "; ".join(found) or None
 
 
 def _changes(
     one: _Series, other: _Series, tolerance: float, timelines: dict[str, str], *, is_static: bool
 ) -> Iterator[str]:
-    """Each cell that is not the same in both, in the order of time."""
+    """Yield a sentence for each cell that differs, in the order of time."""
     from mpr.compare.cells import are_close, words, words_of_both
 
     missing, new = _unmatched(one, other, timelines, is_static=is_static)
@@ -280,7 +280,7 @@ _Unmatched = dict[tuple[Any, ...], list[_Place]]
 def _unmatched(
     one: _Series, other: _Series, timelines: dict[str, str], *, is_static: bool
 ) -> tuple[_Unmatched, _Unmatched]:
-    """The cells of each that the other one does not have, bit by bit, by their times."""
+    """Return the cells of each series that the other one does not have, bit for bit, by their times."""
     ours, theirs = list(one.places(timelines)), list(other.places(timelines))
     counts = [Counter((stamp, key) for stamp, key, _ in cells) for cells in (ours, theirs)]
     if is_static:
@@ -299,7 +299,7 @@ def _taken(cells: list[tuple[tuple[Any, ...], bytes, _Place]], left: Counter[tup
 
 
 def _in_order(cells: Iterator[pa.Array]) -> list[pa.Array]:
-    """By their values, so that of several rows at one time like meets like."""
+    """Sort cells by their values, so that equal rows of one time are compared with each other."""
     from mpr.compare.cells import plain
 
     found = list(cells)
@@ -313,7 +313,7 @@ def _flat(value: Any) -> tuple[Any, ...]:
 
 
 def _sortable(values: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:
-    """Values of any types, and of none, in some order: numbers and texts in their own."""
+    """Return a sort key for values of any types, and for None; numbers and texts keep their usual order."""
     return tuple(
         (type(each).__name__, each) if isinstance(each, int | float | str) and each == each else ("", repr(each))
         for each in values

@@ -18,7 +18,6 @@ viewer
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import os
 import signal
@@ -27,8 +26,7 @@ import subprocess
 import sys
 import time
 from multiprocessing import reduction
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import rerun as rr
@@ -36,18 +34,15 @@ import rerun as rr
 from mpr.live.messages import Connected, Done, Finish, Load, Lost, SendSlice, SliceSent, Waiting
 from mpr.live.replay_log import dropped_until
 from mpr.rrd import framing
-from mpr.sdk import encoder, programs
-from mpr.sinks.viewers import GrpcServerSink, LiveSink, SpawnViewerSink, WebViewerSink
+from mpr.sdk import encoder
 
 if TYPE_CHECKING:
     from mpr.live.config import ExporterConfig
+    from mpr.sinks.viewers import LiveSink
 
 
 # A seventieth of the share of a worker, where the machine is busy.
 _NICE = 19
-# The same for the session of a viewer that stays, of which a person wants to see something: a tenth of the share of a
-# program.
-_SESSION_NICE = 10
 # The system does not tell when somebody begins to listen, so a exporter looks so often.
 _LOOK_EVERY_SECS = 0.25
 # Nor does the SDK tell that a connection has broken, unless it is asked to flush.
@@ -85,7 +80,7 @@ class _Exporter:
         self._pipe = config.pipe
         self._sources: dict[int, tuple[int, bool]] = {}
         self._header = config.head[: framing.HEADER_SIZE]
-        self._page: subprocess.Popen[bytes] | None = None
+        self._program: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
         try:
@@ -98,25 +93,19 @@ class _Exporter:
 
     def _connect(self) -> None:
         sink = self._config.sink
-        match sink:
-            case SpawnViewerSink() if self._config.first:
-                _spawn_viewer(sink)
-            case WebViewerSink():
-                # Before the SDK has threads here, which a fork would not survive.
-                self._page = _serve_page(sink)
+        # Before the SDK has threads here, which a fork would not survive.
+        self._program = sink._start_program(first=self._config.first)
         _be_silent()
         self._stream = encoder.new_stream(self._config.application_id, self._config.recording_id, send_properties=False)
-        if isinstance(sink, GrpcServerSink | WebViewerSink):
-            self._stream.set_sinks(_server(sink))
-        else:
+        if not sink.is_server:
             self._wait_for_listener(sink)
-            self._stream.set_sinks(rr.GrpcSink(url=sink._url()))
+        self._stream.set_sinks(sink._sdk_sink())
 
     def _check(self) -> None:
         """Raise where the connection is broken, or the page has gone."""
         self._stream.flush()
-        if self._page is not None and self._page.poll() is not None:
-            raise RuntimeError(f"the server of the page has ended with code {self._page.returncode}")
+        if self._program is not None and self._program.poll() is not None:
+            raise RuntimeError(f"the server of the page has ended with code {self._program.returncode}")
 
     def _wait_for_listener(self, sink: LiveSink) -> None:
         """The SDK would give up after five seconds, and take everything for lost."""
@@ -175,76 +164,13 @@ class _Exporter:
         self._stream.flush()
         # Waits until the viewer has read it all.
         self._stream.disconnect()
-        if isinstance(self._config.sink, GrpcServerSink | WebViewerSink):
+        if self._config.sink.is_server:
             _wait_for_readers(urlsplit(self._config.sink._url()).port)
         self._pipe.send(Done())
 
 
 def _read(fd: int, offset: int, size: int) -> bytes:
     return os.pread(fd, size, offset)
-
-
-# --- servers, pages, viewers --------------------------------------------------------------------------------------
-
-
-def _server(sink: GrpcServerSink | WebViewerSink) -> Any:
-    if isinstance(sink, WebViewerSink):
-        return rr.GrpcServerSink(sink.bind_ip, sink.grpc_port, server_memory_limit=sink.server_memory_limit)
-    return rr.GrpcServerSink(
-        sink.bind_ip,
-        sink.port,
-        server_memory_limit=sink.server_memory_limit,
-        newest_first=sink.newest_first,
-        cors_allow_origin=list(sink.cors_allow_origin),
-    )
-
-
-def _serve_page(sink: WebViewerSink) -> subprocess.Popen[bytes]:
-    """The page of the web viewer, from a process that ends with this one. `rr.serve_web_viewer` binds to everybody."""
-    command = [
-        programs.viewer_executable() or "rerun",
-        *("--serve-web" if not sink.open_browser else "--web-viewer",),
-        *("--bind", sink.bind_ip, "--web-viewer-port", str(sink.web_port)),
-        sink._url(),
-    ]
-    # A function between fork and exec is safe here: this process has one thread, so early in its life.
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=_end_with_parent,
-    )
-
-
-def _spawn_viewer(sink: SpawnViewerSink) -> None:
-    command = [
-        programs.viewer_executable() or "rerun",
-        *("--bind", "127.0.0.1", "--port", str(sink.port)),
-        *("--memory-limit", sink.memory_limit, "--server-memory-limit", sink.server_memory_limit),
-        "--expect-data-soon",
-        *(["--hide-welcome-screen"] if sink.hide_welcome_screen else []),
-        *(["--headless"] if sink.headless else []),
-    ]
-    stays = sink._stays()
-    viewer = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        # As `rr.spawn`: no welcome by the command line.
-        env={**os.environ, "RERUN_APP_ONLY": "true"},
-        start_new_session=stays,
-        preexec_fn=None if stays else _end_with_parent,
-    )
-    if stays:
-        # Linux shares the CPU among sessions first, so that a low priority within one of its own counts for nothing.
-        with contextlib.suppress(OSError):
-            Path(f"/proc/{viewer.pid}/autogroup").write_text(str(_SESSION_NICE))
-
-
-def _end_with_parent() -> None:
-    """Let the kernel end this process when the one that started it ends (Linux; elsewhere it stays)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _be_silent() -> None:

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from mpr.limits import REPLAY_MAX_BYTES
 from mpr.rrd import framing, store_id
-from mpr.rrd.segment import Segment
-from mpr.rrd.writer import FileWriter
+from mpr.rrd.byte_log import ByteLog
+from mpr.rrd.segment import Segment, runs
 from mpr.transport.outbox import Outbox
 
 _MARK = struct.Struct("<Q")
@@ -60,9 +60,9 @@ class MemoryRing(LogFile):
         end = self.end
         os.lseek(self.fd, end, os.SEEK_SET)
         try:
-            for start, size in _runs(segment):
-                segment.source.copy(self.fd, start, size)
-                end += size
+            for start, stop in runs(segment.frames):
+                segment.source.copy(self.fd, start, stop - start)
+                end += stop - start
         except OSError:
             os.ftruncate(self.fd, self.end)
             return
@@ -87,17 +87,6 @@ def dropped_until(fd: int) -> int:
     return int(_MARK.unpack(os.pread(fd, _MARK.size, 0))[0])
 
 
-def _runs(segment: Segment) -> list[tuple[int, int]]:
-    """The bytes of all frames as (start, size), frames that follow each other in one."""
-    runs: list[tuple[int, int]] = []
-    for frame in segment.frames:
-        if runs and sum(runs[-1]) == frame.start:
-            runs[-1] = (runs[-1][0], frame.end - runs[-1][0])
-        else:
-            runs.append((frame.start, frame.end - frame.start))
-    return runs
-
-
 class ReplayLog:
     """Everything that was accepted, as far as it is kept. The aggregator's thread writes, others may look.
 
@@ -106,12 +95,12 @@ class ReplayLog:
     head:
         A stream without its end: header, store infos, properties, blueprint.
     file:
-        The writer of a file that has it all; None where there is none.
+        The log of a file that has it all, which other processes can read; None where there is none.
     folder:
         For files that nobody else sees.
     """
 
-    def __init__(self, head: bytes, file: FileWriter | None, folder: Path) -> None:
+    def __init__(self, head: bytes, file: ByteLog | None, folder: Path) -> None:
         self._head = head
         self._stores: set[bytes] = set()
         self._file = file
@@ -119,8 +108,8 @@ class ReplayLog:
         self._memory_ring: MemoryRing | None = None
         self.sources: list[LogFile] = []
         self.chunks = 0
-        if file is not None:
-            self.sources.append(LogFile(file.fd, file.end))
+        if file is not None and file.shared_fd is not None:
+            self.sources.append(LogFile(file.shared_fd, file.end))
 
     @property
     def head(self) -> bytes:

@@ -1,9 +1,9 @@
-"""The process that draws a picture: it starts a viewer, gives it a recording, and waits until all of it is drawn.
+"""Draws a picture, in a process of its own: starts a viewer, opens a recording in it, and waits until all is drawn.
 
-Covers: telling the viewer what to show, knowing when it shows it.
-Does not cover: who waits for the picture and how long (`rendering.py`).
+Covers: choosing what the viewer shows, finding out when it shows it.
+Does not cover: the wait for the picture, and its bound (`rendering.py`).
 
-What comes in from the caller is one end of a pipe: where it closes, viewer and process end.
+The standard input is a pipe from the caller. When the caller closes it or ends, the viewer and this process end too.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-#: Height in pixels of the bar that even a hidden top panel leaves.
+#: The height in pixels of the bar that stays if the top panel is hidden.
 _EMPTY_TOP = 36
-# A notification stays for 4 s of the viewer's clock, which goes on by 0.25 s a frame where there is no window.
+# A notification stays for 4 s of the viewer's clock. Without a window, the clock advances by 0.25 s per frame.
 _FRAMES_OF_A_NOTIFICATION = 17
 _LOOK_EVERY_SECS = 0.05
 
 
 def main() -> None:
-    """Draw what is ordered in the folder that is the only argument; the answer is written there."""
+    """Draw the order in the folder that is the only argument, and write the answer there."""
     folder = Path(sys.argv[1])
     order: Order = pickle.loads((folder / "order").read_bytes())  # noqa: S301  # written by the process that started this
     viewers: list[subprocess.Popen[bytes]] = []
     threading.Thread(target=_end_with_caller, args=(os.getppid(), folder, viewers), daemon=True).start()
     try:
         answer: dict[str, Any] = {"reports": _draw(order, viewers)}
-    except Exception as error:  # noqa: BLE001  # whatever it is, the caller has to hear of it
+    except Exception as error:  # noqa: BLE001  # the caller gets every error
         everywhere = isinstance(error, NoViewerError)
-        told = str(error) if isinstance(error, PictureError) else f"{type(error).__name__}: {error}"
-        answer = {"error": told, "everywhere": everywhere}
+        text = str(error) if isinstance(error, PictureError) else f"{type(error).__name__}: {error}"
+        answer = {"error": text, "everywhere": everywhere}
     (folder / "answer.part").write_text(json.dumps(answer))
     (folder / "answer.part").rename(folder / "answer")
     sys.stdout.flush()
-    # Without the SDK's exit handlers, which wait for the viewer that has gone.
+    # The SDK's exit handlers are skipped, because they would wait for the viewer that has ended.
     os._exit(0)
 
 
@@ -69,31 +69,31 @@ def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[b
         viewer.kill()
         viewer.wait()
     if os.getppid() != caller:
-        # It was killed, and cannot clean up.
+        # The caller was killed, and cannot clean up itself.
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
-def _say(stage: str) -> None:
-    """Let the caller know, for the case that it does not want to wait for the end of this."""
+def _report(stage: str) -> None:
+    """Report the present stage to the caller, which names it if the time is up."""
     sys.stdout.write(f"{stage}\n")
     sys.stdout.flush()
 
 
 def _draw(order: Order, viewers: list[subprocess.Popen[bytes]]) -> list[str]:
-    _say("reading the recording")
+    _report("reading the recording")
     folder = Path(order.folder)
     opened = _with_blueprint(Path(order.recording), folder, order.blueprint)
-    _say("starting the viewer")
+    _report("starting the viewer")
     with headless_viewer(folder, order.size, viewers=viewers) as client:
-        _say("loading the recording")
+        _report("loading the recording")
         _patiently(lambda: client.open(str(opened)))
         state = _patiently(client.get_state)
         while state.loading or state.active_recording is None:
             time.sleep(_LOOK_EVERY_SECS)
             state = _patiently(client.get_state)
         _go_to(client, state, order.timeline, order.time)
-        _say("drawing the recording")
+        _report("drawing the recording")
         picture = settled(client)
         state = _patiently(client.get_state)
     _cut(picture, order.size).save(folder / "picture.png", optimize=True)
@@ -101,16 +101,16 @@ def _draw(order: Order, viewers: list[subprocess.Popen[bytes]]) -> list[str]:
 
 
 def _stores(recording: Path) -> tuple[list[str], bool]:
-    """The application ids of the recordings in a file, and whether there is a blueprint with them."""
+    """Return the application ids of the recordings in a file, and whether it has a blueprint."""
     try:
         reader = quiet_reader(recording)
         return [entry.application_id for entry in reader.recordings()], bool(reader.blueprints())
-    except Exception as error:  # whatever the SDK raises for a file that it cannot read
+    except Exception as error:  # the SDK raises errors of many types for such a file
         raise PictureError(f"Rerun cannot read it: {error}") from error
 
 
 def _readable(recording: Path, folder: Path) -> Path:
-    """The recording, or a copy of what can be read of it: where its writer was killed it may end within a message."""
+    """Return the recording, or a copy of its readable part: if its writer was killed, it may end within a message."""
     try:
         _stores(recording)
     except PictureError:
@@ -127,10 +127,10 @@ def _readable(recording: Path, folder: Path) -> Path:
 
 
 def _with_blueprint(recording: Path, folder: Path, blueprint: Any) -> Path:
-    """The recording with the wanted layout.
+    """Return a file with the recording and the wanted layout.
 
-    The viewer files a recording under a data set id of its own, so that a blueprint opened next to it does not apply;
-    merged into one file the two stay together.
+    Both are merged into one file, because the viewer gives each opened recording a data set id of its own. A blueprint
+    from another file would not apply to it.
     """
     import rerun.blueprint as rrb
 
@@ -166,9 +166,9 @@ def headless_viewer(
     port: int | None = None,
     viewers: list[subprocess.Popen[bytes]] | None = None,
 ) -> Iterator[ViewerClient]:
-    """A viewer without a window, for a picture of `size`, that ends with the block; only this machine can reach it.
+    """Run a viewer without a window within the block, for a picture of `size` in pixels; only this machine can reach it.
 
-    It keeps what it needs in `folder`, and is among `viewers` from its start. Raises `NoViewerError`.
+    It keeps its files in `folder`, and its process is added to `viewers` at once. Raises `NoViewerError`.
     """
     from rerun.experimental import ViewerClient
 
@@ -182,8 +182,10 @@ def headless_viewer(
     command += ["--window-size", f"{size[0]}x{size[1] + _EMPTY_TOP}"]
     quiet = {"RUST_LOG": "error", "XDG_RUNTIME_DIR": str(folder), "RERUN_APP_ONLY": "true"}
     log = folder / "viewer.log"
-    with log.open("wb") as said:
-        viewer = subprocess.Popen(command, env=os.environ | quiet, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+    with log.open("wb") as output:
+        viewer = subprocess.Popen(
+            command, env=os.environ | quiet, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
     if viewers is not None:
         viewers.append(viewer)
     try:
@@ -195,7 +197,7 @@ def headless_viewer(
         try:
             yield client
         except Exception as error:
-            # It listens before it knows whether it can draw.
+            # The viewer listens before it has tried to draw, so it may end later for want of a driver.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 raise _ended(viewer.wait(1), log.read_text(errors="replace")) from error
             raise
@@ -217,19 +219,19 @@ def _listens(port: int) -> bool:
     return False
 
 
-def _ended(status: int, said: str) -> PictureError:
-    """Why the viewer has ended, by what it has said."""
-    if "render context" in said or "graphics adapter" in said:
+def _ended(status: int, output: str) -> PictureError:
+    """Return the error for a viewer that has ended with `status`, by its output."""
+    if "render context" in output or "graphics adapter" in output:
         return NoViewerError(
             "the Rerun viewer finds no Vulkan driver. Without a graphics card Mesa's does: "
             "'apt-get install mesa-vulkan-drivers' on Debian"
         )
-    first = next((line.strip() for line in said.splitlines() if line.strip()), "it does not say why")
+    first = next((line.strip() for line in output.splitlines() if line.strip()), "it does not say why")
     return PictureError(f"the Rerun viewer ended with {status}: {first}")
 
 
 def _patiently(ask: Callable[[], _T]) -> _T:
-    """What the viewer answers, however busy the machine is: who waits for the picture decides how long."""
+    """Return the answer of the viewer, without a bound: the caller of this process decides how long it waits."""
     while True:
         try:
             return ask()
@@ -238,7 +240,7 @@ def _patiently(ask: Callable[[], _T]) -> _T:
 
 
 def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: int | None) -> None:
-    """Show the wanted time: by default the last one of the timeline that the viewer takes."""
+    """Show the wanted time, by default the last one of the timeline that the viewer has chosen."""
     (recording,) = (each for each in state.recordings if each.store_id == state.active_recording)
     name = timeline or recording.current_timeline
     ends = {each.name: each.end for each in recording.timelines if each.end is not None}
@@ -250,9 +252,10 @@ def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: i
 
 
 def settled(client: ViewerClient) -> bytes:
-    """A screenshot (PNG) of what the viewer shows, once that does not change any more.
+    """Return a screenshot (PNG) of the viewer, once its picture does not change any more.
 
-    Data is fetched on demand, views are laid out over several frames, and notifications fade.
+    The picture changes for a while, because the viewer fetches data on demand, arranges views over several frames, and
+    lets notifications fade.
     """
     before = _patiently(client.take_screenshot)
     while True:

@@ -1,9 +1,9 @@
-"""A picture of a recording, drawn by the real viewer without a window.
+"""Draws a picture of a recording with the real viewer, without a window.
 
-Covers: how long that may take, that nothing of it is left behind, and what is said where it cannot be done.
-Does not cover: what the viewer is told, and when it has drawn everything (`process.py`).
+Covers: the bound on its time, the end of its processes and temporary files, and its errors.
+Does not cover: the commands to the viewer, and when it has drawn everything (`process.py`).
 
-Whatever hangs or crashes in the viewer, its driver or its graphics does so in a process of its own.
+The viewer and its graphics driver may hang or crash, so a process of its own draws.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     import rerun.blueprint as rrb
 
 
-# How long the process may take to end the viewer and itself, once it is told to.
+# The time in seconds in which the process has to end the viewer and itself, once its standard input is closed.
 _END_SECS = 5.0
 
 
 class Order(NamedTuple):
-    """What is to be drawn, as the process that draws reads it."""
+    """The arguments of `render`, for the process that draws."""
 
     recording: str
     folder: str
@@ -53,38 +53,38 @@ def render(
 ) -> list[str]:
     """Draw a recording with the real viewer, without a window, and save the picture.
 
-    Needs the viewer that comes with the Rerun SDK and a Vulkan driver; without a graphics card Mesa's software
-    rasteriser does (`apt-get install mesa-vulkan-drivers` on Debian).
+    It needs the viewer that comes with the Rerun SDK, and a Vulkan driver. Without a graphics card, Mesa's software
+    rasteriser is enough (`apt-get install mesa-vulkan-drivers` on Debian).
 
     Parameters
     ----------
     recording:
         The `.rrd` file; it may lack its footer.
     picture:
-        The PNG file to write. It is there completely or not at all.
+        The PNG file to write. The file is complete, or there is none.
     timeout_secs:
-        How many seconds it may take.
+        The time in seconds that drawing may take.
     size:
         Width and height of the picture in pixels.
     blueprint:
-        The layout, as `rr.send_blueprint` takes it. By default the recording's own, or else the one that the viewer
-        finds for the data, without panels.
+        The layout, as `rr.send_blueprint` takes it. By default that of the recording. If it has none, the viewer chooses
+        the layout for the data, without panels.
     timeline:
-        The timeline to show; by default the one that the viewer takes.
+        The name of the timeline to show; by default the viewer chooses it.
     time:
         The time to show: a sequence number, or nanoseconds. By default the last one.
 
     Returns
     -------
     list[str]
-        What views report that they could not show; empty where all is well.
+        Errors of views that could not show their data; empty if there are none.
 
     Raises
     ------
     NoViewerError
-        This machine can draw no recording at all: there is no viewer or no Vulkan driver, or the SDK is too old.
+        If this machine can draw no recording at all: there is no viewer or no Vulkan driver, or the SDK is too old.
     PictureError
-        This recording could not be drawn, or not in time.
+        If this recording cannot be drawn, or not in time.
     """
     source, target = Path(recording).absolute(), Path(picture).absolute()
     if not source.is_file():
@@ -92,29 +92,35 @@ def render(
     with tempfile.TemporaryDirectory(prefix="mpr-picture-", ignore_cleanup_errors=True) as folder:
         order = Order(str(source), folder, size, blueprint, timeline, time)
         Path(folder, "order").write_bytes(pickle.dumps(order))
-        stage = _draw(folder, timeout_secs)
-        answer = _answer(folder)
-        if answer is None:
-            raise PictureError(f"cannot draw {source}: {stage}")
-        if "reports" not in answer:
-            failed = NoViewerError if answer["everywhere"] else PictureError
-            raise failed(f"cannot draw {source}: {answer['error']}")
+        failure = _draw(folder, timeout_secs)
+        reports = _reports(source, folder, failure)
         with _whole(target) as part:
             part.write(Path(folder, "picture.png").read_bytes())
+    return reports
+
+
+def _reports(source: Path, folder: str, failure: str) -> list[str]:
+    """Return the reports of views in the answer in `folder`; raise its error, or `failure` if there is no answer."""
+    answer = _answer(folder)
+    if answer is None:
+        raise PictureError(f"cannot draw {source}: {failure}")
+    if "reports" not in answer:
+        failed = NoViewerError if answer["everywhere"] else PictureError
+        raise failed(f"cannot draw {source}: {answer['error']}")
     reports: list[str] = answer["reports"]
     return reports
 
 
 def _draw(folder: str, timeout_secs: float) -> str:
-    """Let a process draw what is ordered in `folder`; what there is to say of it where it leaves no answer."""
-    # Not the modules that happen to lie in the working directory.
+    """Let a process draw the order in `folder`; return the reason to report if it leaves no answer."""
+    # `-P`, so that modules in the working directory are not imported.
     command = [sys.executable, "-P", "-m", "mpr.picture.process", folder]
     environ = {name: value for name, value in os.environ.items() if name != "RERUN"}
-    # A viewer that is killed leaves there what it keeps on the disk.
+    # A viewer that is killed leaves its temporary files behind, and they are removed with the folder.
     environ["TMPDIR"] = folder
-    with Path(folder, "said").open("wb") as said, Path(folder, "log").open("wb") as log:
+    with Path(folder, "stages").open("wb") as stages, Path(folder, "log").open("wb") as log:
         process = subprocess.Popen(
-            command, env=environ, stdin=subprocess.PIPE, stdout=said, stderr=log, start_new_session=True
+            command, env=environ, stdin=subprocess.PIPE, stdout=stages, stderr=log, start_new_session=True
         )
     late = False
     try:
@@ -124,7 +130,7 @@ def _draw(folder: str, timeout_secs: float) -> str:
     finally:
         _end(process)
     if late:
-        stage = Path(folder, "said").read_text().splitlines()
+        stage = Path(folder, "stages").read_text().splitlines()
         return (
             f"it took more than {timeout_secs:g} s ({stage[-1] if stage else 'starting'}). "
             "Give it more time, or fewer pixels or rows"
@@ -136,11 +142,11 @@ def _draw(folder: str, timeout_secs: float) -> str:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process, if it has not, and the viewer with it."""
     assert process.stdin is not None
-    # It takes this as the word to end.
+    # The process ends when its standard input closes.
     process.stdin.close()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_END_SECS)
-    # Both are in one group, which has gone where they have.
+    # Process and viewer are one group. If both have ended, there is no such group.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

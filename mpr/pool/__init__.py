@@ -1,6 +1,7 @@
-"""`mpr.Pool`: what its user calls and holds in hand.
+"""`mpr.Pool`: the calls of its user, their results, and the start and end of all parts.
 
-Covers: the calls of `multiprocessing.Pool` and of an executor, results, starting and ending all parts.
-Does not cover: which worker runs what (`scheduler`) and where rows go (`recording`).
+Covers: the user's calls (`pool.py`, `executor.py`), work items made of them (`calls.py`, `imap.py`), results, checks of
+arguments (`options.py`), all parts and the one order in which they end (`runtime.py`).
+Does not cover: which worker runs which task (`scheduler`), and where rows go (`recording`).
 May import: transport, processes, worker, scheduler, telemetry, recording.
 """

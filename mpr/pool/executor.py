@@ -1,4 +1,4 @@
-"""A pool for those who know `concurrent.futures`: its futures, and an `Executor` to hand to whatever wants one."""
+"""A pool in the terms of `concurrent.futures`: the futures of its tasks, and an `Executor` for other libraries."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, Executor, Future, InvalidStateErr
 from typing import Any, ParamSpec, Self, TypeVar
 
 from mpr.errors import ConfigError
+from mpr.pool.options import check_chunksize
 from mpr.processes import task_pickling
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
@@ -21,28 +22,29 @@ P = ParamSpec("P")
 
 
 class TaskFuture(Future[R]):
-    """The future of a task of a pool; `result()` gives what it returned once all its rows are in the recording.
+    """The future of a task of a pool. When `result()` returns, all rows of the task are in the recording.
 
-    Like a `ProcessPoolExecutor`'s it counts as running when a worker has it, so that it can begin at once.
+    The state is "running" from the moment at which a worker has the task, as with a `ProcessPoolExecutor`.
     """
 
     _dispatcher: Dispatcher
-    #: None once it has its outcome.
+    #: None once the task has its outcome.
     _work_item: WorkItem | None = None
-    _ended = False
+    #: Whether the task was cancelled while a worker had it.
+    _cancelled_running = False
 
     def submit(self, dispatcher: Dispatcher, work_item: WorkItem) -> Self:
-        """Have `work_item` run, with this as its future."""
+        """Submit `work_item`, whose outcome becomes that of this future."""
         self._dispatcher, self._work_item = dispatcher, work_item
-        work_item.on_outcome, work_item.on_start = self._deliver, self.set_running_or_notify_cancel
+        work_item.connect(self._deliver, self.set_running_or_notify_cancel)
         dispatcher.submit(work_item)
         return self
 
     def cancel(self, *, running: bool = False) -> bool:
-        """Cancel the task, if no worker has it yet; with `running` also if one has it, whatever it is at.
+        """Cancel the task if no worker has it yet; with `running` also if a worker runs it.
 
-        The worker of a task that runs is then ended and replaced; what the task had logged stays in the recording.
-        Returns whether the task was cancelled. `result()` raises `CancelledError` then.
+        The worker of a task that runs is killed and replaced. The rows that the task has logged stay in the recording.
+        Returns whether the task was cancelled; `result()` raises `CancelledError` then.
         """
         work_item = self._work_item
         cancelled = super().cancel()
@@ -57,8 +59,8 @@ class TaskFuture(Future[R]):
         return cancelled
 
     def cancelled(self) -> bool:
-        """Whether it was cancelled, also while it ran."""
-        return self._ended or super().cancelled()
+        """Whether the task was cancelled, also while it ran."""
+        return self._cancelled_running or super().cancelled()
 
     def _deliver(self, _first: int, _count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
         self._finish(values[0] if values is not None else None, error)
@@ -69,24 +71,24 @@ class TaskFuture(Future[R]):
             if error is None:
                 self.set_result(value)
             elif isinstance(error, CancelledError) and not self.running():
-                # Before any worker had it.
+                # It was cancelled before any worker had it.
                 self._notify_of_cancel()
             else:
-                self._ended = isinstance(error, CancelledError)
+                self._cancelled_running = isinstance(error, CancelledError)
                 self.set_exception(error)
         except InvalidStateError:
-            # It was cancelled at the same moment.
+            # The future was cancelled at the same moment.
             self._notify_of_cancel()
 
     def _notify_of_cancel(self) -> None:
         super().cancel()
-        # Not a second time: those who wait were told already.
+        # Only once: afterwards the state is CANCELLED_AND_NOTIFIED.
         if self._state == "CANCELLED":
             self.set_running_or_notify_cancel()
 
 
 class _ChunkFuture(TaskFuture[list[tuple[Any, BaseException | None]]]):
-    """The future of several calls: what each of them returned, or its error."""
+    """The future of several calls: the result of each, or its error."""
 
     def __init__(self, length: int) -> None:
         super().__init__()
@@ -109,11 +111,11 @@ class PoolExecutor(Executor):
     Parameters
     ----------
     dispatcher:
-        The tasks of the pool.
+        The dispatcher of the pool.
     check_running:
-        Raises what a new call has to raise.
+        Raises the error of a pool that takes no more calls.
     shutdown:
-        The pool's own.
+        Shuts the pool down, with the arguments `wait` and `cancel_futures`.
     """
 
     def __init__(
@@ -124,7 +126,10 @@ class PoolExecutor(Executor):
         self._shutdown = shutdown
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
-        """`fn(*args, **kwargs)` in a worker. That it cannot be sent to one is the future's error, as with others."""
+        """Call `fn(*args, **kwargs)` in a worker, and return its future.
+
+        If the call cannot be pickled, the future has that error, as with a `ProcessPoolExecutor`.
+        """
         self._check_running()
         future = TaskFuture[R]()
         try:
@@ -143,21 +148,22 @@ class PoolExecutor(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[R]:
-        """`map(fn, *iterables)`, by all workers; the results come in order.
+        """Return an iterator over the results of `map(fn, *iterables)`, in order.
 
         Parameters
         ----------
         timeout:
-            Seconds from this call on after which `next` raises `TimeoutError`; None: any.
+            Seconds from this call on after which `next` raises `TimeoutError`; None: no limit.
         chunksize:
-            So many calls go to a worker at a time.
+            The number of calls that go to a worker at a time.
         buffersize:
-            So many calls are submitted ahead of the one whose result is taken next, and the iterables are read no
-            further; None: all are submitted at once, as `Executor.map` has it.
+            The number of calls that are submitted before their results are asked for; the iterables are read no
+            further. None: all calls are submitted at once, as in `Executor.map`.
+
+        Raises `ConfigError` if `chunksize` or `buffersize` cannot be used.
         """
         self._check_running()
-        if chunksize < 1:
-            raise ConfigError(f"chunksize must be at least 1, got {chunksize}")
+        check_chunksize(chunksize)
         if buffersize is not None and (not isinstance(buffersize, int) or buffersize < 1):
             raise ConfigError(f"buffersize must be None or at least 1, got {buffersize!r}")
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -172,7 +178,7 @@ class PoolExecutor(Executor):
                     del futures[0]
                     futures.extend(itertools.islice(chunks, 1))
                     outcomes.reverse()
-                    # Taken out one by one: nothing here holds what the caller has let go of.
+                    # Removed one by one, so that this generator keeps no result that the caller has released.
                     while outcomes:
                         yield _value_of(outcomes.pop())
             finally:
@@ -193,7 +199,10 @@ class PoolExecutor(Executor):
             yield _ChunkFuture(len(chunk)).submit(self._dispatcher, work_item)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As the pool's: it takes no more tasks; with `wait`, until all have ended and the recording is closed."""
+        """Take no more tasks; with `wait`, return when all have ended and the recording is closed.
+
+        This is `mpr.Pool.shutdown`. With `cancel_futures`, the tasks that no worker has yet are cancelled.
+        """
         self._shutdown(wait, cancel_futures)
 
 

@@ -1,11 +1,12 @@
-"""Reads the input of an `imap` at the pace of its reader, in a thread of its own."""
+"""Reads the input of an `imap` in a thread, only as fast as the results are taken."""
 
 from __future__ import annotations
 
 import itertools
+import operator
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +17,62 @@ from mpr.scheduler.state import PoolState
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.transport.messages import EACH
 
-# How often a feeder that waits for room looks whether there is still use for it (seconds).
+# So many items per worker are on their way or wait to be taken.
+_AHEAD = 4
+# A feeder that waits for room checks so often whether anybody still holds the results (seconds).
 _LOOK_SECS = 0.1
+
+
+def start(
+    dispatcher: Dispatcher,
+    size: int,
+    function: Callable[..., Any],
+    iterable: Iterable[Any],
+    chunksize: int,
+    *,
+    ordered: bool,
+) -> ResultIterator[Any]:
+    """Start the thread that feeds a pool of `size` workers from `iterable`; returns the iterator over the results."""
+    room = threading.Semaphore(_AHEAD * size * chunksize)
+    results: ResultIterator[Any] = ResultIterator(ordered, room.release)
+    task = TaskFunction.of(function)
+    feeder = ImapFeeder(
+        dispatcher=dispatcher,
+        function=task,
+        items=iter(iterable),
+        chunksize=chunksize,
+        room=room,
+        results=weakref.ref(results),
+    )
+    hint = operator.length_hint(iterable)
+    try:
+        dispatcher.begin_feeding(feeder)
+        dispatcher.announce(task, hint)
+        threading.Thread(target=feeder.run, name="mpr-imap", daemon=True).start()
+    except BaseException:
+        dispatcher.end_feeding(feeder)
+        raise
+    return results
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImapFeeder:
-    """Submits `items` as long as there is room, and somebody holds the results.
+    """Submits `items` as long as there is room for their results and the caller holds the iterator.
 
     Attributes
     ----------
+    dispatcher:
+        Takes the work items.
+    function:
+        The task function.
+    items:
+        The user's input.
+    chunksize:
+        The number of items in a work item.
     room:
-        Counts the items that may still be on their way or wait to be taken.
+        Counts the items that may still be submitted; each result that is taken makes room for one more.
+    results:
+        The caller's iterator. The reference is weak, so that the thread ends when the caller drops it.
     """
 
     dispatcher: Dispatcher
@@ -38,12 +83,13 @@ class ImapFeeder:
     results: weakref.ref[ResultIterator[Any]]
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """The results of the items `first` to `first + count`, or an error for all of them."""
+        """Take the results of the items `first` to `first + count`, or an error for all of them."""
         results = self.results()
         if results is not None:
             results.on_outcome(first, count, values, error)
 
     def run(self) -> None:
+        """Submit all items; an exception of the user's iterable becomes the last result."""
         count = 0
         error: BaseException | None = None
         try:
@@ -64,12 +110,12 @@ class ImapFeeder:
             self.dispatcher.end_feeding(self)
 
     def _wait_for_room(self) -> bool:
-        """False when there is no use in going on."""
+        """Return False if the caller has dropped the results, or the pool was terminated."""
         needed = self.chunksize
         while needed:
             if self.results() is None or self.dispatcher.state is PoolState.TERMINATED:
                 return False
-            # A closed pool works off all its input, whether anybody takes the results or not.
+            # A closed pool does all tasks, even if no results are taken, so it needs no room.
             if self.dispatcher.state is PoolState.CLOSED or self.room.acquire(timeout=_LOOK_SECS):
                 needed -= 1
         return True

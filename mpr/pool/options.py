@@ -1,12 +1,141 @@
-"""Checks of the arguments of `mpr.Pool`."""
+"""Checks the arguments of `mpr.Pool`, and keeps them as one value.
+
+Covers: the arguments about workers, tasks and telemetry, and whether a given recording suits the pool.
+Does not cover: the arguments of a new recording (`recording/options.py`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from mpr.errors import ConfigError
 from mpr.limits import MIB
+from mpr.processes import task_pickling
+from mpr.processes.pickling import Portable
+from mpr.processes.start import StartMethod, check_processes, check_start_method
+from mpr.recording.options import check_application_id, check_route
+from mpr.recording.shared_recording import SharedRecording, runtime_of
+from mpr.scheduler.state import PoolLimits
 from mpr.telemetry.rows import TELEMETRY
+from mpr.worker.capture import CaptureOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolOptions:
+    """The checked arguments of a pool; `check` makes them.
+
+    Attributes
+    ----------
+    size:
+        The number of workers at a time.
+    start_method:
+        The way in which worker processes start.
+    preload:
+        Whether a fork server imports the Rerun SDK before it forks.
+    initializer:
+        The user's initializer and its arguments, as every worker gets them.
+    limits:
+        The limits of tasks and workers.
+    capture:
+        The output and `logging` records of workers that go into the recording.
+    telemetry:
+        The kinds of telemetry, out of `TELEMETRY`; empty for none.
+    progress:
+        Whether the pool shows a progress bar.
+    """
+
+    size: int
+    start_method: StartMethod
+    preload: bool
+    initializer: Portable
+    limits: PoolLimits
+    capture: CaptureOptions
+    telemetry: frozenset[str]
+    progress: bool
+
+    @classmethod
+    def check(
+        cls,
+        *,
+        processes: object,
+        initializer: Callable[..., object] | None,
+        initargs: Iterable[Any],
+        maxtasksperchild: object,
+        start_method: object,
+        preload: bool,
+        task_timeout: object,
+        retries: object,
+        maxmemoryperchild: object,
+        progress: bool,
+        capture_logging: bool,
+        capture_output: bool,
+        telemetry: object,
+    ) -> PoolOptions:
+        """Check the arguments of the same names of `mpr.Pool`.
+
+        Raises `ConfigError` with the name of the argument that cannot be used, `TypeError` for an initializer that is
+        not callable, and `UnpicklableTaskError` for one that cannot be sent to a worker.
+        """
+        size = check_processes(processes)
+        method = check_start_method(start_method)
+        limits = PoolLimits(
+            tasks=check_maxtasksperchild(maxtasksperchild),
+            memory=check_maxmemoryperchild(maxmemoryperchild),
+            task_secs=check_task_timeout(task_timeout),
+            retries=check_retries(retries),
+        )
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be callable, got {initializer!r}")
+        kinds = check_telemetry(telemetry)
+        portable = Portable((initializer, tuple(initargs)))
+        if method != "fork":
+            task_pickling.check_portable("the initializer", portable)
+        return cls(
+            size=size,
+            start_method=method,
+            preload=preload,
+            initializer=portable,
+            limits=limits,
+            capture=CaptureOptions(
+                logging=bool(capture_logging), output=bool(capture_output), level=logging.getLogger().level
+            ),
+            telemetry=kinds,
+            progress=bool(progress),
+        )
+
+
+def check_recording(
+    recording: SharedRecording | None,
+    application_id: object,
+    *,
+    recording_id: object,
+    sinks: object,
+    blueprint: object,
+    route: object,
+) -> None:
+    """Check that `recording`, if given, suits a pool with these other arguments.
+
+    Raises `TypeError` or `ConfigError` if arguments contradict each other, `RecordingClosedError` if the
+    recording is closed, and `WrongProcessError` if another process has made it.
+    """
+    if recording is not None and (sinks, recording_id, blueprint) != (None, None, None):
+        raise TypeError("give either recording, or sinks, recording_id and blueprint: they belong to a new one")
+    check_application_id(application_id)
+    if recording is not None:
+        if check_route(route) != "funnel":
+            raise ConfigError("give route='direct' to the SharedRecording: it belongs to the recording")
+        runtime_of(recording).check_usable()
+        if recording.application_id != application_id:
+            raise ConfigError(f"the recording is of {recording.application_id!r}, not of {application_id!r}")
+
+
+def check_chunksize(chunksize: int) -> int:
+    if chunksize < 1:
+        raise ConfigError(f"chunksize must be at least 1, got {chunksize}")
+    return chunksize
 
 
 def check_maxtasksperchild(limit: object) -> int | None:
@@ -22,7 +151,7 @@ def check_maxmemoryperchild(limit: object) -> int | None:
 
 
 def check_telemetry(telemetry: object) -> frozenset[str]:
-    """What a pool is to record of itself."""
+    """The kinds of telemetry that the argument `telemetry` stands for."""
     if telemetry is True or telemetry is False:
         return frozenset(TELEMETRY if telemetry else ())
     kinds = [telemetry] if isinstance(telemetry, str) else telemetry

@@ -1,4 +1,4 @@
-"""The bar that `mpr.Pool(progress=True)` shows, in a terminal or a notebook. `tqdm` draws it; only the parent does."""
+"""The progress bar of `mpr.Pool(progress=True)`, in a terminal or a notebook. `tqdm` draws it in the parent process."""
 
 from __future__ import annotations
 
@@ -13,46 +13,50 @@ from mpr.scheduler.work_item import WorkItem
 
 
 class Progress(PoolObserver):
-    """One bar at a time: it begins with the first task of a call, and stays when all tasks have their outcome.
+    """One bar at a time. A bar begins with the first task of a call, and is complete when all tasks have an outcome.
 
-    Attributes
+    Parameters
     ----------
     received:
-        Tells how many rows the tasks have logged, and how many bytes of their data have come.
+        Returns how many rows the tasks have logged, and how many bytes the sinks have.
+
+    Raises
+    ------
+    MissingDependencyError
+        If `tqdm` is not installed.
     """
 
-    def __init__(self) -> None:
-        """Raises `MissingDependencyError` where `tqdm` is not installed."""
+    def __init__(self, received: Callable[[], tuple[int, int]]) -> None:
         try:
             from tqdm.auto import tqdm
         except ImportError as error:
             raise MissingDependencyError("tqdm", "progress") from error
         self._tqdm = tqdm
-        self.received: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self._received = received
         self._lock = threading.Lock()
         self._bar: Any = None
         self._name = ""
         self._done = self._failed = self._total = 0
-        #: Tasks of the total that are still to be submitted, by calls that do so of their own accord.
+        #: Tasks of the total that a call has announced and not submitted yet.
         self._announced = 0
         self._feeding = 0
         self._hidden = False
 
     def announce(self, name: str, count: int) -> None:
-        """`count` tasks of function `name` will be submitted."""
+        """A call will submit `count` tasks of function `name`."""
         with self._drawing():
             self._announced += count
             self._grow(name, count)
 
     def submitted(self, name: str, count: int) -> None:
-        """`count` tasks were submitted."""
+        """A call has submitted `count` tasks."""
         with self._drawing():
             known = min(count, self._announced)
             self._announced -= known
             self._grow(name, count - known)
 
     def feeding(self, change: int) -> None:
-        """A call begins (1) or ends (-1) to submit tasks of its own accord: more than were announced, or less."""
+        """An `imap` begins (1) or ends (-1). It may submit more or fewer tasks than it has announced."""
         with self._drawing():
             self._feeding += change
             if not self._feeding:
@@ -61,7 +65,7 @@ class Progress(PoolObserver):
                 self._end_if_done()
 
     def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
-        """`count` tasks have their outcome."""
+        """`count` tasks have got their outcome."""
         with self._drawing():
             self._done += count
             self._failed += count if error is not None else 0
@@ -71,13 +75,13 @@ class Progress(PoolObserver):
                 self._end_if_done()
 
     def close(self) -> None:
-        """The pool ends: leave the bar as it is."""
+        """The pool ends: draw the bar for the last time."""
         with self._drawing():
             self._end()
 
     @contextlib.contextmanager
     def _drawing(self) -> Any:
-        """A terminal that is gone must not cost anybody a result."""
+        """Hold the lock, and hide the bar for good if drawing fails: a lost terminal must not cost a result."""
         with self._lock:
             try:
                 yield
@@ -86,7 +90,7 @@ class Progress(PoolObserver):
                 self._bar = None
 
     def _note(self) -> str:
-        rows, size = self.received()
+        rows, size = self._received()
         received = f"{rows:,} rows, {self._tqdm.format_sizeof(size, 'B')}"
         return f"{self._failed} failed, {received}" if self._failed else received
 

@@ -1,4 +1,4 @@
-"""What the caller of a pool holds: results that come later. The semantics are those of `multiprocessing.pool`."""
+"""The objects in which results come to the caller. They behave as those of `multiprocessing.pool`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Callback = Callable[[Any], object]
 
 
 class AsyncResult(Generic[R]):
-    """The result of `apply_async`, `map_async` or `starmap_async`."""
+    """The result of `apply_async`, `map_async` or `starmap_async`, which comes later."""
 
     def __init__(self, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
         self._event = threading.Event()
@@ -28,7 +28,7 @@ class AsyncResult(Generic[R]):
         return self._event.is_set()
 
     def successful(self) -> bool:
-        """Whether the call ended without an exception; raises `ValueError` where it has not ended."""
+        """Whether the call ended without an exception; raises `ValueError` if it has not ended."""
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
         return self._error is None
@@ -38,10 +38,10 @@ class AsyncResult(Generic[R]):
         self._event.wait(timeout)
 
     def get(self, timeout: float | None = None) -> R:
-        """The result; every row that its tasks have logged is in the recording then.
+        """Wait for the result and return it; all rows of its tasks are in the recording then.
 
-        Raises the task's exception, `multiprocessing.TimeoutError` after `timeout` seconds, and the errors of
-        `mpr.errors` for a worker that died or a sink that failed.
+        Raises the exception of the task, `multiprocessing.TimeoutError` after `timeout` seconds (None: no limit), and
+        an error of `mpr.errors` if a worker has died or a sink has failed.
         """
         if not self._event.wait(timeout):
             raise multiprocessing.TimeoutError
@@ -61,13 +61,15 @@ class AsyncResult(Generic[R]):
 
 
 class SingleResult(AsyncResult[R]):
+    """The result of one task."""
+
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """The outcome, as a work item of one task tells it."""
+        """Take the outcome of the task."""
         self._settle(None if values is None else values[0], error)
 
 
 class MapResult(AsyncResult[list[R]]):
-    """Collects the results of one map; the first error counts, and comes when all tasks have ended."""
+    """Collects the results of one map. The first error is raised, after all tasks have ended."""
 
     def __init__(self, length: int, callback: Callback | None, error_callback: Callback | None) -> None:
         super().__init__(callback, error_callback)
@@ -79,7 +81,7 @@ class MapResult(AsyncResult[list[R]]):
             self._settle([], None)
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """The results of the tasks `first` to `first + count`, or an error for all of them."""
+        """Take the results of the tasks `first` to `first + count`, or an error for all of them."""
         with self._lock:
             self._left -= count
             if values is not None:
@@ -88,11 +90,11 @@ class MapResult(AsyncResult[list[R]]):
                 self._first_error = error
             if self._left:
                 return
-        self._settle(None if self._first_error else self._values, self._first_error)
+        self._settle(None if self._first_error is not None else self._values, self._first_error)
 
 
 class ResultIterator(Generic[R], Iterator[R]):
-    """What `imap` and `imap_unordered` return: an iterator whose `next` takes a timeout in seconds."""
+    """The iterator over the results of `imap` and `imap_unordered`; its `next` takes a timeout in seconds."""
 
     def __init__(self, ordered: bool, taken: Callable[[], object]) -> None:
         self._ordered = ordered
@@ -108,7 +110,10 @@ class ResultIterator(Generic[R], Iterator[R]):
         return self
 
     def next(self, timeout: float | None = None) -> R:
-        """The next result; `multiprocessing.TimeoutError` where none comes within `timeout` seconds."""
+        """Return the next result, or raise the exception of its task.
+
+        Raises `multiprocessing.TimeoutError` if none comes within `timeout` seconds (None: no limit).
+        """
         with self._condition:
             if not self._condition.wait_for(lambda: self._ready or self._returned == self._length, timeout):
                 raise multiprocessing.TimeoutError
@@ -125,7 +130,7 @@ class ResultIterator(Generic[R], Iterator[R]):
     __next__ = next
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """The results of the items `first` to `first + count`, or an error for all of them."""
+        """Take the results of the items `first` to `first + count`, or an error for all of them."""
         items: list[tuple[Any, BaseException | None]]
         items = [(None, error)] * count if values is None else [(value, None) for value in values]
         with self._condition:
@@ -139,7 +144,7 @@ class ResultIterator(Generic[R], Iterator[R]):
             self._condition.notify_all()
 
     def finish(self, length: int, error: BaseException | None = None) -> None:
-        """There are `length` items, then `error`, if the iterable raised one."""
+        """End the iteration after `length` items, and after `error` if the user's iterable has raised one."""
         with self._condition:
             if error is not None:
                 if self._ordered:

@@ -1,7 +1,7 @@
-"""cloudpickle, with the names of the files that functions come from.
+"""Pickles by value with cloudpickle, and keeps the file names of functions.
 
-From 3.1.3 on, cloudpickle leaves them out: a traceback would show neither file nor source line of a function of
-`__main__` or of a notebook.
+cloudpickle leaves them out from version 3.1.3 on. A traceback would then show neither the file nor the source line of
+a function of `__main__` or of a notebook.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import cloudpickle
 
 
 def dumps(value: object, protocol: int, buffer_callback: Callable[[Any], object] | None = None) -> bytes:
-    """As `cloudpickle.dumps`."""
+    """Return the pickle of `value`, as `cloudpickle.dumps` does."""
     with io.BytesIO() as file:
         _Pickler(file, protocol=protocol, buffer_callback=buffer_callback).dump(value)
         return file.getvalue()

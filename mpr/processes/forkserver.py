@@ -20,7 +20,7 @@ from mpr.transport.ipc_folder import short_listener_paths
 # --- our own fork server ------------------------------------------------------------------------------------------
 
 
-# How long a worker waits for a fork server in the place of one that was killed.
+# How long the start of a worker waits for a new fork server, in seconds, if the old one was killed.
 _SERVER_SECS = 10.0
 
 
@@ -31,7 +31,7 @@ class _Server(ForkServer):
 
 
 class _Servers:
-    """One fork server of ours per preload list. `multiprocessing`'s own, and its preload list, stay the user's."""
+    """Keeps one fork server of mpr per preload list; the one of `multiprocessing` stays the user's."""
 
     def __init__(self) -> None:
         self._servers: dict[tuple[str, ...], ForkServer] = {}
@@ -44,7 +44,7 @@ class _Servers:
         return server
 
     def pids(self) -> set[int]:
-        """Process ids of the servers that run."""
+        """Return the process ids of the servers that run."""
         pids = (getattr(server, "_forkserver_pid", None) for server in self._servers.values())
         return {pid for pid in pids if pid is not None}
 
@@ -53,12 +53,12 @@ class _Servers:
 
 
 servers = _Servers()
-# A fork's servers are its parent's: it must not wait for them or stop them.
+# The servers that a forked process inherits belong to its parent, so it must not wait for them or stop them.
 os.register_at_fork(after_in_child=servers.forget)
 
 
 class _Popen(popen_fork.Popen):
-    """`multiprocessing.popen_forkserver.Popen`, which always asks the one server of the whole process, for ours."""
+    """Does what `multiprocessing.popen_forkserver.Popen` does, with a fork server of mpr instead of the user's."""
 
     method = "forkserver"
 
@@ -91,7 +91,7 @@ class _Popen(popen_fork.Popen):
         finally:
             set_spawning_popen(None)
         self.sentinel, data_end = self._connect(self._fds)
-        # Kept open: the child sees by it that this process has ended.
+        # This end stays open, because the child ends when it closes, with this process.
         parent_end = os.dup(data_end)
         self.finalizer = util.Finalize(self, _close, (parent_end, self.sentinel))
         with open(data_end, "wb", closefd=True) as pipe:
@@ -105,7 +105,7 @@ class _Popen(popen_fork.Popen):
             try:
                 self.returncode = read_signed(self.sentinel)
             except (OSError, EOFError):
-                # The fork server was killed; how the worker ended, nobody knows.
+                # The fork server was killed, so the exit code of the worker is lost.
                 self.returncode = 255
         return self.returncode
 
@@ -122,23 +122,21 @@ class _ForkServerProcess(ForkServerProcess):
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802  # multiprocessing's name
-        # Taken away before the process object is pickled for the child.
+        # It cannot be pickled, and the process object is pickled for the child.
         popen, process_obj._mpr_popen = process_obj._mpr_popen, None
         return popen(process_obj)
 
 
 class ForkServerLauncher(ProcessLauncher):
-    """`forkserver`: workers are forked by a server of ours.
-
-    A fork takes milliseconds, so the first worker is asked for at once, while the parent is still busy with the
-    recording; what it shall run, it is told later.
-    """
+    """Starts workers for `forkserver`: a fork server of mpr forks them."""
 
     def __init__(self, server: ForkServer, target: str, shared: Any) -> None:
         super().__init__(functools.partial(_ForkServerProcess, self._popen), target, shared)
         self._server = server
+        # The first worker is forked now, while the parent still opens the recording, because a fork takes milliseconds.
+        # It waits for its work at a pipe; if it gets none, it loads a `_Nothing` from there and ends.
         self._ahead: list[tuple[int, int]] = []
-        # Where the server has just been killed, `start` finds another one.
+        # If the server has just been killed, `start` finds another one.
         with contextlib.suppress(EOFError, ConnectionError):
             self._ahead.append(server.connect_to_new_process([]))
 
@@ -148,7 +146,7 @@ class ForkServerLauncher(ProcessLauncher):
             try:
                 return super().start(worker, config)
             except (EOFError, ConnectionError):
-                # The server was killed. Another one is started as soon as the system says that this one has ended.
+                # The server was killed. `ensure_running` starts another one as soon as the system reports its end.
                 self._forget_ahead()
                 if time.monotonic() > deadline:
                     raise
@@ -158,7 +156,10 @@ class ForkServerLauncher(ProcessLauncher):
         return _Popen(process_obj, self._connect)
 
     def _connect(self, fds: list[int]) -> tuple[int, int]:
-        """(what tells of the child's end, where it reads what to do); `fds` can only be sent with the request."""
+        """Return the sentinel of a new child and the pipe from which it reads its work.
+
+        A child that was forked ahead cannot get `fds`, because they travel with the request for it.
+        """
         if self._ahead and not fds:
             return self._ahead.pop(0)
         pair: tuple[int, int] = self._server.connect_to_new_process(fds)
@@ -169,16 +170,18 @@ class ForkServerLauncher(ProcessLauncher):
         self._forget_ahead()
 
     def _forget_ahead(self) -> None:
-        """Give those that are not needed after all a process that ends at once."""
+        """End the processes that were forked ahead and are not needed."""
         while self._ahead:
             sentinel, data_end = self._ahead.pop()
             os.close(sentinel)
-            # The server may be gone, and they with it.
+            # If the server was killed, these processes are gone too.
             with contextlib.suppress(OSError), open(data_end, "wb", closefd=True) as pipe:
                 reduction.dump({}, pipe)
                 reduction.dump(_Nothing(), pipe)
 
 
 class _Nothing:
+    """Ends the process that unpickles it."""
+
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (0,)

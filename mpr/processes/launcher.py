@@ -1,13 +1,7 @@
-"""How worker processes begin and end, for each start method.
+"""Starts worker processes and reports which have ended: the interface, and the start method `spawn`.
 
-Covers: mpr's own fork server (with its own preload list), `spawn`, the zygote of `fork`, the guard against orphans.
-Does not cover: how many workers there are and what they do (`scheduler/worker_supervisor.py`, `worker/loop.py`).
-
-| start method | who makes a worker | what a worker starts with |
-|---|---|---|
-| `forkserver` | a server process, started once, that has imported `rerun` | those imports and `__main__` |
-| `spawn` | a new interpreter each | `__main__`, imported anew |
-| `fork` | a zygote, forked in `Pool()` before any thread of ours exists | everything that the parent had then |
+Covers: what all start methods share, with the guard against orphans.
+Does not cover: the fork server (`forkserver.py`), the zygote of `fork` (`zygote.py`), and the work of a worker.
 """
 
 from __future__ import annotations
@@ -29,7 +23,7 @@ from typing import Any
 
 
 class Launcher(ABC):
-    """Starts worker processes that run `target(config, shared)`, and says which have ended. One thread uses it."""
+    """Starts worker processes that run `target(config, shared)`, and reports which have ended. One thread uses it."""
 
     @abstractmethod
     def start(self, worker: int, config: Any) -> int:
@@ -37,22 +31,22 @@ class Launcher(ABC):
 
     @abstractmethod
     def waitables(self) -> list[Any]:
-        """What `multiprocessing.connection.wait` can wait for: ready when a worker has ended."""
+        """Return objects for `multiprocessing.connection.wait`, of which one is ready when a worker has ended."""
 
     @abstractmethod
     def ended(self) -> Iterable[tuple[int, int | None]]:
-        """(worker, exit code) of each that has ended since the last call."""
+        """Return (worker, exit code) of each worker that has ended since the last call; the code may be unknown."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release what belongs to the launcher; all workers have ended."""
+        """Release the resources of the launcher; all workers have ended before."""
 
 
 @contextlib.contextmanager
 def ctrl_c_blocked() -> Iterator[None]:
-    """Processes started within, from this thread, do not see Ctrl-C before they have chosen to ignore it.
+    """Keep Ctrl-C from processes that this thread starts within the block, until they ignore it themselves.
 
-    It reaches the whole group; a worker that is just importing the SDK would print a traceback of its own.
+    Ctrl-C reaches the whole process group. A worker that is just importing the SDK would print a traceback.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -62,13 +56,13 @@ def ctrl_c_blocked() -> Iterator[None]:
 
 
 def ignore_ctrl_c() -> None:
-    """What becomes of the workers after Ctrl-C, the parent decides."""
+    """Ignore Ctrl-C in this process, because the parent ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class ProcessLauncher(Launcher):
-    """`spawn` and `forkserver`: each worker is a `multiprocessing` process of this one."""
+    """Starts each worker as a `multiprocessing` process of this one: for `spawn`, and in a subclass for `forkserver`."""
 
     def __init__(self, factory: Callable[..., process.BaseProcess], target: str, shared: Any) -> None:
         self._factory = factory
@@ -102,7 +96,7 @@ class ProcessLauncher(Launcher):
 
 
 def call_target(target: str, config: Any, shared: Any) -> None:
-    """Call the function `target`, as "module:function"; only the process that runs it imports its module."""
+    """Call the function `target`, a name as "module:function", whose module only the worker process imports."""
     pkgutil.resolve_name(target)(config, shared)
 
 
@@ -130,7 +124,7 @@ def guard_against_orphans(watched: int | None = None) -> None:
         fcntl.fcntl(watched, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(watched, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(watched, fcntl.F_SETFL, fcntl.fcntl(watched, fcntl.F_GETFL) | os.O_ASYNC)
-        # It may have closed before the signal was armed.
+        # The end may have closed before the signal was set up.
         poll = select.poll()
         poll.register(watched, select.POLLHUP)
         if any(event & select.POLLHUP for _, event in poll.poll(0)):

@@ -12,15 +12,15 @@ from mpr.processes.pickling import dumps
 
 
 def find_culprit(value: object) -> str | None:
-    """Which part of `value` cannot be pickled, in words; None where no single part is to blame."""
+    """Say which part of `value` cannot be pickled; return None if no single part is the cause."""
     try:
         return _culprit(value, set()) or None
-    except Exception:  # noqa: BLE001  # objects that do not like to be looked at: then without this help
+    except Exception:  # noqa: BLE001  # objects may raise when they are inspected: then the message has no such hint
         return None
 
 
 def _culprit(value: object, seen: set[int]) -> str | None:
-    """As `find_culprit`; empty where the parts of `value` only lead back, in a circle, to what was `seen`."""
+    """Do the work of `find_culprit`; return "" if the parts of `value` only lead back, in a circle, to `seen`."""
     seen.add(id(value))
     in_circle = False
     for where, part in _parts(value):
@@ -38,7 +38,7 @@ def _culprit(value: object, seen: set[int]) -> str | None:
 def _can_pickle(value: object) -> bool:
     try:
         dumps(value)
-    except Exception:  # noqa: BLE001  # the question is just whether
+    except Exception:  # noqa: BLE001  # any error means that it cannot
         return False
     return True
 
@@ -62,7 +62,7 @@ def _parts(value: Any) -> Iterator[tuple[str, object]]:
 
 def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, object]]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        # An empty one: its variable has no value yet.
+        # A cell is empty if its variable has no value yet.
         with contextlib.suppress(ValueError):
             yield f"its variable {name!r}", cell.cell_contents
     for index, default in enumerate(function.__defaults__ or ()):
@@ -74,5 +74,5 @@ def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, object]]:
         for name in code.co_names:
             if name in function.__globals__:
                 yield f"its global {name!r}", function.__globals__[name]
-        # Functions, lambdas and comprehensions within it.
+        # The code of functions, lambdas and comprehensions inside it.
         codes += (each for each in code.co_consts if isinstance(each, CodeType))

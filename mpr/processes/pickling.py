@@ -1,7 +1,7 @@
-"""How tasks, results and exceptions travel: pickle protocol 5 with large buffers apart, cloudpickle where it must be.
+"""Pickles values for another process: with protocol 5 and large buffers apart, by cloudpickle if pickle cannot.
 
-Plain pickle comes first, so that what can be imported is imported, as in `multiprocessing`: an initializer and a task
-of one module then share that module's globals. Lambdas, closures and what a notebook defines go by value.
+Plain pickle comes first, because it sends importable functions by name, as `multiprocessing` does. So an initializer and
+a task of one module share the globals of that module. Lambdas, closures and functions of a notebook go by value.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ PICKLE_PROTOCOL = 5
 
 
 def dumps(value: object) -> list[Buffer]:
-    """`value` as a pickle and its out-of-band buffers; raises what pickle raises where neither pickler can."""
+    """Return the pickle of `value` and its out-of-band buffers; raises the error of cloudpickle if it fails too."""
     buffers: list[pickle.PickleBuffer] = []
     data = pickled(value, buffers)
     return [data, *(buffer.raw() for buffer in buffers)]
 
 
 def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
-    """The pickle of `value`, which has its large buffers in itself where `buffers` is None."""
+    """Return the pickle of `value`; its large buffers go into the list `buffers`, or stay inside if that is None."""
     out_of_band = None if buffers is None else buffers.append
     if workers_import_main():
         try:
             return pickle.dumps(value, PICKLE_PROTOCOL, buffer_callback=out_of_band)
-        except Exception:  # noqa: BLE001  # any error of any `__reduce__`: cloudpickle may still know a way
+        except Exception:  # noqa: BLE001  # a `__reduce__` may raise anything, and cloudpickle may still succeed
             if buffers:
                 buffers.clear()
     from mpr.processes import by_value
@@ -39,16 +39,16 @@ def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
 
 
 def loads(payload: Sequence[Buffer]) -> Any:
-    """The value in `payload`, which comes from a process that has shown the recording's secret."""
-    # Arrays are made on these buffers, and who gets one may write to it, as `multiprocessing` has it.
+    """Return the value in `payload`, which comes from a process that has shown the recording's secret."""
+    # Arrays use these buffers as their memory, and must be writable, as with `multiprocessing`.
     buffers = [bytearray(part) if isinstance(part, bytes) else part for part in payload[1:]]
     return pickle.loads(payload[0], buffers=buffers)  # noqa: S301  # authenticated, see above
 
 
 class Portable:
-    """A value for a `Process`'s arguments that goes by cloudpickle where multiprocessing's pickler cannot take it.
+    """Holds a value for the arguments of a `Process`: pickled by cloudpickle if multiprocessing's pickler cannot.
 
-    Under fork nothing is pickled, and the value is simply there.
+    With the start method `fork` nothing is pickled, because the child inherits the value.
     """
 
     def __init__(self, value: Any) -> None:
@@ -56,7 +56,7 @@ class Portable:
 
     def __reduce__(self) -> tuple[Any, ...]:
         try:
-            # With multiprocessing's pickler, so that its queues, locks and connections can be arguments.
+            # Only multiprocessing's pickler can send its queues, locks and connections.
             return _portable, (bytes(ForkingPickler.dumps(self.value, PICKLE_PROTOCOL)),)
         except Exception:  # noqa: BLE001  # as in `dumps`
             from mpr.processes import by_value

@@ -1,4 +1,4 @@
-"""Chooses how processes are started, and how many."""
+"""Chooses the start method and the number of processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ StartMethod = Literal["forkserver", "spawn", "fork"]
 
 
 def check_processes(processes: object) -> int:
-    """The number of workers; for None as many as this process may use CPUs."""
+    """Return the number of workers; for None the number of CPUs that this process may use. Raises `ConfigError`."""
     if processes is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if isinstance(processes, bool) or not isinstance(processes, int):
@@ -26,13 +26,13 @@ def check_processes(processes: object) -> int:
     return processes
 
 
-#: What the fork server imports before it forks: each takes a worker tenths of a second otherwise.
+#: Modules that the fork server imports before it forks, because each would take every worker tenths of a second.
 PRELOAD = ("rerun", "numpy", "pyarrow", "mpr.worker.main", "mpr.worker.preload")
 WITHOUT_SDK = ("numpy", "pyarrow", "mpr.worker.preload")
 
 
 def check_start_method(method: object) -> StartMethod:
-    """The start method to use; `forkserver` for None where the platform has it, else `spawn`."""
+    """Return the start method; for None `forkserver` if the platform has it, else `spawn`. Raises `ConfigError`."""
     if sys.platform == "win32":
         raise ConfigError("mpr runs on Linux and macOS; Windows is not supported yet")
     offered = multiprocessing.get_all_start_methods()
@@ -44,16 +44,16 @@ def check_start_method(method: object) -> StartMethod:
 
 
 def make_launcher(method: StartMethod, preload: bool, target: str, shared: Any) -> Launcher:
-    """What starts workers by `method`. For 'fork', call this before any thread is started.
+    """Return a launcher that starts workers by `method`. For 'fork', call it before any thread is started.
 
-    `shared` is the same for all workers; under 'fork' it is inherited, else pickled.
+    `shared` is the same value for all workers. With 'fork' they inherit it; else it is pickled.
     """
     if method == "fork":
         return ZygoteLauncher(target, shared)
     if method == "spawn":
         return ProcessLauncher(multiprocessing.get_context("spawn").Process, target, shared)
     server = servers.get(PRELOAD if preload else WITHOUT_SDK)
-    # It imports while the parent does; a worker then need not wait for either.
+    # The server imports its modules while the parent imports its own, so the first worker waits less.
     with ctrl_c_blocked():
         server.ensure_running()
     return ForkServerLauncher(server, target, shared)

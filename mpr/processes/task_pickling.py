@@ -7,6 +7,7 @@ import hashlib
 import pickle
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from multiprocessing.context import set_spawning_popen
 from multiprocessing.pool import (  # type: ignore[attr-defined]  # public by use, not in typeshed
     MaybeEncodingError,
@@ -23,16 +24,17 @@ from mpr.transport.messages import Buffer
 
 
 def task_name(function: Callable[..., Any]) -> str:
-    """A name for messages, whatever kind of callable it is."""
-    return getattr(function, "__qualname__", None) or type(function).__qualname__
+    """Return a name of any callable, for messages."""
+    name = getattr(function, "__qualname__", None)
+    return name if type(name) is str and name else type(function).__qualname__
 
 
 def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
-    """(digest, pickle) of a task function; raises `UnpicklableTaskError` that names what inside it cannot travel."""
+    """Return (digest, pickle) of a task function; `UnpicklableTaskError` names the part that cannot be pickled."""
     if not callable(function):
         raise UnpicklableTaskError(f"a task must be callable, got {function!r}")
     try:
-        # In one piece, as a worker keeps it: also a closure over an array.
+        # In one piece, because a worker keeps it so, even if it is a closure over an array.
         data = pickled(function, None)
     except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
         _refuse(f"the task function {task_name(function)!r}", function, error)
@@ -40,7 +42,7 @@ def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
 
 
 def dump_by_value(function: Callable[..., Any]) -> bytes:
-    """The pickle of a function for a process that has not the same `__main__`; raises `UnpicklableTaskError`."""
+    """Return the pickle of a function for a process with another `__main__`; raises `UnpicklableTaskError`."""
     from mpr.processes import by_value
 
     try:
@@ -50,9 +52,9 @@ def dump_by_value(function: Callable[..., Any]) -> bytes:
 
 
 def check_portable(what: str, portable: Portable) -> None:
-    """Raise `UnpicklableTaskError` where a `Process` could not be started with `portable`."""
+    """Raise `UnpicklableTaskError` if a `Process` could not be started with `portable`."""
     try:
-        # multiprocessing's locks and queues pickle only while a process is started; they will.
+        # Locks and queues of multiprocessing can be pickled only while a process is being started.
         with _as_if_spawning():
             portable.__reduce__()
     except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
@@ -61,7 +63,7 @@ def check_portable(what: str, portable: Portable) -> None:
 
 @contextlib.contextmanager
 def _as_if_spawning() -> Iterator[None]:
-    set_spawning_popen(_Spawning())  # type: ignore[arg-type]  # as much of one as is asked for
+    set_spawning_popen(_Spawning())  # type: ignore[arg-type]  # it has the methods that the reducers use
     try:
         yield
     finally:
@@ -69,7 +71,7 @@ def _as_if_spawning() -> Iterator[None]:
 
 
 class _Spawning:
-    """As much of a `Popen` as the reducers of multiprocessing ask for."""
+    """Has the methods of a `Popen` that the reducers of multiprocessing use."""
 
     DupFd = staticmethod(int)
 
@@ -78,7 +80,7 @@ class _Spawning:
 
 
 def load_function(data: bytes) -> Callable[..., Any]:
-    """The function in `data`; raises `TaskLoadError` with the reason where this process cannot load it."""
+    """Return the function in `data`; raises `TaskLoadError` with the reason if this process cannot load it."""
     try:
         function: Callable[..., Any] = loads([data])
     except BaseException as error:
@@ -90,7 +92,7 @@ def load_function(data: bytes) -> Callable[..., Any]:
 
 
 def dump_arguments(name: str, value: object) -> list[Buffer]:
-    """The arguments of a work item; raises `UnpicklableTaskError` that names what inside them cannot travel."""
+    """Pickle the arguments of a work item; `UnpicklableTaskError` names the part that cannot be pickled."""
     try:
         return dumps(value)
     except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
@@ -102,7 +104,7 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
     text = f"{what} cannot be sent to a worker" + (f": {culprit}" if culprit else "")
     if isinstance(error, pickle.PicklingError | TypeError | AttributeError | RecursionError):
         raise UnpicklableTaskError(f"{text} ({type(error).__name__}: {error})") from error
-    # Not the pickler's: what a user's `__reduce__` raises comes as it is, as from `multiprocessing.Pool`.
+    # An error of a user's `__reduce__` is raised as it is, as `multiprocessing.Pool` does.
     error.add_note(text)
     raise error
 
@@ -129,13 +131,14 @@ def _failure(payload: list[bytes]) -> Failure:
 
 
 def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
-    """Results of tasks, with a `Failure` where one raised; and whether all of them could be pickled.
+    """Pickle results of tasks, and return whether all of them could be pickled.
 
-    In the place of one that could not is the `Failure` of a `MaybeEncodingError`, as `multiprocessing.Pool` has it.
+    A task that raised has a `Failure` as its result. A result that cannot be pickled is replaced by the `Failure` of a
+    `MaybeEncodingError`, the error that `multiprocessing.Pool` raises.
     """
     try:
         return dumps(results), True
-    except BaseException:  # noqa: BLE001  # whatever a user's `__reduce__` raises; which one is found out below
+    except BaseException:  # noqa: BLE001  # a user's `__reduce__` may raise anything; the next line finds the result
         return dumps([_pickling_or_failure(result) for result in results]), False
 
 
@@ -144,25 +147,27 @@ def _pickling_or_failure(result: object) -> object:
         dumps(result)
     except Exception as error:  # noqa: BLE001  # as above
         return Failure(MaybeEncodingError(error, result))
-    except BaseException as error:  # noqa: BLE001  # `sys.exit` is a task's error wherever it is called
+    except BaseException as error:  # noqa: BLE001  # `sys.exit` in a `__reduce__` is the task's error too
         return Failure(error)
     return result
 
 
 def dump_exception(error: BaseException) -> list[Buffer]:
-    """An exception with its traceback's text; one that does not survive pickling becomes a `TaskError`."""
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    # A user's `__reduce__` or `__init__` may raise anything at all.
+    """Pickle an exception with the text of its traceback; if it cannot be pickled, a `TaskError` replaces it."""
+    # A user's exception may raise anything at all when it is looked at or pickled.
+    text = name = describe(error)
     with contextlib.suppress(BaseException):
-        payload = dumps((error, text))
-        back = loads([bytes(part) for part in payload])
-        if type(back[0]) is type(error):
-            return payload
-    return dumps((TaskError(f"{describe(error)} (the exception itself cannot be pickled)"), text))
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    with contextlib.suppress(BaseException):
+        inner = [bytes(part) for part in dumps(error)]
+        if type(loads(inner)) is type(error):
+            return dumps((inner, name, text))
+    inner = [bytes(part) for part in dumps(TaskError(f"{name} (the exception itself cannot be pickled)"))]
+    return dumps((inner, name, text))
 
 
 def describe(error: BaseException) -> str:
-    """Type and text of an exception, whatever a user's `__str__` does."""
+    """Return type and text of an exception, even if its `__str__` raises."""
     kind = type(error).__qualname__
     if type(error).__module__ != "builtins":
         kind = f"{type(error).__module__}.{kind}"
@@ -172,11 +177,34 @@ def describe(error: BaseException) -> str:
         return f"{kind}: (its text cannot be made)"
 
 
-def load_exception(payload: Sequence[Buffer]) -> BaseException:
-    """The exception of a task; its traceback in the worker is the `__cause__`, as in `multiprocessing.Pool`."""
+def represent(error: BaseException) -> str:
+    """`repr(error)`, or its description if a user's `__repr__` raises."""
     try:
-        error, text = loads(payload)
+        return repr(error)
+    except BaseException:  # noqa: BLE001  # a user's `__repr__`
+        return describe(error)
+
+
+def load_exception(payload: Sequence[Buffer]) -> BaseException:
+    """Unpickle the exception of a task; its traceback in the worker is the `__cause__`, as in `multiprocessing.Pool`.
+
+    Raises nothing: an exception that cannot be unpickled, or is none, becomes a `TaskError`.
+    """
+    try:
+        inner, name, text = loads(payload)
+    except BaseException as failure:  # noqa: BLE001  # not a payload of `dump_exception`
+        return TaskError(f"a task raised an exception that cannot be read here: {represent(failure)}")
+    try:
+        error: BaseException = loads(inner)
+        # Not by assignment, which runs a user's `__setattr__`: a frozen dataclass refuses it.
+        _set_cause(error, RemoteTraceback(text))
+        # It will be asked for its `__class__`, which may be a property.
+        isinstance(error, CancelledError)
     except BaseException as failure:  # noqa: BLE001  # as in `dump_exception`
-        return TaskError(f"a task raised an exception that cannot be unpickled here: {failure!r}")
-    error.__cause__ = RemoteTraceback(text)
-    return error  # type: ignore[no-any-return]  # what `dump_exception` made
+        error = TaskError(f"a task raised {name}, which cannot be unpickled here: {represent(failure)}")
+        error.__cause__ = RemoteTraceback(text)
+    return error
+
+
+# Raises `TypeError` for anything but an exception.
+_set_cause: Callable[[BaseException, BaseException], None] = BaseException.__dict__["__cause__"].__set__

@@ -1,4 +1,4 @@
-"""Starts processes by forking one process that was forked before any thread of mpr's existed."""
+"""Starts workers for `fork`: a process that was forked before any thread of mpr's existed forks them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mpr.processes.launcher import Launcher, call_target, guard_against_orphans,
 
 
 class ZygoteLauncher(Launcher):
-    """`fork`: all workers are forked from a zygote that was forked before any thread of ours existed.
+    """Starts workers by the zygote, which the constructor forks.
 
-    The zygote is single-threaded for all its life, so a worker that replaces a dead one is forked as safely as the
-    first. It gets everything by inheritance; over its pipe only numbers travel.
+    The zygote has one thread for all its life. So a worker that replaces a dead one is forked as safely as the first
+    one. Workers inherit the shared value; only their configs and exit codes travel over the pipe.
     """
 
     def __init__(self, target: str, shared: Any) -> None:
@@ -75,7 +75,7 @@ class ZygoteLauncher(Launcher):
         return found
 
     def close(self) -> None:
-        # Another zygote may hold this pipe too, so closing it would not be noticed.
+        # Closing the pipe is not enough: another zygote may have inherited this end of it.
         with contextlib.suppress(OSError):
             self._pipe.send(None)
         self._pipe.close()
@@ -87,7 +87,7 @@ class ZygoteLauncher(Launcher):
 
 
 def _is_harmless(thread: threading.Thread) -> bool:
-    """Threads that hold no lock which a worker could need: mpr's own, and the one that pyzmq frees memory with."""
+    """Return whether the thread is mpr's own, or the one with which pyzmq frees memory: workers need no lock of it."""
     return thread.name.startswith("mpr-") or type(thread).__module__.startswith("zmq.")
 
 
@@ -96,12 +96,12 @@ def _ignore_signal(_number: int, _frame: object) -> None:
 
 
 def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
-    """Fork a worker for each config that comes, and tell how each ends; end when the parent closes its side."""
+    """Fork a worker for each config that comes, and report each exit code; end if the parent closes its side."""
     parents_end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # One pipe that every worker watches: its other end is here and nowhere else.
-    watched, held = os.pipe()
-    # The end of a child is told by a signal: its sentinel stays open as long as processes live that it has forked.
+    # Every worker watches this pipe, and ends when the zygote, which alone has the other end, has ended.
+    watched, kept_open = os.pipe()
+    # A signal reports the end of a child. Its sentinel would not: processes that the child has forked keep that open.
     woken, wake = os.pipe()
     os.set_blocking(woken, False)
     os.set_blocking(wake, False)
@@ -127,7 +127,7 @@ def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
             break
         worker, config = order
         child = context.Process(
-            target=_forked_main, args=(pipe, watched, held, target, config, shared), name=f"mpr-worker-{worker}"
+            target=_forked_main, args=(pipe, watched, kept_open, target, config, shared), name=f"mpr-worker-{worker}"
         )
         child.start()
         children[worker] = child
@@ -137,11 +137,11 @@ def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
         child.join()
 
 
-def _forked_main(pipe: Any, watched: int, held: int, target: str, config: Any, shared: Any) -> None:
+def _forked_main(pipe: Any, watched: int, kept_open: int, target: str, config: Any, shared: Any) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     ignore_ctrl_c()
     pipe.close()
-    os.close(held)
+    os.close(kept_open)
     guard_against_orphans(watched)
     call_target(target, config, shared)

@@ -29,9 +29,11 @@ class LogCounters:
         How many calls there were.
     unchecked:
         Bytes that were logged since `wait_for_credit` was called.
+    sees_all:
+        Whether every logging call of the process is counted. If not, all is flushed, whatever was counted.
     """
 
-    __slots__ = ("_task_recordings", "_wait_for_credit", "counters", "entered", "sdk_used", "unchecked")
+    __slots__ = ("_task_recordings", "_wait_for_credit", "counters", "entered", "sdk_used", "sees_all", "unchecked")
 
     def __init__(
         self, counters: memoryview, wait_for_credit: Callable[[], None], task_recordings: TaskRecordings
@@ -41,6 +43,7 @@ class LogCounters:
         self._wait_for_credit = wait_for_credit
         self._task_recordings = task_recordings
         self.sdk_used = True
+        self.sees_all = False
         self.entered = self.unchecked = 0
 
     def enter(self, size: int, rows: int, recording: Any) -> None:
@@ -53,3 +56,16 @@ class LogCounters:
             self._wait_for_credit()
         if self._task_recordings.known:
             self._task_recordings.entered(recording, rows)
+
+    def count_call(self) -> None:
+        """Count a call that logs nothing itself, and after which rows have to be flushed."""
+        self.entered += 1
+
+    def take_unchecked(self) -> int:
+        """Return the bytes that were logged since the last call of this, and begin at 0 again."""
+        unchecked, self.unchecked = self.unchecked, 0
+        return unchecked
+
+    def set_sees_all(self, sees_all: bool) -> None:
+        """Note whether every logging call of the process is counted from now on."""
+        self.sees_all = sees_all

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from mpr.errors import JoinError, RecordingError, UnpicklableTaskError
 from mpr.producer import propagation, router
-from mpr.producer.direct import new_producer
 from mpr.producer.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.sdk import recordings
 from mpr.sdk.forks import redirect_stream
@@ -75,23 +74,23 @@ def own_recording(config: ConnectionInfo, producer: Callable[[], Producer]) -> N
     _let_streams_travel()
 
 
-def disown(secret: str) -> None:
+def forget_owned(secret: str) -> None:
     """The recording of `secret` is closed."""
     _here.owned.pop(secret, None)
 
 
 def take_over(config: ConnectionInfo, worker: int) -> Producer:
     """Make this process worker number `worker`: all that it logs goes to the recording, and so for its children."""
-    producer = _here.worker = new_producer(config, worker)
+    producer = _here.worker = Producer(config, worker)
     router.guard(config.recording_id, producer)
     _let_streams_travel()
-    producer.always_flush = not router.take_over(producer)
+    producer.log_counters.set_sees_all(router.take_over(producer))
     _here.joined[config.secret] = producer
     _here.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
     return producer
 
 
-def hand_back(producer: Producer) -> None:
+def close_worker(producer: Producer) -> None:
     """This process is no worker any more: all that it has logged is on its way."""
     router.release(producer)
     del _here.joined[producer.config.secret]
@@ -228,14 +227,14 @@ def _member(config: ConnectionInfo, timeout_secs: float, *, takes_over: bool) ->
         if producer is None or producer.lost:
             producer = _joined(config, timeout_secs)
         if takes_over and _here.worker is None and router.producer() is not producer:
-            producer.always_flush = not router.take_over(producer)
+            producer.log_counters.set_sees_all(router.take_over(producer))
             recordings.make_current(producer.stream)
         return producer
 
 
 def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
     _leave_the_closed()
-    producer = new_producer(config, 0, timeout_secs)
+    producer = Producer(config, 0, timeout_secs)
     router.guard(config.recording_id, producer)
     _let_streams_travel()
     # A forked process has inherited times.
@@ -283,5 +282,5 @@ def _leave(memberships: _Memberships, producer: Producer) -> None:
         return
     router.release(producer)
     memberships.joined.pop(producer.config.secret, None)
-    memberships.active.pop(producer.config.secret).withdraw()
+    memberships.active.pop(producer.config.secret).close()
     producer.leave()

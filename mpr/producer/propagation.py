@@ -31,12 +31,12 @@ def _process_config() -> dict[str, Any]:
     return found
 
 
-# Those that are not withdrawn, in the order in which they were made.
+# Those that are not closed, in the order in which they were made.
 _active: list[Propagation] = []
 
 
 class Propagation:
-    """What the children of this process are given from now on, until it is `withdrawn`."""
+    """What the children of this process are given from now on, until it is closed."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -46,7 +46,7 @@ class Propagation:
         os.environ[VARIABLE] = text
         _process_config()[_KEY] = text
 
-    def withdraw(self) -> None:
+    def close(self) -> None:
         """Give children again what they were given before, unless somebody has changed it meanwhile."""
         if self in _active:
             _active.remove(self)

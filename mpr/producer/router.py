@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("mpr")
 
 
-class Producer(Protocol):
-    """What the SDK's calls need of `mpr.producer.Producer`."""
+class RoutedProducer(Protocol):
+    """What the SDK's calls need of `producer.Producer`."""
 
     @property
     def stream(self) -> rr.RecordingStream: ...
@@ -49,37 +49,37 @@ class Producer(Protocol):
     def task_recordings(self) -> TaskRecordings: ...
 
 
-class TaskContext(Protocol):
-    """What the SDK's calls need of `mpr.lane.TaskContext`."""
+class RoutedTask(Protocol):
+    """What the SDK's calls need of `tasks.context.TaskContext`."""
 
     producer: Any
     prefix: Prefix | None
 
 
-class _ThreadState(threading.local):
+class _ThreadRoute(threading.local):
     """What belongs to a thread."""
 
     def __init__(self) -> None:
-        self.context: TaskContext | None = None
+        self.context: RoutedTask | None = None
         #: The times that were set, by recording id.
         self.times: dict[str, Times] = {}
         #: Whether this thread is just joining for the whole process, and what it does with the SDK is mpr's own.
         self.joins = False
 
 
-thread_state = _ThreadState()
+thread_state = _ThreadRoute()
 
 
 class _Process:
     """What belongs to the process: its producer, if every plain logging call goes there."""
 
-    producer: Producer | None = None
+    producer: RoutedProducer | None = None
     #: Joins at the first logging call, where nobody has before; set by `mpr run`.
     lazy: Callable[[], object] | None = None
     #: Held meanwhile: rows of other threads wait until it has joined.
     joining = threading.Lock()
     #: The producers whose streams have a sink of mpr's, by recording id.
-    guarded: ClassVar[dict[str | None, Producer]] = {}
+    guarded: ClassVar[dict[str | None, RoutedProducer]] = {}
     sinks_watched = False
     #: What to say, once, of rows that come although nobody takes them.
     lost_rows: str | None = None
@@ -94,7 +94,7 @@ class _Process:
 _process = _Process()
 
 
-def producer() -> Producer | None:
+def producer() -> RoutedProducer | None:
     """The producer of the whole process."""
     return _process.producer
 
@@ -106,7 +106,7 @@ def install_times() -> None:
         watch_times(_note_time)
 
 
-def guard(recording_id: str, producer: Producer) -> None:
+def guard(recording_id: str, producer: RoutedProducer) -> None:
     """Streams of this recording lead to `producer`: keep their sinks, and the times that are set for them."""
     install_times()
     if not _process.sinks_watched:
@@ -123,7 +123,7 @@ def install_entries() -> None:
         _process.missing = tuple(log_calls.install_entries(_entered))
 
 
-def take_over(producer: Producer) -> bool:
+def take_over(producer: RoutedProducer) -> bool:
     """Send all that this process logs to `producer`; returns whether every logging call passes it.
 
     In a process that was started for it or has joined, never in the user's own.
@@ -159,7 +159,7 @@ def current_is_watched() -> bool:
     return _process.current_is_watched
 
 
-def release(producer: Producer) -> None:
+def release(producer: RoutedProducer) -> None:
     """`producer` has ended."""
     if _process.producer is producer:
         _process.producer = None
@@ -204,7 +204,7 @@ def _entered(size: int, rows: int, recording: Any) -> Prefix | None:
     return None if context is None else context.prefix
 
 
-def _join_now() -> Producer | None:
+def _join_now() -> RoutedProducer | None:
     if _process.lazy is not None:
         if thread_state.joins:
             return None

@@ -52,6 +52,21 @@ class TaskRecordings:
         self._lock = threading.RLock()
         self._taking = False
         self._ended = 0
+        # Bytes of their rows: sent, and accepted by the sinks.
+        self._sent_bytes = self._accepted_bytes = 0
+
+    @property
+    def unaccepted_bytes(self) -> int:
+        """Bytes that were sent and that the sinks have not accepted."""
+        return self._sent_bytes - self._accepted_bytes
+
+    def accept(self, end: int) -> None:
+        """Note that the sinks have accepted the first `end` bytes."""
+        self._accepted_bytes = end
+
+    def forget_unaccepted(self) -> None:
+        """Wait for no bytes any more: the recording is gone."""
+        self._accepted_bytes = self._sent_bytes
 
     def made(self, inner: Any) -> None:
         """The SDK has made a recording that is not the worker's own."""
@@ -117,6 +132,7 @@ class TaskRecordings:
         finally:
             self._taking = False
         if data:
+            self._sent_bytes += len(data)
             self._send(data)
         found.rows = 0
         self._count()

@@ -1,16 +1,17 @@
-"""The pytest plugin: a Rerun recording of each test, also of one whose worker crashed.
+"""Makes a Rerun recording of each test, even of one whose worker crashed: the pytest plugin.
 
-This module is all that is imported while nothing is recorded (`--mpr=off`). With pytest-xdist, each worker has a
-`Recorder`, and the process that pytest was started in has the `Controller`; without, one process has both.
+While nothing is recorded (`--mpr=off`), pytest imports only this module, `options.py` and `hookspecs.py`. With
+pytest-xdist, each worker has a `Recorder`, and the process in which pytest was started has the `Controller`. Without
+it, one process has both.
 
 ```
-test ─► Recorder ─► file of the test (stream.py) and journal ─► Controller ─► repaired files, folder of the run, summary
+test ─► Recorder ─► file of the test and journal ─► Controller ─► repaired files, folder of the run, summary
 ```
 
-Whoever makes something of finished recordings (pictures, pages) gets them as `results.RecordedTest` values:
-`Controller.finish` makes the list, and is the one place that calls them. Whoever needs the rows of a test while it
-runs (golden recordings) calls `Recorder.snapshot`. A test that asks for one of the fixtures in
-`options.RECORDED_FIXTURES` is recorded while the mode is off, too; its recording is then removed at its end.
+`Controller.finish` makes the list of finished recordings, as `RecordedTest` values, and passes it to the pictures and
+the page. Golden recordings need the rows of a test while it runs, and get them by `Recorder.snapshot`. A test that
+uses one of the fixtures in `RECORDED_FIXTURES` is recorded in every mode; if the mode is off, its recording is removed
+at its end.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ _RUN = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """pytest asks for options once per run, also where nothing is recorded."""
-    from mpr.pytest_plugin import options
+    """Add the options; pytest calls this once per run, even if nothing is recorded."""
+    from mpr.pytest_plugin.options import add_options
 
-    options.add_options(parser)
+    add_options(parser)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -82,7 +83,7 @@ def _has_sdk() -> bool:
 
 
 def _activate(config: pytest.Config) -> None:
-    """Record from now on, in the way that markers and options say."""
+    """Record from now on, by markers and options."""
     if _RECORDER in config.stash or config.getoption("collectonly", False):
         return
     settings = _settings(config)
@@ -106,14 +107,14 @@ def _controller(config: pytest.Config) -> Controller:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests may ask for a recording by themselves."""
+    """Record if tests have the marker or use one of the fixtures, even if the mode is off."""
     marked = [item for item in items if item.get_closest_marker("mpr") is not None]
     if marked and not _is_worker(config):
-        from mpr.pytest_plugin.options import wish_of
+        from mpr.pytest_plugin.options import test_options
 
         settings = _settings(config)
         for item in marked:
-            wish_of(item, settings)
+            test_options(item, settings)
     from mpr.pytest_plugin.options import RECORDED_FIXTURES
 
     if marked or any(not RECORDED_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) for item in items):
@@ -138,7 +139,7 @@ def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
 
 
 def _controller_of_workers(node: Any) -> Controller | None:
-    """Where tests have asked for recordings by themselves, only their workers know."""
+    """Return the controller if a worker has recorded tests; a run without options knows that by its folder only."""
     config: pytest.Config | None = getattr(node, "config", None)
     if config is None or (_CONTROLLER not in config.stash and not _settings(config).folder.exists()):
         return None
@@ -152,7 +153,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         not _is_worker(config) and _CONTROLLER not in config.stash and config.pluginmanager.hasplugin("dsession")
     )
     if may_be_late and _settings(config).folder.exists():
-        # This very call goes by those that were there when it began.
+        # pytest does not call this hook of a plugin that was registered during the call.
         _controller(config).pytest_sessionfinish(exitstatus)
 
 
@@ -161,7 +162,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.fixture
 def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
-    """The stream of this test's recording; one that is disabled where the test is not recorded."""
+    """The stream of this test's recording; a disabled stream if the test is not recorded."""
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
         stream: rr.RecordingStream = recorder.current.stream.native
@@ -173,7 +174,7 @@ def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
 
 @pytest.fixture
 def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for files that belong to this test, beside its recording; a temporary one where it is not recorded."""
+    """A folder for files of this test, beside its recording; a temporary folder if the test is not recorded."""
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
         return recorder.artifacts()
@@ -182,9 +183,9 @@ def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
-    """Starts pools whose rows go to this test's recording: `pool = mpr_pool(2)`, with arguments as `mpr.Pool`.
+    """Starts pools whose rows go to this test's recording: `pool = mpr_pool(2)`, with the arguments of `mpr.Pool`.
 
-    They are ended with the test.
+    The pools are terminated when the test ends.
     """
     import mpr
 
@@ -198,15 +199,15 @@ def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
 
     yield start
     for pool in pools:
-        # What the test has not waited for does not count; all that it has results of is in.
+        # Rows of all tasks whose results the test has are written. It has not waited for the others.
         pool.terminate()
 
 
 @pytest.fixture
 def mpr_golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
-    """Compares what this test logs with its golden recording: call it when all of it is logged, as `mpr_golden()`.
+    """Compares the rows that this test logs with its golden recording.
 
-    A test that does not call it is compared at its end.
+    Call it as `mpr_golden()` when all rows are logged. If the test does not call it, the rows are compared at its end.
     """
     from mpr.pytest_plugin.golden import Golden
 

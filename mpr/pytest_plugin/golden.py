@@ -1,10 +1,11 @@
-"""Golden recordings: what a test logs is compared with what it logged once, and was found right.
+"""Compares the rows of a test with its golden recording, which has the rows of an earlier run that were right.
 
-Covers: where golden recordings are, when they are written, what a test that differs is told.
-Does not cover: what differs (`mpr.comparison`).
+Covers: the files of golden recordings, when they are written, the message of a test whose rows differ.
+Does not cover: the comparison (`mpr.compare.compare`).
 
-There is one file per test (and name), `__recordings__/<module>/<test>.rrd` beside the test's file, that is replaced as
-a whole: workers of pytest-xdist never share one. It has what the test logged, and nothing of this machine or run.
+There is one file per test (and name), `__recordings__/<module>/<test>.rrd` beside the test's file. It is always
+replaced as a whole, and workers of pytest-xdist never share one. It has the rows of the test, and none of mpr about the
+run or the machine.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
 FOLDER = "__recordings__"
 #: The properties of reports that name the golden recordings of a test, and those that it has written.
 USED, WRITTEN = "mpr_golden", "mpr_golden_written"
-# What of a recording is the run's, and not the test's.
+# Entities whose rows belong to the run, and not to the test.
 _OF_RUN = (*compare.IGNORED_ENTITIES, f"/{test_rows.ROOT}/**")
-# Lines of a summary.
+# The largest number of lines of a summary.
 _MOST_LINES = 20
 
 
 class Golden:
-    """What the fixture `mpr_golden` gives to a test: call it when everything is logged that shall be compared."""
+    """The value of the fixture `mpr_golden`: call it when all rows are logged that shall be compared."""
 
     def __init__(self, item: pytest.Item, recorder: Recorder | None) -> None:
         self._item = item
@@ -57,23 +58,22 @@ class Golden:
         tolerance: float = 0.0,
         name: str | None = None,
     ) -> None:
-        """Compare what the test has logged until now with its golden recording.
+        """Compare the rows that the test has logged until now with its golden recording; the test fails if they differ.
 
         Parameters
         ----------
         level:
-            `"values"` compares every cell; `"summary"` which entities, components and timelines there are, of which
-            type, how many rows, and from when to when.
+            `"values"` compares every cell. `"summary"` compares the entities, components and timelines, their types,
+            the numbers of rows, and the first and last times.
         ignore_timelines:
             Names of timelines that do not count, besides `log_time` and `log_tick`.
         ignore_entities:
-            Entity paths that do not count; `/camera/**` is `/camera` and all below it. What mpr itself writes never
-            counts.
+            Entity paths that do not count; `/camera/**` is `/camera` and all below it. Rows of mpr itself never count.
         tolerance:
-            By how much a floating point number may differ, as a share of what is expected or, where that is below 1,
-            of 1.
+            The largest difference of two floating point numbers, as a share of the expected number, or of 1 if that is
+            smaller than 1.
         name:
-            Tells several golden recordings of one test apart.
+            A name for this golden recording; needed if a test has several.
         """
         __tracebackhide__ = True
         compare.check_level(level)
@@ -107,7 +107,7 @@ class Golden:
                 self._differs(golden, actual, ignored, found)
 
     def at_teardown(self) -> None:
-        """Compare now what the test has not compared itself; a test that has failed is not told of its rows as well."""
+        """Compare the rows now if the test has not done it itself, and has passed."""
         __tracebackhide__ = True
         running = self._recorder.current if self._recorder is not None else None
         if not self._names and running is not None and running.outcomes.get(CALL) == "passed":
@@ -119,7 +119,7 @@ class Golden:
         return self._recorder.settings
 
     def _path(self, name: str | None) -> Path:
-        # Without the path of the file, which depends on where pytest is started.
+        # The path of the file is left out, because it depends on the folder in which pytest is started.
         test = file_names.without_group(self._item.nodeid).partition("::")[2] or self._item.name
         stem = file_names.stem(test if name is None else f"{test}::{name}", Path())
         return self._item.path.parent / FOLDER / file_names.clean(self._item.path.stem) / f"{stem}.rrd"
@@ -128,7 +128,7 @@ class Golden:
         __tracebackhide__ = True
         recorder = self._recorder
         if recorder is None or recorder.current is None:
-            why = recorder.troubles.of_test if recorder is not None else ()
+            why = recorder.errors.of_test if recorder is not None else ()
             _fail(f"mpr_golden: this test is not recorded: {'; '.join(why) or 'its recording could not be begun'}")
         if recorder.current.stream.is_taken():
             _fail("mpr_golden: the test has given its recording another sink (rr.save or the like)")
@@ -153,7 +153,7 @@ class Golden:
         )
 
     def _kept(self, golden: Path, actual: Path, ignored: Collection[str]) -> str:
-        """How to look at both, once what was logged is kept."""
+        """Keep the new rows, and return the command that shows both recordings."""
         assert self._recorder is not None
         try:
             kept = self._recorder.artifacts() / golden.name
@@ -177,7 +177,7 @@ class Golden:
         self._note(WRITTEN, golden)
 
     def _store(self, target: Path, actual: Path, ignored: Collection[str]) -> bool:
-        """Write what counts of the recording `actual` to `target`; returns whether there is anything."""
+        """Write the rows of the recording `actual` that count to `target`; return whether there are any."""
         import rerun as rr
 
         from mpr.sdk.reader import quiet_reader
@@ -208,7 +208,7 @@ class Golden:
 
 
 def _sweep(golden: Path) -> None:
-    """Remove what processes have left that died while they wrote this golden recording."""
+    """Remove files of processes that died while they wrote this golden recording."""
     for path in golden.parent.glob(f".{glob.escape(golden.name)}.*.tmp"):
         if not psutil.pid_exists(int(path.name.split(".")[-2])):
             path.unlink(missing_ok=True)
@@ -216,7 +216,7 @@ def _sweep(golden: Path) -> None:
 
 @functools.cache
 def _stream(application_id: str, _pid: int) -> TestStream:
-    """What golden recordings are written with in this process; each stream costs two threads that never end."""
+    """Return the one stream that writes golden recordings; each stream costs two threads that never end."""
     from mpr.pytest_plugin.recording.test_stream import TestStream
 
     return TestStream(application_id)
@@ -227,8 +227,8 @@ def _fail(text: str) -> NoReturn:
     pytest.fail(text, pytrace=False)
 
 
-def write_summary(terminal: Any) -> None:
-    """Which golden recordings the tests have written, and which none of them has asked for."""
+def write_golden_summary(terminal: Any) -> None:
+    """Write which golden recordings the tests have written, and which ones no test has used."""
     lines = [f"written: {path}" for path in sorted(_named(terminal, WRITTEN))]
     lines += [f"unused: {path}" for path in _unused(terminal)]
     if not lines:
@@ -241,7 +241,7 @@ def write_summary(terminal: Any) -> None:
 
 
 def _unused(terminal: Any) -> list[str]:
-    """Golden recordings beside those that were used, after an update in which all tests have run and passed."""
+    """Return golden recordings that no test has used, after an update in which all tests have run and passed."""
     config: pytest.Config = terminal.config
     is_whole = {"failed", "error", "skipped", "deselected", "xfailed"}.isdisjoint(terminal.stats)
     if not config.getoption("mpr_golden_update") or not is_whole or any("::" in each for each in config.args):
@@ -253,7 +253,7 @@ def _unused(terminal: Any) -> list[str]:
 
 
 def _named(terminal: Any, kind: str) -> set[str]:
-    """The golden recordings that reports name."""
+    """Return the golden recordings in the property `kind` of all reports."""
     reports: Iterable[Any] = (report for reports in terminal.stats.values() for report in reports)
     properties = (each for report in reports for each in getattr(report, "user_properties", ()))
     return {path for name, path in properties if name == kind}

@@ -1,4 +1,4 @@
-"""The hooks that mpr calls for a project's `conftest.py` and for other plugins."""
+"""Declares the hooks that mpr calls in a project's `conftest.py` and in other plugins."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import pytest
 
 @pytest.hookspec(firstresult=True)
 def pytest_mpr_recording_name(item: pytest.Item, attempt: int) -> str | None:
-    """A name for the recording of `item`, instead of one made of its node id.
+    """Return a name for the recording of `item`, instead of one made of its node id.
 
     Parameters
     ----------
     item:
         The test that is about to be set up.
     attempt:
-        0, and one more for each time that it is run again.
+        0 for the first run of the test, and one more for each repetition.
 
     Returns
     -------
-    A name without suffix; None leaves it to the next plugin, and at last to mpr. Characters that a file name had better
-    not have are replaced, and a name that is taken gets a number.
+    A name without suffix. With None, the next plugin is asked, and mpr makes the name if none returns one. Characters
+    that cause trouble in file names are replaced. If the name is taken, a number is added.
     """
 
 
 def pytest_mpr_recording_finished(item: pytest.Item, path: Path, outcome: str, complete: bool) -> None:
-    """The recording of `item` is closed, and is kept.
+    """Use the recording of `item`, which is closed and kept.
 
-    Called in the process that ran the test, after its teardown; for a test whose worker crashed it is not called.
+    mpr calls it in the process that ran the test, after its teardown. It does not call it if the worker crashed.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def pytest_mpr_recording_finished(item: pytest.Item, path: Path, outcome: str, c
     path:
         The `.rrd` file.
     outcome:
-        "passed", "failed", "skipped" or "interrupted" (by Ctrl-C or `pytest.exit`), by the worst of its phases.
+        "passed", "failed", "skipped" or "interrupted" (by Ctrl-C or `pytest.exit`): the worst outcome of its phases.
     complete:
-        Whether all that was logged is in the file, as far as mpr knows.
+        Whether all rows that were logged are in the file, as far as mpr knows.
     """

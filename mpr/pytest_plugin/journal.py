@@ -1,7 +1,7 @@
-"""What a process says of its tests while they run: one JSON line per event, read by whoever survives it.
+"""Records the begin and end of each test in a file, one JSON line per event, which the controller reads.
 
-Not `workeroutput` of pytest-xdist: a worker that crashes has none. A test that has begun and not ended when everything
-is over has crashed, whatever ended it.
+`workeroutput` of pytest-xdist would not do, because a worker that crashes sends none. A test has crashed if its journal
+has its begin, but not its end, when all processes have ended.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Started:
     Attributes
     ----------
     nodeid, attempt, worker, pid:
-        Which test, the how-manieth attempt (from 0), and where it runs; the worker's name is "main" without xdist.
+        The test, its attempt (from 0), and the process in which it runs; the worker's name is "main" without xdist.
     path:
-        Its recording, relative to the run's folder.
+        The path of its recording, relative to the run's folder.
     application_id:
-        Of the recording.
+        The application id of the recording.
     time:
-        Seconds since the epoch.
+        The time in seconds since the epoch.
     """
 
     nodeid: str
@@ -48,17 +48,17 @@ class Ended:
     Attributes
     ----------
     path:
-        As in `Started`: it belongs to that.
+        The path in its `Started` event.
     outcome:
         "passed", "failed", "skipped" or "interrupted".
     kept:
-        Whether the recording is there.
+        Whether the recording was kept.
     duration_secs:
-        From the begin of the setup to the end of the teardown.
+        The time in seconds from the begin of the setup to the end of the teardown.
     complete:
-        Whether all that was logged is in the recording, as far as mpr knows.
+        Whether all rows that were logged are in the recording, as far as mpr knows.
     notes:
-        What a reader of the recording must know: what is not in it, and why.
+        Notes for readers of the recording: which rows are not in it, and why.
     """
 
     path: str
@@ -70,8 +70,11 @@ class Ended:
 
 
 class Journal:
-    """Of one process. Each line is one `write` to a file that is open for appending, so that no line is torn by another
-    process, and all are there when this one is killed."""
+    """Writes the journal of one process.
+
+    Each line is one `write` to a file that is open for appending. So another process cannot write into a line, and all
+    lines are in the file if this process is killed.
+    """
 
     def __init__(self, folder: Path, worker: str) -> None:
         self.pid = os.getpid()
@@ -79,16 +82,16 @@ class Journal:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def write(self, event: Started | Ended) -> None:
-        """Raises `OSError` where the disk refuses."""
+        """Add an event. Raises `OSError` if the disk refuses it."""
         line = json.dumps({"event": type(event).__name__.lower(), **asdict(event)}) + "\n"
         os.write(self._fd, line.encode())
 
     def phase(self, path: str, name: str, time: float) -> None:
-        """The test of the recording `path` has come to the phase `name`."""
+        """Add that the test of the recording `path` has begun the phase `name`."""
         os.write(self._fd, (json.dumps({"event": "phase", "path": path, "name": name, "time": time}) + "\n").encode())
 
     def error(self, text: str) -> None:
-        """Something of mpr's own went wrong."""
+        """Add an error of mpr itself."""
         os.write(self._fd, (json.dumps({"event": "error", "text": text}) + "\n").encode())
 
     def close(self) -> None:
@@ -96,8 +99,8 @@ class Journal:
 
 
 @dataclass(slots=True)
-class Told:
-    """What the journals say of one recording: `end` is None where its process has not come to its end."""
+class JournaledTest:
+    """The events of one recording; `end` is None if its process has died before the end of the test."""
 
     start: Started
     phases: list[tuple[str, float]] = field(default_factory=list)
@@ -105,25 +108,26 @@ class Told:
 
 
 @dataclass(slots=True)
-class Read:
-    """All journals of a run, put together."""
+class Journals:
+    """The content of all journals of a run, by the paths of recordings."""
 
-    tests: dict[str, Told] = field(default_factory=dict)
+    tests: dict[str, JournaledTest] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
 
 
-def files(folder: Path) -> list[Path]:
+def journal_files(folder: Path) -> list[Path]:
+    """Return the journals in the folder of a run."""
     return sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}"))
 
 
-def read(folder: Path) -> Read:
-    """What the journals in `folder` say, by the recording's path, in the order of their begin."""
-    found = Read()
-    for path in files(folder):
+def read_journals(folder: Path) -> Journals:
+    """Return the content of the journals in `folder`, with the tests in the order of their begin."""
+    found = Journals()
+    for path in journal_files(folder):
         for line in _lines(path):
             kind = line.pop("event", None)
             if kind == "started":
-                found.tests[line["path"]] = Told(Started(**line))
+                found.tests[line["path"]] = JournaledTest(Started(**line))
             elif kind == "ended" and line["path"] in found.tests:
                 line["notes"] = tuple(line["notes"])
                 found.tests[line["path"]].end = Ended(**line)
@@ -140,7 +144,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         try:
             found = json.loads(line)
         except ValueError:
-            # A full disk has cut it.
+            # A full disk has cut the line off.
             continue
         if isinstance(found, dict):
             yield found

@@ -1,4 +1,4 @@
-"""What was asked for on pytest's command line, in its configuration file, and by markers."""
+"""Reads the options of the plugin from pytest's command line, its configuration file, and markers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import mpr
 
 MODES = ("off", "on", "retain-on-failure", "retain-on-failure-and-retries", "on-first-retry")
-#: What these fixtures do needs a recording, whatever the mode.
+#: Fixtures that need a recording in every mode.
 RECORDED_FIXTURES = frozenset({"mpr_golden", "mpr_pool"})
 CAPTURES = ("global", "thread")
 SCREENSHOTS = ("off", "only-on-failure")
@@ -65,7 +65,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What holds for the whole run, the same in each of its processes.
+    """The options of the whole run, the same in each of its processes.
 
     Attributes
     ----------
@@ -85,25 +85,25 @@ class Settings:
         Whether plain `rr.log` is recorded in all threads that have no recording of their own ("global"), or in the
         test's own thread only ("thread").
     application_id:
-        Of recordings whose marker names none.
+        The application id of recordings whose marker names none.
     flush_timeout_secs:
-        For how long the end of a phase waits for the disk.
+        The time in seconds that the end of a phase waits for the disk.
     min_free_bytes:
-        What must be free on the disk, or nothing is recorded.
+        The number of bytes that must be free on the disk; else nothing is recorded.
     names_worker:
-        Whether each worker runs every test (`--dist each`), so that names of recordings need the worker's.
+        Whether each worker runs every test (`--dist each`), so that names of recordings need the worker's name.
     screenshot:
-        Which recordings a picture is drawn of: one of `SCREENSHOTS`.
+        Which recordings get a picture: one of `SCREENSHOTS`.
     screenshot_timeout_secs, screenshots_secs:
-        For how long one of them may be drawn, and all of a run.
+        The time in seconds for one picture, and for all pictures of a run.
     golden_update:
         Whether golden recordings that are missing or differ are written anew.
     golden_fail_if_missing:
         Whether a test without its golden recording fails.
     pid:
-        The process that pytest was started in.
+        The process in which pytest was started.
     version:
-        Of mpr.
+        The version of mpr.
     """
 
     mode: str
@@ -127,18 +127,18 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        """Of this run."""
+        """The folder of this run."""
         return self.output / self.run
 
 
 def value(config: pytest.Config, name: str) -> Any:
-    """Of an option, else of its twin in the configuration file."""
+    """Return the value of an option on the command line, else the one in the configuration file."""
     given = config.getoption(name, None)
     return config.getini(name) if given is None else given
 
 
 def settings_of(config: pytest.Config, run: str) -> Settings:
-    """The settings of a run whose folder shall be called `run`; raises `pytest.UsageError`."""
+    """Return the settings of a run whose folder is called `run`; raises `pytest.UsageError`."""
     given = getattr(config, "workerinput", {}).get("mpr")
     if given is not None:
         run = given["run"]
@@ -173,7 +173,7 @@ def _fails_if_missing(config: pytest.Config) -> bool:
 
 
 def for_worker(settings: Settings) -> dict[str, Any]:
-    """What a worker of pytest-xdist needs besides the command line, in plain types."""
+    """Return the settings that a worker of pytest-xdist needs besides the command line, in plain types."""
     return {
         "output": str(settings.output),
         "run": settings.run,
@@ -203,6 +203,7 @@ def _number(name: str, given: Any, least: float) -> float:
 
 
 def checked_application_id(given: str) -> str:
+    """Return the application id, or raise `pytest.UsageError` if it cannot be used."""
     from mpr.recording import options
 
     try:
@@ -215,8 +216,8 @@ def checked_application_id(given: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What holds for one test: its closest `@pytest.mark.mpr(...)`, each argument for itself, else the settings."""
+class TestOptions:
+    """The options of one test. Each is taken from the closest `@pytest.mark.mpr(...)` that has it, or the settings."""
 
     mode: str
     capture: str
@@ -224,13 +225,13 @@ class Wish:
     name: str | None = None
 
 
-def wish_of(item: pytest.Item, settings: Settings) -> Wish:
-    """Raises `pytest.UsageError` for a marker that cannot be used."""
+def test_options(item: pytest.Item, settings: Settings) -> TestOptions:
+    """Return the options of the test `item`; raises `pytest.UsageError` for a marker that cannot be used."""
     found: dict[str, Any] = {}
     for marker in item.iter_markers("mpr"):
         _check_marker(item, marker)
         found = {**marker.kwargs, **found}
-    return Wish(
+    return TestOptions(
         mode=found.get("mode", settings.mode),
         capture=found.get("capture", settings.capture),
         application_id=found.get("application_id", settings.application_id),

@@ -1,4 +1,4 @@
-"""What became of the tests of a run: plain values, out of the journals, for whoever tells people of it."""
+"""Defines the result of a recorded test: a plain value, made from the journals, for summary, page and pictures."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ class RecordedTest:
     Attributes
     ----------
     nodeid, attempt, worker:
-        Which test, the how-manieth attempt (from 0), and the worker of pytest-xdist it ran in ("main": none).
+        The test, its attempt (from 0), and the worker of pytest-xdist in which it ran ("main" without xdist).
     outcome:
-        "passed", "failed", "skipped", "interrupted", or "crashed" where its process has died.
+        "passed", "failed", "skipped", "interrupted", or "crashed" if its process has died.
     started, duration_secs:
-        When it began, in seconds since the epoch, and how long it took; None for one that crashed.
+        The time of its begin in seconds since the epoch, and its duration in seconds, None if it crashed.
     path:
-        Its recording; None where that was not kept.
+        The path of its recording; None if that was not kept.
     size_bytes:
-        Of the recording.
+        The size of the recording.
     complete:
-        Whether all that was logged is in the recording, as far as mpr knows.
+        Whether all rows that were logged are in the recording, as far as mpr knows.
     notes:
-        What a reader of the recording must know: what is not in it, and why.
+        Notes for readers of the recording: which rows are not in it, and why.
     picture:
-        A picture of the recording, where one was made.
+        The path of a picture of the recording; None if there is none.
     """
 
     nodeid: str
@@ -44,4 +44,5 @@ class RecordedTest:
 
     @property
     def failed(self) -> bool:
+        """Whether the test has not ended as it should."""
         return self.outcome in ("failed", "crashed", "interrupted")

@@ -1,8 +1,8 @@
-"""The folder of a run, and those of the runs before it.
+"""Makes the folder of a run, and removes those of the oldest runs.
 
-`<output>/<run>/` has the recordings, and `run.json`: what is known of the tests, and which files mpr has put there.
-Only these are ever removed, by the process that pytest was started in, so that a folder which something else writes to
-as well loses nothing.
+The folder `<output>/<run>/` has the recordings and `run.json`, which has the results of the tests and the names of all
+files that mpr has put there. mpr only ever removes these files, so files of other programs stay. The process in which
+pytest was started removes them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from mpr.pytest_plugin import journal
+from mpr.pytest_plugin.journal import journal_files, read_journals
 from mpr.pytest_plugin.options import Settings
 from mpr.pytest_plugin.results import RecordedTest
 
@@ -25,8 +25,8 @@ _MANIFEST = "run.json"
 _IGNORE = ".gitignore"
 
 
-def made(settings: Settings) -> Path:
-    """The run's folder, made where it is missing. Raises `OSError`."""
+def make_run_folder(settings: Settings) -> Path:
+    """Return the folder of the run, and make it if it is missing. Raises `OSError`."""
     folder = settings.folder
     if not folder.exists():
         is_new = not settings.output.exists()
@@ -38,14 +38,14 @@ def made(settings: Settings) -> Path:
     return folder
 
 
-def finish(settings: Settings, results: Sequence[RecordedTest]) -> None:
-    """Nothing more is written into the run's folder; make room for the next run. Raises `OSError`."""
+def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> None:
+    """Write `run.json` when all other files are written, and remove old runs. Raises `OSError`."""
     folder = settings.folder
-    for path in journal.files(folder):
+    for path in journal_files(folder):
         path.unlink(missing_ok=True)
     files = sorted(str(path.relative_to(folder)) for path in _files(folder))
     if files == [_MANIFEST]:
-        # Nothing was worth keeping.
+        # No recording was kept.
         _remove(folder, files)
         if [path.name for path in settings.output.iterdir()] == [_IGNORE]:
             _remove(settings.output, [_IGNORE])
@@ -53,11 +53,11 @@ def finish(settings: Settings, results: Sequence[RecordedTest]) -> None:
     tests = [asdict(each) for each in results]
     manifest = {"mpr": settings.version, "pid": settings.pid, "files": files, "tests": tests}
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, default=os.fspath))
-    prune(settings)
+    _remove_old_runs(settings)
 
 
-def prune(settings: Settings) -> None:
-    """Remove what mpr has put into the folders of the oldest runs; what cannot be removed is left to the next run."""
+def _remove_old_runs(settings: Settings) -> None:
+    """Remove the files of mpr in the folders of the oldest runs; the next run tries again if that fails."""
     runs = sorted(path.parent for path in settings.output.glob(f"*/{_MANIFEST}"))
     for folder in [each for each in runs if each != settings.folder][: len(runs) - settings.keep_runs]:
         with contextlib.suppress(OSError, ValueError):
@@ -65,14 +65,14 @@ def prune(settings: Settings) -> None:
 
 
 def _ours(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """The files that mpr has put into the folder of a run; none while it goes on."""
+    """Return the files that mpr has put into the folder of a run; none if the run still goes on."""
     files: list[str] | None = manifest.get("files")
     if files is not None:
         return files
     if psutil.pid_exists(manifest["pid"]):
         return []
-    # It has not come to its end; its journals say as much.
-    return [_MANIFEST, *journal.read(folder).tests, *(path.name for path in journal.files(folder))]
+    # The run was killed before it wrote the list, so its journals name the files.
+    return [_MANIFEST, *read_journals(folder).tests, *(path.name for path in journal_files(folder))]
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -81,7 +81,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _remove(folder: Path, names: Sequence[str]) -> None:
-    # The manifest last: while it is there, the next run tries again.
+    # The manifest is removed last, because the next run tries again while it is there.
     for name in sorted(names, key=lambda name: name == _MANIFEST):
         (folder / name).unlink(missing_ok=True)
     for parent, _, _ in os.walk(folder, topdown=False):

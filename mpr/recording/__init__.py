@@ -1,6 +1,8 @@
-"""`mpr.SharedRecording`: puts sinks, aggregator and live viewers together.
+"""`mpr.SharedRecording`, and the runtime that connects sinks, aggregator and live viewers.
 
-Covers: opening and closing a recording, its options and statistics, showing it in a notebook.
-Does not cover: workers (`pool`) and the way of the rows (`aggregator`, `sinks`).
+Covers: the user's calls (`shared_recording.py`), starting and ending all parts (`runtime.py`), options, statistics, the
+viewer in a notebook.
+Does not cover: workers (`pool`), and how rows come to the sinks (`aggregator`, `sinks`).
+It does not know the scheduler: the layout, which it imports, knows only names of the telemetry.
 May import: sdk, transport, processes, rrd, producer, sinks, tasks, live, aggregator, blueprint.
 """

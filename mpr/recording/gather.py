@@ -23,8 +23,6 @@ from mpr.rrd import compat, framing
 from mpr.rrd.segment import Segment
 from mpr.sdk import programs
 from mpr.sinks.base import Sink
-from mpr.sinks.file import FileSink
-from mpr.sinks.viewers import LiveSink
 from mpr.transport.messages import Hello
 from mpr.transport.outbox import OutboxReader
 
@@ -34,22 +32,16 @@ _PART = re.compile(r"worker-(\d+)-(\d+)-\w+\.rrd")
 def check(chosen: Sequence[Sink]) -> None:
     """Raise `ConfigError` where workers cannot open one of the sinks themselves, or their files not become one."""
     for sink in chosen:
-        if not isinstance(sink, FileSink | LiveSink):
+        if not sink.takes_direct_rows:
             raise ConfigError(
-                f"route='direct' lets the workers write files of their own and speak to viewers, and {_called(sink)} "
-                "is neither: leave route='funnel', or give sinks=['run.rrd']"
+                "route='direct' lets the workers write files of their own and speak to viewers, and "
+                f"{sink.described()} is neither: leave route='funnel', or give sinks=['run.rrd']"
             )
-    files = [sink for sink in chosen if isinstance(sink, FileSink)]
-    if any(not sink.write_footer for sink in files):
-        raise ConfigError("route='direct' needs a footer to put the workers' files together: leave write_footer=True")
-    unknown = compat.format_is_known() if files else None
+    for sink in chosen:
+        sink.check_direct()
+    unknown = None if all(sink.is_live for sink in chosen) else compat.format_is_known()
     if unknown is not None:
         raise SinkError(f"route='direct' with a file needs to know the Rerun SDK's file format ({unknown})")
-
-
-def _called(sink: Sink) -> str:
-    name = type(sink).__name__
-    return "your own active recording (rr.init)" if name == "ActiveRecordingSink" else f"a {name}"
 
 
 class WorkerFiles:

@@ -1,11 +1,11 @@
-"""The viewer in a notebook: `SharedRecording.notebook_show`.
+"""Shows the viewer in a notebook: `SharedRecording.notebook_show`.
 
-Covers: the widget of `rerun-notebook`, and a thread that brings it the recording.
-Does not cover: what there is to bring (`replay.py`).
+Covers: the widget of `rerun-notebook`, and a thread that sends the recording to it.
+Does not cover: reading the recording (`replay.py`).
 
-A page that opens a widget says "ready", which the kernel hears between two cells, or when a cell lets it. To each
-one that does so, also when a page is loaded again, the whole recording is brought: a viewer knows each chunk by its id,
-and takes it once.
+A page that opens the widget sends "ready". The kernel gets this message between two cells, or when the cell that runs
+polls for it. The thread then sends the whole recording, also to a page that is loaded again. A viewer knows each chunk
+by its id, and takes it only once.
 """
 
 from __future__ import annotations
@@ -19,14 +19,24 @@ from mpr.recording.replay import Replay
 
 # As in `rerun.notebook`.
 _WIDTH, _HEIGHT = 640, 480
-# As long as a viewer needs to notice a click.
+# Between two polls for messages of the page; a person notices no such delay.
 _POLL_SECS = 0.05
 
 
 class NotebookView:
     """One viewer in a notebook.
 
-    Raises `MissingDependencyError` where `rerun-notebook` is not installed.
+    Parameters
+    ----------
+    replay:
+        The recording from the beginning, in streams that can each be read alone.
+    width, height:
+        The size in pixels, or 'auto'; None for 640 and 480.
+
+    Raises
+    ------
+    MissingDependencyError
+        If `rerun-notebook` is not installed.
     """
 
     def __init__(
@@ -39,17 +49,17 @@ class NotebookView:
         self._replay = replay
         self._pages = 0
         self._widget: Any = rerun_notebook.Viewer(width=width or _WIDTH, height=height or _HEIGHT)
-        # Tells in the page what to do where it cannot load the viewer.
-        self._apology: Any = rerun_notebook.ErrorWidget()
-        self._widget.on_msg(self._hear)
+        # The page shows this if it cannot load the viewer.
+        self._error_widget: Any = rerun_notebook.ErrorWidget()
+        self._widget.on_msg(self._take_message)
 
     def show(self, wait_secs: float) -> None:
-        """Display it, and wait up to `wait_secs` for the page, where the cell that runs can hear it."""
+        """Display the viewer; if the kernel can get messages within a cell, wait up to `wait_secs` for the page."""
         from IPython import get_ipython
         from IPython.display import display
 
-        display(self._apology, self._widget)
-        # With ipykernel 7, pages that know how speak to another thread; for the others the cell would have to end.
+        display(self._error_widget, self._widget)
+        # From ipykernel 7 on this is missing: a page reaches another thread of the kernel, or has to wait for the cell.
         if hasattr(getattr(get_ipython(), "kernel", None), "do_one_iteration"):
             self._wait(wait_secs)
 
@@ -62,14 +72,15 @@ class NotebookView:
                 poll()
                 time.sleep(_POLL_SECS)
 
-    def _hear(self, _widget: Any, content: Any, _buffers: Any) -> None:
+    def _take_message(self, _widget: Any, content: Any, _buffers: Any) -> None:
         if content == "ready":
             self._pages += 1
             threading.Thread(target=self._send, args=(self._pages,), name="mpr-notebook", daemon=True).start()
 
     def _send(self, page: int) -> None:
+        """Send the recording, unless a later page than number `page` has come."""
         for part in self._replay():
             if page != self._pages:
-                # Another page has come, and the newer thread brings both of them all there is.
+                # Another page has come. Its thread sends everything, and the widget passes it on to both pages.
                 return
             self._widget.send_rrd(part)

@@ -9,21 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpr.errors import SinkError
 from mpr.live.replay_log import ReplayLog
 from mpr.live.supervisor import LiveSupervisor
 from mpr.rrd import compat, framing, relabel, store_id
 from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment
-from mpr.rrd.writer import FileWriter
 from mpr.sdk import encoder
-from mpr.sinks.active_recording import ActiveRecordingSink, ActiveRecordingWriter
-from mpr.sinks.base import Sink, Writer
-from mpr.sinks.binary_stream import BinaryStreamSink, ByteStream, StreamFile, StreamWriter
-from mpr.sinks.decoding import DecodingWriter
-from mpr.sinks.directory import DirectorySink, DirectoryWriter
-from mpr.sinks.file import FileSink
-from mpr.sinks.per_recording import NewFile, PerRecordingWriter
-from mpr.sinks.viewers import GrpcServerSink, LiveSink, WebViewerSink, with_ports
+from mpr.sinks.base import OpenContext, Sink, Writer
+from mpr.sinks.viewers import is_live
 
 _log = logging.getLogger("mpr")
 
@@ -70,12 +62,13 @@ def open_sinks(
     else:
         _log.warning("mpr does not know the file format of this Rerun SDK (%s): it decodes, which is slower", unknown)
     layout = b"" if blueprint is None else encoder.encoded_blueprint(application_id, blueprint)
-    live = [with_ports(sink) for sink in chosen if isinstance(sink, LiveSink)]
+    live = [sink._with_ports() for sink in chosen if is_live(sink)]
+    context = OpenContext(application_id=application_id, recording_id=recording_id, format_is_known=unknown is None)
     writers: list[Writer] = []
     try:
         for sink in chosen:
-            if not isinstance(sink, LiveSink):
-                writer = _writer(sink, application_id, recording_id, reframes=unknown is None)
+            if not sink.is_live:
+                writer = sink.open(context)
                 writers.append(writer)
                 writer.open(preamble)
                 if layout:
@@ -86,8 +79,8 @@ def open_sinks(
         raise
     if not live:
         return OpenSinks(writers=writers, live=None, urls=[], served=[])
-    files = (writer.file for writer in writers if isinstance(writer, PerRecordingWriter))
-    file = next((file for file in files if file is not None), None)
+    logs = (writer.log for writer in writers)
+    file = next((log for log in logs if log is not None and log.shared_fd is not None), None)
     # Properties that cannot be given the recording's id would be another recording in a viewer.
     first = [preamble, layout] if unknown is None else [layout]
     head = preamble[: framing.HEADER_SIZE] + b"".join(_messages(stream) for stream in first if stream)
@@ -96,7 +89,7 @@ def open_sinks(
         writers=writers,
         live=feed,
         urls=[sink._reached_at() for sink in live],
-        served=[sink._reached_at() for sink in live if isinstance(sink, GrpcServerSink | WebViewerSink)],
+        served=[sink._reached_at() for sink in live if sink.is_server],
         open_to_senders=tuple(sink._url() for sink in live),
     )
 
@@ -119,36 +112,3 @@ def _messages(stream: bytes) -> bytes:
     """The frames of `stream` without its header and its end."""
     frames = framing.frames_of(stream)
     return stream[framing.HEADER_SIZE : frames[-1].start]
-
-
-def _writer(sink: Sink, application_id: str, recording_id: str, *, reframes: bool) -> Writer:
-    new_file: NewFile = DecodingWriter
-    match sink:
-        case DirectorySink() | BinaryStreamSink() if not reframes:
-            raise SinkError(f"a {type(sink).__name__} needs to know the Rerun SDK's file format: see `mpr doctor`")
-        case BinaryStreamSink():
-            memory_ring = StreamFile(sink.memory_bytes)
-            stream = ByteStream(memory_ring)
-            sink._use(stream)
-            return StreamWriter(memory_ring, stream)
-        case DirectorySink():
-            folder = DirectoryWriter(Path(sink.path), sink.name, application_id, recording_id)
-            new_file = _reframing(FileSink(path=folder.path))
-            return PerRecordingWriter(folder, store_id.store_id(application_id, recording_id), new_file)
-        case ActiveRecordingSink():
-            return ActiveRecordingWriter(sink)
-        case FileSink():
-            if reframes:
-                new_file = _reframing(sink)
-            elif sink.compact or not sink.write_footer:
-                raise SinkError("compact and write_footer need to know the Rerun SDK's file format: see `mpr doctor`")
-            main = new_file(Path(sink.path), application_id, recording_id)
-            return PerRecordingWriter(main, store_id.store_id(application_id, recording_id), new_file)
-    raise TypeError(f"no writer for {sink!r}")
-
-
-def _reframing(sink: FileSink) -> NewFile:
-    """Files as `sink` wants them; the ids stand in what they get."""
-    return lambda path, _application_id, _recording_id: FileWriter(
-        path, write_footer=sink.write_footer, compact=sink.compact
-    )

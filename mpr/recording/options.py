@@ -1,15 +1,21 @@
-"""What the user chose, checked, and the numbers that the rest of mpr works with, each with its reason.
+"""Checks the arguments of `mpr.SharedRecording`, and keeps them as one value.
 
-`ConnectionInfo` says how a process joins a shared recording.
+Covers: the ids, the route, and the choice of sinks if the user has named none.
+Does not cover: how sinks are opened (`open_sinks.py`).
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from mpr.errors import ConfigError
+from mpr.recording import gather
+from mpr.sinks import active_recording
+from mpr.sinks.base import Sink
+from mpr.sinks.parse import as_sinks, sinks_of_environment
 
 Route = Literal["funnel", "direct"]
 
@@ -17,7 +23,7 @@ _APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
 
 
 def check_application_id(application_id: object) -> str:
-    """`application_id`, or `ConfigError`: the SDK would silently rename one that it does not like."""
+    """Return `application_id`; raises `ConfigError` for one that the SDK would silently change."""
     if not isinstance(application_id, str):
         raise ConfigError(
             f"the application id must be a str such as 'my_app', got {application_id!r}: "
@@ -32,7 +38,7 @@ def check_application_id(application_id: object) -> str:
 
 
 def check_recording_id(recording_id: object) -> str:
-    """`recording_id` as a str; a fresh random one for None."""
+    """Return `recording_id` as a str, or a new random one for None; raises `ConfigError`."""
     if recording_id is None:
         return secrets.token_hex(16)
     text = str(recording_id)
@@ -42,7 +48,75 @@ def check_recording_id(recording_id: object) -> str:
 
 
 def check_route(route: object) -> Route:
-    """`route`, or `ConfigError`."""
+    """Return `route`; raises `ConfigError` if there is no such route."""
     if route == "funnel" or route == "direct":
         return route
     raise ConfigError(f"route must be 'funnel' (through this process) or 'direct' (workers open sinks), got {route!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingOptions:
+    """The checked arguments of a recording; `check` makes them.
+
+    Attributes
+    ----------
+    application_id, recording_id:
+        The ids of the recording.
+    sinks:
+        The sinks, in the order in which the user has named them.
+    announces_sink:
+        Whether a message on stderr names the sink, because the user has named none.
+    blueprint:
+        The user's blueprint, or None.
+    route:
+        How rows come to the sinks.
+    telemetry_view:
+        Whether the layout shows the telemetry of pools unfolded.
+    """
+
+    application_id: str
+    recording_id: str
+    sinks: tuple[Sink, ...]
+    announces_sink: bool
+    blueprint: Any
+    route: Route
+    telemetry_view: bool
+
+    @classmethod
+    def check(
+        cls,
+        application_id: object,
+        *,
+        recording_id: str | None,
+        sinks: Any,
+        blueprint: Any,
+        route: object,
+        telemetry_view: bool,
+    ) -> RecordingOptions:
+        """Check the arguments of the same names of `mpr.SharedRecording`, and choose sinks if there are none.
+
+        Raises `ConfigError` for a value that cannot be used, and `SinkError` if `route='direct'` is not possible.
+        """
+        checked_route = check_route(route)
+        application_id = check_application_id(application_id)
+        if sinks is None:
+            sinks = sinks_of_environment()
+        announces_sink = sinks is None
+        if sinks is None:
+            active = active_recording.find(application_id, recording_id)
+            if active is not None:
+                sinks, recording_id = active, active.recording_id
+                announces_sink = not active.is_ambient
+        recording_id = check_recording_id(recording_id)
+        chosen = as_sinks(sinks, application_id, recording_id)
+        if checked_route == "direct":
+            gather.check(chosen)
+        return cls(
+            application_id=application_id,
+            recording_id=recording_id,
+            sinks=chosen,
+            announces_sink=announces_sink,
+            blueprint=blueprint,
+            route=checked_route,
+            telemetry_view=telemetry_view,
+        )

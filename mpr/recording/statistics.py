@@ -1,4 +1,4 @@
-"""What `SharedRecording.stats()` returns."""
+"""The counts that `SharedRecording.stats()` returns."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from mpr.live.statistics import LiveSinkStatistics
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingStatistics:
-    """What a recording has taken until now.
+    """Counts of a recording until now.
 
     Attributes
     ----------
     accepted_chunks, accepted_bytes:
-        Chunks and encoded bytes that every durable sink has.
+        The chunks, and their encoded bytes, that every durable sink has.
     rejected_messages:
-        Messages from somebody who did not know the recording's secret, or that were no messages at all.
+        The messages without the recording's secret, or that could not be decoded.
     processes:
-        Processes that have joined, with this one where it has used `stream`, and those that have ended.
+        The processes that have joined, including those that have ended, and this one if it has used `stream`.
     torn_processes:
-        Those of them that were killed, or left when the recording was closed, in the middle of logging: of what they
-        logged at the very end, some may be missing.
+        The processes that ended while they logged, because they were killed or the recording was closed. Some of the
+        last rows of such a process may be missing.
     live_sinks:
-        What each live sink has got, in the order of the sinks.
+        Statistics of each live sink, in the order of the sinks.
     """
 
     accepted_chunks: int

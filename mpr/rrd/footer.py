@@ -6,25 +6,12 @@ Does not cover: the manifest's own form (`manifest.py`) and who writes the file 
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
 
-from mpr import errors
-from mpr.rrd import compat, framing, manifest, store_id
-from mpr.rrd.manifest import Manifest
-from mpr.sdk import programs
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-
-_log = logging.getLogger("mpr")
-
-ChunkLocation: TypeAlias = tuple[int, int]
-"""Where a chunk is in the file: offset of its frame, size of its payload."""
+from mpr.rrd import compat, framing, manifest, store_id, wide_footer
+from mpr.rrd.manifest import ChunkLocation, Manifest
 
 # How much of the file is read again at a time, for chunks without a manifest.
 _LOT_BYTES = 32 * 1024 * 1024
@@ -77,53 +64,14 @@ class ManifestMaker:
         model = parts[0]
         if not manifest.same_columns(parts):
             # The schema and its hash are the SDK's own form of Arrow; it makes them from one chunk of each kind.
-            places = self._places(table, manifest.one_chunk_of_each_kind(table))
+            places = manifest.chunk_locations(table, manifest.one_chunk_of_each_kind(table))
             small = len(places) <= _FEW and sum(size for _, size in places) <= _LITTLE_BYTES
-            routed = None if small else self._routed(store, parts, table)
+            routed = None
+            if not small:
+                head = self.header + _info_frame(self.store_infos[store])
+                routed = wide_footer.routed(store, parts, table, fd=self.fd, head=head)
             model = routed or self._by_sdk(places)
         return replace(model, store_id=store, table=table)
-
-    def _routed(self, store: bytes, parts: list[Manifest], table: pa.Table) -> Manifest | None:
-        """A manifest with the columns of all `parts`; None where the SDK does not give one.
-
-        `rerun rrd route` merges and hashes the columns of the streams that it gets without looking at a chunk. Here all
-        columns have been merged: it gets two streams of one and the same small chunk, which claim all columns and some.
-        """
-        try:
-            columns = manifest.merged_columns(parts)
-        except ValueError as error:
-            _log.debug("the SDK has to merge columns: %s", error)
-            return None
-        sizes = table[manifest.SIZE].to_pylist()
-        least = sizes.index(min(sizes))
-        ((start, size),) = self._places(table, [least])
-        row = table.slice(least, 1)
-        some = manifest.columns_without_others(columns, row[manifest.ENTITY][0].as_py())
-        info = self.store_infos[store]
-        head = self.header + framing.frame_header(framing.SET_STORE_INFO, len(info)) + info
-        row = manifest.with_offsets(row, [len(head) + framing.FRAME_HEADER_SIZE])
-        head += os.pread(self.fd, size + framing.FRAME_HEADER_SIZE, start)
-        streams = []
-        for mark, claimed, listed in ((b"0", columns, row), (b"1", some, manifest.without_others(row))):
-            # The hashes are none: where they differ, it makes a new one.
-            claim = Manifest(store_id=store, schema=manifest.encode_columns(claimed), sha256=32 * mark, table=listed)
-            streams.append(head + framing.closing(len(head), [manifest.encode(claim)]))
-        try:
-            merged = programs.routed(b"".join(streams))
-            end = framing.frames_of(merged)[-1]
-            (found,) = manifest.parse(merged[end.payload : end.end])
-            if set(manifest.merged_columns([found])) == set(columns):
-                return found
-            _log.debug("'rerun rrd route' gives other columns")
-        except (OSError, errors.FormatError, KeyError, IndexError, ValueError) as error:
-            _log.debug("'rerun rrd route' does not merge columns: %r", error)
-        return None
-
-    @staticmethod
-    def _places(table: pa.Table, rows: Iterable[int]) -> list[ChunkLocation]:
-        """Where the file has the chunks in these rows of `table`."""
-        offsets, sizes = table[manifest.OFFSET], table[manifest.SIZE]
-        return [(offsets[row].as_py() - framing.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows]
 
     def _located(self, store: bytes, places: list[ChunkLocation]) -> Manifest:
         """The SDK's manifest of the chunks at `places`, with the offsets and sizes that they have in this file."""
@@ -140,6 +88,10 @@ class ManifestMaker:
 
     def _by_sdk(self, places: list[ChunkLocation]) -> Manifest:
         """What the SDK says of the chunks at `places`, which are all of one store."""
-        infos = [framing.frame_header(framing.SET_STORE_INFO, len(info)) + info for info in self.store_infos.values()]
+        infos = [_info_frame(info) for info in self.store_infos.values()]
         chunks = [os.pread(self.fd, size + framing.FRAME_HEADER_SIZE, start) for start, size in places]
         return compat.manifest_by_sdk(b"".join([self.header, *infos, *chunks]))
+
+
+def _info_frame(info: bytes) -> bytes:
+    return framing.frame_header(framing.SET_STORE_INFO, len(info)) + info

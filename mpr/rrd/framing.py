@@ -32,9 +32,9 @@ BLUEPRINT_ACTIVATION = 3
 _FRAME = struct.Struct("<QQ")
 FRAME_HEADER_SIZE = _FRAME.size
 _FOOTER_ENTRY = struct.Struct("<QQI")
-#: What follows the `END` frame: one entry, the mark, and the number of entries.
-_CLOSING = FOURCC + b"FOOT" + struct.pack("<I", 1)
-STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + len(_CLOSING)
+#: The last bytes of a whole stream: what follows the `END` frame is one entry, this mark, and the number of entries.
+CLOSING = FOURCC + b"FOOT" + struct.pack("<I", 1)
+STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + len(CLOSING)
 # `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
 _CRC_SEED = 7850921
 
@@ -153,7 +153,7 @@ def footer_span(file: BinaryIO) -> tuple[int, int]:
     """
     file.seek(-STREAM_FOOTER_SIZE, os.SEEK_END)
     tail = file.read()
-    if tail[_FOOTER_ENTRY.size :] != _CLOSING:
+    if tail[_FOOTER_ENTRY.size :] != CLOSING:
         raise FormatError("a file without a footer")
     start, size, _ = _FOOTER_ENTRY.unpack_from(tail)
     return start, size
@@ -181,4 +181,4 @@ def closing(offset: int, manifests: list[bytes]) -> bytes:
 
     footer = b"".join(encode_field(1, manifest) for manifest in manifests)
     entry = _FOOTER_ENTRY.pack(offset + FRAME_HEADER_SIZE, len(footer), xxhash.xxh32_intdigest(footer, seed=_CRC_SEED))
-    return frame_header(END, len(footer)) + footer + entry + _CLOSING
+    return frame_header(END, len(footer)) + footer + entry + CLOSING

@@ -15,7 +15,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mpr.rrd import framing, protobuf
 
@@ -32,6 +32,9 @@ ENTITY = "chunk_entity_path"
 _ROWS = "chunk_num_rows"
 
 _LZ4 = 2
+
+ChunkLocation: TypeAlias = tuple[int, int]
+"""Where a chunk is in the file: offset of its frame, size of its payload."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,52 +99,6 @@ def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
             yield protobuf.field(message, 1), pa.ipc.read_schema(pa.BufferReader(schema))
 
 
-def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
-    """The columns of all stores that are described, each once.
-
-    As the SDK's `SchemaBuilder` merges those of chunks: what is semantically empty everywhere stays so. Raises
-    `ValueError` where a component is static in one and not in another: the first chunk of the file decides on it then.
-    """
-    import pyarrow as pa
-
-    empty, static = b"rerun:is_semantically_empty", b"rerun:is_static"
-    found: dict[pa.Field, bool] = {}
-    is_static: dict[pa.Field, bool] = {}
-    for each in {one.sha256: one for one in manifests}.values():
-        for column in pa.ipc.read_schema(pa.BufferReader(protobuf.field(each.schema, 1))):
-            meta = column.metadata or {}
-            if empty in meta:
-                column = column.with_metadata({key: value for key, value in meta.items() if key != empty})
-            found[column] = found.get(column, True) and meta.get(empty) == b"true"
-            if is_static.setdefault(column, static in meta) != (static in meta):
-                raise ValueError(f"{column.name} is static in one chunk, and not in another")
-    return pa.schema(
-        column.with_metadata({**(column.metadata or {}), empty: b"true"}) if is_empty else column
-        for column, is_empty in found.items()
-    )
-
-
-def columns_without_others(columns: pa.Schema, entity: str) -> pa.Schema:
-    """Those of `columns` that are not of another entity than `entity`."""
-    import pyarrow as pa
-
-    path = entity.encode()
-    return pa.schema(each for each in columns if (each.metadata or {}).get(b"rerun:entity_path", path) == path)
-
-
-def without_others(row: pa.Table) -> pa.Table:
-    """`row`, a table of one chunk, without the times of components that this chunk has not."""
-    others = [
-        each.name for each in row.schema if row[each.name].null_count and b"rerun:component" in (each.metadata or {})
-    ]
-    return row.drop_columns(others)
-
-
-def encode_columns(columns: pa.Schema) -> bytes:
-    """`columns` as what stands in a `Manifest.schema`."""
-    return protobuf.encode_field(1, columns.serialize().to_pybytes())
-
-
 def encode(manifest: Manifest) -> bytes:
     """`manifest` as the bytes of one `RrdManifest` message."""
     import pyarrow as pa
@@ -172,6 +129,12 @@ def with_offsets(table: pa.Table, offsets: list[int]) -> pa.Table:
 def with_sizes(table: pa.Table, sizes: list[int]) -> pa.Table:
     """`table` with the sizes of its chunks' payloads."""
     return _with_numbers(table, SIZE, sizes)
+
+
+def chunk_locations(table: pa.Table, rows: Iterable[int]) -> list[ChunkLocation]:
+    """Where the file has the chunks in these rows of `table`."""
+    offsets, sizes = table[OFFSET], table[SIZE]
+    return [(offsets[row].as_py() - framing.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows]
 
 
 def moved(manifest: Manifest, offsets: OffsetMap) -> Manifest:

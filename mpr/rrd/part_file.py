@@ -6,16 +6,28 @@ import contextlib
 import errno
 import fcntl
 import os
+import weakref
 from pathlib import Path
 from typing import Protocol
 
 from mpr.errors import SinkError
+from mpr.rrd import framing
 
 
 class OutputFile(Protocol):
     """What a `FileWriter` writes to."""
 
     fd: int
+
+    @property
+    def stays(self) -> bool:
+        """Whether `fd` is the same file until the end, so that another process can read through it."""
+
+    def reader(self) -> tuple[framing.Read, int | None]:
+        """Return a function that reads the file, also after its end, and its size if it no longer grows.
+
+        Raises `OSError`.
+        """
 
     @property
     def published(self) -> bool:
@@ -41,10 +53,13 @@ class TakenAwayError(OSError):
 class PartFile:
     """A file that lives as `.<name>.part` until it takes its name, held by a lock against other writers."""
 
+    stays = True
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self.part = path.with_name(f".{path.name}.part")
         self.published = False
+        self._is_closed = False
         try:
             self.fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -105,7 +120,14 @@ class PartFile:
                 os.ftruncate(self.fd, size)
             os.lseek(self.fd, size, os.SEEK_SET)
 
+    def reader(self) -> tuple[framing.Read, int | None]:
+        is_closed = self._is_closed
+        # A descriptor of its own, because `close` closes the other one; a compact file replaces this one then.
+        held = _HeldFile(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC) if is_closed else os.dup(self.fd))
+        return held.read, os.fstat(held.fd).st_size if is_closed else None
+
     def close(self) -> None:
+        self._is_closed = True
         if not self.published:
             self.part.unlink(missing_ok=True)
         # A disk that failed once may fail here too, and has nothing left to lose.
@@ -113,3 +135,14 @@ class PartFile:
             # Not left to the descriptor's end: a process that was forked meanwhile has it too.
             fcntl.flock(self.fd, fcntl.LOCK_UN)
             os.close(self.fd)
+
+
+class _HeldFile:
+    """A descriptor that is closed when nothing refers to this object."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        weakref.finalize(self, os.close, fd)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self.fd, size, offset)

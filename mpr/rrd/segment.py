@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from mpr.rrd import framing, store_id
 from mpr.rrd.framing import Frame
 
 #: The outbox number of what the parent itself writes at the beginning.
@@ -48,6 +50,43 @@ class Segment:
     store: bytes | None = None
     task: TaskInfo | None = None
     telemetry: bool = False
+
+
+def runs(frames: Iterable[Frame]) -> list[tuple[int, int]]:
+    """The bytes of `frames` as (start, end) in their source; frames that follow each other are one run."""
+    found: list[tuple[int, int]] = []
+    for frame in frames:
+        if found and found[-1][1] == frame.start:
+            found[-1] = (found[-1][0], frame.end)
+        else:
+            found.append((frame.start, frame.end))
+    return found
+
+
+class StandaloneStreams:
+    """Makes a stream of each segment that can be read without those before it.
+
+    Parameters
+    ----------
+    header:
+        The header of a stream.
+    """
+
+    def __init__(self, header: bytes) -> None:
+        self._header = header
+        # The frame of the latest store info of each store.
+        self._infos: dict[bytes, bytes] = {}
+
+    def stream(self, segment: Segment) -> bytes:
+        """Return `segment` behind a header and all store infos until now; empty if there is nothing but store infos."""
+        frames = []
+        for frame in segment.frames:
+            data = segment.source.read(frame.start, frame.end - frame.start)
+            if frame.kind == framing.SET_STORE_INFO:
+                self._infos[store_id.store_id_of_info(data[framing.FRAME_HEADER_SIZE :])] = data
+            else:
+                frames.append(data)
+        return b"".join([self._header, *self._infos.values(), *frames]) if frames else b""
 
 
 class MessageBytes:

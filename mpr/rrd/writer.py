@@ -13,17 +13,18 @@ from __future__ import annotations
 import logging
 import os
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mpr import errors
 from mpr.errors import SinkError
 from mpr.rrd import framing, manifest, store_id
-from mpr.rrd.footer import ChunkLocation, ManifestMaker
-from mpr.rrd.manifest import Manifest, OffsetMap
+from mpr.rrd.byte_log import ByteLog
+from mpr.rrd.footer import ManifestMaker
+from mpr.rrd.manifest import ChunkLocation, Manifest, OffsetMap
 from mpr.rrd.manifest_store import ManifestStore
 from mpr.rrd.part_file import OutputFile, PartFile, TakenAwayError
-from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment
+from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment, runs
 from mpr.sdk import programs, reader
 
 _log = logging.getLogger("mpr")
@@ -61,7 +62,7 @@ class FileWriter:
         self._compact = compact
         self.path = Path(os.path.abspath(path))
         self._file: OutputFile = file or PartFile(self.path)
-        self._end = 0
+        self._log = ByteLog(self._file)
         # Has the header, and the one store info of each store.
         self._manifest_maker = ManifestMaker(fd=self._file.fd)
         # Per outbox: where its bytes went.
@@ -87,7 +88,7 @@ class FileWriter:
             self._write(header)
         except OSError as error:
             raise self._failure("write", error) from error
-        self._end = len(header)
+        self._log.grow(len(header))
 
     def accept(self, segment: Segment, *, published: bool) -> None:
         """Write the frames of `segment`; when this returns, any process can read them from the file.
@@ -98,10 +99,10 @@ class FileWriter:
         """
         offsets = self._offsets.setdefault(segment.outbox, OffsetMap())
         undescribed = self._undescribed.setdefault(segment.outbox, array("Q"))
-        end = self._end
+        end = self._log.end
         try:
-            self._file.check(self._end)
-            for start, stop in self._runs(segment):
+            self._file.check(end)
+            for start, stop in runs(self._new_frames(segment)):
                 segment.source.copy(self._file.fd, start, stop - start)
                 offsets.add(start, end)
                 end += stop - start
@@ -109,18 +110,17 @@ class FileWriter:
             if published:
                 self._file.publish()
         except OSError as error:
-            self._file.cut(self._end)
+            self._file.cut(self._log.end)
             raise self._failure("write", error) from error
-        self._end = end
+        self._log.grow(end)
         if not self._write_footer:
             return
         for frame in segment.frames:
             if frame.kind == framing.ARROW_MSG:
                 undescribed.extend((offsets.target(frame.start), frame.size))
 
-    def _runs(self, segment: Segment) -> list[tuple[int, int]]:
-        """The bytes to copy as (start, stop) in the source: all frames but store infos that the file already has."""
-        runs: list[tuple[int, int]] = []
+    def _new_frames(self, segment: Segment) -> Iterator[framing.Frame]:
+        """All frames but store infos that the file has already."""
         for frame in segment.frames:
             if frame.kind == framing.SET_STORE_INFO:
                 payload = segment.source.read(frame.payload, frame.size)
@@ -128,11 +128,7 @@ class FileWriter:
                 if store in self._manifest_maker.store_infos:
                     continue
                 self._manifest_maker.store_infos[store] = payload
-            if runs and runs[-1][1] == frame.start:
-                runs[-1] = (runs[-1][0], frame.end)
-            else:
-                runs.append((frame.start, frame.end))
-        return runs
+            yield frame
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
         """Take the manifests that the SDK wrote at the end of `outbox`: `footer` is the payload of its `END` frame."""
@@ -165,18 +161,26 @@ class FileWriter:
 
         Raises `SinkError` where the disk refuses; the rows are then readable, the footer is missing.
         """
+        try:
+            self._close()
+        except SinkError as error:
+            self._log.finish(error)
+            raise
+        self._log.finish()
+
+    def _close(self) -> None:
         refused = None
         try:
-            self._file.check(self._end)
+            self._file.check(self._log.end)
             try:
                 closing = self._closing() if self._write_footer else b""
                 self._write(closing)
-                self._end += len(closing)
+                self._log.grow(self._log.end + len(closing))
             except (errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
                 refused = f"no manifest can be made: {error!r}"
             self._file.publish()
         except OSError as error:
-            self._file.cut(self._end)
+            self._file.cut(self._log.end)
             self._file.close()
             raise self._failure("finish", error) from error
         self._file.close()
@@ -193,7 +197,7 @@ class FileWriter:
         for missing in self._undescribed.values():
             self._manifest_store.add(self._manifest_maker.described(_places(missing)))
         self._undescribed.clear()
-        return self._manifest_maker.closing(self._end, self._manifest_store.all())
+        return self._manifest_maker.closing(self._log.end, self._manifest_store.all())
 
     def _failure(self, verb: str, error: OSError) -> SinkError:
         """What the user is told of `error`."""
@@ -203,21 +207,16 @@ class FileWriter:
         return SinkError(error.errno, text)
 
     @property
-    def fd(self) -> int:
-        """Of the file, for reading it; nothing below `end` changes any more."""
-        return self._file.fd
-
-    @property
-    def end(self) -> int:
-        """How many bytes of the file are accepted: header and whole frames."""
-        return self._end
+    def log(self) -> ByteLog:
+        """The accepted bytes of the file: header and whole frames."""
+        return self._log
 
     @property
     def name(self) -> str:
         return str(self.path)
 
     @property
-    def paths(self) -> list[Path]:
+    def paths(self) -> Sequence[Path]:
         return [self.path]
 
     @property
@@ -227,6 +226,7 @@ class FileWriter:
 
     def abort(self) -> None:
         """Close without a footer; a file that never took its name is removed."""
+        self._log.finish(SinkError("the stream ends before its recording: a sink has failed"))
         self._file.close()
 
     def _write(self, data: bytes) -> None:

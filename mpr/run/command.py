@@ -1,8 +1,8 @@
-"""`mpr run`: a command whose Python processes all log into one recording, unchanged.
+"""Runs an unchanged command, and lets all of its Python processes log into one recording.
 
-The command gets two variables: the way to the recording, and a folder in front of PYTHONPATH whose `sitecustomize.py`
-Python imports at its start (`startup.py`). Both are inherited by every process that it starts, and both end with the
-run.
+The command gets two environment variables. One says how to join the recording. The other is PYTHONPATH, with a folder
+in front whose `sitecustomize.py` Python imports at its start (`startup.py`). Every process that the command starts
+inherits both, and the folder is removed after the run.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ except ModuleNotFoundError as error:
     sys.modules["sitecustomize"] = ours
 '''
 
-# What the system or its user sends to a program.
+# Signals that the system or a user sends to a program.
 _FORWARDED = {
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 }
 
-# How often the command is looked at, whatever signals come.
+# The longest time between two checks of the command, in seconds, in case a signal is missed.
 _LOOK_SECS = 5.0
 
 
 def application_id_of(command: Sequence[str]) -> str:
-    """The name of the script in `command`, or of the command itself, as an application id."""
+    """Return an application id made of the name of the script in `command`, or of the command itself."""
     scripts = [part for part in command if part.endswith(".py")]
     stem = Path(scripts[0] if scripts else command[0]).stem
     return re.sub(r"[^A-Za-z0-9_\-]", "_", stem)[:180] or "mpr"
@@ -69,9 +69,13 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
     command:
         The program and its arguments.
     application_id:
-        As in `rr.init`; None for the name of the script.
+        The application id, as in `rr.init`; None for the name of the script.
     sinks:
-        As in `mpr.SharedRecording`; none for a new file in the working directory.
+        The sinks, as in `mpr.SharedRecording`; an empty sequence for a new file in the working directory.
+
+    Returns
+    -------
+    The exit status of the command, and the state of the recording.
 
     Raises
     ------
@@ -81,7 +85,7 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
         If a sink cannot be opened.
     """
     name = application_id_of(command) if application_id is None else application_id
-    # Before there are other threads, which would take signals from under `_wait`.
+    # Signals are blocked before other threads exist, which would receive them instead of `_wait`.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
     status: int | None = None
     failure: MprError | None = None
@@ -92,7 +96,7 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
                 with recording:
                     came = signal.sigpending() & (_FORWARDED - {signal.SIGWINCH})
                     status = 128 + int(min(came)) if came else _wait(_start(command, recording, Path(folder), before))
-                    # Closing takes its time where a sink is slow, and is to be interrupted as anything else.
+                    # Closing takes long if a sink is slow, and signals must be able to interrupt it.
                     signal.pthread_sigmask(signal.SIG_SETMASK, before)
             except MprError as error:
                 if status is None:
@@ -123,11 +127,11 @@ def _start(command: Sequence[str], recording: SharedRecording, folder: Path, mas
 
 
 def _wait(pid: int) -> int:
-    """Wait for the process `pid`, and hand signals on to it; returns its status as a shell has it."""
+    """Wait for the process `pid`, and forward signals to it; returns its exit status in the form of a shell."""
     while True:
         number, sender = _next_signal()
         if number and number != signal.SIGCHLD:
-            # What the terminal sends, it sends to the whole group; the command has got it already.
+            # A terminal sends its signals to the whole group, so the command has received them already.
             if sender:
                 os.kill(pid, number)
             continue
@@ -138,11 +142,11 @@ def _wait(pid: int) -> int:
 
 
 def _next_signal() -> tuple[int, int]:
-    """(signal, process that sent it; 0 for the system); (0, 0) after a while without any."""
+    """Return (signal, pid of its sender, or 0 for the system); (0, 0) if none has come for a while."""
     waited_for = _FORWARDED | {signal.SIGCHLD}
     if sys.platform == "linux":
         info = signal.sigtimedwait(waited_for, _LOOK_SECS)
         return (0, 0) if info is None else (info.si_signo, info.si_pid)
     number = signal.sigwait(waited_for)
-    # Who has sent it is not told here; most of all Ctrl-C must not come twice.
+    # This system does not report the sender. Signals of the terminal count as the system's, so that Ctrl-C comes once.
     return number, 0 if number in (signal.SIGINT, signal.SIGQUIT) else 1

@@ -1,8 +1,8 @@
-"""Where processes of an unchanged script end without a word: what they have logged goes out before. For `mpr run`.
+"""Delivers rows of processes that end without their exit handlers, for `mpr run`.
 
-- `os._exit`, as of many forked children, and `os.exec...`: the process leaves its recordings first.
-- A worker of `multiprocessing.Pool`, which the end of the pool's `with` block kills: a result comes behind the rows of
-  its task.
+- A process that calls `os._exit`, as many forked children do, or `os.exec...` leaves its recordings first.
+- A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. It sends the rows of a task before
+  the result.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-# By which a process ends at once; `os.execvp` and its like call the last two.
+# Functions that end a process at once; the other functions of `os.exec...` call the last two.
 _ENDS = ("_exit", "execv", "execve")
 
 
 def leave_first() -> None:
-    """Let this process leave its recordings before it ends by one of `_ENDS`, and so each child that it forks."""
+    """Let this process, and each child that it forks, leave its recordings before a function of `_ENDS` ends it."""
     for name in _ENDS:
         setattr(os, name, _leaving(getattr(os, name)))
 
@@ -36,30 +36,30 @@ def _leaving(end: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def flush_before_results(pool: ModuleType) -> None:
-    """Let workers of `multiprocessing.pool` bring the rows of a task on their way before its result."""
+    """Let workers of `multiprocessing.pool` send the rows of a task before its result."""
     work = pool.worker
 
     @functools.wraps(work)
     def worker(inqueue: Any, outqueue: Any, *args: Any, **kwargs: Any) -> None:
-        # A pool of threads has a queue without pipes, and nobody kills its workers.
+        # A pool of threads has a queue without pipes. Its workers are threads, and are not killed.
         results = _Results(outqueue) if hasattr(outqueue, "_writer") else outqueue
         work(inqueue, results, *args, **kwargs)
 
-    # Also for `spawn`, which finds the worker's function by its name.
+    # A worker started by `spawn` finds this function by its name, in its own process.
     pool.worker = worker  # type: ignore[attr-defined]  # not in typeshed
 
 
 class _Results:
-    """A queue of a pool's results."""
+    """Wraps the queue of a pool's results."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue
 
     def put(self, result: Any) -> None:
-        joining = sys.modules.get("mpr.producer.membership")
-        # Where the worker has not used Rerun until now, there is nothing to bring.
-        if joining is not None:
-            joining.flush_all()
+        membership = sys.modules.get("mpr.producer.membership")
+        # If the worker has not used Rerun until now, it has no rows.
+        if membership is not None:
+            membership.flush_all()
         self._queue.put(result)
 
     def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,8 @@
-"""Runs at the start of every Python process under `mpr run`, before the script: cheap, and idle until it uses Rerun."""
+"""Lets a Python process under `mpr run` join the recording, if it ever uses Rerun.
+
+Every Python process under `mpr run` imports this module at its start, before the script. So it imports only what it
+needs for that.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ def _after_pool() -> None:
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds one module as the others do, and calls `imported` once that has been imported."""
+    """Lets the other finders find one module, and calls `imported` once that has been imported."""
 
     def __init__(self, name: str, imported: Callable[[], None]) -> None:
         self._name = name
@@ -42,7 +46,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname != self._name:
             return None
-        # So that the search finds what it would have found without us.
+        # Without this finder, the search finds what it would have found without mpr.
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
@@ -59,7 +63,7 @@ class _Loader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # What reads resources of the package asks its own loader.
+        # Code that reads resources of the package asks the loader for them, and expects its own one.
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""What `mpr run` says at its end: what is where, what may be missing, how to open it."""
+"""Describes the end of `mpr run` in words: where the rows are, which may be missing, and how to open them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The end of a run.
+    """The state of a recording at the end of a run.
 
     Attributes
     ----------
     status:
-        The command's exit status as a shell has it.
+        The exit status of the command, in the form of a shell.
     failure:
-        What went wrong with the recording, if anything.
+        The error of the recording, if there is one.
     processes, torn_processes, live_sinks:
-        As in `mpr.RecordingStatistics`.
+        The same as in `mpr.RecordingStatistics`.
     paths:
-        The recording's files.
+        The files of the recording.
     """
 
     status: int
@@ -40,11 +40,11 @@ class Summary:
 
     @property
     def exit_status(self) -> int:
-        """The command's own, where that is no success; else 1 where the recording has failed."""
+        """The exit status of `mpr run`: that of the command if it is not 0, else 1 if the recording has failed."""
         return self.status or int(self.failure is not None)
 
     def lines(self) -> Iterator[str]:
-        """What there is, for people."""
+        """Yield lines that say which files there are, and what is in them."""
         if not self.paths and not self.live_sinks:
             yield "nothing was recorded: Rerun is switched off"
             return
@@ -64,14 +64,14 @@ class Summary:
             yield f"open with: rerun {shlex.join(shown(path) for path in found)}"
 
     def losses(self) -> Iterator[str]:
-        """What may be missing, for people."""
+        """Yield lines that say which rows may be missing."""
         if self.torn_processes:
             incomplete = _plural(self.torn_processes, "process was", "processes were")
             yield f"{incomplete} killed, or still logging at the end: rows of the last moment may be missing"
 
 
 def rows_in(path: Path) -> int | None:
-    """How many rows users have logged to a finished file, by its manifest; None where it has none."""
+    """Return how many rows users have logged to a finished file, by its manifest; None if it has none."""
     with path.open("rb") as file:
         try:
             start, size = framing.footer_span(file)
@@ -82,7 +82,7 @@ def rows_in(path: Path) -> int | None:
 
 
 def shown(path: Path) -> str:
-    """`path` as one types it here."""
+    """Return `path` as a user types it in the working directory."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 

@@ -1,11 +1,9 @@
-"""Which worker gets which work item: a state machine without I/O. Each event returns what to send now.
+"""Decides which worker gets which work item: a state machine without I/O. Each event returns what to send now.
 
-A *work item* is what goes to a worker in one message: one task, or several of one `map` (`chunksize`). A worker has one
-work item, and more behind it as long as work items turn out to be short, so that it need not wait for the next. As soon
-as a
-work item takes long, nothing more is put behind another one, and what lies behind it can be taken back for a worker
-that
-has nothing to do.
+A *work item* goes to a worker in one message: it is one task, or several of one `map` (`chunksize`). A worker has one
+work item. As long as work items turn out to be short it has more behind that one, so that it need not wait for the
+next. As soon as a work item takes long, nothing more is put behind another one. What lies behind it can be taken back
+for a worker that has nothing to do.
 """
 
 from __future__ import annotations
@@ -19,37 +17,39 @@ from mpr.limits import WORK_ITEMS_MAX
 
 P = TypeVar("P", bound=Hashable)
 
-#: Work items that take less are handed out ahead (microseconds).
+#: Work items that take less than this are sent ahead of time (microseconds).
 SHORT_MICROS = 5_000
-# How many work items a worker has at a time where they take less than so many microseconds. Half of them go to it at
-# once,
-# and their results come back at once: measured, an empty task costs 38 us with 16 at a time, 32 with 32, 30 with 64.
+# Pairs: work items that take less than so many microseconds, how many of them a worker has at a time. Half of them go
+# to it together, and their results come back together. Measured with maps of empty tasks: a task costs 38 us with 16 at
+# a time, 32 us with 32, 30 us with 64.
 _DEPTHS = ((200, WORK_ITEMS_MAX), (1_000, 16), (SHORT_MICROS, 3))
 
 
 @dataclass(slots=True)
-class _Worker(Generic[P]):
+class _Load(Generic[P]):
+    """The work items of one worker, and how many more it may get."""
+
     #: The work item that runs, and those behind it.
     work_items: deque[P] = field(default_factory=deque)
-    #: Work items it may still be given; None: any number.
+    #: Work items that it may still get; None: any number.
     work_items_left: int | None = None
     retired: bool = False
-    #: How many it may have at a time.
+    #: How many work items it may have at a time.
     most: int = WORK_ITEMS_MAX
 
 
 class Assignment(Generic[P]):
-    """Work items in, `(worker, work item)` out."""
+    """The queue of work items, and the items that each worker has. Methods return what to send: (worker, item)."""
 
     def __init__(self) -> None:
         self._queue: deque[P] = deque()
-        self._workers: dict[int, _Worker[P]] = {}
-        # Workers to be filled up: each that has come down to half of what it may have.
+        self._workers: dict[int, _Load[P]] = {}
+        # Workers that get more: each of them has at most half of the items that it may have.
         self._idle: dict[int, None] = {}
         self._depth = 1
 
     def assigned(self, worker: int) -> Sequence[P]:
-        """The work items of a worker, the one that it is at first."""
+        """The work items of a worker, the present one first."""
         state = self._workers.get(worker)
         return () if state is None else state.work_items
 
@@ -59,14 +59,13 @@ class Assignment(Generic[P]):
         return self._assign()
 
     def add_first(self, work_items: Iterable[P]) -> list[tuple[int, P]]:
-        """Work items that had been handed out wait again, before all others, in this order."""
+        """Work items that a worker had wait again, before all others, in this order."""
         self._queue.extendleft(reversed(list(work_items)))
         return self._assign()
 
     def ready(self, worker: int, work_items: int | None, *, ahead: bool = True) -> list[tuple[int, P]]:
-        """A worker can take work items: `work_items` of them in its life, and some ahead of time unless `ahead` is
-        false."""
-        self._workers[worker] = _Worker(work_items_left=work_items, most=WORK_ITEMS_MAX if ahead else 1)
+        """A worker takes `work_items` of them in its life (None: any number), and some ahead of time if `ahead`."""
+        self._workers[worker] = _Load(work_items_left=work_items, most=WORK_ITEMS_MAX if ahead else 1)
         self._idle[worker] = None
         return self._assign()
 
@@ -77,10 +76,10 @@ class Assignment(Generic[P]):
         return self._assign()
 
     def take_back(self, worker: int, work_items: Sequence[P]) -> list[tuple[int, P]]:
-        """A worker has not begun these work items and will not; who calls this knows what becomes of them."""
+        """A worker has not begun these work items and will not. The caller decides about them."""
         state = self._workers.get(worker)
         if state is not None and state.work_items_left is not None and not state.retired:
-            # They do not count for what it may do in its life.
+            # They do not count for the number that it may get in its life.
             state.work_items_left += sum(work_item in state.work_items for work_item in work_items)
         self._remove(worker, work_items)
         return self._assign()
@@ -92,7 +91,8 @@ class Assignment(Generic[P]):
         for work_item in work_items:
             if work_item in state.work_items:
                 state.work_items.remove(work_item)
-        # Several at once wake the threads between here and the worker once: an empty task costs 35 us then, not 41.
+        # Several items at once wake the threads on the way to the worker once. Measured: an empty task costs 35 us
+        # then, and 41 us if each is sent as soon as there is room.
         if state.work_items_left != 0 and len(state.work_items) <= min(self._depth, state.most) // 2:
             self._idle[worker] = None
 
@@ -104,7 +104,7 @@ class Assignment(Generic[P]):
             self._workers[worker].retired = True
 
     def lost(self, worker: int) -> list[P]:
-        """A worker is gone. Returns the work items that it had, the one that it was at first."""
+        """A worker has ended. Returns the work items that it had, the present one first."""
         self._idle.pop(worker, None)
         state = self._workers.pop(worker, None)
         return [] if state is None else list(state.work_items)
@@ -121,7 +121,7 @@ class Assignment(Generic[P]):
         return any(len(each.work_items) > 1 for each in self._workers.values())
 
     def drop(self, work_item: P) -> bool:
-        """Forget a work item that no worker has; False where there is none such."""
+        """Forget a work item that no worker has. Returns False if there is no such item."""
         try:
             self._queue.remove(work_item)
         except ValueError:
@@ -141,7 +141,7 @@ class Assignment(Generic[P]):
             state = self._workers[worker]
             depth = min(self._depth, state.most)
             if len(state.work_items) >= depth:
-                # All that are listed as idle have at least as much to do.
+                # It has the fewest items of all idle workers, so none of them has room.
                 self._idle.clear()
                 break
             work_item = self._queue.popleft()

@@ -1,18 +1,22 @@
-"""What a dispatcher tells of its tasks and workers while they run, to whoever shows or records it.
-
-Calls come from any thread, some with the dispatcher's lock held: nobody waits here, and nobody calls the dispatcher.
-"""
+"""The interface by which a display or a recorder hears of a pool's tasks and workers while they run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 
 from mpr.scheduler.work_item import WorkItem
 from mpr.transport.messages import Hello, Result
 
+_log = logging.getLogger("mpr")
+
 
 class PoolObserver:
-    """Hears everything, and does nothing with it."""
+    """Hears everything, and does nothing with it.
+
+    Calls come from any thread, some of them with the lock of the pool's books held. So no method may wait or call the
+    dispatcher.
+    """
 
     def announce(self, name: str, count: int) -> None:
         """`count` tasks of function `name` will be submitted."""
@@ -21,10 +25,10 @@ class PoolObserver:
         """`count` tasks were submitted."""
 
     def feeding(self, change: int) -> None:
-        """A call begins (1) or ends (-1) to submit tasks of its own accord: more than were announced, or less."""
+        """A call begins (1) or ends (-1) to submit tasks of its own accord: more than were announced, or fewer."""
 
     def ready(self, hello: Hello, init_micros: int) -> None:
-        """A worker takes tasks; its initializer took so long."""
+        """A worker takes tasks; its initializer took so many microseconds."""
 
     def result(self, hello: Hello, work_item: WorkItem, count: int, result: Result) -> None:
         """The next `count` tasks of `work_item` have ended, in that worker."""
@@ -37,35 +41,42 @@ class PoolObserver:
 
 
 class PoolObservers(PoolObserver):
-    """Several at once."""
+    """Passes each call to several observers. One that raises is logged and hears no more, because it must cost no task.
 
-    def __init__(self, watchers: Iterable[PoolObserver]) -> None:
-        self._watchers = tuple(watchers)
+    Parameters
+    ----------
+    observers:
+        The observers, in the order in which they hear.
+    """
+
+    def __init__(self, observers: Iterable[PoolObserver]) -> None:
+        self._observers = tuple(observers)
 
     def announce(self, name: str, count: int) -> None:
-        for each in self._watchers:
-            each.announce(name, count)
+        self._pass(lambda each: each.announce(name, count))
 
     def submitted(self, name: str, count: int) -> None:
-        for each in self._watchers:
-            each.submitted(name, count)
+        self._pass(lambda each: each.submitted(name, count))
 
     def feeding(self, change: int) -> None:
-        for each in self._watchers:
-            each.feeding(change)
+        self._pass(lambda each: each.feeding(change))
 
     def ready(self, hello: Hello, init_micros: int) -> None:
-        for each in self._watchers:
-            each.ready(hello, init_micros)
+        self._pass(lambda each: each.ready(hello, init_micros))
 
     def result(self, hello: Hello, work_item: WorkItem, count: int, result: Result) -> None:
-        for each in self._watchers:
-            each.result(hello, work_item, count, result)
+        self._pass(lambda each: each.result(hello, work_item, count, result))
 
     def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
-        for each in self._watchers:
-            each.settled(work_item, first, count, error)
+        self._pass(lambda each: each.settled(work_item, first, count, error))
 
     def close(self) -> None:
-        for each in self._watchers:
-            each.close()
+        self._pass(lambda each: each.close())
+
+    def _pass(self, call: Callable[[PoolObserver], None]) -> None:
+        for each in self._observers:
+            try:
+                call(each)
+            except Exception:  # noqa: BLE001  # whatever a terminal or a user's exception raises when it is looked at
+                self._observers = tuple(other for other in self._observers if other is not each)
+                _log.exception("%s is told no more of the tasks", type(each).__name__)

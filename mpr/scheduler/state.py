@@ -1,15 +1,15 @@
-"""The states of a pool and the limits of its workers."""
+"""The state of a pool, and the limits of its tasks and workers."""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from mpr.errors import ConfigError
+from mpr.errors import ConfigError, PoolClosedError, PoolTerminatedError
 
 
 def too_small(limit: int, used: int) -> ConfigError:
-    """The error for a `maxmemoryperchild` that is less than what a worker needs anyway."""
+    """Make the error for a `maxmemoryperchild` that is less than a worker needs before its first task."""
     return ConfigError(
         f"maxmemoryperchild is {limit:,} bytes, but a worker has {used:,} resident before its first task: every task "
         "would need a new one. Choose more"
@@ -18,18 +18,18 @@ def too_small(limit: int, used: int) -> ConfigError:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolLimits:
-    """What a pool allows its tasks and workers; None: no limit.
+    """What a pool allows its tasks and workers; None means no limit.
 
     Attributes
     ----------
     tasks:
-        Work items that a worker is given in its life.
+        How many work items a worker gets in its life.
     memory:
-        Resident bytes with which a worker may be given another work item.
+        A worker with more resident bytes gets no other work item.
     task_secs:
         Seconds that a task may run.
     retries:
-        How often a task is run again whose worker has died.
+        How often a task is run again if its worker has died.
     """
 
     tasks: int | None = None
@@ -39,29 +39,104 @@ class PoolLimits:
 
 
 class PoolState(enum.Enum):
+    """Whether a pool takes tasks."""
+
     #: Takes tasks.
     RUNNING = "running"
-    #: Takes no more tasks; those it has are worked off.
+    #: Takes no more tasks, and works off those that it has.
     CLOSED = "closed"
-    #: Works no more; what had no result has an error.
+    #: Works no more; each task that had no result has an error.
     TERMINATED = "terminated"
 
 
-@dataclass
+class PoolLifecycle:
+    """The state of one pool, and the error that ended it. The lock of the pool's books guards each change.
+
+    Attributes
+    ----------
+    state:
+        Whether the pool takes tasks.
+    is_finished:
+        Whether all work was done after `close`: nothing is there any more that could take tasks.
+    """
+
+    def __init__(self) -> None:
+        self.state = PoolState.RUNNING
+        self.is_finished = False
+        self._error: BaseException | None = None
+        # Whether a call has raised the error that ended the pool.
+        self._is_reported = False
+
+    def check_running(self) -> None:
+        """Raise what a new call has to raise now, if anything."""
+        if self._error is not None:
+            self._is_reported = True
+            raise self._error
+        if self.state is not PoolState.RUNNING:
+            raise PoolClosedError("this pool is closed: it takes no more tasks. Make a new mpr.Pool for them")
+
+    def close(self) -> None:
+        """Take no more tasks."""
+        if self.state is PoolState.RUNNING:
+            self.state = PoolState.CLOSED
+
+    def finish(self) -> None:
+        """All work is done."""
+        self.is_finished = True
+
+    def terminate(self, error: BaseException | None, *, is_reported: bool) -> None:
+        """Work no more, because of `error` if there is one; `is_reported` says that a call gets it."""
+        self.state = PoolState.TERMINATED
+        if self._error is None:
+            self._error = error
+        self._is_reported = self._is_reported or is_reported
+
+    def refusal(self) -> BaseException | None:
+        """The error for a task that comes now; None if the pool takes it."""
+        error = self.ending_error()
+        if error is None and self.is_finished:
+            return PoolClosedError("this pool has done its work and ended before this task was submitted")
+        return error
+
+    def ending_error(self) -> BaseException | None:
+        """The error for a call that is not finished when the pool is; None while the pool works."""
+        if self._error is None and self.state is PoolState.TERMINATED:
+            return PoolTerminatedError("the pool was terminated before this task had a result")
+        return self._error
+
+    def raise_unreported(self) -> None:
+        """Raise the error that ended the pool, unless a call has raised it before."""
+        if self._error is not None and not self._is_reported:
+            self._is_reported = True
+            raise self._error
+
+    @property
+    def broke(self) -> bool:
+        """Whether an error has ended the pool."""
+        return self._error is not None
+
+
 class StartBudget:
-    """How often workers may die before they were ready, in a row, until the pool gives up.
+    """Counts the workers that die in a row before they are ready, until the pool gives up.
 
     A worker that dies at start would otherwise be replaced for ever; `multiprocessing.Pool` then writes 85,000 lines to
     stderr in 20 s.
+
+    Parameters
+    ----------
+    allowed:
+        The pool gives up with the death of that number.
     """
 
-    allowed: int = 3
-    _failed: int = field(default=0, init=False)
+    def __init__(self, allowed: int = 3) -> None:
+        self._allowed = allowed
+        self._failed = 0
 
     def started(self) -> None:
+        """A worker is ready."""
         self._failed = 0
 
     def died_at_start(self) -> bool:
-        """Whether another worker should be started all the same."""
+        """A worker has died before it was ready. Returns whether another one should be started."""
         self._failed += 1
-        return self._failed < self.allowed
+        return self._failed < self._allowed

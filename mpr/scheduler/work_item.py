@@ -1,17 +1,17 @@
-"""What goes to a worker in one message (one task, or several of one call), and what comes back of it.
+"""A work item: what goes to a worker in one message, one task or several of one call. No I/O.
 
-No I/O: who has a work item and what follows from its outcome is the dispatcher's business.
+Does not cover: which worker has it (`assignment.py`) and what follows from its outcome (`worker_events.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mpr.processes import pickling, task_pickling
+from mpr.processes import task_pickling
 from mpr.rrd.segment import TaskInfo
-from mpr.transport.messages import CALL, MIXED, RAISED, Buffer, Hello, Result, TaskBegan, Tasks
+from mpr.transport.messages import CALL, Buffer, Hello, TaskBegan, Tasks
 from mpr.transport.status_page import At
 
 #: Takes the outcome of the tasks `first` to `first + count` of a call: their results, or one error for all of them.
@@ -20,7 +20,7 @@ OnOutcome = Callable[[int, int, Sequence[Any] | None, BaseException | None], Non
 
 @dataclass(frozen=True, slots=True)
 class TaskFunction:
-    """A task function, ready to travel: its name for messages, its pickle, and the digest that stands for it."""
+    """A pickled task function: its name for messages, its pickle, and the digest that stands for it."""
 
     name: str
     digest: bytes
@@ -28,44 +28,44 @@ class TaskFunction:
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> TaskFunction:
-        """Raises `UnpicklableTaskError` where `function` cannot travel."""
+        """Pickle `function`. Raises `UnpicklableTaskError` if it cannot be pickled."""
         return cls(task_pickling.task_name(function), *task_pickling.dump_function(function))
 
 
-def _nobody(_first: int, _count: int, _values: object, _error: object) -> None:
-    """Until somebody wants the outcome."""
+def _ignore(_first: int, _count: int, _values: object, _error: object) -> None:
+    """The outcome of a work item whose caller has not connected itself yet."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class WorkItem:
-    """Tasks of one call.
+    """Tasks of one call. Only its own methods change it.
 
     Attributes
     ----------
     function:
-        What to call.
+        The task function.
     index:
         Index of the first task in its call.
     count:
         How many tasks these are.
     mode, payload:
-        How to call it, with which arguments.
-    deliver:
+        How the function is called, and the pickled arguments.
+    on_outcome:
         Called with each part of the outcome, in the order of the tasks.
-    begin:
-        Called once, before a worker gets it; false: it was cancelled.
+    on_start:
+        Called once, before a worker gets the work item; returns False if the caller has cancelled it.
     number:
         Its number in the pool.
-    serial:
-        How many tasks were submitted to the pool before its first.
-    turn:
-        It is the so-many-th work item that its worker was sent.
+    first_task:
+        How many tasks were submitted to the pool before its first one.
+    sequence:
+        Sequence number of this item among those sent to its worker.
     first:
         The first task without an outcome.
     attempt, again:
-        The next `again` tasks are tried for the `attempt`-th time: their worker has died before.
-    told:
-        Whoever wants the outcome has been told before its end, and hears no more.
+        The next `again` tasks are tried for the `attempt`-th time, because their worker has died before.
+    is_reported:
+        Whether the caller had an outcome before the tasks ended, and hears no more.
     """
 
     function: TaskFunction
@@ -73,7 +73,7 @@ class WorkItem:
     count: int = 1
     mode: int = CALL
     payload: Sequence[Buffer]
-    on_outcome: OnOutcome = _nobody
+    on_outcome: OnOutcome = _ignore
     on_start: Callable[[], bool] | None = None
     number: int = 0
     first_task: int = 0
@@ -81,14 +81,59 @@ class WorkItem:
     first: int = 0
     attempt: int = 1
     again: int = 0
-    reported: bool = False
+    is_reported: bool = False
+
+    # --- what changes it ---------------------------------------------------------------------------------------
+
+    def connect(self, on_outcome: OnOutcome, on_start: Callable[[], bool]) -> None:
+        """Have `on_outcome` and `on_start` called."""
+        self.on_outcome, self.on_start = on_outcome, on_start
+
+    def accepted(self, number: int, first_task: int) -> None:
+        """The pool has taken it, as its work item `number`, behind `first_task` tasks."""
+        self.number, self.first_task = number, first_task
+
+    def start(self) -> bool:
+        """Tell the caller that a worker is about to get it. Returns False if the caller has cancelled it."""
+        if self.on_start is not None:
+            if not self.on_start():
+                return False
+            self.on_start = None
+        return True
+
+    def assigned(self, sequence: int) -> None:
+        """A worker gets it as the `sequence`-th item that it is sent."""
+        self.sequence = sequence
+
+    def reported(self) -> None:
+        """The caller gets an outcome for all its tasks now, although they may still run."""
+        self.is_reported, self.on_start = True, None
+
+    def settle(self, count: int) -> None:
+        """The next `count` tasks have their outcome."""
+        self.first += count
+        self.again = max(0, self.again - count)
+        if not self.again:
+            self.attempt = 1
+
+    def fail(self, count: int) -> None:
+        """The next `count` tasks have died with their worker; those behind them begin with a first attempt."""
+        self.settle(count)
+        self.attempt = 1
+
+    def retry(self, begun: int) -> None:
+        """The tasks before `begun` that have no outcome are tried once more."""
+        self.attempt += 1
+        self.again = max(self.again, begun - self.first)
+
+    # --- what follows from it ----------------------------------------------------------------------------------
 
     def name(self, task: int) -> str:
-        """Task `task` of this work item, for messages: `detect[3]`."""
+        """Name task `task` of this work item for messages: `detect[3]`."""
         return self.function.name if self.mode == CALL else f"{self.function.name}[{self.index + task}]"
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo:
-        """The task that a worker has begun, in the words of the parent."""
+        """Describe the task that a worker has begun, for a sink that keeps the rows of each task apart."""
         return TaskInfo(
             number=self.first_task + began.task,
             name=self.function.name,
@@ -100,7 +145,7 @@ class WorkItem:
         )
 
     def message(self) -> Tasks:
-        """What is still to be done."""
+        """Make the message for a worker, with the tasks that are still to be done."""
         return Tasks(
             self.number,
             self.sequence,
@@ -113,49 +158,14 @@ class WorkItem:
             self.payload,
         )
 
-    def settle(self, count: int) -> None:
-        """The next `count` tasks have their outcome."""
-        self.first += count
-        self.again = max(0, self.again - count)
-        if not self.again:
-            self.attempt = 1
-
-    def retry(self, begun: int) -> None:
-        """The tasks before `begun` that have no outcome are tried once more."""
-        self.attempt += 1
-        self.again = max(self.again, begun - self.first)
-
     def begun(self, at: At | None) -> tuple[int, int]:
-        """How many of its tasks the worker had begun that is `at`, and which of them ran (-1: none)."""
+        """How many of its tasks a worker at position `at` had begun, and which of them ran (-1: none)."""
         if at is None:
-            # Nobody knows; it had this work item alone.
+            # A worker without a status page has one work item at a time, and may have begun all of it.
             return self.count, self.first
         if at.sequence != self.sequence:
-            # It was at the next one, or has not come to this one.
+            # The worker was at a later item, or had not come to this one.
             return (self.count if at.sequence > self.sequence else self.first), -1
         if at.running:
             return at.task + 1, at.task
         return max(at.task, self.first), -1
-
-
-def outcomes(
-    result: Result, count: int, failure: BaseException | None
-) -> Iterator[tuple[int, int, Sequence[Any] | None, BaseException | None]]:
-    """The parts of a result: (first task, number of tasks, their results, or an error for all of them)."""
-    values = None
-    if failure is None:
-        try:
-            if result.status == RAISED:
-                failure = task_pickling.load_exception(result.payload)
-            else:
-                values = pickling.loads(result.payload)
-        except BaseException as error:  # noqa: BLE001  # whatever a user's `__setstate__` raises
-            failure = error
-    if values is None or result.status != MIXED:
-        yield result.first, count, values, failure
-        return
-    for task, value in enumerate(values, result.first):
-        if isinstance(value, task_pickling.Failure):
-            yield task, 1, None, task_pickling.load_exception(value.payload)
-        else:
-            yield task, 1, [value], None

@@ -1,4 +1,4 @@
-"""What becomes of the tasks that a worker had when it died. No I/O."""
+"""Decides about the tasks that a worker had when it died: which fail, which are retried, which wait again. No I/O."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ class WorkerLoss:
 
     Attributes
     ----------
+    worker, pid, exitcode:
+        Its number, its process id, and its exit code.
     at:
-        What it was at; None where nobody knows.
+        Its last position; None if it had no status page.
     planned_kill:
-        Why it was ended on purpose: the work item that it was at, and what its task is told.
+        Why it was killed on purpose: the work item that it was at, and the error for its task.
     kept:
-        What there is of its rows.
+        Which of its rows have survived.
     """
 
     worker: int
@@ -33,18 +35,16 @@ class WorkerLoss:
     kept: SurvivingRows
 
     def settle(self, work_item: WorkItem, retries: int, notes: list[str]) -> list[tuple[int, BaseException]]:
-        """What `work_item` had begun fails, or is to be tried again; the rest of it is still to be done.
+        """Tasks of `work_item` that the worker had begun fail, or are to be retried; the others are still to be done.
 
         Returns the errors of its tasks, and adds to `notes` what the recording should say.
         """
         begun, running = work_item.begun(self.at)
-        planned_kill = (
-            self.planned_kill[1] if self.planned_kill is not None and self.planned_kill[0] is work_item else None
-        )
-        cancelled = isinstance(planned_kill, CancelledError)
-        if cancelled:
+        reason = self.planned_kill[1] if self.planned_kill is not None and self.planned_kill[0] is work_item else None
+        is_cancelled = isinstance(reason, CancelledError)
+        if is_cancelled:
             begun = work_item.count
-        elif planned_kill is None and begun > work_item.first and work_item.attempt <= retries:
+        elif reason is None and begun > work_item.first and work_item.attempt <= retries:
             work_item.retry(begun)
             notes.append(
                 f"worker {self.worker} (pid {self.pid}) {describe_exit(self.exitcode)} at task "
@@ -53,13 +53,15 @@ class WorkerLoss:
             return []
         errors: list[tuple[int, BaseException]] = []
         for task in range(work_item.first, begun):
-            error = planned_kill if planned_kill is not None and (cancelled or task == running) else None
-            # Rows of several tasks cannot be told apart.
-            errors.append((task, error or self._death(work_item, task, running, alone=begun == work_item.first + 1)))
-            notes.append(f"task {work_item.name(task)} was cancelled" if cancelled else str(errors[-1][1]))
+            if reason is not None and (is_cancelled or task == running):
+                error = reason
+            else:
+                # Rows of several tasks cannot be told apart.
+                error = self._death(work_item, task, running, alone=begun == work_item.first + 1)
+            errors.append((task, error))
+            notes.append(f"task {work_item.name(task)} was cancelled" if is_cancelled else str(error))
         if errors:
-            work_item.settle(len(errors))
-            work_item.attempt = 1
+            work_item.fail(len(errors))
         return errors
 
     def _death(self, work_item: WorkItem, task: int, running: int, *, alone: bool) -> WorkerDiedError:

@@ -1,6 +1,17 @@
 """The worker processes of a pool: keeps their number, notices each end at once, and ends them all in bounded time.
 
-One thread starts and watches them. What a worker's end means for its task is the dispatcher's business.
+Covers: the one thread that starts workers and waits for them, and the ladder that ends them.
+Does not cover: how a process is started (`processes/launcher.py`), what its end means for its tasks
+(`worker_events.py`).
+
+The ladder, each step for workers that did not end by the one before:
+
+| step | what it does | how long it takes |
+|---|---|---|
+| `stop_starting` | starts no more workers; kills those that have not said hello | returns at once |
+| `close` | waits for the workers, then sends SIGTERM, then SIGKILL | at most its patience and 7 s |
+| `kill` | sends SIGKILL to all workers | returns at once |
+| `abort` | kills all workers, and waits until they are gone | at most 5 s |
 """
 
 from __future__ import annotations
@@ -17,16 +28,19 @@ from multiprocessing import connection as mp_connection
 from typing import Any
 
 from mpr.errors import WorkerStartError
+from mpr.processes import task_pickling
 from mpr.processes.launcher import Launcher, ctrl_c_blocked
 
 _log = logging.getLogger("mpr")
 
 _LOOK_SECS = 0.5
-# A process that is told to stop stands still as soon as it is scheduled; one in a system call that cannot be
-# interrupted does nothing else either.
+# A stopped process stands still as soon as it is scheduled. One in a system call that cannot be interrupted does
+# nothing else either.
 _STANDSTILL_SECS = 1.0
-# The first worker starts alone for at most so long: where cores are few, the others would only keep it from its task.
+# The first worker starts alone for at most so long, because where cores are few the others would keep it from its task.
 _ALONE_SECS = 0.02
+_SIGTERM_PATIENCE_SECS = 2.0
+_SIGKILL_PATIENCE_SECS = 5.0
 
 
 class WorkerSupervisor:
@@ -35,22 +49,20 @@ class WorkerSupervisor:
     Parameters
     ----------
     launcher:
-        How a worker is started.
+        Starts a worker.
     new_config:
-        Makes `(number, config)` for the next worker, at once and in the worker supervisor's thread; a number is never
-        used twice.
+        Returns `(number, config)` for the next worker, without waiting. Called in the supervisor's thread. A number is
+        never used twice.
     size:
-        How many there are at a time.
+        How many workers there are at a time.
     ended:
-        Called with (worker, exit code) when one has ended, or could not be started, in the worker supervisor's thread.
+        Called with (worker, exit code) in the supervisor's thread, when a worker has ended or could not be started.
     failed:
-        Called with the error when a worker cannot be started, in the worker supervisor's thread.
-    is_beginner:
-        Whether a worker has done nothing yet that anybody could miss.
+        Called with the error in the supervisor's thread, when a worker cannot be started.
+    has_no_hello:
+        Returns whether a worker has not said hello: it has done nothing yet.
     look:
-        Called in the worker supervisor's thread, at least twice a second; returns within how many seconds it wants to
-        be called
-        again.
+        Called in the supervisor's thread at least twice a second; returns within how many seconds to call it again.
     """
 
     def __init__(
@@ -66,42 +78,48 @@ class WorkerSupervisor:
     ) -> None:
         self._launcher = launcher
         self._new_config = new_config
+        # How many workers are to be started.
         self._wanted = size
         self._ended = ended
         self._failed = failed
         self._has_no_hello = has_no_hello
         self._look = look
         self._pids: dict[int, int] = {}
-        self._closing = self._dismissed = False
-        self._someone_ready = threading.Event()
-        self._changed = threading.Condition()
-        self._ending = threading.Lock()
+        self._starts_no_more = False
+        self._first_is_ready = threading.Event()
+        # Guards `_wanted` and `_starts_no_more`.
+        self._start_lock = threading.Lock()
+        # Guards the time in which a worker stands still.
+        self._standstill_lock = threading.Lock()
         self._wake_reader, self._wake_writer = os.pipe()
         self._thread = threading.Thread(target=self._run, name="mpr-workers", daemon=True)
 
     def start(self) -> None:
+        """Start the thread. Raises `RuntimeError` if the system gives no more threads."""
         self._thread.start()
 
-    def pid(self, worker: int) -> int | None:
-        """The process id of a worker that lives."""
-        return self._pids.get(worker)
+    # --- for the dispatcher: `WorkerControl` -------------------------------------------------------------------
 
     def note_ready(self) -> None:
         """Any thread: a worker takes tasks."""
-        self._someone_ready.set()
+        self._first_is_ready.set()
 
     def replace(self) -> None:
-        """Any thread: one more worker is wanted, unless all were dismissed."""
-        with self._changed:
-            self._wanted += not self._closing
+        """Any thread: start one more worker, unless no more are to be started."""
+        with self._start_lock:
+            self._wanted += not self._starts_no_more
         self._wake()
 
     def look_soon(self) -> None:
         """Any thread: have `look` called now."""
         self._wake()
 
+    def pid(self, worker: int) -> int | None:
+        """Any thread: the process id of a worker that lives."""
+        return self._pids.get(worker)
+
     def memory(self, pid: int) -> int:
-        """Any thread: resident bytes of a worker, 0 where it has just ended."""
+        """Any thread: resident bytes of a worker; 0 if it has just ended."""
         import psutil
 
         try:
@@ -110,72 +128,80 @@ class WorkerSupervisor:
             return 0
 
     def end_if(self, pid: int, condition: Callable[[], bool]) -> bool:
-        """Any thread: stop a worker; end it where `condition()` is true while it stands still, else let it go on."""
+        """Any thread: stop a worker; kill it if `condition()` is true while it stands still, else let it go on."""
         import psutil
 
-        # One at a time: nobody may let go on what another one holds.
-        with self._ending, contextlib.suppress(psutil.Error):
+        # One thread at a time: else one could resume a worker that the other one holds.
+        with self._standstill_lock, contextlib.suppress(psutil.Error):
             worker = psutil.Process(pid)
-            ends = False
+            is_true = False
             try:
                 worker.suspend()
                 deadline = time.monotonic() + _STANDSTILL_SECS
                 waits_for = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
                 while worker.status() not in waits_for and time.monotonic() < deadline:
                     time.sleep(0.0005)
-                ends = condition()
+                is_true = condition()
             finally:
-                # Whatever comes, nobody is left standing still.
-                worker.kill() if ends else worker.resume()
-            return ends
+                # Also if `condition` raises: no worker may be left standing still.
+                worker.kill() if is_true else worker.resume()
+            return is_true
         # It has ended in the meantime.
         return False
 
-    def dismiss(self) -> None:
-        """Any thread: start no more workers; those that live end by themselves or by `kill`, and workers without a
-        hello at once.
+    # --- the ladder --------------------------------------------------------------------------------------------
 
-        When this returns, `new_config` was called for all that there will ever be.
+    def stop_starting(self) -> None:
+        """Any thread: start no more workers, and kill those that have not said hello.
+
+        The others end by themselves, or by a later step. When this returns, `new_config` was called for all workers
+        that there will ever be.
         """
-        with self._changed:
-            self._closing = True
+        with self._start_lock:
+            self._starts_no_more = True
             self._wanted = 0
         self._wake()
 
-    def kill(self, number: int) -> None:
-        """Any thread: send signal `number` to every worker."""
+    def close(self, patience_secs: float) -> None:
+        """Any other thread: wait `patience_secs` for all workers to end, then send SIGTERM, then SIGKILL.
+
+        Takes at most 7 s more than `patience_secs`.
+        """
+        self.stop_starting()
+        if self._wait(patience_secs):
+            return
+        for number, patience in ((signal.SIGTERM, _SIGTERM_PATIENCE_SECS), (signal.SIGKILL, _SIGKILL_PATIENCE_SECS)):
+            count = len(self._pids)
+            _log.warning("ending %d %s by %s", count, "worker" if count == 1 else "workers", number.name)
+            self._signal(number)
+            if self._wait(patience):
+                return
+
+    def kill(self) -> None:
+        """Any thread: start no more workers, and send SIGKILL to those that live, without waiting for their end."""
+        self.stop_starting()
+        # A worker has nothing to clean up: the parent reads its outbox, and its descriptors are the kernel's.
+        self._signal(signal.SIGKILL)
+
+    def abort(self) -> None:
+        """Any other thread: kill all workers, and wait at most 5 s until they are gone."""
+        deadline = time.monotonic() + _SIGKILL_PATIENCE_SECS
+        self.kill()
+        while not self._wait(0.02) and time.monotonic() < deadline:
+            # One that was just being started when the others were killed.
+            self._signal(signal.SIGKILL)
+
+    def _wait(self, timeout_secs: float) -> bool:
+        """Wait until no worker lives and the thread has ended."""
+        self._thread.join(timeout_secs)
+        return not self._thread.is_alive()
+
+    def _signal(self, number: int) -> None:
         for pid in list(self._pids.values()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def wait(self, timeout_secs: float) -> bool:
-        """Any other thread, after `dismiss`: wait until no worker lives and the thread has ended."""
-        self._thread.join(timeout_secs)
-        return not self._thread.is_alive()
-
-    def end(self, patience_secs: float) -> None:
-        """After `dismiss`: wait for all to end, then terminate, then kill; at most `patience_secs` and 7 s more."""
-        for number, patience in ((None, patience_secs), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
-            if number is not None:
-                count = len(self._pids)
-                _log.warning("ending %d %s by %s", count, "worker" if count == 1 else "workers", number.name)
-                self.kill(number)
-            if self.wait(patience):
-                return
-
-    def kill_all(self) -> None:
-        """Any thread: start no more workers, and kill those that live; nobody waits for it."""
-        self.dismiss()
-        # A worker has nothing to clean up: its outbox is read by the parent, its descriptors are the kernel's.
-        self.kill(signal.SIGKILL)
-
-    def terminate(self) -> None:
-        """End all workers now."""
-        deadline = time.monotonic() + 5.0
-        self.kill_all()
-        # Also one that was just being started.
-        while not self.wait(0.02) and time.monotonic() < deadline:
-            self.kill(signal.SIGKILL)
+    # --- the thread --------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
@@ -183,27 +209,28 @@ class WorkerSupervisor:
 
     def _run(self) -> None:
         patience = _LOOK_SECS
+        newcomers_are_killed = False
         try:
             while True:
                 self._start_missing()
-                if self._closing and not self._dismissed:
-                    self._dismissed = True
+                if self._starts_no_more and not newcomers_are_killed:
+                    newcomers_are_killed = True
                     self._kill_without_hello()
-                if self._dismissed and not self._pids:
+                if newcomers_are_killed and not self._pids:
                     break
                 self._reap(patience)
                 patience = min(_LOOK_SECS, self._look())
-        except BaseException as error:  # noqa: BLE001  # nobody else would hear of it
+        except BaseException as error:  # noqa: BLE001  # this thread has no caller that would hear of it
             _log.exception("mpr cannot keep its workers any more")
             self._failed(error)
-            self._end_all()
+            self._kill_and_reap()
         finally:
             self._launcher.close()
             os.close(self._wake_reader)
             os.close(self._wake_writer)
 
     def _reap(self, patience_secs: float) -> None:
-        """Wait until there is something to do, and tell of those that have ended."""
+        """Wait until there is something to do, and report the workers that have ended."""
         mp_connection.wait([self._wake_reader, *self._launcher.waitables()], patience_secs)
         os.set_blocking(self._wake_reader, False)
         with contextlib.suppress(BlockingIOError):
@@ -213,22 +240,22 @@ class WorkerSupervisor:
             self._ended(worker, exitcode)
 
     def _kill_without_hello(self) -> None:
-        """Nobody waits until they have imported everything, to be told that there is no work."""
+        """Kill workers that would import everything first, only to hear then that there is no work."""
         for worker, pid in self._pids.items():
             if self._has_no_hello(worker):
                 self.end_if(pid, functools.partial(self._has_no_hello, worker))
 
-    def _end_all(self) -> None:
-        """After a failure of this thread: leave no worker behind."""
-        self.dismiss()
-        deadline = time.monotonic() + 5.0
+    def _kill_and_reap(self) -> None:
+        """Leave no worker behind, after a failure of this thread."""
+        self.stop_starting()
+        deadline = time.monotonic() + _SIGKILL_PATIENCE_SECS
         while self._pids and time.monotonic() < deadline:
-            self.kill(signal.SIGKILL)
+            self._signal(signal.SIGKILL)
             self._reap(0.05)
 
     def _start_missing(self) -> None:
         while True:
-            with self._changed:
+            with self._start_lock:
                 if not self._wanted:
                     return
                 self._wanted -= 1
@@ -236,12 +263,12 @@ class WorkerSupervisor:
             try:
                 with ctrl_c_blocked():
                     self._pids[worker] = self._launcher.start(worker, config)
-            except Exception as error:  # noqa: BLE001  # whatever keeps a process from starting
-                failure = WorkerStartError(f"no worker process can be started: {type(error).__name__}: {error}")
+            except BaseException as error:  # noqa: BLE001  # the system's errors, or a user's `__reduce__`
+                failure = WorkerStartError(f"no worker process can be started: {task_pickling.describe(error)}")
                 failure.__cause__ = error
                 self._failed(failure)
                 self._ended(worker, None)
                 return
-            if not self._someone_ready.is_set():
-                self._someone_ready.wait(_ALONE_SECS)
-                self._someone_ready.set()
+            if not self._first_is_ready.is_set():
+                self._first_is_ready.wait(_ALONE_SECS)
+                self._first_is_ready.set()

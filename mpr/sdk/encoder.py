@@ -1,4 +1,4 @@
-"""The SDK's own reader and writer, as the parent uses them: by public API only."""
+"""Lets the SDK encode rows, blueprints and properties, by its public API only."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def new_stream(application_id: str, recording_id: str, *, send_properties: bool) -> rr.RecordingStream:
+    """Return a new stream of the SDK without a sink."""
     import rerun as rr
 
     return rr.RecordingStream(application_id, recording_id=recording_id, send_properties=send_properties)
@@ -24,9 +25,10 @@ def new_stream(application_id: str, recording_id: str, *, send_properties: bool)
 
 @functools.cache
 def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.Lock, bytes]:
-    """The one stream of process `pid` with which mpr lets the SDK encode; each costs two threads for ever.
+    """Return the one stream of process `pid` that mpr encodes with, its storage, a lock, and its first bytes.
 
-    With what the SDK writes once, before all else: a stream with the store info; empty where logging is switched off.
+    There is only one, because each stream of the SDK costs two threads that never end. The first bytes are a stream
+    with the store info, which the SDK writes once; they are empty if logging is switched off.
     """
     import rerun as rr
 
@@ -36,12 +38,12 @@ def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.L
 
 
 def encoded_head() -> bytes:
-    """The stream that begins a recording, with a store id that is no recording's; empty where logging is off."""
+    """Return the stream that begins a recording, with a store id of no recording; empty if logging is off."""
     return _scratch(os.getpid())[3]
 
 
 def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
-    """The stream (header to footer, no store info) that the SDK makes of what `write` logs; empty for nothing."""
+    """Return the stream (header to footer, no store info) of the rows that `write` logs; empty if it logs none."""
     for _ in range(2):
         stream, storage, lock, head = _scratch(os.getpid())
         with lock:
@@ -51,13 +53,13 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
             data = storage.read(flush=True) or b""
         if data or not head:
             break
-        # The SDK has shut all streams down, as it does at the interpreter's exit, where a recording may be still open.
+        # At the interpreter's exit the SDK shuts all streams down, and a recording may still be open then.
         _scratch.cache_clear()
     return data
 
 
 def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
-    """`blueprint` (as `rr.send_blueprint` takes it) as a whole stream that makes it active and the default."""
+    """Return a whole stream that makes `blueprint` (as `rr.send_blueprint` takes it) active and the default."""
     import rerun.blueprint as rrb
 
     if not isinstance(blueprint, rrb.Blueprint):
@@ -68,15 +70,15 @@ def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
 
 
 def preamble(start_time_nanos: int) -> bytes:
-    """A stream with the properties of a recording that began at `start_time_nanos` (since the Unix epoch).
+    """Return a stream with the properties of a recording that began at `start_time_nanos` (ns since the Unix epoch).
 
-    Its store id is not the recording's yet.
+    Its store id is not that of the recording yet.
     """
     return encoded_by_sdk(lambda stream: stream.send_recording_start_time_nanos(start_time_nanos))
 
 
 def warnings_by_sdk(entity_path: str, texts: Iterable[str]) -> bytes:
-    """A stream with `texts` as log entries of level WARN, at the present time. Its store id is no recording's."""
+    """Return a stream with `texts` as log entries of level WARN, at the present time, with a store id of no recording."""
     import rerun as rr
 
     def write(stream: rr.RecordingStream) -> None:

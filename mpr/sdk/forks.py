@@ -1,5 +1,7 @@
-"""Streams that a forked process has from its parent: once it uses one, it leads to the process's own way to the
-recording. The threads behind the parent's did not survive the fork, and whatever went there would be lost in silence.
+"""Replaces what a forked process has from its parent and cannot use: streams, and servers of the SDK.
+
+The SDK's threads do not survive a fork. Rows that a forked process logs to a stream of its parent would be lost without
+an error. So such a stream leads to the forked process's own stream of the same recording.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def forbid_preloaded_servers() -> None:
-    """Let what hangs in a child of a fork server that preloaded `rerun` raise instead.
+    """Let `CatalogClient` and `Server` of the SDK raise an error in this process, which has a preloaded SDK.
 
-    The threads of the SDK's async runtime do not survive the fork: `CatalogClient` and `Server` never answer.
+    They would hang: the threads of the SDK's async runtime did not survive the fork from the server that preloaded it.
     """
     import rerun as rr
 
@@ -31,26 +33,26 @@ def forbid_preloaded_servers() -> None:
 
 
 def redirect_stream(stream: rr.RecordingStream, own: Callable[[], rr.RecordingStream]) -> None:
-    """Let `stream` be `own()` of this process from now on, which is asked for whenever it is used."""
+    """Let `stream` lead to the stream that `own()` returns, which is called whenever `stream` is used."""
     stream.__class__ = _forked_stream_type()
     stream._mpr_target = own  # type: ignore[attr-defined]  # of the class below
 
 
 @functools.cache
 def _forked_stream_type() -> Any:
-    # Not where the SDK is not in use: this module is imported by processes that fork without it.
+    # The class is made late, because processes that fork without the SDK import this module too.
     import rerun as rr
 
     class ForkedStream(rr.RecordingStream):
         _mpr_target: Callable[[], rr.RecordingStream]
 
-        # All that a stream does, it does with this.
+        # All methods of a stream use the recording by this attribute.
         @property
         def inner(self) -> Any:  # type: ignore[override]  # it is never set
             return self._mpr_target().inner
 
         def __del__(self) -> None:  # type: ignore[no-untyped-def, unused-ignore]  # as in the SDK
-            # There is nothing in it that is this process's.
+            # The recording in it belongs to the parent.
             pass
 
     copyreg.pickle(ForkedStream, _as_argument)

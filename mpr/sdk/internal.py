@@ -1,4 +1,4 @@
-"""Marks SDK calls as mpr's own, so that they count for no task and change nothing that a task has set."""
+"""Marks calls of the SDK as mpr's own: they count for no task, and change nothing that a task has set."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import threading
 from collections.abc import Iterator
 
 
-class _ThreadState(threading.local):
-    """Whether the SDK calls that this thread makes are mpr's own."""
+class _CallOrigin(threading.local):
+    """Says whether the SDK calls of the present thread are mpr's own."""
 
     is_internal = False
 
 
-thread = _ThreadState()
+thread = _CallOrigin()
 
 
 @contextlib.contextmanager
 def internal() -> Iterator[None]:
-    """Within it, the SDK calls of this thread are mpr's own: the wrapped calls pass them on and do nothing else."""
+    """Mark the SDK calls of this thread as mpr's own within the block: the wrappers only pass them on."""
     outer, thread.is_internal = thread.is_internal, True
     try:
         yield

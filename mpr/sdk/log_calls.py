@@ -1,4 +1,4 @@
-"""Wraps the SDK's logging calls where tasks log: what comes before each of them."""
+"""Wraps the logging calls of the SDK, so that mpr counts what a task logs and puts the task's prefix before it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 
 class Prefix(NamedTuple):
-    """What comes before the entity paths that a task logs to one recording."""
+    """The path that is put before the entity paths that a task logs to one recording."""
 
     path: str
     recording_id: str
 
 
-# Entries that hand data to a recording.
+# The SDK's functions that hand data to a recording; mpr calls them entries.
 _ENTRIES = (
     "log_arrow_msg",
     "send_arrow_chunk",
@@ -28,21 +28,22 @@ _ENTRIES = (
     "send_blueprint",
 )
 
-# What an entry is taken to log where its arguments do not say (bytes).
+# The size in bytes that mpr assumes for a call whose arguments do not say it.
 _UNKNOWN_SIZE = 64 * 1024
 
 
 def missing_entries() -> list[str]:
-    """The logging entries that the installed SDK does not have under the names that mpr knows."""
+    """Return the names of entries that the installed SDK does not have."""
     import rerun_bindings
 
     return [name for name in _ENTRIES if not hasattr(rerun_bindings, name)]
 
 
 def _logged_bytes(components: Any) -> int:
+    """Return the size of the Arrow arrays in `components`, in bytes."""
     size = 0
     try:
-        # No generator: this is done for each `rr.log`.
+        # A loop is faster than a generator, and each `rr.log` comes here.
         for array in components.values():
             size += array.get_total_buffer_size()
     except AttributeError:
@@ -51,17 +52,17 @@ def _logged_bytes(components: Any) -> int:
 
 
 def _logged_rows(name: str, components: Any) -> int:
-    """How many rows a call of entry `name` logs; 0 where its arguments do not say."""
+    """Return how many rows a call of entry `name` logs; 0 if its arguments do not say."""
     if name == "log_arrow_msg":
         return 1
     return len(next(iter(components.values()))) if name == "send_arrow_chunk" and components else 0
 
 
 def install_entries(entered: Callable[[int, int, Any], Prefix | None]) -> list[str]:
-    """Make every logging entry of the SDK in this process call `entered(bytes, rows, recording)` first, and heed the
-    prefix that it returns. The recording is the SDK's handle, or None for the current one.
+    """Make each entry of the SDK in this process call `entered(bytes, rows, recording)` before it logs.
 
-    Returns the names that this release of the SDK does not have.
+    The recording is the SDK's handle, or None for the current one. If `entered` returns a prefix, the entry puts it
+    before the entity paths. Returns the names of entries that this release of the SDK does not have.
     """
     import rerun_bindings
 
@@ -79,6 +80,7 @@ def install_entries(entered: Callable[[int, int, Any], Prefix | None]) -> list[s
 def _wrapped(
     name: str, original: Callable[..., Any], entered: Callable[[int, int, Any], Prefix | None]
 ) -> Callable[..., Any]:
+    """Wrap the entry `name`, with any parameters."""
     import rerun_bindings
 
     @functools.wraps(original)
@@ -94,21 +96,25 @@ def _wrapped(
 
 
 def _is_plain_log(original: Callable[..., Any]) -> bool:
-    """Whether this is the call that `rr.log` makes, in the form that `_wrapped_log` knows."""
+    """Return whether `original` is the function that `rr.log` calls, with the parameters that `_wrapped_log` knows."""
     with contextlib.suppress(ValueError):
         return str(inspect.signature(original)) == "(entity_path, components, static_, recording=None)"
     return False
 
 
 def _wrapped_log(original: Callable[..., Any], entered: Callable[[int, int, Any], Prefix | None]) -> Callable[..., Any]:
-    """As `_wrapped`, for `log_arrow_msg`: its arguments are not packed and unpacked again, half a microsecond each."""
+    """Wrap `log_arrow_msg`, the entry that `rr.log` calls, as `_wrapped` wraps the others.
+
+    `_wrapped` takes any arguments, and packing and unpacking them costs 0.5 us for each `rr.log`. This wrapper has the
+    parameters of `log_arrow_msg` written out, so it costs less, but works only if the SDK has them so.
+    """
     import rerun_bindings
 
     @functools.wraps(original)
     def entry(entity_path: str, components: Any, static_: bool, recording: Any = None) -> Any:
         size = 0
         try:
-            # As `_logged_bytes`; here for the call that this spares.
+            # The body of `_logged_bytes`, because a call of it would cost time in each `rr.log`.
             for array in components.values():
                 size += array.get_total_buffer_size()
         except AttributeError:
@@ -122,6 +128,7 @@ def _wrapped_log(original: Callable[..., Any], entered: Callable[[int, int, Any]
 
 
 def _bypasses() -> Iterable[tuple[type, str]]:
+    """Return classes of the SDK, each with the attribute by which it sends data without an entry."""
     from rerun.chunk import LazyChunkStream
     from rerun.urdf import UrdfTree
 
@@ -129,7 +136,7 @@ def _bypasses() -> Iterable[tuple[type, str]]:
 
 
 def _watched(attribute: str, entered: Callable[[int, int, Any], object]) -> property:
-    """An attribute that counts as an entry whenever it is read: whoever reads it may be about to send."""
+    """Return a property that counts as an entry whenever it is read, because its reader may send data with it."""
 
     def get(self: Any) -> Any:
         entered(_UNKNOWN_SIZE, 0, None)
@@ -142,7 +149,7 @@ def _watched(attribute: str, entered: Callable[[int, int, Any], object]) -> prop
 
 
 def with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The arguments of an entry with `prefix` before every entity path in them."""
+    """Return the arguments of an entry, with `prefix` before every entity path in them."""
     if name in ("log_arrow_msg", "send_arrow_chunk"):
         return (under(prefix, args[0]), *args[1:]), kwargs
     if name in ("log_file_from_path", "log_file_from_contents"):
@@ -155,6 +162,7 @@ def with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str,
 
 
 def under(prefix: str, path: str) -> str:
+    """Return `path` below `prefix`; paths of properties and of mpr itself stay as they are."""
     path = path.removeprefix("/")
-    # The recording's properties stay where viewers look for them, and what mpr notes under `mpr`.
+    # Viewers look for the recording's properties, and for rows of mpr, at fixed paths.
     return path if path.partition("/")[0] in ("__properties", "mpr") else f"{prefix}/{path}"

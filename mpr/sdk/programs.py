@@ -1,4 +1,4 @@
-"""The SDK's own command line, `rerun rrd ...`, for what it does better than anybody else."""
+"""Runs the SDK's own programs: the viewer, and the command line `rerun rrd ...`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from mpr.sdk import reader
 
 
 def viewer_executable() -> str | None:
-    """The native viewer: the program in the SDK's package, else one on the PATH; None where there is none.
+    """Return the native viewer: the program in the SDK's package, else one on the PATH; None if there is none.
 
-    The script `rerun` in the SDK's package would be a process more, which leaves the viewer behind when it is killed.
+    It is not the script `rerun` of the SDK's package, which starts the viewer as a process of its own. If the script is
+    killed, the viewer stays behind.
     """
     import importlib.util
     import shutil
@@ -27,9 +28,9 @@ def viewer_executable() -> str | None:
 
 
 def rewrite(path: Path, target: Path) -> None:
-    """Let the SDK's own `rerun rrd merge` write the file at `path` anew to `target`, skipping what it cannot read.
+    """Write the file at `path` anew to `target` with `rerun rrd merge`, which skips what it cannot read.
 
-    Raises `OSError` where it does not manage.
+    Raises `OSError` if the program fails.
     """
     with target.open("wb") as out:
         ran = _rerun_rrd("merge", "--continue-on-error", path, stdout=out)
@@ -38,21 +39,21 @@ def rewrite(path: Path, target: Path) -> None:
 
 
 def merge(paths: list[Path], target: Path) -> None:
-    """Let `rerun rrd merge` make one file of those at `paths`. Raises `OSError` where it does not manage."""
+    """Merge the files at `paths` into `target` with `rerun rrd merge`. Raises `OSError` if the program fails."""
     ran = _rerun_rrd("merge", "--continue-on-error", *paths, "-o", target, stdout=subprocess.DEVNULL)
     if ran.returncode:
         raise OSError(f"'rerun rrd merge {' '.join(map(str, paths))}' fails: {_last_line(ran.stderr)}")
 
 
 def optimize(path: Path, target: Path) -> None:
-    """Let `rerun rrd optimize` write the file at `path` anew to `target`. Raises `OSError` where it does not manage."""
+    """Write the file at `path` anew to `target` with `rerun rrd optimize`. Raises `OSError` if the program fails."""
     ran = _rerun_rrd("optimize", path, "-o", target, stdout=subprocess.DEVNULL)
     if ran.returncode:
         raise OSError(f"'rerun rrd optimize {path}' fails: {_last_line(ran.stderr)}")
 
 
 def routed(streams: bytes) -> bytes:
-    """What `rerun rrd route` makes of `streams`, one behind the other: one stream. Raises `OSError`."""
+    """Make one stream of `streams`, which stand one behind the other, with `rerun rrd route`. Raises `OSError`."""
     ran = subprocess.run([*_program(), "rrd", "route"], input=streams, capture_output=True, timeout=600, check=False)
     if ran.returncode:
         raise OSError(f"'rerun rrd route' fails: {_last_line(ran.stderr.decode(errors='replace'))}")
@@ -60,13 +61,13 @@ def routed(streams: bytes) -> bytes:
 
 
 def verify(path: Path) -> str | None:
-    """What `rerun rrd verify`, which reads all of it, has against the file at `path`; None where nothing."""
+    """Return the error that `rerun rrd verify` finds in the file at `path`; None if it finds none."""
     ran = _rerun_rrd("verify", path, stdout=subprocess.DEVNULL)
     return _last_line(ran.stderr) if ran.returncode else None
 
 
 def refusal(path: Path) -> str | None:
-    """As `reader.refusal`, in a process of its own: the reader takes some 3 kB of memory for each chunk of a file."""
+    """Call `reader.refusal` in a process of its own, because the reader takes about 3 kB of memory for each chunk."""
     code = (
         "import sys; from pathlib import Path; from mpr.sdk import reader; "
         "print(reader.refusal(Path(sys.argv[1])) or '')"
@@ -75,13 +76,16 @@ def refusal(path: Path) -> str | None:
     try:
         ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=600, check=True)
     except (OSError, subprocess.SubprocessError):
-        # That process could not look, which says nothing of the file.
+        # The process failed, which says nothing about the file.
         return reader.refusal(path)
     return ran.stdout.decode(errors="replace").strip() or None
 
 
 def _program() -> list[str]:
-    """How the command line is called: the program itself where it is found, for its script takes 0.4 s to start."""
+    """Return the command that starts the SDK's command line: the program itself if it is found.
+
+    The script of the SDK takes 0.4 s longer to start.
+    """
     program = viewer_executable()
     return [sys.executable, "-m", "rerun"] if program is None else [program]
 

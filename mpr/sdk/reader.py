@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 
 def quiet_reader(path: str | Path) -> Any:
-    """The SDK's reader of the file at `path`, which needs no footer. Raises where it does not like the file."""
+    """Return the SDK's reader of the file at `path`, which may lack its footer. Raises what the SDK raises."""
     import rerun as rr
 
     with warnings.catch_warnings():
-        # A missing footer, which is what this warns of, is no loss: the chunks are there.
+        # It warns of a missing footer, but all chunks are there without one.
         warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
         return rr.chunk.RrdReader(path)
 
 
 def chunks_of(data: bytes, *, blueprints: bool = True) -> Iterator[Any]:
-    """The chunks of every store in `data`, the bytes of a stream with or without a footer."""
+    """Yield the chunks of every store in `data`, the bytes of a stream with or without a footer."""
     for stream in _streams_of(data, blueprints=blueprints):
         yield from stream
 
 
 def send_decoded(data: bytes, stream: rr.RecordingStream, *, blueprints: bool = True) -> None:
-    """Log `chunks_of(data)` to `stream`, without that they pass through Python one by one."""
+    """Log `chunks_of(data)` to `stream`; they do not pass through Python one by one."""
     import rerun as rr
 
     for chunks in _streams_of(data, blueprints=blueprints):
@@ -38,7 +38,7 @@ def send_decoded(data: bytes, stream: rr.RecordingStream, *, blueprints: bool = 
 
 
 def _streams_of(data: bytes, *, blueprints: bool) -> Iterator[Any]:
-    """The SDK's stream of the chunks of each store."""
+    """Yield the SDK's stream of chunks for each store."""
     with ReadableFile(data) as path:
         reader = quiet_reader(path)
         for entry in [*reader.recordings(), *(reader.blueprints() if blueprints else ())]:
@@ -46,7 +46,7 @@ def _streams_of(data: bytes, *, blueprints: bool) -> Iterator[Any]:
 
 
 class ReadableFile:
-    """`data` under a path that the SDK's reader can open, without touching a disk where the system allows that."""
+    """Gives `data` a path that the SDK's reader can open; on Linux the file is in memory only."""
 
     def __init__(self, data: bytes) -> None:
         import tempfile
@@ -72,11 +72,11 @@ class ReadableFile:
 
 
 def refusal(path: Path) -> str | None:
-    """What the SDK's reader has against the manifest of the file at `path`; None where it opens it."""
+    """Return the error of the SDK's reader for the manifest of the file at `path`; None if it opens the file."""
     try:
         reader = quiet_reader(path)
         for entry in reader.recordings():
             reader.store(store=entry)
-    except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a file that it does not like
+    except Exception as error:  # noqa: BLE001  # the SDK raises errors of many types for a broken file
         return str(error)
     return None

@@ -1,4 +1,4 @@
-"""Which recordings this process makes, and which one is current in a thread or in the process."""
+"""Watches which recordings this process makes, and which one is current in a thread or in the process."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def divert_new_recordings(
     noted: Callable[[str | None, str | None], None],
     made: Callable[[Any], None],
 ) -> None:
-    """Let `rr.init` in this process make the stream that `diverted()` returns current instead of a new recording
-    without a sink; where that is None, nothing is changed.
+    """Let `rr.init` in this process make the stream that `diverted()` returns current, instead of a new recording.
 
-    `noted(application_id, recording_id)` hears of each. Recordings that are not made the default stay the user's;
-    `made(handle)` hears of them.
+    If `diverted()` returns None, `rr.init` does what it does without mpr. Each diverted call is reported to
+    `noted(application_id, recording_id)`. A recording that is not made the default stays the user's, and its handle is
+    reported to `made`.
     """
     import rerun_bindings
 
@@ -48,7 +48,7 @@ def divert_new_recordings(
         try:
             clean_up()
         except RuntimeError:
-            # `rr.init` calls this first, and in a forked process it fails on the recordings of the parent.
+            # `rr.init` calls this first. In a forked process it fails, because of the parent's recordings.
             if diverted() is None:
                 raise
 
@@ -56,7 +56,7 @@ def divert_new_recordings(
 
 
 def watch_new_recordings(made: Callable[[str | None], None]) -> None:
-    """Call `made(recording id)` of every recording that this process makes from now on."""
+    """Call `made(recording id)` for every recording that this process makes from now on."""
     import rerun_bindings
 
     original = rerun_bindings.new_recording
@@ -69,15 +69,15 @@ def watch_new_recordings(made: Callable[[str | None], None]) -> None:
     rerun_bindings.new_recording = new_recording
 
 
-# What a recording is called and when it began: the call, and the argument of `rr.archetypes.RecordingInfo`.
+# Calls that set a recording's name and start, each with its argument of `rr.archetypes.RecordingInfo`.
 _RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nanos": "start_time"}
 
 
 def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.RecordingStream, str] | None]) -> None:
-    """Keep what this process says of a recording as such under a property: it is one of many writers.
+    """Write the recording's name and start that this process sets as a property of its own.
 
-    `diverted(call, recording id)` returns the stream and the name of the property; where that is None, nothing is
-    changed.
+    The recording has many writers, and each would overwrite the name and start of the others. `diverted(call, recording
+    id)` returns the stream and the name of the property; if it returns None, the call is made as it is.
     """
     import rerun_bindings
 
@@ -102,7 +102,7 @@ def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.Recordi
 
 
 def recording_id_of(inner: Any) -> str | None:
-    """The id of a recording, by the SDK's own handle of it."""
+    """Return the id of the recording with the SDK's handle `inner`."""
     import rerun_bindings
 
     found: str | None = rerun_bindings.get_recording_id(inner)
@@ -110,21 +110,21 @@ def recording_id_of(inner: Any) -> str | None:
 
 
 def encoded_rows_of(inner: Any) -> Any:
-    """Where the SDK puts the encoded rows of a recording from now on, those that it has kept first."""
+    """Return the storage into which the SDK puts the encoded rows of a recording from now on, kept rows first."""
     import rerun_bindings
 
     return rerun_bindings.binary_stream(recording=inner)
 
 
 def disconnect(inner: Any) -> None:
-    """Let a recording keep its rows until it is given a sink."""
+    """Take the sink of a recording away; the SDK keeps its rows until it gets another one."""
     import rerun_bindings
 
     inspect.unwrap(rerun_bindings.disconnect)(recording=inner)
 
 
 def clean_up_recordings() -> None:
-    """Let the SDK end the threads of recordings that nobody holds. There is no current recording afterwards."""
+    """Let the SDK end the threads of unused recordings. There is no current recording afterwards."""
     import rerun_bindings
 
     rerun_bindings.flush_and_cleanup_orphaned_recordings()
@@ -134,9 +134,9 @@ _SET_CURRENT = ("set_thread_local_data_recording", "set_global_data_recording")
 
 
 def watch_current(changed: Callable[[], None]) -> bool:
-    """Call `changed()` whenever somebody but mpr gives this process another current recording.
+    """Call `changed()` whenever code other than mpr's changes the current recording of this process.
 
-    Returns whether this release of the SDK lets us: `rr.init` does it by `new_recording`, all else by these two.
+    Returns whether this release of the SDK has both functions. `rr.init` uses `new_recording` instead of them.
     """
     import rerun_bindings
 
@@ -157,7 +157,7 @@ def watch_current(changed: Callable[[], None]) -> bool:
 
 
 def make_current(stream: rr.RecordingStream) -> None:
-    """Make `stream` the recording that plain `rr.log` uses, in every thread that has none of its own."""
+    """Make `stream` the recording of plain `rr.log` in every thread that has no recording of its own."""
     try:
         import rerun_bindings
 
@@ -171,7 +171,7 @@ def make_current(stream: rr.RecordingStream) -> None:
 
 
 def exchange_thread_recording(native: Any) -> Any:
-    """Make the recording `native` (or None) this thread's own; returns what was before."""
+    """Make the recording `native` (or None) that of this thread; returns the previous one."""
     import rerun_bindings
 
     before = rerun_bindings.get_thread_local_data_recording()
@@ -180,7 +180,7 @@ def exchange_thread_recording(native: Any) -> Any:
 
 
 def exchange_global_recording(native: Any) -> Any:
-    """Make the recording `native` (or None) that of all threads that have no own one; returns what was before."""
+    """Make the recording `native` (or None) that of all threads without their own; returns the previous one."""
     import rerun_bindings
 
     before = rerun_bindings.get_global_data_recording()
@@ -189,7 +189,7 @@ def exchange_global_recording(native: Any) -> Any:
 
 
 def current_recording() -> tuple[Any, str | None]:
-    """The native recording that plain `rr.log` uses in this thread, and its recording id; (None, None) for none."""
+    """Return the native recording of plain `rr.log` in this thread, and its id; (None, None) if there is none."""
     import rerun_bindings
 
     native = rerun_bindings.get_data_recording(None)

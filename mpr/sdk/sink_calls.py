@@ -1,4 +1,4 @@
-"""The SDK's calls that change the sink of a recording."""
+"""Watches the calls of the SDK that change the sink of a recording."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def watch_sinks(
     changes: Callable[[str, str | None], None],
     changed: Callable[[str, str | None], None],
 ) -> None:
-    """Call `changed(name, recording id)` after each call in this process that may have taken a recording's sink away,
-    and `changes` of the same before.
+    """Call `changes` before and `changed` after each call that may take a recording's sink away in this process.
 
-    It is not made at all where `skips` of the same says so. For `shutdown`, which is for all, the id is None.
+    All three functions get the name of the call and the recording id. The id is None for `shutdown`, which concerns all
+    recordings. If `skips` returns true, the SDK's call is left out.
     """
     import rerun_bindings
 
@@ -58,9 +58,9 @@ def watch_sinks(
 
 
 def keep_sinks(is_ours: Callable[[str | None], bool]) -> None:
-    """Let `with stream:` leave the sink of a stream alone where `is_ours(recording id)`.
+    """Let the end of a `with stream:` block leave the stream's sink as it is, if `is_ours(recording id)`.
 
-    The SDK finishes file sinks when such a block ends, and what is logged afterwards is lost.
+    Without this, the SDK finishes a file sink at the end of the block, and rows that are logged later are lost.
     """
     import rerun_bindings
 

@@ -1,4 +1,4 @@
-"""The times that a thread has set for a recording: watched, taken away, and set again."""
+"""Watches the times that a thread sets for a recording, takes them away, and sets them again."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-#: How a time is set again: with `(timeline, value, recording)`.
+#: A function of the SDK that sets a time, called with `(timeline, value, recording)`.
 SetTime: TypeAlias = Callable[..., None]
-#: The times of one (thread, recording): how each timeline's is set, and to what.
+#: The times of one (thread, recording): for each timeline the function that sets it, and its value.
 Times: TypeAlias = dict[str, tuple[SetTime, Any]]
 
 
-# What sets the time of a (thread, recording), and what takes it away.
+# The SDK's functions that set a time of a (thread, recording).
 _SET_TIME = ("set_time_sequence", "set_time_duration_nanos", "set_time_timestamp_nanos_since_epoch")
 
 
 def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | None], None]) -> None:
-    """Call `noted(recording id, timeline, (how, value))` whenever this process sets a time for its thread.
+    """Call `noted(recording id, timeline, (function, value))` whenever a thread of this process sets a time.
 
-    None for the pair says that the time was taken away, None for the timeline that all were. The SDK keeps the times of
-    a (thread, recording) and does not tell them.
+    The pair is None if the time was taken away; the timeline is None if all times were. The calls are watched because
+    the SDK keeps the times of a (thread, recording), but has no function that returns them.
     """
     import rerun_bindings
 
@@ -52,7 +52,7 @@ def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | N
 
 
 def change_times(native: Any, old: Times, new: Times) -> None:
-    """Take the times `old` of this thread and the recording `native` away, and set `new`."""
+    """Take away the times `old` of this thread for the recording `native`, and set the times `new`."""
     import rerun_bindings
 
     disable_timeline = inspect.unwrap(rerun_bindings.disable_timeline)

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from mpr.errors import SinkError
 from mpr.limits import SINK_TIMEOUT_SECS
-from mpr.rrd import framing, store_id
-from mpr.rrd.segment import PREAMBLE, Segment
+from mpr.rrd import framing
+from mpr.rrd.segment import PREAMBLE, Segment, StandaloneStreams
 from mpr.sdk import reader
-from mpr.sinks.base import Sink
+from mpr.sinks.base import OpenContext, Sink, Writer
 from mpr.threads import BoundedThread
 
 if TYPE_CHECKING:
@@ -43,6 +43,13 @@ class ActiveRecordingSink(Sink):
 
     def _places(self) -> tuple[str, ...]:
         return (f"the active recording {self.recording_id}",)
+
+    def open(self, context: OpenContext) -> ActiveRecordingWriter:
+        """Open the sink for a recording that begins: mpr itself calls this."""
+        return ActiveRecordingWriter(self)
+
+    def described(self) -> str:
+        return "your own active recording (rr.init)"
 
 
 def find(application_id: str, recording_id: str | None) -> ActiveRecordingSink | None:
@@ -69,72 +76,64 @@ def _own(application_id: str, recording_id: str | None) -> ActiveRecordingSink |
     return ActiveRecordingSink(application_id=application_id, recording_id=found)
 
 
-class ActiveRecordingWriter:
+class ActiveRecordingWriter(Writer):
     """Brings rows into the caller's active recording.
 
     A result waits until the recording's sinks have its rows, but no longer than `SINK_TIMEOUT_SECS` for once: then this
     writer gives up, says so, and counts what it could not bring.
     """
 
-    paths: tuple[()] = ()
+    replay_hint = "the rows go to your own active recording, which can show them itself: rr.notebook_show()"
 
     def __init__(self, sink: ActiveRecordingSink) -> None:
         import rerun as rr
 
-        self.name = (
+        self._name = (
             "the recording of the test that runs"
             if sink.is_ambient
             else f"the active recording of rr.init({sink.application_id!r})"
         )
-        self.published = False
+        self._published = False
         self._timeout_secs = SINK_TIMEOUT_SECS
         stream = current() if sink.is_ambient else rr.get_data_recording()
         if stream is None:
-            raise SinkError(f"{self.name} is gone")
+            raise SinkError(f"{self._name} is gone")
         if sink.is_ambient:
             opened(self)
         self._stream: rr.RecordingStream = stream
-        self._header = b""
-        self._infos: dict[bytes, bytes] = {}
         self._gave_up = False
         #: Chunks that the recording did not get.
         self.missed = 0
         # The SDK may never come back.
         self._side = BoundedThread("mpr-active-recording")
 
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def published(self) -> bool:
+        return self._published
+
     def open(self, preamble: bytes) -> None:
         """The recording has its own properties."""
-        self._header = preamble[: framing.HEADER_SIZE]
+        self._streams = StandaloneStreams(preamble[: framing.HEADER_SIZE])
 
     def accept(self, segment: Segment, *, published: bool) -> None:
         if segment.telemetry:
             # What the viewer of the user's own recording shows is his choice.
             return
-        self.published = self.published or published
+        self._published = self._published or published
         chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
         if self._gave_up:
             self.missed += chunks
             return
-        frames = []
-        for frame in segment.frames:
-            data = segment.source.read(frame.start, frame.end - frame.start)
-            if frame.kind == framing.SET_STORE_INFO:
-                self._infos[store_id.store_id_of_info(data[framing.FRAME_HEADER_SIZE :])] = data
-            else:
-                frames.append(data)
-        if not frames:
+        stream = self._streams.stream(segment)
+        if not stream:
             return
-        stream = b"".join([self._header, *self._infos.values(), *frames])
         # What the parent adds, and recordings that tasks have made, have ids of their own to keep.
         keeps_ids = segment.outbox == PREAMBLE or segment.store is not None
         self._do(lambda: self._send(stream, keeps_ids), chunks)
-
-    def add_manifests(self, outbox: int, footer: bytes) -> None:
-        """The SDK has manifests of its own."""
-
-    def rows_of(self, outbox: int, skip: int) -> int | None:
-        """The SDK has them."""
-        return None
 
     def close(self) -> None:
         if not self._gave_up:

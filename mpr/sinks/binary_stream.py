@@ -6,33 +6,33 @@ Does not cover: what the bytes are (`rrd/writer.py` writes them).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mpr.errors import ConfigError, SinkError
 from mpr.limits import STREAM_MEMORY_BYTES
-from mpr.rrd.segment import Segment
-from mpr.rrd.slices import Pieces, Slices
+from mpr.rrd import framing
+from mpr.rrd.byte_log import ByteLog, LogReader
 from mpr.rrd.writer import FileWriter
-from mpr.sinks.base import Sink
+from mpr.sinks.base import OpenContext, Sink, Writer
 
-_READ_BYTES = 1024 * 1024
 _COPY_BYTES = 32 * 1024 * 1024
 
 
 class StreamFile:
     """What the bytes are written to: a file without a name, in memory up to `memory_bytes`."""
 
+    # Readers may have any byte already, so the stream has to be finished.
     published = True
+    stays = False
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
@@ -64,7 +64,14 @@ class StreamFile:
         self._in_memory = False
 
     def publish(self) -> None:
-        """It has none."""
+        """The file has no name to take."""
+
+    def reader(self) -> tuple[framing.Read, None]:
+        return self._read, None
+
+    def _read(self, offset: int, size: int) -> bytes:
+        # By its number, which stays the same when the bytes move to the disk.
+        return os.pread(self.fd, size, offset)
 
     def cut(self, size: int) -> None:
         """Drop what was written beyond `size` bytes."""
@@ -81,93 +88,11 @@ def _temporary() -> int:
         return os.dup(file.fileno())
 
 
-class ByteStream:
-    """The bytes that have been accepted. One thread adds, any may read; each reader gets all, from the beginning."""
+class StreamWriter(FileWriter, Writer):
+    """Writes everything into one stream, also recordings that tasks make themselves."""
 
-    def __init__(self, file: StreamFile) -> None:
-        self._file = file
-        self._changed = threading.Condition()
-        self._listeners: set[Callable[[], None]] = set()
-        self._end = 0
-        self._is_over = False
-        self._failure: BaseException | None = None
-
-    def grow(self, end: int) -> None:
-        """Everything up to `end` may be read."""
-        self._note(end, False, None)
-
-    def finish(self, end: int, failure: BaseException | None = None) -> None:
-        """There is nothing behind `end`; with `failure`, readers that come so far are told."""
-        self._note(end, True, failure)
-
-    def _note(self, end: int, is_over: bool, failure: BaseException | None) -> None:
-        with self._changed:
-            self._end, self._is_over, self._failure = end, is_over, failure
-            self._changed.notify_all()
-            listeners = list(self._listeners)
-        for listener in listeners:
-            listener()
-
-    def _cursor(self, parts: bool) -> Slices | Pieces:
-        return Slices(self._pread) if parts else Pieces(self._pread, _READ_BYTES)
-
-    def _pread(self, offset: int, size: int) -> bytes:
-        return os.pread(self._file.fd, size, offset)
-
-    def _next(self, cursor: Slices | Pieces) -> tuple[bytes | None, int]:
-        """What comes next, and how far it was looked for: nothing yet where it is empty, nothing ever for None."""
-        with self._changed:
-            end, is_over, failure = self._end, self._is_over, self._failure
-        data = cursor.next(end)
-        if not data and failure is not None:
-            raise failure
-        return None if is_over and not data else data, end
-
-    def read_all(self, *, parts: bool = False) -> Iterator[bytes]:
-        """All bytes, with `parts` as streams of their own; waits for those to come until the recording is closed."""
-        cursor = self._cursor(parts)
-        while True:
-            data, end = self._next(cursor)
-            if data is None:
-                return
-            if data:
-                yield data
-                continue
-            with self._changed:
-                if self._end == end and not self._is_over:
-                    # In turns, so that Ctrl-C is noticed on every platform.
-                    self._changed.wait(1.0)
-
-    async def aread_all(self, *, parts: bool = False) -> AsyncIterator[bytes]:
-        """As `read_all`, in an event loop; a reader that is cancelled leaves nothing behind."""
-        loop = asyncio.get_running_loop()
-        changed = asyncio.Event()
-
-        def wake() -> None:
-            # The loop may be closed already.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(changed.set)
-
-        with self._changed:
-            self._listeners.add(wake)
-        try:
-            cursor = self._cursor(parts)
-            while True:
-                changed.clear()
-                data, _ = self._next(cursor)
-                if data is None:
-                    return
-                if data:
-                    yield data
-                else:
-                    await changed.wait()
-        finally:
-            with self._changed:
-                self._listeners.discard(wake)
-
-
-class _StreamFile(FileWriter):
-    """What is once read cannot be written anew."""
+    name = "the binary stream"
+    paths: tuple[()] = ()
 
     def __init__(self, file: StreamFile) -> None:
         super().__init__(Path(file.readable_path), file)
@@ -176,50 +101,11 @@ class _StreamFile(FileWriter):
         return SinkError(error.errno, f"cannot {verb} the binary stream: {error.strerror or error}")
 
     def _rebuild(self, refused: str) -> None:
+        # Readers have the stream already, so it cannot be written anew.
         raise SinkError(
             f"the end of the binary stream is not accepted by the Rerun SDK ({refused}). All rows are in it: write it "
             "to a file, and give that to `mpr recover`. Please report this."
         )
-
-
-class StreamWriter:
-    """The writer behind a `BinaryStreamSink`: everything in one stream, also recordings that tasks make themselves."""
-
-    name = "the binary stream"
-    paths: tuple[()] = ()
-    # What readers have cannot be taken back, so it has to be finished.
-    published = True
-
-    def __init__(self, file: StreamFile, stream: ByteStream) -> None:
-        #: What readers read.
-        self.stream = stream
-        self._file = _StreamFile(file)
-
-    def open(self, preamble: bytes) -> None:
-        self._file.open(preamble)
-        self.stream.grow(self._file.end)
-
-    def accept(self, segment: Segment, *, published: bool) -> None:
-        self._file.accept(segment, published=published)
-        self.stream.grow(self._file.end)
-
-    def add_manifests(self, outbox: int, footer: bytes) -> None:
-        self._file.add_manifests(outbox, footer)
-
-    def rows_of(self, outbox: int, skip: int) -> int | None:
-        return self._file.rows_of(outbox, skip)
-
-    def close(self) -> None:
-        try:
-            self._file.close()
-        except SinkError as error:
-            self.stream.finish(self._file.end, error)
-            raise
-        self.stream.finish(self._file.end)
-
-    def abort(self) -> None:
-        self.stream.finish(self._file.end, SinkError("the stream ends before its recording: a sink has failed"))
-        self._file.abort()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -246,7 +132,10 @@ class BinaryStreamSink(Sink):
     """
 
     memory_bytes: int = STREAM_MEMORY_BYTES
-    _used: list[ByteStream] = field(default_factory=list, init=False, repr=False)
+
+    is_readable = True
+
+    _used: list[ByteLog] = field(default_factory=list, init=False, repr=False)
     _lock: Any = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -255,11 +144,11 @@ class BinaryStreamSink(Sink):
 
     def __iter__(self) -> Iterator[bytes]:
         """The bytes; raises `SinkError` where the sink has failed, behind all that it had accepted."""
-        return self._stream().read_all()
+        return self._reader().read_all()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """As `for data in sink`, without a thread that waits."""
-        return self._stream().aread_all()
+        return self._reader().aread_all()
 
     def parts(self) -> StreamParts:
         """The same data as parts that can each be read alone: `for part in sink.parts()`, also with `async for`.
@@ -269,17 +158,20 @@ class BinaryStreamSink(Sink):
         """
         return StreamParts(self)
 
-    def _stream(self) -> ByteStream:
-        if not self._used:
-            raise SinkError("there is nothing to read yet: give the BinaryStreamSink to a pool or recording first")
-        return self._used[0]
-
-    def _use(self, stream: ByteStream) -> None:
-        """A recording writes to it."""
+    def open(self, context: OpenContext) -> StreamWriter:
+        """Open the sink for a recording that begins: mpr itself calls this."""
+        context.check_format("a BinaryStreamSink needs")
+        writer = StreamWriter(StreamFile(self.memory_bytes))
         with self._lock:
             if self._used:
                 raise SinkError("a BinaryStreamSink is good for one recording, and this one has had it: make a new one")
-            self._used.append(stream)
+            self._used.append(writer.log)
+        return writer
+
+    def _reader(self) -> LogReader:
+        if not self._used:
+            raise SinkError("there is nothing to read yet: give the BinaryStreamSink to a pool or recording first")
+        return self._used[0].reader()
 
     def _places(self) -> tuple[str, ...]:
         return (f"a BinaryStreamSink ({id(self):#x})",)
@@ -295,10 +187,10 @@ class StreamParts:
     _sink: BinaryStreamSink
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._sink._stream().read_all(parts=True)
+        return self._sink._reader().read_all(parts=True)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._sink._stream().aread_all(parts=True)
+        return self._sink._reader().aread_all(parts=True)
 
 
 def _make(memory_bytes: int) -> BinaryStreamSink:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from mpr.errors import SinkError
 from mpr.limits import SINK_TIMEOUT_SECS
-from mpr.rrd import framing, store_id
+from mpr.rrd import framing
 from mpr.rrd.part_file import PartFile
-from mpr.rrd.segment import Segment
+from mpr.rrd.segment import Segment, StandaloneStreams
 from mpr.sdk import encoder, reader
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ class DecodingWriter:
 
     def __init__(self, path: Path, application_id: str, recording_id: str) -> None:
         self.path = Path(os.path.abspath(path))
+        # What the SDK has written is not what was accepted.
+        self.log = None
         self._file = PartFile(self.path)
-        self._header = b""
-        self._infos: dict[bytes, bytes] = {}
         self._stream: rr.RecordingStream = encoder.new_stream(application_id, recording_id, send_properties=False)
         self._stream.save(self._file.part)
 
@@ -46,19 +46,13 @@ class DecodingWriter:
 
     def begin(self, header: bytes) -> None:
         """Begin with nothing but a stream's header."""
-        self._header = header
+        self._streams = StandaloneStreams(header)
 
     def accept(self, segment: Segment, *, published: bool) -> None:
         """Bring the chunks of `segment` into the file; when this returns, any process can read them."""
-        frames = []
-        for frame in segment.frames:
-            data = segment.source.read(frame.start, frame.end - frame.start)
-            if frame.kind == framing.SET_STORE_INFO:
-                self._infos[store_id.store_id_of_info(data[framing.FRAME_HEADER_SIZE :])] = data
-            else:
-                frames.append(data)
-        if frames:
-            self._send(b"".join([self._header, *self._infos.values(), *frames]))
+        stream = self._streams.stream(segment)
+        if stream:
+            self._send(stream)
         if published:
             self._file.publish()
 

@@ -24,7 +24,8 @@ from mpr.rrd.relabel import Relabeller
 from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment, TaskInfo
 from mpr.rrd.writer import FileWriter
 from mpr.sdk import encoder
-from mpr.sinks.base import Sink
+from mpr.sinks.base import OpenContext, Sink
+from mpr.sinks.per_recording import PerRecordingWriter
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -75,6 +76,7 @@ class DirectoryWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
+        self.log = None
         #: Also that of no task: siblings are named after it.
         self.path = self._folder / SHARED
         self._shared = _File(FileWriter(self.path), self._store, None)
@@ -265,6 +267,8 @@ class DirectorySink(Sink):
     path: str | os.PathLike[str]
     name: str = "{task:06d}-{name}.rrd"
 
+    keeps_tasks_apart = True
+
     def __post_init__(self) -> None:
         if not isinstance(self.path, str | os.PathLike) or not os.fspath(self.path):
             raise ConfigError(f"DirectorySink needs the path of a folder such as 'episodes', got {self.path!r}")
@@ -284,3 +288,9 @@ class DirectorySink(Sink):
 
     def _places(self) -> tuple[str, ...]:
         return (str(Path(self.path).resolve()),)
+
+    def open(self, context: OpenContext) -> PerRecordingWriter:
+        """Open the sink for a recording that begins: mpr itself calls this."""
+        context.check_format("a DirectorySink needs")
+        folder = DirectoryWriter(Path(self.path), self.name, context.application_id, context.recording_id)
+        return PerRecordingWriter(folder, context.store, lambda path, _application_id, _recording_id: FileWriter(path))

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from mpr.errors import SinkError
 from mpr.rrd import framing, store_id
+from mpr.rrd.byte_log import ByteLog
 from mpr.rrd.segment import Segment
-from mpr.rrd.writer import FileWriter
 from mpr.sinks.base import Writer
 
 # What a file name that is made of a recording id has none of.
@@ -24,20 +24,45 @@ _NAME_LENGTH = 100
 _OPEN_FILES_MAX = 64
 
 
-class FileOfOneRecording(Writer, Protocol):
-    """A writer of one file, that can also begin without any properties."""
+class FileOfOneRecording(Protocol):
+    """A writer of one file; its members are those of a `Writer` and `begin`."""
 
     @property
     def path(self) -> Path: ...
 
-    def begin(self, header: bytes) -> None: ...
+    @property
+    def log(self) -> ByteLog | None: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def paths(self) -> Sequence[Path]: ...
+
+    @property
+    def published(self) -> bool: ...
+
+    def open(self, preamble: bytes) -> None: ...
+
+    def begin(self, header: bytes) -> None:
+        """Begin without any properties, with nothing but a stream's header."""
+
+    def accept(self, segment: Segment, *, published: bool) -> None: ...
+
+    def add_manifests(self, outbox: int, footer: bytes) -> None: ...
+
+    def rows_of(self, outbox: int, skip: int) -> int | None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
 
 
 NewFile = Callable[[Path, str, str], FileOfOneRecording]
 """`new_file(path, application_id, recording_id)` opens a file for that recording."""
 
 
-class PerRecordingWriter:
+class PerRecordingWriter(Writer):
     """Writes the shared recording to `main`, and every other recording to a file beside it.
 
     Parameters
@@ -56,15 +81,14 @@ class PerRecordingWriter:
         self._new_file = new_file
         self._header = b""
         self._open: dict[bytes, FileOfOneRecording] = {}
-        self._by_outbox: dict[int, Writer] = {}
-        #: All siblings, also those that are finished.
-        self.other_files: list[Path] = []
+        self._by_outbox: dict[int, FileOfOneRecording] = {}
+        # Also those that are finished.
+        self._other_files: list[Path] = []
         self._names: dict[str, int] = {}
 
     @property
-    def file(self) -> FileWriter | None:
-        """The shared recording's file, where it holds the very frames that were accepted."""
-        return self._main if isinstance(self._main, FileWriter) else None
+    def log(self) -> ByteLog | None:
+        return self._main.log
 
     @property
     def name(self) -> str:
@@ -73,6 +97,10 @@ class PerRecordingWriter:
     @property
     def paths(self) -> Sequence[Path]:
         return [*self._main.paths, *self.other_files]
+
+    @property
+    def other_files(self) -> Sequence[Path]:
+        return self._other_files
 
     @property
     def published(self) -> bool:
@@ -121,7 +149,7 @@ class PerRecordingWriter:
             path = self._path(recording_id)
             other_file = self._new_file(path, application_id, recording_id)
             other_file.begin(self._header)
-            self.other_files.append(path)
+            self._other_files.append(path)
         self._open[store] = other_file
         return other_file
 

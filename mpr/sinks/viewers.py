@@ -1,16 +1,24 @@
 """Live sinks as the user names them: viewers and servers. No result waits for one, and none can cost a file a row.
 
-Covers: the values and their checks. Does not cover: feeding them (`live/supervisor.py`, `live/exporter.py`).
+Covers: the values and their checks, their ports, and how the exporter's process connects to each.
+Does not cover: feeding them (`live/supervisor.py`, `live/exporter.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import ipaddress
+import os
 import re
+import signal
 import socket
+import subprocess
+import sys
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeGuard
 from urllib.parse import quote, urlsplit
 
 from mpr.errors import ConfigError, SinkError
@@ -19,11 +27,18 @@ from mpr.sinks.base import Sink
 
 _SCHEMES = ("rerun", "rerun+http", "rerun+https")
 _EXAMPLE = "rerun+http://127.0.0.1:9876/proxy"
+# The priority of the session of a viewer that stays: a tenth of a program's share of the CPU, because a person watches.
+_SESSION_NICE = 10
 _MEMORY = re.compile(r"\d+(\.\d+)?([kKMGT]?B|[KMGT]iB|%)")
 
 
 class LiveSink(Sink):
     """A sink that shows rows while they come, and may be absent, late, slow or gone."""
+
+    is_live = True
+    takes_direct_rows = True
+    #: Viewers connect to it; it listens in the exporter's process and ends with it.
+    is_server: ClassVar[bool] = False
 
     def _name(self) -> str:
         """What notes, errors and statistics call it."""
@@ -42,6 +57,30 @@ class LiveSink(Sink):
         host = "127.0.0.1" if address.hostname in ("localhost", "0.0.0.0", "::", "::1") else address.hostname  # noqa: S104  # compared, not bound
         # A free port is in nobody's way.
         return (f"port {address.port} of {host}",) if address.port else ()
+
+    def _with_ports(self) -> LiveSink:
+        """Return this sink with free ports for those that are 0; raises `SinkError` if a port is taken."""
+        return self
+
+    # --- in the exporter's process -------------------------------------------------------------------------------
+
+    def _start_program(self, *, first: bool) -> subprocess.Popen[bytes] | None:
+        """Start the program that it needs, while this process has one thread; `first` is False for a later exporter.
+
+        Returns the program if the sink is gone when it ends.
+        """
+        return None
+
+    def _sdk_sink(self) -> Any:
+        """Return the SDK's sink for it."""
+        import rerun as rr
+
+        return rr.GrpcSink(url=self._url())
+
+
+def is_live(sink: Sink) -> TypeGuard[LiveSink]:
+    """Ask whether `sink` is a live one, in words that a type checker understands."""
+    return sink.is_live
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +154,8 @@ class GrpcServerSink(LiveSink):
     newest_first: bool = False
     cors_allow_origin: tuple[str, ...] = ()
 
+    is_server = True
+
     def __post_init__(self) -> None:
         _check_port("port", self.port)
         _check_ip(self.bind_ip)
@@ -125,6 +166,20 @@ class GrpcServerSink(LiveSink):
 
     def _url(self) -> str:
         return _url_of(self.bind_ip, self.port)
+
+    def _with_ports(self) -> GrpcServerSink:
+        return replace(self, port=_port(self, self.bind_ip, self.port))
+
+    def _sdk_sink(self) -> Any:
+        import rerun as rr
+
+        return rr.GrpcServerSink(
+            self.bind_ip,
+            self.port,
+            server_memory_limit=self.server_memory_limit,
+            newest_first=self.newest_first,
+            cors_allow_origin=list(self.cors_allow_origin),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +213,8 @@ class WebViewerSink(LiveSink):
     open_browser: bool = True
     server_memory_limit: str = "1GiB"
 
+    is_server = True
+
     def __post_init__(self) -> None:
         _check_port("web_port", self.web_port)
         _check_port("grpc_port", self.grpc_port)
@@ -175,6 +232,32 @@ class WebViewerSink(LiveSink):
     def _places(self) -> tuple[str, ...]:
         page = (f"port {self.web_port} of {_reached(self.bind_ip)}",) if self.web_port else ()
         return (*super()._places(), *page)
+
+    def _with_ports(self) -> WebViewerSink:
+        _check_viewer(self)
+        grpc_port = _port(self, self.bind_ip, self.grpc_port)
+        return replace(self, grpc_port=grpc_port, web_port=_port(self, self.bind_ip, self.web_port))
+
+    def _start_program(self, *, first: bool) -> subprocess.Popen[bytes]:
+        # Not `rr.serve_web_viewer`, which listens at all addresses of the machine.
+        command = [
+            programs.viewer_executable() or "rerun",
+            *("--serve-web" if not self.open_browser else "--web-viewer",),
+            *("--bind", self.bind_ip, "--web-viewer-port", str(self.web_port)),
+            self._url(),
+        ]
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_end_with_parent,
+        )
+
+    def _sdk_sink(self) -> Any:
+        import rerun as rr
+
+        return rr.GrpcServerSink(self.bind_ip, self.grpc_port, server_memory_limit=self.server_memory_limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,8 +303,44 @@ class SpawnViewerSink(LiveSink):
     def _url(self) -> str:
         return _url_of("127.0.0.1", self.port)
 
-    def _stays(self) -> bool:
-        return not self.headless if self.detach_process is None else self.detach_process
+    def _with_ports(self) -> SpawnViewerSink:
+        _check_viewer(self)
+        return replace(self, port=_port(self, "127.0.0.1", self.port))
+
+    def _start_program(self, *, first: bool) -> None:
+        if not first:
+            # Its user has closed it, or it still runs.
+            return
+        command = [
+            programs.viewer_executable() or "rerun",
+            *("--bind", "127.0.0.1", "--port", str(self.port)),
+            *("--memory-limit", self.memory_limit, "--server-memory-limit", self.server_memory_limit),
+            "--expect-data-soon",
+            *(["--hide-welcome-screen"] if self.hide_welcome_screen else []),
+            *(["--headless"] if self.headless else []),
+        ]
+        stays = not self.headless if self.detach_process is None else self.detach_process
+        viewer = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            # As `rr.spawn`: no welcome by the command line.
+            env={**os.environ, "RERUN_APP_ONLY": "true"},
+            start_new_session=stays,
+            preexec_fn=None if stays else _end_with_parent,
+        )
+        if stays:
+            # Linux shares the CPU among sessions first, so a low priority within a session of its own has no effect.
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{viewer.pid}/autogroup").write_text(str(_SESSION_NICE))
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process when the one that started it ends (Linux; elsewhere it stays).
+
+    It runs between fork and exec, which is safe because the exporter's process has one thread then.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _reached(ip: str) -> str:
@@ -249,24 +368,6 @@ def _check_ip(ip: object) -> None:
 def _check_memory(name: str, limit: object) -> None:
     if not isinstance(limit, str) or not _MEMORY.fullmatch(limit):
         raise ConfigError(f"{name} must be an amount such as '512MB', '1GiB' or '25%', got {limit!r}")
-
-
-# --- ports --------------------------------------------------------------------------------------------------------
-
-
-def with_ports(sink: LiveSink) -> LiveSink:
-    """`sink` with free ports where it wants some; raises `SinkError` where one that it wants is taken."""
-    match sink:
-        case GrpcServerSink():
-            return replace(sink, port=_port(sink, sink.bind_ip, sink.port))
-        case WebViewerSink():
-            _check_viewer(sink)
-            grpc_port = _port(sink, sink.bind_ip, sink.grpc_port)
-            return replace(sink, grpc_port=grpc_port, web_port=_port(sink, sink.bind_ip, sink.web_port))
-        case SpawnViewerSink():
-            _check_viewer(sink)
-            return replace(sink, port=_port(sink, "127.0.0.1", sink.port))
-    return sink
 
 
 def _port(sink: LiveSink, ip: str, port: int) -> int:

@@ -1,8 +1,8 @@
-"""What a task has of its own while it runs in a thread that is not its own: its times, its prefix, its recording.
+"""Gives a task times, an entity path prefix and a recording of its own, in a thread that it shares with other code.
 
-The SDK keeps the times of a (thread, recording), so a task that shares both with its caller, or with other generators
-and coroutines, has its times put in place before each of its steps and taken away after it. So each has its own, and
-the caller finds its times as they were.
+The SDK keeps the times of a (thread, recording). A task may share both with its caller, and with other generators and
+coroutines. So the times of a task are set before each of its steps and taken away after it. Its caller finds its own
+times as they were.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class TaskContext:
-    """The context of one task.
+    """Holds the times, the prefix and the recording of one task, and puts them in place while the task runs.
 
     Parameters
     ----------
     producer:
-        Whose recording the task logs to; None for whatever is the current recording.
+        The producer of the recording that the task logs to; None for the current recording.
     prefix:
-        What comes before the entity paths of the task.
+        The path that is put before the entity paths of the task; None for none.
     """
 
     def __init__(self, producer: Producer | None, prefix: str | None = None) -> None:
@@ -37,7 +37,7 @@ class TaskContext:
         self._pid = os.getpid()
         self._native: Any = None
         self._recording_id: str | None = None
-        #: This task's own recording of the thread, where plain `rr.log` would not go to its recording otherwise.
+        #: The thread's recording during the task; None if plain `rr.log` leads to the task's recording without it.
         self._thread_recording: Any = None
         self._times: Times = {}
         router.install_times()
@@ -60,7 +60,7 @@ class TaskContext:
 
     @property
     def forked(self) -> bool:
-        """Whether this is a copy in a forked process, where the task is somebody else's."""
+        """Whether this is a copy in a forked process: the task belongs to the parent."""
         return os.getpid() != self._pid
 
     @property
@@ -70,7 +70,7 @@ class TaskContext:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Within, the task runs."""
+        """Put times, prefix and recording of the task in place within the block."""
         outer_context, thread_state.context = thread_state.context, self
         outer_recording = recordings.exchange_thread_recording(self._thread_recording) if self._has_recording else None
         outer_times = self._exchange_times(self._times)

@@ -1,4 +1,4 @@
-"""Which task runs: its identity, seen by everything that the task starts in the same context, and its options."""
+"""Knows which task runs in the present context, and what `@mpr.task` was given for it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _PREFIX_FIELDS = ("task", "name", "index", "attempt", "worker", "pid")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentTask:
-    """The task that runs.
+    """The identity of the task that runs.
 
     Attributes
     ----------
     name:
         Its function's qualified name, or the name that `@mpr.task(name=...)` gave it.
     index:
-        Its index in its call of the pool; outside of a pool, how many calls of it came before in this process.
+        Its index (from 0) in its call of the pool. Outside of a pool, the number of earlier calls of it in this process.
     attempt:
-        1, and one more for each retry.
+        1 for the first attempt, and one more for each retry.
     worker:
         The worker's id, unique in its pool; None outside of a pool.
     """
@@ -38,7 +38,7 @@ class CurrentTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
-    """What `@mpr.task` was given, see there, and the qualified name of its function."""
+    """The arguments of `@mpr.task`, and the qualified name of its function."""
 
     function: str
     name: str
@@ -66,15 +66,16 @@ class TaskOptions:
             )
 
 
-# What the tasks of one work item have in common, and a list with the place of the one that runs, twice its number and
-# one:
-# a worker need not set a context variable for each task, which takes longer than some tasks do, nor count once more.
+# The values that the tasks of one work item share, and a list with the position of the task that runs. A worker sets
+# this variable once per work item and only changes the list, because setting a context variable takes 0.1 us per task.
+# A position is twice the task's number plus 1, the form in which the status page has it, so that one number does for
+# both.
 _Common: TypeAlias = tuple[str, int, int, int, int | None, list[int]]
 _common: ContextVar[_Common | None] = ContextVar("mpr_common_of_tasks", default=None)
 
 
 def current_task() -> CurrentTask | None:
-    """The task that runs here; None outside of a task. What a task starts by `asyncio` knows it too."""
+    """Return the task that runs here; None outside of a task. Coroutines that a task starts by `asyncio` get it too."""
     found = _common.get()
     if found is None:
         return None
@@ -83,14 +84,14 @@ def current_task() -> CurrentTask | None:
     return CurrentTask(name=name, index=index + task, attempt=attempt if task < again_until else 1, worker=worker)
 
 
-#: Tells what the next tasks have in common: `(name, index of task 0, again_until, attempt, worker, [place])`, where the
-#: tasks before `again_until` are tried for the `attempt`-th time; None: there is no task any more.
+#: Set the shared values of the next tasks: `(name, index of task 0, again_until, attempt, worker, [position])`. Tasks
+#: with a number below `again_until` run for the `attempt`-th time, all others for the first. None: no task runs.
 set_common = _common.set
 
 
 @contextmanager
 def running(task: CurrentTask) -> Iterator[None]:
-    """Within, `task` is the current one."""
+    """Make `task` the current one within the block."""
     token = _common.set((task.name, task.index, 1, task.attempt, task.worker, [1]))
     try:
         yield

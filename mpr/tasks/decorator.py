@@ -1,7 +1,7 @@
-"""`@mpr.task`: a function that runs in any process and brings its rows to the recording which that process inherited.
+"""Makes a function a task that may run in any process: the decorator `@mpr.task`.
 
-A generator or coroutine is driven step by step: what belongs to it (its times, its prefix, its recording) is in place
-only while its body runs, so that several of them may be interleaved in one thread.
+Its rows go to the recording that the process inherited. A generator or coroutine is run step by step: its times, prefix
+and recording are in place only while its body runs. So several of them may be interleaved in one thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Under this name a decorated function has what it decorates, and the options.
+# The attribute of a decorated function that holds the function inside and the options.
 _MARK = "__mpr_task__"
 
 
@@ -47,32 +47,39 @@ def task(
     entity_path_prefix: str | None = None,
     timeline: str | None = None,
 ) -> Any:
-    """Make a function a task: what it logs with plain `rr.log` goes to the recording that its process inherited.
+    """Make a function a task: rows that it logs with plain `rr.log` go to the recording that its process inherited.
 
-    It may be a plain function, a generator, an `async def`, an async generator, or a method, and may run anywhere: as
-    the target of a `multiprocessing.Process` or a thread, in a `multiprocessing.Pool`, a `ProcessPoolExecutor`, a
-    `mpr.Pool`, or called as it is. When it has returned or raised, its rows are in every durable sink, and the text of
-    its error with them (under `mpr/tasks/<name>`). Its times are its own: it begins without any, and those of its
-    caller stay as they were. With no recording to join, it logs to the current one. Called by another task, it is a
-    plain part of that. In the process that has made the recording only the body logs to it: undecorated functions in
-    threads that it starts log to what is current there.
+    The function may be a plain function, a generator, an `async def`, an async generator, or a method. It may run as
+    the target of a `multiprocessing.Process` or a thread, in a `multiprocessing.Pool`, a `ProcessPoolExecutor` or a
+    `mpr.Pool`, or by a plain call.
+
+    When the function has returned or raised, its rows are in every durable sink. The text of an exception is there too,
+    under `mpr/tasks/<name>`. The function starts without any times set, and the times of its caller stay as they were.
+    If there is no recording to join, it logs to the current one. If another task calls it, it is a part of that task.
+    In the process that has made the recording, only the body logs to it: threads that the body starts log to the
+    recording that is current there.
 
     Parameters
     ----------
     name:
         The task's name; by default the function's qualified name.
     entity_path_prefix:
-        Put before every entity path that the body logs: `"run/{index}"`. There are `{name}`, `{index}`, `{task}` (both,
-        with a slash), `{attempt}`, `{worker}`, `{pid}`. What the body starts as other tasks or threads logs without it.
+        A path that is put before every entity path that the body logs, such as `"run/{index}"`. It may have the fields
+        `{name}`, `{index}`, `{task}` (name and index with a slash), `{attempt}`, `{worker}` and `{pid}`. Other tasks and
+        threads that the body starts log without it.
     timeline:
-        A timeline that has the task's index on every row of the body.
+        The name of a timeline that has the task's index on every row of the body.
+
+    Returns
+    -------
+    The decorated function, or a decorator if only keywords are given.
 
     Raises
     ------
     ConfigError
-        At once where one of these values cannot be used. When called: see `mpr.join`.
+        If one of these values cannot be used. A call of the function raises `JoinError` as `mpr.join` does.
     DeliveryError, RecordingClosedError
-        When called, where the rows of a function that has returned could not be brought to the sinks.
+        A call raises these if the function has returned, but its rows could not be written to the sinks.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,7 +90,7 @@ def task(
             raise ConfigError(f"@mpr.task is for functions, got {function!r}")
         own_name = getattr(function, "__qualname__", type(function).__qualname__)
         if "rerun" in sys.modules:
-            # To give a caller its times back, they must be known.
+            # The times of a caller can only be restored if they were watched from here on.
             from mpr.producer import router
 
             router.install_times()
@@ -103,7 +110,7 @@ def task(
 def decorated(
     function: Callable[..., Any], options: TaskOptions, config: ConnectionInfo | None = None
 ) -> Callable[..., Any]:
-    """`function` as a task with `options`, of the recording of `config` or of that which its process inherited."""
+    """Return `function` as a task with `options`, for the recording of `config`; None: the inherited recording."""
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -152,12 +159,12 @@ def decorated(
 
 
 def _is_being_defined(function: Callable[..., Any]) -> bool:
-    """Whether the decorated one will have the name of `function`, by which it pickles: as behind `@mpr.task`."""
+    """Return whether the decorated function will have the name of `function`, as with `@mpr.task`: it pickles by it."""
     return isinstance(function, FunctionType) and _found_at(function) is not function
 
 
 def _found_at(function: Any) -> Any:
-    """What is found under the module and name of `function`, as pickle looks for it; None for nothing."""
+    """Return the object under the module and name of `function`, as pickle finds it; None if there is none."""
     found: Any = sys.modules.get(function.__module__)
     for part in function.__qualname__.split("."):
         found = getattr(found, part, None)
@@ -165,7 +172,7 @@ def _found_at(function: Any) -> Any:
 
 
 class _Renamed:
-    """`mpr.task(function)` of one that has a name already, or none at all: it pickles as what it is made of."""
+    """Wraps a function that keeps its own name, or has none: `mpr.task(function)`. It pickles by its parts."""
 
     def __init__(self, call: Callable[..., Any], function: Callable[..., Any], options: TaskOptions) -> None:
         functools.update_wrapper(self, call)
@@ -181,7 +188,7 @@ class _Renamed:
 
     def __reduce__(self) -> Any:
         if _found_at(self) is self:
-            # It has taken the name of the function: `detect = mpr.task(detect)`.
+            # The wrapper has taken the name of the function: `detect = mpr.task(detect)`.
             return self.__qualname__
         return decorated, self._made_of
 
@@ -190,7 +197,7 @@ class _Renamed:
 
 
 def undecorated(function: Callable[..., Any]) -> tuple[Callable[..., Any], TaskOptions]:
-    """The function inside a decorated one and its options; any other as it is, with its name."""
+    """Return the function inside a decorated one and its options; any other function as it is, with its name."""
     found: tuple[Callable[..., Any], TaskOptions] | None = getattr(function, _MARK, None)
     if found is not None:
         return found
@@ -199,9 +206,9 @@ def undecorated(function: Callable[..., Any]) -> tuple[Callable[..., Any], TaskO
 
 
 def mark_like(wrapper: object, function: Callable[..., Any]) -> None:
-    """Let `asyncio`, and `inspect` from Python 3.12 on, know that what `wrapper` returns is awaited, as of `function`.
+    """Mark `wrapper` as a coroutine function if `function` is one, for `asyncio` and `inspect`.
 
-    Before that the mark is asyncio's own: see `iscoroutinefunction` in CPython's Lib/asyncio/coroutines.py.
+    Before Python 3.12 the mark is asyncio's own: see `iscoroutinefunction` in CPython's Lib/asyncio/coroutines.py.
     """
     if not inspect.iscoroutinefunction(function):
         return
@@ -214,7 +221,7 @@ def mark_like(wrapper: object, function: Callable[..., Any]) -> None:
 
 
 def _begun(options: TaskOptions, config: ConnectionInfo | None) -> Execution:
-    # Not before a task runs: a module that only has decorated functions needs neither the SDK nor ZeroMQ.
+    # Imported when a task runs: a module that only defines decorated functions needs neither the SDK nor ZeroMQ.
     from mpr.tasks.execution import Execution
 
     return Execution(options, config)
@@ -222,7 +229,7 @@ def _begun(options: TaskOptions, config: ConnectionInfo | None) -> Execution:
 
 @contextmanager
 def _ended(options: TaskOptions, config: ConnectionInfo | None) -> Iterator[Execution]:
-    """Within, a task is carried out."""
+    """Begin a run of a task, and end it with the block."""
     execution = _begun(options, config)
     try:
         yield execution
@@ -233,16 +240,16 @@ def _ended(options: TaskOptions, config: ConnectionInfo | None) -> Iterator[Exec
 
 
 async def _end(execution: Execution, error: BaseException) -> None:
-    """A coroutine has raised `error`."""
+    """End the run of a coroutine that has raised `error`."""
     if isinstance(error, GeneratorExit | KeyboardInterrupt | SystemExit):
-        # It was closed, or ends the loop: nothing can be awaited any more.
+        # The coroutine was closed, or the event loop ends, so nothing can be awaited any more.
         execution.end(error)
     else:
         await execution.end_in_loop(error)
 
 
 class _Steps(Generator[Any, Any, Any]):
-    """A generator or coroutine, with its own context in place during each of its steps."""
+    """Runs a generator or coroutine, with the task's context in place during each of its steps."""
 
     def __init__(self, body: Generator[Any, Any, Any] | Coroutine[Any, Any, Any], execution: Execution) -> None:
         self._body = body
@@ -263,7 +270,7 @@ class _Steps(Generator[Any, Any, Any]):
 
 
 class _Part:
-    """One `__anext__`, `asend`, `athrow` or `aclose` of an async generator: an awaitable of several steps."""
+    """Awaits one `__anext__`, `asend`, `athrow` or `aclose` of an async generator, which may take several steps."""
 
     def __init__(self, body: Any, execution: Execution) -> None:
         self._body = body.__await__()
@@ -276,7 +283,7 @@ class _Part:
 async def _drive(
     body: AsyncGenerator[Any, Any], options: TaskOptions, config: ConnectionInfo | None
 ) -> AsyncGenerator[Any, Any]:
-    """`body`, with its own context in place during each of its steps; as PEP 380 has it for plain generators."""
+    """Run the async generator `body` with the task's context in place during each step, by the rules of PEP 380."""
     execution = _begun(options, config)
     try:
         value = await _Part(body.__anext__(), execution)
@@ -284,11 +291,11 @@ async def _drive(
             try:
                 sent = yield value
             except GeneratorExit as error:
-                # `aclose` waits, unlike what closes a coroutine.
+                # An async generator may await while it is closed; a coroutine may not.
                 await _Part(body.aclose(), execution)
                 await execution.end_in_loop(error)
                 raise
-            except BaseException as error:  # noqa: BLE001  # all that is thrown in is the body's to take
+            except BaseException as error:  # noqa: BLE001  # the body gets every exception that is thrown in
                 value = await _Part(body.athrow(error), execution)
             else:
                 value = await _Part(body.asend(sent), execution)

@@ -1,7 +1,8 @@
-"""One run of a task in this process: where its rows go, what it has of its own, and how it ends.
+"""Runs a task once in this process: finds its recording, puts its context in place, and delivers its rows at the end.
 
-Covers: `@mpr.task` and `SharedRecording.wrap`. The tasks of a pool are `worker/loop.py`'s; a decorated function that
-runs as one adds its prefix and its timeline, and leaves the end to the worker.
+Covers: `@mpr.task` and `SharedRecording.wrap`.
+Does not cover: tasks of a pool (`worker/loop.py`). If such a task is a decorated function, it gets its prefix and its
+timeline here, and the worker delivers its rows.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from mpr.transport.connection_info import ConnectionInfo
 
 _log = logging.getLogger("mpr")
 
-# How often each function was called in this process, by its name.
+# The number of calls of each function in this process, by its name.
 _calls: dict[str, Iterator[int]] = {}
-# As long as one runs, the recording of plain `rr.log` must stay what it is.
+# While one of these runs, the recording of plain `rr.log` must not change.
 _running: weakref.WeakSet[Execution] = weakref.WeakSet()
 
 
 class Execution:
-    """One run of a task; made when its body is about to begin.
+    """One run of a task, made just before its body begins.
 
     Parameters
     ----------
     options:
-        What its decorator was given.
+        The arguments of its decorator.
     config:
-        The recording that it belongs to; None for the one that this process inherited, or else the current one.
+        The recording that the task logs to; None for the one that this process inherited, or else the current one.
 
     Raises
     ------
@@ -52,18 +53,18 @@ class Execution:
         self._context: context.TaskContext | None = None
         self._is_over = False
         if thread_state.context is not None:
-            # Called by another task: a plain call, and part of that.
+            # Another task calls this one, so it is a part of that task.
             return
         producer = (
             membership.extracted_producer() if config is None else membership.attach(config, takes_over=not _running)
         )
         _running.add(self)
         self._producer = producer
-        #: A pool's worker brings its rows along with the result.
+        #: Whether this is a pool's worker, which delivers the rows with the result of its task.
         self._in_worker = producer is not None and membership.is_worker(producer)
         outer = current.current_task() if self._in_worker else None
         if outer is None or outer.name != options.function:
-            # Not the task of the pool itself, but started by it.
+            # The task of the pool calls this one; it is not the pool's task itself.
             index = next(_calls.setdefault(options.name, itertools.count()))
             worker = producer.worker if producer is not None and self._in_worker else None
             self._task = CurrentTask(name=options.name, index=index, worker=worker)
@@ -81,7 +82,7 @@ class Execution:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Within, the body runs: all of a function, or a generator from one `yield` to the next."""
+        """Put the context in place within the block: for a whole function, or a generator up to its next `yield`."""
         if self._context is None:
             yield
             return
@@ -89,10 +90,10 @@ class Execution:
             yield
 
     def end(self, error: BaseException | None) -> None:
-        """The body has returned or raised `error`: bring its rows to every durable sink. A second call does nothing.
+        """Write the rows of a body that has returned, or raised `error`, to every durable sink; only the first call counts.
 
-        Raises `DeliveryError` or `RecordingClosedError` where that fails; after an error of the task's own it is
-        logged, so that the task's goes on.
+        Raises `DeliveryError` or `RecordingClosedError` if that fails. If the task itself has failed, this error is only
+        logged, so that the task's own error reaches the caller.
         """
         producer = self._to_deliver(error)
         if producer is not None:
@@ -103,14 +104,14 @@ class Execution:
                     producer.deliver()
 
     async def end_in_loop(self, error: BaseException | None) -> None:
-        """As `end`, and other coroutines run meanwhile."""
+        """Do what `end` does, while other coroutines run."""
         producer = self._to_deliver(error)
         if producer is not None:
             with _logged_after(error):
                 await async_delivery.deliver(producer)
 
     def _to_deliver(self, error: BaseException | None) -> Producer | None:
-        """The producer that has rows of this task, which has ended with `error`, still to bring."""
+        """Return the producer that still has to deliver rows of this task, which ended with `error`; None for none."""
         if self._context is None or self._context.forked or self._is_over:
             return None
         self._is_over = True
@@ -120,12 +121,12 @@ class Execution:
         return self._producer if self._context.has_logged and not self._in_worker else None
 
     def _note(self, error: BaseException) -> None:
-        """Write the error's text into the recording, under the times at which it came."""
+        """Write the text of the error into the recording, at the times that the task has set."""
         import rerun as rr
 
         text = "".join(traceback.format_exception(error))
         path = f"mpr/tasks/{rr.escape_entity_path_part(self._task.name)}"
-        # The SDK may raise where the task has made it (strict mode), and the task's own error is what counts.
+        # In strict mode the SDK may raise here, but the task's own error is the one to report.
         try:
             with self.step():
                 rr.log(path, rr.TextLog(text, level=rr.TextLogLevel.ERROR))
@@ -135,7 +136,7 @@ class Execution:
 
 @contextmanager
 def _logged_after(error: BaseException | None) -> Iterator[None]:
-    """After an `error` of the task's own, that its rows cannot be delivered is only logged."""
+    """Log an error of the delivery instead of raising it, if the task has its own `error`."""
     try:
         yield
     except RecordingError as failure:
@@ -145,12 +146,13 @@ def _logged_after(error: BaseException | None) -> Iterator[None]:
 
 
 def _is_an_ending(error: BaseException) -> bool:
-    """Whether `error` only says that a generator was closed or a coroutine cancelled."""
+    """Return whether `error` only means that a generator was closed or a coroutine cancelled."""
     asyncio = sys.modules.get("asyncio")
     return isinstance(error, GeneratorExit) or (asyncio is not None and isinstance(error, asyncio.CancelledError))
 
 
 def _prefix(options: TaskOptions, task: CurrentTask) -> str | None:
+    """Return the entity path prefix of `task`, with its fields filled in."""
     if options.entity_path_prefix is None:
         return None
     import rerun as rr

@@ -1,6 +1,7 @@
-"""What a pool records of itself, and `pool.insights()`.
+"""Records what the workers and tasks of a pool do, and sums it up for `pool.insights()`.
 
 Covers: states and spans of workers and tasks, processor time and memory, the slowest tasks.
-Does not cover: how they are laid out in the viewer (`blueprint`).
-May import: sdk, transport, scheduler.
+Does not cover: the layout in the viewer (`blueprint`, whose names of entities and states the rows here use).
+Only `pool` imports this package.
+May import: sdk, transport, scheduler, blueprint.
 """

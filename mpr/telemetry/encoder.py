@@ -1,4 +1,8 @@
-"""Rows of a pool about itself, encoded by the SDK; `docs/telemetry.md` has their paths, timelines and components."""
+"""Encodes the telemetry of a pool with the SDK.
+
+Covers: entity paths, timelines and components of the rows; `docs/telemetry.md` lists them for users.
+Does not cover: which rows there are (`tracker.py`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpr.blueprint.telemetry_names import INSIGHTS, ROOT, TASK_TIMELINE, TASKS, WORKER_CHARTS, WORKERS
 from mpr.sdk import encoder
 from mpr.telemetry.insights import Insights
 from mpr.telemetry.rows import Rows, Sample, Span, StateRow
@@ -14,29 +19,29 @@ if TYPE_CHECKING:
     import rerun as rr
 
 
-ROOT = "mpr"
-#: One entity for each worker.
-WORKERS = f"{ROOT}/workers"
-#: One entity for each task function.
-TASKS = f"{ROOT}/tasks"
-INSIGHTS = f"{ROOT}/insights"
-DELIVERY = f"{ROOT}/delivery"
-#: Charts with a line for each worker, and those of the whole pool: one entity for each pool of the recording.
-WORKER_CHARTS = {"cpu": "CPU (%)", "memory": "Memory (MB)", "threads": "Threads", "files": "Open files"}
-POOL_CHARTS = {"throughput": "Tasks per second", "queue": "Tasks"}
-TASK_TIMELINE = "mpr_task"
-
-
 def encoded(rows: Rows, insights: Insights | None, pool: int, wall_offset_ns: int, kinds: frozenset[str]) -> bytes:
-    """`rows` of pool `pool` as a whole stream of no recording in particular; empty where there are none.
+    """Encode rows as a whole stream. Its ids are those of no recording; the recording replaces them.
 
-    `insights` come at the end: as text, and as columns: of its workers, of its slowest tasks.
+    Parameters
+    ----------
+    rows:
+        The rows; their times are nanoseconds of the monotonic clock.
+    insights:
+        The insights at the end of the pool, or None. They become a text, a table of workers and one of slowest tasks.
+    pool:
+        The number of the pool in its recording.
+    wall_offset_ns:
+        The nanoseconds that turn a monotonic time into one since the Unix epoch.
+    kinds:
+        The kinds of telemetry that are recorded, out of `TELEMETRY`.
 
-    `wall_offset_ns` is what makes times since the Unix epoch of theirs, `kinds` which charts are wanted.
+    Returns
+    -------
+    The stream; empty if there are no rows, or logging is switched off.
     """
 
     def write(stream: rr.RecordingStream) -> None:
-        _Writer(stream, pool, wall_offset_ns, kinds).write(rows)
+        _RowWriter(stream, pool, wall_offset_ns, kinds).write(rows)
         if insights is not None:
             _write_insights(stream, insights, f"{INSIGHTS}/{pool}")
 
@@ -54,7 +59,9 @@ def _write_insights(stream: rr.RecordingStream, insights: Insights, path: str) -
             stream.log(f"{path}/{name}", rr.AnyValues(drop_untyped_nones=True, **columns), static=True)
 
 
-class _Writer:
+class _RowWriter:
+    """Sends the rows of one call of `encoded` to a stream of the SDK."""
+
     def __init__(self, stream: rr.RecordingStream, pool: int, wall_offset_ns: int, kinds: frozenset[str]) -> None:
         self._stream = stream
         self._pool = pool
@@ -105,7 +112,7 @@ class _Writer:
             _task_path(function),
             [each.begin_ns for each in spans],
             [each.number for each in spans],
-            # Not `rr.Scalars`: the viewer would want a chart for each function.
+            # Not `rr.Scalars`, because the viewer would add a chart for each function.
             rr.AnyValues.columns(drop_untyped_nones=True, **columns),
         )
 
@@ -144,7 +151,7 @@ class _Writer:
         stamps = (np.array(times, np.int64) + self._offset).astype("datetime64[ns]")
         indexes = [rr.TimeColumn("log_time", timestamp=stamps)]
         if tasks is not None:
-            # Only here: the viewer would begin with this timeline if it had the most rows.
+            # Only tasks have this timeline: the viewer would begin with it if it had the most rows.
             indexes.append(rr.TimeColumn(TASK_TIMELINE, sequence=tasks))
         rr.send_columns(path, indexes, [each for some in columns for each in some], recording=self._stream)
 

@@ -1,4 +1,4 @@
-"""What the workers of a pool have spent their time on, and which tasks took longest: `mpr.Pool.insights()`."""
+"""The result of `mpr.Pool.insights()`: what the workers have spent their time on, and the slowest tasks."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ _SHARES = ("start_up", "init", "waiting", "working", "flushing")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInsights:
-    """What one worker has spent its time on.
+    """The times (seconds) and counts of one worker.
 
     Attributes
     ----------
     worker, pid:
-        Which it is.
+        The number of the worker, and its process id.
     ended:
-        'runs', 'ended', or how it was lost: 'lost (SIGKILL)'.
+        'runs', 'ended', or how it was lost, such as 'lost (SIGKILL)'.
     tasks, rows, data_bytes:
-        Tasks that it has ended, rows that these have logged, and encoded bytes of them.
+        The tasks that have ended, the rows that they have logged, and the encoded bytes of these.
     start_up_secs:
-        From the start of its process until it could call the initializer.
+        The time from the start of its process to the call of the initializer.
     init_secs:
-        In the initializer.
+        The time in the initializer.
     waiting_secs:
-        Without a task.
+        The time without a task.
     working_secs:
-        In tasks, including what `held_back_secs` says.
+        The time in tasks, including `held_back_secs`.
     flushing_secs:
-        Between the end of a task and its result: until the SDK has encoded the task's rows.
+        The time between the end of tasks and their results, in which the SDK encodes the rows.
     held_back_secs:
-        Of the working time: in `rr.log`, which waits where the sinks cannot keep up.
+        The part of `working_secs` in which `rr.log` waited, because the sinks could not keep up.
     """
 
     worker: int
@@ -50,28 +50,32 @@ class WorkerInsights:
 
     @property
     def total_secs(self) -> float:
-        """How long it has lived until now."""
+        """The time that the worker has lived until now (seconds)."""
         return float(sum(getattr(self, f"{each}_secs") for each in _SHARES))
 
     def share(self, name: str) -> float:
-        """The share (0 to 1) of 'start_up', 'init', 'waiting', 'working' or 'flushing' in its life."""
+        """Return the share (0 to 1) of 'start_up', 'init', 'waiting', 'working' or 'flushing' in `total_secs`."""
         return float(getattr(self, f"{name}_secs")) / (self.total_secs or 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowTask:
-    """One of the tasks that took longest.
+    """One of the slowest tasks.
 
     Attributes
     ----------
-    task, worker, attempt:
-        Which it was, where it ran, and the how many-th time (from 1).
+    task:
+        The name of the task, such as 'detect[3]'.
+    worker:
+        The number of the worker that ran it.
+    attempt:
+        The number of times that the task has been started, from 1.
     seconds:
-        How long; up to 0.01 too much where short tasks of its chunk ran just before it.
+        Its duration. It is up to 0.01 s too long if short tasks of the same chunk ran just before it.
     rows, data_bytes:
-        What it has logged, and those short tasks.
+        The rows that it has logged, and their encoded bytes, together with those of such short tasks.
     arguments:
-        Its arguments in words, shortened.
+        The arguments as text, shortened.
     """
 
     task: str
@@ -85,21 +89,21 @@ class SlowTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Insights:
-    """What a pool has spent its time on; as text it is a table.
+    """What the workers of a pool have spent their time on. `str` makes a table of it.
 
     Attributes
     ----------
     workers:
-        Each worker that the pool has had.
+        The workers that the pool has had, by their numbers.
     slowest:
-        The tasks that took longest, the slowest first.
+        The slowest tasks, at most 10, the slowest first.
     """
 
     workers: tuple[WorkerInsights, ...] = ()
     slowest: tuple[SlowTask, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain lists, dicts and numbers, for JSON."""
+        """Return the same as plain lists, dicts and numbers, for JSON."""
         return {
             "workers": [asdict(each) for each in self.workers],
             "slowest": [asdict(each) for each in self.slowest],

@@ -1,18 +1,18 @@
-"""The rows of which a pool's telemetry consists, and the kinds of it."""
+"""The kinds of telemetry, and the rows of which it consists. All times are nanoseconds of the monotonic clock."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-#: What a pool can record of itself.
-TELEMETRY = ("workers", "tasks", "resources", "pool")
+from mpr.transport.messages import Result
 
-STARTING, IDLE, BACK_PRESSURE, ENDED = "starting", "idle", "waiting for credit", ""
+#: The kinds of telemetry, as in `mpr.Pool(telemetry=...)`.
+TELEMETRY = ("workers", "tasks", "resources", "pool")
 
 
 @dataclass(slots=True)
 class StateRow:
-    """From `at_ns` on, a worker is in that state."""
+    """From `at_ns` on, the worker is in this state."""
 
     at_ns: int
     state: str
@@ -21,9 +21,32 @@ class StateRow:
 
 @dataclass(slots=True)
 class Span:
-    """One task, or `count` short ones of one function that a worker ran one after another.
+    """One task, or several short tasks of one function that a worker ran one after another.
 
-    `number` is that of the last one in the pool, `index` in its call, `micros` the time that they have taken together.
+    Attributes
+    ----------
+    function:
+        The name of the task function.
+    name:
+        The name of the first task.
+    begin_ns, end_ns:
+        The begin of the first task, and the end of the last.
+    worker:
+        The number of the worker.
+    number:
+        The number of the last task in the pool.
+    index:
+        The index of the last task in its call, or of the first of the tasks whose result came last.
+    attempt:
+        The attempt of the first task, from 1.
+    count:
+        The number of tasks.
+    micros:
+        The microseconds that all tasks ran together.
+    rows, data_bytes:
+        The rows that the tasks have logged, and the encoded bytes of these.
+    shown:
+        Whether a state timeline shows the task already, because the sampler has seen it while it ran.
     """
 
     function: str
@@ -38,13 +61,21 @@ class Span:
     micros: int
     rows: int
     data_bytes: int
-    #: Whether a state timeline shows it already: it was looked at while it ran.
     shown: bool = False
+
+    def extend(self, end_ns: int, count: int, number: int, index: int, micros: int, result: Result) -> None:
+        """Add `count` tasks that ended at `end_ns`, after `micros` microseconds."""
+        self.end_ns = end_ns
+        self.count += count
+        self.number, self.index = number, index
+        self.micros += micros
+        self.rows += result.rows
+        self.data_bytes += result.data_bytes
 
 
 @dataclass(slots=True)
 class ErrorRow:
-    """A task has failed, or several have."""
+    """One or several tasks have failed."""
 
     at_ns: int
     function: str
@@ -54,7 +85,11 @@ class ErrorRow:
 
 @dataclass(slots=True)
 class Sample:
-    """What was measured at one moment; a number for each place of the pool, NaN where no process is."""
+    """The measurements of one moment.
+
+    `cpu` (percent of a core), `memory` (MB), `threads` and `files` have a number for each place of the pool, which is
+    NaN if there is no process. `throughput` is in tasks per second. `rows` and `data_bytes` are sums since the start.
+    """
 
     at_ns: int
     cpu: list[float]
@@ -70,7 +105,11 @@ class Sample:
 
 @dataclass(slots=True)
 class Rows:
-    """What is to be written, by what it is about; `names` says which workers have had each place, where that is new."""
+    """The rows that are written together.
+
+    State timelines are by their number, spans by the name of the function. `names` says which workers each place has
+    had; it is empty if nothing about this is new.
+    """
 
     state_timelines: dict[int, list[StateRow]] = field(default_factory=dict)
     spans: dict[str, list[Span]] = field(default_factory=dict)

@@ -1,10 +1,10 @@
-"""The one thread of a pool that looks at its workers, and brings to the recording what `tracker.py` has to say.
+"""Observes the workers of a pool in a thread, and writes the telemetry into the recording.
 
-Covers: how often, at what cost, processor time and memory of the workers, the end.
-Does not cover: what rows follow from what is seen (`tracker.py`), their form (`encoder.py`).
+Covers: how often the thread looks and writes, the limit of its cost, processor time and memory of the workers.
+Does not cover: which rows there are (`tracker.py`), how they are encoded (`encoder.py`).
 
-Nobody waits for it, and what goes wrong here is told once and costs no task anything. It measures its own processor
-time, and looks and writes less often where that would be more than one percent of a core.
+No task waits for this thread, and an error in it is logged once and costs no task anything. The thread measures its own
+processor time. It looks and writes less often if that would be more than one percent of a core.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from mpr.telemetry.tracker import TelemetryTracker
 
 _log = logging.getLogger("mpr")
 
-# Rows go out at least so many seconds after one another. As a run gets longer, they come later: two percent of its
-# time, which is less than anybody sees on its time axis.
+# Rows are written at most this often (seconds). As a run gets longer, they are written less often: every two percent of
+# its duration, which is a short distance on its time axis.
 _WRITE_EVERY_SECS = 0.5
 _LATE_SHARE = 0.02
-# Shares of a core that looking, and writing, may cost.
+# The shares of a core that looking and writing may use.
 _LOOK_SHARE = 0.006
 _WRITE_SHARE = 0.004
 _NAN = float("nan")
@@ -37,18 +37,18 @@ _NAN = float("nan")
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Where the sampler looks.
+    """The functions by which the sampler reads and writes.
 
     Attributes
     ----------
-    at_work:
-        As `Dispatcher.activities`.
+    activities:
+        Returns what each worker does now, as `Dispatcher.activities`.
     pid:
-        The process id of a worker that lives.
+        Returns the process id of a worker, or None if it does not live.
     counters:
-        How many rows the producers have logged, and how many bytes the sinks have.
+        Returns how many rows the producers have logged, and how many bytes the sinks have.
     accept:
-        Takes a stream with rows, or an empty one; they are then in the recording, and what there is to see is shown.
+        Takes a stream with rows, which may be empty, and updates the layout.
     """
 
     activities: Callable[[], list[WorkerActivity]]
@@ -58,20 +58,20 @@ class Sources:
 
 
 class Sampler:
-    """Of one pool.
+    """Observes the workers of one pool.
 
     Parameters
     ----------
     telemetry:
-        What it feeds.
+        Gets the observations, and has the rows.
     pool:
-        Number of the pool in its recording.
+        The number of the pool in its recording.
     size:
-        How many workers there are at a time.
+        The number of workers at a time.
     kinds:
-        What is recorded, out of `config.TELEMETRY`.
+        The kinds of telemetry that are recorded, out of `TELEMETRY`.
     sources:
-        Where it looks.
+        The functions by which it reads and writes.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Sampler:
         self._thread.start()
 
     def close(self) -> None:
-        """All tasks have their outcomes: write what is left, and the insights. A second call does nothing."""
+        """After the last outcome: write the rows that are left and the insights. A second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -111,7 +111,7 @@ class Sampler:
             self._telemetry.ended(worker, exitcode, next((each for each in work if each.worker == worker), None))
 
     def fail(self, error: BaseException) -> None:
-        """From now on nothing more is recorded."""
+        """Record nothing more; the first error is logged."""
         if not self._failed:
             self._failed = True
             _log.warning("mpr: the pool records nothing of itself any more: %s: %s", type(error).__name__, error)
@@ -136,7 +136,7 @@ class Sampler:
                     write_at = now
 
     def _look(self) -> None:
-        """Measure everything once."""
+        """Make one measurement of everything."""
         telemetry, now = self._telemetry, time.monotonic()
         places = telemetry.places
         measured = {worker: self._measured(worker) for worker in places} if "resources" in self._kinds else {}
@@ -167,7 +167,7 @@ class Sampler:
         )
 
     def _measured(self, worker: int) -> tuple[float, float, float, float]:
-        """Processor time (percent of a core), memory (MB), threads and open files of a worker, as far as known."""
+        """Return CPU time (percent of a core), memory (MB), threads and open files of a worker; NaN if unknown."""
         import psutil
 
         pid = self._sources.pid(worker)
@@ -177,12 +177,12 @@ class Sampler:
             known = worker in self._processes
             process = self._processes[worker] if known else self._processes.setdefault(worker, psutil.Process(pid))
             with process.oneshot():
-                # The first call only begins to measure.
+                # The first call only begins to measure: its result is not used.
                 cpu = process.cpu_percent()
                 memory = process.memory_info().rss / 1e6
                 return cpu if known else _NAN, memory, process.num_threads(), process.num_fds()
         except psutil.Error:
-            # It has just ended.
+            # The process has just ended.
             return _NAN, _NAN, _NAN, _NAN
 
     def _write(self, *, last: bool = False) -> None:
@@ -198,7 +198,7 @@ class Sampler:
 
 
 class _LogsFailures:
-    """What goes wrong within is told once, and is nobody's failure."""
+    """Gives an exception within its block to the sampler, which logs the first one; the caller goes on."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
@@ -213,7 +213,7 @@ class _LogsFailures:
 
 
 def _cost_of(step: Callable[[], None]) -> float:
-    """Do `step`; returns the processor time that it has taken (seconds)."""
+    """Call `step`, and return the processor time that it has used (seconds)."""
     before = time.thread_time()
     step()
     return time.thread_time() - before

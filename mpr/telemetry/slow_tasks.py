@@ -1,4 +1,8 @@
-"""The slowest tasks, with a short form of their arguments."""
+"""Finds the slowest tasks, and describes their arguments.
+
+Covers: unpickling arguments without importing or calling anything of the user.
+Does not cover: how long a task took (`worker_timeline.py`).
+"""
 
 from __future__ import annotations
 
@@ -14,18 +18,15 @@ from typing import Any, Protocol
 from mpr.telemetry.insights import SlowTask, size_text
 from mpr.transport.messages import CALL, STAR, Buffer
 
-# So many tasks are kept as the slowest.
+# The number of tasks that are kept.
 _SLOWEST = 10
-# Arguments that are larger are not looked at.
+# Larger arguments are not described.
 _ARGUMENTS_BYTES = 1024 * 1024
 _REPR_LENGTH = 200
 
 
-# --- the slowest tasks --------------------------------------------------------------------------------------------
-
-
 class Arguments(Protocol):
-    """A work item: where the arguments of a task are."""
+    """A work item, as far as it has the arguments of tasks."""
 
     mode: int
     payload: Sequence[Buffer]
@@ -33,19 +34,19 @@ class Arguments(Protocol):
 
 @dataclass(eq=False, slots=True)
 class SlowTasks:
-    """Finds the slowest tasks, and holds no more than their arguments' descriptions for longer than a moment."""
+    """Keeps the slowest tasks. It holds their arguments only until `describe` has turned them into text."""
 
     _heap: list[tuple[int, int, SlowTask]] = field(default_factory=list)
-    #: What is to be described, as long as it is not: the work item, and which of its tasks.
+    #: The tasks that are not described yet, by their number here: the work item, and the task in it.
     _undescribed: dict[int, tuple[Arguments, int]] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def wants(self, micros: int) -> bool:
-        """Whether a task that has taken so long is one of the slowest until now."""
+        """Return whether a task that took so long is one of the slowest until now."""
         return len(self._heap) < _SLOWEST or micros > self._heap[0][0]
 
     def add(self, micros: int, slow: SlowTask, work_item: Arguments, task: int) -> None:
-        """Task `task` of `work_item` has ended, and is wanted."""
+        """Keep task `task` of `work_item`, which `wants` has asked for."""
         number = next(self._numbers)
         self._undescribed[number] = work_item, task
         heapq.heappush(self._heap, (micros, number, slow))
@@ -53,7 +54,7 @@ class SlowTasks:
             self._undescribed.pop(heapq.heappop(self._heap)[1], None)
 
     def describe(self) -> None:
-        """Write down the arguments of what was added, and let go of them."""
+        """Describe the arguments of the tasks that were added, and release them."""
         if self._undescribed:
             self._heap = [(micros, number, self._described(number, slow)) for micros, number, slow in self._heap]
             self._undescribed.clear()
@@ -63,12 +64,12 @@ class SlowTasks:
         return slow if found is None else replace(slow, arguments=describe_arguments(*found))
 
     def slowest(self) -> tuple[SlowTask, ...]:
-        """The slowest first."""
+        """Return the tasks, the slowest first."""
         return tuple(each for _, _, each in sorted(self._heap, reverse=True))
 
 
 def describe_arguments(work_item: Arguments, task: int) -> str:
-    """The arguments of task `task` of `work_item` in words, shortened."""
+    """Return the arguments of task `task` of `work_item` as text, shortened."""
     size = sum(len(part) for part in work_item.payload)
     if size > _ARGUMENTS_BYTES:
         return f"({size_text(size)})"
@@ -78,7 +79,7 @@ def describe_arguments(work_item: Arguments, task: int) -> str:
             item if work_item.mode == CALL else (item, {}) if work_item.mode == STAR else ((item,), {})
         )
         parts = [*map(_shortened, positional), *(f"{key}={_shortened(value)}" for key, value in keywords.items())]
-    except Exception as error:  # noqa: BLE001  # whatever a pickle of a kind that is not foreseen raises
+    except Exception as error:  # noqa: BLE001  # a pickle of an unforeseen kind may raise anything
         return f"({type(error).__name__} while they were described)"
     return _cut(", ".join(itertools.islice(parts, 10)))
 
@@ -96,12 +97,12 @@ def _cut(text: str) -> str:
 
 
 def view(payload: Sequence[Buffer]) -> Any:
-    """The value in `payload` with a stand-in for each object of a class; raises what a damaged pickle raises."""
-    return _Viewer(io.BytesIO(payload[0]), buffers=payload[1:]).load()
+    """Return the value in `payload` with a stand-in for each object of a class; raises as `pickle.loads`."""
+    return _StandInUnpickler(io.BytesIO(payload[0]), buffers=payload[1:]).load()
 
 
 class _StandIn:
-    """For an object, and for whatever makes one: it takes anything, and does nothing."""
+    """Stands for an object, and for a function that makes one: takes any call, and does nothing."""
 
     _name = ""
     _arguments: tuple[Any, ...] = ()
@@ -126,6 +127,8 @@ class _StandIn:
         return f"{self._name}({', '.join(map(repr, self._arguments))})" if self._arguments else f"<{self._name}>"
 
 
-class _Viewer(pickle.Unpickler):
+class _StandInUnpickler(pickle.Unpickler):
+    """Finds a stand-in for each class and function, so that it imports nothing."""
+
     def find_class(self, module: str, name: str, /) -> Any:
         return type("_StandIn", (_StandIn,), {"_name": f"{module.partition('.')[0]}.{name.rpartition('.')[2]}"})

@@ -1,4 +1,4 @@
-"""How a process joins a shared recording, and that as text for the environment."""
+"""Says how a process joins a shared recording, also as text for the environment."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mpr.transport.messages import PROTOCOL
 
 @dataclass(frozen=True, kw_only=True)
 class DirectRoute:
-    """The sinks that a process opens itself.
+    """Names the sinks that a process opens itself.
 
     Attributes
     ----------
     folder:
-        Where it writes a file of its own; empty for no file.
+        The folder for a file of its own; empty for no file.
     urls:
-        Of viewers and servers.
+        The URLs of viewers and servers.
     """
 
     folder: str
@@ -32,7 +32,7 @@ class DirectRoute:
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionInfo:
-    """How a process joins a shared recording.
+    """Says how a process joins a shared recording.
 
     Attributes
     ----------
@@ -41,15 +41,15 @@ class ConnectionInfo:
     folder:
         The private folder of the sockets (mode 0700).
     upstream, downstream:
-        ZeroMQ endpoints of the parent: for what producers send, and for what they get.
+        ZeroMQ endpoints of the parent: for messages of producers, and for messages to them.
     secret:
         The secret that a producer must show; never logged.
     outbox_bytes:
         Bytes that the producer's outbox may hold before `rr.log` waits.
     marks_tasks:
-        Whether a worker says where the rows of each task begin and end, for sinks that keep them apart.
+        Whether a worker marks where the rows of each task begin and end, for sinks that keep them apart.
     direct:
-        What the process brings its rows to; None for the parent.
+        The sinks that the process opens itself; None if its rows go through the parent.
     """
 
     application_id: str
@@ -63,9 +63,9 @@ class ConnectionInfo:
     direct: DirectRoute | None = None
 
 
-#: The variable by which a child process joins. It has the recording's secret, so it is never logged.
+#: The environment variable by which a child process joins. It has the recording's secret, so it is never logged.
 VARIABLE = "MPR_RECORDING"
-# All other fields are texts.
+# The fields that are no texts.
 _TYPES: dict[str, Any] = {
     "folder": Path,
     "outbox_bytes": int,
@@ -75,12 +75,12 @@ _TYPES: dict[str, Any] = {
 
 
 def to_text(config: ConnectionInfo) -> str:
-    """`config` as the value of the variable."""
+    """Return `config` as the value of the variable."""
     return json.dumps({"protocol": PROTOCOL, **dataclasses.asdict(config)}, default=os.fspath)
 
 
 def from_text(text: str) -> ConnectionInfo:
-    """The config in `text`; raises `JoinError` that says what is wrong with it, and does not show it."""
+    """Return the config in `text`. Raises `JoinError` that says what is wrong with it, and does not show it."""
     try:
         fields: dict[str, Any] = json.loads(text)
         protocol = fields.pop("protocol")

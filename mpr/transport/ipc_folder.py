@@ -1,4 +1,4 @@
-"""The private folder of a recording's sockets: made, owned while its process lives, and swept after that was killed."""
+"""Makes the private folder of a recording's sockets, and removes those that killed processes have left."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _OWNER = "owner"
 class SocketFolder:
     """A fresh folder of mode 0700, short enough for a socket's path.
 
-    The file `owner` in it is locked for as long as the process lives: the lock, unlike a process id, means the same in
-    every container that shares the folder around.
+    The file `owner` in it is locked as long as the process lives. Unlike a process id, a lock means the same in every
+    container that shares the folder around it.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class SocketFolder:
         if len(str(self.path)) > _PATH_LIMIT - len("/down"):
             self.path.rmdir()
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_SHORT_FOLDER))
-        # Locked before it has its name: a folder without an owner is left alone, being just made.
+        # Locked before it has its name, because other processes leave a folder without an owner alone: it is just made.
         unnamed = self.path / f"{_OWNER}.new"
         self._fd = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
@@ -43,35 +43,36 @@ class SocketFolder:
         _owned.add(self)
 
     def remove(self) -> None:
+        """Remove the folder, with all sockets in it."""
         _owned.discard(self)
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._fd)
 
-    def disown(self) -> None:
-        """In a forked child: the lock is the parent's alone, and ends with it."""
+    def close_lock(self) -> None:
+        """Close the lock in a forked child: it is the parent's, and ends with the parent."""
         os.close(self._fd)
 
 
 _owned: weakref.WeakSet[SocketFolder] = weakref.WeakSet()
 
 
-def _disown_all() -> None:
+def _close_locks() -> None:
     for folder in list(_owned):
         _owned.discard(folder)
-        folder.disown()
+        folder.close_lock()
 
 
-os.register_at_fork(after_in_child=_disown_all)
+os.register_at_fork(after_in_child=_close_locks)
 
 
 def is_owned(folder: Path) -> bool:
-    """Whether the recording whose folder this is is open, and its process lives."""
+    """Whether the recording of `folder` is open, and its process lives."""
     try:
         fd = os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        # Shared: two that ask at once must not take each other for the owner.
+        # Shared, because two processes that ask at once must not take each other for the owner.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -82,8 +83,8 @@ def is_owned(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def short_listener_paths() -> Iterator[None]:
-    """Within, a socket of `multiprocessing` in this process has a path that is short enough, whatever TMPDIR is."""
-    # Its folder is made at first use, and kept here.
+    """Within it, sockets of `multiprocessing` in this process have paths that are short enough, whatever TMPDIR is."""
+    # `multiprocessing` makes its folder at first use, and keeps it.
     folder = util.get_temp_dir()
     if len(folder) + len("/listener-01234567") <= _PATH_LIMIT:
         yield
@@ -99,16 +100,16 @@ def short_listener_paths() -> Iterator[None]:
 @functools.cache
 def _short_folder(_pid: int) -> str:
     folder = tempfile.mkdtemp(prefix="pymp-", dir=_SHORT_FOLDER)
-    # As `multiprocessing` removes its own: when the processes have ended that use it.
+    # Removed when `multiprocessing` removes its own: the processes that use it have ended then.
     util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=-100)
     return folder
 
 
 def sweep() -> None:
-    """Remove the folders of this user whose owner was killed before it could."""
+    """Remove the folders of this user whose owner was killed before it could remove them."""
     places = {Path(tempfile.gettempdir()), Path(_SHORT_FOLDER)}
     for folder in itertools.chain.from_iterable(place.glob(f"{_PREFIX}*") for place in places):
-        # Not ours, just being made, just being removed, or in use.
+        # Some belong to other users, are just made or removed, or are in use.
         with contextlib.suppress(OSError):
             if folder.stat().st_uid == os.getuid():
                 _remove_unowned(folder)

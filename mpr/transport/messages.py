@@ -1,7 +1,7 @@
-"""What travels between a worker and its parent: each message is a frozen value, and a list of frames on the wire.
+"""Defines the messages between a worker and its parent: frozen values, and lists of frames on the wire.
 
-The first frame is a fixed header or JSON, further frames are payload. Nothing is unpickled here: a payload is opened
-by whoever is meant to have it, after the sender has shown the recording's secret.
+The first frame is a fixed header, further frames are JSON or payload. This module unpickles nothing: the receiver of a
+payload does that, after the sender has shown the recording's secret.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-PROTOCOL = 3
+PROTOCOL = 4
 
 Buffer: TypeAlias = bytes | memoryview
 Frames: TypeAlias = list[Any]
 
 _KIND = struct.Struct("<B")
 _SEGMENT = struct.Struct("<BIQQ")
-_RESULT = struct.Struct("<BQIIBBQBQQQQQ")
+_RESULT = struct.Struct("<BQIIBBQQQQQQ")
+_PLACE = struct.Struct("<B")
 _TASKS = struct.Struct("<BQQBIIHQ16s")
 _OFFSETS = struct.Struct("<BIQ")
 _NUMBER = struct.Struct("<BQ")
@@ -27,7 +28,7 @@ _TASK = struct.Struct("<BQIIQ")
 
 
 class MessageError(ValueError):
-    """Frames that are no message of this protocol."""
+    """Says that frames are no message of this protocol."""
 
 
 # --- upstream: worker to parent -----------------------------------------------------------------------------------
@@ -35,13 +36,23 @@ class MessageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first message of a producer.
+    """Introduces a producer: its first message.
 
-    `route` is its name on the downstream socket, `address` its first outbox, `status_page` where it writes down its
-    results.
+    Attributes
+    ----------
+    secret:
+        The recording's secret.
+    worker, pid:
+        Its number in the pool (0: no worker), and its process.
+    route:
+        Its name on the downstream socket.
+    address, status_page:
+        Where the parent opens its first outbox, and its status page (empty: nowhere).
+    protocol:
+        The version of the messages.
     """
 
-    #: A secret: not in the text of a message, which may be logged.
+    #: Not in the text of a message, because that may be logged.
     secret: str = field(repr=False)
     worker: int
     pid: int
@@ -53,23 +64,24 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker's initializer has returned, after `micros`: it takes tasks."""
+    """Says that the worker takes tasks: its initializer has returned, after `micros` microseconds."""
 
     micros: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class NewOutbox:
-    """The producer will go on in the outbox at `address`, as soon as the parent has it open (`Accepted` with end 0)."""
+    """Asks the parent to open the outbox at `address`, in which the producer goes on after `Accepted` with end 0."""
 
     address: str
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentReady:
-    """Outbox number `outbox` was written up to `end`; where it cannot be opened, `data` has its bytes from `start`.
+    """Announces that outbox number `outbox` was written up to `end`.
 
-    A number that is one higher than before says that the last outbox is complete, with its manifest.
+    `data` has its bytes from `start` on, if the parent cannot open it. A number that is one higher than before says
+    that the last outbox is complete, with its manifest.
     """
 
     outbox: int
@@ -80,9 +92,10 @@ class SegmentReady:
 
 @dataclass(frozen=True, slots=True)
 class TaskRecordingRows:
-    """Rows of a recording that a task has made itself: `data` is a whole stream, header to footer.
+    """Carries rows of a recording that a task has made itself: `data` is a whole stream, header to footer.
 
-    They are accepted like those of an outbox with the number `TASK_RECORDING_ROWS`, whose end is the sum of all sizes.
+    The parent answers with `Accepted` for an outbox of the number `TASK_RECORDING_ROWS`, whose end is the sum of all
+    sizes.
     """
 
     data: Buffer
@@ -93,15 +106,27 @@ TASK_RECORDING_ROWS = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of the tasks `first` to `first + count` of a work item, all of its tasks before `first` being known.
+    """Carries the outcomes of the tasks `first` to `first + count` of a work item; those before `first` are known.
 
-    `status` is one of the three below, `payload` what `pickling` made of the outcomes. `last` says that the worker is
-    done with the work item, which took `micros` from its first task on. With `in_memory` the payload only says where on
-    the
-    worker's status page the outcomes are. Since its last result the worker has logged `rows` rows, in `data_bytes`
-    bytes, and
-    waited `flush_micros` for the SDK to encode them. It is the worker's result with that `number`, counted from 1, and
-    was there at `ended_nanos` (`time.monotonic_ns()`): results of short tasks are sent together.
+    Attributes
+    ----------
+    work_item, first, count:
+        The number of the work item, its first task here, and how many they are.
+    status:
+        One of the three kinds below.
+    last:
+        Whether the worker is done with the work item.
+    micros:
+        Microseconds since it began the work item.
+    payload:
+        The outcomes, as `pickling` packs them.
+    flush_micros, rows, data_bytes:
+        Since its last result, the worker has waited so many microseconds for the SDK to encode rows, and has logged so
+        many rows, in so many bytes.
+    number:
+        The number of this result of the worker, counted from 1.
+    ended_nanos:
+        When it was there (`time.monotonic_ns()`): results of short tasks wait for each other.
     """
 
     work_item: int
@@ -111,7 +136,6 @@ class Result:
     last: bool
     micros: int
     payload: Sequence[Buffer]
-    in_memory: bool = False
     flush_micros: int = 0
     rows: int = 0
     data_bytes: int = 0
@@ -119,16 +143,28 @@ class Result:
     ended_nanos: int = 0
 
 
-#: A list of results; a list of results with a `pickling.Failure` for each task that raised; one error for all of them,
-#: where the work item could not be opened (`count` is 0 then).
+@dataclass(frozen=True, slots=True)
+class ResultInMemory:
+    """Carries `result` without its payload, which the worker has left in area `area` of its journal.
+
+    `sizes` has the size of each part of the payload, as the journal packs them.
+    """
+
+    result: Result
+    area: int
+    sizes: bytes
+
+
+#: Kinds of outcomes: a list of results; a list with a `task_pickling.Failure` for each task that raised; one error for
+#: all of them, if the worker could not open the work item (`count` is 0 then).
 RETURNED, MIXED, RAISED = range(3)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskBegan:
-    """Rows from here on are of task `task` of a work item, tried for the `attempt`-th time, begun at `started_nanos`.
+    """Marks that rows are of task `task` from here on, in its `attempt`-th try, begun at `started_nanos` (`time_ns`).
 
-    Sent, as the next one, only where a sink keeps the rows of each task apart.
+    Workers send it, and `TaskEnded`, only if a sink keeps the rows of each task apart.
     """
 
     work_item: int
@@ -139,7 +175,7 @@ class TaskBegan:
 
 @dataclass(frozen=True, slots=True)
 class TaskEnded:
-    """The task that had begun has ended after `seconds`, with `error`, if any. Its outbox is complete in a moment."""
+    """Marks that the task has ended after `seconds`, with `error`, if any. Its outbox is complete in a moment."""
 
     seconds: float
     error: str | None
@@ -147,24 +183,26 @@ class TaskEnded:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The worker has not begun the work item that it was sent as its `sequence`-th: the parent has taken it back."""
+    """Says that the worker passes over its `sequence`-th work item, because the parent has taken it back."""
 
     sequence: int
 
 
 @dataclass(frozen=True, slots=True)
 class InitializerFailed:
+    """Carries the exception that the worker's initializer has raised."""
+
     payload: Sequence[Buffer]
 
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """The producer has sent all it will ever send, and its last outbox is closed."""
+    """Says that the producer has sent all its messages, and that its last outbox is complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """A producer that opens its sinks itself has lost one; with `rows_are_lost`, none is left that has its rows."""
+    """Says that the producer cannot write to a sink or its outbox; with `rows_are_lost`, no other has its rows."""
 
     reason: str
     rows_are_lost: bool
@@ -172,7 +210,7 @@ class Undelivered:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """The producer waits for `Synced` with this number: until all that it has announced is accepted."""
+    """Asks for `Synced` with this number, as soon as the sinks have accepted all that was announced before."""
 
     number: int
 
@@ -182,14 +220,14 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The producer is accepted; with `inline` it has to send the bytes of its outbox in its messages."""
+    """Accepts the producer; with `inline` it has to send the bytes of its outbox in its messages."""
 
     inline: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A task function, sent once per worker before the first work item that needs it."""
+    """Carries a task function, once per worker, before the first work item that needs it."""
 
     digest: bytes
     payload: bytes
@@ -197,16 +235,16 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """A work item: one or several tasks of one call of the pool.
+    """Carries a work item: one or several tasks of one call of the pool.
 
     Attributes
     ----------
-    work item:
+    work_item:
         Its number in the pool.
-    turn:
-        It is the `sequence`-th work item that this worker is sent.
+    sequence:
+        Its number among the work items that were sent to this worker.
     mode:
-        How each item of the arguments is handed to the function, one of the three below.
+        How the function gets each item of the arguments, one of the three ways below.
     first:
         The task to begin with; those before it are done.
     again, attempt:
@@ -214,9 +252,9 @@ class Tasks:
     index:
         Index of task 0 of this work item in its call.
     digest:
-        Which function to call: 16 bytes.
+        The digest of the function to call: 16 bytes.
     payload:
-        A list with the arguments of each task.
+        The arguments of all tasks, as `pickling` packs them.
     """
 
     work_item: int
@@ -236,7 +274,7 @@ CALL, EACH, STAR = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The sinks have outbox number `outbox` up to `end`: sent where the bytes travel inline, and when it was opened."""
+    """Says that outbox number `outbox` is open, or, if its bytes travel inline, that the sinks have it up to `end`."""
 
     outbox: int
     end: int
@@ -244,7 +282,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """All that was announced before the `Sync` of this number is accepted; or is not, because of `failure`."""
+    """Says that all rows announced before the `Sync` of this number are accepted; or are not, because of `failure`."""
 
     number: int
     failure: str
@@ -252,7 +290,7 @@ class Synced:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """No more tasks: say goodbye and end."""
+    """Ends the worker: there are no more tasks."""
 
 
 Upstream: TypeAlias = (
@@ -262,6 +300,7 @@ Upstream: TypeAlias = (
     | SegmentReady
     | TaskRecordingRows
     | Result
+    | ResultInMemory
     | TaskBegan
     | TaskEnded
     | Skipped
@@ -292,20 +331,20 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
     _SYNC,
     _SYNCED,
     _UNDELIVERED,
-) = range(19)
+    _RESULT_IN_MEMORY,
+) = range(20)
 
 
 def encode(message: Upstream | Downstream) -> Frames:
-    """`message` as frames for the wire."""
+    """Return `message` as frames for the wire."""
     match message:
         case SegmentReady(outbox, start, end, data):
             head = _SEGMENT.pack(_SEGMENT_READY, outbox, start, end)
             return [head] if data is None else [head, data]
-        case Result(
-            work_item, first, count, status, last, micros, payload, in_memory, flush, rows, size, number, ended
-        ):
-            numbers = (work_item, first, count, status, last, micros, in_memory, flush, rows, size, number, ended)
-            return [_RESULT.pack(_RESULT_READY, *numbers), *payload]
+        case Result(payload=payload):
+            return [_result_head(_RESULT_READY, message), *payload]
+        case ResultInMemory(result, area, sizes):
+            return [_result_head(_RESULT_IN_MEMORY, result), _PLACE.pack(area) + sizes]
         case Tasks(work_item, sequence, mode, first, again, attempt, index, digest, payload):
             return [
                 _TASKS.pack(_TASKS_READY, work_item, sequence, mode, first, again, attempt, index, digest),
@@ -346,20 +385,44 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_KIND.pack(_STOP)]
 
 
+def _result_head(kind: int, result: Result) -> bytes:
+    return _RESULT.pack(
+        kind,
+        result.work_item,
+        result.first,
+        result.count,
+        result.status,
+        result.last,
+        result.micros,
+        result.flush_micros,
+        result.rows,
+        result.data_bytes,
+        result.number,
+        result.ended_nanos,
+    )
+
+
 def decode(frames: Frames) -> Upstream | Downstream:
-    """The message in `frames`; raises `MessageError` for anything else, whatever the bytes are."""
+    """Return the message in `frames`. Raises `MessageError` for anything else, whatever the bytes are."""
     try:
         return _decode(frames)
     except (struct.error, ValueError, TypeError, IndexError, RecursionError) as error:
         raise MessageError(f"not a message of protocol {PROTOCOL}: {error}") from None
 
 
+def _result(head: bytes, payload: Sequence[Buffer]) -> Result:
+    _, work_item, first, count, status, last, micros, *spent = _RESULT.unpack(head)
+    return Result(work_item, first, count, status, bool(last), micros, payload, *spent)
+
+
 def _decode(frames: Frames) -> Upstream | Downstream:
     head = bytes(frames[0])
     kind = head[0]
     if kind == _RESULT_READY:
-        _, work_item, first, count, status, last, micros, in_memory, *spent = _RESULT.unpack(head)
-        return Result(work_item, first, count, status, bool(last), micros, frames[1:], bool(in_memory), *spent)
+        return _result(head, frames[1:])
+    if kind == _RESULT_IN_MEMORY:
+        place = bytes(frames[1])
+        return ResultInMemory(_result(head, []), _PLACE.unpack_from(place)[0], place[_PLACE.size :])
     if kind == _TASKS_READY:
         _, work_item, sequence, mode, first, again, attempt, index, digest = _TASKS.unpack(head)
         return Tasks(work_item, sequence, mode, first, again, attempt, index, digest, frames[1:])

@@ -1,13 +1,13 @@
-"""A worker's outbox: a file in memory into which the SDK's own file sink writes, and out of which the parent copies.
+"""Makes outboxes: files in memory into which a worker's SDK writes, and out of which the parent copies.
 
-Covers: making an outbox, what it holds, reading it from another process, giving back what was read.
-Does not cover: the frames in it (`rrd/framing.py`) and who says how far it was written (`producer/producer.py`).
+Covers: making an outbox, its size, reading it from another process, releasing the bytes that were read.
+Does not cover: the frames in it (`rrd/framing.py`), and how far it was written (`producer/outbox_writer.py`).
 
 The SDK encodes in a thread of its own and writes each message with one `write`, so no byte of a row passes through
 Python in the worker. The parent opens the same file through `/proc/<pid>/fd`, lets the kernel copy from it
-(`sendfile`), and punches holes where it has read: what the file still holds in memory is what is on its way, and that
-is the worker's credit. Whatever a killed worker had written is still there. Where the system has no memory files
-(macOS) an ordinary file in the recording's private folder stands in.
+(`sendfile`), and punches holes where it has read. The bytes that the file still holds in memory are on their way, and
+they count against the worker's credit. Bytes that a killed worker had written are still there. On a system without
+memory files (macOS) it is an ordinary file in the recording's private folder.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _PUNCH_HOLE = 0x01 | 0x02
 
 
 class Outbox:
-    """The worker's end: a file for the SDK's file sink.
+    """Makes and holds the worker's end of an outbox: a file for the SDK's file sink.
 
     Attributes
     ----------
     path:
-        Where the SDK in this process writes.
+        The path for the SDK in this process.
     address:
-        Where another process of the same user opens it.
+        The path by which another process of the same user opens it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,16 +49,27 @@ class Outbox:
         return os.fstat(self.fd).st_size
 
     def held_bytes(self) -> int:
-        """Bytes that the file occupies: written, and not yet given back."""
+        """Bytes that the file occupies: written, and not yet released."""
         return os.fstat(self.fd).st_blocks * 512
 
     def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset` on; zeros for bytes that were released."""
         return os.pread(self.fd, size, offset)
 
     def release(self, start: int, end: int) -> None:
+        """Release the memory of the whole pages within `[start, end)`."""
         punch_hole(self.fd, start, end)
 
+    def is_released(self, offset: int) -> bool:
+        """Whether the memory at `offset` was released, by this process or by another one."""
+        try:
+            return os.lseek(self.fd, offset, os.SEEK_DATA) > offset
+        except OSError:
+            # ENXIO: there is no data from there on.
+            return True
+
     def close(self) -> None:
+        """Close the file; its memory lives as long as another process has it open."""
         os.close(self.fd)
         if sys.platform != "linux":
             with contextlib.suppress(FileNotFoundError):
@@ -66,33 +77,39 @@ class Outbox:
 
 
 def open_shared(address: str, folder: Path) -> int:
-    """A descriptor of the file that another process of this user has at `address`; raises `OSError` where not."""
+    """Open the file that another process of this user has at `address`. Raises `OSError` if that is not possible."""
     if not re.fullmatch(r"/proc/\d+/fd/\d+", address) and Path(address).parent != folder:
         raise PermissionError(f"not the address of an outbox: {address!r}")
-    # Also for writing: a hole cannot be punched through a read-only descriptor.
+    # Also for writing, because the kernel punches no hole through a read-only descriptor.
     return os.open(address, os.O_RDWR | os.O_CLOEXEC)
 
 
 class OutboxReader:
-    """The parent's end of an outbox of another process."""
+    """Reads an outbox of another process: the parent's end."""
 
     def __init__(self, address: str, folder: Path) -> None:
-        """Open the outbox at `address`; raises `OSError` where this process may not or cannot."""
+        """Open the outbox at `address`. Raises `OSError` if this process may not, or cannot."""
         self.fd = open_shared(address, folder)
 
     def size(self) -> int:
+        """Bytes written until now; the last message may still be incomplete."""
         return os.fstat(self.fd).st_size
 
     def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset` on; zeros for bytes that were released."""
         return os.pread(self.fd, size, offset)
 
     def copy(self, target: int, offset: int, size: int) -> None:
+        """Have the kernel copy `size` bytes from `offset` on to the descriptor `target`.
+
+        Raises `OSError` if the outbox has fewer.
+        """
         while size:
             try:
-                # 32 MB a call: the kernel cannot be interrupted within one.
+                # 32 MB a call, because a signal cannot interrupt the kernel within one.
                 done = os.sendfile(target, self.fd, offset, min(size, 32 << 20))
             except OSError as error:
-                # ENOTSOCK, EINVAL: this system or this target takes no sendfile from a file.
+                # This system or this target takes no `sendfile` from a file.
                 if error.errno not in _NO_SENDFILE:
                     raise
                 done = os.write(target, os.pread(self.fd, min(size, 1 << 20), offset))
@@ -102,19 +119,20 @@ class OutboxReader:
             size -= done
 
     def held_bytes(self) -> int:
-        """Bytes that the file occupies: written, and not yet given back."""
+        """Bytes that the file occupies: written, and not yet released."""
         return os.fstat(self.fd).st_blocks * 512
 
     def release(self, start: int, end: int) -> None:
-        """Give back the memory of the whole pages within `[start, end)`."""
+        """Release the memory of the whole pages within `[start, end)`."""
         punch_hole(self.fd, start, end)
 
     def close(self) -> None:
+        """Close this end."""
         os.close(self.fd)
 
 
 def punch_hole(fd: int, start: int, end: int) -> None:
-    """Free the whole pages within `[start, end)` of a memory file; elsewhere (no Linux) nothing is freed."""
+    """Free the whole pages within `[start, end)` of a memory file. On other systems than Linux this does nothing."""
     first = start & ~(_PAGE - 1)
     last = end & ~(_PAGE - 1)
     if _fallocate is not None and last > first:
@@ -124,11 +142,12 @@ def punch_hole(fd: int, start: int, end: int) -> None:
 def _load_fallocate() -> ctypes._NamedFuncPointer | None:
     if sys.platform != "linux":
         return None
-    # Python has no binding for fallocate(2) with flags; `CDLL` lets go of the GIL during the call.
+    # Python has no binding for fallocate(2) with flags. `CDLL` releases the GIL during the call.
     function = ctypes.CDLL(None, use_errno=True).fallocate
     function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     return function
 
 
 _fallocate = _load_fallocate()
+# EINVAL, ENOSYS, ENOTSOCK.
 _NO_SENDFILE = (22, 38, 88)

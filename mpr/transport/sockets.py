@@ -1,14 +1,14 @@
-"""The sockets between a recording's parent and its producers; the only module that knows ZeroMQ.
+"""Connects a recording's parent and its producers by sockets; the only module that knows ZeroMQ.
 
 ```
 producer                                   parent
 Upstream    DEALER ── segments, results ──► ROUTER   UpstreamServer    read by the aggregator's thread alone
-Downstream  DEALER ◄── tasks, stop ──────── ROUTER   DownstreamServer  written under a lock, by whoever has a task
+Downstream  DEALER ◄── tasks, stop ──────── ROUTER   DownstreamServer  written under a lock, by any thread
 ```
 
-Two sockets per producer, because a ZeroMQ socket belongs to one thread at a time: what a worker sends (from any of its
-threads, under a lock) never meets what its main thread waits for. `ipc://` in a fresh folder of mode 0700. Who has not
-shown the recording's secret gets no answer, and nothing that he sends is looked at.
+A producer has two sockets, because a ZeroMQ socket belongs to one thread at a time: any thread of a worker sends on
+the first, under a lock, while its main thread waits at the second. They are `ipc://` sockets in a fresh folder of mode
+0700. A peer that has not shown the recording's secret gets no answer, and its messages are dropped unread.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from mpr.transport.messages import Downstream as DownstreamMessage
 from mpr.transport.messages import Frames, Hello, MessageError, decode, encode
 from mpr.transport.messages import Upstream as UpstreamMessage
 
-# How long a closing socket may take to hand over what was sent (milliseconds).
+# How long a closing socket may take to hand over the messages that were sent (milliseconds).
 _LINGER_MS = 2000
-# Results above this are received without copying them out of ZeroMQ's memory.
+# Frames above this size (bytes) are sent and received without a copy.
 _COPY_LIMIT = 64 * 1024
 _INSIDE = "inproc://inside"
 
 
 class PeerGoneError(Exception):
-    """The peer that a message is for is not connected (any more, or yet)."""
+    """Says that the peer of a message is not connected any more, or not yet."""
 
 
 class Sockets:
-    """The parent's two sockets and their folder."""
+    """Holds the parent's two sockets and their folder."""
 
     def __init__(self) -> None:
         ipc_folder.sweep()
@@ -53,11 +53,11 @@ class Sockets:
         self.down = DownstreamServer(self._context, self.folder)
 
     def inside(self) -> Inside:
-        """An end for another thread of the parent, in order with what producers send."""
+        """Make an end for another thread of the parent, in one order with the messages of producers."""
         return Inside(self._context, self.up.inside_name)
 
     def close(self) -> None:
-        """Close both sockets and remove the folder. Whoever made an `inside` closes it before."""
+        """Close both sockets and remove the folder. Every `inside` is closed before."""
         self.up.close()
         self.down.close()
         self._context.term()
@@ -66,7 +66,8 @@ class Sockets:
 
 def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
     socket = context.socket(kind)
-    # Credit bounds what is on its way in bytes; ZeroMQ counts messages, and a ROUTER drops at its mark.
+    # No limit here, because credit bounds the bytes on their way. ZeroMQ would count messages, and a ROUTER drops those
+    # above its mark.
     socket.set_hwm(0)
     socket.linger = _LINGER_MS
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_MAX_BYTES)
@@ -81,7 +82,7 @@ def _bind(socket: zmq.Socket[bytes], path: Path) -> str:
 
 
 class UpstreamServer:
-    """The receiving end of all producers. One thread calls `receive`."""
+    """Receives the messages of all producers. One thread calls `receive`."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path, secret: str) -> None:
         self._socket = _socket(context, zmq.ROUTER)
@@ -94,9 +95,9 @@ class UpstreamServer:
         self.rejected_count = 0
 
     def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage] | bytes | None:
-        """The next message with the hello of its producer, or the bytes that `Inside` sent; None after the timeout.
+        """Receive the next message, with the hello of its producer, or the bytes that `Inside` sent.
 
-        Of a message that is refused the bytes are empty.
+        Returns None after the timeout, and no bytes for a message that is refused.
         """
         frames = self._receiver.receive(timeout_secs)
         if frames is None:
@@ -119,25 +120,26 @@ class UpstreamServer:
         return b""
 
     def _knows_secret(self, hello: Hello) -> bool:
-        # Any text can come out of JSON, also what has no encoding.
+        # JSON yields any text, also one that has no encoding.
         return hmac.compare_digest(hello.secret.encode(errors="backslashreplace"), self._secret)
 
     def forget(self, hello: Hello) -> None:
-        """The producer of `hello` has ended."""
+        """Forget the producer of `hello`, which has ended."""
         for sender in [sender for sender, known in self._greeted.items() if known is hello]:
             del self._greeted[sender]
 
     def close(self) -> None:
+        """Close the socket."""
         self._socket.close()
 
 
-# `send_multipart` and `recv_multipart` of pyzmq make enums of each frame's flags: these take half the time.
+# `send_multipart` and `recv_multipart` of pyzmq make enums of each frame's flags; plain numbers take half the time.
 _MORE = int(zmq.SNDMORE)
 _NOBLOCK = int(zmq.NOBLOCK)
 
 
 def _send(socket: zmq.Socket[bytes], frames: Frames) -> None:
-    """Send a message of several frames; any thread that holds the socket."""
+    """Send a message of several frames. The calling thread holds the socket."""
     copy = _copies(frames)
     for frame in frames[:-1]:
         socket.send(frame, _MORE, copy=copy)
@@ -145,24 +147,24 @@ def _send(socket: zmq.Socket[bytes], frames: Frames) -> None:
 
 
 class _Receiver:
-    """The receiving side of a socket, for one thread at a time."""
+    """Receives from a socket, in one thread at a time."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
-        # Asking the socket takes a microsecond.
+        # The timeout that the socket has, because asking the socket takes a microsecond.
         self._timeout = -1
 
     def receive(
         self, timeout_secs: float | None, before_waiting: Callable[[], None] | None = None
     ) -> list[zmq.Frame] | None:
-        """The frames of the next message; None where there is none within the timeout (None: as long as it takes)."""
+        """Receive the frames of the next message; None if there is none within the timeout (None: no limit)."""
         socket = self._socket
         try:
             frames = [socket.recv(_NOBLOCK, copy=False)]
         except zmq.Again:
             if before_waiting is not None:
                 before_waiting()
-            # Not `poll`: a receiving call that waits takes a third of the time.
+            # Not `poll`, because a receiving call that waits takes a third of the time.
             timeout = -1 if timeout_secs is None else int(timeout_secs * 1000)
             if not timeout:
                 return None
@@ -182,7 +184,7 @@ def _light(frame: zmq.Frame) -> bytes | memoryview:
 
 
 class DownstreamServer:
-    """The sending end to all producers; any thread may send."""
+    """Sends messages to producers. Any thread may send."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path) -> None:
         self._socket = _socket(context, zmq.ROUTER)
@@ -192,7 +194,7 @@ class DownstreamServer:
         self._closed = False
 
     def send(self, route: str, *messages: DownstreamMessage) -> None:
-        """Send to the producer of that route; raises `PeerGoneError` where it is not connected."""
+        """Send to the producer of `route`. Raises `PeerGoneError` if that is not connected."""
         with self._lock:
             if self._closed:
                 raise PeerGoneError(route)
@@ -204,18 +206,19 @@ class DownstreamServer:
                     raise PeerGoneError(route) from error
 
     def close(self) -> None:
+        """Close the socket; sending raises `PeerGoneError` from now on."""
         with self._lock:
             self._closed = True
             self._socket.close()
 
 
 def _copies(frames: Frames) -> bool:
-    """Small messages are sent faster with a copy, large ones without."""
+    """Whether to copy `frames` for sending: small messages are faster with a copy, large ones without."""
     return sum(len(frame) for frame in frames) <= _COPY_LIMIT
 
 
 class Inside:
-    """The end of another thread of the parent, in one queue with what the producers send. Any thread may send."""
+    """Sends from another thread of the parent, in one queue with the messages of producers. Any thread may send."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], name: bytes) -> None:
         self._socket = _socket(context, zmq.DEALER)
@@ -224,22 +227,24 @@ class Inside:
         self._lock = threading.Lock()
 
     def send(self, data: bytes) -> None:
+        """Send `data`; does nothing after the end."""
         with self._lock:
             if not self._socket.closed:
                 self._socket.send(data)
 
     def close(self) -> None:
+        """Close the socket."""
         with self._lock:
             self._socket.close()
 
 
 class Connection:
-    """A producer's two sockets. Any thread may `send`; one thread at a time may `receive`."""
+    """Holds a producer's two sockets. Any thread may `send`; one thread at a time may `receive`."""
 
     def __init__(self, upstream: str, downstream: str) -> None:
         self.route = secrets.token_hex(16)
-        #: How many messages were sent.
-        self.sent_count = 0
+        #: The number of messages that were sent.
+        self.sent_count = self.needed_count = 0
         self._context = zmq.Context()
         self._up = _socket(self._context, zmq.DEALER)
         self._up.connect(upstream)
@@ -250,17 +255,23 @@ class Connection:
         self._receiver = _Receiver(self._down)
 
     def send(self, message: UpstreamMessage) -> None:
+        """Send `message` to the parent."""
         frames: Frames = encode(message)
         with self._up_lock:
             _send(self._up, frames)
             self.sent_count += 1
 
+    def send_needed(self, message: UpstreamMessage) -> None:
+        """Send a message with rows: without it, the parent must not take a later result out of the journal."""
+        self.send(message)
+        self.needed_count = self.sent_count
+
     def receive(
         self, timeout_secs: float | None = None, before_waiting: Callable[[], None] | None = None
     ) -> DownstreamMessage | None:
-        """The next message; None where there is none within the timeout (None: as long as it takes).
+        """Receive the next message; None if there is none within the timeout (None: no limit).
 
-        `before_waiting` is called where there is none yet.
+        Calls `before_waiting` if there is none yet.
         """
         frames = self._receiver.receive(timeout_secs, before_waiting)
         if frames is None:
@@ -268,7 +279,7 @@ class Connection:
         return decode([_light(frame) for frame in frames])  # type: ignore[return-value]  # the parent is trusted
 
     def close(self, *, hand_over: bool = True) -> None:
-        """Hand over what was sent, for at most two seconds, or drop it."""
+        """Close both sockets; with `hand_over`, wait up to two seconds until all messages are handed over."""
         linger = _LINGER_MS if hand_over else 0
         with self._up_lock:
             self._up.close(linger)

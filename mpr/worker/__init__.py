@@ -1,6 +1,6 @@
-"""What a worker process of a pool does.
+"""Runs a worker process of a pool.
 
-Covers: its entry function, the loop over its tasks, and the capture of `logging` and output.
+Covers: its entry function, the loop over its tasks, forked children that leave a task, capture of `logging` and output.
 Does not cover: the way of the rows (`producer`) and which worker gets which task (`scheduler`).
 May import: sdk, transport, processes, producer, tasks.
 """

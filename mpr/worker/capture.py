@@ -1,7 +1,7 @@
-"""What a process says by `logging`, and what it prints, as rows of the recording.
+"""Writes `logging` records and printed lines into the recording.
 
-Covers: `mpr.LoggingHandler`, and what a worker of a pool captures of itself.
-Does not cover: what C code or a child process writes to the file descriptors.
+Covers: `mpr.LoggingHandler`, and the capture of a pool's worker.
+Does not cover: output that C code or a child process writes to the file descriptors.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ OUTPUT = "mpr/output"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureOptions:
-    """What a worker captures of itself.
+    """Says which records and output of a worker go into the recording.
 
     Attributes
     ----------
     logging:
-        Whether its `logging` records go into the recording.
+        Whether its `logging` records do.
     output:
-        Whether what it writes to `sys.stdout` and `sys.stderr` does.
+        Whether text that it writes to `sys.stdout` and `sys.stderr` does.
     level:
-        The level of the parent's root logger, for a worker that has set none.
+        The level of the parent's root logger, which a worker takes if it has set none.
     """
 
     logging: bool
@@ -46,7 +46,7 @@ class CaptureOptions:
 
 
 class _Busy(threading.local):
-    """Whether this thread is just logging a record: what that says itself must not be logged, and so on."""
+    """Says whether this thread is writing a record, so that records which this causes are left out."""
 
     now = False
 
@@ -55,21 +55,21 @@ _busy = _Busy()
 
 
 class LoggingHandler(logging.Handler):
-    """Sends `logging` records into the recording, as `rr.TextLog` with the task that they come from.
+    """Sends `logging` records into the recording, as `rr.TextLog` with the name of the task that emits them.
 
-    The entity path is the logger's name (`a.b` is `a/b`); the text has the traceback where the record has one; task,
-    index, worker and process id stand beside it. A record goes to the recording of the task that emits it, else to the
-    one that the process has joined, else to the current one. mpr's own records are left out: they may be about the very
-    way that they would take.
+    The entity path is made of the logger's name (`a.b` becomes `a/b`). The text has the traceback if the record has one.
+    Task, index, worker and process id are components beside it. A record goes to the recording of the task that emits
+    it, else to the one that the process has joined, else to the current one. Records of mpr itself are left out, because
+    they may report an error of the recording.
 
     Parameters
     ----------
     path_prefix:
-        What comes before the logger's name; None for nothing.
+        An entity path that is put before the logger's name; None for none.
     level:
-        As in `logging.Handler`.
+        The lowest level that is sent, as in `logging.Handler`.
     recording:
-        A stream to log to instead.
+        A stream that gets the records instead.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class LoggingHandler(logging.Handler):
         self._recording = recording
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log `record`; an error within goes the way of `logging`'s own errors, and never to who has logged."""
+        """Log `record`. An error goes to `handleError`, as in all handlers of `logging`, and never to the caller."""
         if _busy.now or record.name.partition(".")[0] == "mpr":
             return
         _busy.now = True
         try:
             text = record.getMessage()
             if record.exc_info or record.exc_text or record.stack_info:
-                # With the traceback, as the standard formatter has it.
+                # The standard formatter adds the traceback.
                 text = logging.Formatter("%(message)s").format(record)
             self._log(_path(self.path_prefix, *record.name.split(".")), text, record.levelname)
         except Exception:  # noqa: BLE001  # as every handler of `logging`
@@ -103,7 +103,7 @@ class LoggingHandler(logging.Handler):
         log_text(path, text, _LEVELS.get(level, level), self._recording)
 
 
-# Rerun's name where it is another one.
+# Names of levels that differ in Rerun.
 _LEVELS = {"WARNING": "WARN"}
 
 
@@ -115,7 +115,7 @@ def _path(prefix: str | None, *parts: str) -> str:
 
 
 def log_text(path: str, text: str, level: str, recording: rr.RecordingStream | None = None) -> None:
-    """One row of text, with the task and process that it comes from."""
+    """Log one row of text, with the task and the process that it comes from."""
     import rerun as rr
 
     task = current_task()
@@ -128,7 +128,7 @@ def log_text(path: str, text: str, level: str, recording: rr.RecordingStream | N
 
 
 class _Lines(io.TextIOBase):
-    """A text stream that writes on to `stream`, and calls `line` for each line that is whole."""
+    """A text stream that passes all text on to `stream`, and calls `line` for each complete line."""
 
     def __init__(self, stream: TextIO, line: Callable[[str], None]) -> None:
         self._stream = stream
@@ -145,7 +145,7 @@ class _Lines(io.TextIOBase):
         return written
 
     def finish_line(self) -> None:
-        """Take what was written without a line's end."""
+        """Call `line` for text that was written without a line's end."""
         with self._lock:
             rest, self._rest = self._rest, ""
             if rest:
@@ -155,7 +155,7 @@ class _Lines(io.TextIOBase):
         self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
-        # `encoding`, `buffer` and whatever else the stream has.
+        # The stream has more attributes, such as `encoding` and `buffer`.
         return getattr(self._stream, name)
 
     def fileno(self) -> int:
@@ -169,7 +169,7 @@ class _Lines(io.TextIOBase):
 
 
 class Capture:
-    """What a worker captures of itself, from now on."""
+    """Captures `logging` records and output of this process from now on, by `options`."""
 
     def __init__(self, options: CaptureOptions) -> None:
         self._streams: list[_Lines] = []
@@ -178,7 +178,7 @@ class Capture:
         if options.output:
             for name, level in (("stdout", "INFO"), ("stderr", "WARN")):
                 stream = getattr(sys, name)
-                # A program without a console has none.
+                # A program without a console has no such stream.
                 if stream is not None:
                     lines = _Lines(stream, _logger_of(f"{OUTPUT}/{name}", level))
                     self._streams.append(lines)
@@ -186,7 +186,7 @@ class Capture:
 
     @staticmethod
     def _capture_logging(level: int) -> None:
-        # Not a handler of the root logger: with one there, a task's own `logging.basicConfig` does nothing.
+        # No handler of the root logger, because with one there a task's `logging.basicConfig` does nothing.
         handler = LoggingHandler(LOGS)
         call_handlers = logging.Logger.callHandlers
 
@@ -201,11 +201,11 @@ class Capture:
 
     @property
     def takes_output(self) -> bool:
-        """Whether what tasks print is captured."""
+        """Whether the output of tasks is captured."""
         return bool(self._streams)
 
     def finish_lines(self) -> None:
-        """A task has ended: what it has printed without a line's end is all that comes."""
+        """Log the last lines of a task that has ended, which may lack their line's end."""
         for stream in self._streams:
             stream.finish_line()
 
@@ -215,7 +215,7 @@ def _logger_of(path: str, level: str) -> Callable[[str], None]:
         if _busy.now:
             return
         _busy.now = True
-        # Printing must not fail because logging does.
+        # A task that prints must not fail because of the recording.
         with contextlib.suppress(Exception):
             log_text(path, text, level)
         _busy.now = False

@@ -1,4 +1,4 @@
-"""Says that a moment has passed, to whoever has no time to look at the clock."""
+"""Reports that some milliseconds have passed, to code that has no time to look at the clock."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import time
 from collections.abc import Callable
 
 PERIOD_SECS = 0.01
-# For so many periods it goes on without anybody who is busy: waking it takes longer than some work items do.
+# The thread runs on for this many idle periods, because waking it takes longer than some work items do.
 _PATIENCE = 20
 
 
 class Clock:
-    """Sets `ticked[0]`, and calls `on_tick`, every `PERIOD_SECS` while somebody is busy.
+    """Sets `ticked[0]` and calls `on_tick` every `PERIOD_SECS` while its user is busy.
 
-    Native code that keeps the GIL delays it. Reading a list costs a tenth of what the clock does. Where the system
-    gives no more threads, `always` is true, and whoever is busy has to look at the clock each time.
+    The user reads a list, because that takes a tenth of the time of reading the clock. Native code that keeps the GIL
+    delays the ticks. If the system gives the process no more threads, `always` is true, and the user has to read the
+    clock each time.
     """
 
     def __init__(self, on_tick: Callable[[], None]) -> None:
@@ -26,14 +27,14 @@ class Clock:
         self._wake = threading.Event()
 
     def begin(self) -> None:
-        """Somebody is busy from now on."""
+        """Tick from now on: the user is busy."""
         self._busy = True
         self.tick_once()
 
     def tick_once(self) -> None:
         """Tick at least once from now on."""
         self._wanted = True
-        # The thread looks whether it is wanted after it has said that it stops.
+        # The thread reads `_wanted` once more after it has cleared `_runs`, so no wish is missed.
         if not self._runs:
             self._runs = True
             self._wake.set()
@@ -45,7 +46,7 @@ class Clock:
                     self.always = self.ticked[0] = True
 
     def end(self) -> None:
-        """Nobody is busy any more."""
+        """Stop to tick: the user is not busy any more."""
         self._busy = False
 
     def _run(self) -> None:

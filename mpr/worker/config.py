@@ -1,4 +1,4 @@
-"""What a worker is started with, importable without the Rerun SDK, which only the worker itself needs."""
+"""Holds the settings with which a worker starts. It can be imported without the Rerun SDK, for the parent."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ MAIN = "mpr.worker.main:main"
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerConfig:
-    """What a worker is started with.
+    """The settings of one worker.
 
     Attributes
     ----------
     recording:
         How to join the recording.
     worker:
-        Its number in the pool, never used twice.
+        Its id in the pool; no other worker of the pool ever gets the same.
     environ:
         The parent's environment, for a worker of a fork server, which was started with an older one.
     preloaded:
         Whether the SDK was imported before this process was forked.
     results_wait:
-        Whether a result may wait a moment for those of its work item's next tasks; what waits is lost with the worker.
+        Whether a result may wait a moment for those of the next tasks of its work item. If the worker dies, results that
+        wait are lost.
     capture:
-        What of itself it brings into the recording.
+        Which of its own log records and output it writes into the recording.
     """
 
     recording: ConnectionInfo

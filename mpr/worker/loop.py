@@ -1,6 +1,7 @@
-"""What a worker process does: it runs the tasks that come, one after another, and sends what becomes of them.
+"""Runs the tasks that a worker receives, one after another, and sends their results.
 
-A result is sent behind the segments with the rows of its task, on the same socket: whoever has it has had them.
+A result is sent after the segments with the rows of its task, on the same socket. So the parent has read the rows
+before it reads the result.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 from mpr import failpoints
 from mpr.errors import TaskLoadError
 from mpr.processes import pickling, task_pickling
-from mpr.producer.producer import TOGETHER_MICROS, Producer
+from mpr.producer.producer import Producer
+from mpr.producer.result_sender import TOGETHER_MICROS
 from mpr.tasks.current import set_common
 from mpr.transport.function_cache import FunctionCache
 from mpr.transport.messages import (
@@ -31,28 +33,42 @@ from mpr.transport.messages import (
     Tasks,
 )
 from mpr.transport.status_page import POSITION, ROWS, SINCE
+from mpr.worker import forked_child
 from mpr.worker.capture import Capture
 from mpr.worker.clock import Clock
 
-# More results than that are better opened by the parent while the worker makes the next ones.
+# A message with more results than this is sent at once, so that the parent unpickles it while the worker runs on.
 _FEW = 16
 
 
 class WorkerLoop:
+    """The loop of one worker.
+
+    Parameters
+    ----------
+    producer:
+        Receives tasks, and sends results and rows.
+    capture:
+        Captures the output of tasks.
+    waits:
+        Whether results may wait for those of the next tasks.
+    """
+
     def __init__(self, producer: Producer, capture: Capture, *, waits: bool) -> None:
         self._waits = waits
         self._clock = Clock(producer.send_results)
         self._producer = producer
         self._capture = capture
-        #: Functions, and pickles of those that were not needed yet.
+        #: Functions by digest; those that no task has used yet are still pickles.
         self._functions: FunctionCache[Callable[..., Any] | bytes] = FunctionCache()
-        #: How many results there were.
+        #: The number of results that were handed over.
         self._results = 0
-        # Rows and bytes that earlier results have told of.
-        self._told_rows = producer.status_page.counters[ROWS]
-        self._told_bytes = producer.write_out()
+        # Rows and bytes that earlier results have reported.
+        self._reported_rows = producer.status_page.counters[ROWS]
+        self._reported_bytes = producer.write_out()
 
     def run(self) -> None:
+        """Run tasks until the parent stops this worker, or its producer is spent."""
         while True:
             message = self._producer.receive()
             match message:
@@ -61,7 +77,7 @@ class WorkerLoop:
                         failpoints.reach("worker.claimed")
                         self._run(message)
                     else:
-                        # The parent has counted it as used.
+                        # The parent counts the function as used, and both sides must count alike.
                         self._functions.use(message.digest)
                         self._producer.send(Skipped(message.sequence))
                     if self._producer.spent:
@@ -73,13 +89,15 @@ class WorkerLoop:
 
     def _run(self, message: Tasks) -> None:
         started_ns = time.monotonic_ns()
-        # Loading is part of the first task: what kills the worker there would kill every other one after it.
+        # Loading counts as part of the first task: if it kills the worker, that task fails, and is not tried for ever.
         self._producer.status_page.begin(message.first, started_ns)
         try:
             call = _CALLS[message.mode]
             function = self._function(message.digest)
             arguments = _load_arguments(message)
-        except BaseException as error:  # noqa: BLE001  # the parent must hear of whatever it is
+        except BaseException as error:  # noqa: BLE001  # every error is the result of the task
+            if forked_child.is_child[0]:
+                forked_child.end(error)
             self._hand_over(message, message.first, 0, RAISED, task_pickling.dump_exception(error), started_ns)
             return
         run = function if message.mode == EACH else functools.partial(call, function)
@@ -91,28 +109,29 @@ class WorkerLoop:
     def _run_each(
         self, message: Tasks, run: Callable[[Any], Any], name: str, arguments: list[Any], started_ns: int
     ) -> None:
-        """Run the tasks of a work item, and hand over what becomes of them.
+        """Run the tasks of a work item, and hand over their results.
 
-        Tasks may take less than a microsecond. So nothing is called here that need not be, and nobody looks at the
-        clock for each of them.
+        Tasks may take less than 1 us. So this loop calls as few functions as it can, and reads the clock only when the
+        other thread has set `ticked`.
         """
         producer, log_counters, clock = self._producer, self._producer.log_counters, time.monotonic_ns
         counters = log_counters.counters
         ticked, each = (self._clock.ticked, self._clock.always) if self._waits else ([True], True)
+        is_child = forked_child.is_child
         marks, prints = producer.config.marks_tasks, self._capture.takes_output
         first, again_until = message.first, message.first + message.again
-        here = [2 * first + 1]
-        set_common((name, message.index, again_until, message.attempt, producer.worker, here))
+        position_of_task = [2 * first + 1]
+        set_common((name, message.index, again_until, message.attempt, producer.worker, position_of_task))
         results: list[Any] = []
         status = RETURNED
         began_ns, raised = started_ns, None
-        # A task's place on the status page while it runs is twice its number, and one.
+        # The status page has a running task as twice its number plus 1.
         for position, argument in zip(range(2 * first + 1, 2 * len(arguments), 2), arguments[first:], strict=True):
             if ticked[0]:
                 task = position // 2
                 ticked[0] = each
                 if results:
-                    # What has ended is not lost with a worker that dies in a later task.
+                    # If the worker dies in a later task, these results are not lost.
                     self._hand_over_results(message, first, results, status, started_ns, last=False)
                     first, results, status = task, [], RETURNED
                 counters[SINCE] = clock()
@@ -123,14 +142,18 @@ class WorkerLoop:
                 producer.mark_begin(message.work_item, task, message.attempt if task < again_until else 1)
                 counters[SINCE] = began_ns = clock()
                 raised = None
-            here[0] = position
-            # As `slate.begin`; the time stands there since the last look at the clock.
+            position_of_task[0] = position
+            # Does what `StatusPage.begin` does, but without a call; the time of the last tick stays there.
             counters[POSITION] = position
             try:
                 results.append(run(argument))
             except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
+                if is_child[0]:
+                    forked_child.end(error)
                 results.append(task_pickling.Failure(error))
                 status, raised = MIXED, task_pickling.describe(error)
+            if is_child[0]:
+                forked_child.end(None)
             if prints:
                 self._capture.finish_lines()
             if marks:
@@ -160,7 +183,7 @@ class WorkerLoop:
         *,
         last: bool = True,
     ) -> None:
-        """Send an outcome, behind the rows that belong to it."""
+        """Send the results of `count` tasks from `first` on, after the rows that belong to them."""
         failpoints.reach("worker.ended")
         producer, ended_ns = self._producer, time.monotonic_ns()
         written_bytes = producer.write_out()
@@ -178,15 +201,15 @@ class WorkerLoop:
             micros,
             payload,
             flush_micros=(now_ns - ended_ns) // 1000,
-            rows=rows - self._told_rows,
-            data_bytes=written_bytes - self._told_bytes,
+            rows=rows - self._reported_rows,
+            data_bytes=written_bytes - self._reported_bytes,
             number=self._results,
             ended_nanos=now_ns,
         )
-        self._told_rows, self._told_bytes = rows, written_bytes
+        self._reported_rows, self._reported_bytes = rows, written_bytes
         alone = count > _FEW or micros >= TOGETHER_MICROS or self._clock.always or producer.config.marks_tasks
         if producer.hand_over(result, may_wait=not alone):
-            # Should the next task take longer.
+            # The tick sends the results that wait if the next task takes long.
             self._clock.tick_once()
         failpoints.reach("worker.sent")
 

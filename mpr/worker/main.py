@@ -1,4 +1,4 @@
-"""The entry function of a worker process."""
+"""Runs a worker process from its start to its end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-import numpy  # noqa: F401  # imported before a fork, so that a worker of our fork server need not
+import numpy  # noqa: F401  # imported before a fork, so that workers of the fork server have it
 import rerun  # noqa: F401  # as above
 
 from mpr import failpoints
@@ -18,6 +18,7 @@ from mpr.transport.messages import (
     InitializerFailed,
     Ready,
 )
+from mpr.worker import forked_child
 from mpr.worker.capture import Capture
 from mpr.worker.loop import WorkerLoop
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def main(config: WorkerConfig, initializer: Portable) -> None:
-    """Run as worker `config.worker` until the parent says stop or ends.
+    """Run as worker `config.worker` until the parent stops it or ends.
 
     `initializer` holds the user's initializer (or None) and its arguments.
     """
@@ -39,18 +40,23 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
     capture = Capture(config.capture)
     failpoints.arm(config.worker)
     failpoints.reach("worker.started")
+    forked_child.watch()
     function, arguments = initializer.value
     began_ns = time.monotonic_ns()
     if function is not None:
         try:
             producer.begin_task()
             function(*arguments)
+            if forked_child.is_child[0]:
+                forked_child.end(None)
             producer.flush()
         except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
+            if forked_child.is_child[0]:
+                forked_child.end(error)
             producer.flush()
             producer.send(InitializerFailed(task_pickling.dump_exception(error)))
-            membership.hand_back(producer)
+            membership.close_worker(producer)
             return
     producer.send(Ready((time.monotonic_ns() - began_ns) // 1000))
     WorkerLoop(producer, capture, waits=config.results_wait).run()
-    membership.hand_back(producer)
+    membership.close_worker(producer)

@@ -1,5 +1,5 @@
-"""In each process that runs tests: the recording of each test.
+"""Records each test, in each process that runs tests.
 
-Covers: what a test logs, by whatever way, and its phases, output and traceback.
-Does not cover: what is done when all tests have run (`report`).
+Covers: rows that a test logs in any way, and its phases, output and traceback.
+Does not cover: the report when all tests have ended (`report`).
 """

@@ -1,4 +1,4 @@
-"""File names of recordings: from any node id to a name that every file system and artifact store takes."""
+"""Makes file names of recordings from node ids, which every file system and artifact store accepts."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import re
 import unicodedata
 from pathlib import Path
 
-# A name has at most so many bytes before its digest: nested in CI's folders, the whole path stays below 260.
+# The largest sizes in bytes of a name before its digest, and of its path. In the folders of a CI job, the whole path
+# stays below 260.
 _STEM_BYTES = 100
 _PATH_BYTES = 240
 _DIGEST_CHARACTERS = 8
-# Others are refused by artifact stores, or mean something to a shell.
+# Artifact stores refuse other characters, or shells give them a meaning.
 _REFUSED = re.compile(r"[^A-Za-z0-9_.=\[\]-]+")
-# pytest-xdist's loadgroup puts the group behind the node id, where a parameter may have an @ of its own.
+# `--dist loadgroup` of pytest-xdist adds the group to the node id, after an @; a parameter may have an @ too.
 _GROUP = re.compile(r"@[^\]\[]*$")
 
 
 def without_group(nodeid: str) -> str:
-    """`nodeid` without the group that `--dist loadgroup` has put behind it."""
+    """Return `nodeid` without the group that `--dist loadgroup` has added."""
     head, bracket, tail = nodeid.rpartition("]")
     if bracket:
         return head + bracket + _GROUP.sub("", tail)
@@ -28,19 +29,19 @@ def without_group(nodeid: str) -> str:
 
 
 def stem(nodeid: str, folder: Path) -> str:
-    """A file name without suffix for the test `nodeid` in `folder`; two node ids never get the same.
+    """Return a file name without suffix for the test `nodeid` in `folder`; two node ids never get the same name.
 
-    The same node id always gets the same name, in any order of tests and in any worker.
+    A node id always gets the same name, in any order of tests and in any worker.
     """
     nodeid = without_group(nodeid)
     digest = hashlib.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
-    # The folder, a slash, a dash, the digest, the longest suffix (`-retry99.rrd`), and room for the name of a worker.
+    # The rest of the path: a slash, a dash, the longest suffix (`-retry99.rrd`), and the name of a worker.
     left = _PATH_BYTES - len(os.fsencode(folder)) - len(digest) - 24
     return f"{clean(nodeid)[: max(8, min(_STEM_BYTES, left))]}-{digest}"
 
 
 def clean(name: str) -> str:
-    """`name` with the characters that any file name may have, in ASCII."""
+    """Return `name` with only such characters as every file name may have, in ASCII."""
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return _REFUSED.sub("-", ascii_name).strip("-.") or "test"
 
@@ -48,8 +49,8 @@ def clean(name: str) -> str:
 def reserve(folder: Path, name: str, first_attempt: int = 0) -> tuple[Path, int]:
     """Take the first free name for an attempt: `<name>.rrd`, `<name>-retry1.rrd` and so on.
 
-    Whoever creates the file has the name, also among processes: one rule for plugins that run tests again and for tests
-    that another worker takes after a crash. Returns the empty file and the attempt's number. Raises `OSError`.
+    The process that creates the file has the name. So one rule works for plugins that run tests again, and for tests
+    that another worker runs after a crash. Returns the empty file and the attempt's number. Raises `OSError`.
     """
     attempt = first_attempt
     while True:

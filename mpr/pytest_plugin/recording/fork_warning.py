@@ -1,7 +1,7 @@
-"""Keeps a warning from tests that would not have it without us: Python 3.12 and later warn of a fork in a process with
-threads, and count those of the SDK, also those that only the recording of the test has brought.
+"""Suppresses a warning about forks that a test would not get without mpr.
 
-Not kept from a test that has threads of its own.
+Python 3.12 and later warn of a fork in a process with threads. They also count the threads of the SDK that only record
+the test. If the test itself has threads, it gets the warning.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import sys
 import warnings
 from collections.abc import Callable
 
-# Threads of the SDK that come and go with a file.
+# Names of threads of the SDK that start and end with a file.
 _COME_AND_GO = ("file_writer", "ChunkBatcher", "RecordingStream")
 
 
 class Watch:
-    """Of this process.
+    """Watches the forks of this process.
 
     Parameters
     ----------
     running:
-        Tells which test runs in this very process.
+        Returns the test that runs in this process, or None.
     """
 
     def __init__(self, running: Callable[[], object | None]) -> None:
@@ -33,10 +33,10 @@ class Watch:
             os.register_at_fork(before=self._forks)
 
     def threads_have_come(self) -> None:
-        """All threads that have come since this was made are ours."""
+        """Count all threads that were started since this object was made as mpr's."""
         self._ours = set(_threads()) - self._before
 
-    def end(self) -> None:
+    def close(self) -> None:
         self._running = None
 
     def _forks(self) -> None:
@@ -44,12 +44,12 @@ class Watch:
             return
         theirs = [name for thread, name in _threads().items() if thread not in self._ours]
         if sum(not name.startswith(_COME_AND_GO) for name in theirs) <= 1:
-            # Ends with the test, as all filters that a test sets.
+            # pytest removes the filter with all filters of the test.
             warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of .*fork", DeprecationWarning)
 
 
 def _threads() -> dict[str, str]:
-    """The system's threads of this process and their names; empty where it has no /proc."""
+    """Return the system's threads of this process with their names; empty if there is no /proc."""
     found = {}
     with contextlib.suppress(OSError):
         for thread in os.listdir("/proc/self/task"):

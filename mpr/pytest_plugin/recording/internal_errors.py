@@ -1,4 +1,4 @@
-"""What goes wrong in mpr itself while it records tests: noted, told once per sort, and never the test's."""
+"""Collects errors of mpr itself while it records tests. They never fail a test, and each sort is reported once."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Troubles:
-    """Of one process.
+class InternalErrors:
+    """The errors of one process.
 
     Parameters
     ----------
     write:
-        Where the first of each sort goes; may raise `OSError`.
+        Called with the first error of each sort; may raise `OSError`.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._counts: Counter[str] = Counter()
-        #: One text per sort, in order.
+        #: One text for each sort, in the order of time.
         self.texts: list[str] = []
-        #: Those of the present test.
+        #: The errors of the present test.
         self.of_test: list[str] = []
 
     def attempt(self, what: str, step: Callable[..., object], *args: Any) -> None:
-        """Call `step`, which is to do `what`; what it raises is noted."""
+        """Call `step`, which does `what`, and report an exception of it instead of raising it."""
         try:
             step(*args)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the test has nothing to do with it
-            self.tell(f"{what} {type(error).__name__}", f"cannot {what}: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001  # no error of mpr may reach the test
+            self.report(f"{what} {type(error).__name__}", f"cannot {what}: {type(error).__name__}: {error}")
 
-    def tell(self, sort: str, text: str) -> None:
+    def report(self, sort: str, text: str) -> None:
+        """Note an error; write its text if it is the first of its `sort`."""
         self.of_test.append(text)
         self._counts[sort] += 1
         if self._counts[sort] == 1:
             self._say(text)
 
     def close(self) -> None:
-        """No test comes any more: say how often it was."""
+        """Write how often each error was repeated, after the last test."""
         for sort, count in self._counts.items():
             if count > 1:
                 self._say(f"{count - 1} more times: {sort}")

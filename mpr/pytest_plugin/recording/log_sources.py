@@ -1,13 +1,13 @@
-"""What a process has around its tests, so that what they log comes into their recordings.
+"""Leads the rows of a test into its recording, from all sources in one process.
 
-| what logs | what brings it |
+| source | way |
 |---|---|
 | plain `rr.log` of the test, its fixtures and threads | the test's stream is the current recording |
-| the same after `rr.init` without a sink | what that recording has is copied at the end (`rr_init.py`) |
+| the same after `rr.init` without a sink | the rows of that recording are copied at the end (`rr_init.py`) |
 | pools, child processes | `child_processes.py` |
 | `logging` | `logging_capture.py` |
 
-Made with the first test that is recorded, as it needs the SDK.
+This module needs the SDK, so it is imported with the first test that is recorded.
 """
 
 from __future__ import annotations
@@ -26,48 +26,48 @@ from mpr.sdk import recordings
 if TYPE_CHECKING:
     import rerun as rr
 
-    from mpr.pytest_plugin.recording.running_test import Running
+    from mpr.pytest_plugin.recording.running_test import RunningTest
 
 
 _THREAD = "thread"
 
 
-class Surroundings:
-    """Of one process.
+class LogSources:
+    """The sources of rows in one process.
 
     Parameters
     ----------
     running:
-        Tells which test runs in this very process.
+        Returns the test that runs in this process, or None.
     """
 
-    def __init__(self, running: Callable[[], Running | None]) -> None:
+    def __init__(self, running: Callable[[], RunningTest | None]) -> None:
         self._running = running
         self._forks = fork_warning.Watch(running)
         self._streams = TestStreams(self._logged)
         self._children = Children()
-        # Of a test that runs pytest itself.
+        # The recording of an outer test, if this pytest runs within a test.
         self._outer: Any = None
         self._rr_init_rows = RrInitRows(self._streams.has)
         self._logs = LogCapture(self._native, test_rows.LOGS)
 
     def stream(self, application_id: str) -> TestStream:
-        """The stream of this process for recordings of that application id."""
+        """Return the stream of this process for recordings of that application id."""
         if self._streams.knows(application_id):
             return self._streams.get(application_id)
         with warnings.catch_warnings():
-            # That the SDK's own modules warn is not the doing of the test, which may take warnings for errors.
+            # Warnings of the SDK's own modules must not fail a test that turns warnings into errors.
             warnings.simplefilter("ignore")
             found = self._streams.get(application_id)
         self._forks.threads_have_come()
         return found
 
-    def enter(self, running: Running) -> None:
-        """What is logged from now on is of the test `running`."""
-        self._children.welcome(running.stream)
+    def attach(self, running: RunningTest) -> None:
+        """Lead all rows to the recording of the test `running` from now on."""
+        self._children.attach(running.stream)
         native = running.stream.native.inner
         self._outer = None
-        if running.wish.capture == _THREAD:
+        if running.options.capture == _THREAD:
             recordings.exchange_thread_recording(native)
             return
         before = recordings.exchange_global_recording(native)
@@ -76,20 +76,20 @@ class Surroundings:
         if is_of_tests(before):
             self._outer = before
         else:
-            # A fixture of a wider scope may need it; and without us, it would be there.
+            # It stays current: a fixture with a wider scope may need it, and without mpr it would be current too.
             recordings.exchange_global_recording(before)
 
-    def phase_has_ended(self, running: Running) -> None:
-        """It may have brought the first function that logs from other processes."""
-        self._children.welcome(running.stream)
+    def phase_has_ended(self, running: RunningTest) -> None:
+        """Look once more for decorated functions, because the phase may have imported the first one."""
+        self._children.attach(running.stream)
 
-    def leave(self, running: Running) -> None:
-        """The test is over. What it has made current stays so, as it would without us."""
-        note = self._children.dismiss()
+    def detach(self, running: RunningTest) -> None:
+        """End the way of the rows with the test. A recording that the test has made current stays current."""
+        note = self._children.detach()
         if note is not None:
             running.notes.append(note)
         exchange = recordings.exchange_global_recording
-        if running.wish.capture == _THREAD:
+        if running.options.capture == _THREAD:
             exchange = recordings.exchange_thread_recording
         now = exchange(self._outer)
         if now is not None and not self._streams.has(now):
@@ -99,9 +99,9 @@ class Surroundings:
             running.notes.append(note)
 
     def close(self) -> None:
-        """No test comes any more."""
-        self._logs.end()
-        self._forks.end()
+        """Restore the process after the last test."""
+        self._logs.close()
+        self._forks.close()
         self._children.close()
 
     def _native(self) -> rr.RecordingStream | None:

@@ -1,4 +1,4 @@
-"""What a test says by `logging`, as rows of its recording, at the moment when it is said."""
+"""Writes `logging` records of a test into its recording, at the moment when they are emitted."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 class _Handler(LoggingHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
-        """The test hears of a bad record from its own handlers, or does not."""
+        """Do nothing: the test's own handlers report a bad record."""
 
 
 class LogCapture:
-    """Passes every record of the process on to the recording of the test that runs.
+    """Passes every record of the process to the recording of the running test.
 
-    It is no handler of the root logger: tests count those.
+    It is no handler of the root logger, because some tests count its handlers.
     """
 
     def __init__(self, stream: Callable[[], rr.RecordingStream | None], path_prefix: str) -> None:
@@ -35,7 +35,7 @@ class LogCapture:
         self._ours = call_handlers
         logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]  # see above
 
-    def end(self) -> None:
-        """Leave logging as it was, unless somebody has changed it meanwhile: then this passes on to nobody."""
+    def close(self) -> None:
+        """Restore `logging`, unless other code has replaced the same function since; then records pass through."""
         if logging.Logger.callHandlers is self._ours:
             logging.Logger.callHandlers = self._before  # type: ignore[method-assign]  # as it was

@@ -2,8 +2,8 @@
 
 How a test is recorded: `begin` (name, file, journal) -> phases (output, failure) -> `end` (outcome, kept or removed).
 
-Covers: what happens when, and that nothing of it reaches the test (`internal_errors.py`).
-Does not cover: the file (`test_stream.py`), what leads to it (`log_sources.py`), who survives a crash
+Covers: the order of all steps, and that no error of them reaches the test (`internal_errors.py`).
+Does not cover: the file (`test_stream.py`), the ways of rows (`log_sources.py`), and the work after a crash
 (`report/controller.py`).
 """
 
@@ -20,52 +20,52 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mpr.pytest_plugin import run_folder
 from mpr.pytest_plugin.journal import Ended, Journal, Started
-from mpr.pytest_plugin.options import RECORDED_FIXTURES, Settings, Wish, wish_of
+from mpr.pytest_plugin.options import RECORDED_FIXTURES, Settings, TestOptions, test_options
 from mpr.pytest_plugin.recording import file_names, report_links, retention
-from mpr.pytest_plugin.recording.internal_errors import Troubles
-from mpr.pytest_plugin.recording.running_test import CALL, SETUP, TEARDOWN, Running
+from mpr.pytest_plugin.recording.internal_errors import InternalErrors
+from mpr.pytest_plugin.recording.running_test import CALL, SETUP, TEARDOWN, RunningTest
+from mpr.pytest_plugin.run_folder import make_run_folder
 from mpr.rrd import framing
 
 if TYPE_CHECKING:
-    from mpr.pytest_plugin.recording.log_sources import Surroundings
+    from mpr.pytest_plugin.recording.log_sources import LogSources
 
 
-#: The property by which reports name a test's recording, relative to where pytest was started.
+#: The property of reports that has the path of a test's recording, relative to the folder in which pytest was started.
 PROPERTY = "mpr_recording"
-#: The worker of a process that is none of pytest-xdist's.
+#: The worker's name in a process without pytest-xdist.
 MAIN = "main"
-#: Under this name a worker tells what went wrong in mpr itself.
+#: The key of `workeroutput` under which a worker sends errors of mpr itself.
 WORKER_OUTPUT = "mpr_troubles"
 
 
 class Recorder:
-    """A plugin object of pytest, in each process that runs tests."""
+    """Plugin of pytest that records tests, in each process that runs tests."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.settings = settings
         self.worker: str = getattr(config, "workerinput", {}).get("workerid", MAIN)
-        self.current: Running | None = None
-        #: The recording of the test that has just ended, where it is kept.
+        self.current: RunningTest | None = None
+        #: The recording of the test that has just ended; None if it was not kept.
         self.last: Path | None = None
-        self.troubles = Troubles(lambda text: self._open_journal().error(text))
+        self.errors = InternalErrors(lambda text: self._open_journal().error(text))
         self._config = config
         self._attempts: dict[str, int] = {}
         self._journal: Journal | None = None
-        self._surroundings: Surroundings | None = None
+        self._log_sources: LogSources | None = None
 
     # --- hooks ----------------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Importing the SDK takes some tenths of a second, which are not the first test's."""
+        """Import the SDK now: it takes some tenths of a second, which would count as the first test's."""
         if session.items:
-            self.troubles.attempt("begin to record", lambda: self._around().stream(self.settings.application_id))
+            self.errors.attempt("begin to record", lambda: self._sources().stream(self.settings.application_id))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        self.troubles.attempt("begin to record", self._begin, item)
+        self.errors.attempt("begin to record", self._begin, item)
         return (yield from self._phase(SETUP))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -77,41 +77,41 @@ class Recorder:
         try:
             result = yield from self._phase(TEARDOWN)
         finally:
-            self.troubles.attempt("finish a recording", self._end)
-        if self.settings.strict and self.troubles.of_test:
-            pytest.fail("mpr: " + "; ".join(self.troubles.of_test), pytrace=False)
+            self.errors.attempt("finish a recording", self._end)
+        if self.settings.strict and self.errors.of_test:
+            pytest.fail("mpr: " + "; ".join(self.errors.of_test), pytrace=False)
         return result
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        self.troubles.attempt("note an outcome", self._reported, item, report)
+        self.errors.attempt("note an outcome", self._reported, item, report)
         if report.when == TEARDOWN and self.last is not None:
-            self.troubles.attempt("link a recording", report_links.add_link, item, report, self.last)
+            self.errors.attempt("link a recording", report_links.add_link, item, report, self.last)
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         running = self.current
-        # Of subtests that fail there may be no other word.
+        # A subtest that fails may have no other report.
         if running is not None and report.failed and report.nodeid == running.item.nodeid:
             running.failed_in_part(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """After Ctrl-C and `pytest.exit` the test's teardown was never called."""
+        """Finish a recording whose test was interrupted by Ctrl-C or `pytest.exit`, without its teardown."""
         if self.current is not None:
             self.current.outcomes.setdefault("interrupted", "interrupted")
-            self.troubles.attempt("finish a recording", self._end)
-        self.troubles.close()
+            self.errors.attempt("finish a recording", self._end)
+        self.errors.close()
         if self._journal is None or self._journal.pid != os.getpid():
-            # Where nothing can be written, this way is left.
+            # Without a journal, because nothing can be written, errors are sent in this way.
             output = getattr(self._config, "workeroutput", None)
             if output is not None:
-                output[WORKER_OUTPUT] = list(self.troubles.texts)
+                output[WORKER_OUTPUT] = list(self.errors.texts)
 
     def pytest_unconfigure(self) -> None:
-        if self._surroundings is not None:
-            self.troubles.attempt("end what tests were recorded with", self._surroundings.close)
+        if self._log_sources is not None:
+            self.errors.attempt("end what tests were recorded with", self._log_sources.close)
         if self._journal is not None and self._journal.pid == os.getpid():
             with contextlib.suppress(OSError):
                 self._journal.close()
@@ -119,18 +119,18 @@ class Recorder:
     # --- for fixtures -----------------------------------------------------------------------------------------------
 
     def snapshot(self, target: Path) -> None:
-        """Write what the running test has logged until now to `target`, a file without a footer.
+        """Write the rows that the running test has logged until now to `target`, a file without a footer.
 
-        Raises `RuntimeError` where no test is recorded now, or where the disk refuses, as `OSError` does.
+        Raises `RuntimeError` if no test is recorded now, and `RuntimeError` or `OSError` if the disk refuses.
         """
         if self.current is None:
             raise RuntimeError("no test is recorded at this moment")
         self.current.stream.flush(self.settings.flush_timeout_secs)
-        # Other threads may log, and be written, meanwhile.
+        # Other threads may log meanwhile, so the file may end within a message.
         target.write_bytes(framing.whole(self.current.path.read_bytes()))
 
     def artifacts(self) -> Path:
-        """The folder for files of the running test, beside its recording; made now. Raises `OSError`."""
+        """Make and return the folder for files of the running test, beside its recording. Raises `OSError`."""
         assert self.current is not None
         folder = self.current.path.with_suffix("")
         folder.mkdir(exist_ok=True)
@@ -141,56 +141,56 @@ class Recorder:
     def _begin(self, item: pytest.Item) -> None:
         if self.current is not None:
             self._end()
-        self.troubles.of_test = []
+        self.errors.of_test = []
         self.last = None
         self._set_property(item, None)
-        wish = wish_of(item, self.settings)
+        options = test_options(item, self.settings)
         first = max(self._attempts.get(item.nodeid, 0), getattr(item, "execution_count", 1) - 1)
         self._attempts[item.nodeid] = first + 1
         needed = not RECORDED_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
-        if not (needed or retention.is_recorded(wish.mode, first)) or not self._can_record():
+        if not (needed or retention.is_recorded(options.mode, first)) or not self._can_record():
             return
         clock, now = time.perf_counter(), time.time()
-        folder = run_folder.made(self.settings)
-        path, attempt = file_names.reserve(folder, self._name(item, wish, first), first)
+        folder = make_run_folder(self.settings)
+        path, attempt = file_names.reserve(folder, self._name(item, options, first), first)
         self._attempts[item.nodeid] = attempt + 1
         try:
-            around = self._around()
-            stream = around.stream(wish.application_id)
+            sources = self._sources()
+            stream = sources.stream(options.application_id)
             stream.open(path)
             self._open_journal().write(
                 Started(
                     nodeid=item.nodeid, attempt=attempt, worker=self.worker, pid=os.getpid(), path=path.name,
-                    application_id=wish.application_id, time=now,
+                    application_id=options.application_id, time=now,
                 )
             )  # fmt: skip
         except BaseException:
-            # Nobody must take it for the recording of a test that has crashed.
+            # The file would look like the recording of a test that has crashed.
             path.unlink(missing_ok=True)
             raise
-        running = self.current = Running(
-            item=item, wish=wish, attempt=attempt, path=path, key=path.name, stream=stream, started=now, clock=clock,
+        running = self.current = RunningTest(
+            item=item, options=options, attempt=attempt, path=path, key=path.name, stream=stream, started=now, clock=clock,
             sections=len(getattr(item, "_report_sections", ())),
         )  # fmt: skip
         self._set_property(item, os.path.relpath(path, self._config.invocation_params.dir))
-        around.enter(running)
+        sources.attach(running)
 
     def _phase(self, name: str) -> Generator[None, Any, Any]:
-        running = self._here()
+        running = self._running()
         if running is not None:
             running.phases.append((name, time.time()))
-            self.troubles.attempt("note a phase", self._open_journal().phase, running.key, *running.phases[-1])
+            self.errors.attempt("note a phase", self._open_journal().phase, running.key, *running.phases[-1])
         try:
             return (yield)
         except BaseException as error:
             if running is not None:
-                self.troubles.attempt("note an exception", running.raised, name, error)
+                self.errors.attempt("note an exception", running.raised, name, error)
             raise
         finally:
-            self.troubles.attempt("record a phase", self._phase_ended, name)
+            self.errors.attempt("record a phase", self._phase_ended, name)
 
     def _phase_ended(self, name: str) -> None:
-        running = self._here()
+        running = self._running()
         if running is None:
             return
         from mpr.pytest_plugin.recording import test_rows
@@ -198,12 +198,12 @@ class Recorder:
         test_rows.log_output(running)
         running.outcomes.setdefault(name, "passed")
         if name == SETUP:
-            self._around().phase_has_ended(running)
+            self._sources().phase_has_ended(running)
         if name != TEARDOWN:
             self._flush(running)
 
-    def _flush(self, running: Running) -> None:
-        """Bring to the disk what was logged; what the SDK says of a full one, it says here only."""
+    def _flush(self, running: RunningTest) -> None:
+        """Flush logged rows to the disk; only here does the SDK report that the disk is full."""
         if running.logged:
             running.logged = False
             try:
@@ -213,19 +213,19 @@ class Recorder:
                 raise
 
     def _reported(self, item: pytest.Item, report: pytest.TestReport) -> None:
-        running = self._here()
+        running = self._running()
         if running is not None and running.item is item:
             running.reported(report)
 
     def _end(self) -> None:
-        running, self.current = self._here(), None
+        running, self.current = self._running(), None
         if running is None:
             return
         from mpr.pytest_plugin.recording import test_rows
 
-        self.troubles.attempt("leave a recording", self._around().leave, running)
+        self.errors.attempt("leave a recording", self._sources().detach, running)
         outcome = retention.outcome_of(running.outcomes.values())
-        mode = running.wish.mode
+        mode = running.options.mode
         kept = retention.is_recorded(mode, running.attempt) and retention.is_kept(mode, running.attempt, outcome)
         taken = running.stream.is_taken()
         if taken:
@@ -233,12 +233,12 @@ class Recorder:
                 "the test gave its recording another sink (rr.save or the like): what came then is not here"
             )
         elif kept:
-            self.troubles.attempt("bring all rows to the disk", self._flush, running)
-            self.troubles.attempt("note an outcome", test_rows.log_end, running, outcome, self.worker)
+            self.errors.attempt("bring all rows to the disk", self._flush, running)
+            self.errors.attempt("note an outcome", test_rows.log_end, running, outcome, self.worker)
         whole = running.stream.close()
         if kept and not whole:
             running.notes.append(f"the file has no end: mpr recover {running.path}")
-            self.troubles.tell("recordings without an end", f"{running.path.name}: {running.notes[-1]}")
+            self.errors.report("recordings without an end", f"{running.path.name}: {running.notes[-1]}")
         if not kept:
             running.path.unlink(missing_ok=True)
             self._set_property(running.item, None)
@@ -257,22 +257,22 @@ class Recorder:
 
     # --- parts of it ----------------------------------------------------------------------------------------------
 
-    def _here(self) -> Running | None:
-        """The test that runs in this very process."""
+    def _running(self) -> RunningTest | None:
+        """Return the test that runs in this process; None in a process that the test has forked."""
         return self.current if self.current is not None and self.current.is_here else None
 
-    def _around(self) -> Surroundings:
-        if self._surroundings is None:
+    def _sources(self) -> LogSources:
+        if self._log_sources is None:
             with warnings.catch_warnings():
-                # What imported modules warn of is not the doing of a test, which may take warnings for errors.
+                # Warnings of imported modules must not fail a test that turns warnings into errors.
                 warnings.simplefilter("ignore")
-                from mpr.pytest_plugin.recording.log_sources import Surroundings
+                from mpr.pytest_plugin.recording.log_sources import LogSources
 
-                self._surroundings = Surroundings(self._here)
-        return self._surroundings
+                self._log_sources = LogSources(self._running)
+        return self._log_sources
 
-    def _name(self, item: pytest.Item, wish: Wish, attempt: int) -> str:
-        given = wish.name or item.ihook.pytest_mpr_recording_name(item=item, attempt=attempt)
+    def _name(self, item: pytest.Item, options: TestOptions, attempt: int) -> str:
+        given = options.name or item.ihook.pytest_mpr_recording_name(item=item, attempt=attempt)
         name = file_names.clean(given)[:100] if given else file_names.stem(item.nodeid, self.settings.folder)
         return f"{name}-{self.worker}" if self.settings.names_worker else name
 
@@ -283,17 +283,17 @@ class Recorder:
 
     def _open_journal(self) -> Journal:
         if self._journal is None or self._journal.pid != os.getpid():
-            self._journal = Journal(run_folder.made(self.settings), self.worker)
+            self._journal = Journal(make_run_folder(self.settings), self.worker)
         return self._journal
 
     def _can_record(self) -> bool:
         if os.environ.get("RERUN", "").lower() in ("off", "0", "false"):
-            self.troubles.tell("tests that are not recorded: RERUN=off", "nothing is recorded: RERUN=off is set")
+            self.errors.report("tests that are not recorded: RERUN=off", "nothing is recorded: RERUN=off is set")
             return False
         existing = next(each for each in (self.settings.folder, *self.settings.folder.parents) if each.exists())
         free = shutil.disk_usage(existing).free
         if free < self.settings.min_free_bytes:
-            self.troubles.tell(
+            self.errors.report(
                 "tests that are not recorded: the disk is full",
                 f"not recorded: {free / 1e6:.0f} MB are free in {existing}, less than mpr_min_free_space",
             )

@@ -1,4 +1,4 @@
-"""Which attempts of a test are recorded, and which recordings stay. Pure: modes and outcomes in, answers out."""
+"""Decides which attempts of a test are recorded, and which recordings are kept, by modes and outcomes alone."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Iterable
 
 
 def is_recorded(mode: str, attempt: int) -> bool:
-    """Whether an attempt (from 0) is to be recorded."""
+    """Return whether an attempt (from 0) is recorded."""
     return mode == "on" or mode.startswith("retain") or (mode == "on-first-retry" and attempt == 1)
 
 
 def is_kept(mode: str, attempt: int, outcome: str) -> bool:
-    """Whether the recording of an attempt stays after it ended with `outcome`."""
+    """Return whether the recording of an attempt that ended with `outcome` is kept."""
     if mode in ("on", "on-first-retry"):
         return True
-    # What passes at last is the partner that a flaky failure is compared with.
+    # A flaky failure is compared with the attempt that passed at last.
     return outcome in ("failed", "interrupted") or (
         mode == "retain-on-failure-and-retries" and attempt > 0 and outcome == "passed"
     )
 
 
 def outcome_of(phases: Iterable[str]) -> str:
-    """The outcome of a test whose phases ended so: that of the worst of them."""
+    """Return the outcome of a test: the worst outcome of its phases."""
     found = set(phases)
     return next((outcome for outcome in ("failed", "interrupted", "skipped") if outcome in found), "passed")

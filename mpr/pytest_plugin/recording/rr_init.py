@@ -1,8 +1,8 @@
-"""Copies what a test has logged to a recording that it has made current itself, by `rr.init(...)`.
+"""Copies the rows of a recording that the test has made current itself, by `rr.init(...)`, to the test's recording.
 
-Code that is to be tested often begins with that. As long as such a recording has no sink, the SDK keeps its rows; they
-are read at the end of the test, and given back, so that a later `rr.save` still finds them. A recording that has a
-sink, or may have got one before anybody looked, is its owner's business, and the test's recording says so.
+Code under test often begins with `rr.init`. While such a recording has no sink, the SDK keeps its rows. They are read
+at the end of the test and put back, so that a later `rr.save` still finds them. If the recording has a sink, or may
+have had one, its rows are not copied, and a note in the test's recording says so.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     import rerun as rr
 
 
-# What is copied once per test; a recording that has more by then is left alone.
+# The largest number of bytes that is copied for each test; a larger recording is not copied again.
 _MOST_BYTES = 256 * 1024 * 1024
 
 
 class RrInitRows:
-    """Of the tests of one process.
+    """Copies such rows for the tests of one process.
 
     Parameters
     ----------
     is_ours:
-        Whether a recording, by the SDK's handle of it, is one that tests are recorded with.
+        Returns whether the SDK's handle is that of a recording with which the plugin records tests.
     """
 
     def __init__(self, is_ours: Callable[[Any], bool]) -> None:
         self._is_ours = is_ours
-        # Recordings that were made since, and have no sink: reading any other one would take its sink away.
+        # New recordings without a sink. Reading any other recording would take its sink away.
         self._without_sink: set[str] = set()
-        # The recording whose rows were copied last, and the chunks of it that some test's recording has.
+        # The id of the recording that was copied last, and the ids of its chunks that were copied.
         self._known: tuple[str, set[str]] = ("", set())
         sink_calls.watch_sinks(lambda _call, _recording: False, lambda _call, _recording: None, self._sink_changed)
         recordings.watch_new_recordings(self._made)
@@ -49,7 +49,7 @@ class RrInitRows:
             self._without_sink.discard(recording_id or "")
 
     def copy_rows(self, stream: rr.RecordingStream) -> str | None:
-        """Copy what the current recording has to `stream`; returns what is to be said of it."""
+        """Copy the rows of the current recording to `stream`; return a note if they cannot be copied."""
         native, recording_id = recordings.current_recording()
         if native is None or recording_id is None or self._is_ours(native):
             return None
@@ -61,7 +61,7 @@ class RrInitRows:
 
         with internal():
             data: bytes = recordings.encoded_rows_of(native).read(flush=True) or b""
-            # Back to keeping its rows.
+            # From here on, the recording keeps its rows again.
             recordings.disconnect(native)
             if not data or len(data) == framing.HEADER_SIZE:
                 return None

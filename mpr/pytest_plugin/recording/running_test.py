@@ -1,4 +1,4 @@
-"""The test that runs: what is known of it until now."""
+"""Holds the state of the running test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mpr.pytest_plugin.options import Wish
+from mpr.pytest_plugin.options import TestOptions
 
 if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.test_stream import TestStream
@@ -19,37 +19,37 @@ SETUP, CALL, TEARDOWN = "setup", "call", "teardown"
 
 
 @dataclass(kw_only=True)
-class Running:
-    """The test that runs.
+class RunningTest:
+    """The state of the running test.
 
     Attributes
     ----------
-    item, wish, attempt:
-        Which test, how it is recorded, and the how-manieth time it runs (from 0).
+    item, options, attempt:
+        The test, the options of its recording, and its attempt (from 0).
     path, key:
-        Its file, and that relative to the run's folder, as the journal has it.
+        The path of its recording, and the path relative to the run's folder, for the journal.
     stream:
-        What it is logged with.
+        The stream that writes the recording.
     started, clock:
-        When it began: seconds since the epoch, and of `time.perf_counter`.
+        The times of its begin: in seconds since the epoch, and of `time.perf_counter`.
     phases:
-        Each phase, with the time when it began.
+        The name of each phase, with the time of its begin in seconds since the epoch.
     outcomes:
         The outcome of each phase that has ended.
     failures:
-        Each phase that failed, with what pytest says of it.
+        Each phase that failed, with pytest's text about it.
     notes:
-        What a reader of the recording must know.
+        Notes for readers of the recording.
     last_report:
-        What pytest has said last of a phase.
+        The last report of pytest about a phase.
     logged:
-        Whether there are rows that may not be on the disk.
+        Whether there may be rows that are not on the disk.
     sections:
-        How many pieces of captured output the recording has.
+        The number of pieces of captured output that are in the recording.
     """
 
     item: pytest.Item
-    wish: Wish
+    options: TestOptions
     attempt: int
     path: Path
     key: str
@@ -66,11 +66,11 @@ class Running:
 
     @property
     def is_here(self) -> bool:
-        """Whether it runs in this very process; not so in one that it has forked."""
+        """Whether it runs in this process; false in a process that it has forked."""
         return self.stream.pid == os.getpid()
 
     def raised(self, phase: str, error: BaseException) -> None:
-        """`phase` has ended with `error`: for what pytest reports too late, or not at all."""
+        """Note that `phase` has ended with `error`, because pytest reports some errors too late, or not at all."""
         if isinstance(error, pytest.skip.Exception):
             self.outcomes[phase] = "skipped"
         elif isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
@@ -82,7 +82,7 @@ class Running:
                 self.failures.append((phase, str(text)))
 
     def failed_in_part(self, report: pytest.TestReport) -> None:
-        """`report` is that of a subtest, unless it is the test's own."""
+        """Note that a subtest has failed, unless `report` is the test's own."""
         if report is self.last_report:
             return
         self.outcomes["subtests"] = "failed"
@@ -90,7 +90,7 @@ class Running:
             self.failures.append(("subtest", report.longreprtext))
 
     def reported(self, report: pytest.TestReport) -> None:
-        """What pytest says of a phase, which knows of expected failures."""
+        """Note pytest's report of a phase, which takes expected failures into account."""
         phase = report.when or CALL
         self.last_report = report
         self.outcomes[phase] = report.outcome

@@ -1,13 +1,13 @@
-"""What mpr says of a test in its recording, besides what the test logs itself.
+"""Writes rows about a test into its recording, beside the rows of the test itself.
 
-| entity | what |
+| entity | content |
 |---|---|
-| property `pytest` | node id, attempt, worker, outcome, mode |
-| `pytest/phase` | setup, call and teardown, at the times when they began |
-| `pytest/output/stdout`, `pytest/output/stderr` | what the test has printed, as far as pytest captures it |
-| `pytest/logs/<logger>` | what it said by `logging` |
-| `pytest/failure` | what pytest says of a phase that failed, with the traceback |
-| `pytest/notes` | what is not in the recording, and why |
+| property `pytest` | node id, attempt, worker, outcome |
+| `pytest/phase` | setup, call and teardown, at the times of their begin |
+| `pytest/output/stdout`, `pytest/output/stderr` | the output of the test, as far as pytest captures it |
+| `pytest/logs/<logger>` | the `logging` records of the test |
+| `pytest/failure` | pytest's text about a phase that failed, with the traceback |
+| `pytest/notes` | rows that are not in the recording, and why |
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import rerun as rr
 
-    from mpr.pytest_plugin.recording.running_test import Running
+    from mpr.pytest_plugin.recording.running_test import RunningTest
 
 
 ROOT = "pytest"
 LOGS = f"{ROOT}/logs"
 
 
-def log_output(running: Running) -> None:
-    """What the phase that has just ended has printed."""
+def log_output(running: RunningTest) -> None:
+    """Write the output of the phase that has just ended."""
     import rerun as rr
 
     sections = getattr(running.item, "_report_sections", [])
@@ -39,8 +39,8 @@ def log_output(running: Running) -> None:
     running.sections = len(sections)
 
 
-def log_end(running: Running, outcome: str, worker: str) -> None:
-    """All that is known at the end of a test."""
+def log_end(running: RunningTest, outcome: str, worker: str) -> None:
+    """Write outcome, phases, failures and notes of a test that has ended."""
     log_test(
         running.stream.native, nodeid=running.item.nodeid, attempt=running.attempt, worker=worker, outcome=outcome,
         phases=running.phases, failures=running.failures, notes=running.notes,
@@ -58,13 +58,13 @@ def log_test(
     failures: Iterable[tuple[str, str]],
     notes: Iterable[str],
 ) -> None:
-    """Say of a test what is known of it; also for one whose process has died."""
+    """Write outcome, phases, failures and notes of any test, such as one whose process has died."""
     import pyarrow as pa
     import rerun as rr
 
-    said = {"nodeid": nodeid, "attempt": attempt, "worker": worker, "outcome": outcome}
-    # As Arrow has it: finding out what plain values are takes the SDK as long as all the rest of a test's recording.
-    stream.send_property(ROOT, rr.AnyValues(**{name: pa.array([value]) for name, value in said.items()}))
+    values = {"nodeid": nodeid, "attempt": attempt, "worker": worker, "outcome": outcome}
+    # The values are Arrow arrays. Converting plain values takes the SDK as long as the rest of a test's recording.
+    stream.send_property(ROOT, rr.AnyValues(**{name: pa.array([value]) for name, value in values.items()}))
     if phases:
         index: Any = rr.TimeColumn("log_time", timestamp=[time for _, time in phases])
         stream.send_columns(f"{ROOT}/phase", [index], rr.TextLog.columns(text=[name for name, _ in phases]))

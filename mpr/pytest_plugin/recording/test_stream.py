@@ -1,16 +1,18 @@
-"""The stream that a process logs its tests with, one file after the other.
+"""Writes the recordings of tests with one stream per process, one file after the other.
 
-Covers: the stream's life, the file that it writes now, and that file's own recording id.
-Does not cover: which file, what is said of the test in it, and what becomes of it.
+Covers: the stream's life, the file that it writes now, and the recording id of each file.
+Does not cover: the name of the file, the rows about the test in it, and whether it is kept.
 
-A stream of the SDK costs two threads that never end, so each process has one for all its tests, and each test has a
-file sink of the SDK's own. That writes from a thread without Python, so that what was logged some milliseconds before a
-crash of the process is in the file. The rows carry the stream's recording id; when a file is closed, its ids are
-replaced by others of the same length. (Measured: this costs 1.0 to 1.2 times what a stream per test costs, whose
-threads would have to be cleaned up; rows that Python fetches by `rr.binary_stream` cost 2 to 3 times as much.)
+A stream of the SDK costs two threads that never end. So each process has one stream for all its tests, and each test
+has a file sink of the SDK. The sink writes from a thread without Python, so rows that were logged some milliseconds
+before a crash of the process are in the file. All rows have the stream's recording id; when a file is closed, the id in
+it is replaced by another one of the same length.
 
-Where a file cannot be written any more, as on a full disk, the SDK's threads may wait for each other for ever (0.41: a
-flush that stands behind the row that failed is never answered). Such a stream is left alone, and another one is begun.
+Measured: a test takes 1.0 to 1.2 times as long as with a stream of its own, whose threads would have to be ended. With
+rows that Python fetches by `rr.binary_stream`, it takes 2 to 3 times as long.
+
+If a file cannot be written any more, as on a full disk, the SDK's threads may wait for each other for ever. In release
+0.41 a flush after a row that failed is never answered. Such a stream is not used again, and a new one is made.
 """
 
 from __future__ import annotations
@@ -32,19 +34,19 @@ if TYPE_CHECKING:
     import rerun as rr
 
 
-#: For how long a phase's end waits for the disk, and for how long the end of a test does once that was too short.
+#: The time in seconds that the end of a phase waits for the disk, and that the end of a test waits if that was too short.
 FLUSH_TIMEOUT_SECS = 5.0
 _CLOSE_TIMEOUT_SECS = 10.0
 
 
-# Streams whose threads wait for ever: the SDK would wait with them when they are collected.
+# Streams whose threads wait for ever. They are kept, because the SDK would wait with them when they are collected.
 _stuck: list[Any] = []
-# The recording ids of all streams that tests of this process are recorded with: pytest may run within a test.
+# The recording ids of all streams of this class in this process. There may be several plugins, if pytest runs in a test.
 _every: set[str] = set()
 
 
 def is_of_tests(native: Any) -> bool:
-    """Whether a recording, given by the SDK's handle of it, is one that tests are recorded with."""
+    """Return whether the SDK's handle is that of a recording of any `TestStream`."""
     return recordings.recording_id_of(native) in _every
 
 
@@ -67,19 +69,19 @@ class TestStream:
         )
         _every.add(self.recording_id)
         self.path: Path | None = None
-        # Whether a flush of the file that it writes has failed; and whether the stream is of no use any more.
+        # Whether a flush of the present file has failed, and whether the stream cannot be used any more.
         self._failed = False
         self.stuck = False
 
     def open(self, path: Path) -> None:
-        """Write to `path` from now on, without any time set. Raises what the SDK raises for a file it cannot have."""
+        """Write to `path` from now on, without any time set. Raises the SDK's error if it cannot open the file."""
         self.native.save(path)
         self.path = path
         self._failed = False
         self.native.reset_time()
 
     def flush(self, timeout_secs: float = FLUSH_TIMEOUT_SECS) -> None:
-        """Wait until all rows are in the file; raises `RuntimeError` where they cannot be, once for each file."""
+        """Wait until all rows are in the file; raises `RuntimeError` if that fails, but only once for each file."""
         if self._failed:
             return
         try:
@@ -89,15 +91,15 @@ class TestStream:
             raise
 
     def is_taken(self) -> bool:
-        """Whether somebody else has given the stream another sink: then the file has been finished already."""
+        """Return whether other code has given the stream another sink; the file is finished then."""
         assert self.path is not None
         return not self.path.exists() or framing.is_finished(self.path)
 
     def close(self) -> bool:
-        """Finish the file; returns whether it is whole. The recording in it has an id that no other has."""
+        """Finish the file, give its recording a new id, and return whether the file is whole."""
         assert self.path is not None
         path, self.path = self.path, None
-        # The SDK's own waits here have no bound.
+        # The SDK's `disconnect` waits without a bound, so the file is flushed before it, with a bound.
         with contextlib.suppress(RuntimeError):
             self.flush()
         if self._failed:
@@ -125,7 +127,7 @@ class TestStream:
 
 
 def _leave_alone(native: Any) -> None:
-    """Never wait for this stream again: what the SDK does at exit for all streams is done for the global one only."""
+    """Never wait for this stream again: at exit, only the global recording is finished, and not all of the SDK."""
     import rerun as rr
 
     def finish_global_recording() -> None:
@@ -141,31 +143,31 @@ def _leave_alone(native: Any) -> None:
 
 
 class TestStreams:
-    """Those of this process, by application id; a forked child has none of its parent's."""
+    """The streams of this process, by application id; a forked child does not use those of its parent."""
 
     __test__ = False
 
     def __init__(self, logged: Callable[[], object]) -> None:
         self._streams: dict[str, TestStream] = {}
 
-        # To know whether there is anything to flush.
+        # Logging calls are watched to know whether there are rows to flush.
         def entered(_size: int, _rows: int, _recording: Any) -> None:
             logged()
 
         log_calls.install_entries(entered)
 
     def has(self, native: Any) -> bool:
-        """Whether a recording, given by the SDK's handle of it, is one of these."""
+        """Return whether the SDK's handle is that of one of these streams."""
         recording_id = recordings.recording_id_of(native)
         return any(each.recording_id == recording_id for each in self._streams.values())
 
     def knows(self, application_id: str) -> bool:
-        """Whether there is a stream of that application id, of this very process."""
+        """Return whether this process has a usable stream of that application id."""
         found = self._streams.get(application_id)
         return found is not None and found.pid == os.getpid() and not found.stuck
 
     def get(self, application_id: str) -> TestStream:
-        """The stream of that application id, which may be a new one."""
+        """Return the stream of that application id; make one if there is none."""
         if not self.knows(application_id):
             self._streams[application_id] = TestStream(application_id)
         return self._streams[application_id]

@@ -1,7 +1,7 @@
-"""What is left to do when all tests are done, in the process that pytest was started in.
+"""Finishes a run when all tests have ended, in the process in which pytest was started.
 
-Covers: which recordings there are, repair of those whose process has died, telling people of it.
-Does not cover: how that is told (`terminal_summary.py`), and old runs (`run_folder.py`).
+Covers: the list of recordings, the order of all steps, errors in them.
+Does not cover: the steps themselves: repair, page, pictures, summary, and old runs (`run_folder.py`).
 """
 
 from __future__ import annotations
@@ -12,107 +12,108 @@ from typing import Any
 
 import pytest
 
-from mpr.pytest_plugin import golden, journal, run_folder
-from mpr.pytest_plugin.journal import Told
+from mpr.pytest_plugin.golden import write_golden_summary
+from mpr.pytest_plugin.journal import JournaledTest, read_journals
 from mpr.pytest_plugin.options import Settings
-from mpr.pytest_plugin.recording.internal_errors import Troubles
+from mpr.pytest_plugin.recording.internal_errors import InternalErrors
 from mpr.pytest_plugin.recording.recorder import WORKER_OUTPUT, Recorder
 from mpr.pytest_plugin.report import html_page, pictures, repair, terminal_summary
 from mpr.pytest_plugin.results import RecordedTest
+from mpr.pytest_plugin.run_folder import finish_run_folder
 
 
 class Controller:
-    """A plugin object of pytest.
+    """Plugin of pytest that finishes the run.
 
     Parameters
     ----------
     recorder:
-        The one of the same process, where it runs tests itself.
+        The recorder of the same process; None if the process does not run tests itself.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings, recorder: Recorder | None) -> None:
         self.config = config
         self.settings = settings
-        #: One per recorded test, once all are done.
+        #: One for each attempt of a recorded test, when all tests have ended.
         self.results: list[RecordedTest] = []
         self._recorder = recorder
         self._page: Path | None = None
-        self._told: list[str] = []
-        self._troubles = Troubles(self._told.append)
+        self._problems: list[str] = []
+        self._errors = InternalErrors(self._problems.append)
 
     def crashed(self, nodeid: str, report: pytest.TestReport) -> None:
-        """A worker has crashed at the test `nodeid`: its report says where the recording is."""
-        self._troubles.attempt("find the recording of a crashed test", self._name_recording, nodeid, report)
+        """Add the path of the recording to the report of the test `nodeid`, whose worker has crashed."""
+        self._errors.attempt("find the recording of a crashed test", self._name_recording, nodeid, report)
 
     def _name_recording(self, nodeid: str, report: pytest.TestReport) -> None:
         node: Any = getattr(report, "node", None)
-        for told in journal.read(self.settings.folder).tests.values():
-            start = told.start
-            if told.end is None and start.nodeid == nodeid and node is not None and start.worker == node.gateway.id:
+        for test in read_journals(self.settings.folder).tests.values():
+            start = test.start
+            if test.end is None and start.nodeid == nodeid and node is not None and start.worker == node.gateway.id:
                 report.longrepr = f"{report.longrepr}\nmpr recording: {self._shown(self.settings.folder / start.path)}"
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        self._told += getattr(node, "workeroutput", {}).get(WORKER_OUTPUT, ())
+        self._problems += getattr(node, "workeroutput", {}).get(WORKER_OUTPUT, ())
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """All workers are gone, and the terminal's summary is still to come."""
+        """Finish the run: all workers have ended, and the summary in the terminal comes next."""
         if self.settings.folder.exists():
-            # Who presses Ctrl-C does not want to wait for pictures.
+            # A user who presses Ctrl-C does not want to wait for pictures.
             draw = exitstatus != pytest.ExitCode.INTERRUPTED
-            self._troubles.attempt("finish the run's folder", self.finish, draw)
+            self._errors.attempt("finish the run's folder", self.finish, draw)
         elif self._recorder is not None:
-            self._told += self._recorder.troubles.texts
-        results = terminal_summary.told(self.settings.summary, self.results)
+            self._problems += self._recorder.errors.texts
+        results = terminal_summary.named(self.settings.summary, self.results)
         page = os.environ.get("GITHUB_STEP_SUMMARY")
-        if page and (results or self._told):
-            self._troubles.attempt("write the summary of the CI job", self._write_page, page, results)
+        if page and (results or self._problems):
+            self._errors.attempt("write the summary of the CI job", self._write_page, page, results)
 
     def finish(self, draw: bool) -> None:
-        """Every process has ended its tests, or has died; `draw` says whether there is time for pictures."""
-        found = journal.read(self.settings.folder)
-        self._told += found.errors
-        for told in found.tests.values():
-            if told.end is None:
-                self.results.append(repair.repaired(self.settings.folder, told, self._told))
+        """Make the results of all tests, repair recordings, and write the page; `draw` allows pictures."""
+        found = read_journals(self.settings.folder)
+        self._problems += found.errors
+        for test in found.tests.values():
+            if test.end is None:
+                self.results.append(repair.repaired(self.settings.folder, test, self._problems))
             else:
-                self.results.append(self._ended(told))
+                self.results.append(self._ended(test))
         if any(each.path is not None for each in self.results):
-            self._troubles.attempt("show the run", self._show, draw)
-        run_folder.finish(self.settings, self.results)
+            self._errors.attempt("show the run", self._show, draw)
+        finish_run_folder(self.settings, self.results)
 
     def _show(self, draw: bool) -> None:
         if draw and self.settings.screenshot != "off":
-            self.results = pictures.drawn(self.settings, self.results, self._told)
+            self.results = pictures.drawn(self.settings, self.results, self._problems)
         self._page = html_page.write(self.settings.folder, self.results)
 
-    def _ended(self, told: Told) -> RecordedTest:
-        assert told.end is not None
-        path = self.settings.folder / told.start.path
-        kept = told.end.kept and path.exists()
+    def _ended(self, test: JournaledTest) -> RecordedTest:
+        assert test.end is not None
+        path = self.settings.folder / test.start.path
+        kept = test.end.kept and path.exists()
         return RecordedTest(
-            nodeid=told.start.nodeid,
-            attempt=told.start.attempt,
-            worker=told.start.worker,
-            outcome=told.end.outcome,
-            started=told.start.time,
-            duration_secs=told.end.duration_secs,
+            nodeid=test.start.nodeid,
+            attempt=test.start.attempt,
+            worker=test.start.worker,
+            outcome=test.end.outcome,
+            started=test.start.time,
+            duration_secs=test.end.duration_secs,
             path=path if kept else None,
             size_bytes=path.stat().st_size if kept else 0,
-            complete=told.end.complete,
-            notes=told.end.notes,
+            complete=test.end.complete,
+            notes=test.end.notes,
         )
 
     def _write_page(self, page: str, results: list[RecordedTest]) -> None:
         with open(page, "a") as file:
-            file.write(terminal_summary.step_summary(results, self._told, self._shown))
+            file.write(terminal_summary.step_summary(results, self._problems, self._shown))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        results = terminal_summary.told(self.settings.summary, self.results)
-        terminal_summary.write(terminalreporter, results, self._told, self._shown, self._page)
-        golden.write_summary(terminalreporter)
+        results = terminal_summary.named(self.settings.summary, self.results)
+        terminal_summary.write(terminalreporter, results, self._problems, self._shown, self._page)
+        write_golden_summary(terminalreporter)
 
     def _shown(self, path: Path) -> str:
-        """`path` as a person who has started pytest types it."""
+        """Return `path` as a user types it in the folder in which pytest was started."""
         return os.path.relpath(path, self.config.invocation_params.dir)

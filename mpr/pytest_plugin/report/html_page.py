@@ -1,6 +1,6 @@
-"""The page of a run: which tests there were, how they ended, and how to open what they logged.
+"""Writes the page of a run: its tests, their outcomes, and the commands that open their recordings.
 
-One HTML file in the run's folder that needs nothing but that folder, so that it can be kept and sent with it.
+It is one HTML file in the run's folder. It needs only files of that folder, so both can be kept and sent together.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from urllib.parse import quote
 from mpr.pytest_plugin.results import RecordedTest
 
 NAME = "index.html"
-# What people look for first.
+# Outcomes that need attention come first.
 _ORDER = ("crashed", "failed", "interrupted", "passed", "skipped")
 
 
 def write(folder: Path, results: Sequence[RecordedTest]) -> Path:
-    """Write the page of the run in `folder`, complete or not at all; returns its path. Raises `OSError`."""
+    """Write the page of the run in `folder` in one step, and return its path. Raises `OSError`."""
     path = folder / NAME
     part = folder / f".{NAME}.part"
     part.write_text(page(folder, results), encoding="utf-8", errors="xmlcharrefreplace")
@@ -33,7 +33,7 @@ def write(folder: Path, results: Sequence[RecordedTest]) -> Path:
 
 
 def page(folder: Path, results: Sequence[RecordedTest]) -> str:
-    """The page, for a file in `folder`."""
+    """Return the page, for a file in `folder`."""
     template = string.Template(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     has_pictures = any(each.picture is not None for each in results)
     counts = Counter(each.outcome for each in results)
@@ -55,7 +55,7 @@ def _rank(outcome: str) -> int:
 
 
 def _in_order(results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """The tests with the worst attempt first, all attempts of one test together."""
+    """Sort attempts: tests with the worst attempt first, and all attempts of one test together."""
     worst: dict[str, int] = {}
     for each in results:
         worst[each.nodeid] = min(worst.get(each.nodeid, len(_ORDER)), _rank(each.outcome))
@@ -65,13 +65,13 @@ def _in_order(results: Sequence[RecordedTest]) -> list[RecordedTest]:
 def _summary(results: Sequence[RecordedTest], counts: Counter[str], outcomes: Sequence[str]) -> str:
     if not results:
         return "No test was recorded."
-    told = ", ".join(f'<span class="{_text(each)}">{counts[each]} {_text(each)}</span>' for each in outcomes)
+    counted = ", ".join(f'<span class="{_text(each)}">{counts[each]} {_text(each)}</span>' for each in outcomes)
     tests = len({each.nodeid for each in results})
     attempts = f" in {len(results)} attempts" if len(results) > tests else ""
     started = min(each.started for each in results)
     ended = max(each.started + (each.duration_secs or 0) for each in results)
     when = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(started))
-    return f"{_number(tests, 'test')}{attempts}: {told}. Started {when}, took {_duration(ended - started)}."
+    return f"{_number(tests, 'test')}{attempts}: {counted}. Started {when}, took {_duration(ended - started)}."
 
 
 def _how(results: Sequence[RecordedTest]) -> str:
@@ -126,7 +126,7 @@ def _picture(folder: Path, test: RecordedTest) -> str:
 
 
 def _link(folder: Path, path: Path) -> str:
-    """Relative, so that it holds wherever the folder is brought."""
+    """Return a relative link, which stays right if the folder is moved."""
     return _text(quote(os.fsencode(os.path.relpath(path, folder))))
 
 

@@ -1,6 +1,6 @@
-"""Pictures of what failing tests have logged, drawn when all tests are done.
+"""Draws pictures of the recordings of failed tests, when all tests have ended.
 
-Never while tests run, so that none is slower because of one that failed before it.
+It never draws while tests run, so that a failed test does not slow down the next ones.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from mpr.pytest_plugin.results import RecordedTest
 
 
 def drawn(settings: Settings, results: Sequence[RecordedTest], troubles: list[str]) -> list[RecordedTest]:
-    """The `results`, those that failed with a picture beside their recording as far as there is time for it.
+    """Return the `results`, with a picture for each failed test, as long as there is time.
 
-    Why there is none is said in `troubles`, or in the test's notes where it is the test's alone.
+    If no picture can be drawn at all, or the time is up, the reason is added to `troubles`. If only one test has none,
+    the reason is in its notes.
     """
     wanted = settings.screenshot == "only-on-failure"
     end = time.monotonic() + settings.screenshots_secs

@@ -1,11 +1,11 @@
-"""Makes a valid file of what a test had logged whose process has died, with what is known of the test in it."""
+"""Makes a valid file of the recording of a test whose process has died, and adds the test's outcome to it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from mpr.errors import SinkError
-from mpr.pytest_plugin.journal import Told
+from mpr.pytest_plugin.journal import JournaledTest
 from mpr.pytest_plugin.recording import test_rows
 from mpr.pytest_plugin.results import RecordedTest
 from mpr.rrd import append
@@ -13,30 +13,30 @@ from mpr.rrd import append
 CRASHED = "crashed"
 
 
-def repaired(folder: Path, told: Told, errors: list[str]) -> RecordedTest:
-    """The result of a test that has begun and never ended; what cannot be repaired is one of `errors`."""
-    path = folder / told.start.path
-    phase = told.phases[-1][0] if told.phases else "setup"
+def repaired(folder: Path, test: JournaledTest, errors: list[str]) -> RecordedTest:
+    """Return the result of a test that has begun and never ended; an error of the repair is added to `errors`."""
+    path = folder / test.start.path
+    phase = test.phases[-1][0] if test.phases else "setup"
     note = (
-        f"the process {told.start.pid} has died during the {phase} of this test: what it had logged last may be missing"
+        f"the process {test.start.pid} has died during the {phase} of this test: what it had logged last may be missing"
     )
     try:
         append.append(
             path,
-            told.start.application_id,
+            test.start.application_id,
             lambda stream: test_rows.log_test(
-                stream, nodeid=told.start.nodeid, attempt=told.start.attempt, worker=told.start.worker,
-                outcome=CRASHED, phases=told.phases, failures=[], notes=[note],
+                stream, nodeid=test.start.nodeid, attempt=test.start.attempt, worker=test.start.worker,
+                outcome=CRASHED, phases=test.phases, failures=[], notes=[note],
             ),
         )  # fmt: skip
     except SinkError as error:
         errors.append(f"{error}; try: mpr recover {path}")
     return RecordedTest(
-        nodeid=told.start.nodeid,
-        attempt=told.start.attempt,
-        worker=told.start.worker,
+        nodeid=test.start.nodeid,
+        attempt=test.start.attempt,
+        worker=test.start.worker,
         outcome=CRASHED,
-        started=told.start.time,
+        started=test.start.time,
         duration_secs=None,
         path=path if path.exists() else None,
         size_bytes=path.stat().st_size if path.exists() else 0,

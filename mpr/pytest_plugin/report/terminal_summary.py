@@ -1,4 +1,4 @@
-"""What people are told of a run's recordings, where they look: in the terminal, and on the page of a CI job."""
+"""Writes the summary of a run's recordings, for the terminal and for the page of a CI job."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from mpr.pytest_plugin.results import RecordedTest
 
-# A page of a CI job takes 1 MB, and nobody reads more.
+# The page of a CI job may have 1 MB; and a reader needs no more rows.
 _MOST_ROWS = 200
 
 
-def told(which: str, results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """Those that people are told of: "failed", "all" or "none"."""
+def named(which: str, results: Sequence[RecordedTest]) -> list[RecordedTest]:
+    """Return the results that the summary names, by the option: "failed", "all" or "none"."""
     kept = [each for each in results if each.path is not None]
     return [each for each in kept if which == "all" or (which == "failed" and each.failed)]
 
@@ -25,7 +25,7 @@ def write(
     shown: Callable[[Path], str],
     page: Path | None = None,
 ) -> None:
-    """The section of the terminal's summary; none where there is nothing to say."""
+    """Write the section of the terminal's summary; it is left out if it would be empty."""
     if not results and not troubles:
         return
     terminal.section("mpr recordings")
@@ -44,7 +44,7 @@ def write(
 
 
 def step_summary(results: Sequence[RecordedTest], troubles: Sequence[str], shown: Callable[[Path], str]) -> str:
-    """The same as Markdown, for the page of a CI job."""
+    """Return the summary as Markdown, for the page of a CI job."""
     return "\n".join(_markdown(results, troubles, shown)) + "\n"
 
 
@@ -73,5 +73,5 @@ def _size(result: RecordedTest) -> str:
 
 
 def _quoted(path: str) -> str:
-    """As a shell takes it: names of recordings have brackets, which are a pattern to some."""
+    """Quote `path` if needed: names of recordings have brackets, which some shells take for a pattern."""
     return f"'{path}'" if any(character in path for character in " []") else path

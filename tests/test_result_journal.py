@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mpr.limits import WORK_ITEMS_MAX
 from mpr.transport import messages
-from mpr.transport.messages import Result, SegmentReady
+from mpr.transport.messages import Result, ResultInMemory, SegmentReady
+from mpr.transport.result_journal import ResultJournal, ResultJournalReader
 from mpr.transport.status_page import StatusPage, StatusPageReader
 
 Ends = tuple[StatusPage, StatusPageReader]
@@ -50,45 +51,47 @@ def test_every_result_arrives_and_the_last_ones_stay(
     tmp_path: Path, payloads: list[list[int]], data: st.DataObject
 ) -> None:
     status_page = StatusPage(tmp_path)
-    reader = StatusPageReader(status_page.address, tmp_path)
-    sent: list[tuple[Result, Result]] = []
+    page_reader = StatusPageReader(status_page.address, tmp_path)
+    journal, reader = ResultJournal(status_page), ResultJournalReader(page_reader)
+    sent: list[tuple[Result, Result | ResultInMemory]] = []
     journaled: list[tuple[int, list[bytes]]] = []
     for number, sizes in enumerate(payloads, 1):
         result = _result(number, *sizes)
-        message, is_noted = status_page.write(result, _behind(result), 3 * number, parent_reads=True)
+        message, is_noted = journal.write(result, _behind(result), 3 * number, parent_reads=True)
         sent.append((result, message))
         # A large one goes on the status page, or as it is where there is no room.
-        assert message.in_memory or message == result
-        assert is_noted == (message.in_memory or sum(sizes) < 3900)
+        in_memory = isinstance(message, ResultInMemory)
+        assert in_memory or message == result
+        assert is_noted == (in_memory or sum(sizes) < 3900)
         if is_noted:
             journaled.append(_plain(result))
             assert (number, 3 * number) == reader.journaled()
         while sent and data.draw(st.booleans()):
             original, message = sent.pop(0)
-            assert _plain(reader.take(message) if message.in_memory else message) == _plain(original)
-    assert all(behind == _behind(each) for behind, each in reader.results())
-    found = [_plain(each) for _, each in reader.results()]
+            assert _plain(reader.take(message) if isinstance(message, ResultInMemory) else message) == _plain(original)
+    assert all(behind == _behind(each) for behind, _, each in reader.results())
+    found = [_plain(each) for _, _, each in reader.results()]
     # What the parent has taken may be written over; of all else the last ones are there.
     untaken = {original.number for original, _ in sent}
     assert [each for each in found if each[0] in untaken] == [
         each for each in journaled[-(WORK_ITEMS_MAX + 1) :] if each[0] in untaken
     ]
     for original, message in sent:
-        assert _plain(reader.take(message) if message.in_memory else message) == _plain(original)
-    reader.close()
+        assert _plain(reader.take(message) if isinstance(message, ResultInMemory) else message) == _plain(original)
+    page_reader.close()
     status_page.close()
 
 
 def test_what_is_too_large_goes_as_it_is(ends: Ends) -> None:
     result = _result(1, 20_000_000)
-    assert ends[0].write(result, _behind(result), 1, parent_reads=True) == (result, False)
-    assert (0, 0) == ends[1].journaled()
-    assert list(ends[1].results()) == []
+    assert ResultJournal(ends[0]).write(result, _behind(result), 1, parent_reads=True) == (result, False)
+    assert (0, 0) == ResultJournalReader(ends[1]).journaled()
+    assert list(ResultJournalReader(ends[1]).results()) == []
 
 
 def test_where_the_parent_reads_messages_only_large_results_go_as_they_are(ends: Ends) -> None:
     result = _result(1, 100_000)
-    assert ends[0].write(result, _behind(result), 1, parent_reads=False) == (result, False)
+    assert ResultJournal(ends[0]).write(result, _behind(result), 1, parent_reads=False) == (result, False)
 
 
 def test_what_the_worker_is_at(ends: Ends) -> None:
@@ -109,7 +112,7 @@ def test_what_was_taken_back_is_not_begun_and_what_comes_later_is(ends: Ends) ->
     assert [status_page.begin_work_item(sequence, 0) for sequence in (2, 3, 4, 5)] == [False, False, False, True]
 
 
-@pytest.mark.parametrize("payload", [[b""], [b"\xff", b""], [b"\x00", b"123"]])
-def test_a_message_that_is_no_place_on_the_slate_is_refused(payload: list[bytes], ends: Ends) -> None:
+@pytest.mark.parametrize(("area", "sizes"), [(3, b""), (255, b""), (0, b"123")])
+def test_a_message_that_is_no_place_in_the_journal_is_refused(area: int, sizes: bytes, ends: Ends) -> None:
     with pytest.raises((ValueError, OSError)):
-        ends[1].take(Result(1, 0, 1, messages.RETURNED, True, 5, payload, in_memory=True))
+        ResultJournalReader(ends[1]).take(ResultInMemory(_result(1), area, sizes))

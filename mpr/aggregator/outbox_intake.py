@@ -1,0 +1,148 @@
+"""Takes the frames of one outbox to the sinks.
+
+Covers: reading whole frames up to an offset, frames that come in pieces, manifests, giving memory back.
+Does not cover: which outbox comes next and what a result needs (`intake.py`), the sinks (`fanout.py`).
+"""
+
+from __future__ import annotations
+
+from mpr.aggregator.fanout import Fanout
+from mpr.errors import FormatError
+from mpr.rrd import framing
+from mpr.rrd.framing import Frame
+from mpr.rrd.segment import MessageBytes, Segment, SegmentSource, TaskInfo
+from mpr.transport.messages import Hello
+from mpr.transport.outbox import OutboxReader
+
+
+class OutboxIntake:
+    """The parent's side of one outbox of a producer. The aggregator's thread changes it.
+
+    Parameters
+    ----------
+    hello:
+        The hello of its producer.
+    number:
+        The producer's own number of this outbox.
+    reader:
+        The outbox itself; None if its bytes come in messages.
+    fanout:
+        Takes segments to the sinks.
+    keeps_blueprint:
+        Whether a blueprint that comes in this outbox must not become the active one.
+    counts_rows:
+        Whether the rows since the last result can be counted: all of them are in this outbox.
+    """
+
+    def __init__(
+        self,
+        hello: Hello,
+        number: int,
+        reader: OutboxReader | None,
+        fanout: Fanout,
+        *,
+        keeps_blueprint: bool,
+        counts_rows: bool = True,
+    ) -> None:
+        self._hello = hello
+        self.number = number
+        self._reader = reader
+        self._fanout = fanout
+        self._keeps_blueprint = keeps_blueprint
+        # The number that all sinks know it by.
+        self._id = fanout.new_outbox()
+        #: The sinks have the outbox up to this offset.
+        self.consumed = 0
+        self._chunks = 0
+        # The count of chunks when the last result came; None if its rows are in an earlier outbox.
+        self._settled_chunks: int | None = 0 if counts_rows else None
+        # Whether its footer has come; only the closing bytes of the stream follow.
+        self._is_complete = False
+        # The first bytes of a frame whose rest comes with the next message.
+        self._incomplete = b""
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the bytes of the outbox come in messages, because the parent cannot open it."""
+        return self._reader is None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no rows have come since the last result."""
+        return self._chunks == self._settled_chunks
+
+    def note_result(self) -> None:
+        """All rows until here belong to tasks that have their result."""
+        self._settled_chunks = self._chunks
+
+    def rows_since_result(self) -> int | None:
+        """How many rows came after the last result; None if they cannot be counted."""
+        return None if self._settled_chunks is None else self._fanout.rows_after(self._id, self._settled_chunks)
+
+    def consume(self, end: int, data: bytes | None, task: TaskInfo | None, *, wanted: bool) -> bool:
+        """Take the whole frames up to offset `end` to all sinks, and give their memory back.
+
+        `data` has the new bytes if they came in a message. The rows are of `task`. If the frames are not `wanted`,
+        they are dropped. Returns whether the sinks have got rows. Raises `FormatError` if the bytes are no stream.
+        """
+        if self._reader is not None:
+            return self._consume(self._reader, end, task, wanted=wanted)
+        if data is None:
+            return False
+        data = self._incomplete + data
+        came = self._consume(MessageBytes(self.consumed, data), end, task, wanted=wanted)
+        self._incomplete = data[len(data) - (end - self.consumed) :]
+        return came
+
+    def consume_rest(self, task: TaskInfo | None, *, wanted: bool) -> bool:
+        """Consume all whole frames in the outbox, also those that its producer has not announced."""
+        return self._reader is not None and self._consume(self._reader, self._reader.size(), task, wanted=wanted)
+
+    def _consume(self, source: SegmentSource, end: int, task: TaskInfo | None, *, wanted: bool) -> bool:
+        start = self.consumed
+        if end <= start:
+            return False
+        if self._is_complete or not wanted:
+            # Its memory is freed all the same, because the producer may wait for room.
+            self._accept(end)
+            return False
+        frames, footer, consumed = self._scan(source, end)
+        if consumed == start:
+            return False
+        if self._keeps_blueprint:
+            # The rows of the blueprint stay in the recording, but it does not become the active one.
+            frames = [frame for frame in frames if frame.kind != framing.BLUEPRINT_ACTIVATION]
+        if frames:
+            self._chunks += self._fanout.write(Segment(self._id, source, frames, task=task))
+        if footer is not None:
+            self._is_complete = True
+            self._fanout.add_manifests(self._hello, self._id, footer, of_task=task is not None)
+        self._accept(consumed)
+        return bool(frames)
+
+    def _scan(self, source: SegmentSource, end: int) -> tuple[list[Frame], bytes | None, int]:
+        """Find the whole frames up to `end`. Returns them, the footer if it is among them, and their end."""
+        try:
+            first = self.consumed
+            if first == 0:
+                framing.check_header(source.read(0, framing.HEADER_SIZE))
+                first = framing.HEADER_SIZE
+            frames, consumed = framing.scan(source.read, first, end)
+            if not frames or frames[-1].kind != framing.END:
+                return frames, None, consumed
+            last = frames.pop()
+            # Only the closing bytes of the stream follow.
+            return frames, source.read(last.payload, last.size), end
+        except IndexError as error:
+            raise FormatError(str(error)) from error
+
+    def _accept(self, end: int) -> None:
+        if self._reader is not None:
+            self._reader.release(self.consumed, end)
+        self.consumed = end
+
+    def close(self) -> None:
+        """Close the file. The producer has its own descriptor."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None

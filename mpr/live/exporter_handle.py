@@ -1,0 +1,322 @@
+"""One live sink as the parent sees it: its state, and the exporter process that feeds it at this moment.
+
+Covers: starting an exporter, what it is told to send and says it has sent, when another one is started, its end.
+Does not cover: the thread that does all this for every live sink (`supervisor.py`) and the other side (`exporter.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing import reduction
+from typing import Any
+
+from mpr.live.config import ExporterConfig
+from mpr.live.messages import Connected, Done, Finish, Load, Lost, SendSlice, SliceSent, Waiting
+from mpr.live.replay_log import ReplayLog
+from mpr.live.statistics import LiveSinkStatistics
+from mpr.processes.launcher import Launcher, ctrl_c_blocked
+from mpr.sinks.viewers import LiveSink
+
+_log = logging.getLogger("mpr")
+
+# Small pieces are sent together at this interval; a viewer draws 60 times a second, but the workers need the CPU.
+_SEND_EVERY_SECS = 0.05
+# An exporter that has ended is replaced after this time, which doubles with each attempt.
+_FIRST_RETRY_SECS = 0.1
+_LAST_RETRY_SECS = 2.0
+# A viewer that gets nothing for this time is reported while the user can still do something about it.
+_PATIENCE_SECS = 10.0
+
+
+class ExporterState(enum.Enum):
+    """The state of a live sink; the values are the words of `LiveSinkStatistics.state`."""
+
+    #: There is no exporter; another attempt follows.
+    DOWN = "not running"
+    #: The exporter is being started, or connects.
+    STARTING = "starting"
+    #: The exporter waits until a viewer listens.
+    WAITING = "waiting for a viewer"
+    #: The exporter sends rows.
+    CONNECTED = "connected"
+    #: The exporter knows that no more rows follow.
+    FINISHING = "finishing"
+    #: All rows were sent, and the exporter has ended.
+    DONE = "done"
+
+
+class ExporterHandle:
+    """A live sink and its exporter. The supervisor's thread calls the methods; any thread may call `stats`.
+
+    Parameters
+    ----------
+    number:
+        The number of the sink in its recording.
+    sink:
+        The sink with the ports that were chosen.
+    replay_log:
+        The rows to send.
+    """
+
+    def __init__(self, number: int, sink: LiveSink, replay_log: ReplayLog) -> None:
+        self._number = number
+        self._sink = sink
+        self._replay_log = replay_log
+        self._state = ExporterState.DOWN
+        self._pid: int | None = None
+        self._pipe: Any = None
+        self._was_started = False
+        self._backoff = _Backoff()
+        # Per file of the log: how far the present exporter has sent it.
+        self._positions: dict[int, int] = {}
+        # The end of the slice that the exporter sends now.
+        self._sending_until: int | None = None
+        self._sent_at = 0.0
+        self._sent_chunks = 0
+        self._connections = 0
+        self._reason = "it was not ready in time"
+        self._starvation = _Starvation()
+
+    @property
+    def number(self) -> int:
+        """The number of the sink in its recording."""
+        return self._number
+
+    @property
+    def pipe(self) -> Any:
+        """The connection to the exporter; None if there is none."""
+        return self._pipe
+
+    @property
+    def has_process(self) -> bool:
+        """Whether an exporter was started and has not been reaped."""
+        return self._pid is not None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether an exporter has to be started."""
+        return self._state is ExporterState.DOWN
+
+    @property
+    def retry_at(self) -> float:
+        """The time of the next attempt if this is down, by `time.monotonic`."""
+        return self._backoff.at
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the exporter waits for something to send."""
+        return self._is_fed() and self._pipe is not None
+
+    @property
+    def may_finish(self) -> bool:
+        """Whether the exporter can still send rows at the end of the recording."""
+        return self._state in (ExporterState.STARTING, ExporterState.CONNECTED, ExporterState.FINISHING)
+
+    def _is_fed(self) -> bool:
+        return self._state is ExporterState.CONNECTED and self._sending_until is None
+
+    def stats(self) -> LiveSinkStatistics:
+        """Return what the sink has got until now."""
+        return LiveSinkStatistics(
+            sink=self._sink._name(),
+            state=self._state.value,
+            sent_chunks=self._sent_chunks,
+            missing_chunks=max(0, self._replay_log.chunks - self._sent_chunks),
+            connections=self._connections,
+        )
+
+    def missed(self) -> str | None:
+        """Say in words what the sink has not got; None if it has all."""
+        total, found = self._replay_log.chunks, self.stats()
+        if not total or (self._state is ExporterState.DONE and not found.missing_chunks):
+            return None
+        if self._state in (ExporterState.CONNECTED, ExporterState.FINISHING):
+            # It has not said that it has read the last of them.
+            return f"{found.sink} stopped reading: it lacks {found.missing_chunks} of {total} chunks or more"
+        return f"{found.sink} lacks {found.missing_chunks} of {total} chunks: {self._reason}"
+
+    def start(self, launcher: Launcher, application_id: str, recording_id: str) -> None:
+        """Start an exporter; if that fails, another attempt follows."""
+        ours, exporters = multiprocessing.Pipe()
+        config = ExporterConfig(
+            sink=self._sink,
+            application_id=application_id,
+            recording_id=recording_id,
+            head=self._replay_log.head,
+            first=not self._was_started,
+            environ=dict(os.environ),
+            pipe=exporters,
+        )
+        try:
+            with ctrl_c_blocked():
+                self._pid = launcher.start(self._number, config)
+        except Exception as error:  # noqa: BLE001  # whatever keeps a process from starting
+            ours.close()
+            self._retry_later(f"its process cannot be started: {error}")
+        else:
+            self._pipe = ours
+            self._state = ExporterState.STARTING
+            self._was_started = True
+        finally:
+            exporters.close()
+
+    def send(self, now: float, *, is_last: bool) -> float | None:
+        """Let a ready exporter send what is new, with `is_last` at once, and then finish.
+
+        Returns the time at which to call this again if it is too early, else None.
+        """
+        for number, source in enumerate(self._replay_log.sources):
+            start = max(self._positions.get(number, 0), source.start)
+            end = source.end
+            if start >= end:
+                continue
+            at = self._sent_at + _SEND_EVERY_SECS
+            if now < at and not is_last:
+                return at
+            if number not in self._positions:
+                self._write(Load(number, source.is_memory))
+                with contextlib.suppress(OSError):
+                    reduction.send_handle(self._pipe, source.fd, self._pid)
+            self._positions[number] = start
+            self._sending_until = end
+            self._sent_at = now
+            self._write(SendSlice(number, start, end))
+            return None
+        if is_last:
+            self._state = ExporterState.FINISHING
+            self._write(Finish())
+        return None
+
+    def _write(self, message: object) -> None:
+        # If the exporter has died, the launcher says so in a moment.
+        with contextlib.suppress(OSError):
+            self._pipe.send(message)
+
+    def check_starvation(self, now: float) -> float | None:
+        """Warn once if the sink gets nothing for too long; returns when to call this again, None if only after news."""
+        if self._starvation.is_reported:
+            return None
+        if self._is_fed():
+            self._starvation.end()
+            return None
+        at = self._starvation.begin(now) + _PATIENCE_SECS
+        if now < at:
+            return at
+        self._starvation.report()
+        _log.warning(
+            "mpr: %s has got nothing for %.0f s: %s. Results do not wait; it gets what there is when it reads again",
+            self._sink._name(),
+            _PATIENCE_SECS,
+            "it reads no more" if self._state is ExporterState.CONNECTED else self._reason,
+        )
+        return None
+
+    def listen(self) -> None:
+        """Read all messages of the exporter that are there."""
+        try:
+            while self._pipe is not None and self._pipe.poll():
+                self._read(self._pipe.recv())
+        except (EOFError, OSError):
+            # The launcher reports that the process has ended.
+            self._pipe.close()
+            self._pipe = None
+
+    def _read(self, message: object) -> None:
+        match message:
+            case Waiting():
+                self._state = ExporterState.WAITING
+                self._reason = "nobody listened there"
+            case Connected():
+                self._state = ExporterState.CONNECTED
+                self._connections += 1
+                self._sent_chunks = 0
+                self._reason = "the connection was lost"
+            case SliceSent(number, end, chunks):
+                self._positions[number] = end
+                self._sent_chunks += chunks
+                if self._sending_until is not None and end >= self._sending_until:
+                    self._sending_until = None
+                self._backoff.reset()
+                self._starvation.begin_again(time.monotonic())
+            case Lost(reason):
+                self._reason = reason
+            case Done():
+                self._state = ExporterState.DONE
+
+    def reap(self) -> None:
+        """Note that the exporter has ended; unless it was done, another attempt follows."""
+        self.listen()
+        self.release()
+        if self._state is not ExporterState.DONE:
+            self._retry_later(self._reason)
+
+    def _retry_later(self, reason: str) -> None:
+        _log.info("mpr: %s: %s; trying again", self._sink._name(), reason)
+        self._reason = reason
+        self._state = ExporterState.DOWN
+        self._backoff.wait()
+
+    def give_up(self, reason: str) -> None:
+        """Note why the sink gets nothing more."""
+        self._reason = reason
+
+    def kill(self) -> None:
+        """Kill the exporter; `reap` follows when it has ended."""
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    def release(self) -> None:
+        """Forget the exporter, and close the connection to it."""
+        if self._pipe is not None:
+            self._pipe.close()
+        self._pipe = self._pid = self._sending_until = None
+        self._positions = {}
+
+
+class _Backoff:
+    """When to start another exporter: later after each attempt, until one has sent something."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self._secs = _FIRST_RETRY_SECS
+
+    def wait(self) -> None:
+        """An attempt has failed."""
+        self.at = time.monotonic() + self._secs
+        self._secs = min(2 * self._secs, _LAST_RETRY_SECS)
+
+    def reset(self) -> None:
+        """An attempt was successful."""
+        self._secs = _FIRST_RETRY_SECS
+
+
+class _Starvation:
+    """Since when a sink has got nothing of the rows that wait for it, and whether the user knows."""
+
+    def __init__(self) -> None:
+        self._since: float | None = time.monotonic()
+        self.is_reported = False
+
+    def begin(self, now: float) -> float:
+        """Rows wait; returns since when."""
+        self._since = self._since or now
+        return self._since
+
+    def begin_again(self, now: float) -> None:
+        """Some rows were sent, and others may wait."""
+        self._since = now
+
+    def end(self) -> None:
+        """No rows wait."""
+        self._since = None
+
+    def report(self) -> None:
+        """The user knows."""
+        self.is_reported = True

@@ -1,0 +1,103 @@
+"""Turns a call of a pool into work items, and makes the object in which the caller gets the results.
+
+Covers: pickling of arguments, chunks, the result object of each kind of call.
+Does not cover: whether the pool takes calls (`pool.py`), which worker runs a work item (`scheduler`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from mpr.pool import imap
+from mpr.pool.executor import PoolExecutor
+from mpr.pool.options import check_chunksize
+from mpr.pool.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
+from mpr.processes import task_pickling
+from mpr.scheduler.dispatcher import Dispatcher
+from mpr.scheduler.work_item import TaskFunction, WorkItem
+
+_SUBMITTED_AT_ONCE = 64
+# As `multiprocessing.Pool`: four work items per worker even out the differences between tasks.
+_CHUNKS_PER_WORKER = 4
+
+
+class PoolCalls:
+    """Submits calls to the dispatcher of a pool.
+
+    Parameters
+    ----------
+    dispatcher:
+        The dispatcher of the pool.
+    size:
+        The number of workers, from which a map derives its `chunksize` and an `imap` its distance ahead.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, size: int) -> None:
+        self._dispatcher = dispatcher
+        self._size = size
+
+    def apply(
+        self,
+        function: Callable[..., Any],
+        args: Iterable[Any],
+        kwds: Mapping[str, Any] | None,
+        callback: Callback | None,
+        error_callback: Callback | None,
+    ) -> AsyncResult[Any]:
+        """Submit one task."""
+        result: SingleResult[Any] = SingleResult(callback, error_callback)
+        task = TaskFunction.of(function)
+        payload = task_pickling.dump_arguments(task.name, [(tuple(args), dict(kwds or {}))])
+        self._dispatcher.submit(WorkItem(function=task, payload=payload, on_outcome=result.on_outcome))
+        return result
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        iterable: Iterable[Any],
+        mode: int,
+        chunksize: int | None,
+        callback: Callback | None,
+        error_callback: Callback | None,
+    ) -> AsyncResult[list[Any]]:
+        """Submit a task for each item; `mode` (`EACH` or `STAR`) says how an item becomes arguments."""
+        items = list(iterable)
+        if chunksize is None:
+            chunksize = -(-len(items) // (self._size * _CHUNKS_PER_WORKER)) or 1
+        check_chunksize(chunksize)
+        task = TaskFunction.of(function)
+        starts = range(0, len(items), chunksize)
+        # All arguments are pickled before the first is sent: a bad one fails the call, not half of it.
+        payloads = [
+            task_pickling.dump_arguments(f"{task.name}[{start}]", items[start : start + chunksize]) for start in starts
+        ]
+        result: MapResult[Any] = MapResult(len(items), callback, error_callback)
+        self._dispatcher.announce(task, len(items))
+        on_outcome = result.on_outcome
+        work_items = (
+            WorkItem(
+                function=task,
+                index=start,
+                count=min(chunksize, len(items) - start),
+                mode=mode,
+                payload=payload,
+                on_outcome=on_outcome,
+            )
+            for start, payload in zip(starts, payloads, strict=True)
+        )
+        # Few are submitted together, so that the threads do not take turns; of many, the first ones run meanwhile.
+        while some := list(itertools.islice(work_items, _SUBMITTED_AT_ONCE)):
+            self._dispatcher.submit(*some)
+        return result
+
+    def imap(
+        self, function: Callable[..., Any], iterable: Iterable[Any], chunksize: int, *, ordered: bool
+    ) -> ResultIterator[Any]:
+        """Start a thread that submits a task for each item at the pace at which the results are taken."""
+        return imap.start(self._dispatcher, self._size, function, iterable, check_chunksize(chunksize), ordered=ordered)
+
+    def executor(self, check_running: Callable[[], None], shutdown: Callable[[bool, bool], None]) -> PoolExecutor:
+        """Make a `concurrent.futures.Executor` that submits to the same dispatcher."""
+        return PoolExecutor(self._dispatcher, check_running, shutdown)

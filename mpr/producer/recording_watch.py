@@ -1,0 +1,68 @@
+"""Notices that the recording of a producer is gone, and reports once that rows are lost with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+from mpr.errors import RecordingClosedError, RecordingError
+from mpr.producer.log_counters import LogCounters
+from mpr.transport import ipc_folder
+from mpr.transport.connection_info import ConnectionInfo
+
+_log = logging.getLogger("mpr")
+
+#: How often a thread that waits looks whether the recording is still there (seconds).
+LOOK_SECS = 0.5
+
+
+class RecordingWatch:
+    """Watches the recording of `config`. Any thread may call.
+
+    Attributes
+    ----------
+    lost:
+        The error for rows that come too late; None while the recording is there, as far as this process has noticed.
+    """
+
+    def __init__(self, config: ConnectionInfo, log_counters: LogCounters) -> None:
+        self._config = config
+        self._log_counters = log_counters
+        self.lost: RecordingClosedError | None = None
+        self._next_look = 0.0
+        #: Logging calls whose rows all durable sinks have.
+        self._delivered = 0
+        self._reported = False
+
+    def is_gone(self) -> bool:
+        """Whether the recording is gone; looks at most every `LOOK_SECS`."""
+        now = time.monotonic()
+        if self.lost is None and now >= self._next_look:
+            self._next_look = now + LOOK_SECS
+            if not ipc_folder.is_owned(self._config.folder):
+                self.lost = RecordingClosedError(
+                    f"the recording {self._config.application_id!r} was closed, or its process has ended, before this "
+                    f"process (pid {os.getpid()}) was told that all its rows are there"
+                )
+        return self.lost is not None
+
+    def note_delivered(self, entered: int) -> None:
+        """Note that all durable sinks have the rows of the first `entered` logging calls."""
+        self._delivered = entered
+
+    def report_lost_rows(self) -> None:
+        """Log, once, that rows of this process are lost, unless all of them were delivered before."""
+        if self._log_counters.entered != self._delivered and not self._reported:
+            self._reported = True
+            _log.error("%s. Nothing that it logs from now on is kept.", self.lost)
+
+    def note_leaving(self) -> None:
+        """Report nothing from now on if the recording is gone and had all rows: only a footer is missing then."""
+        if self._log_counters.entered == self._delivered and not ipc_folder.is_owned(self._config.folder):
+            self._reported = True
+
+    def report(self, error: RecordingError) -> None:
+        """Log why the last rows of this process are not delivered, unless lost rows were reported before."""
+        if not self._reported:
+            _log.error("%s", error)

@@ -1,0 +1,319 @@
+"""Starts all parts of a recording, connects pools and processes with it, and ends the parts in a fixed order.
+
+Covers: sockets, aggregator, fan-out, durable and live sinks, the layout, rows of telemetry.
+Does not cover: the calls of users (`shared_recording.py`), how sinks are opened (`open_sinks.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from multiprocessing import util
+
+from mpr import failpoints, limits
+from mpr.aggregator.aggregator import Aggregator
+from mpr.aggregator.fanout import Fanout
+from mpr.blueprint.contents import Contents
+from mpr.blueprint.updates import BlueprintUpdates
+from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
+from mpr.recording import gather
+from mpr.recording.open_sinks import append, encoded_notes, open_sinks
+from mpr.recording.options import RecordingOptions
+from mpr.recording.parent import ParentMembership
+from mpr.recording.replay import Replay, replay
+from mpr.recording.statistics import RecordingStatistics
+from mpr.rrd import compat, relabel, store_id
+from mpr.sinks.base import Writer
+from mpr.threads import run_to_completion
+from mpr.transport.connection_info import ConnectionInfo, DirectRoute
+from mpr.transport.sockets import Sockets
+
+_log = logging.getLogger("mpr")
+
+# So many files of recordings that tasks have made are named at the end.
+_NAMED_FILES = 10
+
+
+class RecordingRuntime:
+    """The parts of one recording at work. `SharedRecording` is its face for users; pools use it directly.
+
+    The parts end by one ladder:
+
+    1. Leave: this process sends the rest of its own rows, and children do not inherit the recording any more.
+    2. Drain: the aggregator takes all that was sent before, and its thread ends. 60 s (`SINK_TIMEOUT_SECS`). If a sink
+       hangs longer, the ladder ends after rung 3 with an error, because the thread still uses sinks and sockets.
+    3. Live sinks: each sends the rows that are left. 3 s (`LIVE_FAREWELL_SECS`); the number of missing rows is logged.
+    4. Gather: with `route='direct'`, the files of the workers are copied into the recording. No bound.
+    5. Durable sinks: each writes its notes, the last layout and its footer, also if another one fails. No bound.
+    6. Sockets: they are closed, and their folder is removed. At once.
+
+    Parameters
+    ----------
+    options:
+        The checked arguments of the recording.
+
+    Raises
+    ------
+    SinkError
+        If a sink cannot be opened. All others are closed then, and no file that was there before is changed.
+    """
+
+    def __init__(self, options: RecordingOptions) -> None:
+        failpoints.arm(0)
+        self.options = options
+        self._pid = os.getpid()
+        self._ending = _EndOnce()
+        self._worker_numbers = itertools.count(1)
+        self._pool_numbers = itertools.count(1)
+        self._worker_files: gather.WorkerFiles | None = None
+        self._direct: DirectRoute | None = None
+        ids = (options.application_id, options.recording_id)
+        with contextlib.ExitStack() as undo:
+            self.sockets = Sockets()
+            undo.callback(self.sockets.close)
+            self._opened = open_sinks(options.sinks, *ids, options.blueprint, self.sockets.folder)
+            for writer in self._opened.writers:
+                undo.callback(writer.abort)
+            if options.route == "direct":
+                self._open_direct_route(undo)
+            contents = Contents(store_id.store_id(*ids))
+            self._blueprint_updates = BlueprintUpdates(
+                options.application_id, contents, options.blueprint, pools_visible=options.telemetry_view
+            )
+            self.fanout = Fanout(
+                self._opened.writers,
+                self._opened.live,
+                functools.partial(encoded_notes, "mpr/workers", *ids),
+                contents,
+                apart=all(sink.keeps_tasks_apart for sink in options.sinks),
+                has_all=options.route != "direct",
+            )
+            self.aggregator = Aggregator(self.sockets, self.fanout, has_blueprint=options.blueprint is not None)
+            self.aggregator.start()
+            undo.pop_all()
+        self._log_where_rows_go()
+        if self._opened.live is not None:
+            self._opened.live.start()
+        self.parent = ParentMembership(self.connection_info(1))
+        # At the interpreter's exit, before `multiprocessing` waits for children.
+        close = functools.partial(self.close, failed=False)
+        self._at_exit = util.Finalize(None, run_to_completion, (close,), exitpriority=90)
+
+    def _open_direct_route(self, undo: contextlib.ExitStack) -> None:
+        """Have the workers open the sinks themselves."""
+        opened = self._opened
+        file = next((path for writer in opened.writers for path in writer.paths), None)
+        if file is not None:
+            self._worker_files = gather.WorkerFiles(file, has_blueprint=self.options.blueprint is not None)
+            undo.callback(self._worker_files.abort)
+        if opened.writers or opened.live is not None:
+            folder = "" if self._worker_files is None else str(self._worker_files.folder)
+            self._direct = DirectRoute(folder=folder, urls=opened.open_to_senders)
+
+    def _log_where_rows_go(self) -> None:
+        if self._opened.writers and self.options.announces_sink:
+            _log.warning("mpr: recording to %s", self._opened.writers[0].name)
+        for url in self._opened.served:
+            _log.warning("mpr: to be seen at %s", url)
+
+    # --- for users -------------------------------------------------------------------------------------------------
+
+    @property
+    def writers(self) -> Sequence[Writer]:
+        """The durable sinks, also those that have failed; empty if logging is switched off."""
+        return self._opened.writers
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs by which a person sees the live sinks, in the order of the sinks."""
+        return self._opened.urls
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._ending.begun
+
+    @property
+    def is_over(self) -> bool:
+        """Whether `close` has returned or raised, so that no row comes any more."""
+        return self._ending.over.is_set()
+
+    def check_usable(self) -> None:
+        """Raise `WrongProcessError` in a process that has not made this, and `RecordingClosedError` after `close`."""
+        if os.getpid() != self._pid:
+            raise WrongProcessError(
+                f"this recording belongs to process {self._pid}; a child process logs with plain rr.log as a worker "
+                "of mpr.Pool, and cannot use its parent's recording or pool"
+            )
+        if self.closed:
+            raise RecordingClosedError(f"the recording {self.options.recording_id} is closed")
+
+    def flush(self, timeout_secs: float) -> None:
+        """As `SharedRecording.flush`."""
+        position = self.parent.flush()
+        if position is not None and not self.aggregator.wait_until_accepted(*position, timeout_secs):
+            raise TimeoutError(f"the sinks did not take all rows within {timeout_secs} s")
+        if self.fanout.failure is not None:
+            raise self.fanout.failure
+
+    def stats(self) -> RecordingStatistics:
+        """As `SharedRecording.stats`."""
+        live = self._opened.live
+        return RecordingStatistics(
+            accepted_chunks=self.fanout.accepted_chunks,
+            accepted_bytes=self.fanout.accepted_bytes,
+            rejected_messages=self.sockets.up.rejected_count,
+            processes=len(self.aggregator.pids),
+            torn_processes=self.aggregator.incomplete_count,
+            live_sinks=() if live is None else tuple(live.stats()),
+        )
+
+    def replay(self) -> Replay:
+        """All rows of the recording from the beginning; raises `SinkError` if no sink can be read."""
+        return replay(self.writers)
+
+    # --- for pools and other processes -----------------------------------------------------------------------------
+
+    def connection_info(self, workers: int) -> ConnectionInfo:
+        """How each of `workers` processes joins."""
+        return ConnectionInfo(
+            application_id=self.options.application_id,
+            recording_id=self.options.recording_id,
+            folder=self.sockets.folder,
+            upstream=self.sockets.up.endpoint,
+            downstream=self.sockets.down.endpoint,
+            secret=self.sockets.secret,
+            outbox_bytes=limits.outbox_limit(workers),
+            marks_tasks=any(sink.keeps_tasks_apart for sink in self.options.sinks),
+            direct=self._direct,
+        )
+
+    def new_worker(self) -> int:
+        """A number for one more worker, never given twice."""
+        return next(self._worker_numbers)
+
+    def new_pool(self, size: int, kinds: frozenset[str]) -> int:
+        """A number for one more pool, which has `size` workers and records `kinds` of telemetry."""
+        self._blueprint_updates.add_pool(size, kinds)
+        return next(self._pool_numbers)
+
+    def accept_telemetry(self, stream: bytes) -> None:
+        """Take rows about a pool: a whole stream, whose ids are replaced by those of the recording."""
+        if not self._takes_telemetry():
+            return
+        if stream:
+            store = store_id.store_id(self.options.application_id, self.options.recording_id)
+            self._write_telemetry(relabel.relabelled(stream, store))
+        layout, is_new = self._blueprint_updates.refresh()
+        # A file needs the layout only at its end; a viewer may look at any time.
+        is_watched = any(sink.is_readable for sink in self.options.sinks)
+        if is_new and (is_watched or self._opened.live is not None):
+            self._write_telemetry(layout)
+
+    def _takes_telemetry(self) -> bool:
+        return bool(self._opened.writers) and compat.format_is_known() is None
+
+    def _write_telemetry(self, stream: bytes) -> None:
+        def write() -> None:
+            # After the aggregator's end this runs in the calling thread, and the sinks may be closed.
+            if not self.aggregator.ended:
+                self.fanout.write_stream(stream, telemetry=True)
+
+        self.aggregator.soon(write)
+
+    # --- the ladder ------------------------------------------------------------------------------------------------
+
+    def close(self, *, failed: bool) -> None:
+        """End all parts; a second call waits for the first one. Does nothing in a process that has not made this.
+
+        With `failed`, a file without a row of the user does not replace an older one. Raises `SinkError` if a sink has
+        failed, and `ConflictError` if workers have given one timeline or component two types.
+        """
+        if os.getpid() == self._pid:
+            self._ending.run(functools.partial(self._end, failed=failed))
+
+    def _end(self, *, failed: bool) -> None:
+        self._at_exit.cancel()
+        self.parent.close()
+        drained = self.aggregator.stop(limits.SINK_TIMEOUT_SECS)
+        missed = [] if self._opened.live is None else self._opened.live.finish()
+        for words in missed:
+            _log.warning("mpr: %s", words)
+        if not drained:
+            raise self.fanout.stuck()
+        self.fanout.stop_feeding()
+        try:
+            if self._worker_files is not None:
+                self._worker_files.gather(self.fanout)
+            unfinished = self._close_writers(missed, discard_unpublished=failed)
+        finally:
+            self.sockets.close()
+        self._name_other_files()
+        failure = self.fanout.failure or unfinished
+        if failure is not None:
+            raise failure
+        if self._worker_files is not None:
+            self._worker_files.remove([path for writer in self.writers for path in writer.paths])
+        if self.fanout.conflicts and not failed:
+            raise ConflictError(
+                f"{'; '.join(self.fanout.conflicts)}. All rows are in the recording, but Rerun knows one type of "
+                "each, and shows the others wrongly or not at all: give them different names"
+            )
+
+    def _close_writers(self, notes: list[str], *, discard_unpublished: bool) -> SinkError | None:
+        """Close all sinks, with `notes` in them, also if one of them fails; returns the first failure."""
+        failpoints.reach("parent.closing")
+        failure = None
+        layout, _ = self._blueprint_updates.refresh() if self._takes_telemetry() else (b"", False)
+        ids = (self.options.application_id, self.options.recording_id)
+        stream = encoded_notes("mpr/sinks", *ids, notes) if notes else b""
+        for writer in self.fanout.writers:
+            try:
+                if discard_unpublished and not writer.published:
+                    writer.abort()
+                else:
+                    if layout:
+                        # If a disk or a file is the reason, `close` raises it too.
+                        with contextlib.suppress(SinkError):
+                            append(writer, layout, telemetry=True)
+                    if stream:
+                        append(writer, stream)
+                    writer.close()
+            except SinkError as error:
+                failure = failure or error
+        return failure
+
+    def _name_other_files(self) -> None:
+        made = [path for writer in self.writers for path in writer.other_files]
+        if made:
+            names = ", ".join(path.name for path in made[:_NAMED_FILES])
+            dots = ", ..." if len(made) > _NAMED_FILES else ""
+            _log.warning("mpr: recordings that tasks have made are in %s: %s%s", made[0].parent, names, dots)
+
+
+class _EndOnce:
+    """Runs one step at its first call; every other call waits until the step is over."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.begun = False
+        self.over = threading.Event()
+
+    def run(self, step: Callable[[], None]) -> None:
+        with self._lock:
+            is_first, self.begun = not self.begun, True
+        if is_first:
+            self._thread = threading.current_thread()
+            try:
+                step()
+            finally:
+                self.over.set()
+        elif self._thread is not threading.current_thread():
+            # No timeout: the step has a bound for each of its parts.
+            self.over.wait()

@@ -1,0 +1,64 @@
+"""The books of a pool: its work items, its workers and its state, with the one lock that guards them. No thread."""
+
+from __future__ import annotations
+
+import threading
+
+from mpr.scheduler.pending_work import PendingWork
+from mpr.scheduler.ready_workers import ReadyWorkers
+from mpr.scheduler.state import PoolLifecycle, PoolState
+from mpr.scheduler.work_item import WorkItem
+from mpr.transport.sockets import DownstreamServer
+
+
+class PoolBooks:
+    """The state of one dispatcher.
+
+    The lock is held for bookkeeping and for handing messages to ZeroMQ. It is never held while a thread waits for
+    anything else, or while a callback of a user runs.
+
+    Attributes
+    ----------
+    lock:
+        Guards all of it.
+    all_done:
+        Notified when `is_done` may have become true.
+    lifecycle:
+        Whether the pool takes tasks, and the error that ended it.
+    work:
+        The work items without an outcome.
+    workers:
+        The workers that are ready, with the work items that they have.
+    """
+
+    def __init__(self, down: DownstreamServer) -> None:
+        self.lock = threading.Lock()
+        self.all_done = threading.Condition(self.lock)
+        self.lifecycle = PoolLifecycle()
+        self.work = PendingWork()
+        self.workers = ReadyWorkers(down, self._forget_cancelled)
+        # Work items whose outcome is on its way to the caller are in `work` no more.
+        self._deliveries = 0
+
+    def has_work(self) -> bool:
+        """Whether a work item has no outcome, or one may still be submitted."""
+        return self.work.has_items or (self.work.has_feeders and self.lifecycle.state is not PoolState.TERMINATED)
+
+    def is_done(self) -> bool:
+        """Whether every work item has its outcome, and its caller has it."""
+        return not self._deliveries and not self.has_work()
+
+    def begin_delivery(self) -> None:
+        """With the lock held: outcomes are on their way to callers, until `end_delivery`."""
+        self._deliveries += 1
+
+    def end_delivery(self) -> None:
+        """The callers have the outcomes that one `begin_delivery` has announced."""
+        with self.lock:
+            self._deliveries -= 1
+            if not self._deliveries and not self.work.has_items:
+                self.all_done.notify_all()
+
+    def _forget_cancelled(self, work_item: WorkItem) -> None:
+        self.work.forget(work_item)
+        self.all_done.notify_all()

@@ -1,0 +1,106 @@
+"""Time checks of a pool: tasks that take too long, and work items that lie behind a long one.
+
+Covers: looking at what workers do, and killing a worker at a certain task.
+Does not cover: how often it is looked (`worker_supervisor.py`) and what a death means for a task (`worker_death.py`).
+"""
+
+from __future__ import annotations
+
+import time
+
+from mpr.errors import TaskTimeoutError
+from mpr.scheduler.assignment import SHORT_MICROS
+from mpr.scheduler.books import PoolBooks
+from mpr.scheduler.work_item import WorkItem
+from mpr.scheduler.worker_handle import WorkerControl, WorkerHandle
+
+_SHORT_SECS = SHORT_MICROS / 1e6
+_NEVER_SECS = 3600.0
+
+
+class Deadlines:
+    """Watches the clock for the tasks of one pool.
+
+    Parameters
+    ----------
+    books:
+        The books of the pool.
+    control:
+        Kills workers.
+    task_secs:
+        Seconds that a task may run; None: any time.
+    """
+
+    def __init__(self, books: PoolBooks, control: WorkerControl, task_secs: float | None) -> None:
+        self._books = books
+        self._control = control
+        self._task_secs = task_secs
+
+    def look(self) -> float:
+        """Kill workers whose task takes too long, and take back items that lie behind a long one.
+
+        Returns after how many seconds it wants to look again.
+        """
+        again_secs = self._task_secs if self._task_secs is not None else _NEVER_SECS
+        late: list[tuple[int, WorkItem, int, BaseException]] = []
+        workers = self._books.workers
+        with self._books.lock:
+            now_ns = time.monotonic_ns()
+            for worker in workers.numbers():
+                handle, assigned = workers.get(worker), workers.assigned(worker)
+                if handle is None or handle.status_page is None or not assigned:
+                    continue
+                activity = handle.activity(worker, assigned)
+                if activity.work_item is None:
+                    # It has not begun the first of them.
+                    continue
+                begun_secs = (now_ns - activity.at.begun_ns) / 1e9
+                again_secs = min(again_secs, self._take_back_if_long(worker, begun_secs))
+                if self._task_secs is not None and activity.at.running:
+                    left_secs = self._task_secs - (now_ns - activity.at.since_ns) / 1e9
+                    if left_secs <= 0:
+                        late.append(self._timeout(worker, handle, activity.work_item, activity.at.task))
+                    else:
+                        again_secs = min(again_secs, left_secs)
+        for worker, work_item, task, error in late:
+            self.kill_at(worker, work_item, task, error)
+        return again_secs
+
+    def _take_back_if_long(self, worker: int, begun_secs: float) -> float:
+        """Take back what lies behind a long work item for another worker that has nothing to do.
+
+        Returns after how many seconds the work item may count as long.
+        """
+        workers = self._books.workers
+        if len(workers.assigned(worker)) <= 1 or not workers.could_take_back():
+            return _NEVER_SECS
+        if begun_secs < _SHORT_SECS:
+            return _SHORT_SECS - begun_secs
+        workers.give_again(workers.take_back(worker))
+        return _NEVER_SECS
+
+    def _timeout(
+        self, worker: int, handle: WorkerHandle, work_item: WorkItem, task: int
+    ) -> tuple[int, WorkItem, int, BaseException]:
+        assert self._task_secs is not None
+        return worker, work_item, task, TaskTimeoutError(work_item.name(task), worker, handle.pid, self._task_secs)
+
+    def kill_at(self, worker: int, work_item: WorkItem, task: int | None, error: BaseException) -> bool:
+        """Kill `worker` if it is still at task `task` of `work_item` (None: at any); that task then gets `error`."""
+
+        def is_at_it() -> bool:
+            with self._books.lock:
+                handle = self._books.workers.get(worker)
+                is_held = work_item in self._books.work and work_item in self._books.workers.assigned(worker)
+                if handle is None or not is_held:
+                    return False
+                at = handle.at()
+                if at is not None and (
+                    at.sequence != work_item.sequence or at.task >= work_item.count or task not in (None, at.task)
+                ):
+                    return False
+                handle.plan_kill(work_item, error)
+                return True
+
+        handle = self._books.workers.get(worker)
+        return handle is not None and self._control.end_if(handle.pid, is_at_it)

@@ -1,0 +1,44 @@
+"""Delivers outcomes to the callers, and reports them to the observer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mpr.scheduler import user_code
+from mpr.scheduler.books import PoolBooks
+from mpr.scheduler.observer import PoolObserver
+from mpr.scheduler.user_code import Outcome
+
+
+class OutcomeDelivery:
+    """Hands outcomes over, without the lock: callbacks of a user run meanwhile. Raises nothing.
+
+    Parameters
+    ----------
+    books:
+        The books of the pool.
+    observer:
+        Hears of each outcome.
+    """
+
+    def __init__(self, books: PoolBooks, observer: PoolObserver) -> None:
+        self._books = books
+        self._observer = observer
+
+    def deliver(self, outcomes: Iterable[Outcome]) -> None:
+        """Deliver outcomes which `PoolBooks.begin_delivery` has announced."""
+        try:
+            for outcome in outcomes:
+                self.hand_over(outcome)
+        finally:
+            self._books.end_delivery()
+
+    def hand_over(self, outcome: Outcome) -> None:
+        """Deliver one outcome, unless its caller was given one before."""
+        if not outcome.work_item.is_reported:
+            self.report(outcome)
+
+    def report(self, outcome: Outcome) -> None:
+        """Deliver one outcome."""
+        self._observer.settled(outcome.work_item, outcome.first, outcome.task_count, outcome.error)
+        user_code.hand_over(outcome)

@@ -1,0 +1,85 @@
+"""The one door through which the threads of a pool run code of a user.
+
+Covers: opening what a task has returned or raised, and calling back whoever waits for it.
+Does not cover: what runs in workers, and observers of the pool (`observer.py`), which are part of mpr.
+
+Code of a user runs when a result or an exception is unpickled, when an exception is looked at, and in callbacks. It may
+raise anything, also `SystemExit`. No function here raises: what goes wrong becomes the outcome of that task, or a line
+in the log. The other tasks and the thread go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from mpr.processes import pickling, task_pickling
+from mpr.scheduler.work_item import WorkItem
+from mpr.transport.messages import MIXED, RAISED, Result
+
+_log = logging.getLogger("mpr")
+
+
+class Outcome(NamedTuple):
+    """The outcome of the tasks `first` to `first + task_count` of a work item: their results, or one error for all."""
+
+    work_item: WorkItem
+    first: int
+    task_count: int
+    values: Sequence[Any] | None
+    error: BaseException | None
+
+    @classmethod
+    def of_rest(cls, work_item: WorkItem, error: BaseException | None) -> Outcome:
+        """`error` is the outcome of all tasks that have none yet."""
+        return cls(work_item, work_item.first, work_item.count - work_item.first, None, error)
+
+
+def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseException | None) -> list[Outcome]:
+    """Unpickle the outcomes of `count` tasks in `result`; with a `failure` that is the error of all of them."""
+    values = None
+    if failure is None:
+        try:
+            if result.status == RAISED:
+                failure = task_pickling.load_exception(result.payload)
+            else:
+                values = pickling.loads(result.payload)
+        except BaseException as error:  # noqa: BLE001  # whatever a user's `__setstate__` raises
+            failure = error
+    if values is None or result.status != MIXED:
+        return [Outcome(work_item, result.first, count, values, failure)]
+    outcomes = []
+    for task, value in enumerate(values, result.first):
+        # Not `isinstance`, which asks a value for its `__class__`.
+        if type(value) is task_pickling.Failure:
+            outcomes.append(Outcome(work_item, task, 1, None, task_pickling.load_exception(value.payload)))
+        else:
+            outcomes.append(Outcome(work_item, task, 1, [value], None))
+    return outcomes
+
+
+def start(work_item: WorkItem) -> bool:
+    """Tell the caller that a worker is about to get `work_item`. Returns False if the caller does not want it."""
+    try:
+        return work_item.start()
+    except BaseException:  # noqa: BLE001  # a future that its holder has settled himself
+        _log_failure("the caller of task %s cannot be told that it starts", work_item.name(0))
+        return False
+
+
+def hand_over(outcome: Outcome) -> None:
+    """Give an outcome to the caller, and run his callbacks."""
+    work_item, first, count, values, error = outcome
+    try:
+        work_item.on_outcome(work_item.index + first, count, values, error)
+    except BaseException:  # noqa: BLE001  # a user's callback, also one that calls `sys.exit`
+        # `multiprocessing` would let its thread die, and everything hang.
+        _log_failure("a callback for task %s raised", work_item.name(first))
+
+
+def _log_failure(text: str, name: str) -> None:
+    # Writing the traceback looks at the exception, which is a user's.
+    with contextlib.suppress(BaseException):
+        _log.exception(text, name)

@@ -1,0 +1,203 @@
+"""Settles the work items of a pool by what the aggregator reports of its workers.
+
+Covers: results, workers that are ready, fail or end, retries.
+Does not cover: calls of the pool's users (`dispatcher.py`), the tasks of a dead worker one by one (`worker_death.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from mpr.aggregator.listener import SurvivingRows
+from mpr.errors import InitializerError, RecordingClosedError, describe_exit, died_at_start
+from mpr.processes import task_pickling
+from mpr.rrd.segment import TaskInfo
+from mpr.scheduler import user_code
+from mpr.scheduler.books import PoolBooks
+from mpr.scheduler.delivery import OutcomeDelivery
+from mpr.scheduler.observer import PoolObserver
+from mpr.scheduler.state import PoolLimits, PoolState, StartBudget, too_small
+from mpr.scheduler.user_code import Outcome
+from mpr.scheduler.work_item import WorkItem
+from mpr.scheduler.worker_death import WorkerLoss
+from mpr.scheduler.worker_handle import WorkerControl, WorkerHandle
+from mpr.transport.messages import Hello, InitializerFailed, Result, Skipped, TaskBegan
+from mpr.transport.status_page import StatusPageReader
+
+_log = logging.getLogger("mpr")
+
+
+class WorkerEvents:
+    """The listener of a pool's workers (`mpr.aggregator.listener.Listener`). The aggregator's thread calls it.
+
+    Parameters
+    ----------
+    books:
+        The books of the pool.
+    delivery:
+        Delivers outcomes to the callers.
+    limits:
+        What the pool allows its tasks and workers.
+    control:
+        Keeps the worker processes.
+    observer:
+        Hears of workers and results.
+    terminate:
+        Ends the pool with an error.
+    """
+
+    def __init__(
+        self,
+        books: PoolBooks,
+        delivery: OutcomeDelivery,
+        limits: PoolLimits,
+        control: WorkerControl,
+        observer: PoolObserver,
+        terminate: Callable[[BaseException], None],
+    ) -> None:
+        self._books = books
+        self._delivery = delivery
+        self._limits = limits
+        self._control = control
+        self._observer = observer
+        self._terminate = terminate
+        self._budget = StartBudget()
+
+    def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int = 0) -> None:
+        """A worker takes tasks from now on. Its `status_page` can be read until `worker_ended`, or the pool's end."""
+        limit = self._limits.memory
+        used = self._control.memory(hello.pid) if limit is not None else 0
+        if limit is not None and used > limit:
+            self.broken(too_small(limit, used))
+        books = self._books
+        with books.lock:
+            state = books.lifecycle.state
+            if state is PoolState.TERMINATED:
+                return
+            self._budget.started()
+            # Only a status page says which items a worker has begun; with a memory limit each item may be its last.
+            ahead = status_page is not None and limit is None
+            handle = WorkerHandle(hello.route, hello.pid, status_page)
+            is_needed = state is PoolState.RUNNING or books.has_work()
+            books.workers.add(hello.worker, handle, self._limits.tasks, ahead=ahead)
+            if not is_needed:
+                books.workers.stop(hello.worker)
+        self._control.note_ready()
+        self._observer.ready(hello, init_micros)
+
+    def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
+        """Settle the tasks of `result`; with a `failure` their rows are lost, and it is their error."""
+        books = self._books
+        with books.lock:
+            work_item = books.work.get(result.work_item)
+            if work_item is None or result.first != work_item.first:
+                # Its call was terminated, or the result was found in the journal before.
+                return
+            # A work item that could not be opened says no number.
+            count = result.count or work_item.count - work_item.first
+            self._observer.result(hello, work_item, count, result)
+            work_item.settle(count)
+            if result.last:
+                books.work.forget(work_item)
+                self._work_item_done(hello, work_item, result.micros)
+            books.begin_delivery()
+        self._delivery.deliver(user_code.open_result(work_item, result, count, failure))
+
+    def _work_item_done(self, hello: Hello, work_item: WorkItem, micros: int) -> None:
+        workers, limit = self._books.workers, self._limits.memory
+        if limit is not None and self._control.memory(hello.pid) > limit:
+            workers.retire(hello.worker)
+        workers.done(hello.worker, work_item, micros)
+        if workers.get(hello.worker) is not None and workers.is_exhausted(hello.worker):
+            workers.stop(hello.worker)
+        if workers.could_take_back():
+            self._control.look_soon()
+
+    def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
+        """Describe the task that a worker has begun; None if its call was terminated."""
+        work_item = self._books.work.get(began.work_item)
+        return None if work_item is None else work_item.task_info(hello, began)
+
+    def sink_failed(self, error: BaseException) -> None:
+        """Give `error` to all callers now, because rows are lost. The tasks run on for the sinks that are left."""
+        with self._books.lock:
+            waiting = self._books.work.report_all()
+        for work_item in waiting:
+            self._delivery.report(Outcome.of_rest(work_item, error))
+
+    def skipped(self, hello: Hello, skipped: Skipped) -> None:
+        """A worker has passed over a work item, which waits again unless it was taken back before."""
+        with self._books.lock:
+            self._books.workers.skipped(hello.worker, skipped.sequence)
+
+    def unfit(self, hello: Hello) -> None:
+        """Replace a worker when it has done its present work item; the rest of its items go to others."""
+        workers = self._books.workers
+        with self._books.lock:
+            if workers.get(hello.worker) is not None:
+                workers.retire(hello.worker)
+                workers.give_again(workers.take_back(hello.worker))
+                workers.stop(hello.worker)
+
+    def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
+        """End the pool, because its initializer raised in a worker."""
+        cause = task_pickling.load_exception(failed.payload)
+        text = task_pickling.represent(cause)
+        error = InitializerError(f"the initializer raised in worker {hello.worker} (pid {hello.pid}): {text}")
+        error.__cause__ = cause
+        self.broken(error)
+
+    def worker_ended(
+        self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], SurvivingRows]
+    ) -> list[str]:
+        """Settle the work items that the worker had, and have it replaced if it is still needed.
+
+        Returns what is to be noted in the recording.
+        """
+        books = self._books
+        notes: list[str] = []
+        found = kept() if books.workers.assigned(worker) else SurvivingRows()
+        with books.lock:
+            handle, had = books.workers.remove(worker)
+            outcomes = []
+            if handle is not None:
+                loss = WorkerLoss(worker, handle.pid, exitcode, handle.at(), handle.planned_kill, found)
+                outcomes = self._settle_lost([each for each in had if each in books.work], loss, notes)
+            if outcomes:
+                books.begin_delivery()
+            state = books.lifecycle.state
+            is_needed = state is PoolState.RUNNING or (state is PoolState.CLOSED and books.has_work())
+            is_hopeless = is_needed and handle is None and not self._budget.died_at_start()
+        if outcomes:
+            self._delivery.deliver(outcomes)
+        if is_hopeless:
+            self.broken(died_at_start(exitcode))
+        elif is_needed:
+            if not said_goodbye:
+                _log.info("worker %d %s and is replaced", worker, describe_exit(exitcode))
+            self._control.replace()
+        return notes
+
+    def _settle_lost(self, had: list[WorkItem], loss: WorkerLoss, notes: list[str]) -> list[Outcome]:
+        """Tasks that the dead worker had begun fail or are retried; its other tasks go back to the queue."""
+        books = self._books
+        outcomes = []
+        for work_item in had:
+            errors = loss.settle(work_item, self._limits.retries, notes)
+            outcomes += [Outcome(work_item, task, 1, None, error) for task, error in errors]
+            if work_item.first == work_item.count:
+                books.work.forget(work_item)
+        books.workers.give_again([each for each in had if each in books.work])
+        return outcomes
+
+    def recording_ended(self) -> None:
+        """The recording takes nothing more; a pool that still works for it ends."""
+        with self._books.lock:
+            self._books.workers.remove_all()
+        if not self._books.lifecycle.is_finished:
+            self.broken(RecordingClosedError("the recording was closed while a pool was working for it"))
+
+    def broken(self, error: BaseException) -> None:
+        """End the pool: every call, pending or to come, gets `error`."""
+        self._terminate(error)

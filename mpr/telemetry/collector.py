@@ -1,0 +1,67 @@
+"""Collects the rows of a pool's telemetry until they are written.
+
+Covers: which kinds are kept, and how many errors.
+Does not cover: which rows an event leads to (`worker_timeline.py`, `tracker.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpr.telemetry.rows import ErrorRow, Rows, Sample, Span, StateRow
+
+# So many errors are written down between two calls of `take`; the others are counted.
+_ERRORS = 100
+
+
+class RowCollector:
+    """The rows that were not written yet. Not thread-safe: the tracker holds its lock.
+
+    Parameters
+    ----------
+    kinds:
+        The kinds of telemetry that are kept, out of `TELEMETRY`.
+    """
+
+    def __init__(self, kinds: frozenset[str]) -> None:
+        self._keeps_states = "workers" in kinds
+        self._keeps_tasks = "tasks" in kinds
+        self._rows = Rows()
+        self._errors_left = _ERRORS
+
+    def add_state(self, timeline: int, at_ns: int, state: str, worker: int) -> None:
+        """From `at_ns` on, the state timeline shows `state`."""
+        if self._keeps_states:
+            self._rows.state_timelines.setdefault(timeline, []).append(StateRow(at_ns, state, worker))
+
+    def add_span(self, span: Span) -> None:
+        """Keep a complete span."""
+        if self._keeps_tasks:
+            self._rows.spans.setdefault(span.function, []).append(span)
+
+    def wants_error(self) -> bool:
+        """Count one more error; returns whether it is to be added."""
+        if self._keeps_tasks:
+            self._errors_left -= 1
+        return self._keeps_tasks and self._errors_left >= 0
+
+    def add_error(self, error: ErrorRow) -> None:
+        """Keep an error that `wants_error` has counted."""
+        self._rows.errors.append(error)
+
+    def add_sample(self, sample: Sample) -> None:
+        """Keep a measurement."""
+        self._rows.samples.append(sample)
+
+    def set_names(self, names: Sequence[str]) -> None:
+        """The lines of the charts, one for each place, have these names from now on."""
+        self._rows.names = list(names)
+
+    def take(self, now_ns: int, settled_count: int) -> Rows:
+        """Return the rows since the last call. Errors that were only counted become one row of task `settled_count`."""
+        if self._errors_left < 0:
+            text = f"{-self._errors_left} more errors are not written down one by one"
+            self.add_error(ErrorRow(now_ns, "", settled_count, text))
+        self._errors_left = _ERRORS
+        rows, self._rows = self._rows, Rows()
+        return rows

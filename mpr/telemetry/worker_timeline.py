@@ -1,0 +1,271 @@
+"""Follows one worker: its state timeline, the spans of its tasks, and how it spends its time.
+
+Covers: when tasks share a span, which states are long enough to be shown, times and counts for the insights.
+Does not cover: which workers there are (`tracker.py`), how rows are encoded (`encoder.py`).
+
+Tasks may take less than a microsecond, and a person cannot tell lines apart that are closer than a pixel. So tasks of
+one function that follow each other within `SPAN_NS` in a worker share one span, which counts them. A worker thus has at
+most 20 spans per second, whatever its tasks are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpr.blueprint.telemetry_names import BACK_PRESSURE, ENDED, IDLE, STARTING
+from mpr.scheduler.work_item import WorkItem
+from mpr.scheduler.worker_handle import WorkerActivity
+from mpr.telemetry.collector import RowCollector
+from mpr.telemetry.insights import WorkerInsights
+from mpr.telemetry.rows import Span
+from mpr.transport.messages import CALL, Result
+
+#: Tasks that end within so many nanoseconds share a span, and a state that lasts less is shown with the next one.
+SPAN_NS = 50_000_000
+# A pause between two tasks that is shorter is not shown (nanoseconds).
+_GAP_NS = 2_000_000
+
+
+@dataclass(slots=True)
+class WorkerTotals:
+    """What one worker has done until now, and how long it took."""
+
+    started_ns: int
+    pid: int = 0
+    ready_ns: int | None = None
+    init_ns: int = 0
+    tasks: int = 0
+    rows: int = 0
+    data_bytes: int = 0
+    working_ns: int = 0
+    flushing_ns: int = 0
+    back_pressure_ns: int = 0
+    #: The time spent on the task that runs now.
+    current_ns: int = 0
+
+    def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
+        """The worker takes tasks from now on."""
+        self.pid, self.ready_ns, self.init_ns = pid, now_ns, init_micros * 1000
+
+    def add(self, count: int, working_ns: int, result: Result) -> None:
+        """Add `count` tasks that have ended."""
+        self.tasks += count
+        self.rows += result.rows
+        self.data_bytes += result.data_bytes
+        self.working_ns += working_ns
+        self.flushing_ns += result.flush_micros * 1000
+        self.current_ns = 0
+
+    def note_current(self, current_ns: int) -> None:
+        """A task has run for `current_ns`, and still runs."""
+        self.current_ns = current_ns
+
+    def note_back_pressure(self, back_pressure_ns: int) -> None:
+        """The worker's `rr.log` has waited for so long in total."""
+        self.back_pressure_ns = back_pressure_ns
+
+    def insights(self, worker: int, end_ns: int, ended: str) -> WorkerInsights:
+        """Sum up the time until `end_ns`; `ended` says how the worker has ended."""
+        ready_ns = self.ready_ns if self.ready_ns is not None else end_ns
+        working_ns = self.working_ns + self.current_ns
+        return WorkerInsights(
+            worker=worker,
+            pid=self.pid,
+            ended=ended,
+            tasks=self.tasks,
+            rows=self.rows,
+            data_bytes=self.data_bytes,
+            start_up_secs=max(0, ready_ns - self.started_ns - self.init_ns) / 1e9,
+            init_secs=self.init_ns / 1e9,
+            waiting_secs=max(0, end_ns - ready_ns - working_ns - self.flushing_ns) / 1e9,
+            working_secs=working_ns / 1e9,
+            flushing_secs=self.flushing_ns / 1e9,
+            held_back_secs=self.back_pressure_ns / 1e9,
+        )
+
+
+class WorkerTimeline:
+    """One worker as its telemetry shows it. Not thread-safe: the tracker holds its lock.
+
+    Parameters
+    ----------
+    number:
+        The number of the worker.
+    place:
+        Its place in the pool.
+    timeline:
+        The number of its state timeline.
+    now_ns:
+        The time at which its process is started (nanoseconds of the monotonic clock, as all times here).
+    rows:
+        Takes the rows.
+    """
+
+    def __init__(self, number: int, place: int, timeline: int, now_ns: int, rows: RowCollector) -> None:
+        self.number = number
+        self.place = place
+        self._timeline = timeline
+        self._rows = rows
+        self._totals = WorkerTotals(now_ns)
+        #: When its process has ended.
+        self.ended_ns: int | None = None
+        #: When its state timeline has ended, which may be before its process has.
+        self._closed_ns: int | None = None
+        self._lost = ""
+        self._span: Span | None = None
+        #: The work item that it has not ended, and its duration when its last result was sent.
+        self._work_item, self._work_item_micros = 0, 0
+        #: Since when it is idle, if its state timeline does not show this yet.
+        self._idle_ns: int | None = None
+        #: The last running task that its state timeline shows, as (number of the work item, task).
+        self._shown = (0, 0)
+        self._back_pressure_since_ns = 0
+        #: When the last task ended whose result has come.
+        self._last_result_ns = 0
+        self._show(now_ns, STARTING)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its process has died."""
+        return bool(self._lost)
+
+    def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
+        """The worker takes tasks from now on; its initializer took `init_micros` microseconds."""
+        self._totals.note_ready(pid, now_ns, init_micros)
+        self._idle_ns = now_ns
+
+    def note_result(self, work_item: WorkItem, count: int, result: Result) -> int:
+        """The next `count` tasks of `work_item` have ended; returns for how many microseconds they ran."""
+        is_same = self._work_item == work_item.number
+        micros = result.micros - (self._work_item_micros if is_same else 0)
+        self._work_item, self._work_item_micros = (0, 0) if result.last else (work_item.number, result.micros)
+        begin_ns = result.ended_nanos - micros * 1000
+        micros -= result.flush_micros
+        end_ns = begin_ns + micros * 1000
+        self._last_result_ns = end_ns
+        self._totals.add(count, end_ns - begin_ns, result)
+        span = self._span
+        if (
+            span is not None
+            and span.function == work_item.function.name
+            and end_ns - span.begin_ns <= SPAN_NS
+            and begin_ns - span.end_ns < _GAP_NS
+        ):
+            last = work_item.first + count - 1
+            span.extend(end_ns, count, work_item.first_task + last, work_item.index + work_item.first, micros, result)
+        else:
+            self._begin_span(work_item, count, result, begin_ns, end_ns)
+        return micros
+
+    def note_activity(self, work: WorkerActivity, now_ns: int) -> None:
+        """The worker does `work` now."""
+        since_ns = work.back_pressure_since_ns
+        self._totals.note_back_pressure(work.back_pressure_ns + (now_ns - since_ns if since_ns else 0))
+        self._show_running(work, now_ns)
+        # Shorter waits come and go as the sinks take data.
+        if since_ns and now_ns - since_ns > _GAP_NS and not self._back_pressure_since_ns:
+            self._back_pressure_since_ns = since_ns
+            self._show(since_ns, BACK_PRESSURE)
+        elif not since_ns and self._back_pressure_since_ns:
+            self._back_pressure_since_ns = 0
+            if work.work_item is not None and work.at.running:
+                self._show(now_ns, display_name(work.work_item, work.at.task))
+
+    def note_end(self, now_ns: int, lost: str = "", work: WorkerActivity | None = None) -> None:
+        """The process has ended. If it has died, `lost` says how, and `work` is its last activity, if known."""
+        self.ended_ns = now_ns
+        self._lost = lost
+        if lost and work is not None:
+            self._show_running(work, now_ns, after_ns=0)
+        self.close(now_ns)
+
+    def close(self, now_ns: int) -> None:
+        """End the state timeline; a second call does nothing."""
+        if self._closed_ns is None:
+            self._closed_ns = now_ns
+            self._end_span()
+            self._show_idle(now_ns)
+            self._show(now_ns, self._lost or ENDED)
+
+    def catch_up(self, now_ns: int, *, last: bool) -> None:
+        """Complete the span and show the idle time, if they are older than `SPAN_NS`; with `last` any span."""
+        if self._span is not None and (last or now_ns - self._span.end_ns > SPAN_NS):
+            self._end_span()
+        if self.ended_ns is None and self._idle_ns is not None and now_ns - self._idle_ns > SPAN_NS:
+            self._show_idle(now_ns)
+
+    def insights(self, now_ns: int) -> WorkerInsights:
+        """Sum up what the worker has spent its time on."""
+        ended = self._lost or ("runs" if self._closed_ns is None else "ended")
+        return self._totals.insights(self.number, self._closed_ns or now_ns, ended)
+
+    def _begin_span(self, work_item: WorkItem, count: int, result: Result, begin_ns: int, end_ns: int) -> None:
+        self._end_span()
+        task = work_item.first + count - 1
+        self._span = Span(
+            function=work_item.function.name,
+            name=display_name(work_item, task),
+            begin_ns=begin_ns,
+            end_ns=end_ns,
+            worker=self.number,
+            number=work_item.first_task + task,
+            index=work_item.index + task,
+            attempt=attempt_of(work_item, task),
+            count=count,
+            micros=(end_ns - begin_ns) // 1000,
+            rows=result.rows,
+            data_bytes=result.data_bytes,
+            shown=end_ns - begin_ns >= SPAN_NS and self._shown == (work_item.number, task),
+        )
+        if self._span.shown:
+            self._idle_ns = None
+        else:
+            self._show_idle(begin_ns)
+
+    def _end_span(self) -> None:
+        span, self._span = self._span, None
+        if span is None:
+            return
+        self._idle_ns = span.end_ns
+        if not span.shown:
+            # A task that takes long is shown by its name, and many short ones by that of their function.
+            is_long = span.count == 1 or span.end_ns - span.begin_ns > SPAN_NS
+            self._show(span.begin_ns, span.name if is_long else span.function)
+        self._rows.add_span(span)
+
+    def _show(self, at_ns: int, state: str) -> None:
+        self._rows.add_state(self._timeline, at_ns, state, self.number)
+
+    def _show_idle(self, until_ns: int) -> None:
+        """Show that the worker was idle until then, if that was long enough to be seen."""
+        since_ns, self._idle_ns = self._idle_ns, None
+        if since_ns is not None and until_ns - since_ns > _GAP_NS:
+            self._show(since_ns, IDLE)
+
+    def _show_running(self, work: WorkerActivity, now_ns: int, after_ns: int = SPAN_NS) -> None:
+        """Show a task that has run for at least `after_ns`, and of which no result has come."""
+        at, work_item = work.at, work.work_item
+        if work_item is None or not at.running or at.task < work_item.first:
+            return
+        # The task may have begun before the result of the task before it came here.
+        since_ns = max(at.since_ns, self._last_result_ns)
+        if now_ns - since_ns < after_ns:
+            return
+        self._totals.note_current(now_ns - since_ns)
+        if self._shown != (work_item.number, at.task) and at.task < work_item.count:
+            self._shown = work_item.number, at.task
+            self._end_span()
+            self._show_idle(since_ns)
+            self._show(since_ns, display_name(work_item, at.task))
+
+
+def display_name(work_item: WorkItem, task: int) -> str:
+    """A task in a state timeline: `detect[3]`, or `detect #3` by its number in the pool if its call has no index."""
+    if work_item.mode == CALL:
+        return f"{work_item.function.name} #{work_item.first_task + task}"
+    return work_item.name(task)
+
+
+def attempt_of(work_item: WorkItem, task: int) -> int:
+    """The number of times that this task has been started, from 1."""
+    return work_item.attempt + 1 if task < work_item.first + work_item.again else 1

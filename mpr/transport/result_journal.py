@@ -1,0 +1,168 @@
+"""The journal of a worker: its last results, which the parent can read after the worker's death.
+
+Covers: the slots of small results and the areas of large ones, behind the page of counters in the same file.
+Does not cover: the counters (`status_page.py`), which results wait (`producer/result_sender.py`).
+
+A message takes its time, because ZeroMQ sends from a thread of its own. A worker that ends a task and is killed in the
+next one, microseconds later, would take the result with it. So it writes each result down before it sends it.
+
+```
+page 0      counters              the status page
+page 1..33  slots                 head of a result, sizes of its payload, and the payload if it fits
+areas 0..2  8 MiB each            the payload of a larger result, from which the parent takes it
+```
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+
+from mpr.limits import WORK_ITEMS_MAX
+from mpr.transport.messages import Buffer, Result, ResultInMemory, SegmentReady
+from mpr.transport.status_page import JOURNALED, PAGE_BYTES, SENT, TAKEN, StatusPage, StatusPageReader
+
+# One slot for each result that can be on its way: as many as the worker has work items, and the present one.
+_SLOTS = WORK_ITEMS_MAX + 1
+_HEADER = struct.Struct("<QIIBBQIbQQQQQIQQ")
+_SIZE = struct.Struct("<Q")
+# A payload that does not fit into its slot lies in one of these areas, and the parent takes it from there. Two copies
+# through memory are faster than the way through a socket. Only written pages take memory.
+_AREAS = 3
+_AREA_BYTES = 8 * 1024 * 1024
+_AREAS_START = PAGE_BYTES * (1 + _SLOTS)
+
+
+class ResultJournal:
+    """The worker's end: notes results in the file of its status page. Without memory files (macOS) it notes none."""
+
+    def __init__(self, status_page: StatusPage) -> None:
+        self._counters = status_page.counters
+        self._fd = status_page.fd
+        self._next = 0
+        #: How often each area was written; the parent counts how often it was taken.
+        self._written = [0] * _AREAS
+
+    def write(
+        self, result: Result, behind: SegmentReady, sent: int, *, needed: int = 0, parent_reads: bool
+    ) -> tuple[Result | ResultInMemory, bool]:
+        """Note `result`, which comes behind the segment `behind` and the first `sent` messages.
+
+        The first `needed` messages must have arrived before the result may be read here, because rows are in them.
+
+        Returns the message to send, and whether the result was noted, so that it survives this process. With
+        `parent_reads` a large payload stays here for the parent to take. A payload that is too large for that, or comes
+        while all areas are in use, is not noted.
+        """
+        sizes = b"".join([_SIZE.pack(len(part)) for part in result.payload])
+        size = sum(len(part) for part in result.payload)
+        fits = _HEADER.size + len(sizes) + size <= PAGE_BYTES
+        area = -1 if fits else self._free_area(size, len(sizes)) if parent_reads else None
+        if self._fd is None or area is None:
+            return result, False
+        head = _head(result, behind, area, needed) + sizes
+        try:
+            if not self._write_slot(head, result, area, size):
+                return result, False
+        except OSError:
+            # A limit of the process forbids it (RLIMIT_FSIZE); the message goes its way.
+            return result, False
+        # In this order: a reader that sees the result sees the number of messages before it, too.
+        self._counters[SENT] = sent
+        self._counters[JOURNALED] = result.number
+        return (result if fits else ResultInMemory(replace(result, payload=[]), area, sizes)), True
+
+    def _write_slot(self, head: bytes, result: Result, area: int, size: int) -> bool:
+        """Write the payload, then the head, which makes it valid; returns False if there is no memory for it."""
+        assert self._fd is not None
+        slot = PAGE_BYTES * (1 + self._next % _SLOTS)
+        if area < 0:
+            # Within one page all of it is written, or nothing.
+            os.pwritev(self._fd, [head, *result.payload], slot)
+        elif os.pwritev(self._fd, result.payload, _AREAS_START + area * _AREA_BYTES) < size:
+            return False
+        else:
+            os.pwrite(self._fd, head, slot)
+            self._written[area] += 1
+        self._next += 1
+        return True
+
+    def _free_area(self, size: int, sizes_bytes: int) -> int | None:
+        if size > _AREA_BYTES or _HEADER.size + sizes_bytes > PAGE_BYTES:
+            return None
+        return next((area for area in range(_AREAS) if self._counters[TAKEN + area] == self._written[area]), None)
+
+
+class ResultJournalReader:
+    """The parent's end of a worker's journal."""
+
+    def __init__(self, status_page: StatusPageReader) -> None:
+        self._page = status_page
+
+    def take(self, message: ResultInMemory) -> Result:
+        """The result of `message` with its payload; the worker may use the place again then.
+
+        Raises `ValueError` or `OSError` if the payload is not there.
+        """
+        if not 0 <= message.area < _AREAS:
+            raise ValueError(f"a journal has no area {message.area}")
+        payload = self._read(_AREAS_START + message.area * _AREA_BYTES, message.sizes)
+        self._page.counters[TAKEN + message.area] += 1
+        return replace(message.result, payload=payload)
+
+    def journaled(self) -> tuple[int, int]:
+        """The number of the last result that the worker has noted (0: none yet), and how many messages come before."""
+        return self._page.counters[JOURNALED], self._page.counters[SENT]
+
+    def results(self) -> Iterator[tuple[SegmentReady, int, Result]]:
+        """The last results that the worker has noted, the oldest first, each with the segment that it comes behind.
+
+        The number between them says how many messages must have arrived before the result may be taken.
+
+        While the worker lives, the last one may be incomplete: it has a higher number than `journaled` says.
+        """
+        found = []
+        for slot in range(PAGE_BYTES, _AREAS_START, PAGE_BYTES):
+            head = os.pread(self._page.fd, PAGE_BYTES, slot)
+            if len(head) < _HEADER.size:
+                continue
+            work_item, first, count, status, last, micros, parts, area, *rest = _HEADER.unpack_from(head)
+            if work_item:
+                end = _HEADER.size + parts * _SIZE.size
+                start = slot + end if area < 0 else _AREAS_START + area * _AREA_BYTES
+                payload = self._read(start, head[_HEADER.size : end])
+                *spent, outbox, written, needed = rest
+                result = Result(work_item, first, count, status, bool(last), micros, payload, *spent)
+                found.append((SegmentReady(outbox, 0, written), needed, result))
+        return iter(sorted(found, key=lambda journaled: journaled[2].number))
+
+    def _read(self, offset: int, sizes: bytes) -> list[Buffer]:
+        if len(sizes) % _SIZE.size:
+            raise ValueError("not a list of sizes")
+        parts = [bytearray(size) for (size,) in _SIZE.iter_unpack(sizes)]
+        if parts and os.preadv(self._page.fd, parts, offset) < sum(map(len, parts)):
+            raise OSError("a journal ends too early")
+        return [memoryview(part) for part in parts]
+
+
+def _head(result: Result, behind: SegmentReady, area: int, needed: int) -> bytes:
+    return _HEADER.pack(
+        result.work_item,
+        result.first,
+        result.count,
+        result.status,
+        result.last,
+        result.micros,
+        len(result.payload),
+        area,
+        result.flush_micros,
+        result.rows,
+        result.data_bytes,
+        result.number,
+        result.ended_nanos,
+        behind.outbox,
+        behind.end,
+        needed,
+    )

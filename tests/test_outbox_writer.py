@@ -1,0 +1,167 @@
+"""The outbox of a worker is changed, or cannot be written: the rows of a task that succeeds are all there."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rerun as rr
+
+import mpr
+from mpr.producer import log_counters, outbox_writer
+from tests import support, tasks
+
+
+@pytest.fixture
+def rolls_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that are forked flush and change the outbox after each few kilobytes."""
+    monkeypatch.setattr(log_counters, "CHECK_EVERY_BYTES", 3_500)
+    monkeypatch.setattr(outbox_writer, "UNFLUSHED_MAX_BYTES", 1)
+    monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 1)
+
+
+class _Interrupted(BaseException):
+    """Raised by a signal handler; the SDK lets it pass, unlike an `Exception`."""
+
+
+def _interrupt(*_: object) -> None:
+    raise _Interrupted
+
+
+def _log_until(first: int, count: int) -> tuple[list[int], int]:
+    """The numbers whose logging call has returned, and how many calls a signal has interrupted."""
+    signal.signal(signal.SIGALRM, _interrupt)
+    logged = []
+    for number in range(first, first + count):
+        try:
+            rr.log("noise", rr.Tensor(np.zeros(1_000, np.uint8)))
+            rr.log("n", rr.Scalars(float(number)))
+            logged.append(number)
+        except _Interrupted:
+            pass
+    return logged, count - len(logged)
+
+
+@pytest.mark.usefixtures("rolls_often")
+@pytest.mark.parametrize("place", ["worker.roll", "worker.opened", "worker.rolled"])
+def test_a_signal_handler_that_raises_while_the_outbox_is_changed_costs_no_row_of_another_call(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.rrd"
+    monkeypatch.setenv("MPR_FAILPOINTS", f"{place}@1:4:alrm")
+    with mpr.Pool("app", 1, sinks=path, start_method="fork") as pool:
+        logged, interrupted = pool.apply(_log_until, (0, 40))
+        assert interrupted == 1
+        # The worker goes on.
+        assert pool.map(tasks.log_number, range(100, 110), chunksize=1) == list(range(100, 110))
+    support.check_file(path)
+    assert support.numbers(path) == Counter([*logged, *range(100, 110)])
+
+
+# --- the SDK cannot write ------------------------------------------------------------------------------------------
+
+
+def _outbox_size() -> int:
+    """The size of the outbox that the SDK writes into, which is the largest file in memory."""
+    sizes = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.readlink(link).startswith("/memfd:mpr-outbox"):
+                sizes.append(link.stat().st_size)
+    return max(sizes)
+
+
+def _allow_no_more(number: int) -> None:
+    """Log a row that is larger than the status page, and let no file of this process become any larger."""
+    rr.log("noise", rr.Tensor(np.random.default_rng(number).integers(0, 255, 400_000, np.uint8)))
+    tasks.log_number(number)
+    stream = rr.get_global_data_recording()
+    assert stream is not None
+    stream.flush()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_outbox_size() + 5, resource.RLIM_INFINITY))
+
+
+def _log_where_the_manifest_has_no_room(number: int) -> int:
+    _allow_no_more(number)
+    return number
+
+
+def _log_where_rows_have_no_room(number: int, secs: float) -> int:
+    """The thread of the SDK that writes ends at the first of these rows, before or while the SDK is flushed."""
+    _allow_no_more(number)
+    for _ in range(5):
+        rr.log("noise", rr.Tensor(np.zeros(1_000_000, np.uint8)))
+        time.sleep(secs)
+    return number
+
+
+@pytest.fixture
+def a_dead_writer_is_noticed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_writer, "FLUSH_LOOK_SECS", 0.2)
+    monkeypatch.setattr(outbox_writer, "FLUSH_SILENT_SECS", 1.0)
+
+
+def _fails_alone(path: Path, task: Callable[..., int], *args: float) -> None:
+    """`task` fails because its rows are lost; the tasks before it and behind it have theirs."""
+    with mpr.Pool("app", 1, sinks=path, start_method="fork") as pool:
+        assert pool.map(tasks.log_number, range(5), chunksize=1) == list(range(5))
+        with pytest.raises(mpr.DeliveryError, match=r"worker 1 \(pid \d+\) cannot bring its rows to the recording: "):
+            pool.apply(task, (50, *args))
+        assert pool.map(tasks.log_number, range(5, 10), chunksize=1) == list(range(5, 10))
+    support.check_file(path)
+    found = support.numbers(path)
+    found.pop(50, None)
+    assert found == Counter(range(10))
+
+
+def test_a_manifest_that_the_sdk_cannot_write_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 300_000)
+    _fails_alone(tmp_path / "run.rrd", _log_where_the_manifest_has_no_room)
+
+
+@pytest.mark.usefixtures("a_dead_writer_is_noticed_soon")
+@pytest.mark.parametrize("secs", [0.0, 0.3])
+def test_rows_that_the_sdk_cannot_write_are_an_error_within_a_bound(secs: float, tmp_path: Path) -> None:
+    started = time.monotonic()
+    _fails_alone(tmp_path / "run.rrd", _log_where_rows_have_no_room, secs)
+    assert time.monotonic() - started < 60
+
+
+@mpr.task
+def _log_in_joined_process(number: int) -> None:
+    # A fork server has not inherited the low limits.
+    outbox_writer.FLUSH_LOOK_SECS, outbox_writer.FLUSH_SILENT_SECS = 0.2, 1.0
+    _log_where_rows_have_no_room(number, 0.3)
+
+
+def test_a_joined_process_whose_rows_cannot_be_written_fails_and_ends(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path) as recording:
+        recording.stream.log("n", rr.Scalars(1.0))
+        child = multiprocessing.get_context("spawn").Process(target=_log_in_joined_process, args=(50,))
+        child.start()
+        child.join(60)
+        assert child.exitcode == 1
+    assert "DeliveryError: rows of this process" in capfd.readouterr().err
+    support.check_file(path)
+    assert support.numbers(path)[1] == 1
+
+
+def test_an_error_of_a_signal_handler_within_the_sdk_is_not_one_of_the_sdk() -> None:
+    def within_the_sdk() -> None:
+        raise RuntimeError("a handler")
+
+    with pytest.raises(RuntimeError) as caught:
+        within_the_sdk()
+    assert not outbox_writer.is_raised_by_sdk(caught.value)
