@@ -63,7 +63,7 @@ class BoundedThread:
             raise outcome.error
         return True
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End the thread after the present step, if that ever returns."""
         self._work.put(None)
 

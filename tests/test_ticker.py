@@ -59,7 +59,7 @@ def test_without_another_thread_each_result_comes_at_once(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(threading.Thread, "start", no_more)
     ticker = Clock(lambda: None)
-    ticker.begin()
+    ticker.resume()
     assert (True, [True]) == (ticker.always, ticker.ticked)
 
 

@@ -138,13 +138,13 @@ class ActiveRecordingWriter(Writer):
     def close(self) -> None:
         if not self._gave_up:
             self._do(lambda: self._stream.flush(timeout_sec=self._timeout_secs), 0)
-        self._side.end()
+        self._side.close()
         if self.missed:
             _log.warning("mpr: %d chunks did not get into %s", self.missed, self.name)
         closed(self)
 
     def abort(self) -> None:
-        self._side.end()
+        self._side.close()
         closed(self)
 
     def _do(self, step: Callable[[], None], chunks: int) -> None:

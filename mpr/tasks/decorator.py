@@ -115,13 +115,13 @@ def decorated(
 
         @functools.wraps(function)
         async def call_coroutine(*args: Any, **kwargs: Any) -> Any:
-            execution = _begun(options, config)
+            execution = _begin(options, config)
             try:
                 result = await _Steps(function(*args, **kwargs), execution)
             except BaseException as error:
-                await _end(execution, error)
+                await _close(execution, error)
                 raise
-            await execution.end_in_loop(None)
+            await execution.close_in_loop(None)
             return result
 
         wrapper: Callable[..., Any] = call_coroutine
@@ -138,7 +138,7 @@ def decorated(
 
         @functools.wraps(function)
         def call_generator(*args: Any, **kwargs: Any) -> Any:
-            with _ended(options, config) as execution:
+            with _execution(options, config) as execution:
                 return (yield from _Steps(function(*args, **kwargs), execution))
 
         wrapper = call_generator
@@ -147,7 +147,7 @@ def decorated(
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with _ended(options, config) as execution, execution.step():
+            with _execution(options, config) as execution, execution.step():
                 return function(*args, **kwargs)
 
         wrapper = call
@@ -220,7 +220,7 @@ def mark_like(wrapper: object, function: Callable[..., Any]) -> None:
         vars(wrapper)["_is_coroutine"] = coroutines._is_coroutine  # type: ignore[attr-defined]  # private
 
 
-def _begun(options: TaskOptions, config: ConnectionInfo | None) -> Execution:
+def _begin(options: TaskOptions, config: ConnectionInfo | None) -> Execution:
     # Imported when a task runs: a module that only defines decorated functions needs neither the SDK nor ZeroMQ.
     from mpr.tasks.execution import Execution
 
@@ -228,24 +228,24 @@ def _begun(options: TaskOptions, config: ConnectionInfo | None) -> Execution:
 
 
 @contextmanager
-def _ended(options: TaskOptions, config: ConnectionInfo | None) -> Iterator[Execution]:
+def _execution(options: TaskOptions, config: ConnectionInfo | None) -> Iterator[Execution]:
     """Begin a run of a task, and end it with the block."""
-    execution = _begun(options, config)
+    execution = _begin(options, config)
     try:
         yield execution
     except BaseException as error:
-        execution.end(error)
+        execution.close(error)
         raise
-    execution.end(None)
+    execution.close(None)
 
 
-async def _end(execution: Execution, error: BaseException) -> None:
+async def _close(execution: Execution, error: BaseException) -> None:
     """End the run of a coroutine that has raised `error`."""
     if isinstance(error, GeneratorExit | KeyboardInterrupt | SystemExit):
         # The coroutine was closed, or the event loop ends, so nothing can be awaited any more.
-        execution.end(error)
+        execution.close(error)
     else:
-        await execution.end_in_loop(error)
+        await execution.close_in_loop(error)
 
 
 class _Steps(Generator[Any, Any, Any]):
@@ -284,7 +284,7 @@ async def _drive(
     body: AsyncGenerator[Any, Any], options: TaskOptions, config: ConnectionInfo | None
 ) -> AsyncGenerator[Any, Any]:
     """Run the async generator `body` with the task's context in place during each step, by the rules of PEP 380."""
-    execution = _begun(options, config)
+    execution = _begin(options, config)
     try:
         value = await _Part(body.__anext__(), execution)
         while True:
@@ -293,14 +293,14 @@ async def _drive(
             except GeneratorExit as error:
                 # An async generator may await while it is closed; a coroutine may not.
                 await _Part(body.aclose(), execution)
-                await execution.end_in_loop(error)
+                await execution.close_in_loop(error)
                 raise
             except BaseException as error:  # noqa: BLE001  # the body gets every exception that is thrown in
                 value = await _Part(body.athrow(error), execution)
             else:
                 value = await _Part(body.asend(sent), execution)
     except StopAsyncIteration:
-        await execution.end_in_loop(None)
+        await execution.close_in_loop(None)
     except BaseException as error:
-        await _end(execution, error)
+        await _close(execution, error)
         raise

@@ -89,7 +89,7 @@ class Execution:
         with self._context.step(), current.running(self._task):
             yield
 
-    def end(self, error: BaseException | None) -> None:
+    def close(self, error: BaseException | None) -> None:
         """Write the rows of a body that has returned, or raised `error`, to every durable sink; only the first call counts.
 
         Raises `DeliveryError` or `RecordingClosedError` if that fails. If the task itself has failed, this error is only
@@ -103,8 +103,8 @@ class Execution:
                 else:
                     producer.deliver()
 
-    async def end_in_loop(self, error: BaseException | None) -> None:
-        """Do what `end` does, while other coroutines run."""
+    async def close_in_loop(self, error: BaseException | None) -> None:
+        """Do what `close` does, while other coroutines run."""
         producer = self._to_deliver(error)
         if producer is not None:
             with _logged_after(error):

@@ -26,7 +26,7 @@ class Clock:
         self._busy = self._wanted = self._runs = self._started = False
         self._wake = threading.Event()
 
-    def begin(self) -> None:
+    def resume(self) -> None:
         """Tick from now on: the user is busy."""
         self._busy = True
         self.tick_once()
@@ -45,7 +45,7 @@ class Clock:
                 except RuntimeError:
                     self.always = self.ticked[0] = True
 
-    def end(self) -> None:
+    def pause(self) -> None:
         """Stop to tick: the user is not busy any more."""
         self._busy = False
 

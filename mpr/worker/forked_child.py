@@ -32,7 +32,7 @@ def _note_fork() -> None:
     is_child[0] = True
 
 
-def end(error: BaseException | None) -> NoReturn:
+def exit_with(error: BaseException | None) -> NoReturn:
     """End this process with the exit code that Python gives a program that ends with `error`, or without one.
 
     It flushes nothing, because all buffers, sockets and recordings in it are copies of the worker's.

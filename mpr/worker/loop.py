@@ -97,14 +97,14 @@ class WorkerLoop:
             arguments = _load_arguments(message)
         except BaseException as error:  # noqa: BLE001  # every error is the result of the task
             if forked_child.is_child[0]:
-                forked_child.end(error)
+                forked_child.exit_with(error)
             self._hand_over(message, message.first, 0, RAISED, task_pickling.dump_exception(error), started_ns)
             return
         run = function if message.mode == EACH else functools.partial(call, function)
         if self._waits and len(arguments) - message.first > 1:
-            self._clock.begin()
+            self._clock.resume()
         self._run_each(message, run, task_pickling.task_name(function), arguments, started_ns)
-        self._clock.end()
+        self._clock.pause()
 
     def _run_each(
         self, message: Tasks, run: Callable[[Any], Any], name: str, arguments: list[Any], started_ns: int
@@ -149,11 +149,11 @@ class WorkerLoop:
                 results.append(run(argument))
             except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
                 if is_child[0]:
-                    forked_child.end(error)
+                    forked_child.exit_with(error)
                 results.append(task_pickling.Failure(error))
                 status, raised = MIXED, task_pickling.describe(error)
             if is_child[0]:
-                forked_child.end(None)
+                forked_child.exit_with(None)
             if prints:
                 self._capture.finish_lines()
             if marks:

@@ -48,11 +48,11 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
             producer.begin_task()
             function(*arguments)
             if forked_child.is_child[0]:
-                forked_child.end(None)
+                forked_child.exit_with(None)
             producer.flush()
         except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
             if forked_child.is_child[0]:
-                forked_child.end(error)
+                forked_child.exit_with(error)
             producer.flush()
             producer.send(InitializerFailed(task_pickling.dump_exception(error)))
             membership.close_worker(producer)

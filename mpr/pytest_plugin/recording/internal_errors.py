@@ -25,6 +25,10 @@ class InternalErrors:
         #: The errors of the present test.
         self.of_test: list[str] = []
 
+    def begin_test(self) -> None:
+        """Forget the errors of the test before."""
+        self.of_test = []
+
     def attempt(self, what: str, step: Callable[..., object], *args: Any) -> None:
         """Call `step`, which does `what`, and report an exception of it instead of raising it."""
         try:

@@ -111,4 +111,4 @@ class LogSources:
     def _logged(self) -> None:
         running = self._running()
         if running is not None:
-            running.logged = True
+            running.note_rows()

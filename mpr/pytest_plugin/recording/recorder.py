@@ -141,7 +141,7 @@ class Recorder:
     def _begin(self, item: pytest.Item) -> None:
         if self.current is not None:
             self._end()
-        self.errors.of_test = []
+        self.errors.begin_test()
         self.last = None
         self._set_property(item, None)
         options = test_options(item, self.settings)
@@ -204,8 +204,7 @@ class Recorder:
 
     def _flush(self, running: RunningTest) -> None:
         """Flush logged rows to the disk; only here does the SDK report that the disk is full."""
-        if running.logged:
-            running.logged = False
+        if running.take_logged():
             try:
                 running.stream.flush(self.settings.flush_timeout_secs)
             except RuntimeError as error:

@@ -69,6 +69,21 @@ class RunningTest:
         """Whether it runs in this process; false in a process that it has forked."""
         return self.stream.pid == os.getpid()
 
+    def note_rows(self) -> None:
+        """Note that rows were logged, which may not be on the disk."""
+        self.logged = True
+
+    def take_logged(self) -> bool:
+        """Return whether rows were logged since the last call."""
+        logged, self.logged = self.logged, False
+        return logged
+
+    def new_output(self) -> list[tuple[str, str, str]]:
+        """Return the pieces of output that pytest has captured since the last call: (phase, kind, text)."""
+        sections: list[tuple[str, str, str]] = getattr(self.item, "_report_sections", [])
+        before, self.sections = self.sections, len(sections)
+        return sections[before:]
+
     def raised(self, phase: str, error: BaseException) -> None:
         """Note that `phase` has ended with `error`, because pytest reports some errors too late, or not at all."""
         if isinstance(error, pytest.skip.Exception):

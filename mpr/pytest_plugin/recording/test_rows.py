@@ -29,14 +29,12 @@ def log_output(running: RunningTest) -> None:
     """Write the output of the phase that has just ended."""
     import rerun as rr
 
-    sections = getattr(running.item, "_report_sections", [])
-    for _when, kind, text in sections[running.sections :]:
+    for _when, kind, text in running.new_output():
         if kind in ("stdout", "stderr") and text:
-            running.logged = True
+            running.note_rows()
             level = rr.TextLogLevel.INFO if kind == "stdout" else rr.TextLogLevel.WARN
             for line in text.splitlines():
                 running.stream.native.log(f"{ROOT}/output/{kind}", rr.TextLog(line, level=level))
-    running.sections = len(sections)
 
 
 def log_end(running: RunningTest, outcome: str, worker: str) -> None:
