@@ -186,7 +186,7 @@ class Producer:
     def flush(self) -> None:
         """Announce every row that this process has logged; returns at once if it has logged nothing."""
         self._writer.write_out()
-        self._writer.announce()
+        self._writer.announcer.announce()
 
     def deliver(self) -> None:
         """Flush, and wait until every durable sink has all rows that this process has logged.
@@ -197,7 +197,7 @@ class Producer:
         entered = self.log_counters.entered
         # Another thread may have begun to flush this one's rows, and not be done with it.
         self._writer.write_out(in_any_case=True)
-        number = self._writer.request_sync()
+        number = self._writer.announcer.request_sync()
         self._wait(lambda: self._synced.number >= number)
         if self._synced.failure:
             raise DeliveryError(f"rows of this process (pid {os.getpid()}) are not in a sink: {self._synced.failure}")
@@ -222,7 +222,7 @@ class Producer:
 
     def position(self) -> tuple[str, int, int]:
         """The route of this producer, the number of its outbox, and how far it has announced that."""
-        return self._connection.route, *self._writer.position()
+        return self._connection.route, *self._writer.announcer.position()
 
     # --- tasks and results ---------------------------------------------------------------------------------------
 
@@ -252,11 +252,11 @@ class Producer:
 
         Returns whether it waits: for `send_results`, or anything else that announces rows.
         """
-        return self._writer.hand_over(result, may_wait=may_wait)
+        return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:
         """Send the results that wait."""
-        self._writer.send_results()
+        self._writer.announcer.send_results()
 
     def send(self, message: object) -> None:
         """Send `message` upstream, behind all segments announced so far."""
@@ -272,7 +272,7 @@ class Producer:
             if message.outbox == TASK_RECORDING_ROWS:
                 self.task_recordings.accept(message.end)
             else:
-                self._writer.accept(message)
+                self._writer.announcer.accept(message)
         elif isinstance(message, Synced):
             self._synced = message
         else:
