@@ -89,7 +89,7 @@ class DirectWriter(OutboxWriter):
                 self._parts.stream.set_sinks(rr.FileSink(os.devnull))
 
     def wait_for_credit(self) -> None:
-        """Wait as every writer; a worker without sinks ends here, because `rr.log` would wait for a viewer that hangs."""
+        """Wait for credit; a worker without sinks ends here, because `rr.log` would wait for a viewer that hangs."""
         if not self.spent:
             super().wait_for_credit()
         if self.spent and self._parts.worker:
