@@ -112,13 +112,13 @@ class Producer:
             outbox_writer.attach(self.stream, outbox)
         try:
             inline = self._wait_for_welcome(timeout_secs)
+            self._writer = self._new_writer(outbox, inline=inline, is_direct=is_direct)
         except BaseException:
             with internal():
                 self.stream.disconnect()
             outbox.close()
             self._release(hand_over=False)
             raise
-        self._writer = self._new_writer(outbox, inline=inline, is_direct=is_direct)
 
     def _wait_for_welcome(self, timeout_secs: float) -> bool:
         """Wait for the parent's answer; returns whether the parent cannot open the memory of this process."""
