@@ -125,7 +125,7 @@ class WorkerLoop:
                 counters[SINCE] = began_ns = clock()
                 raised = None
             here[0] = position
-            # As `slate.begin`; the time stands there since the last look at the clock.
+            # As `StatusPage.begin`; the time stands there since the last look at the clock.
             counters[POSITION] = position
             try:
                 results.append(run(argument))
