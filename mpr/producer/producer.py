@@ -75,12 +75,7 @@ class Producer:
     """
 
     def __init__(
-        self,
-        config: ConnectionInfo,
-        worker: int,
-        timeout_secs: float = WELCOME_TIMEOUT_SECS,
-        *,
-        is_owner: bool = False,
+        self, config: ConnectionInfo, worker: int, timeout_secs: float = WELCOME_TIMEOUT_SECS, *, is_owner: bool = False
     ) -> None:
         if not ipc_folder.is_owned(config.folder):
             raise RecordingClosedError(
@@ -205,8 +200,7 @@ class Producer:
 
     def _wait(self, done: Callable[[], bool]) -> None:
         """Read messages of the parent until `done()`, as long as the recording is there and something moves."""
-        held_bytes = -1
-        deadline = 0.0
+        held_bytes, deadline = -1, 0.0
         while True:
             if self._inbox.wait_until(done, LOOK_SECS):
                 return
@@ -248,10 +242,7 @@ class Producer:
         self._writer.complete()
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` behind the rows that were written out; with `may_wait` perhaps later, with the next ones.
-
-        Returns whether it waits: for `send_results`, or anything else that announces rows.
-        """
+        """Send `result` behind its rows; with `may_wait` perhaps later. Returns whether it waits (see `Announcer`)."""
         return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:
