@@ -1,6 +1,11 @@
-"""A process's way into a recording: that of a worker, of a process that has joined, and of the parent itself.
+"""Brings the rows of a process into a recording: of a worker, of a process that has joined, of the parent itself.
 
-Covers: what a logging call passes, the outbox and its credit, results behind their rows, joining and leaving.
-Does not cover: which task runs (`worker`, `tasks`) and what the parent does with the bytes (`aggregator`).
+```
+rr.log ─► router ─► log_counters ─► outbox_writer (waits for credit) ─► announcer ─► aggregator
+result ─► producer ─► announcer ─► result_sender (behind its rows) ─► aggregator
+```
+
+Covers: the functions that a logging call passes, the outbox and its credit, results, joining and leaving.
+Does not cover: which task runs (`worker`, `tasks`) and the way of the bytes in the parent (`aggregator`).
 May import: sdk, transport, rrd.
 """

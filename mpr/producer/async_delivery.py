@@ -1,4 +1,4 @@
-"""Waits for the sinks in a thread, where who has logged must not wait itself, or not without a bound."""
+"""Waits for the sinks in a thread, for callers that must not wait themselves, or not without a bound."""
 
 from __future__ import annotations
 
@@ -15,71 +15,71 @@ if TYPE_CHECKING:
     from mpr.producer.producer import Producer
 
 
-#: Told that all is delivered, or why not. Called in the thread.
-Told: TypeAlias = Callable[[BaseException | None], None]
+#: Called in the thread when all is delivered, with None, or with the error.
+OnDelivered: TypeAlias = Callable[[BaseException | None], None]
 
-# How long a generator that is closed waits. Sinks take milliseconds, unless they hang.
+# How long a generator that is closed waits (seconds). Sinks take milliseconds, unless they hang.
 _CLOSED_SECS = 10.0
 
 
 class _Waiting:
-    """Who waits for one producer: a thread delivers for all of them, and ends when nobody waits."""
+    """Delivers for all callers that wait for one producer, in a thread that ends when none waits."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = weakref.ref(producer)
-        # Reentrant, as the garbage collector may come within, and close a generator.
+        # Reentrant, because the garbage collector may run within it, and close a generator.
         self._lock = threading.RLock()
-        self._told: list[Told] = []
+        self._callbacks: list[OnDelivered] = []
         self._runs = False
 
-    def add(self, told: Told) -> None:
-        """Raises `RuntimeError` where the system gives no more threads, as at the interpreter's exit."""
+    def add(self, on_delivered: OnDelivered) -> None:
+        """Deliver, then call `on_delivered`. Raises `RuntimeError` if no thread can be started, as at exit."""
         with self._lock:
-            self._told.append(told)
+            self._callbacks.append(on_delivered)
             if self._runs:
                 return
-            # Not a thread of an event loop's executor: those may all be at work, and waiting for this very coroutine.
+            # Not a thread of an event loop's executor, because those may all wait for this very coroutine.
             threading.Thread(target=self._run, name="mpr-deliverer", daemon=True).start()
             self._runs = True
 
     def _run(self) -> None:
         while True:
             with self._lock:
-                all_told, self._told = self._told, []
-                self._runs = bool(all_told)
+                callbacks, self._callbacks = self._callbacks, []
+                self._runs = bool(callbacks)
             producer = self._producer()
-            if not all_told or producer is None:
+            if not callbacks or producer is None:
                 return
             failure = None
             try:
                 producer.deliver()
-            except BaseException as error:  # noqa: BLE001  # whoever waits must hear of it, whatever it is
+            except BaseException as error:  # noqa: BLE001  # the callers raise it, whatever it is
                 failure = error
-            for told in all_told:
-                told(failure)
+            for on_delivered in callbacks:
+                on_delivered(failure)
 
 
 _waiting: weakref.WeakKeyDictionary[Producer, _Waiting] = weakref.WeakKeyDictionary()
 
 
-def _begin(producer: Producer, told: Told) -> None:
-    _waiting.setdefault(producer, _Waiting(producer)).add(told)
+def _begin(producer: Producer, on_delivered: OnDelivered) -> None:
+    _waiting.setdefault(producer, _Waiting(producer)).add(on_delivered)
 
 
 async def deliver(producer: Producer) -> None:
-    """As `producer.deliver()`, and the event loop runs on; other loops than those of `asyncio` wait."""
+    """Call `producer.deliver()` while the event loop runs on; other loops than those of `asyncio` wait."""
     try:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
 
-        def tell(failure: BaseException | None) -> None:
-            # A loop that was closed meanwhile has nobody who waits.
+        def settle_soon(failure: BaseException | None) -> None:
+            # In a loop that was closed meanwhile, no coroutine waits.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_settle, future, failure)
 
-        _begin(producer, tell)
+        _begin(producer, settle_soon)
     except RuntimeError:
-        # No loop, or no thread.
+        # There is no loop, or no thread.
         producer.deliver()
         return
     await future
@@ -96,21 +96,21 @@ def _settle(future: asyncio.Future[None], failure: BaseException | None) -> None
 
 
 def deliver_of_closed(producer: Producer) -> None:
-    """As `producer.deliver()`, for what was closed; raises `DeliveryError` where that takes too long.
+    """Call `producer.deliver()` for a generator that was closed. Raises `DeliveryError` if that takes too long.
 
-    It may be the garbage collector that closes it, which comes at any moment: also while this very thread delivers, and
-    would wait for itself for ever.
+    The garbage collector may close it at any moment, also while this very thread delivers. Without a bound, the thread
+    would wait for itself for ever then.
     """
     done = threading.Event()
     failures: list[BaseException] = []
 
-    def tell(failure: BaseException | None) -> None:
+    def note(failure: BaseException | None) -> None:
         if failure is not None:
             failures.append(failure)
         done.set()
 
     try:
-        _begin(producer, tell)
+        _begin(producer, note)
     except RuntimeError:
         producer.deliver()
         return

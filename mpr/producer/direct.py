@@ -24,7 +24,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mpr.limits import DIRECT_CONNECT_SECS, DIRECT_FLUSH_SECS
-from mpr.producer.outbox_writer import OpenOutbox, OutboxWriter, WriterParts
+from mpr.producer.announcer import OpenOutbox
+from mpr.producer.outbox_writer import OutboxWriter, WriterParts
 from mpr.rrd import framing
 from mpr.sdk.internal import internal
 from mpr.transport.connection_info import DirectRoute
@@ -42,7 +43,7 @@ class DirectWriter(OutboxWriter):
     Parameters
     ----------
     parts, outbox:
-        As of every writer; the outbox stays empty.
+        The same as for every writer; the outbox stays empty.
     route:
         The sinks.
     """
@@ -55,7 +56,7 @@ class DirectWriter(OutboxWriter):
         self.roll()
 
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """The message that announces `current`; never sent, because the outbox stays empty."""
+        """Make the message that announces `current`; never sent, because the outbox stays empty."""
         return SegmentReady(current.number, current.announced, end)
 
     def retire(self, outbox: Outbox) -> None:
@@ -88,7 +89,7 @@ class DirectWriter(OutboxWriter):
                 self._parts.stream.set_sinks(rr.FileSink(os.devnull))
 
     def wait_for_credit(self) -> None:
-        """As every writer; a worker without sinks ends here, because `rr.log` would wait for a viewer that hangs."""
+        """Wait for credit; a worker without sinks ends here, because `rr.log` would wait for a viewer that hangs."""
         if not self.spent:
             super().wait_for_credit()
         if self.spent and self._parts.worker:

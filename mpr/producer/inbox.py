@@ -1,4 +1,4 @@
-"""What the parent sends to a process: messages for its main thread, and answers for any thread that waits for one."""
+"""Receives the parent's messages: tasks for the main thread, and answers for any thread that waits for one."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from mpr.transport.sockets import Connection
 
 
 class Inbox:
-    """The receiving end of a producer.
+    """Receives the messages for one producer.
 
     Parameters
     ----------
     connection:
-        Where messages come from.
+        The sockets of the producer.
     take_answer:
-        Takes a message where it is an answer to this process, and says whether it was one.
+        Takes a message if it is an answer to this process; returns whether it was one.
     """
 
     def __init__(self, connection: Connection, take_answer: Callable[[Downstream], bool]) -> None:
         self._connection = connection
         self._take_answer = take_answer
         self._reading = threading.Lock()
-        #: Messages for the main thread that another one has met.
+        #: Messages for the main thread that another thread has received.
         self._kept: list[Downstream] = []
-        # Whoever waits for an answer reads for all that wait.
+        # One of the threads that wait for an answer reads for all of them.
         self._answered = threading.Condition()
-        self._someone_waits = False
+        self._is_read = False
 
     def next_message(self, before_waiting: Callable[[], None]) -> Downstream:
-        """The main thread's next message, as long as it takes; `before_waiting` is called where there is none yet."""
+        """Wait for the main thread's next message, without a limit; calls `before_waiting` if there is none yet."""
         while True:
             with self._reading:
                 if self._kept:
@@ -41,9 +41,9 @@ class Inbox:
                 return message
 
     def take_answers(self, timeout_secs: float = 0) -> None:
-        """Look for answers, and wait for one; what is for the main thread is kept."""
+        """Take the answers that have come, or wait for one; messages for the main thread are kept."""
         if not self._reading.acquire(blocking=False):
-            # Another thread reads, and takes them: the main thread, which waits for the next task.
+            # The main thread, which waits for the next task, reads and takes them.
             return
         try:
             while (message := self._connection.receive(timeout_secs)) is not None:
@@ -54,16 +54,16 @@ class Inbox:
             self._reading.release()
 
     def wait_until(self, done: Callable[[], bool], timeout_secs: float) -> bool:
-        """Take answers until `done()`, or for `timeout_secs`; returns whether it is done, or may be early if not."""
+        """Take answers until `done()`, at most for `timeout_secs`; returns whether it is done. May return earlier."""
         with self._answered:
-            self._answered.wait_for(lambda: done() or not self._someone_waits, timeout_secs)
-            if done() or self._someone_waits:
+            self._answered.wait_for(lambda: done() or not self._is_read, timeout_secs)
+            if done() or self._is_read:
                 return done()
-            self._someone_waits = True
+            self._is_read = True
         try:
             self.take_answers(timeout_secs)
         finally:
             with self._answered:
-                self._someone_waits = False
+                self._is_read = False
                 self._answered.notify_all()
         return done()

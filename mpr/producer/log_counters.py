@@ -1,7 +1,7 @@
-"""What the logging calls of a process leave behind, for whoever asks how much there were.
+"""Counts the logging calls of a process, their rows and their bytes.
 
-A logging call finds nothing in the processor's caches, where the SDK has been for some twenty microseconds: what takes
-0.1 us in a loop of its own takes 0.5 us there. So this is all that is touched for each of them, and it lies together.
+A logging call finds nothing in the processor's caches after some twenty microseconds in the SDK: code that takes 0.1 us
+in a loop of its own takes 0.5 us there (measured). So a call touches nothing but these numbers, which lie together.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class LogCounters:
-    """Of one process. Any thread; without a lock, since in CPython no thread runs in the middle of a `+=` of integers.
+    """Holds the counters of one process. Any thread may call; in CPython no thread runs in the middle of a `+=`.
 
     Attributes
     ----------
     counters:
-        The numbers in the status page, which has the rows.
+        The numbers in the status page, among them the number of rows.
     sdk_used:
-        Whether anything was done with the SDK that the next task must not notice.
+        Whether the SDK was used in a way that the next task must not notice.
     entered:
-        How many calls there were.
+        The number of calls.
     unchecked:
         Bytes that were logged since `wait_for_credit` was called.
     sees_all:
@@ -38,7 +38,7 @@ class LogCounters:
     def __init__(
         self, counters: memoryview, wait_for_credit: Callable[[], None], task_recordings: TaskRecordings
     ) -> None:
-        """`wait_for_credit` is called each time that `CHECK_EVERY_BYTES` more were logged."""
+        """Count from 0; `enter` calls `wait_for_credit` each time that `CHECK_EVERY_BYTES` more were logged."""
         self.counters = counters
         self._wait_for_credit = wait_for_credit
         self._task_recordings = task_recordings
@@ -47,7 +47,7 @@ class LogCounters:
         self.entered = self.unchecked = 0
 
     def enter(self, size: int, rows: int, recording: Any) -> None:
-        """Called before so many bytes and rows are handed to the SDK, in whatever thread logs."""
+        """Count a call that is about to hand `size` bytes and `rows` rows to the SDK, in the thread that logs."""
         self.sdk_used = True
         self.entered += 1
         self.counters[ROWS] += rows

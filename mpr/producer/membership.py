@@ -1,12 +1,11 @@
-"""Which recordings this process is a producer of: those it owns, and those it has joined.
+"""Knows the recordings of this process: those that it owns, and those that it has joined.
 
 | process | how it comes to its producer |
 |---|---|
-| the one that made a `SharedRecording` | `own_recording`: the recording's own producer, only within tasks that run
-here |
+| has made a `SharedRecording` | `own_recording`: the recording's own producer, only within tasks that run in it |
 | a worker of a pool | `take_over` |
-| one that mpr did not start | `join`, or the first decorated function: by what it inherited (`propagation.py`) |
-| one that runs what `SharedRecording.wrap` made | `attach`: by what came with the function |
+| mpr did not start it | `join`, or the first decorated function: by the text that it inherited (`propagation.py`) |
+| runs a function of `SharedRecording.wrap` | `attach`: by the text that came with the function |
 """
 
 from __future__ import annotations
@@ -37,30 +36,30 @@ _log = logging.getLogger("mpr")
 
 
 class _Memberships:
-    """The recordings of this process, each by its secret."""
+    """Holds the recordings of this process, each by its secret."""
 
     def __init__(self) -> None:
-        # Held while a recording is joined: two threads must not join it twice.
+        # Held while a recording is joined, because two threads must not join it twice.
         self.lock = threading.RLock()
         self.owned: dict[str, tuple[ConnectionInfo, Callable[[], Producer]]] = {}
         self.joined: dict[str, Producer] = {}
-        #: What children are given because of them.
+        #: The texts that children are given because of them.
         self.active: dict[str, propagation.Propagation] = {}
-        #: The worker's own, which is delivered with the result of its task.
+        #: The worker's producer, whose rows are delivered with the results of its tasks.
         self.worker: Producer | None = None
-        #: What could not be joined, with the reason: said once, and not tried at every call.
+        #: The texts that could not be joined, with the reason: logged once, and not tried at every call.
         self.refused: dict[str, RecordingError] = {}
 
 
-_here = _Memberships()
+_current = _Memberships()
 # A forked process must not run the finalizers of what belongs to its parent.
 _parents: list[_Memberships] = []
 
 
 def _forked() -> None:
-    global _here
-    _parents.append(_here)
-    _here = _Memberships()
+    global _current
+    _parents.append(_current)
+    _current = _Memberships()
     for producer in router.forked():
         redirect_stream(producer.stream, functools.partial(_this_process_stream, producer.config))
 
@@ -69,37 +68,37 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def own_recording(config: ConnectionInfo, producer: Callable[[], Producer]) -> None:
-    """This process has made the recording of `config`; `producer()` is its producer here."""
-    _here.owned[config.secret] = (config, producer)
+    """Note that this process has made the recording of `config`, and that `producer()` is its producer."""
+    _current.owned[config.secret] = (config, producer)
     _let_streams_travel()
 
 
 def forget_owned(secret: str) -> None:
-    """The recording of `secret` is closed."""
-    _here.owned.pop(secret, None)
+    """Forget the recording of `secret`, which is closed."""
+    _current.owned.pop(secret, None)
 
 
 def take_over(config: ConnectionInfo, worker: int) -> Producer:
-    """Make this process worker number `worker`: all that it logs goes to the recording, and so for its children."""
-    producer = _here.worker = Producer(config, worker)
+    """Make this process worker number `worker`: all its rows go to the recording, and those of its children."""
+    producer = _current.worker = Producer(config, worker)
     router.guard(config.recording_id, producer)
     _let_streams_travel()
     producer.log_counters.set_sees_all(router.take_over(producer))
-    _here.joined[config.secret] = producer
-    _here.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
+    _current.joined[config.secret] = producer
+    _current.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
     return producer
 
 
 def close_worker(producer: Producer) -> None:
-    """This process is no worker any more: all that it has logged is on its way."""
+    """End the work of this process as a worker, and send all its rows on their way."""
     router.release(producer)
-    del _here.joined[producer.config.secret]
+    del _current.joined[producer.config.secret]
     producer.close()
 
 
 def is_worker(producer: Producer) -> bool:
-    """Whether `producer` is that of a pool's worker, whose results bring its rows along."""
-    return producer is _here.worker
+    """Whether `producer` is that of a pool's worker, whose rows are delivered with its results."""
+    return producer is _current.worker
 
 
 def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
@@ -128,8 +127,8 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
     """
     text = propagation.extract()
     if text is None:
-        if _here.worker is not None:
-            return _here.worker.stream
+        if _current.worker is not None:
+            return _current.worker.stream
         raise JoinError(
             "there is no recording to join: start this process within 'with mpr.SharedRecording(...) as recording:', "
             f"or with env=recording.environ(), which sets {connection_info.VARIABLE}"
@@ -138,41 +137,41 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
 
 
 def extracted_producer() -> Producer | None:
-    """The producer for a decorated function of this process; None where there is nothing to join.
+    """Return the producer for a decorated function of this process; None if there is no recording to join.
 
-    What cannot be joined is said once, and is nothing to join.
+    A recording that cannot be joined counts as none, and the reason is logged once.
     """
-    if _here.worker is not None:
-        return _here.worker
+    if _current.worker is not None:
+        return _current.worker
     text = propagation.extract()
     if text is None:
         return None
-    if text in _here.refused:
+    if text in _current.refused:
         return None
     try:
         return _member(connection_info.from_text(text), WELCOME_TIMEOUT_SECS, takes_over=True)
     except RecordingError as error:
-        _here.refused[text] = error
+        _current.refused[text] = error
         _log.error("%s. Tasks of this process (pid %d) log to its own current recording, if any.", error, os.getpid())
         return None
 
 
 def attach(config: ConnectionInfo, *, takes_over: bool) -> Producer:
-    """The producer of this process for the recording of `config`, which it joins where it has not yet.
+    """Return the producer of this process for the recording of `config`, which it joins if it has not yet.
 
-    With `takes_over`, threads that the task starts log to it too. Raises what `join` raises.
+    With `takes_over`, threads that the task starts log to it too. Raises the errors of `join`.
     """
     return _member(config, WELCOME_TIMEOUT_SECS, takes_over=takes_over)
 
 
 def join_lazily() -> None:
-    """Join what this process inherited as soon as it logs, and so in each child that it forks. For `mpr run`."""
+    """Join the inherited recording as soon as this process logs, and so in each child that it forks. For `mpr run`."""
     router.join_lazily(extracted_producer)
 
 
 def flush_all() -> None:
-    """Announce all that this process has logged until now: it reaches the sinks also where the process is killed."""
-    for producer in list(_here.joined.values()):
+    """Announce all rows of this process until now: they reach the sinks also if it is killed."""
+    for producer in list(_current.joined.values()):
         try:
             producer.flush()
         except Exception as error:  # noqa: BLE001  # the caller is in the middle of something else, and goes on
@@ -180,9 +179,9 @@ def flush_all() -> None:
 
 
 def leave_all() -> None:
-    """This process ends, or becomes another program: bring all that it has logged to the recordings."""
-    for producer in list(_here.joined.values()):
-        _leave(_here, producer)
+    """Bring all rows of this process to the recordings, because it ends or becomes another program."""
+    for producer in list(_current.joined.values()):
+        _leave(_current, producer)
 
 
 def _let_streams_travel() -> None:
@@ -192,14 +191,14 @@ def _let_streams_travel() -> None:
 
 
 def _stream_as_argument(stream: rr.RecordingStream) -> tuple[Callable[[str], rr.RecordingStream], tuple[str]]:
-    """How a stream of a shared recording is pickled: it arrives as the receiving process's own stream of that.
+    """Pickle a stream of a shared recording, which arrives as the receiving process's own stream of that.
 
     Raises `UnpicklableTaskError` for a stream of any other recording.
     """
     import rerun as rr
 
     ids = (rr.get_application_id(stream), rr.get_recording_id(stream))
-    configs = [config for config, _ in _here.owned.values()] + [each.config for each in _here.joined.values()]
+    configs = [config for config, _ in _current.owned.values()] + [each.config for each in _current.joined.values()]
     for config in configs:
         if ids == (config.application_id, config.recording_id):
             return _stream_that_came, (connection_info.to_text(config),)
@@ -214,19 +213,19 @@ def _stream_that_came(text: str) -> rr.RecordingStream:
 
 
 def _this_process_stream(config: ConnectionInfo) -> rr.RecordingStream:
-    """This process's own stream of the recording of `config`."""
+    """Return this process's own stream of the recording of `config`."""
     return _member(config, WELCOME_TIMEOUT_SECS, takes_over=False).stream
 
 
 def _member(config: ConnectionInfo, timeout_secs: float, *, takes_over: bool) -> Producer:
-    with _here.lock:
-        owner = _here.owned.get(config.secret)
+    with _current.lock:
+        owner = _current.owned.get(config.secret)
         if owner is not None:
             return owner[1]()
-        producer = _here.joined.get(config.secret)
+        producer = _current.joined.get(config.secret)
         if producer is None or producer.lost:
             producer = _joined(config, timeout_secs)
-        if takes_over and _here.worker is None and router.producer() is not producer:
+        if takes_over and _current.worker is None and router.producer() is not producer:
             producer.log_counters.set_sees_all(router.take_over(producer))
             recordings.make_current(producer.stream)
         return producer
@@ -237,26 +236,29 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
     producer = Producer(config, 0, timeout_secs)
     router.guard(config.recording_id, producer)
     _let_streams_travel()
-    # A forked process has inherited times.
+    # A forked process has inherited the times of its parent.
     producer.stream.reset_time()
-    _here.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
-    _here.joined[config.secret] = producer
+    _current.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
+    _current.joined[config.secret] = producer
     _leave_at_the_end(producer)
-    # A child of multiprocessing that joins while it unpickles its arguments forgets its finalizers before it begins.
+    # A child of `multiprocessing` that joins while it unpickles its arguments forgets its finalizers before it begins.
     util.register_after_fork(producer, _leave_at_the_end)
     return producer
 
 
 def _leave_at_the_end(producer: Producer) -> None:
-    """Children of multiprocessing run finalizers at their end, and other processes at exit. Ours is the last."""
-    if _here.joined.get(producer.config.secret) is producer:
-        util.Finalize(None, _leave_behind_threads, (_here, producer), exitpriority=-100)
+    """Leave at the end of this process: children of `multiprocessing` run finalizers then, other processes at exit.
+
+    This finalizer is the last.
+    """
+    if _current.joined.get(producer.config.secret) is producer:
+        util.Finalize(None, _leave_behind_threads, (_current, producer), exitpriority=-100)
 
 
 def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None:
-    """Leave when no thread is left for which this process does not end; multiprocessing's children wait later."""
-    thread_state = (threading.main_thread(), threading.current_thread())
-    others = [each for each in threading.enumerate() if not each.daemon and each not in thread_state]
+    """Leave when no thread is left that keeps this process alive; `multiprocessing` waits for those later."""
+    these = (threading.main_thread(), threading.current_thread())
+    others = [each for each in threading.enumerate() if not each.daemon and each not in these]
 
     def wait_and_leave() -> None:
         for each in others:
@@ -270,15 +272,15 @@ def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None
 
 
 def _leave_the_closed() -> None:
-    """Let go of recordings that are closed: a worker of another engine lives longer than they."""
-    for producer in list(_here.joined.values()):
-        if producer is not _here.worker and not ipc_folder.is_owned(producer.config.folder):
-            _leave(_here, producer)
+    """Leave recordings that are closed, because a worker of another engine lives longer than they do."""
+    for producer in list(_current.joined.values()):
+        if producer is not _current.worker and not ipc_folder.is_owned(producer.config.folder):
+            _leave(_current, producer)
 
 
 def _leave(memberships: _Memberships, producer: Producer) -> None:
-    """This process ends: bring all that it has logged to the recording."""
-    if memberships is not _here or memberships.joined.get(producer.config.secret) is not producer:
+    """Bring all rows of this process to the recording, because it ends."""
+    if memberships is not _current or memberships.joined.get(producer.config.secret) is not producer:
         return
     router.release(producer)
     memberships.joined.pop(producer.config.secret, None)

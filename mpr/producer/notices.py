@@ -1,6 +1,6 @@
-"""What a task is told, once, of calls that mean something else in a worker than they do alone.
+"""Logs, once, which calls of a task mean something else in a worker than they do alone.
 
-By `logging`, and not as warnings: where warnings are errors, they would change what the user's task does.
+The messages are no Python warnings, because a user's task would fail if warnings are errors.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _log = logging.getLogger("mpr")
 
 
 class Notices:
-    """Those of one producer.
+    """Logs the notices of one producer.
 
     Parameters
     ----------
     config:
         The shared recording.
     worker:
-        Number of the worker; 0 in a process that is none.
+        Number of the worker; 0 in a process that is no worker.
     """
 
     def __init__(self, config: ConnectionInfo, worker: int) -> None:
@@ -31,7 +31,7 @@ class Notices:
         self._calls: set[str] = set()
 
     def init(self, application_id: str | None, recording_id: str | None) -> None:
-        """`rr.init` was called by a task: its rows go to the shared recording, under the shared ids."""
+        """Say that `rr.init` in a task changes nothing: its rows go to the shared recording, under the shared ids."""
         ids = (application_id, recording_id)
         shared = (self._config.application_id, self._config.recording_id)
         if ids in self._inits or (ids[0] == shared[0] and ids[1] in (None, shared[1])):
@@ -45,7 +45,7 @@ class Notices:
         )
 
     def sink_changed(self, call: str) -> None:
-        """A task has called `rr.save` or the like."""
+        """Say that the rows of a task that has called `rr.save` or the like go there until its end."""
         if call not in ("disconnect", "shutdown") and self._is_new(call):
             _log.warning(
                 "rr.%s() in a task of mpr: until its end its rows go there, and not to the shared recording %r. "
@@ -55,15 +55,15 @@ class Notices:
             )
 
     def sink_skipped(self, call: str) -> None:
-        """A script under `mpr run` has called `rr.save` or the like, which is not its to choose there."""
-        # `rr.spawn` connects, too.
+        """Say that `rr.save` or the like does nothing in a script under `mpr run`."""
+        # `rr.spawn` calls `rr.connect_grpc`.
         if self._is_new(call) and not (call == "connect_grpc" and "spawn" in self._calls):
             _log.warning(
                 "rr.%s() under 'mpr run' does nothing: where the rows go is said by the options of 'mpr run'", call
             )
 
     def recording_info(self, call: str) -> str:
-        """A task says something of the recording as such. Returns the name of the property that this becomes."""
+        """Say that a name or start time that a task gives the recording becomes a property; returns its name."""
         if self._is_new(call):
             _log.warning(
                 "rr.%s() in a worker of mpr: the recording is that of all workers, so this becomes the property %s. "

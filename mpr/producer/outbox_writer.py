@@ -1,7 +1,7 @@
-"""Lets the SDK write the rows of this process into an outbox, and announces to the parent how far it was written.
+"""Has the SDK write the rows of this process into an outbox.
 
-Covers: flushing the SDK, announcing, changing the outbox, the wait for credit while the outbox is full.
-Does not cover: sinks that this process opens itself (`direct.py`), which results wait (`result_sender.py`).
+Covers: flushing the SDK, changing the outbox, the wait for credit while the outbox is full, rows that it cannot write.
+Does not cover: announcing (`announcer.py`), sinks that this process opens itself (`direct.py`).
 
 ```
 rr.log ─► entry (waits here while the outbox is full) ─► SDK's batcher ─► SDK's file sink ─► outbox
@@ -15,7 +15,6 @@ what the outbox may still hold. The parent frees what the sinks have accepted, a
 from __future__ import annotations
 
 import abc
-import itertools
 import os
 import threading
 import time
@@ -25,7 +24,8 @@ from typing import TYPE_CHECKING
 
 from mpr import failpoints
 from mpr.errors import DeliveryError
-from mpr.limits import ANNOUNCE_EVERY_SECS, OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, UNFLUSHED_MAX_BYTES
+from mpr.limits import OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, UNFLUSHED_MAX_BYTES
+from mpr.producer.announcer import Announcer, OpenOutbox
 from mpr.producer.inbox import Inbox
 from mpr.producer.log_counters import LogCounters
 from mpr.producer.recording_watch import RecordingWatch
@@ -35,7 +35,7 @@ from mpr.rrd import framing
 from mpr.sdk.internal import internal
 from mpr.threads import BoundedThread
 from mpr.transport.connection_info import ConnectionInfo
-from mpr.transport.messages import Accepted, NewOutbox, Result, SegmentReady, Sync, Undelivered
+from mpr.transport.messages import SegmentReady, Undelivered
 from mpr.transport.outbox import Outbox
 from mpr.transport.sockets import Connection
 from mpr.transport.status_page import StatusPage
@@ -53,7 +53,7 @@ FLUSH_LOOK_SECS = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WriterParts:
-    """The parts of a producer that its writer works with."""
+    """Holds the parts of a producer that its writer works with."""
 
     config: ConnectionInfo
     worker: int
@@ -65,38 +65,6 @@ class WriterParts:
     log_counters: LogCounters
     task_recordings: TaskRecordings
     results: ResultSender
-
-
-@dataclass(slots=True)
-class OpenOutbox:
-    """The outbox that the SDK writes into. Only `written` and `announced` change.
-
-    Attributes
-    ----------
-    number:
-        Its number among the outboxes of this process, counted from 0.
-    bytes_before:
-        The size of all outboxes before it.
-    calls_before:
-        How many logging calls there had been when it was made.
-    retired:
-        The outbox before it.
-    written, announced:
-        How far it was written at the last flush, and how far it was announced.
-    """
-
-    outbox: Outbox
-    number: int = 0
-    bytes_before: int = 0
-    calls_before: int = 0
-    retired: Outbox | None = None
-    written: int = 0
-    announced: int = 0
-
-    @property
-    def end(self) -> int:
-        """How far it was written, as far as that is known."""
-        return max(self.written, self.announced)
 
 
 class OutboxWriter(abc.ABC):
@@ -111,36 +79,33 @@ class OutboxWriter(abc.ABC):
 
     Attributes
     ----------
+    announcer:
+        Announces the outbox.
+    side:
+        The thread that changes the outbox.
     spent:
         Whether no more rows can come from this process.
     """
 
     def __init__(self, parts: WriterParts, outbox: Outbox) -> None:
         self._parts = parts
-        self._current = OpenOutbox(outbox)
+        self.announcer = Announcer(parts.connection, parts.inbox, parts.watch, parts.results, outbox, self.segment)
         self.spent = False
-        # Guards the outbox and what was announced of it; held for a system call or a message, never while waiting.
-        self._lock = threading.Lock()
         # Held while the SDK is flushed or given another outbox.
         self._rolling = threading.Lock()
         # Gives the SDK another outbox, because signal handlers run in the main thread: none raises in the middle.
         self.side = BoundedThread("mpr-roller")
-        #: The parent has the next outbox open.
-        self._opened = threading.Event()
         #: A task has given the stream another sink.
         self._detached = False
         # Logging calls before the last flush, and before the last complete outbox; bytes since the last flush.
         self._flushed = self._completed = self._unflushed = 0
-        self._syncs = itertools.count(1)
-        self._stop = threading.Event()
-        self._announcer = threading.Thread(target=self._announce_often, name="mpr-announcer", daemon=True)
-        self._announcer.start()
+        self.announcer.start()
 
     # --- the kinds differ in these ------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """The message that announces `current` up to `end`."""
+        """Make the message that announces `current` up to `end`."""
 
     @abc.abstractmethod
     def retire(self, outbox: Outbox) -> None:
@@ -164,7 +129,7 @@ class OutboxWriter(abc.ABC):
             return
         with internal():
             self._parts.stream.disconnect()
-        self._check_ended(self._current.outbox)
+        self._check_ended(self.announcer.current.outbox)
 
     def roll(self) -> None:
         """End the outbox, so that the SDK writes its manifest, and go on in a new one.
@@ -178,28 +143,13 @@ class OutboxWriter(abc.ABC):
         if self.spent:
             return
         parts, fresh = self._parts, Outbox(self._parts.config.folder)
-        self._opened.clear()
-        parts.connection.send(NewOutbox(fresh.address))
-        while not self._opened.wait(_CREDIT_POLL_SECS) and not parts.watch.is_gone():
-            parts.inbox.take_answers()
+        self.announcer.have_opened(fresh)
         failpoints.reach("worker.opened")
         # The SDK finishes the old file, with its footer, before this returns.
         attach(parts.stream, fresh)
         failpoints.reach("worker.rolled")
-        self._check_ended(self._current.outbox)
-        with self._lock:
-            self._announce_all()
-            old = self._current
-            new = OpenOutbox(
-                fresh, old.number + 1, old.bytes_before + old.announced, parts.log_counters.entered, old.outbox
-            )
-            self._current = new
-            parts.connection.send(SegmentReady(new.number, 0, 0))
-            # The parent has its own descriptor, or the bytes. This process closes the old outbox at the next turn,
-            # because another thread may be looking at it at this moment.
-            if old.retired is not None:
-                old.retired.close()
-            self.retire(old.outbox)
+        self._check_ended(self.announcer.current.outbox)
+        self.retire(self.announcer.switch_to(fresh, parts.log_counters.entered))
 
     # --- rows that are lost --------------------------------------------------------------------------------------
 
@@ -210,7 +160,7 @@ class OutboxWriter(abc.ABC):
             began = time.monotonic()
             try:
                 self._parts.stream.flush(timeout_sec=FLUSH_LOOK_SECS)
-            except RuntimeError as error:
+            except (RuntimeError, TimeoutError) as error:
                 if not is_raised_by_sdk(error):
                     raise
                 if time.monotonic() - began < FLUSH_LOOK_SECS:
@@ -218,7 +168,7 @@ class OutboxWriter(abc.ABC):
             else:
                 return ""
             # Each look counts as one, so that a process that was stopped meanwhile has lost nothing.
-            before, size = size, self._current.outbox.size()
+            before, size = size, self.announcer.current.outbox.size()
             silent_secs = silent_secs + FLUSH_LOOK_SECS if size == before else 0.0
             if silent_secs >= FLUSH_SILENT_SECS:
                 return f"the SDK has written nothing for {FLUSH_SILENT_SECS:.0f} s"
@@ -243,7 +193,7 @@ class OutboxWriter(abc.ABC):
 
     def report(self, event: str, *, rows_are_lost: bool) -> None:
         """Report `event`, behind the results that wait: they have all their rows."""
-        self.announce()
+        self.announcer.announce()
         worker = self._parts.worker
         who = f"worker {worker} (pid {os.getpid()})" if worker else f"process {os.getpid()}"
         self._parts.connection.send_needed(Undelivered(f"{who} {event}", rows_are_lost))
@@ -263,7 +213,7 @@ class OutboxWriter(abc.ABC):
             self._unflushed = 0
             self.push()
             parts.task_recordings.collect()
-        self.announce()
+        self.announcer.announce()
         self._roll_if_long()
         if self._is_full():
             with parts.status_page.back_pressure():
@@ -273,11 +223,11 @@ class OutboxWriter(abc.ABC):
         parts = self._parts
         while self._is_full():
             time.sleep(_CREDIT_POLL_SECS)
-            self.announce()
+            self.announcer.announce()
             parts.inbox.take_answers()
             if parts.watch.is_gone():
                 # No parent is there to make room.
-                outbox = self._current.outbox
+                outbox = self.announcer.current.outbox
                 outbox.release(0, outbox.size())
                 parts.task_recordings.forget_unaccepted()
 
@@ -287,80 +237,7 @@ class OutboxWriter(abc.ABC):
 
     def held_bytes(self) -> int:
         """Bytes in the outbox that the sinks have not accepted."""
-        return self._current.outbox.held_bytes()
-
-    def accept(self, message: Accepted) -> None:
-        """Take the parent's answer: it has opened the next outbox, or the sinks have accepted the bytes of this one."""
-        with self._lock:
-            current = self._current
-            if message.outbox == current.number + 1:
-                self._opened.set()
-            elif message.outbox == current.number:
-                current.outbox.release(0, message.end)
-
-    # --- announcing ----------------------------------------------------------------------------------------------
-
-    def announce(self) -> None:
-        """Send the results that wait, and announce how far the outbox was written."""
-        with self._lock:
-            self._announce_all()
-
-    def _announce_all(self) -> None:
-        results = self._parts.results
-        if results:
-            # Rows of the task that runs come behind the results of those before it.
-            self._announce_up_to(results.end)
-            results.send()
-        self._announce_up_to(self._current.outbox.size())
-
-    def _announce_up_to(self, end: int) -> None:
-        current, parts = self._current, self._parts
-        if end <= current.announced:
-            return
-        if parts.watch.is_gone():
-            parts.watch.report_lost_rows()
-            current.outbox.release(0, end)
-        else:
-            parts.connection.send(self.segment(current, end))
-        current.announced = end
-
-    def _announce_often(self) -> None:
-        """Announce what a running task logs, without the task's help. Idle, this looks once per period."""
-        while not self._stop.wait(ANNOUNCE_EVERY_SECS):
-            self.announce()
-
-    def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` behind the rows that were written out; with `may_wait` perhaps later, with the next ones.
-
-        Returns whether it waits: for `send_results`, or anything else that announces rows.
-        """
-        with self._lock:
-            current = self._current
-            waits = self._parts.results.add(result, SegmentReady(current.number, 0, current.end), may_wait=may_wait)
-            if not waits:
-                self._announce_all()
-        return waits
-
-    def request_sync(self) -> int:
-        """Announce all that was written, and ask the parent to say when the sinks have it; returns the number of that.
-
-        The numbers are sent in their order, so that an answer to one is an answer to all before it.
-        """
-        with self._lock:
-            self._announce_all()
-            number = next(self._syncs)
-            self._parts.connection.send(Sync(number))
-        return number
-
-    def send_results(self) -> None:
-        """Send the results that wait."""
-        if self._parts.results:
-            self.announce()
-
-    def position(self) -> tuple[int, int]:
-        """The number of the outbox, and how far it was announced."""
-        with self._lock:
-            return self._current.number, self._current.announced
+        return self.announcer.current.outbox.held_bytes()
 
     # --- flushing and rolling ------------------------------------------------------------------------------------
 
@@ -369,22 +246,23 @@ class OutboxWriter(abc.ABC):
         parts = self._parts
         entered = parts.log_counters.entered
         if entered != self._flushed or not parts.log_counters.sees_all or in_any_case:
-            self._flushed = entered
             self._unflushed = 0
             rows = parts.status_page.logged()
-            # Not while another thread changes the outbox, because the result would overtake its rows.
             self._attach_again()
+            # Not while another thread changes the outbox, because the result would overtake its rows.
             with self._rolling:
                 self.push()
                 parts.task_recordings.collect()
+            # Noted behind the flush, so that one which an exception interrupts is repeated.
+            self._flushed = entered
             parts.status_page.flushed(rows)
-            with self._lock:
-                self._current.written = self._current.outbox.size()
+            self.announcer.note_written()
             self._roll_if_long()
-        with self._lock:
-            return self._current.bytes_before + self._current.end
+        return self.announcer.written_bytes()
 
     def _attach_again(self) -> None:
+        """Give the stream an outbox again if a task has given it another sink."""
+
         def step() -> None:
             with self._rolling:
                 if self._detached:
@@ -410,7 +288,7 @@ class OutboxWriter(abc.ABC):
             self._do_aside(step)
 
     def _is_long(self) -> bool:
-        current = self._current
+        current = self.announcer.current
         rows = self._parts.log_counters.entered - current.calls_before if current.end else 0
         return current.end > OUTBOX_ROLL_BYTES or rows > OUTBOX_ROLL_ROWS
 
@@ -425,7 +303,7 @@ class OutboxWriter(abc.ABC):
         if entered != self._completed or not self._parts.log_counters.sees_all:
             self._completed = entered
             self.write_out()
-            self.announce()
+            self.announcer.announce()
             self._do_aside(step)
 
     def sink_changed(self) -> None:
@@ -436,19 +314,16 @@ class OutboxWriter(abc.ABC):
 
     def close(self) -> None:
         """Have the SDK write its last manifest, and announce all of it."""
-        self._stop.set()
-        self._announcer.join()
+        self.announcer.close()
         if not self.spent:
             self._attach_again()
         self.detach()
-        self.announce()
+        self.announcer.announce()
 
     def release(self) -> None:
         """Close the outboxes of this process; the parent has opened its own."""
         self.side.end()
-        self._current.outbox.close()
-        if self._current.retired is not None:
-            self._current.retired.close()
+        self.announcer.release()
         if self.spent and self._parts.worker:
             # Without the SDK's exit handlers, which would wait for its sink.
             os._exit(0)
@@ -458,7 +333,7 @@ class SharedOutboxWriter(OutboxWriter):
     """Writes outboxes that the parent has open, too: only offsets travel in messages."""
 
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """The message that announces `current` up to `end`."""
+        """Make the message with the new end of `current`."""
         return SegmentReady(current.number, current.announced, end)
 
     def retire(self, outbox: Outbox) -> None:
@@ -469,7 +344,7 @@ class InlineOutboxWriter(OutboxWriter):
     """Writes outboxes that the parent cannot open: their bytes travel in messages."""
 
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """The message with the bytes of `current` up to `end`."""
+        """Make the message with the bytes of `current` up to `end`."""
         data = current.outbox.read(current.announced, end - current.announced)
         return SegmentReady(current.number, current.announced, end, data)
 

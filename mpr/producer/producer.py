@@ -75,12 +75,7 @@ class Producer:
     """
 
     def __init__(
-        self,
-        config: ConnectionInfo,
-        worker: int,
-        timeout_secs: float = WELCOME_TIMEOUT_SECS,
-        *,
-        is_owner: bool = False,
+        self, config: ConnectionInfo, worker: int, timeout_secs: float = WELCOME_TIMEOUT_SECS, *, is_owner: bool = False
     ) -> None:
         if not ipc_folder.is_owned(config.folder):
             raise RecordingClosedError(
@@ -112,13 +107,13 @@ class Producer:
             outbox_writer.attach(self.stream, outbox)
         try:
             inline = self._wait_for_welcome(timeout_secs)
+            self._writer = self._new_writer(outbox, inline=inline, is_direct=is_direct)
         except BaseException:
             with internal():
                 self.stream.disconnect()
             outbox.close()
             self._release(hand_over=False)
             raise
-        self._writer = self._new_writer(outbox, inline=inline, is_direct=is_direct)
 
     def _wait_for_welcome(self, timeout_secs: float) -> bool:
         """Wait for the parent's answer; returns whether the parent cannot open the memory of this process."""
@@ -186,7 +181,7 @@ class Producer:
     def flush(self) -> None:
         """Announce every row that this process has logged; returns at once if it has logged nothing."""
         self._writer.write_out()
-        self._writer.announce()
+        self._writer.announcer.announce()
 
     def deliver(self) -> None:
         """Flush, and wait until every durable sink has all rows that this process has logged.
@@ -197,7 +192,7 @@ class Producer:
         entered = self.log_counters.entered
         # Another thread may have begun to flush this one's rows, and not be done with it.
         self._writer.write_out(in_any_case=True)
-        number = self._writer.request_sync()
+        number = self._writer.announcer.request_sync()
         self._wait(lambda: self._synced.number >= number)
         if self._synced.failure:
             raise DeliveryError(f"rows of this process (pid {os.getpid()}) are not in a sink: {self._synced.failure}")
@@ -205,8 +200,7 @@ class Producer:
 
     def _wait(self, done: Callable[[], bool]) -> None:
         """Read messages of the parent until `done()`, as long as the recording is there and something moves."""
-        held_bytes = -1
-        deadline = 0.0
+        held_bytes, deadline = -1, 0.0
         while True:
             if self._inbox.wait_until(done, LOOK_SECS):
                 return
@@ -222,7 +216,7 @@ class Producer:
 
     def position(self) -> tuple[str, int, int]:
         """The route of this producer, the number of its outbox, and how far it has announced that."""
-        return self._connection.route, *self._writer.position()
+        return self._connection.route, *self._writer.announcer.position()
 
     # --- tasks and results ---------------------------------------------------------------------------------------
 
@@ -248,15 +242,12 @@ class Producer:
         self._writer.complete()
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` behind the rows that were written out; with `may_wait` perhaps later, with the next ones.
-
-        Returns whether it waits: for `send_results`, or anything else that announces rows.
-        """
-        return self._writer.hand_over(result, may_wait=may_wait)
+        """Send `result` behind its rows; with `may_wait` perhaps later. Returns whether it waits (see `Announcer`)."""
+        return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:
         """Send the results that wait."""
-        self._writer.send_results()
+        self._writer.announcer.send_results()
 
     def send(self, message: object) -> None:
         """Send `message` upstream, behind all segments announced so far."""
@@ -272,7 +263,7 @@ class Producer:
             if message.outbox == TASK_RECORDING_ROWS:
                 self.task_recordings.accept(message.end)
             else:
-                self._writer.accept(message)
+                self._writer.announcer.accept(message)
         elif isinstance(message, Synced):
             self._synced = message
         else:

@@ -1,8 +1,7 @@
-"""How a process finds the recording that its parent gave it: in multiprocessing's process configuration, else in the
-environment.
+"""Hands the connection info to children: in the environment, and in the process configuration of `multiprocessing`.
 
-Children of a fork server do not see what the environment of their parent is now, but multiprocessing hands its process
-configuration to every child, whatever the start method. All other children inherit the environment.
+Children of a fork server do not see the present environment of their parent, but `multiprocessing` copies its process
+configuration to every child, with every start method. All other children inherit the environment.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _KEY = "mpr_recording"
 
 
 def extract() -> str | None:
-    """What this process was given to join, as text; None for nothing."""
+    """Return the connection info that this process was given, as text; None if it was given none."""
     given = _process_config()
     if _KEY in given:
         text: str | None = given[_KEY]
@@ -26,17 +25,17 @@ def extract() -> str | None:
 
 
 def _process_config() -> dict[str, Any]:
-    # Every child of multiprocessing gets a copy; there is no public way to pass something along to all of them.
+    # Every child of `multiprocessing` gets a copy; there is no public way to pass something along to all of them.
     found: dict[str, Any] = getattr(process.current_process(), "_config", {})
     return found
 
 
-# Those that are not closed, in the order in which they were made.
+# The propagations that are open, in the order in which they were made.
 _active: list[Propagation] = []
 
 
 class Propagation:
-    """What the children of this process are given from now on, until it is closed."""
+    """Gives `text` to all children of this process from now on, until it is closed."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -47,7 +46,7 @@ class Propagation:
         _process_config()[_KEY] = text
 
     def close(self) -> None:
-        """Give children again what they were given before, unless somebody has changed it meanwhile."""
+        """Give children again the text from before, unless other code has changed it meanwhile."""
         if self in _active:
             _active.remove(self)
         for later in _active:
@@ -62,5 +61,5 @@ class Propagation:
             else:
                 os.environ[VARIABLE] = self._before
         if _process_config().get(_KEY) == self._text:
-            # Not removed: a fork server that was started meanwhile has the variable for ever.
+            # Not removed, because a fork server that was started meanwhile has the variable for ever.
             _process_config()[_KEY] = self._before_in_config or os.environ.get(VARIABLE)

@@ -1,7 +1,7 @@
 """Sends the results of a worker: each behind the rows of its tasks, those of short tasks together.
 
 Covers: which results wait for the next ones, and noting each in the journal first.
-Does not cover: announcing the rows (`outbox_writer.py`), the journal (`transport/result_journal.py`).
+Does not cover: announcing the rows (`announcer.py`), the journal (`transport/result_journal.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TOGETHER_MICROS = 1_000
 
 
 class ResultSender:
-    """Keeps results until they are sent. The writer of the outbox calls all of it, with its lock held.
+    """Keeps results until they are sent. The announcer calls all of it, with its lock held.
 
     A result that waits is in the journal, so it survives the worker's death.
 

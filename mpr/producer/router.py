@@ -1,7 +1,7 @@
-"""What the SDK's functions lead to in this process: its producer, and the context of the task that runs in a thread.
+"""Routes the SDK's calls: to this process's producer, or to the task that runs in the calling thread.
 
-Covers: the state that is per process and per thread, and what the SDK's calls pass (`sdk/log_calls.py` puts it there).
-Does not cover: who joins what (`membership.py`), what a task does with its context (`tasks/context.py`).
+Covers: the state per process and per thread, and the functions that the SDK's wrapped calls pass (`sdk/log_calls.py`).
+Does not cover: joining a recording (`membership.py`), the use that a task makes of its context (`tasks/context.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log = logging.getLogger("mpr")
 
 
 class RoutedProducer(Protocol):
-    """What the SDK's calls need of `producer.Producer`."""
+    """Has what the SDK's calls need of `producer.Producer`."""
 
     @property
     def stream(self) -> rr.RecordingStream: ...
@@ -50,20 +50,20 @@ class RoutedProducer(Protocol):
 
 
 class RoutedTask(Protocol):
-    """What the SDK's calls need of `tasks.context.TaskContext`."""
+    """Has what the SDK's calls need of `tasks.context.TaskContext`."""
 
     producer: Any
     prefix: Prefix | None
 
 
 class _ThreadRoute(threading.local):
-    """What belongs to a thread."""
+    """Holds the state of a thread."""
 
     def __init__(self) -> None:
         self.context: RoutedTask | None = None
         #: The times that were set, by recording id.
         self.times: dict[str, Times] = {}
-        #: Whether this thread is just joining for the whole process, and what it does with the SDK is mpr's own.
+        #: Whether this thread joins for the whole process at this moment; its SDK calls are mpr's own then.
         self.joins = False
 
 
@@ -71,17 +71,17 @@ thread_state = _ThreadRoute()
 
 
 class _Process:
-    """What belongs to the process: its producer, if every plain logging call goes there."""
+    """Holds the state of the process: its producer, if every plain logging call goes there."""
 
     producer: RoutedProducer | None = None
-    #: Joins at the first logging call, where nobody has before; set by `mpr run`.
+    #: Joins at the first logging call, if the process has not joined before; set by `mpr run`.
     lazy: Callable[[], object] | None = None
-    #: Held meanwhile: rows of other threads wait until it has joined.
+    #: Held meanwhile, so that rows of other threads wait until the process has joined.
     joining = threading.Lock()
     #: The producers whose streams have a sink of mpr's, by recording id.
     guarded: ClassVar[dict[str | None, RoutedProducer]] = {}
     sinks_watched = False
-    #: What to say, once, of rows that come although nobody takes them.
+    #: The message to log, once, for rows that no producer takes.
     lost_rows: str | None = None
     times_installed = False
     entries_installed = False
@@ -95,19 +95,19 @@ _process = _Process()
 
 
 def producer() -> RoutedProducer | None:
-    """The producer of the whole process."""
+    """Return the producer of the whole process."""
     return _process.producer
 
 
 def install_times() -> None:
-    """Keep the times that tasks and their callers set from now on."""
+    """Note the times that tasks and their callers set from now on."""
     if not _process.times_installed:
         _process.times_installed = True
         watch_times(_note_time)
 
 
 def guard(recording_id: str, producer: RoutedProducer) -> None:
-    """Streams of this recording lead to `producer`: keep their sinks, and the times that are set for them."""
+    """Have streams of this recording lead to `producer`: keep their sinks, and note the times that are set for them."""
     install_times()
     if not _process.sinks_watched:
         _process.sinks_watched = True
@@ -117,16 +117,16 @@ def guard(recording_id: str, producer: RoutedProducer) -> None:
 
 
 def install_entries() -> None:
-    """Let the logging calls of this process pass its producer and its contexts."""
+    """Have the logging calls of this process pass its producer and its contexts."""
     if not _process.entries_installed:
         _process.entries_installed = True
         _process.missing = tuple(log_calls.install_entries(_entered))
 
 
 def take_over(producer: RoutedProducer) -> bool:
-    """Send all that this process logs to `producer`; returns whether every logging call passes it.
+    """Send all rows that this process logs to `producer`; returns whether every logging call passes it.
 
-    In a process that was started for it or has joined, never in the user's own.
+    For a process that was started for it or has joined, never for the user's own.
     """
     install_entries()
     _install_take_over()
@@ -136,9 +136,9 @@ def take_over(producer: RoutedProducer) -> bool:
 
 
 def join_lazily(join: Callable[[], object]) -> None:
-    """Call `join`, which takes this process over, at its first logging call; and so in each child that is forked.
+    """Call `join`, which takes this process over, at its first logging call, and so in each child that is forked.
 
-    The sinks of the recording are then not the process's to choose.
+    From then on the process cannot choose the sinks of the recording.
     """
     _process.lazy = join
     install_times()
@@ -155,12 +155,12 @@ def _install_take_over() -> None:
 
 
 def current_is_watched() -> bool:
-    """Whether a producer is told (`sdk_used`) when another recording becomes the current one."""
+    """Whether a producer notes (`sdk_used`) when another recording becomes the current one."""
     return _process.current_is_watched
 
 
 def release(producer: RoutedProducer) -> None:
-    """`producer` has ended."""
+    """Route no calls to `producer` any more: it has ended."""
     if _process.producer is producer:
         _process.producer = None
         _process.lost_rows = (
@@ -173,7 +173,10 @@ def release(producer: RoutedProducer) -> None:
 
 
 def forked() -> list[Any]:
-    """In a forked child: sockets, locks and the SDK's threads are the parent's. Returns the parent's producers."""
+    """Forget the parent's producers in a forked child, because sockets, locks and the SDK's threads are the parent's.
+
+    Returns those producers.
+    """
     parents = list(_process.guarded.values())
     if _process.producer is not None:
         _process.lost_rows = (
@@ -187,7 +190,7 @@ def forked() -> list[Any]:
     return parents
 
 
-# --- passed by the SDK's calls ------------------------------------------------------------------------------------
+# --- the SDK's calls pass these -----------------------------------------------------------------------------------
 
 
 def _entered(size: int, rows: int, recording: Any) -> Prefix | None:
@@ -216,8 +219,8 @@ def _join_now() -> RoutedProducer | None:
                 finally:
                     thread_state.joins = False
     elif _process.lost_rows is not None:
-        told, _process.lost_rows = _process.lost_rows, None
-        _log.warning("%s", told)
+        message, _process.lost_rows = _process.lost_rows, None
+        _log.warning("%s", message)
     return _process.producer
 
 
@@ -227,7 +230,7 @@ def _note_sdk_use() -> None:
 
 
 def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
-    # As `_note_sdk_use`, and the most frequent first: as often as anything is logged, this is called.
+    # As `_note_sdk_use`, without a call, because this runs as often as anything is logged.
     if (found := _process.producer) is not None:
         found.log_counters.sdk_used = True
     if recording_id is None:
@@ -249,12 +252,12 @@ def _diverted() -> rr.RecordingStream | None:
     return None if found is None else found.stream
 
 
-# Those that have no result, so that nobody misses one.
+# The calls that return nothing, so that no caller misses a result.
 _SKIPPED_CALLS = ("save", "set_sinks", "connect_grpc", "stdout", "disconnect", "spawn")
 
 
 def _skips_sink(call: str, recording_id: str | None) -> bool:
-    """Whether the sinks are those of `mpr run`, whatever the script says."""
+    """Whether to skip `call`, because the sinks are those of `mpr run`, whatever the script says."""
     found = _process.guarded.get(recording_id)
     if _process.lazy is None or thread_state.joins or call not in _SKIPPED_CALLS or found is None:
         return False
@@ -294,6 +297,6 @@ def _note_sink(call: str, recording_id: str | None) -> None:
     # `spawn` starts a viewer, and connects by another call.
     if call != "spawn":
         for guarded_id, found in list(_process.guarded.items()):
-            # `shutdown` is for all.
+            # `shutdown` ends the sinks of all recordings.
             if recording_id in (None, guarded_id):
                 found.sink_changed(call)

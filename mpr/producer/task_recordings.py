@@ -1,11 +1,11 @@
-"""Recordings that tasks make themselves and give no sink: their rows travel to the parent, under their own ids.
+"""Takes the rows of recordings that tasks make themselves and give no sink: they travel to the parent.
 
-Covers: `rr.RecordingStream(...)` and `rr.thread_local_stream` in a worker, from their making to their end.
-Does not cover: recordings that a task gives a sink (they are the task's), and what the parent makes of the rows.
+Covers: `rr.RecordingStream(...)` and `rr.thread_local_stream` in a worker, from their beginning to their end.
+Does not cover: recordings that a task gives a sink, and the files of these rows (`sinks/per_recording.py`).
 
-Such a recording is left alone while its task runs, so that the task may give it a sink as it would without mpr. At the
-end of the task, and each time that as much was logged as the SDK may hold, mpr takes what it has. The SDK keeps the
-rows of a recording without a sink, so none is lost before that.
+mpr leaves such a recording alone while its task runs, so that the task may give it a sink as it would without mpr. It
+takes the rows at the end of the task, and each time that as much was logged as the SDK may hold. The SDK keeps the rows
+of a recording without a sink, so none is lost before that. They have the ids of their own recording.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from mpr.sdk import recordings
 
-# A recording costs two threads until the SDK is told to clean up, which it does for all of them at once.
+# How many recordings may be over before the SDK cleans up, which it does for all at once. Each costs two threads.
 _CLEAN_UP_AFTER = 32
 
 
@@ -26,29 +26,29 @@ _CLEAN_UP_AFTER = 32
 class _TaskRecording:
     #: The SDK's handle.
     inner: Any
-    #: Where the SDK puts its encoded rows, once mpr has asked for them.
+    #: The stream of its encoded rows, once mpr has asked the SDK for it.
     storage: Any = None
-    #: Rows that it has, and that were not sent yet.
+    #: Rows that were not sent yet.
     rows: int = 0
 
 
 class TaskRecordings:
-    """Those of this process. Any thread may call; a call waits for the SDK only.
+    """Knows the task recordings of this process. Any thread may call; a call waits for the SDK only.
 
     Parameters
     ----------
     send:
-        Called with a whole stream, header to footer, of one recording.
+        Sends a whole stream, header to footer, of one recording.
     held:
-        Called with how many rows of all of them were not sent yet: those that die with this process.
+        Notes how many rows of all of them were not sent yet: they are lost if this process dies.
     """
 
     def __init__(self, send: Callable[[bytes], None], held: Callable[[int], None]) -> None:
         self._send = send
         self._held = held
-        #: By their ids.
+        #: The recordings, by their ids.
         self.known: dict[str, _TaskRecording] = {}
-        # Reentrant: what collects calls the SDK, whose calls come by here.
+        # Reentrant, because `collect` calls the SDK, whose calls pass `sink_call`.
         self._lock = threading.RLock()
         self._taking = False
         self._ended = 0
@@ -69,24 +69,24 @@ class TaskRecordings:
         self._accepted_bytes = self._sent_bytes
 
     def made(self, inner: Any) -> None:
-        """The SDK has made a recording that is not the worker's own."""
+        """Note a recording that a task has made, by its handle in the SDK."""
         recording_id = recordings.recording_id_of(inner)
         if recording_id is not None:
             with self._lock:
                 self.known[recording_id] = _TaskRecording(inner)
 
     def entered(self, inner: Any, rows: int) -> None:
-        """So many rows are about to be logged to the recording with this handle (None: the current one)."""
+        """Count `rows` rows that are about to be logged to the recording with this handle (None: the current one)."""
         recording_id = recordings.recording_id_of(inner)
         with self._lock:
             found = self.known.get(recording_id or "")
             if found is not None:
-                # Of some calls nobody knows how many it is; one at least.
+                # Some calls do not say how many they log; it is one at least.
                 found.rows += rows or 1
                 self._count()
 
     def sink_call(self, call: str, recording_id: str | None) -> None:
-        """A task is about to call `rr.save` or the like for the recording of that id (`shutdown`: for all)."""
+        """Prepare for a call of `rr.save` or the like for the recording of that id (`shutdown`: for all)."""
         with self._lock:
             if self._taking:
                 return
@@ -97,7 +97,7 @@ class TaskRecordings:
             if found is None:
                 return
             if call == "disconnect":
-                # The SDK would drop what it has; whatever is logged later is collected later.
+                # The SDK would drop the rows that it has; `collect` takes those that are logged later.
                 self._take(found)
                 found.storage = None
             else:
@@ -105,12 +105,12 @@ class TaskRecordings:
                 self._count()
 
     def collect(self) -> None:
-        """Send what has been logged since the last time, and forget recordings that nobody else holds any more."""
+        """Send the rows since the last time, and forget recordings that no other code holds any more."""
         if not self.known:
             return
         with self._lock:
             for recording_id, found in list(self.known.items()):
-                # Ours, and the one that the call needs.
+                # One reference is here, and one is the argument of the call.
                 is_over = sys.getrefcount(found.inner) <= 2
                 self._take(found)
                 if is_over:
@@ -118,7 +118,10 @@ class TaskRecordings:
                     self._ended += 1
 
     def clean_up(self) -> None:
-        """Between two tasks: let the SDK end the threads of recordings that are over. It forgets the current one."""
+        """Have the SDK end the threads of recordings that are over.
+
+        For the time between two tasks, because the SDK forgets which recording is current.
+        """
         if self._ended >= _CLEAN_UP_AFTER:
             self._ended = 0
             recordings.clean_up_recordings()

@@ -1,6 +1,6 @@
-"""Messages, sockets and shared memory between two processes. Only this package knows ZeroMQ.
+"""Connects two processes by messages, sockets and shared memory. Only this package knows ZeroMQ.
 
-Covers: message types and their encoding, sockets, the outbox, the page that a worker shares with its parent.
-Does not cover: what a message means (`producer`, `aggregator`, `scheduler`).
+Covers: message types and their encoding, sockets, the outbox, a worker's status page and its journal of results.
+Does not cover: the meaning of a message (`producer`, `aggregator`, `scheduler`).
 May import: nothing but the floor.
 """
