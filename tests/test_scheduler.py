@@ -35,7 +35,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.scheduler: Assignment[int] = Assignment()
-        self.parcel_count = 0
+        self.work_item_count = 0
         self.worker_count = 0
         self.waiting: deque[int] = deque()
         self.workers: dict[int, _Worker] = {}
@@ -51,17 +51,17 @@ class SchedulerMachine(RuleBasedStateMachine):
             worker = self.workers[number]
             assert not worker.spent
             if worker.work_items:
-                assert len(worker.work_items) < self.depth, "more behind a running parcel than their length allows"
+                assert len(worker.work_items) < self.depth, "more behind a running work item than their length allows"
                 free = [each for each in self.workers.values() if not each.work_items and not each.spent]
-                assert free == [], "behind a running parcel although a worker is free"
+                assert free == [], "behind a running work item although a worker is free"
             worker.work_items.append(work_item)
             worker.given += 1
             self.handed_out[work_item] += 1
 
     @rule()
     def add(self) -> None:
-        work_item = self.parcel_count
-        self.parcel_count += 1
+        work_item = self.work_item_count
+        self.work_item_count += 1
         self.waiting.append(work_item)
         self.check(self.scheduler.add(work_item))
 
@@ -155,12 +155,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(len(each.work_items) <= _MOST for each in self.workers.values())
 
     @invariant()
-    def nobody_is_idle_while_parcels_wait(self) -> None:
+    def nobody_is_idle_while_work_items_wait(self) -> None:
         idle = [number for number, each in self.workers.items() if not each.work_items and not each.spent]
         assert not self.waiting or idle == []
 
     @invariant()
-    def a_parcel_is_handed_out_once_unless_it_waited_behind_a_lost_one(self) -> None:
+    def a_work_item_is_handed_out_once_unless_it_waited_behind_a_lost_one(self) -> None:
         assert all(count <= 1 + self.requeued[work_item] for work_item, count in self.handed_out.items())
 
     @invariant()
@@ -181,30 +181,30 @@ TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 
 
-def _short_parcels_were_seen(scheduler: Assignment[str], worker: int) -> None:
+def _short_work_items_were_seen(scheduler: Assignment[str], worker: int) -> None:
     scheduler.add("first")
     scheduler.done(worker, "first", 1_000)
 
 
-def test_a_worker_gets_two_parcels_behind_a_running_one_when_parcels_are_short() -> None:
+def test_a_worker_gets_two_work_items_behind_a_running_one_when_work_items_are_short() -> None:
     scheduler: Assignment[str] = Assignment()
     scheduler.ready(1, None)
-    _short_parcels_were_seen(scheduler, 1)
+    _short_work_items_were_seen(scheduler, 1)
     assert [[(1, "a")], [(1, "b")], [(1, "c")], []] == [scheduler.add(each) for each in "abcd"]
 
 
-def test_a_worker_gets_one_parcel_at_a_time_when_parcels_are_long() -> None:
+def test_a_worker_gets_one_work_item_at_a_time_when_work_items_are_long() -> None:
     scheduler: Assignment[str] = Assignment()
     scheduler.ready(1, None)
     assert [[(1, "a")], [], []] == [scheduler.add(each) for each in "abc"]
     assert [(1, "b")] == scheduler.done(1, "a", 60_000)
 
 
-def test_one_long_parcel_ends_handing_out_ahead() -> None:
+def test_one_long_work_item_ends_handing_out_ahead() -> None:
     scheduler: Assignment[str] = Assignment()
     scheduler.ready(1, None)
     scheduler.ready(2, None)
-    _short_parcels_were_seen(scheduler, 1)
+    _short_work_items_were_seen(scheduler, 1)
     held = dict(scheduler.add("a") + scheduler.add("b"))
     assert {1, 2} == set(held)
     # It frees worker 1; each of the two may have a second work item only as long as work items are short.
@@ -212,10 +212,10 @@ def test_one_long_parcel_ends_handing_out_ahead() -> None:
     assert [[(1, "c")], [], []] == [scheduler.add(each) for each in "cde"]
 
 
-def test_what_waited_behind_a_lost_parcel_comes_first_and_in_order() -> None:
+def test_what_waited_behind_a_lost_work_item_comes_first_and_in_order() -> None:
     scheduler: Assignment[str] = Assignment()
     scheduler.ready(1, None)
-    _short_parcels_were_seen(scheduler, 1)
+    _short_work_items_were_seen(scheduler, 1)
     for each in "abcd":
         scheduler.add(each)
     assert ["a", "b", "c"] == scheduler.lost(1)

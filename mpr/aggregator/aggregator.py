@@ -182,7 +182,10 @@ class Aggregator:
         received = self._sockets.up.receive(timeout_secs)
         self._steps.run(_STEPS_AT_ONCE)
         if isinstance(received, bytes):
-            self._take_event(events.decode(received))
+            event = events.decode(received)
+            if isinstance(event, WorkerExited):
+                self._dead.append((event, time.monotonic()))
+            self._stop_requested = self._stop_requested or isinstance(event, StopRequested)
         elif received is not None:
             self._take_message(*received)
         elif self._stop_requested and not self._dead and not self._steps:
@@ -196,11 +199,6 @@ class Aggregator:
     def _notify_progress(self) -> None:
         with self._progress:
             self._progress.notify_all()
-
-    def _take_event(self, event: events.Event) -> None:
-        if isinstance(event, WorkerExited):
-            self._dead.append((event, time.monotonic()))
-        self._stop_requested = self._stop_requested or isinstance(event, StopRequested)
 
     def _take_message(self, hello: Hello, message: Upstream) -> None:
         intake = self._intakes.get(hello.route)

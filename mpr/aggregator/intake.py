@@ -100,6 +100,7 @@ class ProducerIntake:
         self.said_goodbye = False
         #: `time.monotonic()` when rows came last.
         self.last_rows_at: float | None = None
+        self._who = f"worker {hello.worker} (pid {hello.pid})"
         self._context = context
         self._listener = listener
         # The reason why the rest of its rows is lost.
@@ -140,7 +141,7 @@ class ProducerIntake:
                 self._task = None if listener is None else listener.task_info(hello, message)
             case TaskEnded(seconds, error):
                 if self._task is not None:
-                    self._task.is_over, self._task.seconds, self._task.error = True, seconds, error
+                    self._task.ended(seconds, error)
             case TaskRecordingRows(data):
                 self._take_task_recording(bytes(data))
             case NewOutbox(address):
@@ -184,7 +185,7 @@ class ProducerIntake:
                 raise OSError("it cannot be opened")
             return ResultJournalReader(self._status_page).take(message)
         except (OSError, ValueError, IndexError) as error:
-            self._failure = DeliveryError(f"results of {self._who()} cannot be read from its memory: {error}")
+            self._failure = DeliveryError(f"results of {self._who} cannot be read from its memory: {error}")
             return message.result
 
     def _take_task_recording(self, data: bytes) -> None:
@@ -226,7 +227,7 @@ class ProducerIntake:
         if not self.is_inline:
             self._next_reader = self._open(address)
             if self._next_reader is None:
-                self._failure = DeliveryError(f"the data of {self._who()} cannot be read any more")
+                self._failure = DeliveryError(f"the data of {self._who} cannot be read any more")
         self._context.answer(self.hello, Accepted(self._outbox.number + 1, 0))
 
     def _switch_outbox(self) -> None:
@@ -243,9 +244,7 @@ class ProducerIntake:
     def _take_segment(self, message: SegmentReady) -> None:
         if message.outbox == self._outbox.number + 1:
             self._switch_outbox()
-        self._consume(
-            lambda wanted: self._outbox.consume(message.end, message.data, self._task, wanted=wanted),
-        )
+        self._consume(lambda wanted: self._outbox.consume(message.end, message.data, self._task, wanted=wanted))
         if self.is_inline and message.data is not None:
             self._context.answer(self.hello, Accepted(message.outbox, self._outbox.consumed))
 
@@ -262,7 +261,7 @@ class ProducerIntake:
         self._context.on_accepted()
 
     def _mistrust(self, error: Exception) -> None:
-        self._failure = DeliveryError(f"{self._who()} sent data that is no Rerun stream: {error}")
+        self._failure = DeliveryError(f"{self._who} sent data that is no Rerun stream: {error}")
         _log.error("%s", self._failure)
         if self._listener is not None:
             self._listener.unfit(self.hello)
@@ -370,6 +369,3 @@ class ProducerIntake:
         except OSError:
             pass
         return True
-
-    def _who(self) -> str:
-        return f"worker {self.hello.worker} (pid {self.hello.pid})"

@@ -105,7 +105,9 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
     if isinstance(error, pickle.PicklingError | TypeError | AttributeError | RecursionError):
         raise UnpicklableTaskError(f"{text} ({type(error).__name__}: {error})") from error
     # An error of a user's `__reduce__` is raised as it is, as `multiprocessing.Pool` does.
-    error.add_note(text)
+    with contextlib.suppress(Exception):
+        # A frozen exception takes no note.
+        error.add_note(text)
     raise error
 
 

@@ -141,3 +141,7 @@ class TaskInfo:
     is_over: bool = False
     seconds: float = 0.0
     error: str | None = None
+
+    def ended(self, seconds: float, error: str | None) -> None:
+        """It has returned after `seconds`, or raised `error`."""
+        self.is_over, self.seconds, self.error = True, seconds, error

@@ -37,6 +37,22 @@ class _Load(Generic[P]):
     #: How many work items it may have at a time.
     most: int = WORK_ITEMS_MAX
 
+    def take(self, work_item: P) -> None:
+        """It gets `work_item`."""
+        self.work_items.append(work_item)
+        if self.work_items_left is not None:
+            self.work_items_left -= 1
+
+    def give_back(self, work_items: Sequence[P]) -> None:
+        """It will not run these work items, which do not count for the number that it may get in its life."""
+        if self.work_items_left is not None and not self.retired:
+            self.work_items_left += sum(work_item in self.work_items for work_item in work_items)
+
+    def retire(self) -> None:
+        """It gets no more."""
+        self.work_items_left = 0
+        self.retired = True
+
 
 class Assignment(Generic[P]):
     """The queue of work items, and the items that each worker has. Methods return what to send: (worker, item)."""
@@ -78,9 +94,8 @@ class Assignment(Generic[P]):
     def take_back(self, worker: int, work_items: Sequence[P]) -> list[tuple[int, P]]:
         """A worker has not begun these work items and will not. The caller decides about them."""
         state = self._workers.get(worker)
-        if state is not None and state.work_items_left is not None and not state.retired:
-            # They do not count for the number that it may get in its life.
-            state.work_items_left += sum(work_item in state.work_items for work_item in work_items)
+        if state is not None:
+            state.give_back(work_items)
         self._remove(worker, work_items)
         return self._assign()
 
@@ -100,8 +115,7 @@ class Assignment(Generic[P]):
         """Give a worker no more work items."""
         self._idle.pop(worker, None)
         if worker in self._workers:
-            self._workers[worker].work_items_left = 0
-            self._workers[worker].retired = True
+            self._workers[worker].retire()
 
     def lost(self, worker: int) -> list[P]:
         """A worker has ended. Returns the work items that it had, the present one first."""
@@ -145,9 +159,7 @@ class Assignment(Generic[P]):
                 self._idle.clear()
                 break
             work_item = self._queue.popleft()
-            state.work_items.append(work_item)
-            if state.work_items_left is not None:
-                state.work_items_left -= 1
+            state.take(work_item)
             if state.work_items_left == 0 or len(state.work_items) >= depth:
                 del self._idle[worker]
             sends.append((worker, work_item))

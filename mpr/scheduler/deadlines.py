@@ -103,4 +103,4 @@ class Deadlines:
                 return True
 
         handle = self._books.workers.get(worker)
-        return handle is not None and self._control.end_if(handle.pid, is_at_it)
+        return handle is not None and self._control.kill_if(handle.pid, is_at_it)

@@ -79,4 +79,4 @@ class PoolObservers(PoolObserver):
                 call(each)
             except Exception:  # noqa: BLE001  # whatever a terminal or a user's exception raises when it is looked at
                 self._observers = tuple(other for other in self._observers if other is not each)
-                _log.exception("%s is told no more of the tasks", type(each).__name__)
+                _log.exception("%s hears no more of the tasks, because it has raised", type(each).__name__)

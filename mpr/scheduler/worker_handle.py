@@ -16,7 +16,7 @@ Soon = Callable[[Callable[[], None]], None]
 
 
 class WorkerControl(Protocol):
-    """Keeps the worker processes. Calls come from any thread; only `end_if` may wait, for milliseconds."""
+    """Keeps the worker processes. Calls come from any thread; only `kill_if` may wait, for milliseconds."""
 
     def note_ready(self) -> None:
         """A worker takes tasks."""
@@ -27,7 +27,7 @@ class WorkerControl(Protocol):
     def look_soon(self) -> None:
         """Call `Dispatcher.look` now."""
 
-    def end_if(self, pid: int, condition: Callable[[], bool]) -> bool:
+    def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
         """Stop the worker; kill it if `condition()` is true while it stands still, and else let it go on."""
 
     def memory(self, pid: int) -> int:

@@ -127,7 +127,7 @@ class WorkerSupervisor:
         except psutil.Error:
             return 0
 
-    def end_if(self, pid: int, condition: Callable[[], bool]) -> bool:
+    def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
         """Any thread: stop a worker; kill it if `condition()` is true while it stands still, else let it go on."""
         import psutil
 
@@ -243,7 +243,7 @@ class WorkerSupervisor:
         """Kill workers that would import everything first, only to hear then that there is no work."""
         for worker, pid in self._pids.items():
             if self._has_no_hello(worker):
-                self.end_if(pid, functools.partial(self._has_no_hello, worker))
+                self.kill_if(pid, functools.partial(self._has_no_hello, worker))
 
     def _kill_and_reap(self) -> None:
         """Leave no worker behind, after a failure of this thread."""
