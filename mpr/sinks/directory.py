@@ -1,10 +1,10 @@
-"""The writer behind a `DirectorySink`: a file of its own for each task, under ids of its own.
+"""`DirectorySink`: a file for each task, under ids of its own.
 
-Covers: which rows belong to which task, the files' names and properties, what belongs to no task.
+Covers: the names and properties of the files, and rows that belong to no task.
 Does not cover: how a file is written (`rrd/writer.py`) and how ids are replaced (`rrd/relabel.py`).
 
-A worker begins a new outbox after each task that has logged, so a task's rows come with a manifest of their own, and
-its file is finished before its result is handed over. Rows of no task (the parent's, an initializer's) are in one more
+A worker begins a new outbox after each task that has logged. So the rows of a task have a manifest of their own, and
+its file is finished before the caller gets its result. Rows of no task (the parent's, an initializer's) are in one more
 file, `shared.rrd`, under the recording's own id.
 """
 
@@ -105,7 +105,7 @@ class DirectoryWriter:
 
     def accept(self, segment: Segment, *, published: bool) -> None:
         if segment.telemetry:
-            # A folder of episodes has nothing but episodes in it.
+            # A folder of episodes has only episodes in it.
             self._latest = None
             return
         if not self._info:
@@ -121,7 +121,7 @@ class DirectoryWriter:
         self._router.add_manifests(outbox, footer)
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
-        """They are in many files."""
+        """Return None: the rows are in many files."""
         return None
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ class DirectoryWriter:
         return file
 
     def _free_name(self, task: TaskInfo) -> str:
-        """The name for the file of `task`; a second attempt has a number behind it."""
+        """Return the name for the file of `task`; a second file of the same name has a number behind it."""
         name = self._name.format(
             task=task.number,
             name=_UNUSUAL.sub("_", task.name),
@@ -233,7 +233,7 @@ class _TaskFile:
 
 
 def _properties(recording_name: str, task: TaskInfo) -> bytes:
-    """A stream with the properties of the recording of `task`; its store id is not that recording's yet."""
+    """Return a stream with the properties of the recording of `task`, not yet with the store id of that recording."""
     import rerun as rr
 
     values: dict[str, Any] = {
@@ -257,17 +257,18 @@ def _properties(recording_name: str, task: TaskInfo) -> bytes:
 class DirectorySink(Sink):
     """A folder with a recording of its own for each task: the usual way to turn a data set into episodes.
 
-    The recording of a task has the rows that the task has logged, an id and a name of its own, and as properties what
-    ran where, how long, and how it ended. Its file is finished before the task's result is handed over. A task that
-    logs nothing has no file. What belongs to no task (the parent's rows, an initializer's) is in `shared.rrd`.
+    The recording of a task has the rows that the task has logged, and an id and a name of its own. Its properties say
+    which function ran in which worker, how long, and how it ended. Its file is finished before the caller gets the
+    task's result. A task that logs nothing has no file. Rows of no task (the parent's, an initializer's) are in
+    `shared.rrd`.
 
     Parameters
     ----------
     path:
-        The folder, made if it is missing. Files of the same names are replaced, others are left alone.
+        The folder, made if it is missing. Files of the same names are replaced; others stay.
     name:
-        Name of a task's file, with these to be filled in as by `str.format`: `task`, the task's number in the pool from
-        0; `name`, the function's name; `index`, its index in its call; `attempt` and `worker`. Of two files that would
+        Name of a task's file. It may have these fields, as in `str.format`: `task`, the task's number in the pool
+        from 0; `name`, the function's name; `index`, its index in its call; `attempt` and `worker`. If two files would
         have the same name, the second gets a number.
 
     Raises
