@@ -1,4 +1,4 @@
-"""What a exporter is started with, importable without the Rerun SDK, which only the exporter itself needs."""
+"""The values with which an exporter starts. They can be imported without the Rerun SDK, which only it needs."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from multiprocessing.connection import Connection
 
 from mpr.sinks.viewers import LiveSink
 
-#: The entry function of a exporter, for a launcher.
+#: The entry function of an exporter, for a launcher.
 MAIN = "mpr.live.exporter:main"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExporterConfig:
-    """What a exporter is started with.
+    """The values with which an exporter starts.
 
     Attributes
     ----------
     sink:
-        What it serves, with the ports that were chosen.
+        The live sink, with the ports that were chosen.
     application_id, recording_id:
-        Of the recording.
+        Ids of the recording.
     head:
-        What comes before all data.
+        A stream that goes before all data.
     first:
-        Whether no exporter for this sink was there before.
+        Whether this is the first exporter of the sink.
     environ:
-        The parent's environment; a fork server was started with an older one.
+        The parent's environment, because a fork server was started with an older one.
     pipe:
-        To the parent.
+        The connection to the parent.
     """
 
     sink: LiveSink

@@ -1,17 +1,16 @@
-"""The process between a recording and one live sink: it waits, hangs and dies in the place of the parent.
+"""The process between a recording and one live sink: it waits, hangs and dies instead of the parent.
 
-Covers: connecting to a viewer or serving, bringing it slices of the replay log, saying what it has got.
-Does not cover: when exporters are started, replaced and killed (`supervisor.py`), and what is on the replay log
-(`replay_log.py`).
+Covers: connecting to a viewer or serving viewers, sending slices of the replay log, saying what was sent.
+Does not cover: when exporters are started and killed (`supervisor.py`, `exporter_handle.py`), the replay log
+(`replay_log.py`), and how each kind of sink is connected (`sinks/viewers.py`).
 
-The Rerun SDK connects once, blocks without limit where a viewer does not read, and loses what it is given after the
-connection has broken. So a exporter lives as long as one connection: where that breaks it ends, and the parent starts
-another one, which brings everything again. A viewer knows each chunk by its id, and takes it once.
+The Rerun SDK connects once, waits without limit if a viewer does not read, and loses what it gets after the connection
+has broken. So an exporter lives as long as one connection. When it breaks, the exporter ends, and the parent starts
+another one, which sends everything again. A viewer knows each chunk by its id, and takes it once.
 
 ```
-parent ── Load(file of the log) + descriptor, Bring(file of the log, start, end), Finish ──► exporter ── the SDK ──►
-viewer
-       ◄── Waiting, Connected, Brought(file of the log, end, chunks), Lost, Done ──
+parent ── Load(file) + descriptor, SendSlice(file, start, end), Finish ─────► exporter ── the SDK ──► viewer
+       ◄── Waiting, Connected, SliceSent(file, end, chunks), Lost, Done ──────
 ```
 """
 
@@ -41,23 +40,23 @@ if TYPE_CHECKING:
     from mpr.sinks.viewers import LiveSink
 
 
-# A seventieth of the share of a worker, where the machine is busy.
+# On a busy machine an exporter gets a seventieth of the CPU time of a worker.
 _NICE = 19
-# The system does not tell when somebody begins to listen, so a exporter looks so often.
+# The system does not report that a viewer begins to listen, so an exporter tries at this interval.
 _LOOK_EVERY_SECS = 0.25
-# Nor does the SDK tell that a connection has broken, unless it is asked to flush.
+# The SDK reports a broken connection only when it flushes.
 _CHECK_EVERY_SECS = 1.0
-# How long viewers of a server may go on reading at its end.
+# The time in which viewers of a server may read the rest at its end.
 _SERVER_FAREWELL_SECS = 1.5
 
 
 def main(config: ExporterConfig, _shared: None) -> None:
-    """Run as the exporter of `config.sink`, until the parent says finish or ends."""
+    """Run as the exporter of `config.sink`, until the parent sends `Finish` or ends."""
     os.environ.clear()
     os.environ.update(config.environ)
-    # `mpr run` waits for signals itself, and so holds them back in all that it starts.
+    # `mpr run` waits for signals itself, so all processes that it starts have them blocked.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    _step_back()
+    _lower_priority()
     try:
         with contextlib.suppress(BrokenPipeError):
             _Exporter(config).run()
@@ -66,11 +65,11 @@ def main(config: ExporterConfig, _shared: None) -> None:
         os._exit(0)
 
 
-def _step_back() -> None:
-    """Leave the CPU to the workers: this process and what it starts get what they leave."""
+def _lower_priority() -> None:
+    """Leave the CPU to the workers; programs that this process starts have the same priority."""
     os.nice(_NICE)
     if sys.platform == "linux":
-        # Waking up, such a process waits for its turn instead of taking it from a worker.
+        # A batch process that wakes up waits for its turn, and does not interrupt a worker.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
@@ -88,7 +87,7 @@ class _Exporter:
             self._pipe.send(Connected())
             self._send(self._config.head)
             self._serve()
-        except Exception as error:  # noqa: BLE001  # whatever it is, the parent must hear of it, and try again
+        except Exception as error:  # noqa: BLE001  # the parent must know of any failure, to try again
             self._pipe.send(Lost(str(error) or type(error).__name__))
 
     def _connect(self) -> None:
@@ -102,22 +101,22 @@ class _Exporter:
         self._stream.set_sinks(sink._sdk_sink())
 
     def _check(self) -> None:
-        """Raise where the connection is broken, or the page has gone."""
+        """Raise an exception if the connection is broken, or the server of the page has ended."""
         self._stream.flush()
         if self._program is not None and self._program.poll() is not None:
             raise RuntimeError(f"the server of the page has ended with code {self._program.returncode}")
 
     def _wait_for_listener(self, sink: LiveSink) -> None:
-        """The SDK would give up after five seconds, and take everything for lost."""
+        """Wait until a viewer listens; the SDK would give up after five seconds, and drop all rows."""
         address = urlsplit(sink._url())
-        told = False
+        is_reported = False
         while True:
             try:
                 socket.create_connection((address.hostname, address.port), timeout=_LOOK_EVERY_SECS).close()
             except OSError:
-                if not told:
+                if not is_reported:
                     self._pipe.send(Waiting())
-                    told = True
+                    is_reported = True
                 time.sleep(_LOOK_EVERY_SECS)
             else:
                 return
@@ -144,11 +143,11 @@ class _Exporter:
             data, chunks = framing.whole_frames(read, position, end)
             dropped = dropped_until(fd) if is_memory else 0
             if dropped > position:
-                # What was read may be holes already.
+                # The bytes may be a hole of the file already.
                 position = min(dropped, end)
                 chunks = 0
             elif not data:
-                # Somebody has cut the file: the rest cannot be had.
+                # Another program has cut the file, so the rest is lost.
                 position = end
             else:
                 self._send(self._header + data)
@@ -156,8 +155,8 @@ class _Exporter:
             self._pipe.send(SliceSent(number, position, chunks))
 
     def _send(self, stream: bytes) -> None:
-        """Hand over a stream; raises where the connection is broken, and waits as long as the viewer does."""
-        rr.log_file_from_contents("tape.rrd", stream, recording=self._stream)
+        """Send a stream, and wait as long as the viewer does not read. Raises if the connection is broken."""
+        rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
         self._stream.flush()
 
     def _finish(self) -> None:
@@ -174,14 +173,14 @@ def _read(fd: int, offset: int, size: int) -> bytes:
 
 
 def _be_silent() -> None:
-    """What the SDK has to say of connections it says to stderr, again and again; the parent says it once."""
+    """Drop what the SDK repeats about connections on stderr; the parent says it once."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)
 
 
 def _wait_for_readers(port: int | None) -> None:
-    """Viewers that are still reading may do so for a moment; their connections end when they have it all."""
+    """Wait for a moment until all viewers have closed their connections, which means that they have everything."""
     import psutil
 
     deadline = time.monotonic() + _SERVER_FAREWELL_SECS

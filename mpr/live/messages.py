@@ -1,4 +1,4 @@
-"""What a recording and the exporters of its live sinks tell each other."""
+"""The messages between a recording and the exporters of its live sinks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """To the exporter: the descriptor of file of the log `number` follows."""
+    """To the exporter: the descriptor of file `number` of the replay log follows."""
 
     number: int
     is_memory: bool
@@ -15,7 +15,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class SendSlice:
-    """To the exporter: bring the frames of file of the log `number` within `[start, end)`."""
+    """To the exporter: send the frames within `[start, end)` of file `number` of the replay log."""
 
     number: int
     start: int
@@ -24,23 +24,22 @@ class SendSlice:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """To the exporter: that was all."""
+    """To the exporter: nothing more follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """From the exporter: nobody listens there, yet."""
+    """From the exporter: no viewer listens yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """From the exporter: the viewer is there, or the server."""
+    """From the exporter: the viewer or the server is there."""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceSent:
-    """From the exporter: file of the log `number` up to `end` is brought or gone for ever; `chunks` more have been
-    brought."""
+    """From the exporter: file `number` of the replay log up to `end` was sent or is lost; `chunks` more were sent."""
 
     number: int
     end: int
@@ -49,11 +48,11 @@ class SliceSent:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """From the exporter: the connection cannot be made, or has broken. It ends."""
+    """From the exporter: it cannot connect, or the connection has broken. It ends."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """From the exporter: everything was brought. It ends."""
+    """From the exporter: everything was sent. It ends."""

@@ -1,15 +1,12 @@
-"""What the durable sinks have accepted, once more, for live sinks that come later or take longer.
+"""The rows that the durable sinks have accepted, once more, for live sinks that come late or are slow.
 
-Covers: where the bytes are (a file that a `FileSink` writes anyway, else a bounded memory ring in memory), how many
-chunks.
-Does not cover: who reads them when (`supervisor.py`, `exporter.py`).
+Covers: the files that hold the rows (one that a `FileSink` writes anyway, or a bounded ring in memory).
+Does not cover: when which reader gets them (`supervisor.py`, `exporter_handle.py`, `exporter.py`).
 
-A replay log has a head (header, store infos, properties, blueprint), which every reader gets first, and files of the
-log with frames.
-Usually there is one file of the log, the file. Where there is no file, or it fails, what comes goes to a memory ring: a
-file in memory
-that drops its oldest segments. It says in its first 8 bytes how far it has dropped, and says so before it does: a
-reader who finds that number unchanged behind what he has read, has read what was written.
+A replay log has a head (header, store infos, properties, blueprint), which every reader gets first, and one or two
+files with frames. Usually there is one, the file of a `FileSink`. If there is none, or it fails, new rows go to a
+memory ring: a file in memory that drops its oldest segments. Its first 8 bytes say how far it has dropped, and the
+ring writes them before it drops. If a reader finds this number unchanged after it has read, it has read valid bytes.
 """
 
 from __future__ import annotations
@@ -30,22 +27,32 @@ _MEMORY_START = 4096
 
 
 class LogFile:
-    """A file with frames from `start` to `end`, at which it grows. The end is that of a whole frame."""
+    """A file with whole frames from `start` to `end`, where it grows."""
 
     is_memory = False
 
     def __init__(self, fd: int, start: int) -> None:
-        # Its own: the file may be closed for having failed, and what it has is good all the same.
+        # A descriptor of its own: if the file fails, its writer closes the other one, but the rows in it are valid.
         self.fd = os.dup(fd)
         self.start = start
         self.end = start
+
+    def grow(self, end: int) -> None:
+        """Note that the frames go on up to `end`."""
+        self.end = end
 
     def close(self) -> None:
         os.close(self.fd)
 
 
 class MemoryRing(LogFile):
-    """A file of the log in memory with the newest segments."""
+    """A file in memory with the newest segments, `REPLAY_MAX_BYTES` at most.
+
+    Parameters
+    ----------
+    folder:
+        A private folder, for systems without files in memory.
+    """
 
     is_memory = True
 
@@ -56,7 +63,7 @@ class MemoryRing(LogFile):
         self._mark()
 
     def accept(self, segment: Segment) -> None:
-        """Copy the frames of `segment`; where memory does not suffice, they are missing."""
+        """Copy the frames of `segment`; if there is not enough memory, the ring lacks them."""
         end = self.end
         os.lseek(self.fd, end, os.SEEK_SET)
         try:
@@ -83,21 +90,21 @@ class MemoryRing(LogFile):
 
 
 def dropped_until(fd: int) -> int:
-    """How far the memory ring behind `fd` has dropped what it had; may be asked in another process."""
+    """Return up to which offset the memory ring `fd` has dropped its bytes; works in any process."""
     return int(_MARK.unpack(os.pread(fd, _MARK.size, 0))[0])
 
 
 class ReplayLog:
-    """Everything that was accepted, as far as it is kept. The aggregator's thread writes, others may look.
+    """All accepted rows, as far as they are kept. The aggregator's thread writes; any thread may read the attributes.
 
     Parameters
     ----------
     head:
         A stream without its end: header, store infos, properties, blueprint.
     file:
-        The log of a file that has it all, which other processes can read; None where there is none.
+        The log of a file that gets all rows and that other processes can read; None if there is none.
     folder:
-        For files that nobody else sees.
+        A private folder, for systems without files in memory.
     """
 
     def __init__(self, head: bytes, file: ByteLog | None, folder: Path) -> None:
@@ -106,7 +113,9 @@ class ReplayLog:
         self._file = file
         self._folder = folder
         self._memory_ring: MemoryRing | None = None
+        #: The files with the frames.
         self.sources: list[LogFile] = []
+        #: How many chunks were accepted.
         self.chunks = 0
         if file is not None and file.shared_fd is not None:
             self.sources.append(LogFile(file.shared_fd, file.end))
@@ -116,11 +125,11 @@ class ReplayLog:
         return self._head
 
     def accepted(self, segment: Segment) -> None:
-        """The writers have `segment`, those that have not failed."""
+        """Note that all writers which have not failed have `segment`."""
         if self._file is not None and self._file.end > self.sources[0].end:
-            self.sources[0].end = self._file.end
+            self.sources[0].grow(self._file.end)
         else:
-            # It went to another file, or this one has failed.
+            # The segment went to another file, or this file has failed.
             if self._memory_ring is None:
                 self._memory_ring = MemoryRing(self._folder)
                 self.sources.append(self._memory_ring)
@@ -129,7 +138,7 @@ class ReplayLog:
         self.chunks += sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
 
     def _note_stores(self, segment: Segment) -> None:
-        """A memory ring drops its beginning; which stores there are must not be lost with it."""
+        """Keep the store infos of `segment` in the head, because a memory ring drops its beginning."""
         for frame in segment.frames:
             if frame.kind == framing.SET_STORE_INFO:
                 info = segment.source.read(frame.start, frame.end - frame.start)

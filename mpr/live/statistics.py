@@ -1,4 +1,4 @@
-"""What `SharedRecording.stats()` says of each live sink."""
+"""The statistics of a live sink in `SharedRecording.stats()`."""
 
 from __future__ import annotations
 

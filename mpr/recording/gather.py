@@ -1,11 +1,11 @@
-"""The parent's half of `route="direct"`: which sinks can be opened by workers, and how their files become one.
+"""The parent's half of `route="direct"`: checks the sinks, and puts the workers' files together at the end.
 
-Covers: what is refused, the folder of the workers' files, bringing them to the recording's own file at its end.
-Does not cover: what a worker does (`producer/direct.py`).
+Covers: sinks that are refused, the folder of the workers' files, copying them to the recording's own sinks.
+Does not cover: the worker's half (`producer/direct.py`).
 
-A worker's file is to the parent what an outbox is, only that it comes as a whole and at the end: it is copied frame by
-frame, and a file that a killed worker has left without its end is taken as far as it is whole. (`rerun rrd merge` holds
-the whole recording in memory, and `rerun rrd route` fails where two files have different columns.)
+The parent reads a worker's file like an outbox, but only at the end: it copies the file frame by frame. If a killed
+worker has left a file without its end, the parent copies its whole frames. (`rerun rrd merge` holds the whole recording
+in memory, and `rerun rrd route` fails if two files have different columns.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PART = re.compile(r"worker-(\d+)-(\d+)-\w+\.rrd")
 
 
 def check(chosen: Sequence[Sink]) -> None:
-    """Raise `ConfigError` where workers cannot open one of the sinks themselves, or their files not become one."""
+    """Raise `ConfigError` if workers cannot open one of the sinks, or if their files cannot be put together."""
     for sink in chosen:
         if not sink.takes_direct_rows:
             raise ConfigError(
@@ -50,14 +50,14 @@ class WorkerFiles:
     Parameters
     ----------
     path:
-        Of the recording's own file.
-    own_blueprint:
-        Whether the parent has given a blueprint, which one from a worker must not replace.
+        Path of the recording's own file.
+    has_blueprint:
+        Whether the parent has a blueprint, which the blueprint of a worker must not replace.
 
     Raises
     ------
     SinkError
-        If it cannot be made, or has files of another run in it.
+        If the folder cannot be made, or has files of another run in it.
     """
 
     def __init__(self, path: Path, *, has_blueprint: bool) -> None:
@@ -74,11 +74,11 @@ class WorkerFiles:
             )
 
     def abort(self) -> None:
-        """The recording could not be opened."""
+        """Remove the folder, because the recording could not be opened."""
         self.folder.rmdir()
 
     def gather(self, fanout: Fanout) -> None:
-        """Bring what the workers have written to the durable sinks. Nobody writes any more who has results to give."""
+        """Copy the workers' files to the durable sinks. All workers with results must have finished writing."""
         try:
             paths = sorted(self.folder.iterdir())
         except OSError as error:
@@ -112,9 +112,9 @@ class WorkerFiles:
             reader.close()
 
     def remove(self, files: Sequence[Path]) -> None:
-        """Remove the workers' files, once `files`, which have it all, have passed `rerun rrd verify`.
+        """Remove the workers' files after `files`, which have all rows, have passed `rerun rrd verify`.
 
-        Raises `SinkError` where one has not; the workers' files are kept then.
+        Raises `SinkError` if one has not; the workers' files are kept then.
         """
         for path in files:
             refused = programs.verify(path) if path.exists() else None

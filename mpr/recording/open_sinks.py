@@ -1,4 +1,4 @@
-"""From the sinks that the user named to sinks at work."""
+"""Opens the sinks that the user has named, with the properties and the blueprint of the recording in them."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _log = logging.getLogger("mpr")
 
 @dataclass(frozen=True, kw_only=True)
 class OpenSinks:
-    """Sinks at work.
+    """The open sinks of a recording.
 
     Attributes
     ----------
     writers:
-        Of the durable sinks, each with the recording's properties and blueprint in it.
+        The writers of the durable sinks.
     live:
-        Of the live ones; None where there are none.
+        The live sinks; None if there are none.
     urls:
-        What a person opens to see each live sink: a viewer, a server or a page.
+        The address that a person opens to see each live sink: a viewer, a server or a page.
     served:
-        Those of them that nobody knows who did not start them: of servers and pages.
+        Those of `urls` that the user has to learn, because mpr starts the server or page.
     open_to_senders:
-        Where a process can send to each live sink itself.
+        The URL at which a process can send to each live sink itself.
     """
 
     writers: list[Writer]
@@ -48,9 +48,9 @@ class OpenSinks:
 def open_sinks(
     chosen: Sequence[Sink], application_id: str, recording_id: str, blueprint: Any, folder: Path
 ) -> OpenSinks:
-    """Open all sinks, or none; `folder` is for files that nobody else sees. Raises `SinkError`.
+    """Open all sinks, or none; `folder` is a private folder for files. Raises `SinkError`.
 
-    Where logging is switched off, there are none.
+    If logging is switched off, no sink is opened.
     """
     preamble = encoder.preamble(time.time_ns())
     if not preamble:
@@ -81,7 +81,7 @@ def open_sinks(
         return OpenSinks(writers=writers, live=None, urls=[], served=[])
     logs = (writer.log for writer in writers)
     file = next((log for log in logs if log is not None and log.shared_fd is not None), None)
-    # Properties that cannot be given the recording's id would be another recording in a viewer.
+    # Without the recording's id, the properties would be another recording in a viewer.
     first = [preamble, layout] if unknown is None else [layout]
     head = preamble[: framing.HEADER_SIZE] + b"".join(_messages(stream) for stream in first if stream)
     feed = LiveSupervisor(live, ReplayLog(head, file, folder), application_id, recording_id)
@@ -95,7 +95,7 @@ def open_sinks(
 
 
 def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
-    """Let `writer` take `stream`, a whole stream that the parent itself has made; `telemetry` as in `Segment`."""
+    """Write `stream`, a whole stream of the parent itself, to `writer`; `telemetry` has the meaning of `Segment`."""
     frames = framing.frames_of(stream)
     last = frames.pop()
     writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames, telemetry=telemetry), published=False)
@@ -103,12 +103,12 @@ def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
 
 
 def encoded_notes(entity_path: str, application_id: str, recording_id: str, notes: Sequence[str]) -> bytes:
-    """A stream of the recording with `notes` as warnings under `entity_path`; empty where logging is switched off."""
+    """Return a stream of the recording with `notes` as warnings under `entity_path`; empty if logging is off."""
     stream = encoder.warnings_by_sdk(entity_path, notes)
     return relabel.relabelled(stream, store_id.store_id(application_id, recording_id)) if stream else b""
 
 
 def _messages(stream: bytes) -> bytes:
-    """The frames of `stream` without its header and its end."""
+    """Return the frames of `stream` without its header and its end."""
     frames = framing.frames_of(stream)
     return stream[framing.HEADER_SIZE : frames[-1].start]

@@ -1,4 +1,4 @@
-"""Whether the installed SDK's format is the one that mpr knows, and what stands in where it is not."""
+"""Checks whether mpr knows the file format of the installed SDK, and makes parts of a stream by the SDK itself."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def store_info() -> bytes:
-    """The payload of a store info, with a store id that is no recording's; empty where logging is switched off."""
+    """Return the payload of a store info with an id of no recording; empty if logging is switched off."""
     data = encoded_head()
-    # What an unknown format means is for `format_is_known` to say.
+    # `format_is_known` reports an unknown format.
     with contextlib.suppress(FormatError):
         for frame in framing.frames_of(data):
             if frame.kind == framing.SET_STORE_INFO:
@@ -28,9 +28,9 @@ def store_info() -> bytes:
 
 
 def manifest_by_sdk(data: bytes) -> Manifest:
-    """The manifest that the SDK itself writes for the chunks in `data` (header, store infos, messages of one store).
+    """Return the manifest that the SDK writes for the chunks in `data` (header, store infos, messages of one store).
 
-    Its store id is not theirs, and its offsets are those of the SDK's own encoding; the chunk ids are those of `data`.
+    Its chunk ids are those in `data`. Its store id is another one, and its offsets are those of a new encoding.
     """
     encoded = encoded_by_sdk(lambda stream: send_decoded(data, stream))
     frames = framing.frames_of(encoded)
@@ -42,9 +42,9 @@ def manifest_by_sdk(data: bytes) -> Manifest:
 
 @functools.cache
 def format_is_known() -> str | None:
-    """Whether re-framing understands what the installed SDK writes: None, or why not.
+    """Return None if mpr understands the streams of the installed SDK, else the reason why not.
 
-    Lets the SDK encode two chunks and looks for everything that `framing.py` and `manifest.py` rely on.
+    Lets the SDK encode two chunks, and checks everything on which `framing.py` and `manifest.py` rely.
     """
     import rerun as rr
 

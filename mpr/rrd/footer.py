@@ -1,7 +1,8 @@
-"""What ends a file: one manifest per store, out of those that the SDK wrote and of chunks that none describes.
+"""Makes the footer of a file: one manifest per store.
 
-Covers: merging manifests, having the SDK describe chunks of a file again.
-Does not cover: the manifest's own form (`manifest.py`) and who writes the file (`writer.py`, `recover.py`).
+Covers: merging the manifests that the SDK wrote, and having the SDK describe chunks that no manifest describes.
+Does not cover: the form of a manifest (`manifest.py`), merging many columns (`wide_footer.py`) and writing the file
+(`writer.py`, `recover.py`).
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from mpr.rrd import compat, framing, manifest, store_id, wide_footer
 from mpr.rrd.manifest import ChunkLocation, Manifest
 
-# How much of the file is read again at a time, for chunks without a manifest.
+# How many bytes of the file are read again at a time, for chunks without a manifest.
 _LOT_BYTES = 32 * 1024 * 1024
-# So many chunks the SDK describes in less time than a process takes to start, and in this memory a few times.
+# The SDK describes this many chunks in less time than a process takes to start, and in a few times this memory.
 _FEW, _LITTLE_BYTES = 200, 4 * 1024 * 1024
 
 
@@ -26,9 +27,9 @@ class ManifestMaker:
     Attributes
     ----------
     fd:
-        The file, readable.
+        A readable descriptor of the file.
     header:
-        Its first bytes.
+        The first bytes of the file.
     store_infos:
         The payload of the store info of each store, by the store's encoded id.
     """
@@ -38,7 +39,7 @@ class ManifestMaker:
     store_infos: dict[bytes, bytes] = field(default_factory=dict)
 
     def closing(self, end: int, manifests: Iterable[Manifest]) -> bytes:
-        """The bytes that close the file, whose frames end at `end` and are described by `manifests`."""
+        """Return the bytes that close the file; its frames end at `end`, and `manifests` describe them."""
         stores: dict[bytes, list[Manifest]] = {}
         for each in manifests:
             stores.setdefault(each.store_id, []).append(each)
@@ -46,7 +47,7 @@ class ManifestMaker:
         return framing.closing(end, [manifest.encode(each) for each in merged])
 
     def described(self, places: Iterable[ChunkLocation]) -> list[Manifest]:
-        """Manifests for the chunks at `places`, made by the SDK, which reads just these again."""
+        """Return manifests for the chunks at `places`, which the SDK makes by reading these chunks again."""
         lots: dict[bytes, list[list[ChunkLocation]]] = {}
         sizes: dict[bytes, int] = {}
         for start, size in places:
@@ -63,7 +64,7 @@ class ManifestMaker:
         table = manifest.merged_table(parts)
         model = parts[0]
         if not manifest.same_columns(parts):
-            # The schema and its hash are the SDK's own form of Arrow; it makes them from one chunk of each kind.
+            # Only the SDK can make the schema and its hash; one chunk of each kind is enough for it.
             places = manifest.chunk_locations(table, manifest.one_chunk_of_each_kind(table))
             small = len(places) <= _FEW and sum(size for _, size in places) <= _LITTLE_BYTES
             routed = None
@@ -74,7 +75,7 @@ class ManifestMaker:
         return replace(model, store_id=store, table=table)
 
     def _located(self, store: bytes, places: list[ChunkLocation]) -> Manifest:
-        """The SDK's manifest of the chunks at `places`, with the offsets and sizes that they have in this file."""
+        """Return the SDK's manifest of the chunks at `places`, with their offsets and sizes in this file."""
         described = self._by_sdk(places)
         where = {}
         for start, size in places:
@@ -87,7 +88,7 @@ class ManifestMaker:
         return replace(described, store_id=store, table=table)
 
     def _by_sdk(self, places: list[ChunkLocation]) -> Manifest:
-        """What the SDK says of the chunks at `places`, which are all of one store."""
+        """Return the SDK's manifest of the chunks at `places`, which are all of one store."""
         infos = [_info_frame(info) for info in self.store_infos.values()]
         chunks = [os.pread(self.fd, size + framing.FRAME_HEADER_SIZE, start) for start, size in places]
         return compat.manifest_by_sdk(b"".join([self.header, *infos, *chunks]))

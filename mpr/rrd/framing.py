@@ -32,9 +32,9 @@ BLUEPRINT_ACTIVATION = 3
 _FRAME = struct.Struct("<QQ")
 FRAME_HEADER_SIZE = _FRAME.size
 _FOOTER_ENTRY = struct.Struct("<QQI")
-#: The last bytes of a whole stream: what follows the `END` frame is one entry, this mark, and the number of entries.
-CLOSING = FOURCC + b"FOOT" + struct.pack("<I", 1)
-STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + len(CLOSING)
+#: The end of the bytes after the `END` frame: one entry, then this mark and number of entries.
+_CLOSING = FOURCC + b"FOOT" + struct.pack("<I", 1)
+STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + len(_CLOSING)
 # `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
 _CRC_SEED = 7850921
 
@@ -62,7 +62,7 @@ class Frame(NamedTuple):
 
 
 class DamagedError(FormatError):
-    """A stream that goes on with bytes that are no frame; `frames` are the whole ones before them."""
+    """A stream continues with bytes that are no frame; `frames` are the whole frames before them."""
 
     def __init__(self, kind: int, position: int, frames: list[Frame]) -> None:
         super().__init__(f"unknown frame kind {kind} at offset {position}")
@@ -70,15 +70,16 @@ class DamagedError(FormatError):
 
 
 def check_header(header: bytes) -> None:
-    """Raise `FormatError` where `header` does not open a stream of the known format."""
+    """Raise `FormatError` if `header` is not the header of a stream of the known format."""
     if len(header) < HEADER_SIZE or header[:4] != FOURCC or header[9] != 2:
         raise FormatError(f"not an RRF2 stream of protobuf messages: it starts with {header[:HEADER_SIZE]!r}")
 
 
 def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
-    """The whole frames within `[start, end)`, and the offset behind the last of them.
+    """Return the whole frames within `[start, end)`, and the offset behind the last of them.
 
-    A torn frame at the end is left for the next call. Nothing behind an `END` frame is read. Raises `DamagedError`.
+    An incomplete frame at the end is left for the next call. Nothing behind an `END` frame is read. Raises
+    `DamagedError`.
     """
     frames: list[Frame] = []
     position = start
@@ -102,12 +103,12 @@ def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
 
 
 def frames_of(stream: bytes) -> list[Frame]:
-    """The whole frames of `stream`, which begins with a header. Raises `DamagedError`."""
+    """Return the whole frames of `stream`, which begins with a header. Raises `DamagedError`."""
     return scan(lambda at, size: stream[at : at + size], HEADER_SIZE, len(stream))[0]
 
 
 def whole(stream: bytes) -> bytes:
-    """`stream` without a torn frame at its end; empty where it has no whole one. Raises `FormatError`."""
+    """Return `stream` without an incomplete frame at its end; empty if no frame is whole. Raises `FormatError`."""
     check_header(stream[:HEADER_SIZE])
     try:
         frames = frames_of(stream)
@@ -117,7 +118,7 @@ def whole(stream: bytes) -> bytes:
 
 
 def frame_at(read: Read, start: int) -> Frame:
-    """The frame whose header is at `start`; raises `FormatError` where there is none."""
+    """Return the frame whose header is at `start`; raises `FormatError` if there is none."""
     header = read(start, FRAME_HEADER_SIZE)
     if len(header) < FRAME_HEADER_SIZE:
         raise FormatError(f"no frame at offset {start}")
@@ -126,10 +127,10 @@ def frame_at(read: Read, start: int) -> Frame:
 
 
 def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
-    """Some whole frames from `start` on, without an `END`, and how many chunks they are.
+    """Return the bytes of some whole frames from `start` on, without an `END`, and how many chunks they are.
 
-    At least one, whatever its size, and a few megabytes at most. None where they cannot be had: where the stream is
-    damaged, or has its `END` there. In a hole of a file zeros are read, which look like an end.
+    They are at least one frame of any size, and a few megabytes at most. They are empty if the stream is damaged, or
+    has its `END` there. A hole in a file reads as zeros, which look like an end.
     """
     try:
         frames, stop = scan(read, start, min(end, start + SLICE_BYTES))
@@ -147,9 +148,9 @@ def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
 
 
 def footer_span(file: BinaryIO) -> tuple[int, int]:
-    """Where the footer of an open file is: its offset and its size.
+    """Return the offset and the size of the footer of an open file.
 
-    Raises `FormatError` where it has none, and `OSError` where it is shorter than any that has one.
+    Raises `FormatError` if it has none, and `OSError` if it is shorter than any file with a footer.
     """
     file.seek(-STREAM_FOOTER_SIZE, os.SEEK_END)
     tail = file.read()
@@ -160,7 +161,7 @@ def footer_span(file: BinaryIO) -> tuple[int, int]:
 
 
 def is_finished(path: Path) -> bool:
-    """Whether a file ends as whole ones do, with a footer; it may be growing, damaged or not there at all."""
+    """Return whether a file ends with a footer; it may be growing, damaged or missing."""
     with contextlib.suppress(OSError, FormatError), path.open("rb") as file:
         footer_span(file)
         return True
@@ -175,8 +176,8 @@ def frame_header(kind: int, size: int) -> bytes:
 
 
 def closing(offset: int, manifests: list[bytes]) -> bytes:
-    """Everything that ends a file whose frames end at `offset`: the `END` frame and the stream footer."""
-    # Imported here because only a parent that closes a file hashes anything.
+    """Return the end of a file whose frames end at `offset`: the `END` frame and the stream footer."""
+    # Imported here because only a parent that closes a file computes a hash.
     import xxhash
 
     footer = b"".join(encode_field(1, manifest) for manifest in manifests)

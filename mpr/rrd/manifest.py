@@ -1,7 +1,7 @@
 """The manifest of an `.rrd` file: one row per chunk, merged from the manifests that the SDK wrote in the workers.
 
-Covers: reading the manifests of an `END` frame, moving their byte offsets, and merging them into one.
-Does not cover: the frames around them (`framing.py`) and the SDK's help for schemas that differ (`sdk/encoder.py`).
+Covers: reading the manifests of an `END` frame, moving their byte offsets, and merging their rows.
+Does not cover: the frames around them (`framing.py`) and merging schemas that differ (`footer.py`, `wide_footer.py`).
 
 `RrdManifest{store_id = 1, sorbet_schema = 2, sorbet_schema_sha256 = 3, data = 4}`, where `data` is a compressed Arrow
 stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` and
@@ -34,7 +34,7 @@ _ROWS = "chunk_num_rows"
 _LZ4 = 2
 
 ChunkLocation: TypeAlias = tuple[int, int]
-"""Where a chunk is in the file: offset of its frame, size of its payload."""
+"""The place of a chunk in the file: offset of its frame, size of its payload."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +48,15 @@ class Manifest:
 
 
 class OffsetMap:
-    """Where the bytes of an outbox went in a file: runs of `(source, target, size)`, ascending by source."""
+    """Maps offsets in an outbox to offsets in a file, by runs of bytes in ascending order of their source."""
 
     def __init__(self) -> None:
-        # Bare numbers: many small segments of several workers are a run each.
+        # Bare numbers, because each of many small segments may be a run.
         self._sources = array("q")
         self._shifts = array("q")
 
     def add(self, source: int, target: int) -> None:
-        """Note that the bytes from `source` on went to `target`; a run that continues the last one adds nothing."""
+        """Note that the bytes from `source` on are at `target`; a run that continues the last one adds nothing."""
         shift = target - source
         if not self._shifts or self._shifts[-1] != shift:
             self._sources.append(source)
@@ -67,7 +67,7 @@ class OffsetMap:
 
 
 def parse(footer: bytes) -> list[Manifest]:
-    """The manifests in the payload of an `END` frame."""
+    """Return the manifests in the payload of an `END` frame."""
     import pyarrow as pa
 
     found = []
@@ -90,7 +90,7 @@ def parse(footer: bytes) -> list[Manifest]:
 
 
 def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
-    """The store id and the schema (a column per timeline, and per component of an entity) of each manifest."""
+    """Yield the store id and the schema of each manifest: a column per timeline, and per component of an entity."""
     import pyarrow as pa
 
     for number, message in protobuf.fields(footer):
@@ -100,7 +100,7 @@ def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """`manifest` as the bytes of one `RrdManifest` message."""
+    """Return `manifest` as the bytes of one `RrdManifest` message."""
     import pyarrow as pa
 
     table = manifest.table.combine_chunks()
@@ -122,38 +122,38 @@ def _with_numbers(table: pa.Table, name: str, numbers: list[int]) -> pa.Table:
 
 
 def with_offsets(table: pa.Table, offsets: list[int]) -> pa.Table:
-    """`table` with the offsets of its chunks' payloads (behind the frame's header)."""
+    """Return `table` with these offsets of its chunks' payloads (behind the frame's header)."""
     return _with_numbers(table, OFFSET, offsets)
 
 
 def with_sizes(table: pa.Table, sizes: list[int]) -> pa.Table:
-    """`table` with the sizes of its chunks' payloads."""
+    """Return `table` with these sizes of its chunks' payloads."""
     return _with_numbers(table, SIZE, sizes)
 
 
 def chunk_locations(table: pa.Table, rows: Iterable[int]) -> list[ChunkLocation]:
-    """Where the file has the chunks in these rows of `table`."""
+    """Return the places of the chunks in these rows of `table`."""
     offsets, sizes = table[OFFSET], table[SIZE]
     return [(offsets[row].as_py() - framing.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows]
 
 
 def moved(manifest: Manifest, offsets: OffsetMap) -> Manifest:
-    """`manifest` with its chunks where the file has them."""
+    """Return `manifest` with the offsets that its chunks have in the file."""
     header = framing.FRAME_HEADER_SIZE
     targets = [offsets.target(source - header) + header for source in manifest.table[OFFSET].to_pylist()]
     return replace(manifest, table=with_offsets(manifest.table, targets))
 
 
 def same_columns(manifests: list[Manifest]) -> bool:
-    """Whether all of them describe the same set of columns, so that any one's schema serves for all."""
+    """Return whether all manifests describe the same columns, so that the schema of any one serves for all."""
     return len({manifest.sha256 for manifest in manifests}) == 1
 
 
 def merged_table(manifests: list[Manifest]) -> pa.Table:
-    """All rows in one table.
+    """Return the rows of all manifests in one table.
 
-    Columns that only some have are filled as the SDK fills them (`RawRrdManifest::merge`): null, but `False` and 0
-    where the reader insists on a value. Times of a timeline that has several types get the type of the first.
+    A column that only some manifests have is filled as the SDK fills it (`RawRrdManifest::merge`): with null, or with
+    `False` and 0 if the reader requires a value. If a timeline has several types, its times get the first type.
     """
     import pyarrow as pa
 
@@ -172,7 +172,7 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
                 table = table.set_column(
                     index, each.with_type(wanted), table.column(index).cast(pa.int64()).cast(wanted)
                 )
-        # Not by `cast`: this and the like load `pyarrow.compute`, 30 ms for the first file of a process.
+        # Not by `cast`, because that loads `pyarrow.compute`, which took 30 ms for the first file of a process.
         loose = pa.schema([each.with_nullable(True) for each in table.schema])
         nullable.append(pa.Table.from_arrays(table.columns, schema=loose))
     merged = pa.concat_tables(nullable, promote_options="default")
@@ -183,7 +183,7 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
 
 
 def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """`column` with False or 0 instead of nothing; each of its pieces has a value everywhere, or nowhere."""
+    """Return `column` with False or 0 instead of null; each of its pieces has only values, or only nulls."""
     import numpy as np
     import pyarrow as pa
 
@@ -193,9 +193,9 @@ def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
-    """Rows of `table` (indices) that between them have every entity path with each of its sets of columns.
+    """Return indices of rows that together have every entity path with each of its sets of columns.
 
-    Those that come first in the file, in its order.
+    They are the first such rows in the order of the file.
     """
     import numpy as np
 
@@ -215,7 +215,7 @@ def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
 
 
 def _validity(piece: pa.Array) -> NDArray[np.bool_]:
-    """Where `piece` has a value."""
+    """Return a mask of the values of `piece` that are not null."""
     import numpy as np
 
     if piece.null_count in (0, len(piece)):
@@ -225,6 +225,6 @@ def _validity(piece: pa.Array) -> NDArray[np.bool_]:
 
 
 def row_count(found: Manifest) -> int:
-    """How many rows the described chunks have that users have logged: not those of mpr itself, nor properties."""
+    """Return how many rows of users the described chunks have, without rows of mpr itself and properties."""
     rows = zip(found.table[ENTITY].to_pylist(), found.table[_ROWS].to_pylist(), strict=True)
     return sum(count for entity, count in rows if not entity.startswith(("/mpr/", "/__properties")))

@@ -1,6 +1,6 @@
-"""Manifests that wait for the end of their file: few in memory, the others on the disk beside it.
+"""Keeps manifests until their file is closed: a few in memory, the others on the disk beside the file.
 
-A long run of small chunks has hundreds of bytes of manifest for each, which nobody needs until the file is closed.
+In a long run with small chunks, each chunk has hundreds of bytes of manifest, and no one reads them before the end.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _ALIGNED = 64
 
 
 class ManifestStore:
-    """Takes manifests, and has them all.
+    """All manifests of a file until now.
 
     Parameters
     ----------
     folder:
-        Where there is room for them, in files without a name, which are gone with this process.
+        A folder on a disk with room for them. They are in files without a name, which end with this process.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,22 +45,22 @@ class ManifestStore:
             self._stored += _on_disk(self._kept, self._folder)
             self._kept.clear()
         except OSError as error:
-            # Rather memory than a footer that is missing; and not one more attempt for each manifest that comes.
+            # More memory is better than a missing footer. The limit grows, so that not each manifest tries again.
             self._max_bytes = 2 * size
             _log.debug("manifests stay in memory: %s", error)
 
     @property
     def chunks(self) -> int:
-        """How many chunks they describe."""
+        """How many chunks all manifests describe."""
         return sum(each.table.num_rows for each in self.all())
 
     def all(self) -> list[Manifest]:
-        """All that were added, in their order."""
+        """Return all manifests in the order in which they were added."""
         return self._stored + self._kept
 
 
 def _on_disk(manifests: list[Manifest], folder: Path) -> list[Manifest]:
-    """The same manifests, whose tables are read from a file when somebody looks at them."""
+    """Return the same manifests with tables that are read from a file when they are used."""
     import pyarrow as pa
 
     with tempfile.TemporaryFile(dir=folder, prefix=".mpr-manifests-") as file:

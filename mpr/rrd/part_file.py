@@ -15,7 +15,7 @@ from mpr.rrd import framing
 
 
 class OutputFile(Protocol):
-    """What a `FileWriter` writes to."""
+    """The file to which a `FileWriter` writes."""
 
     fd: int
 
@@ -31,23 +31,23 @@ class OutputFile(Protocol):
 
     @property
     def published(self) -> bool:
-        """Whether there is no way back: it has replaced what was there before."""
+        """Whether it has replaced a file that was there before."""
 
     def publish(self) -> None:
-        """Rows have come."""
+        """Note that there are rows in it: it takes its name."""
 
     def check(self, size: int) -> None:
-        """`size` bytes were written; raise `OSError` where they are not what is there."""
+        """Raise `OSError` if the file has not the `size` bytes that were written."""
 
     def cut(self, size: int) -> None:
-        """Drop what was written beyond `size` bytes, as far as possible; raises nothing."""
+        """Drop all bytes after the first `size` ones, if possible; raises nothing."""
 
     def close(self) -> None:
-        """Nothing more is written; raises nothing."""
+        """End the writing; raises nothing."""
 
 
 class TakenAwayError(OSError):
-    """Somebody else has removed the file, or changed what is in it."""
+    """Another program has removed the file, or changed its contents."""
 
 
 class PartFile:
@@ -68,7 +68,7 @@ class PartFile:
             self._lock(self.fd)
             self._check_target()
             if os.fstat(self.fd).st_size:
-                # Not for a new file: ext4 takes this for a file being replaced, and writes all of it out at `close`.
+                # Not for a new file, because ext4 takes this for a replacement, and writes all of it out at `close`.
                 os.ftruncate(self.fd, 0)
         except BaseException:
             os.close(self.fd)
@@ -83,7 +83,7 @@ class PartFile:
             ) from error
 
     def _check_target(self) -> None:
-        """The lock goes with the file when it takes its name, so a target that is locked is being written."""
+        """Raise `SinkError` if the target is being written: the file keeps its lock when it takes its name."""
         try:
             target = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -105,7 +105,7 @@ class PartFile:
             self.published = True
 
     def check(self, size: int) -> None:
-        """Raise `TakenAwayError` where the file is not what was written, `size` bytes that anybody can find."""
+        """Raise `TakenAwayError` if the file has no name any more, or not the `size` bytes that were written."""
         found = os.fstat(self.fd)
         if not found.st_nlink:
             raise TakenAwayError(errno.ENOENT, "it was removed or replaced while it was written")
@@ -113,8 +113,8 @@ class PartFile:
             raise TakenAwayError(errno.EIO, f"of the {size} bytes that were written, it has {found.st_size}")
 
     def cut(self, size: int) -> None:
-        """Drop what was written beyond `size` bytes, as far as the disk allows."""
-        # A file that somebody has cut shorter must not grow again, with zeros in it.
+        """Drop all bytes after the first `size` ones, if the disk allows it."""
+        # A file that another program has cut shorter must not grow again, with zeros in it.
         with contextlib.suppress(OSError):
             if os.fstat(self.fd).st_size > size:
                 os.ftruncate(self.fd, size)
@@ -130,9 +130,9 @@ class PartFile:
         self._is_closed = True
         if not self.published:
             self.part.unlink(missing_ok=True)
-        # A disk that failed once may fail here too, and has nothing left to lose.
+        # A disk that failed once may fail here too, and no row depends on this.
         with contextlib.suppress(OSError):
-            # Not left to the descriptor's end: a process that was forked meanwhile has it too.
+            # Explicitly, because a process that was forked meanwhile has the descriptor too.
             fcntl.flock(self.fd, fcntl.LOCK_UN)
             os.close(self.fd)
 

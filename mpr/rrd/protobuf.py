@@ -1,4 +1,4 @@
-"""The few parts of protobuf that an `.rrd` stream needs: fields and varints, read and written."""
+"""Reads and writes the few parts of protobuf that an `.rrd` stream needs: fields and varints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """The fields of one message as (tag, where it starts, where its value starts, where it ends)."""
+    """Yield the fields of one message as (tag, offset, offset of its value, offset of its end)."""
     end = 0
     while end < len(data):
         start = end
@@ -41,13 +41,13 @@ def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of one protobuf message as (number, value); a nested message is its bytes."""
+    """Yield the fields of one protobuf message as (number, value); the value of a nested message is its bytes."""
     for tag, _, position, end in _spans(data):
         yield tag >> 3, data[position:end] if tag & 7 else _varint(data, position)[0]
 
 
 def field(data: bytes, number: int) -> bytes:
-    """The nested message or bytes in field `number`; raises `FormatError` where there is none."""
+    """Return the nested message or bytes in field `number`; raises `FormatError` if there is none."""
     for found, value in fields(data):
         if found == number and isinstance(value, bytes):
             return value
@@ -55,7 +55,10 @@ def field(data: bytes, number: int) -> bytes:
 
 
 def leading_field(data: bytes) -> tuple[bytes, int]:
-    """The nested message or bytes that a message begins with, in field 1, and where it ends; `data` may be torn."""
+    """Return the nested message or bytes in field 1 at the start of a message, and the offset of its end.
+
+    `data` may lack the rest of the message.
+    """
     if data[:1] != b"\x0a":
         raise FormatError("a message does not begin with its store id")
     size, position = _varint(data, 1)
@@ -81,7 +84,7 @@ def encode_field(number: int, value: int | bytes) -> bytes:
 
 
 def replace_field(data: bytes, number: int, value: bytes) -> bytes:
-    """The message `data` with `value` in its nested field `number`; the other fields keep their bytes and places."""
+    """Return the message `data` with `value` in its nested field `number`, and all other fields as they are."""
     for tag, start, _, end in _spans(data):
         if tag == number << 3 | 2:
             return data[:start] + encode_field(number, value) + data[end:]

@@ -1,10 +1,10 @@
-"""Makes a valid file of what a killed process left: a file without a footer, with a torn end, or still a `.part`.
+"""Makes a valid file of one that a killed process left: without a footer, with an incomplete end, or still a `.part`.
 
-Covers: which frames are whole, the footer for them, the exchange of the two files.
+Covers: finding the whole frames, their footer, replacing the file.
 Does not cover: files that a living process writes; they are locked, and refused.
 
-The original stays where it is until the new file has passed `rerun rrd verify`. Nothing is decoded but what the SDK
-needs for the manifest, so the memory used does not grow with the file.
+The original stays until the new file has passed `rerun rrd verify`. The SDK decodes chunks in small lots for the
+manifest, and nothing else is decoded, so the memory used does not grow with the file.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from mpr.sdk import programs, reader
 
 _PART = re.compile(r"\.(.+)\.part")
 _TEMPORARY = ".recovered"
-# How much of a file is copied by one system call.
+# How many bytes of a file are copied by one system call.
 _COPY_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recovered:
-    """What became of one file.
+    """The result for one file.
 
     Attributes
     ----------
     path:
         The valid file.
     was_whole:
-        It was valid before, and was not touched.
+        Whether the file was valid before, and was not changed.
     chunk_count:
-        Chunks in it; None where it was whole, or where the SDK wrote it anew.
+        How many chunks are in it; None if it was whole, or if the SDK wrote it anew.
     dropped_bytes:
-        Bytes of the original that are not in it, because they are no whole messages.
+        How many bytes of the original are not in it, because they are no whole messages.
     original:
-        Where the original was kept: only where more than one torn message at its end is missing.
+        The path of the original, which is kept if more is missing than one incomplete message at its end.
     """
 
     path: Path
@@ -56,7 +56,7 @@ class Recovered:
 
 
 def find(path: Path) -> list[Path]:
-    """The files that `path` stands for: itself, its `.part` where it has not taken its name, or all in a folder."""
+    """Return the files for `path`: itself, its `.part` if it has not taken its name, or all files in a folder."""
     if path.is_dir():
         parts = (each for each in sorted(path.rglob(".*.rrd.part")) if each.is_file())
         return [*(each for each in sorted(path.rglob("[!.]*.rrd")) if each.is_file()), *parts]
@@ -67,8 +67,8 @@ def find(path: Path) -> list[Path]:
 def recover(path: Path) -> Recovered:
     """Make the file at `path` valid, with every whole message that is in it.
 
-    A `.part` takes the name that it was meant to have. Raises `SinkError` where a living process writes the file, where
-    it is none of Rerun's, or where the disk refuses; the file is then as it was.
+    A `.part` takes its final name. Raises `SinkError` if a living process writes the file, if it is none of Rerun's, or
+    if the disk refuses; the file is then as it was.
     """
     try:
         with _locked(path) as fd:
@@ -81,7 +81,7 @@ def recover(path: Path) -> Recovered:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """A descriptor of the file, which nobody else writes or recovers meanwhile."""
+    """Yield a descriptor of the file, which no other process can write or recover meanwhile."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
@@ -100,7 +100,7 @@ def _recover(path: Path, fd: int) -> Recovered:
     target = path.with_name(part[1]) if part else path
     if part and target.exists():
         raise SinkError(17, f"{path} belongs to {target}, which is there already: move one of them away")
-    # The first look is cheap and finds most; only the second reads everything.
+    # The first check is cheap and finds most errors; only the second one reads everything.
     if not part and reader.refusal(path) is None and programs.verify(path) is None:
         return Recovered(path=path, was_whole=True)
     temporary = target.with_name(f".{target.name}{_TEMPORARY}")
@@ -108,14 +108,14 @@ def _recover(path: Path, fd: int) -> Recovered:
         result = _write_anew(path, fd, target, temporary)
         refused = programs.verify(temporary)
         if refused is not None and result.chunk_count is not None:
-            # Whole messages whose content is broken: what the SDK can read of them, the SDK says.
+            # The content of some whole messages is broken, so the SDK copies those that it can read.
             result = _rewritten_by_sdk(path, target, temporary)
             refused = programs.verify(temporary)
         if refused is not None:
             raise SinkError(f"{path} cannot be recovered, and is as it was: {refused}")
         shutil.copymode(path, temporary)
         if part:
-            # Unlike a renaming, this never replaces a file that has come meanwhile.
+            # Unlike `os.replace`, this never replaces a file that was made meanwhile.
             os.link(temporary, target)
             path.unlink()
         else:
@@ -146,10 +146,10 @@ def _write_anew(path: Path, fd: int, target: Path, temporary: Path) -> Recovered
     rest = size
     if frames and frames[-1].kind == framing.END:
         end = frames.pop()
-        # The footer itself may be what is torn, or zeros that a power failure left.
+        # The footer may be incomplete, or zeros after a power failure.
         rest = end.start
         if end.size and size > end.end + framing.STREAM_FOOTER_SIZE:
-            # Several streams one behind the other: only the SDK knows what to make of them.
+            # There are several streams one behind the other, which only the SDK can merge.
             return _rewritten_by_sdk(path, target, temporary)
     if not frames:
         raise SinkError(f"there is no whole message in {path}: it is as it was")

@@ -1,7 +1,7 @@
-"""Give an encoded stream another store id (application id and recording id) without decoding a chunk.
+"""Gives an encoded stream another store id (application id and recording id) without decoding a chunk.
 
-A stream of the SDK costs two threads that never end (rerun-io/rerun issue 2116), so what needs a recording of its own
-is written by a stream that exists already and gets its ids here. Offsets and sizes in the manifests follow.
+A new stream of the SDK costs two threads that never end (rerun-io/rerun issue 2116). So an existing stream writes the
+rows of other recordings, and this module replaces their ids, and the offsets and sizes in their manifests.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from mpr.rrd.store_id import info_of
 
 
 def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
-    """`stream`, a whole stream of one recording with its footer, as a stream of the recording `store`.
+    """Return `stream`, a whole stream of one recording with its footer, as a stream of the recording `store`.
 
-    It begins with the store info `info` (the payload of its frame), where one is given and `stream` has none.
+    If `stream` has no store info, it begins with `info` (the payload of a frame), if given.
     """
     frames = framing.frames_of(stream)
     out = bytearray(stream[: framing.HEADER_SIZE])
@@ -50,15 +50,15 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     return bytes(out + framing.closing(len(out), encoded))
 
 
-# The store id is the first field of a message with rows; it has no more bytes than two ids of the longest sort.
+# The store id is the first field of a message with rows; two ids of the greatest length fit into this many bytes.
 _HEAD_BYTES = 8192
 
 
 def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
-    """Give the recording in the file `fd` the store id `new`, which has as many bytes as `old`; nothing is moved.
+    """Give the recording in the file `fd` the store id `new`, which has as many bytes as `old`; no byte is moved.
 
-    Returns whether the file ends with a footer, as one does that was closed in order. Raises `DamagedError` where its
-    frames are not whole, and `OSError`.
+    Returns whether the file ends with a footer, because it was closed. Raises `DamagedError` if its frames are not
+    whole, and `OSError`.
     """
     assert len(old) == len(new)
 
@@ -89,12 +89,12 @@ def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
 
 
 class Relabeller:
-    """Gives the segments of one outbox another store id, as they come; their bytes are not read but for that.
+    """Gives the segments of one outbox another store id, one by one; it reads only the beginning of each frame.
 
     Parameters
     ----------
     old, new:
-        Encoded store ids. Frames of any other store stay as they are.
+        The encoded store ids. Frames of any other store stay as they are.
     """
 
     def __init__(self, old: bytes, new: bytes) -> None:
@@ -106,7 +106,7 @@ class Relabeller:
         self._sizes: dict[int, int] = {}
 
     def segment(self, segment: Segment) -> Segment:
-        """`segment` as it would be, had it been written with the new id."""
+        """Return `segment` with the new id, and with the offsets that this gives its frames."""
         source = _RelabelledSource(segment.source)
         for frame in segment.frames:
             head, rest = self._head(segment.source, frame)
@@ -118,7 +118,7 @@ class Relabeller:
         return replace(segment, source=source, frames=source.frames)
 
     def manifests(self, footer: bytes) -> list[Manifest]:
-        """The manifests in the `END` frame of the outbox, for what `segment` returned."""
+        """Return the manifests in the `END` frame of the outbox, for the segments that `segment` returned."""
         found = []
         for each in manifest.parse(footer):
             if each.store_id == self._old:
@@ -129,7 +129,7 @@ class Relabeller:
         return found
 
     def _head(self, source: SegmentSource, frame: Frame) -> tuple[bytes, int]:
-        """How the frame begins now, and the offset from which on it is as it was."""
+        """Return the new beginning of a frame, and the offset from which on the frame is as it was."""
         if frame.kind == framing.SET_STORE_INFO:
             payload = source.read(frame.payload, frame.size)
             if store_id.store_id_of_info(payload) == self._old:
@@ -144,7 +144,7 @@ class Relabeller:
 
 
 class _RelabelledSource:
-    """Frames that begin with other bytes than in the source that has the rest of them."""
+    """Frames with new beginnings; the rest of each is in another source."""
 
     def __init__(self, source: SegmentSource) -> None:
         self._source = source

@@ -1,4 +1,8 @@
-"""A segment: rows of one producer on their way to the sinks, as frames in a source of bytes."""
+"""A segment: rows of one producer on their way to the sinks, as frames in a source of bytes.
+
+Covers: what a sink gets with its rows, and joining the bytes of a segment.
+Does not cover: what is in a frame (`framing.py`).
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,15 @@ from typing import Protocol
 from mpr.rrd import framing, store_id
 from mpr.rrd.framing import Frame
 
-#: The outbox number of what the parent itself writes at the beginning.
+#: The outbox number of streams that the parent itself writes at the beginning.
 PREAMBLE = 0
 
 
 class SegmentSource(Protocol):
-    """Where the aggregator finds the bytes of a segment: in an outbox, or in a message that carried them."""
+    """The bytes of a segment: in an outbox, or in a message that carried them."""
 
     def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes at `offset`; fewer only at the end."""
+        """Return up to `size` bytes at `offset`; fewer only at the end."""
 
     def copy(self, target: int, offset: int, size: int) -> None:
         """Write exactly `size` bytes from `offset` on to the file descriptor `target`, at its position."""
@@ -26,22 +30,22 @@ class SegmentSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Whole frames of one outbox, as a sink gets them.
+    """Whole frames of one outbox, in the form that a sink gets.
 
     Attributes
     ----------
     outbox:
-        Number of the outbox, unique in the recording: offsets of frames and of manifests are offsets in it.
+        Number of the outbox, unique in the recording. Offsets of frames and in manifests are offsets in the outbox.
     source:
-        Where their bytes are.
+        The bytes of the frames.
     frames:
-        Ascending, none of kind `END`.
+        The frames in ascending order, none of kind `END`.
     store:
-        The encoded store id, where all of them are of a recording that a task has made itself.
+        The encoded store id, if all frames are of a recording that a task has made itself.
     task:
-        The task that ran when they were written, where somebody wants to know.
+        The task that ran when they were written, if a sink keeps tasks apart.
     telemetry:
-        Whether they are what a pool says of itself, which is no data of the user's.
+        Whether the frames are telemetry of a pool, and no data of the user.
     """
 
     outbox: int
@@ -53,7 +57,7 @@ class Segment:
 
 
 def runs(frames: Iterable[Frame]) -> list[tuple[int, int]]:
-    """The bytes of `frames` as (start, end) in their source; frames that follow each other are one run."""
+    """Return the bytes of `frames` as (start, end) in their source; frames that follow each other are one run."""
     found: list[tuple[int, int]] = []
     for frame in frames:
         if found and found[-1][1] == frame.start:
@@ -90,7 +94,7 @@ class StandaloneStreams:
 
 
 class MessageBytes:
-    """The bytes of a segment that came within a message, known by their offsets in the outbox."""
+    """The bytes of a segment that came in a message; their offsets are those in the outbox."""
 
     def __init__(self, base: int, data: bytes) -> None:
         self._base = base
@@ -120,15 +124,15 @@ class TaskInfo:
     index:
         Its index in its call.
     attempt:
-        1, and one more for each retry.
+        1 for the first attempt, and one more for each retry.
     worker, pid:
-        Where it runs.
+        The number and the process id of the worker that runs it.
     started_nanos:
-        When it began, since the Unix epoch.
+        The time at which it began, in nanoseconds since the Unix epoch.
     is_over:
-        It has returned or raised; no more rows of it come.
+        Whether it has returned or raised, so that no more rows of it come.
     seconds, error:
-        How long it took, and what it raised, if anything.
+        How long it took, and the exception that it raised, if any.
     """
 
     number: int

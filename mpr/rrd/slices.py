@@ -1,8 +1,8 @@
-"""A stream that grows in a file, cut into streams of their own: each can be read without those before it.
+"""Cuts a growing stream into streams that can each be read without those before them.
 
-Viewers that are fed piece by piece want it so.
+Viewers that get data piece by piece need this.
 
-Covers: where to cut. Does not cover: waiting for more (`sinks/binary_stream.py`, `recording/replay.py`).
+Covers: where to cut. Does not cover: waiting for more (`byte_log.py`).
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from mpr.rrd import framing
 
 
 class Slices:
-    """The parts of the stream behind `read`, one after the other."""
+    """Cuts the stream that `read` reads into parts of whole frames."""
 
     def __init__(self, read: framing.Read) -> None:
         self._read = read
         self._position = framing.HEADER_SIZE
-        # Header and store infos of the parts before: a reader asks them which recordings there are.
+        # Header and store infos of the parts before, from which a reader learns which recordings there are.
         self._head = b""
 
     def next(self, end: int) -> bytes:
-        """The next part within the first `end` bytes, a few megabytes at most; empty where there is none, yet."""
+        """Return the next part within the first `end` bytes, a few megabytes at most; empty if there is none yet."""
         if end <= self._position:
             return b""
         data, _ = framing.whole_frames(self._read, self._position, end)
         if not data:
-            # Behind the last frame there is the stream's own end.
+            # After the last frame comes the stream's own end.
             return b""
         self._position += len(data)
         part = (self._head or self._read(0, framing.HEADER_SIZE)) + data
@@ -37,7 +37,7 @@ class Slices:
 
 
 class Pieces:
-    """As `Slices`, of the same bytes as they are, one behind the other."""
+    """Cuts the stream that `read` reads into pieces of `size` bytes at most, without regard to frames."""
 
     def __init__(self, read: framing.Read, size: int) -> None:
         self._read = read
@@ -45,7 +45,7 @@ class Pieces:
         self._position = 0
 
     def next(self, end: int) -> bytes:
-        """The next piece within the first `end` bytes, of `size` at most; empty where there is none, yet."""
+        """Return the next piece within the first `end` bytes; empty if there is none yet."""
         data = self._read(self._position, min(self._size, end - self._position))
         self._position += len(data)
         return data

@@ -11,17 +11,17 @@ _RECORDING = 1
 
 
 def store_id_of_info(payload: bytes) -> bytes:
-    """The encoded `StoreId` of a `SetStoreInfo` message (its `info.store_id`)."""
+    """Return the encoded `StoreId` of a `SetStoreInfo` message (its `info.store_id`)."""
     return field(field(payload, 2), 2)
 
 
 def store_id_of_chunk(payload: bytes) -> bytes:
-    """The encoded `StoreId` of an `ArrowMsg`."""
+    """Return the encoded `StoreId` of an `ArrowMsg`."""
     return field(payload, 1)
 
 
 def recording_of_stream(data: bytes, frames: list[Frame]) -> bytes | None:
-    """The encoded `StoreId` of the recording in a stream; None where there is none, but at most a blueprint."""
+    """Return the encoded `StoreId` of the first recording in a stream; None if there are only blueprints."""
     for frame in frames:
         payload = data[frame.payload : frame.end]
         if frame.kind == SET_STORE_INFO:
@@ -36,23 +36,23 @@ def recording_of_stream(data: bytes, frames: list[Frame]) -> bytes | None:
 
 
 def ids_of_store(store: bytes) -> tuple[str, str]:
-    """The application id and the recording id in an encoded `StoreId`."""
+    """Return the application id and the recording id in an encoded `StoreId`."""
     return field(field(store, 3), 1).decode(), field(store, 2).decode()
 
 
 def chunk_id(payload: bytes) -> bytes:
-    """The id of the chunk in an `ArrowMsg`, in the form that manifests have it (16 bytes, big-endian)."""
+    """Return the id of the chunk in an `ArrowMsg`, in the form of manifests (16 bytes, big-endian)."""
     halves = dict(fields(field(payload, 6)))
     return b"".join(bytes(reversed(half)) for half in (halves[1], halves[2]) if isinstance(half, bytes))
 
 
 def store_id(application_id: str, recording_id: str) -> bytes:
-    """The encoded `StoreId` of a recording."""
+    """Return the encoded `StoreId` of a recording."""
     application = protobuf.encode_field(1, application_id.encode())
     parts = ((1, 1), (2, recording_id.encode()), (3, application))
     return b"".join(protobuf.encode_field(number, value) for number, value in parts)
 
 
 def info_of(info: bytes, store: bytes) -> bytes:
-    """The store info `info` (the payload of its frame) as that of another store."""
+    """Return the store info `info` (the payload of its frame) with the id of another store."""
     return protobuf.replace_field(info, 2, protobuf.replace_field(protobuf.field(info, 2), 2, store))

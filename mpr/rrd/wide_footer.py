@@ -26,10 +26,23 @@ _log = logging.getLogger("mpr")
 
 
 def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, head: bytes) -> Manifest | None:
-    """A manifest with the columns of all `parts`; None where the SDK does not give one.
+    """Return a manifest with the columns of all `parts`; None if the SDK does not make one.
 
-    `rerun rrd route` merges and hashes the columns of the streams that it gets without looking at a chunk. Here all
-    columns have been merged: it gets two streams of one and the same small chunk, which claim all columns and some.
+    `rerun rrd route` merges and hashes the columns in the manifests of its streams, without looking at a chunk. It gets
+    two streams with the same small chunk here. The manifest of one claims all columns, that of the other only some.
+
+    Parameters
+    ----------
+    store:
+        The encoded id of the store.
+    parts:
+        The manifests of the store, with columns that differ.
+    table:
+        The rows of all `parts`.
+    fd:
+        A readable descriptor of the file.
+    head:
+        The header of the file and the store info of the store, as frames.
     """
     try:
         columns = merged_columns(parts)
@@ -45,7 +58,7 @@ def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, hea
     head += os.pread(fd, size + framing.FRAME_HEADER_SIZE, start)
     streams = []
     for mark, claimed, listed in ((b"0", columns, row), (b"1", some, _without_others(row))):
-        # The hashes are none: where they differ, it makes a new one.
+        # These are no hashes, but they differ, so the command makes a new one.
         claim = Manifest(store_id=store, schema=_encode_columns(claimed), sha256=32 * mark, table=listed)
         streams.append(head + framing.closing(len(head), [manifest.encode(claim)]))
     try:
@@ -61,10 +74,11 @@ def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, hea
 
 
 def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
-    """The columns of all stores that are described, each once.
+    """Return the columns of all stores that are described, each once.
 
-    As the SDK's `SchemaBuilder` merges those of chunks: what is semantically empty everywhere stays so. Raises
-    `ValueError` where a component is static in one and not in another: the first chunk of the file decides on it then.
+    The SDK's `SchemaBuilder` merges those of chunks in the same way: a column that is semantically empty everywhere
+    stays so. Raises `ValueError` if a component is static in one and not in another, because the first chunk of the
+    file decides then.
     """
     import pyarrow as pa
 
@@ -86,7 +100,7 @@ def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
 
 
 def _columns_without_others(columns: pa.Schema, entity: str) -> pa.Schema:
-    """Those of `columns` that are not of another entity than `entity`."""
+    """Return `columns` without those of other entities than `entity`."""
     import pyarrow as pa
 
     path = entity.encode()
@@ -94,7 +108,7 @@ def _columns_without_others(columns: pa.Schema, entity: str) -> pa.Schema:
 
 
 def _without_others(row: pa.Table) -> pa.Table:
-    """`row`, a table of one chunk, without the times of components that this chunk has not."""
+    """Return `row`, a table of one chunk, without the times of components that this chunk does not have."""
     others = [
         each.name for each in row.schema if row[each.name].null_count and b"rerun:component" in (each.metadata or {})
     ]
@@ -102,5 +116,5 @@ def _without_others(row: pa.Table) -> pa.Table:
 
 
 def _encode_columns(columns: pa.Schema) -> bytes:
-    """`columns` as what stands in a `Manifest.schema`."""
+    """Return `columns` in the form of `Manifest.schema`."""
     return protobuf.encode_field(1, columns.serialize().to_pybytes())

@@ -1,11 +1,11 @@
-"""The writer behind a `FileSink`: copies encoded frames into one file and closes it with one merged manifest.
+"""Writes a file: copies encoded frames into it, and closes it with one merged manifest per store.
 
-Covers: the life of the file (`.part`, its name, its lock), re-framing, the footer, the check at the end.
-Does not cover: where segments come from (`aggregator/aggregator.py`) and formats that re-framing does not know
+Covers: copying frames, collecting manifests, the check by the SDK at the end.
+Does not cover: the file's name and lock (`part_file.py`), the footer (`footer.py`), and formats that mpr does not know
 (`sinks/decoding.py`).
 
-A file is header, then every frame once (one `SetStoreInfo` per store), then one footer. Chunks whose worker died
-before the SDK wrote their manifest get one from the SDK itself, which reads just those chunks again.
+A file is a header, then every frame once (one `SetStoreInfo` per store), then one footer. If a worker dies before the
+SDK writes the manifest of its chunks, the SDK reads these chunks again at the end, and describes them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from mpr.sdk import programs, reader
 
 _log = logging.getLogger("mpr")
 
-# How much of the file is read again while others wait: some hundredths of a second.
+# How many bytes of the file are read again while others wait; that takes some hundredths of a second.
 _QUICK_BYTES = 8 * 1024 * 1024
-# Of a file with more chunks than this the end spares the parent's memory rather than its time.
+# With more chunks than this, the check at the end saves the parent's memory rather than time.
 _MANY_CHUNKS = 20_000
 
 
@@ -41,13 +41,13 @@ class FileWriter:
     Parameters
     ----------
     path:
-        The file to end up at.
+        The path of the finished file.
     file:
-        What is written to; a `PartFile` of that path by default.
+        The file to write to; a `PartFile` of that path by default.
     write_footer:
-        Whether it ends with a manifest of its chunks.
+        Whether the file ends with a manifest of its chunks.
     compact:
-        Whether the SDK puts small chunks together in the end.
+        Whether the SDK puts small chunks together at the end.
 
     Raises
     ------
@@ -63,12 +63,12 @@ class FileWriter:
         self.path = Path(os.path.abspath(path))
         self._file: OutputFile = file or PartFile(self.path)
         self._log = ByteLog(self._file)
-        # Has the header, and the one store info of each store.
+        # It has the header, and the one store info of each store.
         self._manifest_maker = ManifestMaker(fd=self._file.fd)
-        # Per outbox: where its bytes went.
+        # Per outbox: the offsets of its bytes in this file.
         self._offsets: dict[int, OffsetMap] = {}
-        # Per outbox: (offset here, size) of the chunks that no manifest has described yet.
-        # As bare numbers, one pair behind the other: there may be hundreds of thousands.
+        # Per outbox: (offset here, size) of the chunks that no manifest has described yet. They are bare numbers, one
+        # pair behind the other, because there may be hundreds of thousands.
         self._undescribed: dict[int, array[int]] = {}
         self._manifest_store = ManifestStore(self.path.parent)
 
@@ -93,9 +93,8 @@ class FileWriter:
     def accept(self, segment: Segment, *, published: bool) -> None:
         """Write the frames of `segment`; when this returns, any process can read them from the file.
 
-        With `published`, the file takes its name now if it has not done so. Raises `SinkError`; the file then still
-        ends
-        with the last whole segment.
+        With `published`, the file takes its name now if it has none. Raises `SinkError`; the file then still ends with
+        the last whole segment.
         """
         offsets = self._offsets.setdefault(segment.outbox, OffsetMap())
         undescribed = self._undescribed.setdefault(segment.outbox, array("Q"))
@@ -120,7 +119,7 @@ class FileWriter:
                 undescribed.extend((offsets.target(frame.start), frame.size))
 
     def _new_frames(self, segment: Segment) -> Iterator[framing.Frame]:
-        """All frames but store infos that the file has already."""
+        """Yield all frames but store infos that the file has already."""
         for frame in segment.frames:
             if frame.kind == framing.SET_STORE_INFO:
                 payload = segment.source.read(frame.payload, frame.size)
@@ -146,7 +145,7 @@ class FileWriter:
             del self._offsets[outbox], self._undescribed[outbox]
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
-        """As in `Writer`: reads these chunks again."""
+        """Count rows as described in `Writer`, by reading these chunks again."""
         places = _places(self._undescribed.get(outbox, array("Q")))[skip:]
         if not self._write_footer or sum(size for _, size in places) > _QUICK_BYTES:
             return None
@@ -159,7 +158,7 @@ class FileWriter:
     def close(self) -> None:
         """Write the footer, check the file with the SDK's own reader, and give it its name.
 
-        Raises `SinkError` where the disk refuses; the rows are then readable, the footer is missing.
+        Raises `SinkError` if the disk refuses; the rows are readable then, but the footer is missing.
         """
         try:
             self._close()
@@ -200,7 +199,7 @@ class FileWriter:
         return self._manifest_maker.closing(self._log.end, self._manifest_store.all())
 
     def _failure(self, verb: str, error: OSError) -> SinkError:
-        """What the user is told of `error`."""
+        """Return the error that the user gets for `error`."""
         text = f"cannot {verb} {self.path}: {error.strerror or error}"
         if self.published and not isinstance(error, TakenAwayError):
             text += f". The rows of every result that you have are in it, without a footer: mpr recover {self.path}"
@@ -221,7 +220,7 @@ class FileWriter:
 
     @property
     def published(self) -> bool:
-        """Whether the file has its name, and a file that was there before is gone."""
+        """Whether the file has its name, and has replaced one that was there before."""
         return self._file.published
 
     def abort(self) -> None:
@@ -235,7 +234,7 @@ class FileWriter:
             view = view[os.write(self._file.fd, view) :]
 
     def _rebuild(self, refused: str) -> None:
-        """The SDK's reader refuses our manifest: let the SDK write the whole file anew. The rows are the same."""
+        """Let the SDK write the whole file anew, because its reader refuses the manifest. The rows are the same."""
         _log.error(
             "The footer of %s is not accepted by the Rerun SDK (%s); the file is being rebuilt by 'rerun rrd merge'. "
             "No row is lost. Please report this.",
@@ -245,7 +244,7 @@ class FileWriter:
         self._write_anew(programs.rewrite)
 
     def _write_anew(self, write: Callable[[Path, Path], None]) -> None:
-        """Let `write(file, target)` make the file that takes the place of this one."""
+        """Replace this file by the one that `write(file, target)` makes."""
         rebuilt = self.path.with_name(f".{self.path.name}.rebuilt")
         try:
             write(self.path, rebuilt)

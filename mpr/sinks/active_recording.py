@@ -1,9 +1,10 @@
-"""The caller's own active recording as a sink: `rr.init(...)`, `rr.save(...)` or `rr.spawn()` before `mpr.Pool(...)`.
+"""The active recording of the calling program as a sink: `rr.init(...)` and `rr.save(...)` before `mpr.Pool(...)`.
 
-Covers: finding it, bringing rows into it, leaving it alone when it takes too long.
-Does not cover: its sinks, which are the caller's.
+Covers: finding the active recording, sending rows to it, giving up if it takes too long. The pytest plugin sets an
+ambient recording, which stands in for sinks that the user has not named.
+Does not cover: the sinks of that recording, which are the caller's.
 
-Rows go through the SDK's reader and `rr.send_chunks`, in a thread of their own: what the caller has connected may hang.
+Rows go through the SDK's reader and `rr.send_chunks`, in a thread of their own, because the caller's sinks may hang.
 Blueprints that workers send are not kept.
 """
 
@@ -34,11 +35,11 @@ _log = logging.getLogger("mpr")
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveRecordingSink(Sink):
-    """The recording that plain `rr.log` of the caller logs to; it stands for itself in this process only."""
+    """The recording to which plain `rr.log` of the caller logs; it is valid in this process only."""
 
     application_id: str
     recording_id: str
-    #: Whether it stands in for sinks that nobody has named.
+    #: Whether it stands in for sinks that the user has not named.
     is_ambient: bool = False
 
     def _places(self) -> tuple[str, ...]:
@@ -53,7 +54,7 @@ class ActiveRecordingSink(Sink):
 
 
 def find(application_id: str, recording_id: str | None) -> ActiveRecordingSink | None:
-    """The caller's active recording, where it has these ids (None: any recording id); else one that stands in."""
+    """Return the active recording if it has these ids (None: any recording id), else the ambient one, else None."""
     stands_in = current()
     found = _own(application_id, recording_id)
     if found is not None or stands_in is None:
@@ -77,10 +78,10 @@ def _own(application_id: str, recording_id: str | None) -> ActiveRecordingSink |
 
 
 class ActiveRecordingWriter(Writer):
-    """Brings rows into the caller's active recording.
+    """Sends rows to the caller's active recording.
 
-    A result waits until the recording's sinks have its rows, but no longer than `SINK_TIMEOUT_SECS` for once: then this
-    writer gives up, says so, and counts what it could not bring.
+    A result waits until the recording's sinks have its rows. If they once take longer than `SINK_TIMEOUT_SECS`, this
+    writer gives up, logs a warning, and counts the chunks that it could not send.
     """
 
     replay_hint = "the rows go to your own active recording, which can show them itself: rr.notebook_show()"
@@ -102,9 +103,9 @@ class ActiveRecordingWriter(Writer):
             opened(self)
         self._stream: rr.RecordingStream = stream
         self._gave_up = False
-        #: Chunks that the recording did not get.
+        #: How many chunks the recording did not get.
         self.missed = 0
-        # The SDK may never come back.
+        # A thread of its own, because a call of the SDK may never return.
         self._side = BoundedThread("mpr-active-recording")
 
     @property
@@ -116,12 +117,12 @@ class ActiveRecordingWriter(Writer):
         return self._published
 
     def open(self, preamble: bytes) -> None:
-        """The recording has its own properties."""
+        """Keep the header; the recording has properties of its own."""
         self._streams = StandaloneStreams(preamble[: framing.HEADER_SIZE])
 
     def accept(self, segment: Segment, *, published: bool) -> None:
         if segment.telemetry:
-            # What the viewer of the user's own recording shows is his choice.
+            # The user chooses the views of this recording, and telemetry would change them.
             return
         self._published = self._published or published
         chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
@@ -131,7 +132,7 @@ class ActiveRecordingWriter(Writer):
         stream = self._streams.stream(segment)
         if not stream:
             return
-        # What the parent adds, and recordings that tasks have made, have ids of their own to keep.
+        # Streams of the parent, and recordings that tasks have made, keep their own ids.
         keeps_ids = segment.outbox == PREAMBLE or segment.store is not None
         self._do(lambda: self._send(stream, keeps_ids), chunks)
 
@@ -149,10 +150,10 @@ class ActiveRecordingWriter(Writer):
 
     def _do(self, step: Callable[[], None], chunks: int) -> None:
         try:
-            came_back = self._side.do(step, self._timeout_secs)
+            has_returned = self._side.do(step, self._timeout_secs)
         except Exception as error:
             raise SinkError(f"cannot write to {self.name}: {error}") from error
-        if not came_back:
+        if not has_returned:
             self._gave_up = True
             self.missed += chunks
             _log.warning(
@@ -167,38 +168,39 @@ class ActiveRecordingWriter(Writer):
         if keeps_ids:
             rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
         else:
-            # Not by the importer: it leaves threads behind, and importing then hangs in processes that are forked.
+            # Not by the importer, because it leaves threads behind, and imports hang in forked processes then.
             reader.send_decoded(stream, self._stream, blueprints=False)
-        # The SDK tells of a full disk in the flush, and only there.
+        # The SDK reports a full disk in the flush only.
         self._stream.flush(timeout_sec=self._timeout_secs)
 
 
 _current: rr.RecordingStream | None = None
 _pid = 0
-# What writes into ambient recordings: one per pool or shared recording that is not closed.
+# The writers to ambient recordings: one per pool or shared recording that is not closed.
 _writers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def set_current(stream: rr.RecordingStream | None) -> None:
-    """Let `stream` stand in from now on; None: nothing does."""
+    """Make `stream` the ambient recording; None for no ambient recording."""
     global _current, _pid
     _current, _pid = stream, os.getpid()
 
 
 def current() -> rr.RecordingStream | None:
-    """What stands in at this moment; nothing in a forked child, where the stream does not live."""
+    """Return the ambient recording; None in a forked child, where the stream does not work."""
     return _current if _pid == os.getpid() else None
 
 
 def opened(writer: Any) -> None:
-    """`writer` writes into an ambient recording until it is `closed`."""
+    """Note that `writer` writes to an ambient recording until it is `closed`."""
     _writers.add(writer)
 
 
 def closed(writer: Any) -> None:
+    """Note that `writer` writes nothing more."""
     _writers.discard(writer)
 
 
 def open_writers() -> int:
-    """How many pools and shared recordings write into ambient recordings."""
+    """Return how many pools and shared recordings write to ambient recordings."""
     return len(_writers)

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def from_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """What `args` say, as keywords for `mpr.Pool` and `mpr.SharedRecording`: `sinks` and `recording_id`.
+    """Return `args` as keywords for `mpr.Pool` and `mpr.SharedRecording`: `sinks` and `recording_id`.
 
     Without any of the arguments both are None, as if they were not given.
     """
@@ -54,7 +54,7 @@ def from_arguments(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Append(argparse.Action):
-    """Adds the sink that an option stands for to those that came before it."""
+    """Adds the sink of an option to the sinks of the options before it."""
 
     def __init__(self, option_strings: list[str], dest: str, **kwargs: Any) -> None:
         super().__init__(option_strings, _DESTINATION, default=None, **kwargs)

@@ -121,7 +121,7 @@ class Writer(ABC):
     def rows_of(self, outbox: int, skip: int) -> int | None:
         """Count the rows in the chunks of an outbox without a footer, without the first `skip` chunks.
 
-        None if this sink cannot tell, or not quickly.
+        Returns None if this sink does not know, or not quickly.
         """
         return None
 
@@ -135,17 +135,17 @@ class Writer(ABC):
 
 
 class Observer(Protocol):
-    """Who looks at what is recorded."""
+    """Looks at what is recorded, without keeping it."""
 
     def peek(self, segment: Segment) -> None:
-        """All durable sinks have `segment`. Never waits, never raises."""
+        """Look at `segment`, which all durable sinks have. Never waits, never raises."""
 
     def note(self, footer: bytes) -> None:
-        """An outbox of a producer has ended with manifests: `footer` is the payload of its `END` frame."""
+        """Look at the manifests at the end of an outbox: `footer` is the payload of its `END` frame."""
 
 
 class LiveFeed(Protocol):
-    """Live sinks at work, all of them: what they have not got yet is their business."""
+    """All open live sinks. They keep track themselves of the rows that they have not got yet."""
 
     def accepted(self, segment: Segment) -> None:
-        """All durable sinks have `segment`, those that have not failed. Never waits, never raises."""
+        """Note that all durable sinks which have not failed have `segment`. Never waits, never raises."""

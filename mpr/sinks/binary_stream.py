@@ -1,7 +1,7 @@
-"""The bytes of a recording as they come, for any number of readers: in memory at first, then in a temporary file.
+"""`BinaryStreamSink`: the encoded recording for readers in this process, in threads and in event loops.
 
-Covers: where the bytes wait, readers in threads and in `asyncio`, the end.
-Does not cover: what the bytes are (`rrd/writer.py` writes them).
+Covers: the file that holds the bytes (in memory at first, then on the disk), and the interface for readers.
+Does not cover: writing the bytes (`rrd/writer.py`), and waiting for them (`rrd/byte_log.py`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COPY_BYTES = 32 * 1024 * 1024
 
 
 class StreamFile:
-    """What the bytes are written to: a file without a name, in memory up to `memory_bytes`."""
+    """A file without a name, in memory until it has more than `memory_bytes` bytes, then on the disk."""
 
     # Readers may have any byte already, so the stream has to be finished.
     published = True
@@ -42,11 +42,11 @@ class StreamFile:
 
     @property
     def readable_path(self) -> str:
-        """Where the SDK's reader finds the file."""
+        """The path at which the SDK's reader can open the file."""
         return f"/proc/self/fd/{self.fd}" if sys.platform == "linux" else f"/dev/fd/{self.fd}"
 
     def check(self, size: int) -> None:
-        """Nobody else has it; this is where it leaves the memory. Raises `OSError`."""
+        """Move the file to the disk if `size` bytes are too many for the memory. Raises `OSError`."""
         if not self._in_memory or size <= self._memory_bytes:
             return
         fd = _temporary()
@@ -57,7 +57,7 @@ class StreamFile:
                 while view:
                     view = view[os.write(fd, view) :]
                 done += len(data)
-            # Under the same number, which others have.
+            # The number stays the same, because readers have it.
             os.dup2(fd, self.fd, inheritable=False)
         finally:
             os.close(fd)
@@ -74,13 +74,13 @@ class StreamFile:
         return os.pread(self.fd, size, offset)
 
     def cut(self, size: int) -> None:
-        """Drop what was written beyond `size` bytes."""
+        """Drop all bytes after the first `size` ones."""
         with contextlib.suppress(OSError):
             os.ftruncate(self.fd, size)
             os.lseek(self.fd, size, os.SEEK_SET)
 
     def close(self) -> None:
-        """Readers still read: the last of them lets go of it."""
+        """Leave the file open for readers; it is closed when nothing refers to it."""
 
 
 def _temporary() -> int:
@@ -110,20 +110,20 @@ class StreamWriter(FileWriter, Writer):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BinaryStreamSink(Sink):
-    """The encoded recording, for whoever iterates over it: `for data in sink` or `async for data in sink`.
+    """The encoded recording as bytes, for programs that iterate: `for data in sink` or `async for data in sink`.
 
-    All bytes that one iteration yields, one behind the other, are one valid `.rrd` file; what it has yielded until the
-    result of a task is there holds the rows of that task, or they come next. An iteration begins at the beginning,
-    whenever it starts, waits for more as long as the recording is open, and ends with it. Any number may go on at once,
-    in threads and in event loops. The rows wait for nobody: all is kept in memory, then in a temporary file, until the
-    sink is forgotten. Recordings that tasks make themselves are in the same stream, under their own ids.
+    Each iteration begins at the beginning, waits for more while the recording is open, and ends with it. All bytes of
+    one iteration together are one valid `.rrd` file. When the result of a task is there, an iteration can read the rows
+    of that task without waiting. Any number of iterations may run at once, in threads and in event loops. A slow
+    iteration delays nothing: all bytes are kept in memory, then in a temporary file, as long as the sink exists.
+    Recordings that tasks make themselves are in the same stream, under their own ids.
 
-    A sink is good for one recording. A copy that was pickled is a new one.
+    A sink serves one recording. A pickled copy is a new sink.
 
     Parameters
     ----------
     memory_bytes:
-        Bytes of the recording that are kept in memory; when there are more, all are in a temporary file.
+        How many bytes of the recording are kept in memory; if there are more, all are in a temporary file.
 
     Raises
     ------
@@ -143,18 +143,18 @@ class BinaryStreamSink(Sink):
             raise ConfigError(f"memory_bytes must be a number of bytes, got {self.memory_bytes!r}")
 
     def __iter__(self) -> Iterator[bytes]:
-        """The bytes; raises `SinkError` where the sink has failed, behind all that it had accepted."""
+        """Yield the bytes. If the sink has failed, raises `SinkError` after all bytes that it had accepted."""
         return self._reader().read_all()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """As `for data in sink`, without a thread that waits."""
+        """Yield the bytes as `for data in sink` does, without a thread that waits."""
         return self._reader().aread_all()
 
     def parts(self) -> StreamParts:
-        """The same data as parts that can each be read alone: `for part in sink.parts()`, also with `async for`.
+        """Return the same data as parts that can each be read alone: `for part in sink.parts()`, or `async for`.
 
-        Each part is a stream of its own, of a few megabytes at most, without a footer. This is what viewers want that
-        are fed piece by piece, such as `gradio_rerun.Rerun(streaming=True)`. An iteration begins at the beginning.
+        Each part is a stream of its own, of a few megabytes at most, without a footer. Viewers that get data piece by
+        piece need this, such as `gradio_rerun.Rerun(streaming=True)`. Each iteration begins at the beginning.
         """
         return StreamParts(self)
 
@@ -182,7 +182,7 @@ class BinaryStreamSink(Sink):
 
 @dataclass(frozen=True)
 class StreamParts:
-    """What `BinaryStreamSink.parts` returns: to be iterated over, any number of times."""
+    """The parts of a recording (see `BinaryStreamSink.parts`); it can be iterated any number of times."""
 
     _sink: BinaryStreamSink
 

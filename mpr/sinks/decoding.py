@@ -1,7 +1,8 @@
-"""The writer that stands in where the SDK's format is not one that `rrd/writer.py` knows: it decodes.
+"""Writes a file by decoding, if the SDK's file format is not one that `rrd/writer.py` knows.
 
-Every segment goes through the SDK's reader and into a recording stream of the parent with the SDK's own file sink, all
-by public API. Slower (240 to 430 MB/s), and blueprints that workers send are not kept.
+Every segment goes through the SDK's reader and into a recording stream of the parent with the SDK's own file sink. Only
+public functions of the SDK are used. This is slower than copying (240 to 430 MB/s were measured), and blueprints that
+workers send are not kept.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ class DecodingWriter:
     path:
         The file to end up at.
     application_id, recording_id:
-        Of the one recording.
+        Ids of the one recording.
     """
 
     def __init__(self, path: Path, application_id: str, recording_id: str) -> None:
         self.path = Path(os.path.abspath(path))
-        # What the SDK has written is not what was accepted.
+        # The SDK writes other bytes than those that were accepted.
         self.log = None
         self._file = PartFile(self.path)
         self._stream: rr.RecordingStream = encoder.new_stream(application_id, recording_id, send_properties=False)
@@ -49,7 +50,7 @@ class DecodingWriter:
         self._streams = StandaloneStreams(header)
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Bring the chunks of `segment` into the file; when this returns, any process can read them."""
+        """Write the chunks of `segment`; when this returns, any process can read them."""
         stream = self._streams.stream(segment)
         if stream:
             self._send(stream)
@@ -61,14 +62,14 @@ class DecodingWriter:
             reader.send_decoded(stream, self._stream, blueprints=False)
             self._stream.flush(timeout_sec=SINK_TIMEOUT_SECS)
         except (RuntimeError, ValueError) as error:
-            # The SDK tells of a full disk in the flush, and only there.
+            # The SDK reports a full disk in the flush only.
             raise SinkError(f"cannot write {self.path}: {error}; what it has until here is readable") from error
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
-        """The SDK writes its own manifest."""
+        """Do nothing, because the SDK writes a manifest of its own."""
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
-        """The SDK has them."""
+        """Return None: only the SDK knows the rows."""
         return None
 
     def close(self) -> None:
@@ -86,7 +87,7 @@ class DecodingWriter:
 
     @property
     def published(self) -> bool:
-        """Whether the file has its name, and a file that was there before is gone."""
+        """Whether the file has its name, and has replaced one that was there before."""
         return self._file.published
 
     def abort(self) -> None:

@@ -1,10 +1,10 @@
-"""The writer behind a `DirectorySink`: a file of its own for each task, under ids of its own.
+"""`DirectorySink`: a file for each task, under ids of its own.
 
-Covers: which rows belong to which task, the files' names and properties, what belongs to no task.
+Covers: the names and properties of the files, and rows that belong to no task.
 Does not cover: how a file is written (`rrd/writer.py`) and how ids are replaced (`rrd/relabel.py`).
 
-A worker begins a new outbox after each task that has logged, so a task's rows come with a manifest of their own, and
-its file is finished before its result is handed over. Rows of no task (the parent's, an initializer's) are in one more
+A worker begins a new outbox after each task that has logged. So the rows of a task have a manifest of their own, and
+its file is finished before the caller gets its result. Rows of no task (the parent's, an initializer's) are in one more
 file, `shared.rrd`, under the recording's own id.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment, TaskInfo
 from mpr.rrd.writer import FileWriter
 from mpr.sdk import encoder
 from mpr.sinks.base import OpenContext, Sink
+from mpr.sinks.file_router import FileRouter
 from mpr.sinks.per_recording import PerRecordingWriter
 
 if TYPE_CHECKING:
@@ -33,19 +34,10 @@ if TYPE_CHECKING:
 
 SHARED = "shared.rrd"
 
-# What a function's name may have, and a file's had better not.
-# Stands for the outbox of a store info that is written for a file.
+# The number that stands for the outbox of a store info, which is written for a file.
 _STORE_INFO = -1
+# Characters of a function's name that a file name does not get.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-.]")
-
-
-@dataclass(eq=False)
-class _File:
-    writer: FileWriter
-    store: bytes
-    task: TaskInfo | None
-    recording_name: str = ""
-    outboxes: dict[int, Relabeller] = field(default_factory=dict)
 
 
 class DirectoryWriter:
@@ -54,17 +46,20 @@ class DirectoryWriter:
     Parameters
     ----------
     folder:
-        Where to; made if it is missing.
+        The folder; made if it is missing.
     name:
         Name of a task's file, with `{task}`, `{name}`, `{index}`, `{attempt}` and `{worker}` to be filled in.
     application_id, recording_id:
-        Of the shared recording.
+        Ids of the shared recording.
 
     Raises
     ------
     SinkError
-        If the folder cannot be made, or the file for what belongs to no task not be opened.
+        If the folder cannot be made, or the file for rows of no task cannot be opened.
     """
+
+    # The recording is in many files.
+    log = None
 
     def __init__(self, folder: Path, name: str, application_id: str, recording_id: str) -> None:
         self._folder = folder.absolute()
@@ -76,18 +71,16 @@ class DirectoryWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
-        self.log = None
-        #: Also that of no task: siblings are named after it.
+        #: The file for rows of no task. Files of recordings that tasks make themselves are named after it.
         self.path = self._folder / SHARED
-        self._shared = _File(FileWriter(self.path), self._store, None)
+        self._shared = FileWriter(self.path)
+        self._router = FileRouter(_TaskFile(self._shared, self._store, self._store), _task_of, self._open_file)
         self._header = b""
         # The store info of the shared recording, which every file needs with its own store id.
         self._info = b""
-        # What the parent itself has sent, the properties aside: a blueprint is in every file.
+        # Streams of the parent itself, such as a blueprint, which are in every file.
         self._layouts: list[tuple[Segment, bytes]] = []
         self._latest: Segment | None = None
-        self._files: dict[TaskInfo, _File] = {}
-        self._by_outbox: dict[int, list[_File]] = {}
         self._taken: set[str] = {SHARED}
 
     @property
@@ -100,7 +93,7 @@ class DirectoryWriter:
 
     @property
     def published(self) -> bool:
-        return self._shared.writer.published
+        return self._shared.published
 
     def open(self, preamble: bytes) -> None:
         self._header = preamble[: framing.HEADER_SIZE]
@@ -108,15 +101,11 @@ class DirectoryWriter:
         self._info = next(
             (preamble[each.payload : each.end] for each in frames if each.kind == framing.SET_STORE_INFO), b""
         )
-        self._shared.writer.open(preamble)
-
-    def begin(self, header: bytes) -> None:
-        self._header = header
-        self._shared.writer.begin(header)
+        self._shared.open(preamble)
 
     def accept(self, segment: Segment, *, published: bool) -> None:
         if segment.telemetry:
-            # A folder of episodes has nothing but episodes in it.
+            # A folder of episodes has only episodes in it.
             self._latest = None
             return
         if not self._info:
@@ -124,72 +113,36 @@ class DirectoryWriter:
             self._info = next((segment.source.read(info.payload, info.size) for info in infos), b"")
         if segment.outbox == PREAMBLE:
             self._latest = segment
-            self._shared.writer.accept(segment, published=published)
-            return
-        file = self._shared if segment.task is None else self._files.get(segment.task) or self._open(segment.task)
-        relabeller = file.outboxes.get(segment.outbox)
-        if relabeller is None:
-            relabeller = file.outboxes[segment.outbox] = Relabeller(self._store, file.store)
-            self._by_outbox.setdefault(segment.outbox, []).append(file)
-        file.writer.accept(relabeller.segment(segment), published=published)
+        self._router.accept(segment, published=published)
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
-        if outbox == PREAMBLE:
-            if self._latest is not None:
-                self._layouts.append((self._latest, footer))
-                self._shared.writer.add_manifests(outbox, footer)
-            return
-        for file in self._by_outbox.pop(outbox, ()):
-            try:
-                file.writer.take_manifests(outbox, file.outboxes.pop(outbox).manifests(footer))
-            except (errors.FormatError, KeyError, ValueError):
-                # At the end the SDK describes what nobody has described.
-                continue
-            if file.task is not None and file.task.is_over:
-                self._finish(file)
+        if outbox == PREAMBLE and self._latest is not None:
+            self._layouts.append((self._latest, footer))
+        self._router.add_manifests(outbox, footer)
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
-        """They are in many files."""
+        """Return None: the rows are in many files."""
         return None
 
     def close(self) -> None:
-        failure = None
-        for file in list(self._files.values()):
-            try:
-                self._finish(file)
-            except SinkError as error:
-                failure = failure or error
-        if self.published:
-            self._shared.writer.close()
-        else:
-            # Nothing came that belongs to no task.
-            self._shared.writer.abort()
-        if failure is not None:
-            raise failure
+        self._router.close()
 
     def abort(self) -> None:
-        for file in (*self._files.values(), self._shared):
-            file.writer.abort()
-        self._files.clear()
+        self._router.abort()
 
-    def _open(self, task: TaskInfo) -> _File:
+    def _open_file(self, task: TaskInfo) -> _TaskFile:
         path = self._folder / self._free_name(task)
         store = store_id.store_id(self._application_id, f"{self._recording_id}-{path.stem}")
-        file = self._files[task] = _File(FileWriter(path), store, task, path.stem)
-        file.writer.begin(self._header)
-        if self._info:
-            # A worker's outbox begins with one, but that may be from before the task.
-            payload = store_id.info_of(self._info, store)
-            data = framing.frame_header(framing.SET_STORE_INFO, len(payload)) + payload
-            frames, _ = framing.scan(lambda at, size: data[at : at + size], 0, len(data))
-            file.writer.accept(Segment(_STORE_INFO, MessageBytes(0, data), frames), published=False)
-        for segment, footer in self._layouts:
-            file.writer.accept(segment, published=False)
-            file.writer.add_manifests(PREAMBLE, footer)
+        file = _TaskFile(FileWriter(path), self._store, store, task)
+        try:
+            file.begin(self._header, self._info, self._layouts)
+        except BaseException:
+            file.abort()
+            raise
         return file
 
     def _free_name(self, task: TaskInfo) -> str:
-        """The name for the file of `task`; a second attempt has a number behind it."""
+        """Return the name for the file of `task`; a second file of the same name has a number behind it."""
         name = self._name.format(
             task=task.number,
             name=_UNUSUAL.sub("_", task.name),
@@ -205,23 +158,82 @@ class DirectoryWriter:
         self._taken.add(name)
         return name
 
-    def _finish(self, file: _File) -> None:
-        assert file.task is not None
-        del self._files[file.task]
-        if not file.writer.published:
-            # All that it logged went to a recording of its own making.
-            file.writer.abort()
+
+def _task_of(segment: Segment) -> TaskInfo | None:
+    return None if segment.outbox == PREAMBLE else segment.task
+
+
+class _TaskFile:
+    """The file of one task, or that of no task, with a store id of its own.
+
+    Parameters
+    ----------
+    writer:
+        Writes the file.
+    old, new:
+        The encoded store ids of the shared recording and of the recording in this file.
+    task:
+        The task; None for rows of no task.
+    """
+
+    def __init__(self, writer: FileWriter, old: bytes, new: bytes, task: TaskInfo | None = None) -> None:
+        self._writer = writer
+        self._old = old
+        self._new = new
+        self._task = task
+        self._outboxes: dict[int, Relabeller] = {}
+
+    def begin(self, header: bytes, info: bytes, layouts: Sequence[tuple[Segment, bytes]]) -> None:
+        """Begin with a stream's header, the store info, and each of `layouts` with its footer."""
+        self._writer.begin(header)
+        if info:
+            # A worker's outbox begins with one, but that may be from before the task.
+            payload = store_id.info_of(info, self._new)
+            data = framing.frame_header(framing.SET_STORE_INFO, len(payload)) + payload
+            frames, _ = framing.scan(lambda at, size: data[at : at + size], 0, len(data))
+            self._writer.accept(Segment(_STORE_INFO, MessageBytes(0, data), frames), published=False)
+        for segment, footer in layouts:
+            self._writer.accept(segment, published=False)
+            self._writer.add_manifests(PREAMBLE, footer)
+
+    def accept(self, segment: Segment, *, published: bool) -> None:
+        if segment.outbox != PREAMBLE:
+            relabeller = self._outboxes.get(segment.outbox)
+            if relabeller is None:
+                relabeller = self._outboxes[segment.outbox] = Relabeller(self._old, self._new)
+            segment = relabeller.segment(segment)
+        self._writer.accept(segment, published=published)
+
+    def add_manifests(self, outbox: int, footer: bytes) -> bool:
+        if outbox == PREAMBLE:
+            self._writer.add_manifests(outbox, footer)
+            return False
+        try:
+            self._writer.take_manifests(outbox, self._outboxes.pop(outbox).manifests(footer))
+        except (errors.FormatError, KeyError, ValueError):
+            # At the end the SDK describes the chunks that no manifest has described.
+            return False
+        return self._task is not None and self._task.is_over
+
+    def close(self) -> None:
+        if not self._writer.published:
+            # There is no row: the task logged nothing, or to a recording of its own making.
+            self._writer.abort()
             return
-        stream = relabel.relabelled(_properties(file.recording_name, file.task), file.store)
-        frames = framing.frames_of(stream)
-        end = frames.pop()
-        file.writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames), published=True)
-        file.writer.add_manifests(PREAMBLE, stream[end.payload : end.end])
-        file.writer.close()
+        if self._task is not None:
+            stream = relabel.relabelled(_properties(self._writer.path.stem, self._task), self._new)
+            frames = framing.frames_of(stream)
+            end = frames.pop()
+            self._writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames), published=True)
+            self._writer.add_manifests(PREAMBLE, stream[end.payload : end.end])
+        self._writer.close()
+
+    def abort(self) -> None:
+        self._writer.abort()
 
 
 def _properties(recording_name: str, task: TaskInfo) -> bytes:
-    """A stream with the properties of the recording of `task`; its store id is not that recording's yet."""
+    """Return a stream with the properties of the recording of `task`, not yet with the store id of that recording."""
     import rerun as rr
 
     values: dict[str, Any] = {
@@ -245,17 +257,18 @@ def _properties(recording_name: str, task: TaskInfo) -> bytes:
 class DirectorySink(Sink):
     """A folder with a recording of its own for each task: the usual way to turn a data set into episodes.
 
-    The recording of a task has the rows that the task has logged, an id and a name of its own, and as properties what
-    ran where, how long, and how it ended. Its file is finished before the task's result is handed over. A task that
-    logs nothing has no file. What belongs to no task (the parent's rows, an initializer's) is in `shared.rrd`.
+    The recording of a task has the rows that the task has logged, and an id and a name of its own. Its properties say
+    which function ran in which worker, how long, and how it ended. Its file is finished before the caller gets the
+    task's result. A task that logs nothing has no file. Rows of no task (the parent's, an initializer's) are in
+    `shared.rrd`.
 
     Parameters
     ----------
     path:
-        The folder, made if it is missing. Files of the same names are replaced, others are left alone.
+        The folder, made if it is missing. Files of the same names are replaced; others stay.
     name:
-        Name of a task's file, with these to be filled in as by `str.format`: `task`, the task's number in the pool from
-        0; `name`, the function's name; `index`, its index in its call; `attempt` and `worker`. Of two files that would
+        Name of a task's file. It may have these fields, as in `str.format`: `task`, the task's number in the pool
+        from 0; `name`, the function's name; `index`, its index in its call; `attempt` and `worker`. If two files would
         have the same name, the second gets a number.
 
     Raises

@@ -17,9 +17,9 @@ from mpr.sinks.per_recording import NewFile, PerRecordingWriter
 class FileSink(Sink):
     """One `.rrd` file with the rows of every worker.
 
-    The rows of a result in hand are in the file; another process can read them at that moment (`rr.chunk.RrdReader`
-    by `.stream()`, or the viewer). The file takes its name with the first rows, so a run that fails before does no
-    harm to a file that is there; until then the data is in `.<name>.part` beside it.
+    When a caller gets a result, the rows of that task are in the file, and another process can read them (with
+    `rr.chunk.RrdReader(path).stream()`, or the viewer). The file takes its name with the first rows. Until then the
+    data is in `.<name>.part` beside it, so a run that fails early leaves an older file as it was.
 
     Parameters
     ----------
@@ -27,11 +27,11 @@ class FileSink(Sink):
         The file; its folder must exist. An existing file is replaced.
     write_footer:
         Whether the file ends with a manifest of its chunks, as in `rr.FileSink`. While it grows, that takes about 250
-        bytes of memory per chunk, the rest of it waits on the disk; at the end it takes 2 to 5 kB per chunk for a
-        moment, and a task of its own (`chunksize=1`) is a chunk per entity at least. Without it the file can be read
-        from front to back only, and `rerun rrd verify` refuses it.
+        bytes of memory per chunk, and the rest of the manifest waits on the disk. At the end it takes 2 to 5 kB per
+        chunk for a moment. With `chunksize=1` each task makes at least one chunk per entity. Without a footer the file
+        can be read from front to back only, and `rerun rrd verify` refuses it.
     compact:
-        Whether small chunks are put together at the end, as by `rerun rrd optimize`, which writes the file once more.
+        Whether `rerun rrd optimize` puts small chunks together at the end; it writes the file once more.
 
     Raises
     ------
@@ -57,7 +57,7 @@ class FileSink(Sink):
             raise ConfigError(f"FileSink needs the path of a file, and {str(path)!r} is a folder")
 
     def _places(self) -> tuple[str, ...]:
-        # The folder's real name; a link in the place of the file itself is replaced, and is no second name of it.
+        # The real path of the folder only: a link with the name of the file is replaced, and does not lead elsewhere.
         return (str(Path(self.path).parent.resolve() / Path(self.path).name),)
 
     def open(self, context: OpenContext) -> PerRecordingWriter:

@@ -1,4 +1,4 @@
-"""Turns what a user gives as sinks (values, paths, URLs, words, the environment) into sinks."""
+"""Turns the values, paths, URLs and words that a user gives, or the environment, into sinks."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from mpr.sinks.viewers import GrpcServerSink, GrpcSink, SpawnViewerSink, WebView
 
 #: Sinks for recordings that are given none.
 SINKS_VARIABLE = "MPR_SINKS"
-# What may have a port behind a colon.
+# Words that may have a port behind a colon.
 _WORDS: dict[str, Callable[..., Sink]] = {
     "serve": lambda port=9876: GrpcServerSink(port=port),
     "web": lambda port=9090: WebViewerSink(web_port=port),
     "spawn": lambda port=0: SpawnViewerSink(port=port),
 }
 
-# What a default file name has none of.
+# Characters that a default file name does not get.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\]]")
 
 
 def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sink, ...]:
-    """The sinks that the user gave: values, paths, URLs. For None a new file in the working directory."""
+    """Return the sinks for the values, paths and URLs in `sinks`; for None a new file in the working directory."""
     if sinks is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         # A recording id may have any character.
@@ -49,7 +49,7 @@ def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sin
 
 
 def sinks_of_environment() -> list[Sink] | None:
-    """What `MPR_SINKS` says, a list with commas; None where it is not set or empty."""
+    """Return the sinks in the variable `MPR_SINKS`, which commas separate; None if it is empty or not set."""
     words = [word.strip() for word in os.environ.get(SINKS_VARIABLE, "").split(",")]
     try:
         return [sink_of_word(word) for word in words if word] or None
@@ -58,7 +58,7 @@ def sinks_of_environment() -> list[Sink] | None:
 
 
 def sink_of_word(word: str) -> Sink:
-    """The sink that a word outside of Python stands for: a path, a URL, `serve`, `web` or `spawn`."""
+    """Return the sink for a word of a command line: a path, a URL, `serve`, `web` or `spawn`."""
     name, _, port = word.partition(":")
     if name not in _WORDS:
         return _as_sink(word)
@@ -68,14 +68,14 @@ def sink_of_word(word: str) -> Sink:
 
 
 def sink_of_path(path: str | os.PathLike[str]) -> Sink:
-    """A file, or with a slash at its end a folder with a file per task."""
+    """Return a file sink, or for a path with a slash at its end one that is a folder with a file per task."""
     if isinstance(path, str) and path.endswith(os.sep):
         return DirectorySink(path=path)
     return FileSink(path=path)
 
 
 def _as_sink(sink: object) -> Sink:
-    """A sink that the user gave as a value or as a path."""
+    """Return the sink for a value, a path or a URL."""
     if isinstance(sink, Sink):
         return sink
     if isinstance(sink, str) and "://" in sink:

@@ -1,6 +1,6 @@
-"""The writer of a sink that is one file: that file, and a sibling for each recording that tasks made themselves.
+"""The writer of a sink that is one file: that file, and another one for each recording that tasks made themselves.
 
-Covers: which file a segment belongs to, the siblings' names, how many are open at a time.
+Covers: which recording a segment belongs to, the names of the other files.
 Does not cover: how a file is written (`rrd/writer.py`).
 """
 
@@ -11,21 +11,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mpr.errors import SinkError
 from mpr.rrd import framing, store_id
 from mpr.rrd.byte_log import ByteLog
 from mpr.rrd.segment import Segment
 from mpr.sinks.base import Writer
+from mpr.sinks.file_router import FileRouter, RoutedFile
 
-# What a file name that is made of a recording id has none of.
+# Characters of a recording id that a file name does not get.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\].]")
 _NAME_LENGTH = 100
 # Each open file costs the parent a descriptor, of which it may have 1024 or fewer.
 _OPEN_FILES_MAX = 64
 
 
-class FileOfOneRecording(Protocol):
-    """A writer of one file; its members are those of a `Writer` and `begin`."""
+class MainFile(RoutedFile, Protocol):
+    """The file of the shared recording; its members are those of a `Writer`."""
 
     @property
     def path(self) -> Path: ...
@@ -44,21 +44,17 @@ class FileOfOneRecording(Protocol):
 
     def open(self, preamble: bytes) -> None: ...
 
-    def begin(self, header: bytes) -> None:
-        """Begin without any properties, with nothing but a stream's header."""
-
-    def accept(self, segment: Segment, *, published: bool) -> None: ...
-
-    def add_manifests(self, outbox: int, footer: bytes) -> None: ...
-
     def rows_of(self, outbox: int, skip: int) -> int | None: ...
 
-    def close(self) -> None: ...
 
-    def abort(self) -> None: ...
+class OneFile(MainFile, Protocol):
+    """A file that can also hold a recording without properties."""
+
+    def begin(self, header: bytes) -> None:
+        """Begin with nothing but a stream's header."""
 
 
-NewFile = Callable[[Path, str, str], FileOfOneRecording]
+NewFile = Callable[[Path, str, str], OneFile]
 """`new_file(path, application_id, recording_id)` opens a file for that recording."""
 
 
@@ -68,21 +64,20 @@ class PerRecordingWriter(Writer):
     Parameters
     ----------
     main:
-        The writer of the shared recording.
+        The file of the shared recording.
     store:
         The encoded store id of the shared recording.
     new_file:
-        Opens a sibling.
+        Opens another file.
     """
 
-    def __init__(self, main: FileOfOneRecording, store: bytes, new_file: NewFile) -> None:
+    def __init__(self, main: MainFile, store: bytes, new_file: NewFile) -> None:
         self._main = main
         self._store = store
         self._new_file = new_file
         self._header = b""
-        self._open: dict[bytes, FileOfOneRecording] = {}
-        self._by_outbox: dict[int, FileOfOneRecording] = {}
-        # Also those that are finished.
+        self._router = FileRouter(main, self._other_store, self._open_file, open_max=_OPEN_FILES_MAX)
+        # Also those that are closed.
         self._other_files: list[Path] = []
         self._names: dict[str, int] = {}
 
@@ -96,7 +91,7 @@ class PerRecordingWriter(Writer):
 
     @property
     def paths(self) -> Sequence[Path]:
-        return [*self._main.paths, *self.other_files]
+        return [*self._main.paths, *self._other_files]
 
     @property
     def other_files(self) -> Sequence[Path]:
@@ -111,50 +106,37 @@ class PerRecordingWriter(Writer):
         self._main.open(preamble)
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        if segment.store is None or segment.store == self._store:
-            self._main.accept(segment, published=published)
-            return
-        other_file = self._file_of(segment.store)
-        self._by_outbox[segment.outbox] = other_file
-        other_file.accept(segment, published=published)
+        self._router.accept(segment, published=published)
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
-        self._by_outbox.pop(outbox, self._main).add_manifests(outbox, footer)
+        self._router.add_manifests(outbox, footer)
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
         return self._main.rows_of(outbox, skip)
 
     def close(self) -> None:
-        failure = None
-        for writer in (*self._open.values(), self._main):
-            try:
-                writer.close()
-            except SinkError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        self._router.close()
 
     def abort(self) -> None:
-        for writer in (*self._open.values(), self._main):
-            # What tasks have put into siblings is as good as ever.
-            writer.abort()
+        self._router.abort()
 
-    def _file_of(self, store: bytes) -> FileOfOneRecording:
-        other_file = self._open.pop(store, None)
-        if other_file is None:
-            if len(self._open) >= _OPEN_FILES_MAX:
-                # The one that has had no rows for longest; should more come for it, they get a file of their own.
-                self._open.pop(next(iter(self._open))).close()
-            application_id, recording_id = store_id.ids_of_store(store)
-            path = self._path(recording_id)
-            other_file = self._new_file(path, application_id, recording_id)
-            other_file.begin(self._header)
-            self._other_files.append(path)
-        self._open[store] = other_file
-        return other_file
+    def _other_store(self, segment: Segment) -> bytes | None:
+        return None if segment.store == self._store else segment.store
+
+    def _open_file(self, store: bytes) -> OneFile:
+        application_id, recording_id = store_id.ids_of_store(store)
+        path = self._path(recording_id)
+        file = self._new_file(path, application_id, recording_id)
+        try:
+            file.begin(self._header)
+        except BaseException:
+            file.abort()
+            raise
+        self._other_files.append(path)
+        return file
 
     def _path(self, recording_id: str) -> Path:
-        """A name beside the main file that no other sibling has."""
+        """Return a name beside the main file that no other recording has."""
         main = self._main.path
         name = f"{main.stem}-{_UNUSUAL.sub('_', recording_id)[:_NAME_LENGTH]}"
         count = self._names[name] = self._names.get(name, 0) + 1

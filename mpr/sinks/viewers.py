@@ -1,4 +1,4 @@
-"""Live sinks as the user names them: viewers and servers. No result waits for one, and none can cost a file a row.
+"""Live sinks: viewers and servers. No result waits for one, and no live sink can make a file lose a row.
 
 Covers: the values and their checks, their ports, and how the exporter's process connects to each.
 Does not cover: feeding them (`live/supervisor.py`, `live/exporter.py`).
@@ -33,7 +33,7 @@ _MEMORY = re.compile(r"\d+(\.\d+)?([kKMGT]?B|[KMGT]iB|%)")
 
 
 class LiveSink(Sink):
-    """A sink that shows rows while they come, and may be absent, late, slow or gone."""
+    """A sink that shows rows while they come. It may be absent, late or slow, and may end at any time."""
 
     is_live = True
     takes_direct_rows = True
@@ -41,21 +41,21 @@ class LiveSink(Sink):
     is_server: ClassVar[bool] = False
 
     def _name(self) -> str:
-        """What notes, errors and statistics call it."""
+        """Return how notes, errors and statistics call it."""
         return f"{type(self).__name__}({self._url()})"
 
     @abstractmethod
     def _url(self) -> str:
-        """Where viewers connect, or the viewer itself listens."""
+        """Return the URL at which the viewer or server listens."""
 
     def _reached_at(self) -> str:
-        """What a person opens to see it."""
+        """Return the address that a person opens to see it."""
         return self._url()
 
     def _places(self) -> tuple[str, ...]:
         address = urlsplit(self._url())
         host = "127.0.0.1" if address.hostname in ("localhost", "0.0.0.0", "::", "::1") else address.hostname  # noqa: S104  # compared, not bound
-        # A free port is in nobody's way.
+        # Port 0 becomes a free port, which is in no other sink's way.
         return (f"port {address.port} of {host}",) if address.port else ()
 
     def _with_ports(self) -> LiveSink:
@@ -79,15 +79,15 @@ class LiveSink(Sink):
 
 
 def is_live(sink: Sink) -> TypeGuard[LiveSink]:
-    """Ask whether `sink` is a live one, in words that a type checker understands."""
+    """Return `sink.is_live`, in a form that a type checker understands."""
     return sink.is_live
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrpcSink(LiveSink):
-    """A viewer or server that runs already, or will: as `rr.connect_grpc`.
+    """A viewer or server that another program starts: as `rr.connect_grpc`.
 
-    It may start late, stop, die and come back. It then gets everything from the start, where the recording has a
+    It may start late, stop, die and come back. It then gets everything from the start if the recording has a
     `FileSink`, else the last 256 MiB.
 
     Parameters
@@ -132,11 +132,11 @@ class GrpcServerSink(LiveSink):
     Parameters
     ----------
     port:
-        Where it listens; 0 for a free port (see `SharedRecording.urls`).
+        The port at which it listens; 0 for a free port (see `SharedRecording.urls`).
     bind_ip:
-        The address that it listens at: by default only this machine reaches it; '0.0.0.0' for everybody.
+        The address at which it listens: by default only this machine reaches it; '0.0.0.0' for all machines.
     server_memory_limit:
-        How much the server keeps for viewers that come later ('512MB', '1GiB', '10%'). It drops the oldest then.
+        How much the server keeps for viewers that come later ('512MB', '1GiB', '10%'). Beyond it the oldest is dropped.
     newest_first:
         Whether a viewer that comes late gets the newest rows first.
     cors_allow_origin:
@@ -195,7 +195,7 @@ class WebViewerSink(LiveSink):
     grpc_port:
         Port of the server that the page gets its data from; 0 for a free one.
     bind_ip:
-        The address that both listen at: by default only this machine reaches them; '0.0.0.0' for everybody.
+        The address at which both listen: by default only this machine reaches them; '0.0.0.0' for all machines.
     open_browser:
         Whether to open the page in the default browser.
     server_memory_limit:
@@ -264,21 +264,21 @@ class WebViewerSink(LiveSink):
 class SpawnViewerSink(LiveSink):
     """A new native viewer on this machine: as `rr.spawn`, with bounded memory, on a port of its own.
 
-    It stays open when the program ends. Closed by its user it stays closed. Like all live sinks it runs at a low
-    priority, so it does not slow the workers down.
+    It stays open when the program ends. If its user closes it, it stays closed. Like all live sinks it runs at a low
+    priority, so that it does not slow the workers down.
 
     Parameters
     ----------
     port:
-        Where it listens; 0 for a free port.
+        The port at which it listens; 0 for a free port.
     memory_limit:
-        How much the viewer keeps ('2GB', '25%' of the machine's memory). It drops the oldest then.
+        How much the viewer keeps ('2GB', '25%' of the machine's memory). Beyond it the oldest is dropped.
     server_memory_limit:
-        How much the server in it keeps.
+        How much the server in the viewer keeps.
     hide_welcome_screen:
         As in `rr.spawn`.
     headless:
-        Without a window, for tests and screenshots.
+        Whether the viewer has no window, for tests and screenshots.
     detach_process:
         Whether the viewer stays when the recording is closed; by default it does unless it is headless.
 
@@ -309,7 +309,7 @@ class SpawnViewerSink(LiveSink):
 
     def _start_program(self, *, first: bool) -> None:
         if not first:
-            # Its user has closed it, or it still runs.
+            # The viewer still runs, or its user has closed it.
             return
         command = [
             programs.viewer_executable() or "rerun",
@@ -344,7 +344,7 @@ def _end_with_parent() -> None:
 
 
 def _reached(ip: str) -> str:
-    """Where this machine reaches what listens at `ip`."""
+    """Return the address at which this machine reaches a server that listens at `ip`."""
     address = ipaddress.ip_address(ip)
     return "127.0.0.1" if address.is_unspecified else f"[{ip}]" if address.version == 6 else ip
 
@@ -372,7 +372,7 @@ def _check_memory(name: str, limit: object) -> None:
 
 def _port(sink: LiveSink, ip: str, port: int) -> int:
     with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)) as probe:
-        # As the server will: a port that was just left is free.
+        # As the server does: a port that was just closed counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((ip, port))

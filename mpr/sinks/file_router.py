@@ -1,0 +1,103 @@
+"""Routes segments to files by a key, such as the recording or the task that they belong to.
+
+Covers: which file a segment goes to, how many files are open at a time, and their common end.
+Does not cover: the keys and the new files (`per_recording.py`, `directory.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Generic, Protocol, TypeVar
+
+from mpr.errors import SinkError
+from mpr.rrd.segment import Segment
+
+K = TypeVar("K", bound=Hashable)
+
+
+class RoutedFile(Protocol):
+    """A file that gets some of the segments; its members are those of a `Writer`."""
+
+    def accept(self, segment: Segment, *, published: bool) -> None: ...
+
+    def add_manifests(self, outbox: int, footer: bytes) -> bool | None:
+        """Take manifests as a `Writer` does; returns True if the file is complete, and is to be closed."""
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class FileRouter(Generic[K]):
+    """Gives each segment to one of several files.
+
+    Parameters
+    ----------
+    main:
+        The file for segments without a key.
+    key_of:
+        Returns the key of a segment; None if it has none.
+    new_file:
+        Opens the file for a key.
+    open_max:
+        How many files may be open besides `main`; None for any number. The one that has got nothing for the longest
+        time is closed then; `new_file` opens another one if more comes for its key.
+    """
+
+    def __init__(
+        self,
+        main: RoutedFile,
+        key_of: Callable[[Segment], K | None],
+        new_file: Callable[[K], RoutedFile],
+        *,
+        open_max: int | None = None,
+    ) -> None:
+        self._main = main
+        self._key_of = key_of
+        self._new_file = new_file
+        self._open_max = open_max
+        # The one that has got nothing for the longest time comes first.
+        self._open: dict[K, RoutedFile] = {}
+        # Per outbox: the files that its segments went to.
+        self._by_outbox: dict[int, dict[K | None, RoutedFile]] = {}
+
+    def accept(self, segment: Segment, *, published: bool) -> None:
+        """Give `segment` to its file."""
+        key = self._key_of(segment)
+        file = self._main if key is None else self._file_of(key)
+        self._by_outbox.setdefault(segment.outbox, {})[key] = file
+        file.accept(segment, published=published)
+
+    def add_manifests(self, outbox: int, footer: bytes) -> None:
+        """Give manifests to the files that the segments of `outbox` went to, and close those that are complete."""
+        for key, file in self._by_outbox.pop(outbox, {}).items():
+            if file.add_manifests(outbox, footer) and key is not None:
+                del self._open[key]
+                file.close()
+
+    def close(self) -> None:
+        """Close all files, also if one of them fails. Raises the first `SinkError`."""
+        failure = None
+        for file in (*self._open.values(), self._main):
+            try:
+                file.close()
+            except SinkError as error:
+                failure = failure or error
+        self._open.clear()
+        if failure is not None:
+            raise failure
+
+    def abort(self) -> None:
+        """End all files without finishing them; what they have stays readable."""
+        for file in (*self._open.values(), self._main):
+            file.abort()
+        self._open.clear()
+
+    def _file_of(self, key: K) -> RoutedFile:
+        file = self._open.pop(key, None)
+        if file is None:
+            if self._open_max is not None and len(self._open) >= self._open_max:
+                self._open.pop(next(iter(self._open))).close()
+            file = self._new_file(key)
+        self._open[key] = file
+        return file
