@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class LiveSinkStatistics:
-    """What one live sink has got.
+    """The rows and bytes that one live sink has got.
 
     Attributes
     ----------

@@ -322,7 +322,7 @@ class OutboxWriter(abc.ABC):
 
     def release(self) -> None:
         """Close the outboxes of this process; the parent has opened its own."""
-        self.side.end()
+        self.side.close()
         self.announcer.release()
         if self.spent and self._parts.worker:
             # Without the SDK's exit handlers, which would wait for its sink.

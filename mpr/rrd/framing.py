@@ -33,8 +33,8 @@ _FRAME = struct.Struct("<QQ")
 FRAME_HEADER_SIZE = _FRAME.size
 _FOOTER_ENTRY = struct.Struct("<QQI")
 #: The end of the bytes after the `END` frame: one entry, then this mark and number of entries.
-_CLOSING = FOURCC + b"FOOT" + struct.pack("<I", 1)
-STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + len(_CLOSING)
+CLOSING = FOURCC + b"FOOT" + struct.pack("<I", 1)
+STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + len(CLOSING)
 # `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
 _CRC_SEED = 7850921
 

@@ -30,7 +30,7 @@ class SegmentSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Whole frames of one outbox, in the form that a sink gets.
+    """The whole frames of one outbox, in the form that a sink gets.
 
     Attributes
     ----------

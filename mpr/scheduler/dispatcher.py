@@ -230,6 +230,6 @@ class Dispatcher:
         return self._deadlines.look()
 
     def activities(self) -> list[WorkerActivity]:
-        """What each worker that is ready does now, for a display."""
+        """The present activity of each worker that is ready, for a display."""
         with self._books.lock:
             return self._books.workers.activities()

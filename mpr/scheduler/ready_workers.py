@@ -79,7 +79,7 @@ class ReadyWorkers:
             self.stop(worker)
 
     def activities(self) -> list[WorkerActivity]:
-        """What each worker does now, for a display."""
+        """The present activity of each worker, for a display."""
         return [
             handle.activity(worker, self._assignment.assigned(worker))
             for worker, handle in self._handles.items()

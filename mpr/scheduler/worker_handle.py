@@ -36,7 +36,7 @@ class WorkerControl(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerActivity:
-    """What a worker does at one moment, for a display.
+    """The activity of a worker at one moment, for a display.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class WorkerHandle:
         return None if self.status_page is None else self.status_page.revoke(self._last_sequence)
 
     def activity(self, worker: int, assigned: Iterable[WorkItem]) -> WorkerActivity:
-        """What it does now, with one of the work items that are `assigned` to it. It has a status page."""
+        """Its present activity, with one of the work items that are `assigned` to it. It has a status page."""
         assert self.status_page is not None
         at = self.status_page.at()
         return WorkerActivity(

@@ -20,7 +20,7 @@ from mpr.rrd.segment import Segment
 
 @dataclass(frozen=True, kw_only=True)
 class OpenContext:
-    """What a durable sink learns when it opens.
+    """The facts that a durable sink gets when it opens.
 
     Attributes
     ----------

@@ -89,7 +89,7 @@ class SlowTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Insights:
-    """What the workers of a pool have spent their time on. `str` makes a table of it.
+    """Sums up how the workers of a pool spent their time. `str` makes a table of it.
 
     Attributes
     ----------

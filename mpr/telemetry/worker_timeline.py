@@ -28,7 +28,7 @@ _GAP_NS = 2_000_000
 
 @dataclass(slots=True)
 class WorkerTotals:
-    """What one worker has done until now, and how long it took."""
+    """Counts the tasks of one worker until now, and their time."""
 
     started_ns: int
     pid: int = 0

@@ -1,0 +1,192 @@
+"""What keeps the code readable for a stranger: sizes, one name for one thing, and state that is changed at home."""
+
+from __future__ import annotations
+
+import ast
+import collections
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mpr
+from tests.test_layers import FLOOR, TABLE
+
+_FOLDER = Path(mpr.__file__).parent
+_TREES = {str(path.relative_to(_FOLDER)): ast.parse(path.read_text()) for path in sorted(_FOLDER.rglob("*.py"))}
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+# Words that had other names before, or several; each has one name now.
+_OLD_WORDS = {
+    "adopt", "amend", "beginner", "bequest", "bring", "brought", "bury", "courier", "crew", "disown", "dismiss",
+    "family", "hire", "hiring", "lane", "meter", "nowhere", "parcel", "prologue", "reel", "shelf", "sibling", "slate",
+    "spool", "staff", "tape", "tell", "throttle", "told", "torn", "unwatched", "verdict", "withdraw",
+}  # fmt: skip
+# A public name, and a method of Python's files.
+_STAYS = {"torn_processes", "tell"}
+
+
+def _definitions() -> Iterator[tuple[str, _Function | ast.ClassDef]]:
+    for file, tree in _TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                yield file, node
+
+
+def _lines(node: _Function | ast.ClassDef) -> int:
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
+
+
+def _own_lines(function: _Function) -> int:
+    """The lines of a function without its signature and its docstring."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    assert function.end_lineno is not None
+    return function.end_lineno - body[0].lineno + 1 if body else 0
+
+
+def test_functions_and_classes_are_short() -> None:
+    classes = {(file, node.name): _lines(node) for file, node in _definitions() if isinstance(node, ast.ClassDef)}
+    assert {} == {name: lines for name, lines in classes.items() if lines > 300}
+    functions = {
+        (file, node.name): _own_lines(node) for file, node in _definitions() if not isinstance(node, ast.ClassDef)
+    }
+    assert {} == {name: lines for name, lines in functions.items() if lines > 60}
+
+
+def test_no_class_has_many_methods() -> None:
+    methods = {
+        (file, node.name): sum(isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) for each in node.body)
+        for file, node in _definitions()
+        if isinstance(node, ast.ClassDef)
+    }
+    assert {} == {name: count for name, count in methods.items() if count > 25}
+
+
+def test_no_class_has_the_name_of_another() -> None:
+    names = collections.Counter(node.name for _, node in _definitions() if isinstance(node, ast.ClassDef))
+    assert {} == {name: count for name, count in names.items() if count > 1}
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    """All names that the code of a file gives or uses."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.keyword(arg=str(name)):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.alias(name=name, asname=other):
+                yield from [*name.split("."), *([other] if other else [])]
+            case _:
+                pass
+
+
+def _words(name: str) -> set[str]:
+    """The words of a name, in the singular: those of `_held_parcels` and of `HeldParcels` are the same."""
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+    return {word.lower() for word in words} | {word.lower().removesuffix("s") for word in words}
+
+
+def test_the_words_of_a_name_are_found() -> None:
+    assert {"held", "parcel", "parcels"} == _words("_held_parcels") == _words("HeldParcels") == _words("HELD_PARCELS")
+
+
+def test_no_name_has_a_word_that_was_given_up() -> None:
+    found = {
+        (file, name)
+        for file, tree in _TREES.items()
+        for name in {*_names(tree), Path(file).stem}
+        if name not in _STAYS and _OLD_WORDS & _words(name)
+    }
+    assert set() == found
+
+
+@pytest.mark.parametrize("package", TABLE)
+def test_a_package_says_what_it_covers_and_what_it_may_import(package: str) -> None:
+    text = ast.get_docstring(_TREES[f"{package}/__init__.py"])
+    assert text is not None
+    assert "Covers: " in text
+    assert "Does not cover: " in text
+    (allowed,) = re.findall(r"May import: (.*?)\.", text, re.DOTALL)
+    assert TABLE[package].split() == ([] if "nothing" in allowed else allowed.replace(",", " ").split())
+
+
+def test_no_docstring_begins_with_a_question_word() -> None:
+    found = [
+        f"{file}:{node.lineno}"
+        for file, node in _definitions()
+        if re.match(r"(What|Who\w*|Where)\b", ast.get_docstring(node) or "")
+    ]
+    assert [] == found
+
+
+# Classes whose state their own module changes alone, and the names by which others have one in hand.
+_AT_HOME = {
+    "aggregator/intake.py": "ProducerIntake",
+    "scheduler/work_item.py": "WorkItem",
+    "scheduler/worker_handle.py": "WorkerHandle",
+    "live/exporter_handle.py": "ExporterHandle",
+}
+
+
+def _fields(file: str, name: str) -> set[str]:
+    """The attributes that the class `name` in `file` declares or sets of itself."""
+    (found,) = (node for node in _TREES[file].body if isinstance(node, ast.ClassDef) and node.name == name)
+    fields = {
+        each.target.id for each in found.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+    }
+    return fields | {
+        target.attr for target in _targets(found) if isinstance(target.value, ast.Name) and target.value.id == "self"
+    }
+
+
+def _targets(tree: ast.AST) -> Iterator[ast.Attribute]:
+    """The attributes that are assigned."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+            yield node
+
+
+def _variables_of(tree: ast.AST, name: str) -> set[str]:
+    """The variables of a file that are annotated as the class `name`, or made by it."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.arg(arg=variable, annotation=annotation) if annotation is not None:
+                if name in _names(annotation):
+                    found.add(variable)
+            case ast.AnnAssign(target=ast.Name(id=variable), annotation=annotation) if name in _names(annotation):
+                found.add(variable)
+            case ast.Assign(targets=[ast.Name(id=variable)], value=ast.Call(func=ast.Name(id=called))):
+                if called == name:
+                    found.add(variable)
+            case _:
+                pass
+    return found
+
+
+@pytest.mark.parametrize(("file", "name"), _AT_HOME.items())
+def test_state_is_changed_at_home(file: str, name: str) -> None:
+    fields = _fields(file, name)
+    assert fields
+    by_name = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    found = []
+    for other, tree in _TREES.items():
+        if other != file:
+            variables = _variables_of(tree, name) | {by_name, by_name.rpartition("_")[2], "each", "found"}
+            for target in _targets(tree):
+                owner = target.value
+                held = (
+                    owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
+                )
+                if target.attr in fields and held in variables:
+                    found.append(f"{other}:{target.lineno} {held}.{target.attr}")
+    assert [] == found
+
+
+def test_the_floor_and_the_door_are_all_that_lies_at_the_top() -> None:
+    at_top = {Path(file).stem for file in _TREES if "/" not in file}
+    assert {*FLOOR, "__init__", "__main__", "cli"} == at_top
