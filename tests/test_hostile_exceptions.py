@@ -190,8 +190,8 @@ def test_an_initializer_that_raises_a_hostile_exception_ends_its_pool(kind: type
     error = _error_of(lambda: pool.apply(tasks.square, (1,)))
     assert isinstance(error, mpr.InitializerError)
     assert kind.__name__ in str(error)
-    pool.terminate()
-    support.check_file(tmp_path / "run.rrd")
+    pool.close()
+    pool.join()
 
 
 def test_a_future_that_its_holder_has_settled_himself_costs_no_other_task(tmp_path: Path) -> None:
