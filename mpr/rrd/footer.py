@@ -77,12 +77,12 @@ class ManifestMaker:
     def _located(self, store: bytes, places: list[ChunkLocation]) -> Manifest:
         """Return the SDK's manifest of the chunks at `places`, with their offsets and sizes in this file."""
         described = self._by_sdk(places)
-        where = {}
+        locations = {}
         for start, size in places:
             payload = os.pread(self.fd, size, start + framing.FRAME_HEADER_SIZE)
-            where[store_id.chunk_id(payload)] = (start + framing.FRAME_HEADER_SIZE, size)
+            locations[store_id.chunk_id(payload)] = (start + framing.FRAME_HEADER_SIZE, size)
         table = described.table
-        found = [where[each] for each in table[manifest.CHUNK_ID].to_pylist()]
+        found = [locations[each] for each in table[manifest.CHUNK_ID].to_pylist()]
         table = manifest.with_offsets(table, [offset for offset, _ in found])
         table = manifest.with_sizes(table, [size for _, size in found])
         return replace(described, store_id=store, table=table)
