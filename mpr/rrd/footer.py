@@ -38,6 +38,17 @@ class ManifestMaker:
     header: bytes = b""
     store_infos: dict[bytes, bytes] = field(default_factory=dict)
 
+    def begin(self, header: bytes) -> None:
+        """Note the header of the file."""
+        self.header = header
+
+    def add_store(self, store: bytes, info: bytes) -> bool:
+        """Note the store info of `store`; returns False if there is one already."""
+        if store in self.store_infos:
+            return False
+        self.store_infos[store] = info
+        return True
+
     def closing(self, end: int, manifests: Iterable[Manifest]) -> bytes:
         """Return the bytes that close the file; its frames end at `end`, and `manifests` describe them."""
         stores: dict[bytes, list[Manifest]] = {}
