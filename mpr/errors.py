@@ -74,8 +74,8 @@ class SinkError(RecordingError, OSError):
 class ConflictError(RecordingError):
     """Two workers gave one timeline, or one component of an entity, two types.
 
-    All rows are in the recording. But Rerun knows only one type of each, and shows the rows of the other type wrongly or
-    not at all.
+    All rows are in the recording. But Rerun knows only one type of each, and shows the rows of the other type wrongly
+    or not at all.
     """
 
 
@@ -119,7 +119,10 @@ class InitializerError(PoolError, BrokenExecutor):
 
 
 class TaskError(PoolError):
-    """A task raised an exception that cannot be pickled. The message has its type and text, `__cause__` its traceback."""
+    """A task raised an exception that cannot be pickled.
+
+    The message has its type and text, `__cause__` its traceback.
+    """
 
 
 class WorkerStartError(PoolError, BrokenExecutor):

@@ -11,9 +11,9 @@ OUTBOX_TOTAL_BYTES = 256 * MIB
 #: 32 MiB, a task that logs a few large images ends without waiting for the disk.
 OUTBOX_MAX_BYTES = 32 * MIB
 OUTBOX_MIN_BYTES = 4 * MIB
-#: Raw bytes that `rr.log` may hand to the SDK before the worker flushes. Without this, the SDK would queue about 100 MiB
-#: in its batcher and 1024 messages before its file writer. These bytes come on top of a full outbox, raw and encoded.
-#: Measured with a slow sink: with 8 MiB a worker takes at most 115 MB, with 32 MiB 195 MB, and is no faster.
+#: Raw bytes that `rr.log` may hand to the SDK before the worker flushes. Without this, the SDK would queue about 100
+#: MiB in its batcher and 1024 messages before its file writer. These bytes come on top of a full outbox, raw and
+#: encoded. Measured with a slow sink: with 8 MiB a worker takes at most 115 MB, with 32 MiB 195 MB, and is no faster.
 UNFLUSHED_MAX_BYTES = 8 * MIB
 #: Bytes that a worker logs before it checks its outbox and announces new bytes to the parent.
 CHECK_EVERY_BYTES = 1 * MIB

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 Level = Literal["summary", "values"]
 
-#: Parts of every recording that differ from run to run: the times of logging, and rows of mpr and the SDK about the run.
+#: Parts of every recording that differ from run to run: the times of logging, and rows of mpr and the SDK about the
+#: run.
 IGNORED_TIMELINES = ("log_time", "log_tick")
 IGNORED_ENTITIES = ("/__properties/**", "/mpr/**")
 

@@ -1,6 +1,6 @@
 """The process between a recording and one live sink: it waits, hangs and dies instead of the parent.
 
-Covers: connecting to a viewer or serving viewers, sending slices of the replay log, saying what was sent.
+Covers: connecting to a viewer or serving viewers, sending slices of the replay log, reporting progress.
 Does not cover: when exporters are started and killed (`supervisor.py`, `exporter_handle.py`), the replay log
 (`replay_log.py`), and how each kind of sink is connected (`sinks/viewers.py`).
 
@@ -173,7 +173,7 @@ def _read(fd: int, offset: int, size: int) -> bytes:
 
 
 def _be_silent() -> None:
-    """Drop what the SDK repeats about connections on stderr; the parent says it once."""
+    """Drop the messages about connections that the SDK repeats on stderr; the parent logs each once."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)

@@ -1,6 +1,6 @@
 """One live sink as the parent sees it: its state, and the exporter process that feeds it at this moment.
 
-Covers: starting an exporter, what it is told to send and says it has sent, when another one is started, its end.
+Covers: starting an exporter, the messages to and from it, when another one is started, its end.
 Does not cover: the thread that does all this for every live sink (`supervisor.py`) and the other side (`exporter.py`).
 """
 
@@ -122,7 +122,7 @@ class ExporterHandle:
         return self._state is ExporterState.CONNECTED and self._sending_until is None
 
     def stats(self) -> LiveSinkStatistics:
-        """Return what the sink has got until now."""
+        """Return how many rows the sink has got until now."""
         return LiveSinkStatistics(
             sink=self._sink._name(),
             state=self._state.value,
@@ -132,7 +132,7 @@ class ExporterHandle:
         )
 
     def missed(self) -> str | None:
-        """Say in words what the sink has not got; None if it has all."""
+        """Return in words how many rows the sink lacks; None if it has all."""
         total, found = self._replay_log.chunks, self.stats()
         if not total or (self._state is ExporterState.DONE and not found.missing_chunks):
             return None
@@ -167,7 +167,7 @@ class ExporterHandle:
             exporters.close()
 
     def send(self, now: float, *, is_last: bool) -> float | None:
-        """Let a ready exporter send what is new, with `is_last` at once, and then finish.
+        """Let a ready exporter send new rows; with `is_last` it sends at once, and finishes when it has sent all.
 
         Returns the time at which to call this again if it is too early, else None.
         """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class LiveSinkStatistics:
-    """The rows and bytes that one live sink has got.
+    """The progress of one live sink.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Runs the live sinks of a recording, in the parent: a thread starts an exporter for each, and says what to send.
+"""Runs the live sinks of a recording, in the parent: a thread starts an exporter for each, and gives it work.
 
 Covers: the thread, when it wakes up, and its bounded end.
 Does not cover: one sink and its exporter (`exporter_handle.py`), the viewer's side (`exporter.py`), and the rows
@@ -78,13 +78,13 @@ class LiveSupervisor:
             self._wake()
 
     def stats(self) -> list[LiveSinkStatistics]:
-        """Return what each sink has got until now. Any thread may call this."""
+        """Return the progress of each sink. Any thread may call this."""
         return [handle.stats() for handle in self._handles]
 
     def finish(self) -> list[str]:
-        """Send what can be sent within some seconds, then end all exporters. Any other thread may call this.
+        """Send rows for some seconds more, then end all exporters. Any other thread may call this.
 
-        Nothing may be accepted any more. Returns in words what each sink has missed.
+        No more rows may be accepted. Returns in words how many rows each sink has missed.
         """
         self._deadline = time.monotonic() + LIVE_FAREWELL_SECS
         self._wake()
@@ -135,7 +135,7 @@ class LiveSupervisor:
         return [self._wake_reader, *pipes, *launcher.waitables()]
 
     def _step(self, launcher: Launcher) -> float | None:
-        """Start exporters and send what is due; returns the seconds until more is due, None if only after news."""
+        """Start exporters and send rows that are due; returns the seconds until the next step, None for no limit."""
         self._idle = True
         now = time.monotonic()
         is_ending = self._deadline is not None

@@ -166,7 +166,8 @@ def headless_viewer(
     port: int | None = None,
     viewers: list[subprocess.Popen[bytes]] | None = None,
 ) -> Iterator[ViewerClient]:
-    """Run a viewer without a window within the block, for a picture of `size` in pixels; only this machine can reach it.
+    """Run a viewer without a window within the block, for a picture of `size` in pixels; only this machine can reach
+    it.
 
     It keeps its files in `folder`, and its process is added to `viewers` at once. Raises `NoViewerError`.
     """

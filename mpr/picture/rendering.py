@@ -67,8 +67,8 @@ def render(
     size:
         Width and height of the picture in pixels.
     blueprint:
-        The layout, as `rr.send_blueprint` takes it. By default that of the recording. If it has none, the viewer chooses
-        the layout for the data, without panels.
+        The layout, as `rr.send_blueprint` takes it. By default that of the recording. If it has none, the viewer
+        chooses the layout for the data, without panels.
     timeline:
         The name of the timeline to show; by default the viewer chooses it.
     time:

@@ -15,7 +15,7 @@ from mpr.errors import SinkError
 from mpr.rrd.byte_log import ByteLog, LogReader
 from mpr.sinks.base import Writer
 
-# How often a viewer gets what is new; it draws 60 times a second, but the workers need the CPU.
+# The interval at which a viewer gets new rows; it draws 60 times a second, but the workers need the CPU.
 _SEND_EVERY_SECS = 0.05
 
 Replay = Callable[[], Iterator[bytes]]

@@ -1,8 +1,8 @@
 """Lets any number of readers follow a growing stream: each reader gets all accepted bytes, from the beginning.
 
 Covers: how far the stream is accepted, readers in threads and in `asyncio`, the end.
-Does not cover: where the bytes are (`part_file.py`, `sinks/binary_stream.py`), where a stream may be cut (`slices.py`),
-and viewers in processes of their own (`live/replay_log.py`).
+Does not cover: the file with the bytes (`part_file.py`, `sinks/binary_stream.py`), cutting a stream (`slices.py`), and
+viewers in processes of their own (`live/replay_log.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _READ_BYTES = 1024 * 1024
 
 
 class ByteLog:
-    """How far the bytes of one file are accepted. One thread adds bytes; any thread reads.
+    """The accepted bytes of one file. One thread adds bytes; any thread reads.
 
     Parameters
     ----------

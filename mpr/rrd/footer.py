@@ -38,6 +38,17 @@ class ManifestMaker:
     header: bytes = b""
     store_infos: dict[bytes, bytes] = field(default_factory=dict)
 
+    def begin(self, header: bytes) -> None:
+        """Note the header of the file."""
+        self.header = header
+
+    def add_store(self, store: bytes, info: bytes) -> bool:
+        """Note the store info of `store`; returns False if there is one already."""
+        if store in self.store_infos:
+            return False
+        self.store_infos[store] = info
+        return True
+
     def closing(self, end: int, manifests: Iterable[Manifest]) -> bytes:
         """Return the bytes that close the file; its frames end at `end`, and `manifests` describe them."""
         stores: dict[bytes, list[Manifest]] = {}
@@ -77,12 +88,12 @@ class ManifestMaker:
     def _located(self, store: bytes, places: list[ChunkLocation]) -> Manifest:
         """Return the SDK's manifest of the chunks at `places`, with their offsets and sizes in this file."""
         described = self._by_sdk(places)
-        where = {}
+        locations = {}
         for start, size in places:
             payload = os.pread(self.fd, size, start + framing.FRAME_HEADER_SIZE)
-            where[store_id.chunk_id(payload)] = (start + framing.FRAME_HEADER_SIZE, size)
+            locations[store_id.chunk_id(payload)] = (start + framing.FRAME_HEADER_SIZE, size)
         table = described.table
-        found = [where[each] for each in table[manifest.CHUNK_ID].to_pylist()]
+        found = [locations[each] for each in table[manifest.CHUNK_ID].to_pylist()]
         table = manifest.with_offsets(table, [offset for offset, _ in found])
         table = manifest.with_sizes(table, [size for _, size in found])
         return replace(described, store_id=store, table=table)

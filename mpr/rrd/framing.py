@@ -1,7 +1,7 @@
 """The bytes of an `.rrd` file: frames, the few protobuf messages that mpr reads, header and footer.
 
 Covers: finding the frames of a stream, the store id of a message, the closing frames of a file.
-Does not cover: what is inside a chunk (mpr never decodes one) and the manifest's table (`manifest.py`).
+Does not cover: the contents of a chunk (mpr never decodes one) and the manifest's table (`manifest.py`).
 
 A stream is a 12-byte header and then frames, each `<kind: u64><length: u64><payload>`. The last frame (kind `END`)
 holds the footer, followed by 20 bytes per footer and `RRF2FOOT<count: u32>`. Source: rerun-io/rerun,

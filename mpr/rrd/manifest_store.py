@@ -1,6 +1,6 @@
 """Keeps manifests until their file is closed: a few in memory, the others on the disk beside the file.
 
-In a long run with small chunks, each chunk has hundreds of bytes of manifest, and no one reads them before the end.
+In a long run with small chunks, each chunk has hundreds of bytes of manifest, which is not read before the end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mpr.rrd.manifest import Manifest
 
 _log = logging.getLogger("mpr")
 
-# Arrow reads its buffers where they are; they begin at multiples of this.
+# Arrow maps its buffers in place, so they begin at multiples of this many bytes.
 _ALIGNED = 64
 
 

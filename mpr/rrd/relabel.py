@@ -167,7 +167,7 @@ class _RelabelledSource:
         return out[:size]
 
     def copy(self, target: int, offset: int, size: int) -> None:
-        # Whole frames: nobody copies anything else.
+        # Sinks copy whole frames only.
         for _, (head, rest, end) in self._from(offset):
             view = memoryview(head)
             while view:

@@ -1,7 +1,7 @@
 """A segment: rows of one producer on their way to the sinks, as frames in a source of bytes.
 
-Covers: what a sink gets with its rows, and joining the bytes of a segment.
-Does not cover: what is in a frame (`framing.py`).
+Covers: the segment and its task, and joining the bytes of a segment.
+Does not cover: the form of a frame (`framing.py`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Viewers that get data piece by piece need this.
 
-Covers: where to cut. Does not cover: waiting for more (`byte_log.py`).
+Covers: the places at which to cut. Does not cover: waiting for more (`byte_log.py`).
 """
 
 from __future__ import annotations

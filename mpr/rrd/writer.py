@@ -83,7 +83,7 @@ class FileWriter:
     def begin(self, header: bytes) -> None:
         """Begin with nothing but a stream's header."""
         framing.check_header(header)
-        self._manifest_maker.header = header
+        self._manifest_maker.begin(header)
         try:
             self._write(header)
         except OSError as error:
@@ -124,9 +124,8 @@ class FileWriter:
             if frame.kind == framing.SET_STORE_INFO:
                 payload = segment.source.read(frame.payload, frame.size)
                 store = store_id.store_id_of_info(payload)
-                if store in self._manifest_maker.store_infos:
+                if not self._manifest_maker.add_store(store, payload):
                     continue
-                self._manifest_maker.store_infos[store] = payload
             yield frame
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mpr.sdk.memory_file import memory_file, path_of
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -51,13 +52,9 @@ class ReadableFile:
     def __init__(self, data: bytes) -> None:
         import tempfile
 
-        if sys.platform == "linux":
-            self._fd = os.memfd_create("mpr-reader", os.MFD_CLOEXEC)
-            self._path = f"/proc/self/fd/{self._fd}"
-            self._unlink = False
-        else:
-            self._fd, self._path = tempfile.mkstemp(suffix=".rrd")
-            self._unlink = True
+        fd = memory_file("mpr-reader")
+        self._unlink = fd is None
+        self._fd, self._path = tempfile.mkstemp(suffix=".rrd") if fd is None else (fd, path_of(fd))
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]

@@ -1,4 +1,4 @@
-"""Sinks: where the rows of a recording go. Each sink is one file, with its value and its writer.
+"""Sinks keep or show the rows of a recording. Each durable sink is one file, with its value and its writer.
 
 Covers: the values that users give, reading them from text, and the writers of durable sinks.
 Does not cover: the processes that feed viewers (`live`) and the file format (`rrd`).

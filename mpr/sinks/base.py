@@ -1,6 +1,6 @@
 """The interface of a sink: the value that a user gives, and the writer that a durable one opens.
 
-Covers: what the rest of mpr may ask a sink or its writer. No other module asks for the class of a sink.
+Covers: everything that the rest of mpr may ask a sink or its writer; no other module asks for the class of a sink.
 Does not cover: the sinks themselves, each in a file of this package.
 """
 
@@ -79,13 +79,13 @@ class Sink(ABC):
 class Writer(ABC):
     """An open durable sink. One thread at a time calls it. Rows that `accept` took are kept, whatever happens."""
 
-    #: Where a user can see the rows if this sink cannot be read; for errors.
+    #: For an error: how a user can see the rows, if this sink cannot be read.
     replay_hint: ClassVar[str] = ""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """How errors and notes call it: a path, or words."""
+        """The name of the sink in errors and notes: a path, or words."""
 
     @property
     def paths(self) -> Sequence[Path]:
@@ -104,7 +104,7 @@ class Writer(ABC):
 
     @property
     def log(self) -> ByteLog | None:
-        """The accepted bytes of the shared recording, for readers; None if nobody can read them in one piece."""
+        """The accepted bytes of the shared recording, for readers; None if they cannot be read in one piece."""
         return None
 
     @abstractmethod
@@ -135,7 +135,7 @@ class Writer(ABC):
 
 
 class Observer(Protocol):
-    """Looks at what is recorded, without keeping it."""
+    """Looks at the rows of a recording, without keeping them."""
 
     def peek(self, segment: Segment) -> None:
         """Look at `segment`, which all durable sinks have. Never waits, never raises."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 import threading
 import weakref
@@ -22,6 +21,7 @@ from mpr.limits import STREAM_MEMORY_BYTES
 from mpr.rrd import framing
 from mpr.rrd.byte_log import ByteLog, LogReader
 from mpr.rrd.writer import FileWriter
+from mpr.sdk.memory_file import memory_file, path_of
 from mpr.sinks.base import OpenContext, Sink, Writer
 
 _COPY_BYTES = 32 * 1024 * 1024
@@ -36,14 +36,15 @@ class StreamFile:
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
-        self._in_memory = sys.platform == "linux"
-        self.fd = os.memfd_create("mpr-stream", os.MFD_CLOEXEC) if sys.platform == "linux" else _temporary()
+        fd = memory_file("mpr-stream")
+        self._in_memory = fd is not None
+        self.fd = _temporary() if fd is None else fd
         self._close = weakref.finalize(self, os.close, self.fd)
 
     @property
     def readable_path(self) -> str:
         """The path at which the SDK's reader can open the file."""
-        return f"/proc/self/fd/{self.fd}" if sys.platform == "linux" else f"/dev/fd/{self.fd}"
+        return path_of(self.fd)
 
     def check(self, size: int) -> None:
         """Move the file to the disk if `size` bytes are too many for the memory. Raises `OSError`."""

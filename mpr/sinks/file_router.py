@@ -88,7 +88,7 @@ class FileRouter(Generic[K]):
             raise failure
 
     def abort(self) -> None:
-        """End all files without finishing them; what they have stays readable."""
+        """End all files without finishing them; the rows in them stay readable."""
         for file in (*self._open.values(), self._main):
             file.abort()
         self._open.clear()
