@@ -32,14 +32,30 @@ The packages are five groups, and four modules that all of them use:
 - what is shown: `telemetry`, `blueprint`, `compare`, `picture`
 - the floor, which imports nothing of mpr but itself: `errors.py`, `limits.py`, `threads.py`, `failpoints.py`
 
-The way of a row: `rr.log` -> `sdk/log_calls.py` -> `producer/router.py` -> `producer/producer.py`, which waits while
-the outbox is full -> `transport/outbox.py` and `transport/sockets.py` -> `aggregator/intake.py` ->
-`aggregator/fanout.py` -> `sinks/per_recording.py` -> `rrd/writer.py`.
+The way of a row: `rr.log` -> `sdk/log_calls.py` -> `producer/router.py` -> `producer/outbox_writer.py`, which waits
+while the outbox is full -> `transport/outbox.py` and `transport/sockets.py` -> `aggregator/intake.py` ->
+`aggregator/fanout.py` -> `sinks/file_router.py` -> `rrd/writer.py`.
 
 The way of a task: `pool/pool.py` -> `scheduler/dispatcher.py`, for which `scheduler/assignment.py` chooses a worker ->
-`transport/sockets.py` -> `worker/loop.py`. The way of its result: `worker/loop.py` -> `producer/producer.py` ->
-`transport/sockets.py` -> `aggregator/aggregator.py` -> `scheduler/dispatcher.py` -> `pool/results.py`. A result arrives
+`transport/sockets.py` -> `worker/loop.py`. The way of its result: `worker/loop.py` -> `producer/result_sender.py` ->
+`transport/sockets.py` -> `aggregator/intake.py` -> `scheduler/dispatcher.py` -> `pool/results.py`. A result arrives
 after the rows of its task.
+
+Where to look:
+
+| question | file |
+|---|---|
+| Where does a row wait when the disk is slow? | `producer/outbox_writer.py` (`wait_for_credit`), in
+`transport/outbox.py` |
+| What happens to the tasks of a killed worker? | `scheduler/worker_death.py`, after `scheduler/worker_events.py` |
+| Which worker gets which task? | `scheduler/assignment.py` |
+| Which results and rows of a dead worker are still taken? | `aggregator/intake.py`, `transport/result_journal.py` |
+| What gets a viewer that comes late? | `live/replay_log.py`, sent by `live/exporter.py` |
+| How does a pool start and end, with which bounds? | `pool/runtime.py` |
+| How does a process join a recording? | `producer/membership.py` |
+| Which private names of the SDK are used? | `sdk/__init__.py` |
+| How does a crashed file become valid? | `rrd/recover.py` |
+| How large may something be, how long may it take? | `limits.py` |
 
 Who may import whom: `tests/test_layers.py` has the table and enforces it. It is ordered from the ground up, and a
 package imports only packages above its own row. The docstring of each package says what the package covers and what it

@@ -62,7 +62,7 @@ def ignore_ctrl_c() -> None:
 
 
 class ProcessLauncher(Launcher):
-    """Starts each worker as a `multiprocessing` process of this one: for `spawn`, and in a subclass for `forkserver`."""
+    """Starts each worker as a `multiprocessing` process of this one: by `spawn`, and in a subclass by `forkserver`."""
 
     def __init__(self, factory: Callable[..., process.BaseProcess], target: str, shared: Any) -> None:
         self._factory = factory

@@ -1,7 +1,7 @@
 """Pickles values for another process: with protocol 5 and large buffers apart, by cloudpickle if pickle cannot.
 
-Plain pickle comes first, because it sends importable functions by name, as `multiprocessing` does. So an initializer and
-a task of one module share the globals of that module. Lambdas, closures and functions of a notebook go by value.
+Plain pickle comes first, because it sends importable functions by name, as `multiprocessing` does. So an initializer
+and a task of one module share the globals of that module. Lambdas, closures and functions of a notebook go by value.
 """
 
 from __future__ import annotations

@@ -78,7 +78,10 @@ def preamble(start_time_nanos: int) -> bytes:
 
 
 def warnings_by_sdk(entity_path: str, texts: Iterable[str]) -> bytes:
-    """Return a stream with `texts` as log entries of level WARN, at the present time, with a store id of no recording."""
+    """Return a stream with `texts` as log entries of level WARN, at the present time.
+
+    Its store id is no recording's.
+    """
     import rerun as rr
 
     def write(stream: rr.RecordingStream) -> None:

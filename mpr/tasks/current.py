@@ -23,7 +23,8 @@ class CurrentTask:
     name:
         Its function's qualified name, or the name that `@mpr.task(name=...)` gave it.
     index:
-        Its index (from 0) in its call of the pool. Outside of a pool, the number of earlier calls of it in this process.
+        Its index (from 0) in its call of the pool. Outside of a pool, the number of earlier calls of it in this
+        process.
     attempt:
         1 for the first attempt, and one more for each retry.
     worker:

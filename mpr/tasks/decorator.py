@@ -65,8 +65,8 @@ def task(
         The task's name; by default the function's qualified name.
     entity_path_prefix:
         A path that is put before every entity path that the body logs, such as `"run/{index}"`. It may have the fields
-        `{name}`, `{index}`, `{task}` (name and index with a slash), `{attempt}`, `{worker}` and `{pid}`. Other tasks and
-        threads that the body starts log without it.
+        `{name}`, `{index}`, `{task}` (name and index with a slash), `{attempt}`, `{worker}` and `{pid}`. Other tasks
+        and threads that the body starts log without it.
     timeline:
         The name of a timeline that has the task's index on every row of the body.
 

@@ -90,10 +90,11 @@ class Execution:
             yield
 
     def close(self, error: BaseException | None) -> None:
-        """Write the rows of a body that has returned, or raised `error`, to every durable sink; only the first call counts.
+        """Write the rows of a body that has returned, or raised `error`, to every durable sink; only the first call
+        counts.
 
-        Raises `DeliveryError` or `RecordingClosedError` if that fails. If the task itself has failed, this error is only
-        logged, so that the task's own error reaches the caller.
+        Raises `DeliveryError` or `RecordingClosedError` if that fails. If the task itself has failed, this error is
+        only logged, so that the task's own error reaches the caller.
         """
         producer = self._to_deliver(error)
         if producer is not None:

@@ -57,10 +57,10 @@ _busy = _Busy()
 class LoggingHandler(logging.Handler):
     """Sends `logging` records into the recording, as `rr.TextLog` with the name of the task that emits them.
 
-    The entity path is made of the logger's name (`a.b` becomes `a/b`). The text has the traceback if the record has one.
-    Task, index, worker and process id are components beside it. A record goes to the recording of the task that emits
-    it, else to the one that the process has joined, else to the current one. Records of mpr itself are left out, because
-    they may report an error of the recording.
+    The entity path is made of the logger's name (`a.b` becomes `a/b`). The text has the traceback if the record has
+    one. Task, index, worker and process id are components beside it. A record goes to the recording of the task that
+    emits it, else to the one that the process has joined, else to the current one. Records of mpr itself are left out,
+    because they may report an error of the recording.
 
     Parameters
     ----------

@@ -26,8 +26,8 @@ class WorkerConfig:
     preloaded:
         Whether the SDK was imported before this process was forked.
     results_wait:
-        Whether a result may wait a moment for those of the next tasks of its work item. If the worker dies, results that
-        wait are lost.
+        Whether a result may wait a moment for those of the next tasks of its work item. If the worker dies, results
+        that wait are lost.
     capture:
         Which of its own log records and output it writes into the recording.
     """

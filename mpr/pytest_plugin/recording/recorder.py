@@ -169,8 +169,8 @@ class Recorder:
             path.unlink(missing_ok=True)
             raise
         running = self.current = RunningTest(
-            item=item, options=options, attempt=attempt, path=path, key=path.name, stream=stream, started=now, clock=clock,
-            sections=len(getattr(item, "_report_sections", ())),
+            item=item, options=options, attempt=attempt, path=path, key=path.name, stream=stream, started=now,
+            clock=clock, sections=len(getattr(item, "_report_sections", ())),
         )  # fmt: skip
         self._set_property(item, os.path.relpath(path, self._config.invocation_params.dir))
         sources.attach(running)

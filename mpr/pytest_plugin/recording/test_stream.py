@@ -34,14 +34,16 @@ if TYPE_CHECKING:
     import rerun as rr
 
 
-#: The time in seconds that the end of a phase waits for the disk, and that the end of a test waits if that was too short.
+#: The time in seconds that the end of a phase waits for the disk, and that the end of a test waits if that was too
+#: short.
 FLUSH_TIMEOUT_SECS = 5.0
 _CLOSE_TIMEOUT_SECS = 10.0
 
 
 # Streams whose threads wait for ever. They are kept, because the SDK would wait with them when they are collected.
 _stuck: list[Any] = []
-# The recording ids of all streams of this class in this process. There may be several plugins, if pytest runs in a test.
+# The recording ids of all streams of this class in this process. There may be several plugins, if pytest runs in a
+# test.
 _every: set[str] = set()
 
 
