@@ -43,19 +43,20 @@ after the rows of its task.
 
 Where to look:
 
-| question | file |
-|---|---|
-| Where does a row wait when the disk is slow? | `producer/outbox_writer.py` (`wait_for_credit`), in
-`transport/outbox.py` |
-| What happens to the tasks of a killed worker? | `scheduler/worker_death.py`, after `scheduler/worker_events.py` |
-| Which worker gets which task? | `scheduler/assignment.py` |
-| Which results and rows of a dead worker are still taken? | `aggregator/intake.py`, `transport/result_journal.py` |
-| What gets a viewer that comes late? | `live/replay_log.py`, sent by `live/exporter.py` |
-| How does a pool start and end, with which bounds? | `pool/runtime.py` |
-| How does a process join a recording? | `producer/membership.py` |
-| Which private names of the SDK are used? | `sdk/__init__.py` |
-| How does a crashed file become valid? | `rrd/recover.py` |
-| How large may something be, how long may it take? | `limits.py` |
+- Where does a row wait when the disk is slow? `producer/outbox_writer.py` (`wait_for_credit`). The rows before it are
+in
+  `transport/outbox.py`.
+- What happens to the tasks of a killed worker, and which are retried? `scheduler/worker_death.py`.
+- Which worker gets which task? `scheduler/assignment.py`.
+- Which results and rows of a dead worker are still taken? `aggregator/intake.py` and `transport/result_journal.py`.
+- Which code runs first in a worker? `processes/launcher.py` or `processes/zygote.py`, then `worker/main.py`.
+- What does a viewer get that comes late, or reconnects? `live/replay_log.py`; `live/exporter_handle.py` sends it.
+- How does a pool start and end, and what bounds each step? `pool/runtime.py`; a recording: `recording/runtime.py`.
+- How does a process join a recording? `producer/membership.py`.
+- Which private names of the SDK are used? `sdk/__init__.py` lists them; `sdk/log_calls.py`, `sdk/sink_calls.py`,
+  `sdk/recordings.py` and `sdk/times.py` use them.
+- What is at the end of a file? `rrd/footer.py` makes it, `rrd/writer.py` writes it, `rrd/recover.py` adds it later.
+- How large may something be, how long may it take? `limits.py`.
 
 Who may import whom: `tests/test_layers.py` has the table and enforces it. It is ordered from the ground up, and a
 package imports only packages above its own row. The docstring of each package says what the package covers and what it
@@ -66,7 +67,7 @@ Where something new goes:
 - A sink is one file in `sinks/`, with a value class and its writer. If users may name the sink by a word,
   `sinks/parse.py` gets a line.
 - A way for rows from another engine (Ray, Dask, joblib) starts at `SharedRecording.wrap`, in `tasks/wrapped.py`.
-- A transport is one file in `transport/`, behind `transport/sockets.py`.
+- Another endpoint than `ipc://`, such as tcp, starts in `transport/sockets.py` (`_bind`), beside the local one.
 - A start method is one file in `processes/`, with a subclass of `Launcher`, and a line in `processes/start.py`.
 - A difference of a new Rerun SDK goes into `sdk/`; a difference of its file format goes into `rrd/compat.py`.
 

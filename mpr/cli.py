@@ -1,4 +1,4 @@
-"""Has the commands of the command line `mpr`."""
+"""Defines the commands of the command line `mpr`."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ def exit_name(exitcode: int) -> str:
 
 
 class FormatError(ValueError):
-    """Bytes are no stream of the `.rrd` format that mpr knows."""
+    """Raised if bytes are no stream in an `.rrd` format that mpr knows."""
 
 
 # Tracebacks and pickles show these classes under the name that users write, `mpr.SinkError`. Only errors do so: for

@@ -58,7 +58,7 @@ class Listener(Protocol):
         """A worker has ended, and everything that it sent was read. Returns what the recording should say of it."""
 
     def recording_ended(self) -> None:
-        """The recording takes nothing more from its workers, also from those that have said goodbye and still live."""
+        """Forget all workers, because the recording takes nothing more, also from those that still live."""
 
     def broken(self, error: BaseException) -> None:
         """The recording cannot go on, because of `error`."""

@@ -1,4 +1,4 @@
-"""Makes the layout that a recording has in the viewer if the user gives none, or beside his own.
+"""Makes the viewer layout of a recording, if the user gives none, and the views that are added to the user's.
 
 Covers: views of the user's data, views of the workers, updates while the recording grows, and the names by which these
 views find the telemetry of pools (`telemetry_names.py`).

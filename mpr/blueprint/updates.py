@@ -46,7 +46,7 @@ class BlueprintUpdates:
         self._failed = False
 
     def add_pool(self, size: int, kinds: frozenset[str]) -> None:
-        """A pool with `size` workers records these kinds of telemetry from now on."""
+        """Add a pool with `size` workers, which records these kinds of telemetry from now on."""
         with self._lock:
             self._state_timelines += size
             self._kinds |= kinds

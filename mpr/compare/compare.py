@@ -314,7 +314,7 @@ def _flat(value: Any) -> tuple[Any, ...]:
 
 
 def _sortable(values: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:
-    """Return a sort key for values of any types, and for None; numbers and texts keep their usual order."""
+    """Return a sort key for values of any types, also None: types are sorted by name, values of one type as usual."""
     return tuple(
         (type(each).__name__, each) if isinstance(each, int | float | str) and each == each else ("", repr(each))
         for each in values

@@ -40,17 +40,19 @@ _NAMED_FILES = 10
 
 
 class RecordingRuntime:
-    """The parts of one recording at work. `SharedRecording` is its face for users; pools use it directly.
+    """Holds the running parts of one recording. `SharedRecording` is its face for users; pools use it directly.
 
-    The parts end by one ladder:
+    The parts end in six steps:
 
-    1. Leave: this process sends the rest of its own rows, and children do not inherit the recording any more.
-    2. Drain: the aggregator takes all that was sent before, and its thread ends. 60 s (`SINK_TIMEOUT_SECS`). If a sink
-       hangs longer, the ladder ends after rung 3 with an error, because the thread still uses sinks and sockets.
-    3. Live sinks: each sends the rows that are left. 3 s (`LIVE_FAREWELL_SECS`); the number of missing rows is logged.
-    4. Gather: with `route='direct'`, the files of the workers are copied into the recording. No bound.
-    5. Durable sinks: each writes its notes, the last layout and its footer, also if another one fails. No bound.
-    6. Sockets: they are closed, and their folder is removed. At once.
+    1. Leave: this process sends the rest of its own rows. Children do not inherit the recording any more.
+    2. Drain: the aggregator takes everything that was sent before, and its thread ends. Limit: 60 s
+       (`SINK_TIMEOUT_SECS`). If a sink hangs longer, an error follows step 3 and the other steps are left out, because
+       the thread still uses sinks and sockets.
+    3. Live sinks: each sends the rows that are left. Limit: 3 s (`LIVE_FAREWELL_SECS`). The number of rows that are
+       missing then is logged.
+    4. Gather: with `route='direct'`, the files of the workers are copied into the recording. No limit.
+    5. Durable sinks: each writes its notes, the last layout and its footer, also if another one fails. No limit.
+    6. Sockets: they are closed at once, and their folder is removed.
 
     Parameters
     ----------

@@ -55,9 +55,9 @@ _HEAD_BYTES = 8192
 
 
 def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
-    """Give the recording in the file `fd` the store id `new`, which has as many bytes as `old`; no byte is moved.
+    """Replace the store id `old` by `new` in the file `fd`. Both have the same length, so no byte is moved.
 
-    Returns whether the file ends with a footer, because it was closed. Raises `DamagedError` if its frames are not
+    Returns whether the file has a footer, so that it was closed. Raises `DamagedError` if its frames are not
     whole, and `OSError`.
     """
     assert len(old) == len(new)

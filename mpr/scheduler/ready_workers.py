@@ -109,7 +109,7 @@ class ReadyWorkers:
         self._send(self._assignment.done(worker, work_item, micros))
 
     def skipped(self, worker: int, sequence: int) -> None:
-        """`worker` has passed over its `sequence`-th work item: unless it was taken back before, it waits again."""
+        """Put the `sequence`-th work item of `worker` back into the queue: the worker did not run it."""
         handle = self._handles.get(worker)
         if handle is None:
             return

@@ -192,7 +192,7 @@ class WorkerEvents:
         return outcomes
 
     def recording_ended(self) -> None:
-        """The recording takes nothing more; a pool that still works for it ends."""
+        """Forget all workers, because the recording has ended. End the pool if it is not finished."""
         with self._books.lock:
             self._books.workers.remove_all()
         if not self._books.lifecycle.is_finished:

@@ -230,7 +230,7 @@ class WorkerSupervisor:
             os.close(self._wake_writer)
 
     def _reap(self, patience_secs: float) -> None:
-        """Wait until there is something to do, and report the workers that have ended."""
+        """Wait up to `patience_secs` for a wake-up or the end of a worker. Then report the workers that have ended."""
         mp_connection.wait([self._wake_reader, *self._launcher.waitables()], patience_secs)
         os.set_blocking(self._wake_reader, False)
         with contextlib.suppress(BlockingIOError):

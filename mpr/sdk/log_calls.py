@@ -162,7 +162,7 @@ def with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str,
 
 
 def under(prefix: str, path: str) -> str:
-    """Return `path` below `prefix`; paths of properties and of mpr itself stay as they are."""
+    """Return `path` with `prefix` in front. Paths of properties and of mpr itself get none."""
     path = path.removeprefix("/")
     # Viewers look for the recording's properties, and for rows of mpr, at fixed paths.
     return path if path.partition("/")[0] in ("__properties", "mpr") else f"{prefix}/{path}"

@@ -58,7 +58,7 @@ def watch_sinks(
 
 
 def keep_sinks(is_ours: Callable[[str | None], bool]) -> None:
-    """Let the end of a `with stream:` block leave the stream's sink as it is, if `is_ours(recording id)`.
+    """Keep a stream's sink open at the end of its `with stream:` block, if `is_ours` is true of its recording id.
 
     Without this, the SDK finishes a file sink at the end of the block, and rows that are logged later are lost.
     """

@@ -1,8 +1,8 @@
-"""Runs a task once in this process: finds its recording, puts its context in place, and delivers its rows at the end.
+"""Runs one task in this process: finds its recording, puts its context in place, and delivers its rows at the end.
 
 Covers: `@mpr.task` and `SharedRecording.wrap`.
-Does not cover: tasks of a pool (`worker/loop.py`). If such a task is a decorated function, it gets its prefix and its
-timeline here, and the worker delivers its rows.
+Does not cover: tasks of a pool (`worker/loop.py`). One exception: a decorated function that runs in a pool gets its
+prefix and its timeline here, and the worker delivers its rows.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class RunningTest:
 
     @property
     def is_here(self) -> bool:
-        """Whether it runs in this process; false in a process that it has forked."""
+        """Whether the test runs in this process. False in a process that the test has forked."""
         return self.stream.pid == os.getpid()
 
     def note_rows(self) -> None:
