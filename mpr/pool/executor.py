@@ -160,7 +160,10 @@ class PoolExecutor(Executor):
             The number of calls that are submitted before their results are asked for; the iterables are read no
             further. None: all calls are submitted at once, as in `Executor.map`.
 
-        Raises `ConfigError` if `chunksize` or `buffersize` cannot be used.
+        Raises
+        ------
+        ConfigError
+            If `chunksize` or `buffersize` cannot be used.
         """
         self._check_running()
         check_chunksize(chunksize)
