@@ -159,7 +159,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         not _is_worker(config) and _CONTROLLER not in config.stash and config.pluginmanager.hasplugin("dsession")
     )
     if may_be_late and _settings(config).folder.exists():
-        # The hook is called here, because pytest does not call it for a plugin that is registered during the call.
+        # pytest does not call a hook of a plugin that is registered while the hook runs. So the hook of the controller
+        # is called here.
         _controller(config).pytest_sessionfinish(exitstatus)
 
 

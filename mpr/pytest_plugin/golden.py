@@ -4,8 +4,8 @@ Covers: the files of golden recordings, when these files are written, and the me
 Does not cover: the comparison (`mpr.compare.compare`).
 
 Each test has its own file, `__recordings__/<module>/<test>.rrd` beside the file of the test. If a test has several
-golden recordings, each has a name and a file. A file is always replaced as a whole, and workers of pytest-xdist never
-share a file. The file has the rows of the test, but not the rows that mpr adds about the run and the machine.
+golden recordings, each has its own name and file. A file is always replaced as a whole, and workers of pytest-xdist
+never share a file. The file has the rows of the test, but not the rows of mpr about the run or the machine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FOLDER = "__recordings__"
 #: The properties of reports that name golden recordings: those that a test has used, and those that it has written.
 USED, WRITTEN = "mpr_golden", "mpr_golden_written"
-# Entities whose rows are about the run. They are not compared, because they differ in each run.
+# Entities with rows about the run. These rows are not compared, because they do not belong to the test.
 _OF_RUN = (*compare.IGNORED_ENTITIES, f"/{test_rows.ROOT}/**")
 # The largest number of golden recordings that the summary names.
 _MOST_LINES = 20
@@ -221,7 +221,10 @@ def _sweep(golden: Path) -> None:
 
 @functools.cache
 def _stream(application_id: str, _pid: int) -> TestStream:
-    """Return the only stream that writes golden recordings. There is one, because its two threads never end."""
+    """Return the stream that writes all golden recordings of `application_id`.
+
+    Only one stream is made, because each stream has two threads that never end.
+    """
     from mpr.pytest_plugin.recording.test_stream import TestStream
 
     return TestStream(application_id)

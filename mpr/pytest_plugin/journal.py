@@ -88,7 +88,7 @@ class Journal:
         os.write(self._fd, line.encode())
 
     def phase(self, path: str, name: str, time: float) -> None:
-        """Add the begin of a phase, called `name`, of the test whose recording is `path`."""
+        """Add the begin of the phase `name` of the test whose recording is `path`. Raises `OSError`."""
         os.write(self._fd, (json.dumps({"event": "phase", "path": path, "name": name, "time": time}) + "\n").encode())
 
     def error(self, text: str) -> None:

@@ -80,7 +80,7 @@ class Settings:
     summary:
         Which recordings are named at the end of the run: "failed", "all" or "none".
     strict:
-        Whether a recording that cannot be made is an error of its test.
+        Whether a test has an error if its recording cannot be made.
     capture:
         The threads in which plain `rr.log` is recorded: "global" means all threads that have no recording of their own,
         "thread" means only the thread of the test.
@@ -138,8 +138,9 @@ def value(config: pytest.Config, name: str) -> Any:
 
 
 def settings_of(config: pytest.Config, run: str) -> Settings:
-    """Return the settings of the run whose folder has the name `run`. A worker of pytest-xdist has got its run's name.
+    """Return the settings of the run whose folder has the name `run`.
 
+    A worker of pytest-xdist ignores `run`, because the process in which pytest was started has sent the name.
     Raises `pytest.UsageError` if an option has a value that cannot be used.
     """
     given = getattr(config, "workerinput", {}).get("mpr")
@@ -222,7 +223,7 @@ def checked_application_id(given: str) -> str:
 class TestOptions:
     """The options of one test.
 
-    Each option is taken from the closest `@pytest.mark.mpr(...)` that has it. If no marker has it, the settings count.
+    Each option is taken from the closest `@pytest.mark.mpr(...)` that has it, or else from the settings.
     """
 
     mode: str

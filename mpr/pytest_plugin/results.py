@@ -1,4 +1,7 @@
-"""Defines the result of a recorded test. The controller makes it from the journals, for summary, page and pictures."""
+"""Defines the result of a recorded test.
+
+The controller makes the results from the journals. The summary, the page and the pictures are made from the results.
+"""
 
 from __future__ import annotations
 

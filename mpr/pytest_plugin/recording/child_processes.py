@@ -2,9 +2,9 @@
 
 - The test starts an `mpr.Pool`, or an `mpr.SharedRecording` without sinks: the test's recording takes the place of the
   sinks (`mpr/sinks/active_recording.py`).
-- The test starts processes by `multiprocessing` or `subprocess`, with functions decorated by `@mpr.task` or with
-  `mpr.join()`: these processes inherit a shared recording, whose rows go to the test's recording. The shared recording
-  is made as soon as the test's process has a decorated function. It is kept for later tests.
+- The test starts processes by `multiprocessing` or `subprocess` that use functions decorated by `@mpr.task`, or call
+  `mpr.join()`: these processes inherit a shared recording. Its rows go to the test's recording. The shared recording is
+  made as soon as the process of the test has a decorated function. The shared recording is kept for later tests.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Children:
         if self._propagation is not None:
             self._propagation.close()
             self._propagation = None
-        # Those that were open before the test do not count, because they belong to fixtures of wider scope.
+        # Pools and recordings that were open before the test do not count, because they belong to fixtures with a wider
+        # scope.
         left = active_recording.open_writers() - self._open_before
         if left > 0:
             return f"{left} pools or shared recordings of the test are still open: rows that come later are not here"

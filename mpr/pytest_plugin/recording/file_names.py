@@ -15,8 +15,8 @@ _PATH_BYTES = 240
 _DIGEST_CHARACTERS = 8
 # All other characters are replaced, because artifact stores refuse them or shells give them a meaning.
 _REFUSED = re.compile(r"[^A-Za-z0-9_.=\[\]-]+")
-# `--dist loadgroup` of pytest-xdist adds the group to the node id, after an @. An @ before a bracket is no group,
-# because a parameter may have an @ too.
+# `--dist loadgroup` of pytest-xdist adds the group to the node id, after an @. An @ with a bracket after it
+# belongs to a parameter, and not to a group.
 _GROUP = re.compile(r"@[^\]\[]*$")
 
 

@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-# The names of those SDK threads that start and end with each file. The names of these threads begin with these texts.
+# The beginnings of the names of SDK threads that start and end with each file.
 _COME_AND_GO = ("file_writer", "ChunkBatcher", "RecordingStream")
 
 
@@ -22,7 +22,7 @@ class Watch:
     Parameters
     ----------
     running:
-        Returns the test that runs in this process, or None.
+        The function that returns the test that runs in this process, or None.
     """
 
     def __init__(self, running: Callable[[], object | None]) -> None:

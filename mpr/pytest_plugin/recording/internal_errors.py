@@ -17,8 +17,8 @@ class InternalErrors:
     Parameters
     ----------
     write:
-        Writes the text of an error. Called with the first error of each sort, and when this object is closed. May raise
-        `OSError`.
+        The function that writes the text of an error. It is called with the first error of each sort, and by `close`.
+        It may raise `OSError`.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:

@@ -38,7 +38,7 @@ class LogSources:
     Parameters
     ----------
     running:
-        Returns the test that runs in this process, or None.
+        The function that returns the test that runs in this process, or None.
     """
 
     def __init__(self, running: Callable[[], RunningTest | None]) -> None:
@@ -52,7 +52,7 @@ class LogSources:
         self._logs = LogCapture(self._native, test_rows.LOGS)
 
     def stream(self, application_id: str) -> TestStream:
-        """Return the stream of this process for recordings with that application id. Make it if there is none."""
+        """Return the stream of this process for recordings with `application_id`. Make one if there is none."""
         if self._streams.knows(application_id):
             return self._streams.get(application_id)
         with warnings.catch_warnings():
@@ -103,7 +103,7 @@ class LogSources:
             running.notes.append(note)
 
     def close(self) -> None:
-        """Remove all changes that this object has made to the process. Called after the last test."""
+        """Undo the changes that this object has made to the process. Called after the last test."""
         self._logs.close()
         self._forks.close()
         self._children.close()

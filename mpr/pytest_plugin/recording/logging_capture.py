@@ -20,7 +20,7 @@ class _Handler(LoggingHandler):
 class LogCapture:
     """Passes every record of the process to the recording of the running test.
 
-    Replaces `logging.Logger.callHandlers`. A handler of the root logger would be simpler, but some tests count the
+    Replaces `logging.Logger.callHandlers` instead of adding a handler to the root logger, because some tests count the
     handlers of the root logger.
     """
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.log_sources import LogSources
 
 
-#: The property of reports with the path of a test's recording. It is relative to the folder where pytest was started.
+#: The property of reports that has the path of a test's recording, relative to the folder in which pytest was started.
 PROPERTY = "mpr_recording"
 #: The worker's name in a process without pytest-xdist.
 MAIN = "main"
@@ -61,7 +61,7 @@ class Recorder:
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Import the SDK before the first test.
 
-        The import takes some tenths of a second. Later, this time would count as time of the first test.
+        The import takes some tenths of a second. If it came later, this time would count as time of the first test.
         """
         if session.items:
             self.errors.attempt("begin to record", lambda: self._sources().stream(self.settings.application_id))
@@ -107,7 +107,7 @@ class Recorder:
             self.errors.attempt("finish a recording", self._end)
         self.errors.close()
         if self._journal is None or self._journal.pid != os.getpid():
-            # There is no journal if nothing could be written. So the errors are sent by pytest-xdist.
+            # If nothing could be written, there is no journal. So pytest-xdist sends the errors.
             output = getattr(self._config, "workeroutput", None)
             if output is not None:
                 output[WORKER_OUTPUT] = list(self.errors.texts)
@@ -125,7 +125,7 @@ class Recorder:
         """Write the rows that the running test has logged until now to the file `target`, without a footer.
 
         Raises `RuntimeError` if no test is recorded now, or if the SDK cannot write rows to the disk. Raises `OSError`
-        if `target` cannot be written.
+        if a file cannot be read or written.
         """
         if self.current is None:
             raise RuntimeError("no test is recorded at this moment")

@@ -28,12 +28,12 @@ class RrInitRows:
     Parameters
     ----------
     is_ours:
-        Returns whether the SDK's handle is that of a recording with which the plugin records tests.
+        The function that returns whether a handle of the SDK belongs to a recording of this plugin.
     """
 
     def __init__(self, is_ours: Callable[[Any], bool]) -> None:
         self._is_ours = is_ours
-        # The ids of new recordings without a sink. No other recording is read, because that would take its sink away.
+        # The ids of new recordings without a sink. Other recordings are not read, because reading takes the sink away.
         self._without_sink: set[str] = set()
         # The id of the recording that was copied last, and the ids of its chunks that are copied already.
         self._known: tuple[str, set[str]] = ("", set())
@@ -61,7 +61,7 @@ class RrInitRows:
 
         with internal():
             data: bytes = recordings.encoded_rows_of(native).read(flush=True) or b""
-            # Reading has given the recording a sink. Without this sink, the SDK keeps the rows of the recording again.
+            # Reading has given the recording a sink. The sink is removed, so that the SDK keeps the rows again.
             recordings.disconnect(native)
             if not data or len(data) == framing.HEADER_SIZE:
                 return None

@@ -12,8 +12,8 @@ Measured: a test takes 1.0 to 1.2 times as long as with a stream of its own, who
 Python fetched the rows by `rr.binary_stream`, a test would take 2 to 3 times as long.
 
 If a file cannot be written any more, for example because the disk is full, the SDK's threads may wait for each other
-for ever. In release 0.41, a flush after a row that failed never returns an answer. Such a stream is not used again, and
-a new stream is made.
+for ever. In release 0.41, the SDK never answers a flush if a row before could not be written. Such a stream is not used
+again, and a new stream is made.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class TestStream:
     def flush(self, timeout_secs: float = FLUSH_TIMEOUT_SECS) -> None:
         """Wait up to `timeout_secs` until all rows are in the file.
 
-        Raises `RuntimeError` if this fails. After that, does nothing until the next file is opened.
+        Raises `RuntimeError` if this fails. After a failure, this method does nothing until the next file is opened.
         """
         if self._failed:
             return
@@ -105,7 +105,7 @@ class TestStream:
         return not self.path.exists() or framing.is_finished(self.path)
 
     def close(self) -> bool:
-        """Finish the file, and give its recording a new id. Return whether both have succeeded."""
+        """Finish the file, and give its recording a new id. Return whether the file is whole, with its footer."""
         assert self.path is not None
         path, self.path = self.path, None
         # The file is flushed before `disconnect`, because the flush waits for a limited time. `disconnect` of the SDK

@@ -58,7 +58,7 @@ class Controller:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Finish the run, because all workers have ended. The summary in the terminal comes next."""
+        """Finish the run after all workers have ended, and before the summary is written to the terminal."""
         if self.settings.folder.exists():
             # A user who presses Ctrl-C does not want to wait for pictures.
             draw = exitstatus != pytest.ExitCode.INTERRUPTED
@@ -71,7 +71,7 @@ class Controller:
             self._errors.attempt("write the summary of the CI job", self._write_page, page, results)
 
     def finish(self, draw: bool) -> None:
-        """Make the results of all tests, repair recordings, and write the page. Draw pictures only if `draw`."""
+        """Make all results, repair recordings, and write the page. Draw pictures only if `draw` is true."""
         found = read_journals(self.settings.folder)
         self._problems += found.errors
         for test in found.tests.values():

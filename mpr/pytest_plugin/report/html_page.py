@@ -34,7 +34,7 @@ def write(folder: Path, results: Sequence[RecordedTest]) -> Path:
 
 
 def page(folder: Path, results: Sequence[RecordedTest]) -> str:
-    """Return the page as HTML. Its links are relative to `folder`."""
+    """Return the page as HTML. The links in the page are relative to `folder`."""
     template = string.Template(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     has_pictures = any(each.picture is not None for each in results)
     counts = Counter(each.outcome for each in results)
