@@ -181,7 +181,7 @@ def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
 
 @pytest.fixture
 def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for files of this test, beside the test's recording; a temporary folder if the test is not recorded."""
+    """A folder for files of this test, beside the test's recording. If the test is not recorded, it is temporary."""
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
         return recorder.artifacts()
