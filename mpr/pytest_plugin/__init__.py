@@ -1,17 +1,20 @@
 """Makes a Rerun recording of each test, even of one whose worker crashed: the pytest plugin.
 
-While nothing is recorded (`--mpr=off`), pytest imports only this module, `options.py` and `hookspecs.py`. With
-pytest-xdist, each worker has a `Recorder`, and the process in which pytest was started has the `Controller`. Without
-it, one process has both.
+While nothing is recorded (`--mpr=off`), pytest imports only this module, `options.py` and `hookspecs.py`.
+
+With pytest-xdist, each worker has a `Recorder`, and the process in which pytest was started has the `Controller`.
+Without pytest-xdist, one process has both.
 
 ```
 test ─► Recorder ─► file of the test and journal ─► Controller ─► repaired files, folder of the run, summary
 ```
 
-`Controller.finish` makes the list of finished recordings, as `RecordedTest` values, and passes it to the pictures and
-the page. Golden recordings need the rows of a test while it runs, and get them by `Recorder.snapshot`. A test that
-uses one of the fixtures in `RECORDED_FIXTURES` is recorded in every mode; if the mode is off, its recording is removed
-at its end.
+`Controller.finish` makes a `RecordedTest` of each test, and passes the list to the pictures and the page.
+
+A golden recording is compared while the test still runs, so `Recorder.snapshot` returns the rows until then.
+
+A test that uses one of the fixtures in `RECORDED_FIXTURES` is recorded in every mode. If the mode is off, the recording
+is removed at the end of the test.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ _RUN = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options; pytest calls this once per run, even if nothing is recorded."""
+    """Add the options of the plugin. pytest calls this hook once per run, even if nothing is recorded."""
     from mpr.pytest_plugin.options import add_options
 
     add_options(parser)
@@ -83,7 +86,7 @@ def _has_sdk() -> bool:
 
 
 def _activate(config: pytest.Config) -> None:
-    """Record from now on, by markers and options."""
+    """Record tests from now on, as their markers and the options say."""
     if _RECORDER in config.stash or config.getoption("collectonly", False):
         return
     settings = _settings(config)
@@ -107,7 +110,7 @@ def _controller(config: pytest.Config) -> Controller:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Record if tests have the marker or use one of the fixtures, even if the mode is off."""
+    """Start to record if a test has the marker or uses one of the `RECORDED_FIXTURES`, even if the mode is off."""
     marked = [item for item in items if item.get_closest_marker("mpr") is not None]
     if marked and not _is_worker(config):
         from mpr.pytest_plugin.options import test_options
@@ -139,7 +142,10 @@ def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
 
 
 def _controller_of_workers(node: Any) -> Controller | None:
-    """Return the controller if a worker has recorded tests; a run without options knows that by its folder only."""
+    """Return the controller, or None if no worker has recorded tests.
+
+    If the options of the run do not ask for recordings, only the run's folder shows that a worker has recorded tests.
+    """
     config: pytest.Config | None = getattr(node, "config", None)
     if config is None or (_CONTROLLER not in config.stash and not _settings(config).folder.exists()):
         return None
@@ -153,7 +159,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         not _is_worker(config) and _CONTROLLER not in config.stash and config.pluginmanager.hasplugin("dsession")
     )
     if may_be_late and _settings(config).folder.exists():
-        # pytest does not call this hook of a plugin that was registered during the call.
+        # pytest does not call a hook of a plugin that is registered while the hook runs. So the hook of the controller
+        # is called here.
         _controller(config).pytest_sessionfinish(exitstatus)
 
 
@@ -162,7 +169,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.fixture
 def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
-    """The stream of this test's recording; a disabled stream if the test is not recorded."""
+    """The stream of this test's recording. If the test is not recorded, the stream is disabled."""
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
         stream: rr.RecordingStream = recorder.current.stream.native
@@ -174,7 +181,7 @@ def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
 
 @pytest.fixture
 def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for files of this test, beside its recording; a temporary folder if the test is not recorded."""
+    """A folder for files of this test, beside the test's recording. If the test is not recorded, it is temporary."""
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
         return recorder.artifacts()
@@ -183,9 +190,10 @@ def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
-    """Starts pools whose rows go to this test's recording: `pool = mpr_pool(2)`, with the arguments of `mpr.Pool`.
+    """Starts pools whose rows go to this test's recording.
 
-    The pools are terminated when the test ends.
+    Call it as `pool = mpr_pool(2)`. The arguments are those of `mpr.Pool` without `application_id`. The pools are
+    terminated when the test ends.
     """
     import mpr
 
@@ -199,7 +207,8 @@ def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
 
     yield start
     for pool in pools:
-        # Rows of all tasks whose results the test has are written. It has not waited for the others.
+        # The pool may be terminated now. The rows of each task whose result the test has received are written already,
+        # and the test has not waited for the other tasks.
         pool.terminate()
 
 
@@ -207,7 +216,8 @@ def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
 def mpr_golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
     """Compares the rows that this test logs with its golden recording.
 
-    Call it as `mpr_golden()` when all rows are logged. If the test does not call it, the rows are compared at its end.
+    Call it as `mpr_golden()` when all rows are logged. If the test does not call it, the rows are compared at the end
+    of the test.
     """
     from mpr.pytest_plugin.golden import Golden
 

@@ -1,11 +1,11 @@
-"""Compares the rows of a test with its golden recording, which has the rows of an earlier run that were right.
+"""Compares the rows of a test with its golden recording: the rows of an earlier run, which were right.
 
-Covers: the files of golden recordings, when they are written, the message of a test whose rows differ.
+Covers: the files of golden recordings, when these files are written, and the message of a test whose rows differ.
 Does not cover: the comparison (`mpr.compare.compare`).
 
-There is one file per test (and name), `__recordings__/<module>/<test>.rrd` beside the test's file. It is always
-replaced as a whole, and workers of pytest-xdist never share one. It has the rows of the test, and none of mpr about the
-run or the machine.
+Each test has its own file, `__recordings__/<module>/<test>.rrd` beside the file of the test. If a test has several
+golden recordings, each has its own name and file. A file is always replaced as a whole, and workers of pytest-xdist
+never share a file. The file has the rows of the test, but not the rows of mpr about the run or the machine.
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.test_stream import TestStream
 
 FOLDER = "__recordings__"
-#: The properties of reports that name the golden recordings of a test, and those that it has written.
+#: The properties of reports that name golden recordings: those that a test has used, and those that it has written.
 USED, WRITTEN = "mpr_golden", "mpr_golden_written"
-# Entities whose rows belong to the run, and not to the test.
+# Entities with rows about the run. These rows are not compared, because they do not belong to the test.
 _OF_RUN = (*compare.IGNORED_ENTITIES, f"/{test_rows.ROOT}/**")
-# The largest number of lines of a summary.
+# The largest number of golden recordings that the summary names.
 _MOST_LINES = 20
 
 
 class Golden:
-    """The value of the fixture `mpr_golden`: call it when all rows are logged that shall be compared."""
+    """The value of the fixture `mpr_golden`, which compares rows with a golden recording.
+
+    Call it when the test has logged all rows that shall be compared.
+    """
 
     def __init__(self, item: pytest.Item, recorder: Recorder | None) -> None:
         self._item = item
@@ -58,7 +61,7 @@ class Golden:
         tolerance: float = 0.0,
         name: str | None = None,
     ) -> None:
-        """Compare the rows that the test has logged until now with its golden recording; the test fails if they differ.
+        """Compare the rows that the test has logged until now with its golden recording. Fail the test if they differ.
 
         Parameters
         ----------
@@ -66,14 +69,15 @@ class Golden:
             `"values"` compares every cell. `"summary"` compares the entities, components and timelines, their types,
             the numbers of rows, and the first and last times.
         ignore_timelines:
-            Names of timelines that do not count, besides `log_time` and `log_tick`.
+            Names of timelines that are not compared, besides `log_time` and `log_tick`.
         ignore_entities:
-            Entity paths that do not count; `/camera/**` is `/camera` and all below it. Rows of mpr itself never count.
+            Paths of entities that are not compared. `/camera/**` means `/camera` and all entities below `/camera`. Rows
+            of mpr itself are never compared.
         tolerance:
-            The largest difference of two floating point numbers, as a share of the expected number, or of 1 if that is
-            smaller than 1.
+            Two floating point numbers may differ by `tolerance` times the expected number, or by `tolerance` itself if
+            the expected number is smaller than 1.
         name:
-            A name for this golden recording; needed if a test has several.
+            A name for this golden recording. A test with several golden recordings needs a name for each.
         """
         __tracebackhide__ = True
         compare.check_level(level)
@@ -107,7 +111,7 @@ class Golden:
                 self._differs(golden, actual, ignored, found)
 
     def at_teardown(self) -> None:
-        """Compare the rows now if the test has not done it itself, and has passed."""
+        """Compare the rows now if the test has passed and has not compared them itself."""
         __tracebackhide__ = True
         running = self._recorder.current if self._recorder is not None else None
         if not self._names and running is not None and running.outcomes.get(CALL) == "passed":
@@ -119,7 +123,8 @@ class Golden:
         return self._recorder.settings
 
     def _path(self, name: str | None) -> Path:
-        # The path of the file is left out, because it depends on the folder in which pytest is started.
+        # The node id begins with the path of the test's file. This path is left out, because it depends on the folder
+        # in which pytest is started.
         test = file_names.without_group(self._item.nodeid).partition("::")[2] or self._item.name
         stem = file_names.stem(test if name is None else f"{test}::{name}", Path())
         return self._item.path.parent / FOLDER / file_names.clean(self._item.path.stem) / f"{stem}.rrd"
@@ -177,7 +182,7 @@ class Golden:
         self._note(WRITTEN, golden)
 
     def _store(self, target: Path, actual: Path, ignored: Collection[str]) -> bool:
-        """Write the rows of the recording `actual` that count to `target`; return whether there are any."""
+        """Write to `target` all rows of the recording `actual` that are not ignored. Return whether there are any."""
         import rerun as rr
 
         from mpr.sdk.reader import quiet_reader
@@ -208,7 +213,7 @@ class Golden:
 
 
 def _sweep(golden: Path) -> None:
-    """Remove files of processes that died while they wrote this golden recording."""
+    """Remove the temporary files of processes that died while they wrote this golden recording."""
     for path in golden.parent.glob(f".{glob.escape(golden.name)}.*.tmp"):
         if not psutil.pid_exists(int(path.name.split(".")[-2])):
             path.unlink(missing_ok=True)
@@ -216,7 +221,10 @@ def _sweep(golden: Path) -> None:
 
 @functools.cache
 def _stream(application_id: str, _pid: int) -> TestStream:
-    """Return the one stream that writes golden recordings; each stream costs two threads that never end."""
+    """Return the stream that writes all golden recordings of `application_id`.
+
+    Only one stream is made, because each stream has two threads that never end.
+    """
     from mpr.pytest_plugin.recording.test_stream import TestStream
 
     return TestStream(application_id)
@@ -228,7 +236,7 @@ def _fail(text: str) -> NoReturn:
 
 
 def write_golden_summary(terminal: Any) -> None:
-    """Write which golden recordings the tests have written, and which ones no test has used."""
+    """Write the names of the golden recordings that tests have written, and of those that no test has used."""
     lines = [f"written: {path}" for path in sorted(_named(terminal, WRITTEN))]
     lines += [f"unused: {path}" for path in _unused(terminal)]
     if not lines:
@@ -241,7 +249,10 @@ def write_golden_summary(terminal: Any) -> None:
 
 
 def _unused(terminal: Any) -> list[str]:
-    """Return golden recordings that no test has used, after an update in which all tests have run and passed."""
+    """Return the golden recordings that no test has used.
+
+    The list is empty unless the run was an update of golden recordings in which all tests have run and passed.
+    """
     config: pytest.Config = terminal.config
     is_whole = {"failed", "error", "skipped", "deselected", "xfailed"}.isdisjoint(terminal.stats)
     if not config.getoption("mpr_golden_update") or not is_whole or any("::" in each for each in config.args):
@@ -253,7 +264,7 @@ def _unused(terminal: Any) -> list[str]:
 
 
 def _named(terminal: Any, kind: str) -> set[str]:
-    """Return the golden recordings in the property `kind` of all reports."""
+    """Return the golden recordings that the property `kind` names, in the reports of all tests."""
     reports: Iterable[Any] = (report for reports in terminal.stats.values() for report in reports)
     properties = (each for report in reports for each in getattr(report, "user_properties", ()))
     return {path for name, path in properties if name == kind}

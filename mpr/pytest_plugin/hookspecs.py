@@ -9,26 +9,27 @@ import pytest
 
 @pytest.hookspec(firstresult=True)
 def pytest_mpr_recording_name(item: pytest.Item, attempt: int) -> str | None:
-    """Return a name for the recording of `item`, instead of one made of its node id.
+    """Return a name for the recording of `item`. Without this hook, mpr makes the name from the node id.
 
     Parameters
     ----------
     item:
         The test that is about to be set up.
     attempt:
-        0 for the first run of the test, and one more for each repetition.
+        The number of times that the test has run before: 0 for its first run.
 
     Returns
     -------
-    A name without suffix. With None, the next plugin is asked, and mpr makes the name if none returns one. Characters
-    that cause trouble in file names are replaced. If the name is taken, a number is added.
+    A name without suffix, or None. If it is None, pytest asks the next plugin. If all plugins return None, mpr makes
+    the name. Characters that cause trouble in file names are replaced. If the name is taken, a number is added.
     """
 
 
 def pytest_mpr_recording_finished(item: pytest.Item, path: Path, outcome: str, complete: bool) -> None:
     """Use the recording of `item`, which is closed and kept.
 
-    mpr calls it in the process that ran the test, after its teardown. It does not call it if the worker crashed.
+    mpr calls this hook in the process that ran the test, after the test's teardown. mpr does not call this hook if the
+    worker crashed.
 
     Parameters
     ----------
@@ -37,7 +38,8 @@ def pytest_mpr_recording_finished(item: pytest.Item, path: Path, outcome: str, c
     path:
         The `.rrd` file.
     outcome:
-        "passed", "failed", "skipped" or "interrupted" (by Ctrl-C or `pytest.exit`): the worst outcome of its phases.
+        The worst outcome of the test's phases: "passed", "failed", "skipped", or "interrupted" by Ctrl-C or
+        `pytest.exit`.
     complete:
         Whether all rows that were logged are in the file, as far as mpr knows.
     """

@@ -1,7 +1,7 @@
-"""Records the begin and end of each test in a file, one JSON line per event, which the controller reads.
+"""Writes the begin and end of each test to a file, one JSON line per event. The controller reads the file.
 
-`workeroutput` of pytest-xdist would not do, because a worker that crashes sends none. A test has crashed if its journal
-has its begin, but not its end, when all processes have ended.
+The events are not sent as `workeroutput` of pytest-xdist, because a worker that crashes sends none. If a journal has
+the begin of a test, but not its end when all processes have ended, the test has crashed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ _PREFIX, _SUFFIX = "journal-", ".jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A test has begun.
+    """The event that a test has begun.
 
     Attributes
     ----------
     nodeid, attempt, worker, pid:
-        The test, its attempt (from 0), and the process in which it runs; the worker's name is "main" without xdist.
+        The node id of the test, the attempt (from 0), the name of the worker ("main" without pytest-xdist), and the id
+        of the worker's process.
     path:
-        The path of its recording, relative to the run's folder.
+        The path of the test's recording, relative to the run's folder.
     application_id:
         The application id of the recording.
     time:
-        The time in seconds since the epoch.
+        The begin of the test in seconds since the epoch.
     """
 
     nodeid: str
@@ -43,12 +44,12 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A test has ended, its teardown included.
+    """The event that a test has ended, its teardown included.
 
     Attributes
     ----------
     path:
-        The path in its `Started` event.
+        The path of the test's recording, as in the `Started` event of the test.
     outcome:
         "passed", "failed", "skipped" or "interrupted".
     kept:
@@ -72,8 +73,8 @@ class Ended:
 class Journal:
     """Writes the journal of one process.
 
-    Each line is one `write` to a file that is open for appending. So another process cannot write into a line, and all
-    lines are in the file if this process is killed.
+    Each line is one `write` to a file that is open for appending. So no other process can write into the middle of a
+    line. If this process is killed, all lines that it has written are in the file.
     """
 
     def __init__(self, folder: Path, worker: str) -> None:
@@ -82,12 +83,12 @@ class Journal:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def write(self, event: Started | Ended) -> None:
-        """Add an event. Raises `OSError` if the disk refuses it."""
+        """Add `event` to the file. Raises `OSError` if the disk refuses the line."""
         line = json.dumps({"event": type(event).__name__.lower(), **asdict(event)}) + "\n"
         os.write(self._fd, line.encode())
 
     def phase(self, path: str, name: str, time: float) -> None:
-        """Add that the test of the recording `path` has begun the phase `name`."""
+        """Add the begin of the phase `name` of the test whose recording is `path`. Raises `OSError`."""
         os.write(self._fd, (json.dumps({"event": "phase", "path": path, "name": name, "time": time}) + "\n").encode())
 
     def error(self, text: str) -> None:
@@ -100,7 +101,7 @@ class Journal:
 
 @dataclass(slots=True)
 class JournaledTest:
-    """The events of one recording; `end` is None if its process has died before the end of the test."""
+    """The events of one recording. `end` is None if the process has died before the end of the test."""
 
     start: Started
     phases: list[tuple[str, float]] = field(default_factory=list)
@@ -109,7 +110,7 @@ class JournaledTest:
 
 @dataclass(slots=True)
 class Journals:
-    """The content of all journals of a run, by the paths of recordings."""
+    """The content of all journals of a run: tests by the paths of their recordings, and errors of mpr itself."""
 
     tests: dict[str, JournaledTest] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
@@ -121,7 +122,7 @@ def journal_files(folder: Path) -> list[Path]:
 
 
 def read_journals(folder: Path) -> Journals:
-    """Return the content of the journals in `folder`, with the tests in the order of their begin."""
+    """Return the content of the journals in `folder`. The tests are in the order in which they began."""
     found = Journals()
     for path in journal_files(folder):
         for line in _lines(path):
@@ -144,7 +145,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         try:
             found = json.loads(line)
         except ValueError:
-            # A full disk has cut the line off.
+            # The line is not whole, because the disk was full. The line is left out.
             continue
         if isinstance(found, dict):
             yield found

@@ -13,7 +13,7 @@ import pytest
 import mpr
 
 MODES = ("off", "on", "retain-on-failure", "retain-on-failure-and-retries", "on-first-retry")
-#: Fixtures that need a recording in every mode.
+#: Fixtures whose tests are recorded in every mode, because the fixtures need a recording.
 RECORDED_FIXTURES = frozenset({"mpr_golden", "mpr_pool"})
 CAPTURES = ("global", "thread")
 SCREENSHOTS = ("off", "only-on-failure")
@@ -74,34 +74,34 @@ class Settings:
     output:
         The folder of all runs.
     run:
-        The name of this run's folder in it.
+        The name of this run's folder in `output`.
     keep_runs:
-        Runs that are kept there, this one included.
+        The number of runs that are kept in `output`, this one included.
     summary:
-        Which recordings are named at the end: "failed", "all" or "none".
+        Which recordings are named at the end of the run: "failed", "all" or "none".
     strict:
-        Whether a recording that cannot be made is an error of its test.
+        Whether a test has an error if its recording cannot be made.
     capture:
-        Whether plain `rr.log` is recorded in all threads that have no recording of their own ("global"), or in the
-        test's own thread only ("thread").
+        The threads in which plain `rr.log` is recorded: "global" means all threads that have no recording of their own,
+        "thread" means only the thread of the test.
     application_id:
-        The application id of recordings whose marker names none.
+        The application id of the recordings of tests whose marker names none.
     flush_timeout_secs:
-        The time in seconds that the end of a phase waits for the disk.
+        The longest time in seconds that the end of a phase waits for the disk.
     min_free_bytes:
-        The number of bytes that must be free on the disk; else nothing is recorded.
+        The number of bytes that must be free on the disk. If there are fewer, nothing is recorded.
     names_worker:
-        Whether each worker runs every test (`--dist each`), so that names of recordings need the worker's name.
+        Whether the names of recordings have the worker's name, because each worker runs every test (`--dist each`).
     screenshot:
         Which recordings get a picture: one of `SCREENSHOTS`.
     screenshot_timeout_secs, screenshots_secs:
-        The time in seconds for one picture, and for all pictures of a run.
+        The longest time in seconds for one picture, and for all pictures of a run.
     golden_update:
         Whether golden recordings that are missing or differ are written anew.
     golden_fail_if_missing:
         Whether a test without its golden recording fails.
     pid:
-        The process in which pytest was started.
+        The id of the process in which pytest was started.
     version:
         The version of mpr.
     """
@@ -132,13 +132,17 @@ class Settings:
 
 
 def value(config: pytest.Config, name: str) -> Any:
-    """Return the value of an option on the command line, else the one in the configuration file."""
+    """Return the value of an option from the command line or, if it is not there, from the configuration file."""
     given = config.getoption(name, None)
     return config.getini(name) if given is None else given
 
 
 def settings_of(config: pytest.Config, run: str) -> Settings:
-    """Return the settings of a run whose folder is called `run`; raises `pytest.UsageError`."""
+    """Return the settings of the run whose folder has the name `run`.
+
+    A worker of pytest-xdist ignores `run`, because the process in which pytest was started has sent the name.
+    Raises `pytest.UsageError` if an option has a value that cannot be used.
+    """
     given = getattr(config, "workerinput", {}).get("mpr")
     if given is not None:
         run = given["run"]
@@ -173,7 +177,7 @@ def _fails_if_missing(config: pytest.Config) -> bool:
 
 
 def for_worker(settings: Settings) -> dict[str, Any]:
-    """Return the settings that a worker of pytest-xdist needs besides the command line, in plain types."""
+    """Return the settings, in plain types, that a worker of pytest-xdist cannot get from the command line."""
     return {
         "output": str(settings.output),
         "run": settings.run,
@@ -203,7 +207,7 @@ def _number(name: str, given: Any, least: float) -> float:
 
 
 def checked_application_id(given: str) -> str:
-    """Return the application id, or raise `pytest.UsageError` if it cannot be used."""
+    """Return the application id `given`. Raises `pytest.UsageError` if it cannot be used."""
     from mpr.recording import options
 
     try:
@@ -217,7 +221,10 @@ def checked_application_id(given: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TestOptions:
-    """The options of one test. Each is taken from the closest `@pytest.mark.mpr(...)` that has it, or the settings."""
+    """The options of one test.
+
+    Each option is taken from the closest `@pytest.mark.mpr(...)` that has it, or else from the settings.
+    """
 
     mode: str
     capture: str
@@ -226,7 +233,7 @@ class TestOptions:
 
 
 def test_options(item: pytest.Item, settings: Settings) -> TestOptions:
-    """Return the options of the test `item`; raises `pytest.UsageError` for a marker that cannot be used."""
+    """Return the options of the test `item`. Raises `pytest.UsageError` if a marker cannot be used."""
     found: dict[str, Any] = {}
     for marker in item.iter_markers("mpr"):
         _check_marker(item, marker)

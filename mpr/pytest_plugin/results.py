@@ -1,4 +1,7 @@
-"""Defines the result of a recorded test: a plain value, made from the journals, for summary, page and pictures."""
+"""Defines the result of a recorded test.
+
+The controller makes the results from the journals. The summary, the page and the pictures are made from the results.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,21 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedTest:
-    """One attempt of a test that was recorded.
+    """The result of one attempt of a recorded test.
 
     Attributes
     ----------
     nodeid, attempt, worker:
-        The test, its attempt (from 0), and the worker of pytest-xdist in which it ran ("main" without xdist).
+        The node id of the test, the attempt (from 0), and the worker of pytest-xdist that ran the test ("main" without
+        pytest-xdist).
     outcome:
-        "passed", "failed", "skipped", "interrupted", or "crashed" if its process has died.
+        "passed", "failed", "skipped", "interrupted", or "crashed" if the process of the test has died.
     started, duration_secs:
-        The time of its begin in seconds since the epoch, and its duration in seconds, None if it crashed.
+        The begin of the test in seconds since the epoch, and its duration in seconds (None if the test crashed).
     path:
-        The path of its recording; None if that was not kept.
+        The path of the recording; None if the recording was not kept.
     size_bytes:
-        The size of the recording.
+        The size of the recording in bytes.
     complete:
         Whether all rows that were logged are in the recording, as far as mpr knows.
     notes:
@@ -44,5 +48,5 @@ class RecordedTest:
 
     @property
     def failed(self) -> bool:
-        """Whether the test has not ended as it should."""
+        """Whether the test has failed, has crashed or was interrupted."""
         return self.outcome in ("failed", "crashed", "interrupted")

@@ -1,8 +1,8 @@
-"""Makes the folder of a run, and removes those of the oldest runs.
+"""Makes the folder of a run, and removes the folders of the oldest runs.
 
-The folder `<output>/<run>/` has the recordings and `run.json`, which has the results of the tests and the names of all
-files that mpr has put there. mpr only ever removes these files, so files of other programs stay. The process in which
-pytest was started removes them.
+The folder `<output>/<run>/` has the recordings and `run.json`. `run.json` has the results of the tests, and the names
+of all files that mpr has put into the folder. mpr removes only these files, so files of other programs stay. The
+process in which pytest was started removes old runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _IGNORE = ".gitignore"
 
 
 def make_run_folder(settings: Settings) -> Path:
-    """Return the folder of the run, and make it if it is missing. Raises `OSError`."""
+    """Return the folder of the run. Make the folder if it is missing. Raises `OSError`."""
     folder = settings.folder
     if not folder.exists():
         is_new = not settings.output.exists()
@@ -39,7 +39,7 @@ def make_run_folder(settings: Settings) -> Path:
 
 
 def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> None:
-    """Write `run.json` when all other files are written, and remove old runs. Raises `OSError`."""
+    """Write `run.json` after all other files of the run, and remove old runs. Raises `OSError`."""
     folder = settings.folder
     for path in journal_files(folder):
         path.unlink(missing_ok=True)
@@ -57,7 +57,7 @@ def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> No
 
 
 def _remove_old_runs(settings: Settings) -> None:
-    """Remove the files of mpr in the folders of the oldest runs; the next run tries again if that fails."""
+    """Remove the files of mpr from the folders of the oldest runs. If this fails, the next run tries again."""
     runs = sorted(path.parent for path in settings.output.glob(f"*/{_MANIFEST}"))
     for folder in [each for each in runs if each != settings.folder][: len(runs) - settings.keep_runs]:
         with contextlib.suppress(OSError, ValueError):
@@ -65,13 +65,13 @@ def _remove_old_runs(settings: Settings) -> None:
 
 
 def _ours(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Return the files that mpr has put into the folder of a run; none if the run still goes on."""
+    """Return the files that mpr has put into `folder`, the folder of a run. Return none if the run has not ended."""
     files: list[str] | None = manifest.get("files")
     if files is not None:
         return files
     if psutil.pid_exists(manifest["pid"]):
         return []
-    # The run was killed before it wrote the list, so its journals name the files.
+    # The files are taken from the journals, because the run was killed before it wrote the list.
     return [_MANIFEST, *read_journals(folder).tests, *(path.name for path in journal_files(folder))]
 
 
@@ -81,7 +81,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _remove(folder: Path, names: Sequence[str]) -> None:
-    # The manifest is removed last, because the next run tries again while it is there.
+    # The manifest is removed last: if another file cannot be removed, the next run finds the manifest and tries again.
     for name in sorted(names, key=lambda name: name == _MANIFEST):
         (folder / name).unlink(missing_ok=True)
     for parent, _, _ in os.walk(folder, topdown=False):

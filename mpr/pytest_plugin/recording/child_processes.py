@@ -1,11 +1,10 @@
 """Lets processes that a test starts log into the test's recording.
 
-| the test starts | the way of the rows |
-|---|---|
-| `mpr.Pool`, `mpr.SharedRecording` without sinks | the test's recording takes the place of the sinks
-  (`mpr/sinks/active_recording.py`) |
-| `multiprocessing`, `subprocess` with functions decorated by `@mpr.task`, or `mpr.join()` | the processes inherit a
-  shared recording that leads to the test's; it is made as soon as the process has a decorated function, and stays |
+- The test starts an `mpr.Pool`, or an `mpr.SharedRecording` without sinks: the test's recording takes the place of the
+  sinks (`mpr/sinks/active_recording.py`).
+- The test starts processes by `multiprocessing` or `subprocess` that use functions decorated by `@mpr.task`, or call
+  `mpr.join()`: these processes inherit a shared recording. Its rows go to the test's recording. The shared recording is
+  made as soon as the process of the test has a decorated function. The shared recording is kept for later tests.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Children:
-    """Leads the rows of child processes to the recording of the running test, in one process."""
+    """Leads the rows of the child processes of this process to the recording of the running test."""
 
     def __init__(self) -> None:
-        # The shared recordings by application id, each with the stream to which it leads.
+        # The shared recordings by application id, each with the stream that gets the rows.
         self._shared: dict[str, tuple[TestStream, SharedRecording]] = {}
         self._propagation: Propagation | None = None
         self._open_before = 0
@@ -35,13 +34,14 @@ class Children:
         self._outer: rr.RecordingStream | None = None
 
     def attach(self, stream: TestStream) -> None:
-        """Lead the rows of children to `stream` from now on."""
+        """Lead the rows of child processes to `stream` from now on."""
         if not self._is_attached:
-            # An outer test, if this pytest runs within a test.
+            # The recording of an outer test. There is one if this pytest runs within a test.
             self._outer = active_recording.current()
             self._is_attached = True
         active_recording.set_current(stream.native)
-        # Sockets and threads are only made for a process that has a decorated function, or has joined.
+        # A shared recording is made only if this process has a decorated function, or has joined, because it needs
+        # sockets and threads.
         if self._propagation is None and "mpr.tasks.decorator" in sys.modules:
             from mpr.producer import propagation
             from mpr.recording.shared_recording import runtime_of
@@ -53,13 +53,14 @@ class Children:
         self._open_before = active_recording.open_writers()
 
     def detach(self) -> str | None:
-        """End the way of the rows with the test; return a note if children of the test still run."""
+        """Stop leading rows to the test's recording. Return a note if children of the test still run."""
         self._is_attached = False
         active_recording.set_current(self._outer)
         if self._propagation is not None:
             self._propagation.close()
             self._propagation = None
-        # Pools and recordings of fixtures with a wider scope were open before the test, and stay.
+        # Pools and recordings that were open before the test do not count, because they belong to fixtures with a wider
+        # scope.
         left = active_recording.open_writers() - self._open_before
         if left > 0:
             return f"{left} pools or shared recordings of the test are still open: rows that come later are not here"

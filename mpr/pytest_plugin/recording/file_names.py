@@ -1,4 +1,4 @@
-"""Makes file names of recordings from node ids, which every file system and artifact store accepts."""
+"""Makes the file names of recordings from node ids. Every file system and artifact store accepts these names."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import re
 import unicodedata
 from pathlib import Path
 
-# The largest sizes in bytes of a name before its digest, and of its path. In the folders of a CI job, the whole path
-# stays below 260.
+# The largest size in bytes of a name without its digest, and the largest size in bytes of the path. So the whole path
+# stays below 260 bytes in the folders of a CI job.
 _STEM_BYTES = 100
 _PATH_BYTES = 240
 _DIGEST_CHARACTERS = 8
-# Artifact stores refuse other characters, or shells give them a meaning.
+# All other characters are replaced, because artifact stores refuse them or shells give them a meaning.
 _REFUSED = re.compile(r"[^A-Za-z0-9_.=\[\]-]+")
-# `--dist loadgroup` of pytest-xdist adds the group to the node id, after an @; a parameter may have an @ too.
+# `--dist loadgroup` of pytest-xdist adds the group to the node id, after an @. An @ with a bracket after it
+# belongs to a parameter, and not to a group.
 _GROUP = re.compile(r"@[^\]\[]*$")
 
 
 def without_group(nodeid: str) -> str:
-    """Return `nodeid` without the group that `--dist loadgroup` has added."""
+    """Return `nodeid` without the group that `--dist loadgroup` of pytest-xdist has added."""
     head, bracket, tail = nodeid.rpartition("]")
     if bracket:
         return head + bracket + _GROUP.sub("", tail)
@@ -29,28 +30,29 @@ def without_group(nodeid: str) -> str:
 
 
 def stem(nodeid: str, folder: Path) -> str:
-    """Return a file name without suffix for the test `nodeid` in `folder`; two node ids never get the same name.
+    """Return a file name without suffix for the recording of the test `nodeid` in `folder`.
 
-    A node id always gets the same name, in any order of tests and in any worker.
+    Two node ids never get the same name. A node id always gets the same name, in any order of tests and in any worker.
     """
     nodeid = without_group(nodeid)
     digest = hashlib.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
-    # The rest of the path: a slash, a dash, the longest suffix (`-retry99.rrd`), and the name of a worker.
+    # 24 bytes are for the rest of the path: a slash, a dash, the longest suffix (`-retry99.rrd`), and the name of a
+    # worker.
     left = _PATH_BYTES - len(os.fsencode(folder)) - len(digest) - 24
     return f"{clean(nodeid)[: max(8, min(_STEM_BYTES, left))]}-{digest}"
 
 
 def clean(name: str) -> str:
-    """Return `name` with only such characters as every file name may have, in ASCII."""
+    """Return `name` with only those ASCII characters that every file name may have."""
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return _REFUSED.sub("-", ascii_name).strip("-.") or "test"
 
 
 def reserve(folder: Path, name: str, first_attempt: int = 0) -> tuple[Path, int]:
-    """Take the first free name for an attempt: `<name>.rrd`, `<name>-retry1.rrd` and so on.
+    """Create an empty file with the first free name for an attempt: `<name>.rrd`, `<name>-retry1.rrd` and so on.
 
-    The process that creates the file has the name. So one rule works for plugins that run tests again, and for tests
-    that another worker runs after a crash. Returns the empty file and the attempt's number. Raises `OSError`.
+    The name belongs to the process that creates the file. So the same rule works if a plugin runs a test again, and if
+    another worker runs a test after a crash. Returns the path of the file, and the attempt's number. Raises `OSError`.
     """
     attempt = first_attempt
     while True:

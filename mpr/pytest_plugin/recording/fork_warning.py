@@ -1,7 +1,7 @@
 """Suppresses a warning about forks that a test would not get without mpr.
 
-Python 3.12 and later warn of a fork in a process with threads. They also count the threads of the SDK that only record
-the test. If the test itself has threads, it gets the warning.
+Python 3.12 and later warn if a process with threads forks. Python also counts the threads of the SDK, which only record
+the test. If the test has threads of its own, the warning is not suppressed.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import sys
 import warnings
 from collections.abc import Callable
 
-# Names of threads of the SDK that start and end with a file.
+# The beginnings of the names of SDK threads that start and end with each file.
 _COME_AND_GO = ("file_writer", "ChunkBatcher", "RecordingStream")
 
 
 class Watch:
-    """Watches the forks of this process.
+    """Suppresses the warning at forks of this process.
 
     Parameters
     ----------
     running:
-        Returns the test that runs in this process, or None.
+        The function that returns the test that runs in this process, or None.
     """
 
     def __init__(self, running: Callable[[], object | None]) -> None:
@@ -33,7 +33,7 @@ class Watch:
             os.register_at_fork(before=self._forks)
 
     def threads_have_come(self) -> None:
-        """Count all threads that were started since this object was made as mpr's."""
+        """Regard all threads that were started after this object was made as threads of mpr."""
         self._ours = set(_threads()) - self._before
 
     def close(self) -> None:
@@ -44,12 +44,12 @@ class Watch:
             return
         theirs = [name for thread, name in _threads().items() if thread not in self._ours]
         if sum(not name.startswith(_COME_AND_GO) for name in theirs) <= 1:
-            # pytest removes the filter with all filters of the test.
+            # The filter need not be removed here, because pytest removes all filters at the end of the test.
             warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of .*fork", DeprecationWarning)
 
 
 def _threads() -> dict[str, str]:
-    """Return the system's threads of this process with their names; empty if there is no /proc."""
+    """Return the names of the threads of this process by their ids. Return none if the system has no `/proc`."""
     found = {}
     with contextlib.suppress(OSError):
         for thread in os.listdir("/proc/self/task"):

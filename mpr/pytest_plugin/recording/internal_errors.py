@@ -1,4 +1,7 @@
-"""Collects errors of mpr itself while it records tests. They never fail a test, and each sort is reported once."""
+"""Collects errors that happen in mpr itself while tests are recorded.
+
+Such an error does not fail the test, unless `--mpr-strict` is set. Each sort of error is reported once.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +12,36 @@ from typing import Any
 
 
 class InternalErrors:
-    """The errors of one process.
+    """Collects the errors of mpr in one process.
 
     Parameters
     ----------
     write:
-        Called with the first error of each sort; may raise `OSError`.
+        The function that writes the text of an error. It is called with the first error of each sort, and by `close`.
+        It may raise `OSError`.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._counts: Counter[str] = Counter()
-        #: One text for each sort, in the order of time.
+        #: The texts that were written, in the order of time.
         self.texts: list[str] = []
-        #: The errors of the present test.
+        #: The texts of all errors of the running test.
         self.of_test: list[str] = []
 
     def begin_test(self) -> None:
-        """Forget the errors of the test before."""
+        """Forget the errors of the previous test."""
         self.of_test = []
 
     def attempt(self, what: str, step: Callable[..., object], *args: Any) -> None:
-        """Call `step`, which does `what`, and report an exception of it instead of raising it."""
+        """Call `step`, which does `what`. If `step` raises an exception, report the exception instead of raising it."""
         try:
             step(*args)
         except Exception as error:  # noqa: BLE001  # no error of mpr may reach the test
             self.report(f"{what} {type(error).__name__}", f"cannot {what}: {type(error).__name__}: {error}")
 
     def report(self, sort: str, text: str) -> None:
-        """Note an error; write its text if it is the first of its `sort`."""
+        """Note an error. Write its `text` if it is the first error of this `sort`."""
         self.of_test.append(text)
         self._counts[sort] += 1
         if self._counts[sort] == 1:

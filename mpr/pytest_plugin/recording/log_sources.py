@@ -1,13 +1,13 @@
-"""Leads the rows of a test into its recording, from all sources in one process.
+"""Leads the rows of a test from all sources in one process into the test's recording.
 
-| source | way |
+| source of the rows | how the rows get into the recording |
 |---|---|
-| plain `rr.log` of the test, its fixtures and threads | the test's stream is the current recording |
-| the same after `rr.init` without a sink | the rows of that recording are copied at the end (`rr_init.py`) |
-| pools, child processes | `child_processes.py` |
-| `logging` | `logging_capture.py` |
+| plain `rr.log` of the test, its fixtures and threads | the test's stream is the SDK's current recording |
+| plain `rr.log` after `rr.init`, without a sink | the rows are copied at the end of the test (`rr_init.py`) |
+| pools, child processes | see `child_processes.py` |
+| `logging` | see `logging_capture.py` |
 
-This module needs the SDK, so it is imported with the first test that is recorded.
+This module is imported only when the first test is recorded, because it needs the SDK.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _THREAD = "thread"
 
 
 class LogSources:
-    """The sources of rows in one process.
+    """Leads rows from all sources in one process to the recording of the running test.
 
     Parameters
     ----------
     running:
-        Returns the test that runs in this process, or None.
+        The function that returns the test that runs in this process, or None.
     """
 
     def __init__(self, running: Callable[[], RunningTest | None]) -> None:
@@ -46,13 +46,13 @@ class LogSources:
         self._forks = fork_warning.Watch(running)
         self._streams = TestStreams(self._logged)
         self._children = Children()
-        # The recording of an outer test, if this pytest runs within a test.
+        # The recording of an outer test. There is one if this pytest runs within a test.
         self._outer: Any = None
         self._rr_init_rows = RrInitRows(self._streams.has)
         self._logs = LogCapture(self._native, test_rows.LOGS)
 
     def stream(self, application_id: str) -> TestStream:
-        """Return the stream of this process for recordings of that application id."""
+        """Return the stream of this process for recordings with `application_id`. Make one if there is none."""
         if self._streams.knows(application_id):
             return self._streams.get(application_id)
         with warnings.catch_warnings():
@@ -76,15 +76,19 @@ class LogSources:
         if is_of_tests(before):
             self._outer = before
         else:
-            # It stays current: a fixture with a wider scope may need it, and without mpr it would be current too.
+            # `before` stays the current recording, because a fixture with a wider scope may need it. Without mpr,
+            # `before` would be the current recording too.
             recordings.exchange_global_recording(before)
 
     def phase_has_ended(self, running: RunningTest) -> None:
-        """Look once more for decorated functions, because the phase may have imported the first one."""
+        """Lead the rows of child processes again, because the phase may have imported the first decorated function."""
         self._children.attach(running.stream)
 
     def detach(self, running: RunningTest) -> None:
-        """End the way of the rows with the test. A recording that the test has made current stays current."""
+        """Stop leading rows to the recording of the test.
+
+        If the test has made another recording the current one, that recording stays the current one.
+        """
         note = self._children.detach()
         if note is not None:
             running.notes.append(note)
@@ -99,7 +103,7 @@ class LogSources:
             running.notes.append(note)
 
     def close(self) -> None:
-        """Restore the process after the last test."""
+        """Undo the changes that this object has made to the process. Called after the last test."""
         self._logs.close()
         self._forks.close()
         self._children.close()

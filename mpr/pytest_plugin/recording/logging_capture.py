@@ -1,4 +1,4 @@
-"""Writes `logging` records of a test into its recording, at the moment when they are emitted."""
+"""Writes the `logging` records of a test into the test's recording when the records are emitted."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 class _Handler(LoggingHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
-        """Do nothing: the test's own handlers report a bad record."""
+        """Do nothing, because the test's own handlers report a bad record."""
 
 
 class LogCapture:
     """Passes every record of the process to the recording of the running test.
 
-    It is no handler of the root logger, because some tests count its handlers.
+    Replaces `logging.Logger.callHandlers` instead of adding a handler to the root logger, because some tests count the
+    handlers of the root logger.
     """
 
     def __init__(self, stream: Callable[[], rr.RecordingStream | None], path_prefix: str) -> None:
@@ -36,6 +37,9 @@ class LogCapture:
         logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]  # see above
 
     def close(self) -> None:
-        """Restore `logging`, unless other code has replaced the same function since; then records pass through."""
+        """Restore `logging.Logger.callHandlers`.
+
+        If other code has replaced this function since, nothing is restored. Records still go to their handlers.
+        """
         if logging.Logger.callHandlers is self._ours:
             logging.Logger.callHandlers = self._before  # type: ignore[method-assign]  # as it was

@@ -1,10 +1,10 @@
-"""Records the tests of one process: a file per test and attempt, from before its fixtures to after their teardown.
+"""Records the tests of one process: one file for each attempt of a test, fixtures and their teardown included.
 
 How a test is recorded: `begin` (name, file, journal) -> phases (output, failure) -> `end` (outcome, kept or removed).
 
-Covers: the order of all steps, and that no error of them reaches the test (`internal_errors.py`).
-Does not cover: the file (`test_stream.py`), the ways of rows (`log_sources.py`), and the work after a crash
-(`report/controller.py`).
+Covers: the order of all steps, and that no error of a step reaches the test (`internal_errors.py`).
+Does not cover: the file (`test_stream.py`), how rows get into the recording (`log_sources.py`), and the repair after a
+crash (`report/controller.py`).
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 PROPERTY = "mpr_recording"
 #: The worker's name in a process without pytest-xdist.
 MAIN = "main"
-#: The key of `workeroutput` under which a worker sends errors of mpr itself.
+#: The key of `workeroutput` by which a worker sends errors of mpr itself.
 WORKER_OUTPUT = "mpr_troubles"
 
 
 class Recorder:
-    """Plugin of pytest that records tests, in each process that runs tests."""
+    """The plugin of pytest that records tests. Each process that runs tests has one."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.settings = settings
         self.worker: str = getattr(config, "workerinput", {}).get("workerid", MAIN)
         self.current: RunningTest | None = None
-        #: The recording of the test that has just ended; None if it was not kept.
+        #: The recording of the test that has ended last; None if the recording was not kept.
         self.last: Path | None = None
         self.errors = InternalErrors(lambda text: self._open_journal().error(text))
         self._config = config
@@ -59,7 +59,10 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Import the SDK now: it takes some tenths of a second, which would count as the first test's."""
+        """Import the SDK before the first test.
+
+        The import takes some tenths of a second. If it came later, this time would count as time of the first test.
+        """
         if session.items:
             self.errors.attempt("begin to record", lambda: self._sources().stream(self.settings.application_id))
 
@@ -92,19 +95,19 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         running = self.current
-        # A subtest that fails may have no other report.
+        # The report is noted here, because this may be the only report of a subtest that fails.
         if running is not None and report.failed and report.nodeid == running.item.nodeid:
             running.failed_in_part(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Finish a recording whose test was interrupted by Ctrl-C or `pytest.exit`, without its teardown."""
+        """Finish the recording of a test that Ctrl-C or `pytest.exit` has interrupted, so that it had no teardown."""
         if self.current is not None:
             self.current.outcomes.setdefault("interrupted", "interrupted")
             self.errors.attempt("finish a recording", self._end)
         self.errors.close()
         if self._journal is None or self._journal.pid != os.getpid():
-            # Without a journal, because nothing can be written, errors are sent in this way.
+            # If nothing could be written, there is no journal. So pytest-xdist sends the errors.
             output = getattr(self._config, "workeroutput", None)
             if output is not None:
                 output[WORKER_OUTPUT] = list(self.errors.texts)
@@ -119,18 +122,19 @@ class Recorder:
     # --- for fixtures -----------------------------------------------------------------------------------------------
 
     def snapshot(self, target: Path) -> None:
-        """Write the rows that the running test has logged until now to `target`, a file without a footer.
+        """Write the rows that the running test has logged until now to the file `target`, without a footer.
 
-        Raises `RuntimeError` if no test is recorded now, and `RuntimeError` or `OSError` if the disk refuses.
+        Raises `RuntimeError` if no test is recorded now, or if the SDK cannot write rows to the disk. Raises `OSError`
+        if a file cannot be read or written.
         """
         if self.current is None:
             raise RuntimeError("no test is recorded at this moment")
         self.current.stream.flush(self.settings.flush_timeout_secs)
-        # Other threads may log meanwhile, so the file may end within a message.
+        # Only whole messages are written. Other threads may log meanwhile, so the file may end within a message.
         target.write_bytes(framing.whole(self.current.path.read_bytes()))
 
     def artifacts(self) -> Path:
-        """Make and return the folder for files of the running test, beside its recording. Raises `OSError`."""
+        """Make and return the folder for files of the running test, beside the test's recording. Raises `OSError`."""
         assert self.current is not None
         folder = self.current.path.with_suffix("")
         folder.mkdir(exist_ok=True)
@@ -165,7 +169,7 @@ class Recorder:
                 )
             )  # fmt: skip
         except BaseException:
-            # The file would look like the recording of a test that has crashed.
+            # The file is removed, because it would look like the recording of a test that has crashed.
             path.unlink(missing_ok=True)
             raise
         running = self.current = RunningTest(
@@ -203,7 +207,7 @@ class Recorder:
             self._flush(running)
 
     def _flush(self, running: RunningTest) -> None:
-        """Flush logged rows to the disk; only here does the SDK report that the disk is full."""
+        """Flush logged rows to the disk, because the SDK reports only then that the disk is full."""
         if running.take_logged():
             try:
                 running.stream.flush(self.settings.flush_timeout_secs)
@@ -257,7 +261,7 @@ class Recorder:
     # --- parts of it ----------------------------------------------------------------------------------------------
 
     def _running(self) -> RunningTest | None:
-        """Return the test that runs in this process; None in a process that the test has forked."""
+        """Return the test that runs in this process. Return None in a process that the test has forked."""
         return self.current if self.current is not None and self.current.is_here else None
 
     def _sources(self) -> LogSources:

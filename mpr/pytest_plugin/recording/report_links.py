@@ -1,4 +1,4 @@
-"""Links recordings in the reports of other plugins, pytest-html and allure, if they are active."""
+"""Adds recordings to the reports of two other plugins, pytest-html and allure, if these plugins are active."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAME = "mpr recording"
 
 
 def attach(item: pytest.Item, path: Path) -> None:
-    """Attach the finished recording of `item` to allure's report, within the teardown of the test."""
+    """Attach the finished recording of `item` to allure's report. Called within the teardown of the test."""
     if item.config.getoption("allure_report_dir", None) and item.config.pluginmanager.hasplugin("allure_listener"):
         import allure
 
@@ -19,7 +19,7 @@ def attach(item: pytest.Item, path: Path) -> None:
 
 
 def add_link(item: pytest.Item, report: pytest.TestReport, path: Path) -> None:
-    """Add a link to the recording of `item` for pytest-html; `report` is that of the test's teardown."""
+    """Add a link to the recording of `item` for pytest-html. `report` is the report of the test's teardown."""
     target = item.config.getoption("htmlpath", None)
     if target and item.config.pluginmanager.hasplugin("html"):
         import pytest_html

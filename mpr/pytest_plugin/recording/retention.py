@@ -1,4 +1,7 @@
-"""Decides which attempts of a test are recorded, and which recordings are kept, by modes and outcomes alone."""
+"""Decides which attempts of a test are recorded, and which recordings are kept.
+
+The decision depends only on the mode, the number of the attempt, and the outcome.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterable
 
 
 def is_recorded(mode: str, attempt: int) -> bool:
-    """Return whether an attempt (from 0) is recorded."""
+    """Return whether the attempt with the number `attempt` (from 0) is recorded."""
     return mode == "on" or mode.startswith("retain") or (mode == "on-first-retry" and attempt == 1)
 
 
@@ -14,7 +17,7 @@ def is_kept(mode: str, attempt: int, outcome: str) -> bool:
     """Return whether the recording of an attempt that ended with `outcome` is kept."""
     if mode in ("on", "on-first-retry"):
         return True
-    # A flaky failure is compared with the attempt that passed at last.
+    # An attempt that passed after a failure is kept in one mode, so that the two can be compared.
     return outcome in ("failed", "interrupted") or (
         mode == "retain-on-failure-and-retries" and attempt > 0 and outcome == "passed"
     )

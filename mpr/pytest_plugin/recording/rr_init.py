@@ -1,8 +1,8 @@
-"""Copies the rows of a recording that the test has made current itself, by `rr.init(...)`, to the test's recording.
+"""Copies rows to the test's recording from a recording that the test has made itself, by `rr.init(...)`.
 
-Code under test often begins with `rr.init`. While such a recording has no sink, the SDK keeps its rows. They are read
-at the end of the test and put back, so that a later `rr.save` still finds them. If the recording has a sink, or may
-have had one, its rows are not copied, and a note in the test's recording says so.
+Code under test often begins with `rr.init`. While the recording made by `rr.init` has no sink, the SDK keeps its rows
+in memory. At the end of the test, these rows are read and put back, so that a later `rr.save` still finds them. If the
+recording has a sink, or may have had one, the rows are not copied. A note in the test's recording says so.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     import rerun as rr
 
 
-# The largest number of bytes that is copied for each test; a larger recording is not copied again.
+# The largest number of bytes that is copied at the end of a test. A larger recording is not copied, then or later.
 _MOST_BYTES = 256 * 1024 * 1024
 
 
 class RrInitRows:
-    """Copies such rows for the tests of one process.
+    """Copies the rows of recordings made by `rr.init`, for the tests of one process.
 
     Parameters
     ----------
     is_ours:
-        Returns whether the SDK's handle is that of a recording with which the plugin records tests.
+        The function that returns whether a handle of the SDK belongs to a recording of this plugin.
     """
 
     def __init__(self, is_ours: Callable[[Any], bool]) -> None:
         self._is_ours = is_ours
-        # New recordings without a sink. Reading any other recording would take its sink away.
+        # The ids of new recordings without a sink. Other recordings are not read, because reading takes the sink away.
         self._without_sink: set[str] = set()
-        # The id of the recording that was copied last, and the ids of its chunks that were copied.
+        # The id of the recording that was copied last, and the ids of its chunks that are copied already.
         self._known: tuple[str, set[str]] = ("", set())
         sink_calls.watch_sinks(lambda _call, _recording: False, lambda _call, _recording: None, self._sink_changed)
         recordings.watch_new_recordings(self._made)
@@ -49,7 +49,7 @@ class RrInitRows:
             self._without_sink.discard(recording_id or "")
 
     def copy_rows(self, stream: rr.RecordingStream) -> str | None:
-        """Copy the rows of the current recording to `stream`; return a note if they cannot be copied."""
+        """Copy the rows of the current recording to `stream`. Return a note if the rows cannot be copied."""
         native, recording_id = recordings.current_recording()
         if native is None or recording_id is None or self._is_ours(native):
             return None
@@ -61,7 +61,7 @@ class RrInitRows:
 
         with internal():
             data: bytes = recordings.encoded_rows_of(native).read(flush=True) or b""
-            # From here on, the recording keeps its rows again.
+            # Reading has given the recording a sink. The sink is removed, so that the SDK keeps the rows again.
             recordings.disconnect(native)
             if not data or len(data) == framing.HEADER_SIZE:
                 return None

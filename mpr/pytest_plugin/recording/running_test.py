@@ -1,4 +1,4 @@
-"""Holds the state of the running test."""
+"""Defines the state of the running test."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ class RunningTest:
     item, options, attempt:
         The test, the options of its recording, and its attempt (from 0).
     path, key:
-        The path of its recording, and the path relative to the run's folder, for the journal.
+        The path of the recording, and the same path relative to the run's folder, which the journal needs.
     stream:
         The stream that writes the recording.
     started, clock:
-        The times of its begin: in seconds since the epoch, and of `time.perf_counter`.
+        The begin of the test, in seconds since the epoch and in seconds of `time.perf_counter`.
     phases:
         The name of each phase, with the time of its begin in seconds since the epoch.
     outcomes:
         The outcome of each phase that has ended.
     failures:
-        Each phase that failed, with pytest's text about it.
+        The name of each phase that failed, with pytest's text about the failure.
     notes:
-        Notes for readers of the recording.
+        Notes for readers of the recording: which rows are not in it, and why.
     last_report:
         The last report of pytest about a phase.
     logged:
         Whether there may be rows that are not on the disk.
     sections:
-        The number of pieces of captured output that are in the recording.
+        The number of pieces of captured output that are in the recording already.
     """
 
     item: pytest.Item
@@ -70,7 +70,7 @@ class RunningTest:
         return self.stream.pid == os.getpid()
 
     def note_rows(self) -> None:
-        """Note that rows were logged, which may not be on the disk."""
+        """Note that rows were logged. These rows may not be on the disk yet."""
         self.logged = True
 
     def take_logged(self) -> bool:
@@ -79,13 +79,13 @@ class RunningTest:
         return logged
 
     def new_output(self) -> list[tuple[str, str, str]]:
-        """Return the pieces of output that pytest has captured since the last call: (phase, kind, text)."""
+        """Return the pieces of output that pytest has captured since the last call, each as (phase, kind, text)."""
         sections: list[tuple[str, str, str]] = getattr(self.item, "_report_sections", [])
         before, self.sections = self.sections, len(sections)
         return sections[before:]
 
     def raised(self, phase: str, error: BaseException) -> None:
-        """Note that `phase` has ended with `error`, because pytest reports some errors too late, or not at all."""
+        """Note that `error` has ended `phase`. This is needed, because pytest reports some errors too late or never."""
         if isinstance(error, pytest.skip.Exception):
             self.outcomes[phase] = "skipped"
         elif isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
@@ -97,7 +97,7 @@ class RunningTest:
                 self.failures.append((phase, str(text)))
 
     def failed_in_part(self, report: pytest.TestReport) -> None:
-        """Note that a subtest has failed, unless `report` is the test's own."""
+        """Note that a subtest has failed. Do nothing if `report` is about the test itself."""
         if report is self.last_report:
             return
         self.outcomes["subtests"] = "failed"
@@ -105,7 +105,7 @@ class RunningTest:
             self.failures.append(("subtest", report.longreprtext))
 
     def reported(self, report: pytest.TestReport) -> None:
-        """Note pytest's report of a phase, which takes expected failures into account."""
+        """Note pytest's report of a phase. In a report, an expected failure does not count as failed."""
         phase = report.when or CALL
         self.last_report = report
         self.outcomes[phase] = report.outcome

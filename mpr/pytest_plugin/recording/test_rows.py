@@ -1,13 +1,13 @@
-"""Writes rows about a test into its recording, beside the rows of the test itself.
+"""Writes rows about a test into the test's recording, beside the rows that the test logs.
 
 | entity | content |
 |---|---|
 | property `pytest` | node id, attempt, worker, outcome |
-| `pytest/phase` | setup, call and teardown, at the times of their begin |
+| `pytest/phase` | a row at the begin of setup, call and teardown |
 | `pytest/output/stdout`, `pytest/output/stderr` | the output of the test, as far as pytest captures it |
 | `pytest/logs/<logger>` | the `logging` records of the test |
 | `pytest/failure` | pytest's text about a phase that failed, with the traceback |
-| `pytest/notes` | rows that are not in the recording, and why |
+| `pytest/notes` | notes that say which rows are not in the recording, and why |
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def log_output(running: RunningTest) -> None:
 
 
 def log_end(running: RunningTest, outcome: str, worker: str) -> None:
-    """Write outcome, phases, failures and notes of a test that has ended."""
+    """Write the outcome, phases, failures and notes of a test that has ended in this process."""
     log_test(
         running.stream.native, nodeid=running.item.nodeid, attempt=running.attempt, worker=worker, outcome=outcome,
         phases=running.phases, failures=running.failures, notes=running.notes,
@@ -56,12 +56,13 @@ def log_test(
     failures: Iterable[tuple[str, str]],
     notes: Iterable[str],
 ) -> None:
-    """Write outcome, phases, failures and notes of any test, such as one whose process has died."""
+    """Write the outcome, phases, failures and notes of any test, even of a test whose process has died."""
     import pyarrow as pa
     import rerun as rr
 
     values = {"nodeid": nodeid, "attempt": attempt, "worker": worker, "outcome": outcome}
-    # The values are Arrow arrays. Converting plain values takes the SDK as long as the rest of a test's recording.
+    # The values are Arrow arrays, because the SDK converts plain values slowly. This would take as long as the rest
+    # of a test's recording.
     stream.send_property(ROOT, rr.AnyValues(**{name: pa.array([value]) for name, value in values.items()}))
     if phases:
         index: Any = rr.TimeColumn("log_time", timestamp=[time for _, time in phases])

@@ -1,18 +1,19 @@
 """Writes the recordings of tests with one stream per process, one file after the other.
 
-Covers: the stream's life, the file that it writes now, and the recording id of each file.
-Does not cover: the name of the file, the rows about the test in it, and whether it is kept.
+Covers: making and giving up the stream, the file that the stream writes now, and the recording id of each file.
+Does not cover: the name of the file, the rows about the test in the file, and whether the file is kept.
 
-A stream of the SDK costs two threads that never end. So each process has one stream for all its tests, and each test
-has a file sink of the SDK. The sink writes from a thread without Python, so rows that were logged some milliseconds
-before a crash of the process are in the file. All rows have the stream's recording id; when a file is closed, the id in
-it is replaced by another one of the same length.
+A stream of the SDK has two threads that never end. So each process has one stream for all its tests, and each test has
+a file sink of the SDK. The sink writes from a thread without Python. So rows that were logged some milliseconds before
+a crash of the process are in the file. All rows have the stream's recording id. When a file is closed, the recording id
+in the file is replaced by a new one of the same length.
 
-Measured: a test takes 1.0 to 1.2 times as long as with a stream of its own, whose threads would have to be ended. With
-rows that Python fetches by `rr.binary_stream`, it takes 2 to 3 times as long.
+Measured: a test takes 1.0 to 1.2 times as long as with a stream of its own, whose threads would have to be ended. If
+Python fetched the rows by `rr.binary_stream`, a test would take 2 to 3 times as long.
 
-If a file cannot be written any more, as on a full disk, the SDK's threads may wait for each other for ever. In release
-0.41 a flush after a row that failed is never answered. Such a stream is not used again, and a new one is made.
+If a file cannot be written any more, for example because the disk is full, the SDK's threads may wait for each other
+for ever. In release 0.41, the SDK never answers a flush if a row before could not be written. Such a stream is not used
+again, and a new stream is made.
 """
 
 from __future__ import annotations
@@ -34,26 +35,26 @@ if TYPE_CHECKING:
     import rerun as rr
 
 
-#: The time in seconds that the end of a phase waits for the disk, and that the end of a test waits if that was too
-#: short.
+#: The longest time in seconds that a flush waits for the disk if no other time is given.
 FLUSH_TIMEOUT_SECS = 5.0
+# The longest time in seconds that the end of a test waits for the SDK if a flush of the file has failed.
 _CLOSE_TIMEOUT_SECS = 10.0
 
 
-# Streams whose threads wait for ever. They are kept, because the SDK would wait with them when they are collected.
+# Streams whose threads wait for ever. Python must not collect them, because the SDK would then wait for the threads.
 _stuck: list[Any] = []
-# The recording ids of all streams of this class in this process. There may be several plugins, if pytest runs in a
-# test.
+# The recording ids of all streams that were made by `TestStream` in this process. The streams may belong to several
+# plugins, because a test may run pytest.
 _every: set[str] = set()
 
 
 def is_of_tests(native: Any) -> bool:
-    """Return whether the SDK's handle is that of a recording of any `TestStream`."""
+    """Return whether `native`, a handle of the SDK, belongs to a recording of any `TestStream`."""
     return recordings.recording_id_of(native) in _every
 
 
 class TestStream:
-    """The stream of one application id in this process."""
+    """Writes the recordings of one application id in this process, one file after the other."""
 
     __test__ = False
 
@@ -76,14 +77,20 @@ class TestStream:
         self.stuck = False
 
     def open(self, path: Path) -> None:
-        """Write to `path` from now on, without any time set. Raises the SDK's error if it cannot open the file."""
+        """Write rows to `path` from now on. Forget the times that were set for earlier rows.
+
+        Raises the SDK's error if the file cannot be opened.
+        """
         self.native.save(path)
         self.path = path
         self._failed = False
         self.native.reset_time()
 
     def flush(self, timeout_secs: float = FLUSH_TIMEOUT_SECS) -> None:
-        """Wait until all rows are in the file; raises `RuntimeError` if that fails, but only once for each file."""
+        """Wait up to `timeout_secs` until all rows are in the file.
+
+        Raises `RuntimeError` if this fails. After a failure, this method does nothing until the next file is opened.
+        """
         if self._failed:
             return
         try:
@@ -93,15 +100,16 @@ class TestStream:
             raise
 
     def is_taken(self) -> bool:
-        """Return whether other code has given the stream another sink; the file is finished then."""
+        """Return whether other code has given the stream another sink. In this case, the file is finished already."""
         assert self.path is not None
         return not self.path.exists() or framing.is_finished(self.path)
 
     def close(self) -> bool:
-        """Finish the file, give its recording a new id, and return whether the file is whole."""
+        """Finish the file, and give its recording a new id. Return whether the file is whole, with its footer."""
         assert self.path is not None
         path, self.path = self.path, None
-        # The SDK's `disconnect` waits without a bound, so the file is flushed before it, with a bound.
+        # The file is flushed before `disconnect`, because the flush waits for a limited time. `disconnect` of the SDK
+        # may wait for ever.
         with contextlib.suppress(RuntimeError):
             self.flush()
         if self._failed:
@@ -129,7 +137,11 @@ class TestStream:
 
 
 def _leave_alone(native: Any) -> None:
-    """Never wait for this stream again: at exit, only the global recording is finished, and not all of the SDK."""
+    """Make sure that nothing waits for this stream again.
+
+    At exit, the process finishes only the global recording. It does not shut down all of the SDK, because that would
+    wait for this stream.
+    """
     import rerun as rr
 
     def finish_global_recording() -> None:
@@ -145,31 +157,31 @@ def _leave_alone(native: Any) -> None:
 
 
 class TestStreams:
-    """The streams of this process, by application id; a forked child does not use those of its parent."""
+    """The streams of this process by application id. A forked process does not use the streams of its parent."""
 
     __test__ = False
 
     def __init__(self, logged: Callable[[], object]) -> None:
         self._streams: dict[str, TestStream] = {}
 
-        # Logging calls are watched to know whether there are rows to flush.
+        # Calls that log rows are watched, because a flush is needed only if there are new rows.
         def entered(_size: int, _rows: int, _recording: Any) -> None:
             logged()
 
         log_calls.install_entries(entered)
 
     def has(self, native: Any) -> bool:
-        """Return whether the SDK's handle is that of one of these streams."""
+        """Return whether `native`, a handle of the SDK, belongs to one of these streams."""
         recording_id = recordings.recording_id_of(native)
         return any(each.recording_id == recording_id for each in self._streams.values())
 
     def knows(self, application_id: str) -> bool:
-        """Return whether this process has a usable stream of that application id."""
+        """Return whether this process has a stream of that application id, and can use the stream."""
         found = self._streams.get(application_id)
         return found is not None and found.pid == os.getpid() and not found.stuck
 
     def get(self, application_id: str) -> TestStream:
-        """Return the stream of that application id; make one if there is none."""
+        """Return the stream of that application id. Make one if there is none that can be used."""
         if not self.knows(application_id):
             self._streams[application_id] = TestStream(application_id)
         return self._streams[application_id]

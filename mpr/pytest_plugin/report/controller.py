@@ -1,7 +1,7 @@
 """Finishes a run when all tests have ended, in the process in which pytest was started.
 
-Covers: the list of recordings, the order of all steps, errors in them.
-Does not cover: the steps themselves: repair, page, pictures, summary, and old runs (`run_folder.py`).
+Covers: the list of recordings, the order of all steps, and errors in the steps.
+Does not cover: the steps themselves, which are repair, pictures, page, summary, and old runs (`run_folder.py`).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from mpr.pytest_plugin.run_folder import finish_run_folder
 
 
 class Controller:
-    """Plugin of pytest that finishes the run.
+    """The plugin of pytest that finishes the run.
 
     Parameters
     ----------
     recorder:
-        The recorder of the same process; None if the process does not run tests itself.
+        The recorder of the same process. None if the process does not run tests itself.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings, recorder: Recorder | None) -> None:
         self.config = config
         self.settings = settings
-        #: One for each attempt of a recorded test, when all tests have ended.
+        #: The result of each attempt of a recorded test. Empty until all tests have ended.
         self.results: list[RecordedTest] = []
         self._recorder = recorder
         self._page: Path | None = None
@@ -58,7 +58,7 @@ class Controller:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Finish the run: all workers have ended, and the summary in the terminal comes next."""
+        """Finish the run after all workers have ended, and before the summary is written to the terminal."""
         if self.settings.folder.exists():
             # A user who presses Ctrl-C does not want to wait for pictures.
             draw = exitstatus != pytest.ExitCode.INTERRUPTED
@@ -71,7 +71,7 @@ class Controller:
             self._errors.attempt("write the summary of the CI job", self._write_page, page, results)
 
     def finish(self, draw: bool) -> None:
-        """Make the results of all tests, repair recordings, and write the page; `draw` allows pictures."""
+        """Make all results, repair recordings, and write the page. Draw pictures only if `draw` is true."""
         found = read_journals(self.settings.folder)
         self._problems += found.errors
         for test in found.tests.values():
@@ -115,5 +115,5 @@ class Controller:
         write_golden_summary(terminalreporter)
 
     def _shown(self, path: Path) -> str:
-        """Return `path` as a user types it in the folder in which pytest was started."""
+        """Return `path` relative to the folder in which pytest was started, because the user types the path there."""
         return os.path.relpath(path, self.config.invocation_params.dir)

@@ -1,6 +1,7 @@
 """Writes the page of a run: its tests, their outcomes, and the commands that open their recordings.
 
-It is one HTML file in the run's folder. It needs only files of that folder, so both can be kept and sent together.
+The page is one HTML file in the run's folder. The page needs only files of this folder, so the folder can be moved or
+sent as a whole.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from urllib.parse import quote
 from mpr.pytest_plugin.results import RecordedTest
 
 NAME = "index.html"
-# Outcomes that need attention come first.
+# The order of outcomes on the page. Outcomes that need attention come first.
 _ORDER = ("crashed", "failed", "interrupted", "passed", "skipped")
 
 
@@ -33,7 +34,7 @@ def write(folder: Path, results: Sequence[RecordedTest]) -> Path:
 
 
 def page(folder: Path, results: Sequence[RecordedTest]) -> str:
-    """Return the page, for a file in `folder`."""
+    """Return the page as HTML. The links in the page are relative to `folder`."""
     template = string.Template(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     has_pictures = any(each.picture is not None for each in results)
     counts = Counter(each.outcome for each in results)
@@ -55,7 +56,7 @@ def _rank(outcome: str) -> int:
 
 
 def _in_order(results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """Sort attempts: tests with the worst attempt first, and all attempts of one test together."""
+    """Return the results sorted by the worst outcome of each test, with all attempts of one test together."""
     worst: dict[str, int] = {}
     for each in results:
         worst[each.nodeid] = min(worst.get(each.nodeid, len(_ORDER)), _rank(each.outcome))
@@ -126,7 +127,7 @@ def _picture(folder: Path, test: RecordedTest) -> str:
 
 
 def _link(folder: Path, path: Path) -> str:
-    """Return a relative link, which stays right if the folder is moved."""
+    """Return a link to `path` that is relative to `folder`, because such a link works even if the folder is moved."""
     return _text(quote(os.fsencode(os.path.relpath(path, folder))))
 
 

@@ -1,6 +1,6 @@
 """Draws pictures of the recordings of failed tests, when all tests have ended.
 
-It never draws while tests run, so that a failed test does not slow down the next ones.
+Nothing is drawn while tests run, because drawing would slow down the tests.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from mpr.pytest_plugin.results import RecordedTest
 
 
 def drawn(settings: Settings, results: Sequence[RecordedTest], troubles: list[str]) -> list[RecordedTest]:
-    """Return the `results`, with a picture for each failed test, as long as there is time.
+    """Return the `results` with a picture for each failed test, as long as there is time.
 
-    If no picture can be drawn at all, or the time is up, the reason is added to `troubles`. If only one test has none,
-    the reason is in its notes.
+    If no picture can be drawn at all, or the time is up, the reason is added to `troubles`. If only the picture of one
+    test cannot be drawn, the reason is added to the notes of this test.
     """
     wanted = settings.screenshot == "only-on-failure"
     end = time.monotonic() + settings.screenshots_secs

@@ -1,4 +1,4 @@
-"""Makes a valid file of the recording of a test whose process has died, and adds the test's outcome to it."""
+"""Repairs the recording of a test whose process has died, and adds the test's outcome to the recording."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ CRASHED = "crashed"
 
 
 def repaired(folder: Path, test: JournaledTest, errors: list[str]) -> RecordedTest:
-    """Return the result of a test that has begun and never ended; an error of the repair is added to `errors`."""
+    """Repair the recording of a test that has begun and never ended, and return the result of the test.
+
+    If the recording cannot be repaired, the reason is added to `errors`.
+    """
     path = folder / test.start.path
     phase = test.phases[-1][0] if test.phases else "setup"
     note = (

@@ -8,12 +8,12 @@ from typing import Any
 
 from mpr.pytest_plugin.results import RecordedTest
 
-# The page of a CI job may have 1 MB; and a reader needs no more rows.
+# The largest number of recordings on the page of a CI job, because the page may have at most 1 MB. Nobody needs more.
 _MOST_ROWS = 200
 
 
 def named(which: str, results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """Return the results that the summary names, by the option: "failed", "all" or "none"."""
+    """Return the results that the summary names. `which` is the value of the option: "failed", "all" or "none"."""
     kept = [each for each in results if each.path is not None]
     return [each for each in kept if which == "all" or (which == "failed" and each.failed)]
 
@@ -25,7 +25,7 @@ def write(
     shown: Callable[[Path], str],
     page: Path | None = None,
 ) -> None:
-    """Write the section of the terminal's summary; it is left out if it would be empty."""
+    """Write the section about recordings to the summary in the terminal, unless the section would be empty."""
     if not results and not troubles:
         return
     terminal.section("mpr recordings")
@@ -73,5 +73,8 @@ def _size(result: RecordedTest) -> str:
 
 
 def _quoted(path: str) -> str:
-    """Quote `path` if needed: names of recordings have brackets, which some shells take for a pattern."""
+    """Return `path` for a command line, in quotes if it needs them.
+
+    The names of recordings may have brackets. Some shells take brackets without quotes for a pattern.
+    """
     return f"'{path}'" if any(character in path for character in " []") else path
