@@ -69,7 +69,7 @@ def run(
 
 
 def _say(text: str, colour: str | None = None) -> None:
-    """Write one line to stderr, in colour if that is a terminal."""
+    """Write one line to stderr, in colour if stderr is a terminal."""
     click.echo(f"{click.style('mpr run:', bold=True)} {click.style(text, fg=colour)}", err=True)
 
 
@@ -98,11 +98,11 @@ def doctor() -> None:
 @main.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 def recover(paths: tuple[Path, ...]) -> None:
-    """Make valid files of those that a killed process left behind.
+    """Make valid files from the files that a killed process has left.
 
     PATH is an .rrd file, the .part of one, or a folder with such files. The valid file has all rows that were accepted.
-    The original is kept until the valid file has been verified. Files that are whole, or are being written, stay as
-    they are.
+    The original is kept until the valid file has been verified. Files that are whole, or that are still being written,
+    are not changed.
     """
     from mpr.errors import SinkError
     from mpr.rrd import recover as recovery

@@ -126,8 +126,8 @@ def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
 def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
     """Return whether two cells are equal, with a tolerance for floating point numbers.
 
-    The difference of two numbers may be `tolerance` times the expected number (`one`), and at least `tolerance`. NaN is
-    equal to NaN.
+    Two numbers may differ by up to `tolerance` times the expected number (in `one`), or by up to `tolerance` if the
+    expected number is smaller than 1. NaN is equal to NaN.
     """
     ours, theirs = _leaves(one), _leaves(other)
     if [(leaf.dtype, leaf.shape) for leaf in ours] != [(leaf.dtype, leaf.shape) for leaf in theirs]:

@@ -100,7 +100,7 @@ def differences(
         properties of the recording, and the rows of mpr that describe the run.
     tolerance:
         The largest difference of two floating point numbers, as a share of the expected number. If the expected number
-        is smaller than 1, the share of 1.
+        is smaller than 1, `tolerance` itself is the largest difference.
     limit:
         The largest number of differences that are returned.
 

@@ -49,7 +49,7 @@ _LOOK_EVERY_SECS = 0.05
 def main() -> None:
     """Read the order from the folder that is the only argument, draw it, and write the answer to the folder."""
     folder = Path(sys.argv[1])
-    order: Order = pickle.loads((folder / "order").read_bytes())  # noqa: S301  # written by the process that started this
+    order: Order = pickle.loads((folder / "order").read_bytes())  # noqa: S301  # written by the caller
     viewers: list[subprocess.Popen[bytes]] = []
     threading.Thread(target=_end_with_caller, args=(os.getppid(), folder, viewers), daemon=True).start()
     try:

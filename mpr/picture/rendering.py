@@ -169,7 +169,7 @@ def _answer(folder: str) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """Give a new file for the block, and rename it to `path` if the block succeeds, so that `path` is complete."""
+    """Open a new file, which gets the name `path` if the block succeeds. So `path` is never incomplete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -45,7 +45,7 @@ def flush_before_results(pool: ModuleType) -> None:
         results = _Results(outqueue) if hasattr(outqueue, "_writer") else outqueue
         work(inqueue, results, *args, **kwargs)
 
-    # The wrapper must replace the function in the module, because a worker started by `spawn` finds it by its name.
+    # A worker started by `spawn` looks for this function by its name, and finds the wrapper of its own process.
     pool.worker = worker  # type: ignore[attr-defined]  # not in typeshed
 
 
