@@ -46,7 +46,8 @@ def run(
     mpr run --save run.rrd -- python script.py --its-own options
 
     mpr run ends with the command's exit status, and says where the rows are. Calls in the script that choose where its
-    rows go, such as rr.init, rr.save and rr.spawn, have no effect; a rerun.RecordingStream that it makes stays its own.
+    rows go, such as rr.init, rr.save and rr.spawn, have no effect. A rerun.RecordingStream that the script makes stays
+    the script's own.
     """
     from mpr.errors import MprError
     from mpr.run.command import run as run_command

@@ -64,7 +64,7 @@ class RecordingClosedError(RecordingError):
 
 
 class JoinError(RecordingError):
-    """This process cannot join a recording, because it has inherited no usable information about a recording."""
+    """This process cannot join a recording. It inherited no information about one, or cannot use this information."""
 
 
 class SinkError(RecordingError, OSError):
@@ -103,7 +103,7 @@ class PoolClosedError(PoolError, ValueError, RuntimeError):
 
 
 class WrongProcessError(PoolError, RuntimeError):
-    """A pool or a recording was used in another process than the one that had made it."""
+    """A pool or a recording was used in a process other than the one that had made it."""
 
 
 class UnpicklableTaskError(PoolError, pickle.PicklingError, TypeError):
@@ -248,6 +248,6 @@ class FormatError(ValueError):
 
 
 # Tracebacks and pickles show each error under the name that users write, such as `mpr.SinkError`. Other classes keep
-# their module, because `inspect.getsource` and `typing.get_type_hints` would look for them in `mpr/__init__.py`.
+# their module. Otherwise `inspect.getsource` and `typing.get_type_hints` would look for them in `mpr/__init__.py`.
 for _each in [each for each in globals().values() if isinstance(each, type) and issubclass(each, MprError)]:
     _each.__module__ = "mpr"

@@ -30,7 +30,8 @@ OUTBOX_ROLL_ROWS = 65_536
 MANIFEST_STORE_MAX_BYTES = 16 * MIB
 #: The largest number of work items that a worker has at a time.
 WORK_ITEMS_MAX = 32
-#: The largest message on a socket. It is large, because results may be. A peer that announces more is disconnected.
+#: The largest message on a socket. The limit is high, because results may be large. A peer that announces a larger
+#: message is disconnected.
 MESSAGE_MAX_BYTES = 8 * 1024 * MIB
 #: Bytes of a binary stream that are kept in memory. A larger stream is moved to a temporary file.
 STREAM_MEMORY_BYTES = 64 * MIB

@@ -1,10 +1,10 @@
-"""Draws a picture, as the main module of a process of its own.
+"""Draws a picture of a recording, as the main module of a process of its own.
 
 The process starts a viewer, opens a recording in the viewer, and waits until everything is drawn. The standard input is
 a pipe from the caller. When the caller closes the pipe or ends, the viewer and this process end too.
 
 Covers: choosing what the viewer shows, finding out when the viewer has drawn everything.
-Does not cover: the wait for this process, and the bound on the wait (`rendering.py`).
+Does not cover: the wait for this process, and the limit on the wait (`rendering.py`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _LOOK_EVERY_SECS = 0.05
 
 
 def main() -> None:
-    """Read the order from the folder that is the only argument, draw it, and write the answer to the folder."""
+    """Read the order from the folder in the only argument, draw the picture, and write the answer to that folder."""
     folder = Path(sys.argv[1])
     order: Order = pickle.loads((folder / "order").read_bytes())  # noqa: S301  # written by the caller
     viewers: list[subprocess.Popen[bytes]] = []
@@ -203,7 +203,7 @@ def headless_viewer(
         try:
             yield client
         except Exception as error:
-            # The viewer listens before it tries to draw. So it may end only now, because there is no driver.
+            # The viewer listens before it tries to draw. So a viewer that finds no driver may end only now.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 raise _ended(viewer.wait(1), log.read_text(errors="replace")) from error
             raise
@@ -237,7 +237,7 @@ def _ended(status: int, output: str) -> PictureError:
 
 
 def _patiently(ask: Callable[[], _T]) -> _T:
-    """Return the answer of the viewer. There is no limit on the wait, because the caller of this process has one."""
+    """Return the answer of the viewer, however long it takes, because the caller of this process limits the wait."""
     while True:
         try:
             return ask()

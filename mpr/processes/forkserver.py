@@ -31,7 +31,10 @@ class _Server(ForkServer):
 
 
 class _Servers:
-    """Holds one fork server of mpr for each preload list. The user's, that of `multiprocessing`, is not changed."""
+    """Holds one fork server of mpr for each preload list.
+
+    The fork server of `multiprocessing` is not changed, because it belongs to the user.
+    """
 
     def __init__(self) -> None:
         self._servers: dict[tuple[str, ...], ForkServer] = {}
@@ -91,8 +94,8 @@ class _Popen(popen_fork.Popen):
         finally:
             set_spawning_popen(None)
         self.sentinel, data_end = self._connect(self._fds)
-        # This end of the pipe stays open, because the child ends when this end closes: at the latest when this process
-        # ends.
+        # This end of the pipe stays open, because the child ends when this end closes. It closes at the latest when
+        # this process ends.
         parent_end = os.dup(data_end)
         self.finalizer = util.Finalize(self, _close, (parent_end, self.sentinel))
         with open(data_end, "wb", closefd=True) as pipe:
@@ -134,7 +137,7 @@ class ForkServerLauncher(ProcessLauncher):
     def __init__(self, server: ForkServer, target: str, shared: Any) -> None:
         super().__init__(functools.partial(_ForkServerProcess, self._popen), target, shared)
         self._server = server
-        # The first worker is forked now, while the parent still opens the recording, because a fork takes milliseconds.
+        # The first worker is forked now, because a fork takes milliseconds, and the parent still opens the recording.
         # The worker reads its work from a pipe. If there is no work for the worker, it gets a `_Nothing` and ends.
         self._ahead: list[tuple[int, int]] = []
         # If the server has just been killed, `start` finds another one.
@@ -183,7 +186,7 @@ class ForkServerLauncher(ProcessLauncher):
 
 
 class _Nothing:
-    """Ends the process that unpickles it."""
+    """Ends each process that unpickles an instance of this class."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (0,)

@@ -1,4 +1,4 @@
-"""Starts worker processes and reports which have ended. Has the interface, and the start method `spawn`.
+"""Starts worker processes and reports which have ended: the interface of launchers, and the start method `spawn`.
 
 Covers: the parts that all start methods share, such as ending a worker whose parent has ended.
 Does not cover: the fork server (`forkserver.py`), the zygote of `fork` (`zygote.py`), and the work of a worker.
@@ -121,7 +121,7 @@ def guard_against_orphans(watched: int | None = None) -> None:
 
     `watched` is the read end of a pipe, and only the parent has the write end. None stands for the sentinel that
     `multiprocessing` gives its children. The kernel sends SIGKILL when the write end closes (`F_SETSIG`, `O_ASYNC`). On
-    macOS a thread waits for that instead.
+    macOS a thread waits until the write end closes, and then ends this process.
     """
     if watched is None:
         parent = multiprocessing.parent_process()

@@ -1,4 +1,4 @@
-"""Says whether workers can import `__main__` of the program, and forbids a pool that this import would make."""
+"""Says whether workers can import the program's `__main__`, and forbids making a pool during this import."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def prepare_main() -> None:
         )
     main = sys.modules.get("__main__")
     if getattr(main, "__file__", None) == "<stdin>":
-        # The name is removed, as there is none with `python -c`. Otherwise `multiprocessing` would make workers import
-        # a file of this name.
+        # The name is removed, because `multiprocessing` would make workers import a file of this name. With `python -c`
+        # there is no name either.
         del main.__file__  # type: ignore[union-attr]  # it has one
 
 

@@ -40,7 +40,7 @@ def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
         # Buffers stay in the pickle, because a worker keeps the pickle of a function in one piece, even for a closure
         # over an array.
         data = pickled(function, None)
-    except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
+    except Exception as error:  # noqa: BLE001  # `_refuse` always raises an error
         _refuse(f"the task function {task_name(function)!r}", function, error)
     return hashlib.blake2b(data, digest_size=16).digest(), data
 
@@ -51,7 +51,7 @@ def dump_by_value(function: Callable[..., Any]) -> bytes:
 
     try:
         return by_value.dumps(function, PICKLE_PROTOCOL)
-    except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
+    except Exception as error:  # noqa: BLE001  # `_refuse` always raises an error
         _refuse(f"the function {task_name(function)!r}", function, error)
 
 
@@ -61,7 +61,7 @@ def check_portable(what: str, portable: Portable) -> None:
         # Locks and queues of multiprocessing can be pickled only while a process is being started.
         with _as_if_spawning():
             portable.__reduce__()
-    except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
+    except Exception as error:  # noqa: BLE001  # `_refuse` always raises an error
         _refuse(what, portable.value, error)
 
 
@@ -99,7 +99,7 @@ def dump_arguments(name: str, value: object) -> list[Buffer]:
     """Pickle the arguments of a work item. Raises `UnpicklableTaskError`, which names the part that fails."""
     try:
         return dumps(value)
-    except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
+    except Exception as error:  # noqa: BLE001  # `_refuse` always raises an error
         _refuse(f"an argument of task {name!r}", value, error)
 
 
@@ -205,7 +205,7 @@ def load_exception(payload: Sequence[Buffer]) -> BaseException:
         # The cause is not assigned, because an assignment runs a user's `__setattr__`, and that of a frozen dataclass
         # raises.
         _set_cause(error, RemoteTraceback(text))
-        # Later code reads the `__class__` of the error. It may be a property that raises, so it is tried here.
+        # Later code reads the `__class__` of the error. That may be a property that raises, so it is read here first.
         isinstance(error, CancelledError)
     except BaseException as failure:  # noqa: BLE001  # as in `dump_exception`
         error = TaskError(f"a task raised {name}, which cannot be unpickled here: {represent(failure)}")
@@ -213,5 +213,5 @@ def load_exception(payload: Sequence[Buffer]) -> BaseException:
     return error
 
 
-# Raises `TypeError` for anything but an exception.
+# The setter of `__cause__`. It raises `TypeError` if the object is no exception.
 _set_cause: Callable[[BaseException, BaseException], None] = BaseException.__dict__["__cause__"].__set__

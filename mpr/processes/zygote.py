@@ -87,7 +87,7 @@ class ZygoteLauncher(Launcher):
 
 
 def _is_harmless(thread: threading.Thread) -> bool:
-    """Return whether workers need no lock of `thread`: a thread of mpr, or the one with which pyzmq frees memory."""
+    """Return whether `thread` belongs to mpr, or is pyzmq's for freeing memory. Workers need no lock of these."""
     return thread.name.startswith("mpr-") or type(thread).__module__.startswith("zmq.")
 
 

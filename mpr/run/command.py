@@ -53,7 +53,7 @@ _LOOK_SECS = 5.0
 
 
 def application_id_of(command: Sequence[str]) -> str:
-    """Return an application id made of the name of the script in `command`, or of the command itself."""
+    """Return an application id made from the name of the script in `command`, or else from that of the program."""
     scripts = [part for part in command if part.endswith(".py")]
     stem = Path(scripts[0] if scripts else command[0]).stem
     return re.sub(r"[^A-Za-z0-9_\-]", "_", stem)[:180] or "mpr"

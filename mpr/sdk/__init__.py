@@ -4,7 +4,7 @@ Covers: wrapping the SDK's calls, encoding and reading rows with the SDK, the SD
 Does not cover: what a wrapped call leads to (`producer/router.py`) and the file format (`rrd`).
 May import: nothing but the floor.
 
-The private names. Each has the reason why mpr uses it, and the loss if a release of the SDK does not have it:
+The list has each private name, the reason why mpr uses it, and the loss if a release of the SDK does not have it:
 
 - `rerun_bindings.log_arrow_msg` and the other entries in `log_calls._ENTRIES`: in workers, their wrappers count what a
   task logs. While the outbox is full, the wrappers wait in Python, where they hold no lock.
@@ -21,13 +21,13 @@ The private names. Each has the reason why mpr uses it, and the loss if a releas
   Without them: the rows of such a recording are lost if it has no sink.
 - `rerun_bindings.set_global_data_recording` and its thread-local twin: a call takes 0.2 us. The public function takes
   97 us, because it flushes the previous recording. The calls are also watched, so that a worker resets the current
-  recording only if a task has changed it.
+  recording only if a task has changed the current recording.
   Without them: the public function is called before every task.
 - `rerun_bindings.set_time_sequence` and the others in `times._SET_TIME`, `disable_timeline`, `reset_time`: the SDK has
   no function that returns the times of a thread. So mpr notes the times, to restore those of a task's caller.
   Without them: times that a task sets stay on the rows of its caller.
-- `rerun_bindings.finalize_deferred_sinks`: at the end of a `with stream:` block, it would finish the file sink that
-  leads to the recording.
+- `rerun_bindings.finalize_deferred_sinks`: the SDK calls it at the end of a `with stream:` block, where it would
+  finish the file sink that leads to the recording.
   Without it: rows after the block are lost.
 - `rerun_bindings.save` and the others in `sink_calls._SINK_CALLS`: a task that calls `rr.save` or `rr.disconnect` takes
   the sink of the worker away. The worker gets the sink back at the end of the task.

@@ -1,4 +1,4 @@
-"""Marks SDK calls as mpr's own. Such calls count for no task, and change nothing that a task has set."""
+"""Marks SDK calls as mpr's own. Such calls are not counted for a task, and do not change what a task has set."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class Prefix(NamedTuple):
     recording_id: str
 
 
-# The SDK's functions that hand data to a recording; mpr calls them entries.
+# The SDK's functions that hand data to a recording. They are called entries here.
 _ENTRIES = (
     "log_arrow_msg",
     "send_arrow_chunk",
@@ -43,7 +43,7 @@ def _logged_bytes(components: Any) -> int:
     """Return the size of the Arrow arrays in `components`, in bytes."""
     size = 0
     try:
-        # A loop, because it is faster than a generator and runs in each `rr.log`.
+        # A loop is used, because it is faster than a generator, and each `rr.log` runs this code.
         for array in components.values():
             size += array.get_total_buffer_size()
     except AttributeError:
@@ -96,7 +96,7 @@ def _wrapped(
 
 
 def _is_plain_log(original: Callable[..., Any]) -> bool:
-    """Return whether `original` has the parameters that `_wrapped_log` expects of the function that `rr.log` calls."""
+    """Return whether `original` is the function that `rr.log` calls, and has the parameters that `_wrapped_log` has."""
     with contextlib.suppress(ValueError):
         return str(inspect.signature(original)) == "(entity_path, components, static_, recording=None)"
     return False
@@ -136,7 +136,7 @@ def _bypasses() -> Iterable[tuple[type, str]]:
 
 
 def _watched(attribute: str, entered: Callable[[int, int, Any], object]) -> property:
-    """Return a property whose every read counts as an entry, because the code that reads it may send data."""
+    """Return a property that counts each read as an entry, because the code that reads it may send data."""
 
     def get(self: Any) -> Any:
         entered(_UNKNOWN_SIZE, 0, None)

@@ -1,4 +1,4 @@
-"""Makes files in memory that have a path which the SDK can open.
+"""Makes files in memory, and returns the paths by which the SDK can open these files.
 
 Covers: files within this process. Does not cover: outboxes, which other processes open (`transport/outbox.py`).
 """

@@ -161,7 +161,7 @@ def watch_current(changed: Callable[[], None]) -> bool:
 
 
 def make_current(stream: rr.RecordingStream) -> None:
-    """Make `stream` the recording of an `rr.log` without `recording=`, in each thread without its own recording."""
+    """Make `stream` the current recording in this thread, and in each other thread without its own recording."""
     try:
         import rerun_bindings
 
@@ -175,7 +175,7 @@ def make_current(stream: rr.RecordingStream) -> None:
 
 
 def exchange_thread_recording(native: Any) -> Any:
-    """Make `native` the recording of this thread, or no recording if it is None. Returns the previous recording."""
+    """Make `native` the recording of this thread; None stands for no recording. Returns the previous recording."""
     import rerun_bindings
 
     before = rerun_bindings.get_thread_local_data_recording()
@@ -184,7 +184,10 @@ def exchange_thread_recording(native: Any) -> Any:
 
 
 def exchange_global_recording(native: Any) -> Any:
-    """Make `native` (None for no recording) the recording of all threads without their own; return the previous one."""
+    """Make `native` the recording of all threads without their own; None stands for no recording.
+
+    Returns the previous recording.
+    """
     import rerun_bindings
 
     before = rerun_bindings.get_global_data_recording()
