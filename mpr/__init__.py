@@ -23,14 +23,14 @@ The rest of this page is a map for readers of the code.
   worker ──► tasks ──► producer ◄── rr.log (sdk)          telemetry looks at scheduler and workers
 ```
 
-The packages are five groups, and four modules that all of them use:
+There are five groups of packages, and four modules that all packages use:
 
 - faces, which users call: `pool`, `recording`, `run`, `pytest_plugin`, `cli.py`
 - the parent process: `scheduler`, `aggregator`, `sinks`, `live`
 - any process that logs: `worker`, `tasks`, `producer`
 - ground: `transport`, `processes`, `rrd`, `sdk`
 - what is shown: `telemetry`, `blueprint`, `compare`, `picture`
-- the floor, which imports nothing of mpr but itself: `errors.py`, `limits.py`, `threads.py`, `failpoints.py`
+- the floor, whose modules import only each other from mpr: `errors.py`, `limits.py`, `threads.py`, `failpoints.py`
 
 The way of a row: `rr.log` -> `sdk/log_calls.py` -> `producer/router.py` -> `producer/outbox_writer.py`, which waits
 while the outbox is full -> `transport/outbox.py` and `transport/sockets.py` -> `aggregator/intake.py` ->
@@ -43,31 +43,31 @@ after the rows of its task.
 
 Where to look:
 
-- Where does a row wait when the disk is slow? `producer/outbox_writer.py` (`wait_for_credit`). The rows before it are
-in
+- Where does a row wait when the disk is slow? `producer/outbox_writer.py` (`wait_for_credit`). Earlier rows are in
   `transport/outbox.py`.
 - What happens to the tasks of a killed worker, and which are retried? `scheduler/worker_death.py`.
 - Which worker gets which task? `scheduler/assignment.py`.
 - Which results and rows of a dead worker are still taken? `aggregator/intake.py` and `transport/result_journal.py`.
 - Which code runs first in a worker? `processes/launcher.py` or `processes/zygote.py`, then `worker/main.py`.
-- What does a viewer get that comes late, or reconnects? `live/replay_log.py`; `live/exporter_handle.py` sends it.
-- How does a pool start and end, and what bounds each step? `pool/runtime.py`; a recording: `recording/runtime.py`.
+- Which rows does a viewer get that comes late, or reconnects? Those of `live/replay_log.py`, which
+  `live/exporter_handle.py` sends.
+- How does a pool or a recording start and end, and what limits each step? `pool/runtime.py`, `recording/runtime.py`.
 - How does a process join a recording? `producer/membership.py`.
-- Which private names of the SDK are used? `sdk/__init__.py` lists them; `sdk/log_calls.py`, `sdk/sink_calls.py`,
+- Which private names of the SDK are used? `sdk/__init__.py` lists them. `sdk/log_calls.py`, `sdk/sink_calls.py`,
   `sdk/recordings.py` and `sdk/times.py` use them.
 - What is at the end of a file? `rrd/footer.py` makes it, `rrd/writer.py` writes it, `rrd/recover.py` adds it later.
-- How large may something be, how long may it take? `limits.py`.
+- How large may something be, and how long may a step take? `limits.py`.
 
-Who may import whom: `tests/test_layers.py` has the table and enforces it. It is ordered from the ground up, and a
-package imports only packages above its own row. The docstring of each package says what the package covers and what it
-may import.
+Which package may import which: `tests/test_layers.py` has the table and enforces it. The rows of the table are ordered:
+a package imports only packages above its own row. The docstring of each package says what the package covers and which
+packages it may import.
 
 Where something new goes:
 
 - A sink is one file in `sinks/`, with a value class and its writer. If users may name the sink by a word,
   `sinks/parse.py` gets a line.
 - A way for rows from another engine (Ray, Dask, joblib) starts at `SharedRecording.wrap`, in `tasks/wrapped.py`.
-- Another endpoint than `ipc://`, such as tcp, starts in `transport/sockets.py` (`_bind`), beside the local one.
+- An endpoint other than `ipc://`, such as tcp, starts in `transport/sockets.py` (`_bind`), beside the local one.
 - A start method is one file in `processes/`, with a subclass of `Launcher`, and a line in `processes/start.py`.
 - A difference of a new Rerun SDK goes into `sdk/`; a difference of its file format goes into `rrd/compat.py`.
 
@@ -129,7 +129,7 @@ if TYPE_CHECKING:
     from mpr.telemetry.insights import WorkerInsights as WorkerInsights
     from mpr.worker.capture import LoggingHandler as LoggingHandler
 
-# Loaded on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
+# The module of each public name. It is imported on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
 _HOME = {
     "LoggingHandler": "worker.capture",
     "CurrentTask": "tasks.current",

@@ -46,7 +46,8 @@ def run(
     mpr run --save run.rrd -- python script.py --its-own options
 
     mpr run ends with the command's exit status, and says where the rows are. Calls in the script that choose where its
-    rows go, such as rr.init, rr.save and rr.spawn, have no effect; a rerun.RecordingStream that it makes stays its own.
+    rows go, such as rr.init, rr.save and rr.spawn, have no effect. A rerun.RecordingStream that the script makes stays
+    the script's own.
     """
     from mpr.errors import MprError
     from mpr.run.command import run as run_command
@@ -69,7 +70,7 @@ def run(
 
 
 def _say(text: str, colour: str | None = None) -> None:
-    """Write one line to stderr, in colour if that is a terminal."""
+    """Write one line to stderr, in colour if stderr is a terminal."""
     click.echo(f"{click.style('mpr run:', bold=True)} {click.style(text, fg=colour)}", err=True)
 
 
@@ -98,11 +99,11 @@ def doctor() -> None:
 @main.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 def recover(paths: tuple[Path, ...]) -> None:
-    """Make valid files of those that a killed process left behind.
+    """Make valid files from the files that a killed process has left.
 
     PATH is an .rrd file, the .part of one, or a folder with such files. The valid file has all rows that were accepted.
-    The original is kept until the valid file has been verified. Files that are whole, or are being written, stay as
-    they are.
+    The original is kept until the valid file has been verified. Files that are whole, or that are still being written,
+    are not changed.
     """
     from mpr.errors import SinkError
     from mpr.rrd import recover as recovery

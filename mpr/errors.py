@@ -1,4 +1,4 @@
-"""Defines every error of mpr, in one tree. All of them can be pickled, so they cross process borders unchanged.
+"""Defines every error of mpr, in one tree. All errors can be pickled, so other processes get them unchanged.
 
 ```
 MprError
@@ -44,7 +44,7 @@ class ConfigError(MprError, ValueError):
 
 
 class MissingDependencyError(MprError, ImportError):
-    """An optional package is missing. The message has the `pip install` command for it."""
+    """An optional package is not installed. The message has the `pip install` command for this package."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"'{package}' is needed for this and is not installed: pip install 'mpr[{extra}]'")
@@ -64,18 +64,18 @@ class RecordingClosedError(RecordingError):
 
 
 class JoinError(RecordingError):
-    """This process cannot join a recording: it inherited none, or the inherited information cannot be used."""
+    """This process cannot join a recording. It inherited no information about one, or cannot use this information."""
 
 
 class SinkError(RecordingError, OSError):
-    """A sink could not be opened, or could not take or keep the data. Rows that it had accepted stay readable."""
+    """A sink could not be opened, or could not take or keep the data. Rows that it has accepted stay readable."""
 
 
 class ConflictError(RecordingError):
     """Two workers gave one timeline, or one component of an entity, two types.
 
-    All rows are in the recording. But Rerun knows only one type of each, and shows the rows of the other type wrongly
-    or not at all.
+    All rows are in the recording. But Rerun knows only one type for each timeline or component, and shows the rows of
+    the other type wrongly or not at all.
     """
 
 
@@ -84,7 +84,7 @@ class DeliveryError(RecordingError):
 
 
 class PictureError(RecordingError):
-    """No picture could be drawn of a recording, or not in time."""
+    """A picture of a recording could not be drawn, or not in time."""
 
 
 class NoViewerError(PictureError):
@@ -98,39 +98,39 @@ class PoolError(MprError):
 class PoolClosedError(PoolError, ValueError, RuntimeError):
     """The pool was closed or terminated and takes no more tasks.
 
-    It is a `ValueError`, as in `multiprocessing.Pool`, and a `RuntimeError`, as in `concurrent.futures`.
+    This error is a `ValueError`, as in `multiprocessing.Pool`, and a `RuntimeError`, as in `concurrent.futures`.
     """
 
 
 class WrongProcessError(PoolError, RuntimeError):
-    """A pool or recording was used in another process than the one that made it."""
+    """A pool or a recording was used in a process other than the one that had made it."""
 
 
 class UnpicklableTaskError(PoolError, pickle.PicklingError, TypeError):
-    """A task function, an argument or an initializer cannot be pickled. The message names the part that cannot."""
+    """A task function, an argument or an initializer cannot be pickled. The message names the part that fails."""
 
 
 class TaskLoadError(PoolError):
-    """A worker could not unpickle a task: its module is missing there, or raises on import."""
+    """A worker could not unpickle a task, because the task's module is missing or raises an error on import."""
 
 
 class InitializerError(PoolError, BrokenExecutor):
-    """The initializer raised in a worker. Its own exception, with the remote traceback, is the `__cause__`."""
+    """The initializer raised an exception in a worker. The `__cause__` is that exception, with the remote traceback."""
 
 
 class TaskError(PoolError):
     """A task raised an exception that cannot be pickled.
 
-    The message has its type and text, `__cause__` its traceback.
+    The message has the type and the text of the exception. The `__cause__` has the traceback.
     """
 
 
 class WorkerStartError(PoolError, BrokenExecutor):
-    """Workers ended before they were ready, again and again, and the pool starts no more of them."""
+    """Workers ended before they were ready, again and again, so the pool starts no more workers."""
 
 
 def died_at_start(exitcode: int | None) -> WorkerStartError:
-    """Return the error for workers that end before they are ready, the last one with `exitcode`."""
+    """Return the error for workers that end before they are ready. The last of them ended with `exitcode`."""
     return WorkerStartError(
         f"workers end before they are ready; the last one {describe_exit(exitcode)}. What it wrote to stderr says why. "
         "A frequent reason: the main script makes its pool without \"if __name__ == '__main__':\", or cannot be "
@@ -154,12 +154,12 @@ class WorkerDiedError(PoolError):
     pid:
         The process id of the worker.
     exitcode:
-        The exit code of the worker. If a signal ended it, minus the number of the signal, as in
-        `multiprocessing.Process.exitcode`. None if it is not known.
+        The exit code of the worker. If a signal ended the worker, the negative number of the signal, as in
+        `multiprocessing.Process.exitcode`. None if the exit code is not known.
     ended:
-        Whether the task had ended before. Then only its result is lost.
+        Whether the task had ended before the worker ended. If so, only the result of the task is lost.
     rows:
-        The number of rows of the task that are in the recording; None if it is not known.
+        The number of rows of the task that are in the recording; None if the number is not known.
     silent_secs:
         The time in seconds between the last rows of the worker and its end; None if no rows came.
     """
@@ -244,10 +244,10 @@ def exit_name(exitcode: int) -> str:
 
 
 class FormatError(ValueError):
-    """Raised if bytes are no stream in an `.rrd` format that mpr knows."""
+    """The bytes are no stream in an `.rrd` format that mpr knows."""
 
 
-# Tracebacks and pickles show these classes under the name that users write, `mpr.SinkError`. Only errors do so: for
-# other classes `inspect.getsource` and `typing.get_type_hints` would look for their code in `mpr/__init__.py`.
+# Tracebacks and pickles show each error under the name that users write, such as `mpr.SinkError`. Other classes keep
+# their module. Otherwise `inspect.getsource` and `typing.get_type_hints` would look for them in `mpr/__init__.py`.
 for _each in [each for each in globals().values() if isinstance(each, type) and issubclass(each, MprError)]:
     _each.__module__ = "mpr"

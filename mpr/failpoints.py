@@ -1,24 +1,24 @@
-"""Names places in the code at which a test lets a process fail at exactly that moment.
+"""Names places in the code where a test can make a process fail.
 
-`MPR_FAILPOINTS=worker.noted:3:kill` kills each worker when it reaches that place for the third time. With
-`worker.noted@1:3:kill` only the worker with number 1 is killed, and none that replaces it. Several failpoints are
-separated by `;`. Only tests set the variable; without it, a place costs one look into an empty dict.
+`MPR_FAILPOINTS=worker.noted:3:kill` kills each worker when the worker reaches the place `worker.noted` for the third
+time. `worker.noted@1:3:kill` kills only the worker with number 1, and no worker that replaces it. Several failpoints
+are separated by `;`. Only tests set the variable. Without it, a place costs one look into an empty dict.
 
 | place | the moment |
 |---|---|
-| `worker.started` | the worker has sent its hello, its initializer has not run |
+| `worker.started` | the worker has sent its hello, but its initializer has not run |
 | `worker.claimed` | the worker has begun a work item, but no task of it |
-| `worker.ended` | the tasks of a work item have returned, their rows are not flushed |
+| `worker.ended` | the tasks of a work item have returned, but their rows are not flushed |
 | `worker.flushed` | the rows are in the outbox |
 | `worker.noted` | the result is on the status page |
 | `worker.sent` | the result was sent, or waits on the status page for the next ones |
 | `worker.roll` | the worker is about to make its next outbox |
-| `worker.opened` | the parent has the next outbox open, the SDK writes into the old one |
-| `worker.rolled` | the SDK writes into a new outbox, the parent does not know yet that the old one is complete |
+| `worker.opened` | the parent has opened the next outbox, but the SDK still writes into the old one |
+| `worker.rolled` | the SDK writes into a new outbox, but the parent does not know yet that the old one is complete |
 | `parent.segment` | the parent is about to hand a segment to the sinks |
-| `parent.result` | the sinks have the rows of a result, the user does not have the result |
+| `parent.result` | the sinks have the rows of a result, but the user does not have the result |
 | `parent.telemetry` | a pool is about to write rows about itself |
-| `parent.closing` | all rows are in the file, its footer is not |
+| `parent.closing` | all rows are in the file, but the footer is not |
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ _ACTIONS: dict[str, Callable[[], None]] = {
     "eio": _raise_io_error,
 }
 
-# The failpoints of this process: how often each place must still be reached, and the action.
+# The failpoints of this process: for each place, how often the process must still reach it, and the action.
 _armed: dict[str, tuple[int, Callable[[], None]]] = {}
 
 
 def arm(worker: int) -> None:
-    """Read the failpoints of this process: the worker with number `worker`, or the parent if that is 0."""
+    """Read the failpoints of this process, which is the worker with number `worker`, or the parent if that is 0."""
     _armed.clear()
     for each in filter(None, os.environ.get(_VARIABLE, "").split(";")):
         where, times, action = each.split(":")
@@ -92,7 +92,7 @@ def arm(worker: int) -> None:
 
 
 def reach(place: str) -> None:
-    """Note that this process has reached `place`, and let it fail there if a test wants that."""
+    """Note that this process has reached `place`. Make the process fail now if a failpoint demands that."""
     if place in _armed:
         times, act = _armed.pop(place)
         if times > 1:

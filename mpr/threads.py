@@ -1,4 +1,4 @@
-"""Runs steps in threads: to their end in spite of Ctrl-C, or with a bound on the wait for them."""
+"""Runs steps in threads, either to their end in spite of Ctrl-C, or with a limit on the wait for each step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ def is_thread_of_ours() -> bool:
 
 
 def run_to_completion(step: Callable[[], None], *, wait: bool = True) -> None:
-    """Run `step` to completion in a thread and, with `wait`, wait for it. Ctrl-C ends the wait, not the step.
+    """Run `step` to its end in a new thread. If `wait` is true, wait for the end, and raise the error of the step.
 
-    The interpreter waits for the thread at its exit. If the caller is a thread of mpr's own, this function never waits,
-    because the step waits for that thread. This happens if a callback ends its pool, or drops the last reference to it.
+    Ctrl-C ends the wait, but not the step. The interpreter waits for the new thread at its exit. If the caller is a
+    thread of mpr's own, this function never waits, because the step itself waits for that thread. This happens if a
+    callback ends its pool, or drops the last reference to the pool.
     """
     raised: list[BaseException] = []
 
@@ -30,7 +31,7 @@ def run_to_completion(step: Callable[[], None], *, wait: bool = True) -> None:
     try:
         thread.start()
     except RuntimeError:
-        # The interpreter is at its end, and starts no more threads.
+        # The step runs in this thread, because the interpreter is at its exit and starts no more threads.
         step()
         return
     if is_thread_of_ours() or not wait:
@@ -41,12 +42,12 @@ def run_to_completion(step: Callable[[], None], *, wait: bool = True) -> None:
 
 
 class BoundedThread:
-    """A thread that runs one step after another, each with a bound on the wait for it.
+    """A thread that runs one step after another. The wait for each step has a limit.
 
     Parameters
     ----------
     name:
-        The name of the thread. It is a daemon thread, so a step that hangs ends with the process.
+        The name of the thread. The thread is a daemon, so a step that hangs does not keep the process from ending.
     """
 
     def __init__(self, name: str) -> None:
@@ -54,7 +55,10 @@ class BoundedThread:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def do(self, step: Callable[[], None], timeout_secs: float) -> bool:
-        """Run `step`; return False if it does not return within `timeout_secs`. Raises the error of the step."""
+        """Run `step`, and wait up to `timeout_secs` for its end. Raises the error of the step.
+
+        Returns whether the step has ended in time.
+        """
         outcome = _Outcome()
         self._work.put((step, outcome))
         if not outcome.done.wait(timeout_secs):
@@ -64,7 +68,7 @@ class BoundedThread:
         return True
 
     def close(self) -> None:
-        """End the thread after the present step, if that ever returns."""
+        """Make the thread end after the steps that it still has. If a step hangs, the thread does not end."""
         self._work.put(None)
 
     def _run(self) -> None:

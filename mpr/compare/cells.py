@@ -1,6 +1,6 @@
-"""Compares cells of recordings (a cell is the component batch of one row), and writes them in words.
+"""Compares cells of recordings, and describes cells in words. A cell is the component batch of one row.
 
-Covers: cells of any Arrow type, as entries of a list column; equal and nearly equal cells.
+Covers: cells of any Arrow type, as entries of a list column. Cells may be equal, or nearly equal.
 Does not cover: which cells belong together (`compare.py`).
 """
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-# The longest key in bytes. A longer one is replaced by its digest, so that keys of images are not copies of them.
+# The longest key in bytes. A longer key is replaced by its digest, so that the key of an image is not a copy of the
+# image.
 _LONG_KEY = 64
 # The key of a missing entry.
 _GAP = b"gap"
-# Words of a cell have at most this many values.
+# The largest number of values that are written out for a cell.
 _SHORT_CELL = 16
+# The largest number of characters that are written out for a text.
 _SHORT_TEXT = 120
 
 _WORDS = reprlib.Repr()
@@ -32,9 +34,9 @@ _WORDS.maxlist = _WORDS.maxdict = _SHORT_CELL
 
 
 def keys(values: pa.Array) -> list[bytes]:
-    """Return one key per entry; two entries of the same Arrow type have the same key if they are equal, bit for bit.
+    """Return one key per entry. Two entries of the same Arrow type have equal keys if they are equal, bit for bit.
 
-    It takes any number of entries at a time, because one call per entry would take a hundred times as long.
+    Pass all entries at once, because one call per entry would take a hundred times as long.
     """
     found = _keys(values)
     if values.null_count:
@@ -71,7 +73,10 @@ def _keys_of_lists(values: pa.ListArray) -> list[bytes]:
 
 
 def _bytes_of_numbers(values: pa.Array) -> tuple[memoryview, int] | None:
-    """Return the bytes of numbers or vectors of numbers, and the size of one; None if `values` are neither."""
+    """Return the bytes of `values`, which are numbers or vectors of numbers, and the size in bytes of one.
+
+    Returns None if `values` are neither.
+    """
     width = 1
     while pa.types.is_fixed_size_list(values.type) and not values.null_count:
         width *= values.type.list_size
@@ -99,7 +104,7 @@ def _short(key: bytes | memoryview) -> bytes:
 
 
 def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
-    """Return the numbers, texts, lengths and gaps in `values`, level by level."""
+    """Return the numbers, texts, lengths and gaps in `values` as arrays, from the outermost level to the innermost."""
     kind = values.type
     leaves = [np.asarray(values.is_valid())] if values.null_count else []
     if pa.types.is_fixed_size_list(kind):
@@ -121,7 +126,8 @@ def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
 def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
     """Return whether two cells are equal, with a tolerance for floating point numbers.
 
-    Two numbers may differ by `tolerance` times the larger of 1 and the expected number. NaN is equal to NaN.
+    Two numbers may differ by up to `tolerance` times the expected number (in `one`), or by up to `tolerance` if the
+    expected number is smaller than 1. NaN is equal to NaN.
     """
     ours, theirs = _leaves(one), _leaves(other)
     if [(leaf.dtype, leaf.shape) for leaf in ours] != [(leaf.dtype, leaf.shape) for leaf in theirs]:
@@ -140,7 +146,7 @@ def _unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) -
 
 
 def words(cell: pa.Array) -> str:
-    """Return the values of a cell as text, or their number if there are many."""
+    """Return the values of a cell as text, or the number of values if there are many."""
     many = _many_numbers(cell)
     if many is not None:
         return f"{many.size} values"
@@ -148,7 +154,7 @@ def words(cell: pa.Array) -> str:
 
 
 def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
-    """Return the values of two cells that differ as text, or the first difference if there are many values."""
+    """Return the values of two different cells as text, or only the first difference if there are many values."""
     many, others = _many_numbers(expected), _many_numbers(found)
     if many is not None and others is not None and many.dtype == others.dtype and many.shape == others.shape:
         where = np.flatnonzero(_unequal(many, others, tolerance))
@@ -165,17 +171,17 @@ def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
 
 
 def plain(cell: pa.Array) -> Any:
-    """Return the values of a cell as Python objects; a single value without its list."""
+    """Return the values of a cell as a list of Python objects, or a single value without a list."""
     try:
         values = cell.to_pylist()
     except ValueError:
-        # Python's own times have no nanoseconds.
+        # This value is a time with nanoseconds, which Python's own times do not have.
         return str(cell)
     return values[0] if len(values) == 1 else values
 
 
 def _many_numbers(cell: pa.Array) -> npt.NDArray[Any] | None:
-    """Return the numbers in a cell if they are too many to be written out, else None."""
+    """Return the numbers in a cell if there are too many to write them out, else None."""
     if pa.types.is_string(_innermost(cell.type)):
         return None
     longest = max(_leaves(cell), key=len)

@@ -1,7 +1,7 @@
 """Says in words in which rows two recordings differ.
 
 Covers: entities, components and their types, timelines, the number of rows and their times, and every cell.
-Does not cover: blueprints; recording ids and application ids; chunks and their ids; the order of rows of the same time.
+Does not cover: blueprints, recording ids, application ids, chunks and chunk ids, the order of rows of the same time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 Level = Literal["summary", "values"]
 
-#: Parts of every recording that differ from run to run: the times of logging, and rows of mpr and the SDK about the
-#: run.
+#: Parts of a recording that differ in every run: the times of logging, and the rows of mpr and of the SDK that describe
+#: the run.
 IGNORED_TIMELINES = ("log_time", "log_tick")
 IGNORED_ENTITIES = ("/__properties/**", "/mpr/**")
 
-# The place of a cell: the index of an array in its series, and a row of that array.
+# The place of a cell in a series: the index of an array, and the index of a row in that array.
 _Place = tuple[int, int]
 
 
@@ -42,7 +42,10 @@ class _Series:
         return sum(len(array) for array in self.arrays)
 
     def places(self, timelines: Collection[str]) -> Iterator[tuple[tuple[Any, ...], bytes, _Place]]:
-        """Yield for each cell its times on `timelines` (None if it has none there), its key and its place."""
+        """Yield for each cell its times on `timelines`, its key and its place.
+
+        The time is None on a timeline on which the cell has no time.
+        """
         from mpr.compare.cells import keys
 
         for index, (array, times) in enumerate(zip(self.arrays, self.times, strict=True)):
@@ -80,8 +83,8 @@ def differences(
 ) -> list[str]:
     """Return the differences between two recordings.
 
-    Two recordings are equal if they have the same cells at the same times, in any order and any chunks. Static data is
-    equal if the values are, however often each was logged. Both recordings are held in memory.
+    Two recordings are equal if they have the same cells at the same times, in any order and any chunks. For static
+    data only the values count, not how often each value was logged. Both recordings are held in memory.
 
     Parameters
     ----------
@@ -91,13 +94,13 @@ def differences(
         `"values"` compares every cell. `"summary"` compares the entities, components and timelines, their types, the
         numbers of cells, and the first and last times.
     ignore_timelines:
-        Names of timelines that do not count; by default `log_time` and `log_tick`.
+        Names of timelines that are not compared. By default `log_time` and `log_tick`.
     ignore_entities:
-        Entity paths that do not count; `/camera/**` is `/camera` and all below it. By default the properties of the
-        recording, and rows of mpr about the run.
+        Entity paths that are not compared. `/camera/**` stands for `/camera` and all paths below it. By default the
+        properties of the recording, and the rows of mpr that describe the run.
     tolerance:
-        The largest difference of two floating point numbers, as a share of the expected number, or of 1 if that is
-        smaller than 1.
+        The largest difference of two floating point numbers, as a share of the expected number. If the expected number
+        is smaller than 1, `tolerance` itself is the largest difference.
     limit:
         The largest number of differences that are returned.
 
@@ -109,7 +112,7 @@ def differences(
     Raises
     ------
     ConfigError
-        If the level is neither of the two.
+        If `level` is neither of the two.
     RecordingError
         If a file cannot be read.
     """
@@ -123,13 +126,16 @@ def differences(
 
 
 def check_level(level: str) -> None:
-    """Raise `ConfigError` if `level` is not one of the two."""
+    """Raise `ConfigError` if `level` is neither `"summary"` nor `"values"`."""
     if level not in ("summary", "values"):
         raise ConfigError(f"level is {level!r}: use 'summary' or 'values'")
 
 
 def matcher(paths: Collection[str]) -> Callable[[str], bool]:
-    """Return a function that says whether an entity path is one of `paths`; `/camera/**` is `/camera` and all below."""
+    """Return a function that says whether an entity path is one of `paths`.
+
+    `/camera/**` stands for `/camera` and all paths below it.
+    """
     patterns = [_pattern(path) for path in paths]
     return lambda entity: any(pattern.fullmatch(entity) for pattern in patterns)
 
@@ -192,7 +198,7 @@ def _add_cells(series: _Series, column: pa.ListArray, times: dict[str, pa.Array]
 
 
 def _type_of(schema: pa.Field) -> str:
-    """Return the type of a component, without the mark that no value may be missing, which old SDKs do not set."""
+    """Return the type of a component, without the mark "not null", because old SDKs do not set this mark."""
     return str(schema.type.value_type).replace(" not null", "")
 
 
@@ -281,7 +287,7 @@ _Unmatched = dict[tuple[Any, ...], list[_Place]]
 def _unmatched(
     one: _Series, other: _Series, timelines: dict[str, str], *, is_static: bool
 ) -> tuple[_Unmatched, _Unmatched]:
-    """Return the cells of each series that the other one does not have, bit for bit, by their times."""
+    """Return the cells of each series that the other series does not have, bit for bit, grouped by their times."""
     ours, theirs = list(one.places(timelines)), list(other.places(timelines))
     counts = [Counter((stamp, key) for stamp, key, _ in cells) for cells in (ours, theirs)]
     if is_static:
@@ -300,7 +306,7 @@ def _taken(cells: list[tuple[tuple[Any, ...], bytes, _Place]], left: Counter[tup
 
 
 def _in_order(cells: Iterator[pa.Array]) -> list[pa.Array]:
-    """Sort cells by their values, so that equal rows of one time are compared with each other."""
+    """Sort cells by their values, so that the most similar rows of one time are compared with each other."""
     from mpr.compare.cells import plain
 
     found = list(cells)
@@ -314,7 +320,10 @@ def _flat(value: Any) -> tuple[Any, ...]:
 
 
 def _sortable(values: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:
-    """Return a sort key for values of any types, also None: types are sorted by name, values of one type as usual."""
+    """Return a sort key for `values`, which may have any types, also None.
+
+    Values are sorted by the names of their types, and values of one type as usual.
+    """
     return tuple(
         (type(each).__name__, each) if isinstance(each, int | float | str) and each == each else ("", repr(each))
         for each in values

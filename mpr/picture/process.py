@@ -1,9 +1,10 @@
-"""Draws a picture, in a process of its own: starts a viewer, opens a recording in it, and waits until all is drawn.
+"""Draws a picture of a recording, as the main module of a process of its own.
 
-Covers: choosing what the viewer shows, finding out when it shows it.
-Does not cover: the wait for the picture, and its bound (`rendering.py`).
+The process starts a viewer, opens a recording in the viewer, and waits until everything is drawn. The standard input is
+a pipe from the caller. When the caller closes the pipe or ends, the viewer and this process end too.
 
-The standard input is a pipe from the caller. When the caller closes it or ends, the viewer and this process end too.
+Covers: choosing what the viewer shows, finding out when the viewer has drawn everything.
+Does not cover: the wait for this process, and the limit on the wait (`rendering.py`).
 """
 
 from __future__ import annotations
@@ -37,17 +38,18 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-#: The height in pixels of the bar that stays if the top panel is hidden.
+#: The height in pixels of the bar that the viewer still draws at the top if the top panel is hidden.
 _EMPTY_TOP = 36
-# A notification stays for 4 s of the viewer's clock. Without a window, the clock advances by 0.25 s per frame.
+# A notification is shown for 4 s of the viewer's clock. In a viewer without a window, the clock advances by 0.25 s per
+# frame.
 _FRAMES_OF_A_NOTIFICATION = 17
 _LOOK_EVERY_SECS = 0.05
 
 
 def main() -> None:
-    """Draw the order in the folder that is the only argument, and write the answer there."""
+    """Read the order from the folder in the only argument, draw the picture, and write the answer to that folder."""
     folder = Path(sys.argv[1])
-    order: Order = pickle.loads((folder / "order").read_bytes())  # noqa: S301  # written by the process that started this
+    order: Order = pickle.loads((folder / "order").read_bytes())  # noqa: S301  # written by the caller
     viewers: list[subprocess.Popen[bytes]] = []
     threading.Thread(target=_end_with_caller, args=(os.getppid(), folder, viewers), daemon=True).start()
     try:
@@ -59,7 +61,7 @@ def main() -> None:
     (folder / "answer.part").write_text(json.dumps(answer))
     (folder / "answer.part").rename(folder / "answer")
     sys.stdout.flush()
-    # The SDK's exit handlers are skipped, because they would wait for the viewer that has ended.
+    # The SDK's exit handlers are skipped, because they would wait for the viewer, which has ended already.
     os._exit(0)
 
 
@@ -69,13 +71,13 @@ def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[b
         viewer.kill()
         viewer.wait()
     if os.getppid() != caller:
-        # The caller was killed, and cannot clean up itself.
+        # The folder is removed here, because the caller was killed and cannot remove it.
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
 def _report(stage: str) -> None:
-    """Report the present stage to the caller, which names it if the time is up."""
+    """Report the present stage to the caller. If the time is up, the caller's error names this stage."""
     sys.stdout.write(f"{stage}\n")
     sys.stdout.flush()
 
@@ -101,7 +103,7 @@ def _draw(order: Order, viewers: list[subprocess.Popen[bytes]]) -> list[str]:
 
 
 def _stores(recording: Path) -> tuple[list[str], bool]:
-    """Return the application ids of the recordings in a file, and whether it has a blueprint."""
+    """Return the application ids of the recordings in a file, and whether the file has a blueprint."""
     try:
         reader = quiet_reader(recording)
         return [entry.application_id for entry in reader.recordings()], bool(reader.blueprints())
@@ -110,7 +112,10 @@ def _stores(recording: Path) -> tuple[list[str], bool]:
 
 
 def _readable(recording: Path, folder: Path) -> Path:
-    """Return the recording, or a copy of its readable part: if its writer was killed, it may end within a message."""
+    """Return the recording, or a copy of its readable part if Rerun cannot read the recording.
+
+    If the writer of a recording was killed, the recording may end within a message.
+    """
     try:
         _stores(recording)
     except PictureError:
@@ -130,7 +135,7 @@ def _with_blueprint(recording: Path, folder: Path, blueprint: Any) -> Path:
     """Return a file with the recording and the wanted layout.
 
     Both are merged into one file, because the viewer gives each opened recording a data set id of its own. A blueprint
-    from another file would not apply to it.
+    from another file would not apply to the recording.
     """
     import rerun.blueprint as rrb
 
@@ -166,10 +171,10 @@ def headless_viewer(
     port: int | None = None,
     viewers: list[subprocess.Popen[bytes]] | None = None,
 ) -> Iterator[ViewerClient]:
-    """Run a viewer without a window within the block, for a picture of `size` in pixels; only this machine can reach
-    it.
+    """Run a viewer without a window within the block, for a picture of `size` in pixels.
 
-    It keeps its files in `folder`, and its process is added to `viewers` at once. Raises `NoViewerError`.
+    Only this machine can reach the viewer. The viewer keeps its files in `folder`. Its process is added to `viewers`
+    as soon as it has started. Raises `NoViewerError` if this machine cannot run a viewer.
     """
     from rerun.experimental import ViewerClient
 
@@ -198,7 +203,7 @@ def headless_viewer(
         try:
             yield client
         except Exception as error:
-            # The viewer listens before it has tried to draw, so it may end later for want of a driver.
+            # The viewer listens before it tries to draw. So a viewer that finds no driver may end only now.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 raise _ended(viewer.wait(1), log.read_text(errors="replace")) from error
             raise
@@ -221,7 +226,7 @@ def _listens(port: int) -> bool:
 
 
 def _ended(status: int, output: str) -> PictureError:
-    """Return the error for a viewer that has ended with `status`, by its output."""
+    """Return the error for a viewer that has ended with `status` and has written `output`."""
     if "render context" in output or "graphics adapter" in output:
         return NoViewerError(
             "the Rerun viewer finds no Vulkan driver. Without a graphics card Mesa's does: "
@@ -232,7 +237,7 @@ def _ended(status: int, output: str) -> PictureError:
 
 
 def _patiently(ask: Callable[[], _T]) -> _T:
-    """Return the answer of the viewer, without a bound: the caller of this process decides how long it waits."""
+    """Return the answer of the viewer, however long it takes, because the caller of this process limits the wait."""
     while True:
         try:
             return ask()
@@ -241,7 +246,7 @@ def _patiently(ask: Callable[[], _T]) -> _T:
 
 
 def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: int | None) -> None:
-    """Show the wanted time, by default the last one of the timeline that the viewer has chosen."""
+    """Show the wanted time, by default the last time on the timeline that the viewer has chosen."""
     (recording,) = (each for each in state.recordings if each.store_id == state.active_recording)
     name = timeline or recording.current_timeline
     ends = {each.name: each.end for each in recording.timelines if each.end is not None}
@@ -253,14 +258,14 @@ def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: i
 
 
 def settled(client: ViewerClient) -> bytes:
-    """Return a screenshot (PNG) of the viewer, once its picture does not change any more.
+    """Wait until the picture of the viewer does not change any more, and return a screenshot (PNG).
 
     The picture changes for a while, because the viewer fetches data on demand, arranges views over several frames, and
-    lets notifications fade.
+    hides notifications after some time.
     """
     before = _patiently(client.take_screenshot)
     while True:
-        # Each answer takes a frame.
+        # The viewer draws one frame for each answer.
         for _ in range(_FRAMES_OF_A_NOTIFICATION):
             _patiently(client.get_state)
         shots = [_patiently(client.take_screenshot) for _ in range(2)]

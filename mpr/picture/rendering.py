@@ -1,9 +1,9 @@
 """Draws a picture of a recording with the real viewer, without a window.
 
-Covers: the bound on its time, the end of its processes and temporary files, and its errors.
-Does not cover: the commands to the viewer, and when it has drawn everything (`process.py`).
+Another process draws, because the viewer and the graphics driver may hang or crash.
 
-The viewer and its graphics driver may hang or crash, so a process of its own draws.
+Covers: the limit on the time for drawing, ending processes, removing temporary files, errors.
+Does not cover: the commands to the viewer, and finding out when the viewer has drawn everything (`process.py`).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     import rerun.blueprint as rrb
 
 
-# The time in seconds in which the process has to end the viewer and itself, once its standard input is closed.
+# After its standard input is closed, the process has this many seconds to end the viewer and itself.
 _END_SECS = 5.0
 
 
 class Order(NamedTuple):
-    """The arguments of `render`, for the process that draws."""
+    """The arguments of `render`, as the process that draws gets them."""
 
     recording: str
     folder: str
@@ -53,38 +53,39 @@ def render(
 ) -> list[str]:
     """Draw a recording with the real viewer, without a window, and save the picture.
 
-    It needs the viewer that comes with the Rerun SDK, and a Vulkan driver. Without a graphics card, Mesa's software
-    rasteriser is enough (`apt-get install mesa-vulkan-drivers` on Debian).
+    This needs the viewer that comes with the Rerun SDK, and a Vulkan driver. On a machine without a graphics card,
+    Mesa's software rasteriser is enough (`apt-get install mesa-vulkan-drivers` on Debian).
 
     Parameters
     ----------
     recording:
-        The `.rrd` file; it may lack its footer.
+        The `.rrd` file. It may have no footer.
     picture:
-        The PNG file to write. The file is complete, or there is none.
+        The PNG file to write. If drawing fails, this file is not written or changed.
     timeout_secs:
-        The time in seconds that drawing may take.
+        The longest time in seconds that drawing may take.
     size:
-        Width and height of the picture in pixels.
+        The width and the height of the picture in pixels.
     blueprint:
-        The layout, as `rr.send_blueprint` takes it. By default that of the recording. If it has none, the viewer
-        chooses the layout for the data, without panels.
+        The layout, as `rr.send_blueprint` takes it. By default the layout of the recording. If the recording has no
+        layout, the viewer chooses one for the data, without panels.
     timeline:
-        The name of the timeline to show; by default the viewer chooses it.
+        The name of the timeline to show. By default the viewer chooses the timeline.
     time:
-        The time to show: a sequence number, or nanoseconds. By default the last one.
+        The time to show, as a sequence number or in nanoseconds. By default the last time on the timeline.
 
     Returns
     -------
     list[str]
-        Errors of views that could not show their data; empty if there are none.
+        The errors of views that could not show their data. Empty if there are no errors.
 
     Raises
     ------
     NoViewerError
-        If this machine can draw no recording at all: there is no viewer or no Vulkan driver, or the SDK is too old.
+        If this machine can draw no recording at all, because there is no viewer or no Vulkan driver, or the SDK is too
+        old.
     PictureError
-        If this recording cannot be drawn, or not in time.
+        If this recording cannot be drawn, or not within `timeout_secs`.
     """
     source, target = Path(recording).absolute(), Path(picture).absolute()
     if not source.is_file():
@@ -100,7 +101,10 @@ def render(
 
 
 def _reports(source: Path, folder: str, failure: str) -> list[str]:
-    """Return the reports of views in the answer in `folder`; raise its error, or `failure` if there is no answer."""
+    """Return the reports of views from the answer in `folder`.
+
+    Raises the error in the answer, or an error with the text `failure` if there is no answer.
+    """
     answer = _answer(folder)
     if answer is None:
         raise PictureError(f"cannot draw {source}: {failure}")
@@ -112,11 +116,14 @@ def _reports(source: Path, folder: str, failure: str) -> list[str]:
 
 
 def _draw(folder: str, timeout_secs: float) -> str:
-    """Let a process draw the order in `folder`; return the reason to report if it leaves no answer."""
-    # `-P`, so that modules in the working directory are not imported.
+    """Start a process that draws the order in `folder`, and wait up to `timeout_secs` for its end.
+
+    Returns the reason to report if the process has written no answer.
+    """
+    # With `-P`, Python does not import modules of the working directory.
     command = [sys.executable, "-P", "-m", "mpr.picture.process", folder]
     environ = {name: value for name, value in os.environ.items() if name != "RERUN"}
-    # A viewer that is killed leaves its temporary files behind, and they are removed with the folder.
+    # The viewer puts its temporary files into the folder, which is removed even if the viewer is killed.
     environ["TMPDIR"] = folder
     with Path(folder, "stages").open("wb") as stages, Path(folder, "log").open("wb") as log:
         process = subprocess.Popen(
@@ -140,13 +147,13 @@ def _draw(folder: str, timeout_secs: float) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process, if it has not, and the viewer with it."""
+    """End the process and its viewer, if they have not ended yet."""
     assert process.stdin is not None
     # The process ends when its standard input closes.
     process.stdin.close()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_END_SECS)
-    # Process and viewer are one group. If both have ended, there is no such group.
+    # The process and the viewer are one process group. There is no such group if both have ended.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -162,7 +169,7 @@ def _answer(folder: str) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the name `path` when it is complete."""
+    """Open a new file, which gets the name `path` if the block succeeds. So `path` is never incomplete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

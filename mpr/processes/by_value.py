@@ -1,7 +1,7 @@
 """Pickles by value with cloudpickle, and keeps the file names of functions.
 
-cloudpickle leaves them out from version 3.1.3 on. A traceback would then show neither the file nor the source line of
-a function of `__main__` or of a notebook.
+cloudpickle leaves the file names out from version 3.1.3 on. Without them, a traceback shows neither the file nor the
+source line of a function of `__main__` or of a notebook.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from mpr.transport.ipc_folder import short_listener_paths
 # --- our own fork server ------------------------------------------------------------------------------------------
 
 
-# How long the start of a worker waits for a new fork server, in seconds, if the old one was killed.
+# If the fork server was killed, the start of a worker waits up to this many seconds for a new one.
 _SERVER_SECS = 10.0
 
 
@@ -31,7 +31,10 @@ class _Server(ForkServer):
 
 
 class _Servers:
-    """Keeps one fork server of mpr per preload list; the one of `multiprocessing` stays the user's."""
+    """Holds one fork server of mpr for each preload list.
+
+    The fork server of `multiprocessing` is not changed, because it belongs to the user.
+    """
 
     def __init__(self) -> None:
         self._servers: dict[tuple[str, ...], ForkServer] = {}
@@ -53,7 +56,7 @@ class _Servers:
 
 
 servers = _Servers()
-# The servers that a forked process inherits belong to its parent, so it must not wait for them or stop them.
+# A forked process must not wait for inherited servers or stop them, because they belong to its parent.
 os.register_at_fork(after_in_child=servers.forget)
 
 
@@ -91,7 +94,8 @@ class _Popen(popen_fork.Popen):
         finally:
             set_spawning_popen(None)
         self.sentinel, data_end = self._connect(self._fds)
-        # This end stays open, because the child ends when it closes, with this process.
+        # This end of the pipe stays open, because the child ends when this end closes. It closes at the latest when
+        # this process ends.
         parent_end = os.dup(data_end)
         self.finalizer = util.Finalize(self, _close, (parent_end, self.sentinel))
         with open(data_end, "wb", closefd=True) as pipe:
@@ -105,7 +109,7 @@ class _Popen(popen_fork.Popen):
             try:
                 self.returncode = read_signed(self.sentinel)
             except (OSError, EOFError):
-                # The fork server was killed, so the exit code of the worker is lost.
+                # The exit code of the worker is lost, because the fork server was killed.
                 self.returncode = 255
         return self.returncode
 
@@ -122,19 +126,19 @@ class _ForkServerProcess(ForkServerProcess):
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802  # multiprocessing's name
-        # It cannot be pickled, and the process object is pickled for the child.
+        # `_mpr_popen` is removed, because it cannot be pickled and the process object is pickled for the child.
         popen, process_obj._mpr_popen = process_obj._mpr_popen, None
         return popen(process_obj)
 
 
 class ForkServerLauncher(ProcessLauncher):
-    """Starts workers for `forkserver`: a fork server of mpr forks them."""
+    """Starts workers for `forkserver`, by letting a fork server of mpr fork them."""
 
     def __init__(self, server: ForkServer, target: str, shared: Any) -> None:
         super().__init__(functools.partial(_ForkServerProcess, self._popen), target, shared)
         self._server = server
-        # The first worker is forked now, while the parent still opens the recording, because a fork takes milliseconds.
-        # It waits for its work at a pipe; if it gets none, it loads a `_Nothing` from there and ends.
+        # The first worker is forked now, because a fork takes milliseconds, and the parent still opens the recording.
+        # The worker reads its work from a pipe. If there is no work for the worker, it gets a `_Nothing` and ends.
         self._ahead: list[tuple[int, int]] = []
         # If the server has just been killed, `start` finds another one.
         with contextlib.suppress(EOFError, ConnectionError):
@@ -146,7 +150,8 @@ class ForkServerLauncher(ProcessLauncher):
             try:
                 return super().start(worker, config)
             except (EOFError, ConnectionError):
-                # The server was killed. `ensure_running` starts another one as soon as the system reports its end.
+                # The server was killed. `ensure_running` starts a new one as soon as the system reports the old one's
+                # end, so this waits and tries again.
                 self._forget_ahead()
                 if time.monotonic() > deadline:
                     raise
@@ -156,9 +161,9 @@ class ForkServerLauncher(ProcessLauncher):
         return _Popen(process_obj, self._connect)
 
     def _connect(self, fds: list[int]) -> tuple[int, int]:
-        """Return the sentinel of a new child and the pipe from which it reads its work.
+        """Return the sentinel of a new child, and the pipe from which the child reads its work.
 
-        A child that was forked ahead cannot get `fds`, because they travel with the request for it.
+        A child that was forked ahead cannot get `fds`, because `fds` are sent with the request for a child.
         """
         if self._ahead and not fds:
             return self._ahead.pop(0)
@@ -170,18 +175,18 @@ class ForkServerLauncher(ProcessLauncher):
         self._forget_ahead()
 
     def _forget_ahead(self) -> None:
-        """End the processes that were forked ahead and are not needed."""
+        """End the processes that were forked ahead, because they are not needed."""
         while self._ahead:
             sentinel, data_end = self._ahead.pop()
             os.close(sentinel)
-            # If the server was killed, these processes are gone too.
+            # An error means that these processes have ended already, because the server was killed.
             with contextlib.suppress(OSError), open(data_end, "wb", closefd=True) as pipe:
                 reduction.dump({}, pipe)
                 reduction.dump(_Nothing(), pipe)
 
 
 class _Nothing:
-    """Ends the process that unpickles it."""
+    """Ends each process that unpickles an instance of this class."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (0,)

@@ -1,6 +1,6 @@
-"""Starts worker processes and reports which have ended: the interface, and the start method `spawn`.
+"""Starts worker processes and reports which have ended: the interface of launchers, and the start method `spawn`.
 
-Covers: what all start methods share, with the guard against orphans.
+Covers: the parts that all start methods share, such as ending a worker whose parent has ended.
 Does not cover: the fork server (`forkserver.py`), the zygote of `fork` (`zygote.py`), and the work of a worker.
 """
 
@@ -23,30 +23,37 @@ from typing import Any
 
 
 class Launcher(ABC):
-    """Starts worker processes that run `target(config, shared)`, and reports which have ended. One thread uses it."""
+    """Starts worker processes that run `target(config, shared)`, and reports which have ended.
+
+    Only one thread may use a launcher.
+    """
 
     @abstractmethod
     def start(self, worker: int, config: Any) -> int:
-        """Start worker number `worker` with its own `config`; returns its pid."""
+        """Start the worker with number `worker` and its own `config`. Returns the pid of the worker."""
 
     @abstractmethod
     def waitables(self) -> list[Any]:
-        """Return objects for `multiprocessing.connection.wait`, of which one is ready when a worker has ended."""
+        """Return objects for `multiprocessing.connection.wait`. One of them is ready when a worker has ended."""
 
     @abstractmethod
     def ended(self) -> Iterable[tuple[int, int | None]]:
-        """Return (worker, exit code) of each worker that has ended since the last call; the code may be unknown."""
+        """Return (worker, exit code) of each worker that has ended since the last call.
+
+        The exit code is None if it is not known.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Release the resources of the launcher; all workers have ended before."""
+        """Release the resources of the launcher. Call it after all workers have ended."""
 
 
 @contextlib.contextmanager
 def ctrl_c_blocked() -> Iterator[None]:
-    """Keep Ctrl-C from processes that this thread starts within the block, until they ignore it themselves.
+    """Block Ctrl-C in the processes that this thread starts within the block, until they ignore it themselves.
 
-    Ctrl-C reaches the whole process group. A worker that is just importing the SDK would print a traceback.
+    The reason: Ctrl-C reaches the whole process group. If it came while a worker imports the SDK, the worker would
+    print a traceback.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -62,7 +69,7 @@ def ignore_ctrl_c() -> None:
 
 
 class ProcessLauncher(Launcher):
-    """Starts each worker as a `multiprocessing` process of this one: by `spawn`, and in a subclass by `forkserver`."""
+    """Starts each worker as a `multiprocessing` process: by `spawn`, or by `forkserver` in a subclass."""
 
     def __init__(self, factory: Callable[..., process.BaseProcess], target: str, shared: Any) -> None:
         self._factory = factory
@@ -96,7 +103,7 @@ class ProcessLauncher(Launcher):
 
 
 def call_target(target: str, config: Any, shared: Any) -> None:
-    """Call the function `target`, a name as "module:function", whose module only the worker process imports."""
+    """Call the function named `target`, in the form "module:function". Only the worker process imports the module."""
     pkgutil.resolve_name(target)(config, shared)
 
 
@@ -110,10 +117,11 @@ def _started_main(target: str, config: Any, shared: Any) -> None:
 
 
 def guard_against_orphans(watched: int | None = None) -> None:
-    """Let the kernel kill this process when its parent ends, also while native code holds the GIL.
+    """Make the kernel kill this process when its parent ends, even if native code holds the GIL.
 
-    `watched` is the read end of a pipe whose other end only the parent has; None stands for the sentinel that
-    `multiprocessing` gives its children. The kernel sends SIGKILL when that end closes (`F_SETSIG`, `O_ASYNC`).
+    `watched` is the read end of a pipe, and only the parent has the write end. None stands for the sentinel that
+    `multiprocessing` gives its children. The kernel sends SIGKILL when the write end closes (`F_SETSIG`, `O_ASYNC`). On
+    macOS a thread waits until the write end closes, and then ends this process.
     """
     if watched is None:
         parent = multiprocessing.parent_process()
@@ -124,7 +132,7 @@ def guard_against_orphans(watched: int | None = None) -> None:
         fcntl.fcntl(watched, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(watched, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(watched, fcntl.F_SETFL, fcntl.fcntl(watched, fcntl.F_GETFL) | os.O_ASYNC)
-        # The end may have closed before the signal was set up.
+        # The write end may have closed before the signal was set up.
         poll = select.poll()
         poll.register(watched, select.POLLHUP)
         if any(event & select.POLLHUP for _, event in poll.poll(0)):

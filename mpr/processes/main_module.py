@@ -1,4 +1,4 @@
-"""Says whether workers can import the program's `__main__`, and guards against pools that they start with it."""
+"""Says whether workers can import the program's `__main__`, and forbids making a pool during this import."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from multiprocessing import process
 
 
 def prepare_main() -> None:
-    """Make `__main__` fit for starting workers; raise `RuntimeError` in a worker that is just importing it."""
+    """Prepare `__main__` for starting workers. Raises `RuntimeError` in a worker that is just importing `__main__`."""
     if getattr(process.current_process(), "_inheriting", False):
         raise RuntimeError(
             "mpr.Pool was created while a worker imported the main script. Put the code that starts the program "
@@ -18,24 +18,25 @@ def prepare_main() -> None:
         )
     main = sys.modules.get("__main__")
     if getattr(main, "__file__", None) == "<stdin>":
-        # `multiprocessing` would let workers import a file of this name. With `python -c` there is no name either.
+        # The name is removed, because `multiprocessing` would make workers import a file of this name. With `python -c`
+        # there is no name either.
         del main.__file__  # type: ignore[union-attr]  # it has one
 
 
 def workers_import_main() -> bool:
     """Return whether a worker imports `__main__`, by the rules of `multiprocessing.spawn`.
 
-    If not, functions of `__main__` are pickled by value. So it is in a notebook, at the prompt, with `python -c` or
-    `python -`, and for a `__main__.py`.
+    If it does not, functions of `__main__` are pickled by value. A worker does not import the `__main__` of a notebook,
+    of the prompt, of `python -c` or `python -`, or a `__main__.py`.
     """
     main = sys.modules.get("__main__")
     return _can_be_imported(getattr(getattr(main, "__spec__", None), "name", None), getattr(main, "__file__", None))
 
 
-# Each task and each result asks this.
+# The answers are cached, because each task and each result asks for one.
 @functools.lru_cache(maxsize=16)
 def _can_be_imported(name: str | None, path: str | None) -> bool:
     if name is not None:
         return name != "__main__" and not name.endswith(".__main__")
-    # IPython's start script is no program of the user.
+    # The start script of IPython is not imported, because it is not a program of the user.
     return path is not None and os.path.splitext(os.path.basename(path))[0] != "ipython"

@@ -12,7 +12,7 @@ from mpr.processes.pickling import dumps
 
 
 def find_culprit(value: object) -> str | None:
-    """Say which part of `value` cannot be pickled; return None if no single part is the cause."""
+    """Return a text that says which part of `value` cannot be pickled; None if no single part is the cause."""
     try:
         return _culprit(value, set()) or None
     except Exception:  # noqa: BLE001  # objects may raise when they are inspected: then the message has no such hint
@@ -20,7 +20,7 @@ def find_culprit(value: object) -> str | None:
 
 
 def _culprit(value: object, seen: set[int]) -> str | None:
-    """Do the work of `find_culprit`; return "" if the parts of `value` only lead back, in a circle, to `seen`."""
+    """Return the same as `find_culprit`, but "" if all bad parts of `value` only refer back to objects in `seen`."""
     seen.add(id(value))
     in_circle = False
     for where, part in _parts(value):
@@ -74,5 +74,5 @@ def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, object]]:
         for name in code.co_names:
             if name in function.__globals__:
                 yield f"its global {name!r}", function.__globals__[name]
-        # The code of functions, lambdas and comprehensions inside it.
+        # The functions, lambdas and comprehensions inside this code have code of their own, which is searched too.
         codes += (each for each in code.co_consts if isinstance(each, CodeType))

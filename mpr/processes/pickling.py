@@ -1,7 +1,7 @@
-"""Pickles values for another process: with protocol 5 and large buffers apart, by cloudpickle if pickle cannot.
+"""Pickles values for another process, with protocol 5 and large buffers apart. Uses cloudpickle if pickle fails.
 
-Plain pickle comes first, because it sends importable functions by name, as `multiprocessing` does. So an initializer
-and a task of one module share the globals of that module. Lambdas, closures and functions of a notebook go by value.
+Pickle is tried first, because it sends importable functions by name, as `multiprocessing` does. So an initializer and
+a task of one module share the globals of that module. Lambdas, closures and functions of a notebook are sent by value.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ PICKLE_PROTOCOL = 5
 
 
 def dumps(value: object) -> list[Buffer]:
-    """Return the pickle of `value` and its out-of-band buffers; raises the error of cloudpickle if it fails too."""
+    """Return the pickle of `value` and its out-of-band buffers.
+
+    Raises the error of cloudpickle if both pickle and cloudpickle fail.
+    """
     buffers: list[pickle.PickleBuffer] = []
     data = pickled(value, buffers)
     return [data, *(buffer.raw() for buffer in buffers)]
 
 
 def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
-    """Return the pickle of `value`; its large buffers go into the list `buffers`, or stay inside if that is None."""
+    """Return the pickle of `value`. Large buffers are added to `buffers`, or stay in the pickle if that is None."""
     out_of_band = None if buffers is None else buffers.append
     if workers_import_main():
         try:
@@ -39,16 +42,17 @@ def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
 
 
 def loads(payload: Sequence[Buffer]) -> Any:
-    """Return the value in `payload`, which comes from a process that has shown the recording's secret."""
-    # Arrays use these buffers as their memory, and must be writable, as with `multiprocessing`.
+    """Return the value in `payload`. The sender of `payload` must have proved that it knows the recording's secret."""
+    # The buffers are made writable, because arrays use them as memory and are writable with `multiprocessing` too.
     buffers = [bytearray(part) if isinstance(part, bytes) else part for part in payload[1:]]
     return pickle.loads(payload[0], buffers=buffers)  # noqa: S301  # authenticated, see above
 
 
 class Portable:
-    """Holds a value for the arguments of a `Process`: pickled by cloudpickle if multiprocessing's pickler cannot.
+    """Holds a value for the arguments of a `Process`, and pickles the value with multiprocessing's pickler.
 
-    With the start method `fork` nothing is pickled, because the child inherits the value.
+    If that pickler fails, cloudpickle pickles the value. With the start method `fork` nothing is pickled, because the
+    child inherits the value.
     """
 
     def __init__(self, value: Any) -> None:

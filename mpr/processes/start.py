@@ -16,7 +16,10 @@ StartMethod = Literal["forkserver", "spawn", "fork"]
 
 
 def check_processes(processes: object) -> int:
-    """Return the number of workers; for None the number of CPUs that this process may use. Raises `ConfigError`."""
+    """Return the number of workers. None stands for the number of CPUs that this process may use.
+
+    Raises `ConfigError` if `processes` is no such number.
+    """
     if processes is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if isinstance(processes, bool) or not isinstance(processes, int):
@@ -26,13 +29,17 @@ def check_processes(processes: object) -> int:
     return processes
 
 
-#: Modules that the fork server imports before it forks, because each would take every worker tenths of a second.
+#: Modules that the fork server imports before it forks. Otherwise each import would cost every worker tenths of a
+#: second.
 PRELOAD = ("rerun", "numpy", "pyarrow", "mpr.worker.main", "mpr.worker.preload")
 WITHOUT_SDK = ("numpy", "pyarrow", "mpr.worker.preload")
 
 
 def check_start_method(method: object) -> StartMethod:
-    """Return the start method; for None `forkserver` if the platform has it, else `spawn`. Raises `ConfigError`."""
+    """Return the start method. None stands for `forkserver` if the platform has it, else for `spawn`.
+
+    Raises `ConfigError` if the platform does not have the start method.
+    """
     if sys.platform == "win32":
         raise ConfigError("mpr runs on Linux and macOS; Windows is not supported yet")
     offered = multiprocessing.get_all_start_methods()
@@ -44,16 +51,16 @@ def check_start_method(method: object) -> StartMethod:
 
 
 def make_launcher(method: StartMethod, preload: bool, target: str, shared: Any) -> Launcher:
-    """Return a launcher that starts workers by `method`. For 'fork', call it before any thread is started.
+    """Return a launcher that starts workers by `method`. For 'fork', call this before mpr starts any thread.
 
-    `shared` is the same value for all workers. With 'fork' they inherit it; else it is pickled.
+    `shared` is a value that all workers get. With 'fork' the workers inherit this value, otherwise it is pickled.
     """
     if method == "fork":
         return ZygoteLauncher(target, shared)
     if method == "spawn":
         return ProcessLauncher(multiprocessing.get_context("spawn").Process, target, shared)
     server = servers.get(PRELOAD if preload else WITHOUT_SDK)
-    # The server imports its modules while the parent imports its own, so the first worker waits less.
+    # The server is started now, so that the server and the parent import their modules at the same time.
     with ctrl_c_blocked():
         server.ensure_running()
     return ForkServerLauncher(server, target, shared)

@@ -24,40 +24,44 @@ from mpr.transport.messages import Buffer
 
 
 def task_name(function: Callable[..., Any]) -> str:
-    """Return a name of any callable, for messages."""
+    """Return a name for `function` in messages. `function` may be any callable."""
     name = getattr(function, "__qualname__", None)
     return name if type(name) is str and name else type(function).__qualname__
 
 
 def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
-    """Return (digest, pickle) of a task function; `UnpicklableTaskError` names the part that cannot be pickled."""
+    """Return (digest, pickle) of a task function.
+
+    Raises `UnpicklableTaskError`, which names the part that cannot be pickled.
+    """
     if not callable(function):
         raise UnpicklableTaskError(f"a task must be callable, got {function!r}")
     try:
-        # In one piece, because a worker keeps it so, even if it is a closure over an array.
+        # Buffers stay in the pickle, because a worker keeps the pickle of a function in one piece, even for a closure
+        # over an array.
         data = pickled(function, None)
-    except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
+    except Exception as error:  # noqa: BLE001  # `_refuse` always raises an error
         _refuse(f"the task function {task_name(function)!r}", function, error)
     return hashlib.blake2b(data, digest_size=16).digest(), data
 
 
 def dump_by_value(function: Callable[..., Any]) -> bytes:
-    """Return the pickle of a function for a process with another `__main__`; raises `UnpicklableTaskError`."""
+    """Return the pickle of a function for a process with another `__main__`. Raises `UnpicklableTaskError`."""
     from mpr.processes import by_value
 
     try:
         return by_value.dumps(function, PICKLE_PROTOCOL)
-    except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
+    except Exception as error:  # noqa: BLE001  # `_refuse` always raises an error
         _refuse(f"the function {task_name(function)!r}", function, error)
 
 
 def check_portable(what: str, portable: Portable) -> None:
-    """Raise `UnpicklableTaskError` if a `Process` could not be started with `portable`."""
+    """Raise `UnpicklableTaskError` if no `Process` can be started with `portable` as an argument."""
     try:
         # Locks and queues of multiprocessing can be pickled only while a process is being started.
         with _as_if_spawning():
             portable.__reduce__()
-    except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
+    except Exception as error:  # noqa: BLE001  # `_refuse` always raises an error
         _refuse(what, portable.value, error)
 
 
@@ -80,7 +84,7 @@ class _Spawning:
 
 
 def load_function(data: bytes) -> Callable[..., Any]:
-    """Return the function in `data`; raises `TaskLoadError` with the reason if this process cannot load it."""
+    """Return the function in `data`. Raises `TaskLoadError` with the reason if this process cannot load it."""
     try:
         function: Callable[..., Any] = loads([data])
     except BaseException as error:
@@ -92,10 +96,10 @@ def load_function(data: bytes) -> Callable[..., Any]:
 
 
 def dump_arguments(name: str, value: object) -> list[Buffer]:
-    """Pickle the arguments of a work item; `UnpicklableTaskError` names the part that cannot be pickled."""
+    """Pickle the arguments of a work item. Raises `UnpicklableTaskError`, which names the part that fails."""
     try:
         return dumps(value)
-    except Exception as error:  # noqa: BLE001  # `_refuse` raises it or its like
+    except Exception as error:  # noqa: BLE001  # `_refuse` always raises an error
         _refuse(f"an argument of task {name!r}", value, error)
 
 
@@ -104,9 +108,9 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
     text = f"{what} cannot be sent to a worker" + (f": {culprit}" if culprit else "")
     if isinstance(error, pickle.PicklingError | TypeError | AttributeError | RecursionError):
         raise UnpicklableTaskError(f"{text} ({type(error).__name__}: {error})") from error
-    # An error of a user's `__reduce__` is raised as it is, as `multiprocessing.Pool` does.
+    # An error from a user's `__reduce__` is raised unchanged, because `multiprocessing.Pool` does the same.
     with contextlib.suppress(Exception):
-        # A frozen exception takes no note.
+        # No note can be added to a frozen exception.
         error.add_note(text)
     raise error
 
@@ -115,7 +119,7 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
 
 
 class Failure:
-    """Stands for the result of a task that raised, in a list of results."""
+    """Takes the place of a result in a list of results, if the task raised an exception."""
 
     __slots__ = ("payload",)
 
@@ -133,10 +137,10 @@ def _failure(payload: list[bytes]) -> Failure:
 
 
 def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
-    """Pickle results of tasks, and return whether all of them could be pickled.
+    """Pickle results of tasks, and also return whether all results could be pickled.
 
-    A task that raised has a `Failure` as its result. A result that cannot be pickled is replaced by the `Failure` of a
-    `MaybeEncodingError`, the error that `multiprocessing.Pool` raises.
+    The result of a task that raised is a `Failure`. A result that cannot be pickled is replaced by a `Failure` with a
+    `MaybeEncodingError`, because `multiprocessing.Pool` raises this error too.
     """
     try:
         return dumps(results), True
@@ -155,8 +159,8 @@ def _pickling_or_failure(result: object) -> object:
 
 
 def dump_exception(error: BaseException) -> list[Buffer]:
-    """Pickle an exception with the text of its traceback; if it cannot be pickled, a `TaskError` replaces it."""
-    # A user's exception may raise anything at all when it is looked at or pickled.
+    """Pickle an exception with the text of its traceback. A `TaskError` replaces one that cannot be pickled."""
+    # All errors are suppressed, because a user's exception may raise anything when it is formatted or pickled.
     text = name = describe(error)
     with contextlib.suppress(BaseException):
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
@@ -169,7 +173,7 @@ def dump_exception(error: BaseException) -> list[Buffer]:
 
 
 def describe(error: BaseException) -> str:
-    """Return type and text of an exception, even if its `__str__` raises."""
+    """Return the type and the text of an exception. Works even if the `__str__` of the exception raises."""
     kind = type(error).__qualname__
     if type(error).__module__ != "builtins":
         kind = f"{type(error).__module__}.{kind}"
@@ -180,7 +184,7 @@ def describe(error: BaseException) -> str:
 
 
 def represent(error: BaseException) -> str:
-    """`repr(error)`, or its description if a user's `__repr__` raises."""
+    """Return `repr(error)`, or `describe(error)` if a user's `__repr__` raises."""
     try:
         return repr(error)
     except BaseException:  # noqa: BLE001  # a user's `__repr__`
@@ -188,9 +192,9 @@ def represent(error: BaseException) -> str:
 
 
 def load_exception(payload: Sequence[Buffer]) -> BaseException:
-    """Unpickle the exception of a task; its traceback in the worker is the `__cause__`, as in `multiprocessing.Pool`.
+    """Unpickle the exception of a task. The `__cause__` is the traceback in the worker, as in `multiprocessing.Pool`.
 
-    Raises nothing: an exception that cannot be unpickled, or is none, becomes a `TaskError`.
+    Raises nothing. If the exception cannot be unpickled, or if it is no exception, a `TaskError` is returned.
     """
     try:
         inner, name, text = loads(payload)
@@ -198,9 +202,10 @@ def load_exception(payload: Sequence[Buffer]) -> BaseException:
         return TaskError(f"a task raised an exception that cannot be read here: {represent(failure)}")
     try:
         error: BaseException = loads(inner)
-        # Not by assignment, which runs a user's `__setattr__`: a frozen dataclass refuses it.
+        # The cause is not assigned, because an assignment runs a user's `__setattr__`, and that of a frozen dataclass
+        # raises.
         _set_cause(error, RemoteTraceback(text))
-        # It will be asked for its `__class__`, which may be a property.
+        # Later code reads the `__class__` of the error. That may be a property that raises, so it is read here first.
         isinstance(error, CancelledError)
     except BaseException as failure:  # noqa: BLE001  # as in `dump_exception`
         error = TaskError(f"a task raised {name}, which cannot be unpickled here: {represent(failure)}")
@@ -208,5 +213,5 @@ def load_exception(payload: Sequence[Buffer]) -> BaseException:
     return error
 
 
-# Raises `TypeError` for anything but an exception.
+# The setter of `__cause__`. It raises `TypeError` if the object is no exception.
 _set_cause: Callable[[BaseException, BaseException], None] = BaseException.__dict__["__cause__"].__set__

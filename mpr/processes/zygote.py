@@ -1,4 +1,4 @@
-"""Starts workers for `fork`: a process that was forked before any thread of mpr's existed forks them."""
+"""Starts workers for `fork`. A zygote forks them: a process that was forked before mpr started any thread."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mpr.processes.launcher import Launcher, call_target, guard_against_orphans,
 
 
 class ZygoteLauncher(Launcher):
-    """Starts workers by the zygote, which the constructor forks.
+    """Lets the zygote fork the workers. The constructor forks the zygote.
 
-    The zygote has one thread for all its life. So a worker that replaces a dead one is forked as safely as the first
-    one. Workers inherit the shared value; only their configs and exit codes travel over the pipe.
+    The zygote never has more than one thread. So a worker that replaces a dead one is forked as safely as the first
+    one. The workers inherit the shared value. The pipe only transports configs, pids and exit codes of workers.
     """
 
     def __init__(self, target: str, shared: Any) -> None:
@@ -67,7 +67,7 @@ class ZygoteLauncher(Launcher):
                 _, number, value = self._pipe.recv()
                 self._note_end(number, value)
         except (EOFError, OSError):
-            # The zygote is gone; its workers end with it (see `guard_against_orphans`).
+            # The zygote has ended, so its workers end too (see `guard_against_orphans`).
             self._gone = True
             for worker in list(self._started):
                 self._note_end(worker, None)
@@ -75,7 +75,7 @@ class ZygoteLauncher(Launcher):
         return found
 
     def close(self) -> None:
-        # Closing the pipe is not enough: another zygote may have inherited this end of it.
+        # Closing the pipe is not enough, because another zygote may have inherited this end of the pipe.
         with contextlib.suppress(OSError):
             self._pipe.send(None)
         self._pipe.close()
@@ -87,21 +87,26 @@ class ZygoteLauncher(Launcher):
 
 
 def _is_harmless(thread: threading.Thread) -> bool:
-    """Return whether the thread is mpr's own, or the one with which pyzmq frees memory: workers need no lock of it."""
+    """Return whether `thread` belongs to mpr, or is pyzmq's for freeing memory. Workers need no lock of these."""
     return thread.name.startswith("mpr-") or type(thread).__module__.startswith("zmq.")
 
 
 def _ignore_signal(_number: int, _frame: object) -> None:
-    """A handler, so that the signal is not discarded."""
+    """Do nothing. Without a handler, the system would discard the signal."""
 
 
 def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
-    """Fork a worker for each config that comes, and report each exit code; end if the parent closes its side."""
+    """Fork a worker for each config that the parent sends, and report each exit code.
+
+    The zygote ends if the parent sends None or closes its end of the pipe. Then the zygote kills all workers.
+    """
     parents_end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Every worker watches this pipe, and ends when the zygote, which alone has the other end, has ended.
+    # Every worker watches this pipe. Only the zygote has the write end, so the pipe closes when the zygote ends, and
+    # then the workers end.
     watched, kept_open = os.pipe()
-    # A signal reports the end of a child. Its sentinel would not: processes that the child has forked keep that open.
+    # A signal reports the end of a child. The sentinel of a child cannot, because processes that the child has forked
+    # keep the sentinel open.
     woken, wake = os.pipe()
     os.set_blocking(woken, False)
     os.set_blocking(wake, False)

@@ -1,8 +1,8 @@
 """Runs an unchanged command, and lets all of its Python processes log into one recording.
 
-The command gets two environment variables. One says how to join the recording. The other is PYTHONPATH, with a folder
-in front whose `sitecustomize.py` Python imports at its start (`startup.py`). Every process that the command starts
-inherits both, and the folder is removed after the run.
+The command gets two environment variables, and every process that the command starts inherits both. One variable says
+how to join the recording. The other is PYTHONPATH, which begins with a folder made for the run. Python imports the
+`sitecustomize.py` in this folder at its start, and that file calls `startup.py`. The folder is removed after the run.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ except ModuleNotFoundError as error:
     sys.modules["sitecustomize"] = ours
 '''
 
-# Signals that the system or a user sends to a program.
+# Signals that are forwarded to the command, because the system or a user sends them to a program.
 _FORWARDED = {
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 }
 
-# The longest time between two checks of the command, in seconds, in case a signal is missed.
+# The longest time in seconds between two checks whether the command has ended, because a signal may be missed.
 _LOOK_SECS = 5.0
 
 
 def application_id_of(command: Sequence[str]) -> str:
-    """Return an application id made of the name of the script in `command`, or of the command itself."""
+    """Return an application id made from the name of the script in `command`, or else from that of the program."""
     scripts = [part for part in command if part.endswith(".py")]
     stem = Path(scripts[0] if scripts else command[0]).stem
     return re.sub(r"[^A-Za-z0-9_\-]", "_", stem)[:180] or "mpr"
@@ -62,16 +62,16 @@ def application_id_of(command: Sequence[str]) -> str:
 def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink | str]) -> Summary:
     """Run `command` with one recording for all of its Python processes.
 
-    Call it in a process that has no other threads yet.
+    Call this function in a process that has no other threads yet.
 
     Parameters
     ----------
     command:
         The program and its arguments.
     application_id:
-        The application id, as in `rr.init`; None for the name of the script.
+        The application id, as in `rr.init`. None stands for the name of the script.
     sinks:
-        The sinks, as in `mpr.SharedRecording`; an empty sequence for a new file in the working directory.
+        The sinks, as in `mpr.SharedRecording`. An empty sequence stands for a new file in the working directory.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
         If a sink cannot be opened.
     """
     name = application_id_of(command) if application_id is None else application_id
-    # Signals are blocked before other threads exist, which would receive them instead of `_wait`.
+    # Signals are blocked before other threads exist. Otherwise those threads would receive the signals, not `_wait`.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
     status: int | None = None
     failure: MprError | None = None
@@ -96,7 +96,7 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
                 with recording:
                     came = signal.sigpending() & (_FORWARDED - {signal.SIGWINCH})
                     status = 128 + int(min(came)) if came else _wait(_start(command, recording, Path(folder), before))
-                    # Closing takes long if a sink is slow, and signals must be able to interrupt it.
+                    # Signals must be able to interrupt the end of the recording, because a slow sink delays it.
                     signal.pthread_sigmask(signal.SIG_SETMASK, before)
             except MprError as error:
                 if status is None:
@@ -127,11 +127,12 @@ def _start(command: Sequence[str], recording: SharedRecording, folder: Path, mas
 
 
 def _wait(pid: int) -> int:
-    """Wait for the process `pid`, and forward signals to it; returns its exit status in the form of a shell."""
+    """Wait for the process `pid` and forward signals to it. Returns its exit status in the form of a shell."""
     while True:
         number, sender = _next_signal()
         if number and number != signal.SIGCHLD:
-            # A terminal sends its signals to the whole group, so the command has received them already.
+            # A signal without a sender is from the terminal, which sends it to the whole group. So the command has
+            # received the signal already.
             if sender:
                 os.kill(pid, number)
             continue
@@ -142,11 +143,15 @@ def _wait(pid: int) -> int:
 
 
 def _next_signal() -> tuple[int, int]:
-    """Return (signal, pid of its sender, or 0 for the system); (0, 0) if none has come for a while."""
+    """Return the next signal and the pid of its sender, which is 0 for the system.
+
+    On Linux, returns (0, 0) if no signal comes for `_LOOK_SECS`.
+    """
     waited_for = _FORWARDED | {signal.SIGCHLD}
     if sys.platform == "linux":
         info = signal.sigtimedwait(waited_for, _LOOK_SECS)
         return (0, 0) if info is None else (info.si_signo, info.si_pid)
     number = signal.sigwait(waited_for)
-    # This system does not report the sender. Signals of the terminal count as the system's, so that Ctrl-C comes once.
+    # This system does not report the sender. Signals that a terminal can send count as the system's, so that the
+    # command receives Ctrl-C only once.
     return number, 0 if number in (signal.SIGINT, signal.SIGQUIT) else 1

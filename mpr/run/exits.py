@@ -1,8 +1,8 @@
-"""Delivers rows of processes that end without their exit handlers, for `mpr run`.
+"""Delivers the rows of processes that end without running their exit handlers, for `mpr run`.
 
-- A process that calls `os._exit`, as many forked children do, or `os.exec...` leaves its recordings first.
-- A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. It sends the rows of a task before
-  the result.
+- Many forked children call `os._exit`. A process that calls `os._exit` or `os.exec...` leaves its recordings first.
+- A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. So the worker sends the rows of
+  each task before its result.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-# Functions that end a process at once; the other functions of `os.exec...` call the last two.
+# Functions that end a process without its exit handlers. The other functions of `os.exec...` call the last two.
 _ENDS = ("_exit", "execv", "execve")
 
 
 def leave_first() -> None:
-    """Let this process, and each child that it forks, leave its recordings before a function of `_ENDS` ends it."""
+    """Make the functions of `_ENDS` leave the recordings first, in this process and in each child that it forks."""
     for name in _ENDS:
         setattr(os, name, _leaving(getattr(os, name)))
 
@@ -36,28 +36,28 @@ def _leaving(end: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def flush_before_results(pool: ModuleType) -> None:
-    """Let workers of `multiprocessing.pool` send the rows of a task before its result."""
+    """Make workers of `multiprocessing.pool` send the rows of each task before the task's result."""
     work = pool.worker
 
     @functools.wraps(work)
     def worker(inqueue: Any, outqueue: Any, *args: Any, **kwargs: Any) -> None:
-        # A pool of threads has a queue without pipes. Its workers are threads, and are not killed.
+        # A queue without pipes belongs to a pool of threads, which needs no wrapper, because threads are not killed.
         results = _Results(outqueue) if hasattr(outqueue, "_writer") else outqueue
         work(inqueue, results, *args, **kwargs)
 
-    # A worker started by `spawn` finds this function by its name, in its own process.
+    # A worker started by `spawn` looks for this function by its name, and finds the wrapper of its own process.
     pool.worker = worker  # type: ignore[attr-defined]  # not in typeshed
 
 
 class _Results:
-    """Wraps the queue of a pool's results."""
+    """Wraps the queue of a pool's results, and flushes the rows of the process before each result."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue
 
     def put(self, result: Any) -> None:
         membership = sys.modules.get("mpr.producer.membership")
-        # If the worker has not used Rerun until now, it has no rows.
+        # Without this module, the worker has not used Rerun until now, so it has no rows.
         if membership is not None:
             membership.flush_all()
         self._queue.put(result)

@@ -1,7 +1,7 @@
-"""Lets a Python process under `mpr run` join the recording, if it ever uses Rerun.
+"""Makes a Python process under `mpr run` join the recording when the process first uses Rerun.
 
-Every Python process under `mpr run` imports this module at its start, before the script. So it imports only what it
-needs for that.
+Every Python process under `mpr run` imports this module at its start, before the script. So this module imports only
+what it needs for that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import ModuleType
 
 
 def begin() -> None:
-    """Let this process join the recording of `mpr run` when it logs to Rerun for the first time."""
+    """Prepare this process to join the recording of `mpr run` when it logs to Rerun for the first time."""
     sys.meta_path.insert(0, _AfterImport("rerun", _after_rerun))
     sys.meta_path.insert(0, _AfterImport("multiprocessing.pool", _after_pool))
 
@@ -35,7 +35,7 @@ def _after_pool() -> None:
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Lets the other finders find one module, and calls `imported` once that has been imported."""
+    """Lets the other finders find the module `name`, and calls `imported` after the import of this module."""
 
     def __init__(self, name: str, imported: Callable[[], None]) -> None:
         self._name = name
@@ -46,7 +46,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname != self._name:
             return None
-        # Without this finder, the search finds what it would have found without mpr.
+        # This finder is removed, so that the search finds the same as without mpr.
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
@@ -63,7 +63,7 @@ class _Loader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # Code that reads resources of the package asks the loader for them, and expects its own one.
+        # The original loader is put back, because code that reads resources of the package asks the loader for them.
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)

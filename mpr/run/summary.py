@@ -1,4 +1,4 @@
-"""Describes the end of `mpr run` in words: where the rows are, which may be missing, and how to open them."""
+"""Describes the result of `mpr run` in words: where the rows are, which may be missing, and how to open the files."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Summary:
 
     @property
     def exit_status(self) -> int:
-        """The exit status of `mpr run`: that of the command if it is not 0, else 1 if the recording has failed."""
+        """The exit status of `mpr run`: the command's if that is not 0, else 1 if the recording has failed, else 0."""
         return self.status or int(self.failure is not None)
 
     def lines(self) -> Iterator[str]:
-        """Yield lines that say which files there are, and what is in them."""
+        """Yield lines that say which files and live sinks there are, and what they have received."""
         if not self.paths and not self.live_sinks:
             yield "nothing was recorded: Rerun is switched off"
             return
@@ -71,7 +71,7 @@ class Summary:
 
 
 def rows_in(path: Path) -> int | None:
-    """Return how many rows users have logged to a finished file, by its manifest; None if it has none."""
+    """Return how many rows users have logged to a finished file, by its manifest; None if there is no manifest."""
     with path.open("rb") as file:
         try:
             start, size = framing.footer_span(file)
@@ -82,7 +82,7 @@ def rows_in(path: Path) -> int | None:
 
 
 def shown(path: Path) -> str:
-    """Return `path` as a user types it in the working directory."""
+    """Return `path` in the form in which a user types it in the working directory."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 

@@ -1,4 +1,4 @@
-"""Lets the SDK encode rows, blueprints and properties, by its public API only."""
+"""Encodes rows, blueprints and properties with the SDK, by the SDK's public API only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def new_stream(application_id: str, recording_id: str, *, send_properties: bool) -> rr.RecordingStream:
-    """Return a new stream of the SDK without a sink."""
+    """Return a new stream of the SDK that has no sink."""
     import rerun as rr
 
     return rr.RecordingStream(application_id, recording_id=recording_id, send_properties=send_properties)
@@ -25,10 +25,10 @@ def new_stream(application_id: str, recording_id: str, *, send_properties: bool)
 
 @functools.cache
 def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.Lock, bytes]:
-    """Return the one stream of process `pid` that mpr encodes with, its storage, a lock, and its first bytes.
+    """Return the only stream with which mpr encodes in process `pid`, its storage, a lock, and its first bytes.
 
-    There is only one, because each stream of the SDK costs two threads that never end. The first bytes are a stream
-    with the store info, which the SDK writes once; they are empty if logging is switched off.
+    There is only one stream, because each stream of the SDK costs two threads that never end. The first bytes contain
+    the store info, which the SDK writes once. They are empty if logging is switched off.
     """
     import rerun as rr
 
@@ -38,12 +38,12 @@ def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.L
 
 
 def encoded_head() -> bytes:
-    """Return the stream that begins a recording, with a store id of no recording; empty if logging is off."""
+    """Return the bytes that begin a recording. The store id in them is a placeholder. Empty if logging is off."""
     return _scratch(os.getpid())[3]
 
 
 def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
-    """Return the stream (header to footer, no store info) of the rows that `write` logs; empty if it logs none."""
+    """Return the encoded rows that `write` logs: header to footer, no store info. Empty if `write` logs no rows."""
     for _ in range(2):
         stream, storage, lock, head = _scratch(os.getpid())
         with lock:
@@ -53,13 +53,17 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
             data = storage.read(flush=True) or b""
         if data or not head:
             break
-        # At the interpreter's exit the SDK shuts all streams down, and a recording may still be open then.
+        # The SDK shuts down all streams at the interpreter's exit, but a recording may still be open then. So a new
+        # stream is made.
         _scratch.cache_clear()
     return data
 
 
 def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
-    """Return a whole stream that makes `blueprint` (as `rr.send_blueprint` takes it) active and the default."""
+    """Return a whole stream that makes `blueprint` active and the default.
+
+    `blueprint` is a value that `rr.send_blueprint` takes.
+    """
     import rerun.blueprint as rrb
 
     if not isinstance(blueprint, rrb.Blueprint):
@@ -72,7 +76,7 @@ def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
 def preamble(start_time_nanos: int) -> bytes:
     """Return a stream with the properties of a recording that began at `start_time_nanos` (ns since the Unix epoch).
 
-    Its store id is not that of the recording yet.
+    The store id in the stream is a placeholder, not yet the id of the recording.
     """
     return encoded_by_sdk(lambda stream: stream.send_recording_start_time_nanos(start_time_nanos))
 
@@ -80,7 +84,7 @@ def preamble(start_time_nanos: int) -> bytes:
 def warnings_by_sdk(entity_path: str, texts: Iterable[str]) -> bytes:
     """Return a stream with `texts` as log entries of level WARN, at the present time.
 
-    Its store id is no recording's.
+    The store id in the stream is a placeholder.
     """
     import rerun as rr
 

@@ -1,7 +1,7 @@
-"""Replaces what a forked process has from its parent and cannot use: streams, and servers of the SDK.
+"""Replaces streams and servers of the SDK that a forked process has from its parent and cannot use.
 
-The SDK's threads do not survive a fork. Rows that a forked process logs to a stream of its parent would be lost without
-an error. So such a stream leads to the forked process's own stream of the same recording.
+The SDK's threads do not survive a fork. If a forked process logged to a stream of its parent, the rows would be lost
+without an error. So such a stream leads to the forked process's own stream of the same recording.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 def forbid_preloaded_servers() -> None:
-    """Let `CatalogClient` and `Server` of the SDK raise an error in this process, which has a preloaded SDK.
+    """Make `CatalogClient` and `Server` of the SDK raise an error in this process, which has a preloaded SDK.
 
-    They would hang: the threads of the SDK's async runtime did not survive the fork from the server that preloaded it.
+    Without the error they would hang. The fork server preloaded the SDK, and the threads of the SDK's async runtime did
+    not survive the fork.
     """
     import rerun as rr
 
@@ -33,26 +34,26 @@ def forbid_preloaded_servers() -> None:
 
 
 def redirect_stream(stream: rr.RecordingStream, own: Callable[[], rr.RecordingStream]) -> None:
-    """Let `stream` lead to the stream that `own()` returns, which is called whenever `stream` is used."""
+    """Make `stream` lead to the stream that `own()` returns. Each use of `stream` calls `own()`."""
     stream.__class__ = _forked_stream_type()
-    stream._mpr_target = own  # type: ignore[attr-defined]  # of the class below
+    stream._mpr_target = own  # type: ignore[attr-defined]  # an attribute of the class below
 
 
 @functools.cache
 def _forked_stream_type() -> Any:
-    # The class is made late, because processes that fork without the SDK import this module too.
+    # The class is made on first use, because processes without the SDK import this module too.
     import rerun as rr
 
     class ForkedStream(rr.RecordingStream):
         _mpr_target: Callable[[], rr.RecordingStream]
 
-        # All methods of a stream use the recording by this attribute.
+        # All methods of a stream get the recording from this attribute.
         @property
         def inner(self) -> Any:  # type: ignore[override]  # it is never set
             return self._mpr_target().inner
 
         def __del__(self) -> None:  # type: ignore[no-untyped-def, unused-ignore]  # as in the SDK
-            # The recording in it belongs to the parent.
+            # Nothing is cleaned up, because the recording in this stream belongs to the parent.
             pass
 
     copyreg.pickle(ForkedStream, _as_argument)

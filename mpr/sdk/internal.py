@@ -1,4 +1,4 @@
-"""Marks calls of the SDK as mpr's own: they count for no task, and change nothing that a task has set."""
+"""Marks SDK calls as mpr's own. Such calls are not counted for a task, and do not change what a task has set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 class _CallOrigin(threading.local):
-    """Says whether the SDK calls of the present thread are mpr's own."""
+    """Holds, for each thread, whether its SDK calls are mpr's own."""
 
     is_internal = False
 
@@ -18,7 +18,7 @@ thread = _CallOrigin()
 
 @contextlib.contextmanager
 def internal() -> Iterator[None]:
-    """Mark the SDK calls of this thread as mpr's own within the block: the wrappers only pass them on."""
+    """Mark the SDK calls of this thread within the block as mpr's own. The wrappers only pass such calls on."""
     outer, thread.is_internal = thread.is_internal, True
     try:
         yield

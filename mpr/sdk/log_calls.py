@@ -1,4 +1,4 @@
-"""Wraps the logging calls of the SDK, so that mpr counts what a task logs and puts the task's prefix before it."""
+"""Wraps the logging calls of the SDK, to count what a task logs and to put the task's prefix before entity paths."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 
 class Prefix(NamedTuple):
-    """The path that is put before the entity paths that a task logs to one recording."""
+    """A path that mpr puts before all entity paths that a task logs to one recording."""
 
     path: str
     recording_id: str
 
 
-# The SDK's functions that hand data to a recording; mpr calls them entries.
+# The SDK's functions that hand data to a recording. They are called entries here.
 _ENTRIES = (
     "log_arrow_msg",
     "send_arrow_chunk",
@@ -28,7 +28,7 @@ _ENTRIES = (
     "send_blueprint",
 )
 
-# The size in bytes that mpr assumes for a call whose arguments do not say it.
+# The size in bytes that mpr assumes for a call if its arguments do not show the size.
 _UNKNOWN_SIZE = 64 * 1024
 
 
@@ -43,7 +43,7 @@ def _logged_bytes(components: Any) -> int:
     """Return the size of the Arrow arrays in `components`, in bytes."""
     size = 0
     try:
-        # A loop is faster than a generator, and each `rr.log` comes here.
+        # A loop is used, because it is faster than a generator, and each `rr.log` runs this code.
         for array in components.values():
             size += array.get_total_buffer_size()
     except AttributeError:
@@ -52,7 +52,7 @@ def _logged_bytes(components: Any) -> int:
 
 
 def _logged_rows(name: str, components: Any) -> int:
-    """Return how many rows a call of entry `name` logs; 0 if its arguments do not say."""
+    """Return how many rows a call of entry `name` logs; 0 if the arguments do not show the number."""
     if name == "log_arrow_msg":
         return 1
     return len(next(iter(components.values()))) if name == "send_arrow_chunk" and components else 0
@@ -61,8 +61,8 @@ def _logged_rows(name: str, components: Any) -> int:
 def install_entries(entered: Callable[[int, int, Any], Prefix | None]) -> list[str]:
     """Make each entry of the SDK in this process call `entered(bytes, rows, recording)` before it logs.
 
-    The recording is the SDK's handle, or None for the current one. If `entered` returns a prefix, the entry puts it
-    before the entity paths. Returns the names of entries that this release of the SDK does not have.
+    `recording` is the SDK's handle of a recording, or None for the current one. If `entered` returns a prefix, the
+    entry puts this prefix before the entity paths. Returns the names of entries that this SDK release does not have.
     """
     import rerun_bindings
 
@@ -80,7 +80,7 @@ def install_entries(entered: Callable[[int, int, Any], Prefix | None]) -> list[s
 def _wrapped(
     name: str, original: Callable[..., Any], entered: Callable[[int, int, Any], Prefix | None]
 ) -> Callable[..., Any]:
-    """Wrap the entry `name`, with any parameters."""
+    """Wrap the entry `name`, which may have any parameters."""
     import rerun_bindings
 
     @functools.wraps(original)
@@ -96,7 +96,7 @@ def _wrapped(
 
 
 def _is_plain_log(original: Callable[..., Any]) -> bool:
-    """Return whether `original` is the function that `rr.log` calls, with the parameters that `_wrapped_log` knows."""
+    """Return whether `original` is the function that `rr.log` calls, and has the parameters that `_wrapped_log` has."""
     with contextlib.suppress(ValueError):
         return str(inspect.signature(original)) == "(entity_path, components, static_, recording=None)"
     return False
@@ -105,8 +105,8 @@ def _is_plain_log(original: Callable[..., Any]) -> bool:
 def _wrapped_log(original: Callable[..., Any], entered: Callable[[int, int, Any], Prefix | None]) -> Callable[..., Any]:
     """Wrap `log_arrow_msg`, the entry that `rr.log` calls, as `_wrapped` wraps the others.
 
-    `_wrapped` takes any arguments, and packing and unpacking them costs 0.5 us for each `rr.log`. This wrapper has the
-    parameters of `log_arrow_msg` written out, so it costs less, but works only if the SDK has them so.
+    `_wrapped` takes any arguments. Packing and unpacking them costs 0.5 us for each `rr.log`. This wrapper costs less,
+    because it names the parameters of `log_arrow_msg`. So it works only if `log_arrow_msg` has these parameters.
     """
     import rerun_bindings
 
@@ -114,7 +114,7 @@ def _wrapped_log(original: Callable[..., Any], entered: Callable[[int, int, Any]
     def entry(entity_path: str, components: Any, static_: bool, recording: Any = None) -> Any:
         size = 0
         try:
-            # The body of `_logged_bytes`, because a call of it would cost time in each `rr.log`.
+            # The same as in `_logged_bytes`, because calling that function would cost time in each `rr.log`.
             for array in components.values():
                 size += array.get_total_buffer_size()
         except AttributeError:
@@ -128,7 +128,7 @@ def _wrapped_log(original: Callable[..., Any], entered: Callable[[int, int, Any]
 
 
 def _bypasses() -> Iterable[tuple[type, str]]:
-    """Return classes of the SDK, each with the attribute by which it sends data without an entry."""
+    """Return the SDK's classes that send data without an entry, each with the attribute that does so."""
     from rerun.chunk import LazyChunkStream
     from rerun.urdf import UrdfTree
 
@@ -136,7 +136,7 @@ def _bypasses() -> Iterable[tuple[type, str]]:
 
 
 def _watched(attribute: str, entered: Callable[[int, int, Any], object]) -> property:
-    """Return a property that counts as an entry whenever it is read, because its reader may send data with it."""
+    """Return a property that counts each read as an entry, because the code that reads it may send data."""
 
     def get(self: Any) -> Any:
         entered(_UNKNOWN_SIZE, 0, None)
@@ -149,7 +149,7 @@ def _watched(attribute: str, entered: Callable[[int, int, Any], object]) -> prop
 
 
 def with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return the arguments of an entry, with `prefix` before every entity path in them."""
+    """Return the arguments of the entry `name`, with `prefix` before every entity path in them."""
     if name in ("log_arrow_msg", "send_arrow_chunk"):
         return (under(prefix, args[0]), *args[1:]), kwargs
     if name in ("log_file_from_path", "log_file_from_contents"):
@@ -162,7 +162,7 @@ def with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str,
 
 
 def under(prefix: str, path: str) -> str:
-    """Return `path` with `prefix` in front. Paths of properties and of mpr itself get none."""
+    """Return `path` with `prefix` before it. Paths of properties and of mpr itself get no prefix."""
     path = path.removeprefix("/")
-    # Viewers look for the recording's properties, and for rows of mpr, at fixed paths.
+    # These get no prefix, because viewers look for a recording's properties and for rows of mpr at fixed paths.
     return path if path.partition("/")[0] in ("__properties", "mpr") else f"{prefix}/{path}"

@@ -1,4 +1,4 @@
-"""Makes files in memory, under a path that the SDK can open.
+"""Makes files in memory, and returns the paths by which the SDK can open these files.
 
 Covers: files within this process. Does not cover: outboxes, which other processes open (`transport/outbox.py`).
 """
@@ -15,5 +15,5 @@ def memory_file(name: str) -> int | None:
 
 
 def path_of(fd: int) -> str:
-    """Return a path at which this process can open the file `fd` once more."""
+    """Return a path by which this process can open the file of descriptor `fd` a second time."""
     return f"/proc/self/fd/{fd}" if sys.platform == "linux" else f"/dev/fd/{fd}"

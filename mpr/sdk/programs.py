@@ -11,10 +11,10 @@ from mpr.sdk import reader
 
 
 def viewer_executable() -> str | None:
-    """Return the native viewer: the program in the SDK's package, else one on the PATH; None if there is none.
+    """Return the path of the native viewer: in the SDK's package, else on the PATH; None if there is no viewer.
 
-    It is not the script `rerun` of the SDK's package, which starts the viewer as a process of its own. If the script is
-    killed, the viewer stays behind.
+    It is not the path of the script `rerun` in the SDK's package. That script starts the viewer as another process. If
+    the script is killed, the viewer goes on.
     """
     import importlib.util
     import shutil
@@ -28,7 +28,7 @@ def viewer_executable() -> str | None:
 
 
 def rewrite(path: Path, target: Path) -> None:
-    """Write the file at `path` anew to `target` with `rerun rrd merge`, which skips what it cannot read.
+    """Rewrite the file at `path` to `target` with `rerun rrd merge`, which leaves out data that it cannot read.
 
     Raises `OSError` if the program fails.
     """
@@ -46,14 +46,17 @@ def merge(paths: list[Path], target: Path) -> None:
 
 
 def optimize(path: Path, target: Path) -> None:
-    """Write the file at `path` anew to `target` with `rerun rrd optimize`. Raises `OSError` if the program fails."""
+    """Rewrite the file at `path` to `target` with `rerun rrd optimize`. Raises `OSError` if the program fails."""
     ran = _rerun_rrd("optimize", path, "-o", target, stdout=subprocess.DEVNULL)
     if ran.returncode:
         raise OSError(f"'rerun rrd optimize {path}' fails: {_last_line(ran.stderr)}")
 
 
 def routed(streams: bytes) -> bytes:
-    """Make one stream of `streams`, which stand one behind the other, with `rerun rrd route`. Raises `OSError`."""
+    """Return one stream, which `rerun rrd route` makes of the concatenated `streams`.
+
+    Raises `OSError` if the program fails.
+    """
     ran = subprocess.run([*_program(), "rrd", "route"], input=streams, capture_output=True, timeout=600, check=False)
     if ran.returncode:
         raise OSError(f"'rerun rrd route' fails: {_last_line(ran.stderr.decode(errors='replace'))}")
@@ -67,7 +70,7 @@ def verify(path: Path) -> str | None:
 
 
 def refusal(path: Path) -> str | None:
-    """Call `reader.refusal` in a process of its own, because the reader takes about 3 kB of memory for each chunk."""
+    """Call `reader.refusal` in another process, because the reader takes about 3 kB of memory for each chunk."""
     code = (
         "import sys; from pathlib import Path; from mpr.sdk import reader; "
         "print(reader.refusal(Path(sys.argv[1])) or '')"
@@ -76,15 +79,15 @@ def refusal(path: Path) -> str | None:
     try:
         ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=600, check=True)
     except (OSError, subprocess.SubprocessError):
-        # The process failed, which says nothing about the file.
+        # The process failed, perhaps not because of the file, so this process reads the file.
         return reader.refusal(path)
     return ran.stdout.decode(errors="replace").strip() or None
 
 
 def _program() -> list[str]:
-    """Return the command that starts the SDK's command line: the program itself if it is found.
+    """Return the command that starts the SDK's command line: the native program if it is found, else the script.
 
-    The script of the SDK takes 0.4 s longer to start.
+    The script takes 0.4 s longer to start.
     """
     program = viewer_executable()
     return [sys.executable, "-m", "rerun"] if program is None else [program]

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def quiet_reader(path: str | Path) -> Any:
-    """Return the SDK's reader of the file at `path`, which may lack its footer. Raises what the SDK raises."""
+    """Return the SDK's reader of the file at `path`, which may have no footer. Raises the errors of the SDK."""
     import rerun as rr
 
     with warnings.catch_warnings():
-        # It warns of a missing footer, but all chunks are there without one.
+        # The reader warns of a missing footer, but it finds all chunks of a file without a footer.
         warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
         return rr.chunk.RrdReader(path)
 
@@ -31,7 +31,7 @@ def chunks_of(data: bytes, *, blueprints: bool = True) -> Iterator[Any]:
 
 
 def send_decoded(data: bytes, stream: rr.RecordingStream, *, blueprints: bool = True) -> None:
-    """Log `chunks_of(data)` to `stream`; they do not pass through Python one by one."""
+    """Log the chunks of every store in `data` to `stream`, without a Python object for each chunk."""
     import rerun as rr
 
     for chunks in _streams_of(data, blueprints=blueprints):
@@ -39,7 +39,7 @@ def send_decoded(data: bytes, stream: rr.RecordingStream, *, blueprints: bool = 
 
 
 def _streams_of(data: bytes, *, blueprints: bool) -> Iterator[Any]:
-    """Yield the SDK's stream of chunks for each store."""
+    """Yield the SDK's stream of chunks for each store in `data`."""
     with ReadableFile(data) as path:
         reader = quiet_reader(path)
         for entry in [*reader.recordings(), *(reader.blueprints() if blueprints else ())]:
@@ -47,7 +47,7 @@ def _streams_of(data: bytes, *, blueprints: bool) -> Iterator[Any]:
 
 
 class ReadableFile:
-    """Gives `data` a path that the SDK's reader can open; on Linux the file is in memory only."""
+    """Holds `data` as a file that the SDK's reader can open by a path. On Linux the file is in memory only."""
 
     def __init__(self, data: bytes) -> None:
         import tempfile
@@ -69,7 +69,7 @@ class ReadableFile:
 
 
 def refusal(path: Path) -> str | None:
-    """Return the error of the SDK's reader for the manifest of the file at `path`; None if it opens the file."""
+    """Return the error that the SDK's reader raises for the manifest of the file at `path`; None if there is none."""
     try:
         reader = quiet_reader(path)
         for entry in reader.recordings():

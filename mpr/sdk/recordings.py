@@ -1,4 +1,4 @@
-"""Watches which recordings this process makes, and which one is current in a thread or in the process."""
+"""Watches which recordings this process makes, and which recording is current in a thread or in the process."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def divert_new_recordings(
     noted: Callable[[str | None, str | None], None],
     made: Callable[[Any], None],
 ) -> None:
-    """Let `rr.init` in this process make the stream that `diverted()` returns current, instead of a new recording.
+    """Make `rr.init` in this process use the stream that `diverted()` returns, instead of a new recording.
 
-    If `diverted()` returns None, `rr.init` does what it does without mpr. Each diverted call is reported to
-    `noted(application_id, recording_id)`. A recording that is not made the default stays the user's, and its handle is
-    reported to `made`.
+    The stream becomes the current one, and `noted(application_id, recording_id)` is called. If `diverted()` returns
+    None, `rr.init` does the same as without mpr. A new recording that is not made the default stays the user's, and
+    `made` is called with the handle of that recording.
     """
     import rerun_bindings
 
@@ -48,7 +48,7 @@ def divert_new_recordings(
         try:
             clean_up()
         except RuntimeError:
-            # `rr.init` calls this first. In a forked process it fails, because of the parent's recordings.
+            # `rr.init` calls this function first. It fails in a forked process, because of the parent's recordings.
             if diverted() is None:
                 raise
 
@@ -69,15 +69,15 @@ def watch_new_recordings(made: Callable[[str | None], None]) -> None:
     rerun_bindings.new_recording = new_recording
 
 
-# Calls that set a recording's name and start, each with its argument of `rr.archetypes.RecordingInfo`.
+# Calls that set a recording's name or start, each with the matching argument of `rr.archetypes.RecordingInfo`.
 _RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nanos": "start_time"}
 
 
 def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.RecordingStream, str] | None]) -> None:
-    """Write the recording's name and start that this process sets as a property of its own.
+    """Write the name and the start that this process sets for the recording as a property of the process.
 
-    The recording has many writers, and each would overwrite the name and start of the others. `diverted(call, recording
-    id)` returns the stream and the name of the property; if it returns None, the call is made as it is.
+    The recording has many writers, and each would overwrite the name and the start of the others. `diverted(call,
+    recording id)` returns the stream and the name of the property. If it returns None, the call is not changed.
     """
     import rerun_bindings
 
@@ -110,14 +110,17 @@ def recording_id_of(inner: Any) -> str | None:
 
 
 def encoded_rows_of(inner: Any) -> Any:
-    """Return the storage into which the SDK puts the encoded rows of a recording from now on, kept rows first."""
+    """Return a storage into which the SDK writes the encoded rows of a recording from now on.
+
+    The rows that the SDK has kept for the recording come first.
+    """
     import rerun_bindings
 
     return rerun_bindings.binary_stream(recording=inner)
 
 
 def disconnect(inner: Any) -> None:
-    """Take the sink of a recording away; the SDK keeps its rows until it gets another one."""
+    """Take the sink of a recording away. The SDK keeps the rows until the recording gets another sink."""
     import rerun_bindings
 
     inspect.unwrap(rerun_bindings.disconnect)(recording=inner)
@@ -136,7 +139,8 @@ _SET_CURRENT = ("set_thread_local_data_recording", "set_global_data_recording")
 def watch_current(changed: Callable[[], None]) -> bool:
     """Call `changed()` whenever code other than mpr's changes the current recording of this process.
 
-    Returns whether this release of the SDK has both functions. `rr.init` uses `new_recording` instead of them.
+    Returns whether this release of the SDK has both functions of `_SET_CURRENT`. Calls of `rr.init` are not watched,
+    because they use `new_recording` instead.
     """
     import rerun_bindings
 
@@ -157,7 +161,7 @@ def watch_current(changed: Callable[[], None]) -> bool:
 
 
 def make_current(stream: rr.RecordingStream) -> None:
-    """Make `stream` the recording of plain `rr.log` in every thread that has no recording of its own."""
+    """Make `stream` the current recording in this thread, and in each other thread without its own recording."""
     try:
         import rerun_bindings
 
@@ -171,7 +175,7 @@ def make_current(stream: rr.RecordingStream) -> None:
 
 
 def exchange_thread_recording(native: Any) -> Any:
-    """Make the recording `native` (or None) that of this thread; returns the previous one."""
+    """Make `native` the recording of this thread; None stands for no recording. Returns the previous recording."""
     import rerun_bindings
 
     before = rerun_bindings.get_thread_local_data_recording()
@@ -180,7 +184,10 @@ def exchange_thread_recording(native: Any) -> Any:
 
 
 def exchange_global_recording(native: Any) -> Any:
-    """Make the recording `native` (or None) that of all threads without their own; returns the previous one."""
+    """Make `native` the recording of all threads without their own; None stands for no recording.
+
+    Returns the previous recording.
+    """
     import rerun_bindings
 
     before = rerun_bindings.get_global_data_recording()
@@ -189,7 +196,7 @@ def exchange_global_recording(native: Any) -> Any:
 
 
 def current_recording() -> tuple[Any, str | None]:
-    """Return the native recording of plain `rr.log` in this thread, and its id; (None, None) if there is none."""
+    """Return the handle and the id of the current recording in this thread; (None, None) if there is none."""
     import rerun_bindings
 
     native = rerun_bindings.get_data_recording(None)

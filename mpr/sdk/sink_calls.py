@@ -28,10 +28,10 @@ def watch_sinks(
     changes: Callable[[str, str | None], None],
     changed: Callable[[str, str | None], None],
 ) -> None:
-    """Call `changes` before and `changed` after each call that may take a recording's sink away in this process.
+    """Call `changes` before and `changed` after each SDK call in this process that may change a recording's sink.
 
-    All three functions get the name of the call and the recording id. The id is None for `shutdown`, which concerns all
-    recordings. If `skips` returns true, the SDK's call is left out.
+    If `skips` returns true, the SDK's call is not made. All three functions get the name of the SDK's call and the
+    recording id. The id is None for `shutdown`, which concerns all recordings.
     """
     import rerun_bindings
 
@@ -58,9 +58,9 @@ def watch_sinks(
 
 
 def keep_sinks(is_ours: Callable[[str | None], bool]) -> None:
-    """Keep a stream's sink open at the end of its `with stream:` block, if `is_ours` is true of its recording id.
+    """Keep the sink of a stream open after a `with stream:` block, if `is_ours(recording id)` is true.
 
-    Without this, the SDK finishes a file sink at the end of the block, and rows that are logged later are lost.
+    Otherwise the SDK would finish a file sink at the end of the block, and lose rows that are logged later.
     """
     import rerun_bindings
 

@@ -1,4 +1,4 @@
-"""Watches the times that a thread sets for a recording, takes them away, and sets them again."""
+"""Watches the times that a thread sets for a recording, and removes or restores these times."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, TypeAlias
 
 #: A function of the SDK that sets a time, called with `(timeline, value, recording)`.
 SetTime: TypeAlias = Callable[..., None]
-#: The times of one (thread, recording): for each timeline the function that sets it, and its value.
+#: The times of one thread for one recording: for each timeline, the function that sets the time, and the value.
 Times: TypeAlias = dict[str, tuple[SetTime, Any]]
 
 
-# The SDK's functions that set a time of a (thread, recording).
+# The SDK's functions that set a time of a thread for a recording.
 _SET_TIME = ("set_time_sequence", "set_time_duration_nanos", "set_time_timestamp_nanos_since_epoch")
 
 
 def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | None], None]) -> None:
     """Call `noted(recording id, timeline, (function, value))` whenever a thread of this process sets a time.
 
-    The pair is None if the time was taken away; the timeline is None if all times were. The calls are watched because
-    the SDK keeps the times of a (thread, recording), but has no function that returns them.
+    The pair is None if the time was removed. The timeline is None if all times were removed. The calls are watched,
+    because the SDK has no function that returns the times of a thread.
     """
     import rerun_bindings
 
@@ -52,7 +52,7 @@ def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | N
 
 
 def change_times(native: Any, old: Times, new: Times) -> None:
-    """Take away the times `old` of this thread for the recording `native`, and set the times `new`."""
+    """Remove the times `old` of this thread for the recording `native`, and set the times `new`."""
     import rerun_bindings
 
     disable_timeline = inspect.unwrap(rerun_bindings.disable_timeline)
