@@ -76,7 +76,7 @@ class Fanout:
         self._on_failure: Callable[[SinkError], None] = lambda _error: None
         self.accepted_bytes = 0
         self.accepted_chunks = 0
-        # `time.monotonic()` when the sinks got the present segment; None if they have none.
+        # `time.monotonic()` when the sinks got the present segment; None if the sinks have none.
         self._writing_since: float | None = None
         self._has_all = has_all
 
@@ -94,7 +94,7 @@ class Fanout:
         return next(self._outboxes)
 
     def write(self, segment: Segment) -> int:
-        """Write `segment` to all sinks. Returns its number of chunks as soon as the durable sinks have it."""
+        """Write `segment` to all sinks. Returns the number of chunks when the durable sinks have the segment."""
         failpoints.reach("parent.segment")
         chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
         self._writing_since = time.monotonic()
@@ -149,17 +149,17 @@ class Fanout:
         self._feed = None
 
     def fail(self, error: SinkError) -> None:
-        """Keep `error` as the reason why rows are lost, unless there is an earlier one. No open sink has caused it."""
+        """Keep `error` as the reason for lost rows, unless there is an earlier one. No open sink has caused `error`."""
         _log.error("%s", error)
         self.failure = self.failure or error
 
     def give_up(self, error: BaseException) -> BaseException:
-        """Keep `error`, because of which no more rows come to the sinks. Returns the first reason why rows are lost."""
+        """Keep `error` as the reason why no more rows come to the sinks. Returns the first reason why rows are lost."""
         self.failure = self.failure or error
         return self.failure
 
     def stalled_secs(self) -> float:
-        """The seconds since the sinks got the present segment; 0 if they have none. Any thread may call this."""
+        """The seconds since the sinks got the present segment; 0 if there is none. Any thread may call this."""
         since = self._writing_since
         return 0.0 if since is None else time.monotonic() - since
 

@@ -7,9 +7,9 @@ A worker notes each result on its status page before sending the result. If the 
 status page the results that did not arrive. With each result the worker has noted an offset in the outbox. The parent
 reads the rows up to this offset first.
 
-Rows of recordings that tasks make themselves come in messages only. They are lost if a worker dies before it has sent
-them. The parent does not take a result whose rows were lost in this way. The task of that result counts as lost with
-the worker.
+Rows of recordings that tasks make themselves come in messages only. Such rows are lost if a worker dies before it
+has sent them. The parent does not take a result whose rows were lost in this way. The task of that result counts as
+lost with the worker.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")
 
-# A result that was not sent for so long is overdue. A worker sends each result within 0.01 s after noting it, unless a
-# task keeps the GIL.
+# A noted result is overdue if it was not sent in this time. A worker sends each result within 0.01 s after noting it,
+# unless a task keeps the GIL.
 _LATE_NANOS = 200_000_000
 
 
@@ -86,7 +86,7 @@ class IntakeContext:
 
 
 class ProducerIntake:
-    """The parent's side of one producer. Other threads than the aggregator's call a method only if it says so.
+    """The parent's side of one producer. Threads other than the aggregator's may call only methods that say so.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ class ProducerIntake:
                 listener.initializer_failed(self.hello, message)
 
     def _settle(self, result: Result) -> None:
-        """Hand `result` on, because the sinks have all its rows. Do nothing if the journal has given it before."""
+        """Hand `result` on, because the sinks have all its rows. Ignore a result that came from the journal before."""
         if result.number > self._last_result:
             self._last_result = result.number
             self._outbox.note_result()
@@ -212,7 +212,7 @@ class ProducerIntake:
     # --- outboxes ----------------------------------------------------------------------------------------------
 
     def _open(self, address: str) -> OutboxReader | None:
-        """Open the outbox at `address`. Returns None if this fails: its bytes must come in messages then."""
+        """Open the outbox at `address`. Returns None if this fails, because the bytes come in messages then."""
         try:
             return OutboxReader(address, self._context.folder)
         except OSError as error:
@@ -227,7 +227,7 @@ class ProducerIntake:
         )
 
     def _open_next(self, address: str) -> None:
-        """Open the next outbox, then answer. The producer waits, because rows in an opened outbox cannot be lost."""
+        """Open the next outbox, then answer. The producer waits for this: rows in an opened outbox cannot be lost."""
         if not self.is_inline:
             self._next_reader = self._open(address)
             if self._next_reader is None:
@@ -256,7 +256,7 @@ class ProducerIntake:
         self._consume(lambda wanted: self._outbox.consume_rest(self._task, wanted=wanted))
 
     def _consume(self, consume: Callable[[bool], bool]) -> None:
-        """Have `consume` take the present outbox. The rows are wanted unless rows of this producer are lost."""
+        """Have `consume` take the present outbox. Drop its rows if rows of the producer were lost before."""
         try:
             if consume(self._failure is None):
                 self.last_rows_at = time.monotonic()
@@ -353,7 +353,7 @@ class ProducerIntake:
         return outbox.number > number or (outbox.number == number and outbox.consumed >= end)
 
     def rows_logged(self) -> int:
-        """The number of rows that the process has logged; 0 if it is not known. Any thread may call this."""
+        """The number of rows that the process has logged; 0 if this is not known. Any thread may call this."""
         # `ValueError` means that the status page is just being closed. `Aggregator` adds the rows of a closed page.
         with contextlib.suppress(ValueError):
             status_page = self._status_page

@@ -35,7 +35,7 @@ class Listener(Protocol):
         """Note that a worker takes tasks from now on. Its initializer took `init_micros` microseconds."""
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
-        """Handle a work item that a worker did not run, because the item was taken back from the worker."""
+        """Put a work item that a worker did not run back into the queue, unless it was taken back before."""
 
     def unfit(self, hello: Hello) -> None:
         """Replace a worker, because the rows that the worker logs from now on cannot be used."""

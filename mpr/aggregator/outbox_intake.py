@@ -63,7 +63,7 @@ class OutboxIntake:
 
     @property
     def is_inline(self) -> bool:
-        """Whether the bytes of the outbox come in messages, because the parent cannot open it."""
+        """Whether the bytes of the outbox come in messages, because the parent cannot open the outbox."""
         return self._reader is None
 
     @property

@@ -67,6 +67,6 @@ def _type_name(kind: pa.DataType, *, is_timeline: bool) -> str:
         if pa.types.is_duration(kind):
             return "a duration"
         return "a timestamp" if pa.types.is_timestamp(kind) else "a sequence"
-    # Rerun makes no difference between parts that may be missing and parts that may not.
+    # `not null` is removed, because Rerun does not care whether a part may be missing.
     inner = kind.value_type if pa.types.is_list(kind) else kind
     return str(inner).replace(" not null", "")

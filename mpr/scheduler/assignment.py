@@ -3,9 +3,9 @@
 Each method that handles an event returns what to send now. A *work item* goes to a worker in one message. It is one
 task, or several tasks of one `map` (`chunksize`). A worker runs one work item at a time.
 
-As long as work items turn out to be short, a worker gets more of them ahead of time, so that it need not wait for the
-next one. As soon as a work item takes long, no worker gets work items ahead of time. Work items that wait behind the
-long one can be taken back for a worker that has nothing to do.
+As long as work items turn out to be short, a worker gets several of them ahead of time. Therefore it need not wait for
+the next one. As soon as a work item takes long, no worker gets work items ahead of time. Work items that wait
+behind the long one can be taken back for a worker that has nothing to do.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Load(Generic[P]):
             self.work_items_left -= 1
 
     def give_back(self, work_items: Sequence[P]) -> None:
-        """Do not count `work_items` for the number that the worker may get, because it will not run them."""
+        """Do not count `work_items` for the number that the worker may get, because the worker will not run them."""
         if self.work_items_left is not None and not self.retired:
             self.work_items_left += sum(work_item in self.work_items for work_item in work_items)
 

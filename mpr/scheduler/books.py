@@ -17,8 +17,8 @@ from mpr.transport.sockets import DownstreamServer
 class PoolBooks:
     """The shared state of one pool.
 
-    A thread holds the lock while it changes the state or hands messages to ZeroMQ. No thread holds the lock while it
-    waits for anything else, or while a callback of a user runs.
+    A thread holds the lock while it changes the state or hands messages to ZeroMQ. No thread holds the lock
+    while waiting for anything else, or while a callback of a user runs.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class PoolBooks:
     all_done:
         Notified when `is_done` may have become true.
     lifecycle:
-        Whether the pool takes tasks, and the error that ended it.
+        Whether the pool takes tasks, and the error that ended the pool.
     work:
         The work items without an outcome.
     workers:

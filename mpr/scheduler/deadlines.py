@@ -88,7 +88,8 @@ class Deadlines:
     def kill_at(self, worker: int, work_item: WorkItem, task: int | None, error: BaseException) -> bool:
         """Kill `worker` if it is still at task `task` of `work_item`. Returns whether it was killed.
 
-        If `task` is None, the worker may be at any task of `work_item`. The task that it is at gets `error`.
+        If `task` is None, the worker may be at any task of `work_item`. The task at which the worker is killed
+        gets `error`.
         """
 
         def is_at_it() -> bool:

@@ -12,7 +12,7 @@ worker gets which item (`assignment.py`), processes (`worker_supervisor.py`).
 
 Callers submit from any thread. The aggregator's thread does everything after that, and the worker supervisor's thread
 calls `look`. The thread of a caller does as little as possible, because Ctrl-C may come between any two of its
-instructions, and the caller may go on after that.
+instructions. The caller may go on after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Dispatcher:
                 return False
             if holder is not None and self._deadlines.kill_at(holder, work_item, None, CancelledError()):
                 return True
-            # The work item has ended, or has just moved from one worker to another. The next turn finds out.
+            # Look again, because the work item has ended, or has just moved from one worker to another.
             time.sleep(_LOOK_AGAIN_SECS)
 
     def drop_waiting(self) -> None:
@@ -197,7 +197,7 @@ class Dispatcher:
         self._observer.close()
 
     def broken(self, error: BaseException) -> None:
-        """End the pool, because it cannot go on. Every pending or later call gets `error`."""
+        """End the pool with `error`, because the pool cannot go on. Every pending or later call gets `error`."""
         self.terminate(error)
 
     def ending_error(self) -> BaseException | None:

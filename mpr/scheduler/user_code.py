@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 
 
 def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseException | None) -> list[Outcome]:
-    """Unpickle the outcomes of `count` tasks in `result`. If there is a `failure`, all of the tasks get it instead."""
+    """Unpickle the outcomes of `count` tasks in `result`. If there is a `failure`, it is the error of all of them."""
     values = None
     if failure is None:
         try:
@@ -52,7 +52,7 @@ def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseEx
         return [Outcome(work_item, result.first, count, values, failure)]
     outcomes = []
     for task, value in enumerate(values, result.first):
-        # Not `isinstance`, because it asks a value for `__class__`, and a user may have written that.
+        # Not `isinstance`, because `isinstance` asks a value for `__class__`, which may be code of a user.
         if type(value) is task_pickling.Failure:
             outcomes.append(Outcome(work_item, task, 1, None, task_pickling.load_exception(value.payload)))
         else:
@@ -75,11 +75,11 @@ def hand_over(outcome: Outcome) -> None:
     try:
         work_item.on_outcome(work_item.index + first, count, values, error)
     except BaseException:  # noqa: BLE001  # a user's callback, also one that calls `sys.exit`
-        # The thread must go on. In `multiprocessing` it would die, and all callers would hang.
+        # The error must not end this thread. In `multiprocessing` the thread dies, and everything hangs.
         _log_failure("a callback for task %s raised", work_item.name(first))
 
 
 def _log_failure(text: str, name: str) -> None:
-    # Writing the traceback may raise, because it runs code of the exception, which may be a user's class.
+    # Writing the traceback may raise, because the class of the exception may be code of a user.
     with contextlib.suppress(BaseException):
         _log.exception(text, name)

@@ -38,7 +38,7 @@ class WorkerLoss:
     def settle(self, work_item: WorkItem, retries: int, notes: list[str]) -> list[tuple[int, BaseException]]:
         """Let the tasks of `work_item` that the worker had begun fail, or have them retried.
 
-        The other tasks are still to be done. Returns pairs of a task that fails and its error. Adds sentences to
+        The other tasks are still to be done. Returns the tasks that fail, each with its error. Adds sentences to
         `notes` that the recording should note.
         """
         begun, running = work_item.begun(self.at)

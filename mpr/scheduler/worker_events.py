@@ -88,14 +88,14 @@ class WorkerEvents:
         self._observer.ready(hello, init_micros)
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
-        """Settle the tasks of `result`. If there is a `failure`, rows are lost, and the tasks get it as their error."""
+        """Settle the tasks of `result`. If there is a `failure`, rows are lost, and the tasks get this error."""
         books = self._books
         with books.lock:
             work_item = books.work.get(result.work_item)
             if work_item is None or result.first != work_item.first:
                 # The call was terminated, or the result was taken from the journal before.
                 return
-            # The count is 0 if the worker could not open the work item. The result is then that of all its tasks.
+            # The count is 0 if the worker could not open the work item. The result then counts for all tasks.
             count = result.count or work_item.count - work_item.first
             self._observer.result(hello, work_item, count, result)
             work_item.settle(count)
@@ -181,7 +181,7 @@ class WorkerEvents:
         return notes
 
     def _settle_lost(self, had: list[WorkItem], loss: WorkerLoss, notes: list[str]) -> list[Outcome]:
-        """Let begun tasks of a dead worker fail, or have them retried. Its other tasks go back to the queue."""
+        """Let begun tasks of a dead worker fail, or have them retried. The others go back to the queue."""
         books = self._books
         outcomes = []
         for work_item in had:
@@ -193,7 +193,7 @@ class WorkerEvents:
         return outcomes
 
     def recording_ended(self) -> None:
-        """Forget all workers, because the recording has ended. End the pool if it is not finished."""
+        """Forget all workers, because the recording has ended. End the pool if the pool is not finished."""
         with self._books.lock:
             self._books.workers.remove_all()
         if not self._books.lifecycle.is_finished:

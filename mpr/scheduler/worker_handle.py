@@ -16,7 +16,7 @@ Soon = Callable[[Callable[[], None]], None]
 
 
 class WorkerControl(Protocol):
-    """Keeps the worker processes. Any thread may call. Only `kill_if` may wait, for milliseconds."""
+    """Keeps the worker processes. Any thread may call the methods. Only `kill_if` may wait, for milliseconds."""
 
     def note_ready(self) -> None:
         """Note that a worker takes tasks."""
@@ -50,7 +50,7 @@ class WorkerActivity:
     work_item:
         The work item that the worker has begun and not ended; None if there is none.
     back_pressure_since_ns:
-        The time since which `rr.log` waits for the sinks (`time.monotonic_ns()`); 0 if it does not wait.
+        The time since which `rr.log` waits for the sinks (`time.monotonic_ns()`); 0 if `rr.log` does not wait.
     back_pressure_ns:
         How many nanoseconds `rr.log` has waited before.
     """

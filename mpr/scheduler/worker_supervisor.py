@@ -34,8 +34,8 @@ from mpr.processes.launcher import Launcher, ctrl_c_blocked
 _log = logging.getLogger("mpr")
 
 _LOOK_SECS = 0.5
-# The longest wait until a stopped process stands still, which it does as soon as it is scheduled. A process that does
-# not is in a system call that cannot be interrupted, and does nothing else either.
+# The longest wait until a process stands still. A stopped process stands still as soon as it is scheduled. A process in
+# a system call that cannot be interrupted does not, but does nothing else either.
 _STANDSTILL_SECS = 1.0
 # The first worker starts alone for at most this time. If there are few cores, the starts of the others would delay its
 # first task.
@@ -168,7 +168,7 @@ class WorkerSupervisor:
         self._wake()
 
     def close(self, patience_secs: float) -> None:
-        """Wait up to `patience_secs` until all workers have ended. After that send SIGTERM, and then SIGKILL.
+        """Wait up to `patience_secs` until all workers have ended. Send SIGTERM to those that live, later SIGKILL.
 
         Takes at most 7 s more than `patience_secs`. Any thread but the supervisor's may call this.
         """
