@@ -224,7 +224,7 @@ class Dispatcher:
     def unfinished(self) -> int:
         """The number of tasks without an outcome.
 
-        Takes no lock, because the garbage collector may delete a pool in any thread.
+        Takes no lock, because the garbage collector may delete a pool in any thread, whatever that thread does.
         """
         return self._books.work.unfinished
 

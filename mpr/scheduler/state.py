@@ -18,7 +18,7 @@ def too_small(limit: int, used: int) -> ConfigError:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolLimits:
-    """The limits that a pool sets its tasks and workers; None means no limit.
+    """The limits of a pool's tasks and workers; None means no limit.
 
     Attributes
     ----------
