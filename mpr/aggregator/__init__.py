@@ -1,4 +1,4 @@
-"""The receiving end in the parent: rows go to the sinks first, results after them.
+"""The receiving end in the parent: hands rows to the sinks first, and results to the pool after them.
 
 ```
 upstream socket ─► aggregator ─► intake ─► outbox_intake ─► fanout ─► sinks

@@ -1,10 +1,10 @@
-"""The receiving end in the parent: hands rows to the sinks, and each result to its listener behind its rows.
+"""Reads what all producers send: hands rows to the sinks, and then each result to the listener of its worker.
 
 Covers: the one thread that reads the upstream socket, the producers that are connected, the deaths of workers.
 Does not cover: the messages of one producer (`intake.py`), tasks and processes (`scheduler`), the sinks (`sinks`).
 
-The order of the socket keeps the promise. Segments come before the result of their task. The sinks have accepted them
-when this thread comes to the result, and only then does it hand the result on.
+A result is handed on only after the sinks have accepted the rows of its task. The order of messages ensures this.
+A producer sends the segments of a task before the result of the task, and one thread takes all messages in order.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from mpr.transport.sockets import PeerGoneError, Sockets
 _log = logging.getLogger("mpr")
 
 _IDLE_SECS = 0.2
-# At most so many steps are done between two messages, so that neither waits for all of the other.
+# The most steps that run between two messages. Steps and messages take turns, because neither kind may wait until
+# nothing of the other kind is left.
 _STEPS_AT_ONCE = 64
 _RETRY_SECS = 0.001
-# After a worker's end its last messages may still be in the kernel; ZeroMQ reads them within microseconds.
+# The last messages of a worker that has ended may still be in the kernel. ZeroMQ reads them within microseconds.
 _DRAIN_QUIET_SECS = 0.02
 _DRAIN_LIMIT_SECS = 1.0
 
@@ -46,9 +47,9 @@ class Aggregator:
     sockets:
         The sockets of the recording.
     fanout:
-        Takes rows to the sinks of the recording.
+        Hands rows to the sinks of the recording.
     has_blueprint:
-        Whether the parent has given a blueprint, which one from a worker must not replace.
+        Whether the parent has given a blueprint. If so, no blueprint of a worker replaces the parent's.
     """
 
     def __init__(self, sockets: Sockets, fanout: Fanout, *, has_blueprint: bool = False) -> None:
@@ -63,17 +64,17 @@ class Aggregator:
             on_accepted=self._notify_progress,
             has_blueprint=has_blueprint,
         )
-        # Rows that producers have logged which are connected no more.
+        # How many rows were logged by producers that are no longer connected.
         self._rows_of_gone = 0
-        #: The ids of all processes that have logged, or were ready to.
+        #: The ids of all processes that have said hello, whether they have logged rows or not.
         self.pids: set[int] = set()
-        #: How many processes have ended with rows that they had not flushed.
+        #: How many processes have ended and may have had rows that were not flushed.
         self.incomplete_count = 0
         self._listeners: dict[int, Listener] = {}
         self._intakes: dict[str, ProducerIntake] = {}
-        # Their second socket is not connected yet, so that they have no answer to their hello.
+        # Producers that have no answer to their hello yet, because their second socket is not connected.
         self._newcomers: list[ProducerIntake] = []
-        # Workers that have exited, each with the time when this thread heard of it.
+        # Workers that have exited, each with the time when this thread got the message.
         self._dead: list[tuple[WorkerExited, float]] = []
         self._steps = StepQueue(functools.partial(self._inside.send, events.encode(Wakeup())))
         self._stop_requested = False
@@ -91,40 +92,48 @@ class Aggregator:
     # --- from other threads ------------------------------------------------------------------------------------
 
     def listen(self, worker: int, listener: Listener) -> None:
-        """Any thread: report worker `worker` and its results to `listener`, until the worker's end."""
+        """Report `worker` and its results to `listener` until the worker ends. Any thread may call this."""
         self._listeners[worker] = listener
 
     def is_unknown(self, worker: int) -> bool:
-        """Any thread: whether `worker` has not said hello. It has run no code of a user but the main module then."""
+        """Whether `worker` has not said hello. Any thread may call this.
+
+        If so, the worker has run no code of a user but the main module.
+        """
         return all(each.hello.worker != worker for each in self._intakes.copy().values())
 
     def worker_died(self, worker: int, exitcode: int | None) -> None:
-        """Any thread: the process of `worker` has ended. What it had sent is taken first."""
+        """Report the end of a worker's process. What the worker had sent is taken first. Any thread may call this."""
         self._inside.send(events.encode(WorkerExited(worker, exitcode)))
 
     def soon(self, step: Callable[[], None]) -> None:
-        """Any thread: have `step` done by the aggregator's thread, or by this one if that has ended.
+        """Have the aggregator's thread run `step`. If that thread has ended, the calling thread runs `step`.
 
-        The step runs to its end even if Ctrl-C interrupts the caller between any two instructions.
+        Any thread may call this. The step runs to its end even if Ctrl-C interrupts the caller between any two
+        instructions.
         """
         self._steps.add(step)
 
     @property
     def ended(self) -> bool:
-        """Whether the aggregator's thread has ended: the sinks are being closed, or are closed."""
+        """Whether the aggregator's thread has ended. If so, the sinks are being closed, or are closed."""
         return self._steps.closed
 
     def rows_logged(self) -> int:
-        """Any thread: how many rows the producers have logged until now, for a display."""
+        """The number of rows that the producers have logged until now, for a display. Any thread may call this."""
         return self._rows_of_gone + sum(each.rows_logged() for each in self._intakes.copy().values())
 
     def look(self) -> None:
-        """Any thread: take results of workers that cannot send them, because native code keeps the GIL."""
+        """Take results that workers cannot send, because native code keeps the GIL. Any thread may call this."""
         if any(each.overdue_result() for each in self._intakes.copy().values()):
             self.soon(self._take_overdue)
 
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
-        """Any other thread: wait until the sinks have outbox `number` of a producer up to offset `end`."""
+        """Wait up to `timeout_secs` until the sinks have outbox `number` of a producer up to offset `end`.
+
+        A failure of a sink ends the wait, too. Returns False if the time was over before. Any thread but the
+        aggregator's may call this.
+        """
 
         def is_accepted() -> bool:
             found = self._intakes.get(route)
@@ -134,7 +143,11 @@ class Aggregator:
             return self._progress.wait_for(is_accepted, timeout_secs)
 
     def wait_for_goodbyes(self, listener: Listener, timeout_secs: float) -> bool:
-        """Any other thread: wait until each worker that `listener` hears of has sent all that it will ever send."""
+        """Wait up to `timeout_secs` until each worker of `listener` has sent its last message, `Goodbye`.
+
+        The end of the aggregator's thread ends the wait, too. Returns False if the time was over before. Any thread but
+        the aggregator's may call this.
+        """
 
         def have_left() -> bool:
             left = {each.hello.worker for each in self._intakes.copy().values() if each.said_goodbye}
@@ -145,7 +158,10 @@ class Aggregator:
             return self._progress.wait_for(have_left, timeout_secs)
 
     def stop(self, timeout_secs: float) -> bool:
-        """Take all that was sent before, then end the thread. Returns False if a sink hangs: it did not end."""
+        """Take all messages that were sent before, then end the thread.
+
+        Waits up to `timeout_secs`. Returns False if the thread has not ended by then, because a sink hangs.
+        """
         self._inside.send(events.encode(StopRequested()))
         self._thread.join(timeout_secs)
         if self._thread.is_alive():
@@ -176,7 +192,10 @@ class Aggregator:
             self._notify_progress()
 
     def _take_next(self) -> bool:
-        """Take the next message, if one comes, and what is due beside it. Returns False when all is done."""
+        """Take the next message if there is one, run steps, and look after dead workers and newcomers.
+
+        Returns False if the thread has nothing more to do and must end.
+        """
         waiting = self._newcomers or self._dead
         timeout_secs = 0 if self._stop_requested or self._steps else _RETRY_SECS if waiting else _IDLE_SECS
         received = self._sockets.up.receive(timeout_secs)
@@ -209,7 +228,7 @@ class Aggregator:
         intake.take(message)
         if isinstance(message, Goodbye):
             if hello.worker not in self._listeners:
-                # Only a worker of a pool has a supervisor that reports its end.
+                # This producer is no worker of a pool, so no supervisor will report its end.
                 self._release(intake)
             self._notify_progress()
 
@@ -219,12 +238,12 @@ class Aggregator:
                 intake.take_journaled(last)
 
     def _answer(self, hello: Hello, message: Accepted | Synced) -> None:
-        # If the producer has died, its death is on the way.
+        # A producer that has died needs no answer. Its end is handled elsewhere.
         with contextlib.suppress(PeerGoneError):
             self._sockets.down.send(hello.route, message)
 
     def _report_sink_failure(self, error: SinkError) -> None:
-        # Callers need not wait for hours for a result that will be this error.
+        # Callers get the error now, because they could otherwise wait for hours for a result that is this error.
         for listener in set(self._listeners.values()):
             listener.sink_failed(error)
 
@@ -234,7 +253,8 @@ class Aggregator:
         if hello.protocol != PROTOCOL:
             _log.error("a producer (pid %d) speaks protocol %d, not %d", hello.pid, hello.protocol, PROTOCOL)
             return
-        # No supervisor reports the end of a process that joined by itself, and its open files must not pile up here.
+        # Look for dead producers now, because no supervisor reports the end of a process that joined by itself. Without
+        # this, the files of dead producers would stay open.
         for each in list(self._intakes.values()):
             self._release_if_dead(each)
         self.pids.add(hello.pid)
@@ -242,7 +262,7 @@ class Aggregator:
         self._newcomers.append(intake)
 
     def _welcome(self) -> None:
-        """Answer the newcomers whose second socket is connected; the others get their answer in a millisecond."""
+        """Answer the newcomers whose second socket is connected. The others are tried again after a millisecond."""
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:
@@ -253,7 +273,7 @@ class Aggregator:
             self._release_if_dead(intake)
 
     def _reap_the_dead(self, queue_is_empty: bool) -> None:
-        """Reap workers that have exited, once everything that they sent has been read."""
+        """Reap workers that have exited, as soon as all that they sent has been read."""
         now = time.monotonic()
         for died, since in list(self._dead):
             found = [each for each in self._intakes.values() if each.hello.worker == died.worker]
@@ -263,7 +283,7 @@ class Aggregator:
                 self._reap(died, found)
 
     def _reap(self, died: WorkerExited, found: list[ProducerIntake]) -> None:
-        """Take all that is left of a worker, and report its end."""
+        """Take the rows and results that a worker has left, and report the end of the worker."""
         listener = self._listeners.get(died.worker)
         last = max((each.last_rows_at for each in found if each.last_rows_at is not None), default=None)
         silent_secs = None if last is None else time.monotonic() - last
@@ -283,7 +303,7 @@ class Aggregator:
         self._notify_progress()
 
     def _release(self, intake: ProducerIntake) -> None:
-        """Take what is left of a producer that has ended, and forget it."""
+        """Take the rows that a producer has left at its end, and forget the producer."""
         intake.salvage()
         self._rows_of_gone += intake.rows_logged()
         notes = intake.loss_notes()
@@ -297,7 +317,8 @@ class Aggregator:
         self._newcomers = [each for each in self._newcomers if each is not intake]
 
     def _release_if_dead(self, intake: ProducerIntake) -> None:
-        # If its outbox cannot be opened, its process id may be one of another container.
+        # If the parent cannot open the outbox, the producer may run in another container. The parent does not know the
+        # process ids of that container.
         is_unsure = intake.hello.worker in self._listeners or intake.is_inline
         if not is_unsure and not intake.lives():
             self._release(intake)

@@ -1,4 +1,4 @@
-"""Messages from threads of the parent to the aggregator, in one queue with those of producers."""
+"""The messages that threads of the parent send to the aggregator, in one queue with the messages of producers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class WorkerExited:
-    """The process of worker `worker` has ended with `exitcode`."""
+    """Reports that the process of worker `worker` has ended with `exitcode`."""
 
     worker: int
     exitcode: int | None
@@ -17,12 +17,12 @@ class WorkerExited:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The recording ends: nothing that is sent after this is taken."""
+    """Ends the recording: messages that are sent after this one are not taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wakeup:
-    """A thread has added a step for the aggregator's thread."""
+    """Reports that a thread has added a step for the aggregator's thread."""
 
 
 Event: TypeAlias = WorkerExited | StopRequested | Wakeup
@@ -42,7 +42,7 @@ def encode(event: Event) -> bytes:
 
 
 def decode(data: bytes) -> Event:
-    """Decode what `encode` has made."""
+    """Decode an event that `encode` has encoded."""
     if not data:
         return Wakeup()
     return StopRequested() if data == _STOP else WorkerExited(*json.loads(data))

@@ -1,8 +1,8 @@
-"""Takes rows to all sinks, and keeps the failures. The aggregator's thread calls it.
+"""Hands rows to all sinks, and keeps the reason if rows are lost. The aggregator's thread calls this module.
 
-Covers: writing a segment to every durable sink and announcing it to the live ones, sinks that fail, notes of the
-parent's own, conflicts of types.
-Does not cover: where segments come from (`outbox_intake.py`), what a sink does with them (`sinks`).
+Covers: writing each segment to every durable sink, announcing segments to the live sinks, sinks that fail, the
+parent's own notes, conflicts of types.
+Does not cover: where segments come from (`outbox_intake.py`), what a sink does with segments (`sinks`).
 """
 
 from __future__ import annotations
@@ -32,24 +32,26 @@ class Fanout:
     writers:
         The durable sinks, already open; none if logging is switched off.
     feed:
-        Takes segments to the live sinks; None if there are none.
+        Announces segments to the live sinks; None if there are no live sinks.
     encode_notes:
-        Makes a stream of the recording with notes of the parent in it.
+        Makes a stream of the recording that holds the notes of the parent.
     observer:
         Looks at all rows.
     apart:
-        Whether no sink has the rows of two tasks in one recording, so that tasks may differ in their types.
+        Whether every sink keeps the rows of each task in a recording of its own. If so, the types of two tasks may
+        differ.
     has_all:
-        Whether all rows pass here when they are logged. With `route="direct"` workers write them to the sinks.
+        Whether all rows come to this object when they are logged. It is False with `route="direct"`, because workers
+        then write rows to the sinks themselves.
 
     Attributes
     ----------
     conflicts:
-        A sentence for each column to which two workers have given different types.
+        One sentence for each column to which two workers have given different types.
     failure:
-        Why rows were lost, if they were. Every later result has it as its error.
+        The first reason why rows were lost; None if no rows were lost. Every later result gets this error.
     accepted_bytes, accepted_chunks:
-        What the sinks have taken until now.
+        How many bytes and chunks the sinks have taken until now.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Fanout:
         self._on_failure: Callable[[SinkError], None] = lambda _error: None
         self.accepted_bytes = 0
         self.accepted_chunks = 0
-        # `time.monotonic()` when the sinks got the present segment.
+        # `time.monotonic()` when the sinks got the present segment; None if the sinks have none.
         self._writing_since: float | None = None
         self._has_all = has_all
 
@@ -84,15 +86,15 @@ class Fanout:
         return list(self._writers)
 
     def watch_failures(self, on_failure: Callable[[SinkError], None]) -> None:
-        """Call `on_failure` for each sink that fails, in the aggregator's thread."""
+        """Have the aggregator's thread call `on_failure` for each sink that fails."""
         self._on_failure = on_failure
 
     def new_outbox(self) -> int:
-        """Return a number for one more outbox, which no other one of the recording has."""
+        """Return a number for a new outbox. No other outbox of the recording has this number."""
         return next(self._outboxes)
 
     def write(self, segment: Segment) -> int:
-        """Write `segment` to all sinks. When this returns, the durable ones have it. Returns its number of chunks."""
+        """Write `segment` to all sinks. Returns the number of chunks when the durable sinks have the segment."""
         failpoints.reach("parent.segment")
         chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
         self._writing_since = time.monotonic()
@@ -108,9 +110,9 @@ class Fanout:
         return chunks
 
     def add_manifests(self, hello: Hello, outbox: int, footer: bytes, *, of_task: bool = False) -> None:
-        """Give the manifests in `footer` to all durable sinks, and look for conflicts in them.
+        """Give the manifests in `footer` to all durable sinks, and look for conflicts of types in them.
 
-        With `of_task` its chunks are of one task, and a sink keeps the recordings of tasks apart.
+        `of_task` says that all chunks are of one task. If the sinks also keep tasks apart, no conflict is possible.
         """
         self._add_manifests(outbox, footer)
         self._observer.note(footer)
@@ -122,13 +124,13 @@ class Fanout:
             self.conflicts.append(conflict)
 
     def note(self, texts: Sequence[str]) -> None:
-        """Write `texts` into the recording."""
+        """Write `texts` into the recording as notes of the parent."""
         stream = self._encode_notes(texts) if texts and self._writers else b""
         if stream:
             self.write_stream(stream)
 
     def write_stream(self, stream: bytes, *, telemetry: bool = False) -> None:
-        """Write `stream`, a whole stream that the parent itself has made, to all sinks."""
+        """Write `stream` to all sinks: a whole stream that the parent itself has made."""
         outbox = self.new_outbox()
         frames = framing.frames_of(stream)
         last = frames.pop()
@@ -136,28 +138,28 @@ class Fanout:
         self._add_manifests(outbox, stream[last.payload : last.end])
 
     def rows_after(self, outbox: int, chunks: int) -> int | None:
-        """How many rows of `outbox` came after its first `chunks` chunks; None if no sink can tell."""
+        """The number of rows of `outbox` that came after its first `chunks` chunks; None if no sink can count them."""
         if not self._has_all:
             return None
         counts = (each.rows_of(outbox, chunks) for each in self._writers)
         return next((count for count in counts if count is not None), None)
 
     def stop_feeding(self) -> None:
-        """Write to the durable sinks alone from now on: the live ones have ended."""
+        """Write only to the durable sinks from now on, because the live sinks have ended."""
         self._feed = None
 
     def fail(self, error: SinkError) -> None:
-        """Rows are lost, but not by a sink that is open."""
+        """Keep `error` as the reason for lost rows, unless there is an earlier one. No open sink has caused `error`."""
         _log.error("%s", error)
         self.failure = self.failure or error
 
     def give_up(self, error: BaseException) -> BaseException:
-        """Nothing comes to the sinks any more, because of `error`. Returns the first reason why rows are lost."""
+        """Keep `error` as the reason why no more rows come to the sinks. Returns the first reason why rows are lost."""
         self.failure = self.failure or error
         return self.failure
 
     def stalled_secs(self) -> float:
-        """Any thread: for how long the sinks have had the same segment (seconds)."""
+        """The seconds since the sinks got the present segment; 0 if there is none. Any thread may call this."""
         since = self._writing_since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -173,7 +175,10 @@ class Fanout:
 
     @contextlib.contextmanager
     def _failing(self, writer: Writer) -> Iterator[None]:
-        """Abort `writer` if it fails within. The others go on, and outboxes are emptied, so that no worker waits."""
+        """Abort `writer` if it fails in the `with` block.
+
+        The other sinks go on. The outboxes are still emptied, because workers would otherwise wait for room.
+        """
         try:
             yield
         except SinkError as error:

@@ -1,12 +1,15 @@
-"""The receiving end of one producer: its rows go to the sinks, and its results to the listener behind them.
+"""The receiving end of one producer: hands its rows to the sinks, and then its results to the listener.
 
-Covers: the messages of one producer, its outboxes one after another, what it leaves behind when it dies.
-Does not cover: who is connected and who has died (`aggregator.py`), the frames of an outbox (`outbox_intake.py`).
+Covers: the messages of one producer, the outboxes of a producer one after another, what a dead producer has left.
+Does not cover: which producers are connected or dead (`aggregator.py`), the frames of an outbox (`outbox_intake.py`).
 
-A worker notes each result on its status page before it sends it. If the worker dies, the parent reads there the results
-that did not arrive. Rows are read from the outbox up to the offset that was noted with the result. Rows of recordings
-that tasks make themselves travel as messages alone, and die with a worker that had no time to send them. A result
-whose rows were lost in this way is not taken: its task counts as lost with the worker.
+A worker notes each result on its status page before sending the result. If the worker dies, the parent reads from the
+status page the results that did not arrive. With each result the worker has noted an offset in the outbox. The parent
+reads the rows up to this offset first.
+
+Rows of recordings that tasks make themselves come in messages only. Such rows are lost if a worker dies before it
+has sent them. The parent does not take a result whose rows were lost in this way. The task of that result counts as
+lost with the worker.
 """
 
 from __future__ import annotations
@@ -52,7 +55,8 @@ from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")
 
-# A worker sends each result within 0.01 s of noting it, unless its task keeps the GIL.
+# A noted result is overdue if it was not sent in this time. A worker sends each result within 0.01 s after noting it,
+# unless a task keeps the GIL.
 _LATE_NANOS = 200_000_000
 
 
@@ -65,13 +69,13 @@ class IntakeContext:
     folder:
         The private folder of the recording.
     fanout:
-        Takes segments to the sinks.
+        Hands segments to the sinks.
     answer:
-        Sends a message to the producer of that hello, if it is still connected.
+        Sends a message to the producer with that hello, if the producer is still connected.
     on_accepted:
-        Called when the sinks have taken more of an outbox.
+        Called when the sinks have taken more rows of an outbox.
     has_blueprint:
-        Whether the parent has given a blueprint, which one from a worker must not replace.
+        Whether the parent has given a blueprint. If so, no blueprint of a worker replaces the parent's.
     """
 
     folder: Path
@@ -82,44 +86,44 @@ class IntakeContext:
 
 
 class ProducerIntake:
-    """One producer in the parent. The aggregator's thread changes it; a method says if other threads may call it.
+    """The parent's side of one producer. Threads other than the aggregator's may call only methods that say so.
 
     Parameters
     ----------
     hello:
         The first message of the producer.
     context:
-        The parts of the recording.
+        The parts of the recording that all its intakes share.
     listener:
-        Hears of the worker and its results; None if the process is no worker of a pool.
+        Hears of the worker and its results; None if the producer is no worker of a pool.
     """
 
     def __init__(self, hello: Hello, context: IntakeContext, listener: Listener | None) -> None:
         self.hello = hello
-        #: Whether the producer has sent all that it will ever send.
+        #: Whether the producer has sent its last message, `Goodbye`.
         self.said_goodbye = False
-        #: `time.monotonic()` when rows came last.
+        #: `time.monotonic()` when rows came last; None if no rows have come.
         self.last_rows_at: float | None = None
         self._who = f"worker {hello.worker} (pid {hello.pid})"
         self._context = context
         self._listener = listener
-        # The reason why the rest of its rows is lost.
+        # The reason why the further rows of the producer are lost; None if they are not lost.
         self._failure: BaseException | None = None
         self._outbox = self._new_outbox(0, self._open(hello.address))
-        # The outbox that comes next, once the producer has asked for it.
+        # The next outbox; None if the producer has not announced one.
         self._next_reader: OutboxReader | None = None
-        # None if there is none, or it cannot be opened. Usable until `close`.
+        # None if the producer has no status page, or the parent cannot open the page. Usable until `close`.
         self._status_page: StatusPageReader | None = None
         if hello.status_page:
             with contextlib.suppress(OSError):
                 self._status_page = StatusPageReader(hello.status_page, context.folder)
-        # The hello is a message, too.
+        # The hello counts, because it is a message, too.
         self._message_count = 1
         self._last_result = 0
-        # Results that a dead worker has noted, but whose rows have died with it.
+        # How many noted results of a dead worker are not taken, because their rows were lost with the worker.
         self._lost_results = 0
         self._task_recording_bytes = 0
-        # The task whose rows come, if a sink keeps the rows of each task apart.
+        # The task whose rows come now; None if no sink keeps the rows of each task apart.
         self._task: TaskInfo | None = None
 
     # --- messages ----------------------------------------------------------------------------------------------
@@ -171,7 +175,7 @@ class ProducerIntake:
                 listener.initializer_failed(self.hello, message)
 
     def _settle(self, result: Result) -> None:
-        """The sinks have all rows of `result`: hand it on, unless it was found in the journal before."""
+        """Hand `result` on, because the sinks have all its rows. Ignore a result that came from the journal before."""
         if result.number > self._last_result:
             self._last_result = result.number
             self._outbox.note_result()
@@ -179,7 +183,7 @@ class ProducerIntake:
                 self._listener.result(self.hello, result, self._context.fanout.failure or self._failure)
 
     def _load(self, message: ResultInMemory) -> Result:
-        """The result of `message`, with the payload that the worker has left in its journal."""
+        """Return the result of `message`, with the payload that the worker has left in its journal."""
         try:
             if self._status_page is None:
                 raise OSError("it cannot be opened")
@@ -189,7 +193,7 @@ class ProducerIntake:
             return message.result
 
     def _take_task_recording(self, data: bytes) -> None:
-        """Take a recording that a task has made itself to all sinks: `data` is a whole stream of it."""
+        """Hand `data` to all sinks: the whole stream of a recording that a task has made itself."""
         fanout = self._context.fanout
         outbox = fanout.new_outbox()
         try:
@@ -208,7 +212,7 @@ class ProducerIntake:
     # --- outboxes ----------------------------------------------------------------------------------------------
 
     def _open(self, address: str) -> OutboxReader | None:
-        """Open the outbox at `address`; None if its bytes have to come in messages."""
+        """Open the outbox at `address`. Returns None if this fails, because the bytes come in messages then."""
         try:
             return OutboxReader(address, self._context.folder)
         except OSError as error:
@@ -223,7 +227,7 @@ class ProducerIntake:
         )
 
     def _open_next(self, address: str) -> None:
-        """Open the next outbox. The producer waits for the answer: what it writes there cannot be lost then."""
+        """Open the next outbox, then answer. The producer waits for this: rows in an opened outbox cannot be lost."""
         if not self.is_inline:
             self._next_reader = self._open(address)
             if self._next_reader is None:
@@ -235,7 +239,7 @@ class ProducerIntake:
         self._take_rest()
         last = self._outbox
         last.close()
-        # Rows of one task in two outboxes are not counted.
+        # If the rows of one task are in two outboxes, they are not counted.
         self._outbox = self._new_outbox(last.number + 1, self._next_reader, counts_rows=last.is_settled)
         self._next_reader = None
         if self._task is not None and self._task.is_over:
@@ -252,7 +256,7 @@ class ProducerIntake:
         self._consume(lambda wanted: self._outbox.consume_rest(self._task, wanted=wanted))
 
     def _consume(self, consume: Callable[[bool], bool]) -> None:
-        """Have the present outbox consumed; its rows are wanted as long as nothing of this producer is lost."""
+        """Have `consume` take the present outbox. Drop its rows if rows of the producer were lost before."""
         try:
             if consume(self._failure is None):
                 self.last_rows_at = time.monotonic()
@@ -269,9 +273,9 @@ class ProducerIntake:
     # --- the end of the producer -------------------------------------------------------------------------------
 
     def take_journaled(self, last: int | None = None) -> None:
-        """Take the results (up to number `last`) that the worker has noted and not sent, each behind its rows."""
+        """Take results (up to number `last`) that the worker has noted but not sent, each after its own rows."""
         if self._status_page is None or self.is_inline or self.said_goodbye:
-            # All results have come, or the rows in front of them are in messages alone.
+            # Either all results have come, or the rows before a result come in messages only.
             return
         with contextlib.suppress(OSError, ValueError):
             for behind, needed, result in ResultJournalReader(self._status_page).results():
@@ -284,11 +288,11 @@ class ProducerIntake:
                     self._settle(result)
 
     def overdue_result(self) -> int:
-        """Any thread: the number of the last noted result that the worker should have sent long ago; 0 if none.
+        """The number of the last noted result that is overdue; 0 if there is none. Any thread may call this.
 
-        A result counts only if all messages before it have arrived, because they come first.
+        A result counts only if all messages before it have arrived, because these must be taken first.
         """
-        # Raised if the status page is being closed at this moment.
+        # `ValueError` means that another thread is just closing the status page.
         with contextlib.suppress(ValueError):
             status_page = self._status_page
             journaled, behind = (0, 0) if status_page is None else ResultJournalReader(status_page).journaled()
@@ -297,17 +301,17 @@ class ProducerIntake:
         return 0
 
     def salvage(self) -> None:
-        """Take all whole frames that the producer has written, also in an outbox that it has not announced."""
+        """Take all whole frames in this outbox and the next one, also those that no message has announced."""
         if self._next_reader is not None and self._next_reader.size():
             self._switch_outbox()
         self._take_rest()
 
     def may_lack_rows(self) -> bool:
-        """Whether the producer has ended, or is left, without a goodbye and with rows that it had not flushed."""
+        """Whether rows may be missing, because no `Goodbye` came and there may be rows that were not flushed."""
         return not self.said_goodbye and (self._status_page is None or self._status_page.unflushed() > 0)
 
     def loss_notes(self) -> list[str]:
-        """Say which rows of recordings that tasks made themselves have ended with the process."""
+        """Say which rows were lost with the process: those of recordings that its tasks have made themselves."""
         if self._status_page is None or self.said_goodbye:
             return []
         who = f"worker {self.hello.worker}" if self.hello.worker else "a process"
@@ -340,28 +344,28 @@ class ProducerIntake:
 
     @property
     def is_inline(self) -> bool:
-        """Whether the bytes of the outbox come in messages, because the parent cannot open it."""
+        """Whether the bytes of the outbox come in messages, because the parent cannot open the outbox."""
         return self._outbox.is_inline
 
     def has_accepted(self, number: int, end: int) -> bool:
-        """Any thread: whether the sinks have the producer's outbox `number` up to offset `end`."""
+        """Whether the sinks have the producer's outbox `number` up to offset `end`. Any thread may call this."""
         outbox = self._outbox
         return outbox.number > number or (outbox.number == number and outbox.consumed >= end)
 
     def rows_logged(self) -> int:
-        """Any thread: the number of rows that the process has logged; 0 if that is not known."""
-        # Raised if the status page is being closed at this moment: its rows have been counted, or will be.
+        """The number of rows that the process has logged; 0 if this is not known. Any thread may call this."""
+        # `ValueError` means that the status page is just being closed. `Aggregator` adds the rows of a closed page.
         with contextlib.suppress(ValueError):
             status_page = self._status_page
             return 0 if status_page is None else status_page.rows()
         return 0
 
     def rows_since_result(self) -> int | None:
-        """How many rows came after the last result; None if they cannot be counted."""
+        """The number of rows that came after the last result; None if they cannot be counted."""
         return self._outbox.rows_since_result()
 
     def lives(self) -> bool:
-        """Whether a process with its id exists, or may exist."""
+        """Whether a process with the producer's process id exists, or may exist."""
         try:
             os.kill(self.hello.pid, 0)
         except ProcessLookupError:

@@ -19,9 +19,9 @@ class SurvivingRows:
     Attributes
     ----------
     rows:
-        How many rows came since its last result; None if they cannot be counted.
+        How many rows came after the last result of the worker; None if they cannot be counted.
     silent_secs:
-        For how long no rows had come when it ended; None if none ever came.
+        The seconds between the last rows and the end of the worker; None if no rows ever came.
     """
 
     rows: int | None = None
@@ -29,36 +29,39 @@ class SurvivingRows:
 
 
 class Listener(Protocol):
-    """Hears of workers and results. All calls come from the aggregator's thread, and none may wait or raise."""
+    """Hears of workers and results. The aggregator's thread makes all calls. No method may wait or raise."""
 
     def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int) -> None:
-        """A worker takes tasks. Its initializer took `init_micros`."""
+        """Note that a worker takes tasks from now on. Its initializer took `init_micros` microseconds."""
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
-        """A worker has passed over a work item that was taken back from it."""
+        """Put a work item that a worker did not run back into the queue, unless it was taken back before."""
 
     def unfit(self, hello: Hello) -> None:
-        """The rows that a worker logs from now on cannot be used."""
+        """Replace a worker, because the rows that the worker logs from now on cannot be used."""
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
-        """Describe the task that a worker has begun; None if it is not known any more."""
+        """Describe the task that a worker has begun. Returns None if the task is not known any more."""
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
-        """The sinks have all rows of `result`; with a `failure` some of them are lost."""
+        """Settle the tasks of `result`. The sinks have all its rows, unless a `failure` says that rows are lost."""
 
     def sink_failed(self, error: SinkError) -> None:
-        """A sink has failed: rows are lost."""
+        """Report `error` to the callers, because a sink has failed and rows are lost."""
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
-        """The initializer has raised in a worker."""
+        """End the pool, because the initializer has raised in a worker."""
 
     def worker_ended(
         self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], SurvivingRows]
     ) -> list[str]:
-        """A worker has ended, and everything that it sent was read. Returns what the recording should say of it."""
+        """Settle the tasks of a worker that has ended. All that the worker sent was read before.
+
+        `kept` returns which rows of the worker have survived. Returns sentences that the recording should note.
+        """
 
     def recording_ended(self) -> None:
-        """Forget all workers, because the recording takes nothing more, also from those that still live."""
+        """Forget all workers, also those that still live, because the recording takes nothing more."""
 
     def broken(self, error: BaseException) -> None:
-        """The recording cannot go on, because of `error`."""
+        """End the pool with `error`, because the recording cannot go on."""

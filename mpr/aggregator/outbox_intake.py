@@ -1,7 +1,7 @@
-"""Takes the frames of one outbox to the sinks.
+"""Hands the frames of one outbox to the sinks.
 
-Covers: reading whole frames up to an offset, frames that come in pieces, manifests, giving memory back.
-Does not cover: which outbox comes next and what a result needs (`intake.py`), the sinks (`fanout.py`).
+Covers: reading whole frames up to an offset, frames that come in pieces, manifests, freeing the memory of the outbox.
+Does not cover: which outbox comes next and which rows a result needs (`intake.py`), the sinks (`fanout.py`).
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from mpr.transport.outbox import OutboxReader
 
 
 class OutboxIntake:
-    """The parent's side of one outbox of a producer. The aggregator's thread changes it.
+    """The parent's side of one outbox of a producer. Only the aggregator's thread changes this object.
 
     Parameters
     ----------
     hello:
-        The hello of its producer.
+        The hello of the producer.
     number:
-        The producer's own number of this outbox.
+        The number of this outbox among those of the producer.
     reader:
-        The outbox itself; None if its bytes come in messages.
+        Reads the outbox; None if the bytes of the outbox come in messages.
     fanout:
-        Takes segments to the sinks.
+        Hands segments to the sinks.
     keeps_blueprint:
         Whether a blueprint that comes in this outbox must not become the active one.
     counts_rows:
-        Whether the rows since the last result can be counted: all of them are in this outbox.
+        Whether the rows since the last result can be counted, because all of them are in this outbox.
     """
 
     def __init__(
@@ -49,21 +49,21 @@ class OutboxIntake:
         self._reader = reader
         self._fanout = fanout
         self._keeps_blueprint = keeps_blueprint
-        # The number that all sinks know it by.
+        # The number by which all sinks know this outbox.
         self._id = fanout.new_outbox()
         #: The sinks have the outbox up to this offset.
         self.consumed = 0
         self._chunks = 0
-        # The count of chunks when the last result came; None if its rows are in an earlier outbox.
+        # The count of chunks when the last result came; None if rows since that result are in an earlier outbox.
         self._settled_chunks: int | None = 0 if counts_rows else None
-        # Whether its footer has come; only the closing bytes of the stream follow.
+        # Whether the footer of the outbox has come. If so, only the closing bytes of the stream follow.
         self._is_complete = False
         # The first bytes of a frame whose rest comes with the next message.
         self._incomplete = b""
 
     @property
     def is_inline(self) -> bool:
-        """Whether the bytes of the outbox come in messages, because the parent cannot open it."""
+        """Whether the bytes of the outbox come in messages, because the parent cannot open the outbox."""
         return self._reader is None
 
     @property
@@ -72,18 +72,19 @@ class OutboxIntake:
         return self._chunks == self._settled_chunks
 
     def note_result(self) -> None:
-        """All rows until here belong to tasks that have their result."""
+        """Note that all rows until here belong to tasks that have their result."""
         self._settled_chunks = self._chunks
 
     def rows_since_result(self) -> int | None:
-        """How many rows came after the last result; None if they cannot be counted."""
+        """The number of rows that came after the last result; None if they cannot be counted."""
         return None if self._settled_chunks is None else self._fanout.rows_after(self._id, self._settled_chunks)
 
     def consume(self, end: int, data: bytes | None, task: TaskInfo | None, *, wanted: bool) -> bool:
-        """Take the whole frames up to offset `end` to all sinks, and give their memory back.
+        """Hand the whole frames up to offset `end` to all sinks, and free their memory in the outbox.
 
-        `data` has the new bytes if they came in a message. The rows are of `task`. If the frames are not `wanted`,
-        they are dropped. Returns whether the sinks have got rows. Raises `FormatError` if the bytes are no stream.
+        `data` has the new bytes if they came in a message. `task` is the task that has logged the rows. Frames that are
+        not `wanted` are dropped. Returns whether the sinks have got rows. Raises `FormatError` if the bytes are no
+        Rerun stream.
         """
         if self._reader is not None:
             return self._consume(self._reader, end, task, wanted=wanted)
@@ -95,7 +96,7 @@ class OutboxIntake:
         return came
 
     def consume_rest(self, task: TaskInfo | None, *, wanted: bool) -> bool:
-        """Consume all whole frames in the outbox, also those that its producer has not announced."""
+        """Consume all whole frames in the outbox, also those that the producer has not announced."""
         return self._reader is not None and self._consume(self._reader, self._reader.size(), task, wanted=wanted)
 
     def _consume(self, source: SegmentSource, end: int, task: TaskInfo | None, *, wanted: bool) -> bool:
@@ -103,14 +104,14 @@ class OutboxIntake:
         if end <= start:
             return False
         if self._is_complete or not wanted:
-            # Its memory is freed all the same, because the producer may wait for room.
+            # The memory is freed even if the frames are dropped, because the producer may wait for room.
             self._accept(end)
             return False
         frames, footer, consumed = self._scan(source, end)
         if consumed == start:
             return False
         if self._keeps_blueprint:
-            # The rows of the blueprint stay in the recording, but it does not become the active one.
+            # The rows of the blueprint stay in the recording, but the blueprint does not become the active one.
             frames = [frame for frame in frames if frame.kind != framing.BLUEPRINT_ACTIVATION]
         if frames:
             self._chunks += self._fanout.write(Segment(self._id, source, frames, task=task))
@@ -121,7 +122,10 @@ class OutboxIntake:
         return bool(frames)
 
     def _scan(self, source: SegmentSource, end: int) -> tuple[list[Frame], bytes | None, int]:
-        """Find the whole frames up to `end`. Returns them, the footer if it is among them, and their end."""
+        """Find the whole frames up to `end`.
+
+        Returns the frames without the footer, the footer if there is one, and the offset up to which bytes are used.
+        """
         try:
             first = self.consumed
             if first == 0:
@@ -131,7 +135,7 @@ class OutboxIntake:
             if not frames or frames[-1].kind != framing.END:
                 return frames, None, consumed
             last = frames.pop()
-            # Only the closing bytes of the stream follow.
+            # All bytes up to `end` are used, because only the closing bytes of the stream follow.
             return frames, source.read(last.payload, last.size), end
         except IndexError as error:
             raise FormatError(str(error)) from error
@@ -142,7 +146,7 @@ class OutboxIntake:
         self.consumed = end
 
     def close(self) -> None:
-        """Close the file. The producer has its own descriptor."""
+        """Close the file of the outbox. The producer has its own descriptor."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None

@@ -1,4 +1,4 @@
-"""Steps that other threads have the aggregator's thread do."""
+"""A queue of steps that the aggregator's thread runs for other threads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class StepQueue:
-    """Calls functions in the thread that owns the queue, in the order in which other threads have added them.
+    """Runs steps in the thread that owns the queue, in the order in which other threads have added them.
 
     Parameters
     ----------
@@ -19,31 +19,35 @@ class StepQueue:
         self._wake = wake
         self._steps: deque[Callable[[], None]] = deque()
         self._is_woken = False
-        #: Whether the owning thread has ended: whoever adds a step runs it.
+        #: Whether the owning thread has ended. If so, a thread that adds a step runs the step itself.
         self.closed = False
 
     def __bool__(self) -> bool:
-        """Whether steps wait."""
+        """Whether steps wait to be run."""
         return bool(self._steps)
 
     def add(self, step: Callable[[], None]) -> None:
-        """Any thread: have `step` done by the owning thread, or by this thread if the owning one has ended."""
+        """Have the owning thread run `step`. If that thread has ended, the calling thread runs `step`.
+
+        Any thread may call this.
+        """
         self._steps.append(step)
         if self.closed:
             self._run(len(self._steps))
         elif not self._is_woken:
-            # If Ctrl-C interrupts this thread here, the owning thread still looks when its wait for messages ends.
+            # Ctrl-C may interrupt this thread here. The owning thread still finds the step when its wait for messages
+            # ends.
             self._is_woken = True
             self._wake()
 
     def run(self, most: int) -> None:
-        """Do up to `most` steps, in the owning thread."""
-        # Reset first: a thread that adds a step later sees it, and wakes again.
+        """Run up to `most` steps. Only the owning thread may call this."""
+        # Reset before the steps run, because a thread that adds a step from now on must wake the owning thread again.
         self._is_woken = False
         self._run(most)
 
     def close(self) -> None:
-        """Do all steps. From now on the threads that add steps run them."""
+        """Run all steps. From now on a thread that adds a step runs the step itself."""
         self.closed = True
         self._run(len(self._steps))
 

@@ -1,7 +1,7 @@
 """Finds timelines and components to which several workers give different types.
 
-Rerun keeps one type of each column in a recording, and shows rows of another type wrongly or not at all. The schemas
-stand in the manifests that the SDK writes at the end of each outbox, so no row is decoded for this.
+Rerun keeps one type for each column of a recording, and shows rows of another type wrongly or not at all. The types are
+read from the manifests that the SDK writes at the end of each outbox. Therefore no row is decoded.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ _Column: TypeAlias = tuple[bytes, str, str]
 
 
 class ColumnTypes:
-    """The type of each column of a recording, and the process that gave it first."""
+    """The first type of each column of a recording, and the process that gave this type."""
 
     def __init__(self) -> None:
         self._first: dict[_Column, tuple[str, str]] = {}
         self._noted: set[tuple[_Column, str]] = set()
 
     def note(self, who: str, footer: bytes) -> list[str]:
-        """Note the schemas in `footer` (the payload of an `END` frame), which process `who` has written.
+        """Note the schemas in `footer`, which is the payload of an `END` frame that process `who` has written.
 
-        Returns a sentence for each column to which another process has given another type, once for each other type.
+        Returns a sentence for each column to which another process has given another type. Each further type of a
+        column is reported once.
         """
         sentences = []
         for store, schema in manifest.schemas(footer):
@@ -56,13 +57,16 @@ def _sentence(column: _Column, first: str, first_who: str, other: str, other_who
 
 
 def _type_name(kind: pa.DataType, *, is_timeline: bool) -> str:
-    """Name a type, a timeline's in the words of `rr.set_time`. Two types are the same if their names are."""
+    """Name a type. Two types are the same if their names are the same.
+
+    The name of a timeline's type is one that `rr.set_time` uses.
+    """
     import pyarrow as pa
 
     if is_timeline:
         if pa.types.is_duration(kind):
             return "a duration"
         return "a timestamp" if pa.types.is_timestamp(kind) else "a sequence"
-    # Whether a part may be missing makes no difference to Rerun.
+    # `not null` is removed, because Rerun does not care whether a part may be missing.
     inner = kind.value_type if pa.types.is_list(kind) else kind
     return str(inner).replace(" not null", "")

@@ -1,7 +1,8 @@
 """Decides which worker runs which task, and what the death of a worker means for its tasks.
 
-`dispatcher` takes calls, `worker_events` what the aggregator reports, `deadlines` looks at the clock. All three work on
-the `books` of the pool, under one lock. `user_code` is the one door through which code of a user runs in their threads.
+`dispatcher` takes calls, `worker_events` takes the reports of the aggregator, and `deadlines` looks at the clock. All
+three change the shared state of the pool in `books`, under one lock. Only `user_code` runs code of a user in these
+threads.
 
 Covers: work items, assignment, retries, deadlines, starting and replacing workers.
 Does not cover: rows (`aggregator`) and the results that a user holds (`pool`).

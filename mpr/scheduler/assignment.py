@@ -1,9 +1,11 @@
-"""Decides which worker gets which work item: a state machine without I/O. Each event returns what to send now.
+"""A state machine without I/O that decides which worker gets which work item.
 
-A *work item* goes to a worker in one message: it is one task, or several of one `map` (`chunksize`). A worker has one
-work item. As long as work items turn out to be short it has more behind that one, so that it need not wait for the
-next. As soon as a work item takes long, nothing more is put behind another one. What lies behind it can be taken back
-for a worker that has nothing to do.
+Each method that handles an event returns what to send now. A *work item* goes to a worker in one message. It is one
+task, or several tasks of one `map` (`chunksize`). A worker runs one work item at a time.
+
+As long as work items turn out to be short, a worker gets several of them ahead of time. Therefore it need not wait for
+the next one. As soon as a work item takes long, no worker gets work items ahead of time. Work items that wait
+behind the long one can be taken back for a worker that has nothing to do.
 """
 
 from __future__ import annotations
@@ -17,50 +19,53 @@ from mpr.limits import WORK_ITEMS_MAX
 
 P = TypeVar("P", bound=Hashable)
 
-#: Work items that take less than this are sent ahead of time (microseconds).
+#: Work items are sent ahead of time if they take less than this (microseconds).
 SHORT_MICROS = 5_000
-# Pairs: work items that take less than so many microseconds, how many of them a worker has at a time. Half of them go
-# to it together, and their results come back together. Measured with maps of empty tasks: a task costs 38 us with 16 at
-# a time, 32 us with 32, 30 us with 64.
+# Pairs of a limit in microseconds and a number. If work items take less than the limit, a worker has this number of
+# them at a time. Half of this number go to the worker together, and their results come back together. Measured with
+# maps of empty tasks: a task costs 38 us with 16 at a time, 32 us with 32, 30 us with 64.
 _DEPTHS = ((200, WORK_ITEMS_MAX), (1_000, 16), (SHORT_MICROS, 3))
 
 
 @dataclass(slots=True)
 class _Load(Generic[P]):
-    """The work items of one worker, and how many more it may get."""
+    """The work items of one worker, and how many more the worker may get."""
 
-    #: The work item that runs, and those behind it.
+    #: The work item that runs, and those that wait behind it.
     work_items: deque[P] = field(default_factory=deque)
-    #: Work items that it may still get; None: any number.
+    #: How many work items the worker may still get; None: any number.
     work_items_left: int | None = None
     retired: bool = False
-    #: How many work items it may have at a time.
+    #: How many work items the worker may have at a time.
     most: int = WORK_ITEMS_MAX
 
     def take(self, work_item: P) -> None:
-        """It gets `work_item`."""
+        """Add `work_item` to the work items of the worker."""
         self.work_items.append(work_item)
         if self.work_items_left is not None:
             self.work_items_left -= 1
 
     def give_back(self, work_items: Sequence[P]) -> None:
-        """It will not run these work items, which do not count for the number that it may get in its life."""
+        """Do not count `work_items` for the number that the worker may get, because the worker will not run them."""
         if self.work_items_left is not None and not self.retired:
             self.work_items_left += sum(work_item in self.work_items for work_item in work_items)
 
     def retire(self) -> None:
-        """It gets no more."""
+        """Let the worker get no more work items."""
         self.work_items_left = 0
         self.retired = True
 
 
 class Assignment(Generic[P]):
-    """The queue of work items, and the items that each worker has. Methods return what to send: (worker, item)."""
+    """The queue of work items, and the items that each worker has.
+
+    Methods that handle an event return what to send now, as pairs (worker, work item).
+    """
 
     def __init__(self) -> None:
         self._queue: deque[P] = deque()
         self._workers: dict[int, _Load[P]] = {}
-        # Workers that get more: each of them has at most half of the items that it may have.
+        # Workers that get the next items. A worker is added when it has at most half of the items that it may have.
         self._idle: dict[int, None] = {}
         self._depth = 1
 
@@ -70,29 +75,32 @@ class Assignment(Generic[P]):
         return () if state is None else state.work_items
 
     def add(self, work_item: P) -> list[tuple[int, P]]:
-        """A work item was submitted."""
+        """Put a submitted work item at the end of the queue."""
         self._queue.append(work_item)
         return self._assign()
 
     def add_first(self, work_items: Iterable[P]) -> list[tuple[int, P]]:
-        """Work items that a worker had wait again, before all others, in this order."""
+        """Put work items that a worker had at the front of the queue, in this order."""
         self._queue.extendleft(reversed(list(work_items)))
         return self._assign()
 
     def ready(self, worker: int, work_items: int | None, *, ahead: bool = True) -> list[tuple[int, P]]:
-        """A worker takes `work_items` of them in its life (None: any number), and some ahead of time if `ahead`."""
+        """Add a worker that takes tasks. It gets up to `work_items` work items in its life (None: any number).
+
+        With `ahead` the worker gets some of its work items ahead of time.
+        """
         self._workers[worker] = _Load(work_items_left=work_items, most=WORK_ITEMS_MAX if ahead else 1)
         self._idle[worker] = None
         return self._assign()
 
     def done(self, worker: int, work_item: P, micros: int) -> list[tuple[int, P]]:
-        """A worker has finished a work item in `micros`."""
+        """Remove a work item that a worker has finished in `micros` microseconds."""
         self._depth = next((depth for limit, depth in _DEPTHS if micros < limit), 1)
         self._remove(worker, [work_item])
         return self._assign()
 
     def take_back(self, worker: int, work_items: Sequence[P]) -> list[tuple[int, P]]:
-        """A worker has not begun these work items and will not. The caller decides about them."""
+        """Remove work items that a worker has not begun and will not run. The caller decides where they go."""
         state = self._workers.get(worker)
         if state is not None:
             state.give_back(work_items)
@@ -106,8 +114,8 @@ class Assignment(Generic[P]):
         for work_item in work_items:
             if work_item in state.work_items:
                 state.work_items.remove(work_item)
-        # Several items at once wake the threads on the way to the worker once. Measured: an empty task costs 35 us
-        # then, and 41 us if each is sent as soon as there is room.
+        # Several items are sent at once, because this wakes the threads on the way to the worker only once. Measured:
+        # an empty task costs 35 us then, and 41 us if each item is sent as soon as there is room.
         if state.work_items_left != 0 and len(state.work_items) <= min(self._depth, state.most) // 2:
             self._idle[worker] = None
 
@@ -118,24 +126,24 @@ class Assignment(Generic[P]):
             self._workers[worker].retire()
 
     def lost(self, worker: int) -> list[P]:
-        """A worker has ended. Returns the work items that it had, the present one first."""
+        """Forget a worker that has ended. Returns the work items of the worker, the present one first."""
         self._idle.pop(worker, None)
         state = self._workers.pop(worker, None)
         return [] if state is None else list(state.work_items)
 
     def exhausted(self, worker: int) -> bool:
-        """Whether the worker has done all that it may do in its life."""
+        """Whether the worker has done all work items that it may get in its life."""
         state = self._workers.get(worker)
         return state is not None and state.work_items_left == 0 and not state.work_items
 
     def could_take_back(self) -> bool:
-        """Whether a worker has nothing to do while work items lie behind another one's."""
+        """Whether a worker has nothing to do while another worker has work items that wait behind the present one."""
         if self._queue or all(self._workers[worker].work_items for worker in self._idle):
             return False
         return any(len(each.work_items) > 1 for each in self._workers.values())
 
     def drop(self, work_item: P) -> bool:
-        """Forget a work item that no worker has. Returns False if there is no such item."""
+        """Remove `work_item` from the queue. Returns False if it is not in the queue."""
         try:
             self._queue.remove(work_item)
         except ValueError:
@@ -143,7 +151,7 @@ class Assignment(Generic[P]):
         return True
 
     def drop_waiting(self) -> list[P]:
-        """Forget all work items that no worker has, and return them."""
+        """Remove all work items from the queue, and return them. No worker has them."""
         dropped = list(self._queue)
         self._queue.clear()
         return dropped
@@ -155,7 +163,7 @@ class Assignment(Generic[P]):
             state = self._workers[worker]
             depth = min(self._depth, state.most)
             if len(state.work_items) >= depth:
-                # It has the fewest items of all idle workers, so none of them has room.
+                # This worker has the fewest items of all idle workers, so no idle worker has room.
                 self._idle.clear()
                 break
             work_item = self._queue.popleft()

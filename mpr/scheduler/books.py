@@ -1,4 +1,7 @@
-"""The books of a pool: its work items, its workers and its state, with the one lock that guards them. No thread."""
+"""The shared state of a pool: its work items, workers and lifecycle, with the one lock that guards them.
+
+This module starts no thread.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,19 @@ from mpr.transport.sockets import DownstreamServer
 
 
 class PoolBooks:
-    """The state of one dispatcher.
+    """The shared state of one pool.
 
-    The lock is held for bookkeeping and for handing messages to ZeroMQ. It is never held while a thread waits for
-    anything else, or while a callback of a user runs.
+    A thread holds the lock while it changes the state or hands messages to ZeroMQ. No thread holds the lock
+    while waiting for anything else, or while a callback of a user runs.
 
     Attributes
     ----------
     lock:
-        Guards all of it.
+        Guards the whole state.
     all_done:
         Notified when `is_done` may have become true.
     lifecycle:
-        Whether the pool takes tasks, and the error that ended it.
+        Whether the pool takes tasks, and the error that ended the pool.
     work:
         The work items without an outcome.
     workers:
@@ -37,23 +40,23 @@ class PoolBooks:
         self.lifecycle = PoolLifecycle()
         self.work = PendingWork()
         self.workers = ReadyWorkers(down, self._forget_cancelled)
-        # Work items whose outcome is on its way to the caller are in `work` no more.
+        # How many deliveries of outcomes are under way. Their work items are no longer in `work`.
         self._deliveries = 0
 
     def has_work(self) -> bool:
-        """Whether a work item has no outcome, or one may still be submitted."""
+        """Whether a work item has no outcome, or a feeder may still submit work items."""
         return self.work.has_items or (self.work.has_feeders and self.lifecycle.state is not PoolState.TERMINATED)
 
     def is_done(self) -> bool:
-        """Whether every work item has its outcome, and its caller has it."""
+        """Whether every work item has its outcome, and every outcome was delivered to its caller."""
         return not self._deliveries and not self.has_work()
 
     def begin_delivery(self) -> None:
-        """With the lock held: outcomes are on their way to callers, until `end_delivery`."""
+        """Note that outcomes are being delivered, until `end_delivery`. The calling thread holds the lock."""
         self._deliveries += 1
 
     def end_delivery(self) -> None:
-        """The callers have the outcomes that one `begin_delivery` has announced."""
+        """Note that the outcomes that one `begin_delivery` has announced were delivered."""
         with self.lock:
             self._deliveries -= 1
             if not self._deliveries and not self.work.has_items:

@@ -1,7 +1,7 @@
-"""Time checks of a pool: tasks that take too long, and work items that lie behind a long one.
+"""The time checks of a pool: tasks that take too long, and work items that wait behind a long one.
 
 Covers: looking at what workers do, and killing a worker at a certain task.
-Does not cover: how often it is looked (`worker_supervisor.py`) and what a death means for a task (`worker_death.py`).
+Does not cover: how often the checks run (`worker_supervisor.py`) and what a death means for a task (`worker_death.py`).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Deadlines:
     Parameters
     ----------
     books:
-        The books of the pool.
+        The shared state of the pool.
     control:
         Kills workers.
     task_secs:
-        Seconds that a task may run; None: any time.
+        How many seconds a task may run; None: without limit.
     """
 
     def __init__(self, books: PoolBooks, control: WorkerControl, task_secs: float | None) -> None:
@@ -37,9 +37,9 @@ class Deadlines:
         self._task_secs = task_secs
 
     def look(self) -> float:
-        """Kill workers whose task takes too long, and take back items that lie behind a long one.
+        """Kill workers whose task takes too long, and take back work items that wait behind a long one.
 
-        Returns after how many seconds it wants to look again.
+        Returns after how many seconds to call this again.
         """
         again_secs = self._task_secs if self._task_secs is not None else _NEVER_SECS
         late: list[tuple[int, WorkItem, int, BaseException]] = []
@@ -52,7 +52,7 @@ class Deadlines:
                     continue
                 activity = handle.activity(worker, assigned)
                 if activity.work_item is None:
-                    # It has not begun the first of them.
+                    # The worker has not begun its first work item.
                     continue
                 begun_secs = (now_ns - activity.at.begun_ns) / 1e9
                 again_secs = min(again_secs, self._take_back_if_long(worker, begun_secs))
@@ -67,9 +67,9 @@ class Deadlines:
         return again_secs
 
     def _take_back_if_long(self, worker: int, begun_secs: float) -> float:
-        """Take back what lies behind a long work item for another worker that has nothing to do.
+        """Take back the work items behind a long one if another worker has nothing to do.
 
-        Returns after how many seconds the work item may count as long.
+        Returns after how many seconds the present work item may count as long, or `_NEVER_SECS`.
         """
         workers = self._books.workers
         if len(workers.assigned(worker)) <= 1 or not workers.could_take_back():
@@ -86,7 +86,11 @@ class Deadlines:
         return worker, work_item, task, TaskTimeoutError(work_item.name(task), worker, handle.pid, self._task_secs)
 
     def kill_at(self, worker: int, work_item: WorkItem, task: int | None, error: BaseException) -> bool:
-        """Kill `worker` if it is still at task `task` of `work_item` (None: at any); that task then gets `error`."""
+        """Kill `worker` if it is still at task `task` of `work_item`. Returns whether it was killed.
+
+        If `task` is None, the worker may be at any task of `work_item`. The task at which the worker is killed
+        gets `error`.
+        """
 
         def is_at_it() -> bool:
             with self._books.lock:

@@ -11,12 +11,12 @@ from mpr.scheduler.user_code import Outcome
 
 
 class OutcomeDelivery:
-    """Hands outcomes over, without the lock: callbacks of a user run meanwhile. Raises nothing.
+    """Hands outcomes over without holding the lock, because callbacks of a user run meanwhile. Raises nothing.
 
     Parameters
     ----------
     books:
-        The books of the pool.
+        The shared state of the pool.
     observer:
         Hears of each outcome.
     """
@@ -26,7 +26,7 @@ class OutcomeDelivery:
         self._observer = observer
 
     def deliver(self, outcomes: Iterable[Outcome]) -> None:
-        """Deliver outcomes which `PoolBooks.begin_delivery` has announced."""
+        """Deliver outcomes that `PoolBooks.begin_delivery` has announced."""
         try:
             for outcome in outcomes:
                 self.hand_over(outcome)
@@ -34,11 +34,11 @@ class OutcomeDelivery:
             self._books.end_delivery()
 
     def hand_over(self, outcome: Outcome) -> None:
-        """Deliver one outcome, unless its caller was given one before."""
+        """Deliver one outcome, unless the caller has got an outcome of the work item before."""
         if not outcome.work_item.is_reported:
             self.report(outcome)
 
     def report(self, outcome: Outcome) -> None:
-        """Deliver one outcome."""
+        """Report one outcome to the observer, and give it to the caller."""
         self._observer.settled(outcome.work_item, outcome.first, outcome.task_count, outcome.error)
         user_code.hand_over(outcome)

@@ -1,4 +1,4 @@
-"""Takes the tasks of one pool from its callers, and ends them with the pool.
+"""Takes tasks from the callers of one pool, and settles the tasks that are left when the pool ends.
 
 ```
 callers ── submit ──► Dispatcher ── give ──► ReadyWorkers ── messages ──► workers
@@ -10,8 +10,9 @@ Covers: submitting, cancelling, closing and terminating.
 Does not cover: what a result or the end of a worker means (`worker_events.py`), time limits (`deadlines.py`), which
 worker gets which item (`assignment.py`), processes (`worker_supervisor.py`).
 
-Callers submit from any thread. What follows happens in the aggregator's thread, and `look` in that of the worker
-supervisor, because Ctrl-C may come between any two instructions of a caller which survives it.
+Callers submit from any thread. The aggregator's thread does everything after that, and the worker supervisor's thread
+calls `look`. The thread of a caller does as little as possible, because Ctrl-C may come between any two of its
+instructions. The caller may go on after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Dispatcher:
     down:
         Sends messages to workers.
     limits:
-        What the pool allows its tasks and workers.
+        The limits of the pool's tasks and workers.
     control:
         Keeps the worker processes.
     soon:
@@ -75,15 +76,18 @@ class Dispatcher:
     # --- calls -------------------------------------------------------------------------------------------------
 
     def check_running(self) -> None:
-        """Raise what a new call has to raise now, if anything: `PoolClosedError`, or the error that ended the pool."""
+        """Raise `PoolClosedError` or the error that ended the pool, if the pool takes no new calls."""
         self._books.lifecycle.check_running()
 
     def announce(self, function: TaskFunction, count: int) -> None:
-        """A call will submit `count` tasks."""
+        """Report to the observer that a call will submit `count` tasks."""
         self._observer.announce(function.name, count)
 
     def submit(self, *work_items: WorkItem) -> None:
-        """Have `work_items` run: all of them, or none if Ctrl-C comes. Raises nothing once the pool was running."""
+        """Have all of `work_items` run, or none of them if Ctrl-C comes.
+
+        Raises nothing if the pool has ended since `check_running`: the work items then get an error as their outcome.
+        """
         for work_item in work_items:
             self._observer.submitted(work_item.function.name, work_item.count)
         self._books.work.submit(work_items)
@@ -104,12 +108,12 @@ class Dispatcher:
             self._delivery.hand_over(Outcome.of_rest(work_item, error))
 
     def begin_feeding(self, feeder: object) -> None:
-        """`feeder` will submit work items, until `end_feeding`."""
+        """Note that `feeder` will submit work items, until `end_feeding`."""
         self._books.work.begin_feeding(feeder)
         self._observer.feeding(1)
 
     def end_feeding(self, feeder: object) -> None:
-        """`feeder` submits no more; a second call does nothing."""
+        """Note that `feeder` submits no more work items. A second call does nothing."""
         with self._books.lock:
             if not self._books.work.end_feeding(feeder):
                 return
@@ -117,9 +121,10 @@ class Dispatcher:
         self._observer.feeding(-1)
 
     def cancel(self, work_item: WorkItem, *, running: bool) -> bool:
-        """Cancel `work_item` if no worker has it; with `running` also if one has it: the worker is killed and replaced.
+        """Cancel `work_item` if no worker has it. Returns whether it was cancelled.
 
-        Returns whether it was cancelled. The outcome of a work item that runs comes later.
+        With `running` a work item that a worker has is cancelled, too. If the worker has begun the work item, the
+        worker is killed and replaced, and the outcome comes later.
         """
         self._take_submitted()
         books = self._books
@@ -143,7 +148,7 @@ class Dispatcher:
                 return False
             if holder is not None and self._deadlines.kill_at(holder, work_item, None, CancelledError()):
                 return True
-            # It has ended, or has just moved from one worker to another.
+            # Look again, because the work item has ended, or has just moved from one worker to another.
             time.sleep(_LOOK_AGAIN_SECS)
 
     def drop_waiting(self) -> None:
@@ -165,21 +170,21 @@ class Dispatcher:
             self._books.lifecycle.close()
 
     def wait_until_done(self) -> None:
-        """After `close`: wait until every work item has its outcome."""
+        """Wait until every work item has its outcome. Call this after `close`."""
         with self._books.lock:
             while not self._books.is_done():
-                # In turns, so that Ctrl-C is noticed on every platform.
+                # Wait for one second at a time, because Ctrl-C is then noticed on every platform.
                 self._books.all_done.wait(1.0)
             self._books.lifecycle.finish()
 
     def stop_workers(self) -> None:
-        """After `wait_until_done`: tell the workers to end."""
+        """Tell the workers to end. Call this after `wait_until_done`."""
         with self._books.lock:
             self._books.workers.stop_all()
         self._observer.close()
 
     def terminate(self, error: BaseException | None = None) -> None:
-        """Give every work item that has no outcome `error`, by default a `PoolTerminatedError`."""
+        """End the pool. Every work item without an outcome gets `error`, by default a `PoolTerminatedError`."""
         books = self._books
         with books.lock:
             pending = books.work.forget_all()
@@ -192,18 +197,18 @@ class Dispatcher:
         self._observer.close()
 
     def broken(self, error: BaseException) -> None:
-        """The pool cannot go on: every call, pending or to come, gets `error`."""
+        """End the pool with `error`, because the pool cannot go on. Every pending or later call gets `error`."""
         self.terminate(error)
 
     def ending_error(self) -> BaseException | None:
-        """The error for a call that is not finished when the pool is; None while the pool works."""
+        """The error for calls that are not finished when the pool ends; None as long as the pool works."""
         return self._books.lifecycle.ending_error()
 
     def raise_unreported(self) -> None:
         """Raise the error that ended the pool, unless a call has raised it before."""
         self._books.lifecycle.raise_unreported()
 
-    # --- questions, and the supervisor's turns -----------------------------------------------------------------
+    # --- questions, and calls of the supervisor ----------------------------------------------------------------
 
     @property
     def state(self) -> PoolState:
@@ -217,16 +222,19 @@ class Dispatcher:
 
     @property
     def unfinished(self) -> int:
-        """How many tasks have no outcome. Takes no lock: the garbage collector may drop a pool in any thread."""
+        """The number of tasks without an outcome.
+
+        Takes no lock, because the garbage collector may delete a pool in any thread, whatever that thread does.
+        """
         return self._books.work.unfinished
 
     @property
     def is_locked(self) -> bool:
-        """Whether a thread, perhaps the calling one, is in the middle of a change."""
+        """Whether a thread, perhaps the calling one, holds the lock."""
         return self._books.lock.locked()
 
     def look(self) -> float:
-        """Look after tasks that take too long. Returns after how many seconds to look again."""
+        """Check for tasks that take too long. Returns after how many seconds to call this again."""
         return self._deadlines.look()
 
     def activities(self) -> list[WorkerActivity]:

@@ -12,41 +12,47 @@ _log = logging.getLogger("mpr")
 
 
 class PoolObserver:
-    """Hears everything, and does nothing with it.
+    """Hears of all events of a pool, and does nothing.
 
-    Calls come from any thread, some of them with the lock of the pool's books held. So no method may wait or call the
-    dispatcher.
+    Any thread may call the methods, and some threads hold the lock of `PoolBooks` meanwhile. Therefore no method may
+    wait or call the dispatcher.
     """
 
     def announce(self, name: str, count: int) -> None:
-        """`count` tasks of function `name` will be submitted."""
+        """Note that `count` tasks of function `name` will be submitted."""
 
     def submitted(self, name: str, count: int) -> None:
-        """`count` tasks were submitted."""
+        """Note that `count` tasks of function `name` were submitted."""
 
     def feeding(self, change: int) -> None:
-        """A call begins (1) or ends (-1) to submit tasks of its own accord: more than were announced, or fewer."""
+        """Note that a feeder begins (1) or ends (-1) to submit tasks.
+
+        The feeder may submit more or fewer tasks than were announced.
+        """
 
     def ready(self, hello: Hello, init_micros: int) -> None:
-        """A worker takes tasks; its initializer took so many microseconds."""
+        """Note that a worker takes tasks. Its initializer took `init_micros` microseconds."""
 
     def result(self, hello: Hello, work_item: WorkItem, count: int, result: Result) -> None:
-        """The next `count` tasks of `work_item` have ended, in that worker."""
+        """Note that the next `count` tasks of `work_item` have ended in the worker of `hello`."""
 
     def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
-        """`count` tasks of `work_item` have their outcome."""
+        """Note that `count` tasks of `work_item`, from task `first` on, have their outcome."""
 
     def close(self) -> None:
-        """The pool ends."""
+        """Note that the pool ends."""
 
 
 class PoolObservers(PoolObserver):
-    """Passes each call to several observers. One that raises is logged and hears no more, because it must cost no task.
+    """Passes each call to several observers.
+
+    If an observer raises, the error is logged, and the observer gets no more calls. No task may fail because of an
+    observer.
 
     Parameters
     ----------
     observers:
-        The observers, in the order in which they hear.
+        The observers, in the order in which they are called.
     """
 
     def __init__(self, observers: Iterable[PoolObserver]) -> None:
@@ -77,6 +83,6 @@ class PoolObservers(PoolObserver):
         for each in self._observers:
             try:
                 call(each)
-            except Exception:  # noqa: BLE001  # whatever a terminal or a user's exception raises when it is looked at
+            except Exception:  # noqa: BLE001  # a terminal may raise anything, and so may a user's exception when shown
                 self._observers = tuple(other for other in self._observers if other is not each)
                 _log.exception("%s hears no more of the tasks, because it has raised", type(each).__name__)

@@ -1,4 +1,4 @@
-"""The work items of a pool that have no outcome yet. No I/O."""
+"""Keeps the work items of a pool that have no outcome yet. Does no I/O."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from mpr.scheduler.work_item import WorkItem
 
 
 class PendingWork:
-    """Keeps work items from their submission to their outcome. The lock of the pool's books guards it.
+    """Keeps work items from their submission to their outcome. The lock of `PoolBooks` guards this object.
 
-    `submit` and `unfinished` need no lock: Ctrl-C may interrupt a caller anywhere, and the garbage collector may drop a
-    pool in any thread at any time.
+    `submit` and `unfinished` take no lock, for two reasons. Ctrl-C may interrupt a caller anywhere. The garbage
+    collector may delete a pool in any thread at any time.
     """
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
-        # Tasks accepted until now.
+        # How many tasks were accepted until now.
         self._task_count = 0
-        # Submitted by callers, and not yet seen by the aggregator's thread.
+        # Work items that callers have submitted, and that the aggregator's thread has not yet taken.
         self._submitted: deque[WorkItem] = deque()
         self._accepted: dict[int, WorkItem] = {}
         self._feeders: set[object] = set()
 
     def submit(self, work_items: Iterable[WorkItem]) -> None:
-        """Any thread: add work items, which `take_submitted` returns."""
+        """Add work items, which `take_submitted` returns later. Any thread may call this."""
         self._submitted.extend(work_items)
 
     def take_submitted(self) -> Iterator[WorkItem]:
-        """Remove and return what was submitted."""
+        """Remove the submitted work items one by one, and return them."""
         while self._submitted:
             yield self._submitted.popleft()
 
@@ -41,14 +41,14 @@ class PendingWork:
         self._accepted[work_item.number] = work_item
 
     def get(self, number: int) -> WorkItem | None:
-        """The accepted work item of that number."""
+        """The accepted work item of that number; None if there is none."""
         return self._accepted.get(number)
 
     def __contains__(self, work_item: WorkItem) -> bool:
         return work_item.number in self._accepted
 
     def forget(self, work_item: WorkItem) -> None:
-        """`work_item` has its outcome, or needs none."""
+        """Forget `work_item`, because it has its outcome or needs none."""
         del self._accepted[work_item.number]
 
     def forget_all(self) -> list[WorkItem]:
@@ -58,18 +58,18 @@ class PendingWork:
         return forgotten
 
     def report_all(self) -> list[WorkItem]:
-        """Mark all accepted work items as reported. Returns those that were not."""
+        """Mark all accepted work items as reported. Returns those that were not reported before."""
         waiting = [work_item for work_item in self._accepted.values() if not work_item.is_reported]
         for work_item in waiting:
             work_item.reported()
         return waiting
 
     def begin_feeding(self, feeder: object) -> None:
-        """`feeder` will submit work items of its own accord, until `end_feeding`."""
+        """Note that `feeder` will submit work items, until `end_feeding`."""
         self._feeders.add(feeder)
 
     def end_feeding(self, feeder: object) -> bool:
-        """`feeder` submits no more. Returns False if it was known before."""
+        """Note that `feeder` submits no more work items. Returns False if this was noted before."""
         if feeder not in self._feeders:
             return False
         self._feeders.remove(feeder)
@@ -82,10 +82,10 @@ class PendingWork:
 
     @property
     def has_feeders(self) -> bool:
-        """Whether work items will be submitted by a feeder."""
+        """Whether a feeder may still submit work items."""
         return bool(self._feeders)
 
     @property
     def unfinished(self) -> int:
-        """Any thread: how many tasks have no outcome."""
+        """The number of tasks without an outcome. Any thread may call this."""
         return sum(each.count - each.first for each in [*self._accepted.copy().values(), *self._submitted.copy()])

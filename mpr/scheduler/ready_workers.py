@@ -1,4 +1,4 @@
-"""The workers that take tasks: which work items each of them has, and the messages that go to them.
+"""The workers that take tasks, the work items that each of them has, and the messages to the workers.
 
 Covers: the handles of workers, sending and taking back work items.
 Does not cover: the rule by which a worker gets an item (`assignment.py`), processes (`worker_supervisor.py`).
@@ -19,14 +19,14 @@ from mpr.transport.sockets import DownstreamServer, PeerGoneError
 
 
 class ReadyWorkers:
-    """The workers of one pool that are ready. The lock of the pool's books guards it.
+    """The workers of one pool that are ready. The lock of `PoolBooks` guards this object.
 
     Parameters
     ----------
     down:
         Sends messages to workers.
     on_cancelled:
-        Called with each work item that its caller had cancelled when a worker was about to get it.
+        Called with each work item that is not sent to a worker, because its caller has cancelled it.
     """
 
     def __init__(self, down: DownstreamServer, on_cancelled: Callable[[WorkItem], None]) -> None:
@@ -38,25 +38,28 @@ class ReadyWorkers:
     # --- workers -----------------------------------------------------------------------------------------------
 
     def add(self, worker: int, handle: WorkerHandle, work_items: int | None, *, ahead: bool) -> None:
-        """A worker is ready for so many work items in its life (None: any number), some of them ahead of time."""
+        """Add a worker that takes tasks. It gets up to `work_items` work items in its life (None: any number).
+
+        With `ahead` the worker gets some of its work items ahead of time.
+        """
         self._handles[worker] = handle
         self._send(self._assignment.ready(worker, work_items, ahead=ahead))
 
     def get(self, worker: int) -> WorkerHandle | None:
-        """The handle of `worker`, if it is ready."""
+        """The handle of `worker`; None if the worker is not ready."""
         return self._handles.get(worker)
 
     def numbers(self) -> list[int]:
-        """The workers that are ready."""
+        """The numbers of the workers that are ready."""
         return list(self._handles)
 
     def remove(self, worker: int) -> tuple[WorkerHandle | None, list[WorkItem]]:
-        """Forget `worker`, which has ended. Returns its handle and the work items that it had."""
+        """Forget `worker`, which has ended. Returns its handle (None if it was not ready) and its work items."""
         return self._handles.pop(worker, None), self._assignment.lost(worker)
 
     def remove_all(self) -> None:
-        """Forget all workers, and all work items that wait: the pool has ended."""
-        # Their status pages must not be read any more, because they end with the aggregator.
+        """Forget all workers and all waiting work items, because the pool or the recording has ended."""
+        # No status page of a worker may be read any more, because the aggregator closes the pages at its end.
         self._handles.clear()
         self._assignment.drop_waiting()
 
@@ -65,11 +68,11 @@ class ReadyWorkers:
         self._assignment.retire(worker)
 
     def is_exhausted(self, worker: int) -> bool:
-        """Whether `worker` has done all that it may do in its life."""
+        """Whether `worker` has done all work items that it may get in its life."""
         return self._assignment.exhausted(worker)
 
     def stop(self, worker: int) -> None:
-        """Tell `worker` to end when it has done what it was sent."""
+        """Tell `worker` to end when it has done the work items that were sent to it."""
         with contextlib.suppress(PeerGoneError):
             self._down.send(self._handles[worker].route, Stop())
 
@@ -93,27 +96,27 @@ class ReadyWorkers:
         return self._assignment.assigned(worker)
 
     def holder(self, work_item: WorkItem) -> int | None:
-        """The worker that has `work_item`."""
+        """The worker that has `work_item`; None if no worker has it."""
         return next((each for each in self._handles if work_item in self._assignment.assigned(each)), None)
 
     def give(self, work_item: WorkItem) -> None:
-        """Send `work_item` to a worker, now or when one has room for it."""
+        """Send `work_item` to a worker now, or as soon as a worker has room."""
         self._send(self._assignment.add(work_item))
 
     def give_again(self, work_items: Iterable[WorkItem]) -> None:
-        """Put work items that a worker had before all others, in this order."""
+        """Put work items that a worker had at the front of the queue, in this order."""
         self._send(self._assignment.add_first(work_items))
 
     def done(self, worker: int, work_item: WorkItem, micros: int) -> None:
-        """`worker` has finished `work_item` in `micros`."""
+        """Note that `worker` has finished `work_item` in `micros` microseconds, and send the next work items."""
         self._send(self._assignment.done(worker, work_item, micros))
 
     def skipped(self, worker: int, sequence: int) -> None:
-        """Put the `sequence`-th work item of `worker` back into the queue: the worker did not run it."""
+        """Put the `sequence`-th work item of `worker` back into the queue, because the worker did not run it."""
         handle = self._handles.get(worker)
         if handle is None:
             return
-        # One that is being cancelled stays, and ends with the worker.
+        # A work item that is being cancelled is not put back, because it ends with the worker.
         ending = handle.planned_kill[0] if handle.planned_kill is not None else None
         missed = [
             each for each in self._assignment.assigned(worker) if each.sequence == sequence and each is not ending
@@ -122,7 +125,7 @@ class ReadyWorkers:
         self.give_again(missed)
 
     def take_back(self, worker: int) -> list[WorkItem]:
-        """Take back all work items that `worker` has not begun, and return them: the caller decides about them."""
+        """Take back all work items that `worker` has not begun, and return them. The caller decides where they go."""
         at = self._handles[worker].revoke()
         if at is None:
             return []
@@ -131,15 +134,15 @@ class ReadyWorkers:
         return taken
 
     def could_take_back(self) -> bool:
-        """Whether a worker has nothing to do while work items lie behind another one's."""
+        """Whether a worker has nothing to do while another worker has work items that wait behind the present one."""
         return self._assignment.could_take_back()
 
     def drop(self, work_item: WorkItem) -> bool:
-        """Forget `work_item` if it waits. Returns False if a worker has it, or it is not known."""
+        """Remove `work_item` from the queue. Returns False if a worker has it, or it is not known."""
         return self._assignment.drop(work_item)
 
     def drop_waiting(self) -> list[WorkItem]:
-        """Forget all work items that no worker has, and return them."""
+        """Remove all work items from the queue, and return them. No worker has them."""
         return self._assignment.drop_waiting()
 
     def _send(self, sends: list[tuple[int, WorkItem]]) -> None:
@@ -151,6 +154,6 @@ class ReadyWorkers:
                 waiting.extend(self._assignment.take_back(worker, [work_item]))
                 continue
             handle = self._handles[worker]
-            # If the worker is gone, its end is on the way to us, and the work item with it.
+            # If the worker is gone, the report of its end follows, and settles the work item.
             with contextlib.suppress(PeerGoneError):
                 self._down.send(handle.route, *handle.assign(work_item))

@@ -18,16 +18,16 @@ def too_small(limit: int, used: int) -> ConfigError:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolLimits:
-    """The limits that a pool sets its tasks and workers; None means no limit.
+    """The limits of a pool's tasks and workers; None means no limit.
 
     Attributes
     ----------
     tasks:
-        How many work items a worker gets in its life.
+        How many work items a worker gets in its life at most.
     memory:
-        A worker with more resident bytes gets no other work item.
+        How many resident bytes a worker may have. A worker with more of them gets no other work item.
     task_secs:
-        Seconds that a task may run.
+        How many seconds a task may run.
     retries:
         How often a task is run again if its worker has died.
     """
@@ -41,23 +41,23 @@ class PoolLimits:
 class PoolState(enum.Enum):
     """Whether a pool takes tasks."""
 
-    #: Takes tasks.
+    #: The pool takes tasks.
     RUNNING = "running"
-    #: Takes no more tasks, and works off those that it has.
+    #: The pool takes no more tasks, and finishes those that it has.
     CLOSED = "closed"
-    #: Works no more; each task that had no result has an error.
+    #: The pool works no more. Each task that had no result has an error.
     TERMINATED = "terminated"
 
 
 class PoolLifecycle:
-    """The state of one pool, and the error that ended it. The lock of the pool's books guards each change.
+    """The state of one pool, and the error that ended the pool. The lock of `PoolBooks` guards each change.
 
     Attributes
     ----------
     state:
         Whether the pool takes tasks.
     is_finished:
-        Whether all work was done after `close`: nothing is there any more that could take tasks.
+        Whether all work was done after `close`. If so, no worker can take tasks any more.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class PoolLifecycle:
         self._is_reported = False
 
     def check_running(self) -> None:
-        """Raise what a new call has to raise now, if anything."""
+        """Raise `PoolClosedError` or the error that ended the pool, if the pool takes no new calls."""
         if self._error is not None:
             self._is_reported = True
             raise self._error
@@ -81,25 +81,25 @@ class PoolLifecycle:
             self.state = PoolState.CLOSED
 
     def finish(self) -> None:
-        """All work is done."""
+        """Note that all work is done."""
         self.is_finished = True
 
     def terminate(self, error: BaseException | None, *, is_reported: bool) -> None:
-        """Work no more, because of `error` if there is one; `is_reported` says that a call gets it."""
+        """Stop the pool, because of `error` if there is one. `is_reported` says whether a call gets `error`."""
         self.state = PoolState.TERMINATED
         if self._error is None:
             self._error = error
         self._is_reported = self._is_reported or is_reported
 
     def refusal(self) -> BaseException | None:
-        """The error for a task that comes now; None if the pool takes it."""
+        """The error for a task that is submitted now; None if the pool takes the task."""
         error = self.ending_error()
         if error is None and self.is_finished:
             return PoolClosedError("this pool has done its work and ended before this task was submitted")
         return error
 
     def ending_error(self) -> BaseException | None:
-        """The error for a call that is not finished when the pool is; None while the pool works."""
+        """The error for calls that are not finished when the pool ends; None as long as the pool works."""
         if self._error is None and self.state is PoolState.TERMINATED:
             return PoolTerminatedError("the pool was terminated before this task had a result")
         return self._error
@@ -119,13 +119,13 @@ class PoolLifecycle:
 class StartBudget:
     """Counts the workers that die in a row before they are ready, until the pool gives up.
 
-    A worker that dies at start would otherwise be replaced for ever; `multiprocessing.Pool` then writes 85,000 lines to
-    stderr in 20 s.
+    Without this limit, workers that die at their start would be replaced for ever. `multiprocessing.Pool` has no such
+    limit, and writes 85,000 lines to stderr in 20 s.
 
     Parameters
     ----------
     allowed:
-        The pool gives up with the death of that number.
+        After how many deaths in a row the pool gives up.
     """
 
     def __init__(self, allowed: int = 3) -> None:
@@ -133,10 +133,10 @@ class StartBudget:
         self._failed = 0
 
     def started(self) -> None:
-        """A worker is ready."""
+        """Count from zero again, because a worker is ready."""
         self._failed = 0
 
     def died_at_start(self) -> bool:
-        """A worker has died before it was ready. Returns whether another one should be started."""
+        """Count a worker that has died before it was ready. Returns whether another one should be started."""
         self._failed += 1
         return self._failed < self._allowed

@@ -1,11 +1,11 @@
-"""The one door through which the threads of a pool run code of a user.
+"""Runs all code of a user that the threads of a pool have to run.
 
-Covers: opening what a task has returned or raised, and calling back whoever waits for it.
-Does not cover: what runs in workers, and observers of the pool (`observer.py`), which are part of mpr.
+Covers: unpickling what a task has returned or raised, and calling the callbacks of the caller.
+Does not cover: code in workers, and observers of the pool (`observer.py`), because they are part of mpr.
 
-Code of a user runs when a result or an exception is unpickled, when an exception is looked at, and in callbacks. It may
-raise anything, also `SystemExit`. No function here raises: what goes wrong becomes the outcome of that task, or a line
-in the log. The other tasks and the thread go on.
+Code of a user runs when a result or an exception is unpickled, when an exception becomes a text, and in callbacks. Such
+code may raise anything, also `SystemExit`. No function of this module raises. An error becomes the outcome of the task,
+or a line in the log, so that the other tasks and the thread go on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = logging.getLogger("mpr")
 
 
 class Outcome(NamedTuple):
-    """The outcome of the tasks `first` to `first + task_count` of a work item: their results, or one error for all."""
+    """The outcome of `task_count` tasks of a work item, from task `first` on: their results, or one error for all."""
 
     work_item: WorkItem
     first: int
@@ -33,12 +33,12 @@ class Outcome(NamedTuple):
 
     @classmethod
     def of_rest(cls, work_item: WorkItem, error: BaseException | None) -> Outcome:
-        """`error` is the outcome of all tasks that have none yet."""
+        """Make `error` the outcome of all tasks of `work_item` that have no outcome yet."""
         return cls(work_item, work_item.first, work_item.count - work_item.first, None, error)
 
 
 def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseException | None) -> list[Outcome]:
-    """Unpickle the outcomes of `count` tasks in `result`; with a `failure` that is the error of all of them."""
+    """Unpickle the outcomes of `count` tasks in `result`. If there is a `failure`, it is the error of all of them."""
     values = None
     if failure is None:
         try:
@@ -52,7 +52,7 @@ def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseEx
         return [Outcome(work_item, result.first, count, values, failure)]
     outcomes = []
     for task, value in enumerate(values, result.first):
-        # Not `isinstance`, which asks a value for its `__class__`.
+        # Not `isinstance`, because `isinstance` asks a value for `__class__`, which may be code of a user.
         if type(value) is task_pickling.Failure:
             outcomes.append(Outcome(work_item, task, 1, None, task_pickling.load_exception(value.payload)))
         else:
@@ -61,7 +61,7 @@ def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseEx
 
 
 def start(work_item: WorkItem) -> bool:
-    """Tell the caller that a worker is about to get `work_item`. Returns False if the caller does not want it."""
+    """Tell the caller that a worker is about to get `work_item`. Returns False if the caller does not want the item."""
     try:
         return work_item.start()
     except BaseException:  # noqa: BLE001  # a future that its holder has settled himself
@@ -70,16 +70,16 @@ def start(work_item: WorkItem) -> bool:
 
 
 def hand_over(outcome: Outcome) -> None:
-    """Give an outcome to the caller, and run his callbacks."""
+    """Give an outcome to the caller, and run the callbacks of the caller."""
     work_item, first, count, values, error = outcome
     try:
         work_item.on_outcome(work_item.index + first, count, values, error)
     except BaseException:  # noqa: BLE001  # a user's callback, also one that calls `sys.exit`
-        # `multiprocessing` would let its thread die, and everything hang.
+        # The error must not end this thread. In `multiprocessing` the thread dies, and everything hangs.
         _log_failure("a callback for task %s raised", work_item.name(first))
 
 
 def _log_failure(text: str, name: str) -> None:
-    # Writing the traceback looks at the exception, which is a user's.
+    # Writing the traceback may raise, because the class of the exception may be code of a user.
     with contextlib.suppress(BaseException):
         _log.exception(text, name)

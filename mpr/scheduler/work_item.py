@@ -1,6 +1,6 @@
-"""A work item: what goes to a worker in one message, one task or several of one call. No I/O.
+"""A work item: one task or several tasks of one call, which go to a worker in one message. Does no I/O.
 
-Does not cover: which worker has it (`assignment.py`) and what follows from its outcome (`worker_events.py`).
+Does not cover: which worker has a work item (`assignment.py`), what follows from an outcome (`worker_events.py`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from mpr.rrd.segment import TaskInfo
 from mpr.transport.messages import CALL, Buffer, Hello, TaskBegan, Tasks
 from mpr.transport.status_page import At
 
-#: Takes the outcome of the tasks `first` to `first + count` of a call: their results, or one error for all of them.
+#: Takes the outcome of tasks of a call. The arguments are the index of the first task, the number of tasks, and either
+#: their results and None, or None and one error for all of them.
 OnOutcome = Callable[[int, int, Sequence[Any] | None, BaseException | None], None]
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFunction:
-    """A pickled task function: its name for messages, its pickle, and the digest that stands for it."""
+    """A pickled task function: its name for texts, the digest that identifies it, and the pickle."""
 
     name: str
     digest: bytes
@@ -33,39 +34,39 @@ class TaskFunction:
 
 
 def _ignore(_first: int, _count: int, _values: object, _error: object) -> None:
-    """The outcome of a work item whose caller has not connected itself yet."""
+    """Ignore the outcome of a work item for which `connect` was not called yet."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class WorkItem:
-    """Tasks of one call. Only its own methods change it.
+    """One task or several tasks of one call. Only the methods of this class change a work item.
 
     Attributes
     ----------
     function:
         The task function.
     index:
-        Index of the first task in its call.
+        The index of the first task in its call.
     count:
-        How many tasks these are.
+        How many tasks the work item has.
     mode, payload:
         How the function is called, and the pickled arguments.
     on_outcome:
         Called with each part of the outcome, in the order of the tasks.
     on_start:
-        Called once, before a worker gets the work item; returns False if the caller has cancelled it.
+        Called once, before a worker gets the work item. Returns False if the caller has cancelled the work item.
     number:
-        Its number in the pool.
+        The number of the work item in the pool.
     first_task:
-        How many tasks were submitted to the pool before its first one.
+        How many tasks were submitted to the pool before the first task of the work item.
     sequence:
-        Sequence number of this item among those sent to its worker.
+        The number of the work item among those that were sent to the same worker.
     first:
         The first task without an outcome.
     attempt, again:
         The next `again` tasks are tried for the `attempt`-th time, because their worker has died before.
     is_reported:
-        Whether the caller had an outcome before the tasks ended, and hears no more.
+        Whether the caller has got an outcome before the tasks ended. If so, the caller gets no other outcome.
     """
 
     function: TaskFunction
@@ -83,18 +84,18 @@ class WorkItem:
     again: int = 0
     is_reported: bool = False
 
-    # --- what changes it ---------------------------------------------------------------------------------------
+    # --- changes -----------------------------------------------------------------------------------------------
 
     def connect(self, on_outcome: OnOutcome, on_start: Callable[[], bool]) -> None:
-        """Have `on_outcome` and `on_start` called."""
+        """Have `on_outcome` and `on_start` called from now on."""
         self.on_outcome, self.on_start = on_outcome, on_start
 
     def accepted(self, number: int, first_task: int) -> None:
-        """The pool has taken it, as its work item `number`, behind `first_task` tasks."""
+        """Note that the pool has taken the work item, with this `number` and behind `first_task` tasks."""
         self.number, self.first_task = number, first_task
 
     def start(self) -> bool:
-        """Tell the caller that a worker is about to get it. Returns False if the caller has cancelled it."""
+        """Tell the caller that a worker is about to get the item. Returns False if the caller has cancelled it."""
         if self.on_start is not None:
             if not self.on_start():
                 return False
@@ -102,34 +103,34 @@ class WorkItem:
         return True
 
     def assigned(self, sequence: int) -> None:
-        """A worker gets it as the `sequence`-th item that it is sent."""
+        """Note that the work item is the `sequence`-th one that is sent to its worker."""
         self.sequence = sequence
 
     def reported(self) -> None:
-        """The caller gets an outcome for all its tasks now, although they may still run."""
+        """Note that the caller gets an outcome for all tasks now, although the tasks may still run."""
         self.is_reported, self.on_start = True, None
 
     def settle(self, count: int) -> None:
-        """The next `count` tasks have their outcome."""
+        """Note that the next `count` tasks have their outcome."""
         self.first += count
         self.again = max(0, self.again - count)
         if not self.again:
             self.attempt = 1
 
     def fail(self, count: int) -> None:
-        """The next `count` tasks have died with their worker; those behind them begin with a first attempt."""
+        """Note that the next `count` tasks have died with their worker. The others begin with a first attempt."""
         self.settle(count)
         self.attempt = 1
 
     def retry(self, begun: int) -> None:
-        """The tasks before `begun` that have no outcome are tried once more."""
+        """Have the tasks before task `begun` that have no outcome tried once more."""
         self.attempt += 1
         self.again = max(self.again, begun - self.first)
 
-    # --- what follows from it ----------------------------------------------------------------------------------
+    # --- questions ---------------------------------------------------------------------------------------------
 
     def name(self, task: int) -> str:
-        """Name task `task` of this work item for messages: `detect[3]`."""
+        """Name task `task` of this work item for messages, such as `detect[3]`."""
         return self.function.name if self.mode == CALL else f"{self.function.name}[{self.index + task}]"
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo:
@@ -145,7 +146,7 @@ class WorkItem:
         )
 
     def message(self) -> Tasks:
-        """Make the message for a worker, with the tasks that are still to be done."""
+        """Make the message that sends a worker the tasks that are still to be done."""
         return Tasks(
             self.number,
             self.sequence,
@@ -159,12 +160,12 @@ class WorkItem:
         )
 
     def begun(self, at: At | None) -> tuple[int, int]:
-        """How many of its tasks a worker at position `at` had begun, and which of them ran (-1: none)."""
+        """The number of tasks that a worker at position `at` had begun, and the task that ran (-1: none)."""
         if at is None:
             # A worker without a status page has one work item at a time, and may have begun all of it.
             return self.count, self.first
         if at.sequence != self.sequence:
-            # The worker was at a later item, or had not come to this one.
+            # The worker was at a later work item, or had not reached this one.
             return (self.count if at.sequence > self.sequence else self.first), -1
         if at.running:
             return at.task + 1, at.task

@@ -1,4 +1,4 @@
-"""Decides about the tasks that a worker had when it died: which fail, which are retried, which wait again. No I/O."""
+"""Decides which tasks of a dead worker fail, which are retried, and which wait again. Does no I/O."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from mpr.transport.status_page import At
 
 @dataclass(frozen=True, slots=True)
 class WorkerLoss:
-    """A worker that has ended before its time.
+    """A worker that has ended without finishing its work items.
 
     Attributes
     ----------
     worker, pid, exitcode:
-        Its number, its process id, and its exit code.
+        The worker's number, its process id, and its exit code.
     at:
-        Its last position; None if it had no status page.
+        The last position of the worker; None if the worker had no status page.
     planned_kill:
-        Why it was killed on purpose: the work item that it was at, and the error for its task.
+        The work item because of which the worker was killed, and the error for its task; None if mpr did not kill the
+        worker.
     kept:
-        Which of its rows have survived.
+        Which rows of the worker have survived.
     """
 
     worker: int
@@ -35,9 +36,10 @@ class WorkerLoss:
     kept: SurvivingRows
 
     def settle(self, work_item: WorkItem, retries: int, notes: list[str]) -> list[tuple[int, BaseException]]:
-        """Tasks of `work_item` that the worker had begun fail, or are to be retried; the others are still to be done.
+        """Let the tasks of `work_item` that the worker had begun fail, or have them retried.
 
-        Returns the errors of its tasks, and adds to `notes` what the recording should say.
+        The other tasks are still to be done. Returns the tasks that fail, each with its error. Adds sentences to
+        `notes` that the recording should note.
         """
         begun, running = work_item.begun(self.at)
         reason = self.planned_kill[1] if self.planned_kill is not None and self.planned_kill[0] is work_item else None
@@ -56,7 +58,7 @@ class WorkerLoss:
             if reason is not None and (is_cancelled or task == running):
                 error = reason
             else:
-                # Rows of several tasks cannot be told apart.
+                # Rows are counted only for a task alone, because the rows of several tasks cannot be told apart.
                 error = self._death(work_item, task, running, alone=begun == work_item.first + 1)
             errors.append((task, error))
             notes.append(f"task {work_item.name(task)} was cancelled" if is_cancelled else str(error))

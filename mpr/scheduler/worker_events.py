@@ -1,7 +1,7 @@
-"""Settles the work items of a pool by what the aggregator reports of its workers.
+"""Takes the reports of the aggregator about the workers of a pool, and settles their work items.
 
-Covers: results, workers that are ready, fail or end, retries.
-Does not cover: calls of the pool's users (`dispatcher.py`), the tasks of a dead worker one by one (`worker_death.py`).
+Covers: results, retries, and workers that are ready, fail or end.
+Does not cover: calls of the pool's users (`dispatcher.py`), each single task of a dead worker (`worker_death.py`).
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class WorkerEvents:
     Parameters
     ----------
     books:
-        The books of the pool.
+        The shared state of the pool.
     delivery:
         Delivers outcomes to the callers.
     limits:
-        What the pool allows its tasks and workers.
+        The limits of the pool's tasks and workers.
     control:
         Keeps the worker processes.
     observer:
@@ -65,7 +65,7 @@ class WorkerEvents:
         self._budget = StartBudget()
 
     def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int = 0) -> None:
-        """A worker takes tasks from now on. Its `status_page` can be read until `worker_ended`, or the pool's end."""
+        """Let a worker take tasks. Its `status_page` can be read until `worker_ended`, or the end of the pool."""
         limit = self._limits.memory
         used = self._control.memory(hello.pid) if limit is not None else 0
         if limit is not None and used > limit:
@@ -76,7 +76,8 @@ class WorkerEvents:
             if state is PoolState.TERMINATED:
                 return
             self._budget.started()
-            # Only a status page says which items a worker has begun; with a memory limit each item may be its last.
+            # Work items are sent ahead of time under two conditions. A status page must say which items the worker has
+            # begun. There must be no memory limit, because each item could then be the last one of the worker.
             ahead = status_page is not None and limit is None
             handle = WorkerHandle(hello.route, hello.pid, status_page)
             is_needed = state is PoolState.RUNNING or books.has_work()
@@ -87,14 +88,14 @@ class WorkerEvents:
         self._observer.ready(hello, init_micros)
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
-        """Settle the tasks of `result`; with a `failure` their rows are lost, and it is their error."""
+        """Settle the tasks of `result`. If there is a `failure`, rows are lost, and the tasks get this error."""
         books = self._books
         with books.lock:
             work_item = books.work.get(result.work_item)
             if work_item is None or result.first != work_item.first:
-                # Its call was terminated, or the result was found in the journal before.
+                # The call was terminated, or the result was taken from the journal before.
                 return
-            # A work item that could not be opened says no number.
+            # The count is 0 if the worker could not open the work item. The result then counts for all tasks.
             count = result.count or work_item.count - work_item.first
             self._observer.result(hello, work_item, count, result)
             work_item.settle(count)
@@ -115,24 +116,24 @@ class WorkerEvents:
             self._control.look_soon()
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
-        """Describe the task that a worker has begun; None if its call was terminated."""
+        """Describe the task that a worker has begun. Returns None if the call of the task was terminated."""
         work_item = self._books.work.get(began.work_item)
         return None if work_item is None else work_item.task_info(hello, began)
 
     def sink_failed(self, error: BaseException) -> None:
-        """Give `error` to all callers now, because rows are lost. The tasks run on for the sinks that are left."""
+        """Give `error` to all callers now, because rows are lost. The tasks go on for the sinks that are left."""
         with self._books.lock:
             waiting = self._books.work.report_all()
         for work_item in waiting:
             self._delivery.report(Outcome.of_rest(work_item, error))
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
-        """A worker has passed over a work item, which waits again unless it was taken back before."""
+        """Put a work item that a worker did not run back into the queue, unless it was taken back before."""
         with self._books.lock:
             self._books.workers.skipped(hello.worker, skipped.sequence)
 
     def unfit(self, hello: Hello) -> None:
-        """Replace a worker when it has done its present work item; the rest of its items go to others."""
+        """Replace a worker after its present work item. The other work items of the worker go to other workers."""
         workers = self._books.workers
         with self._books.lock:
             if workers.get(hello.worker) is not None:
@@ -151,9 +152,9 @@ class WorkerEvents:
     def worker_ended(
         self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], SurvivingRows]
     ) -> list[str]:
-        """Settle the work items that the worker had, and have it replaced if it is still needed.
+        """Settle the work items that the worker had, and replace the worker if one is still needed.
 
-        Returns what is to be noted in the recording.
+        `kept` returns which rows of the worker have survived. Returns sentences that the recording should note.
         """
         books = self._books
         notes: list[str] = []
@@ -180,7 +181,7 @@ class WorkerEvents:
         return notes
 
     def _settle_lost(self, had: list[WorkItem], loss: WorkerLoss, notes: list[str]) -> list[Outcome]:
-        """Tasks that the dead worker had begun fail or are retried; its other tasks go back to the queue."""
+        """Let begun tasks of a dead worker fail, or have them retried. The others go back to the queue."""
         books = self._books
         outcomes = []
         for work_item in had:
@@ -192,12 +193,12 @@ class WorkerEvents:
         return outcomes
 
     def recording_ended(self) -> None:
-        """Forget all workers, because the recording has ended. End the pool if it is not finished."""
+        """Forget all workers, because the recording has ended. End the pool if the pool is not finished."""
         with self._books.lock:
             self._books.workers.remove_all()
         if not self._books.lifecycle.is_finished:
             self.broken(RecordingClosedError("the recording was closed while a pool was working for it"))
 
     def broken(self, error: BaseException) -> None:
-        """End the pool: every call, pending or to come, gets `error`."""
+        """End the pool. Every pending or later call gets `error`."""
         self._terminate(error)

@@ -1,4 +1,4 @@
-"""What the dispatcher knows of each ready worker, and the interface of the supervisor that starts and kills them."""
+"""The handle of each ready worker, and the interface of the supervisor that starts and kills workers."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ Soon = Callable[[Callable[[], None]], None]
 
 
 class WorkerControl(Protocol):
-    """Keeps the worker processes. Calls come from any thread; only `kill_if` may wait, for milliseconds."""
+    """Keeps the worker processes. Any thread may call the methods. Only `kill_if` may wait, for milliseconds."""
 
     def note_ready(self) -> None:
-        """A worker takes tasks."""
+        """Note that a worker takes tasks."""
 
     def replace(self) -> None:
         """Start one more worker."""
 
     def look_soon(self) -> None:
-        """Call `Dispatcher.look` now."""
+        """Have `Dispatcher.look` called now."""
 
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
-        """Stop the worker; kill it if `condition()` is true while it stands still, and else let it go on."""
+        """Stop the worker. Kill it if `condition()` is true while it is stopped, and otherwise let it go on.
+
+        Returns whether the worker was killed.
+        """
 
     def memory(self, pid: int) -> int:
-        """Resident bytes of the worker."""
+        """The resident bytes of the worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +44,15 @@ class WorkerActivity:
     Attributes
     ----------
     worker:
-        Its number.
+        The number of the worker.
     at:
-        Its position, as its status page says.
+        The position of the worker, as its status page says.
     work_item:
-        The work item that it has begun and not ended, if any.
+        The work item that the worker has begun and not ended; None if there is none.
     back_pressure_since_ns:
-        Since when its `rr.log` waits for the sinks (`time.monotonic_ns()`); 0 if it does not wait.
+        The time since which `rr.log` waits for the sinks (`time.monotonic_ns()`); 0 if `rr.log` does not wait.
     back_pressure_ns:
-        For how long its `rr.log` has waited before.
+        How many nanoseconds `rr.log` has waited before.
     """
 
     worker: int
@@ -60,34 +63,37 @@ class WorkerActivity:
 
     @property
     def runs(self) -> bool:
-        """Whether a task runs."""
+        """Whether the worker runs a task."""
         return self.at.running and self.work_item is not None
 
 
 class WorkerHandle:
-    """A worker that is ready. Only its own methods change it.
+    """A worker that is ready. Only the methods of this class change a handle.
 
     Parameters
     ----------
     route:
-        Its name on the downstream socket.
+        The name of the worker on the downstream socket.
     pid:
-        Its process id.
+        The process id of the worker.
     status_page:
-        Says what it does; None if the parent cannot open it.
+        Says what the worker does; None if the parent cannot open the page.
     """
 
     def __init__(self, route: str, pid: int, status_page: StatusPageReader | None) -> None:
         self.route = route
         self.pid = pid
         self.status_page = status_page
-        #: Why it is killed on purpose: the work item that it is at, and the error for its task.
+        #: The work item because of which the worker is killed, and the error for its task; None if no kill is planned.
         self.planned_kill: tuple[WorkItem, BaseException] | None = None
         self._last_sequence = 0
         self._functions: FunctionCache[bool] = FunctionCache()
 
     def assign(self, work_item: WorkItem) -> list[Function | Tasks]:
-        """Give it `work_item`. Returns the messages for it: the task function only if it has not got that yet."""
+        """Give the worker `work_item`. Returns the messages for the worker.
+
+        The task function is among them only if the worker does not have it yet.
+        """
         self._last_sequence += 1
         work_item.assigned(self._last_sequence)
         function = work_item.function
@@ -97,19 +103,25 @@ class WorkerHandle:
         return [Function(function.digest, function.code), work_item.message()]
 
     def plan_kill(self, work_item: WorkItem, error: BaseException) -> None:
-        """It is killed because of `work_item`, whose task gets `error`."""
+        """Note that the worker is killed because of `work_item`, whose task gets `error`."""
         self.planned_kill = work_item, error
 
     def at(self) -> At | None:
-        """Its position now; None if it has no status page."""
+        """The present position of the worker; None if the worker has no status page."""
         return None if self.status_page is None else self.status_page.at()
 
     def revoke(self) -> At | None:
-        """Revoke all work items that it has not begun. Returns its position then; None if it has no status page."""
+        """Revoke all work items that the worker has not begun.
+
+        Returns the position of the worker at that moment; None if the worker has no status page.
+        """
         return None if self.status_page is None else self.status_page.revoke(self._last_sequence)
 
     def activity(self, worker: int, assigned: Iterable[WorkItem]) -> WorkerActivity:
-        """Its present activity, with one of the work items that are `assigned` to it. It has a status page."""
+        """The present activity of the worker, which must have a status page.
+
+        `assigned` are the work items of the worker, because the status page only has their numbers.
+        """
         assert self.status_page is not None
         at = self.status_page.at()
         return WorkerActivity(

@@ -1,15 +1,15 @@
-"""The worker processes of a pool: keeps their number, notices each end at once, and ends them all in bounded time.
+"""Keeps the number of worker processes of a pool, notices each end at once, and ends all in bounded time.
 
-Covers: the one thread that starts workers and waits for them, and the ladder that ends them.
-Does not cover: how a process is started (`processes/launcher.py`), what its end means for its tasks
+Covers: the one thread that starts workers and waits for them, and the steps that end them.
+Does not cover: how a process is started (`processes/launcher.py`), what the end of a process means for its tasks
 (`worker_events.py`).
 
-The ladder, each step for workers that did not end by the one before:
+Each step is for workers that the step before did not end:
 
 | step | what it does | how long it takes |
 |---|---|---|
-| `stop_starting` | starts no more workers; kills those that have not said hello | returns at once |
-| `close` | waits for the workers, then sends SIGTERM, then SIGKILL | at most its patience and 7 s |
+| `stop_starting` | starts no more workers, and kills those that have not said hello | returns at once |
+| `close` | waits for the workers, then sends SIGTERM, then SIGKILL | at most `patience_secs` and 7 s |
 | `kill` | sends SIGKILL to all workers | returns at once |
 | `abort` | kills all workers, and waits until they are gone | at most 5 s |
 """
@@ -34,25 +34,26 @@ from mpr.processes.launcher import Launcher, ctrl_c_blocked
 _log = logging.getLogger("mpr")
 
 _LOOK_SECS = 0.5
-# A stopped process stands still as soon as it is scheduled. One in a system call that cannot be interrupted does
-# nothing else either.
+# The longest wait until a process stands still. A stopped process stands still as soon as it is scheduled. A process in
+# a system call that cannot be interrupted does not, but does nothing else either.
 _STANDSTILL_SECS = 1.0
-# The first worker starts alone for at most so long, because where cores are few the others would keep it from its task.
+# The first worker starts alone for at most this time. If there are few cores, the starts of the others would delay its
+# first task.
 _ALONE_SECS = 0.02
 _SIGTERM_PATIENCE_SECS = 2.0
 _SIGKILL_PATIENCE_SECS = 5.0
 
 
 class WorkerSupervisor:
-    """Keeps `size` workers.
+    """Keeps `size` workers running.
 
     Parameters
     ----------
     launcher:
         Starts a worker.
     new_config:
-        Returns `(number, config)` for the next worker, without waiting. Called in the supervisor's thread. A number is
-        never used twice.
+        Returns `(number, config)` for the next worker, without waiting. The supervisor's thread calls it. No number
+        may be used twice.
     size:
         How many workers there are at a time.
     ended:
@@ -60,9 +61,10 @@ class WorkerSupervisor:
     failed:
         Called with the error in the supervisor's thread, when a worker cannot be started.
     has_no_hello:
-        Returns whether a worker has not said hello: it has done nothing yet.
+        Returns whether a worker has not said hello. Such a worker has done nothing yet.
     look:
-        Called in the supervisor's thread at least twice a second; returns within how many seconds to call it again.
+        Called in the supervisor's thread at least twice a second. Returns after how many seconds to call it again, at
+        the latest.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class WorkerSupervisor:
         self._first_is_ready = threading.Event()
         # Guards `_wanted` and `_starts_no_more`.
         self._start_lock = threading.Lock()
-        # Guards the time in which a worker stands still.
+        # Held while a worker stands still.
         self._standstill_lock = threading.Lock()
         self._wake_reader, self._wake_writer = os.pipe()
         self._thread = threading.Thread(target=self._run, name="mpr-workers", daemon=True)
@@ -101,25 +103,25 @@ class WorkerSupervisor:
     # --- for the dispatcher: `WorkerControl` -------------------------------------------------------------------
 
     def note_ready(self) -> None:
-        """Any thread: a worker takes tasks."""
+        """Note that a worker takes tasks. Any thread may call this."""
         self._first_is_ready.set()
 
     def replace(self) -> None:
-        """Any thread: start one more worker, unless no more are to be started."""
+        """Start one more worker, unless no more are to be started. Any thread may call this."""
         with self._start_lock:
             self._wanted += not self._starts_no_more
         self._wake()
 
     def look_soon(self) -> None:
-        """Any thread: have `look` called now."""
+        """Have `look` called now. Any thread may call this."""
         self._wake()
 
     def pid(self, worker: int) -> int | None:
-        """Any thread: the process id of a worker that lives."""
+        """The process id of `worker`; None if the worker does not live. Any thread may call this."""
         return self._pids.get(worker)
 
     def memory(self, pid: int) -> int:
-        """Any thread: resident bytes of a worker; 0 if it has just ended."""
+        """The resident bytes of a worker; 0 if the worker has just ended. Any thread may call this."""
         import psutil
 
         try:
@@ -128,10 +130,13 @@ class WorkerSupervisor:
             return 0
 
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
-        """Any thread: stop a worker; kill it if `condition()` is true while it stands still, else let it go on."""
+        """Stop a worker. Kill it if `condition()` is true while it stands still, and otherwise let it go on.
+
+        Returns whether the worker was killed. Any thread may call this.
+        """
         import psutil
 
-        # One thread at a time: else one could resume a worker that the other one holds.
+        # One thread at a time, because one thread could otherwise resume a worker that another thread has stopped.
         with self._standstill_lock, contextlib.suppress(psutil.Error):
             worker = psutil.Process(pid)
             is_true = False
@@ -143,19 +148,19 @@ class WorkerSupervisor:
                     time.sleep(0.0005)
                 is_true = condition()
             finally:
-                # Also if `condition` raises: no worker may be left standing still.
+                # This is done even if `condition` raises, because no worker may stay stopped.
                 worker.kill() if is_true else worker.resume()
             return is_true
-        # It has ended in the meantime.
+        # The worker has ended in the meantime.
         return False
 
-    # --- the ladder --------------------------------------------------------------------------------------------
+    # --- ending the workers ------------------------------------------------------------------------------------
 
     def stop_starting(self) -> None:
-        """Any thread: start no more workers, and kill those that have not said hello.
+        """Start no more workers, and kill those that have not said hello. Any thread may call this.
 
-        The others end by themselves, or by a later step. When this returns, `new_config` was called for all workers
-        that there will ever be.
+        The other workers end by themselves, or by a later step. When this returns, `new_config` was called for the last
+        time.
         """
         with self._start_lock:
             self._starts_no_more = True
@@ -163,9 +168,9 @@ class WorkerSupervisor:
         self._wake()
 
     def close(self, patience_secs: float) -> None:
-        """Any other thread: wait `patience_secs` for all workers to end, then send SIGTERM, then SIGKILL.
+        """Wait up to `patience_secs` until all workers have ended. Send SIGTERM to those that live, later SIGKILL.
 
-        Takes at most 7 s more than `patience_secs`.
+        Takes at most 7 s more than `patience_secs`. Any thread but the supervisor's may call this.
         """
         self.stop_starting()
         if self._wait(patience_secs):
@@ -178,21 +183,25 @@ class WorkerSupervisor:
                 return
 
     def kill(self) -> None:
-        """Any thread: start no more workers, and send SIGKILL to those that live, without waiting for their end."""
+        """Start no more workers, and send SIGKILL to those that live.
+
+        Does not wait for their end. Any thread may call this.
+        """
         self.stop_starting()
-        # A worker has nothing to clean up: the parent reads its outbox, and its descriptors are the kernel's.
+        # SIGKILL does no harm, because a worker has nothing to clean up. The parent reads the outbox of the worker, and
+        # the kernel closes its descriptors.
         self._signal(signal.SIGKILL)
 
     def abort(self) -> None:
-        """Any other thread: kill all workers, and wait at most 5 s until they are gone."""
+        """Kill all workers, and wait up to 5 s until they are gone. Any thread but the supervisor's may call this."""
         deadline = time.monotonic() + _SIGKILL_PATIENCE_SECS
         self.kill()
         while not self._wait(0.02) and time.monotonic() < deadline:
-            # One that was just being started when the others were killed.
+            # Kill again, because a worker may just have been starting when the others were killed.
             self._signal(signal.SIGKILL)
 
     def _wait(self, timeout_secs: float) -> bool:
-        """Wait until no worker lives and the thread has ended."""
+        """Wait up to `timeout_secs` until no worker lives and the thread has ended. Returns whether this is so."""
         self._thread.join(timeout_secs)
         return not self._thread.is_alive()
 
@@ -240,13 +249,13 @@ class WorkerSupervisor:
             self._ended(worker, exitcode)
 
     def _kill_without_hello(self) -> None:
-        """Kill workers that would import everything first, only to hear then that there is no work."""
+        """Kill workers without a hello, because they would import everything only to learn that there is no work."""
         for worker, pid in self._pids.items():
             if self._has_no_hello(worker):
                 self.kill_if(pid, functools.partial(self._has_no_hello, worker))
 
     def _kill_and_reap(self) -> None:
-        """Leave no worker behind, after a failure of this thread."""
+        """Kill all workers after a failure of this thread, and wait up to 5 s until they have ended."""
         self.stop_starting()
         deadline = time.monotonic() + _SIGKILL_PATIENCE_SECS
         while self._pids and time.monotonic() < deadline:
