@@ -123,7 +123,7 @@ class Relabeller:
     def manifests(self, footer: bytes) -> list[Manifest]:
         """Return the manifests in `footer`, with the new ids, offsets and sizes of the chunks.
 
-        `footer` is the payload of the outbox's `END` frame. All segments of the outbox have gone through `segment` before.
+        `footer` is the payload of the outbox's `END` frame. Call `segment` for all segments of the outbox before.
         """
         found = []
         for each in manifest.parse(footer):
