@@ -120,7 +120,7 @@ class Writer(ABC):
 
     @abstractmethod
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Keep the frames of `segment`. With `published`, there are rows among them. Raises `SinkError` if this fails."""
+        """Keep the frames of `segment`. With `published`, some of them have rows. Raises `SinkError` if this fails."""
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:  # noqa: B027  # not every sink needs them
         """Add the manifests that the SDK wrote at the end of `outbox`. `footer` is the payload of the `END` frame."""

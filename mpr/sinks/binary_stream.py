@@ -47,7 +47,7 @@ class StreamFile:
         return path_of(self.fd)
 
     def check(self, size: int) -> None:
-        """Move the file to the disk if `size` is more than `memory_bytes`. Raises `OSError` if the disk reports an error."""
+        """Move the file to the disk if `size` is more than `memory_bytes`. Raises `OSError` if this fails."""
         if not self._in_memory or size <= self._memory_bytes:
             return
         fd = _temporary()
