@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 from mpr.sinks.viewers import LiveSink
 
-#: The entry function of an exporter, for a launcher.
+#: The entry function of an exporter, in the form that a launcher needs.
 MAIN = "mpr.live.exporter:main"
 
 
@@ -21,7 +21,7 @@ class ExporterConfig:
     Attributes
     ----------
     sink:
-        The live sink, with the ports that were chosen.
+        The live sink. Ports that were 0 are replaced by free ports.
     application_id, recording_id:
         Ids of the recording.
     head:

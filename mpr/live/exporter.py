@@ -2,7 +2,7 @@
 
 Covers: connecting to a viewer or serving viewers, sending slices of the replay log, reporting progress.
 Does not cover: starting and killing exporters (`supervisor.py`, `exporter_handle.py`), the replay log
-(`replay_log.py`), and how each kind of sink is connected (`sinks/viewers.py`).
+(`replay_log.py`), and connecting each kind of sink (`sinks/viewers.py`).
 
 The Rerun SDK connects only once. It waits without limit if a viewer does not read, and it loses all rows that it gets
 after the connection has broken. So an exporter lives only as long as one connection. When the connection breaks, the
@@ -55,7 +55,7 @@ def main(config: ExporterConfig, _shared: None) -> None:
     """Run as the exporter of `config.sink`, until the parent sends `Finish` or ends."""
     os.environ.clear()
     os.environ.update(config.environ)
-    # Unblock all signals, because `mpr run` blocks them to wait for them, and its child processes inherit this.
+    # All signals are unblocked, because this process inherits blocked signals from `mpr run`, which waits for them.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _lower_priority()
     try:
@@ -88,7 +88,7 @@ class _Exporter:
             self._pipe.send(Connected())
             self._send(self._config.head)
             self._serve()
-        except Exception as error:  # noqa: BLE001  # the parent must know of any failure, to try again
+        except Exception as error:  # noqa: BLE001  # the parent must know of any failure, so that it tries again
             self._pipe.send(Lost(str(error) or type(error).__name__))
 
     def _connect(self) -> None:

@@ -62,7 +62,7 @@ class ExporterHandle:
     number:
         The number of the sink in its recording.
     sink:
-        The sink with the ports that were chosen.
+        The sink. Ports that were 0 are replaced by free ports.
     replay_log:
         The rows to send.
     """
@@ -159,7 +159,7 @@ class ExporterHandle:
         try:
             with ctrl_c_blocked():
                 self._pid = launcher.start(self._number, config)
-        except Exception as error:  # noqa: BLE001  # whatever keeps a process from starting
+        except Exception as error:  # noqa: BLE001  # any error may keep a process from starting
             ours.close()
             self._retry_later(f"its process cannot be started: {error}")
         else:
@@ -170,7 +170,7 @@ class ExporterHandle:
             exporters.close()
 
     def send(self, now: float, *, is_last: bool) -> float | None:
-        """Let the exporter send new rows. Call this only if `is_ready`.
+        """Let the exporter send new rows. The caller checks `is_ready` before.
 
         With `is_last`, the exporter sends without delay, and finishes when it has sent all rows. If it is too early to
         send, returns the time at which to call this again. Else returns None.

@@ -39,7 +39,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class SliceSent:
-    """From the exporter: the replay log's file `number` was sent up to the offset `end`, or is lost up to there.
+    """From the exporter: the bytes before the offset `end` of the replay log's file `number` were sent, or are lost.
 
     `chunks` is the number of chunks that were sent since the previous message of this kind.
     """
@@ -51,11 +51,11 @@ class SliceSent:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """From the exporter: it cannot connect, or the connection has broken, so the exporter ends."""
+    """From the exporter: the exporter ends, because it cannot connect, or the connection has broken."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """From the exporter: everything was sent, so the exporter ends."""
+    """From the exporter: the exporter ends, because everything was sent."""

@@ -1,13 +1,15 @@
 """A copy of the rows that the durable sinks have accepted, for live sinks that come late or are slow.
 
-Covers: the files that hold the rows (the file that a `FileSink` writes anyway, or a bounded ring in memory).
+Covers: the files that hold the rows (the file of a `FileSink`, or a bounded ring in memory).
 Does not cover: the time at which each reader gets the rows (`supervisor.py`, `exporter_handle.py`, `exporter.py`).
 
 A replay log has a head (header, store infos, properties, blueprint), which every reader gets first. It also has one or
-two files with frames. Usually there is one file, which belongs to a `FileSink`. If there is no such file, or if it
-fails, new rows go to a memory ring: a file in memory that drops its oldest segments. The first 8 bytes of the ring are
-the offset up to which bytes are dropped. The ring writes this offset before it drops bytes. A reader checks the offset
-after it has read other bytes. These bytes are valid if they begin at the offset or behind.
+two files with frames. Usually there is one file, which belongs to a `FileSink`. If there is no such file, or if its
+writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments.
+
+The first 8 bytes of the ring are the offset up to which bytes are dropped. The ring writes this offset before it drops
+bytes. A reader checks the offset after it has read other bytes. These bytes are valid if they begin at the offset or
+behind.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class LiveSupervisor:
     Parameters
     ----------
     sinks:
-        The sinks with the ports that were chosen.
+        The sinks. Ports that were 0 are replaced by free ports.
     replay_log:
         The rows that the sinks get.
     application_id, recording_id:
@@ -63,7 +63,7 @@ class LiveSupervisor:
         os.set_blocking(self._wake_writer, False)
         # Whether the thread has nothing to send, so that new rows must wake it.
         self._idle = False
-        # The time by which all sinks must have finished; None while the recording is open.
+        # The time by which all sinks must have finished, or None while the recording is open.
         self._deadline: float | None = None
         self._thread = threading.Thread(target=self._run, name="mpr-live", daemon=True)
 
@@ -119,7 +119,7 @@ class LiveSupervisor:
                     handle.listen()
                 for number, _ in self._launcher.ended():
                     self._handles[number].reap()
-        except Exception as error:  # noqa: BLE001  # the rows are safe; only the viewers get nothing more
+        except Exception as error:  # noqa: BLE001  # the rows are safe, and only the viewers get nothing more
             _log.exception("mpr's live sinks have failed")
             for handle in self._handles:
                 handle.give_up(f"{type(error).__name__}: {error}")

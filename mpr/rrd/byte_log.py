@@ -87,8 +87,8 @@ class LogReader:
     read:
         Reads the file.
     size:
-        The size of the file in bytes if the file is already closed, because it may have been written anew since then.
-        None if the reader reads up to the end of the log.
+        The size of the file in bytes if the file is already closed. It may differ from the end of the log, because a
+        closed file may have been written anew. None if the reader reads up to the end of the log.
     """
 
     def __init__(self, log: ByteLog, read: framing.Read, size: int | None) -> None:

@@ -1,8 +1,8 @@
 """The bytes of an `.rrd` file: header, frames and footer.
 
 Covers: finding the frames of a stream, and the bytes that close a file.
-Does not cover: the contents of a chunk (mpr never decodes one), the store id of a message (`store_id.py`), the few
-protobuf messages that mpr reads (`protobuf.py`), and the table of a manifest (`manifest.py`).
+Does not cover: store ids (`store_id.py`), protobuf messages (`protobuf.py`), the table of a manifest (`manifest.py`),
+and the contents of a chunk (mpr never decodes one).
 
 A stream is a header of 12 bytes, and then frames. Each frame is `<kind: u64><length: u64><payload>`. The payload of the
 last frame (kind `END`) is the footer. Behind this frame there are 20 bytes per footer, and then `RRF2FOOT<count: u32>`.
@@ -40,8 +40,7 @@ STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + len(CLOSING)
 # `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
 _CRC_SEED = 7850921
 
-# The number of bytes per read. One read finds the headers of many small frames. The payload of a large frame is not
-# read.
+# The number of bytes per read. One read finds the headers of many small frames. Payloads of large frames are skipped.
 _SCAN_WINDOW = 64 * 1024
 
 Read = Callable[[int, int], bytes]
@@ -138,7 +137,7 @@ def frame_at(read: Read, start: int) -> Frame:
 def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
     """Return the bytes of some whole frames from `start` on, and the number of chunks in these frames.
 
-    There is at least one frame, which may have any size. Several frames have a few megabytes together at most. An `END`
+    There is at least one frame, which may have any size. Several frames together have a few megabytes at most. An `END`
     frame is left out. The bytes are empty if there is no whole frame, if the stream is damaged, or if an `END` frame is
     at `start`. They are also empty in a hole of the file, because a hole reads as zeros, which look like an `END`.
     """

@@ -205,7 +205,7 @@ def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
     """Return the index of one row for each pair of an entity path and a set of filled columns.
 
-    If several rows have the same pair, this is the first of them in the order of the file.
+    If several rows have the same pair, the first row in the order of the file is chosen.
     """
     import numpy as np
 

@@ -61,8 +61,8 @@ class Recovered:
 def find(path: Path) -> list[Path]:
     """Return the files to recover for `path`.
 
-    For a folder, these are all `.rrd` and `.rrd.part` files in it. For a file that is missing, this is its `.part` file
-    if there is one. Else this is `path` itself.
+    If `path` is a folder, return all `.rrd` and `.rrd.part` files in it. If `path` is missing and its `.part` file
+    exists, return the `.part` file. Otherwise return `path`.
     """
     if path.is_dir():
         parts = (each for each in sorted(path.rglob(".*.rrd.part")) if each.is_file())
@@ -122,7 +122,7 @@ def _recover(path: Path, fd: int) -> Recovered:
             raise SinkError(f"{path} cannot be recovered, and is as it was: {refused}")
         shutil.copymode(path, temporary)
         if part:
-            # Unlike `os.replace`, this never replaces a file that was made meanwhile.
+            # `os.link` is used because, unlike `os.replace`, it never replaces a file that was made meanwhile.
             os.link(temporary, target)
             path.unlink()
         else:

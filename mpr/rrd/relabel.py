@@ -21,8 +21,8 @@ from mpr.rrd.store_id import info_of
 def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     """Return `stream` as a stream of the recording `store`.
 
-    `stream` is a whole stream of one recording with its footer. If it has no store info and `info` (the payload of a
-    store info frame) is given, the result begins with the store info `info`, under the id `store`.
+    `stream` is a whole stream of one recording with its footer. `info` is the payload of a store info frame. If it is
+    given and `stream` has no store info, the result begins with `info` under the id `store`.
     """
     frames = framing.frames_of(stream)
     out = bytearray(stream[: framing.HEADER_SIZE])

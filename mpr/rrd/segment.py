@@ -1,4 +1,4 @@
-"""The segment: rows of one producer that are passed to the sinks, as frames in a source of bytes.
+"""The segment: rows of one producer for the sinks, as frames in a source of bytes.
 
 Covers: the segment and its task, and joining the bytes of a segment.
 Does not cover: the form of a frame (`framing.py`).
@@ -136,7 +136,7 @@ class TaskInfo:
     is_over:
         Whether the attempt has returned or raised, so that no more of its rows come.
     seconds, error:
-        The duration of the attempt in seconds, and the exception that it raised, or None.
+        The duration of the attempt in seconds, and the exception that the attempt raised, or None.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""Merges the columns of a store whose manifests differ, by `rerun rrd route`, which is fast for 10,000 columns.
+"""Merges the columns of a store whose manifests differ. `rerun rrd route` does this fast for 10,000 columns.
 
 Covers: the two small streams from which the SDK merges and hashes the columns.
 Does not cover: the choice whether this is worth a process (`footer.py`), and the rows of a manifest (`manifest.py`).
@@ -28,9 +28,9 @@ _log = logging.getLogger("mpr")
 def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, head: bytes) -> Manifest | None:
     """Return a manifest with the columns of all `parts`, or None if the SDK does not make one.
 
-    `rerun rrd route` merges and hashes the columns in the manifests of its input streams, and reads no chunk. Its input
-    is two streams with the same small chunk. The manifest of the first stream claims all columns. The manifest of the
-    second stream claims only some columns.
+    `rerun rrd route` merges and hashes the columns in the manifests of its input streams, and reads no chunk. Here
+    it gets two streams with the same small chunk. The manifest of the first stream claims all columns. The manifest of
+    the second stream claims only some columns.
 
     Parameters
     ----------

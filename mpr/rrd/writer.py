@@ -4,8 +4,8 @@ Covers: copying frames, collecting manifests, the check by the SDK at the end.
 Does not cover: the file's name and lock (`part_file.py`), the footer (`footer.py`), and formats that mpr does not know
 (`sinks/decoding.py`).
 
-A file is a header, then every frame once (one `SetStoreInfo` per store), then one footer. If a worker dies,
-some of its chunks may have no manifest. The SDK reads these chunks again at the end, and describes them.
+A file is a header, then every frame once (one `SetStoreInfo` per store), then one footer. If a worker dies, some of
+its chunks may have no manifest. The SDK reads these chunks again at the end, and describes them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _log = logging.getLogger("mpr")
 
 # The most bytes of the file that are read again while others wait. This takes some hundredths of a second.
 _QUICK_BYTES = 8 * 1024 * 1024
-# If there are more chunks than this, the check at the end is slower, but does not take memory of the parent.
+# If there are more chunks than this, a slower check at the end is used, which does not take memory of the parent.
 _MANY_CHUNKS = 20_000
 
 
@@ -47,7 +47,7 @@ class FileWriter:
     write_footer:
         Whether the file ends with a manifest of its chunks.
     compact:
-        Whether the SDK puts small chunks together at the end.
+        Whether the SDK merges small chunks at the end.
 
     Raises
     ------

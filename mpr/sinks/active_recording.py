@@ -5,8 +5,8 @@ Does not cover: the sinks of the active recording, which the caller chooses.
 
 The pytest plugin sets an ambient recording. It is used if the user has named no sinks.
 
-Rows go through the SDK's reader and `rr.send_chunks`, in a thread of their own, because the caller's sinks may hang.
-Blueprints that workers send are not kept.
+The SDK's reader decodes the rows, and `rr.send_chunks` sends them. A separate thread does this, because the caller's
+sinks may hang. Blueprints that workers send are not kept.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ def _own(application_id: str, recording_id: str | None) -> ActiveRecordingSink |
 class ActiveRecordingWriter(Writer):
     """Sends rows to the caller's active recording.
 
-    A result waits until the sinks of the active recording have the rows of the task. If these sinks take longer than
-    `SINK_TIMEOUT_SECS` once, this writer sends nothing more, logs a warning, and counts the chunks that it does not
-    send.
+    The caller gets a result only after the sinks of the active recording have the rows of the task. If these sinks take
+    longer than `SINK_TIMEOUT_SECS` once, this writer sends nothing more. It then logs a warning, and counts the chunks
+    that it does not send.
     """
 
     replay_hint = "the rows go to your own active recording, which can show them itself: rr.notebook_show()"
@@ -110,7 +110,7 @@ class ActiveRecordingWriter(Writer):
         self._gave_up = False
         #: The number of chunks that the recording did not get.
         self.missed = 0
-        # A thread of its own, because a call of the SDK may never return.
+        # A separate thread makes the calls of the SDK, because a call may never return.
         self._side = BoundedThread("mpr-active-recording")
 
     @property
@@ -137,7 +137,7 @@ class ActiveRecordingWriter(Writer):
         stream = self._streams.stream(segment)
         if not stream:
             return
-        # Streams of the parent, and recordings that tasks have made, keep their own ids.
+        # The streams of the parent and the recordings that tasks have made keep their own ids.
         keeps_ids = segment.outbox == PREAMBLE or segment.store is not None
         self._do(lambda: self._send(stream, keeps_ids), chunks)
 
@@ -175,7 +175,7 @@ class ActiveRecordingWriter(Writer):
         else:
             # Not by the importer, because it leaves threads behind, and then imports hang in forked processes.
             reader.send_decoded(stream, self._stream, blueprints=False)
-        # The SDK reports a full disk in the flush only.
+        # This flush is needed because only a flush reports a full disk.
         self._stream.flush(timeout_sec=self._timeout_secs)
 
 

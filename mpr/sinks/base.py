@@ -145,14 +145,14 @@ class Observer(Protocol):
     """Looks at the rows of a recording, without keeping them."""
 
     def peek(self, segment: Segment) -> None:
-        """Look at `segment`, which all durable sinks have accepted. Never waits, never raises."""
+        """Look at `segment`, which all durable sinks have accepted. Never waits and never raises."""
 
     def note(self, footer: bytes) -> None:
         """Look at the manifests at the end of an outbox. `footer` is the payload of the `END` frame."""
 
 
 class LiveFeed(Protocol):
-    """All open live sinks of a recording. They remember themselves which rows they have not got yet."""
+    """All open live sinks of a recording. They track which rows they have not got yet."""
 
     def accepted(self, segment: Segment) -> None:
-        """Note that all durable sinks that have not failed have accepted `segment`. Never waits, never raises."""
+        """Note that all durable sinks that have not failed have accepted `segment`. Never waits and never raises."""

@@ -62,7 +62,7 @@ class DecodingWriter:
             reader.send_decoded(stream, self._stream, blueprints=False)
             self._stream.flush(timeout_sec=SINK_TIMEOUT_SECS)
         except (RuntimeError, ValueError) as error:
-            # The SDK reports a full disk in the flush only.
+            # A full disk ends here, because only the flush reports it.
             raise SinkError(f"cannot write {self.path}: {error}; what it has until here is readable") from error
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
@@ -87,7 +87,7 @@ class DecodingWriter:
 
     @property
     def published(self) -> bool:
-        """Whether the file has its name, and has replaced one that was there before."""
+        """Whether the file has its final name, so that it has replaced an older file of that name."""
         return self._file.published
 
     def abort(self) -> None:

@@ -5,7 +5,7 @@ Does not cover: how a file is written (`rrd/writer.py`) and how ids are replaced
 
 A worker begins a new outbox after each task that has logged. So the rows of a task have their own manifest, and the
 task's file is finished before the caller gets the task's result. Rows that belong to no task (from the parent or an
-initializer) are in one more file, `shared.rrd`, which has the id of the shared recording.
+initializer) are in the file `shared.rrd`, which has the id of the shared recording.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class DirectoryWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
-        #: The file for rows of no task. The files of recordings that tasks make themselves have names that begin alike.
+        #: The file for rows of no task. Recordings that tasks make themselves are in `shared-<id>.rrd`.
         self.path = self._folder / SHARED
         self._shared = FileWriter(self.path)
         self._router = FileRouter(_TaskFile(self._shared, self._store, self._store), _task_of, self._open_file)
@@ -173,7 +173,7 @@ class _TaskFile:
     old, new:
         The encoded store ids of the shared recording and of the recording in this file.
     task:
-        The task; None for rows of no task.
+        The task, or None for rows of no task.
     """
 
     def __init__(self, writer: FileWriter, old: bytes, new: bytes, task: TaskInfo | None = None) -> None:
@@ -267,14 +267,14 @@ class DirectorySink(Sink):
     path:
         The folder, which is made if it is missing. Files with the same names are replaced, and all other files stay.
     name:
-        The name of a task's file, with fields as in `str.format`. The fields are `task` (the number of the task in the
-        pool, from 0), `name` (the name of the function), `index` (the index of the task in its call), `attempt` and
-        `worker`. If two files would have the same name, a number is added to the name of the second file.
+        The name of a task's file, with fields as in `str.format`. `task` is the number of the task in the pool, from 0.
+        `name` is the name of the function. `index` is the index of the task in its call. The other fields are `attempt`
+        and `worker`. If two files would have the same name, a number is added to the name of the second file.
 
     Raises
     ------
     ConfigError
-        If the path is empty, a file, a URL, or of a wrong type, or if `name` is not the name of an `.rrd` file.
+        If the path is empty, a file, a URL, or of a wrong type. If `name` is not the name of an `.rrd` file.
     """
 
     path: str | os.PathLike[str]

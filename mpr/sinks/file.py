@@ -32,12 +32,12 @@ class FileSink(Sink):
         chunk per entity. Without a footer, the file can be read only from front to back, and `rerun rrd verify` refuses
         the file.
     compact:
-        Whether `rerun rrd optimize` merges small chunks at the end. It writes the file a second time.
+        Whether `rerun rrd optimize` merges small chunks at the end. This writes the file a second time.
 
     Raises
     ------
     ConfigError
-        If the path is empty, a folder, a URL, or of a wrong type, or if `compact` is set without `write_footer`.
+        If the path is empty, a folder, a URL, or of a wrong type. If `compact` is set without `write_footer`.
     """
 
     path: str | os.PathLike[str]

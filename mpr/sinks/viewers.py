@@ -1,7 +1,7 @@
 """The live sinks: viewers and servers. No result waits for a live sink, and no live sink can make a file lose a row.
 
-Covers: the values and their checks, their ports, and the way in which an exporter connects to each sink.
-Does not cover: sending rows to them (`live/supervisor.py`, `live/exporter.py`).
+Covers: the values of live sinks, their checks and ports, and the way in which an exporter connects to each sink.
+Does not cover: sending rows to live sinks (`live/supervisor.py`, `live/exporter.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MEMORY = re.compile(r"\d+(\.\d+)?([kKMGT]?B|[KMGT]iB|%)")
 
 
 class LiveSink(Sink):
-    """A sink that shows rows while they come. It may be absent, late or slow, and may end at any time."""
+    """A sink that shows rows while they come. The viewer may be absent, late or slow, and may end at any time."""
 
     is_live = True
     takes_direct_rows = True
@@ -56,7 +56,7 @@ class LiveSink(Sink):
     def _places(self) -> tuple[str, ...]:
         address = urlsplit(self._url())
         host = "127.0.0.1" if address.hostname in ("localhost", "0.0.0.0", "::", "::1") else address.hostname  # noqa: S104  # compared, not bound
-        # Port 0 becomes a free port, so it cannot be the port of another sink.
+        # Port 0 is no name, because it becomes a free port that no other sink has.
         return (f"port {address.port} of {host}",) if address.port else ()
 
     def _with_ports(self) -> LiveSink:
@@ -95,7 +95,7 @@ class GrpcSink(LiveSink):
     Parameters
     ----------
     url:
-        `rerun+http://<host>:<port>/proxy`; `rerun://` and `rerun+https://` mean TLS.
+        The URL, such as `rerun+http://<host>:<port>/proxy`. `rerun://` and `rerun+https://` mean TLS.
 
     Raises
     ------
@@ -280,7 +280,7 @@ class SpawnViewerSink(LiveSink):
         The most memory for rows in the viewer ('2GB', or '25%' of the machine's memory). Above this limit, the oldest
         rows are dropped.
     server_memory_limit:
-        The most memory for rows that the server in the viewer keeps.
+        The most memory for rows in the server of the viewer.
     hide_welcome_screen:
         Whether the viewer hides its welcome screen, as in `rr.spawn`.
     headless:
