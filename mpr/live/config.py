@@ -1,4 +1,7 @@
-"""The values with which an exporter starts. They can be imported without the Rerun SDK, which only it needs."""
+"""The values with which an exporter starts.
+
+This module does not import the Rerun SDK, because only the exporter needs the SDK.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from multiprocessing.connection import Connection
 
 from mpr.sinks.viewers import LiveSink
 
-#: The entry function of an exporter, for a launcher.
+#: The entry function of an exporter, in the form that a launcher needs.
 MAIN = "mpr.live.exporter:main"
 
 
@@ -18,15 +21,15 @@ class ExporterConfig:
     Attributes
     ----------
     sink:
-        The live sink, with the ports that were chosen.
+        The live sink. Ports that were 0 are replaced by free ports.
     application_id, recording_id:
         Ids of the recording.
     head:
-        A stream that goes before all data.
+        A stream that the exporter sends before all other data.
     first:
         Whether this is the first exporter of the sink.
     environ:
-        The parent's environment, because a fork server was started with an older one.
+        The environment variables of the parent. They are sent because a fork server may have older ones.
     pipe:
         The connection to the parent.
     """

@@ -1,12 +1,13 @@
-"""The process between a recording and one live sink: it waits, hangs and dies instead of the parent.
+"""The process between a recording and one live sink. It can wait, hang or die without harm to the parent.
 
 Covers: connecting to a viewer or serving viewers, sending slices of the replay log, reporting progress.
-Does not cover: when exporters are started and killed (`supervisor.py`, `exporter_handle.py`), the replay log
-(`replay_log.py`), and how each kind of sink is connected (`sinks/viewers.py`).
+Does not cover: starting and killing exporters (`supervisor.py`, `exporter_handle.py`), the replay log
+(`replay_log.py`), and connecting each kind of sink (`sinks/viewers.py`).
 
-The Rerun SDK connects once, waits without limit if a viewer does not read, and loses what it gets after the connection
-has broken. So an exporter lives as long as one connection. When it breaks, the exporter ends, and the parent starts
-another one, which sends everything again. A viewer knows each chunk by its id, and takes it once.
+The Rerun SDK connects only once. It waits without limit if a viewer does not read, and it loses all rows that it gets
+after the connection has broken. So an exporter lives only as long as one connection. When the connection breaks, the
+exporter ends. The parent then starts another exporter, which sends everything again. A viewer takes each chunk only
+once, because each chunk has an id.
 
 ```
 parent ── Load(file) + descriptor, SendSlice(file, start, end), Finish ─────► exporter ── the SDK ──► viewer
@@ -40,13 +41,13 @@ if TYPE_CHECKING:
     from mpr.sinks.viewers import LiveSink
 
 
-# On a busy machine an exporter gets a seventieth of the CPU time of a worker.
+# With this priority, an exporter on a busy machine gets a seventieth of the CPU time of a worker.
 _NICE = 19
 # The system does not report that a viewer begins to listen, so an exporter tries at this interval.
 _LOOK_EVERY_SECS = 0.25
-# The SDK reports a broken connection only when it flushes.
+# An exporter flushes at this interval, because the SDK reports a broken connection only when it flushes.
 _CHECK_EVERY_SECS = 1.0
-# The time in which viewers of a server may read the rest at its end.
+# The time that the viewers of a server have to read the last rows before the server ends.
 _SERVER_FAREWELL_SECS = 1.5
 
 
@@ -54,22 +55,22 @@ def main(config: ExporterConfig, _shared: None) -> None:
     """Run as the exporter of `config.sink`, until the parent sends `Finish` or ends."""
     os.environ.clear()
     os.environ.update(config.environ)
-    # `mpr run` waits for signals itself, so all processes that it starts have them blocked.
+    # All signals are unblocked, because this process inherits blocked signals from `mpr run`, which waits for them.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _lower_priority()
     try:
         with contextlib.suppress(BrokenPipeError):
             _Exporter(config).run()
     finally:
-        # Without the SDK's exit handlers: they wait for viewers without limit.
+        # End without the SDK's exit handlers, because they wait for viewers without limit.
         os._exit(0)
 
 
 def _lower_priority() -> None:
-    """Leave the CPU to the workers; programs that this process starts have the same priority."""
+    """Leave the CPU to the workers. Programs that this process starts get the same low priority."""
     os.nice(_NICE)
     if sys.platform == "linux":
-        # A batch process that wakes up waits for its turn, and does not interrupt a worker.
+        # A batch process does not interrupt a worker when it wakes up, but waits until a CPU is free.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
@@ -87,12 +88,12 @@ class _Exporter:
             self._pipe.send(Connected())
             self._send(self._config.head)
             self._serve()
-        except Exception as error:  # noqa: BLE001  # the parent must know of any failure, to try again
+        except Exception as error:  # noqa: BLE001  # the parent must know of any failure, so that it tries again
             self._pipe.send(Lost(str(error) or type(error).__name__))
 
     def _connect(self) -> None:
         sink = self._config.sink
-        # Before the SDK has threads here, which a fork would not survive.
+        # The program is started before the SDK starts threads here, because a fork is not safe while threads run.
         self._program = sink._start_program(first=self._config.first)
         _be_silent()
         self._stream = encoder.new_stream(self._config.application_id, self._config.recording_id, send_properties=False)
@@ -101,13 +102,13 @@ class _Exporter:
         self._stream.set_sinks(sink._sdk_sink())
 
     def _check(self) -> None:
-        """Raise an exception if the connection is broken, or the server of the page has ended."""
+        """Raise an exception if the connection is broken, or if the server of the page has ended."""
         self._stream.flush()
         if self._program is not None and self._program.poll() is not None:
             raise RuntimeError(f"the server of the page has ended with code {self._program.returncode}")
 
     def _wait_for_listener(self, sink: LiveSink) -> None:
-        """Wait until a viewer listens; the SDK would give up after five seconds, and drop all rows."""
+        """Wait until a viewer listens, because the SDK would give up after five seconds, and drop all rows."""
         address = urlsplit(sink._url())
         is_reported = False
         while True:
@@ -143,7 +144,7 @@ class _Exporter:
             data, chunks = framing.whole_frames(read, position, end)
             dropped = dropped_until(fd) if is_memory else 0
             if dropped > position:
-                # The bytes may be a hole of the file already.
+                # The memory ring has dropped the bytes, so they may be a hole of the file already.
                 position = min(dropped, end)
                 chunks = 0
             elif not data:
@@ -155,13 +156,16 @@ class _Exporter:
             self._pipe.send(SliceSent(number, position, chunks))
 
     def _send(self, stream: bytes) -> None:
-        """Send a stream, and wait as long as the viewer does not read. Raises if the connection is broken."""
+        """Send a stream, and wait as long as the viewer does not read.
+
+        Raises an exception if the connection is broken.
+        """
         rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
         self._stream.flush()
 
     def _finish(self) -> None:
         self._stream.flush()
-        # Waits until the viewer has read it all.
+        # This waits until the viewer has read everything.
         self._stream.disconnect()
         if self._config.sink.is_server:
             _wait_for_readers(urlsplit(self._config.sink._url()).port)
@@ -173,14 +177,17 @@ def _read(fd: int, offset: int, size: int) -> bytes:
 
 
 def _be_silent() -> None:
-    """Drop the messages about connections that the SDK repeats on stderr; the parent logs each once."""
+    """Drop the SDK's repeated messages about connections on stderr, because the parent logs each of them once."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)
 
 
 def _wait_for_readers(port: int | None) -> None:
-    """Wait for a moment until all viewers have closed their connections, which means that they have everything."""
+    """Wait up to `_SERVER_FAREWELL_SECS` until all viewers have closed their connections.
+
+    A viewer that has closed its connection has read everything.
+    """
     import psutil
 
     deadline = time.monotonic() + _SERVER_FAREWELL_SECS

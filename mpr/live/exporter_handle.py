@@ -1,7 +1,8 @@
-"""One live sink as the parent sees it: its state, and the exporter process that feeds it at this moment.
+"""One live sink in the parent: the state of the sink, and the exporter process that feeds the sink now.
 
-Covers: starting an exporter, the messages to and from it, when another one is started, its end.
-Does not cover: the thread that does all this for every live sink (`supervisor.py`) and the other side (`exporter.py`).
+Covers: starting and replacing an exporter, the messages to and from the exporter, and the end of the exporter.
+Does not cover: the thread that does this for all live sinks (`supervisor.py`), and the code in the exporter's process
+(`exporter.py`).
 """
 
 from __future__ import annotations
@@ -25,21 +26,22 @@ from mpr.sinks.viewers import LiveSink
 
 _log = logging.getLogger("mpr")
 
-# Small pieces are sent together at this interval; a viewer draws 60 times a second, but the workers need the CPU.
+# Small pieces are sent together at this interval. A viewer draws 60 times a second, but sending so often would take CPU
+# time from the workers.
 _SEND_EVERY_SECS = 0.05
-# An exporter that has ended is replaced after this time, which doubles with each attempt.
+# The shortest and the longest time until an exporter that has ended is replaced. The time doubles with each attempt.
 _FIRST_RETRY_SECS = 0.1
 _LAST_RETRY_SECS = 2.0
-# A viewer that gets nothing for this time is reported while the user can still do something about it.
+# If a viewer gets nothing for this time, a warning is logged, because the user can still do something about it then.
 _PATIENCE_SECS = 10.0
 
 
 class ExporterState(enum.Enum):
-    """The state of a live sink; the values are the words of `LiveSinkStatistics.state`."""
+    """The state of a live sink. The values are the texts of `LiveSinkStatistics.state`."""
 
-    #: There is no exporter; another attempt follows.
+    #: There is no exporter, and another attempt follows.
     DOWN = "not running"
-    #: The exporter is being started, or connects.
+    #: The exporter is being started, or it connects.
     STARTING = "starting"
     #: The exporter waits until a viewer listens.
     WAITING = "waiting for a viewer"
@@ -52,14 +54,15 @@ class ExporterState(enum.Enum):
 
 
 class ExporterHandle:
-    """A live sink and its exporter. The supervisor's thread calls the methods; any thread may call `stats`.
+    """A live sink and its exporter. Only the supervisor's thread calls the methods, but any thread may call
+    `stats`.
 
     Parameters
     ----------
     number:
         The number of the sink in its recording.
     sink:
-        The sink with the ports that were chosen.
+        The sink. Ports that were 0 are replaced by free ports.
     replay_log:
         The rows to send.
     """
@@ -73,9 +76,9 @@ class ExporterHandle:
         self._pipe: Any = None
         self._was_started = False
         self._backoff = _Backoff()
-        # Per file of the log: how far the present exporter has sent it.
+        # Per file of the replay log: the offset up to which the present exporter has sent the file.
         self._positions: dict[int, int] = {}
-        # The end of the slice that the exporter sends now.
+        # The end of the slice that the exporter sends now, or None.
         self._sending_until: int | None = None
         self._sent_at = 0.0
         self._sent_chunks = 0
@@ -90,7 +93,7 @@ class ExporterHandle:
 
     @property
     def pipe(self) -> Any:
-        """The connection to the exporter; None if there is none."""
+        """The connection to the exporter, or None if there is no connection."""
         return self._pipe
 
     @property
@@ -105,7 +108,7 @@ class ExporterHandle:
 
     @property
     def retry_at(self) -> float:
-        """The time of the next attempt if this is down, by `time.monotonic`."""
+        """The time of the next attempt if there is no exporter, in seconds of `time.monotonic`."""
         return self._backoff.at
 
     @property
@@ -122,7 +125,7 @@ class ExporterHandle:
         return self._state is ExporterState.CONNECTED and self._sending_until is None
 
     def stats(self) -> LiveSinkStatistics:
-        """Return how many rows the sink has got until now."""
+        """Return the progress of the sink until now."""
         return LiveSinkStatistics(
             sink=self._sink._name(),
             state=self._state.value,
@@ -132,17 +135,17 @@ class ExporterHandle:
         )
 
     def missed(self) -> str | None:
-        """Return in words how many rows the sink lacks; None if it has all."""
+        """Return a text that says how many chunks the sink lacks, or None if the sink has all chunks."""
         total, found = self._replay_log.chunks, self.stats()
         if not total or (self._state is ExporterState.DONE and not found.missing_chunks):
             return None
         if self._state in (ExporterState.CONNECTED, ExporterState.FINISHING):
-            # It has not said that it has read the last of them.
+            # The exporter has not reported that the viewer has read the last chunks.
             return f"{found.sink} stopped reading: it lacks {found.missing_chunks} of {total} chunks or more"
         return f"{found.sink} lacks {found.missing_chunks} of {total} chunks: {self._reason}"
 
     def start(self, launcher: Launcher, application_id: str, recording_id: str) -> None:
-        """Start an exporter; if that fails, another attempt follows."""
+        """Start an exporter. If this fails, another attempt follows."""
         ours, exporters = multiprocessing.Pipe()
         config = ExporterConfig(
             sink=self._sink,
@@ -156,7 +159,7 @@ class ExporterHandle:
         try:
             with ctrl_c_blocked():
                 self._pid = launcher.start(self._number, config)
-        except Exception as error:  # noqa: BLE001  # whatever keeps a process from starting
+        except Exception as error:  # noqa: BLE001  # any error may keep a process from starting
             ours.close()
             self._retry_later(f"its process cannot be started: {error}")
         else:
@@ -167,9 +170,10 @@ class ExporterHandle:
             exporters.close()
 
     def send(self, now: float, *, is_last: bool) -> float | None:
-        """Let a ready exporter send new rows; with `is_last` it sends at once, and finishes when it has sent all.
+        """Let the exporter send new rows. The caller checks `is_ready` before.
 
-        Returns the time at which to call this again if it is too early, else None.
+        With `is_last`, the exporter sends without delay, and finishes when it has sent all rows. If it is too early to
+        send, returns the time at which to call this again. Else returns None.
         """
         for number, source in enumerate(self._replay_log.sources):
             start = max(self._positions.get(number, 0), source.start)
@@ -194,12 +198,15 @@ class ExporterHandle:
         return None
 
     def _write(self, message: object) -> None:
-        # If the exporter has died, the launcher says so in a moment.
+        # An error is ignored, because the launcher soon reports that the exporter has died.
         with contextlib.suppress(OSError):
             self._pipe.send(message)
 
     def check_starvation(self, now: float) -> float | None:
-        """Warn once if the sink gets nothing for too long; returns when to call this again, None if only after news."""
+        """Warn once if the sink gets nothing for `_PATIENCE_SECS`.
+
+        Returns the time at which to call this again, or None if no call is needed before the next change.
+        """
         if self._starvation.is_reported:
             return None
         if self._is_fed():
@@ -218,12 +225,12 @@ class ExporterHandle:
         return None
 
     def listen(self) -> None:
-        """Read all messages of the exporter that are there."""
+        """Read all messages that the exporter has sent until now, without waiting."""
         try:
             while self._pipe is not None and self._pipe.poll():
                 self._read(self._pipe.recv())
         except (EOFError, OSError):
-            # The launcher reports that the process has ended.
+            # The launcher reports the end of the process, so it is not handled here.
             self._pipe.close()
             self._pipe = None
 
@@ -250,7 +257,7 @@ class ExporterHandle:
                 self._state = ExporterState.DONE
 
     def reap(self) -> None:
-        """Note that the exporter has ended; unless it was done, another attempt follows."""
+        """Note that the exporter has ended. If it had not sent everything, another attempt follows."""
         self.listen()
         self.release()
         if self._state is not ExporterState.DONE:
@@ -263,11 +270,11 @@ class ExporterHandle:
         self._backoff.wait()
 
     def give_up(self, reason: str) -> None:
-        """Note why the sink gets nothing more."""
+        """Note the reason why the sink gets no more rows."""
         self._reason = reason
 
     def kill(self) -> None:
-        """Kill the exporter; `reap` follows when it has ended."""
+        """Kill the exporter, without waiting until it has ended."""
         if self._pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
@@ -281,42 +288,42 @@ class ExporterHandle:
 
 
 class _Backoff:
-    """When to start another exporter: later after each attempt, until one has sent something."""
+    """The time of the next attempt. The delay doubles after each attempt, until an exporter has sent something."""
 
     def __init__(self) -> None:
         self.at = 0.0
         self._secs = _FIRST_RETRY_SECS
 
     def wait(self) -> None:
-        """An attempt has failed."""
+        """Delay the next attempt, because an attempt has failed."""
         self.at = time.monotonic() + self._secs
         self._secs = min(2 * self._secs, _LAST_RETRY_SECS)
 
     def reset(self) -> None:
-        """An attempt was successful."""
+        """Set the shortest delay again, because an attempt was successful."""
         self._secs = _FIRST_RETRY_SECS
 
 
 class _Starvation:
-    """Since when a sink has got nothing of the rows that wait for it, and whether the user knows."""
+    """The time since which a sink has got none of the rows that wait for it, and whether the user was warned."""
 
     def __init__(self) -> None:
         self._since: float | None = time.monotonic()
         self.is_reported = False
 
     def begin(self, now: float) -> float:
-        """Rows wait; returns since when."""
+        """Note that rows wait. Returns the time since which they wait."""
         self._since = self._since or now
         return self._since
 
     def begin_again(self, now: float) -> None:
-        """Some rows were sent, and others may wait."""
+        """Measure the time from `now` on, because some rows were sent, and others may wait."""
         self._since = now
 
     def end(self) -> None:
-        """No rows wait."""
+        """Note that no rows wait."""
         self._since = None
 
     def report(self) -> None:
-        """The user knows."""
+        """Note that the user was warned."""
         self.is_reported = True

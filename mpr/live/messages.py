@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """To the exporter: the descriptor of file `number` of the replay log follows."""
+    """To the exporter: the descriptor of the replay log's file `number` follows this message."""
 
     number: int
     is_memory: bool
@@ -15,7 +15,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class SendSlice:
-    """To the exporter: send the frames within `[start, end)` of file `number` of the replay log."""
+    """To the exporter: send the frames within `[start, end)` of the replay log's file `number`."""
 
     number: int
     start: int
@@ -24,7 +24,7 @@ class SendSlice:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """To the exporter: nothing more follows."""
+    """To the exporter: no more rows follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,15 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """From the exporter: the viewer or the server is there."""
+    """From the exporter: the viewer is connected, or the server runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceSent:
-    """From the exporter: file `number` of the replay log up to `end` was sent or is lost; `chunks` more were sent."""
+    """From the exporter: the bytes before the offset `end` of the replay log's file `number` were sent, or are lost.
+
+    `chunks` is the number of chunks that were sent since the previous message of this kind.
+    """
 
     number: int
     end: int
@@ -48,11 +51,11 @@ class SliceSent:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """From the exporter: it cannot connect, or the connection has broken. It ends."""
+    """From the exporter: the exporter ends, because it cannot connect, or the connection has broken."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """From the exporter: everything was sent. It ends."""
+    """From the exporter: the exporter ends, because everything was sent."""

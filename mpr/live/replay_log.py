@@ -1,12 +1,15 @@
-"""The rows that the durable sinks have accepted, once more, for live sinks that come late or are slow.
+"""A copy of the rows that the durable sinks have accepted, for live sinks that come late or are slow.
 
-Covers: the files that hold the rows (one that a `FileSink` writes anyway, or a bounded ring in memory).
-Does not cover: when which reader gets them (`supervisor.py`, `exporter_handle.py`, `exporter.py`).
+Covers: the files that hold the rows (the file of a `FileSink`, or a bounded ring in memory).
+Does not cover: the time at which each reader gets the rows (`supervisor.py`, `exporter_handle.py`, `exporter.py`).
 
-A replay log has a head (header, store infos, properties, blueprint), which every reader gets first, and one or two
-files with frames. Usually there is one, the file of a `FileSink`. If there is none, or it fails, new rows go to a
-memory ring: a file in memory that drops its oldest segments. Its first 8 bytes say how far it has dropped, and the
-ring writes them before it drops. If a reader finds this number unchanged after it has read, it has read valid bytes.
+A replay log has a head (header, store infos, properties, blueprint), which every reader gets first. It also has one or
+two files with frames. Usually there is one file, which belongs to a `FileSink`. If there is no such file, or if its
+writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments.
+
+The first 8 bytes of the ring are the offset up to which bytes are dropped. The ring writes this offset before it drops
+bytes. A reader checks the offset after it has read other bytes. These bytes are valid if they begin at the offset or
+behind.
 """
 
 from __future__ import annotations
@@ -27,18 +30,19 @@ _MEMORY_START = 4096
 
 
 class LogFile:
-    """A file with whole frames from `start` to `end`, where it grows."""
+    """A file with whole frames from `start` to `end`. The file grows at `end`."""
 
     is_memory = False
 
     def __init__(self, fd: int, start: int) -> None:
-        # A descriptor of its own: if the file fails, its writer closes the other one, but the rows in it are valid.
+        # A copy of the descriptor, because the writer closes its own one if the file fails. The rows in the file are
+        # still valid then.
         self.fd = os.dup(fd)
         self.start = start
         self.end = start
 
     def grow(self, end: int) -> None:
-        """Note that the frames go on up to `end`."""
+        """Note that the file has whole frames up to `end`."""
         self.end = end
 
     def close(self) -> None:
@@ -46,12 +50,12 @@ class LogFile:
 
 
 class MemoryRing(LogFile):
-    """A file in memory with the newest segments, `REPLAY_MAX_BYTES` at most.
+    """A file in memory with the newest segments, of up to `REPLAY_MAX_BYTES` bytes, or with one larger segment.
 
     Parameters
     ----------
     folder:
-        A private folder, for systems without files in memory.
+        A private folder for the file, if the system has no files in memory.
     """
 
     is_memory = True
@@ -63,7 +67,7 @@ class MemoryRing(LogFile):
         self._mark()
 
     def accept(self, segment: Segment) -> None:
-        """Copy the frames of `segment`; if there is not enough memory, the ring lacks them."""
+        """Copy the frames of `segment`. If there is not enough memory, they are left out."""
         end = self.end
         os.lseek(self.fd, end, os.SEEK_SET)
         try:
@@ -90,21 +94,21 @@ class MemoryRing(LogFile):
 
 
 def dropped_until(fd: int) -> int:
-    """Return up to which offset the memory ring `fd` has dropped its bytes; works in any process."""
+    """Return the offset up to which the memory ring `fd` has dropped its bytes. Any process may call this."""
     return int(_MARK.unpack(os.pread(fd, _MARK.size, 0))[0])
 
 
 class ReplayLog:
-    """All accepted rows, as far as they are kept. The aggregator's thread writes; any thread may read the attributes.
+    """The accepted rows that are kept. Only the aggregator's thread writes, but any thread may read the attributes.
 
     Parameters
     ----------
     head:
-        A stream without its end: header, store infos, properties, blueprint.
+        A stream without its `END` frame: header, store infos, properties, blueprint.
     file:
-        The log of a file that gets all rows and that other processes can read; None if there is none.
+        The log of a file that gets all rows and that other processes can read, or None if there is no such file.
     folder:
-        A private folder, for systems without files in memory.
+        A private folder for the file, if the system has no files in memory.
     """
 
     def __init__(self, head: bytes, file: ByteLog | None, folder: Path) -> None:
@@ -115,7 +119,7 @@ class ReplayLog:
         self._memory_ring: MemoryRing | None = None
         #: The files with the frames.
         self.sources: list[LogFile] = []
-        #: How many chunks were accepted.
+        #: The number of accepted chunks.
         self.chunks = 0
         if file is not None and file.shared_fd is not None:
             self.sources.append(LogFile(file.shared_fd, file.end))
@@ -125,11 +129,11 @@ class ReplayLog:
         return self._head
 
     def accepted(self, segment: Segment) -> None:
-        """Note that all writers which have not failed have `segment`."""
+        """Keep `segment`, because all writers that have not failed have accepted it."""
         if self._file is not None and self._file.end > self.sources[0].end:
             self.sources[0].grow(self._file.end)
         else:
-            # The segment went to another file, or this file has failed.
+            # There is no file, the segment went to another file, or the file has failed.
             if self._memory_ring is None:
                 self._memory_ring = MemoryRing(self._folder)
                 self.sources.append(self._memory_ring)
@@ -138,7 +142,7 @@ class ReplayLog:
         self.chunks += sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
 
     def _note_stores(self, segment: Segment) -> None:
-        """Keep the store infos of `segment` in the head, because a memory ring drops its beginning."""
+        """Keep the store infos of `segment` in the head, because a memory ring drops its oldest frames."""
         for frame in segment.frames:
             if frame.kind == framing.SET_STORE_INFO:
                 info = segment.source.read(frame.start, frame.end - frame.start)

@@ -12,16 +12,18 @@ class LiveSinkStatistics:
     Attributes
     ----------
     sink:
-        Its kind and URL.
+        The kind and the URL of the sink.
     state:
-        'connected', 'waiting for a viewer', 'starting', 'not running' (a new attempt follows), 'finishing' or 'done'.
+        One of 'connected', 'waiting for a viewer', 'starting', 'not running' (a new attempt follows), 'finishing' and
+        'done'.
     sent_chunks:
-        Chunks that the viewer or server of the present or last connection has been sent. What it has read of them, is
-        known at the end only, when the state is 'done'.
+        The number of chunks that were sent over the present connection, or else over the last one. It is known
+        only in the state 'done' that the viewer or server has read them.
     missing_chunks:
-        Chunks of the recording that it has not: still to come, while the recording is open; missed, when it is closed.
+        The number of chunks of the recording that were not sent. They may still be sent while the recording is open.
+        When the recording is closed, the viewer or server has missed them.
     connections:
-        How often a viewer was found, or a server started.
+        How often an exporter has connected to a viewer, or has started a server.
     """
 
     sink: str

@@ -1,11 +1,12 @@
-"""Runs the live sinks of a recording, in the parent: a thread starts an exporter for each, and gives it work.
+"""Runs the live sinks of a recording, in the parent. A thread starts an exporter for each sink, and gives rows to it.
 
-Covers: the thread, when it wakes up, and its bounded end.
-Does not cover: one sink and its exporter (`exporter_handle.py`), the viewer's side (`exporter.py`), and the rows
-(`replay_log.py`).
+Covers: the thread, the events that wake it up, and its end within a time limit.
+Does not cover: one sink and its exporter (`exporter_handle.py`), the code in the exporter's process (`exporter.py`),
+and the rows (`replay_log.py`).
 
-The aggregator only says that rows were accepted. Everything that can wait, hang or fail is in the exporters. This
-thread exchanges messages of a few bytes with them, and sends none to an exporter that has not answered the last one.
+The aggregator only reports that rows were accepted. Everything that can wait, hang or fail is in the exporters. This
+thread exchanges messages of a few bytes with the exporters. It sends no message to an exporter that has not answered
+the last message.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from mpr.sinks.viewers import LiveSink
 
 _log = logging.getLogger("mpr")
 
-# The time in which a process starts even if the fork server was killed and another one has to import everything.
+# The time limit for the start of a process, even if the fork server was killed and a new one must import everything.
 _START_SECS = 30.0
-# The time in which a killed process ends.
+# The time limit for the end of a killed process.
 _KILL_SECS = 1.0
 
 
@@ -43,9 +44,9 @@ class LiveSupervisor:
     Parameters
     ----------
     sinks:
-        The sinks with the ports that were chosen.
+        The sinks. Ports that were 0 are replaced by free ports.
     replay_log:
-        The rows that they get.
+        The rows that the sinks get.
     application_id, recording_id:
         Ids of the recording.
     """
@@ -60,9 +61,9 @@ class LiveSupervisor:
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
         os.set_blocking(self._wake_writer, False)
-        # Whether the thread has nothing to send, so that news has to wake it.
+        # Whether the thread has nothing to send, so that new rows must wake it.
         self._idle = False
-        # When the end has to be over.
+        # The time by which all sinks must have finished, or None while the recording is open.
         self._deadline: float | None = None
         self._thread = threading.Thread(target=self._run, name="mpr-live", daemon=True)
 
@@ -71,7 +72,7 @@ class LiveSupervisor:
         self._thread.start()
 
     def accepted(self, segment: Segment) -> None:
-        """Note that the durable sinks have `segment`. The aggregator's thread calls this."""
+        """Note that the durable sinks have accepted `segment`. The aggregator's thread calls this."""
         self._replay_log.accepted(segment)
         if self._idle:
             self._idle = False
@@ -82,9 +83,10 @@ class LiveSupervisor:
         return [handle.stats() for handle in self._handles]
 
     def finish(self) -> list[str]:
-        """Send rows for some seconds more, then end all exporters. Any other thread may call this.
+        """Send rows for up to `LIVE_FAREWELL_SECS` more, then end all exporters.
 
-        No more rows may be accepted. Returns in words how many rows each sink has missed.
+        Any thread but the supervisor's own may call this. `accepted` must not be called any more. Returns one text for
+        each sink that has missed rows.
         """
         self._deadline = time.monotonic() + LIVE_FAREWELL_SECS
         self._wake()
@@ -99,7 +101,7 @@ class LiveSupervisor:
         return [words for words in missed if words is not None]
 
     def _wake(self) -> None:
-        # A full pipe wakes the thread too.
+        # An error is ignored, because a full pipe wakes the thread too.
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_writer, b"x")
 
@@ -117,7 +119,7 @@ class LiveSupervisor:
                     handle.listen()
                 for number, _ in self._launcher.ended():
                     self._handles[number].reap()
-        except Exception as error:  # noqa: BLE001  # the rows are safe; only the viewers get nothing more
+        except Exception as error:  # noqa: BLE001  # the rows are safe, and only the viewers get nothing more
             _log.exception("mpr's live sinks have failed")
             for handle in self._handles:
                 handle.give_up(f"{type(error).__name__}: {error}")
@@ -135,7 +137,10 @@ class LiveSupervisor:
         return [self._wake_reader, *pipes, *launcher.waitables()]
 
     def _step(self, launcher: Launcher) -> float | None:
-        """Start exporters and send rows that are due; returns the seconds until the next step, None for no limit."""
+        """Start exporters and send rows that are due.
+
+        Returns the seconds until the next step, or None if no step is planned.
+        """
         self._idle = True
         now = time.monotonic()
         is_ending = self._deadline is not None

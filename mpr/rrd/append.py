@@ -1,4 +1,6 @@
-"""Adds rows to a file that no process writes any more, complete or not, and makes it valid.
+"""Adds rows to an `.rrd` file that no process writes any more, and makes the file valid.
+
+The file may be incomplete.
 
 Covers: removing the footer or an incomplete message at the end, and appending messages.
 Does not cover: the new footer, which `recover.py` makes.
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream], None]) -> None:
-    """Add the rows that `write` logs to the recording in the file at `path`, which is valid afterwards.
+    """Add the rows that `write` logs to the recording in the file at `path`. The file is valid afterwards.
 
-    An empty file becomes one of a new recording of `application_id`. Raises `SinkError` if the file is none of Rerun's
-    or the disk refuses.
+    If the file is empty, it gets a new recording of `application_id`. Raises `SinkError` if the file is not a Rerun
+    file, or if the disk reports an error.
     """
     added = encoder.encoded_by_sdk(write)
     if added:
@@ -38,7 +40,7 @@ def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream]
 
 
 def _append(fd: int, application_id: str, added: bytes) -> None:
-    """Write the messages of the stream `added` after the last whole message of `fd`."""
+    """Write the messages of the stream `added` behind the last whole message of the file `fd`."""
 
     def read(offset: int, size: int) -> bytes:
         return os.pread(fd, size, offset)
@@ -64,7 +66,7 @@ def _append(fd: int, application_id: str, added: bytes) -> None:
 
 
 def _recording(read: framing.Read, frames: list[framing.Frame]) -> bytes | None:
-    """Return the encoded store id in the first store info; None if there is none."""
+    """Return the encoded store id in the first store info, or None if there is no store info."""
     for frame in frames:
         if frame.kind == framing.SET_STORE_INFO:
             payload = read(frame.payload, frame.size)

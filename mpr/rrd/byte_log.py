@@ -1,8 +1,8 @@
 """Lets any number of readers follow a growing stream: each reader gets all accepted bytes, from the beginning.
 
-Covers: how far the stream is accepted, readers in threads and in `asyncio`, the end.
+Covers: the number of accepted bytes, readers in threads and in `asyncio`, the end of the stream.
 Does not cover: the file with the bytes (`part_file.py`, `sinks/binary_stream.py`), cutting a stream (`slices.py`), and
-viewers in processes of their own (`live/replay_log.py`).
+viewers, which are other processes (`live/replay_log.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _READ_BYTES = 1024 * 1024
 
 
 class ByteLog:
-    """The accepted bytes of one file. One thread adds bytes; any thread reads.
+    """The accepted bytes of one file. One thread adds bytes, and any thread can read them.
 
     Parameters
     ----------
@@ -31,18 +31,18 @@ class ByteLog:
     def __init__(self, file: OutputFile) -> None:
         self._file = file
         self._listeners: set[Callable[[], None]] = set()
-        #: How many bytes are accepted; they never change.
+        #: The number of accepted bytes. Accepted bytes never change.
         self.end = 0
         #: Whether `end` is final.
         self.is_over = False
-        #: The reason if bytes are missing at the end.
+        #: The error if bytes are missing at the end, else None.
         self.failure: BaseException | None = None
-        #: Guards all of these, and wakes readers.
+        #: The lock for the attributes above, and the condition that wakes readers.
         self.changed = threading.Condition()
 
     @property
     def shared_fd(self) -> int | None:
-        """A descriptor through which another process can read the bytes; None if they move to another file."""
+        """The descriptor by which another process can read the bytes, or None if the bytes may move to another file."""
         return self._file.fd if self._file.stays else None
 
     def grow(self, end: int) -> None:
@@ -50,7 +50,7 @@ class ByteLog:
         self._note(end, False, None)
 
     def finish(self, failure: BaseException | None = None) -> None:
-        """Say that nothing follows; readers that have all bytes then raise `failure`, if there is one."""
+        """Mark the log as complete. If there is a `failure`, readers raise this error after the last byte."""
         self._note(self.end, True, failure)
 
     def _note(self, end: int, is_over: bool, failure: BaseException | None) -> None:
@@ -63,7 +63,7 @@ class ByteLog:
 
     @contextlib.contextmanager
     def listening(self, listener: Callable[[], None]) -> Iterator[None]:
-        """Call `listener` in the adding thread after each change."""
+        """Call `listener` after each change while the context lasts, in the thread that adds bytes."""
         with self.changed:
             self._listeners.add(listener)
         try:
@@ -73,21 +73,22 @@ class ByteLog:
                 self._listeners.discard(listener)
 
     def reader(self) -> LogReader:
-        """Return a reader that keeps the file open. Raises `OSError`."""
+        """Return a reader that keeps the file open. Raises `OSError` if the file cannot be opened."""
         return LogReader(self, *self._file.reader())
 
 
 class LogReader:
-    """Reads a log; each iteration begins at the beginning.
+    """Reads a log. Each iteration starts at the first byte.
 
     Parameters
     ----------
     log:
-        How far it may read, and when.
+        The log, which says how many bytes may be read.
     read:
         Reads the file.
     size:
-        The size of a file in bytes that was closed before, and perhaps written anew since; None for the log's end.
+        The size of the file in bytes if the file is already closed. It may differ from the end of the log, because a
+        closed file may have been written anew. None if the reader reads up to the end of the log.
     """
 
     def __init__(self, log: ByteLog, read: framing.Read, size: int | None) -> None:
@@ -96,9 +97,10 @@ class LogReader:
         self._size = size
 
     def read_all(self, *, parts: bool = False, pause_secs: float = 0.0) -> Iterator[bytes]:
-        """Yield all bytes, with `parts` as streams of their own; wait for more until the log ends.
+        """Yield all bytes, and wait for more until the log ends.
 
-        After each wait, pause for `pause_secs`, so that small pieces come together.
+        With `parts`, each item is a stream that can be read alone. After each wait, pause for `pause_secs`, so that
+        small pieces are joined.
         """
         cursor = self._cursor(parts)
         while True:
@@ -111,13 +113,13 @@ class LogReader:
             with self._log.changed:
                 waits = self._log.end == end and not self._log.is_over
                 if waits:
-                    # Bounded, so that Ctrl-C is noticed on every platform.
+                    # The wait is bounded, so that Ctrl-C is noticed on every platform.
                     self._log.changed.wait(1.0)
             if waits and pause_secs:
                 time.sleep(pause_secs)
 
     async def aread_all(self, *, parts: bool = False) -> AsyncIterator[bytes]:
-        """Do the same as `read_all` in an event loop; a cancelled reader leaves nothing behind."""
+        """Do the same as `read_all` in an event loop. A cancelled reader leaves no listener behind."""
         # Imported here because few programs read in an event loop.
         import asyncio
 
@@ -145,7 +147,10 @@ class LogReader:
         return Slices(self._read) if parts else Pieces(self._read, _READ_BYTES)
 
     def _next(self, cursor: Slices | Pieces) -> tuple[bytes | None, int]:
-        """Return the next bytes and the end up to which this looked: b"" if there are none yet, None after the last."""
+        """Return the next bytes, and the end of the accepted bytes at this time.
+
+        The bytes are `b""` if no more are accepted yet, and None after the last byte.
+        """
         with self._log.changed:
             end, is_over, failure = self._log.end, self._log.is_over, self._log.failure
         data = cursor.next(end if self._size is None else self._size)

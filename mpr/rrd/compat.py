@@ -1,4 +1,4 @@
-"""Checks whether mpr knows the file format of the installed SDK, and makes parts of a stream by the SDK itself."""
+"""Checks whether mpr knows the file format of the installed SDK, and lets the SDK make parts of a stream."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 
 def store_info() -> bytes:
-    """Return the payload of a store info with an id of no recording; empty if logging is switched off."""
+    """Return the payload of a store info, or empty bytes if logging is switched off.
+
+    The store id in the payload belongs to no recording.
+    """
     data = encoded_head()
-    # `format_is_known` reports an unknown format.
+    # No error here, because `format_is_known` reports an unknown format.
     with contextlib.suppress(FormatError):
         for frame in framing.frames_of(data):
             if frame.kind == framing.SET_STORE_INFO:
@@ -28,9 +31,10 @@ def store_info() -> bytes:
 
 
 def manifest_by_sdk(data: bytes) -> Manifest:
-    """Return the manifest that the SDK writes for the chunks in `data` (header, store infos, messages of one store).
+    """Return the manifest that the SDK writes for the chunks in `data`.
 
-    Its chunk ids are those in `data`. Its store id is another one, and its offsets are those of a new encoding.
+    `data` is a header, store infos, and messages of one store. The manifest has the chunk ids of `data`, but another
+    store id, and the offsets of a new encoding.
     """
     encoded = encoded_by_sdk(lambda stream: send_decoded(data, stream))
     frames = framing.frames_of(encoded)
@@ -42,7 +46,7 @@ def manifest_by_sdk(data: bytes) -> Manifest:
 
 @functools.cache
 def format_is_known() -> str | None:
-    """Return None if mpr understands the streams of the installed SDK, else the reason why not.
+    """Return None if mpr understands the streams of the installed SDK, else the reason.
 
     Lets the SDK encode two chunks, and checks everything on which `framing.py` and `manifest.py` rely.
     """
@@ -55,7 +59,7 @@ def format_is_known() -> str | None:
 
     data = encoded_by_sdk(write)
     if not data:
-        # RERUN=off: nothing will be logged, so there is nothing to understand.
+        # With `RERUN=off` the SDK writes no stream, so there is nothing to understand.
         return None
     try:
         framing.check_header(data[: framing.HEADER_SIZE])

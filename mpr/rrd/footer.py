@@ -1,6 +1,6 @@
 """Makes the footer of a file: one manifest per store.
 
-Covers: merging the manifests that the SDK wrote, and having the SDK describe chunks that no manifest describes.
+Covers: merging the manifests that the SDK wrote, and letting the SDK describe chunks that no manifest describes.
 Does not cover: the form of a manifest (`manifest.py`), merging many columns (`wide_footer.py`) and writing the file
 (`writer.py`, `recover.py`).
 """
@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from mpr.rrd import compat, framing, manifest, store_id, wide_footer
 from mpr.rrd.manifest import ChunkLocation, Manifest
 
-# How many bytes of the file are read again at a time, for chunks without a manifest.
+# The number of bytes of the file that are read again at a time, for chunks without a manifest.
 _LOT_BYTES = 32 * 1024 * 1024
-# The SDK describes this many chunks in less time than a process takes to start, and in a few times this memory.
+# The SDK describes up to this many chunks and bytes in less time than a process takes to start. This needs memory for
+# a few times as many bytes.
 _FEW, _LITTLE_BYTES = 200, 4 * 1024 * 1024
 
 
@@ -29,7 +30,7 @@ class ManifestMaker:
     fd:
         A readable descriptor of the file.
     header:
-        The first bytes of the file.
+        The header of the stream: the first bytes of the file.
     store_infos:
         The payload of the store info of each store, by the store's encoded id.
     """
@@ -43,14 +44,17 @@ class ManifestMaker:
         self.header = header
 
     def add_store(self, store: bytes, info: bytes) -> bool:
-        """Note the store info of `store`; returns False if there is one already."""
+        """Note the store info of `store`. Returns False if the store already has one."""
         if store in self.store_infos:
             return False
         self.store_infos[store] = info
         return True
 
     def closing(self, end: int, manifests: Iterable[Manifest]) -> bytes:
-        """Return the bytes that close the file; its frames end at `end`, and `manifests` describe them."""
+        """Return the bytes that close the file.
+
+        The last frame of the file ends at the offset `end`. `manifests` describe all chunks of the file.
+        """
         stores: dict[bytes, list[Manifest]] = {}
         for each in manifests:
             stores.setdefault(each.store_id, []).append(each)
@@ -58,7 +62,7 @@ class ManifestMaker:
         return framing.closing(end, [manifest.encode(each) for each in merged])
 
     def described(self, places: Iterable[ChunkLocation]) -> list[Manifest]:
-        """Return manifests for the chunks at `places`, which the SDK makes by reading these chunks again."""
+        """Return manifests for the chunks at `places`. The SDK makes the manifests by reading these chunks again."""
         lots: dict[bytes, list[list[ChunkLocation]]] = {}
         sizes: dict[bytes, int] = {}
         for start, size in places:
@@ -75,7 +79,7 @@ class ManifestMaker:
         table = manifest.merged_table(parts)
         model = parts[0]
         if not manifest.same_columns(parts):
-            # Only the SDK can make the schema and its hash; one chunk of each kind is enough for it.
+            # Only the SDK can make the schema and its hash. One chunk of each kind is enough for this.
             places = manifest.chunk_locations(table, manifest.one_chunk_of_each_kind(table))
             small = len(places) <= _FEW and sum(size for _, size in places) <= _LITTLE_BYTES
             routed = None
@@ -99,7 +103,7 @@ class ManifestMaker:
         return replace(described, store_id=store, table=table)
 
     def _by_sdk(self, places: list[ChunkLocation]) -> Manifest:
-        """Return the SDK's manifest of the chunks at `places`, which are all of one store."""
+        """Return the SDK's manifest of the chunks at `places`. All these chunks belong to one store."""
         infos = [_info_frame(info) for info in self.store_infos.values()]
         chunks = [os.pread(self.fd, size + framing.FRAME_HEADER_SIZE, start) for start, size in places]
         return compat.manifest_by_sdk(b"".join([self.header, *infos, *chunks]))

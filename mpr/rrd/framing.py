@@ -1,11 +1,13 @@
-"""The bytes of an `.rrd` file: frames, the few protobuf messages that mpr reads, header and footer.
+"""The bytes of an `.rrd` file: header, frames and footer.
 
-Covers: finding the frames of a stream, the store id of a message, the closing frames of a file.
-Does not cover: the contents of a chunk (mpr never decodes one) and the manifest's table (`manifest.py`).
+Covers: finding the frames of a stream, and the bytes that close a file.
+Does not cover: store ids (`store_id.py`), protobuf messages (`protobuf.py`), the table of a manifest (`manifest.py`),
+and the contents of a chunk (mpr never decodes one).
 
-A stream is a 12-byte header and then frames, each `<kind: u64><length: u64><payload>`. The last frame (kind `END`)
-holds the footer, followed by 20 bytes per footer and `RRF2FOOT<count: u32>`. Source: rerun-io/rerun,
-`crates/store/re_log_encoding/src/rrd/frames.rs` and `re_protos/proto/rerun/v1alpha1/log_msg.proto`.
+A stream is a header of 12 bytes, and then frames. Each frame is `<kind: u64><length: u64><payload>`. The payload of the
+last frame (kind `END`) is the footer. Behind this frame there are 20 bytes per footer, and then `RRF2FOOT<count: u32>`.
+Source: rerun-io/rerun, `crates/store/re_log_encoding/src/rrd/frames.rs` and
+`re_protos/proto/rerun/v1alpha1/log_msg.proto`.
 """
 
 from __future__ import annotations
@@ -32,13 +34,13 @@ BLUEPRINT_ACTIVATION = 3
 _FRAME = struct.Struct("<QQ")
 FRAME_HEADER_SIZE = _FRAME.size
 _FOOTER_ENTRY = struct.Struct("<QQI")
-#: The end of the bytes after the `END` frame: one entry, then this mark and number of entries.
+#: The last bytes of a file: a mark, and the number of footer entries before the mark (one).
 CLOSING = FOURCC + b"FOOT" + struct.pack("<I", 1)
 STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + len(CLOSING)
 # `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
 _CRC_SEED = 7850921
 
-# One read finds the headers of many small frames; a large frame's payload is never read here.
+# The number of bytes per read. One read finds the headers of many small frames. Payloads of large frames are skipped.
 _SCAN_WINDOW = 64 * 1024
 
 Read = Callable[[int, int], bytes]
@@ -46,7 +48,7 @@ Read = Callable[[int, int], bytes]
 
 
 class Frame(NamedTuple):
-    """One frame: `start` is the offset of its 16-byte header, `size` the length of its payload, both in bytes."""
+    """One frame. `start` is the offset of its header of 16 bytes. `size` is the length of its payload in bytes."""
 
     kind: int
     start: int
@@ -62,7 +64,7 @@ class Frame(NamedTuple):
 
 
 class DamagedError(FormatError):
-    """A stream continues with bytes that are no frame; `frames` are the whole frames before them."""
+    """The error for a stream with bytes that are no frame. `frames` are the whole frames before these bytes."""
 
     def __init__(self, kind: int, position: int, frames: list[Frame]) -> None:
         super().__init__(f"unknown frame kind {kind} at offset {position}")
@@ -76,10 +78,10 @@ def check_header(header: bytes) -> None:
 
 
 def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
-    """Return the whole frames within `[start, end)`, and the offset behind the last of them.
+    """Return the whole frames within `[start, end)`, and the offset behind the last one.
 
-    An incomplete frame at the end is left for the next call. Nothing behind an `END` frame is read. Raises
-    `DamagedError`.
+    An incomplete frame at the end is not returned, so the next call can begin with it. Nothing behind an `END` frame is
+    read. Raises `DamagedError` if there are bytes that are no frame.
     """
     frames: list[Frame] = []
     position = start
@@ -103,12 +105,18 @@ def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
 
 
 def frames_of(stream: bytes) -> list[Frame]:
-    """Return the whole frames of `stream`, which begins with a header. Raises `DamagedError`."""
+    """Return the whole frames of `stream`, which begins with a header.
+
+    Raises `DamagedError` if there are bytes that are no frame.
+    """
     return scan(lambda at, size: stream[at : at + size], HEADER_SIZE, len(stream))[0]
 
 
 def whole(stream: bytes) -> bytes:
-    """Return `stream` without an incomplete frame at its end; empty if no frame is whole. Raises `FormatError`."""
+    """Return `stream` up to the end of its last whole frame, or empty bytes if no frame is whole.
+
+    Raises `FormatError` if the header has an unknown format.
+    """
     check_header(stream[:HEADER_SIZE])
     try:
         frames = frames_of(stream)
@@ -118,7 +126,7 @@ def whole(stream: bytes) -> bytes:
 
 
 def frame_at(read: Read, start: int) -> Frame:
-    """Return the frame whose header is at `start`; raises `FormatError` if there is none."""
+    """Return the frame whose header is at `start`. Raises `FormatError` if there is no whole header."""
     header = read(start, FRAME_HEADER_SIZE)
     if len(header) < FRAME_HEADER_SIZE:
         raise FormatError(f"no frame at offset {start}")
@@ -127,10 +135,11 @@ def frame_at(read: Read, start: int) -> Frame:
 
 
 def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
-    """Return the bytes of some whole frames from `start` on, without an `END`, and how many chunks they are.
+    """Return the bytes of some whole frames from `start` on, and the number of chunks in these frames.
 
-    They are at least one frame of any size, and a few megabytes at most. They are empty if the stream is damaged, or
-    has its `END` there. A hole in a file reads as zeros, which look like an end.
+    There is at least one frame, which may have any size. Several frames together have a few megabytes at most. An `END`
+    frame is left out. The bytes are empty if there is no whole frame, if the stream is damaged, or if an `END` frame is
+    at `start`. They are also empty in a hole of the file, because a hole reads as zeros, which look like an `END`.
     """
     try:
         frames, stop = scan(read, start, min(end, start + SLICE_BYTES))
@@ -150,7 +159,7 @@ def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
 def footer_span(file: BinaryIO) -> tuple[int, int]:
     """Return the offset and the size of the footer of an open file.
 
-    Raises `FormatError` if it has none, and `OSError` if it is shorter than any file with a footer.
+    Raises `FormatError` if the file has no footer, and `OSError` if the file is too short for a footer.
     """
     file.seek(-STREAM_FOOTER_SIZE, os.SEEK_END)
     tail = file.read()
@@ -161,7 +170,7 @@ def footer_span(file: BinaryIO) -> tuple[int, int]:
 
 
 def is_finished(path: Path) -> bool:
-    """Return whether a file ends with a footer; it may be growing, damaged or missing."""
+    """Return whether a file ends with a footer. The file may also be growing, damaged or missing."""
     with contextlib.suppress(OSError, FormatError), path.open("rb") as file:
         footer_span(file)
         return True

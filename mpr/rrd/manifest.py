@@ -3,8 +3,8 @@
 Covers: reading the manifests of an `END` frame, moving their byte offsets, and merging their rows.
 Does not cover: the frames around them (`framing.py`) and merging schemas that differ (`footer.py`, `wide_footer.py`).
 
-`RrdManifest{store_id = 1, sorbet_schema = 2, sorbet_schema_sha256 = 3, data = 4}`, where `data` is a compressed Arrow
-stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` and
+The message is `RrdManifest{store_id = 1, sorbet_schema = 2, sorbet_schema_sha256 = 3, data = 4}`. Its field `data` is
+a compressed Arrow stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` and
 `re_log_encoding/src/rrd/footer/raw_rrd_manifest.rs`.
 """
 
@@ -39,7 +39,10 @@ ChunkLocation: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The manifest of one store: `table` has a row per chunk, `schema` and `sha256` describe the store's columns."""
+    """The manifest of one store.
+
+    `table` has one row per chunk. `schema` describes the columns of the store, and `sha256` is the hash of the schema.
+    """
 
     store_id: bytes
     schema: bytes
@@ -48,15 +51,18 @@ class Manifest:
 
 
 class OffsetMap:
-    """Maps offsets in an outbox to offsets in a file, by runs of bytes in ascending order of their source."""
+    """Maps offsets in an outbox to offsets in a file.
+
+    The bytes are added as runs, in ascending order of their offsets in the outbox.
+    """
 
     def __init__(self) -> None:
-        # Bare numbers, because each of many small segments may be a run.
+        # Arrays of bare numbers, because there may be many runs: one per small segment.
         self._sources = array("q")
         self._shifts = array("q")
 
     def add(self, source: int, target: int) -> None:
-        """Note that the bytes from `source` on are at `target`; a run that continues the last one adds nothing."""
+        """Note that the bytes from `source` on are at `target`. A run that continues the last one takes no memory."""
         shift = target - source
         if not self._shifts or self._shifts[-1] != shift:
             self._sources.append(source)
@@ -90,7 +96,10 @@ def parse(footer: bytes) -> list[Manifest]:
 
 
 def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
-    """Yield the store id and the schema of each manifest: a column per timeline, and per component of an entity."""
+    """Yield the store id and the schema of each manifest.
+
+    A schema has one column per timeline, and one per component of an entity.
+    """
     import pyarrow as pa
 
     for number, message in protobuf.fields(footer):
@@ -122,17 +131,17 @@ def _with_numbers(table: pa.Table, name: str, numbers: list[int]) -> pa.Table:
 
 
 def with_offsets(table: pa.Table, offsets: list[int]) -> pa.Table:
-    """Return `table` with these offsets of its chunks' payloads (behind the frame's header)."""
+    """Return `table` with `offsets` as the offsets of the chunks' payloads. A payload is behind its frame's header."""
     return _with_numbers(table, OFFSET, offsets)
 
 
 def with_sizes(table: pa.Table, sizes: list[int]) -> pa.Table:
-    """Return `table` with these sizes of its chunks' payloads."""
+    """Return `table` with `sizes` as the sizes of the chunks' payloads."""
     return _with_numbers(table, SIZE, sizes)
 
 
 def chunk_locations(table: pa.Table, rows: Iterable[int]) -> list[ChunkLocation]:
-    """Return the places of the chunks in these rows of `table`."""
+    """Return the places of the chunks in the rows `rows` of `table`."""
     offsets, sizes = table[OFFSET], table[SIZE]
     return [(offsets[row].as_py() - framing.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows]
 
@@ -145,15 +154,16 @@ def moved(manifest: Manifest, offsets: OffsetMap) -> Manifest:
 
 
 def same_columns(manifests: list[Manifest]) -> bool:
-    """Return whether all manifests describe the same columns, so that the schema of any one serves for all."""
+    """Return whether all manifests describe the same columns. If they do, any of their schemas fits all of them."""
     return len({manifest.sha256 for manifest in manifests}) == 1
 
 
 def merged_table(manifests: list[Manifest]) -> pa.Table:
     """Return the rows of all manifests in one table.
 
-    A column that only some manifests have is filled as the SDK fills it (`RawRrdManifest::merge`): with null, or with
-    `False` and 0 if the reader requires a value. If a timeline has several types, its times get the first type.
+    If only some manifests have a column, the missing values are filled as in the SDK (`RawRrdManifest::merge`). They
+    are null, or `False` or 0 if the reader requires a value. If a timeline has several types, all its times get the
+    first type.
     """
     import pyarrow as pa
 
@@ -168,11 +178,11 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
         for index, each in enumerate(table.schema):
             wanted = types.setdefault(each.name, each.type)
             if each.type != wanted:
-                # All times are 64 bits.
+                # The cast changes no value, because all times have 64 bits.
                 table = table.set_column(
                     index, each.with_type(wanted), table.column(index).cast(pa.int64()).cast(wanted)
                 )
-        # Not by `cast`, because that loads `pyarrow.compute`, which took 30 ms for the first file of a process.
+        # Not by `cast`, because `cast` loads `pyarrow.compute`. This took 30 ms for the first file of a process.
         loose = pa.schema([each.with_nullable(True) for each in table.schema])
         nullable.append(pa.Table.from_arrays(table.columns, schema=loose))
     merged = pa.concat_tables(nullable, promote_options="default")
@@ -183,7 +193,7 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
 
 
 def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return `column` with False or 0 instead of null; each of its pieces has only values, or only nulls."""
+    """Return `column` with False or 0 instead of null. Each piece of `column` has only values, or only nulls."""
     import numpy as np
     import pyarrow as pa
 
@@ -193,9 +203,9 @@ def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
-    """Return indices of rows that together have every entity path with each of its sets of columns.
+    """Return the index of one row for each pair of an entity path and a set of filled columns.
 
-    They are the first such rows in the order of the file.
+    If several rows have the same pair, the first row in the order of the file is chosen.
     """
     import numpy as np
 
@@ -215,7 +225,7 @@ def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
 
 
 def _validity(piece: pa.Array) -> NDArray[np.bool_]:
-    """Return a mask of the values of `piece` that are not null."""
+    """Return a mask that is True for each value of `piece` that is not null."""
     import numpy as np
 
     if piece.null_count in (0, len(piece)):
@@ -225,6 +235,9 @@ def _validity(piece: pa.Array) -> NDArray[np.bool_]:
 
 
 def row_count(found: Manifest) -> int:
-    """Return how many rows of users the described chunks have, without rows of mpr itself and properties."""
+    """Return how many rows of users are in the chunks that `found` describes.
+
+    Rows of mpr itself and recording properties are not counted.
+    """
     rows = zip(found.table[ENTITY].to_pylist(), found.table[_ROWS].to_pylist(), strict=True)
     return sum(count for entity, count in rows if not entity.startswith(("/mpr/", "/__properties")))

@@ -1,6 +1,7 @@
 """Keeps manifests until their file is closed: a few in memory, the others on the disk beside the file.
 
-In a long run with small chunks, each chunk has hundreds of bytes of manifest, which is not read before the end.
+A manifest has hundreds of bytes per chunk, which are many in a long run with small chunks. No manifest is read before
+the file is closed.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from mpr.rrd.manifest import Manifest
 
 _log = logging.getLogger("mpr")
 
-# Arrow maps its buffers in place, so they begin at multiples of this many bytes.
+# Each table begins at a multiple of this many bytes, because Arrow uses the mapped buffers in place.
 _ALIGNED = 64
 
 
 class ManifestStore:
-    """All manifests of a file until now.
+    """The manifests of one file that were added until now.
 
     Parameters
     ----------
     folder:
-        A folder on a disk with room for them. They are in files without a name, which end with this process.
+        A folder on a disk with enough space. The manifests are written to files without a name there. These files
+        vanish when this process ends.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,13 +47,14 @@ class ManifestStore:
             self._stored += _on_disk(self._kept, self._folder)
             self._kept.clear()
         except OSError as error:
-            # More memory is better than a missing footer. The limit grows, so that not each manifest tries again.
+            # The manifests stay in memory, because a missing footer would be worse. The limit grows, so that the next
+            # call does not try again.
             self._max_bytes = 2 * size
             _log.debug("manifests stay in memory: %s", error)
 
     @property
     def chunks(self) -> int:
-        """How many chunks all manifests describe."""
+        """The number of chunks that all manifests describe."""
         return sum(each.table.num_rows for each in self.all())
 
     def all(self) -> list[Manifest]:
@@ -60,7 +63,7 @@ class ManifestStore:
 
 
 def _on_disk(manifests: list[Manifest], folder: Path) -> list[Manifest]:
-    """Return the same manifests with tables that are read from a file when they are used."""
+    """Write the tables to a file, and return manifests whose tables are read from that file when they are used."""
     import pyarrow as pa
 
     with tempfile.TemporaryFile(dir=folder, prefix=".mpr-manifests-") as file:

@@ -1,4 +1,4 @@
-"""A file under construction: `.<name>.part`, its lock, and the moment at which it takes its name."""
+"""A file that is being written: its name `.<name>.part`, its lock, and the change to its final name."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ class OutputFile(Protocol):
 
     @property
     def stays(self) -> bool:
-        """Whether `fd` is the same file until the end, so that another process can read through it."""
+        """Whether `fd` is the same file until the end, so that another process can read the file by `fd`."""
 
     def reader(self) -> tuple[framing.Read, int | None]:
-        """Return a function that reads the file, also after its end, and its size if it no longer grows.
+        """Return a function that reads the file, also after `close`, and the size of the file.
 
-        Raises `OSError`.
+        The size is None if the file may still grow. Raises `OSError` if the file cannot be opened.
         """
 
     @property
     def published(self) -> bool:
-        """Whether it has replaced a file that was there before."""
+        """Whether the file has its final name, so that it has replaced an older file of that name."""
 
     def publish(self) -> None:
-        """Note that there are rows in it: it takes its name."""
+        """Give the file its final name, because there are rows in the file."""
 
     def check(self, size: int) -> None:
-        """Raise `OSError` if the file has not the `size` bytes that were written."""
+        """Raise `OSError` if the file does not have the `size` bytes that were written."""
 
     def cut(self, size: int) -> None:
-        """Drop all bytes after the first `size` ones, if possible; raises nothing."""
+        """Drop all bytes behind the first `size` bytes, if possible. Raises nothing."""
 
     def close(self) -> None:
-        """End the writing; raises nothing."""
+        """End the writing. Raises nothing."""
 
 
 class TakenAwayError(OSError):
-    """Another program has removed the file, or changed its contents."""
+    """The error if another program has removed the file, or has changed its contents."""
 
 
 class PartFile:
-    """A file that lives as `.<name>.part` until it takes its name, held by a lock against other writers."""
+    """A file that is named `.<name>.part` until it gets its final name. It is locked against other writers."""
 
     stays = True
 
@@ -68,7 +68,7 @@ class PartFile:
             self._lock(self.fd)
             self._check_target()
             if os.fstat(self.fd).st_size:
-                # Not for a new file, because ext4 takes this for a replacement, and writes all of it out at `close`.
+                # Not for a new file, because ext4 treats a truncated file as a replacement, and writes it at `close`.
                 os.ftruncate(self.fd, 0)
         except BaseException:
             os.close(self.fd)
@@ -83,7 +83,7 @@ class PartFile:
             ) from error
 
     def _check_target(self) -> None:
-        """Raise `SinkError` if the target is being written: the file keeps its lock when it takes its name."""
+        """Raise `SinkError` if the target is being written. A file stays locked after it gets its final name."""
         try:
             target = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -105,7 +105,7 @@ class PartFile:
             self.published = True
 
     def check(self, size: int) -> None:
-        """Raise `TakenAwayError` if the file has no name any more, or not the `size` bytes that were written."""
+        """Raise `TakenAwayError` if the file has no name any more, or has not the `size` bytes that were written."""
         found = os.fstat(self.fd)
         if not found.st_nlink:
             raise TakenAwayError(errno.ENOENT, "it was removed or replaced while it was written")
@@ -113,8 +113,8 @@ class PartFile:
             raise TakenAwayError(errno.EIO, f"of the {size} bytes that were written, it has {found.st_size}")
 
     def cut(self, size: int) -> None:
-        """Drop all bytes after the first `size` ones, if the disk allows it."""
-        # A file that another program has cut shorter must not grow again, with zeros in it.
+        """Drop all bytes behind the first `size` bytes, if the disk allows this."""
+        # If another program has cut the file shorter, it must not grow again, because zeros would fill the gap.
         with contextlib.suppress(OSError):
             if os.fstat(self.fd).st_size > size:
                 os.ftruncate(self.fd, size)
@@ -122,7 +122,8 @@ class PartFile:
 
     def reader(self) -> tuple[framing.Read, int | None]:
         is_closed = self._is_closed
-        # A descriptor of its own, because `close` closes the other one; a compact file replaces this one then.
+        # The reader has its own descriptor, because `close` closes `fd`. After `close`, the file is opened by its path,
+        # because a compact file may have replaced it.
         held = _HeldFile(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC) if is_closed else os.dup(self.fd))
         return held.read, os.fstat(held.fd).st_size if is_closed else None
 
@@ -130,9 +131,9 @@ class PartFile:
         self._is_closed = True
         if not self.published:
             self.part.unlink(missing_ok=True)
-        # A disk that failed once may fail here too, and no row depends on this.
+        # An error is ignored, because no row depends on this, and a disk that has failed once may fail here too.
         with contextlib.suppress(OSError):
-            # Explicitly, because a process that was forked meanwhile has the descriptor too.
+            # Unlock explicitly, because a process that was forked meanwhile has the descriptor too.
             fcntl.flock(self.fd, fcntl.LOCK_UN)
             os.close(self.fd)
 

@@ -20,7 +20,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the fields of one message as (tag, offset, offset of its value, offset of its end)."""
+    """Yield each field of one message as (tag, start of the field, start of the value, end of the field)."""
     end = 0
     while end < len(data):
         start = end
@@ -41,13 +41,13 @@ def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the fields of one protobuf message as (number, value); the value of a nested message is its bytes."""
+    """Yield the fields of one protobuf message as (number, value). The value of a nested message is its bytes."""
     for tag, _, position, end in _spans(data):
         yield tag >> 3, data[position:end] if tag & 7 else _varint(data, position)[0]
 
 
 def field(data: bytes, number: int) -> bytes:
-    """Return the nested message or bytes in field `number`; raises `FormatError` if there is none."""
+    """Return the nested message or bytes in field `number`. Raises `FormatError` if there is no such field."""
     for found, value in fields(data):
         if found == number and isinstance(value, bytes):
             return value
@@ -55,9 +55,9 @@ def field(data: bytes, number: int) -> bytes:
 
 
 def leading_field(data: bytes) -> tuple[bytes, int]:
-    """Return the nested message or bytes in field 1 at the start of a message, and the offset of its end.
+    """Return the nested message or bytes in field 1 at the start of a message, and the offset of the field's end.
 
-    `data` may lack the rest of the message.
+    `data` may lack the rest of the message behind this field.
     """
     if data[:1] != b"\x0a":
         raise FormatError("a message does not begin with its store id")
@@ -84,7 +84,7 @@ def encode_field(number: int, value: int | bytes) -> bytes:
 
 
 def replace_field(data: bytes, number: int, value: bytes) -> bytes:
-    """Return the message `data` with `value` in its nested field `number`, and all other fields as they are."""
+    """Return the message `data` with `value` in its nested field `number`. All other fields are unchanged."""
     for tag, start, _, end in _spans(data):
         if tag == number << 3 | 2:
             return data[:start] + encode_field(number, value) + data[end:]

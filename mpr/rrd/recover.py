@@ -1,10 +1,12 @@
-"""Makes a valid file of one that a killed process left: without a footer, with an incomplete end, or still a `.part`.
+"""Makes a valid file from a file that a killed process has left.
 
-Covers: finding the whole frames, their footer, replacing the file.
-Does not cover: files that a living process writes; they are locked, and refused.
+Such a file has no footer, has an incomplete message at its end, or is still a `.part` file.
 
-The original stays until the new file has passed `rerun rrd verify`. The SDK decodes chunks in small lots for the
-manifest, and nothing else is decoded, so the memory used does not grow with the file.
+Covers: finding the whole frames, making their footer, and replacing the file.
+Does not cover: files that a living process writes. They are refused, because they are locked.
+
+The original stays until the new file has passed `rerun rrd verify`. For the manifest, the SDK decodes a few chunks at a
+time. Nothing else is decoded, so the memory that is needed does not grow with the file.
 """
 
 from __future__ import annotations
@@ -26,26 +28,27 @@ from mpr.sdk import programs, reader
 
 _PART = re.compile(r"\.(.+)\.part")
 _TEMPORARY = ".recovered"
-# How many bytes of a file are copied by one system call.
+# The number of bytes of a file that one system call copies.
 _COPY_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recovered:
-    """The result for one file.
+    """The result of recovering one file.
 
     Attributes
     ----------
     path:
         The valid file.
     was_whole:
-        Whether the file was valid before, and was not changed.
+        Whether the file was valid before, so that it was not changed.
     chunk_count:
-        How many chunks are in it; None if it was whole, or if the SDK wrote it anew.
+        The number of chunks in the file. None if the file was whole, or if the SDK wrote the file anew.
     dropped_bytes:
-        How many bytes of the original are not in it, because they are no whole messages.
+        The number of bytes of the original that the valid file lacks, because they are no whole messages.
     original:
-        The path of the original, which is kept if more is missing than one incomplete message at its end.
+        The path of the original if it is kept, else None. It is kept if the valid file lacks more than an incomplete
+        message at the end.
     """
 
     path: Path
@@ -56,7 +59,11 @@ class Recovered:
 
 
 def find(path: Path) -> list[Path]:
-    """Return the files for `path`: itself, its `.part` if it has not taken its name, or all files in a folder."""
+    """Return the files to recover for `path`.
+
+    If `path` is a folder, return all `.rrd` and `.rrd.part` files in it. If `path` is missing and its `.part` file
+    exists, return the `.part` file. Otherwise return `path`.
+    """
     if path.is_dir():
         parts = (each for each in sorted(path.rglob(".*.rrd.part")) if each.is_file())
         return [*(each for each in sorted(path.rglob("[!.]*.rrd")) if each.is_file()), *parts]
@@ -65,10 +72,10 @@ def find(path: Path) -> list[Path]:
 
 
 def recover(path: Path) -> Recovered:
-    """Make the file at `path` valid, with every whole message that is in it.
+    """Make the file at `path` valid, and keep every whole message in it.
 
-    A `.part` takes its final name. Raises `SinkError` if a living process writes the file, if it is none of Rerun's, or
-    if the disk refuses; the file is then as it was.
+    A `.part` file gets its final name. Raises `SinkError` if a living process writes the file, if the file is not a
+    Rerun file, or if the disk reports an error. The file is then unchanged.
     """
     try:
         with _locked(path) as fd:
@@ -81,7 +88,7 @@ def recover(path: Path) -> Recovered:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """Yield a descriptor of the file, which no other process can write or recover meanwhile."""
+    """Yield a descriptor of the file, and lock the file so that no other process writes or recovers it."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
@@ -100,7 +107,7 @@ def _recover(path: Path, fd: int) -> Recovered:
     target = path.with_name(part[1]) if part else path
     if part and target.exists():
         raise SinkError(17, f"{path} belongs to {target}, which is there already: move one of them away")
-    # The first check is cheap and finds most errors; only the second one reads everything.
+    # The first check is cheap and finds most errors. Only the second check reads the whole file.
     if not part and reader.refusal(path) is None and programs.verify(path) is None:
         return Recovered(path=path, was_whole=True)
     temporary = target.with_name(f".{target.name}{_TEMPORARY}")
@@ -108,14 +115,14 @@ def _recover(path: Path, fd: int) -> Recovered:
         result = _write_anew(path, fd, target, temporary)
         refused = programs.verify(temporary)
         if refused is not None and result.chunk_count is not None:
-            # The content of some whole messages is broken, so the SDK copies those that it can read.
+            # The content of some whole messages is broken, so the SDK copies the messages that it can read.
             result = _rewritten_by_sdk(path, target, temporary)
             refused = programs.verify(temporary)
         if refused is not None:
             raise SinkError(f"{path} cannot be recovered, and is as it was: {refused}")
         shutil.copymode(path, temporary)
         if part:
-            # Unlike `os.replace`, this never replaces a file that was made meanwhile.
+            # `os.link` is used because, unlike `os.replace`, it never replaces a file that was made meanwhile.
             os.link(temporary, target)
             path.unlink()
         else:
@@ -146,10 +153,10 @@ def _write_anew(path: Path, fd: int, target: Path, temporary: Path) -> Recovered
     rest = size
     if frames and frames[-1].kind == framing.END:
         end = frames.pop()
-        # The footer may be incomplete, or zeros after a power failure.
+        # The footer may be incomplete, or it may be zeros after a power failure.
         rest = end.start
         if end.size and size > end.end + framing.STREAM_FOOTER_SIZE:
-            # There are several streams one behind the other, which only the SDK can merge.
+            # The file has several streams one behind the other, and only the SDK can merge them.
             return _rewritten_by_sdk(path, target, temporary)
     if not frames:
         raise SinkError(f"there is no whole message in {path}: it is as it was")

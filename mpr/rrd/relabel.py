@@ -1,7 +1,8 @@
 """Gives an encoded stream another store id (application id and recording id) without decoding a chunk.
 
-A new stream of the SDK costs two threads that never end (rerun-io/rerun issue 2116). So an existing stream writes the
-rows of other recordings, and this module replaces their ids, and the offsets and sizes in their manifests.
+Each new stream of the SDK starts two threads that never end (rerun-io/rerun issue 2116). So an existing stream also
+writes the rows of other recordings. This module then replaces the store ids of these rows, and the offsets and sizes in
+their manifests.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from mpr.rrd.store_id import info_of
 
 
 def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
-    """Return `stream`, a whole stream of one recording with its footer, as a stream of the recording `store`.
+    """Return `stream` as a stream of the recording `store`.
 
-    If `stream` has no store info, it begins with `info` (the payload of a frame), if given.
+    `stream` is a whole stream of one recording with its footer. `info` is the payload of a store info frame. If it is
+    given and `stream` has no store info, the result begins with `info` under the id `store`.
     """
     frames = framing.frames_of(stream)
     out = bytearray(stream[: framing.HEADER_SIZE])
@@ -50,15 +52,16 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     return bytes(out + framing.closing(len(out), encoded))
 
 
-# The store id is the first field of a message with rows; two ids of the greatest length fit into this many bytes.
+# The store id is the first field of a message with rows. Even the longest application id and the longest recording id
+# fit into this many bytes together.
 _HEAD_BYTES = 8192
 
 
 def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
-    """Replace the store id `old` by `new` in the file `fd`. Both have the same length, so no byte is moved.
+    """Replace the store id `old` by `new` in the file `fd`. Both ids have the same length, so no byte is moved.
 
-    Returns whether the file has a footer, so that it was closed. Raises `DamagedError` if its frames are not
-    whole, and `OSError`.
+    Returns whether the file has a footer, which means that its writer has closed the file. Raises `DamagedError` if the
+    file has bytes that are no frame, and `OSError` if the disk reports an error.
     """
     assert len(old) == len(new)
 
@@ -89,7 +92,7 @@ def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
 
 
 class Relabeller:
-    """Gives the segments of one outbox another store id, one by one; it reads only the beginning of each frame.
+    """Gives the segments of one outbox another store id, one by one. Only the beginning of each frame is read.
 
     Parameters
     ----------
@@ -102,11 +105,11 @@ class Relabeller:
         self._new = new
         self._end = framing.HEADER_SIZE
         self._offsets = OffsetMap()
-        # By the offset of a chunk's payload in the outbox.
+        # The new sizes of chunks, by the offset of the chunk's payload in the outbox.
         self._sizes: dict[int, int] = {}
 
     def segment(self, segment: Segment) -> Segment:
-        """Return `segment` with the new id, and with the offsets that this gives its frames."""
+        """Return `segment` with the new store id, and with the new offsets of its frames."""
         source = _RelabelledSource(segment.source)
         for frame in segment.frames:
             head, rest = self._head(segment.source, frame)
@@ -118,7 +121,10 @@ class Relabeller:
         return replace(segment, source=source, frames=source.frames)
 
     def manifests(self, footer: bytes) -> list[Manifest]:
-        """Return the manifests in the `END` frame of the outbox, for the segments that `segment` returned."""
+        """Return the manifests in `footer`, with the new ids, offsets and sizes of the chunks.
+
+        `footer` is the payload of the outbox's `END` frame. Call `segment` for all segments of the outbox before.
+        """
         found = []
         for each in manifest.parse(footer):
             if each.store_id == self._old:
@@ -129,7 +135,7 @@ class Relabeller:
         return found
 
     def _head(self, source: SegmentSource, frame: Frame) -> tuple[bytes, int]:
-        """Return the new beginning of a frame, and the offset from which on the frame is as it was."""
+        """Return the new beginning of a frame, and the offset from which the rest of the frame is unchanged."""
         if frame.kind == framing.SET_STORE_INFO:
             payload = source.read(frame.payload, frame.size)
             if store_id.store_id_of_info(payload) == self._old:
@@ -144,7 +150,7 @@ class Relabeller:
 
 
 class _RelabelledSource:
-    """Frames with new beginnings; the rest of each is in another source."""
+    """Frames with new beginnings. The rest of each frame is in another source."""
 
     def __init__(self, source: SegmentSource) -> None:
         self._source = source
@@ -167,7 +173,7 @@ class _RelabelledSource:
         return out[:size]
 
     def copy(self, target: int, offset: int, size: int) -> None:
-        # Sinks copy whole frames only.
+        # `offset` and `size` are those of whole frames, because sinks copy only whole frames.
         for _, (head, rest, end) in self._from(offset):
             view = memoryview(head)
             while view:

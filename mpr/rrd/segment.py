@@ -1,4 +1,4 @@
-"""A segment: rows of one producer on their way to the sinks, as frames in a source of bytes.
+"""The segment: rows of one producer for the sinks, as frames in a source of bytes.
 
 Covers: the segment and its task, and joining the bytes of a segment.
 Does not cover: the form of a frame (`framing.py`).
@@ -19,33 +19,34 @@ PREAMBLE = 0
 
 
 class SegmentSource(Protocol):
-    """The bytes of a segment: in an outbox, or in a message that carried them."""
+    """The bytes of a segment, which are in an outbox or in a message."""
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes at `offset`; fewer only at the end."""
+        """Return `size` bytes from `offset` on. There are fewer only at the end of the source."""
 
     def copy(self, target: int, offset: int, size: int) -> None:
-        """Write exactly `size` bytes from `offset` on to the file descriptor `target`, at its position."""
+        """Write exactly `size` bytes from `offset` on to the current position of the descriptor `target`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The whole frames of one outbox, in the form that a sink gets.
+    """Some whole frames of one outbox, in the form in which a sink gets them.
 
     Attributes
     ----------
     outbox:
-        Number of the outbox, unique in the recording. Offsets of frames and in manifests are offsets in the outbox.
+        The number of the outbox, unique in the recording. The offsets of the frames and the offsets in manifests are
+        offsets in this outbox.
     source:
         The bytes of the frames.
     frames:
         The frames in ascending order, none of kind `END`.
     store:
-        The encoded store id, if all frames are of a recording that a task has made itself.
+        The encoded store id if all frames belong to a recording that a task has made itself, else None.
     task:
-        The task that ran when they were written, if a sink keeps tasks apart.
+        The task that ran when the frames were written, if a sink keeps tasks apart. Else None.
     telemetry:
-        Whether the frames are telemetry of a pool, and no data of the user.
+        Whether the frames are telemetry of a pool, and not data of the user.
     """
 
     outbox: int
@@ -57,7 +58,7 @@ class Segment:
 
 
 def runs(frames: Iterable[Frame]) -> list[tuple[int, int]]:
-    """Return the bytes of `frames` as (start, end) in their source; frames that follow each other are one run."""
+    """Return the runs of bytes of `frames` as (start, end) in their source. Adjacent frames are one run."""
     found: list[tuple[int, int]] = []
     for frame in frames:
         if found and found[-1][1] == frame.start:
@@ -68,7 +69,7 @@ def runs(frames: Iterable[Frame]) -> list[tuple[int, int]]:
 
 
 class StandaloneStreams:
-    """Makes a stream of each segment that can be read without those before it.
+    """Makes a stream from each segment. Each stream can be read without the streams before.
 
     Parameters
     ----------
@@ -82,7 +83,10 @@ class StandaloneStreams:
         self._infos: dict[bytes, bytes] = {}
 
     def stream(self, segment: Segment) -> bytes:
-        """Return `segment` behind a header and all store infos until now; empty if there is nothing but store infos."""
+        """Return a stream of a header, all store infos until now, and the other frames of `segment`.
+
+        The stream is empty if `segment` has only store infos.
+        """
         frames = []
         for frame in segment.frames:
             data = segment.source.read(frame.start, frame.end - frame.start)
@@ -94,7 +98,7 @@ class StandaloneStreams:
 
 
 class MessageBytes:
-    """The bytes of a segment that came in a message; their offsets are those in the outbox."""
+    """The bytes of a segment that came in a message. Offsets are offsets in the outbox."""
 
     def __init__(self, base: int, data: bytes) -> None:
         self._base = base
@@ -118,21 +122,21 @@ class TaskInfo:
     Attributes
     ----------
     number:
-        Its number in the pool, counted from 0 in the order in which tasks were submitted.
+        The number of the task in the pool. Tasks are counted from 0, in the order in which they were submitted.
     name:
-        Name of the task function.
+        The name of the task function.
     index:
-        Its index in its call.
+        The index of the task in the call that submitted it.
     attempt:
         1 for the first attempt, and one more for each retry.
     worker, pid:
-        The number and the process id of the worker that runs it.
+        The number and the process id of the worker that runs the attempt.
     started_nanos:
-        The time at which it began, in nanoseconds since the Unix epoch.
+        The time at which the attempt began, in nanoseconds since the Unix epoch.
     is_over:
-        Whether it has returned or raised, so that no more rows of it come.
+        Whether the attempt has returned or raised, so that no more of its rows come.
     seconds, error:
-        How long it took, and the exception that it raised, if any.
+        The duration of the attempt in seconds, and the exception that the attempt raised, or None.
     """
 
     number: int
@@ -147,5 +151,5 @@ class TaskInfo:
     error: str | None = None
 
     def ended(self, seconds: float, error: str | None) -> None:
-        """It has returned after `seconds`, or raised `error`."""
+        """Note that the attempt has returned or raised `error`, after `seconds`."""
         self.is_over, self.seconds, self.error = True, seconds, error

@@ -1,8 +1,9 @@
-"""Cuts a growing stream into streams that can each be read without those before them.
+"""Cuts a growing stream into parts. Each part is a stream that can be read without the parts before.
 
-Viewers that get data piece by piece need this.
+Viewers that get data piece by piece need such parts.
 
-Covers: the places at which to cut. Does not cover: waiting for more (`byte_log.py`).
+Covers: the places at which to cut.
+Does not cover: waiting for more bytes (`byte_log.py`).
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ class Slices:
     def __init__(self, read: framing.Read) -> None:
         self._read = read
         self._position = framing.HEADER_SIZE
-        # Header and store infos of the parts before, from which a reader learns which recordings there are.
+        # The header and the store infos of the parts before. Each part gets them, because a reader needs them to know
+        # the recordings.
         self._head = b""
 
     def next(self, end: int) -> bytes:
-        """Return the next part within the first `end` bytes, a few megabytes at most; empty if there is none yet."""
+        """Return the next part within the first `end` bytes of the stream, or empty bytes if there is none yet.
+
+        A part has a few megabytes at most, unless a single frame is larger.
+        """
         if end <= self._position:
             return b""
         data, _ = framing.whole_frames(self._read, self._position, end)
         if not data:
-            # After the last frame comes the stream's own end.
+            # There is no whole frame yet, or only the end of the stream is left.
             return b""
         self._position += len(data)
         part = (self._head or self._read(0, framing.HEADER_SIZE)) + data
@@ -37,7 +42,7 @@ class Slices:
 
 
 class Pieces:
-    """Cuts the stream that `read` reads into pieces of `size` bytes at most, without regard to frames."""
+    """Cuts the stream that `read` reads into pieces of `size` bytes at most. A piece may end within a frame."""
 
     def __init__(self, read: framing.Read, size: int) -> None:
         self._read = read
@@ -45,7 +50,7 @@ class Pieces:
         self._position = 0
 
     def next(self, end: int) -> bytes:
-        """Return the next piece within the first `end` bytes; empty if there is none yet."""
+        """Return the next piece within the first `end` bytes of the stream, or empty bytes if there is none yet."""
         data = self._read(self._position, min(self._size, end - self._position))
         self._position += len(data)
         return data

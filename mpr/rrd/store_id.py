@@ -21,7 +21,7 @@ def store_id_of_chunk(payload: bytes) -> bytes:
 
 
 def recording_of_stream(data: bytes, frames: list[Frame]) -> bytes | None:
-    """Return the encoded `StoreId` of the first recording in a stream; None if there are only blueprints."""
+    """Return the encoded `StoreId` of the first recording in a stream, or None if there are only blueprints."""
     for frame in frames:
         payload = data[frame.payload : frame.end]
         if frame.kind == SET_STORE_INFO:
@@ -41,7 +41,7 @@ def ids_of_store(store: bytes) -> tuple[str, str]:
 
 
 def chunk_id(payload: bytes) -> bytes:
-    """Return the id of the chunk in an `ArrowMsg`, in the form of manifests (16 bytes, big-endian)."""
+    """Return the id of the chunk in an `ArrowMsg`, in the form that manifests use (16 bytes, big-endian)."""
     halves = dict(fields(field(payload, 6)))
     return b"".join(bytes(reversed(half)) for half in (halves[1], halves[2]) if isinstance(half, bytes))
 
@@ -54,5 +54,5 @@ def store_id(application_id: str, recording_id: str) -> bytes:
 
 
 def info_of(info: bytes, store: bytes) -> bytes:
-    """Return the store info `info` (the payload of its frame) with the id of another store."""
+    """Return the store info `info` (the payload of its frame) with the store id `store`."""
     return protobuf.replace_field(info, 2, protobuf.replace_field(protobuf.field(info, 2), 2, store))

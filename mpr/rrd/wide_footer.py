@@ -1,9 +1,9 @@
-"""The columns of a store whose manifests differ, merged by `rerun rrd route`: fast for 10,000 columns.
+"""Merges the columns of a store whose manifests differ. `rerun rrd route` does this fast for 10,000 columns.
 
-Covers: the two small streams that make the SDK merge and hash the columns.
-Does not cover: when this is worth a process (`footer.py`), and the rows of a manifest (`manifest.py`).
+Covers: the two small streams from which the SDK merges and hashes the columns.
+Does not cover: the choice whether this is worth a process (`footer.py`), and the rows of a manifest (`manifest.py`).
 
-It can go when the SDK merges columns by itself.
+This module can be removed when the SDK has a function that merges columns.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ _log = logging.getLogger("mpr")
 
 
 def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, head: bytes) -> Manifest | None:
-    """Return a manifest with the columns of all `parts`; None if the SDK does not make one.
+    """Return a manifest with the columns of all `parts`, or None if the SDK does not make one.
 
-    `rerun rrd route` merges and hashes the columns in the manifests of its streams, without looking at a chunk. It gets
-    two streams with the same small chunk here. The manifest of one claims all columns, that of the other only some.
+    `rerun rrd route` merges and hashes the columns in the manifests of its input streams, and reads no chunk. Here
+    it gets two streams with the same small chunk. The manifest of the first stream claims all columns. The manifest of
+    the second stream claims only some columns.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, hea
     head += os.pread(fd, size + framing.FRAME_HEADER_SIZE, start)
     streams = []
     for mark, claimed, listed in ((b"0", columns, row), (b"1", some, _without_others(row))):
-        # These are no hashes, but they differ, so the command makes a new one.
+        # The marks are no real hashes. Because they differ, the command computes a new hash.
         claim = Manifest(store_id=store, schema=_encode_columns(claimed), sha256=32 * mark, table=listed)
         streams.append(head + framing.closing(len(head), [manifest.encode(claim)]))
     try:
@@ -74,11 +75,11 @@ def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, hea
 
 
 def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
-    """Return the columns of all stores that are described, each once.
+    """Return the columns that `manifests` describe, each column once.
 
-    The SDK's `SchemaBuilder` merges those of chunks in the same way: a column that is semantically empty everywhere
-    stays so. Raises `ValueError` if a component is static in one and not in another, because the first chunk of the
-    file decides then.
+    The SDK's `SchemaBuilder` merges the columns of chunks in the same way: a column is marked as semantically empty
+    only if it is semantically empty everywhere. Raises `ValueError` if a component is static in one manifest and not in
+    another, because then the first chunk of the file decides.
     """
     import pyarrow as pa
 
@@ -100,7 +101,7 @@ def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
 
 
 def _columns_without_others(columns: pa.Schema, entity: str) -> pa.Schema:
-    """Return `columns` without those of other entities than `entity`."""
+    """Return `columns` without the columns of other entities than `entity`."""
     import pyarrow as pa
 
     path = entity.encode()
@@ -108,7 +109,7 @@ def _columns_without_others(columns: pa.Schema, entity: str) -> pa.Schema:
 
 
 def _without_others(row: pa.Table) -> pa.Table:
-    """Return `row`, a table of one chunk, without the times of components that this chunk does not have."""
+    """Return `row` (a table of one chunk) without the times of components that the chunk does not have."""
     others = [
         each.name for each in row.schema if row[each.name].null_count and b"rerun:component" in (each.metadata or {})
     ]

@@ -1,11 +1,11 @@
-"""Writes a file: copies encoded frames into it, and closes it with one merged manifest per store.
+"""Writes a file: copies encoded frames into the file, and closes the file with one merged manifest per store.
 
 Covers: copying frames, collecting manifests, the check by the SDK at the end.
 Does not cover: the file's name and lock (`part_file.py`), the footer (`footer.py`), and formats that mpr does not know
 (`sinks/decoding.py`).
 
-A file is a header, then every frame once (one `SetStoreInfo` per store), then one footer. If a worker dies before the
-SDK writes the manifest of its chunks, the SDK reads these chunks again at the end, and describes them.
+A file is a header, then every frame once (one `SetStoreInfo` per store), then one footer. If a worker dies, some of
+its chunks may have no manifest. The SDK reads these chunks again at the end, and describes them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from mpr.sdk import programs, reader
 
 _log = logging.getLogger("mpr")
 
-# How many bytes of the file are read again while others wait; that takes some hundredths of a second.
+# The most bytes of the file that are read again while others wait. This takes some hundredths of a second.
 _QUICK_BYTES = 8 * 1024 * 1024
-# With more chunks than this, the check at the end saves the parent's memory rather than time.
+# If there are more chunks than this, a slower check at the end is used, which does not take memory of the parent.
 _MANY_CHUNKS = 20_000
 
 
@@ -43,11 +43,11 @@ class FileWriter:
     path:
         The path of the finished file.
     file:
-        The file to write to; a `PartFile` of that path by default.
+        The file to write to. By default, this is a `PartFile` of `path`.
     write_footer:
         Whether the file ends with a manifest of its chunks.
     compact:
-        Whether the SDK puts small chunks together at the end.
+        Whether the SDK merges small chunks at the end.
 
     Raises
     ------
@@ -63,17 +63,17 @@ class FileWriter:
         self.path = Path(os.path.abspath(path))
         self._file: OutputFile = file or PartFile(self.path)
         self._log = ByteLog(self._file)
-        # It has the header, and the one store info of each store.
+        # The maker has the header of the file, and one store info of each store.
         self._manifest_maker = ManifestMaker(fd=self._file.fd)
         # Per outbox: the offsets of its bytes in this file.
         self._offsets: dict[int, OffsetMap] = {}
-        # Per outbox: (offset here, size) of the chunks that no manifest has described yet. They are bare numbers, one
-        # pair behind the other, because there may be hundreds of thousands.
+        # Per outbox: (offset in this file, size) of the chunks that no manifest has described yet. The pairs are bare
+        # numbers in one array, because there may be hundreds of thousands of pairs.
         self._undescribed: dict[int, array[int]] = {}
         self._manifest_store = ManifestStore(self.path.parent)
 
     def open(self, preamble: bytes) -> None:
-        """Begin with `preamble`, a whole stream: its header, its store info and the recording's properties."""
+        """Begin with `preamble`, a whole stream of a header, a store info and the properties of the recording."""
         self.begin(preamble[: framing.HEADER_SIZE])
         frames = framing.frames_of(preamble)
         last = frames.pop()
@@ -81,7 +81,7 @@ class FileWriter:
         self.add_manifests(PREAMBLE, preamble[last.payload : last.end])
 
     def begin(self, header: bytes) -> None:
-        """Begin with nothing but a stream's header."""
+        """Begin with only the header of a stream."""
         framing.check_header(header)
         self._manifest_maker.begin(header)
         try:
@@ -91,10 +91,10 @@ class FileWriter:
         self._log.grow(len(header))
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Write the frames of `segment`; when this returns, any process can read them from the file.
+        """Write the frames of `segment`. When this returns, any process can read them from the file.
 
-        With `published`, the file takes its name now if it has none. Raises `SinkError`; the file then still ends with
-        the last whole segment.
+        With `published`, the file gets its final name now, unless it has this name already. Raises `SinkError` if the
+        disk reports an error. The file then still ends with the last whole segment.
         """
         offsets = self._offsets.setdefault(segment.outbox, OffsetMap())
         undescribed = self._undescribed.setdefault(segment.outbox, array("Q"))
@@ -119,7 +119,7 @@ class FileWriter:
                 undescribed.extend((offsets.target(frame.start), frame.size))
 
     def _new_frames(self, segment: Segment) -> Iterator[framing.Frame]:
-        """Yield all frames but store infos that the file has already."""
+        """Yield all frames of `segment`, except store infos that the file already has."""
         for frame in segment.frames:
             if frame.kind == framing.SET_STORE_INFO:
                 payload = segment.source.read(frame.payload, frame.size)
@@ -129,22 +129,22 @@ class FileWriter:
             yield frame
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
-        """Take the manifests that the SDK wrote at the end of `outbox`: `footer` is the payload of its `END` frame."""
+        """Add the manifests that the SDK wrote at the end of `outbox`. `footer` is the payload of the `END` frame."""
         try:
             self.take_manifests(outbox, manifest.parse(footer))
         except (errors.FormatError, KeyError, ValueError) as error:
-            # The SDK describes these chunks once more, at the end.
+            # No chunk is lost, because the SDK describes these chunks again at the end.
             _log.warning("mpr does not understand a manifest of the Rerun SDK: %s", error)
 
     def take_manifests(self, outbox: int, manifests: Sequence[Manifest]) -> None:
-        """Take manifests of the chunks that came from `outbox`, with the offsets that they have there."""
+        """Add manifests of the chunks that came from `outbox`. Their offsets are offsets in the outbox."""
         offsets = self._offsets.get(outbox)
         if offsets is not None and self._write_footer:
             self._manifest_store.add([manifest.moved(each, offsets) for each in manifests])
             del self._offsets[outbox], self._undescribed[outbox]
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
-        """Count rows as described in `Writer`, by reading these chunks again."""
+        """Count rows as `Writer.rows_of` does, by reading the chunks again."""
         places = _places(self._undescribed.get(outbox, array("Q")))[skip:]
         if not self._write_footer or sum(size for _, size in places) > _QUICK_BYTES:
             return None
@@ -155,9 +155,9 @@ class FileWriter:
             return None
 
     def close(self) -> None:
-        """Write the footer, check the file with the SDK's own reader, and give it its name.
+        """Write the footer, give the file its final name, and check the file with the SDK's own reader.
 
-        Raises `SinkError` if the disk refuses; the rows are readable then, but the footer is missing.
+        Raises `SinkError` if the disk reports an error. The rows are then readable, but the footer is missing.
         """
         try:
             self._close()
@@ -219,11 +219,11 @@ class FileWriter:
 
     @property
     def published(self) -> bool:
-        """Whether the file has its name, and has replaced one that was there before."""
+        """Whether the file has its final name, so that it has replaced an older file of that name."""
         return self._file.published
 
     def abort(self) -> None:
-        """Close without a footer; a file that never took its name is removed."""
+        """Close the file without a footer, and remove the file if it never got its final name."""
         self._log.finish(SinkError("the stream ends before its recording: a sink has failed"))
         self._file.close()
 
@@ -233,7 +233,10 @@ class FileWriter:
             view = view[os.write(self._file.fd, view) :]
 
     def _rebuild(self, refused: str) -> None:
-        """Let the SDK write the whole file anew, because its reader refuses the manifest. The rows are the same."""
+        """Let the SDK write the whole file anew, because the SDK's reader refuses the manifest.
+
+        The rows are the same.
+        """
         _log.error(
             "The footer of %s is not accepted by the Rerun SDK (%s); the file is being rebuilt by 'rerun rrd merge'. "
             "No row is lost. Please report this.",
@@ -243,7 +246,7 @@ class FileWriter:
         self._write_anew(programs.rewrite)
 
     def _write_anew(self, write: Callable[[Path, Path], None]) -> None:
-        """Replace this file by the one that `write(file, target)` makes."""
+        """Replace this file by the file that `write(file, target)` makes."""
         rebuilt = self.path.with_name(f".{self.path.name}.rebuilt")
         try:
             write(self.path, rebuilt)

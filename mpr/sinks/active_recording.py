@@ -1,11 +1,12 @@
 """The active recording of the calling program as a sink: `rr.init(...)` and `rr.save(...)` before `mpr.Pool(...)`.
 
-Covers: finding the active recording, sending rows to it, giving up if it takes too long. The pytest plugin sets an
-ambient recording, which stands in for sinks that the user has not named.
-Does not cover: the sinks of that recording, which are the caller's.
+Covers: finding the active recording, sending rows to it, giving up if sending takes too long, the ambient recording.
+Does not cover: the sinks of the active recording, which the caller chooses.
 
-Rows go through the SDK's reader and `rr.send_chunks`, in a thread of their own, because the caller's sinks may hang.
-Blueprints that workers send are not kept.
+The pytest plugin sets an ambient recording. It is used if the user has named no sinks.
+
+The SDK's reader decodes the rows, and `rr.send_chunks` sends them. A separate thread does this, because the caller's
+sinks may hang. Blueprints that workers send are not kept.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ _log = logging.getLogger("mpr")
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveRecordingSink(Sink):
-    """The recording to which plain `rr.log` of the caller logs; it is valid in this process only."""
+    """The recording to which plain `rr.log` of the caller logs. This sink is valid only in this process."""
 
     application_id: str
     recording_id: str
-    #: Whether it stands in for sinks that the user has not named.
+    #: Whether this is the ambient recording, which is used because the user has named no sinks.
     is_ambient: bool = False
 
     def _places(self) -> tuple[str, ...]:
         return (f"the active recording {self.recording_id}",)
 
     def open(self, context: OpenContext) -> ActiveRecordingWriter:
-        """Open the sink for a recording that begins: mpr itself calls this."""
+        """Open the sink for a new recording. Only mpr itself calls this."""
         return ActiveRecordingWriter(self)
 
     def described(self) -> str:
@@ -54,7 +55,10 @@ class ActiveRecordingSink(Sink):
 
 
 def find(application_id: str, recording_id: str | None) -> ActiveRecordingSink | None:
-    """Return the active recording if it has these ids (None: any recording id), else the ambient one, else None."""
+    """Return the active recording if it has these ids, else the ambient recording, else None.
+
+    If `recording_id` is None, the active recording may have any recording id.
+    """
     stands_in = current()
     found = _own(application_id, recording_id)
     if found is not None or stands_in is None:
@@ -80,8 +84,9 @@ def _own(application_id: str, recording_id: str | None) -> ActiveRecordingSink |
 class ActiveRecordingWriter(Writer):
     """Sends rows to the caller's active recording.
 
-    A result waits until the recording's sinks have its rows. If they once take longer than `SINK_TIMEOUT_SECS`, this
-    writer gives up, logs a warning, and counts the chunks that it could not send.
+    The caller gets a result only after the sinks of the active recording have the rows of the task. If these sinks take
+    longer than `SINK_TIMEOUT_SECS` once, this writer sends nothing more. It then logs a warning, and counts the chunks
+    that it does not send.
     """
 
     replay_hint = "the rows go to your own active recording, which can show them itself: rr.notebook_show()"
@@ -103,9 +108,9 @@ class ActiveRecordingWriter(Writer):
             opened(self)
         self._stream: rr.RecordingStream = stream
         self._gave_up = False
-        #: How many chunks the recording did not get.
+        #: The number of chunks that the recording did not get.
         self.missed = 0
-        # A thread of its own, because a call of the SDK may never return.
+        # A separate thread makes the calls of the SDK, because a call may never return.
         self._side = BoundedThread("mpr-active-recording")
 
     @property
@@ -117,7 +122,7 @@ class ActiveRecordingWriter(Writer):
         return self._published
 
     def open(self, preamble: bytes) -> None:
-        """Keep the header; the recording has properties of its own."""
+        """Keep only the header, because the recording has its own properties."""
         self._streams = StandaloneStreams(preamble[: framing.HEADER_SIZE])
 
     def accept(self, segment: Segment, *, published: bool) -> None:
@@ -132,7 +137,7 @@ class ActiveRecordingWriter(Writer):
         stream = self._streams.stream(segment)
         if not stream:
             return
-        # Streams of the parent, and recordings that tasks have made, keep their own ids.
+        # The streams of the parent and the recordings that tasks have made keep their own ids.
         keeps_ids = segment.outbox == PREAMBLE or segment.store is not None
         self._do(lambda: self._send(stream, keeps_ids), chunks)
 
@@ -168,9 +173,9 @@ class ActiveRecordingWriter(Writer):
         if keeps_ids:
             rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
         else:
-            # Not by the importer, because it leaves threads behind, and imports hang in forked processes then.
+            # Not by the importer, because it leaves threads behind, and then imports hang in forked processes.
             reader.send_decoded(stream, self._stream, blueprints=False)
-        # The SDK reports a full disk in the flush only.
+        # This flush is needed because only a flush reports a full disk.
         self._stream.flush(timeout_sec=self._timeout_secs)
 
 
@@ -181,18 +186,18 @@ _writers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def set_current(stream: rr.RecordingStream | None) -> None:
-    """Make `stream` the ambient recording; None for no ambient recording."""
+    """Make `stream` the ambient recording. If it is None, there is no ambient recording."""
     global _current, _pid
     _current, _pid = stream, os.getpid()
 
 
 def current() -> rr.RecordingStream | None:
-    """Return the ambient recording; None in a forked child, where the stream does not work."""
+    """Return the ambient recording, or None in a forked child, because the stream does not work there."""
     return _current if _pid == os.getpid() else None
 
 
 def opened(writer: Any) -> None:
-    """Note that `writer` writes to an ambient recording until it is `closed`."""
+    """Note that `writer` writes to an ambient recording until `closed` is called."""
     _writers.add(writer)
 
 

@@ -1,4 +1,4 @@
-"""Command-line arguments for scripts that record: `--save`, `--connect`, `--serve`, `--web`, `--spawn`, any at once."""
+"""The command-line arguments `--save`, `--connect`, `--serve`, `--web` and `--spawn` for scripts that record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RECORDING_ID = "mpr_recording_id"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the usual arguments to `parser`; unlike Rerun's own they can be combined, and given more than once.
+    """Add the arguments for sinks to `parser`. Unlike Rerun's own arguments, they can be combined and repeated.
 
     ```python
     parser = argparse.ArgumentParser()
@@ -24,10 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     with mpr.Pool("my_app", **mpr.from_arguments(args)) as pool:
     ```
 
-    `--save PATH` is a file, or with a slash at its end a folder with a file per task; `--connect [URL]` a viewer or
-    server; `--serve [PORT]` a server for viewers; `--web [PORT]` a server with a page; `--spawn` a native viewer;
-    `--recording-id ID` the id of the recording. The variable `MPR_SINKS` of the environment says the same for a script
-    without arguments: `MPR_SINKS=run.rrd,rerun+http://127.0.0.1:9876/proxy,serve:9877,web,spawn`.
+    - `--save PATH`: a file. If `PATH` ends with a slash, a folder with one file per task.
+    - `--connect [URL]`: a viewer or server that runs already.
+    - `--serve [PORT]`: a server for viewers.
+    - `--web [PORT]`: a server with a web page that shows the recording.
+    - `--spawn`: a native viewer.
+    - `--recording-id ID`: the id of the recording.
+
+    For a script without arguments, the environment variable `MPR_SINKS` names the sinks:
+    `MPR_SINKS=run.rrd,rerun+http://127.0.0.1:9876/proxy,serve:9877,web,spawn`.
     """
     group = parser.add_argument_group("recording (mpr)")
     group.add_argument("--save", metavar="PATH", action=_Append, help="write an .rrd file; PATH/: one per task")
@@ -46,15 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def from_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """Return `args` as keywords for `mpr.Pool` and `mpr.SharedRecording`: `sinks` and `recording_id`.
+    """Return the keywords `sinks` and `recording_id` for `mpr.Pool` and `mpr.SharedRecording`.
 
-    Without any of the arguments both are None, as if they were not given.
+    A keyword is None, its default, if no argument on the command line sets it.
     """
     return {"sinks": getattr(args, _DESTINATION, None), "recording_id": getattr(args, _RECORDING_ID, None)}
 
 
 class _Append(argparse.Action):
-    """Adds the sink of an option to the sinks of the options before it."""
+    """Adds the sink of an option to the sinks of the previous options."""
 
     def __init__(self, option_strings: list[str], dest: str, **kwargs: Any) -> None:
         super().__init__(option_strings, _DESTINATION, default=None, **kwargs)

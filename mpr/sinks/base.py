@@ -1,6 +1,6 @@
-"""The interface of a sink: the value that a user gives, and the writer that a durable one opens.
+"""The interface of a sink: the value that a user gives, and the writer that a durable sink opens.
 
-Covers: everything that the rest of mpr may ask a sink or its writer; no other module asks for the class of a sink.
+Covers: everything that the rest of mpr may ask a sink or its writer. No other module checks the class of a sink.
 Does not cover: the sinks themselves, each in a file of this package.
 """
 
@@ -20,7 +20,7 @@ from mpr.rrd.segment import Segment
 
 @dataclass(frozen=True, kw_only=True)
 class OpenContext:
-    """The facts that a durable sink gets when it opens.
+    """The facts that a durable sink gets when it is opened.
 
     Attributes
     ----------
@@ -40,46 +40,53 @@ class OpenContext:
         return store_id.store_id(self.application_id, self.recording_id)
 
     def check_format(self, who_needs: str) -> None:
-        """Raise `SinkError` if the format is unknown; its text begins with `who_needs`, such as "an XSink needs"."""
+        """Raise `SinkError` if the format is unknown.
+
+        The text of the error begins with `who_needs`, such as "an XSink needs".
+        """
         if not self.format_is_known:
             raise SinkError(f"{who_needs} to know the Rerun SDK's file format: see `mpr doctor`")
 
 
 class Sink(ABC):
-    """A destination for the data of a recording; each kind is a frozen value that pickles.
+    """A destination for the data of a recording. Each kind of sink is a frozen value that can be pickled.
 
     A durable sink has `open`. A live sink derives from `LiveSink` (`viewers.py`).
     """
 
-    #: A process of its own feeds it (see `mpr.live`), and no result waits for it.
+    #: Whether a separate process feeds the sink (see `mpr.live`). No result waits for such a sink.
     is_live: ClassVar[bool] = False
-    #: Each task has a recording of its own there, so workers end an outbox with each task.
+    #: Whether each task has its own recording in the sink. Workers then end an outbox with each task.
     keeps_tasks_apart: ClassVar[bool] = False
-    #: The user reads the recording from it while rows come.
+    #: Whether the user reads the recording from the sink while rows come.
     is_readable: ClassVar[bool] = False
-    #: Workers can write to it without the parent (`route="direct"`). A durable one then has a file in `Writer.paths`.
+    #: Whether workers can write to the sink without the parent (`route="direct"`). A durable sink then has a file in
+    #: `Writer.paths`.
     takes_direct_rows: ClassVar[bool] = False
 
     @abstractmethod
     def _places(self) -> tuple[str, ...]:
-        """Files and ports that it needs for itself, in words that are the same for two sinks in each other's way."""
+        """Return names for the files and ports that the sink needs for itself.
+
+        If two sinks need the same file or port, both return the same name.
+        """
 
     def open(self, context: OpenContext) -> Writer:
-        """Open it for a recording that begins. Raises `SinkError`."""
+        """Open the sink for a new recording. Raises `SinkError` if this fails."""
         raise TypeError(f"no writer for {self!r}")
 
     def check_direct(self) -> None:  # noqa: B027  # most have nothing to check
-        """Raise `ConfigError` if it takes direct rows in general, but not with its settings."""
+        """Raise `ConfigError` if this kind of sink takes direct rows, but not with the settings of this sink."""
 
     def described(self) -> str:
-        """Return how errors call it in a sentence, with an article."""
+        """Return the name of the sink in the sentences of errors, with an article."""
         return f"a {type(self).__name__}"
 
 
 class Writer(ABC):
-    """An open durable sink. One thread at a time calls it. Rows that `accept` took are kept, whatever happens."""
+    """An open durable sink. Only one thread at a time calls it. Rows that `accept` has taken are kept in any case."""
 
-    #: For an error: how a user can see the rows, if this sink cannot be read.
+    #: The hint in an error: how a user can see the rows, if this sink cannot be read.
     replay_hint: ClassVar[str] = ""
 
     @property
@@ -89,63 +96,63 @@ class Writer(ABC):
 
     @property
     def paths(self) -> Sequence[Path]:
-        """All files that it writes."""
+        """All files that the writer writes."""
         return ()
 
     @property
     def other_files(self) -> Sequence[Path]:
-        """Those of `paths` that hold recordings which tasks made themselves."""
+        """The files in `paths` that hold recordings which tasks made themselves."""
         return ()
 
     @property
     def published(self) -> bool:
-        """Whether it replaced a file that was there before, so that it has to be finished."""
+        """Whether an older file was replaced, so that the new file has to be finished."""
         return False
 
     @property
     def log(self) -> ByteLog | None:
-        """The accepted bytes of the shared recording, for readers; None if they cannot be read in one piece."""
+        """The accepted bytes of the shared recording, or None if they cannot be read as one stream."""
         return None
 
     @abstractmethod
     def open(self, preamble: bytes) -> None:
-        """Begin with `preamble`, a whole stream: its header, its store info and the recording's properties."""
+        """Begin with `preamble`, a whole stream of a header, a store info and the properties of the recording."""
 
     @abstractmethod
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Keep the frames of `segment`; `published` says that there are rows among them. Raises `SinkError`."""
+        """Keep the frames of `segment`. With `published`, some of them have rows. Raises `SinkError` if this fails."""
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:  # noqa: B027  # not every sink needs them
-        """Take the manifests that the SDK wrote at the end of `outbox`: `footer` is the payload of its `END` frame."""
+        """Add the manifests that the SDK wrote at the end of `outbox`. `footer` is the payload of the `END` frame."""
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
-        """Count the rows in the chunks of an outbox without a footer, without the first `skip` chunks.
+        """Count the rows in the chunks of an outbox that has no footer. The first `skip` chunks are not counted.
 
-        Returns None if this sink does not know, or not quickly.
+        Returns None if the sink cannot count the rows, or cannot count them quickly.
         """
         return None
 
     @abstractmethod
     def close(self) -> None:
-        """Finish. Raises `SinkError`."""
+        """Finish the sink. Raises `SinkError` if this fails."""
 
     @abstractmethod
     def abort(self) -> None:
-        """End without finishing; raises nothing."""
+        """End the sink without finishing it. Raises nothing."""
 
 
 class Observer(Protocol):
     """Looks at the rows of a recording, without keeping them."""
 
     def peek(self, segment: Segment) -> None:
-        """Look at `segment`, which all durable sinks have. Never waits, never raises."""
+        """Look at `segment`, which all durable sinks have accepted. Never waits and never raises."""
 
     def note(self, footer: bytes) -> None:
-        """Look at the manifests at the end of an outbox: `footer` is the payload of its `END` frame."""
+        """Look at the manifests at the end of an outbox. `footer` is the payload of the `END` frame."""
 
 
 class LiveFeed(Protocol):
-    """All open live sinks. They keep track themselves of the rows that they have not got yet."""
+    """All open live sinks of a recording. They track which rows they have not got yet."""
 
     def accepted(self, segment: Segment) -> None:
-        """Note that all durable sinks which have not failed have `segment`. Never waits, never raises."""
+        """Note that all durable sinks that have not failed have accepted `segment`. Never waits and never raises."""

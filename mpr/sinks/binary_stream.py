@@ -1,6 +1,6 @@
 """`BinaryStreamSink`: the encoded recording for readers in this process, in threads and in event loops.
 
-Covers: the file that holds the bytes (in memory at first, then on the disk), and the interface for readers.
+Covers: the file that holds the bytes (first in memory, then on the disk), and the interface for readers.
 Does not cover: writing the bytes (`rrd/writer.py`), and waiting for them (`rrd/byte_log.py`).
 """
 
@@ -28,9 +28,9 @@ _COPY_BYTES = 32 * 1024 * 1024
 
 
 class StreamFile:
-    """A file without a name, in memory until it has more than `memory_bytes` bytes, then on the disk."""
+    """A file without a name. It is in memory until it has more than `memory_bytes` bytes, and then on the disk."""
 
-    # Readers may have any byte already, so the stream has to be finished.
+    # Always True: readers may have any byte already, so the stream has to be finished.
     published = True
     stays = False
 
@@ -47,7 +47,7 @@ class StreamFile:
         return path_of(self.fd)
 
     def check(self, size: int) -> None:
-        """Move the file to the disk if `size` bytes are too many for the memory. Raises `OSError`."""
+        """Move the file to the disk if `size` is more than `memory_bytes`. Raises `OSError` if this fails."""
         if not self._in_memory or size <= self._memory_bytes:
             return
         fd = _temporary()
@@ -58,30 +58,30 @@ class StreamFile:
                 while view:
                     view = view[os.write(fd, view) :]
                 done += len(data)
-            # The number stays the same, because readers have it.
+            # The descriptor keeps its number, because readers use this number.
             os.dup2(fd, self.fd, inheritable=False)
         finally:
             os.close(fd)
         self._in_memory = False
 
     def publish(self) -> None:
-        """The file has no name to take."""
+        """Do nothing, because the file has no name."""
 
     def reader(self) -> tuple[framing.Read, None]:
         return self._read, None
 
     def _read(self, offset: int, size: int) -> bytes:
-        # By its number, which stays the same when the bytes move to the disk.
+        # Read by the descriptor's number, because it stays the same when the bytes move to the disk.
         return os.pread(self.fd, size, offset)
 
     def cut(self, size: int) -> None:
-        """Drop all bytes after the first `size` ones."""
+        """Drop all bytes behind the first `size` bytes, if possible."""
         with contextlib.suppress(OSError):
             os.ftruncate(self.fd, size)
             os.lseek(self.fd, size, os.SEEK_SET)
 
     def close(self) -> None:
-        """Leave the file open for readers; it is closed when nothing refers to it."""
+        """Leave the file open for readers. It is closed when nothing refers to this object."""
 
 
 def _temporary() -> int:
@@ -90,7 +90,7 @@ def _temporary() -> int:
 
 
 class StreamWriter(FileWriter, Writer):
-    """Writes everything into one stream, also recordings that tasks make themselves."""
+    """Writes all recordings into one stream, also recordings that tasks make themselves."""
 
     name = "the binary stream"
     paths: tuple[()] = ()
@@ -113,23 +113,25 @@ class StreamWriter(FileWriter, Writer):
 class BinaryStreamSink(Sink):
     """The encoded recording as bytes, for programs that iterate: `for data in sink` or `async for data in sink`.
 
-    Each iteration begins at the beginning, waits for more while the recording is open, and ends with it. All bytes of
-    one iteration together are one valid `.rrd` file. When the result of a task is there, an iteration can read the rows
-    of that task without waiting. Any number of iterations may run at once, in threads and in event loops. A slow
-    iteration delays nothing: all bytes are kept in memory, then in a temporary file, as long as the sink exists.
-    Recordings that tasks make themselves are in the same stream, under their own ids.
+    Each iteration starts at the first byte. It waits for more bytes while the recording is open, and ends when the
+    recording is closed. All bytes of one iteration together are one valid `.rrd` file. When the caller has the result
+    of a task, an iteration can read the rows of that task without waiting.
 
-    A sink serves one recording. A pickled copy is a new sink.
+    Any number of iterations may run at once, in threads and in event loops. A slow iteration delays nothing, because
+    all bytes are kept as long as the sink exists: first in memory, then in a temporary file. Recordings that tasks make
+    themselves are in the same stream, under their own ids.
+
+    A sink can be used for one recording only. A pickled copy is a new sink.
 
     Parameters
     ----------
     memory_bytes:
-        How many bytes of the recording are kept in memory; if there are more, all are in a temporary file.
+        The most bytes of the recording that are kept in memory. If there are more, all bytes are in a temporary file.
 
     Raises
     ------
     ConfigError
-        If `memory_bytes` is no number of bytes.
+        If `memory_bytes` is not an integer of 0 or more.
     """
 
     memory_bytes: int = STREAM_MEMORY_BYTES
@@ -144,7 +146,7 @@ class BinaryStreamSink(Sink):
             raise ConfigError(f"memory_bytes must be a number of bytes, got {self.memory_bytes!r}")
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the bytes. If the sink has failed, raises `SinkError` after all bytes that it had accepted."""
+        """Yield the bytes. If the sink fails, raises `SinkError` after the last accepted byte."""
         return self._reader().read_all()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -154,13 +156,14 @@ class BinaryStreamSink(Sink):
     def parts(self) -> StreamParts:
         """Return the same data as parts that can each be read alone: `for part in sink.parts()`, or `async for`.
 
-        Each part is a stream of its own, of a few megabytes at most, without a footer. Viewers that get data piece by
-        piece need this, such as `gradio_rerun.Rerun(streaming=True)`. Each iteration begins at the beginning.
+        Each part is a separate stream without a footer, of a few megabytes at most. Viewers that get data piece by
+        piece need such parts, for example `gradio_rerun.Rerun(streaming=True)`. Each iteration starts at the first
+        part.
         """
         return StreamParts(self)
 
     def open(self, context: OpenContext) -> StreamWriter:
-        """Open the sink for a recording that begins: mpr itself calls this."""
+        """Open the sink for a new recording. Only mpr itself calls this."""
         context.check_format("a BinaryStreamSink needs")
         writer = StreamWriter(StreamFile(self.memory_bytes))
         with self._lock:
@@ -183,7 +186,7 @@ class BinaryStreamSink(Sink):
 
 @dataclass(frozen=True)
 class StreamParts:
-    """The parts of a recording (see `BinaryStreamSink.parts`); it can be iterated any number of times."""
+    """The parts of a recording (see `BinaryStreamSink.parts`). They can be iterated any number of times."""
 
     _sink: BinaryStreamSink
 

@@ -1,8 +1,8 @@
-"""Writes a file by decoding, if the SDK's file format is not one that `rrd/writer.py` knows.
+"""Writes a file by decoding, if `rrd/writer.py` does not know the SDK's file format.
 
-Every segment goes through the SDK's reader and into a recording stream of the parent with the SDK's own file sink. Only
-public functions of the SDK are used. This is slower than copying (240 to 430 MB/s were measured), and blueprints that
-workers send are not kept.
+The SDK's reader decodes every segment. The chunks then go to a recording stream of the parent, which has the SDK's own
+file sink. Only public functions of the SDK are used. This is slower than copying: 240 to 430 MB/s were measured.
+Blueprints that workers send are not kept.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 
 class DecodingWriter:
-    """Writes one `.rrd` file by way of the SDK.
+    """Writes one `.rrd` file with the SDK's own file sink.
 
     Parameters
     ----------
     path:
-        The file to end up at.
+        The path of the finished file.
     application_id, recording_id:
-        Ids of the one recording.
+        Ids of the only recording in the file.
     """
 
     def __init__(self, path: Path, application_id: str, recording_id: str) -> None:
         self.path = Path(os.path.abspath(path))
-        # The SDK writes other bytes than those that were accepted.
+        # There is no log, because the SDK writes other bytes than those that were accepted.
         self.log = None
         self._file = PartFile(self.path)
         self._stream: rr.RecordingStream = encoder.new_stream(application_id, recording_id, send_properties=False)
@@ -46,11 +46,11 @@ class DecodingWriter:
         self._send(preamble)
 
     def begin(self, header: bytes) -> None:
-        """Begin with nothing but a stream's header."""
+        """Begin with only the header of a stream."""
         self._streams = StandaloneStreams(header)
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Write the chunks of `segment`; when this returns, any process can read them."""
+        """Write the chunks of `segment`. When this returns, any process can read them."""
         stream = self._streams.stream(segment)
         if stream:
             self._send(stream)
@@ -62,14 +62,14 @@ class DecodingWriter:
             reader.send_decoded(stream, self._stream, blueprints=False)
             self._stream.flush(timeout_sec=SINK_TIMEOUT_SECS)
         except (RuntimeError, ValueError) as error:
-            # The SDK reports a full disk in the flush only.
+            # A full disk ends here, because only the flush reports it.
             raise SinkError(f"cannot write {self.path}: {error}; what it has until here is readable") from error
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
-        """Do nothing, because the SDK writes a manifest of its own."""
+        """Do nothing, because the SDK writes its own manifest."""
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
-        """Return None: only the SDK knows the rows."""
+        """Return None, because only the SDK knows the rows."""
         return None
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class DecodingWriter:
 
     @property
     def published(self) -> bool:
-        """Whether the file has its name, and has replaced one that was there before."""
+        """Whether the file has its final name, so that it has replaced an older file of that name."""
         return self._file.published
 
     def abort(self) -> None:

@@ -1,11 +1,11 @@
-"""`DirectorySink`: a file for each task, under ids of its own.
+"""`DirectorySink`: one file per task, each with its own recording id.
 
 Covers: the names and properties of the files, and rows that belong to no task.
 Does not cover: how a file is written (`rrd/writer.py`) and how ids are replaced (`rrd/relabel.py`).
 
-A worker begins a new outbox after each task that has logged. So the rows of a task have a manifest of their own, and
-its file is finished before the caller gets its result. Rows of no task (the parent's, an initializer's) are in one more
-file, `shared.rrd`, under the recording's own id.
+A worker begins a new outbox after each task that has logged. So the rows of a task have their own manifest, and the
+task's file is finished before the caller gets the task's result. Rows that belong to no task (from the parent or an
+initializer) are in the file `shared.rrd`, which has the id of the shared recording.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 SHARED = "shared.rrd"
 
-# The number that stands for the outbox of a store info, which is written for a file.
+# The outbox number of a store info that this module makes for a file. No outbox has this number.
 _STORE_INFO = -1
-# Characters of a function's name that a file name does not get.
+# The characters of a function's name that are replaced in a file name.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-.]")
 
 
@@ -46,9 +46,9 @@ class DirectoryWriter:
     Parameters
     ----------
     folder:
-        The folder; made if it is missing.
+        The folder, which is made if it is missing.
     name:
-        Name of a task's file, with `{task}`, `{name}`, `{index}`, `{attempt}` and `{worker}` to be filled in.
+        The name of a task's file, with the fields `{task}`, `{name}`, `{index}`, `{attempt}` and `{worker}`.
     application_id, recording_id:
         Ids of the shared recording.
 
@@ -58,7 +58,7 @@ class DirectoryWriter:
         If the folder cannot be made, or the file for rows of no task cannot be opened.
     """
 
-    # The recording is in many files.
+    # There is no log, because the recording is in many files.
     log = None
 
     def __init__(self, folder: Path, name: str, application_id: str, recording_id: str) -> None:
@@ -71,14 +71,14 @@ class DirectoryWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
-        #: The file for rows of no task. Files of recordings that tasks make themselves are named after it.
+        #: The file for rows of no task. Recordings that tasks make themselves are in `shared-<id>.rrd`.
         self.path = self._folder / SHARED
         self._shared = FileWriter(self.path)
         self._router = FileRouter(_TaskFile(self._shared, self._store, self._store), _task_of, self._open_file)
         self._header = b""
-        # The store info of the shared recording, which every file needs with its own store id.
+        # The store info of the shared recording. Every file gets a copy with the store id of the file.
         self._info = b""
-        # Streams of the parent itself, such as a blueprint, which are in every file.
+        # Streams of the parent itself, such as a blueprint. Every file gets them.
         self._layouts: list[tuple[Segment, bytes]] = []
         self._latest: Segment | None = None
         self._taken: set[str] = {SHARED}
@@ -105,7 +105,7 @@ class DirectoryWriter:
 
     def accept(self, segment: Segment, *, published: bool) -> None:
         if segment.telemetry:
-            # A folder of episodes has only episodes in it.
+            # Telemetry is left out, because the folder is only for episodes.
             self._latest = None
             return
         if not self._info:
@@ -121,7 +121,7 @@ class DirectoryWriter:
         self._router.add_manifests(outbox, footer)
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
-        """Return None: the rows are in many files."""
+        """Return None, because the rows are in many files."""
         return None
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ class DirectoryWriter:
         return file
 
     def _free_name(self, task: TaskInfo) -> str:
-        """Return the name for the file of `task`; a second file of the same name has a number behind it."""
+        """Return the name for the file of `task`. If another file has this name, a number is added."""
         name = self._name.format(
             task=task.number,
             name=_UNUSUAL.sub("_", task.name),
@@ -164,7 +164,7 @@ def _task_of(segment: Segment) -> TaskInfo | None:
 
 
 class _TaskFile:
-    """The file of one task, or that of no task, with a store id of its own.
+    """The file of one task, or the file for rows of no task. Each file has its own store id.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ class _TaskFile:
     old, new:
         The encoded store ids of the shared recording and of the recording in this file.
     task:
-        The task; None for rows of no task.
+        The task, or None for rows of no task.
     """
 
     def __init__(self, writer: FileWriter, old: bytes, new: bytes, task: TaskInfo | None = None) -> None:
@@ -184,10 +184,10 @@ class _TaskFile:
         self._outboxes: dict[int, Relabeller] = {}
 
     def begin(self, header: bytes, info: bytes, layouts: Sequence[tuple[Segment, bytes]]) -> None:
-        """Begin with a stream's header, the store info, and each of `layouts` with its footer."""
+        """Begin with the header of a stream, the store info, and the segment and the footer of each of `layouts`."""
         self._writer.begin(header)
         if info:
-            # A worker's outbox begins with one, but that may be from before the task.
+            # A worker's outbox begins with a store info too, but this may have been written before the task.
             payload = store_id.info_of(info, self._new)
             data = framing.frame_header(framing.SET_STORE_INFO, len(payload)) + payload
             frames, _ = framing.scan(lambda at, size: data[at : at + size], 0, len(data))
@@ -217,7 +217,7 @@ class _TaskFile:
 
     def close(self) -> None:
         if not self._writer.published:
-            # There is no row: the task logged nothing, or to a recording of its own making.
+            # There is no row, because the task logged nothing, or logged to a recording that it made itself.
             self._writer.abort()
             return
         if self._task is not None:
@@ -233,7 +233,7 @@ class _TaskFile:
 
 
 def _properties(recording_name: str, task: TaskInfo) -> bytes:
-    """Return a stream with the properties of the recording of `task`, not yet with the store id of that recording."""
+    """Return a stream with the properties of the recording of `task`. Its store id still has to be replaced."""
     import rerun as rr
 
     values: dict[str, Any] = {
@@ -255,26 +255,26 @@ def _properties(recording_name: str, task: TaskInfo) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class DirectorySink(Sink):
-    """A folder with a recording of its own for each task: the usual way to turn a data set into episodes.
+    """A folder with one recording per task. This is the usual way to turn a data set into episodes.
 
-    The recording of a task has the rows that the task has logged, and an id and a name of its own. Its properties say
-    which function ran in which worker, how long, and how it ended. Its file is finished before the caller gets the
-    task's result. A task that logs nothing has no file. Rows of no task (the parent's, an initializer's) are in
-    `shared.rrd`.
+    The recording of a task has the rows that the task has logged, its own id and its own name. The properties of the
+    recording say which function ran, in which worker, for how long, and how the function ended. The file is finished
+    before the caller gets the result of the task. If a task logs nothing, it has no file. Rows that belong to no task
+    (from the parent or an initializer) are in `shared.rrd`.
 
     Parameters
     ----------
     path:
-        The folder, made if it is missing. Files of the same names are replaced; others stay.
+        The folder, which is made if it is missing. Files with the same names are replaced, and all other files stay.
     name:
-        Name of a task's file. It may have these fields, as in `str.format`: `task`, the task's number in the pool
-        from 0; `name`, the function's name; `index`, its index in its call; `attempt` and `worker`. If two files would
-        have the same name, the second gets a number.
+        The name of a task's file, with fields as in `str.format`. `task` is the number of the task in the pool, from 0.
+        `name` is the name of the function. `index` is the index of the task in its call. The other fields are `attempt`
+        and `worker`. If two files would have the same name, a number is added to the name of the second file.
 
     Raises
     ------
     ConfigError
-        If the path is empty, a file, a URL, or of another type, or if `name` is no such name of a file.
+        If the path is empty, a file, a URL, or of a wrong type. If `name` is not the name of an `.rrd` file.
     """
 
     path: str | os.PathLike[str]
@@ -303,7 +303,7 @@ class DirectorySink(Sink):
         return (str(Path(self.path).resolve()),)
 
     def open(self, context: OpenContext) -> PerRecordingWriter:
-        """Open the sink for a recording that begins: mpr itself calls this."""
+        """Open the sink for a new recording. Only mpr itself calls this."""
         context.check_format("a DirectorySink needs")
         folder = DirectoryWriter(Path(self.path), self.name, context.application_id, context.recording_id)
         return PerRecordingWriter(folder, context.store, lambda path, _application_id, _recording_id: FileWriter(path))

@@ -17,26 +17,27 @@ from mpr.sinks.per_recording import NewFile, PerRecordingWriter
 class FileSink(Sink):
     """One `.rrd` file with the rows of every worker.
 
-    When a caller gets a result, the rows of that task are in the file, and another process can read them (with
-    `rr.chunk.RrdReader(path).stream()`, or the viewer). The file takes its name with the first rows. Until then the
-    data is in `.<name>.part` beside it, so a run that fails early leaves an older file as it was.
+    When a caller gets the result of a task, the rows of that task are in the file. Another process can then read them,
+    with `rr.chunk.RrdReader(path).stream()` or the viewer. The file gets its final name with the first rows. Until then
+    the data is in `.<name>.part` in the same folder. So if a run fails early, an older file is unchanged.
 
     Parameters
     ----------
     path:
-        The file; its folder must exist. An existing file is replaced.
+        The path of the file. Its folder must exist. An existing file is replaced.
     write_footer:
-        Whether the file ends with a manifest of its chunks, as in `rr.FileSink`. While it grows, that takes about 250
-        bytes of memory per chunk, and the rest of the manifest waits on the disk. At the end it takes 2 to 5 kB per
-        chunk for a moment. With `chunksize=1` each task makes at least one chunk per entity. Without a footer the file
-        can be read from front to back only, and `rerun rrd verify` refuses it.
+        Whether the file ends with a manifest of its chunks, as in `rr.FileSink`. While the file grows, the manifest
+        takes about 250 bytes of memory per chunk, and its other parts are on the disk. When the file is closed, the
+        manifest takes 2 to 5 kB of memory per chunk for a short time. With `chunksize=1`, each task makes at least one
+        chunk per entity. Without a footer, the file can be read only from front to back, and `rerun rrd verify` refuses
+        the file.
     compact:
-        Whether `rerun rrd optimize` puts small chunks together at the end; it writes the file once more.
+        Whether `rerun rrd optimize` merges small chunks at the end. This writes the file a second time.
 
     Raises
     ------
     ConfigError
-        If the path is empty, a folder, a URL, or of another type; if a compact file is to have no footer.
+        If the path is empty, a folder, a URL, or of a wrong type. If `compact` is set without `write_footer`.
     """
 
     path: str | os.PathLike[str]
@@ -57,11 +58,11 @@ class FileSink(Sink):
             raise ConfigError(f"FileSink needs the path of a file, and {str(path)!r} is a folder")
 
     def _places(self) -> tuple[str, ...]:
-        # The real path of the folder only: a link with the name of the file is replaced, and does not lead elsewhere.
+        # Only the folder is resolved, because a link with the name of the file is replaced, and is not followed.
         return (str(Path(self.path).parent.resolve() / Path(self.path).name),)
 
     def open(self, context: OpenContext) -> PerRecordingWriter:
-        """Open the sink for a recording that begins: mpr itself calls this."""
+        """Open the sink for a new recording. Only mpr itself calls this."""
         new_file: NewFile = self._reframing
         if not context.format_is_known:
             if self.compact or not self.write_footer:
@@ -71,11 +72,11 @@ class FileSink(Sink):
         return PerRecordingWriter(main, context.store, new_file)
 
     def _reframing(self, path: Path, _application_id: str, _recording_id: str) -> FileWriter:
-        """Open a file with the settings of this sink; the ids stand in the frames that it gets."""
+        """Open a file with the settings of this sink. The ids are not used, because the frames have them."""
         return FileWriter(path, write_footer=self.write_footer, compact=self.compact)
 
     def check_direct(self) -> None:
-        """Raise `ConfigError` if the file has no footer: mpr itself calls this."""
+        """Raise `ConfigError` if the file has no footer. Only mpr itself calls this."""
         if not self.write_footer:
             raise ConfigError(
                 "route='direct' needs a footer to put the workers' files together: leave write_footer=True"

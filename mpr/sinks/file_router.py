@@ -1,7 +1,7 @@
-"""Routes segments to files by a key, such as the recording or the task that they belong to.
+"""Routes segments to files by a key, such as the recording or the task that a segment belongs to.
 
-Covers: which file a segment goes to, how many files are open at a time, and their common end.
-Does not cover: the keys and the new files (`per_recording.py`, `directory.py`).
+Covers: the choice of a file for each segment, the limit of open files, and closing all files.
+Does not cover: the choice of the keys, and opening new files (`per_recording.py`, `directory.py`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ K = TypeVar("K", bound=Hashable)
 
 
 class RoutedFile(Protocol):
-    """A file that gets some of the segments; its members are those of a `Writer`."""
+    """A file that gets some of the segments. Its methods do the same as those of a `Writer`."""
 
     def accept(self, segment: Segment, *, published: bool) -> None: ...
 
     def add_manifests(self, outbox: int, footer: bytes) -> bool | None:
-        """Take manifests as a `Writer` does; returns True if the file is complete, and is to be closed."""
+        """Add manifests as a `Writer` does. Returns True if the file is complete, so that it has to be closed."""
 
     def close(self) -> None: ...
 
@@ -36,12 +36,13 @@ class FileRouter(Generic[K]):
     main:
         The file for segments without a key.
     key_of:
-        Returns the key of a segment; None if it has none.
+        Returns the key of a segment, or None if the segment has no key.
     new_file:
         Opens the file for a key.
     open_max:
-        How many files may be open besides `main`; None for any number. The one that has got nothing for the longest
-        time is closed then; `new_file` opens another one if more comes for its key.
+        The most files that may be open besides `main`, or None for any number. Before there are more, the file that
+        has got nothing for the longest time is closed. If more segments with its key come, `new_file` opens another
+        file for this key.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class FileRouter(Generic[K]):
         self._key_of = key_of
         self._new_file = new_file
         self._open_max = open_max
-        # The one that has got nothing for the longest time comes first.
+        # The open files. The file that has got nothing for the longest time comes first.
         self._open: dict[K, RoutedFile] = {}
         # Per outbox: the files that its segments went to.
         self._by_outbox: dict[int, dict[K | None, RoutedFile]] = {}
@@ -69,14 +70,14 @@ class FileRouter(Generic[K]):
         file.accept(segment, published=published)
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
-        """Give manifests to the files that the segments of `outbox` went to, and close those that are complete."""
+        """Give manifests to the files that have segments of `outbox`, and close the files that are complete."""
         for key, file in self._by_outbox.pop(outbox, {}).items():
             if file.add_manifests(outbox, footer) and key is not None:
                 del self._open[key]
                 file.close()
 
     def close(self) -> None:
-        """Close all files, also if one of them fails. Raises the first `SinkError`."""
+        """Close all files, even if one of them fails. Raises the first `SinkError` afterwards."""
         failure = None
         for file in (*self._open.values(), self._main):
             try:
@@ -88,7 +89,7 @@ class FileRouter(Generic[K]):
             raise failure
 
     def abort(self) -> None:
-        """End all files without finishing them; the rows in them stay readable."""
+        """End all files without finishing them. The rows in the files stay readable."""
         for file in (*self._open.values(), self._main):
             file.abort()
         self._open.clear()

@@ -1,4 +1,4 @@
-"""Turns the values, paths, URLs and words that a user gives, or the environment, into sinks."""
+"""Makes sinks from the values, paths, URLs and words that a user or the environment gives."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from mpr.sinks.directory import DirectorySink
 from mpr.sinks.file import FileSink
 from mpr.sinks.viewers import GrpcServerSink, GrpcSink, SpawnViewerSink, WebViewerSink
 
-#: Sinks for recordings that are given none.
+#: The environment variable with the sinks for recordings that are given no sinks.
 SINKS_VARIABLE = "MPR_SINKS"
-# Words that may have a port behind a colon.
+# The words for sinks. A word may be followed by a colon and a port.
 _WORDS: dict[str, Callable[..., Sink]] = {
     "serve": lambda port=9876: GrpcServerSink(port=port),
     "web": lambda port=9090: WebViewerSink(web_port=port),
     "spawn": lambda port=0: SpawnViewerSink(port=port),
 }
 
-# Characters that a default file name does not get.
+# The characters that are replaced in a default file name.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\]]")
 
 
 def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sink, ...]:
-    """Return the sinks for the values, paths and URLs in `sinks`; for None a new file in the working directory."""
+    """Return the sinks for the values, paths and URLs in `sinks`.
+
+    If `sinks` is None, the only sink is a new file in the working directory.
+    """
     if sinks is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        # A recording id may have any character.
+        # These are replaced, because a recording id may have any character.
         name, short = (_UNUSUAL.sub("_", part) for part in (application_id, recording_id[:8]))
         return (FileSink(path=Path.cwd() / f"{name}-{stamp}-{short}.rrd"),)
     if isinstance(sinks, str | os.PathLike | Sink):
@@ -49,7 +52,7 @@ def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sin
 
 
 def sinks_of_environment() -> list[Sink] | None:
-    """Return the sinks in the variable `MPR_SINKS`, which commas separate; None if it is empty or not set."""
+    """Return the sinks in the variable `MPR_SINKS`, separated by commas, or None if it is empty or not set."""
     words = [word.strip() for word in os.environ.get(SINKS_VARIABLE, "").split(",")]
     try:
         return [sink_of_word(word) for word in words if word] or None
@@ -68,7 +71,7 @@ def sink_of_word(word: str) -> Sink:
 
 
 def sink_of_path(path: str | os.PathLike[str]) -> Sink:
-    """Return a file sink, or for a path with a slash at its end one that is a folder with a file per task."""
+    """Return a folder sink with one file per task if `path` ends with a slash, else a file sink."""
     if isinstance(path, str) and path.endswith(os.sep):
         return DirectorySink(path=path)
     return FileSink(path=path)

@@ -1,6 +1,6 @@
-"""The writer of a sink that is one file: that file, and another one for each recording that tasks made themselves.
+"""Writes the file of a sink, and another file for each recording that tasks make themselves.
 
-Covers: which recording a segment belongs to, the names of the other files.
+Covers: the recording that a segment belongs to, and the names of the other files.
 Does not cover: how a file is written (`rrd/writer.py`).
 """
 
@@ -17,15 +17,15 @@ from mpr.rrd.segment import Segment
 from mpr.sinks.base import Writer
 from mpr.sinks.file_router import FileRouter, RoutedFile
 
-# Characters of a recording id that a file name does not get.
+# The characters of a recording id that are replaced in a file name.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\].]")
 _NAME_LENGTH = 100
-# Each open file costs the parent a descriptor, of which it may have 1024 or fewer.
+# The limit exists because each open file takes a descriptor, and the parent may have only 1024 or fewer.
 _OPEN_FILES_MAX = 64
 
 
 class MainFile(RoutedFile, Protocol):
-    """The file of the shared recording; its members are those of a `Writer`."""
+    """The file of the shared recording. Its members do the same as those of a `Writer`."""
 
     @property
     def path(self) -> Path: ...
@@ -51,7 +51,7 @@ class OneFile(MainFile, Protocol):
     """A file that can also hold a recording without properties."""
 
     def begin(self, header: bytes) -> None:
-        """Begin with nothing but a stream's header."""
+        """Begin with only the header of a stream."""
 
 
 NewFile = Callable[[Path, str, str], OneFile]
@@ -68,7 +68,7 @@ class PerRecordingWriter(Writer):
     store:
         The encoded store id of the shared recording.
     new_file:
-        Opens another file.
+        Opens the file of another recording.
     """
 
     def __init__(self, main: MainFile, store: bytes, new_file: NewFile) -> None:
@@ -77,7 +77,7 @@ class PerRecordingWriter(Writer):
         self._new_file = new_file
         self._header = b""
         self._router = FileRouter(main, self._other_store, self._open_file, open_max=_OPEN_FILES_MAX)
-        # Also those that are closed.
+        # The files of other recordings, also those that are closed.
         self._other_files: list[Path] = []
         self._names: dict[str, int] = {}
 
@@ -136,7 +136,7 @@ class PerRecordingWriter(Writer):
         return file
 
     def _path(self, recording_id: str) -> Path:
-        """Return a name beside the main file that no other recording has."""
+        """Return a path in the folder of the main file that no other recording has."""
         main = self._main.path
         name = f"{main.stem}-{_UNUSUAL.sub('_', recording_id)[:_NAME_LENGTH]}"
         count = self._names[name] = self._names.get(name, 0) + 1

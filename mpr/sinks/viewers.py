@@ -1,7 +1,7 @@
-"""Live sinks: viewers and servers. No result waits for one, and no live sink can make a file lose a row.
+"""The live sinks: viewers and servers. No result waits for a live sink, and no live sink can make a file lose a row.
 
-Covers: the values and their checks, their ports, and how the exporter's process connects to each.
-Does not cover: feeding them (`live/supervisor.py`, `live/exporter.py`).
+Covers: the values of live sinks, their checks and ports, and the way in which an exporter connects to each sink.
+Does not cover: sending rows to live sinks (`live/supervisor.py`, `live/exporter.py`).
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ from mpr.sinks.base import Sink
 
 _SCHEMES = ("rerun", "rerun+http", "rerun+https")
 _EXAMPLE = "rerun+http://127.0.0.1:9876/proxy"
-# The priority of the session of a viewer that stays: a tenth of a program's share of the CPU, because a person watches.
+# The nice value of the session of a viewer that stays. The viewer gets a tenth of the CPU share of another program. It
+# does not get less, because a person watches it.
 _SESSION_NICE = 10
 _MEMORY = re.compile(r"\d+(\.\d+)?([kKMGT]?B|[KMGT]iB|%)")
 
 
 class LiveSink(Sink):
-    """A sink that shows rows while they come. It may be absent, late or slow, and may end at any time."""
+    """A sink that shows rows while they come. The viewer may be absent, late or slow, and may end at any time."""
 
     is_live = True
     takes_direct_rows = True
-    #: Viewers connect to it; it listens in the exporter's process and ends with it.
+    #: Whether viewers connect to the sink. Such a sink listens in the exporter's process, and ends with this process.
     is_server: ClassVar[bool] = False
 
     def _name(self) -> str:
-        """Return how notes, errors and statistics call it."""
+        """Return the name of the sink in notes, errors and statistics."""
         return f"{type(self).__name__}({self._url()})"
 
     @abstractmethod
@@ -49,30 +50,31 @@ class LiveSink(Sink):
         """Return the URL at which the viewer or server listens."""
 
     def _reached_at(self) -> str:
-        """Return the address that a person opens to see it."""
+        """Return the address that a person opens to see the recording."""
         return self._url()
 
     def _places(self) -> tuple[str, ...]:
         address = urlsplit(self._url())
         host = "127.0.0.1" if address.hostname in ("localhost", "0.0.0.0", "::", "::1") else address.hostname  # noqa: S104  # compared, not bound
-        # Port 0 becomes a free port, which is in no other sink's way.
+        # Port 0 is no name, because it becomes a free port that no other sink has.
         return (f"port {address.port} of {host}",) if address.port else ()
 
     def _with_ports(self) -> LiveSink:
-        """Return this sink with free ports for those that are 0; raises `SinkError` if a port is taken."""
+        """Return this sink with a free port for each port that is 0. Raises `SinkError` if a port is taken."""
         return self
 
     # --- in the exporter's process -------------------------------------------------------------------------------
 
     def _start_program(self, *, first: bool) -> subprocess.Popen[bytes] | None:
-        """Start the program that it needs, while this process has one thread; `first` is False for a later exporter.
+        """Start the program that the sink needs, if any. This process still has only one thread.
 
-        Returns the program if the sink is gone when it ends.
+        `first` says whether this is the first exporter of the sink. Returns the program if the sink cannot work after
+        the program has ended, else None.
         """
         return None
 
     def _sdk_sink(self) -> Any:
-        """Return the SDK's sink for it."""
+        """Return the SDK's own sink for this sink."""
         import rerun as rr
 
         return rr.GrpcSink(url=self._url())
@@ -85,15 +87,15 @@ def is_live(sink: Sink) -> TypeGuard[LiveSink]:
 
 @dataclass(frozen=True, kw_only=True)
 class GrpcSink(LiveSink):
-    """A viewer or server that another program starts: as `rr.connect_grpc`.
+    """A viewer or server that another program starts, as with `rr.connect_grpc`.
 
-    It may start late, stop, die and come back. It then gets everything from the start if the recording has a
+    The viewer may start late, stop, die and start again. It then gets all rows from the start if the recording has a
     `FileSink`, else the last 256 MiB.
 
     Parameters
     ----------
     url:
-        `rerun+http://<host>:<port>/proxy`; `rerun://` and `rerun+https://` mean TLS.
+        The URL, such as `rerun+http://<host>:<port>/proxy`. `rerun://` and `rerun+https://` mean TLS.
 
     Raises
     ------
@@ -125,22 +127,24 @@ class GrpcSink(LiveSink):
 
 @dataclass(frozen=True, kw_only=True)
 class GrpcServerSink(LiveSink):
-    """A server that any number of viewers connect to, early or late: as `rr.serve_grpc`.
+    """A server to which any number of viewers can connect at any time, as with `rr.serve_grpc`.
 
-    It ends with the recording.
+    The server ends when the recording is closed.
 
     Parameters
     ----------
     port:
-        The port at which it listens; 0 for a free port (see `SharedRecording.urls`).
+        The port at which the server listens, or 0 for a free port (see `SharedRecording.urls`).
     bind_ip:
-        The address at which it listens: by default only this machine reaches it; '0.0.0.0' for all machines.
+        The address at which the server listens. By default, only this machine reaches it. With '0.0.0.0', all machines
+        reach it.
     server_memory_limit:
-        How much the server keeps for viewers that come later ('512MB', '1GiB', '10%'). Beyond it the oldest is dropped.
+        The most memory for rows that the server keeps for later viewers ('512MB', '1GiB', '10%'). Above this limit, the
+        oldest rows are dropped.
     newest_first:
         Whether a viewer that comes late gets the newest rows first.
     cors_allow_origin:
-        Web pages (such as 'https://*.example.com') that may connect, besides those of this machine and rerun.io.
+        The web pages (such as 'https://*.example.com') that may connect, besides pages of this machine and rerun.io.
 
     Raises
     ------
@@ -184,18 +188,19 @@ class GrpcServerSink(LiveSink):
 
 @dataclass(frozen=True, kw_only=True)
 class WebViewerSink(LiveSink):
-    """A server and the page of the web viewer: as `rr.serve_grpc` and `rr.serve_web_viewer`.
+    """A server and the page of the web viewer, as with `rr.serve_grpc` and `rr.serve_web_viewer`.
 
-    Both end with the recording.
+    Both end when the recording is closed.
 
     Parameters
     ----------
     web_port:
-        Port of the page; 0 for a free one (see `SharedRecording.urls`).
+        The port of the page, or 0 for a free port (see `SharedRecording.urls`).
     grpc_port:
-        Port of the server that the page gets its data from; 0 for a free one.
+        The port of the server from which the page gets the data, or 0 for a free port.
     bind_ip:
-        The address at which both listen: by default only this machine reaches them; '0.0.0.0' for all machines.
+        The address at which both listen. By default, only this machine reaches them. With '0.0.0.0', all machines
+        reach them.
     open_browser:
         Whether to open the page in the default browser.
     server_memory_limit:
@@ -239,7 +244,7 @@ class WebViewerSink(LiveSink):
         return replace(self, grpc_port=grpc_port, web_port=_port(self, self.bind_ip, self.web_port))
 
     def _start_program(self, *, first: bool) -> subprocess.Popen[bytes]:
-        # Not `rr.serve_web_viewer`, which listens at all addresses of the machine.
+        # Not `rr.serve_web_viewer`, because it listens at all addresses of the machine.
         command = [
             programs.viewer_executable() or "rerun",
             *("--serve-web" if not self.open_browser else "--web-viewer",),
@@ -262,25 +267,26 @@ class WebViewerSink(LiveSink):
 
 @dataclass(frozen=True, kw_only=True)
 class SpawnViewerSink(LiveSink):
-    """A new native viewer on this machine: as `rr.spawn`, with bounded memory, on a port of its own.
+    """A new native viewer on this machine, as with `rr.spawn`, but with a memory limit and its own port.
 
-    It stays open when the program ends. If its user closes it, it stays closed. Like all live sinks it runs at a low
-    priority, so that it does not slow the workers down.
+    The viewer stays open when the program ends. If the user closes the viewer, it is not started again. Like all live
+    sinks, it runs at a low priority, so that it does not slow the workers down.
 
     Parameters
     ----------
     port:
-        The port at which it listens; 0 for a free port.
+        The port at which the viewer listens, or 0 for a free port.
     memory_limit:
-        How much the viewer keeps ('2GB', '25%' of the machine's memory). Beyond it the oldest is dropped.
+        The most memory for rows in the viewer ('2GB', or '25%' of the machine's memory). Above this limit, the oldest
+        rows are dropped.
     server_memory_limit:
-        How much the server in the viewer keeps.
+        The most memory for rows in the server of the viewer.
     hide_welcome_screen:
-        As in `rr.spawn`.
+        Whether the viewer hides its welcome screen, as in `rr.spawn`.
     headless:
         Whether the viewer has no window, for tests and screenshots.
     detach_process:
-        Whether the viewer stays when the recording is closed; by default it does unless it is headless.
+        Whether the viewer stays when the recording is closed. By default it stays, unless it is headless.
 
     Raises
     ------
@@ -309,7 +315,7 @@ class SpawnViewerSink(LiveSink):
 
     def _start_program(self, *, first: bool) -> None:
         if not first:
-            # The viewer still runs, or its user has closed it.
+            # The viewer is not started again, because it still runs, or the user has closed it.
             return
         command = [
             programs.viewer_executable() or "rerun",
@@ -323,21 +329,22 @@ class SpawnViewerSink(LiveSink):
         viewer = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            # As `rr.spawn`: no welcome by the command line.
+            # As `rr.spawn` does, so that the command line shows no welcome text.
             env={**os.environ, "RERUN_APP_ONLY": "true"},
             start_new_session=stays,
             preexec_fn=None if stays else _end_with_parent,
         )
         if stays:
-            # Linux shares the CPU among sessions first, so a low priority within a session of its own has no effect.
+            # The session gets a low priority too, because Linux first shares the CPU among sessions. A low priority
+            # within the viewer's own session has no effect.
             with contextlib.suppress(OSError):
                 Path(f"/proc/{viewer.pid}/autogroup").write_text(str(_SESSION_NICE))
 
 
 def _end_with_parent() -> None:
-    """Let the kernel end this process when the one that started it ends (Linux; elsewhere it stays).
+    """Let the kernel kill this process when its parent process ends. On other systems than Linux, do nothing.
 
-    It runs between fork and exec, which is safe because the exporter's process has one thread then.
+    This runs between fork and exec, which is safe because the exporter's process has only one thread at this time.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -372,7 +379,7 @@ def _check_memory(name: str, limit: object) -> None:
 
 def _port(sink: LiveSink, ip: str, port: int) -> int:
     with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)) as probe:
-        # As the server does: a port that was just closed counts as free.
+        # A port that was just closed counts as free, because the server treats it so too.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((ip, port))
