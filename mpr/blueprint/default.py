@@ -2,7 +2,7 @@
 
 Covers: a view for each space (2D, 3D) and for each group of scalars, by the first part of their entity paths; the views
 of pools; panels and the timeline.
-Does not cover: which data there is (`contents.py`), when the layout is made anew (`updates.py`).
+Does not cover: which data there is (`contents.py`), when a new layout is made (`updates.py`).
 
 mpr makes a layout, because the viewer's own layout would give each chart of a pool as much room as the user's picture.
 """
@@ -43,7 +43,7 @@ _SPATIAL_3D = {
 _GRID = 6
 # The number of lines for which a legend has room.
 _LEGEND = 8
-# The number of state timelines from which on the views of the pools get more room.
+# If there are so many state timelines or more, the views of the pools get more room.
 _MANY_TIMELINES = 12
 _SIGNALS = ("SIGKILL", "SIGTERM", "SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGINT", "SIGHUP")
 _GREY, _DARK, _AMBER, _RED = (70, 70, 74), (44, 44, 48), (224, 142, 32), (214, 48, 49)
@@ -217,5 +217,5 @@ def _parts(path: str) -> list[str]:
 
 
 def bucket(state_timelines: int) -> int:
-    """Return the same number for all numbers of state timelines that have the same layout."""
+    """Return one number for all numbers of state timelines that lead to the same layout."""
     return next((limit for limit in (_LEGEND, _MANY_TIMELINES - 1) if state_timelines <= limit), _MANY_TIMELINES)

@@ -1,7 +1,7 @@
 """Makes a new layout when the recording has new entities, because these are not known at the start.
 
 Covers: whether a new layout is needed, and which timeline the viewer shows first.
-Does not cover: the layout itself (`default.py`), and who writes it into the recording.
+Does not cover: the layout itself (`default.py`), and how the layout comes into the recording.
 """
 
 from __future__ import annotations
@@ -121,5 +121,5 @@ def _encoded(
     kinds: frozenset[str],
     visible: bool,
 ) -> bytes:
-    """Do as `_encode`, and keep results, because a call takes milliseconds and leaves two threads of the SDK."""
+    """Do as `_encode`, and keep results, because a call takes milliseconds and leaves two threads of the SDK behind."""
     return _encode(application_id, dict(seen), timeline, state_timelines, kinds, visible)

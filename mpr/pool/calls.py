@@ -32,7 +32,8 @@ class PoolCalls:
     dispatcher:
         The dispatcher of the pool.
     size:
-        The number of workers. It decides the default `chunksize` of a map, and how many items an `imap` submits ahead.
+        The number of workers. A map computes its default `chunksize` from this number, and an `imap` its limit of items
+        that are submitted ahead.
     """
 
     def __init__(self, dispatcher: Dispatcher, size: int) -> None:
@@ -88,7 +89,7 @@ class PoolCalls:
             )
             for start, payload in zip(starts, payloads, strict=True)
         )
-        # Some work items are submitted together, because threads then switch less often. Not all of them are submitted
+        # Some work items are submitted together, because threads then switch less often. They are not submitted all
         # together, because the first ones can run while the others are submitted.
         while some := list(itertools.islice(work_items, _SUBMITTED_AT_ONCE)):
             self._dispatcher.submit(*some)

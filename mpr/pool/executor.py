@@ -28,7 +28,7 @@ class TaskFuture(Future[R]):
     """
 
     _dispatcher: Dispatcher
-    #: The work item of the task; None after the outcome of the task has come.
+    #: The work item of the task. None after the outcome of the task has come.
     _work_item: WorkItem | None = None
     #: Whether the task was cancelled while a worker had it.
     _cancelled_running = False
@@ -88,7 +88,7 @@ class TaskFuture(Future[R]):
 
 
 class _ChunkFuture(TaskFuture[list[tuple[Any, BaseException | None]]]):
-    """The future of several calls. `result()` returns a pair for each call: its result, and its error or None."""
+    """The future of several calls. `result()` returns a pair (result, error or None) for each call."""
 
     def __init__(self, length: int) -> None:
         super().__init__()
@@ -153,12 +153,13 @@ class PoolExecutor(Executor):
         Parameters
         ----------
         timeout:
-            The seconds after this call of `map` from which on `next` raises `TimeoutError`. None: no limit.
+            If a result is not there so many seconds after the call of `map`, `next` raises `TimeoutError`. None: no
+            limit.
         chunksize:
             The number of calls that are sent to a worker at a time.
         buffersize:
-            The number of calls that are submitted before the caller takes their results. The iterables are read only
-            so far. None: all calls are submitted at once, as in `Executor.map`.
+            The number of calls that are submitted before the caller takes their results. The iterables are not
+            read further than that. None: all calls are submitted at once, as in `Executor.map`.
 
         Raises `ConfigError` if `chunksize` or `buffersize` cannot be used.
         """

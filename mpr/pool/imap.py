@@ -32,7 +32,7 @@ def start(
     *,
     ordered: bool,
 ) -> ResultIterator[Any]:
-    """Start a thread that submits `iterable` to a pool of `size` workers, and return the iterator over the results."""
+    """Start a thread that submits `iterable` to a pool of `size` workers. Returns the iterator over the results."""
     room = threading.Semaphore(_AHEAD * size * chunksize)
     results: ResultIterator[Any] = ResultIterator(ordered, room.release)
     task = TaskFunction.of(function)

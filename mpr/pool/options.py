@@ -25,7 +25,7 @@ from mpr.worker.capture import CaptureOptions
 
 @dataclass(frozen=True, kw_only=True)
 class PoolOptions:
-    """The checked arguments of a pool; `check` makes them.
+    """The checked arguments of a pool. `check` makes them.
 
     Attributes
     ----------

@@ -43,10 +43,10 @@ class Pool:
     application_id:
         The application id of the recording, as in `rr.init`.
     processes:
-        The number of workers; by default the number of CPUs that this process may use.
+        The number of workers. By default, the number of CPUs that this process may use.
     initializer, initargs:
         Each worker calls `initializer(*initargs)` before its first task. If the call raises, the pool ends with
-        `InitializerError`. If a worker still starts when all work is done, it ends without the call.
+        `InitializerError`. If a worker still starts when all work is done, this worker ends without the call.
     maxtasksperchild:
         The number of tasks after which a worker is replaced. In a map, `chunksize` tasks count as one. None: no worker
         is replaced for this reason.
@@ -57,14 +57,14 @@ class Pool:
     start_method:
         'forkserver' (the default on Linux), 'spawn' or 'fork'.
     preload:
-        Whether the fork server imports the Rerun SDK before it forks. Workers then start in milliseconds, but
-        `rr.server.Server` and `rr.catalog.CatalogClient` do not work in them.
+        Whether the fork server imports the Rerun SDK before it forks workers. Workers then start in milliseconds, but
+        `rr.server.Server` and `rr.catalog.CatalogClient` do not work in workers.
     task_timeout:
         The seconds that a task may run, from the call of the function to its return. If a task runs longer, its worker
         is killed and replaced, and the result of the task is a `TaskTimeoutError`. None: no limit.
     retries:
-        The number of times that a task is run again if its worker dies. The rows of all attempts stay, and a
-        note in the recording says which rows these are. Neither an exception of the task nor a `task_timeout` causes
+        The number of times that a task is run again if its worker dies. The rows of all attempts stay, and
+        a note in the recording says which rows these are. Neither an exception of the task nor a `task_timeout` causes
         another attempt.
     maxmemoryperchild:
         The resident memory of a worker, in bytes, above which the worker is replaced after a task. Memory that is
@@ -175,8 +175,8 @@ class Pool:
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Call `fn(*args, **kwargs)` in a worker, and return the future of this call.
 
-        This method is the `submit` of a `concurrent.futures.Executor`. The `future.cancel(running=True)` of mpr also
-        cancels a task that runs.
+        This method does as `concurrent.futures.Executor.submit`, but `future.cancel(running=True)` also cancels a task
+        that runs.
         """
         return self.executor.submit(fn, *args, **kwargs)
 
@@ -233,10 +233,10 @@ class Pool:
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=False)
 
     def insights(self) -> Insights:
-        """Sum up what the workers have spent their time on until now, and which tasks were the slowest.
+        """Return how the workers have spent their time until now, and which tasks were the slowest.
 
         This works at any time, also after the end of the pool. `str` turns the insights into a table. With telemetry
-        `"pool"`, they are written into the recording at the end. Raises `ConfigError` if the pool has
+        `"pool"`, the insights are written into the recording at the end. Raises `ConfigError` if the pool has
         `telemetry=False`.
         """
         return self._runtime.insights()

@@ -1,6 +1,6 @@
-"""The progress bar of `mpr.Pool(progress=True)`, which `tqdm` draws in a terminal or a notebook.
+"""The progress bar of `mpr.Pool(progress=True)`.
 
-The bar is drawn by the parent process.
+The parent process draws the bar with `tqdm`, in a terminal or a notebook.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Progress(PoolObserver):
         """Count an `imap` that begins (`change` is 1) or ends (-1).
 
         An `imap` may submit fewer tasks than it has announced. So when the last `imap` ends, the announced tasks that
-        were not submitted are taken off the bar.
+        were not submitted are removed from the bar.
         """
         with self._drawing():
             self._feeding += change

@@ -64,7 +64,7 @@ class SingleResult(AsyncResult[R]):
     """The result of one task."""
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """Take the outcome of the task: its value in `values`, or `error`."""
+        """Take the outcome of the task: the value in `values`, or `error` if `values` is None."""
         self._settle(None if values is None else values[0], error)
 
 

@@ -64,7 +64,7 @@ class PoolRuntime:
     options:
         The checked arguments of the pool.
     recording:
-        The user's recording, which stays open. None: the pool makes a recording.
+        The user's recording, which the pool does not close. None: the pool makes a recording.
     new_recording:
         Makes the recording if the user has given none. The pool closes the recording that this function makes.
     """
@@ -146,7 +146,7 @@ class PoolRuntime:
             worker=number,
             environ=dict(os.environ) if is_forkserver else None,
             preloaded=is_forkserver and options.preload,
-            # If workers are killed on purpose or tasks run again, a dead worker must not lose results that wait in it.
+            # Results must not wait if mpr may kill workers or run tasks again, because such results would be lost.
             results_wait=options.limits.task_secs is None and not options.limits.retries,
             capture=options.capture,
         )
@@ -233,11 +233,11 @@ class PoolRuntime:
                 "done. Use `with mpr.Pool(...)`, or call close() and join().",
                 unfinished,
             )
-        # The garbage collector may call this while this thread holds the dispatcher's lock, and to wait would block it.
+        # The garbage collector may call this while this thread holds the dispatcher's lock. To wait would block it.
         run_to_completion(self._end_at_once, wait=not self._dispatcher.is_locked)
 
     def _end_orderly(self) -> None:
-        # Ctrl-C may have ended a first `join` while this method still runs. A second `join` then waits for the lock.
+        # Ctrl-C may end a first `join` while this method still runs. A second `join` then waits for the lock.
         with self._ending:
             if self._ended:
                 return

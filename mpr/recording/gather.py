@@ -1,4 +1,4 @@
-"""The parent's part of `route="direct"`: checks the sinks, and copies the workers' files together at the end.
+"""The parent's part of `route="direct"`: checks the sinks, and copies the workers' files at the end.
 
 Covers: sinks that are refused, the folder of the workers' files, copying these files to the recording's own sinks.
 Does not cover: the worker's part (`producer/direct.py`).
@@ -57,8 +57,8 @@ class WorkerFiles:
     path:
         The path of the recording's own file.
     has_blueprint:
-        Whether the parent has a blueprint. If so, a worker's blueprint is not used, because it must not replace that of
-        the parent.
+        Whether the parent has a blueprint. If so, blueprints of workers are not copied, because the parent's blueprint
+        must stay.
 
     Raises
     ------

@@ -1,11 +1,11 @@
 """Shows the viewer in a notebook: `SharedRecording.notebook_show`.
 
-Covers: the widget of `rerun-notebook`, and a thread that sends the recording to it.
+Covers: the widget of `rerun-notebook`, and a thread that sends the recording to the widget.
 Does not cover: reading the recording (`replay.py`).
 
 A page that opens the widget sends "ready". The kernel gets this message between two cells, or when the running cell
-polls for messages. The thread then sends the whole recording. If a page is loaded again, it gets the whole recording
-again. A viewer takes each chunk only once, because each chunk has an id.
+polls for messages. The thread then sends the whole recording. If a page is loaded again, the whole recording is
+sent again. A viewer takes each chunk only once, because each chunk has an id.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class NotebookView:
         self._replay = replay
         self._pages = 0
         self._widget: Any = rerun_notebook.Viewer(width=width or _WIDTH, height=height or _HEIGHT)
-        # The page shows this if it cannot load the viewer.
+        # The page shows this widget if the viewer cannot be loaded.
         self._error_widget: Any = rerun_notebook.ErrorWidget()
         self._widget.on_msg(self._take_message)
 

@@ -31,7 +31,7 @@ class OpenSinks:
     live:
         The supervisor of the live sinks. None if there are no live sinks.
     urls:
-        The address at which a person sees each live sink. This is the address of a viewer, a server or a page.
+        The address of each live sink, at which a person sees the rows: of a viewer, a server or a page.
     served:
         The part of `urls` that mpr shows to the user, because mpr itself starts these servers and pages.
     open_to_senders:
@@ -81,7 +81,7 @@ def open_sinks(
         return OpenSinks(writers=writers, live=None, urls=[], served=[])
     logs = (writer.log for writer in writers)
     file = next((log for log in logs if log is not None and log.shared_fd is not None), None)
-    # If the preamble does not have the recording's id, it is left out, because a viewer would show another recording.
+    # A preamble without the recording's id is left out, because a viewer would show it as another recording.
     first = [preamble, layout] if unknown is None else [layout]
     head = preamble[: framing.HEADER_SIZE] + b"".join(_messages(stream) for stream in first if stream)
     feed = LiveSupervisor(live, ReplayLog(head, file, folder), application_id, recording_id)
@@ -95,7 +95,7 @@ def open_sinks(
 
 
 def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
-    """Write `stream`, a whole stream that the parent has made, to `writer`. `telemetry` is that of `Segment`."""
+    """Write `stream`, a whole stream that the parent has made, to `writer`. `telemetry` is as in `Segment`."""
     frames = framing.frames_of(stream)
     last = frames.pop()
     writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames, telemetry=telemetry), published=False)

@@ -23,7 +23,7 @@ _APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
 
 
 def check_application_id(application_id: object) -> str:
-    """Return `application_id`. Raises `ConfigError` if the SDK would change it without an error."""
+    """Return `application_id`. Raises `ConfigError` if the SDK would silently change the id."""
     if not isinstance(application_id, str):
         raise ConfigError(
             f"the application id must be a str such as 'my_app', got {application_id!r}: "
@@ -56,7 +56,7 @@ def check_route(route: object) -> Route:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingOptions:
-    """The checked arguments of a recording; `check` makes them.
+    """The checked arguments of a recording. `check` makes them.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class RecordingOptions:
     route:
         The way in which rows come to the sinks: 'funnel' or 'direct'.
     telemetry_view:
-        Whether the layout shows the telemetry of pools unfolded.
+        Whether the views of the pools' telemetry are unfolded in the layout.
     """
 
     application_id: str

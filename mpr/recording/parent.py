@@ -1,4 +1,4 @@
-"""Makes the parent process a member of the recording that it has made.
+"""Makes the parent process a member of its own recording.
 
 Covers: the parent's producer, which is made on first use, and the environment variable that child processes inherit.
 Does not cover: processes that have joined (`producer/membership.py`).
@@ -15,7 +15,7 @@ from mpr.transport.connection_info import ConnectionInfo
 
 
 class ParentMembership:
-    """The membership of the process that has made a recording. The process logs rows, and child processes can join.
+    """Lets the process that has made a recording log into this recording, and lets its child processes join.
 
     Parameters
     ----------

@@ -35,12 +35,12 @@ from mpr.transport.sockets import Sockets
 
 _log = logging.getLogger("mpr")
 
-# The number of files that are named at the end, out of those of recordings that tasks have made.
+# If tasks have made recordings, up to so many files of these are named at the end.
 _NAMED_FILES = 10
 
 
 class RecordingRuntime:
-    """Holds the running parts of one recording. Users call `SharedRecording`, and pools call this class directly.
+    """Holds the running parts of one recording. Users call `SharedRecording`, and pools call this class.
 
     The parts end in six steps:
 
@@ -102,7 +102,7 @@ class RecordingRuntime:
         if self._opened.live is not None:
             self._opened.live.start()
         self.parent = ParentMembership(self.connection_info(1))
-        # At the interpreter's exit, this runs before `multiprocessing` waits for child processes.
+        # At the interpreter's exit, `close` is called before `multiprocessing` waits for child processes.
         close = functools.partial(self.close, failed=False)
         self._at_exit = util.Finalize(None, run_to_completion, (close,), exitpriority=90)
 
@@ -205,7 +205,7 @@ class RecordingRuntime:
         return next(self._pool_numbers)
 
     def accept_telemetry(self, stream: bytes) -> None:
-        """Take a whole stream with rows about a pool, and give it the ids of the recording."""
+        """Write a whole stream with rows about a pool, whose ids are replaced by the ids of the recording."""
         if not self._takes_telemetry():
             return
         if stream:
@@ -222,7 +222,7 @@ class RecordingRuntime:
 
     def _write_telemetry(self, stream: bytes) -> None:
         def write() -> None:
-            # After the aggregator's end, the calling thread runs this. The sinks may be closed then.
+            # After the aggregator's end, the calling thread runs this function, and the sinks may be closed.
             if not self.aggregator.ended:
                 self.fanout.write_stream(stream, telemetry=True)
 

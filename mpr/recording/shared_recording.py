@@ -124,8 +124,8 @@ class SharedRecording:
     def environ(self) -> dict[str, str]:
         """Return the environment of this process with one more variable, by which a child process can join.
 
-        Use it so: `subprocess.Popen([sys.executable, "child.py"], env=recording.environ())`. Keep this variable out of
-        logs, because a secret is in it.
+        Example: `subprocess.Popen([sys.executable, "child.py"], env=recording.environ())`. The value of the variable
+        contains a secret, so keep it out of logs.
         """
         self._runtime.check_usable()
         return {**os.environ, connection_info.VARIABLE: self._propagation_text()}
@@ -147,8 +147,8 @@ class SharedRecording:
     def flush(self, timeout: float = limits.SINK_TIMEOUT_SECS) -> None:
         """Wait until every durable sink has the rows that this process has logged to `stream`.
 
-        Rows of tasks need no flush, because they are in the sinks when the result comes. Raises `TimeoutError` if the
-        sinks need more than `timeout` seconds, and `SinkError` if a sink has failed.
+        Rows of tasks need no flush, because these rows are in the sinks when the result comes. Raises `TimeoutError` if
+        the sinks need more than `timeout` seconds, and `SinkError` if a sink has failed.
         """
         self._runtime.check_usable()
         self._runtime.flush(timeout)
@@ -164,7 +164,7 @@ class SharedRecording:
         height: int | Literal["auto"] | None = None,
         wait_secs: float = 5.0,
     ) -> None:
-        """Show the viewer in a cell of a notebook, with all rows from the beginning and those that still come.
+        """Show the viewer in a cell of a notebook, with all rows from the beginning and all new rows.
 
         Call this method at any time, also after `close`, and as often as you like. If a page is loaded again, it gets
         all rows again. The method needs `pip install 'mpr[notebook]'`. The recording needs a `FileSink` or a
@@ -179,8 +179,9 @@ class SharedRecording:
         width, height:
             The size in pixels, or 'auto' for the width of the page. By default, 640 and 480.
         wait_secs:
-            Wait up to so many seconds for the page, if the recording is open. Only with `ipykernel` before version 7
-            does this method wait, because only there the page's messages come within a cell. 0: do not wait.
+            Wait up to so many seconds for the page, if the recording is open. This method waits only with
+            `ipykernel` before version 7, because later versions do not get the page's messages within a cell. 0: do not
+            wait.
 
         Raises
         ------
@@ -192,7 +193,7 @@ class SharedRecording:
         from mpr.recording.notebook import NotebookView
 
         if not self._runtime.writers:
-            # RERUN=off
+            # With RERUN=off, nothing is recorded.
             return
         view = NotebookView(self._runtime.replay(), width, height)
         view.show(0 if self._runtime.is_over else wait_secs)
@@ -224,5 +225,5 @@ class SharedRecording:
 
 
 def runtime_of(recording: SharedRecording) -> RecordingRuntime:
-    """Return the parts of `recording`. Only a pool, and other code of mpr that starts processes, needs them."""
+    """Return the parts of `recording`, for pools and for other code of mpr that starts processes."""
     return recording._runtime

@@ -15,7 +15,7 @@ _ERRORS = 100
 
 
 class RowCollector:
-    """Holds the rows that were not written yet. The tracker holds a lock during each call, because this class has none.
+    """Keeps the rows that were not written yet. This class has no lock, because the tracker locks each call.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class RowCollector:
         self._rows.names = list(names)
 
     def take(self, now_ns: int, settled_count: int) -> Rows:
-        """Return the rows since the last call, with one row of task `settled_count` for the errors only counted."""
+        """Return the rows since the last call. One row of task `settled_count` stands for all errors only counted."""
         if self._errors_left < 0:
             text = f"{-self._errors_left} more errors are not written down one by one"
             self.add_error(ErrorRow(now_ns, "", settled_count, text))

@@ -25,7 +25,7 @@ def encoded(rows: Rows, insights: Insights | None, pool: int, wall_offset_ns: in
     Parameters
     ----------
     rows:
-        The rows; their times are nanoseconds of the monotonic clock.
+        The rows, with times in nanoseconds of the monotonic clock.
     insights:
         The insights at the end of the pool, or None. They become a text, a table of workers and a table of slow tasks.
     pool:
@@ -151,7 +151,7 @@ class _RowWriter:
         stamps = (np.array(times, np.int64) + self._offset).astype("datetime64[ns]")
         indexes = [rr.TimeColumn("log_time", timestamp=stamps)]
         if tasks is not None:
-            # Only rows of tasks get this timeline. The viewer would begin with a timeline that has the most rows.
+            # Only rows of tasks get this timeline, because the viewer begins with the timeline that has the most rows.
             indexes.append(rr.TimeColumn(TASK_TIMELINE, sequence=tasks))
         rr.send_columns(path, indexes, [each for some in columns for each in some], recording=self._stream)
 

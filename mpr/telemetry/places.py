@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# If a worker has died, its state timeline is kept, and the next worker at this place gets a new one. The limit for the
-# state timelines of a pool is twice the number of workers, and so many more.
+# If a worker has died, its state timeline is kept, and the next worker at this place gets a new one. The limit for a
+# pool is twice as many state timelines as workers, plus this number.
 _MORE_TIMELINES = 8
 
 

@@ -34,9 +34,9 @@ class Span:
     worker:
         The number of the worker.
     number:
-        The number of the last task in the pool.
+        The number that the last task has in the pool.
     index:
-        The index of the last task in its call. After `extend`, the index of the first task that was added last.
+        The index that the last task has in its call. After `extend`, the index of the first task that was added last.
     attempt:
         The attempt of the first task, from 1.
     count:

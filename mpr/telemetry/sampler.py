@@ -1,7 +1,7 @@
 """Observes the workers of a pool in a thread, and writes the telemetry into the recording.
 
-Covers: how often the thread looks and writes, the limit of its cost, processor time and memory of the workers.
-Does not cover: which rows there are (`tracker.py`), how they are encoded (`encoder.py`).
+Covers: how often the thread looks and writes, the limit of the thread's cost, processor time and memory of the workers.
+Does not cover: which rows there are (`tracker.py`), how rows are encoded (`encoder.py`).
 
 No task waits for this thread. If an error occurs in the thread, the error is logged once, and all tasks go on. The
 thread measures its own processor time. If this would be more than one percent of a core, the thread looks and writes

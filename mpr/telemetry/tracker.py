@@ -82,7 +82,7 @@ class TelemetryTracker(PoolObserver):
                 worker.note_ready(hello.pid, self._clock(), init_micros)
 
     def ended(self, worker: int, exitcode: int | None, work: WorkerActivity | None) -> None:
-        """Record that the process of `worker` has ended. `work` is its last activity, or None if unknown."""
+        """Record that the process of `worker` has ended. `work` is what it did last, or None if unknown."""
         with self._lock:
             found = self._workers.pop(worker, None)
             if found is None:

@@ -20,7 +20,7 @@ from mpr.telemetry.insights import WorkerInsights
 from mpr.telemetry.rows import Span
 from mpr.transport.messages import CALL, Result
 
-#: The longest span (nanoseconds) that tasks share. A state that lasts less is shown only when the next state comes.
+#: The longest span (nanoseconds) that tasks share. A shorter state is shown only when the next state comes.
 SPAN_NS = 50_000_000
 # The shortest pause (nanoseconds) between two tasks that is shown.
 _GAP_NS = 2_000_000
@@ -85,7 +85,7 @@ class WorkerTotals:
 
 
 class WorkerTimeline:
-    """One worker as the telemetry shows it. The tracker holds a lock during each call, because this class has none.
+    """One worker as the telemetry shows it. This class has no lock, because the tracker locks each call.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class WorkerTimeline:
     now_ns:
         The time at which the process is started (nanoseconds of the monotonic clock, as all times here).
     rows:
-        Takes the rows.
+        The collector that takes the rows.
     """
 
     def __init__(self, number: int, place: int, timeline: int, now_ns: int, rows: RowCollector) -> None:
@@ -173,7 +173,7 @@ class WorkerTimeline:
                 self._show(now_ns, display_name(work.work_item, work.at.task))
 
     def note_end(self, now_ns: int, lost: str = "", work: WorkerActivity | None = None) -> None:
-        """Record that the process has ended. If it has died, `lost` says how. `work` is its last activity, if known."""
+        """Record that the process has ended. If it has died, `lost` says how, and `work` what it did last."""
         self.ended_ns = now_ns
         self._lost = lost
         if lost and work is not None:
