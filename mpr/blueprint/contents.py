@@ -1,7 +1,7 @@
 """Finds the entities, kinds of data and timelines of a recording, as far as the layout needs them.
 
 Covers: the first chunks of the recording while it grows, and the manifests of its outboxes.
-Does not cover: the layout (`default.py`), and entities that mpr itself logs, which it passes over.
+Does not cover: the layout (`default.py`), and entities that mpr itself logs, which are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-# At most so much of a recording is decoded for this while it grows.
+# The limits (chunks, and bytes) for what is decoded while a recording grows.
 _LOOK_CHUNKS = 200
 _LOOK_BYTES = 8 * 1024 * 1024
 _OURS = ("/mpr", "/__")
@@ -37,7 +37,8 @@ class Contents:
     kinds:
         The archetypes of each entity, such as `Points2D`.
     timelines:
-        A weight for each timeline: the decoded rows that are on it, and one more for each manifest that names it.
+        A weight for each timeline: one for each decoded row on the timeline, and one for each manifest that names the
+        timeline.
     has_layout:
         Whether a process has sent a blueprint along with its rows.
     """
@@ -54,7 +55,7 @@ class Contents:
         self._peeked: list[bytes] = []
 
     def peek(self, segment: Segment) -> None:
-        """The aggregator's thread: keep a copy of the first chunks of the recording for `learn`."""
+        """Keep a copy of the first chunks of the recording for `learn`. Only the aggregator's thread calls this."""
         if segment.store is not None or segment.telemetry:
             return
         if any(frame.kind == framing.BLUEPRINT_ACTIVATION for frame in segment.frames):
@@ -75,7 +76,7 @@ class Contents:
                     self._peeked.append(read(frame.start, frame.end - frame.start))
 
     def learn(self) -> None:
-        """Any thread: decode the chunks that `peek` has kept."""
+        """Decode the chunks that `peek` has kept. Any thread may call this."""
         with self._lock:
             peeked, self._peeked = self._peeked, []
         if peeked:
@@ -83,7 +84,7 @@ class Contents:
                 self._note(chunk.to_record_batch().schema, chunk.num_rows)
 
     def note(self, footer: bytes) -> None:
-        """Take the schemas in `footer`, the payload of an `END` frame."""
+        """Note the entities and timelines in `footer`, which is the payload of an `END` frame."""
         for store, schema in manifest.schemas(footer):
             if store == self._store:
                 self._note(schema, 1)
@@ -105,6 +106,6 @@ class Contents:
                     self.timelines[field.name] += rows
 
     def snapshot(self) -> dict[str, frozenset[str]]:
-        """Return the archetypes of each entity, as they are known now."""
+        """Return the archetypes of each entity, as far as they are known now."""
         with self._lock:
             return {entity: frozenset(kinds) for entity, kinds in self.kinds.items()}

@@ -1,10 +1,10 @@
-"""Makes the layout of a recording: the user's views large, those of the pools below.
+"""Makes the layout of a recording: large views of the user's data, and the views of the pools below.
 
 Covers: a view for each space (2D, 3D) and for each group of scalars, by the first part of their entity paths; the views
 of pools; panels and the timeline.
-Does not cover: which data there is (`contents.py`), when the layout is made anew (`updates.py`).
+Does not cover: which data there is (`contents.py`), when a new layout is made (`updates.py`).
 
-The layout that the viewer chooses would give each chart of a pool as much room as the user's picture.
+mpr makes a layout, because the viewer's own layout would give each chart of a pool as much room as the user's picture.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _SPATIAL_3D = {
     "Points3D", "Boxes3D", "LineStrips3D", "Arrows3D", "Mesh3D", "Asset3D", "Ellipsoids3D", "Capsules3D", "Cylinders3D",
     "Pinhole", "GridMap",
 }  # fmt: skip
-# At most so many views stand beside each other; the others are behind tabs.
+# The number of cells in the grid of views. If there are more views, the last cell has tabs with the other views.
 _GRID = 6
 # The number of lines for which a legend has room.
 _LEGEND = 8
-# From so many state timelines on, the views of the pools get more room.
+# If there are so many state timelines or more, the views of the pools get more room.
 _MANY_TIMELINES = 12
 _SIGNALS = ("SIGKILL", "SIGTERM", "SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGINT", "SIGHUP")
 _GREY, _DARK, _AMBER, _RED = (70, 70, 74), (44, 44, 48), (224, 142, 32), (214, 48, 49)
@@ -65,13 +65,13 @@ def blueprint(
     kinds:
         The archetypes of each entity of the user.
     timeline:
-        The timeline that the viewer shows first; None for the viewer's choice.
+        The timeline that the viewer shows first. None: the viewer chooses.
     state_timelines:
         The number of workers at a time, in all pools.
     recorded:
         The kinds of telemetry that the pools record, as in `mpr.Pool(telemetry=...)`.
     user_blueprint:
-        The user's blueprint, whose views and panels are kept; None if there is none.
+        The user's blueprint, or None. The views and panels of this blueprint are kept.
     pools_visible:
         Whether the views of the pools are unfolded.
     """
@@ -85,7 +85,7 @@ def blueprint(
         time_panel = rrb.TimePanel(state="collapsed" if given is None or given.collapse_panels else None)
     if time_panel.timeline is None:
         time_panel.timeline = timeline
-    # On any other timeline, the state timelines are empty.
+    # The title names the timeline `log_time`, because the state timelines are empty on any other timeline.
     on_ours = time_panel.timeline in (None, "log_time")
     timeline_name = "Workers" if on_ours else "Workers, on the timeline log_time"
     pools = pool_views(recorded, legend=state_timelines <= _LEGEND, visible=pools_visible, timeline_name=timeline_name)
@@ -103,7 +103,7 @@ def blueprint(
 
 
 def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool, timeline_name: str) -> rrb.Container:
-    """Make the views of pools: state timelines, with charts and texts behind tabs beside them."""
+    """Make the views of pools: the state timelines, and beside them tabs with charts and texts."""
     import rerun as rr
     import rerun.blueprint as rrb
 
@@ -135,7 +135,7 @@ def _grid(views: Sequence[rrb.View]) -> list[Any]:
 
 
 def user_views(kinds: Kinds) -> list[rrb.View]:
-    """Make a view for each space, for each group of scalars, and for each entity that is a view by itself."""
+    """Make a view for each space, for each group of scalars, and for each entity that needs a view of its own."""
     import rerun.blueprint as rrb
 
     spatial: list[rrb.View] = []
@@ -180,7 +180,7 @@ def _by_top(paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
-    """Return the origins of the 2D views. Shapes share the view of the image below them; each image gets a view."""
+    """Return the origins of the 2D views. Each image gets a view, which also shows the shapes on this image."""
     if not paths:
         return []
     common = _common(paths)
@@ -195,7 +195,7 @@ def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
 
 
 def _common(paths: Sequence[str]) -> str:
-    """Return the deepest path at or below which all `paths` are."""
+    """Return the longest path with which all `paths` begin."""
     split = [_parts(path) for path in paths]
     common: list[str] = []
     for level in zip(*split, strict=False):
@@ -206,7 +206,7 @@ def _common(paths: Sequence[str]) -> str:
 
 
 def _parts(path: str) -> list[str]:
-    """Split an entity path into its parts; an escaped `/` belongs to its part."""
+    """Split an entity path into parts. An escaped `/` does not end a part."""
     parts: list[str] = []
     for part in path.strip("/").split("/"):
         if parts and parts[-1].endswith("\\"):
@@ -217,5 +217,5 @@ def _parts(path: str) -> list[str]:
 
 
 def bucket(state_timelines: int) -> int:
-    """Return a number that is the same for all numbers of state timelines with the same layout."""
+    """Return one number for all numbers of state timelines that lead to the same layout."""
     return next((limit for limit in (_LEGEND, _MANY_TIMELINES - 1) if state_timelines <= limit), _MANY_TIMELINES)

@@ -1,28 +1,28 @@
-"""The names by which the telemetry of pools and the layout agree: entity paths, charts, states of workers.
+"""The names that the telemetry of pools and the layout share: entity paths, charts, states of workers.
 
-`telemetry` writes rows under these names, and `default.py` makes views of them. They are here, in a module that imports
-nothing, because the layout must not depend on the scheduler, which `telemetry` observes.
+`telemetry` writes rows under these names, and `default.py` makes views of these rows. This module imports nothing,
+because the layout must not depend on the scheduler, which `telemetry` imports.
 """
 
 from __future__ import annotations
 
-#: Everything that mpr records of its own is below this entity.
+#: The entity above all entities that mpr itself logs.
 ROOT = "mpr"
-#: One entity for each state timeline.
+#: Has one entity below it for each state timeline.
 WORKERS = f"{ROOT}/workers"
-#: One entity for each task function.
+#: Has one entity below it for each task function.
 TASKS = f"{ROOT}/tasks"
-#: One entity for each pool.
+#: Has one entity below it for each pool.
 INSIGHTS = f"{ROOT}/insights"
 #: The timeline of the numbers of tasks.
 TASK_TIMELINE = "mpr_task"
 
-#: Charts with a line for each worker: path below `ROOT` and title. Each pool of the recording has an entity below it.
+#: Charts with a line for each worker: path below `ROOT`, and title. Below this path, each pool has an entity.
 WORKER_CHARTS = {"cpu": "CPU (%)", "memory": "Memory (MB)", "threads": "Threads", "files": "Open files"}
-#: Charts of the whole pool, in the same way.
+#: Charts of a whole pool: path below `ROOT`, and title, as in `WORKER_CHARTS`.
 POOL_CHARTS = {"throughput": "Tasks per second", "queue": "Tasks"}
 
-#: States of a worker besides its tasks. `BACK_PRESSURE`: its `rr.log` waits for the sinks. `ENDED` ends the timeline.
+#: States of a worker besides the names of tasks. `BACK_PRESSURE`: `rr.log` waits for sinks. `ENDED`: the timeline ends.
 STARTING, IDLE, BACK_PRESSURE, ENDED = "starting", "idle", "waiting for credit", ""
-#: The state of a worker that has died: `LOST.format("SIGKILL")`.
+#: The state of a worker that has died, for use as `LOST.format("SIGKILL")`.
 LOST = "lost ({})"

@@ -1,7 +1,7 @@
-"""Makes the layout of one recording anew while the recording grows, because its entities are not known before.
+"""Makes a new layout when the recording has new entities, because these are not known at the start.
 
-Covers: whether a new layout is needed, which timeline the viewer shows first.
-Does not cover: the layout itself (`default.py`), and who writes it into the recording.
+Covers: whether a new layout is needed, and which timeline the viewer shows first.
+Does not cover: the layout itself (`default.py`), and how the layout comes into the recording.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _log = logging.getLogger("mpr")
 
 
 class BlueprintUpdates:
-    """The layout of one recording. Any thread may call it.
+    """Keeps the layout of one recording up to date. Any thread may call the methods.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class BlueprintUpdates:
         self._failed = False
 
     def add_pool(self, size: int, kinds: frozenset[str]) -> None:
-        """Add a pool with `size` workers, which records these kinds of telemetry from now on."""
+        """Add a pool with `size` workers, which records the telemetry of `kinds` from now on."""
         with self._lock:
             self._state_timelines += size
             self._kinds |= kinds
@@ -54,8 +54,8 @@ class BlueprintUpdates:
     def refresh(self) -> tuple[bytes, bool]:
         """Return the layout for the present contents as a whole stream, and whether it differs from the last one.
 
-        The stream is empty if mpr makes no layout: no pool records telemetry, a worker has sent a blueprint, or the
-        user has given one and wants nothing beside it.
+        The stream is empty if mpr makes no layout. This is so if no pool records telemetry, if a worker has sent a
+        blueprint, or if the user has given a blueprint and wants no views of pools.
         """
         with self._lock:
             if (
@@ -88,9 +88,9 @@ class BlueprintUpdates:
         return self._stream, True
 
     def _timeline(self) -> str | None:
-        """Return the timeline that the viewer shows first: one that has most of the user's data.
+        """Return the timeline that the viewer shows first: the timeline with most of the user's data.
 
-        If `log_time` has as much as any other, it is the one, because the pools are shown on it too.
+        If `log_time` has as much data as any other timeline, return `log_time`, because pools are shown on it, too.
         """
         counts = self._contents.timelines
         users = {name: count for name, count in counts.items() if name not in ("log_time", "log_tick")}
@@ -121,5 +121,5 @@ def _encoded(
     kinds: frozenset[str],
     visible: bool,
 ) -> bytes:
-    """Do as `_encode`, and keep the results: each call costs milliseconds, and two threads of the SDK that stay."""
+    """Do as `_encode`, and keep results, because a call takes milliseconds and leaves two threads of the SDK behind."""
     return _encode(application_id, dict(seen), timeline, state_timelines, kinds, visible)

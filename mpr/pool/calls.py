@@ -1,4 +1,4 @@
-"""Turns a call of a pool into work items, and makes the object in which the caller gets the results.
+"""Turns a call of a pool into work items, and makes the object from which the caller gets the results.
 
 Covers: pickling of arguments, chunks, the result object of each kind of call.
 Does not cover: whether the pool takes calls (`pool.py`), which worker runs a work item (`scheduler`).
@@ -18,8 +18,9 @@ from mpr.processes import task_pickling
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 
+# The number of work items that a map submits together.
 _SUBMITTED_AT_ONCE = 64
-# As `multiprocessing.Pool`: four work items per worker even out the differences between tasks.
+# As in `multiprocessing.Pool`. With four work items per worker, all workers stay busy if some tasks take longer.
 _CHUNKS_PER_WORKER = 4
 
 
@@ -31,7 +32,8 @@ class PoolCalls:
     dispatcher:
         The dispatcher of the pool.
     size:
-        The number of workers, from which a map derives its `chunksize` and an `imap` its distance ahead.
+        The number of workers. A map computes its default `chunksize` from this number, and an `imap` its limit of items
+        that are submitted ahead.
     """
 
     def __init__(self, dispatcher: Dispatcher, size: int) -> None:
@@ -62,14 +64,14 @@ class PoolCalls:
         callback: Callback | None,
         error_callback: Callback | None,
     ) -> AsyncResult[list[Any]]:
-        """Submit a task for each item; `mode` (`EACH` or `STAR`) says how an item becomes arguments."""
+        """Submit a task for each item: `function(item)` if `mode` is `EACH`, `function(*item)` if it is `STAR`."""
         items = list(iterable)
         if chunksize is None:
             chunksize = -(-len(items) // (self._size * _CHUNKS_PER_WORKER)) or 1
         check_chunksize(chunksize)
         task = TaskFunction.of(function)
         starts = range(0, len(items), chunksize)
-        # All arguments are pickled before the first is sent: a bad one fails the call, not half of it.
+        # All arguments are pickled first. If one of them cannot be pickled, the call raises before any task runs.
         payloads = [
             task_pickling.dump_arguments(f"{task.name}[{start}]", items[start : start + chunksize]) for start in starts
         ]
@@ -87,7 +89,8 @@ class PoolCalls:
             )
             for start, payload in zip(starts, payloads, strict=True)
         )
-        # Few are submitted together, so that the threads do not take turns; of many, the first ones run meanwhile.
+        # Some work items are submitted together, because threads then switch less often. They are not submitted all
+        # together, because the first ones can run while the others are submitted.
         while some := list(itertools.islice(work_items, _SUBMITTED_AT_ONCE)):
             self._dispatcher.submit(*some)
         return result
@@ -95,7 +98,7 @@ class PoolCalls:
     def imap(
         self, function: Callable[..., Any], iterable: Iterable[Any], chunksize: int, *, ordered: bool
     ) -> ResultIterator[Any]:
-        """Start a thread that submits a task for each item at the pace at which the results are taken."""
+        """Start a thread that submits a task for each item, only as fast as the caller takes results."""
         return imap.start(self._dispatcher, self._size, function, iterable, check_chunksize(chunksize), ordered=ordered)
 
     def executor(self, check_running: Callable[[], None], shutdown: Callable[[bool, bool], None]) -> PoolExecutor:

@@ -1,4 +1,4 @@
-"""A pool in the terms of `concurrent.futures`: the futures of its tasks, and an `Executor` for other libraries."""
+"""A pool as a `concurrent.futures.Executor`, for libraries that take one, and the futures of tasks."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ P = ParamSpec("P")
 class TaskFuture(Future[R]):
     """The future of a task of a pool. When `result()` returns, all rows of the task are in the recording.
 
-    The state is "running" from the moment at which a worker has the task, as with a `ProcessPoolExecutor`.
+    The future is "running" as soon as a worker has the task, as with a `ProcessPoolExecutor`.
     """
 
     _dispatcher: Dispatcher
-    #: None once the task has its outcome.
+    #: The work item of the task. None after the outcome of the task has come.
     _work_item: WorkItem | None = None
     #: Whether the task was cancelled while a worker had it.
     _cancelled_running = False
 
     def submit(self, dispatcher: Dispatcher, work_item: WorkItem) -> Self:
-        """Submit `work_item`, whose outcome becomes that of this future."""
+        """Submit `work_item`, and return this future, which gets the outcome of the work item."""
         self._dispatcher, self._work_item = dispatcher, work_item
         work_item.connect(self._deliver, self.set_running_or_notify_cancel)
         dispatcher.submit(work_item)
         return self
 
     def cancel(self, *, running: bool = False) -> bool:
-        """Cancel the task if no worker has it yet; with `running` also if a worker runs it.
+        """Cancel the task if no worker has the task yet. With `running`, also cancel a task that a worker runs.
 
-        The worker of a task that runs is killed and replaced. The rows that the task has logged stay in the recording.
-        Returns whether the task was cancelled; `result()` raises `CancelledError` then.
+        If a worker runs the task, this worker is killed and replaced. The rows that the task has logged stay in the
+        recording. Returns whether the task was cancelled. If so, `result()` raises `CancelledError`.
         """
         work_item = self._work_item
         cancelled = super().cancel()
@@ -59,7 +59,7 @@ class TaskFuture(Future[R]):
         return cancelled
 
     def cancelled(self) -> bool:
-        """Whether the task was cancelled, also while it ran."""
+        """Whether the task was cancelled, before or while a worker ran it."""
         return self._cancelled_running or super().cancelled()
 
     def _deliver(self, _first: int, _count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
@@ -71,24 +71,24 @@ class TaskFuture(Future[R]):
             if error is None:
                 self.set_result(value)
             elif isinstance(error, CancelledError) and not self.running():
-                # It was cancelled before any worker had it.
+                # The task was cancelled before any worker had it.
                 self._notify_of_cancel()
             else:
                 self._cancelled_running = isinstance(error, CancelledError)
                 self.set_exception(error)
         except InvalidStateError:
-            # The future was cancelled at the same moment.
+            # The caller has cancelled the future at the same moment.
             self._notify_of_cancel()
 
     def _notify_of_cancel(self) -> None:
         super().cancel()
-        # Only once: afterwards the state is CANCELLED_AND_NOTIFIED.
+        # This is done only once, because the state is CANCELLED_AND_NOTIFIED afterwards.
         if self._state == "CANCELLED":
             self.set_running_or_notify_cancel()
 
 
 class _ChunkFuture(TaskFuture[list[tuple[Any, BaseException | None]]]):
-    """The future of several calls: the result of each, or its error."""
+    """The future of several calls. `result()` returns a pair (result, error or None) for each call."""
 
     def __init__(self, length: int) -> None:
         super().__init__()
@@ -106,14 +106,14 @@ class _ChunkFuture(TaskFuture[list[tuple[Any, BaseException | None]]]):
 
 
 class PoolExecutor(Executor):
-    """An `mpr.Pool` as a `concurrent.futures.Executor`. `mpr.Pool.executor` makes it.
+    """A `concurrent.futures.Executor` that runs calls in the workers of an `mpr.Pool`. `mpr.Pool.executor` makes it.
 
     Parameters
     ----------
     dispatcher:
         The dispatcher of the pool.
     check_running:
-        Raises the error of a pool that takes no more calls.
+        Raises an error if the pool takes no more calls.
     shutdown:
         Shuts the pool down, with the arguments `wait` and `cancel_futures`.
     """
@@ -126,16 +126,16 @@ class PoolExecutor(Executor):
         self._shutdown = shutdown
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
-        """Call `fn(*args, **kwargs)` in a worker, and return its future.
+        """Call `fn(*args, **kwargs)` in a worker, and return the future of this call.
 
-        If the call cannot be pickled, the future has that error, as with a `ProcessPoolExecutor`.
+        If the call cannot be pickled, `result()` of the future raises the error, as with a `ProcessPoolExecutor`.
         """
         self._check_running()
         future = TaskFuture[R]()
         try:
             function = TaskFunction.of(fn)
             payload = task_pickling.dump_arguments(function.name, [(args, kwargs)])
-        except Exception as error:  # noqa: BLE001  # whatever a user's `__reduce__` raises
+        except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
             future.set_exception(error)
             return future
         return future.submit(self._dispatcher, WorkItem(function=function, payload=payload))
@@ -153,12 +153,13 @@ class PoolExecutor(Executor):
         Parameters
         ----------
         timeout:
-            Seconds from this call on after which `next` raises `TimeoutError`; None: no limit.
+            If a result is not there so many seconds after the call of `map`, `next` raises `TimeoutError`. None: no
+            limit.
         chunksize:
-            The number of calls that go to a worker at a time.
+            The number of calls that are sent to a worker at a time.
         buffersize:
-            The number of calls that are submitted before their results are asked for; the iterables are read no
-            further. None: all calls are submitted at once, as in `Executor.map`.
+            The number of calls that are submitted before the caller takes their results. The iterables are not
+            read further than that. None: all calls are submitted at once, as in `Executor.map`.
 
         Raises
         ------
@@ -181,7 +182,7 @@ class PoolExecutor(Executor):
                     del futures[0]
                     futures.extend(itertools.islice(chunks, 1))
                     outcomes.reverse()
-                    # Removed one by one, so that this generator keeps no result that the caller has released.
+                    # Results are removed one by one, so that the generator keeps none that the caller has released.
                     while outcomes:
                         yield _value_of(outcomes.pop())
             finally:
@@ -202,9 +203,10 @@ class PoolExecutor(Executor):
             yield _ChunkFuture(len(chunk)).submit(self._dispatcher, work_item)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more tasks; with `wait`, return when all have ended and the recording is closed.
+        """Shut the pool down, as `mpr.Pool.shutdown` does: take no more tasks.
 
-        This is `mpr.Pool.shutdown`. With `cancel_futures`, the tasks that no worker has yet are cancelled.
+        With `wait`, return after all tasks have ended and the recording is closed. With `cancel_futures`, cancel the
+        tasks that no worker has yet.
         """
         self._shutdown(wait, cancel_futures)
 

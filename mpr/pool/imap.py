@@ -1,4 +1,4 @@
-"""Reads the input of an `imap` in a thread, only as fast as the results are taken."""
+"""Reads the input of an `imap` in a thread, only as fast as the caller takes results."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mpr.scheduler.state import PoolState
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.transport.messages import EACH
 
-# So many items per worker are on their way or wait to be taken.
+# The number of chunks per worker that are submitted before the caller takes their results.
 _AHEAD = 4
-# A feeder that waits for room checks so often whether anybody still holds the results (seconds).
+# The interval (seconds) at which a feeder that waits for room checks whether the caller still holds the iterator.
 _LOOK_SECS = 0.1
 
 
@@ -32,7 +32,7 @@ def start(
     *,
     ordered: bool,
 ) -> ResultIterator[Any]:
-    """Start the thread that feeds a pool of `size` workers from `iterable`; returns the iterator over the results."""
+    """Start a thread that submits `iterable` to a pool of `size` workers. Returns the iterator over the results."""
     room = threading.Semaphore(_AHEAD * size * chunksize)
     results: ResultIterator[Any] = ResultIterator(ordered, room.release)
     task = TaskFunction.of(function)
@@ -57,12 +57,12 @@ def start(
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImapFeeder:
-    """Submits `items` as long as there is room for their results and the caller holds the iterator.
+    """Submits `items` while there is room for results. If the caller drops the iterator, the feeder stops.
 
     Attributes
     ----------
     dispatcher:
-        Takes the work items.
+        The dispatcher that takes the work items.
     function:
         The task function.
     items:
@@ -70,7 +70,7 @@ class ImapFeeder:
     chunksize:
         The number of items in a work item.
     room:
-        Counts the items that may still be submitted; each result that is taken makes room for one more.
+        The number of items that may be submitted now. Each result that the caller takes adds one.
     results:
         The caller's iterator. The reference is weak, so that the thread ends when the caller drops it.
     """
@@ -83,13 +83,13 @@ class ImapFeeder:
     results: weakref.ref[ResultIterator[Any]]
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """Take the results of the items `first` to `first + count`, or an error for all of them."""
+        """Take the results of `count` items from item `first` on, or one error for all of them if `values` is None."""
         results = self.results()
         if results is not None:
             results.on_outcome(first, count, values, error)
 
     def run(self) -> None:
-        """Submit all items; an exception of the user's iterable becomes the last result."""
+        """Submit all items. If the user's iterable raises an exception, this exception becomes the last result."""
         count = 0
         error: BaseException | None = None
         try:
@@ -101,7 +101,7 @@ class ImapFeeder:
                 count += len(part)
             else:
                 error = self.dispatcher.ending_error()
-        except BaseException as raised:  # noqa: BLE001  # the user's iterable; its error is the caller's
+        except BaseException as raised:  # noqa: BLE001  # the caller gets any error of the user's iterable
             error = raised
         finally:
             results = self.results()
@@ -110,12 +110,12 @@ class ImapFeeder:
             self.dispatcher.end_feeding(self)
 
     def _wait_for_room(self) -> bool:
-        """Return False if the caller has dropped the results, or the pool was terminated."""
+        """Wait for room for one chunk. Return False if the iterator was dropped or the pool was terminated."""
         needed = self.chunksize
         while needed:
             if self.results() is None or self.dispatcher.state is PoolState.TERMINATED:
                 return False
-            # A closed pool does all tasks, even if no results are taken, so it needs no room.
+            # A closed pool needs no room, because it runs all tasks even if the caller takes no results.
             if self.dispatcher.state is PoolState.CLOSED or self.room.acquire(timeout=_LOOK_SECS):
                 needed -= 1
         return True
@@ -123,7 +123,7 @@ class ImapFeeder:
     def _submit(self, start: int, part: list[Any]) -> None:
         try:
             payload = task_pickling.dump_arguments(f"{self.function.name}[{start}]", part)
-        except Exception as error:  # noqa: BLE001  # whatever a user's `__reduce__` raises
+        except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
             self.on_outcome(start, len(part), None, error)
             return
         self.dispatcher.submit(

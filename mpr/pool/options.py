@@ -25,7 +25,7 @@ from mpr.worker.capture import CaptureOptions
 
 @dataclass(frozen=True, kw_only=True)
 class PoolOptions:
-    """The checked arguments of a pool; `check` makes them.
+    """The checked arguments of a pool. `check` makes them.
 
     Attributes
     ----------
@@ -36,13 +36,13 @@ class PoolOptions:
     preload:
         Whether a fork server imports the Rerun SDK before it forks.
     initializer:
-        The user's initializer and its arguments, as every worker gets them.
+        The user's initializer and the arguments for it, in the form in which they are sent to each worker.
     limits:
         The limits of tasks and workers.
     capture:
-        The output and `logging` records of workers that go into the recording.
+        The choice of the workers' output and `logging` records that go into the recording.
     telemetry:
-        The kinds of telemetry, out of `TELEMETRY`; empty for none.
+        The kinds of telemetry that are recorded, out of `TELEMETRY`. It is empty if nothing is recorded.
     progress:
         Whether the pool shows a progress bar.
     """
@@ -74,10 +74,10 @@ class PoolOptions:
         capture_output: bool,
         telemetry: object,
     ) -> PoolOptions:
-        """Check the arguments of the same names of `mpr.Pool`.
+        """Check the arguments of `mpr.Pool` that have the same names.
 
-        Raises `ConfigError` with the name of the argument that cannot be used, `TypeError` for an initializer that is
-        not callable, and `UnpicklableTaskError` for one that cannot be sent to a worker.
+        Raises `ConfigError`, which names the argument, if a value cannot be used. Raises `TypeError` if the initializer
+        is not callable, and `UnpicklableTaskError` if the initializer cannot be sent to a worker.
         """
         size = check_processes(processes)
         method = check_start_method(start_method)
@@ -116,10 +116,10 @@ def check_recording(
     blueprint: object,
     route: object,
 ) -> None:
-    """Check that `recording`, if given, suits a pool with these other arguments.
+    """Check that a pool with the other arguments can log into `recording`, if the user has given a recording.
 
     Raises `TypeError` or `ConfigError` if arguments contradict each other, `RecordingClosedError` if the
-    recording is closed, and `WrongProcessError` if another process has made it.
+    recording is closed, and `WrongProcessError` if another process has made the recording.
     """
     if recording is not None and (sinks, recording_id, blueprint) != (None, None, None):
         raise TypeError("give either recording, or sinks, recording_id and blueprint: they belong to a new one")
@@ -151,7 +151,7 @@ def check_maxmemoryperchild(limit: object) -> int | None:
 
 
 def check_telemetry(telemetry: object) -> frozenset[str]:
-    """The kinds of telemetry that the argument `telemetry` stands for."""
+    """Return the kinds of telemetry that the argument `telemetry` stands for."""
     if telemetry is True or telemetry is False:
         return frozenset(TELEMETRY if telemetry else ())
     kinds = [telemetry] if isinstance(telemetry, str) else telemetry

@@ -1,4 +1,4 @@
-"""`mpr.Pool`: the calls of `multiprocessing.Pool`, with an application id in front and every row in one recording.
+"""`mpr.Pool`: `multiprocessing.Pool` with an application id as first argument, and with all rows in one recording.
 
 Covers: the public names, their signatures, and the state of a pool as its user sees it.
 Does not cover: checks of arguments (`options.py`), work items (`calls.py`), the parts of a pool (`runtime.py`).
@@ -33,58 +33,61 @@ P = ParamSpec("P")
 
 
 class Pool:
-    """Run tasks in worker processes, and collect all rows that they log in one recording.
+    """Runs tasks in worker processes, and collects in one recording all rows that the tasks log.
 
     The calls are those of `multiprocessing.Pool`. Tasks log with plain `rr.log`. When a call returns a result, every
-    row of its task is in the recording.
+    row of the task is in the recording.
 
     Parameters
     ----------
     application_id:
         The application id of the recording, as in `rr.init`.
     processes:
-        The number of workers; by default the number of CPUs that this process may use.
+        The number of workers. By default, the number of CPUs that this process may use.
     initializer, initargs:
         Each worker calls `initializer(*initargs)` before its first task. If the call raises, the pool ends with
-        `InitializerError`. A worker that still starts when all work is done ends without the call.
+        `InitializerError`. If a worker still starts when all work is done, this worker ends without the call.
     maxtasksperchild:
-        The number of tasks after which a worker is replaced; in a map, `chunksize` tasks count as one. None: never.
+        The number of tasks after which a worker is replaced. In a map, `chunksize` tasks count as one. None: no worker
+        is replaced for this reason.
     recording_id, sinks, blueprint, route, telemetry_view:
         As in `mpr.SharedRecording`.
     recording:
-        A `SharedRecording` to log into. The pool does not close it. None: the pool makes one, and closes it.
+        A `SharedRecording` to log into, which the pool does not close. None: the pool makes a recording, and closes it.
     start_method:
         'forkserver' (the default on Linux), 'spawn' or 'fork'.
     preload:
-        Whether the fork server imports the Rerun SDK before it forks. Workers then start in milliseconds, but
-        `rr.server.Server` and `rr.catalog.CatalogClient` do not work in them.
+        Whether the fork server imports the Rerun SDK before it forks workers. Workers then start in milliseconds, but
+        `rr.server.Server` and `rr.catalog.CatalogClient` do not work in workers.
     task_timeout:
-        The seconds that a task may run, from the call of its function to its return. A task that runs longer raises
-        `TaskTimeoutError`, and its worker is killed and replaced. None: no limit.
+        The seconds that a task may run, from the call of the function to its return. If a task runs longer, its worker
+        is killed and replaced, and the result of the task is a `TaskTimeoutError`. None: no limit.
     retries:
-        The number of times that a task is run again if its worker dies. The rows of all attempts stay, and the
-        recording says which these are. Neither an exception of the task nor a `task_timeout` causes another attempt.
+        The number of times that a task is run again if its worker dies. The rows of all attempts stay, and
+        a note in the recording says which rows these are. Neither an exception of the task nor a `task_timeout` causes
+        another attempt.
     maxmemoryperchild:
-        Bytes of resident memory. A worker that has more after a task is replaced. This counts memory that it shares
-        with other processes, such as about 80 MB of code of the SDK. None: no limit.
+        The resident memory of a worker, in bytes, above which the worker is replaced after a task. Memory that is
+        shared with other processes counts, such as about 80 MB of code of the SDK. None: no limit.
     progress:
-        Whether a progress bar (by `tqdm`) shows tasks done and failed, their rate, rows logged and bytes received.
+        Whether a progress bar (by `tqdm`) shows the tasks that are done and failed, the tasks per second, the rows that
+        were logged, and the bytes that the sinks have.
     capture_logging:
         Whether `logging` records of workers go into the recording, under `mpr/logs/<logger>`.
     capture_output:
         Whether lines that workers write to `sys.stdout` and `sys.stderr` go into the recording, under `mpr/output/`.
-        They are printed all the same.
+        These lines are printed, too.
     telemetry:
         The kinds of telemetry that the pool records under `mpr/`. True stands for all, False for none. The kinds are
         `"workers"` (the state of each worker), `"tasks"` (spans and errors), `"resources"` (processor time, memory,
         threads and open files of each worker, every second) and `"pool"` (throughput, queue, rows and bytes, and the
-        insights at the end). It uses less than one percent of a core. A `DirectorySink` gets no telemetry. See
-        `docs/telemetry.md`.
+        insights at the end). To record them takes less than one percent of a core. A `DirectorySink` gets no telemetry.
+        See `docs/telemetry.md`.
 
     Raises
     ------
     ConfigError
-        If a value cannot be used. No process was started then.
+        If a value cannot be used. In this case, no process was started.
     SinkError
         If a sink cannot be opened.
     UnpicklableTaskError
@@ -154,7 +157,7 @@ class Pool:
     # --- calls -------------------------------------------------------------------------------------------------
 
     def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> R:
-        """Call `func(*args, **kwds)` in a worker, and return its result."""
+        """Call `func(*args, **kwds)` in a worker, and return the result of this call."""
         return self.apply_async(func, args, kwds).get()
 
     def apply_async(
@@ -165,24 +168,25 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[R]:
-        """Do as `apply`, but return an `AsyncResult` at once. Callbacks run in a thread of mpr and must be short."""
+        """Do as `apply`, but return an `AsyncResult` at once. A thread of mpr runs callbacks, so they must be short."""
         self._check_running()
         return self._runtime.calls.apply(func, args, kwds, callback, error_callback)
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
-        """Call `fn(*args, **kwargs)` in a worker, as `concurrent.futures.Executor.submit` does, and return its future.
+        """Call `fn(*args, **kwargs)` in a worker, and return the future of this call.
 
-        `future.cancel(running=True)` also cancels a task that runs.
+        This method does as `concurrent.futures.Executor.submit`, but `future.cancel(running=True)` also cancels a task
+        that runs.
         """
         return self.executor.submit(fn, *args, **kwargs)
 
     @property
     def executor(self) -> PoolExecutor:
-        """This pool as a `concurrent.futures.Executor`, for libraries that take one. Its `shutdown` is the pool's."""
+        """This pool as a `concurrent.futures.Executor`, for libraries that take one. `shutdown` shuts the pool down."""
         return self._runtime.calls.executor(self._check_running, self._shutdown)
 
     def map(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int | None = None) -> list[R]:
-        """Return `[func(item) for item in iterable]`; `chunksize` tasks go to a worker at a time."""
+        """Return `[func(item) for item in iterable]`. Send `chunksize` tasks to a worker at a time."""
         return self.map_async(func, iterable, chunksize).get()
 
     def map_async(
@@ -200,7 +204,7 @@ class Pool:
     def starmap(
         self, func: Callable[..., R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
     ) -> list[R]:
-        """Return `[func(*item) for item in iterable]`; `chunksize` tasks go to a worker at a time."""
+        """Return `[func(*item) for item in iterable]`. Send `chunksize` tasks to a worker at a time."""
         return self.starmap_async(func, iterable, chunksize).get()
 
     def starmap_async(
@@ -216,37 +220,38 @@ class Pool:
         return self._runtime.calls.map(func, iterable, STAR, chunksize, callback, error_callback)
 
     def imap(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int = 1) -> ResultIterator[R]:
-        """Return an iterator over the results of `map`, in order.
+        """Return an iterator over the results of `map`, in the order of the items.
 
-        A thread reads `iterable` only as fast as the results are taken.
+        A thread reads `iterable` only as fast as the caller takes results.
         """
         self._check_running()
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=True)
 
     def imap_unordered(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int = 1) -> ResultIterator[R]:
-        """Do as `imap`, but yield each result as soon as it is there."""
+        """Do as `imap`, but yield the results in the order in which they come."""
         self._check_running()
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=False)
 
     def insights(self) -> Insights:
-        """Sum up what the workers have spent their time on until now, and which tasks were the slowest.
+        """Return how the workers have spent their time until now, and which tasks were the slowest.
 
-        This works at any time, also after the end of the pool. As text, the result is a table. With telemetry `"pool"`,
-        the recording has it at the end. Raises `ConfigError` if the pool has `telemetry=False`.
+        This works at any time, also after the end of the pool. `str` turns the insights into a table. With telemetry
+        `"pool"`, the insights are written into the recording at the end. Raises `ConfigError` if the pool has
+        `telemetry=False`.
         """
         return self._runtime.insights()
 
     # --- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no more tasks. The workers still do all tasks that were submitted before."""
+        """Take no more tasks. The workers still run all tasks that were submitted before."""
         self._check_process()
         self._runtime.close()
 
     def terminate(self) -> None:
         """Kill the workers now, and close the recording so that it is valid.
 
-        A call that has no result yet raises `PoolTerminatedError`.
+        Each call that has no result yet raises `PoolTerminatedError`.
         """
         self._check_process()
         self._runtime.terminate()
@@ -254,17 +259,17 @@ class Pool:
     def join(self) -> None:
         """Wait until all tasks and workers have ended, and close the recording.
 
-        Call `close` or `terminate` before; `ValueError` says so otherwise. Raises `SinkError` if rows were lost at the
-        end, and the error that has ended the pool if no call has raised it before.
+        Raises `ValueError` if neither `close` nor `terminate` was called before, and `SinkError` if rows were lost at
+        the end. If an error has ended the pool, and no call has raised this error yet, `join` raises it.
         """
         self._check_process()
         self._runtime.join()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Call `close`, and with `wait` also `join`, as `concurrent.futures.Executor.shutdown` does.
+        """Call `close`, as `concurrent.futures.Executor.shutdown` does. With `wait`, also call `join`.
 
         Without `wait`, the work goes on in the background, and the program does not exit before all work is done.
-        With `cancel_futures`, the tasks that no worker has yet are cancelled.
+        With `cancel_futures`, cancel the tasks that no worker has yet.
         """
         self._shutdown(wait, cancel_futures)
 
@@ -275,7 +280,7 @@ class Pool:
         if wait:
             self.join()
         elif not self._runtime.ended:
-            # The thread keeps the pool alive until all work is done, and the interpreter waits for it at exit.
+            # The thread keeps the pool alive until all work is done. At exit, the interpreter waits for the thread.
             threading.Thread(target=self.join, name="join-mpr-pool", daemon=False).start()
 
     def __enter__(self) -> Pool:
@@ -285,7 +290,7 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Call `close` and `join`, or `terminate` if an exception ends the block."""
+        """Call `close` and `join`. If an exception ends the block, call `terminate` instead."""
         if kind is not None:
             self.terminate()
             return
@@ -297,7 +302,7 @@ class Pool:
             raise
 
     def __del__(self) -> None:
-        # The runtime ends the workers of a pool that was dropped; this warns that it was dropped by mistake.
+        # This only warns, because a running pool is dropped by mistake. The runtime ends the workers of such a pool.
         runtime = getattr(self, "_runtime", None)
         if runtime is not None and runtime.state is PoolState.RUNNING and os.getpid() == self._pid:
             warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self, stacklevel=2)

@@ -1,4 +1,7 @@
-"""The progress bar of `mpr.Pool(progress=True)`, in a terminal or a notebook. `tqdm` draws it in the parent process."""
+"""The progress bar of `mpr.Pool(progress=True)`.
+
+The parent process draws the bar with `tqdm`, in a terminal or a notebook.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from mpr.scheduler.work_item import WorkItem
 
 
 class Progress(PoolObserver):
-    """One bar at a time. A bar begins with the first task of a call, and is complete when all tasks have an outcome.
+    """Draws one bar at a time. A bar begins with the first task of a call, and ends when all tasks have an outcome.
 
     Parameters
     ----------
@@ -37,26 +40,30 @@ class Progress(PoolObserver):
         self._bar: Any = None
         self._name = ""
         self._done = self._failed = self._total = 0
-        #: Tasks of the total that a call has announced and not submitted yet.
+        #: The number of tasks in `_total` that calls have announced, but not submitted yet.
         self._announced = 0
         self._feeding = 0
         self._hidden = False
 
     def announce(self, name: str, count: int) -> None:
-        """A call will submit `count` tasks of function `name`."""
+        """Add `count` tasks of function `name` to the bar, because a call will submit them."""
         with self._drawing():
             self._announced += count
             self._grow(name, count)
 
     def submitted(self, name: str, count: int) -> None:
-        """A call has submitted `count` tasks."""
+        """Add to the bar those of `count` submitted tasks that no call has announced."""
         with self._drawing():
             known = min(count, self._announced)
             self._announced -= known
             self._grow(name, count - known)
 
     def feeding(self, change: int) -> None:
-        """An `imap` begins (1) or ends (-1). It may submit more or fewer tasks than it has announced."""
+        """Count an `imap` that begins (`change` is 1) or ends (-1).
+
+        An `imap` may submit fewer tasks than it has announced. So when the last `imap` ends, the announced tasks that
+        were not submitted are removed from the bar.
+        """
         with self._drawing():
             self._feeding += change
             if not self._feeding:
@@ -65,7 +72,7 @@ class Progress(PoolObserver):
                 self._end_if_done()
 
     def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
-        """`count` tasks have got their outcome."""
+        """Count `count` tasks as done, and as failed if there is an `error`."""
         with self._drawing():
             self._done += count
             self._failed += count if error is not None else 0
@@ -75,17 +82,17 @@ class Progress(PoolObserver):
                 self._end_if_done()
 
     def close(self) -> None:
-        """The pool ends: draw the bar for the last time."""
+        """Draw the bar for the last time, because the pool ends."""
         with self._drawing():
             self._end()
 
     @contextlib.contextmanager
     def _drawing(self) -> Any:
-        """Hold the lock, and hide the bar for good if drawing fails: a lost terminal must not cost a result."""
+        """Hold the lock. If drawing fails, hide the bar for good, because a lost terminal must not cost a result."""
         with self._lock:
             try:
                 yield
-            except Exception:  # noqa: BLE001  # whatever a closed stderr or a notebook's front end raises
+            except Exception:  # noqa: BLE001  # a closed stderr or a notebook's front end may raise anything
                 self._hidden = True
                 self._bar = None
 

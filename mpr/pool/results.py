@@ -1,4 +1,4 @@
-"""The objects in which results come to the caller. They behave as those of `multiprocessing.pool`."""
+"""The objects from which the caller gets results. They behave as the objects of `multiprocessing.pool`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Callback = Callable[[Any], object]
 
 
 class AsyncResult(Generic[R]):
-    """The result of `apply_async`, `map_async` or `starmap_async`, which comes later."""
+    """The result of `apply_async`, `map_async` or `starmap_async`, for which the caller can wait."""
 
     def __init__(self, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
         self._event = threading.Event()
@@ -28,20 +28,20 @@ class AsyncResult(Generic[R]):
         return self._event.is_set()
 
     def successful(self) -> bool:
-        """Whether the call ended without an exception; raises `ValueError` if it has not ended."""
+        """Whether the call has ended without an exception. Raises `ValueError` if the call has not ended."""
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
         return self._error is None
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until the call has ended, at most `timeout` seconds."""
+        """Wait up to `timeout` seconds (None: no limit) until the call has ended."""
         self._event.wait(timeout)
 
     def get(self, timeout: float | None = None) -> R:
-        """Wait for the result and return it; all rows of its tasks are in the recording then.
+        """Wait for the result, and return it. All rows of the tasks of this call are in the recording then.
 
-        Raises the exception of the task, `multiprocessing.TimeoutError` after `timeout` seconds (None: no limit), and
-        an error of `mpr.errors` if a worker has died or a sink has failed.
+        Raises the exception of the task, or an error of `mpr.errors` if a worker has died or a sink has failed. Raises
+        `multiprocessing.TimeoutError` if the call has not ended after `timeout` seconds (None: no limit).
         """
         if not self._event.wait(timeout):
             raise multiprocessing.TimeoutError
@@ -64,12 +64,12 @@ class SingleResult(AsyncResult[R]):
     """The result of one task."""
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """Take the outcome of the task."""
+        """Take the outcome of the task: the value in `values`, or `error` if `values` is None."""
         self._settle(None if values is None else values[0], error)
 
 
 class MapResult(AsyncResult[list[R]]):
-    """Collects the results of one map. The first error is raised, after all tasks have ended."""
+    """The results of one map. If tasks fail, `get` raises the error that came first, after all tasks have ended."""
 
     def __init__(self, length: int, callback: Callback | None, error_callback: Callback | None) -> None:
         super().__init__(callback, error_callback)
@@ -81,7 +81,7 @@ class MapResult(AsyncResult[list[R]]):
             self._settle([], None)
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """Take the results of the tasks `first` to `first + count`, or an error for all of them."""
+        """Take the results of `count` tasks from task `first` on, or one error for all of them if `values` is None."""
         with self._lock:
             self._left -= count
             if values is not None:
@@ -94,7 +94,7 @@ class MapResult(AsyncResult[list[R]]):
 
 
 class ResultIterator(Generic[R], Iterator[R]):
-    """The iterator over the results of `imap` and `imap_unordered`; its `next` takes a timeout in seconds."""
+    """The iterator over the results of `imap` and `imap_unordered`. The method `next` takes a timeout in seconds."""
 
     def __init__(self, ordered: bool, taken: Callable[[], object]) -> None:
         self._ordered = ordered
@@ -112,7 +112,7 @@ class ResultIterator(Generic[R], Iterator[R]):
     def next(self, timeout: float | None = None) -> R:
         """Return the next result, or raise the exception of its task.
 
-        Raises `multiprocessing.TimeoutError` if none comes within `timeout` seconds (None: no limit).
+        Raises `multiprocessing.TimeoutError` if no result comes within `timeout` seconds (None: no limit).
         """
         with self._condition:
             if not self._condition.wait_for(lambda: self._ready or self._returned == self._length, timeout):
@@ -130,7 +130,7 @@ class ResultIterator(Generic[R], Iterator[R]):
     __next__ = next
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """Take the results of the items `first` to `first + count`, or an error for all of them."""
+        """Take the results of `count` items from item `first` on, or one error for all of them if `values` is None."""
         items: list[tuple[Any, BaseException | None]]
         items = [(None, error)] * count if values is None else [(value, None) for value in values]
         with self._condition:
@@ -144,7 +144,7 @@ class ResultIterator(Generic[R], Iterator[R]):
             self._condition.notify_all()
 
     def finish(self, length: int, error: BaseException | None = None) -> None:
-        """End the iteration after `length` items, and after `error` if the user's iterable has raised one."""
+        """End the iteration after `length` items. If the user's iterable has raised `error`, `error` comes last."""
         with self._condition:
             if error is not None:
                 if self._ordered:

@@ -34,39 +34,39 @@ from mpr.worker.config import MAIN, WorkerConfig
 
 _log = logging.getLogger("mpr")
 
-# Workers may take so long (seconds) for their last rows, and once more for their own exit handlers.
+# The limit (seconds) for the last rows of the workers, and again for the exit handlers of the workers.
 _FAREWELL_SECS = 10.0
 
 
 class PoolRuntime:
-    """The parts of one pool at work. Only this class knows them all.
+    """Holds the running parts of one pool. No other class knows all parts.
 
-    The parts end by one ladder:
+    The parts end in seven steps:
 
-    1. Stop taking tasks: the dispatcher refuses new calls. At once.
-    2. Drain: every submitted task gets its outcome. No bound but `task_timeout` for each task; Ctrl-C ends the wait.
-    3. Let the workers go: each one sends its last rows and says goodbye. Meanwhile the telemetry writes its last rows.
-       10 s (`_FAREWELL_SECS`).
-    4. Terminate: if a goodbye is missing, the workers get SIGTERM. 2 s.
-    5. Kill: the workers that are left get SIGKILL. 5 s.
-    6. Close the recording, if it is the pool's own. 60 s (`SINK_TIMEOUT_SECS`) for a sink that takes nothing, 3 s
-       (`LIVE_FAREWELL_SECS`) for live sinks, and the time to write the footers.
-    7. Wait until the processes of the workers have ended: they run their exit handlers. 10 s (`_FAREWELL_SECS`), then
-       rungs 4 and 5 once more.
+    1. Stop taking tasks: the dispatcher refuses new calls. Limit: none, it takes no time.
+    2. Drain: every submitted task gets its outcome. Limit: only `task_timeout` for each task. Ctrl-C ends the wait.
+    3. Stop the workers: each worker sends its last rows and a goodbye. Meanwhile the telemetry writes its last rows.
+       Limit: 10 s (`_FAREWELL_SECS`).
+    4. Terminate: if a goodbye is missing, the workers get SIGTERM. Limit: 2 s.
+    5. Kill: the workers that are left get SIGKILL. Limit: 5 s.
+    6. Close the recording, if the pool has made it. Limits: 60 s (`SINK_TIMEOUT_SECS`) for a sink that takes nothing,
+       and 3 s (`LIVE_FAREWELL_SECS`) for live sinks. There is no limit for writing the footers.
+    7. Wait until the processes of the workers have ended, because they still run exit handlers. Limit: 10 s
+       (`_FAREWELL_SECS`). After that, steps 4 and 5 are done again.
 
-    `close` is rung 1, and `join` does the others. If an error has ended the pool, `join` kills the workers instead of
-    rung 3. `terminate` does rungs 1, 5 and 6, and gives an error to every call that has no result. A pool that is
-    dropped, or that is still there when the interpreter exits, ends in the same way. Rungs 3 to 7 run in a thread that
-    Ctrl-C does not interrupt.
+    `close` does step 1, and `join` does the other steps. If an error has ended the pool, `join` kills the workers
+    instead of step 3. `terminate` does steps 1, 5 and 6, and gives an error to every call that has no result. The same
+    steps end a pool that is dropped, or that is still open when the interpreter exits. Steps 3 to 7 run in a thread
+    that Ctrl-C does not interrupt.
 
     Parameters
     ----------
     options:
         The checked arguments of the pool.
     recording:
-        The user's recording, which stays open; None to make one.
+        The user's recording, which the pool does not close. None: the pool makes a recording.
     new_recording:
-        Makes the recording if the user has given none. The pool closes this one.
+        Makes the recording if the user has given none. The pool closes the recording that this function makes.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class PoolRuntime:
         self._ending = threading.Lock()
         self._ended = False
         with contextlib.ExitStack() as undo:
-            # A zygote is forked here, before the recording has threads.
+            # This comes first, because the zygote of the start method `fork` must be forked before threads exist.
             launcher = make_launcher(options.start_method, options.preload, MAIN, options.initializer)
             undo.callback(launcher.close)
             self._owns_recording = recording is None
@@ -110,7 +110,7 @@ class PoolRuntime:
             if self._telemetry is not None:
                 self._sampler = self._new_sampler(self._telemetry)
                 self._sampler.start()
-                # The system may give no more threads for the supervisor.
+                # The start of the supervisor fails if the system gives no more threads.
                 undo.callback(self._sampler.close)
             self._supervisor.start()
             undo.pop_all()
@@ -130,7 +130,7 @@ class PoolRuntime:
         return Sampler(telemetry, self._rows.new_pool(size, kinds), size, kinds, sources)
 
     def _counters(self) -> tuple[int, int]:
-        """Any thread: how many rows the workers have logged, and how many bytes the sinks have."""
+        """Return how many rows the workers have logged, and how many bytes the sinks have. Any thread may call this."""
         return self._rows.aggregator.rows_logged(), self._rows.fanout.accepted_bytes
 
     # --- called by the worker supervisor's thread ------------------------------------------------------------------
@@ -146,7 +146,7 @@ class PoolRuntime:
             worker=number,
             environ=dict(os.environ) if is_forkserver else None,
             preloaded=is_forkserver and options.preload,
-            # A task whose worker is killed on purpose must not take the results of others along.
+            # Results must not wait if mpr may kill workers or run tasks again, because such results would be lost.
             results_wait=options.limits.task_secs is None and not options.limits.retries,
             capture=options.capture,
         )
@@ -174,30 +174,30 @@ class PoolRuntime:
 
     @property
     def ended(self) -> bool:
-        """Whether `join` or `terminate` has ended all parts, or is about to close the recording."""
+        """Whether `join` or `terminate` has ended all parts, except that `join` may still close the recording."""
         return self._ended
 
     def check_running(self) -> None:
-        """Raise the error of a pool that has ended, or takes no more tasks."""
+        """Raise an error if the pool has ended or takes no more tasks."""
         self._dispatcher.check_running()
 
     def insights(self) -> Insights:
-        """Sum up the telemetry; raises `ConfigError` if there is none."""
+        """Sum up the telemetry. Raises `ConfigError` if the pool records none."""
         if self._telemetry is None:
             raise ConfigError("this pool has telemetry=False, so it knows nothing of what its workers have done")
         return self._telemetry.insights()
 
     def end_with(self, pool: object) -> None:
-        """End all parts if `pool` is garbage-collected, or at the interpreter's exit.
+        """From now on, end all parts if `pool` is garbage-collected, or if the interpreter exits.
 
-        At the exit this happens before `multiprocessing` waits for its children.
+        At the exit, the parts end before `multiprocessing` waits for child processes.
         """
         self._finalizer = util.Finalize(pool, self._end_dropped, exitpriority=100)
 
-    # --- the ladder ------------------------------------------------------------------------------------------------
+    # --- the end ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Rung 1: take no more tasks."""
+        """Do step 1: take no more tasks."""
         self._dispatcher.close()
 
     def drop_waiting(self) -> None:
@@ -205,7 +205,7 @@ class PoolRuntime:
         run_to_completion(self._dispatcher.drop_waiting)
 
     def join(self) -> None:
-        """After `close` or `terminate`: rungs 2 to 7. Raises as `mpr.Pool.join`."""
+        """Do steps 2 to 7, after `close` or `terminate`. Raises the same errors as `mpr.Pool.join`."""
         if self._dispatcher.state is PoolState.RUNNING:
             raise ValueError("Pool is still running: call close() or terminate() before join()")
         if self._ended:
@@ -217,7 +217,7 @@ class PoolRuntime:
         self._dispatcher.raise_unreported()
 
     def terminate(self) -> None:
-        """Rungs 5 and 6, unless this has already happened."""
+        """Do steps 1, 5 and 6, if the pool has not ended before."""
         finalizer = self._finalizer
         if finalizer is not None and finalizer.still_active():
             finalizer.cancel()
@@ -225,7 +225,7 @@ class PoolRuntime:
         self._ended = True
 
     def _end_dropped(self) -> None:
-        """End a pool that was dropped, or that is still there when the interpreter exits."""
+        """End a pool that was dropped, or that is still open when the interpreter exits."""
         unfinished = self._dispatcher.unfinished
         if unfinished:
             _log.warning(
@@ -233,17 +233,17 @@ class PoolRuntime:
                 "done. Use `with mpr.Pool(...)`, or call close() and join().",
                 unfinished,
             )
-        # The garbage collector may call this in the middle of anything, also of a step that the end would wait for.
+        # The garbage collector may call this while this thread holds the dispatcher's lock. To wait would block it.
         run_to_completion(self._end_at_once, wait=not self._dispatcher.is_locked)
 
     def _end_orderly(self) -> None:
-        # If Ctrl-C has ended the first wait for this, the second call waits, too.
+        # Ctrl-C may end a first `join` while this method still runs. A second `join` then waits for the lock.
         with self._ending:
             if self._ended:
                 return
             self._dispatcher.stop_workers()
             if self._dispatcher.broke:
-                # The dispatcher has given up the workers, and no call waits for their tasks any more.
+                # The workers are not needed, because no call waits for their tasks any more.
                 self._supervisor.kill()
             else:
                 self._supervisor.stop_starting()
@@ -266,7 +266,7 @@ class PoolRuntime:
         self._close_recording(failed=True)
 
     def _close_telemetry(self) -> None:
-        # Meanwhile the workers end, and the system releases their memory.
+        # The workers end while this runs, and the system releases their memory.
         if self._sampler is not None:
             self._sampler.close()
 

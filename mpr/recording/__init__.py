@@ -3,6 +3,6 @@
 Covers: the user's calls (`shared_recording.py`), starting and ending all parts (`runtime.py`), options, statistics, the
 viewer in a notebook.
 Does not cover: workers (`pool`), and how rows come to the sinks (`aggregator`, `sinks`).
-It does not know the scheduler: the layout, which it imports, knows only names of the telemetry.
+This package does not know the scheduler, because the layout that it imports knows only the names of the telemetry.
 May import: sdk, transport, processes, rrd, producer, sinks, tasks, live, aggregator, blueprint.
 """

@@ -1,11 +1,12 @@
-"""The parent's half of `route="direct"`: checks the sinks, and puts the workers' files together at the end.
+"""The parent's part of `route="direct"`: checks the sinks, and copies the workers' files at the end.
 
-Covers: sinks that are refused, the folder of the workers' files, copying them to the recording's own sinks.
-Does not cover: the worker's half (`producer/direct.py`).
+Covers: sinks that are refused, the folder of the workers' files, copying these files to the recording's own sinks.
+Does not cover: the worker's part (`producer/direct.py`).
 
-The parent reads a worker's file like an outbox, but only at the end: it copies the file frame by frame. If a killed
-worker has left a file without its end, the parent copies its whole frames. (`rerun rrd merge` holds the whole recording
-in memory, and `rerun rrd route` fails if two files have different columns.)
+At the end, the parent reads a worker's file as it reads an outbox, and copies the file frame by frame. If a killed
+worker has left a file without an end, the parent copies the frames that are complete. The parent does not use the
+programs of the SDK, because `rerun rrd merge` holds the whole recording in memory, and `rerun rrd route` fails if two
+files have different columns.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ _PART = re.compile(r"worker-(\d+)-(\d+)-\w+\.rrd")
 
 
 def check(chosen: Sequence[Sink]) -> None:
-    """Raise `ConfigError` if workers cannot open one of the sinks, or if their files cannot be put together."""
+    """Raise an error if a sink does not suit `route="direct"`.
+
+    Raises `ConfigError` if workers cannot open a sink, or if a file has no footer. Raises `SinkError` if the SDK writes
+    files in a format that mpr does not know.
+    """
     for sink in chosen:
         if not sink.takes_direct_rows:
             raise ConfigError(
@@ -45,19 +50,20 @@ def check(chosen: Sequence[Sink]) -> None:
 
 
 class WorkerFiles:
-    """The folder `<path>.parts` with a file of each worker.
+    """The folder `<path>.parts`, which has one file for each worker.
 
     Parameters
     ----------
     path:
-        Path of the recording's own file.
+        The path of the recording's own file.
     has_blueprint:
-        Whether the parent has a blueprint, which the blueprint of a worker must not replace.
+        Whether the parent has a blueprint. If so, blueprints of workers are not copied, because the parent's blueprint
+        must stay.
 
     Raises
     ------
     SinkError
-        If the folder cannot be made, or has files of another run in it.
+        If the folder cannot be made, or if files of another run are in the folder.
     """
 
     def __init__(self, path: Path, *, has_blueprint: bool) -> None:
@@ -78,7 +84,7 @@ class WorkerFiles:
         self.folder.rmdir()
 
     def gather(self, fanout: Fanout) -> None:
-        """Copy the workers' files to the durable sinks. All workers with results must have finished writing."""
+        """Copy the workers' files to the durable sinks, after all workers that sent results have finished writing."""
         try:
             paths = sorted(self.folder.iterdir())
         except OSError as error:
@@ -97,7 +103,7 @@ class WorkerFiles:
         reader = _WorkerFileReader(path)
         try:
             if reader.size() <= framing.HEADER_SIZE:
-                # It was killed before the SDK wrote anything.
+                # The worker was killed before the SDK wrote anything.
                 return
             framing.check_header(reader.read(0, framing.HEADER_SIZE))
             frames, _ = framing.scan(reader.read, framing.HEADER_SIZE, reader.size())
@@ -112,9 +118,9 @@ class WorkerFiles:
             reader.close()
 
     def remove(self, files: Sequence[Path]) -> None:
-        """Remove the workers' files after `files`, which have all rows, have passed `rerun rrd verify`.
+        """Check `files`, which now have all rows, with `rerun rrd verify`, and then remove the workers' files.
 
-        Raises `SinkError` if one has not; the workers' files are kept then.
+        If one of `files` is not valid, raises `SinkError` and keeps the workers' files.
         """
         for path in files:
             refused = programs.verify(path) if path.exists() else None
@@ -124,7 +130,7 @@ class WorkerFiles:
 
 
 class _WorkerFileReader(OutboxReader):
-    """A worker's file as a source of segments."""
+    """Reads a worker's file as the source of a segment."""
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,11 +1,11 @@
 """Shows the viewer in a notebook: `SharedRecording.notebook_show`.
 
-Covers: the widget of `rerun-notebook`, and a thread that sends the recording to it.
+Covers: the widget of `rerun-notebook`, and a thread that sends the recording to the widget.
 Does not cover: reading the recording (`replay.py`).
 
-A page that opens the widget sends "ready". The kernel gets this message between two cells, or when the cell that runs
-polls for it. The thread then sends the whole recording, also to a page that is loaded again. A viewer knows each chunk
-by its id, and takes it only once.
+A page that opens the widget sends "ready". The kernel gets this message between two cells, or when the running cell
+polls for messages. The thread then sends the whole recording. If a page is loaded again, the whole recording is
+sent again. A viewer takes each chunk only once, because each chunk has an id.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any, Literal
 from mpr.errors import MissingDependencyError
 from mpr.recording.replay import Replay
 
-# As in `rerun.notebook`.
+# The default size (pixels), as in `rerun.notebook`.
 _WIDTH, _HEIGHT = 640, 480
-# Between two polls for messages of the page; a person notices no such delay.
+# The interval (seconds) between two polls for messages of the page. A person does not notice such a short delay.
 _POLL_SECS = 0.05
 
 
@@ -29,9 +29,9 @@ class NotebookView:
     Parameters
     ----------
     replay:
-        The recording from the beginning, in streams that can each be read alone.
+        Yields the recording from the beginning, in streams that can each be read alone.
     width, height:
-        The size in pixels, or 'auto'; None for 640 and 480.
+        The size in pixels, or 'auto'. None: 640 and 480.
 
     Raises
     ------
@@ -49,17 +49,18 @@ class NotebookView:
         self._replay = replay
         self._pages = 0
         self._widget: Any = rerun_notebook.Viewer(width=width or _WIDTH, height=height or _HEIGHT)
-        # The page shows this if it cannot load the viewer.
+        # The page shows this widget if the viewer cannot be loaded.
         self._error_widget: Any = rerun_notebook.ErrorWidget()
         self._widget.on_msg(self._take_message)
 
     def show(self, wait_secs: float) -> None:
-        """Display the viewer; if the kernel can get messages within a cell, wait up to `wait_secs` for the page."""
+        """Display the viewer. Wait up to `wait_secs` for the page, if the kernel can get messages within a cell."""
         from IPython import get_ipython
         from IPython.display import display
 
         display(self._error_widget, self._widget)
-        # From ipykernel 7 on this is missing: a page reaches another thread of the kernel, or has to wait for the cell.
+        # ipykernel does not have this function from version 7 on. Messages of the page then go to another thread of
+        # the kernel, or wait until the cell has ended.
         if hasattr(getattr(get_ipython(), "kernel", None), "do_one_iteration"):
             self._wait(wait_secs)
 
@@ -78,9 +79,9 @@ class NotebookView:
             threading.Thread(target=self._send, args=(self._pages,), name="mpr-notebook", daemon=True).start()
 
     def _send(self, page: int) -> None:
-        """Send the recording, unless a later page than number `page` has come."""
+        """Send the recording to page number `page`, until a later page comes."""
         for part in self._replay():
             if page != self._pages:
-                # Another page has come. Its thread sends everything, and the widget passes it on to both pages.
+                # The thread of the later page sends all rows, and the widget passes these rows on to both pages.
                 return
             self._widget.send_rrd(part)

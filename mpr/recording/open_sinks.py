@@ -1,4 +1,4 @@
-"""Opens the sinks that the user has named, with the properties and the blueprint of the recording in them."""
+"""Opens the sinks that the user has named, and writes the recording's properties and blueprint to each sink."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class OpenSinks:
     writers:
         The writers of the durable sinks.
     live:
-        The live sinks; None if there are none.
+        The supervisor of the live sinks. None if there are no live sinks.
     urls:
-        The address that a person opens to see each live sink: a viewer, a server or a page.
+        The address of each live sink, at which a person sees the rows: of a viewer, a server or a page.
     served:
-        Those of `urls` that the user has to learn, because mpr starts the server or page.
+        The part of `urls` that mpr shows to the user, because mpr itself starts these servers and pages.
     open_to_senders:
-        The URL at which a process can send to each live sink itself.
+        The URL of each live sink, to which a process can send rows directly.
     """
 
     writers: list[Writer]
@@ -48,13 +48,13 @@ class OpenSinks:
 def open_sinks(
     chosen: Sequence[Sink], application_id: str, recording_id: str, blueprint: Any, folder: Path
 ) -> OpenSinks:
-    """Open all sinks, or none; `folder` is a private folder for files. Raises `SinkError`.
+    """Open all sinks. If one sink cannot be opened, close the others, and raise `SinkError`.
 
-    If logging is switched off, no sink is opened.
+    `folder` is a private folder for files. If logging is switched off, no sink is opened.
     """
     preamble = encoder.preamble(time.time_ns())
     if not preamble:
-        # RERUN=off: tasks run, and nothing is recorded.
+        # With RERUN=off, tasks run, but nothing is recorded.
         return OpenSinks(writers=[], live=None, urls=[], served=[])
     unknown = compat.format_is_known()
     if unknown is None:
@@ -81,7 +81,7 @@ def open_sinks(
         return OpenSinks(writers=writers, live=None, urls=[], served=[])
     logs = (writer.log for writer in writers)
     file = next((log for log in logs if log is not None and log.shared_fd is not None), None)
-    # Without the recording's id, the properties would be another recording in a viewer.
+    # A preamble without the recording's id is left out, because a viewer would show it as another recording.
     first = [preamble, layout] if unknown is None else [layout]
     head = preamble[: framing.HEADER_SIZE] + b"".join(_messages(stream) for stream in first if stream)
     feed = LiveSupervisor(live, ReplayLog(head, file, folder), application_id, recording_id)
@@ -95,7 +95,7 @@ def open_sinks(
 
 
 def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
-    """Write `stream`, a whole stream of the parent itself, to `writer`; `telemetry` has the meaning of `Segment`."""
+    """Write `stream`, a whole stream that the parent has made, to `writer`. `telemetry` is as in `Segment`."""
     frames = framing.frames_of(stream)
     last = frames.pop()
     writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames, telemetry=telemetry), published=False)
@@ -103,12 +103,12 @@ def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
 
 
 def encoded_notes(entity_path: str, application_id: str, recording_id: str, notes: Sequence[str]) -> bytes:
-    """Return a stream of the recording with `notes` as warnings under `entity_path`; empty if logging is off."""
+    """Return a stream of the recording with `notes` as warnings under `entity_path`, or b"" if logging is off."""
     stream = encoder.warnings_by_sdk(entity_path, notes)
     return relabel.relabelled(stream, store_id.store_id(application_id, recording_id)) if stream else b""
 
 
 def _messages(stream: bytes) -> bytes:
-    """Return the frames of `stream` without its header and its end."""
+    """Return the frames of `stream` without the header and the end."""
     frames = framing.frames_of(stream)
     return stream[framing.HEADER_SIZE : frames[-1].start]

@@ -23,7 +23,7 @@ _APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
 
 
 def check_application_id(application_id: object) -> str:
-    """Return `application_id`; raises `ConfigError` for one that the SDK would silently change."""
+    """Return `application_id`. Raises `ConfigError` if the SDK would silently change the id."""
     if not isinstance(application_id, str):
         raise ConfigError(
             f"the application id must be a str such as 'my_app', got {application_id!r}: "
@@ -38,7 +38,7 @@ def check_application_id(application_id: object) -> str:
 
 
 def check_recording_id(recording_id: object) -> str:
-    """Return `recording_id` as a str, or a new random one for None; raises `ConfigError`."""
+    """Return `recording_id` as a str, or a new random id for None. Raises `ConfigError` for a wrong length."""
     if recording_id is None:
         return secrets.token_hex(16)
     text = str(recording_id)
@@ -48,7 +48,7 @@ def check_recording_id(recording_id: object) -> str:
 
 
 def check_route(route: object) -> Route:
-    """Return `route`; raises `ConfigError` if there is no such route."""
+    """Return `route`. Raises `ConfigError` if there is no such route."""
     if route == "funnel" or route == "direct":
         return route
     raise ConfigError(f"route must be 'funnel' (through this process) or 'direct' (workers open sinks), got {route!r}")
@@ -56,7 +56,7 @@ def check_route(route: object) -> Route:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingOptions:
-    """The checked arguments of a recording; `check` makes them.
+    """The checked arguments of a recording. `check` makes them.
 
     Attributes
     ----------
@@ -65,13 +65,13 @@ class RecordingOptions:
     sinks:
         The sinks, in the order in which the user has named them.
     announces_sink:
-        Whether a message on stderr names the sink, because the user has named none.
+        Whether a message on stderr names the sink, because the user has not named one.
     blueprint:
         The user's blueprint, or None.
     route:
-        How rows come to the sinks.
+        The way in which rows come to the sinks: 'funnel' or 'direct'.
     telemetry_view:
-        Whether the layout shows the telemetry of pools unfolded.
+        Whether the views of the pools' telemetry are unfolded in the layout.
     """
 
     application_id: str
@@ -93,7 +93,7 @@ class RecordingOptions:
         route: object,
         telemetry_view: bool,
     ) -> RecordingOptions:
-        """Check the arguments of the same names of `mpr.SharedRecording`, and choose sinks if there are none.
+        """Check the arguments of `mpr.SharedRecording` that have the same names, and choose sinks if `sinks` is None.
 
         Raises `ConfigError` for a value that cannot be used, and `SinkError` if `route='direct'` is not possible.
         """

@@ -1,6 +1,6 @@
-"""The membership of the parent process in its own recording.
+"""Makes the parent process a member of its own recording.
 
-Covers: the parent's producer, which is made on first use, and the variable that child processes inherit.
+Covers: the parent's producer, which is made on first use, and the environment variable that child processes inherit.
 Does not cover: processes that have joined (`producer/membership.py`).
 """
 
@@ -15,12 +15,13 @@ from mpr.transport.connection_info import ConnectionInfo
 
 
 class ParentMembership:
-    """The process that has made a recording, as one that logs into it and starts others that do.
+    """Lets the process that has made a recording log into this recording, and lets its child processes join.
 
     Parameters
     ----------
     connection_info:
-        How this process joins. Its functions that run as tasks log into the recording from now on.
+        The data by which this process joins. From now on, functions that run as tasks in this process log into the
+        recording.
     """
 
     def __init__(self, connection_info: ConnectionInfo) -> None:
@@ -31,7 +32,7 @@ class ParentMembership:
         membership.own_recording(connection_info, self.producer)
 
     def producer(self) -> Producer:
-        """Any thread: the producer of this process, which the first call makes."""
+        """Return the producer of this process. The first call makes it. Any thread may call this."""
         with self._lock:
             if self._producer is None:
                 self._producer = Producer(self._connection_info, 0, is_owner=True)
@@ -39,19 +40,19 @@ class ParentMembership:
             return self._producer
 
     def flush(self) -> tuple[str, int, int] | None:
-        """Send the rows that this process has logged; returns the position after them, or None if there are none."""
+        """Send the rows that this process has logged. Returns the position after these rows, or None for no rows."""
         if self._producer is None:
             return None
         self._producer.flush()
         return self._producer.position()
 
     def propagate(self, new_text: Callable[[], str]) -> None:
-        """Let processes that are started from now on inherit how to join: the result of `new_text`."""
+        """From now on, let new child processes inherit the result of `new_text`, by which they can join."""
         if self._propagation is None:
             self._propagation = propagation.Propagation(new_text())
 
     def close(self) -> None:
-        """Leave the recording; rows that this process has logged are sent before this returns."""
+        """Send the rest of the rows that this process has logged, and leave the recording."""
         membership.forget_owned(self._connection_info.secret)
         if self._propagation is not None:
             self._propagation.close()

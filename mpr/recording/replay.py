@@ -1,8 +1,8 @@
-"""Finds the sink from which the viewer in a notebook gets a recording, from the beginning and on.
+"""Finds the sink from which a viewer in a notebook reads the recording, from the beginning to the end.
 
-Covers: which sink it is, and at which pace it is read.
-Does not cover: reading it (`rrd/byte_log.py`), showing it (`notebook.py`), and viewers in processes of their own
-(`live/supervisor.py`).
+Covers: which sink is read, and how often.
+Does not cover: how a sink is read (`rrd/byte_log.py`), how the rows are shown (`notebook.py`), and viewers in processes
+of their own (`live/supervisor.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from mpr.errors import SinkError
 from mpr.rrd.byte_log import ByteLog, LogReader
 from mpr.sinks.base import Writer
 
-# The interval at which a viewer gets new rows; it draws 60 times a second, but the workers need the CPU.
+# The interval (seconds) at which a viewer gets new rows. A viewer can draw 60 times a second, but the workers need the
+# CPU.
 _SEND_EVERY_SECS = 0.05
 
 Replay = Callable[[], Iterator[bytes]]
@@ -23,9 +24,9 @@ Replay = Callable[[], Iterator[bytes]]
 
 
 def replay(writers: Sequence[Writer]) -> Replay:
-    """Return the parts of the recording that `writers` write.
+    """Return a function that yields the recording from the beginning, from the first writer that can be read.
 
-    Raises `SinkError` if none of them has the recording in one piece, or its file cannot be read.
+    Raises `SinkError` if no writer has the recording in one piece, or if the file of the writer cannot be read.
     """
     for writer in writers:
         if writer.log is not None:
@@ -45,6 +46,6 @@ def _reader(log: ByteLog, name: str) -> LogReader:
 
 
 def _parts(reader: LogReader) -> Iterator[bytes]:
-    # The recording itself reports a sink that fails.
+    # No error is raised here, because the recording itself reports a sink that fails.
     with contextlib.suppress(SinkError):
         yield from reader.read_all(parts=True, pause_secs=_SEND_EVERY_SECS)

@@ -35,24 +35,24 @@ from mpr.transport.sockets import Sockets
 
 _log = logging.getLogger("mpr")
 
-# So many files of recordings that tasks have made are named at the end.
+# If tasks have made recordings, up to so many files of these are named at the end.
 _NAMED_FILES = 10
 
 
 class RecordingRuntime:
-    """Holds the running parts of one recording. `SharedRecording` is its face for users; pools use it directly.
+    """Holds the running parts of one recording. Users call `SharedRecording`, and pools call this class.
 
     The parts end in six steps:
 
     1. Leave: this process sends the rest of its own rows. Children do not inherit the recording any more.
     2. Drain: the aggregator takes everything that was sent before, and its thread ends. Limit: 60 s
-       (`SINK_TIMEOUT_SECS`). If a sink hangs longer, an error follows step 3 and the other steps are left out, because
-       the thread still uses sinks and sockets.
-    3. Live sinks: each sends the rows that are left. Limit: 3 s (`LIVE_FAREWELL_SECS`). The number of rows that are
-       missing then is logged.
+       (`SINK_TIMEOUT_SECS`). If a sink hangs longer, step 3 still follows, and then an error is raised. The other
+       steps are left out, because the thread still uses sinks and sockets.
+    3. Live sinks: each sends the rows that are left. Limit: 3 s (`LIVE_FAREWELL_SECS`). After that, the number of rows
+       that are missing is logged.
     4. Gather: with `route='direct'`, the files of the workers are copied into the recording. No limit.
-    5. Durable sinks: each writes its notes, the last layout and its footer, also if another one fails. No limit.
-    6. Sockets: they are closed at once, and their folder is removed.
+    5. Durable sinks: each writes notes, the last layout and a footer, even if another sink fails. No limit.
+    6. Sockets: they are closed, and their folder is removed. Limit: none, it takes no time.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class RecordingRuntime:
     Raises
     ------
     SinkError
-        If a sink cannot be opened. All others are closed then, and no file that was there before is changed.
+        If a sink cannot be opened. The other sinks are closed then, and no file that existed before is changed.
     """
 
     def __init__(self, options: RecordingOptions) -> None:
@@ -102,12 +102,12 @@ class RecordingRuntime:
         if self._opened.live is not None:
             self._opened.live.start()
         self.parent = ParentMembership(self.connection_info(1))
-        # At the interpreter's exit, before `multiprocessing` waits for children.
+        # At the interpreter's exit, `close` is called before `multiprocessing` waits for child processes.
         close = functools.partial(self.close, failed=False)
         self._at_exit = util.Finalize(None, run_to_completion, (close,), exitpriority=90)
 
     def _open_direct_route(self, undo: contextlib.ExitStack) -> None:
-        """Have the workers open the sinks themselves."""
+        """Prepare the folder and the URLs with which the workers open the sinks themselves."""
         opened = self._opened
         file = next((path for writer in opened.writers for path in writer.paths), None)
         if file is not None:
@@ -127,12 +127,12 @@ class RecordingRuntime:
 
     @property
     def writers(self) -> Sequence[Writer]:
-        """The durable sinks, also those that have failed; empty if logging is switched off."""
+        """The durable sinks, also those that have failed. There are none if logging is switched off."""
         return self._opened.writers
 
     @property
     def urls(self) -> list[str]:
-        """The URLs by which a person sees the live sinks, in the order of the sinks."""
+        """The URLs at which a person sees the live sinks, in the order of the sinks."""
         return self._opened.urls
 
     @property
@@ -142,11 +142,11 @@ class RecordingRuntime:
 
     @property
     def is_over(self) -> bool:
-        """Whether `close` has returned or raised, so that no row comes any more."""
+        """Whether `close` has ended, with or without an error. No row comes after that."""
         return self._ending.over.is_set()
 
     def check_usable(self) -> None:
-        """Raise `WrongProcessError` in a process that has not made this, and `RecordingClosedError` after `close`."""
+        """Raise `RecordingClosedError` after `close`, and `WrongProcessError` if another process made the recording."""
         if os.getpid() != self._pid:
             raise WrongProcessError(
                 f"this recording belongs to process {self._pid}; a child process logs with plain rr.log as a worker "
@@ -156,7 +156,7 @@ class RecordingRuntime:
             raise RecordingClosedError(f"the recording {self.options.recording_id} is closed")
 
     def flush(self, timeout_secs: float) -> None:
-        """As `SharedRecording.flush`."""
+        """Do as `SharedRecording.flush`."""
         position = self.parent.flush()
         if position is not None and not self.aggregator.wait_until_accepted(*position, timeout_secs):
             raise TimeoutError(f"the sinks did not take all rows within {timeout_secs} s")
@@ -164,7 +164,7 @@ class RecordingRuntime:
             raise self.fanout.failure
 
     def stats(self) -> RecordingStatistics:
-        """As `SharedRecording.stats`."""
+        """Do as `SharedRecording.stats`."""
         live = self._opened.live
         return RecordingStatistics(
             accepted_chunks=self.fanout.accepted_chunks,
@@ -176,13 +176,13 @@ class RecordingRuntime:
         )
 
     def replay(self) -> Replay:
-        """All rows of the recording from the beginning; raises `SinkError` if no sink can be read."""
+        """Return a function that yields all rows from the beginning. Raises `SinkError` if no sink can be read."""
         return replay(self.writers)
 
     # --- for pools and other processes -----------------------------------------------------------------------------
 
     def connection_info(self, workers: int) -> ConnectionInfo:
-        """How each of `workers` processes joins."""
+        """Return the data by which each of `workers` processes joins."""
         return ConnectionInfo(
             application_id=self.options.application_id,
             recording_id=self.options.recording_id,
@@ -196,23 +196,23 @@ class RecordingRuntime:
         )
 
     def new_worker(self) -> int:
-        """A number for one more worker, never given twice."""
+        """Return a number for one more worker. No number is returned twice."""
         return next(self._worker_numbers)
 
     def new_pool(self, size: int, kinds: frozenset[str]) -> int:
-        """A number for one more pool, which has `size` workers and records `kinds` of telemetry."""
+        """Return a number for one more pool, which has `size` workers and records `kinds` of telemetry."""
         self._blueprint_updates.add_pool(size, kinds)
         return next(self._pool_numbers)
 
     def accept_telemetry(self, stream: bytes) -> None:
-        """Take rows about a pool: a whole stream, whose ids are replaced by those of the recording."""
+        """Write a whole stream with rows about a pool, whose ids are replaced by the ids of the recording."""
         if not self._takes_telemetry():
             return
         if stream:
             store = store_id.store_id(self.options.application_id, self.options.recording_id)
             self._write_telemetry(relabel.relabelled(stream, store))
         layout, is_new = self._blueprint_updates.refresh()
-        # A file needs the layout only at its end; a viewer may look at any time.
+        # A file needs the layout only at the end of the recording, but a viewer needs a new layout at once.
         is_watched = any(sink.is_readable for sink in self.options.sinks)
         if is_new and (is_watched or self._opened.live is not None):
             self._write_telemetry(layout)
@@ -222,19 +222,20 @@ class RecordingRuntime:
 
     def _write_telemetry(self, stream: bytes) -> None:
         def write() -> None:
-            # After the aggregator's end this runs in the calling thread, and the sinks may be closed.
+            # After the aggregator's end, the calling thread runs this function, and the sinks may be closed.
             if not self.aggregator.ended:
                 self.fanout.write_stream(stream, telemetry=True)
 
         self.aggregator.soon(write)
 
-    # --- the ladder ------------------------------------------------------------------------------------------------
+    # --- the end ---------------------------------------------------------------------------------------------------
 
     def close(self, *, failed: bool) -> None:
-        """End all parts; a second call waits for the first one. Does nothing in a process that has not made this.
+        """End all parts. A second call waits until the first call has ended.
 
-        With `failed`, a file without a row of the user does not replace an older one. Raises `SinkError` if a sink has
-        failed, and `ConflictError` if workers have given one timeline or component two types.
+        In a process that has not made the recording, this does nothing. With `failed`, a file without a row of the user
+        does not replace an older file. Raises `SinkError` if a sink has failed, and `ConflictError` if workers have
+        given one timeline or component two types.
         """
         if os.getpid() == self._pid:
             self._ending.run(functools.partial(self._end, failed=failed))
@@ -268,7 +269,7 @@ class RecordingRuntime:
             )
 
     def _close_writers(self, notes: list[str], *, discard_unpublished: bool) -> SinkError | None:
-        """Close all sinks, with `notes` in them, also if one of them fails; returns the first failure."""
+        """Write `notes` to all sinks and close them, even if one of them fails. Returns the first failure."""
         failpoints.reach("parent.closing")
         failure = None
         layout, _ = self._blueprint_updates.refresh() if self._takes_telemetry() else (b"", False)
@@ -280,7 +281,7 @@ class RecordingRuntime:
                     writer.abort()
                 else:
                     if layout:
-                        # If a disk or a file is the reason, `close` raises it too.
+                        # The error is dropped, because `close` raises it too if the disk or the file is the reason.
                         with contextlib.suppress(SinkError):
                             append(writer, layout, telemetry=True)
                     if stream:
@@ -299,7 +300,7 @@ class RecordingRuntime:
 
 
 class _EndOnce:
-    """Runs one step at its first call; every other call waits until the step is over."""
+    """Runs a step at the first call of `run`. Every other call waits until the step has ended."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -317,5 +318,5 @@ class _EndOnce:
             finally:
                 self.over.set()
         elif self._thread is not threading.current_thread():
-            # No timeout: the step has a bound for each of its parts.
+            # No timeout is needed, because the step limits its own waiting.
             self.over.wait()

@@ -1,6 +1,6 @@
-"""`mpr.SharedRecording`: one recording for many processes, as its user sees it.
+"""`mpr.SharedRecording`: one recording for many processes, as the user sees it.
 
-Covers: the public names and their checks of process and state.
+Covers: the public names, and the checks whether this process may use the recording.
 Does not cover: the parts of a recording (`runtime.py`), workers (`pool`).
 """
 
@@ -34,44 +34,47 @@ R = TypeVar("R")
 class SharedRecording:
     """One recording that many processes log into.
 
-    Every process that is started within its `with` block inherits how to join. Such a process joins by `mpr.join()`, or
-    when it calls a function that is decorated with `@mpr.task`.
+    Every process that is started within the `with` block of the recording can join. Such a process joins by
+    `mpr.join()`, or when it calls a function that is decorated with `@mpr.task`.
 
     Parameters
     ----------
     application_id:
         The application id, as in `rr.init`: 1 to 180 ASCII letters, digits, spaces and `_-[]:`.
     recording_id:
-        The recording id, as in `rr.init`; by default a new random one.
+        The recording id, as in `rr.init`. By default, a new random id.
     sinks:
         The destinations of the rows: one or several sinks of mpr, paths (`"run.rrd"`, or `"episodes/"` for a folder)
-        and URLs of viewers. None stands for the first of these that there is: the sinks in the environment variable
-        `MPR_SINKS` (see `mpr.add_arguments`); the active recording of this process, if `rr.init` was called with this
-        application id; a new file `<application id>-<time>-<short id>.rrd` in the working directory. In the last two
-        cases a message on stderr says so.
+        and URLs of viewers. With None, mpr takes the first of these that exists:
+
+        1. The sinks in the environment variable `MPR_SINKS` (see `mpr.add_arguments`).
+        2. The active recording of this process, if `rr.init` was called with this application id.
+        3. A new file `<application id>-<time>-<short id>.rrd` in the working directory.
+
+        In the last two cases, a message on stderr says where the rows go.
     blueprint:
-        A blueprint, as in `rr.send_blueprint`. Every sink gets it before any row. A blueprint that a worker sends does
-        not replace it.
+        A blueprint, as in `rr.send_blueprint`. Every sink gets this blueprint before any row. A blueprint that a worker
+        sends does not replace this one.
     route:
-        'funnel': all rows go through this process. 'direct': each worker sends its rows to viewers and servers itself,
-        and writes a file of its own in `<path>.parts/`; `close` makes one file of these. With 'direct', a viewer can
-        cost rows and time, and there is no file before `close` (see `docs/sinks.md`).
+        'funnel': all rows go through this process. 'direct': each worker itself sends rows to viewers and servers, and
+        writes a file of its own in `<path>.parts/`. `close` makes one file of the workers' files. With 'direct', a
+        viewer can cause lost rows and slow tasks, and there is no file before `close` (see `docs/sinks.md`).
     telemetry_view:
         Whether the viewer shows the telemetry of pools below the user's views. The user's views are those of
-        `blueprint`, or else views that mpr chooses by what was logged. With False, the telemetry is folded, and a
-        `blueprint` stays as it is.
+        `blueprint`. Without a `blueprint`, mpr chooses these views by the data that was logged. With False, the
+        telemetry is folded, and a `blueprint` is not changed.
 
     Attributes
     ----------
     application_id, recording_id:
         The ids of the recording.
     urls:
-        The URLs by which a person sees the live sinks (viewers, servers and pages), in the order of the sinks.
+        The URLs at which a person sees the live sinks (viewers, servers and pages), in the order of the sinks.
 
     Raises
     ------
     ConfigError
-        If one of these values cannot be used.
+        If one of the arguments cannot be used.
     SinkError
         If a sink cannot be opened. No file that existed before is changed then.
     """
@@ -101,7 +104,7 @@ class SharedRecording:
 
     @property
     def paths(self) -> list[Path]:
-        """The files that this recording is written to, each followed by those of recordings that tasks have made."""
+        """The files of this recording. After each file come the files of the recordings that tasks have made."""
         return [path for writer in self._runtime.writers for path in writer.paths]
 
     @property
@@ -111,7 +114,7 @@ class SharedRecording:
 
     @property
     def stream(self) -> rr.RecordingStream:
-        """The recording stream by which this process logs: `recording.stream.log(...)`.
+        """The recording stream with which this process logs: `recording.stream.log(...)`.
 
         Raises `RecordingClosedError` after `close`, and `WrongProcessError` in another process.
         """
@@ -121,8 +124,8 @@ class SharedRecording:
     def environ(self) -> dict[str, str]:
         """Return the environment of this process with one more variable, by which a child process can join.
 
-        Pass it as `subprocess.Popen([sys.executable, "child.py"], env=recording.environ())`. The variable has a secret
-        in it: keep it out of logs.
+        Example: `subprocess.Popen([sys.executable, "child.py"], env=recording.environ())`. The value of the variable
+        contains a secret, so keep it out of logs.
         """
         self._runtime.check_usable()
         return {**os.environ, connection_info.VARIABLE: self._propagation_text()}
@@ -131,11 +134,11 @@ class SharedRecording:
         return connection_info.to_text(self._runtime.connection_info(start.check_processes(None)))
 
     def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]:
-        """Return a function that does as `fn` and logs to this recording, in any process on this machine.
+        """Return a function that does as `fn`, and logs to this recording from any process on this machine.
 
-        Use it with other engines, such as Ray, Dask or joblib. The function can be pickled with pickle and with
-        cloudpickle; the pickle has a secret in it. When the function returns or raises, its rows are in every durable
-        sink. It raises `RecordingClosedError` if the recording is closed before the call.
+        Use this with other engines, such as Ray, Dask or joblib. The function can be pickled with pickle and with
+        cloudpickle. The pickle contains a secret. When the function returns or raises, its rows are in every durable
+        sink. If the recording is closed before the call, the function raises `RecordingClosedError`.
         """
         self._runtime.check_usable()
         wrapped: Callable[P, R] = Wrapped(fn, self._runtime.connection_info(start.check_processes(None)))
@@ -144,8 +147,8 @@ class SharedRecording:
     def flush(self, timeout: float = limits.SINK_TIMEOUT_SECS) -> None:
         """Wait until every durable sink has the rows that this process has logged to `stream`.
 
-        Rows of tasks need no flush, because they are in the sinks when the result comes. Raises `TimeoutError` after
-        `timeout` seconds, and `SinkError` if a sink has failed.
+        Rows of tasks need no flush, because these rows are in the sinks when the result comes. Raises `TimeoutError` if
+        the sinks need more than `timeout` seconds, and `SinkError` if a sink has failed.
         """
         self._runtime.check_usable()
         self._runtime.flush(timeout)
@@ -161,22 +164,24 @@ class SharedRecording:
         height: int | Literal["auto"] | None = None,
         wait_secs: float = 5.0,
     ) -> None:
-        """Show the viewer in a cell of a notebook, with all rows from the beginning and those that still come.
+        """Show the viewer in a cell of a notebook, with all rows from the beginning and all new rows.
 
-        Call it at any time, also after `close`, and as often as you like. A page that is loaded again gets all rows
-        again. It needs `pip install 'mpr[notebook]'`, and a `FileSink` or `BinaryStreamSink`, from which it reads.
+        Call this method at any time, also after `close`, and as often as you like. If a page is loaded again, it gets
+        all rows again. The method needs `pip install 'mpr[notebook]'`. The recording needs a `FileSink` or a
+        `BinaryStreamSink`, because the rows are read from there.
 
-        A kernel gets the page's messages between two cells. So show the viewer in a cell before the cell with the work;
-        the rows then appear while they come. Whether this works within one cell depends on the versions of Jupyter and
+        A kernel gets the page's messages between two cells. So show the viewer in a cell before the cell with the work.
+        The rows then appear while they come. Whether this works within one cell depends on the versions of Jupyter and
         `ipykernel`.
 
         Parameters
         ----------
         width, height:
-            The size in pixels, or 'auto' for the width of the page; by default 640 and 480.
+            The size in pixels, or 'auto' for the width of the page. By default, 640 and 480.
         wait_secs:
-            The seconds to wait for the page at most, while the recording is open. Only `ipykernel` before version 7
-            gets the page's messages within a cell, so only there it waits. 0: do not wait.
+            Wait up to so many seconds for the page, if the recording is open. This method waits only with
+            `ipykernel` before version 7, because later versions do not get the page's messages within a cell. 0: do not
+            wait.
 
         Raises
         ------
@@ -188,7 +193,7 @@ class SharedRecording:
         from mpr.recording.notebook import NotebookView
 
         if not self._runtime.writers:
-            # RERUN=off
+            # With RERUN=off, nothing is recorded.
             return
         view = NotebookView(self._runtime.replay(), width, height)
         view.show(0 if self._runtime.is_over else wait_secs)
@@ -196,8 +201,8 @@ class SharedRecording:
     def close(self) -> None:
         """Take all rows that were sent, write the footers, and end all processes of the recording.
 
-        A second call does nothing. Raises `SinkError` if a sink has failed; the rows that it had accepted before stay
-        readable. Raises `ConflictError` if two workers have given one timeline or component two types.
+        A second call does nothing. Raises `SinkError` if a sink has failed. The rows that this sink had accepted before
+        stay readable. Raises `ConflictError` if two workers have given one timeline or component two types.
         """
         run_to_completion(functools.partial(self._runtime.close, failed=False))
 
@@ -220,5 +225,5 @@ class SharedRecording:
 
 
 def runtime_of(recording: SharedRecording) -> RecordingRuntime:
-    """The parts of `recording`, for a pool and for others within mpr that start processes."""
+    """Return the parts of `recording`, for pools and for other code of mpr that starts processes."""
     return recording._runtime

@@ -9,21 +9,22 @@ from mpr.live.statistics import LiveSinkStatistics
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingStatistics:
-    """Counts of a recording until now.
+    """The counts of a recording until now.
 
     Attributes
     ----------
     accepted_chunks, accepted_bytes:
-        The chunks, and their encoded bytes, that every durable sink has.
+        The number of chunks that every durable sink has, and the encoded bytes of these chunks.
     rejected_messages:
-        The messages without the recording's secret, or that could not be decoded.
+        The number of messages that did not have the recording's secret, or that could not be decoded.
     processes:
-        The processes that have joined, including those that have ended, and this one if it has used `stream`.
+        The number of processes that have joined, including those that have ended. The parent process counts if it has
+        used `stream`.
     torn_processes:
-        The processes that ended while they logged, because they were killed or the recording was closed. Some of the
-        last rows of such a process may be missing.
+        The number of processes that ended while they logged, because they were killed or the recording was closed. Some
+        of the last rows of such a process may be missing.
     live_sinks:
-        Statistics of each live sink, in the order of the sinks.
+        The statistics of each live sink, in the order of the sinks.
     """
 
     accepted_chunks: int

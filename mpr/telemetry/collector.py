@@ -1,7 +1,7 @@
 """Collects the rows of a pool's telemetry until they are written.
 
 Covers: which kinds are kept, and how many errors.
-Does not cover: which rows an event leads to (`worker_timeline.py`, `tracker.py`).
+Does not cover: which rows are made for an event (`worker_timeline.py`, `tracker.py`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from mpr.telemetry.rows import ErrorRow, Rows, Sample, Span, StateRow
 
-# So many errors are written down between two calls of `take`; the others are counted.
+# The number of errors that are kept between two calls of `take`. The other errors are only counted.
 _ERRORS = 100
 
 
 class RowCollector:
-    """The rows that were not written yet. Not thread-safe: the tracker holds its lock.
+    """Keeps the rows that were not written yet. This class has no lock, because the tracker locks each call.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class RowCollector:
         self._errors_left = _ERRORS
 
     def add_state(self, timeline: int, at_ns: int, state: str, worker: int) -> None:
-        """From `at_ns` on, the state timeline shows `state`."""
+        """Let state timeline `timeline` show `state` from `at_ns` on."""
         if self._keeps_states:
             self._rows.state_timelines.setdefault(timeline, []).append(StateRow(at_ns, state, worker))
 
@@ -40,13 +40,13 @@ class RowCollector:
             self._rows.spans.setdefault(span.function, []).append(span)
 
     def wants_error(self) -> bool:
-        """Count one more error; returns whether it is to be added."""
+        """Count one more error. Returns whether the caller must add this error."""
         if self._keeps_tasks:
             self._errors_left -= 1
         return self._keeps_tasks and self._errors_left >= 0
 
     def add_error(self, error: ErrorRow) -> None:
-        """Keep an error that `wants_error` has counted."""
+        """Keep an error for which `wants_error` has returned True."""
         self._rows.errors.append(error)
 
     def add_sample(self, sample: Sample) -> None:
@@ -54,11 +54,11 @@ class RowCollector:
         self._rows.samples.append(sample)
 
     def set_names(self, names: Sequence[str]) -> None:
-        """The lines of the charts, one for each place, have these names from now on."""
+        """From now on, use these names for the lines of the charts, one name for each place."""
         self._rows.names = list(names)
 
     def take(self, now_ns: int, settled_count: int) -> Rows:
-        """Return the rows since the last call. Errors that were only counted become one row of task `settled_count`."""
+        """Return the rows since the last call. One row of task `settled_count` stands for all errors only counted."""
         if self._errors_left < 0:
             text = f"{-self._errors_left} more errors are not written down one by one"
             self.add_error(ErrorRow(now_ns, "", settled_count, text))

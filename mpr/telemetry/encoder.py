@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 
 def encoded(rows: Rows, insights: Insights | None, pool: int, wall_offset_ns: int, kinds: frozenset[str]) -> bytes:
-    """Encode rows as a whole stream. Its ids are those of no recording; the recording replaces them.
+    """Encode rows as a whole stream. The ids in this stream belong to no recording, and are replaced later.
 
     Parameters
     ----------
     rows:
-        The rows; their times are nanoseconds of the monotonic clock.
+        The rows, with times in nanoseconds of the monotonic clock.
     insights:
-        The insights at the end of the pool, or None. They become a text, a table of workers and one of slowest tasks.
+        The insights at the end of the pool, or None. They become a text, a table of workers and a table of slow tasks.
     pool:
         The number of the pool in its recording.
     wall_offset_ns:
-        The nanoseconds that turn a monotonic time into one since the Unix epoch.
+        The nanoseconds to add to a monotonic time, to get the time since the Unix epoch.
     kinds:
         The kinds of telemetry that are recorded, out of `TELEMETRY`.
 
     Returns
     -------
-    The stream; empty if there are no rows, or logging is switched off.
+    The stream. It is empty if there are no rows, or logging is switched off.
     """
 
     def write(stream: rr.RecordingStream) -> None:
@@ -60,7 +60,7 @@ def _write_insights(stream: rr.RecordingStream, insights: Insights, path: str) -
 
 
 class _RowWriter:
-    """Sends the rows of one call of `encoded` to a stream of the SDK."""
+    """Sends the rows of one call of `encoded` to a recording stream of the SDK."""
 
     def __init__(self, stream: rr.RecordingStream, pool: int, wall_offset_ns: int, kinds: frozenset[str]) -> None:
         self._stream = stream
@@ -112,7 +112,7 @@ class _RowWriter:
             _task_path(function),
             [each.begin_ns for each in spans],
             [each.number for each in spans],
-            # Not `rr.Scalars`, because the viewer would add a chart for each function.
+            # These are not `rr.Scalars`, because the viewer would add a chart for each function.
             rr.AnyValues.columns(drop_untyped_nones=True, **columns),
         )
 
@@ -151,7 +151,7 @@ class _RowWriter:
         stamps = (np.array(times, np.int64) + self._offset).astype("datetime64[ns]")
         indexes = [rr.TimeColumn("log_time", timestamp=stamps)]
         if tasks is not None:
-            # Only tasks have this timeline: the viewer would begin with it if it had the most rows.
+            # Only rows of tasks get this timeline, because the viewer begins with the timeline that has the most rows.
             indexes.append(rr.TimeColumn(TASK_TIMELINE, sequence=tasks))
         rr.send_columns(path, indexes, [each for some in columns for each in some], recording=self._stream)
 

@@ -1,4 +1,4 @@
-"""The result of `mpr.Pool.insights()`: what the workers have spent their time on, and the slowest tasks."""
+"""The result of `mpr.Pool.insights()`: how the workers have spent their time, and the slowest tasks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class WorkerInsights:
     Attributes
     ----------
     worker, pid:
-        The number of the worker, and its process id.
+        The number of the worker, and the process id of the worker.
     ended:
-        'runs', 'ended', or how it was lost, such as 'lost (SIGKILL)'.
+        'runs', 'ended', or how the worker was lost, such as 'lost (SIGKILL)'.
     tasks, rows, data_bytes:
-        The tasks that have ended, the rows that they have logged, and the encoded bytes of these.
+        The number of tasks that have ended, of rows that these tasks have logged, and of encoded bytes of these rows.
     start_up_secs:
-        The time from the start of its process to the call of the initializer.
+        The time from the start of the process to the call of the initializer.
     init_secs:
         The time in the initializer.
     waiting_secs:
@@ -30,7 +30,7 @@ class WorkerInsights:
     working_secs:
         The time in tasks, including `held_back_secs`.
     flushing_secs:
-        The time between the end of tasks and their results, in which the SDK encodes the rows.
+        The time between the end of a task and its result, summed over all tasks. In this time the SDK encodes the rows.
     held_back_secs:
         The part of `working_secs` in which `rr.log` waited, because the sinks could not keep up.
     """
@@ -50,7 +50,7 @@ class WorkerInsights:
 
     @property
     def total_secs(self) -> float:
-        """The time that the worker has lived until now (seconds)."""
+        """The time from the start of the worker to its end, or until now (seconds)."""
         return float(sum(getattr(self, f"{each}_secs") for each in _SHARES))
 
     def share(self, name: str) -> float:
@@ -67,15 +67,15 @@ class SlowTask:
     task:
         The name of the task, such as 'detect[3]'.
     worker:
-        The number of the worker that ran it.
+        The number of the worker that ran the task.
     attempt:
         The number of times that the task has been started, from 1.
     seconds:
-        Its duration. It is up to 0.01 s too long if short tasks of the same chunk ran just before it.
+        The duration of the task. If short tasks of the same chunk ran just before, this is up to 0.01 s too long.
     rows, data_bytes:
-        The rows that it has logged, and their encoded bytes, together with those of such short tasks.
+        The number of rows that the task and such short tasks have logged, and the encoded bytes of these rows.
     arguments:
-        The arguments as text, shortened.
+        The arguments as a shortened text.
     """
 
     task: str
@@ -89,21 +89,21 @@ class SlowTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Insights:
-    """Sums up how the workers of a pool spent their time. `str` makes a table of it.
+    """The sums of how the workers of a pool spent their time. `str(insights)` is a table.
 
     Attributes
     ----------
     workers:
-        The workers that the pool has had, by their numbers.
+        The workers that the pool has had, in the order of their numbers.
     slowest:
-        The slowest tasks, at most 10, the slowest first.
+        Up to 10 of the slowest tasks. The slowest task comes first.
     """
 
     workers: tuple[WorkerInsights, ...] = ()
     slowest: tuple[SlowTask, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the same as plain lists, dicts and numbers, for JSON."""
+        """Return the insights as plain lists, dicts and numbers, for JSON."""
         return {
             "workers": [asdict(each) for each in self.workers],
             "slowest": [asdict(each) for each in self.slowest],

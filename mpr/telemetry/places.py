@@ -1,14 +1,14 @@
-"""The places of a pool: a worker that replaces another one takes its place in the charts and in the display."""
+"""The places of a pool. In charts and displays, a worker gets the place of the worker that it replaces."""
 
 from __future__ import annotations
 
-# A worker that has died keeps its state timeline, and the next one at its place gets a new one. A pool has at most
-# twice as many state timelines as workers, and so many more.
+# If a worker has died, its state timeline is kept, and the next worker at this place gets a new one. The limit for a
+# pool is twice as many state timelines as workers, plus this number.
 _MORE_TIMELINES = 8
 
 
 class Places:
-    """The places of a pool, from 0, and the state timeline of each.
+    """The places of a pool, numbered from 0, and the state timeline of each place.
 
     Parameters
     ----------
@@ -21,11 +21,11 @@ class Places:
         self._free = list(range(size))
         self._timelines: dict[int, int] = {}
         self._timeline_count = 0
-        #: For each place, the workers that have had it, in words.
+        #: A text for each place, which names the workers that have had the place.
         self.names = [""] * size
 
     def take(self, worker: int) -> tuple[int, int]:
-        """Give a new worker a free place; returns the place, and the number of its state timeline."""
+        """Give a new worker a free place. Returns the place, and the number of the state timeline of the place."""
         place = self._free.pop(0) if self._free else 0
         timeline = self._timelines.get(place)
         if timeline is None:
@@ -35,7 +35,10 @@ class Places:
         return place, timeline
 
     def release(self, place: int, *, lost: bool) -> None:
-        """The worker at `place` has ended; `lost` says that it has died."""
+        """Free `place`, because the worker there has ended.
+
+        If the worker has died (`lost`), the next worker at `place` gets a new state timeline, up to the limit.
+        """
         self._free.append(place)
         if lost and self._timeline_count < 2 * self._size + _MORE_TIMELINES:
             del self._timelines[place]

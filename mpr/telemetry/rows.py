@@ -1,4 +1,4 @@
-"""The kinds of telemetry, and the rows of which it consists. All times are nanoseconds of the monotonic clock."""
+"""The kinds of telemetry, and the rows that are recorded. All times are nanoseconds of the monotonic clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TELEMETRY = ("workers", "tasks", "resources", "pool")
 
 @dataclass(slots=True)
 class StateRow:
-    """From `at_ns` on, the worker is in this state."""
+    """The state of a worker from `at_ns` on."""
 
     at_ns: int
     state: str
@@ -30,23 +30,23 @@ class Span:
     name:
         The name of the first task.
     begin_ns, end_ns:
-        The begin of the first task, and the end of the last.
+        The begin of the first task, and the end of the last task.
     worker:
         The number of the worker.
     number:
-        The number of the last task in the pool.
+        The number that the last task has in the pool.
     index:
-        The index of the last task in its call, or of the first of the tasks whose result came last.
+        The index that the last task has in its call. After `extend`, the index of the first task that was added last.
     attempt:
         The attempt of the first task, from 1.
     count:
-        The number of tasks.
+        The number of tasks in the span.
     micros:
         The microseconds that all tasks ran together.
     rows, data_bytes:
-        The rows that the tasks have logged, and the encoded bytes of these.
+        The number of rows that the tasks have logged, and the encoded bytes of these rows.
     shown:
-        Whether a state timeline shows the task already, because the sampler has seen it while it ran.
+        Whether a state timeline shows the task already, because the sampler has seen the task while it ran.
     """
 
     function: str
@@ -64,7 +64,7 @@ class Span:
     shown: bool = False
 
     def extend(self, end_ns: int, count: int, number: int, index: int, micros: int, result: Result) -> None:
-        """Add `count` tasks that ended at `end_ns`, after `micros` microseconds."""
+        """Add `count` tasks, which ran for `micros` microseconds together and ended at `end_ns`."""
         self.end_ns = end_ns
         self.count += count
         self.number, self.index = number, index
@@ -75,7 +75,7 @@ class Span:
 
 @dataclass(slots=True)
 class ErrorRow:
-    """One or several tasks have failed."""
+    """The error of one or several tasks that have failed."""
 
     at_ns: int
     function: str
@@ -87,8 +87,9 @@ class ErrorRow:
 class Sample:
     """The measurements of one moment.
 
-    `cpu` (percent of a core), `memory` (MB), `threads` and `files` have a number for each place of the pool, which is
-    NaN if there is no process. `throughput` is in tasks per second. `rows` and `data_bytes` are sums since the start.
+    `cpu` (percent of a core), `memory` (MB), `threads` and `files` have a number for each place of the pool. The number
+    is NaN if the place has no process. `throughput` is in tasks per second. `rows` and `data_bytes` are sums since the
+    start.
     """
 
     at_ns: int
@@ -107,8 +108,8 @@ class Sample:
 class Rows:
     """The rows that are written together.
 
-    State timelines are by their number, spans by the name of the function. `names` says which workers each place has
-    had; it is empty if nothing about this is new.
+    The keys of `state_timelines` are the numbers of state timelines, and the keys of `spans` are names of functions.
+    `names` says which workers each place has had. If no worker is new, `names` is empty.
     """
 
     state_timelines: dict[int, list[StateRow]] = field(default_factory=dict)

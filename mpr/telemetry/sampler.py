@@ -1,10 +1,11 @@
 """Observes the workers of a pool in a thread, and writes the telemetry into the recording.
 
-Covers: how often the thread looks and writes, the limit of its cost, processor time and memory of the workers.
-Does not cover: which rows there are (`tracker.py`), how they are encoded (`encoder.py`).
+Covers: how often the thread looks and writes, the limit of the thread's cost, processor time and memory of the workers.
+Does not cover: which rows there are (`tracker.py`), how rows are encoded (`encoder.py`).
 
-No task waits for this thread, and an error in it is logged once and costs no task anything. The thread measures its own
-processor time. It looks and writes less often if that would be more than one percent of a core.
+No task waits for this thread. If an error occurs in the thread, the error is logged once, and all tasks go on. The
+thread measures its own processor time. If this would be more than one percent of a core, the thread looks and writes
+less often.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from mpr.telemetry.tracker import TelemetryTracker
 
 _log = logging.getLogger("mpr")
 
-# Rows are written at most this often (seconds). As a run gets longer, they are written less often: every two percent of
-# its duration, which is a short distance on its time axis.
+# The shortest interval (seconds) between two writes. In a long run the interval is two percent of the run's duration,
+# because this is still a short distance on the time axis.
 _WRITE_EVERY_SECS = 0.5
 _LATE_SHARE = 0.02
-# The shares of a core that looking and writing may use.
+# The shares of a core (0 to 1) that looking and writing may use.
 _LOOK_SHARE = 0.006
 _WRITE_SHARE = 0.004
 _NAN = float("nan")
@@ -42,13 +43,13 @@ class Sources:
     Attributes
     ----------
     activities:
-        Returns what each worker does now, as `Dispatcher.activities`.
+        Returns what each worker does now, as `Dispatcher.activities` does.
     pid:
-        Returns the process id of a worker, or None if it does not live.
+        Returns the process id of a worker, or None if the worker does not live.
     counters:
         Returns how many rows the producers have logged, and how many bytes the sinks have.
     accept:
-        Takes a stream with rows, which may be empty, and updates the layout.
+        Takes a stream of rows, which may be empty, and updates the layout.
     """
 
     activities: Callable[[], list[WorkerActivity]]
@@ -63,7 +64,7 @@ class Sampler:
     Parameters
     ----------
     telemetry:
-        Gets the observations, and has the rows.
+        The tracker that gets the observations and makes rows of them.
     pool:
         The number of the pool in its recording.
     size:
@@ -71,7 +72,7 @@ class Sampler:
     kinds:
         The kinds of telemetry that are recorded, out of `TELEMETRY`.
     sources:
-        The functions by which it reads and writes.
+        The functions by which the sampler reads and writes.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Sampler:
         self._thread.start()
 
     def close(self) -> None:
-        """After the last outcome: write the rows that are left and the insights. A second call does nothing."""
+        """Write the rows that are left and the insights, after the last outcome. A second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -105,13 +106,13 @@ class Sampler:
             self._write(last=True)
 
     def worker_ended(self, worker: int, exitcode: int | None) -> None:
-        """The process of a worker has ended."""
+        """Record that the process of `worker` has ended."""
         with _LogsFailures(self):
             work = self._sources.activities() if exitcode else []
             self._telemetry.ended(worker, exitcode, next((each for each in work if each.worker == worker), None))
 
     def fail(self, error: BaseException) -> None:
-        """Record nothing more; the first error is logged."""
+        """Stop recording, because of `error`. Only the first error is logged."""
         if not self._failed:
             self._failed = True
             _log.warning("mpr: the pool records nothing of itself any more: %s: %s", type(error).__name__, error)
@@ -167,7 +168,7 @@ class Sampler:
         )
 
     def _measured(self, worker: int) -> tuple[float, float, float, float]:
-        """Return CPU time (percent of a core), memory (MB), threads and open files of a worker; NaN if unknown."""
+        """Return CPU use (percent of a core), memory (MB), threads and open files of a worker. Unknown: NaN."""
         import psutil
 
         pid = self._sources.pid(worker)
@@ -177,12 +178,12 @@ class Sampler:
             known = worker in self._processes
             process = self._processes[worker] if known else self._processes.setdefault(worker, psutil.Process(pid))
             with process.oneshot():
-                # The first call only begins to measure: its result is not used.
+                # The result of the first call is not used, because this call only begins to measure.
                 cpu = process.cpu_percent()
                 memory = process.memory_info().rss / 1e6
                 return cpu if known else _NAN, memory, process.num_threads(), process.num_fds()
         except psutil.Error:
-            # The process has just ended.
+            # This happens if the process has just ended.
             return _NAN, _NAN, _NAN, _NAN
 
     def _write(self, *, last: bool = False) -> None:
@@ -198,7 +199,7 @@ class Sampler:
 
 
 class _LogsFailures:
-    """Gives an exception within its block to the sampler, which logs the first one; the caller goes on."""
+    """Passes an exception within the block to `Sampler.fail`, and lets the caller go on."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
@@ -213,7 +214,7 @@ class _LogsFailures:
 
 
 def _cost_of(step: Callable[[], None]) -> float:
-    """Call `step`, and return the processor time that it has used (seconds)."""
+    """Call `step`, and return the processor time (seconds) that this call has used."""
     before = time.thread_time()
     step()
     return time.thread_time() - before

@@ -18,15 +18,16 @@ from typing import Any, Protocol
 from mpr.telemetry.insights import SlowTask, size_text
 from mpr.transport.messages import CALL, STAR, Buffer
 
-# The number of tasks that are kept.
+# The number of slow tasks that are kept.
 _SLOWEST = 10
-# Larger arguments are not described.
+# The size (bytes) above which arguments are not described.
 _ARGUMENTS_BYTES = 1024 * 1024
+# The length (characters) above which a description is cut.
 _REPR_LENGTH = 200
 
 
 class Arguments(Protocol):
-    """A work item, as far as it has the arguments of tasks."""
+    """The attributes of a work item that hold the arguments of tasks."""
 
     mode: int
     payload: Sequence[Buffer]
@@ -34,19 +35,19 @@ class Arguments(Protocol):
 
 @dataclass(eq=False, slots=True)
 class SlowTasks:
-    """Keeps the slowest tasks. It holds their arguments only until `describe` has turned them into text."""
+    """Keeps the slowest tasks. The arguments are kept only until `describe` has turned them into text."""
 
     _heap: list[tuple[int, int, SlowTask]] = field(default_factory=list)
-    #: The tasks that are not described yet, by their number here: the work item, and the task in it.
+    #: The tasks that are not described yet, as (work item, task in the work item). The keys are the numbers in `_heap`.
     _undescribed: dict[int, tuple[Arguments, int]] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def wants(self, micros: int) -> bool:
-        """Return whether a task that took so long is one of the slowest until now."""
+        """Return whether a task that took `micros` microseconds is one of the slowest until now."""
         return len(self._heap) < _SLOWEST or micros > self._heap[0][0]
 
     def add(self, micros: int, slow: SlowTask, work_item: Arguments, task: int) -> None:
-        """Keep task `task` of `work_item`, which `wants` has asked for."""
+        """Keep task `task` of `work_item`, for which `wants` has returned True."""
         number = next(self._numbers)
         self._undescribed[number] = work_item, task
         heapq.heappush(self._heap, (micros, number, slow))
@@ -64,12 +65,12 @@ class SlowTasks:
         return slow if found is None else replace(slow, arguments=describe_arguments(*found))
 
     def slowest(self) -> tuple[SlowTask, ...]:
-        """Return the tasks, the slowest first."""
+        """Return the slowest tasks. The slowest one comes first."""
         return tuple(each for _, _, each in sorted(self._heap, reverse=True))
 
 
 def describe_arguments(work_item: Arguments, task: int) -> str:
-    """Return the arguments of task `task` of `work_item` as text, shortened."""
+    """Return the arguments of task `task` of `work_item` as a shortened text."""
     size = sum(len(part) for part in work_item.payload)
     if size > _ARGUMENTS_BYTES:
         return f"({size_text(size)})"
@@ -97,12 +98,12 @@ def _cut(text: str) -> str:
 
 
 def view(payload: Sequence[Buffer]) -> Any:
-    """Return the value in `payload` with a stand-in for each object of a class; raises as `pickle.loads`."""
+    """Return the value in `payload`, with a stand-in for each object of a class. Raises as `pickle.loads` does."""
     return _StandInUnpickler(io.BytesIO(payload[0]), buffers=payload[1:]).load()
 
 
 class _StandIn:
-    """Stands for an object, and for a function that makes one: takes any call, and does nothing."""
+    """Replaces an object, or a function that makes an object. Any call of it does nothing."""
 
     _name = ""
     _arguments: tuple[Any, ...] = ()
@@ -128,7 +129,7 @@ class _StandIn:
 
 
 class _StandInUnpickler(pickle.Unpickler):
-    """Finds a stand-in for each class and function, so that it imports nothing."""
+    """Unpickles with a stand-in for each class and function, so that nothing is imported."""
 
     def find_class(self, module: str, name: str, /) -> Any:
         return type("_StandIn", (_StandIn,), {"_name": f"{module.partition('.')[0]}.{name.rpartition('.')[2]}"})

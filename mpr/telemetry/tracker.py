@@ -1,8 +1,8 @@
-"""Turns the events of a pool into rows of telemetry and into insights. It does no I/O, and reads only its clock.
+"""Turns the events of a pool into rows of telemetry and into insights. Reads a clock, and does no I/O.
 
 Covers: which workers there are, the outcomes of tasks, errors, the slowest tasks.
-Does not cover: one worker's states and spans (`worker_timeline.py`), who reads clocks and processes (`sampler.py`), how
-rows are encoded (`encoder.py`).
+Does not cover: one worker's states and spans (`worker_timeline.py`), measuring the processes (`sampler.py`), how rows
+are encoded (`encoder.py`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from mpr.telemetry.slow_tasks import SlowTasks
 from mpr.telemetry.worker_timeline import WorkerTimeline, attempt_of, display_name
 from mpr.transport.messages import Hello, Result
 
-# So many characters of an error's text are written down.
+# The number of characters above which the text of an error is cut.
 _TEXT_LENGTH = 20_000
-# A worker sends no more results so long after its end (nanoseconds).
+# The time (nanoseconds) after the end of a worker in which its results may still come.
 _LATE_RESULT_NS = 10_000_000_000
 
 Clock: TypeAlias = Callable[[], int]
@@ -44,7 +44,7 @@ class TelemetryTracker(PoolObserver):
     size:
         The number of workers at a time.
     clock:
-        `time.monotonic_ns`.
+        The clock, which is `time.monotonic_ns`.
     """
 
     def __init__(self, kinds: frozenset[str], size: int, clock: Clock) -> None:
@@ -54,7 +54,7 @@ class TelemetryTracker(PoolObserver):
         self._places = Places(size)
         #: The workers that live, by their numbers.
         self._workers: dict[int, WorkerTimeline] = {}
-        #: Workers that have ended, and whose results may still come.
+        #: The workers that have ended, but whose results may still come.
         self._gone: dict[int, WorkerTimeline] = {}
         self._ended: list[WorkerInsights] = []
         self._slow = SlowTasks()
@@ -63,13 +63,13 @@ class TelemetryTracker(PoolObserver):
         self._submitted_count = 0
         #: The number of tasks that have their outcome.
         self.settled_count = 0
-        #: Set if something has happened that the display should show at once.
+        #: Set if rows must be written at once, because a task has failed or a worker has died.
         self.urgent = threading.Event()
 
     # --- workers -----------------------------------------------------------------------------------------------
 
     def starting(self, worker: int) -> None:
-        """The process of a worker is about to be started."""
+        """Give `worker` a place and a state timeline, because its process is about to start."""
         with self._lock:
             place, timeline = self._places.take(worker)
             self._rows.set_names(self._places.names)
@@ -82,7 +82,7 @@ class TelemetryTracker(PoolObserver):
                 worker.note_ready(hello.pid, self._clock(), init_micros)
 
     def ended(self, worker: int, exitcode: int | None, work: WorkerActivity | None) -> None:
-        """The process of a worker has ended, in the middle of `work`, if that is known."""
+        """Record that the process of `worker` has ended. `work` is what it did last, or None if unknown."""
         with self._lock:
             found = self._workers.pop(worker, None)
             if found is None:
@@ -95,7 +95,7 @@ class TelemetryTracker(PoolObserver):
             self._places.release(found.place, lost=found.is_lost)
 
     def look(self, work: WorkerActivity) -> None:
-        """A worker does `work` now."""
+        """Record that a worker does `work` now."""
         with self._lock:
             found = self._workers.get(work.worker)
             if found is not None:
@@ -110,11 +110,11 @@ class TelemetryTracker(PoolObserver):
     # --- tasks -------------------------------------------------------------------------------------------------
 
     def submitted(self, name: str, count: int) -> None:
-        # Without the lock, because this is the caller's thread, and Ctrl-C may interrupt it anywhere.
+        # The lock is not used here, because Ctrl-C may interrupt the caller's thread while it holds the lock.
         self._submitted.append(count)
 
     def unsettled(self) -> int:
-        """The number of tasks that have no outcome. Only the sampler's thread calls this."""
+        """Return the number of tasks that have no outcome. Only the sampler's thread calls this."""
         while self._submitted:
             self._submitted_count += self._submitted.popleft()
         return max(0, self._submitted_count - self.settled_count)
@@ -156,7 +156,7 @@ class TelemetryTracker(PoolObserver):
             self._rows.add_sample(sample)
 
     def take(self, *, last: bool = False) -> Rows:
-        """Return the rows since the last call; with `last`, complete all spans and state timelines before."""
+        """Return the rows since the last call. With `last`, first complete all spans and state timelines."""
         with self._lock:
             now = self._clock()
             self._closing = self._closing or last
@@ -176,7 +176,7 @@ class TelemetryTracker(PoolObserver):
             self._closing = True
 
     def insights(self) -> Insights:
-        """Sum up what the workers have spent their time on until now."""
+        """Sum up how the workers have spent their time until now."""
         with self._lock:
             now = self._clock()
             self._slow.describe()
@@ -186,7 +186,7 @@ class TelemetryTracker(PoolObserver):
 
 
 def _text(error: BaseException) -> str:
-    """`error` with its traceback, shortened in the middle."""
+    """Return `error` with the traceback as text. The middle of a long text is left out."""
     try:
         text = "".join(traceback.format_exception(error)).rstrip()
     except Exception as failure:  # noqa: BLE001  # the `__str__` of a user's exception may raise anything

@@ -1,11 +1,11 @@
-"""Follows one worker: its state timeline, the spans of its tasks, and how it spends its time.
+"""Follows one worker: the state timeline, the spans of tasks, and how the worker spends its time.
 
 Covers: when tasks share a span, which states are long enough to be shown, times and counts for the insights.
 Does not cover: which workers there are (`tracker.py`), how rows are encoded (`encoder.py`).
 
-Tasks may take less than a microsecond, and a person cannot tell lines apart that are closer than a pixel. So tasks of
-one function that follow each other within `SPAN_NS` in a worker share one span, which counts them. A worker thus has at
-most 20 spans per second, whatever its tasks are.
+Tasks may take less than a microsecond, and a person cannot see two lines that are closer than a pixel. So tasks of one
+function that follow each other within `SPAN_NS` in a worker share one span, which counts the tasks. Therefore a worker
+has at most 20 spans per second, however short the tasks are.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from mpr.telemetry.insights import WorkerInsights
 from mpr.telemetry.rows import Span
 from mpr.transport.messages import CALL, Result
 
-#: Tasks that end within so many nanoseconds share a span, and a state that lasts less is shown with the next one.
+#: The longest span (nanoseconds) that tasks share. A shorter state is shown only when the next state comes.
 SPAN_NS = 50_000_000
-# A pause between two tasks that is shorter is not shown (nanoseconds).
+# The shortest pause (nanoseconds) between two tasks that is shown.
 _GAP_NS = 2_000_000
 
 
 @dataclass(slots=True)
 class WorkerTotals:
-    """Counts the tasks of one worker until now, and their time."""
+    """Counts the tasks of one worker until now, and sums up the times of these tasks."""
 
     started_ns: int
     pid: int = 0
@@ -44,7 +44,7 @@ class WorkerTotals:
     current_ns: int = 0
 
     def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
-        """The worker takes tasks from now on."""
+        """Record that the worker takes tasks from now on."""
         self.pid, self.ready_ns, self.init_ns = pid, now_ns, init_micros * 1000
 
     def add(self, count: int, working_ns: int, result: Result) -> None:
@@ -57,15 +57,15 @@ class WorkerTotals:
         self.current_ns = 0
 
     def note_current(self, current_ns: int) -> None:
-        """A task has run for `current_ns`, and still runs."""
+        """Record that a task has run for `current_ns`, and still runs."""
         self.current_ns = current_ns
 
     def note_back_pressure(self, back_pressure_ns: int) -> None:
-        """The worker's `rr.log` has waited for so long in total."""
+        """Record for how long the worker's `rr.log` has waited in total."""
         self.back_pressure_ns = back_pressure_ns
 
     def insights(self, worker: int, end_ns: int, ended: str) -> WorkerInsights:
-        """Sum up the time until `end_ns`; `ended` says how the worker has ended."""
+        """Sum up the time until `end_ns`. `ended` has the meaning of `WorkerInsights.ended`."""
         ready_ns = self.ready_ns if self.ready_ns is not None else end_ns
         working_ns = self.working_ns + self.current_ns
         return WorkerInsights(
@@ -85,20 +85,20 @@ class WorkerTotals:
 
 
 class WorkerTimeline:
-    """One worker as its telemetry shows it. Not thread-safe: the tracker holds its lock.
+    """One worker as the telemetry shows it. This class has no lock, because the tracker locks each call.
 
     Parameters
     ----------
     number:
         The number of the worker.
     place:
-        Its place in the pool.
+        The place of the worker in the pool.
     timeline:
-        The number of its state timeline.
+        The number of the state timeline.
     now_ns:
-        The time at which its process is started (nanoseconds of the monotonic clock, as all times here).
+        The time at which the process is started (nanoseconds of the monotonic clock, as all times here).
     rows:
-        Takes the rows.
+        The collector that takes the rows.
     """
 
     def __init__(self, number: int, place: int, timeline: int, now_ns: int, rows: RowCollector) -> None:
@@ -107,35 +107,36 @@ class WorkerTimeline:
         self._timeline = timeline
         self._rows = rows
         self._totals = WorkerTotals(now_ns)
-        #: When its process has ended.
+        #: The time at which the process has ended. None if it runs.
         self.ended_ns: int | None = None
-        #: When its state timeline has ended, which may be before its process has.
+        #: The time at which the state timeline has ended, which may be before the end of the process.
         self._closed_ns: int | None = None
         self._lost = ""
         self._span: Span | None = None
-        #: The work item that it has not ended, and its duration when its last result was sent.
+        #: The number of the work item that the worker has not ended, and for how many microseconds the work item had
+        #: run when its last result was sent.
         self._work_item, self._work_item_micros = 0, 0
-        #: Since when it is idle, if its state timeline does not show this yet.
+        #: The time since which the worker is idle. None if the state timeline shows this already.
         self._idle_ns: int | None = None
-        #: The last running task that its state timeline shows, as (number of the work item, task).
+        #: The last running task that the state timeline shows, as (number of the work item, task).
         self._shown = (0, 0)
         self._back_pressure_since_ns = 0
-        #: When the last task ended whose result has come.
+        #: The end of the last task whose result has come.
         self._last_result_ns = 0
         self._show(now_ns, STARTING)
 
     @property
     def is_lost(self) -> bool:
-        """Whether its process has died."""
+        """Whether the process of the worker has died."""
         return bool(self._lost)
 
     def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
-        """The worker takes tasks from now on; its initializer took `init_micros` microseconds."""
+        """Record that the worker takes tasks from now on. Its initializer took `init_micros` microseconds."""
         self._totals.note_ready(pid, now_ns, init_micros)
         self._idle_ns = now_ns
 
     def note_result(self, work_item: WorkItem, count: int, result: Result) -> int:
-        """The next `count` tasks of `work_item` have ended; returns for how many microseconds they ran."""
+        """Record that the next `count` tasks of `work_item` have ended. Returns how many microseconds they ran."""
         is_same = self._work_item == work_item.number
         micros = result.micros - (self._work_item_micros if is_same else 0)
         self._work_item, self._work_item_micros = (0, 0) if result.last else (work_item.number, result.micros)
@@ -158,11 +159,11 @@ class WorkerTimeline:
         return micros
 
     def note_activity(self, work: WorkerActivity, now_ns: int) -> None:
-        """The worker does `work` now."""
+        """Record that the worker does `work` now."""
         since_ns = work.back_pressure_since_ns
         self._totals.note_back_pressure(work.back_pressure_ns + (now_ns - since_ns if since_ns else 0))
         self._show_running(work, now_ns)
-        # Shorter waits come and go as the sinks take data.
+        # Shorter waits are not shown, because they come and go as the sinks take data.
         if since_ns and now_ns - since_ns > _GAP_NS and not self._back_pressure_since_ns:
             self._back_pressure_since_ns = since_ns
             self._show(since_ns, BACK_PRESSURE)
@@ -172,7 +173,7 @@ class WorkerTimeline:
                 self._show(now_ns, display_name(work.work_item, work.at.task))
 
     def note_end(self, now_ns: int, lost: str = "", work: WorkerActivity | None = None) -> None:
-        """The process has ended. If it has died, `lost` says how, and `work` is its last activity, if known."""
+        """Record that the process has ended. If it has died, `lost` says how, and `work` what it did last."""
         self.ended_ns = now_ns
         self._lost = lost
         if lost and work is not None:
@@ -180,7 +181,7 @@ class WorkerTimeline:
         self.close(now_ns)
 
     def close(self, now_ns: int) -> None:
-        """End the state timeline; a second call does nothing."""
+        """End the state timeline. A second call does nothing."""
         if self._closed_ns is None:
             self._closed_ns = now_ns
             self._end_span()
@@ -188,14 +189,14 @@ class WorkerTimeline:
             self._show(now_ns, self._lost or ENDED)
 
     def catch_up(self, now_ns: int, *, last: bool) -> None:
-        """Complete the span and show the idle time, if they are older than `SPAN_NS`; with `last` any span."""
+        """Complete a span and show an idle time that are older than `SPAN_NS`. With `last`, complete any span."""
         if self._span is not None and (last or now_ns - self._span.end_ns > SPAN_NS):
             self._end_span()
         if self.ended_ns is None and self._idle_ns is not None and now_ns - self._idle_ns > SPAN_NS:
             self._show_idle(now_ns)
 
     def insights(self, now_ns: int) -> WorkerInsights:
-        """Sum up what the worker has spent its time on."""
+        """Sum up how the worker has spent its time."""
         ended = self._lost or ("runs" if self._closed_ns is None else "ended")
         return self._totals.insights(self.number, self._closed_ns or now_ns, ended)
 
@@ -228,7 +229,7 @@ class WorkerTimeline:
             return
         self._idle_ns = span.end_ns
         if not span.shown:
-            # A task that takes long is shown by its name, and many short ones by that of their function.
+            # One long task is shown by its own name. Many short tasks are shown by the name of their function.
             is_long = span.count == 1 or span.end_ns - span.begin_ns > SPAN_NS
             self._show(span.begin_ns, span.name if is_long else span.function)
         self._rows.add_span(span)
@@ -237,17 +238,17 @@ class WorkerTimeline:
         self._rows.add_state(self._timeline, at_ns, state, self.number)
 
     def _show_idle(self, until_ns: int) -> None:
-        """Show that the worker was idle until then, if that was long enough to be seen."""
+        """Show that the worker was idle until `until_ns`, if this time was long enough to be seen."""
         since_ns, self._idle_ns = self._idle_ns, None
         if since_ns is not None and until_ns - since_ns > _GAP_NS:
             self._show(since_ns, IDLE)
 
     def _show_running(self, work: WorkerActivity, now_ns: int, after_ns: int = SPAN_NS) -> None:
-        """Show a task that has run for at least `after_ns`, and of which no result has come."""
+        """Show the running task, if it has run for at least `after_ns` and its result has not come."""
         at, work_item = work.at, work.work_item
         if work_item is None or not at.running or at.task < work_item.first:
             return
-        # The task may have begun before the result of the task before it came here.
+        # `at.since_ns` may be too early if short tasks ran before. The task began after the last of these had ended.
         since_ns = max(at.since_ns, self._last_result_ns)
         if now_ns - since_ns < after_ns:
             return
@@ -260,12 +261,15 @@ class WorkerTimeline:
 
 
 def display_name(work_item: WorkItem, task: int) -> str:
-    """A task in a state timeline: `detect[3]`, or `detect #3` by its number in the pool if its call has no index."""
+    """Return the name of a task in a state timeline.
+
+    The name is `detect[3]`, or, if the call has no index, `detect #3` with the number of the task in the pool.
+    """
     if work_item.mode == CALL:
         return f"{work_item.function.name} #{work_item.first_task + task}"
     return work_item.name(task)
 
 
 def attempt_of(work_item: WorkItem, task: int) -> int:
-    """The number of times that this task has been started, from 1."""
+    """Return the number of times that this task has been started, from 1."""
     return work_item.attempt + 1 if task < work_item.first + work_item.again else 1
