@@ -40,7 +40,7 @@ class OpenOutbox:
     retired:
         The outbox before this one; None for the first.
     written, announced:
-        The size of the outbox at the last flush, and the offset up to which it was announced.
+        The size of the outbox at the last flush, and the part of it that was announced, in bytes.
     """
 
     outbox: Outbox
@@ -147,7 +147,7 @@ class Announcer:
             self.announce()
 
     def request_sync(self) -> int:
-        """Announce all that was written, and request a `Synced` once the sinks have all of that. Returns its number.
+        """Announce all that was written, and request `Synced` for these rows. Returns the number of the request.
 
         Requests are sent in the order of their numbers. So the answer to one request answers all earlier ones, too.
         """
@@ -194,7 +194,7 @@ class Announcer:
             old = self.current
             self.current = OpenOutbox(fresh, old.number + 1, old.bytes_before + old.announced, calls_before, old.outbox)
             self._connection.send(SegmentReady(self.current.number, 0, 0))
-            # The parent has its own descriptor, or the bytes. This process closes the old outbox only at the next call,
+            # The parent has its own descriptor, or the bytes. This process closes the old outbox one change later,
             # because another thread may be using the old outbox at this moment.
             if old.retired is not None:
                 old.retired.close()

@@ -133,7 +133,7 @@ class DirectWriter(OutboxWriter):
     def _bounded(self, step: Callable[[], None]) -> str:
         """Do `step`, with a time limit. Returns why that failed; an empty text if it did not."""
         try:
-            # One second more, because the SDK keeps to the limit itself if it can.
+            # One second more than the SDK's own limit, which the SDK keeps if it can.
             if self.side.do(step, DIRECT_FLUSH_SECS + 1):
                 return ""
         except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a sink

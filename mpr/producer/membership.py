@@ -2,7 +2,7 @@
 
 | process | how the process gets its producer |
 |---|---|
-| has made a `SharedRecording` | `own_recording`: the recording's own producer, only for tasks that run in it |
+| has made a `SharedRecording` | `own_recording`: the recording's own producer, only in tasks of this process |
 | is a worker of a pool | `take_over` |
 | was not started by mpr | `join`, or the first decorated function: by the inherited text (`propagation.py`) |
 | runs a function of `SharedRecording.wrap` | `attach`: by the text that came with the function |
@@ -68,7 +68,7 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def own_recording(config: ConnectionInfo, producer: Callable[[], Producer]) -> None:
-    """Note that this process has made the recording of `config`, whose producer `producer()` returns."""
+    """Note that this process has made the recording of `config`. `producer()` returns the recording's producer."""
     _current.owned[config.secret] = (config, producer)
     _let_streams_travel()
 
@@ -246,8 +246,8 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
     _current.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
     _current.joined[config.secret] = producer
     _leave_at_the_end(producer)
-    # Register again after that, because a child of `multiprocessing` may join while it unpickles its arguments. It
-    # drops all finalizers before its function begins.
+    # Register the finalizer again after the fork hooks. A child of `multiprocessing` may join while it unpickles its
+    # arguments, and drops all finalizers before its function begins.
     util.register_after_fork(producer, _leave_at_the_end)
     return producer
 
@@ -262,7 +262,7 @@ def _leave_at_the_end(producer: Producer) -> None:
 
 
 def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None:
-    """Leave when all threads have ended that keep this process alive.
+    """Leave the recording when all other threads that keep this process alive have ended.
 
     `multiprocessing` runs this finalizer before it waits for those threads.
     """

@@ -13,7 +13,7 @@ from mpr.transport.connection_info import ConnectionInfo
 
 _log = logging.getLogger("mpr")
 
-#: The pause between two checks of a thread that waits: is the recording still there? (seconds)
+#: The time between two checks, by a thread that waits, whether the recording is still there (seconds).
 LOOK_SECS = 0.5
 
 

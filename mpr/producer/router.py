@@ -71,7 +71,7 @@ thread_state = _ThreadRoute()
 
 
 class _Process:
-    """Holds the state of the process. It has a producer if every plain logging call goes to a producer."""
+    """Holds the state of the process. `producer` is set if every plain logging call goes to a producer."""
 
     producer: RoutedProducer | None = None
     #: Joins at the first logging call, if the process has not joined before; set by `mpr run`.
