@@ -131,7 +131,7 @@ class DirectWriter(OutboxWriter):
     # --- what goes wrong -----------------------------------------------------------------------------------------
 
     def _bounded(self, step: Callable[[], None]) -> str:
-        """Do `step`, with a time limit. Returns why that failed; an empty text if it did not."""
+        """Do `step`, with a time limit. Returns the reason if that fails, else an empty text."""
         try:
             # One second more than the SDK's own limit, which the SDK keeps if it can.
             if self.side.do(step, DIRECT_FLUSH_SECS + 1):

@@ -111,7 +111,7 @@ class OutboxWriter(abc.ABC):
 
     @abc.abstractmethod
     def retire(self, outbox: Outbox) -> None:
-        """Release what this process need not keep of `outbox`, all of which was announced."""
+        """Release what is not needed any more of `outbox`, because all of it was announced."""
 
     def push(self) -> None:
         """Have the SDK write out all its rows. If that fails or takes too long, this process is `spent`."""
@@ -156,7 +156,7 @@ class OutboxWriter(abc.ABC):
     # --- rows that are lost --------------------------------------------------------------------------------------
 
     def _flush_failure(self) -> str:
-        """Flush the SDK. Returns why that failed; an empty text if it did not."""
+        """Flush the SDK. Returns the reason if that fails, else an empty text."""
         size, silent_secs = -1, 0.0
         while True:
             began = time.monotonic()

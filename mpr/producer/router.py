@@ -74,7 +74,7 @@ class _Process:
     """Holds the state of the process. `producer` is set if every plain logging call goes to a producer."""
 
     producer: RoutedProducer | None = None
-    #: Joins at the first logging call, if the process has not joined before; set by `mpr run`.
+    #: Joins at the first logging call if the process has not joined before. `mpr run` sets this.
     lazy: Callable[[], object] | None = None
     #: Held while a thread joins, so that rows of other threads wait until the process has joined.
     joining = threading.Lock()

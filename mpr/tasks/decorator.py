@@ -49,9 +49,9 @@ def task(
 ) -> Any:
     """Make a function a task. Rows that it logs by plain `rr.log` go to the recording that its process inherited.
 
-    The function may be a plain function, a generator, an `async def`, an async generator, or a method. It may run as
-    the target of a `multiprocessing.Process` or a thread, in a `multiprocessing.Pool`, a `ProcessPoolExecutor` or a
-    `mpr.Pool`, or by a plain call.
+    The function may be a plain function, a generator, an `async def`, an async generator, or a method. It may be the
+    target of a `multiprocessing.Process` or of a thread. It may run in a `multiprocessing.Pool`, a
+    `ProcessPoolExecutor` or a `mpr.Pool`, or by a plain call.
 
     When the function has returned or raised, its rows are in every durable sink. The text of an exception is there too,
     under `mpr/tasks/<name>`. The function starts without any times set, and the times of its caller stay as they were.
@@ -77,9 +77,9 @@ def task(
     Raises
     ------
     ConfigError
-        If one of these values cannot be used. A call of the function raises `JoinError` whenever `mpr.join` does.
+        If one of these values cannot be used. A call of the function may raise `JoinError`, as `mpr.join` does.
     DeliveryError, RecordingClosedError
-        If the body has returned, but the sinks did not get its rows. A call of the function raises these.
+        A call raises these if the function has returned, but the sinks did not get its rows.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

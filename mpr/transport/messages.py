@@ -274,7 +274,7 @@ CALL, EACH, STAR = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Says that outbox number `outbox` is open. If its bytes travel inline: that the sinks have it up to `end`."""
+    """Says that outbox number `outbox` is open, or that the sinks have its inline bytes up to `end`."""
 
     outbox: int
     end: int

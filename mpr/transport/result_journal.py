@@ -3,8 +3,8 @@
 Covers: slots for small results and areas for large ones, behind the page of counters in the same file.
 Does not cover: the counters (`status_page.py`), which results wait (`producer/result_sender.py`).
 
-A message leaves a moment later, because ZeroMQ sends from a thread of its own. If a worker ends a task and is killed in
-the next one, microseconds later, that message is lost. So the worker writes each result down before sending it.
+A message is sent a moment later, because ZeroMQ has a thread of its own for that. If a worker ends a task and is killed
+in the next one, microseconds later, that message is lost. So the worker writes each result down before sending it.
 
 ```
 page 0      counters              the status page
@@ -48,7 +48,7 @@ class ResultJournal:
     def write(
         self, result: Result, behind: SegmentReady, sent: int, *, needed: int = 0, parent_reads: bool
     ) -> tuple[Result | ResultInMemory, bool]:
-        """Write `result` down. It comes behind the segment `behind` and the first `sent` messages.
+        """Write `result` down. `result` comes behind the segment `behind` and the first `sent` messages.
 
         The first `needed` messages must arrive before the parent may read the result here, because rows are in them.
 
@@ -119,8 +119,8 @@ class ResultJournalReader:
     def results(self) -> Iterator[tuple[SegmentReady, int, Result]]:
         """Return the last results that the worker has written, the oldest first.
 
-        Each item is the segment that the result comes behind, a number, and the result. The result may be taken only if
-        so many messages of the worker have arrived.
+        Each item has three parts: the segment that the result comes behind, a number of messages, and the result. The
+        parent may take the result only after that number of messages has arrived.
 
         While the worker lives, the last result may be incomplete. It then has a higher number than `journaled` returns.
         """

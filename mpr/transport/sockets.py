@@ -244,7 +244,7 @@ class Connection:
 
     def __init__(self, upstream: str, downstream: str) -> None:
         self.route = secrets.token_hex(16)
-        #: The number of messages that were sent, and that number after the last `send_needed`.
+        #: The number of messages that were sent: all of them, and those up to the last `send_needed`.
         self.sent_count = self.needed_count = 0
         self._context = zmq.Context()
         self._up = _socket(self._context, zmq.DEALER)

@@ -193,8 +193,8 @@ class StatusPageReader:
     def revoke(self, sequence: int) -> At:
         """Take back all work items up to the `sequence`-th, except those that the worker has begun.
 
-        Returns the task that the worker runs then. The worker does not run the work items behind the one of this task.
-        If the worker begins a work item at this very moment, it may skip that one, too. Then it sends `Skipped`.
+        Returns the task that the worker runs then. The worker will not run the later ones of these work items. If the
+        worker begins one at this very moment, it may skip that one, too. Then it sends `Skipped`.
         """
         self.counters[_REVOKED] = sequence
         _pass(self._fence)
