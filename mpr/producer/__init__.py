@@ -1,11 +1,11 @@
-"""Brings the rows of a process into a recording: of a worker, of a process that has joined, of the parent itself.
+"""Sends the rows of a process into a recording. The process is a worker, one that has joined, or the parent itself.
 
 ```
 rr.log ─► router ─► log_counters ─► outbox_writer (waits for credit) ─► announcer ─► aggregator
 result ─► producer ─► announcer ─► result_sender (behind its rows) ─► aggregator
 ```
 
-Covers: the functions that a logging call passes, the outbox and its credit, results, joining and leaving.
-Does not cover: which task runs (`worker`, `tasks`) and the way of the bytes in the parent (`aggregator`).
+Covers: the functions that a logging call invokes, the outbox and its credit, results, joining and leaving.
+Does not cover: which task runs (`worker`, `tasks`) and what the parent does with the bytes (`aggregator`).
 May import: sdk, transport, rrd.
 """

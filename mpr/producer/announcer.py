@@ -1,9 +1,9 @@
 """Announces to the parent how far the outbox was written, and sends results behind their rows.
 
-Covers: the outbox that the SDK writes into, and all that the parent was told of it; change from one outbox to the next.
+Covers: the outbox that the SDK writes into, how far it was announced, and the change to the next outbox.
 Does not cover: having the SDK write (`outbox_writer.py`), which results wait (`result_sender.py`).
 
-All of it happens under one lock, which is held for a system call or a message, and never while waiting.
+One lock guards all of this. A thread holds the lock for a system call or a message, but never while it waits.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from mpr.transport.messages import Accepted, NewOutbox, Result, SegmentReady, Sy
 from mpr.transport.outbox import Outbox
 from mpr.transport.sockets import Connection
 
-# How long to wait between two looks for the parent's answer (seconds).
+# The pause between two looks for the parent's answer (seconds).
 _POLL_SECS = 0.001
 
 
 @dataclass(slots=True)
 class OpenOutbox:
-    """Knows the outbox that the SDK writes into. Only `written` and `announced` change.
+    """The outbox that the SDK writes into. Only `written` and `announced` change.
 
     Attributes
     ----------
     number:
-        Its number among the outboxes of this process, counted from 0.
+        The number of the outbox among those of this process, counted from 0.
     bytes_before:
-        The size of all outboxes before it.
+        The size of all earlier outboxes, in bytes.
     calls_before:
-        How many logging calls there had been when it was made.
+        The number of logging calls before the outbox was made.
     retired:
-        The outbox before it.
+        The outbox before this one; None for the first.
     written, announced:
-        How far it was written at the last flush, and how far it was announced.
+        The size of the outbox at the last flush, and the part of it that was announced, in bytes.
     """
 
     outbox: Outbox
@@ -53,12 +53,12 @@ class OpenOutbox:
 
     @property
     def end(self) -> int:
-        """How far it was written, as far as that is known."""
+        """The known size of the outbox, in bytes. The SDK may have written more."""
         return max(self.written, self.announced)
 
 
 class Announcer:
-    """Announces one producer's outboxes. Any thread may call.
+    """Announces the outboxes of one producer. Any thread may call the methods.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Announcer:
         self._segment = segment
         self.current = OpenOutbox(outbox)
         self._lock = threading.Lock()
-        #: The parent has the next outbox open.
+        #: Set when the parent has opened the next outbox.
         self._opened = threading.Event()
         self._syncs = itertools.count(1)
         self._stop = threading.Event()
@@ -102,7 +102,7 @@ class Announcer:
         self._thread.start()
 
     def _announce_often(self) -> None:
-        # Rows of a task that runs go out without its help.
+        # In a thread, so that rows are announced even while a task makes no call of mpr.
         while not self._stop.wait(ANNOUNCE_EVERY_SECS):
             self.announce()
 
@@ -113,7 +113,7 @@ class Announcer:
 
     def _announce_all(self) -> None:
         if self._results:
-            # Rows of the task that runs come behind the results of those before it.
+            # The rows of the task that runs come after the results of earlier tasks.
             self._announce_up_to(self._results.end)
             self._results.send()
         self._announce_up_to(self.current.outbox.size())
@@ -130,9 +130,9 @@ class Announcer:
         current.announced = end
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` behind the rows that were written; with `may_wait` perhaps later, with the next ones.
+        """Send `result` behind the rows that were written. With `may_wait`, `result` may be sent later.
 
-        Returns whether it waits: for `send_results`, or anything else that announces rows.
+        Returns whether `result` waits. `send_results`, and every announcement of rows, sends the results that wait.
         """
         with self._lock:
             current = self.current
@@ -147,9 +147,9 @@ class Announcer:
             self.announce()
 
     def request_sync(self) -> int:
-        """Announce all that was written, and ask the parent to say when the sinks have it; returns the number of that.
+        """Announce all that was written, and request `Synced` for these rows. Returns the number of the request.
 
-        The numbers are sent in their order, so that an answer to one is an answer to all before it.
+        Requests are sent in the order of their numbers. So the answer to one request answers all earlier ones, too.
         """
         with self._lock:
             self._announce_all()
@@ -158,22 +158,22 @@ class Announcer:
         return number
 
     def position(self) -> tuple[int, int]:
-        """Return the number of the outbox, and how far it was announced."""
+        """Return the number of the outbox, and the offset up to which the outbox was announced."""
         with self._lock:
             return self.current.number, self.current.announced
 
     def note_written(self) -> None:
-        """Note that the SDK was flushed: results come behind all that it has written."""
+        """Note the size of the outbox after a flush of the SDK. Later results come behind all of these bytes."""
         with self._lock:
             self.current.written = self.current.outbox.size()
 
     def written_bytes(self) -> int:
-        """Return how many bytes the SDK has written until now, as far as that is known."""
+        """Return how many bytes the SDK has written into all outboxes, as far as that is known."""
         with self._lock:
             return self.current.bytes_before + self.current.end
 
     def accept(self, message: Accepted) -> None:
-        """Take the parent's answer: it has opened the next outbox, or the sinks have accepted the bytes of this one."""
+        """Take an answer: the next outbox is open, or the sinks have accepted bytes of the current outbox."""
         with self._lock:
             if message.outbox == self.current.number + 1:
                 self._opened.set()
@@ -181,21 +181,21 @@ class Announcer:
                 self.current.outbox.release(0, message.end)
 
     def have_opened(self, fresh: Outbox) -> None:
-        """Have the parent open the next outbox, and wait until it has, or the recording is gone."""
+        """Have the parent open the outbox `fresh`. Wait until it is open or the recording is gone."""
         self._opened.clear()
         self._connection.send(NewOutbox(fresh.address))
         while not self._opened.wait(_POLL_SECS) and not self._watch.is_gone():
             self._inbox.take_answers()
 
     def switch_to(self, fresh: Outbox, calls_before: int) -> Outbox:
-        """Announce the rest of the outbox, and go on with the next one; returns the old one."""
+        """Announce the rest of the current outbox, and go on with `fresh`. Returns the old outbox."""
         with self._lock:
             self._announce_all()
             old = self.current
             self.current = OpenOutbox(fresh, old.number + 1, old.bytes_before + old.announced, calls_before, old.outbox)
             self._connection.send(SegmentReady(self.current.number, 0, 0))
-            # The parent has its own descriptor, or the bytes. This process closes the old outbox at the next turn,
-            # because another thread may be looking at it at this moment.
+            # The parent has its own descriptor, or the bytes. This process closes the old outbox one change later,
+            # because another thread may be using the old outbox at this moment.
             if old.retired is not None:
                 old.retired.close()
         return old.outbox
@@ -206,7 +206,7 @@ class Announcer:
         self._thread.join()
 
     def release(self) -> None:
-        """Close the outboxes of this process; the parent has opened its own."""
+        """Close the outboxes of this process. The parent has its own descriptors, or the bytes."""
         self.current.outbox.close()
         if self.current.retired is not None:
             self.current.retired.close()

@@ -1,4 +1,4 @@
-"""Waits for the sinks in a thread, for callers that must not wait themselves, or not without a bound."""
+"""Waits for the sinks in a thread, for callers that must not block, or must not wait without a limit."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
     from mpr.producer.producer import Producer
 
 
-#: Called in the thread when all is delivered, with None, or with the error.
+#: The thread calls this function after the delivery, with None or with the error.
 OnDelivered: TypeAlias = Callable[[BaseException | None], None]
 
-# How long a generator that is closed waits (seconds). Sinks take milliseconds, unless they hang.
+# The longest wait for the rows of a generator that was closed (seconds). Sinks take milliseconds, unless they hang.
 _CLOSED_SECS = 10.0
 
 
 class _Waiting:
-    """Delivers for all callers that wait for one producer, in a thread that ends when none waits."""
+    """Delivers the rows of one producer for all callers that wait. The thread ends when no caller waits."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = weakref.ref(producer)
-        # Reentrant, because the garbage collector may run within it, and close a generator.
+        # Reentrant, because the garbage collector may run while a thread holds the lock, and may close a generator.
         self._lock = threading.RLock()
         self._callbacks: list[OnDelivered] = []
         self._runs = False
 
     def add(self, on_delivered: OnDelivered) -> None:
-        """Deliver, then call `on_delivered`. Raises `RuntimeError` if no thread can be started, as at exit."""
+        """Deliver, then call `on_delivered`. Raises `RuntimeError` if no thread can be started, for example at exit."""
         with self._lock:
             self._callbacks.append(on_delivered)
             if self._runs:
                 return
-            # Not a thread of an event loop's executor, because those may all wait for this very coroutine.
+            # Not a thread of an event loop's executor, because those may all wait for this coroutine.
             threading.Thread(target=self._run, name="mpr-deliverer", daemon=True).start()
             self._runs = True
 
@@ -67,19 +67,19 @@ def _begin(producer: Producer, on_delivered: OnDelivered) -> None:
 
 
 async def deliver(producer: Producer) -> None:
-    """Call `producer.deliver()` while the event loop runs on; other loops than those of `asyncio` wait."""
+    """Call `producer.deliver()` while the event loop runs on. A loop that is not of `asyncio` waits."""
     try:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
 
         def settle_soon(failure: BaseException | None) -> None:
-            # In a loop that was closed meanwhile, no coroutine waits.
+            # `RuntimeError`: the loop was closed meanwhile, so no coroutine waits in it.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_settle, future, failure)
 
         _begin(producer, settle_soon)
     except RuntimeError:
-        # There is no loop, or no thread.
+        # There is no loop of `asyncio`, or no thread can be started.
         producer.deliver()
         return
     await future
@@ -87,7 +87,7 @@ async def deliver(producer: Producer) -> None:
 
 def _settle(future: asyncio.Future[None], failure: BaseException | None) -> None:
     if future.done():
-        # Cancelled; the rows are on their way all the same.
+        # The coroutine was cancelled. The thread delivers the rows all the same.
         return
     if failure is None:
         future.set_result(None)
@@ -98,8 +98,8 @@ def _settle(future: asyncio.Future[None], failure: BaseException | None) -> None
 def deliver_of_closed(producer: Producer) -> None:
     """Call `producer.deliver()` for a generator that was closed. Raises `DeliveryError` if that takes too long.
 
-    The garbage collector may close it at any moment, also while this very thread delivers. Without a bound, the thread
-    would wait for itself for ever then.
+    The garbage collector may close a generator at any moment, even while this thread delivers rows. Without a limit,
+    this thread would then wait for itself for ever.
     """
     done = threading.Event()
     failures: list[BaseException] = []

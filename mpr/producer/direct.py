@@ -1,15 +1,17 @@
-"""Writes the rows of this process to the sinks itself: the writer of `route="direct"`.
+"""Writes the rows of this process directly to the sinks: the writer of `route="direct"`.
 
-Covers: the sinks that this process opens, flushing with a bound, viewers that are lost, the end.
-Does not cover: tasks and results, which travel as ever (`producer.py`), and the parent's half (`recording/gather.py`).
+Covers: the sinks that this process opens, flushing with a time limit, viewers that are lost, closing.
+Does not cover: tasks and results (`producer.py`), and the parent's part (`recording/gather.py`).
+
+Tasks and results travel as on every other route.
 
 ```
 rr.log ─► entry ─► SDK's batcher ─► SDK's own sinks: <path>.parts/worker-000001-<pid>.rrd · viewers · servers
 ```
 
-The outbox stays empty. A result is sent when the SDK's flush has returned: the rows are with the system (file) or in
-the connection (viewer) then. If a flush fails or does not return, this process is `spent`: its results say that rows
-are lost, and a pool replaces it.
+The outbox stays empty. A result is sent only after the SDK's flush has returned. By then, the system has the rows of a
+file, and the connection has the rows of a viewer. If a flush fails or does not return, this process is `spent`: its
+results say that rows are lost, and a pool replaces this process.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from mpr.transport.messages import SegmentReady
 from mpr.transport.outbox import Outbox
 
 _LOOK_EVERY_SECS = 0.1
-# The exit code of a worker that leaves its task because a viewer reads no more.
+# The exit code of a worker that ends within its task, because a viewer has stopped reading.
 _LEFT = 71
 
 
@@ -43,9 +45,9 @@ class DirectWriter(OutboxWriter):
     Parameters
     ----------
     parts, outbox:
-        The same as for every writer; the outbox stays empty.
+        As for every writer. The outbox stays empty.
     route:
-        The sinks.
+        The sinks to open.
     """
 
     def __init__(self, parts: WriterParts, outbox: Outbox, route: DirectRoute) -> None:
@@ -56,20 +58,20 @@ class DirectWriter(OutboxWriter):
         self.roll()
 
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """Make the message that announces `current`; never sent, because the outbox stays empty."""
+        """Make the message that announces `current`. It is never sent, because the outbox stays empty."""
         return SegmentReady(current.number, current.announced, end)
 
     def retire(self, outbox: Outbox) -> None:
-        """Do nothing: the outbox is the only one."""
+        """Do nothing, because there is only one outbox."""
 
     def roll(self) -> None:
-        """Open the sinks; each time the file is another one, because the SDK cuts a file that it opens."""
+        """Open the sinks. Each call makes a new file, because the SDK empties a file that it opens."""
         import rerun as rr
 
         sinks: list[rr.FileSink | rr.GrpcSink] = []
         self._file = ""
         if self._folder:
-            # A process id may come again in the life of a recording.
+            # With a random part, because a process id may be used again while the recording is open.
             name = f"worker-{self._parts.worker:06d}-{os.getpid()}-{secrets.token_hex(4)}.rrd"
             self._file = str(Path(self._folder) / name)
             sinks.append(rr.FileSink(self._file))
@@ -89,7 +91,7 @@ class DirectWriter(OutboxWriter):
                 self._parts.stream.set_sinks(rr.FileSink(os.devnull))
 
     def wait_for_credit(self) -> None:
-        """Wait for credit; a worker without sinks ends here, because `rr.log` would wait for a viewer that hangs."""
+        """Wait for credit. A worker that is `spent` ends here, because `rr.log` would wait for a viewer that hangs."""
         if not self.spent:
             super().wait_for_credit()
         if self.spent and self._parts.worker:
@@ -97,25 +99,25 @@ class DirectWriter(OutboxWriter):
             os._exit(_LEFT)
 
     def push(self) -> None:
-        """Have the SDK bring all rows that it has to the sinks, within `DIRECT_FLUSH_SECS`."""
+        """Have the SDK write all its rows to the sinks, within `DIRECT_FLUSH_SECS`."""
         if self.spent:
             return
         failure = self._bounded(lambda: self._parts.stream.flush(timeout_sec=DIRECT_FLUSH_SECS))
         lost = [url for url in self._urls if url in failure]
         if lost and self._folder:
-            # A connection is broken, which is neither one that is full nor a disk: the file has everything.
+            # A connection is broken. It is not just full, and the disk has not failed, so the file has all rows.
             for url in lost:
                 self._lose_viewer(url, failure)
             left = Path(self._file)
             failure = self._bounded(self.roll)
             if not failure and not framing.is_finished(left):
-                # The SDK names only one of the sinks that fail together.
+                # If several sinks fail together, the SDK names only one of them.
                 failure = f"{left} could not be finished"
         if failure:
             self._give_up(failure)
 
     def detach(self) -> None:
-        """Have the SDK end its file, within `DIRECT_FLUSH_SECS`."""
+        """Have the SDK finish its file, within `DIRECT_FLUSH_SECS`."""
         if self.spent:
             return
         failure = self._bounded(self._disconnect)
@@ -129,9 +131,9 @@ class DirectWriter(OutboxWriter):
     # --- what goes wrong -----------------------------------------------------------------------------------------
 
     def _bounded(self, step: Callable[[], None]) -> str:
-        """Do `step`; returns why it failed, or nothing."""
+        """Do `step`, with a time limit. Returns the reason if that fails, else an empty text."""
         try:
-            # The SDK keeps to the limit if it can.
+            # One second more than the SDK's own limit, which the SDK keeps if it can.
             if self.side.do(step, DIRECT_FLUSH_SECS + 1):
                 return ""
         except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a sink
@@ -150,7 +152,10 @@ class DirectWriter(OutboxWriter):
 
 
 def _listens(url: str) -> bool:
-    """Wait until a viewer listens at `url`: the SDK would give it up after five seconds, and not say so."""
+    """Wait up to `DIRECT_CONNECT_SECS` until a viewer listens at `url`. Returns whether one does.
+
+    The SDK would give up after five seconds, and would not report that.
+    """
     address = urlsplit(url)
     deadline = time.monotonic() + DIRECT_CONNECT_SECS
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Receives the parent's messages: tasks for the main thread, and answers for any thread that waits for one."""
+"""Receives the parent's messages: tasks for the main thread, and answers for the threads that wait for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Inbox:
     connection:
         The sockets of the producer.
     take_answer:
-        Takes a message if it is an answer to this process; returns whether it was one.
+        Takes a message if it is an answer to this process. Returns whether it is one.
     """
 
     def __init__(self, connection: Connection, take_answer: Callable[[Downstream], bool]) -> None:
@@ -26,12 +26,12 @@ class Inbox:
         self._reading = threading.Lock()
         #: Messages for the main thread that another thread has received.
         self._kept: list[Downstream] = []
-        # One of the threads that wait for an answer reads for all of them.
+        # Of the threads that wait for answers, one reads the messages for all.
         self._answered = threading.Condition()
         self._is_read = False
 
     def next_message(self, before_waiting: Callable[[], None]) -> Downstream:
-        """Wait for the main thread's next message, without a limit; calls `before_waiting` if there is none yet."""
+        """Return the main thread's next message. Waits without a limit, and calls `before_waiting` before it waits."""
         while True:
             with self._reading:
                 if self._kept:
@@ -41,9 +41,12 @@ class Inbox:
                 return message
 
     def take_answers(self, timeout_secs: float = 0) -> None:
-        """Take the answers that have come, or wait for one; messages for the main thread are kept."""
+        """Take the answers that have arrived. If there is none, wait up to `timeout_secs` for one.
+
+        Messages for the main thread are kept. Does nothing if another thread reads already.
+        """
         if not self._reading.acquire(blocking=False):
-            # The main thread, which waits for the next task, reads and takes them.
+            # The main thread reads and takes the answers while it waits for the next task.
             return
         try:
             while (message := self._connection.receive(timeout_secs)) is not None:
@@ -54,7 +57,7 @@ class Inbox:
             self._reading.release()
 
     def wait_until(self, done: Callable[[], bool], timeout_secs: float) -> bool:
-        """Take answers until `done()`, at most for `timeout_secs`; returns whether it is done. May return earlier."""
+        """Take answers until `done()`, for up to `timeout_secs`. Returns whether it is done. May return earlier."""
         with self._answered:
             self._answered.wait_for(lambda: done() or not self._is_read, timeout_secs)
             if done() or self._is_read:

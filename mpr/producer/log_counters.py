@@ -1,7 +1,8 @@
 """Counts the logging calls of a process, their rows and their bytes.
 
-A logging call finds nothing in the processor's caches after some twenty microseconds in the SDK: code that takes 0.1 us
-in a loop of its own takes 0.5 us there (measured). So a call touches nothing but these numbers, which lie together.
+A logging call spends about twenty microseconds in the SDK. After that, the processor's caches hold no data of mpr. Code
+that takes 0.1 us in a loop of its own takes 0.5 us then (measured). So a call uses nothing but these numbers, which lie
+together in memory.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ if TYPE_CHECKING:
 
 
 class LogCounters:
-    """Holds the counters of one process. Any thread may call; in CPython no thread runs in the middle of a `+=`.
+    """Holds the counters of one process. Any thread may call, because CPython does not switch threads within a `+=`.
 
     Attributes
     ----------
     counters:
-        The numbers in the status page, among them the number of rows.
+        The numbers in the status page. One of them is the number of rows.
     sdk_used:
-        Whether the SDK was used in a way that the next task must not notice.
+        Whether the SDK was used in a way that has to be undone before the next task.
     entered:
-        The number of calls.
+        The number of logging calls.
     unchecked:
-        Bytes that were logged since `wait_for_credit` was called.
+        The number of bytes that were logged since the last call of `wait_for_credit`.
     sees_all:
-        Whether every logging call of the process is counted. If not, all is flushed, whatever was counted.
+        Whether every logging call of the process is counted. If not, no flush is skipped, whatever was counted.
     """
 
     __slots__ = ("_task_recordings", "_wait_for_credit", "counters", "entered", "sdk_used", "sees_all", "unchecked")
@@ -38,7 +39,7 @@ class LogCounters:
     def __init__(
         self, counters: memoryview, wait_for_credit: Callable[[], None], task_recordings: TaskRecordings
     ) -> None:
-        """Count from 0; `enter` calls `wait_for_credit` each time that `CHECK_EVERY_BYTES` more were logged."""
+        """Count from 0. `enter` calls `wait_for_credit` each time that `CHECK_EVERY_BYTES` more bytes were logged."""
         self.counters = counters
         self._wait_for_credit = wait_for_credit
         self._task_recordings = task_recordings
@@ -47,7 +48,7 @@ class LogCounters:
         self.entered = self.unchecked = 0
 
     def enter(self, size: int, rows: int, recording: Any) -> None:
-        """Count a call that is about to hand `size` bytes and `rows` rows to the SDK, in the thread that logs."""
+        """Count a call that is about to hand `size` bytes and `rows` rows to the SDK. Runs in the thread that logs."""
         self.sdk_used = True
         self.entered += 1
         self.counters[ROWS] += rows
@@ -58,11 +59,11 @@ class LogCounters:
             self._task_recordings.entered(recording, rows)
 
     def count_call(self) -> None:
-        """Count a call that logs nothing itself, and after which rows have to be flushed."""
+        """Count a call that logs nothing itself, but makes a flush necessary."""
         self.entered += 1
 
     def take_unchecked(self) -> int:
-        """Return the bytes that were logged since the last call of this, and begin at 0 again."""
+        """Return the number of bytes that were logged since the last call of this method."""
         unchecked, self.unchecked = self.unchecked, 0
         return unchecked
 

@@ -1,10 +1,10 @@
-"""Knows the recordings of this process: those that it owns, and those that it has joined.
+"""Knows the recordings of this process: those that the process owns, and those that it has joined.
 
-| process | how it comes to its producer |
+| process | how the process gets its producer |
 |---|---|
-| has made a `SharedRecording` | `own_recording`: the recording's own producer, only within tasks that run in it |
-| a worker of a pool | `take_over` |
-| mpr did not start it | `join`, or the first decorated function: by the text that it inherited (`propagation.py`) |
+| has made a `SharedRecording` | `own_recording`: the recording's own producer, only in tasks of this process |
+| is a worker of a pool | `take_over` |
+| was not started by mpr | `join`, or the first decorated function: by the inherited text (`propagation.py`) |
 | runs a function of `SharedRecording.wrap` | `attach`: by the text that came with the function |
 """
 
@@ -36,23 +36,23 @@ _log = logging.getLogger("mpr")
 
 
 class _Memberships:
-    """Holds the recordings of this process, each by its secret."""
+    """Holds the recordings of this process. The key is the secret of a recording."""
 
     def __init__(self) -> None:
-        # Held while a recording is joined, because two threads must not join it twice.
+        # Held while a recording is joined, because two threads must not join the same recording.
         self.lock = threading.RLock()
         self.owned: dict[str, tuple[ConnectionInfo, Callable[[], Producer]]] = {}
         self.joined: dict[str, Producer] = {}
-        #: The texts that children are given because of them.
+        #: The texts that children of this process get, one for each joined recording.
         self.active: dict[str, propagation.Propagation] = {}
-        #: The worker's producer, whose rows are delivered with the results of its tasks.
+        #: The producer of a worker; None in other processes. Its rows are delivered with the results of its tasks.
         self.worker: Producer | None = None
-        #: The texts that could not be joined, with the reason: logged once, and not tried at every call.
+        #: The texts that could not be joined, with the reasons. Each reason is logged once, and no text is tried again.
         self.refused: dict[str, RecordingError] = {}
 
 
 _current = _Memberships()
-# A forked process must not run the finalizers of what belongs to its parent.
+# Kept in a forked process, because that must not run the finalizers of objects of its parent.
 _parents: list[_Memberships] = []
 
 
@@ -68,18 +68,18 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def own_recording(config: ConnectionInfo, producer: Callable[[], Producer]) -> None:
-    """Note that this process has made the recording of `config`, and that `producer()` is its producer."""
+    """Note that this process has made the recording of `config`. `producer()` returns the recording's producer."""
     _current.owned[config.secret] = (config, producer)
     _let_streams_travel()
 
 
 def forget_owned(secret: str) -> None:
-    """Forget the recording of `secret`, which is closed."""
+    """Forget the recording of `secret`, because it is closed."""
     _current.owned.pop(secret, None)
 
 
 def take_over(config: ConnectionInfo, worker: int) -> Producer:
-    """Make this process worker number `worker`: all its rows go to the recording, and those of its children."""
+    """Make this process worker number `worker`. All its rows, and those of its children, go to the recording."""
     producer = _current.worker = Producer(config, worker)
     router.guard(config.recording_id, producer)
     _let_streams_travel()
@@ -90,38 +90,43 @@ def take_over(config: ConnectionInfo, worker: int) -> Producer:
 
 
 def close_worker(producer: Producer) -> None:
-    """End the work of this process as a worker, and send all its rows on their way."""
+    """End this process's role as a worker: send all remaining rows, and close `producer`."""
     router.release(producer)
     del _current.joined[producer.config.secret]
     producer.close()
 
 
 def is_worker(producer: Producer) -> bool:
-    """Whether `producer` is that of a pool's worker, whose rows are delivered with its results."""
+    """Whether `producer` is the one of a pool's worker. A worker's rows are delivered with its results."""
     return producer is _current.worker
 
 
 def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
-    """Join the recording that this process inherited: from here on, plain `rr.log` goes there.
+    """Join the recording that this process inherited. From now on, plain `rr.log` logs to this recording.
 
-    For a process that mpr did not start: a `multiprocessing.Process`, a `subprocess` with the environment
-    `SharedRecording.environ()` or one that was started within the recording's `with` block, a forked child. A second
-    call does nothing, and so does one in a worker of `mpr.Pool`. Rows are in every durable sink when the process has
-    ended, other than by a signal or `os._exit`, or when a function decorated with `@mpr.task` has returned.
+    This is for a process that mpr did not start:
+
+    - a `multiprocessing.Process`
+    - a `subprocess` with the environment `SharedRecording.environ()`, or started within the recording's `with` block
+    - a forked child
+
+    A second call does nothing. A call in a worker of `mpr.Pool` does nothing either. The rows are in every durable sink
+    when the process has ended, unless a signal or `os._exit` has ended it. They are there too when a function that is
+    decorated with `@mpr.task` has returned.
 
     Parameters
     ----------
     timeout:
-        How many seconds the recording's process may take to answer.
+        The longest wait for an answer of the recording's process, in seconds.
 
     Returns
     -------
-    The stream that is current now.
+    The stream of the recording, which is the current one now.
 
     Raises
     ------
     JoinError
-        If there is nothing to join, or what was inherited is of another version, forged, or gets no answer.
+        If there is nothing to join, if the inherited text is of another version or forged, or if no answer comes.
     RecordingClosedError
         If the recording is closed, or its process has ended.
     """
@@ -139,7 +144,7 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
 def extracted_producer() -> Producer | None:
     """Return the producer for a decorated function of this process; None if there is no recording to join.
 
-    A recording that cannot be joined counts as none, and the reason is logged once.
+    Returns None too if the recording cannot be joined. The reason is logged once.
     """
     if _current.worker is not None:
         return _current.worker
@@ -157,20 +162,20 @@ def extracted_producer() -> Producer | None:
 
 
 def attach(config: ConnectionInfo, *, takes_over: bool) -> Producer:
-    """Return the producer of this process for the recording of `config`, which it joins if it has not yet.
+    """Return this process's producer for the recording of `config`. Joins the recording if necessary.
 
-    With `takes_over`, threads that the task starts log to it too. Raises the errors of `join`.
+    With `takes_over`, threads that the task starts log to the recording, too. Raises the errors of `join`.
     """
     return _member(config, WELCOME_TIMEOUT_SECS, takes_over=takes_over)
 
 
 def join_lazily() -> None:
-    """Join the inherited recording as soon as this process logs, and so in each child that it forks. For `mpr run`."""
+    """Join the inherited recording at the first logging call, in this process and in its forks. Used by `mpr run`."""
     router.join_lazily(extracted_producer)
 
 
 def flush_all() -> None:
-    """Announce all rows of this process until now: they reach the sinks also if it is killed."""
+    """Announce all rows that this process has logged. They reach the sinks even if the process is killed later."""
     for producer in list(_current.joined.values()):
         try:
             producer.flush()
@@ -179,7 +184,7 @@ def flush_all() -> None:
 
 
 def leave_all() -> None:
-    """Bring all rows of this process to the recordings, because it ends or becomes another program."""
+    """Deliver all rows of this process to its recordings, because the process ends or becomes another program."""
     for producer in list(_current.joined.values()):
         _leave(_current, producer)
 
@@ -191,7 +196,7 @@ def _let_streams_travel() -> None:
 
 
 def _stream_as_argument(stream: rr.RecordingStream) -> tuple[Callable[[str], rr.RecordingStream], tuple[str]]:
-    """Pickle a stream of a shared recording, which arrives as the receiving process's own stream of that.
+    """Pickle a stream of a shared recording. The receiving process gets its own stream of this recording.
 
     Raises `UnpicklableTaskError` for a stream of any other recording.
     """
@@ -236,27 +241,31 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
     producer = Producer(config, 0, timeout_secs)
     router.guard(config.recording_id, producer)
     _let_streams_travel()
-    # A forked process has inherited the times of its parent.
+    # Reset, because a forked process has inherited the times of its parent.
     producer.stream.reset_time()
     _current.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
     _current.joined[config.secret] = producer
     _leave_at_the_end(producer)
-    # A child of `multiprocessing` that joins while it unpickles its arguments forgets its finalizers before it begins.
+    # Register the finalizer again after the fork hooks. A child of `multiprocessing` may join while it unpickles its
+    # arguments, and drops all finalizers before its function begins.
     util.register_after_fork(producer, _leave_at_the_end)
     return producer
 
 
 def _leave_at_the_end(producer: Producer) -> None:
-    """Leave at the end of this process: children of `multiprocessing` run finalizers then, other processes at exit.
+    """Leave the recording at the end of this process, as its last finalizer.
 
-    This finalizer is the last.
+    Children of `multiprocessing` run finalizers when their function has returned, other processes at exit.
     """
     if _current.joined.get(producer.config.secret) is producer:
         util.Finalize(None, _leave_behind_threads, (_current, producer), exitpriority=-100)
 
 
 def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None:
-    """Leave when no thread is left that keeps this process alive; `multiprocessing` waits for those later."""
+    """Leave the recording when all other threads that keep this process alive have ended.
+
+    `multiprocessing` runs this finalizer before it waits for those threads.
+    """
     these = (threading.main_thread(), threading.current_thread())
     others = [each for each in threading.enumerate() if not each.daemon and each not in these]
 
@@ -272,14 +281,14 @@ def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None
 
 
 def _leave_the_closed() -> None:
-    """Leave recordings that are closed, because a worker of another engine lives longer than they do."""
+    """Leave all closed recordings, because a worker of another engine lives longer than a recording."""
     for producer in list(_current.joined.values()):
         if producer is not _current.worker and not ipc_folder.is_owned(producer.config.folder):
             _leave(_current, producer)
 
 
 def _leave(memberships: _Memberships, producer: Producer) -> None:
-    """Bring all rows of this process to the recording, because it ends."""
+    """Deliver all rows of this process to the recording, and close `producer`."""
     if memberships is not _current or memberships.joined.get(producer.config.secret) is not producer:
         return
     router.release(producer)

@@ -1,4 +1,4 @@
-"""Logs, once, which calls of a task mean something else in a worker than they do alone.
+"""Logs once which calls of a task have another effect in a worker than in a program without mpr.
 
 The messages are no Python warnings, because a user's task would fail if warnings are errors.
 """
@@ -21,7 +21,7 @@ class Notices:
     config:
         The shared recording.
     worker:
-        Number of the worker; 0 in a process that is no worker.
+        The number of the worker; 0 in a process that is no worker.
     """
 
     def __init__(self, config: ConnectionInfo, worker: int) -> None:
@@ -31,7 +31,7 @@ class Notices:
         self._calls: set[str] = set()
 
     def init(self, application_id: str | None, recording_id: str | None) -> None:
-        """Say that `rr.init` in a task changes nothing: its rows go to the shared recording, under the shared ids."""
+        """Log that `rr.init` in a task changes nothing: rows go to the shared recording, under the shared ids."""
         ids = (application_id, recording_id)
         shared = (self._config.application_id, self._config.recording_id)
         if ids in self._inits or (ids[0] == shared[0] and ids[1] in (None, shared[1])):
@@ -45,7 +45,7 @@ class Notices:
         )
 
     def sink_changed(self, call: str) -> None:
-        """Say that the rows of a task that has called `rr.save` or the like go there until its end."""
+        """Log that rows go to the sink of `rr.save` or a similar call until the end of the task that has called it."""
         if call not in ("disconnect", "shutdown") and self._is_new(call):
             _log.warning(
                 "rr.%s() in a task of mpr: until its end its rows go there, and not to the shared recording %r. "
@@ -55,15 +55,15 @@ class Notices:
             )
 
     def sink_skipped(self, call: str) -> None:
-        """Say that `rr.save` or the like does nothing in a script under `mpr run`."""
-        # `rr.spawn` calls `rr.connect_grpc`.
+        """Log that `rr.save` or a similar call does nothing in a script under `mpr run`."""
+        # One message is enough for `rr.spawn`, which calls `rr.connect_grpc` itself.
         if self._is_new(call) and not (call == "connect_grpc" and "spawn" in self._calls):
             _log.warning(
                 "rr.%s() under 'mpr run' does nothing: where the rows go is said by the options of 'mpr run'", call
             )
 
     def recording_info(self, call: str) -> str:
-        """Say that a name or start time that a task gives the recording becomes a property; returns its name."""
+        """Log that a recording name or start time that a task sets becomes a property. Returns the property's name."""
         if self._is_new(call):
             _log.warning(
                 "rr.%s() in a worker of mpr: the recording is that of all workers, so this becomes the property %s. "

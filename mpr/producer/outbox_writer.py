@@ -1,6 +1,6 @@
 """Has the SDK write the rows of this process into an outbox.
 
-Covers: flushing the SDK, changing the outbox, the wait for credit while the outbox is full, rows that it cannot write.
+Covers: flushing the SDK, changing the outbox, the wait for credit while the outbox is full, rows that are lost.
 Does not cover: announcing (`announcer.py`), sinks that this process opens itself (`direct.py`).
 
 ```
@@ -8,8 +8,9 @@ rr.log ─► entry (waits here while the outbox is full) ─► SDK's batcher �
                                                      SegmentReady(outbox, end) ─► upstream socket ─► aggregator
 ```
 
-No code of mpr runs inside the SDK: a logging call waits in Python, with no lock held and signals handled. The credit is
-what the outbox may still hold. The parent frees what the sinks have accepted, and both sides see the file's size.
+No code of mpr runs inside the SDK. A logging call waits in Python, holds no lock, and lets signal handlers run. The
+credit is the number of bytes that the outbox may still take. The parent frees bytes that the sinks have accepted. Both
+processes see how many bytes the file holds.
 """
 
 from __future__ import annotations
@@ -43,17 +44,17 @@ from mpr.transport.status_page import StatusPage
 if TYPE_CHECKING:
     import rerun as rr
 
-# How long a full outbox is left alone before the next look (seconds); at 1 GB/s the parent frees 1 MB meanwhile.
+# The pause between two looks at a full outbox (seconds). At 1 GB/s the parent frees 1 MB in this time.
 _CREDIT_POLL_SECS = 0.001
-# How long the SDK may write nothing while it is flushed, and how often that is looked at (seconds). It encodes 8 MiB in
-# milliseconds, but a machine may be very busy.
+# The longest time that the SDK may write nothing during a flush, and the time between two checks of that (seconds). The
+# SDK encodes 8 MiB in milliseconds, but a machine may be very busy.
 FLUSH_SILENT_SECS = 30.0
 FLUSH_LOOK_SECS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WriterParts:
-    """Holds the parts of a producer that its writer works with."""
+    """Holds the parts of a producer that its writer uses."""
 
     config: ConnectionInfo
     worker: int
@@ -68,7 +69,7 @@ class WriterParts:
 
 
 class OutboxWriter(abc.ABC):
-    """Writes the rows of one process. Its kinds differ in how the bytes reach the parent, or the sinks.
+    """Writes the rows of one process. Subclasses differ in how the bytes reach the parent or the sinks.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ class OutboxWriter(abc.ABC):
     side:
         The thread that changes the outbox.
     spent:
-        Whether no more rows can come from this process.
+        Whether this process can deliver no more rows.
     """
 
     def __init__(self, parts: WriterParts, outbox: Outbox) -> None:
@@ -93,15 +94,16 @@ class OutboxWriter(abc.ABC):
         self.spent = False
         # Held while the SDK is flushed or given another outbox.
         self._rolling = threading.Lock()
-        # Gives the SDK another outbox, because signal handlers run in the main thread: none raises in the middle.
+        # Gives the SDK another outbox, because in the main thread a signal handler could raise in the middle of that.
         self.side = BoundedThread("mpr-roller")
-        #: A task has given the stream another sink.
+        #: Whether a task has given the stream another sink.
         self._detached = False
-        # Logging calls before the last flush, and before the last complete outbox; bytes since the last flush.
+        # The number of logging calls before the last flush, and before the last complete outbox. The number of bytes
+        # since the last flush.
         self._flushed = self._completed = self._unflushed = 0
         self.announcer.start()
 
-    # --- the kinds differ in these ------------------------------------------------------------------------------
+    # --- subclasses differ in these -----------------------------------------------------------------------------
 
     @abc.abstractmethod
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
@@ -109,14 +111,14 @@ class OutboxWriter(abc.ABC):
 
     @abc.abstractmethod
     def retire(self, outbox: Outbox) -> None:
-        """Give up `outbox`, all of which was announced."""
+        """Release what is not needed any more of `outbox`, because all of it was announced."""
 
     def push(self) -> None:
-        """Have the SDK write out all rows that it has. If it does not within a bound, this process is `spent`."""
+        """Have the SDK write out all its rows. If that fails or takes too long, this process is `spent`."""
         if self.spent:
             return
         if self._detached:
-            # The sink is a task's own, and so are its failures.
+            # The sink belongs to a task, so the task gets the errors of the sink.
             self._parts.stream.flush()
             return
         failure = self._flush_failure()
@@ -124,7 +126,7 @@ class OutboxWriter(abc.ABC):
             self.give_up("the recording", failure)
 
     def detach(self) -> None:
-        """Have the SDK end its present outbox, with the manifest. It writes no other."""
+        """Have the SDK finish the current outbox, with the manifest. The SDK writes no other outbox."""
         if self.spent:
             return
         with internal():
@@ -132,20 +134,20 @@ class OutboxWriter(abc.ABC):
         self._check_ended(self.announcer.current.outbox)
 
     def roll(self) -> None:
-        """End the outbox, so that the SDK writes its manifest, and go on in a new one.
+        """Have the SDK finish the current outbox, with the manifest, and go on in a new one.
 
-        The thread `side` calls it, with `_rolling` held. The parent opens the new outbox before anything is written to
-        it, so its rows survive if this process dies.
+        Only the thread `side` calls this method, and holds `_rolling`. The parent opens the new outbox before any row
+        is written there, so the rows survive if this process dies.
         """
         failpoints.reach("worker.roll")
-        # The SDK waits for ever in the next call if its writing thread has ended.
+        # Flush first, because the SDK would wait for ever in `attach` if its writing thread has ended.
         self.push()
         if self.spent:
             return
         parts, fresh = self._parts, Outbox(self._parts.config.folder)
         self.announcer.have_opened(fresh)
         failpoints.reach("worker.opened")
-        # The SDK finishes the old file, with its footer, before this returns.
+        # The SDK finishes the old file, with its footer, before this call returns.
         attach(parts.stream, fresh)
         failpoints.reach("worker.rolled")
         self._check_ended(self.announcer.current.outbox)
@@ -154,7 +156,7 @@ class OutboxWriter(abc.ABC):
     # --- rows that are lost --------------------------------------------------------------------------------------
 
     def _flush_failure(self) -> str:
-        """Flush the SDK; returns why it failed, or nothing."""
+        """Flush the SDK. Returns the reason if that fails, else an empty text."""
         size, silent_secs = -1, 0.0
         while True:
             began = time.monotonic()
@@ -167,32 +169,32 @@ class OutboxWriter(abc.ABC):
                     return str(error)
             else:
                 return ""
-            # Each look counts as one, so that a process that was stopped meanwhile has lost nothing.
+            # Each check counts as one period. So a process that was stopped for a long time is not taken for silent.
             before, size = size, self.announcer.current.outbox.size()
             silent_secs = silent_secs + FLUSH_LOOK_SECS if size == before else 0.0
             if silent_secs >= FLUSH_SILENT_SECS:
                 return f"the SDK has written nothing for {FLUSH_SILENT_SECS:.0f} s"
 
     def _check_ended(self, outbox: Outbox) -> None:
-        """Give up if the SDK could not end `outbox`: it only logs that, and drops what it could not write."""
+        """Give up if the SDK could not finish `outbox`. The SDK only logs that, and drops rows that it cannot write."""
         if not _is_ended(outbox):
             self.give_up("the recording", "the SDK could not write all of them into memory")
 
     def give_up(self, target: str, reason: str) -> None:
-        """Report that rows of this process are lost on the way to `target`: its results fail, a pool replaces it.
+        """Report that rows of this process are lost on the way to `target`.
 
-        A second call does nothing.
+        From then on, the results of this process fail, and a pool replaces this process. A second call does nothing.
         """
         if not self.spent:
             self.spent = True
             self.report(f"cannot bring its rows to {target}: {reason}", rows_are_lost=True)
             import rerun as rr
 
-            # At exit the SDK would wait for its sink.
+            # Otherwise the SDK would wait for its sink at exit.
             rr.unregister_shutdown()
 
     def report(self, event: str, *, rows_are_lost: bool) -> None:
-        """Report `event`, behind the results that wait: they have all their rows."""
+        """Report `event` behind the results that wait, because all rows of these results are there."""
         self.announcer.announce()
         worker = self._parts.worker
         who = f"worker {worker} (pid {os.getpid()})" if worker else f"process {os.getpid()}"
@@ -201,9 +203,10 @@ class OutboxWriter(abc.ABC):
     # --- credit --------------------------------------------------------------------------------------------------
 
     def wait_for_credit(self) -> None:
-        """Bound what waits in the SDK, then wait until the outbox has room. Signal handlers run meanwhile.
+        """Flush the SDK if it holds many bytes, then wait until the outbox has room. Signal handlers run meanwhile.
 
-        Raises `DeliveryError` if rows are lost in any case: the SDK takes no more then, and would wait for ever.
+        Raises `DeliveryError` if this process is `spent`, because the SDK takes no more rows then and would wait for
+        ever.
         """
         parts = self._parts
         if self.spent:
@@ -226,7 +229,7 @@ class OutboxWriter(abc.ABC):
             self.announcer.announce()
             parts.inbox.take_answers()
             if parts.watch.is_gone():
-                # No parent is there to make room.
+                # Make room here, because the parent is gone.
                 outbox = self.announcer.current.outbox
                 outbox.release(0, outbox.size())
                 parts.task_recordings.forget_unaccepted()
@@ -236,13 +239,13 @@ class OutboxWriter(abc.ABC):
         return self.held_bytes() > limit or self._parts.task_recordings.unaccepted_bytes > limit
 
     def held_bytes(self) -> int:
-        """Bytes in the outbox that the sinks have not accepted."""
+        """Return the number of bytes in the outbox that the sinks have not accepted."""
         return self.announcer.current.outbox.held_bytes()
 
     # --- flushing and rolling ------------------------------------------------------------------------------------
 
     def write_out(self, *, in_any_case: bool = False) -> int:
-        """Have the SDK write every row into the outbox. Returns how many bytes it has written until now."""
+        """Have the SDK write every row into the outbox. Returns the number of bytes written until now."""
         parts = self._parts
         entered = parts.log_counters.entered
         if entered != self._flushed or not parts.log_counters.sees_all or in_any_case:
@@ -253,7 +256,7 @@ class OutboxWriter(abc.ABC):
             with self._rolling:
                 self.push()
                 parts.task_recordings.collect()
-            # Noted behind the flush, so that one which an exception interrupts is repeated.
+            # Noted after the flush, so that a flush which an exception interrupts is repeated.
             self._flushed = entered
             parts.status_page.flushed(rows)
             self.announcer.note_written()
@@ -261,20 +264,20 @@ class OutboxWriter(abc.ABC):
         return self.announcer.written_bytes()
 
     def _attach_again(self) -> None:
-        """Give the stream an outbox again if a task has given it another sink."""
+        """Give the stream an outbox again if a task has given the stream another sink."""
 
         def step() -> None:
             with self._rolling:
                 if self._detached:
                     self._detached = False
-                    # The SDK brings along the rows that were logged without any sink.
+                    # The SDK also writes the rows that were logged without any sink.
                     self.roll()
 
         if self._detached:
             self._do_aside(step)
 
     def _do_aside(self, step: Callable[[], None]) -> None:
-        """Have the thread `side` do `step`, and wait for it. An exception of a signal handler ends only the wait."""
+        """Have the thread `side` do `step`, and wait for the end. If a signal handler raises, only the wait ends."""
         self.side.do(step, threading.TIMEOUT_MAX)
 
     def _roll_if_long(self) -> None:
@@ -283,7 +286,7 @@ class OutboxWriter(abc.ABC):
                 if self._is_long():
                     self.roll()
 
-        # If another thread changes the outbox at this moment, that is enough.
+        # If another thread changes the outbox at this moment, no further change is needed.
         if self._is_long() and not self._rolling.locked():
             self._do_aside(step)
 
@@ -293,7 +296,7 @@ class OutboxWriter(abc.ABC):
         return current.end > OUTBOX_ROLL_BYTES or rows > OUTBOX_ROLL_ROWS
 
     def complete(self) -> None:
-        """Have the SDK write the manifest of the rows that were logged since the last time, if any were."""
+        """Have the SDK write the manifest of the rows that were logged since the last call, if there are any."""
 
         def step() -> None:
             with self._rolling:
@@ -307,13 +310,13 @@ class OutboxWriter(abc.ABC):
             self._do_aside(step)
 
     def sink_changed(self) -> None:
-        """Note that a task has given the stream another sink; `write_out` takes it back when the task has ended."""
+        """Note that a task has given the stream another sink. `write_out` undoes that when the task has ended."""
         self._detached = True
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Have the SDK write its last manifest, and announce all of it."""
+        """Have the SDK write its last manifest, and announce all bytes."""
         self.announcer.close()
         if not self.spent:
             self._attach_again()
@@ -321,27 +324,27 @@ class OutboxWriter(abc.ABC):
         self.announcer.announce()
 
     def release(self) -> None:
-        """Close the outboxes of this process; the parent has opened its own."""
+        """Close the outboxes of this process. The parent has its own descriptors, or the bytes."""
         self.side.close()
         self.announcer.release()
         if self.spent and self._parts.worker:
-            # Without the SDK's exit handlers, which would wait for its sink.
+            # Skip the SDK's exit handlers, because they would wait for the sink.
             os._exit(0)
 
 
 class SharedOutboxWriter(OutboxWriter):
-    """Writes outboxes that the parent has open, too: only offsets travel in messages."""
+    """Writes outboxes that the parent has opened too. Only offsets travel in messages."""
 
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """Make the message with the new end of `current`."""
+        """Make the message that announces `current` up to `end`, without bytes."""
         return SegmentReady(current.number, current.announced, end)
 
     def retire(self, outbox: Outbox) -> None:
-        """Do nothing: the parent releases what it has read."""
+        """Do nothing, because the parent releases the bytes that it has read."""
 
 
 class InlineOutboxWriter(OutboxWriter):
-    """Writes outboxes that the parent cannot open: their bytes travel in messages."""
+    """Writes outboxes that the parent cannot open. Their bytes travel in messages."""
 
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
         """Make the message with the bytes of `current` up to `end`."""
@@ -349,20 +352,20 @@ class InlineOutboxWriter(OutboxWriter):
         return SegmentReady(current.number, current.announced, end, data)
 
     def retire(self, outbox: Outbox) -> None:
-        """Release the memory of `outbox`, whose bytes were sent."""
+        """Release the memory of `outbox`, because its bytes were sent."""
         outbox.release(0, outbox.size())
 
 
 def _is_ended(outbox: Outbox) -> bool:
-    """Whether the SDK has ended `outbox` as a whole stream, or has written nothing because logging is switched off."""
+    """Whether `outbox` is a finished stream, or is empty because logging is switched off."""
     size = outbox.size()
     start = size - len(framing.CLOSING)
-    # The parent releases only what it has read as whole messages.
+    # If the end was released, it was complete, because the parent releases only whole messages.
     return size == 0 or outbox.read(start, size - start) == framing.CLOSING or outbox.is_released(start)
 
 
 def is_raised_by_sdk(error: BaseException) -> bool:
-    """Whether the SDK has raised `error`, and no signal handler that ran within its call."""
+    """Whether the SDK itself has raised `error`, not a signal handler that ran within the SDK's call."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next

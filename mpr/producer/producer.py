@@ -1,4 +1,4 @@
-"""A process's producer for one recording: connects, delivers, and leaves.
+"""Connects a process to one recording, delivers the rows of the process, and leaves the recording.
 
 Covers: the one recording stream of the process, the answers of the parent, waiting until the sinks have all rows.
 Does not cover: the outbox (`outbox_writer.py`), which task runs (`worker/loop.py`), and what the parent does with the
@@ -53,18 +53,18 @@ WELCOME_TIMEOUT_SECS = 30.0
 
 
 class Producer:
-    """A process's producer for one recording.
+    """The producer of one process for one recording.
 
     Parameters
     ----------
     config:
         Which recording to join.
     worker:
-        Number of this worker in its pool; 0 for the parent itself, and for a process that joined by itself.
+        The number of this worker in its pool; 0 for the parent itself, and for a process that has joined.
     timeout_secs:
-        How long to wait for the parent's answer.
+        The longest wait for the parent's answer, in seconds.
     is_owner:
-        Whether this process has made the recording: its rows go through the aggregator on every route.
+        Whether this process has made the recording. Its rows then go through the aggregator, on every route.
 
     Raises
     ------
@@ -97,7 +97,7 @@ class Producer:
         outbox = Outbox(config.folder)
         addresses = (outbox.address, self.status_page.address)
         self._connection.send(Hello(config.secret, worker, os.getpid(), self._connection.route, *addresses))
-        # The SDK begins while the parent answers.
+        # Start the SDK here, because the parent answers meanwhile.
         with internal():
             self.stream: rr.RecordingStream = encoder.new_stream(
                 config.application_id, config.recording_id, send_properties=False
@@ -116,7 +116,7 @@ class Producer:
             raise
 
     def _wait_for_welcome(self, timeout_secs: float) -> bool:
-        """Wait for the parent's answer; returns whether the parent cannot open the memory of this process."""
+        """Wait for the parent's answer. Returns whether the parent cannot open the memory of this process."""
         deadline = time.monotonic() + timeout_secs
         while (left := deadline - time.monotonic()) > 0:
             message = self._connection.receive(min(left, LOOK_SECS))
@@ -154,12 +154,12 @@ class Producer:
 
     @property
     def spent(self) -> bool:
-        """Whether no more rows can come from this process."""
+        """Whether this process can deliver no more rows."""
         return self._writer.spent
 
     @property
     def lost(self) -> bool:
-        """Whether the recording is gone, as far as this process has noticed."""
+        """Whether this process has noticed that the recording is gone."""
         return self._watch.lost is not None
 
     # --- rows ----------------------------------------------------------------------------------------------------
@@ -169,28 +169,28 @@ class Producer:
         self._writer.wait_for_credit()
 
     def sink_changed(self, call: str) -> None:
-        """Note that a task has called `rr.save` or the like: that is done, and ends with the task."""
+        """Note that a task has called `rr.save` or the like. The sink of that call gets rows until the task ends."""
         self._writer.sink_changed()
         self.log_counters.count_call()
         self.notices.sink_changed(call)
 
     def write_out(self) -> int:
-        """Have the SDK write every row into the outbox. Returns how many bytes it has written until now."""
+        """Have the SDK write every row into the outbox. Returns the number of bytes written until now."""
         return self._writer.write_out()
 
     def flush(self) -> None:
-        """Announce every row that this process has logged; returns at once if it has logged nothing."""
+        """Announce every row that this process has logged. Takes no time if there are no new rows."""
         self._writer.write_out()
         self._writer.announcer.announce()
 
     def deliver(self) -> None:
         """Flush, and wait until every durable sink has all rows that this process has logged.
 
-        Raises `RecordingClosedError` if the recording is closed or its process ends meanwhile, and `DeliveryError` if a
-        sink has failed, or nothing moves for `SINK_TIMEOUT_SECS`.
+        Raises `RecordingClosedError` if the recording is closed, or its process ends, before that. Raises
+        `DeliveryError` if a sink has failed, or if the recording takes no bytes for `SINK_TIMEOUT_SECS`.
         """
         entered = self.log_counters.entered
-        # Another thread may have begun to flush this one's rows, and not be done with it.
+        # Flush in any case, because another thread may have begun to flush the rows of this thread, but not ended.
         self._writer.write_out(in_any_case=True)
         number = self._writer.announcer.request_sync()
         self._wait(lambda: self._synced.number >= number)
@@ -199,7 +199,10 @@ class Producer:
         self._watch.note_delivered(entered)
 
     def _wait(self, done: Callable[[], bool]) -> None:
-        """Read messages of the parent until `done()`, as long as the recording is there and something moves."""
+        """Read messages of the parent until `done()`.
+
+        Raises an error if the recording is gone, or if it takes no bytes for `SINK_TIMEOUT_SECS`.
+        """
         held_bytes, deadline = -1, 0.0
         while True:
             if self._inbox.wait_until(done, LOOK_SECS):
@@ -215,34 +218,34 @@ class Producer:
                 )
 
     def position(self) -> tuple[str, int, int]:
-        """The route of this producer, the number of its outbox, and how far it has announced that."""
+        """Return the route of this producer, the number of its outbox, and the announced end of that outbox."""
         return self._connection.route, *self._writer.announcer.position()
 
     # --- tasks and results ---------------------------------------------------------------------------------------
 
     def begin_task(self) -> None:
-        """Make the shared recording current and forget the times that the last task has set.
+        """Make the shared recording the current one, and forget the times that the last task has set.
 
-        Needed if `log_counters.sdk_used`: the SDK was used since the last time.
+        Only needed if `log_counters.sdk_used`, because otherwise the SDK was not used since the last call.
         """
         self.task_recordings.clean_up()
         recordings.make_current(self.stream)
         self.stream.reset_time()
-        # These calls count as uses, too.
+        # Set after these calls, because they count as uses of the SDK, too.
         self.log_counters.sdk_used = not router.current_is_watched()
 
     def mark_begin(self, work_item: int, task: int, attempt: int) -> None:
-        """Say that rows are of that task from here on; earlier rows, of no task, get an outbox of their own."""
+        """Announce that the next rows belong to this task. Earlier rows, of no task, get their own outbox."""
         self._writer.complete()
         self._connection.send(TaskBegan(work_item, task, attempt, time.time_ns()))
 
     def mark_end(self, seconds: float, error: str | None) -> None:
-        """Say that the task has ended, with all its rows."""
+        """Announce that the task has ended, and complete the outbox with all its rows."""
         self._connection.send(TaskEnded(seconds, error))
         self._writer.complete()
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` behind its rows; with `may_wait` perhaps later. Returns whether it waits (see `Announcer`)."""
+        """Send `result` behind its rows, with `may_wait` perhaps later. Returns whether it waits (see `Announcer`)."""
         return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:
@@ -250,15 +253,15 @@ class Producer:
         self._writer.announcer.send_results()
 
     def send(self, message: object) -> None:
-        """Send `message` upstream, behind all segments announced so far."""
+        """Send `message` upstream, behind all segments that were announced before."""
         self._connection.send(message)  # type: ignore[arg-type]  # results and such; typed where they are made
 
     def receive(self) -> DownstreamMessage:
-        """The next message for this process; waits as long as it takes. For the main thread."""
+        """Return the next message for the main thread, which calls this method. Waits without a limit."""
         return self._inbox.next_message(self.send_results)
 
     def _take_answer(self, message: DownstreamMessage) -> bool:
-        """Take `message` if it is an answer; returns whether it was one, and no task."""
+        """Take `message` if it is an answer. Returns False for any other message, such as a task."""
         if isinstance(message, Accepted):
             if message.outbox == TASK_RECORDING_ROWS:
                 self.task_recordings.accept(message.end)
@@ -273,12 +276,12 @@ class Producer:
     # --- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Flush, let the SDK write the last manifest, say goodbye, and hand all of it over."""
+        """Flush, have the SDK write the last manifest, send `Goodbye`, and hand over all messages."""
         self._writer.close()
         self._end()
 
     def leave(self) -> None:
-        """As `close`, and wait until every durable sink has all of it. Failures are logged, not raised."""
+        """Do what `close` does, and wait until every durable sink has all rows. Failures are logged, not raised."""
         self._watch.note_leaving()
         try:
             self._writer.close()

@@ -1,6 +1,6 @@
-"""Hands the connection info to children: in the environment, and in the process configuration of `multiprocessing`.
+"""Passes the connection info to children, in the environment and in the process configuration of `multiprocessing`.
 
-Children of a fork server do not see the present environment of their parent, but `multiprocessing` copies its process
+Children of a fork server do not get the present environment of their parent. But `multiprocessing` copies its process
 configuration to every child, with every start method. All other children inherit the environment.
 """
 
@@ -25,7 +25,8 @@ def extract() -> str | None:
 
 
 def _process_config() -> dict[str, Any]:
-    # Every child of `multiprocessing` gets a copy; there is no public way to pass something along to all of them.
+    # A private attribute, of which every child of `multiprocessing` gets a copy. There is no public way to pass
+    # something to all these children.
     found: dict[str, Any] = getattr(process.current_process(), "_config", {})
     return found
 
@@ -35,7 +36,7 @@ _active: list[Propagation] = []
 
 
 class Propagation:
-    """Gives `text` to all children of this process from now on, until it is closed."""
+    """Gives `text` to all children of this process, from now on until `close`."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -46,11 +47,11 @@ class Propagation:
         _process_config()[_KEY] = text
 
     def close(self) -> None:
-        """Give children again the text from before, unless other code has changed it meanwhile."""
+        """Restore the text that children got before, unless other code has changed the text meanwhile."""
         if self in _active:
             _active.remove(self)
         for later in _active:
-            # Recordings need not end in the order in which they began.
+            # A later propagation must not restore this text. Recordings may end in any order.
             if later._before == self._text:
                 later._before = self._before
             if later._before_in_config == self._text:
@@ -61,5 +62,5 @@ class Propagation:
             else:
                 os.environ[VARIABLE] = self._before
         if _process_config().get(_KEY) == self._text:
-            # Not removed, because a fork server that was started meanwhile has the variable for ever.
+            # Not removed, because a fork server that was started meanwhile keeps the old variable for ever.
             _process_config()[_KEY] = self._before_in_config or os.environ.get(VARIABLE)

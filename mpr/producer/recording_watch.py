@@ -1,4 +1,4 @@
-"""Notices that the recording of a producer is gone, and reports once that rows are lost with it."""
+"""Notices that the recording of a producer is gone, and reports once that rows are lost because of that."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mpr.transport.connection_info import ConnectionInfo
 
 _log = logging.getLogger("mpr")
 
-#: How often a thread that waits looks whether the recording is still there (seconds).
+#: The time between two checks, by a thread that waits, whether the recording is still there (seconds).
 LOOK_SECS = 0.5
 
 
 class RecordingWatch:
-    """Watches the recording of `config`. Any thread may call.
+    """Watches the recording of `config`. Any thread may call the methods.
 
     Attributes
     ----------
     lost:
-        The error for rows that come too late; None while the recording is there, as far as this process has noticed.
+        The error for rows that come too late; None until this process has noticed that the recording is gone.
     """
 
     def __init__(self, config: ConnectionInfo, log_counters: LogCounters) -> None:
@@ -31,12 +31,12 @@ class RecordingWatch:
         self._log_counters = log_counters
         self.lost: RecordingClosedError | None = None
         self._next_look = 0.0
-        #: Logging calls whose rows all durable sinks have.
+        #: The number of logging calls whose rows are in all durable sinks.
         self._delivered = 0
         self._reported = False
 
     def is_gone(self) -> bool:
-        """Whether the recording is gone; looks at most every `LOOK_SECS`."""
+        """Whether the recording is gone. Checks that at most once per `LOOK_SECS`."""
         now = time.monotonic()
         if self.lost is None and now >= self._next_look:
             self._next_look = now + LOOK_SECS
@@ -52,17 +52,17 @@ class RecordingWatch:
         self._delivered = entered
 
     def report_lost_rows(self) -> None:
-        """Log, once, that rows of this process are lost, unless all of them were delivered before."""
+        """Log once that rows of this process are lost, unless all of them were delivered."""
         if self._log_counters.entered != self._delivered and not self._reported:
             self._reported = True
             _log.error("%s. Nothing that it logs from now on is kept.", self.lost)
 
     def note_leaving(self) -> None:
-        """Report nothing from now on if the recording is gone and had all rows: only a footer is missing then."""
+        """Stop all reports if the recording is gone and has all rows, because then only a footer is missing."""
         if self._log_counters.entered == self._delivered and not ipc_folder.is_owned(self._config.folder):
             self._reported = True
 
     def report(self, error: RecordingError) -> None:
-        """Log why the last rows of this process are not delivered, unless lost rows were reported before."""
+        """Log `error`, which says why the last rows are not delivered, unless lost rows were reported before."""
         if not self._reported:
             _log.error("%s", error)

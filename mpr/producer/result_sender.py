@@ -1,6 +1,6 @@
-"""Sends the results of a worker: each behind the rows of its tasks, those of short tasks together.
+"""Sends the results of a worker, each behind the rows of its tasks. Sends results of short tasks together.
 
-Covers: which results wait for the next ones, and noting each in the journal first.
+Covers: which results wait for later ones, and writing each result into the journal first.
 Does not cover: announcing the rows (`announcer.py`), the journal (`transport/result_journal.py`).
 """
 
@@ -11,21 +11,22 @@ from mpr.transport.messages import Result, ResultInMemory, SegmentReady
 from mpr.transport.result_journal import ResultJournal
 from mpr.transport.sockets import Connection
 
-# A message wakes two threads of ZeroMQ and one of the parent, so results of short tasks are sent together: at most so
-# many, or those that come within so long. Measured with tasks of one row: 350 us of CPU per task alone, 280 together.
+# The largest number of results that are sent together, and the longest time that the first of them waits. Results of
+# short tasks are sent together, because a message wakes two threads of ZeroMQ and one of the parent. Measured with
+# tasks of one row: 350 us of CPU per task if results are sent alone, 280 us if together.
 _TOGETHER = limits.WORK_ITEMS_MAX // 2
 TOGETHER_MICROS = 1_000
 
 
 class ResultSender:
-    """Keeps results until they are sent. The announcer calls all of it, with its lock held.
+    """Keeps results until they are sent. Only the announcer calls the methods, while it holds its lock.
 
     A result that waits is in the journal, so it survives the worker's death.
 
     Parameters
     ----------
     connection:
-        The socket for results, which is that of the rows.
+        The connection for results, which is also that of the rows.
     journal:
         Keeps the last results.
     parent_reads:
@@ -34,7 +35,7 @@ class ResultSender:
     Attributes
     ----------
     end:
-        How far the outbox was written when the last of the waiting results was there.
+        The known size of the outbox when the last of the waiting results was added.
     """
 
     def __init__(self, connection: Connection, journal: ResultJournal, *, parent_reads: bool) -> None:
@@ -42,9 +43,9 @@ class ResultSender:
         self._journal = journal
         self._parent_reads = parent_reads
         self._waiting: list[Result | ResultInMemory] = []
-        # So many messages had to arrive before the last result.
+        # The number of messages that have to arrive before the last result.
         self._needed_before = 0
-        #: When the first of them was there (`time.monotonic_ns()`).
+        #: When the first of the waiting results was ready (`time.monotonic_ns()`).
         self._since_nanos = 0
         self.end = 0
 
@@ -53,11 +54,11 @@ class ResultSender:
         return bool(self._waiting)
 
     def add(self, result: Result, behind: SegmentReady, *, may_wait: bool) -> bool:
-        """Note `result`, whose rows are the outbox up to `behind`; returns whether it waits for the next one.
+        """Add `result`, whose rows are in the outbox up to `behind`. Returns whether `result` waits for later ones.
 
-        If it does not, the caller sends all that wait.
+        If `result` does not wait, the caller has to send all results that wait.
         """
-        # Messages with rows, since the last result.
+        # Not 0 if messages with rows were sent since the last result.
         latest = self._connection.needed_count
         needed = latest if latest != self._needed_before else 0
         self._needed_before = latest
@@ -74,7 +75,7 @@ class ResultSender:
         return may_wait and journaled and sent is result and self._parent_reads and not enough
 
     def send(self) -> None:
-        """Send the results that wait. The rows before them are announced."""
+        """Send the results that wait. The caller has announced the rows before them."""
         for result in self._waiting:
             self._connection.send(result)
         self._waiting.clear()

@@ -1,7 +1,7 @@
-"""Routes the SDK's calls: to this process's producer, or to the task that runs in the calling thread.
+"""Routes the SDK's calls to this process's producer, or to the task that runs in the calling thread.
 
-Covers: the state per process and per thread, and the functions that the SDK's wrapped calls pass (`sdk/log_calls.py`).
-Does not cover: joining a recording (`membership.py`), the use that a task makes of its context (`tasks/context.py`).
+Covers: the state per process and per thread, and the functions that wrapped SDK calls invoke (`sdk/log_calls.py`).
+Does not cover: joining a recording (`membership.py`), how a task uses its context (`tasks/context.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log = logging.getLogger("mpr")
 
 
 class RoutedProducer(Protocol):
-    """Has what the SDK's calls need of `producer.Producer`."""
+    """The part of `producer.Producer` that the SDK's calls need."""
 
     @property
     def stream(self) -> rr.RecordingStream: ...
@@ -50,7 +50,7 @@ class RoutedProducer(Protocol):
 
 
 class RoutedTask(Protocol):
-    """Has what the SDK's calls need of `tasks.context.TaskContext`."""
+    """The part of `tasks.context.TaskContext` that the SDK's calls need."""
 
     producer: Any
     prefix: Prefix | None
@@ -63,7 +63,7 @@ class _ThreadRoute(threading.local):
         self.context: RoutedTask | None = None
         #: The times that were set, by recording id.
         self.times: dict[str, Times] = {}
-        #: Whether this thread joins for the whole process at this moment; its SDK calls are mpr's own then.
+        #: Whether this thread joins for the whole process at this moment. Its SDK calls are then those of mpr.
         self.joins = False
 
 
@@ -71,17 +71,17 @@ thread_state = _ThreadRoute()
 
 
 class _Process:
-    """Holds the state of the process: its producer, if every plain logging call goes there."""
+    """Holds the state of the process. `producer` is set if every plain logging call goes to a producer."""
 
     producer: RoutedProducer | None = None
-    #: Joins at the first logging call, if the process has not joined before; set by `mpr run`.
+    #: Joins at the first logging call if the process has not joined before. `mpr run` sets this.
     lazy: Callable[[], object] | None = None
-    #: Held meanwhile, so that rows of other threads wait until the process has joined.
+    #: Held while a thread joins, so that rows of other threads wait until the process has joined.
     joining = threading.Lock()
     #: The producers whose streams have a sink of mpr's, by recording id.
     guarded: ClassVar[dict[str | None, RoutedProducer]] = {}
     sinks_watched = False
-    #: The message to log, once, for rows that no producer takes.
+    #: The message to log once for rows that no producer takes.
     lost_rows: str | None = None
     times_installed = False
     entries_installed = False
@@ -95,19 +95,19 @@ _process = _Process()
 
 
 def producer() -> RoutedProducer | None:
-    """Return the producer of the whole process."""
+    """Return the producer that gets every plain logging call of the process; None if there is none."""
     return _process.producer
 
 
 def install_times() -> None:
-    """Note the times that tasks and their callers set from now on."""
+    """From now on, note the times that tasks and their callers set."""
     if not _process.times_installed:
         _process.times_installed = True
         watch_times(_note_time)
 
 
 def guard(recording_id: str, producer: RoutedProducer) -> None:
-    """Have streams of this recording lead to `producer`: keep their sinks, and note the times that are set for them."""
+    """Connect the streams of this recording to `producer`: keep their sinks, and note times that are set for them."""
     install_times()
     if not _process.sinks_watched:
         _process.sinks_watched = True
@@ -117,16 +117,16 @@ def guard(recording_id: str, producer: RoutedProducer) -> None:
 
 
 def install_entries() -> None:
-    """Have the logging calls of this process pass its producer and its contexts."""
+    """Have the logging calls of this process invoke its producer and the contexts of its tasks."""
     if not _process.entries_installed:
         _process.entries_installed = True
         _process.missing = tuple(log_calls.install_entries(_entered))
 
 
 def take_over(producer: RoutedProducer) -> bool:
-    """Send all rows that this process logs to `producer`; returns whether every logging call passes it.
+    """Send all rows that this process logs to `producer`. Returns whether `producer` gets every logging call.
 
-    For a process that was started for it or has joined, never for the user's own.
+    Only for a process that was started as a worker or has joined, never for the user's own process.
     """
     install_entries()
     _install_take_over()
@@ -136,9 +136,9 @@ def take_over(producer: RoutedProducer) -> bool:
 
 
 def join_lazily(join: Callable[[], object]) -> None:
-    """Call `join`, which takes this process over, at its first logging call, and so in each child that is forked.
+    """Call `join` at the first logging call of this process, and of each child that is forked from it.
 
-    From then on the process cannot choose the sinks of the recording.
+    `join` takes the process over. From then on, the process cannot choose the sinks of the recording.
     """
     _process.lazy = join
     install_times()
@@ -155,12 +155,12 @@ def _install_take_over() -> None:
 
 
 def current_is_watched() -> bool:
-    """Whether a producer notes (`sdk_used`) when another recording becomes the current one."""
+    """Whether a producer notes, in `sdk_used`, that another recording becomes the current one."""
     return _process.current_is_watched
 
 
 def release(producer: RoutedProducer) -> None:
-    """Route no calls to `producer` any more: it has ended."""
+    """Route no more calls to `producer`, because it has ended."""
     if _process.producer is producer:
         _process.producer = None
         _process.lost_rows = (
@@ -173,9 +173,9 @@ def release(producer: RoutedProducer) -> None:
 
 
 def forked() -> list[Any]:
-    """Forget the parent's producers in a forked child, because sockets, locks and the SDK's threads are the parent's.
+    """Forget the parent's producers in a forked child. Returns those producers.
 
-    Returns those producers.
+    The child cannot use them, because sockets, locks and threads of the SDK belong to the parent.
     """
     parents = list(_process.guarded.values())
     if _process.producer is not None:
@@ -190,7 +190,7 @@ def forked() -> list[Any]:
     return parents
 
 
-# --- the SDK's calls pass these -----------------------------------------------------------------------------------
+# --- the SDK's calls invoke these ---------------------------------------------------------------------------------
 
 
 def _entered(size: int, rows: int, recording: Any) -> Prefix | None:
@@ -230,7 +230,7 @@ def _note_sdk_use() -> None:
 
 
 def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
-    # As `_note_sdk_use`, without a call, because this runs as often as anything is logged.
+    # Does what `_note_sdk_use` does, but without a call, because this runs as often as anything is logged.
     if (found := _process.producer) is not None:
         found.log_counters.sdk_used = True
     if recording_id is None:
@@ -252,12 +252,12 @@ def _diverted() -> rr.RecordingStream | None:
     return None if found is None else found.stream
 
 
-# The calls that return nothing, so that no caller misses a result.
+# Only calls that return nothing may be skipped, because then no caller misses a result.
 _SKIPPED_CALLS = ("save", "set_sinks", "connect_grpc", "stdout", "disconnect", "spawn")
 
 
 def _skips_sink(call: str, recording_id: str | None) -> bool:
-    """Whether to skip `call`, because the sinks are those of `mpr run`, whatever the script says."""
+    """Whether to skip `call`, because `mpr run` chooses the sinks, whatever the script says."""
     found = _process.guarded.get(recording_id)
     if _process.lazy is None or thread_state.joins or call not in _SKIPPED_CALLS or found is None:
         return False
@@ -294,9 +294,9 @@ def _before_sink(call: str, recording_id: str | None) -> None:
 
 
 def _note_sink(call: str, recording_id: str | None) -> None:
-    # `spawn` starts a viewer, and connects by another call.
+    # `spawn` only starts a viewer. Another call, which is noted too, connects to the viewer.
     if call != "spawn":
         for guarded_id, found in list(_process.guarded.items()):
-            # `shutdown` ends the sinks of all recordings.
+            # None is the id for `shutdown`, which ends the sinks of all recordings.
             if recording_id in (None, guarded_id):
                 found.sink_changed(call)

@@ -1,11 +1,11 @@
-"""Takes the rows of recordings that tasks make themselves and give no sink: they travel to the parent.
+"""Sends the parent the rows of recordings that tasks make themselves and give no sink.
 
 Covers: `rr.RecordingStream(...)` and `rr.thread_local_stream` in a worker, from their beginning to their end.
 Does not cover: recordings that a task gives a sink, and the files of these rows (`sinks/per_recording.py`).
 
-mpr leaves such a recording alone while its task runs, so that the task may give it a sink as it would without mpr. It
-takes the rows at the end of the task, and each time that as much was logged as the SDK may hold. The SDK keeps the rows
-of a recording without a sink, so none is lost before that. They have the ids of their own recording.
+mpr does not change such a recording while its task runs, so that the task may give the recording a sink. mpr takes the
+rows at the end of the task, and each time that as many bytes were logged as the SDK may hold. No row is lost before
+that, because the SDK keeps the rows of a recording without a sink. The rows have the ids of their own recording.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from mpr.sdk import recordings
 
-# How many recordings may be over before the SDK cleans up, which it does for all at once. Each costs two threads.
+# The number of ended recordings after which the SDK cleans up all of them. Until then, each keeps two threads.
 _CLEAN_UP_AFTER = 32
 
 
@@ -26,21 +26,21 @@ _CLEAN_UP_AFTER = 32
 class _TaskRecording:
     #: The SDK's handle.
     inner: Any
-    #: The stream of its encoded rows, once mpr has asked the SDK for it.
+    #: The stream of the recording's encoded rows; None until mpr has asked the SDK for the stream.
     storage: Any = None
-    #: Rows that were not sent yet.
+    #: The number of rows that were not sent yet.
     rows: int = 0
 
 
 class TaskRecordings:
-    """Knows the task recordings of this process. Any thread may call; a call waits for the SDK only.
+    """Knows the recordings that tasks of this process have made. Any thread may call. A call waits only for the SDK.
 
     Parameters
     ----------
     send:
         Sends a whole stream, header to footer, of one recording.
     held:
-        Notes how many rows of all of them were not sent yet: they are lost if this process dies.
+        Gets the number of rows of all recordings that were not sent yet. These are lost if this process dies.
     """
 
     def __init__(self, send: Callable[[bytes], None], held: Callable[[int], None]) -> None:
@@ -48,16 +48,16 @@ class TaskRecordings:
         self._held = held
         #: The recordings, by their ids.
         self.known: dict[str, _TaskRecording] = {}
-        # Reentrant, because `collect` calls the SDK, whose calls pass `sink_call`.
+        # Reentrant, because `collect` calls the SDK, whose calls invoke `sink_call`.
         self._lock = threading.RLock()
         self._taking = False
         self._ended = 0
-        # Bytes of their rows: sent, and accepted by the sinks.
+        # The number of bytes that were sent, and the number of those that the sinks have accepted.
         self._sent_bytes = self._accepted_bytes = 0
 
     @property
     def unaccepted_bytes(self) -> int:
-        """Bytes that were sent and that the sinks have not accepted."""
+        """The number of bytes that were sent, but that the sinks have not accepted."""
         return self._sent_bytes - self._accepted_bytes
 
     def accept(self, end: int) -> None:
@@ -65,7 +65,7 @@ class TaskRecordings:
         self._accepted_bytes = end
 
     def forget_unaccepted(self) -> None:
-        """Wait for no bytes any more: the recording is gone."""
+        """Count all bytes that were sent as accepted, because the recording is gone."""
         self._accepted_bytes = self._sent_bytes
 
     def made(self, inner: Any) -> None:
@@ -76,17 +76,17 @@ class TaskRecordings:
                 self.known[recording_id] = _TaskRecording(inner)
 
     def entered(self, inner: Any, rows: int) -> None:
-        """Count `rows` rows that are about to be logged to the recording with this handle (None: the current one)."""
+        """Count `rows` rows that are about to be logged to the recording of handle `inner` (None: the current one)."""
         recording_id = recordings.recording_id_of(inner)
         with self._lock:
             found = self.known.get(recording_id or "")
             if found is not None:
-                # Some calls do not say how many they log; it is one at least.
+                # Some calls do not say how many rows they log. They log at least one.
                 found.rows += rows or 1
                 self._count()
 
     def sink_call(self, call: str, recording_id: str | None) -> None:
-        """Prepare for a call of `rr.save` or the like for the recording of that id (`shutdown`: for all)."""
+        """Prepare the recording of that id for a call of `rr.save` or the like (`shutdown`: all recordings)."""
         with self._lock:
             if self._taking:
                 return
@@ -97,7 +97,7 @@ class TaskRecordings:
             if found is None:
                 return
             if call == "disconnect":
-                # The SDK would drop the rows that it has; `collect` takes those that are logged later.
+                # Take the rows now, because the SDK would drop them. `collect` takes rows that are logged later.
                 self._take(found)
                 found.storage = None
             else:
@@ -105,12 +105,12 @@ class TaskRecordings:
                 self._count()
 
     def collect(self) -> None:
-        """Send the rows since the last time, and forget recordings that no other code holds any more."""
+        """Send the rows since the last call, and forget recordings that no other code holds any more."""
         if not self.known:
             return
         with self._lock:
             for recording_id, found in list(self.known.items()):
-                # One reference is here, and one is the argument of the call.
+                # Two references are left then: `found.inner`, and the argument of `getrefcount`.
                 is_over = sys.getrefcount(found.inner) <= 2
                 self._take(found)
                 if is_over:
@@ -118,9 +118,9 @@ class TaskRecordings:
                     self._ended += 1
 
     def clean_up(self) -> None:
-        """Have the SDK end the threads of recordings that are over.
+        """Have the SDK end the threads of recordings that are over, if these are many.
 
-        For the time between two tasks, because the SDK forgets which recording is current.
+        Only call this between two tasks, because the SDK then forgets which recording is current.
         """
         if self._ended >= _CLEAN_UP_AFTER:
             self._ended = 0

@@ -1,8 +1,8 @@
-"""Gives a task times, an entity path prefix and a recording of its own, in a thread that it shares with other code.
+"""Gives a task its own times, entity path prefix and recording, in a thread that the task shares with other code.
 
-The SDK keeps the times of a (thread, recording). A task may share both with its caller, and with other generators and
-coroutines. So the times of a task are set before each of its steps and taken away after it. Its caller finds its own
-times as they were.
+The SDK keeps times for each pair of a thread and a recording. A task may share both with its caller, and with other
+generators and coroutines. So the times of a task are set before each of its steps, and are removed after the step. The
+times of the caller stay as they were.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class TaskContext:
-    """Holds the times, the prefix and the recording of one task, and puts them in place while the task runs.
+    """Holds the times, the prefix and the recording of one task. Puts them in place while the task runs.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class TaskContext:
         self._pid = os.getpid()
         self._native: Any = None
         self._recording_id: str | None = None
-        #: The thread's recording during the task; None if plain `rr.log` leads to the task's recording without it.
+        #: The thread's recording during the task; None if plain `rr.log` reaches the task's recording anyway.
         self._thread_recording: Any = None
         self._times: Times = {}
         router.install_times()
@@ -60,7 +60,7 @@ class TaskContext:
 
     @property
     def forked(self) -> bool:
-        """Whether this is a copy in a forked process: the task belongs to the parent."""
+        """Whether this object is a copy in a forked process. The task belongs to the parent of that process."""
         return os.getpid() != self._pid
 
     @property
@@ -70,7 +70,7 @@ class TaskContext:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Put times, prefix and recording of the task in place within the block."""
+        """Put the times, the prefix and the recording of the task in place within the block."""
         outer_context, thread_state.context = thread_state.context, self
         outer_recording = recordings.exchange_thread_recording(self._thread_recording) if self._has_recording else None
         outer_times = self._exchange_times(self._times)

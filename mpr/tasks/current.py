@@ -1,4 +1,4 @@
-"""Knows which task runs in the present context, and what `@mpr.task` was given for it."""
+"""Knows which task runs in the present context, and holds the arguments of `@mpr.task`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class CurrentTask:
     Attributes
     ----------
     name:
-        Its function's qualified name, or the name that `@mpr.task(name=...)` gave it.
+        The qualified name of the task's function, or the name from `@mpr.task(name=...)`.
     index:
-        Its index (from 0) in its call of the pool. Outside of a pool, the number of earlier calls of it in this
-        process.
+        The task's index in its call of the pool, from 0. Outside of a pool, the number of earlier calls of the task in
+        this process.
     attempt:
         1 for the first attempt, and one more for each retry.
     worker:
-        The worker's id, unique in its pool; None outside of a pool.
+        The worker's id, which is unique in its pool; None outside of a pool.
     """
 
     name: str
@@ -68,15 +68,14 @@ class TaskOptions:
 
 
 # The values that the tasks of one work item share, and a list with the position of the task that runs. A worker sets
-# this variable once per work item and only changes the list, because setting a context variable takes 0.1 us per task.
-# A position is twice the task's number plus 1, the form in which the status page has it, so that one number does for
-# both.
+# this variable once per work item, and then changes only the list. The reason is that setting a context variable takes
+# 0.1 us per task. A position is twice the task's number plus 1. The status page has the same number.
 _Common: TypeAlias = tuple[str, int, int, int, int | None, list[int]]
 _common: ContextVar[_Common | None] = ContextVar("mpr_common_of_tasks", default=None)
 
 
 def current_task() -> CurrentTask | None:
-    """Return the task that runs here; None outside of a task. Coroutines that a task starts by `asyncio` get it too."""
+    """Return the running task; None outside of a task. Coroutines that a task starts by `asyncio` get it too."""
     found = _common.get()
     if found is None:
         return None
@@ -86,7 +85,7 @@ def current_task() -> CurrentTask | None:
 
 
 #: Set the shared values of the next tasks: `(name, index of task 0, again_until, attempt, worker, [position])`. Tasks
-#: with a number below `again_until` run for the `attempt`-th time, all others for the first. None: no task runs.
+#: with a number below `again_until` run for the `attempt`-th time, all others for the first. None says: no task runs.
 set_common = _common.set
 
 

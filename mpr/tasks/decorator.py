@@ -1,7 +1,7 @@
-"""Makes a function a task that may run in any process: the decorator `@mpr.task`.
+"""Makes a function a task that may run in any process, by the decorator `@mpr.task`.
 
-Its rows go to the recording that the process inherited. A generator or coroutine is run step by step: its times, prefix
-and recording are in place only while its body runs. So several of them may be interleaved in one thread.
+The rows of the function go to the recording that the process inherited. A generator or coroutine runs step by step. Its
+times, prefix and recording are in place only while its body runs. So one thread may interleave several of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# The attribute of a decorated function that holds the function inside and the options.
+# The name of an attribute of each decorated function. It holds the original function and the options.
 _MARK = "__mpr_task__"
 
 
@@ -47,28 +47,28 @@ def task(
     entity_path_prefix: str | None = None,
     timeline: str | None = None,
 ) -> Any:
-    """Make a function a task: rows that it logs with plain `rr.log` go to the recording that its process inherited.
+    """Make a function a task. Rows that it logs by plain `rr.log` go to the recording that its process inherited.
 
-    The function may be a plain function, a generator, an `async def`, an async generator, or a method. It may run as
-    the target of a `multiprocessing.Process` or a thread, in a `multiprocessing.Pool`, a `ProcessPoolExecutor` or a
-    `mpr.Pool`, or by a plain call.
+    The function may be a plain function, a generator, an `async def`, an async generator, or a method. It may be the
+    target of a `multiprocessing.Process` or of a thread. It may run in a `multiprocessing.Pool`, a
+    `ProcessPoolExecutor` or a `mpr.Pool`, or by a plain call.
 
     When the function has returned or raised, its rows are in every durable sink. The text of an exception is there too,
     under `mpr/tasks/<name>`. The function starts without any times set, and the times of its caller stay as they were.
-    If there is no recording to join, it logs to the current one. If another task calls it, it is a part of that task.
-    In the process that has made the recording, only the body logs to it: threads that the body starts log to the
-    recording that is current there.
+    If there is no recording to join, the function logs to the current one. If another task calls the function, the
+    function is a part of that task. In the process that has made the recording, only the body of the function logs to
+    that recording. Threads that the body starts there log to the recording that is current in these threads.
 
     Parameters
     ----------
     name:
         The task's name; by default the function's qualified name.
     entity_path_prefix:
-        A path that is put before every entity path that the body logs, such as `"run/{index}"`. It may have the fields
-        `{name}`, `{index}`, `{task}` (name and index with a slash), `{attempt}`, `{worker}` and `{pid}`. Other tasks
-        and threads that the body starts log without it.
+        A path that is put before every entity path that the body logs, such as `"run/{index}"`. The path may have
+        the fields `{name}`, `{index}`, `{task}` (name and index with a slash between them), `{attempt}`, `{worker}` and
+        `{pid}`. Other tasks and threads that the body starts log without this path.
     timeline:
-        The name of a timeline that has the task's index on every row of the body.
+        The name of a timeline. Every row of the body has the task's index on this timeline.
 
     Returns
     -------
@@ -77,9 +77,9 @@ def task(
     Raises
     ------
     ConfigError
-        If one of these values cannot be used. A call of the function raises `JoinError` as `mpr.join` does.
+        If one of these values cannot be used. A call of the function may raise `JoinError`, as `mpr.join` does.
     DeliveryError, RecordingClosedError
-        A call raises these if the function has returned, but its rows could not be written to the sinks.
+        A call raises these if the function has returned, but the sinks did not get its rows.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,7 +90,7 @@ def task(
             raise ConfigError(f"@mpr.task is for functions, got {function!r}")
         own_name = getattr(function, "__qualname__", type(function).__qualname__)
         if "rerun" in sys.modules:
-            # The times of a caller can only be restored if they were watched from here on.
+            # Watch times from now on, because otherwise the times of a caller cannot be restored.
             from mpr.producer import router
 
             router.install_times()
@@ -110,7 +110,7 @@ def task(
 def decorated(
     function: Callable[..., Any], options: TaskOptions, config: ConnectionInfo | None = None
 ) -> Callable[..., Any]:
-    """Return `function` as a task with `options`, for the recording of `config`; None: the inherited recording."""
+    """Return `function` as a task with `options`. It logs to the recording of `config` (None: the inherited one)."""
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -159,12 +159,12 @@ def decorated(
 
 
 def _is_being_defined(function: Callable[..., Any]) -> bool:
-    """Return whether the decorated function will have the name of `function`, as with `@mpr.task`: it pickles by it."""
+    """Whether the decorated function will have the name of `function`, as with `@mpr.task`. Pickles use the name."""
     return isinstance(function, FunctionType) and _found_at(function) is not function
 
 
 def _found_at(function: Any) -> Any:
-    """Return the object under the module and name of `function`, as pickle finds it; None if there is none."""
+    """Return the object that pickle finds by the module and name of `function`; None if there is none."""
     found: Any = sys.modules.get(function.__module__)
     for part in function.__qualname__.split("."):
         found = getattr(found, part, None)
@@ -172,7 +172,7 @@ def _found_at(function: Any) -> Any:
 
 
 class _Renamed:
-    """Wraps a function that keeps its own name, or has none: `mpr.task(function)`. It pickles by its parts."""
+    """Wraps a function that keeps its name or has none: `mpr.task(function)`. The wrapper is pickled by its parts."""
 
     def __init__(self, call: Callable[..., Any], function: Callable[..., Any], options: TaskOptions) -> None:
         functools.update_wrapper(self, call)
@@ -197,7 +197,7 @@ class _Renamed:
 
 
 def undecorated(function: Callable[..., Any]) -> tuple[Callable[..., Any], TaskOptions]:
-    """Return the function inside a decorated one and its options; any other function as it is, with its name."""
+    """Return the original function of a decorated one, and its options. Other functions get options with their name."""
     found: tuple[Callable[..., Any], TaskOptions] | None = getattr(function, _MARK, None)
     if found is not None:
         return found
@@ -208,7 +208,7 @@ def undecorated(function: Callable[..., Any]) -> tuple[Callable[..., Any], TaskO
 def mark_like(wrapper: object, function: Callable[..., Any]) -> None:
     """Mark `wrapper` as a coroutine function if `function` is one, for `asyncio` and `inspect`.
 
-    Before Python 3.12 the mark is asyncio's own: see `iscoroutinefunction` in CPython's Lib/asyncio/coroutines.py.
+    Before Python 3.12, asyncio has a mark of its own. See `iscoroutinefunction` in CPython's Lib/asyncio/coroutines.py.
     """
     if not inspect.iscoroutinefunction(function):
         return
@@ -221,7 +221,7 @@ def mark_like(wrapper: object, function: Callable[..., Any]) -> None:
 
 
 def _begin(options: TaskOptions, config: ConnectionInfo | None) -> Execution:
-    # Imported when a task runs: a module that only defines decorated functions needs neither the SDK nor ZeroMQ.
+    # Imported only when a task runs, so that a module which defines decorated functions needs no SDK and no ZeroMQ.
     from mpr.tasks.execution import Execution
 
     return Execution(options, config)
@@ -229,7 +229,7 @@ def _begin(options: TaskOptions, config: ConnectionInfo | None) -> Execution:
 
 @contextmanager
 def _execution(options: TaskOptions, config: ConnectionInfo | None) -> Iterator[Execution]:
-    """Begin a run of a task, and end it with the block."""
+    """Begin an execution of a task, and close it at the end of the block."""
     execution = _begin(options, config)
     try:
         yield execution
@@ -240,16 +240,16 @@ def _execution(options: TaskOptions, config: ConnectionInfo | None) -> Iterator[
 
 
 async def _close(execution: Execution, error: BaseException) -> None:
-    """End the run of a coroutine that has raised `error`."""
+    """Close the execution of a coroutine that has raised `error`."""
     if isinstance(error, GeneratorExit | KeyboardInterrupt | SystemExit):
-        # The coroutine was closed, or the event loop ends, so nothing can be awaited any more.
+        # Not `await`, because the coroutine was closed, or the event loop ends.
         execution.close(error)
     else:
         await execution.close_in_loop(error)
 
 
 class _Steps(Generator[Any, Any, Any]):
-    """Runs a generator or coroutine, with the task's context in place during each of its steps."""
+    """Runs a generator or coroutine, and puts the task's context in place during each step."""
 
     def __init__(self, body: Generator[Any, Any, Any] | Coroutine[Any, Any, Any], execution: Execution) -> None:
         self._body = body
@@ -283,7 +283,7 @@ class _Part:
 async def _drive(
     body: AsyncGenerator[Any, Any], options: TaskOptions, config: ConnectionInfo | None
 ) -> AsyncGenerator[Any, Any]:
-    """Run the async generator `body` with the task's context in place during each step, by the rules of PEP 380."""
+    """Run the async generator `body`, with the task's context in place during each step. Follows PEP 380."""
     execution = _begin(options, config)
     try:
         value = await _Part(body.__anext__(), execution)
@@ -291,7 +291,7 @@ async def _drive(
             try:
                 sent = yield value
             except GeneratorExit as error:
-                # An async generator may await while it is closed; a coroutine may not.
+                # Unlike a coroutine, an async generator may await while it is closed.
                 await _Part(body.aclose(), execution)
                 await execution.close_in_loop(error)
                 raise

@@ -1,8 +1,8 @@
 """Runs one task in this process: finds its recording, puts its context in place, and delivers its rows at the end.
 
 Covers: `@mpr.task` and `SharedRecording.wrap`.
-Does not cover: tasks of a pool (`worker/loop.py`). One exception: a decorated function that runs in a pool gets its
-prefix and its timeline here, and the worker delivers its rows.
+Does not cover: tasks of a pool (`worker/loop.py`). If a decorated function runs in a pool, this module only sets its
+prefix and its timeline, and the worker delivers its rows.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _log = logging.getLogger("mpr")
 
 # The number of calls of each function in this process, by its name.
 _calls: dict[str, Iterator[int]] = {}
-# While one of these runs, the recording of plain `rr.log` must not change.
+# The executions that run. While there is one, the recording of plain `rr.log` must not change.
 _running: weakref.WeakSet[Execution] = weakref.WeakSet()
 
 
 class Execution:
-    """One run of a task, made just before its body begins.
+    """One run of a task. The object is made just before the body of the task begins.
 
     Parameters
     ----------
     options:
-        The arguments of its decorator.
+        The arguments of the task's decorator.
     config:
-        The recording that the task logs to; None for the one that this process inherited, or else the current one.
+        The recording that the task logs to; None for the inherited one, or else the current one.
 
     Raises
     ------
@@ -53,18 +53,18 @@ class Execution:
         self._context: context.TaskContext | None = None
         self._is_over = False
         if thread_state.context is not None:
-            # Another task calls this one, so it is a part of that task.
+            # Another task calls this one, so this one is a part of that task.
             return
         producer = (
             membership.extracted_producer() if config is None else membership.attach(config, takes_over=not _running)
         )
         _running.add(self)
         self._producer = producer
-        #: Whether this is a pool's worker, which delivers the rows with the result of its task.
+        #: Whether this process is a pool's worker. A worker delivers rows together with the result of their task.
         self._in_worker = producer is not None and membership.is_worker(producer)
         outer = current.current_task() if self._in_worker else None
         if outer is None or outer.name != options.function:
-            # The task of the pool calls this one; it is not the pool's task itself.
+            # This is not the pool's task itself. Either that task calls this one, or there is no pool.
             index = next(_calls.setdefault(options.name, itertools.count()))
             worker = producer.worker if producer is not None and self._in_worker else None
             self._task = CurrentTask(name=options.name, index=index, worker=worker)
@@ -82,7 +82,7 @@ class Execution:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Put the context in place within the block: for a whole function, or a generator up to its next `yield`."""
+        """Put the context in place within the block: for a whole function, or a generator up to the next `yield`."""
         if self._context is None:
             yield
             return
@@ -90,11 +90,10 @@ class Execution:
             yield
 
     def close(self, error: BaseException | None) -> None:
-        """Write the rows of a body that has returned, or raised `error`, to every durable sink; only the first call
-        counts.
+        """Deliver the rows of a body that has returned or has raised `error` to every durable sink.
 
-        Raises `DeliveryError` or `RecordingClosedError` if that fails. If the task itself has failed, this error is
-        only logged, so that the task's own error reaches the caller.
+        Only the first call does so. Raises `DeliveryError` or `RecordingClosedError` if the delivery fails. If the task
+        itself has failed, the error of the delivery is only logged, because the caller has to get the task's own error.
         """
         producer = self._to_deliver(error)
         if producer is not None:
@@ -105,14 +104,14 @@ class Execution:
                     producer.deliver()
 
     async def close_in_loop(self, error: BaseException | None) -> None:
-        """Do what `close` does, while other coroutines run."""
+        """Do what `close` does, but let other coroutines run meanwhile."""
         producer = self._to_deliver(error)
         if producer is not None:
             with _logged_after(error):
                 await async_delivery.deliver(producer)
 
     def _to_deliver(self, error: BaseException | None) -> Producer | None:
-        """Return the producer that still has to deliver rows of this task, which ended with `error`; None for none."""
+        """Return the producer that has to deliver rows of this task; None for none. The task ended with `error`."""
         if self._context is None or self._context.forked or self._is_over:
             return None
         self._is_over = True
@@ -122,7 +121,7 @@ class Execution:
         return self._producer if self._context.has_logged and not self._in_worker else None
 
     def _note(self, error: BaseException) -> None:
-        """Write the text of the error into the recording, at the times that the task has set."""
+        """Write the text of `error` into the recording, at the times that the task has set."""
         import rerun as rr
 
         text = "".join(traceback.format_exception(error))
@@ -137,7 +136,7 @@ class Execution:
 
 @contextmanager
 def _logged_after(error: BaseException | None) -> Iterator[None]:
-    """Log an error of the delivery instead of raising it, if the task has its own `error`."""
+    """Log an error of the delivery, instead of raising it, if the task itself has raised `error`."""
     try:
         yield
     except RecordingError as failure:
@@ -147,7 +146,7 @@ def _logged_after(error: BaseException | None) -> Iterator[None]:
 
 
 def _is_an_ending(error: BaseException) -> bool:
-    """Return whether `error` only means that a generator was closed or a coroutine cancelled."""
+    """Whether `error` only means that a generator was closed or a coroutine was cancelled."""
     asyncio = sys.modules.get("asyncio")
     return isinstance(error, GeneratorExit) or (asyncio is not None and isinstance(error, asyncio.CancelledError))
 

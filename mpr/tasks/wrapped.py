@@ -1,4 +1,4 @@
-"""Makes a function that carries the way to a recording with it: the result of `SharedRecording.wrap`."""
+"""Makes a function that carries the connection info of a recording: the result of `SharedRecording.wrap`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mpr.transport.connection_info import ConnectionInfo
 
 
 class Wrapped:
-    """Calls `function`, which then logs to the recording of `config`, in any process."""
+    """Calls `function` in any process, and lets it log to the recording of `config`."""
 
     def __init__(self, function: Callable[..., Any], config: ConnectionInfo) -> None:
         if not callable(function):
@@ -34,7 +34,7 @@ class Wrapped:
         return self if instance is None else functools.partial(self, instance)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By value if the function is of `__main__`, because a process of another engine has another `__main__`.
+        # A function of `__main__` is pickled by value, because a process of another engine has another `__main__`.
         return _load, (task_pickling.dump_by_value(self._function), connection_info.to_text(self._config))
 
     def __repr__(self) -> str:
@@ -42,5 +42,6 @@ class Wrapped:
 
 
 def _load(function: bytes, config: str) -> Wrapped:
-    # The pickle is part of one that is being loaded already. `from_text` raises `JoinError` for another version of mpr.
+    # No new risk, because these bytes are part of a pickle that is being loaded already. `from_text` raises `JoinError`
+    # for another version of mpr.
     return Wrapped(pickle.loads(function), connection_info.from_text(config))  # noqa: S301  # see above

@@ -1,4 +1,4 @@
-"""Says how a process joins a shared recording, also as text for the environment."""
+"""Describes how a process joins a shared recording, also as a text for the environment."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mpr.transport.messages import PROTOCOL
 
 @dataclass(frozen=True, kw_only=True)
 class DirectRoute:
-    """Names the sinks that a process opens itself.
+    """The sinks that a process opens itself.
 
     Attributes
     ----------
     folder:
-        The folder for a file of its own; empty for no file.
+        The folder in which the process makes its own file; empty for no file.
     urls:
         The URLs of viewers and servers.
     """
@@ -32,7 +32,7 @@ class DirectRoute:
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionInfo:
-    """Says how a process joins a shared recording.
+    """Holds what a process needs to join a shared recording.
 
     Attributes
     ----------
@@ -41,11 +41,11 @@ class ConnectionInfo:
     folder:
         The private folder of the sockets (mode 0700).
     upstream, downstream:
-        ZeroMQ endpoints of the parent: for messages of producers, and for messages to them.
+        ZeroMQ endpoints of the parent: for messages from producers, and for messages to producers.
     secret:
-        The secret that a producer must show; never logged.
+        The secret that a producer must show. It is never logged.
     outbox_bytes:
-        Bytes that the producer's outbox may hold before `rr.log` waits.
+        The number of bytes that the outbox of a producer may hold before `rr.log` waits.
     marks_tasks:
         Whether a worker marks where the rows of each task begin and end, for sinks that keep them apart.
     direct:
@@ -63,9 +63,9 @@ class ConnectionInfo:
     direct: DirectRoute | None = None
 
 
-#: The environment variable by which a child process joins. It has the recording's secret, so it is never logged.
+#: The environment variable by which a child process joins. Its value has the secret, so it is never logged.
 VARIABLE = "MPR_RECORDING"
-# The fields that are no texts.
+# The types of the fields that are not `str`.
 _TYPES: dict[str, Any] = {
     "folder": Path,
     "outbox_bytes": int,
@@ -75,12 +75,12 @@ _TYPES: dict[str, Any] = {
 
 
 def to_text(config: ConnectionInfo) -> str:
-    """Return `config` as the value of the variable."""
+    """Return `config` as the value of the environment variable."""
     return json.dumps({"protocol": PROTOCOL, **dataclasses.asdict(config)}, default=os.fspath)
 
 
 def from_text(text: str) -> ConnectionInfo:
-    """Return the config in `text`. Raises `JoinError` that says what is wrong with it, and does not show it."""
+    """Return the config that `text` describes. Raises `JoinError`, which says what is wrong but hides `text`."""
     try:
         fields: dict[str, Any] = json.loads(text)
         protocol = fields.pop("protocol")

@@ -1,4 +1,4 @@
-"""Knows which functions a worker has: parent and worker keep the same list, so that neither asks the other."""
+"""Remembers which functions a worker has. Parent and worker keep the same list, so neither has to ask the other."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ from typing import Generic, TypeVar
 
 V = TypeVar("V")
 
-#: How many functions stay in a worker, because a program that makes a new one for each call must not fill its memory.
+#: The number of functions that a worker keeps. It is bounded, because a program may make a new function for each call,
+#: and these functions must not fill the worker's memory.
 FUNCTIONS_KEPT = 64
 
 
 class FunctionCache(Generic[V]):
     """Keeps the values that were used last, by the digest of the function.
 
-    The parent uses each digest when it sends a work item, and the worker when the work item comes. Both do so in the
-    same order, so both have forgotten the same functions.
+    The parent uses a digest when it sends a work item. The worker uses the digest when the work item arrives. Both do
+    so in the same order, so both drop the same functions.
     """
 
     def __init__(self) -> None:
         self._values: dict[bytes, V] = {}
 
     def use(self, digest: bytes) -> V | None:
-        """The value for `digest`, which is now the one used last; None if there is none."""
+        """Return the value for `digest`; None if there is none. This value is now the one used last."""
         value = self._values.pop(digest, None)
         if value is not None:
             self._values[digest] = value
         return value
 
     def keep(self, digest: bytes, value: V) -> None:
-        """Keep `value` as the one used last, and drop the one that was not used for longest."""
+        """Keep `value` as the one used last. If there are too many, drop the one that was not used for longest."""
         self._values.pop(digest, None)
         self._values[digest] = value
         if len(self._values) > FUNCTIONS_KEPT:

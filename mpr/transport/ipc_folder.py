@@ -1,4 +1,4 @@
-"""Makes the private folder of a recording's sockets, and removes those that killed processes have left."""
+"""Makes the private folder for a recording's sockets, and removes folders that killed processes have left."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pathlib import Path
 _PREFIX = "mpr-"
 # `sockaddr_un` has 108 bytes for a path with its closing zero.
 _PATH_LIMIT = 100
-# Where the folder is when TMPDIR is too long.
+# The place for the folder if TMPDIR is too long.
 _SHORT_FOLDER = "/tmp"  # noqa: S108  # the folder in it is of mode 0700
 _OWNER = "owner"
 
 
 class SocketFolder:
-    """A fresh folder of mode 0700, short enough for a socket's path.
+    """A new folder of mode 0700, whose path is short enough for a socket.
 
-    The file `owner` in it is locked as long as the process lives. Unlike a process id, a lock means the same in every
-    container that shares the folder around it.
+    The process locks the file `owner` in the folder as long as the process lives. Unlike a process id, a lock means the
+    same in every container that shares the place of the folder.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,8 @@ class SocketFolder:
         if len(str(self.path)) > _PATH_LIMIT - len("/down"):
             self.path.rmdir()
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_SHORT_FOLDER))
-        # Locked before it has its name, because other processes leave a folder without an owner alone: it is just made.
+        # The file is locked before it gets its name. Until then the folder has no owner, so other processes take the
+        # folder for a new one, and do not remove it.
         unnamed = self.path / f"{_OWNER}.new"
         self._fd = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
@@ -43,13 +44,13 @@ class SocketFolder:
         _owned.add(self)
 
     def remove(self) -> None:
-        """Remove the folder, with all sockets in it."""
+        """Remove the folder with all its sockets."""
         _owned.discard(self)
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._fd)
 
     def close_lock(self) -> None:
-        """Close the lock in a forked child: it is the parent's, and ends with the parent."""
+        """Close the lock in a forked child, because the lock belongs to the parent and has to end with the parent."""
         os.close(self._fd)
 
 
@@ -66,13 +67,13 @@ os.register_at_fork(after_in_child=_close_locks)
 
 
 def is_owned(folder: Path) -> bool:
-    """Whether the recording of `folder` is open, and its process lives."""
+    """Whether the recording of `folder` is open and its process is alive."""
     try:
         fd = os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        # Shared, because two processes that ask at once must not take each other for the owner.
+        # A shared lock, because two processes that ask at the same time must not take each other for the owner.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -83,7 +84,7 @@ def is_owned(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def short_listener_paths() -> Iterator[None]:
-    """Within it, sockets of `multiprocessing` in this process have paths that are short enough, whatever TMPDIR is."""
+    """Keep the paths of `multiprocessing`'s sockets short enough within the block, even if TMPDIR is long."""
     # `multiprocessing` makes its folder at first use, and keeps it.
     folder = util.get_temp_dir()
     if len(folder) + len("/listener-01234567") <= _PATH_LIMIT:
@@ -100,16 +101,16 @@ def short_listener_paths() -> Iterator[None]:
 @functools.cache
 def _short_folder(_pid: int) -> str:
     folder = tempfile.mkdtemp(prefix="pymp-", dir=_SHORT_FOLDER)
-    # Removed when `multiprocessing` removes its own: the processes that use it have ended then.
+    # Removed together with the folder of `multiprocessing`, because the processes that use it have ended by then.
     util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=-100)
     return folder
 
 
 def sweep() -> None:
-    """Remove the folders of this user whose owner was killed before it could remove them."""
+    """Remove the folders that killed processes of this user have left."""
     places = {Path(tempfile.gettempdir()), Path(_SHORT_FOLDER)}
     for folder in itertools.chain.from_iterable(place.glob(f"{_PREFIX}*") for place in places):
-        # Some belong to other users, are just made or removed, or are in use.
+        # `OSError`: the folder belongs to another user, is being made or removed, or is in use.
         with contextlib.suppress(OSError):
             if folder.stat().st_uid == os.getuid():
                 _remove_unowned(folder)

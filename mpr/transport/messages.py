@@ -1,7 +1,7 @@
-"""Defines the messages between a worker and its parent: frozen values, and lists of frames on the wire.
+"""Defines the messages between a worker and its parent: as frozen values, and as lists of frames on the wire.
 
-The first frame is a fixed header, further frames are JSON or payload. This module unpickles nothing: the receiver of a
-payload does that, after the sender has shown the recording's secret.
+The first frame is a fixed header. Further frames are JSON or payload. This module unpickles nothing. The receiver of a
+payload unpickles it, after the sender has shown the recording's secret.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TASK = struct.Struct("<BQIIQ")
 
 
 class MessageError(ValueError):
-    """Says that frames are no message of this protocol."""
+    """Says that the frames are no message of this protocol."""
 
 
 # --- upstream: worker to parent -----------------------------------------------------------------------------------
@@ -36,23 +36,23 @@ class MessageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Introduces a producer: its first message.
+    """Introduces a producer. It is the first message of the producer.
 
     Attributes
     ----------
     secret:
         The recording's secret.
     worker, pid:
-        Its number in the pool (0: no worker), and its process.
+        The producer's number in the pool (0: no worker), and its process id.
     route:
-        Its name on the downstream socket.
+        The producer's name on the downstream socket.
     address, status_page:
-        Where the parent opens its first outbox, and its status page (empty: nowhere).
+        The paths at which the parent opens the producer's first outbox and its status page (empty: no page).
     protocol:
         The version of the messages.
     """
 
-    #: Not in the text of a message, because that may be logged.
+    #: Not part of `repr`, because the text of a message may be logged.
     secret: str = field(repr=False)
     worker: int
     pid: int
@@ -64,14 +64,14 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Says that the worker takes tasks: its initializer has returned, after `micros` microseconds."""
+    """Says that the worker takes tasks. Its initializer has returned, after `micros` microseconds."""
 
     micros: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class NewOutbox:
-    """Asks the parent to open the outbox at `address`, in which the producer goes on after `Accepted` with end 0."""
+    """Asks the parent to open the outbox at `address`. The producer writes there after `Accepted` with `end` 0."""
 
     address: str
 
@@ -80,8 +80,8 @@ class NewOutbox:
 class SegmentReady:
     """Announces that outbox number `outbox` was written up to `end`.
 
-    `data` has its bytes from `start` on, if the parent cannot open it. A number that is one higher than before says
-    that the last outbox is complete, with its manifest.
+    If the parent cannot open the outbox, `data` has the bytes from `start` to `end`. If `outbox` is one higher than in
+    the last message, the last outbox is complete, with its manifest.
     """
 
     outbox: int
@@ -92,10 +92,10 @@ class SegmentReady:
 
 @dataclass(frozen=True, slots=True)
 class TaskRecordingRows:
-    """Carries rows of a recording that a task has made itself: `data` is a whole stream, header to footer.
+    """Carries rows of a recording that a task has made itself. `data` is a whole stream, header to footer.
 
-    The parent answers with `Accepted` for an outbox of the number `TASK_RECORDING_ROWS`, whose end is the sum of all
-    sizes.
+    The parent answers with `Accepted`, with `TASK_RECORDING_ROWS` as the number of the outbox. `end` is the sum of the
+    sizes of all such messages.
     """
 
     data: Buffer
@@ -106,27 +106,27 @@ TASK_RECORDING_ROWS = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Carries the outcomes of the tasks `first` to `first + count` of a work item; those before `first` are known.
+    """Carries the outcomes of `count` tasks of a work item, from `first` on. Earlier outcomes are known already.
 
     Attributes
     ----------
     work_item, first, count:
-        The number of the work item, its first task here, and how many they are.
+        The number of the work item, the first task of this result, and the number of tasks in it.
     status:
-        One of the three kinds below.
+        `RETURNED`, `MIXED` or `RAISED`.
     last:
-        Whether the worker is done with the work item.
+        Whether this is the last result of the work item.
     micros:
-        Microseconds since it began the work item.
+        The time since the worker began the work item, in microseconds.
     payload:
-        The outcomes, as `pickling` packs them.
+        The outcomes, packed by `pickling`.
     flush_micros, rows, data_bytes:
-        Since its last result, the worker has waited so many microseconds for the SDK to encode rows, and has logged so
-        many rows, in so many bytes.
+        All since the last result of the worker: the microseconds that the worker has waited for the SDK to encode rows,
+        the number of logged rows, and the number of their bytes.
     number:
-        The number of this result of the worker, counted from 1.
+        The number of this result among those of the worker, counted from 1.
     ended_nanos:
-        When it was there (`time.monotonic_ns()`): results of short tasks wait for each other.
+        When the result was ready (`time.monotonic_ns()`). It may be sent later, with those of other short tasks.
     """
 
     work_item: int
@@ -145,9 +145,9 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class ResultInMemory:
-    """Carries `result` without its payload, which the worker has left in area `area` of its journal.
+    """Carries `result` without its payload. The worker has left the payload in area `area` of its journal.
 
-    `sizes` has the size of each part of the payload, as the journal packs them.
+    `sizes` has the sizes of the parts of the payload, packed by the journal.
     """
 
     result: Result
@@ -155,16 +155,16 @@ class ResultInMemory:
     sizes: bytes
 
 
-#: Kinds of outcomes: a list of results; a list with a `task_pickling.Failure` for each task that raised; one error for
-#: all of them, if the worker could not open the work item (`count` is 0 then).
+#: The kinds of outcomes. `RETURNED`: a list of results. `MIXED`: a list with a `task_pickling.Failure` for each task
+#: that raised. `RAISED`: one error for all tasks, because the worker could not open the work item (`count` is 0).
 RETURNED, MIXED, RAISED = range(3)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskBegan:
-    """Marks that rows are of task `task` from here on, in its `attempt`-th try, begun at `started_nanos` (`time_ns`).
+    """Marks that the next rows belong to attempt `attempt` of task `task`, begun at `started_nanos` (`time_ns`).
 
-    Workers send it, and `TaskEnded`, only if a sink keeps the rows of each task apart.
+    Workers send `TaskBegan` and `TaskEnded` only if a sink keeps the rows of each task apart.
     """
 
     work_item: int
@@ -175,7 +175,7 @@ class TaskBegan:
 
 @dataclass(frozen=True, slots=True)
 class TaskEnded:
-    """Marks that the task has ended after `seconds`, with `error`, if any. Its outbox is complete in a moment."""
+    """Marks that the task has ended after `seconds`, with `error` if it raised. Its outbox is completed next."""
 
     seconds: float
     error: str | None
@@ -183,7 +183,7 @@ class TaskEnded:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Says that the worker passes over its `sequence`-th work item, because the parent has taken it back."""
+    """Says that the worker does not run its `sequence`-th work item, because the parent has taken that back."""
 
     sequence: int
 
@@ -202,7 +202,7 @@ class Goodbye:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """Says that the producer cannot write to a sink or its outbox; with `rows_are_lost`, no other has its rows."""
+    """Says that the producer cannot write to a sink or its outbox. With `rows_are_lost`, no other sink has the rows."""
 
     reason: str
     rows_are_lost: bool
@@ -210,7 +210,7 @@ class Undelivered:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Asks for `Synced` with this number, as soon as the sinks have accepted all that was announced before."""
+    """Asks for `Synced` with this number, as soon as the sinks have accepted all rows that were announced before."""
 
     number: int
 
@@ -220,14 +220,14 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Accepts the producer; with `inline` it has to send the bytes of its outbox in its messages."""
+    """Accepts the producer. With `inline`, the producer has to send the bytes of its outbox in messages."""
 
     inline: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """Carries a task function, once per worker, before the first work item that needs it."""
+    """Carries a task function. A worker gets it once, before the first work item that needs it."""
 
     digest: bytes
     payload: bytes
@@ -235,26 +235,26 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """Carries a work item: one or several tasks of one call of the pool.
+    """Carries a work item: one or more tasks of one call of the pool.
 
     Attributes
     ----------
     work_item:
-        Its number in the pool.
+        The number of the work item in the pool.
     sequence:
-        Its number among the work items that were sent to this worker.
+        The number of the work item among those that were sent to this worker.
     mode:
-        How the function gets each item of the arguments, one of the three ways below.
+        How the function gets each item of the arguments: `CALL`, `EACH` or `STAR`.
     first:
-        The task to begin with; those before it are done.
+        The task to begin with. Earlier tasks are done.
     again, attempt:
-        The next `again` tasks are tried for the `attempt`-th time; those behind them for the first time.
+        From `first` on, `again` tasks run for the `attempt`-th time. The tasks after them run for the first time.
     index:
-        Index of task 0 of this work item in its call.
+        The index of task 0 of this work item in its call.
     digest:
         The digest of the function to call: 16 bytes.
     payload:
-        The arguments of all tasks, as `pickling` packs them.
+        The arguments of all tasks, packed by `pickling`.
     """
 
     work_item: int
@@ -268,13 +268,13 @@ class Tasks:
     payload: Sequence[Buffer]
 
 
-#: `function(*args, **kwargs)`, `function(item)`, `function(*item)`.
+#: The ways to call the function: `function(*args, **kwargs)`, `function(item)` and `function(*item)`.
 CALL, EACH, STAR = range(3)
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Says that outbox number `outbox` is open, or, if its bytes travel inline, that the sinks have it up to `end`."""
+    """Says that outbox number `outbox` is open, or that the sinks have its inline bytes up to `end`."""
 
     outbox: int
     end: int
@@ -282,7 +282,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """Says that all rows announced before the `Sync` of this number are accepted; or are not, because of `failure`."""
+    """Answers the `Sync` of this number: the sinks have all rows announced before, unless `failure` says why not."""
 
     number: int
     failure: str
@@ -290,7 +290,7 @@ class Synced:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Ends the worker: there are no more tasks."""
+    """Ends the worker, because there are no more tasks."""
 
 
 Upstream: TypeAlias = (
@@ -336,7 +336,7 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
 
 
 def encode(message: Upstream | Downstream) -> Frames:
-    """Return `message` as frames for the wire."""
+    """Return the frames of `message` for the wire."""
     match message:
         case SegmentReady(outbox, start, end, data):
             head = _SEGMENT.pack(_SEGMENT_READY, outbox, start, end)
@@ -403,7 +403,7 @@ def _result_head(kind: int, result: Result) -> bytes:
 
 
 def decode(frames: Frames) -> Upstream | Downstream:
-    """Return the message in `frames`. Raises `MessageError` for anything else, whatever the bytes are."""
+    """Return the message in `frames`. Raises `MessageError` if they are no message, whatever the bytes are."""
     try:
         return _decode(frames)
     except (struct.error, ValueError, TypeError, IndexError, RecursionError) as error:

@@ -1,13 +1,13 @@
-"""Makes outboxes: files in memory into which a worker's SDK writes, and out of which the parent copies.
+"""Makes outboxes: files in memory that a worker's SDK writes, and from which the parent copies.
 
-Covers: making an outbox, its size, reading it from another process, releasing the bytes that were read.
-Does not cover: the frames in it (`rrd/framing.py`), and how far it was written (`producer/outbox_writer.py`).
+Covers: making an outbox, its size, reading it from another process, releasing bytes that were read.
+Does not cover: the frames in an outbox (`rrd/framing.py`), and how far it was written (`producer/outbox_writer.py`).
 
-The SDK encodes in a thread of its own and writes each message with one `write`, so no byte of a row passes through
-Python in the worker. The parent opens the same file through `/proc/<pid>/fd`, lets the kernel copy from it
-(`sendfile`), and punches holes where it has read. The bytes that the file still holds in memory are on their way, and
-they count against the worker's credit. Bytes that a killed worker had written are still there. On a system without
-memory files (macOS) it is an ordinary file in the recording's private folder.
+The SDK encodes in a thread of its own and writes each message with one `write`. So no byte of a row passes through
+Python in the worker. The parent opens the same file through `/proc/<pid>/fd`, and lets the kernel copy from the file
+(`sendfile`). Then the parent punches holes where it has read. The bytes that the file still holds in memory are on the
+way to the sinks. These bytes count against the worker's credit. If a worker is killed, the bytes that it has written
+remain. On a system without memory files (macOS) an outbox is an ordinary file in the recording's private folder.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _PUNCH_HOLE = 0x01 | 0x02
 
 
 class Outbox:
-    """Makes and holds the worker's end of an outbox: a file for the SDK's file sink.
+    """The worker's end of an outbox: a file for the SDK's file sink.
 
     Attributes
     ----------
     path:
-        The path for the SDK in this process.
+        The path that the SDK uses in this process.
     address:
-        The path by which another process of the same user opens it.
+        The path by which another process of the same user opens the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,15 +45,15 @@ class Outbox:
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def size(self) -> int:
-        """Bytes written until now; the last message may still be incomplete."""
+        """Return the number of bytes written until now. The last message may still be incomplete."""
         return os.fstat(self.fd).st_size
 
     def held_bytes(self) -> int:
-        """Bytes that the file occupies: written, and not yet released."""
+        """Return the number of bytes that the file occupies: those written and not yet released."""
         return os.fstat(self.fd).st_blocks * 512
 
     def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset` on; zeros for bytes that were released."""
+        """Return up to `size` bytes from `offset` on. Released bytes are returned as zeros."""
         return os.pread(self.fd, size, offset)
 
     def release(self, start: int, end: int) -> None:
@@ -65,11 +65,11 @@ class Outbox:
         try:
             return os.lseek(self.fd, offset, os.SEEK_DATA) > offset
         except OSError:
-            # ENXIO: there is no data from there on.
+            # ENXIO: there is no data from `offset` on.
             return True
 
     def close(self) -> None:
-        """Close the file; its memory lives as long as another process has it open."""
+        """Close the file. Its memory remains as long as another process has the file open."""
         os.close(self.fd)
         if sys.platform != "linux":
             with contextlib.suppress(FileNotFoundError):
@@ -77,39 +77,39 @@ class Outbox:
 
 
 def open_shared(address: str, folder: Path) -> int:
-    """Open the file that another process of this user has at `address`. Raises `OSError` if that is not possible."""
+    """Open the file that another process of this user has at `address`. Raises `OSError` if that fails."""
     if not re.fullmatch(r"/proc/\d+/fd/\d+", address) and Path(address).parent != folder:
         raise PermissionError(f"not the address of an outbox: {address!r}")
-    # Also for writing, because the kernel punches no hole through a read-only descriptor.
+    # Opened for writing too, because the kernel punches no hole through a read-only descriptor.
     return os.open(address, os.O_RDWR | os.O_CLOEXEC)
 
 
 class OutboxReader:
-    """Reads an outbox of another process: the parent's end."""
+    """The parent's end of an outbox: reads the file of another process."""
 
     def __init__(self, address: str, folder: Path) -> None:
-        """Open the outbox at `address`. Raises `OSError` if this process may not, or cannot."""
+        """Open the outbox at `address`. Raises `OSError` if this process may not or cannot open it."""
         self.fd = open_shared(address, folder)
 
     def size(self) -> int:
-        """Bytes written until now; the last message may still be incomplete."""
+        """Return the number of bytes written until now. The last message may still be incomplete."""
         return os.fstat(self.fd).st_size
 
     def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset` on; zeros for bytes that were released."""
+        """Return up to `size` bytes from `offset` on. Released bytes are returned as zeros."""
         return os.pread(self.fd, size, offset)
 
     def copy(self, target: int, offset: int, size: int) -> None:
-        """Have the kernel copy `size` bytes from `offset` on to the descriptor `target`.
+        """Have the kernel copy `size` bytes, from `offset` on, to the file descriptor `target`.
 
-        Raises `OSError` if the outbox has fewer.
+        Raises `OSError` if the outbox has fewer bytes.
         """
         while size:
             try:
-                # 32 MB a call, because a signal cannot interrupt the kernel within one.
+                # At most 32 MiB per call, because a signal cannot interrupt the kernel during a call.
                 done = os.sendfile(target, self.fd, offset, min(size, 32 << 20))
             except OSError as error:
-                # This system or this target takes no `sendfile` from a file.
+                # Copy through Python if this system or `target` does not support `sendfile` from a file.
                 if error.errno not in _NO_SENDFILE:
                     raise
                 done = os.write(target, os.pread(self.fd, min(size, 1 << 20), offset))
@@ -119,7 +119,7 @@ class OutboxReader:
             size -= done
 
     def held_bytes(self) -> int:
-        """Bytes that the file occupies: written, and not yet released."""
+        """Return the number of bytes that the file occupies: those written and not yet released."""
         return os.fstat(self.fd).st_blocks * 512
 
     def release(self, start: int, end: int) -> None:
@@ -127,12 +127,12 @@ class OutboxReader:
         punch_hole(self.fd, start, end)
 
     def close(self) -> None:
-        """Close this end."""
+        """Close the parent's end."""
         os.close(self.fd)
 
 
 def punch_hole(fd: int, start: int, end: int) -> None:
-    """Free the whole pages within `[start, end)` of a memory file. On other systems than Linux this does nothing."""
+    """Free the whole pages within `[start, end)` of a memory file. Does nothing on systems other than Linux."""
     first = start & ~(_PAGE - 1)
     last = end & ~(_PAGE - 1)
     if _fallocate is not None and last > first:
@@ -149,5 +149,5 @@ def _load_fallocate() -> ctypes._NamedFuncPointer | None:
 
 
 _fallocate = _load_fallocate()
-# EINVAL, ENOSYS, ENOTSOCK.
+# EINVAL, ENOSYS, ENOTSOCK: the errors by which `sendfile` says that it is not supported.
 _NO_SENDFILE = (22, 38, 88)

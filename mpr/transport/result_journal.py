@@ -1,10 +1,10 @@
-"""The journal of a worker: its last results, which the parent can read after the worker's death.
+"""Keeps a worker's last results in a journal, which the parent can read after the worker's death.
 
-Covers: the slots of small results and the areas of large ones, behind the page of counters in the same file.
+Covers: slots for small results and areas for large ones, behind the page of counters in the same file.
 Does not cover: the counters (`status_page.py`), which results wait (`producer/result_sender.py`).
 
-A message takes its time, because ZeroMQ sends from a thread of its own. A worker that ends a task and is killed in the
-next one, microseconds later, would take the result with it. So it writes each result down before it sends it.
+A message is sent a moment later, because ZeroMQ has a thread of its own for that. If a worker ends a task and is killed
+in the next one, microseconds later, that message is lost. So the worker writes each result down before sending it.
 
 ```
 page 0      counters              the status page
@@ -24,37 +24,37 @@ from mpr.limits import WORK_ITEMS_MAX
 from mpr.transport.messages import Buffer, Result, ResultInMemory, SegmentReady
 from mpr.transport.status_page import JOURNALED, PAGE_BYTES, SENT, TAKEN, StatusPage, StatusPageReader
 
-# One slot for each result that can be on its way: as many as the worker has work items, and the present one.
+# One slot for each result that can be on its way: one per work item of the worker, and one for the current result.
 _SLOTS = WORK_ITEMS_MAX + 1
 _HEADER = struct.Struct("<QIIBBQIbQQQQQIQQ")
 _SIZE = struct.Struct("<Q")
-# A payload that does not fit into its slot lies in one of these areas, and the parent takes it from there. Two copies
-# through memory are faster than the way through a socket. Only written pages take memory.
+# A payload that does not fit into its slot lies in one of these areas, and the parent takes the payload from there. Two
+# copies through memory are faster than a socket. Only pages that were written take memory.
 _AREAS = 3
 _AREA_BYTES = 8 * 1024 * 1024
 _AREAS_START = PAGE_BYTES * (1 + _SLOTS)
 
 
 class ResultJournal:
-    """The worker's end: notes results in the file of its status page. Without memory files (macOS) it notes none."""
+    """The worker's end: writes results into the file of the status page. Does nothing without memory files (macOS)."""
 
     def __init__(self, status_page: StatusPage) -> None:
         self._counters = status_page.counters
         self._fd = status_page.fd
         self._next = 0
-        #: How often each area was written; the parent counts how often it was taken.
+        #: How often each area was written. The parent counts how often it has taken the payload of each area.
         self._written = [0] * _AREAS
 
     def write(
         self, result: Result, behind: SegmentReady, sent: int, *, needed: int = 0, parent_reads: bool
     ) -> tuple[Result | ResultInMemory, bool]:
-        """Note `result`, which comes behind the segment `behind` and the first `sent` messages.
+        """Write `result` down. `result` comes behind the segment `behind` and the first `sent` messages.
 
-        The first `needed` messages must have arrived before the result may be read here, because rows are in them.
+        The first `needed` messages must arrive before the parent may read the result here, because rows are in them.
 
-        Returns the message to send, and whether the result was noted, so that it survives this process. With
-        `parent_reads` a large payload stays here for the parent to take. A payload that is too large for that, or comes
-        while all areas are in use, is not noted.
+        Returns the message to send, and whether the result was written and so survives this process. With
+        `parent_reads`, a large payload stays in an area for the parent to take. A result is not written if its payload
+        is too large for an area, or if all areas are in use.
         """
         sizes = b"".join([_SIZE.pack(len(part)) for part in result.payload])
         size = sum(len(part) for part in result.payload)
@@ -67,19 +67,19 @@ class ResultJournal:
             if not self._write_slot(head, result, area, size):
                 return result, False
         except OSError:
-            # A limit of the process forbids it (RLIMIT_FSIZE); the message goes its way.
+            # A limit of the process forbids writing (RLIMIT_FSIZE). The message is sent with its payload.
             return result, False
-        # In this order: a reader that sees the result sees the number of messages before it, too.
+        # In this order, so that a reader that sees the result also sees the number of messages before it.
         self._counters[SENT] = sent
         self._counters[JOURNALED] = result.number
         return (result if fits else ResultInMemory(replace(result, payload=[]), area, sizes)), True
 
     def _write_slot(self, head: bytes, result: Result, area: int, size: int) -> bool:
-        """Write the payload, then the head, which makes it valid; returns False if there is no memory for it."""
+        """Write the payload, then the head, which makes the slot valid. Returns False if there is no memory."""
         assert self._fd is not None
         slot = PAGE_BYTES * (1 + self._next % _SLOTS)
         if area < 0:
-            # Within one page all of it is written, or nothing.
+            # Head and payload lie within one page, so this call writes both or nothing.
             os.pwritev(self._fd, [head, *result.payload], slot)
         elif os.pwritev(self._fd, result.payload, _AREAS_START + area * _AREA_BYTES) < size:
             return False
@@ -102,7 +102,7 @@ class ResultJournalReader:
         self._page = status_page
 
     def take(self, message: ResultInMemory) -> Result:
-        """The result of `message` with its payload; the worker may use the place again then.
+        """Return the result of `message` with its payload. After that, the worker may use the area again.
 
         Raises `ValueError` or `OSError` if the payload is not there.
         """
@@ -113,15 +113,16 @@ class ResultJournalReader:
         return replace(message.result, payload=payload)
 
     def journaled(self) -> tuple[int, int]:
-        """The number of the last result that the worker has noted (0: none yet), and how many messages come before."""
+        """Return the number of the last result written (0: none yet), and how many messages come before that result."""
         return self._page.counters[JOURNALED], self._page.counters[SENT]
 
     def results(self) -> Iterator[tuple[SegmentReady, int, Result]]:
-        """The last results that the worker has noted, the oldest first, each with the segment that it comes behind.
+        """Return the last results that the worker has written, the oldest first.
 
-        The number between them says how many messages must have arrived before the result may be taken.
+        Each item has three parts: the segment that the result comes behind, a number of messages, and the result. The
+        parent may take the result only after that number of messages has arrived.
 
-        While the worker lives, the last one may be incomplete: it has a higher number than `journaled` says.
+        While the worker lives, the last result may be incomplete. It then has a higher number than `journaled` returns.
         """
         found = []
         for slot in range(PAGE_BYTES, _AREAS_START, PAGE_BYTES):

@@ -1,4 +1,4 @@
-"""Connects a recording's parent and its producers by sockets; the only module that knows ZeroMQ.
+"""Connects a recording's parent and its producers by sockets. Only this module uses ZeroMQ.
 
 ```
 producer                                   parent
@@ -6,9 +6,9 @@ Upstream    DEALER ── segments, results ──► ROUTER   UpstreamServer   
 Downstream  DEALER ◄── tasks, stop ──────── ROUTER   DownstreamServer  written under a lock, by any thread
 ```
 
-A producer has two sockets, because a ZeroMQ socket belongs to one thread at a time: any thread of a worker sends on
-the first, under a lock, while its main thread waits at the second. They are `ipc://` sockets in a fresh folder of mode
-0700. A peer that has not shown the recording's secret gets no answer, and its messages are dropped unread.
+A producer has two sockets, because only one thread at a time may use a ZeroMQ socket. Any thread of a worker sends on
+the first socket, under a lock. Meanwhile the main thread waits at the second socket. Both are `ipc://` sockets in a new
+folder of mode 0700. A peer that has not shown the recording's secret gets no answer. Its messages are dropped unread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mpr.transport.messages import Downstream as DownstreamMessage
 from mpr.transport.messages import Frames, Hello, MessageError, decode, encode
 from mpr.transport.messages import Upstream as UpstreamMessage
 
-# How long a closing socket may take to hand over the messages that were sent (milliseconds).
+# The longest time that a closing socket waits until its messages are handed over (milliseconds).
 _LINGER_MS = 2000
 # Frames above this size (bytes) are sent and received without a copy.
 _COPY_LIMIT = 64 * 1024
@@ -37,11 +37,11 @@ _INSIDE = "inproc://inside"
 
 
 class PeerGoneError(Exception):
-    """Says that the peer of a message is not connected any more, or not yet."""
+    """Says that the receiver of a message is not connected any more, or not yet."""
 
 
 class Sockets:
-    """Holds the parent's two sockets and their folder."""
+    """The parent's two sockets and their folder."""
 
     def __init__(self) -> None:
         ipc_folder.sweep()
@@ -53,11 +53,11 @@ class Sockets:
         self.down = DownstreamServer(self._context, self.folder)
 
     def inside(self) -> Inside:
-        """Make an end for another thread of the parent, in one order with the messages of producers."""
+        """Make a socket for another thread of the parent. Its messages share one queue with those of producers."""
         return Inside(self._context, self.up.inside_name)
 
     def close(self) -> None:
-        """Close both sockets and remove the folder. Every `inside` is closed before."""
+        """Close both sockets and remove the folder. The caller must have closed every `inside` before."""
         self.up.close()
         self.down.close()
         self._context.term()
@@ -66,8 +66,8 @@ class Sockets:
 
 def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
     socket = context.socket(kind)
-    # No limit here, because credit bounds the bytes on their way. ZeroMQ would count messages, and a ROUTER drops those
-    # above its mark.
+    # No limit here, because credit bounds the bytes on their way. A limit of ZeroMQ counts messages, and a ROUTER drops
+    # all messages above the limit.
     socket.set_hwm(0)
     socket.linger = _LINGER_MS
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_MAX_BYTES)
@@ -82,7 +82,7 @@ def _bind(socket: zmq.Socket[bytes], path: Path) -> str:
 
 
 class UpstreamServer:
-    """Receives the messages of all producers. One thread calls `receive`."""
+    """Receives the messages of all producers. Only one thread may call `receive`."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path, secret: str) -> None:
         self._socket = _socket(context, zmq.ROUTER)
@@ -95,9 +95,9 @@ class UpstreamServer:
         self.rejected_count = 0
 
     def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage] | bytes | None:
-        """Receive the next message, with the hello of its producer, or the bytes that `Inside` sent.
+        """Return the next message with the hello of its producer, or the bytes that an `Inside` has sent.
 
-        Returns None after the timeout, and no bytes for a message that is refused.
+        Returns None after the timeout, and empty bytes for a message that is refused.
         """
         frames = self._receiver.receive(timeout_secs)
         if frames is None:
@@ -120,11 +120,11 @@ class UpstreamServer:
         return b""
 
     def _knows_secret(self, hello: Hello) -> bool:
-        # JSON yields any text, also one that has no encoding.
+        # `backslashreplace`, because JSON may contain a text that has no encoding.
         return hmac.compare_digest(hello.secret.encode(errors="backslashreplace"), self._secret)
 
     def forget(self, hello: Hello) -> None:
-        """Forget the producer of `hello`, which has ended."""
+        """Forget the producer of `hello`, because it has ended."""
         for sender in [sender for sender, known in self._greeted.items() if known is hello]:
             del self._greeted[sender]
 
@@ -133,13 +133,14 @@ class UpstreamServer:
         self._socket.close()
 
 
-# `send_multipart` and `recv_multipart` of pyzmq make enums of each frame's flags; plain numbers take half the time.
+# Plain numbers, because `send_multipart` and `recv_multipart` of pyzmq make enums of each frame's flags. That takes
+# twice the time.
 _MORE = int(zmq.SNDMORE)
 _NOBLOCK = int(zmq.NOBLOCK)
 
 
 def _send(socket: zmq.Socket[bytes], frames: Frames) -> None:
-    """Send a message of several frames. The calling thread holds the socket."""
+    """Send a message of several frames. No other thread may use the socket meanwhile."""
     copy = _copies(frames)
     for frame in frames[:-1]:
         socket.send(frame, _MORE, copy=copy)
@@ -147,17 +148,17 @@ def _send(socket: zmq.Socket[bytes], frames: Frames) -> None:
 
 
 class _Receiver:
-    """Receives from a socket, in one thread at a time."""
+    """Receives messages from a socket, in one thread at a time."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
-        # The timeout that the socket has, because asking the socket takes a microsecond.
+        # The present timeout of the socket. It is kept here, because asking the socket takes a microsecond.
         self._timeout = -1
 
     def receive(
         self, timeout_secs: float | None, before_waiting: Callable[[], None] | None = None
     ) -> list[zmq.Frame] | None:
-        """Receive the frames of the next message; None if there is none within the timeout (None: no limit)."""
+        """Return the frames of the next message; None if none arrives within the timeout (None: no limit)."""
         socket = self._socket
         try:
             frames = [socket.recv(_NOBLOCK, copy=False)]
@@ -194,7 +195,7 @@ class DownstreamServer:
         self._closed = False
 
     def send(self, route: str, *messages: DownstreamMessage) -> None:
-        """Send to the producer of `route`. Raises `PeerGoneError` if that is not connected."""
+        """Send `messages` to the producer of `route`. Raises `PeerGoneError` if that producer is not connected."""
         with self._lock:
             if self._closed:
                 raise PeerGoneError(route)
@@ -206,19 +207,19 @@ class DownstreamServer:
                     raise PeerGoneError(route) from error
 
     def close(self) -> None:
-        """Close the socket; sending raises `PeerGoneError` from now on."""
+        """Close the socket. From now on, `send` raises `PeerGoneError`."""
         with self._lock:
             self._closed = True
             self._socket.close()
 
 
 def _copies(frames: Frames) -> bool:
-    """Whether to copy `frames` for sending: small messages are faster with a copy, large ones without."""
+    """Whether to copy `frames` for sending. Small messages are faster with a copy, large ones without."""
     return sum(len(frame) for frame in frames) <= _COPY_LIMIT
 
 
 class Inside:
-    """Sends from another thread of the parent, in one queue with the messages of producers. Any thread may send."""
+    """Sends from another thread of the parent, into one queue with the messages of producers. Any thread may send."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], name: bytes) -> None:
         self._socket = _socket(context, zmq.DEALER)
@@ -227,7 +228,7 @@ class Inside:
         self._lock = threading.Lock()
 
     def send(self, data: bytes) -> None:
-        """Send `data`; does nothing after the end."""
+        """Send `data`. Does nothing after `close`."""
         with self._lock:
             if not self._socket.closed:
                 self._socket.send(data)
@@ -239,11 +240,11 @@ class Inside:
 
 
 class Connection:
-    """Holds a producer's two sockets. Any thread may `send`; one thread at a time may `receive`."""
+    """A producer's two sockets. Any thread may `send`, but only one thread at a time may `receive`."""
 
     def __init__(self, upstream: str, downstream: str) -> None:
         self.route = secrets.token_hex(16)
-        #: The number of messages that were sent.
+        #: The number of messages that were sent: all of them, and those up to the last `send_needed`.
         self.sent_count = self.needed_count = 0
         self._context = zmq.Context()
         self._up = _socket(self._context, zmq.DEALER)
@@ -262,14 +263,14 @@ class Connection:
             self.sent_count += 1
 
     def send_needed(self, message: UpstreamMessage) -> None:
-        """Send a message with rows: without it, the parent must not take a later result out of the journal."""
+        """Send a message with rows. Until it arrives, the parent must not take a later result out of the journal."""
         self.send(message)
         self.needed_count = self.sent_count
 
     def receive(
         self, timeout_secs: float | None = None, before_waiting: Callable[[], None] | None = None
     ) -> DownstreamMessage | None:
-        """Receive the next message; None if there is none within the timeout (None: no limit).
+        """Return the next message; None if none arrives within the timeout (None: no limit).
 
         Calls `before_waiting` if there is none yet.
         """
@@ -279,7 +280,7 @@ class Connection:
         return decode([_light(frame) for frame in frames])  # type: ignore[return-value]  # the parent is trusted
 
     def close(self, *, hand_over: bool = True) -> None:
-        """Close both sockets; with `hand_over`, wait up to two seconds until all messages are handed over."""
+        """Close both sockets. With `hand_over`, wait up to two seconds until all messages are handed over."""
         linger = _LINGER_MS if hand_over else 0
         with self._up_lock:
             self._up.close(linger)

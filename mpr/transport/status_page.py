@@ -1,10 +1,10 @@
-"""A worker's status page: a page of counters that the worker and its parent both map, and that outlives the worker.
+"""Shares a page of counters, the status page, between a worker and its parent. The page outlives the worker.
 
 Covers: the task that the worker runs, the work items that the parent has taken back, counts of rows and waits.
-Does not cover: the results behind it in the same file (`result_journal.py`), and the use of all this (`scheduler`).
+Does not cover: the results behind it in the same file (`result_journal.py`), and the use of the counters (`scheduler`).
 
-A worker that is killed cannot say which task it ran. So it writes that down first: a few numbers in shared memory,
-which cost a worker nanoseconds, where a message would wake two other threads.
+A worker that is killed cannot say which task it ran. So the worker writes that down before each task, as a few numbers
+in shared memory. That costs the worker nanoseconds, because no other thread is woken. A message would wake two.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from pathlib import Path
 
 from mpr.transport.outbox import Outbox, open_shared
 
-#: The size of the page, behind which the journal begins.
+#: The size of the page in bytes. The journal begins behind the page.
 PAGE_BYTES = 4096
-# Numbers in the page: the worker writes the first eleven, the parent the others, which have cache lines of their own.
+# The places of the numbers in the page. The worker writes the first eleven. The parent writes the others, which have
+# cache lines of their own.
 (
     _SEQUENCE,
     _BEGUN,
@@ -42,19 +43,19 @@ _REVOKED, TAKEN = 16, 17
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """The task that a worker runs, or comes to next.
+    """The task that a worker runs, or will run next.
 
     Attributes
     ----------
     sequence:
-        The worker has begun the `sequence`-th work item that it was sent; 0: none yet.
+        The number of the last work item that the worker has begun, among those sent to the worker; 0: none yet.
     task:
-        The task in that work item which it runs, or which comes next.
+        The task of that work item that runs, or that comes next.
     running:
-        Whether that task runs: the user's function has been called, and has not returned.
+        Whether the task runs: the user's function was called and has not returned.
     begun_ns, since_ns:
-        `time.monotonic_ns()` when it began the work item, and when it began the last task that it has begun. The
-        second may be too early by the time that short tasks before it took (about 0.01 s, see `worker/clock.py`).
+        `time.monotonic_ns()` when the worker began the work item, and when it began its last task. The second value may
+        be too early, by the duration of the short tasks before that task (about 0.01 s, see `worker/clock.py`).
     """
 
     sequence: int
@@ -65,16 +66,16 @@ class At:
 
 
 class StatusPage:
-    """The worker's end. Without memory files (macOS) the parent does not see it.
+    """The worker's end of its status page. Without memory files (macOS) the parent cannot see the page.
 
     Attributes
     ----------
     address:
-        Where the parent opens the file; empty if it cannot.
+        The path at which the parent opens the file; empty if the parent cannot.
     fd:
         The file; None if there is none.
     counters:
-        The numbers in the page, for code that has no time for a call.
+        The numbers in the page, for code that has no time for a method call.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -91,7 +92,7 @@ class StatusPage:
             self.counters = memoryview(bytearray(PAGE_BYTES)).cast("Q")
 
     def begin_work_item(self, sequence: int, first: int) -> bool:
-        """Begin the `sequence`-th work item, with task `first` next; False if the parent has taken it back."""
+        """Begin the `sequence`-th work item, at task `first`. Returns False if the parent has taken that back."""
         counters = self.counters
         counters[_BEGUN] = time.monotonic_ns()
         counters[POSITION] = 2 * first
@@ -101,39 +102,39 @@ class StatusPage:
 
     @contextlib.contextmanager
     def back_pressure(self) -> Iterator[None]:
-        """Within it, a task waits until the sinks have taken what it has logged."""
+        """Note that a task waits within the block, because the sinks have not taken what the task has logged."""
         began = self.counters[_BACK_PRESSURE_SINCE] = time.monotonic_ns()
         try:
             yield
         finally:
-            # Several threads of a task may wait: the last one counts for all.
+            # If several threads of a task wait, the last one counts for all.
             self.counters[_BACK_PRESSURE] += time.monotonic_ns() - began
             self.counters[_BACK_PRESSURE_SINCE] = 0
 
     def logged(self) -> int:
-        """How many rows this process has logged."""
+        """Return the number of rows that this process has logged."""
         return self.counters[ROWS]
 
     def flushed(self, rows: int) -> None:
-        """Note that the first `rows` rows are flushed: they survive if the worker dies."""
+        """Note that the first `rows` rows are flushed, so they survive if the worker dies."""
         self.counters[_FLUSHED] = rows
 
     def set_unsent_rows(self, rows: int) -> None:
-        """Note that `rows` rows, of recordings that tasks have made, would die with the worker."""
+        """Note that `rows` rows, of recordings that tasks have made, would be lost if the worker died."""
         self.counters[_UNSENT_ROWS] = rows
 
     def begin(self, task: int, now_ns: int) -> None:
         """Note that task `task` of the work item runs from now on."""
-        # In this order: a reader that sees the task sees its time, too.
+        # In this order, so that a reader that sees the task also sees its time.
         self.counters[SINCE] = now_ns
         self.counters[POSITION] = 2 * task + 1
 
     def end(self, task: int) -> None:
-        """Note that the user's function has returned."""
+        """Note that the user's function has returned from task `task`."""
         self.counters[POSITION] = 2 * task + 2
 
     def close(self) -> None:
-        """Close the file; the parent has opened its own."""
+        """Close the file. The parent has opened its own descriptor."""
         if self._file is not None:
             self._file.close()
 
@@ -144,17 +145,17 @@ class StatusPageReader:
     Parameters
     ----------
     address, folder:
-        Where the worker has its page, and the folder of the recording.
+        The address of the worker's page, and the folder of the recording.
 
     Attributes
     ----------
     fd, counters:
-        The file and the numbers in its first page.
+        The file, and the numbers in its first page.
 
     Raises
     ------
     OSError
-        If this process may not open it, or cannot.
+        If this process may not or cannot open the page.
     """
 
     def __init__(self, address: str, folder: Path) -> None:
@@ -168,48 +169,49 @@ class StatusPageReader:
         self._fence = threading.Lock()
 
     def at(self) -> At:
-        """The task that the worker runs at this moment."""
+        """Return the task that the worker runs at this moment, or will run next."""
         counters = self.counters
         sequence, begun, position, since = counters[_SEQUENCE], counters[_BEGUN], counters[POSITION], counters[SINCE]
         return At(sequence, begun, position // 2, position % 2 == 1, since)
 
     def rows(self) -> int:
-        """How many rows the worker has logged until now."""
+        """Return the number of rows that the worker has logged until now."""
         return self.counters[ROWS]
 
     def back_pressure(self) -> tuple[int, int]:
-        """Since when the worker's `rr.log` waits (0: it does not), and for how long it waited before (nanoseconds)."""
+        """Return since when `rr.log` waits (0: it does not), and how long it has waited before. Both in nanoseconds."""
         return self.counters[_BACK_PRESSURE_SINCE], self.counters[_BACK_PRESSURE]
 
     def unflushed(self) -> int:
-        """How many of its rows would be lost, at most, if the worker died at this moment."""
+        """Return how many rows would be lost, at most, if the worker died at this moment."""
         return self.counters[ROWS] - self.counters[_FLUSHED]
 
     def unsent_rows(self) -> int:
-        """How many rows of recordings that tasks have made the worker has not sent."""
+        """Return the number of rows that the worker has not sent, in recordings that tasks have made."""
         return self.counters[_UNSENT_ROWS]
 
     def revoke(self, sequence: int) -> At:
-        """Take back each work item up to the `sequence`-th that the worker has not begun.
+        """Take back all work items up to the `sequence`-th, except those that the worker has begun.
 
-        Returns the task that it runs then; work items behind that one will not be run. The worker may pass over that
-        one, too, if it began it at this very moment, and says so (`Skipped`).
+        Returns the task that the worker runs then. The worker will not run the later ones of these work items. If the
+        worker begins one at this very moment, it may skip that one, too. Then it sends `Skipped`.
         """
         self.counters[_REVOKED] = sequence
         _pass(self._fence)
         return self.at()
 
     def close(self) -> None:
-        """Close the page. A call in another thread raises `ValueError` from now on."""
+        """Close the page. From now on, a call in another thread raises `ValueError`."""
         self.counters.release()
         self._map.close()
         os.close(self.fd)
 
 
 def _pass(fence: threading.Lock) -> None:
-    """Let all processors see what was written before, by an atomic operation, before anything else is read.
+    """Make earlier writes visible to all processors, before anything else is read. An atomic operation does that.
 
-    Each side writes a number and then reads the other's. Without this, both could read the old one.
+    Each side writes its number and then reads the number of the other side. Without this call, both could read an old
+    number.
     """
     with fence:
         pass

@@ -28,16 +28,16 @@ OUTPUT = "mpr/output"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureOptions:
-    """Says which records and output of a worker go into the recording.
+    """Says which log records and which output of a worker go into the recording.
 
     Attributes
     ----------
     logging:
-        Whether its `logging` records do.
+        Whether the worker's `logging` records go into the recording.
     output:
-        Whether text that it writes to `sys.stdout` and `sys.stderr` does.
+        Whether text that the worker writes to `sys.stdout` and `sys.stderr` goes into the recording.
     level:
-        The level of the parent's root logger, which a worker takes if it has set none.
+        The level of the parent's root logger. The worker uses this level if its own root logger has the default level.
     """
 
     logging: bool
@@ -46,7 +46,7 @@ class CaptureOptions:
 
 
 class _Busy(threading.local):
-    """Says whether this thread is writing a record, so that records which this causes are left out."""
+    """Says whether this thread is writing a record. Records that the writing causes are left out."""
 
     now = False
 
@@ -57,19 +57,19 @@ _busy = _Busy()
 class LoggingHandler(logging.Handler):
     """Sends `logging` records into the recording, as `rr.TextLog` with the name of the task that emits them.
 
-    The entity path is made of the logger's name (`a.b` becomes `a/b`). The text has the traceback if the record has
-    one. Task, index, worker and process id are components beside it. A record goes to the recording of the task that
-    emits it, else to the one that the process has joined, else to the current one. Records of mpr itself are left out,
-    because they may report an error of the recording.
+    The entity path is made of the logger's name (`a.b` becomes `a/b`). If the record has a traceback, the text has that
+    too. Task, index, worker and process id are further components of the row. A record goes to the recording of the
+    task that emits it. Outside of a task, it goes to the recording that the process has joined, or else to the current
+    one. Records of mpr itself are left out, because they may report an error of the recording.
 
     Parameters
     ----------
     path_prefix:
-        An entity path that is put before the logger's name; None for none.
+        The entity path to put before the logger's name; None for none.
     level:
         The lowest level that is sent, as in `logging.Handler`.
     recording:
-        A stream that gets the records instead.
+        The stream that gets all records; None for the recordings named above.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class LoggingHandler(logging.Handler):
         self._recording = recording
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log `record`. An error goes to `handleError`, as in all handlers of `logging`, and never to the caller."""
+        """Log `record`. Errors go to `handleError`, as in all handlers of `logging`, and never to the caller."""
         if _busy.now or record.name.partition(".")[0] == "mpr":
             return
         _busy.now = True
@@ -103,7 +103,7 @@ class LoggingHandler(logging.Handler):
         log_text(path, text, _LEVELS.get(level, level), self._recording)
 
 
-# Names of levels that differ in Rerun.
+# The levels that have another name in Rerun.
 _LEVELS = {"WARNING": "WARN"}
 
 
@@ -145,7 +145,7 @@ class _Lines(io.TextIOBase):
         return written
 
     def finish_line(self) -> None:
-        """Call `line` for text that was written without a line's end."""
+        """Call `line` for the text after the last line end, if there is any."""
         with self._lock:
             rest, self._rest = self._rest, ""
             if rest:
@@ -155,7 +155,7 @@ class _Lines(io.TextIOBase):
         self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
-        # The stream has more attributes, such as `encoding` and `buffer`.
+        # All other attributes, such as `encoding` and `buffer`, are those of the stream.
         return getattr(self._stream, name)
 
     def fileno(self) -> int:
@@ -169,7 +169,7 @@ class _Lines(io.TextIOBase):
 
 
 class Capture:
-    """Captures `logging` records and output of this process from now on, by `options`."""
+    """Captures `logging` records and output of this process from now on, as `options` says."""
 
     def __init__(self, options: CaptureOptions) -> None:
         self._streams: list[_Lines] = []
@@ -186,7 +186,7 @@ class Capture:
 
     @staticmethod
     def _capture_logging(level: int) -> None:
-        # No handler of the root logger, because with one there a task's `logging.basicConfig` does nothing.
+        # Not a handler of the root logger, because with such a handler a task's `logging.basicConfig` does nothing.
         handler = LoggingHandler(LOGS)
         call_handlers = logging.Logger.callHandlers
 
@@ -205,7 +205,7 @@ class Capture:
         return bool(self._streams)
 
     def finish_lines(self) -> None:
-        """Log the last lines of a task that has ended, which may lack their line's end."""
+        """Log the last lines of a task that has ended. These lines may have no line end."""
         for stream in self._streams:
             stream.finish_line()
 

@@ -1,4 +1,4 @@
-"""Reports that some milliseconds have passed, to code that has no time to look at the clock."""
+"""Reports that some milliseconds have passed, to code that has no time to read the clock."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 
 PERIOD_SECS = 0.01
-# The thread runs on for this many idle periods, because waking it takes longer than some work items do.
+# The thread keeps running for this many idle periods, because waking the thread takes longer than some work items.
 _PATIENCE = 20
 
 
 class Clock:
     """Sets `ticked[0]` and calls `on_tick` every `PERIOD_SECS` while its user is busy.
 
-    The user reads a list, because that takes a tenth of the time of reading the clock. Native code that keeps the GIL
+    The user reads a list, because reading the clock takes ten times as long. Native code that keeps the GIL
     delays the ticks. If the system gives the process no more threads, `always` is true, and the user has to read the
     clock each time.
     """
@@ -27,14 +27,14 @@ class Clock:
         self._wake = threading.Event()
 
     def resume(self) -> None:
-        """Tick from now on: the user is busy."""
+        """Tick regularly from now on, because the user is busy."""
         self._busy = True
         self.tick_once()
 
     def tick_once(self) -> None:
-        """Tick at least once from now on."""
+        """Tick at least once after this call."""
         self._wanted = True
-        # The thread reads `_wanted` once more after it has cleared `_runs`, so no wish is missed.
+        # The thread reads `_wanted` once more after it has cleared `_runs`, so no request is missed.
         if not self._runs:
             self._runs = True
             self._wake.set()
@@ -46,7 +46,7 @@ class Clock:
                     self.always = self.ticked[0] = True
 
     def pause(self) -> None:
-        """Stop to tick: the user is not busy any more."""
+        """Stop ticking, because the user is not busy any more."""
         self._busy = False
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""Holds the settings with which a worker starts. It can be imported without the Rerun SDK, for the parent."""
+"""Holds the settings with which a worker starts. The parent can import this module without the Rerun SDK."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ class WorkerConfig:
     recording:
         How to join the recording.
     worker:
-        Its id in the pool; no other worker of the pool ever gets the same.
+        The worker's id in the pool. No other worker of the pool ever gets the same id.
     environ:
-        The parent's environment, for a worker of a fork server, which was started with an older one.
+        The parent's environment, for a worker of a fork server, because the server was started with an older one. None
+        if the worker keeps the environment that it inherited.
     preloaded:
         Whether the SDK was imported before this process was forked.
     results_wait:
-        Whether a result may wait a moment for those of the next tasks of its work item. If the worker dies, results
-        that wait are lost.
+        Whether a result may wait a moment for the results of the next tasks of its work item. If the worker dies,
+        results that wait are lost.
     capture:
-        Which of its own log records and output it writes into the recording.
+        Which log records and output of the worker go into the recording.
     """
 
     recording: ConnectionInfo

@@ -1,7 +1,7 @@
 """Runs the tasks that a worker receives, one after another, and sends their results.
 
-A result is sent after the segments with the rows of its task, on the same socket. So the parent has read the rows
-before it reads the result.
+A result is sent after the segments with the rows of its task, on the same socket. So the parent reads the rows
+before the result.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _FEW = 16
 
 
 class WorkerLoop:
-    """The loop of one worker.
+    """Runs the tasks of one worker.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class WorkerLoop:
     capture:
         Captures the output of tasks.
     waits:
-        Whether results may wait for those of the next tasks.
+        Whether results may wait for the results of the next tasks.
     """
 
     def __init__(self, producer: Producer, capture: Capture, *, waits: bool) -> None:
@@ -59,7 +59,7 @@ class WorkerLoop:
         self._clock = Clock(producer.send_results)
         self._producer = producer
         self._capture = capture
-        #: Functions by digest; those that no task has used yet are still pickles.
+        #: The functions by digest. A function that no task has used yet is still a pickle.
         self._functions: FunctionCache[Callable[..., Any] | bytes] = FunctionCache()
         #: The number of results that were handed over.
         self._results = 0
@@ -77,7 +77,7 @@ class WorkerLoop:
                         failpoints.reach("worker.claimed")
                         self._run(message)
                     else:
-                        # The parent counts the function as used, and both sides must count alike.
+                        # Use the function here too, because the parent has done so, and both caches must stay equal.
                         self._functions.use(message.digest)
                         self._producer.send(Skipped(message.sequence))
                     if self._producer.spent:
@@ -89,7 +89,7 @@ class WorkerLoop:
 
     def _run(self, message: Tasks) -> None:
         started_ns = time.monotonic_ns()
-        # Loading counts as part of the first task: if it kills the worker, that task fails, and is not tried for ever.
+        # Loading counts as part of the first task. If it kills the worker, that task fails and is not tried for ever.
         self._producer.status_page.begin(message.first, started_ns)
         try:
             call = _CALLS[message.mode]
@@ -111,8 +111,8 @@ class WorkerLoop:
     ) -> None:
         """Run the tasks of a work item, and hand over their results.
 
-        Tasks may take less than 1 us. So this loop calls as few functions as it can, and reads the clock only when the
-        other thread has set `ticked`.
+        A task may take less than 1 us. So this loop calls as few functions as possible. It reads the clock only if the
+        clock's thread has set `ticked`.
         """
         producer, log_counters, clock = self._producer, self._producer.log_counters, time.monotonic_ns
         counters = log_counters.counters
@@ -125,13 +125,13 @@ class WorkerLoop:
         results: list[Any] = []
         status = RETURNED
         began_ns, raised = started_ns, None
-        # The status page has a running task as twice its number plus 1.
+        # In the status page, the position of a running task is twice the task's number plus 1.
         for position, argument in zip(range(2 * first + 1, 2 * len(arguments), 2), arguments[first:], strict=True):
             if ticked[0]:
                 task = position // 2
                 ticked[0] = each
                 if results:
-                    # If the worker dies in a later task, these results are not lost.
+                    # Hand over these results now, so that they are not lost if the worker dies in a later task.
                     self._hand_over_results(message, first, results, status, started_ns, last=False)
                     first, results, status = task, [], RETURNED
                 counters[SINCE] = clock()
@@ -143,7 +143,7 @@ class WorkerLoop:
                 counters[SINCE] = began_ns = clock()
                 raised = None
             position_of_task[0] = position
-            # Does what `StatusPage.begin` does, but without a call; the time of the last tick stays there.
+            # Does what `StatusPage.begin` does, but without a call. `SINCE` keeps the time of the last tick.
             counters[POSITION] = position
             try:
                 results.append(run(argument))
@@ -183,7 +183,7 @@ class WorkerLoop:
         *,
         last: bool = True,
     ) -> None:
-        """Send the results of `count` tasks from `first` on, after the rows that belong to them."""
+        """Send the results of `count` tasks from `first` on, after the rows of these tasks."""
         failpoints.reach("worker.ended")
         producer, ended_ns = self._producer, time.monotonic_ns()
         written_bytes = producer.write_out()
@@ -209,7 +209,7 @@ class WorkerLoop:
         self._reported_rows, self._reported_bytes = rows, written_bytes
         alone = count > _FEW or micros >= TOGETHER_MICROS or self._clock.always or producer.config.marks_tasks
         if producer.hand_over(result, may_wait=not alone):
-            # The tick sends the results that wait if the next task takes long.
+            # If the next task takes long, the tick sends the results that wait.
             self._clock.tick_once()
         failpoints.reach("worker.sent")
 

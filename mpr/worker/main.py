@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def main(config: WorkerConfig, initializer: Portable) -> None:
-    """Run as worker `config.worker` until the parent stops it or ends.
+    """Run as worker `config.worker` until the parent stops this process, or until the parent ends.
 
     `initializer` holds the user's initializer (or None) and its arguments.
     """

@@ -1,7 +1,7 @@
-"""Prepares a fork server as the last module that it imports: every worker shares the memory that exists now.
+"""Prepares a fork server. It is the server's last import, and every worker shares the memory that exists then.
 
-It freezes all objects, so that the garbage collector of a worker leaves them alone. The first run of the collector
-would write to every object that came with the fork, and so copy the memory of all of them.
+The module freezes all objects, so that the garbage collector of a worker does not touch them. Otherwise the first run
+of the collector would write to every object that came with the fork, and so copy the memory of all of them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ import mpr.transport.sockets
 import mpr.worker.config
 
 if "rerun" in sys.modules:
-    # The first archetypes of a process take 20 ms, because NumPy and the SDK import modules and build tables.
+    # Make archetypes here, because the first ones of a process take 20 ms: modules are imported, and tables are built.
     import numpy
     import rerun
 
-    # If this fails, only the first task is slower. An error that leaves this module would end every worker.
+    # If this fails, only the first task is slower. But an error that leaves this module would end every worker.
     with contextlib.suppress(Exception):
         rerun.Scalars(0.0).as_component_batches()
         rerun.Image(numpy.zeros((1, 1, 3), numpy.uint8)).as_component_batches()
 
-# The server learns by SIGCHLD that a child has ended. Its parent may have blocked these signals, as `mpr run` does.
+# Unblock these signals, because the server learns by SIGCHLD that a child has ended. The server's parent may have
+# blocked them, as `mpr run` does.
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGTERM})
 
 gc.collect()
