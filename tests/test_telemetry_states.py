@@ -58,7 +58,7 @@ def _end(
 ) -> None:
     """Report a result that was ready at the present time, and arrives `late_millis` milliseconds later."""
     numbers = (work_item.number, work_item.first, count, messages.RETURNED, last, micros)
-    result = Result(*numbers, [], False, flush, 2, 30, ended_nanos=clock.now_ns)
+    result = Result(*numbers, [], flush, 2, 30, ended_nanos=clock.now_ns)
     clock.now_ns += late_millis * _MS
     found.result(_hello(worker), work_item, count, result)
     work_item.settle(count)
