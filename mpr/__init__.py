@@ -45,12 +45,13 @@ Where to look:
 
 - Where does a row wait when the disk is slow? `producer/outbox_writer.py` (`wait_for_credit`). Earlier rows are in
   `transport/outbox.py`.
-- What happens to the tasks of a killed worker, and which are retried? `scheduler/worker_death.py`.
+- What happens to the tasks of a killed worker, and which are retried? `scheduler/worker_death.py`. Tasks that it had
+  not begun go back to the queue in `scheduler/worker_events.py`.
 - Which worker gets which task? `scheduler/assignment.py`.
 - Which results and rows of a dead worker are still taken? `aggregator/intake.py` and `transport/result_journal.py`.
 - Which code runs first in a worker? `processes/launcher.py` or `processes/zygote.py`, then `worker/main.py`.
-- Which rows does a viewer get that comes late, or reconnects? Those of `live/replay_log.py`, which
-  `live/exporter_handle.py` sends.
+- What does a viewer get that comes late? The rows of `live/replay_log.py`. If it reconnects, `live/exporter_handle.py`
+  starts another exporter, which sends all of them again.
 - How does a pool or a recording start and end, and what limits each step? `pool/runtime.py`, `recording/runtime.py`.
 - How does a process join a recording? `producer/membership.py`.
 - Which private names of the SDK are used? `sdk/__init__.py` lists them. `sdk/log_calls.py`, `sdk/sink_calls.py`,
@@ -64,8 +65,8 @@ packages it may import.
 
 Where something new goes:
 
-- A sink is one file in `sinks/`, with a value class and its writer. If users may name the sink by a word,
-  `sinks/parse.py` gets a line.
+- A sink is one file in `sinks/`, with a value class and its writer. The interface is `sinks/base.py`, and
+  `sinks/file.py` is a short example. If users may name the sink by a word, `sinks/parse.py` gets a line.
 - A way for rows from another engine (Ray, Dask, joblib) starts at `SharedRecording.wrap`, in `tasks/wrapped.py`.
 - An endpoint other than `ipc://`, such as tcp, starts in `transport/sockets.py` (`_bind`), beside the local one.
 - A start method is one file in `processes/`, with a subclass of `Launcher`, and a line in `processes/start.py`.

@@ -46,7 +46,10 @@ def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
 
 
 def dump_by_value(function: Callable[..., Any]) -> bytes:
-    """Return the pickle of a function for a process with another `__main__`. Raises `UnpicklableTaskError`."""
+    """Return a pickle of `function` with its code, for a process that has another `__main__`.
+
+    Raises `UnpicklableTaskError`.
+    """
     from mpr.processes import by_value
 
     try:

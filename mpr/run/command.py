@@ -127,7 +127,10 @@ def _start(command: Sequence[str], recording: SharedRecording, folder: Path, mas
 
 
 def _wait(pid: int) -> int:
-    """Wait for the process `pid` and forward signals to it. Returns its exit status in the form of a shell."""
+    """Wait for the process `pid` and forward signals to it.
+
+    Returns its exit status as a shell does: 128 + the number of the signal, if one has ended it.
+    """
     while True:
         number, sender = _next_signal()
         if number and number != signal.SIGCHLD:
@@ -143,7 +146,7 @@ def _wait(pid: int) -> int:
 
 
 def _next_signal() -> tuple[int, int]:
-    """Return the next signal and the pid of its sender, which is 0 for the system.
+    """Wait for the next signal. Returns it and its sender: 0 for the terminal or the kernel, else a number above 0.
 
     On Linux, returns (0, 0) if no signal comes for `_LOOK_SECS`.
     """

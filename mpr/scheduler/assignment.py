@@ -100,7 +100,7 @@ class Assignment(Generic[P]):
         return self._assign()
 
     def take_back(self, worker: int, work_items: Sequence[P]) -> list[tuple[int, P]]:
-        """Remove work items that a worker has not begun and will not run. The caller decides where they go."""
+        """Remove `work_items` from those of `worker`, which will not run them. Returns what to send now."""
         state = self._workers.get(worker)
         if state is not None:
             state.give_back(work_items)

@@ -55,9 +55,9 @@ class PoolLifecycle:
     Attributes
     ----------
     state:
-        Whether the pool takes tasks.
+        Running, closed or terminated.
     is_finished:
-        Whether all work was done after `close`. If so, no worker can take tasks any more.
+        Whether the pool was closed and no work is left. If so, no worker can take tasks any more.
     """
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ class WorkerControl(Protocol):
     """Keeps the worker processes. Any thread may call the methods. Only `kill_if` may wait, for milliseconds."""
 
     def note_ready(self) -> None:
-        """Note that a worker takes tasks."""
+        """Note that at least one worker of the pool is ready."""
 
     def replace(self) -> None:
         """Start one more worker."""

@@ -51,8 +51,8 @@ def clean(name: str) -> str:
 def reserve(folder: Path, name: str, first_attempt: int = 0) -> tuple[Path, int]:
     """Create an empty file with the first free name for an attempt: `<name>.rrd`, `<name>-retry1.rrd` and so on.
 
-    The name belongs to the process that creates the file. So the same rule works if a plugin runs a test again, and if
-    another worker runs a test after a crash. Returns the path of the file, and the attempt's number. Raises `OSError`.
+    Only one process can create a file of a given name. So two attempts never get the same name, also if another worker
+    runs the test again after a crash. Returns the path of the file, and the attempt's number. Raises `OSError`.
     """
     attempt = first_attempt
     while True:
