@@ -24,16 +24,16 @@ class Frozen(Exception):  # noqa: N818  # as a user would name it
 
 
 @dataclasses.dataclass(frozen=True)
-class FrozenWithField(Exception):  # noqa: N818
+class FrozenWithField(Exception):  # noqa: N818  # as a user would name it
     number: int = 1
 
 
-class RefusesAttributes(Exception):  # noqa: N818
+class RefusesAttributes(Exception):  # noqa: N818  # as a user would name it
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(name)
 
 
-class RefusesPickling(Exception):  # noqa: N818
+class RefusesPickling(Exception):  # noqa: N818  # as a user would name it
     def __reduce__(self) -> NoReturn:
         raise RuntimeError("no pickle")
 
@@ -44,19 +44,19 @@ def _refuse_unpickling(parent: int | None) -> Exception:
     return RefusesParent(parent)
 
 
-class RefusesUnpickling(Exception):  # noqa: N818
+class RefusesUnpickling(Exception):  # noqa: N818  # as a user would name it
     def __reduce__(self) -> tuple[Any, ...]:
         return _refuse_unpickling, (None,)
 
 
-class RefusesParent(Exception):  # noqa: N818
+class RefusesParent(Exception):  # noqa: N818  # as a user would name it
     """Any process can unpickle it but that one."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _refuse_unpickling, self.args
 
 
-class ExitsParent(Exception):  # noqa: N818
+class ExitsParent(Exception):  # noqa: N818  # as a user would name it
     """The parent ends itself when it unpickles it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -69,26 +69,26 @@ def _exit_parent(parent: int) -> Exception:
     return ExitsParent(parent)
 
 
-class RefusesRepr(Exception):  # noqa: N818
+class RefusesRepr(Exception):  # noqa: N818  # as a user would name it
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
 
     __str__ = __repr__
 
 
-class ExitsWhenShown(Exception):  # noqa: N818
+class ExitsWhenShown(Exception):  # noqa: N818  # as a user would name it
     def __repr__(self) -> str:
         raise SystemExit(1)
 
     __str__ = __repr__
 
 
-class RefusesBool(Exception):  # noqa: N818
+class RefusesBool(Exception):  # noqa: N818  # as a user would name it
     def __bool__(self) -> bool:
         raise RuntimeError("no truth")
 
 
-class RefusesClass(Exception):  # noqa: N818
+class RefusesClass(Exception):  # noqa: N818  # as a user would name it
     @property
     def __class__(self) -> Any:
         raise RuntimeError("no class")
