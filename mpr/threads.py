@@ -1,7 +1,9 @@
-"""Runs steps in threads, either to their end in spite of Ctrl-C, or with a limit on the wait for each step."""
+"""Runs steps in threads, to their end in spite of Ctrl-C or with a limit on each wait, and wakes threads that wait."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -79,6 +81,45 @@ class BoundedThread:
             except Exception as error:  # noqa: BLE001  # raised in the thread that waits
                 outcome.error = error
             outcome.done.set()
+
+
+class WakeupPipe:
+    """Wakes a thread that waits for descriptors, such as with `multiprocessing.connection.wait`.
+
+    Any thread and any signal handler may call `wake`, also after `close`. A byte that is written after the close could
+    land in another file, because the system gives the number of a closed descriptor to the next file.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+        # Re-entrant, because a signal handler may interrupt a call and call `wake` too.
+        self._lock = threading.RLock()
+
+    def fileno(self) -> int:
+        """The descriptor that is readable after `wake`, until `clear`."""
+        return self._reader
+
+    def wake(self) -> None:
+        """Wake the thread that waits. Does nothing after `close`."""
+        # A full pipe wakes the thread too.
+        with self._lock, contextlib.suppress(BlockingIOError):
+            if self._writer >= 0:
+                os.write(self._writer, b"x")
+
+    def clear(self) -> None:
+        """Forget the calls of `wake` until now. Only the thread that waits calls this."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._reader, 4096)
+
+    def close(self) -> None:
+        """Close both ends. The thread that waits calls this, as its last step."""
+        with self._lock:
+            reader, self._reader = self._reader, -1
+            writer, self._writer = self._writer, -1
+            os.close(reader)
+            os.close(writer)
 
 
 class _Outcome:

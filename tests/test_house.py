@@ -190,3 +190,16 @@ def test_state_is_changed_at_home(file: str, name: str) -> None:
 def test_the_floor_and_the_door_are_all_that_lies_at_the_top() -> None:
     at_top = {Path(file).stem for file in _TREES if "/" not in file}
     assert {*FLOOR, "__init__", "__main__", "cli"} == at_top
+
+
+def test_a_closed_descriptor_is_forgotten_before_it_is_closed() -> None:
+    # The system gives the number to the next file. Who still has the number then writes into that file.
+    closed = {
+        (file, node.lineno)
+        for file, tree in _TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "os.close"
+        and isinstance(node.args[0], ast.Attribute)
+    }
+    assert set() == closed

@@ -46,7 +46,8 @@ class LogFile:
         self.end = end
 
     def close(self) -> None:
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1
+        os.close(fd)
 
 
 class MemoryRing(LogFile):

@@ -11,9 +11,7 @@ the last message.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -29,6 +27,7 @@ from mpr.processes.launcher import Launcher
 from mpr.processes.start import check_start_method, make_launcher
 from mpr.rrd.segment import Segment
 from mpr.sinks.viewers import LiveSink
+from mpr.threads import WakeupPipe
 
 _log = logging.getLogger("mpr")
 
@@ -58,9 +57,7 @@ class LiveSupervisor:
         self._ids = (application_id, recording_id)
         self._handles = [ExporterHandle(number, sink, replay_log) for number, sink in enumerate(sinks)]
         self._launcher: Launcher | None = None
-        self._wake_reader, self._wake_writer = os.pipe()
-        os.set_blocking(self._wake_reader, False)
-        os.set_blocking(self._wake_writer, False)
+        self._wakeup = WakeupPipe()
         # Whether the thread has nothing to send, so that new rows must wake it.
         self._idle = False
         # The time by which all sinks must have finished, or None while the recording is open.
@@ -76,7 +73,7 @@ class LiveSupervisor:
         self._replay_log.accepted(segment)
         if self._idle:
             self._idle = False
-            self._wake()
+            self._wakeup.wake()
 
     def stats(self) -> list[LiveSinkStatistics]:
         """Return the progress of each sink. Any thread may call this."""
@@ -89,21 +86,15 @@ class LiveSupervisor:
         each sink that has missed rows.
         """
         self._deadline = time.monotonic() + LIVE_FAREWELL_SECS
-        self._wake()
+        self._wakeup.wake()
         self._thread.join(LIVE_FAREWELL_SECS + _KILL_SECS + _START_SECS)
         if self._thread.is_alive():
             _log.error("mpr: live sinks cannot be ended; their processes end with this one")
         else:
-            os.close(self._wake_reader)
-            os.close(self._wake_writer)
+            self._wakeup.close()
             self._replay_log.close()
         missed = (handle.missed() for handle in self._handles)
         return [words for words in missed if words is not None]
-
-    def _wake(self) -> None:
-        # An error is ignored, because a full pipe wakes the thread too.
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_writer, b"x")
 
     # --- the thread --------------------------------------------------------------------------------------------
 
@@ -113,8 +104,7 @@ class LiveSupervisor:
             while not self._is_over():
                 timeout = self._step(self._launcher)
                 mp_connection.wait(self._waitables(self._launcher), timeout)
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake_reader, 4096)
+                self._wakeup.clear()
                 for handle in self._handles:
                     handle.listen()
                 for number, _ in self._launcher.ended():
@@ -134,7 +124,7 @@ class LiveSupervisor:
 
     def _waitables(self, launcher: Launcher) -> list[Any]:
         pipes = [handle.pipe for handle in self._handles if handle.pipe is not None]
-        return [self._wake_reader, *pipes, *launcher.waitables()]
+        return [self._wakeup.fileno(), *pipes, *launcher.waitables()]
 
     def _step(self, launcher: Launcher) -> float | None:
         """Start exporters and send rows that are due.

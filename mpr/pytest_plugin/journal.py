@@ -96,7 +96,8 @@ class Journal:
         os.write(self._fd, (json.dumps({"event": "error", "text": text}) + "\n").encode())
 
     def close(self) -> None:
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        os.close(fd)
 
 
 @dataclass(slots=True)

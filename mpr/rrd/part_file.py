@@ -71,7 +71,8 @@ class PartFile:
                 # Not for a new file, because ext4 treats a truncated file as a replacement, and writes it at `close`.
                 os.ftruncate(self.fd, 0)
         except BaseException:
-            os.close(self.fd)
+            fd, self.fd = self.fd, -1
+            os.close(fd)
             raise
 
     def _lock(self, fd: int) -> None:
@@ -131,11 +132,13 @@ class PartFile:
         self._is_closed = True
         if not self.published:
             self.part.unlink(missing_ok=True)
-        # An error is ignored, because no row depends on this, and a disk that has failed once may fail here too.
+        fd, self.fd = self.fd, -1
+        # Errors are ignored, because no row depends on this, and a disk that has failed once may fail here too.
         with contextlib.suppress(OSError):
             # Unlock explicitly, because a process that was forked meanwhile has the descriptor too.
-            fcntl.flock(self.fd, fcntl.LOCK_UN)
-            os.close(self.fd)
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 class _HeldFile:

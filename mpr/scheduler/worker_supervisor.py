@@ -30,6 +30,7 @@ from typing import Any
 from mpr.errors import WorkerStartError
 from mpr.processes import task_pickling
 from mpr.processes.launcher import Launcher, ctrl_c_blocked
+from mpr.threads import WakeupPipe
 
 _log = logging.getLogger("mpr")
 
@@ -93,7 +94,7 @@ class WorkerSupervisor:
         self._start_lock = threading.Lock()
         # Held while a worker stands still.
         self._standstill_lock = threading.Lock()
-        self._wake_reader, self._wake_writer = os.pipe()
+        self._wakeup = WakeupPipe()
         self._thread = threading.Thread(target=self._run, name="mpr-workers", daemon=True)
 
     def start(self) -> None:
@@ -110,11 +111,11 @@ class WorkerSupervisor:
         """Start one more worker, unless no more are to be started. Any thread may call this."""
         with self._start_lock:
             self._wanted += not self._starts_no_more
-        self._wake()
+        self._wakeup.wake()
 
     def look_soon(self) -> None:
         """Have `look` called now. Any thread may call this."""
-        self._wake()
+        self._wakeup.wake()
 
     def pid(self, worker: int) -> int | None:
         """The process id of `worker`; None if the worker does not live. Any thread may call this."""
@@ -165,7 +166,7 @@ class WorkerSupervisor:
         with self._start_lock:
             self._starts_no_more = True
             self._wanted = 0
-        self._wake()
+        self._wakeup.wake()
 
     def close(self, patience_secs: float) -> None:
         """Wait up to `patience_secs` until all workers have ended. Send SIGTERM to those that live, later SIGKILL.
@@ -212,10 +213,6 @@ class WorkerSupervisor:
 
     # --- the thread --------------------------------------------------------------------------------------------
 
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._wake_writer, b"x")
-
     def _run(self) -> None:
         patience = _LOOK_SECS
         newcomers_are_killed = False
@@ -235,15 +232,12 @@ class WorkerSupervisor:
             self._kill_and_reap()
         finally:
             self._launcher.close()
-            os.close(self._wake_reader)
-            os.close(self._wake_writer)
+            self._wakeup.close()
 
     def _reap(self, patience_secs: float) -> None:
         """Wait up to `patience_secs` for a wake-up or the end of a worker. Then report the workers that have ended."""
-        mp_connection.wait([self._wake_reader, *self._launcher.waitables()], patience_secs)
-        os.set_blocking(self._wake_reader, False)
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_reader, 4096)
+        mp_connection.wait([self._wakeup.fileno(), *self._launcher.waitables()], patience_secs)
+        self._wakeup.clear()
         for worker, exitcode in self._launcher.ended():
             self._pids.pop(worker, None)
             self._ended(worker, exitcode)

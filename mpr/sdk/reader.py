@@ -63,7 +63,8 @@ class ReadableFile:
         return self._path
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        os.close(fd)
         if self._unlink:
             os.unlink(self._path)
 

@@ -47,11 +47,13 @@ class SocketFolder:
         """Remove the folder with all its sockets."""
         _owned.discard(self)
         shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        os.close(fd)
 
     def close_lock(self) -> None:
         """Close the lock in a forked child, because the lock belongs to the parent and has to end with the parent."""
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        os.close(fd)
 
 
 _owned: weakref.WeakSet[SocketFolder] = weakref.WeakSet()

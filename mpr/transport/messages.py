@@ -407,7 +407,9 @@ def decode(frames: Frames) -> Upstream | Downstream:
     try:
         return _decode(frames)
     except (struct.error, ValueError, TypeError, IndexError, RecursionError) as error:
-        raise MessageError(f"not a message of protocol {PROTOCOL}: {error}") from None
+        parts = ", ".join(f"{len(frame)} bytes" for frame in frames)
+        begin = bytes(frames[0][:32]).hex() if frames else ""
+        raise MessageError(f"not a message of protocol {PROTOCOL}: {error} ({parts}, from {begin!r} on)") from None
 
 
 def _result(head: bytes, payload: Sequence[Buffer]) -> Result:

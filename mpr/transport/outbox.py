@@ -70,7 +70,8 @@ class Outbox:
 
     def close(self) -> None:
         """Close the file. Its memory remains as long as another process has the file open."""
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1
+        os.close(fd)
         if sys.platform != "linux":
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
@@ -128,7 +129,8 @@ class OutboxReader:
 
     def close(self) -> None:
         """Close the parent's end."""
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1
+        os.close(fd)
 
 
 def punch_hole(fd: int, start: int, end: int) -> None:

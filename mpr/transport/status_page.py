@@ -163,7 +163,8 @@ class StatusPageReader:
         try:
             self._map = mmap.mmap(self.fd, PAGE_BYTES)
         except (OSError, ValueError) as error:
-            os.close(self.fd)
+            fd, self.fd = self.fd, -1
+            os.close(fd)
             raise OSError(f"not a status page: {error}") from error
         self.counters = memoryview(self._map).cast("Q")
         self._fence = threading.Lock()
@@ -204,7 +205,8 @@ class StatusPageReader:
         """Close the page. From now on, a call in another thread raises `ValueError`."""
         self.counters.release()
         self._map.close()
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1
+        os.close(fd)
 
 
 def _pass(fence: threading.Lock) -> None:
