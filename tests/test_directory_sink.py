@@ -11,6 +11,7 @@ import rerun as rr
 
 import mpr
 from mpr.producer import outbox_writer
+from mpr.transport import messages, sockets
 from tests import support, tasks
 
 
@@ -163,3 +164,58 @@ def test_an_attempt_has_one_number_wherever_it_is_told(tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"0-1.rrd", "0-2.rrd", "0-3.rrd", "1-1.rrd", "shared.rrd"}
     notes = [each.text for each in support.texts(whole) if each.entity == "/mpr/workers"]
     assert [note.rpartition(" (")[2] for note in notes] == ["attempt 2)", "attempt 3)"]
+
+
+def _lose_messages(number: int) -> int:
+    """Have every message of this worker lost from now on if `number` is 0. Log, and be killed, if it is 1."""
+    task = mpr.current_task()
+    assert task is not None
+    if number == 0:
+        sockets.Connection.send = lambda _self, _message: None  # type: ignore[method-assign]  # only in the worker
+    elif task.attempt == 1:
+        tasks.log_and_die(number)
+    else:
+        tasks.log_number(number)
+    return number
+
+
+def test_the_rows_of_a_killed_task_are_in_its_file_although_its_last_messages_are_lost(tmp_path: Path) -> None:
+    # A message lies in the worker for a moment before it is sent.
+    sinks = [mpr.DirectorySink(path=tmp_path / "episodes", name="{index}-{attempt}.rrd")]
+    with mpr.Pool("app", 1, sinks=sinks, retries=1) as pool:
+        assert pool.map(_lose_messages, [0, 1], chunksize=2) == [0, 1]
+    for name, outcome in (("1-1", "not finished"), ("1-2", "returned")):
+        path = tmp_path / "episodes" / f"{name}.rrd"
+        support.check_file(path)
+        assert support.numbers(path) == {1: 1}
+        assert outcome in _properties(path)["outcome"]
+
+
+def _lose_the_end(number: int) -> int:
+    """Have the message about the end of this task lost, and this worker killed after the task, if it is the first."""
+    task = mpr.current_task()
+    assert task is not None
+    if task.attempt == 1:
+        send = sockets.Connection.send
+
+        def send_most(connection: sockets.Connection, message: Any) -> None:
+            if not isinstance(message, messages.TaskEnded):
+                send(connection, message)
+
+        sockets.Connection.send = send_most  # type: ignore[method-assign]  # only in the worker
+    tasks.log_number(number)
+    return number
+
+
+def test_a_task_that_has_returned_is_not_called_unfinished_although_its_worker_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MPR_FAILPOINTS", "worker.roll@1:1:kill")
+    sinks = [mpr.DirectorySink(path=tmp_path / "episodes", name="{index}-{attempt}.rrd")]
+    with mpr.Pool("app", 1, sinks=sinks, retries=1) as pool:
+        assert pool.map(_lose_the_end, [1]) == [1]
+    for name in ("0-1", "0-2"):
+        path = tmp_path / "episodes" / f"{name}.rrd"
+        support.check_file(path)
+        assert support.numbers(path) == {1: 1}
+        assert "returned" in _properties(path)["outcome"]

@@ -26,9 +26,10 @@ from mpr import failpoints
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.listener import Listener
 from mpr.aggregator.outbox_intake import OutboxIntake
+from mpr.aggregator.row_owner import RowOwner
 from mpr.errors import DeliveryError, FormatError
 from mpr.rrd import framing, store_id
-from mpr.rrd.segment import MessageBytes, Segment, TaskInfo
+from mpr.rrd.segment import MessageBytes, Segment
 from mpr.transport.messages import (
     TASK_RECORDING_ROWS,
     Accepted,
@@ -123,8 +124,7 @@ class ProducerIntake:
         # How many noted results of a dead worker are not taken, because their rows were lost with the worker.
         self._lost_results = 0
         self._task_recording_bytes = 0
-        # The task whose rows come now; None if no sink keeps the rows of each task apart.
-        self._task: TaskInfo | None = None
+        self._owner = RowOwner(hello, listener)
 
     # --- messages ----------------------------------------------------------------------------------------------
 
@@ -142,10 +142,9 @@ class ProducerIntake:
                 failpoints.reach("parent.result")
                 self._settle(self._load(message))
             case TaskBegan():
-                self._task = None if listener is None else listener.task_info(hello, message)
-            case TaskEnded(seconds, error):
-                if self._task is not None:
-                    self._task.ended(seconds, error)
+                self._owner.begin(message)
+            case TaskEnded():
+                self._owner.end(message)
             case TaskRecordingRows(data):
                 self._take_task_recording(bytes(data))
             case NewOutbox(address):
@@ -242,18 +241,17 @@ class ProducerIntake:
         # If the rows of one task are in two outboxes, they are not counted.
         self._outbox = self._new_outbox(last.number + 1, self._next_reader, counts_rows=last.is_settled)
         self._next_reader = None
-        if self._task is not None and self._task.is_over:
-            self._task = None
+        self._owner.outbox_begins(self._outbox.number)
 
     def _take_segment(self, message: SegmentReady) -> None:
         if message.outbox == self._outbox.number + 1:
             self._switch_outbox()
-        self._consume(lambda wanted: self._outbox.consume(message.end, message.data, self._task, wanted=wanted))
+        self._consume(lambda wanted: self._outbox.consume(message.end, message.data, self._owner.task, wanted=wanted))
         if self.is_inline and message.data is not None:
             self._context.answer(self.hello, Accepted(message.outbox, self._outbox.consumed))
 
     def _take_rest(self) -> None:
-        self._consume(lambda wanted: self._outbox.consume_rest(self._task, wanted=wanted))
+        self._consume(lambda wanted: self._outbox.consume_rest(self._owner.task, wanted=wanted))
 
     def _consume(self, consume: Callable[[bool], bool]) -> None:
         """Have `consume` take the present outbox. Drop its rows if rows of the producer were lost before."""
@@ -277,6 +275,8 @@ class ProducerIntake:
         if self._status_page is None or self.is_inline or self.said_goodbye:
             # Either all results have come, or the rows before a result come in messages only.
             return
+        if last is None:
+            self._owner.use_mark(self._status_page, self._outbox.number)
         with contextlib.suppress(OSError, ValueError):
             for behind, needed, result in ResultJournalReader(self._status_page).results():
                 if result.number > self._last_result and (last is None or result.number <= last):
@@ -302,6 +302,8 @@ class ProducerIntake:
 
     def salvage(self) -> None:
         """Take all whole frames in this outbox and the next one, also those that no message has announced."""
+        if not self.said_goodbye:
+            self._owner.use_mark(self._status_page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():
             self._switch_outbox()
         self._take_rest()

@@ -44,6 +44,7 @@ from mpr.transport.outbox import Outbox
 from mpr.transport.result_journal import ResultJournal
 from mpr.transport.sockets import Connection
 from mpr.transport.status_page import StatusPage
+from mpr.transport.task_mark import TaskMarker
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -86,6 +87,7 @@ class Producer:
         self._connection = Connection(config.upstream, config.downstream)
         self._inbox = Inbox(self._connection, self._take_answer)
         self.status_page = StatusPage(config.folder)
+        self._marker = TaskMarker(self.status_page)
         #: The recordings that tasks make themselves.
         self.task_recordings = TaskRecordings(
             lambda data: self._connection.send_needed(TaskRecordingRows(data)), self.status_page.set_unsent_rows
@@ -237,11 +239,15 @@ class Producer:
     def mark_begin(self, work_item: int, task: int, attempt: int) -> None:
         """Announce that the next rows belong to this task. Earlier rows, of no task, get their own outbox."""
         self._writer.complete()
-        self._connection.send(TaskBegan(work_item, task, attempt, time.time_ns()))
+        began = TaskBegan(work_item, task, attempt, time.time_ns())
+        self._marker.begin(self._writer.announcer.current.number, began)
+        self._connection.send(began)
 
     def mark_end(self, seconds: float, error: str | None) -> None:
         """Announce that the task has ended, and complete the outbox with all its rows."""
-        self._connection.send(TaskEnded(seconds, error))
+        ended = TaskEnded(seconds, error)
+        self._marker.end(ended)
+        self._connection.send(ended)
         self._writer.complete()
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:

@@ -1,0 +1,70 @@
+"""Knows which task the rows of a worker belong to.
+
+Covers: the messages about the begin and the end of tasks, and the mark that a dead worker has left.
+Does not cover: the rows (`outbox_intake.py`), what a sink does with the task (`sinks/directory.py`).
+"""
+
+from __future__ import annotations
+
+from mpr.aggregator.listener import Listener
+from mpr.rrd.segment import TaskInfo
+from mpr.transport.messages import Hello, TaskBegan, TaskEnded
+from mpr.transport.status_page import StatusPageReader
+from mpr.transport.task_mark import TaskMark, read_mark
+
+
+class RowOwner:
+    """The task whose rows come now. Only the aggregator's thread uses this object.
+
+    Parameters
+    ----------
+    hello:
+        The hello of the worker.
+    listener:
+        Knows the tasks of the worker; None if the producer is no worker of a pool.
+
+    Attributes
+    ----------
+    task:
+        The task; None if the rows belong to no task, or if no sink keeps the rows of each task apart.
+    """
+
+    def __init__(self, hello: Hello, listener: Listener | None) -> None:
+        self._hello = hello
+        self._listener = listener
+        self.task: TaskInfo | None = None
+        self._began: TaskBegan | None = None
+        self._mark: TaskMark | None = None
+
+    def begin(self, began: TaskBegan) -> None:
+        """Take the message that the next rows belong to a task."""
+        self._began = began
+        self.task = None if self._listener is None else self._listener.task_info(self._hello, began)
+
+    def end(self, ended: TaskEnded) -> None:
+        """Take the message that the task has ended. The rest of its outbox still belongs to the task."""
+        if self.task is not None:
+            self.task.ended(ended.seconds, ended.error)
+
+    def outbox_begins(self, number: int) -> None:
+        """Note that the next rows come from outbox `number`."""
+        if self.task is not None and self.task.is_over:
+            self.task = None
+        self._apply_mark(number)
+
+    def use_mark(self, status_page: StatusPageReader | None, outbox: int) -> None:
+        """Use the mark of a worker that has ended, because messages about its last task may be lost.
+
+        `outbox` is the number of the outbox whose rows come now.
+        """
+        self._mark = None if status_page is None else read_mark(status_page)
+        self._apply_mark(outbox)
+
+    def _apply_mark(self, outbox: int) -> None:
+        mark = self._mark
+        if mark is None or outbox < mark.outbox:
+            return
+        if mark.began != self._began:
+            self.begin(mark.began)
+        if mark.ended is not None and self.task is not None and not self.task.is_over:
+            self.end(mark.ended)
