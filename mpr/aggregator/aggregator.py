@@ -20,8 +20,9 @@ from collections.abc import Callable
 from mpr.aggregator import events
 from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
 from mpr.aggregator.fanout import Fanout
-from mpr.aggregator.intake import IntakeContext, ProducerIntake
+from mpr.aggregator.intake import IntakeContext, ProducerIntake, process_lives
 from mpr.aggregator.listener import Listener, SurvivingRows
+from mpr.aggregator.row_balance import RowTotals
 from mpr.aggregator.steps import StepQueue
 from mpr.errors import DeliveryError, SinkError
 from mpr.transport.messages import PROTOCOL, Accepted, Goodbye, Hello, Synced, Upstream, Welcome
@@ -57,11 +58,14 @@ class Aggregator:
         self._inside = sockets.inside()
         self._fanout = fanout
         fanout.watch_failures(self._report_sink_failure)
+        #: The rows that were logged, that have come and that are lost.
+        self.row_totals = RowTotals()
         self._context = IntakeContext(
             folder=sockets.folder,
             fanout=fanout,
             answer=self._answer,
             on_accepted=self._notify_progress,
+            totals=self.row_totals,
             has_blueprint=has_blueprint,
         )
         # How many rows were logged by producers that are no longer connected.
@@ -320,5 +324,5 @@ class Aggregator:
         # If the parent cannot open the outbox, the producer may run in another container. The parent does not know the
         # process ids of that container.
         is_unsure = intake.hello.worker in self._listeners or intake.is_inline
-        if not is_unsure and not intake.lives():
+        if not is_unsure and not process_lives(intake.hello.pid):
             self._release(intake)

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mpr import failpoints
 from mpr.aggregator.type_conflicts import ColumnTypes
-from mpr.errors import SinkError
-from mpr.rrd import framing
+from mpr.errors import FormatError, SinkError
+from mpr.rrd import framing, manifest
 from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment
 from mpr.sinks.base import LiveFeed, Observer, Writer
 from mpr.transport.messages import Hello
@@ -37,6 +37,8 @@ class Fanout:
         Makes a stream of the recording that holds the notes of the parent.
     observer:
         Looks at all rows.
+    store:
+        The encoded store id of the shared recording.
     apart:
         Whether every sink keeps the rows of each task in a recording of its own. If so, the types of two tasks may
         differ.
@@ -60,6 +62,7 @@ class Fanout:
         feed: LiveFeed | None,
         encode_notes: Callable[[Sequence[str]], bytes],
         observer: Observer,
+        store: bytes,
         *,
         apart: bool = False,
         has_all: bool = True,
@@ -69,6 +72,7 @@ class Fanout:
         self._encode_notes = encode_notes
         self._apart = apart
         self._observer = observer
+        self._store = store
         self._outboxes = itertools.count(PREAMBLE + 1)
         self._columns = ColumnTypes()
         self.conflicts: list[str] = []
@@ -109,19 +113,22 @@ class Fanout:
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
         return chunks
 
-    def add_manifests(self, hello: Hello, outbox: int, footer: bytes, *, of_task: bool = False) -> None:
+    def add_manifests(self, hello: Hello, outbox: int, footer: bytes, *, of_task: bool = False) -> int | None:
         """Give the manifests in `footer` to all durable sinks, and look for conflicts of types in them.
 
         `of_task` says that all chunks are of one task. If the sinks also keep tasks apart, no conflict is possible.
+        Returns how many rows of the shared recording the manifests describe; None if mpr does not understand them.
         """
         self._add_manifests(outbox, footer)
         self._observer.note(footer)
+        rows = self._rows_in(footer)
         if of_task and self._apart:
-            return
+            return rows
         who = f"worker {hello.worker} (pid {hello.pid})" if hello.worker else "the parent"
         for conflict in self._columns.note(who, footer):
             _log.info("%s", conflict)
             self.conflicts.append(conflict)
+        return rows
 
     def note(self, texts: Sequence[str]) -> None:
         """Write `texts` into the recording as notes of the parent."""
@@ -136,6 +143,11 @@ class Fanout:
         last = frames.pop()
         self.write(Segment(outbox, MessageBytes(0, stream), frames, telemetry=telemetry))
         self._add_manifests(outbox, stream[last.payload : last.end])
+
+    def all_rows(self, outbox: int) -> int | None:
+        """The number of rows in an outbox without a manifest; None if no sink can count them quickly."""
+        counts = (each.rows_of(outbox, 0, users_only=False) for each in self._writers)
+        return next((count for count in counts if count is not None), None)
 
     def rows_after(self, outbox: int, chunks: int) -> int | None:
         """The number of rows of `outbox` that came after its first `chunks` chunks; None if no sink can count them."""
@@ -172,6 +184,13 @@ class Fanout:
         for writer in list(self._writers):
             with self._failing(writer):
                 writer.add_manifests(outbox, footer)
+
+    def _rows_in(self, footer: bytes) -> int | None:
+        try:
+            return manifest.all_rows(footer, self._store)
+        except (FormatError, KeyError, ValueError) as error:
+            _log.debug("the rows of a manifest cannot be counted: %r", error)
+            return None
 
     @contextlib.contextmanager
     def _failing(self, writer: Writer) -> Iterator[None]:

@@ -26,6 +26,7 @@ from mpr import failpoints
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.listener import Listener
 from mpr.aggregator.outbox_intake import OutboxIntake
+from mpr.aggregator.row_balance import RowBalance, RowTotals
 from mpr.aggregator.row_owner import RowOwner
 from mpr.errors import DeliveryError, FormatError
 from mpr.rrd import framing, store_id
@@ -40,6 +41,7 @@ from mpr.transport.messages import (
     Ready,
     Result,
     ResultInMemory,
+    RowsCounted,
     SegmentReady,
     Skipped,
     Sync,
@@ -73,6 +75,8 @@ class IntakeContext:
         Hands segments to the sinks.
     answer:
         Sends a message to the producer with that hello, if the producer is still connected.
+    totals:
+        The sums of rows of the recording.
     on_accepted:
         Called when the sinks have taken more rows of an outbox.
     has_blueprint:
@@ -83,6 +87,7 @@ class IntakeContext:
     fanout: Fanout
     answer: Callable[[Hello, Accepted | Synced], None]
     on_accepted: Callable[[], None]
+    totals: RowTotals
     has_blueprint: bool = False
 
 
@@ -125,6 +130,7 @@ class ProducerIntake:
         self._lost_results = 0
         self._task_recording_bytes = 0
         self._owner = RowOwner(hello, listener)
+        self._balance = RowBalance(context.totals)
 
     # --- messages ----------------------------------------------------------------------------------------------
 
@@ -147,6 +153,8 @@ class ProducerIntake:
                 self._owner.end(message)
             case TaskRecordingRows(data):
                 self._take_task_recording(bytes(data))
+            case RowsCounted(rows):
+                self._balance.count(rows)
             case NewOutbox(address):
                 self._open_next(address)
             case Sync(number):
@@ -158,6 +166,7 @@ class ProducerIntake:
                 self._context.fanout.note([reason])
             case Goodbye():
                 self.said_goodbye = True
+                self._compare_rows()
             case Ready() | Skipped() | InitializerFailed():
                 if listener is not None:
                     self._report(listener, message)
@@ -178,6 +187,7 @@ class ProducerIntake:
         if result.number > self._last_result:
             self._last_result = result.number
             self._outbox.note_result()
+            self._balance.note_results(result.count)
             if self._listener is not None:
                 self._listener.result(self.hello, result, self._context.fanout.failure or self._failure)
 
@@ -201,7 +211,7 @@ class ProducerIntake:
             end = frames.pop()
             store = store_id.recording_of_stream(data, frames)
         except (FormatError, IndexError) as error:
-            self._mistrust(error)
+            self._lose(f"{self._who} sent data that is no Rerun stream: {error}")
             return
         fanout.write(Segment(outbox, MessageBytes(0, data), frames, store))
         fanout.add_manifests(self.hello, outbox, data[end.payload : end.end])
@@ -236,6 +246,7 @@ class ProducerIntake:
     def _switch_outbox(self) -> None:
         """Take the rest of the present outbox, and go on with the next one."""
         self._take_rest()
+        self._compare_rows()
         last = self._outbox
         last.close()
         # If the rows of one task are in two outboxes, they are not counted.
@@ -259,12 +270,21 @@ class ProducerIntake:
             if consume(self._failure is None):
                 self.last_rows_at = time.monotonic()
         except FormatError as error:
-            self._mistrust(error)
+            self._lose(f"{self._who} sent data that is no Rerun stream: {error}")
         self._context.on_accepted()
 
-    def _mistrust(self, error: Exception) -> None:
-        self._failure = DeliveryError(f"{self._who} sent data that is no Rerun stream: {error}")
-        _log.error("%s", self._failure)
+    def _compare_rows(self) -> None:
+        """Compare the rows that have come with those that the producer has counted."""
+        if self._failure is None:
+            missing = self._balance.compare(self._outbox.number, self._outbox.count_rows())
+            if missing:
+                self._lose(f"{self._who}: {missing}")
+                self._context.fanout.note([f"{self._who}: {missing}"])
+
+    def _lose(self, reason: str) -> None:
+        """Have all further results of the producer fail, because rows are lost, and have a pool replace it."""
+        self._failure = DeliveryError(reason)
+        _log.error("mpr: %s", reason)
         if self._listener is not None:
             self._listener.unfit(self.hello)
 
@@ -307,6 +327,9 @@ class ProducerIntake:
         if self._next_reader is not None and self._next_reader.size():
             self._switch_outbox()
         self._take_rest()
+        if self._status_page is not None and not self.said_goodbye:
+            self._balance.count(self._status_page.flushed_counted_rows())
+            self._compare_rows()
 
     def may_lack_rows(self) -> bool:
         """Whether rows may be missing, because no `Goodbye` came and there may be rows that were not flushed."""
@@ -317,20 +340,8 @@ class ProducerIntake:
         if self._status_page is None or self.said_goodbye:
             return []
         who = f"worker {self.hello.worker}" if self.hello.worker else "a process"
-        ended = f"{who} (pid {self.hello.pid}) ended"
-        notes = []
-        # The SDK keeps the rows of a recording without a sink in the memory of its process.
-        if rows := self._status_page.unsent_rows():
-            notes.append(
-                f"{ended} with {rows} {'row' if rows == 1 else 'rows'} in recordings that its tasks had made "
-                "themselves, and they are lost: such rows are taken at the end of each task"
-            )
-        if self._lost_results:
-            notes.append(
-                f"{ended} before rows of recordings that its tasks had made themselves were handed over, and they are "
-                "lost: the tasks count as lost with the worker"
-            )
-        return notes
+        unsent = self._status_page.unsent_rows()
+        return _loss_notes(f"{who} (pid {self.hello.pid}) ended", unsent, self._lost_results)
 
     def close(self) -> None:
         """Close the producer's files."""
@@ -366,12 +377,30 @@ class ProducerIntake:
         """The number of rows that came after the last result; None if they cannot be counted."""
         return self._outbox.rows_since_result()
 
-    def lives(self) -> bool:
-        """Whether a process with the producer's process id exists, or may exist."""
-        try:
-            os.kill(self.hello.pid, 0)
-        except ProcessLookupError:
-            return False
-        except OSError:
-            pass
-        return True
+
+def _loss_notes(ended: str, unsent_rows: int, lost_results: int) -> list[str]:
+    """Return sentences about lost rows of recordings that tasks had made themselves. `ended` is their beginning."""
+    notes = []
+    # The SDK keeps the rows of a recording without a sink in the memory of its process.
+    if unsent_rows:
+        notes.append(
+            f"{ended} with {unsent_rows} {'row' if unsent_rows == 1 else 'rows'} in recordings that its tasks had made "
+            "themselves, and they are lost: such rows are taken at the end of each task"
+        )
+    if lost_results:
+        notes.append(
+            f"{ended} before rows of recordings that its tasks had made themselves were handed over, and they are "
+            "lost: the tasks count as lost with the worker"
+        )
+    return notes
+
+
+def process_lives(pid: int) -> bool:
+    """Return whether a process with this process id exists, or may exist."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

@@ -54,6 +54,8 @@ class OutboxIntake:
         #: The sinks have the outbox up to this offset.
         self.consumed = 0
         self._chunks = 0
+        #: The rows of the recording in this outbox; None until its manifest has come.
+        self.rows: int | None = None
         # The count of chunks when the last result came; None if rows since that result are in an earlier outbox.
         self._settled_chunks: int | None = 0 if counts_rows else None
         # Whether the footer of the outbox has come. If so, only the closing bytes of the stream follow.
@@ -78,6 +80,10 @@ class OutboxIntake:
     def rows_since_result(self) -> int | None:
         """The number of rows that came after the last result; None if they cannot be counted."""
         return None if self._settled_chunks is None else self._fanout.rows_after(self._id, self._settled_chunks)
+
+    def count_rows(self) -> int | None:
+        """The rows of the recording in this outbox, even if its manifest is missing; None if they cannot be counted."""
+        return self._fanout.all_rows(self._id) if self.rows is None else self.rows
 
     def consume(self, end: int, data: bytes | None, task: TaskInfo | None, *, wanted: bool) -> bool:
         """Hand the whole frames up to offset `end` to all sinks, and free their memory in the outbox.
@@ -117,7 +123,7 @@ class OutboxIntake:
             self._chunks += self._fanout.write(Segment(self._id, source, frames, task=task))
         if footer is not None:
             self._is_complete = True
-            self._fanout.add_manifests(self._hello, self._id, footer, of_task=task is not None)
+            self.rows = self._fanout.add_manifests(self._hello, self._id, footer, of_task=task is not None)
         self._accept(consumed)
         return bool(frames)
 

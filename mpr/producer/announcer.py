@@ -17,7 +17,7 @@ from mpr.limits import ANNOUNCE_EVERY_SECS
 from mpr.producer.inbox import Inbox
 from mpr.producer.recording_watch import RecordingWatch
 from mpr.producer.result_sender import ResultSender
-from mpr.transport.messages import Accepted, NewOutbox, Result, SegmentReady, Sync
+from mpr.transport.messages import Accepted, NewOutbox, Result, RowsCounted, SegmentReady, Sync
 from mpr.transport.outbox import Outbox
 from mpr.transport.sockets import Connection
 
@@ -187,12 +187,16 @@ class Announcer:
         while not self._opened.wait(_POLL_SECS) and not self._watch.is_gone():
             self._inbox.take_answers()
 
-    def switch_to(self, fresh: Outbox, calls_before: int) -> Outbox:
-        """Announce the rest of the current outbox, and go on with `fresh`. Returns the old outbox."""
+    def switch_to(self, fresh: Outbox, calls_before: int, rows: int) -> Outbox:
+        """Announce the rest of the current outbox, and go on with `fresh`. Returns the old outbox.
+
+        `rows` is the number of rows that were counted for all outboxes until now.
+        """
         with self._lock:
             self._announce_all()
             old = self.current
             self.current = OpenOutbox(fresh, old.number + 1, old.bytes_before + old.announced, calls_before, old.outbox)
+            self._connection.send(RowsCounted(rows))
             self._connection.send(SegmentReady(self.current.number, 0, 0))
             # The parent has its own descriptor, or the bytes. This process closes the old outbox one change later,
             # because another thread may be using the old outbox at this moment.

@@ -31,12 +31,13 @@ from mpr.producer.inbox import Inbox
 from mpr.producer.log_counters import LogCounters
 from mpr.producer.recording_watch import RecordingWatch
 from mpr.producer.result_sender import ResultSender
+from mpr.producer.row_account import RowAccount
 from mpr.producer.task_recordings import TaskRecordings
 from mpr.rrd import framing
 from mpr.sdk.internal import internal
 from mpr.threads import BoundedThread
 from mpr.transport.connection_info import ConnectionInfo
-from mpr.transport.messages import SegmentReady, Undelivered
+from mpr.transport.messages import RowsCounted, SegmentReady, Undelivered
 from mpr.transport.outbox import Outbox
 from mpr.transport.sockets import Connection
 from mpr.transport.status_page import StatusPage
@@ -64,6 +65,7 @@ class WriterParts:
     watch: RecordingWatch
     status_page: StatusPage
     log_counters: LogCounters
+    row_account: RowAccount
     task_recordings: TaskRecordings
     results: ResultSender
 
@@ -140,6 +142,7 @@ class OutboxWriter(abc.ABC):
         is written there, so the rows survive if this process dies.
         """
         failpoints.reach("worker.roll")
+        rows = self._parts.row_account.settled()
         # Flush first, because the SDK would wait for ever in `attach` if its writing thread has ended.
         self.push()
         if self.spent:
@@ -151,7 +154,7 @@ class OutboxWriter(abc.ABC):
         attach(parts.stream, fresh)
         failpoints.reach("worker.rolled")
         self._check_ended(self.announcer.current.outbox)
-        self.retire(self.announcer.switch_to(fresh, parts.log_counters.entered))
+        self.retire(self.announcer.switch_to(fresh, parts.log_counters.entered, rows))
 
     # --- rows that are lost --------------------------------------------------------------------------------------
 
@@ -251,7 +254,8 @@ class OutboxWriter(abc.ABC):
         if entered != self._flushed or not parts.log_counters.sees_all or in_any_case:
             self._unflushed = 0
             rows = parts.status_page.logged()
-            self._attach_again()
+            self.attach_again()
+            counted = parts.row_account.settled()
             # Not while another thread changes the outbox, because the result would overtake its rows.
             with self._rolling:
                 self.push()
@@ -259,12 +263,16 @@ class OutboxWriter(abc.ABC):
             # Noted after the flush, so that a flush which an exception interrupts is repeated.
             self._flushed = entered
             parts.status_page.flushed(rows)
+            parts.row_account.flushed(counted)
             self.announcer.note_written()
             self._roll_if_long()
         return self.announcer.written_bytes()
 
-    def _attach_again(self) -> None:
-        """Give the stream an outbox again if a task has given the stream another sink."""
+    def attach_again(self) -> None:
+        """Give the stream an outbox again if a task has given the stream another sink.
+
+        Called before each task, because the next task of a work item must not log into the sink of the last one.
+        """
 
         def step() -> None:
             with self._rolling:
@@ -272,6 +280,7 @@ class OutboxWriter(abc.ABC):
                     self._detached = False
                     # The SDK also writes the rows that were logged without any sink.
                     self.roll()
+                    self._parts.row_account.attached()
 
         if self._detached:
             self._do_aside(step)
@@ -319,9 +328,12 @@ class OutboxWriter(abc.ABC):
         """Have the SDK write its last manifest, and announce all bytes."""
         self.announcer.close()
         if not self.spent:
-            self._attach_again()
+            self.attach_again()
+        rows = self._parts.row_account.settled()
         self.detach()
         self.announcer.announce()
+        if not self.spent:
+            self._parts.connection.send(RowsCounted(rows))
 
     def release(self) -> None:
         """Close the outboxes of this process. The parent has its own descriptors, or the bytes."""

@@ -22,6 +22,7 @@ from mpr.producer.notices import Notices
 from mpr.producer.outbox_writer import InlineOutboxWriter, OutboxWriter, SharedOutboxWriter, WriterParts
 from mpr.producer.recording_watch import LOOK_SECS, RecordingWatch
 from mpr.producer.result_sender import ResultSender
+from mpr.producer.row_account import RowAccount
 from mpr.producer.task_recordings import TaskRecordings
 from mpr.sdk import encoder, recordings
 from mpr.sdk.internal import internal
@@ -105,6 +106,8 @@ class Producer:
                 config.application_id, config.recording_id, send_properties=False
             )
         is_direct = config.direct is not None and not is_owner
+        #: The rows of this process, for the comparison with those that come to the parent.
+        self.row_account = RowAccount(self.status_page.counters, self.stream, is_on=not is_direct)
         if not is_direct:
             outbox_writer.attach(self.stream, outbox)
         try:
@@ -141,6 +144,7 @@ class Producer:
             watch=self._watch,
             status_page=self.status_page,
             log_counters=self.log_counters,
+            row_account=self.row_account,
             task_recordings=self.task_recordings,
             results=ResultSender(self._connection, ResultJournal(self.status_page), parent_reads=not inline),
         )
@@ -231,7 +235,9 @@ class Producer:
         Only needed if `log_counters.sdk_used`, because otherwise the SDK was not used since the last call.
         """
         self.task_recordings.clean_up()
+        self._writer.attach_again()
         recordings.make_current(self.stream)
+        router.note_current(self.stream.inner)
         self.stream.reset_time()
         # Set after these calls, because they count as uses of the SDK, too.
         self.log_counters.sdk_used = not router.current_is_watched()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mpr.producer.log_counters import LogCounters
     from mpr.producer.notices import Notices
+    from mpr.producer.row_account import RowAccount
     from mpr.producer.task_recordings import TaskRecordings
     from mpr.sdk.log_calls import Prefix
     from mpr.sdk.times import SetTime, Times
@@ -36,6 +37,9 @@ class RoutedProducer(Protocol):
 
     @property
     def log_counters(self) -> LogCounters: ...
+
+    @property
+    def row_account(self) -> RowAccount: ...
 
     def sink_changed(self, call: str) -> None: ...
 
@@ -56,20 +60,6 @@ class RoutedTask(Protocol):
     prefix: Prefix | None
 
 
-class _ThreadRoute(threading.local):
-    """Holds the state of a thread."""
-
-    def __init__(self) -> None:
-        self.context: RoutedTask | None = None
-        #: The times that were set, by recording id.
-        self.times: dict[str, Times] = {}
-        #: Whether this thread joins for the whole process at this moment. Its SDK calls are then those of mpr.
-        self.joins = False
-
-
-thread_state = _ThreadRoute()
-
-
 class _Process:
     """Holds the state of the process. `producer` is set if every plain logging call goes to a producer."""
 
@@ -87,11 +77,31 @@ class _Process:
     entries_installed = False
     taken_over = False
     current_is_watched = False
+    #: The SDK's handle of the recording of all threads without their own; None if that is not known.
+    default_current: Any = None
+    #: The same for threads of which mpr knows nothing yet. None in processes that may have had threads before mpr.
+    current_of_new_threads: Any = None
     #: Logging entries that this release of the SDK does not have.
     missing: tuple[str, ...] = ()
 
 
 _process = _Process()
+
+
+class _ThreadRoute(threading.local):
+    """Holds the state of a thread."""
+
+    def __init__(self) -> None:
+        self.context: RoutedTask | None = None
+        #: The times that were set, by recording id.
+        self.times: dict[str, Times] = {}
+        #: Whether this thread joins for the whole process at this moment. Its SDK calls are then those of mpr.
+        self.joins = False
+        #: The SDK's handle of the recording that is certainly current in this thread; None if that is not known.
+        self.current: Any = _process.current_of_new_threads
+
+
+thread_state = _ThreadRoute()
 
 
 def producer() -> RoutedProducer | None:
@@ -120,7 +130,7 @@ def install_entries() -> None:
     """Have the logging calls of this process invoke its producer and the contexts of its tasks."""
     if not _process.entries_installed:
         _process.entries_installed = True
-        _process.missing = tuple(log_calls.install_entries(_entered))
+        _process.missing = tuple(log_calls.install_entries(_entered, _logged))
 
 
 def take_over(producer: RoutedProducer) -> bool:
@@ -151,12 +161,22 @@ def _install_take_over() -> None:
         _process.taken_over = True
         recordings.divert_new_recordings(_diverted, _note_init, _note_made)
         recordings.divert_recording_info(_diverted_info)
-        _process.current_is_watched = recordings.watch_current(_note_sdk_use)
+        _process.current_is_watched = recordings.watch_current(_note_current)
 
 
 def current_is_watched() -> bool:
     """Whether a producer notes, in `sdk_used`, that another recording becomes the current one."""
     return _process.current_is_watched
+
+
+def note_current(handle: Any) -> None:
+    """Note that mpr has made the recording with this handle the current one, in this thread and as the default."""
+    thread_state.current = _process.default_current = handle if _process.current_is_watched else None
+
+
+def expect_current_in_new_threads(handle: Any) -> None:
+    """Note that threads which begin from now on log to the recording with this handle. Only a worker calls this."""
+    _process.current_of_new_threads = handle if _process.current_is_watched else None
 
 
 def release(producer: RoutedProducer) -> None:
@@ -207,6 +227,17 @@ def _entered(size: int, rows: int, recording: Any) -> Prefix | None:
     return None if context is None else context.prefix
 
 
+def _logged(rows: int, recording: Any) -> None:
+    if internal.thread.is_internal:
+        return
+    context = thread_state.context
+    found = _process.producer if context is None or context.producer is None else context.producer
+    if found is not None:
+        account = found.row_account
+        if (thread_state.current if recording is None else recording) is account.handle:
+            account.add(rows)
+
+
 def _join_now() -> RoutedProducer | None:
     if _process.lazy is not None:
         if thread_state.joins:
@@ -227,6 +258,15 @@ def _join_now() -> RoutedProducer | None:
 def _note_sdk_use() -> None:
     if _process.producer is not None:
         _process.producer.log_counters.sdk_used = True
+
+
+def _note_current(handle: Any, of_thread: bool) -> None:
+    _note_sdk_use()
+    if of_thread:
+        thread_state.current = _process.default_current if handle is None else handle
+    elif _process.producer is not None and handle is not _process.producer.row_account.handle:
+        # Any thread without its own recording may log there from now on.
+        _process.producer.row_account.stop()
 
 
 def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
@@ -275,6 +315,8 @@ def _note_init(application_id: str | None, recording_id: str | None) -> None:
 
 def _note_made(inner: Any) -> None:
     _note_sdk_use()
+    # The new recording may be the current one of this thread.
+    thread_state.current = None
     if _process.producer is not None:
         _process.producer.task_recordings.made(inner)
 
@@ -288,6 +330,10 @@ def _diverted_info(call: str, recording_id: str | None) -> tuple[rr.RecordingStr
 
 def _before_sink(call: str, recording_id: str | None) -> None:
     _note_sdk_use()
+    if call != "spawn":
+        for guarded_id, guarded in list(_process.guarded.items()):
+            if recording_id in (None, guarded_id):
+                guarded.row_account.detached()
     found = _process.producer
     if found is not None and found.recording_id != recording_id and call != "spawn":
         found.task_recordings.sink_call(call, recording_id)

@@ -20,14 +20,14 @@ from mpr.aggregator.aggregator import Aggregator
 from mpr.aggregator.fanout import Fanout
 from mpr.blueprint.contents import Contents
 from mpr.blueprint.updates import BlueprintUpdates
-from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
+from mpr.errors import ConflictError, DeliveryError, RecordingClosedError, SinkError, WrongProcessError
 from mpr.recording import gather
 from mpr.recording.open_sinks import append, encoded_notes, open_sinks
 from mpr.recording.options import RecordingOptions
 from mpr.recording.parent import ParentMembership
 from mpr.recording.replay import Replay, replay
 from mpr.recording.statistics import RecordingStatistics
-from mpr.rrd import compat, relabel, store_id
+from mpr.rrd import compat, relabel, store_id, verify
 from mpr.sinks.base import Writer
 from mpr.threads import run_to_completion
 from mpr.transport.connection_info import ConnectionInfo, DirectRoute
@@ -92,6 +92,7 @@ class RecordingRuntime:
                 self._opened.live,
                 functools.partial(encoded_notes, "mpr/workers", *ids),
                 contents,
+                store_id.store_id(*ids),
                 apart=all(sink.keeps_tasks_apart for sink in options.sinks),
                 has_all=options.route != "direct",
             )
@@ -172,6 +173,9 @@ class RecordingRuntime:
             rejected_messages=self.sockets.up.rejected_count,
             processes=len(self.aggregator.pids),
             torn_processes=self.aggregator.incomplete_count,
+            counted_rows=self.aggregator.row_totals.counted,
+            accepted_rows=self.aggregator.row_totals.accepted,
+            lost_rows=self.aggregator.row_totals.lost,
             live_sinks=() if live is None else tuple(live.stats()),
         )
 
@@ -234,8 +238,8 @@ class RecordingRuntime:
         """End all parts. A second call waits until the first call has ended.
 
         In a process that has not made the recording, this does nothing. With `failed`, a file without a row of the user
-        does not replace an older file. Raises `SinkError` if a sink has failed, and `ConflictError` if workers have
-        given one timeline or component two types.
+        does not replace an older file. Raises `SinkError` if a sink has failed, `DeliveryError` if logged rows have not
+        come, and `ConflictError` if workers have given one timeline or component two types.
         """
         if os.getpid() == self._pid:
             self._ending.run(functools.partial(self._end, failed=failed))
@@ -262,6 +266,12 @@ class RecordingRuntime:
             raise failure
         if self._worker_files is not None:
             self._worker_files.remove([path for writer in self.writers for path in writer.paths])
+        lost = self.aggregator.row_totals.lost
+        if lost and not failed:
+            raise DeliveryError(
+                f"{lost} {'row' if lost == 1 else 'rows'} of {self.aggregator.row_totals.counted} that were logged "
+                "did not come to the recording: see mpr's log and `/mpr/workers` in the recording"
+            )
         if self.fanout.conflicts and not failed:
             raise ConflictError(
                 f"{'; '.join(self.fanout.conflicts)}. All rows are in the recording, but Rerun knows one type of "
@@ -286,10 +296,18 @@ class RecordingRuntime:
                             append(writer, layout, telemetry=True)
                     if stream:
                         append(writer, stream)
+                    self._write_count(writer)
                     writer.close()
             except SinkError as error:
                 failure = failure or error
         return failure
+
+    def _write_count(self, writer: Writer) -> None:
+        """Write into the recording how many rows it has, so that `mpr verify` can check it."""
+        rows = writer.rows() if self._takes_telemetry() else None
+        if rows is not None:
+            store = store_id.store_id(self.options.application_id, self.options.recording_id)
+            append(writer, verify.encoded_count(store, rows, self.aggregator.row_totals.lost))
 
     def _name_other_files(self) -> None:
         made = [path for writer in self.writers for path in writer.other_files]

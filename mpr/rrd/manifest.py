@@ -234,10 +234,15 @@ def _validity(piece: pa.Array) -> NDArray[np.bool_]:
     return bits[piece.offset : piece.offset + len(piece)].astype(bool)
 
 
-def row_count(found: Manifest) -> int:
-    """Return how many rows of users are in the chunks that `found` describes.
+def all_rows(footer: bytes, store: bytes) -> int:
+    """Return how many rows of the recording `store` the chunks have that `footer` describes."""
+    return sum(sum(each.table[_ROWS].to_pylist()) for each in parse(footer) if each.store_id == store)
 
-    Rows of mpr itself and recording properties are not counted.
+
+def row_count(found: Manifest, *, users_only: bool = True) -> int:
+    """Return how many rows are in the chunks that `found` describes.
+
+    With `users_only`, rows of mpr itself and recording properties are not counted.
     """
     rows = zip(found.table[ENTITY].to_pylist(), found.table[_ROWS].to_pylist(), strict=True)
-    return sum(count for entity, count in rows if not entity.startswith(("/mpr/", "/__properties")))
+    return sum(count for entity, count in rows if not (users_only and entity.startswith(("/mpr/", "/__properties"))))

@@ -30,9 +30,14 @@ def recording_of_stream(data: bytes, frames: list[Frame]) -> bytes | None:
             store = store_id_of_chunk(payload)
         else:
             continue
-        if dict(fields(store)).get(1) == _RECORDING:
+        if is_recording(store):
             return store
     return None
+
+
+def is_recording(store: bytes) -> bool:
+    """Return whether `store` is the encoded `StoreId` of a recording, and not of a blueprint."""
+    return dict(fields(store)).get(1) == _RECORDING
 
 
 def ids_of_store(store: bytes) -> tuple[str, str]:

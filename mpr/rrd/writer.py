@@ -10,6 +10,7 @@ its chunks may have no manifest. The SDK reads these chunks again at the end, an
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from array import array
@@ -143,16 +144,38 @@ class FileWriter:
             self._manifest_store.add([manifest.moved(each, offsets) for each in manifests])
             del self._offsets[outbox], self._undescribed[outbox]
 
-    def rows_of(self, outbox: int, skip: int) -> int | None:
+    def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         """Count rows as `Writer.rows_of` does, by reading the chunks again."""
         places = _places(self._undescribed.get(outbox, array("Q")))[skip:]
         if not self._write_footer or sum(size for _, size in places) > _QUICK_BYTES:
             return None
         try:
-            return sum(manifest.row_count(each) for each in self._manifest_maker.described(places))
+            count = functools.partial(manifest.row_count, users_only=users_only)
+            return sum(map(count, self._manifest_maker.described(places)))
         except (OSError, errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
             _log.debug("the rows of a worker that has died cannot be counted: %r", error)
             return None
+
+    def rows(self) -> int | None:
+        """Count all rows of recordings in the file; None if the file gets no footer, or a chunk cannot be read."""
+        if not self._write_footer:
+            return None
+        try:
+            self._describe_rest()
+        except (OSError, errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            # `close` meets the same error, and reports it.
+            _log.debug("the rows of %s cannot be counted: %r", self.path, error)
+            return None
+        return sum(manifest.row_count(each, users_only=False) for each in self._recordings())
+
+    def _recordings(self) -> Iterator[Manifest]:
+        return (each for each in self._manifest_store.all() if store_id.is_recording(each.store_id))
+
+    def _describe_rest(self) -> None:
+        """Have the SDK read the chunks again that no manifest has described, and describe them."""
+        for outbox, missing in list(self._undescribed.items()):
+            self._manifest_store.add(self._manifest_maker.described(_places(missing)))
+            del self._undescribed[outbox]
 
     def close(self) -> None:
         """Write the footer, give the file its final name, and check the file with the SDK's own reader.
@@ -192,9 +215,7 @@ class FileWriter:
             self._write_anew(programs.optimize)
 
     def _closing(self) -> bytes:
-        for missing in self._undescribed.values():
-            self._manifest_store.add(self._manifest_maker.described(_places(missing)))
-        self._undescribed.clear()
+        self._describe_rest()
         return self._manifest_maker.closing(self._log.end, self._manifest_store.all())
 
     def _failure(self, verb: str, error: OSError) -> SinkError:

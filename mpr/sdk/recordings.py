@@ -136,27 +136,29 @@ def clean_up_recordings() -> None:
 _SET_CURRENT = ("set_thread_local_data_recording", "set_global_data_recording")
 
 
-def watch_current(changed: Callable[[], None]) -> bool:
-    """Call `changed()` whenever code other than mpr's changes the current recording of this process.
+def watch_current(changed: Callable[[Any, bool], None]) -> bool:
+    """Call `changed(handle, of_thread)` whenever the current recording of this process or of a thread is changed.
 
-    Returns whether this release of the SDK has both functions of `_SET_CURRENT`. Calls of `rr.init` are not watched,
-    because they use `new_recording` instead.
+    `handle` is the SDK's handle of the new recording; None for none. `of_thread` says whether the recording is current
+    in the calling thread only. Returns whether this release of the SDK has both functions of `_SET_CURRENT`. Calls of
+    `rr.init` are not watched, because they use `new_recording` instead.
     """
     import rerun_bindings
 
     if not all(hasattr(rerun_bindings, name) for name in _SET_CURRENT):
         return False
 
-    def watched(original: Callable[..., Any]) -> Callable[..., Any]:
+    def watched(original: Callable[..., Any], *, of_thread: bool) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
-            changed()
+            changed(args[0] if args else kwargs.get("recording"), of_thread)
             return original(*args, **kwargs)
 
         return call
 
     for name in _SET_CURRENT:
-        setattr(rerun_bindings, name, watched(getattr(rerun_bindings, name)))
+        of_thread = name == "set_thread_local_data_recording"
+        setattr(rerun_bindings, name, watched(getattr(rerun_bindings, name), of_thread=of_thread))
     return True
 
 

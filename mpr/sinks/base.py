@@ -125,10 +125,18 @@ class Writer(ABC):
     def add_manifests(self, outbox: int, footer: bytes) -> None:  # noqa: B027  # not every sink needs them
         """Add the manifests that the SDK wrote at the end of `outbox`. `footer` is the payload of the `END` frame."""
 
-    def rows_of(self, outbox: int, skip: int) -> int | None:
+    def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         """Count the rows in the chunks of an outbox that has no footer. The first `skip` chunks are not counted.
 
+        With `users_only`, rows of mpr itself and properties of the recording are not counted.
         Returns None if the sink cannot count the rows, or cannot count them quickly.
+        """
+        return None
+
+    def rows(self) -> int | None:
+        """Count all rows of the shared recording that the sink has; None if the sink cannot count them.
+
+        `mpr verify` checks a file against this number.
         """
         return None
 

@@ -68,7 +68,11 @@ class DecodingWriter:
     def add_manifests(self, outbox: int, footer: bytes) -> None:
         """Do nothing, because the SDK writes its own manifest."""
 
-    def rows_of(self, outbox: int, skip: int) -> int | None:
+    def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
+        """Return None, because only the SDK knows the rows."""
+        return None
+
+    def rows(self) -> int | None:
         """Return None, because only the SDK knows the rows."""
         return None
 

@@ -120,7 +120,11 @@ class DirectoryWriter:
             self._layouts.append((self._latest, footer))
         self._router.add_manifests(outbox, footer)
 
-    def rows_of(self, outbox: int, skip: int) -> int | None:
+    def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
+        """Return None, because the rows are in many files."""
+        return None
+
+    def rows(self) -> int | None:
         """Return None, because the rows are in many files."""
         return None
 

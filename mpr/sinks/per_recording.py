@@ -44,7 +44,9 @@ class MainFile(RoutedFile, Protocol):
 
     def open(self, preamble: bytes) -> None: ...
 
-    def rows_of(self, outbox: int, skip: int) -> int | None: ...
+    def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None: ...
+
+    def rows(self) -> int | None: ...
 
 
 class OneFile(MainFile, Protocol):
@@ -111,8 +113,11 @@ class PerRecordingWriter(Writer):
     def add_manifests(self, outbox: int, footer: bytes) -> None:
         self._router.add_manifests(outbox, footer)
 
-    def rows_of(self, outbox: int, skip: int) -> int | None:
-        return self._main.rows_of(outbox, skip)
+    def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
+        return self._main.rows_of(outbox, skip, users_only=users_only)
+
+    def rows(self) -> int | None:
+        return self._main.rows()
 
     def close(self) -> None:
         self._router.close()

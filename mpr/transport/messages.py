@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-PROTOCOL = 4
+PROTOCOL = 5
 
 Buffer: TypeAlias = bytes | memoryview
 Frames: TypeAlias = list[Any]
@@ -88,6 +88,13 @@ class SegmentReady:
     start: int
     end: int
     data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowsCounted:
+    """Says that the outboxes until the end of the present one have at least `rows` rows."""
+
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +305,7 @@ Upstream: TypeAlias = (
     | Ready
     | NewOutbox
     | SegmentReady
+    | RowsCounted
     | TaskRecordingRows
     | Result
     | ResultInMemory
@@ -332,7 +340,8 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
     _SYNCED,
     _UNDELIVERED,
     _RESULT_IN_MEMORY,
-) = range(20)
+    _ROWS_COUNTED,
+) = range(21)
 
 
 def encode(message: Upstream | Downstream) -> Frames:
@@ -367,6 +376,8 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_KIND.pack(_TASK_RECORDING_ROWS), data]
         case Ready(micros):
             return [_NUMBER.pack(_READY, micros)]
+        case RowsCounted(rows):
+            return [_NUMBER.pack(_ROWS_COUNTED, rows)]
         case Skipped(sequence):
             return [_NUMBER.pack(_SKIPPED, sequence)]
         case Undelivered(reason, rows_are_lost):
@@ -459,6 +470,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return TaskRecordingRows(bytes(frames[1]))
     if kind == _READY:
         return Ready(_NUMBER.unpack(head)[1])
+    if kind == _ROWS_COUNTED:
+        return RowsCounted(_NUMBER.unpack(head)[1])
     if kind == _SKIPPED:
         return Skipped(_NUMBER.unpack(head)[1])
     if kind == _GOODBYE:

@@ -23,7 +23,7 @@ from mpr.transport.outbox import Outbox, open_shared
 
 #: The size of the page in bytes. The journal begins behind the page.
 PAGE_BYTES = 4096
-# The places of the numbers in the page. The worker writes the first eleven. The parent writes the others, which have
+# The places of the numbers in the page. The worker writes the first thirteen. The parent writes the others, which have
 # cache lines of their own.
 (
     _SEQUENCE,
@@ -37,7 +37,9 @@ PAGE_BYTES = 4096
     _BACK_PRESSURE_SINCE,
     JOURNALED,
     SENT,
-) = range(11)
+    COUNTED_ROWS,
+    FLUSHED_COUNTED_ROWS,
+) = range(13)
 _REVOKED, TAKEN = 16, 17
 
 
@@ -182,6 +184,10 @@ class StatusPageReader:
     def back_pressure(self) -> tuple[int, int]:
         """Return since when `rr.log` waits (0: it does not), and how long it has waited before. Both in nanoseconds."""
         return self.counters[_BACK_PRESSURE_SINCE], self.counters[_BACK_PRESSURE]
+
+    def flushed_counted_rows(self) -> int:
+        """Return how many counted rows were in the outboxes at the last flush (`producer/row_account.py`)."""
+        return self.counters[FLUSHED_COUNTED_ROWS]
 
     def unflushed(self) -> int:
         """Return how many rows would be lost, at most, if the worker died at this moment."""

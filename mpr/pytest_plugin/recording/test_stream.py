@@ -168,7 +168,7 @@ class TestStreams:
         def entered(_size: int, _rows: int, _recording: Any) -> None:
             logged()
 
-        log_calls.install_entries(entered)
+        log_calls.install_entries(entered, lambda _rows, _recording: None)
 
     def has(self, native: Any) -> bool:
         """Return whether `native`, a handle of the SDK, belongs to one of these streams."""
