@@ -87,8 +87,8 @@ class LogReader:
     read:
         Reads the file.
     size:
-        The size of the file in bytes if the file is already closed. It may differ from the end of the log, because a
-        closed file may have been written anew. None if the reader reads up to the end of the log.
+        The size of the file in bytes if the file is already closed. This size may differ from the end of the log,
+        because a closed file may have been written anew. None if the reader reads up to the end of the log.
     """
 
     def __init__(self, log: ByteLog, read: framing.Read, size: int | None) -> None:
@@ -99,8 +99,8 @@ class LogReader:
     def read_all(self, *, parts: bool = False, pause_secs: float = 0.0) -> Iterator[bytes]:
         """Yield all bytes, and wait for more until the log ends.
 
-        With `parts`, each item is a stream that can be read alone. After each wait, pause for `pause_secs`, so that
-        small pieces are joined.
+        If `parts` is true, each item is a stream that can be read alone. After each wait, pause for `pause_secs`, so
+        that the next item has more bytes.
         """
         cursor = self._cursor(parts)
         while True:

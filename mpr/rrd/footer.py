@@ -1,4 +1,4 @@
-"""Makes the footer of a file: one manifest per store.
+"""Makes the footer of a file: one manifest per store. A store is a recording or a blueprint.
 
 Covers: merging the manifests that the SDK wrote, and letting the SDK describe chunks that no manifest describes.
 Does not cover: the form of a manifest (`manifest.py`), merging many columns (`wide_footer.py`) and writing the file

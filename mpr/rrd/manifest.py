@@ -1,5 +1,7 @@
 """The manifest of an `.rrd` file: one row per chunk, merged from the manifests that the SDK wrote in the workers.
 
+A file has one manifest for each store. A store is a recording or a blueprint.
+
 Covers: reading the manifests of an `END` frame, moving their byte offsets, and merging their rows.
 Does not cover: the frames around them (`framing.py`) and merging schemas that differ (`footer.py`, `wide_footer.py`).
 
@@ -182,7 +184,7 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
                 table = table.set_column(
                     index, each.with_type(wanted), table.column(index).cast(pa.int64()).cast(wanted)
                 )
-        # Not by `cast`, because `cast` loads `pyarrow.compute`. This took 30 ms for the first file of a process.
+        # `cast` is not used here, because it loads `pyarrow.compute`, which took 30 ms for the first file of a process.
         loose = pa.schema([each.with_nullable(True) for each in table.schema])
         nullable.append(pa.Table.from_arrays(table.columns, schema=loose))
     merged = pa.concat_tables(nullable, promote_options="default")

@@ -1,8 +1,8 @@
 """Gives an encoded stream another store id (application id and recording id) without decoding a chunk.
 
-Each new stream of the SDK starts two threads that never end (rerun-io/rerun issue 2116). So an existing stream also
-writes the rows of other recordings. This module then replaces the store ids of these rows, and the offsets and sizes in
-their manifests.
+Each new stream of the SDK starts two threads that never end (rerun-io/rerun issue 2116). So mpr makes no new stream for
+another recording, but encodes its rows with an existing stream. This module then replaces the store ids of these rows,
+and the offsets and sizes in their manifests.
 """
 
 from __future__ import annotations

@@ -54,5 +54,5 @@ def store_id(application_id: str, recording_id: str) -> bytes:
 
 
 def info_of(info: bytes, store: bytes) -> bytes:
-    """Return the store info `info` (the payload of its frame) with the store id `store`."""
+    """Return the store info `info` (the payload of its frame) with `store` in place of its store id."""
     return protobuf.replace_field(info, 2, protobuf.replace_field(protobuf.field(info, 2), 2, store))
