@@ -102,7 +102,7 @@ class _Exporter:
         self._stream.set_sinks(sink._sdk_sink())
 
     def _check(self) -> None:
-        """Raise an exception if the connection is broken, or if the server of the page has ended."""
+        """Raise an exception if the connection is broken, or if the program that serves the web page has ended."""
         self._stream.flush()
         if self._program is not None and self._program.poll() is not None:
             raise RuntimeError(f"the server of the page has ended with code {self._program.returncode}")

@@ -32,7 +32,7 @@ _SEND_EVERY_SECS = 0.05
 # The shortest and the longest time until an exporter that has ended is replaced. The time doubles with each attempt.
 _FIRST_RETRY_SECS = 0.1
 _LAST_RETRY_SECS = 2.0
-# If a viewer gets nothing for this time, a warning is logged, because the user can still do something about it then.
+# If a viewer gets nothing for this time, a warning is logged, so that the user can act while the run still goes on.
 _PATIENCE_SECS = 10.0
 
 
@@ -54,8 +54,7 @@ class ExporterState(enum.Enum):
 
 
 class ExporterHandle:
-    """A live sink and its exporter. Only the supervisor's thread calls the methods, but any thread may call
-    `stats`.
+    """A live sink and its exporter. Any thread may call `stats`, but only the supervisor's thread calls other methods.
 
     Parameters
     ----------
@@ -172,8 +171,8 @@ class ExporterHandle:
     def send(self, now: float, *, is_last: bool) -> float | None:
         """Let the exporter send new rows. The caller checks `is_ready` before.
 
-        With `is_last`, the exporter sends without delay, and finishes when it has sent all rows. If it is too early to
-        send, returns the time at which to call this again. Else returns None.
+        If `is_last` is true, the exporter sends without delay, and finishes when it has sent all rows. If it is too
+        early to send, returns the time at which to call this method again. Else returns None.
         """
         for number, source in enumerate(self._replay_log.sources):
             start = max(self._positions.get(number, 0), source.start)
@@ -205,7 +204,7 @@ class ExporterHandle:
     def check_starvation(self, now: float) -> float | None:
         """Warn once if the sink gets nothing for `_PATIENCE_SECS`.
 
-        Returns the time at which to call this again, or None if no call is needed before the next change.
+        Returns the time at which to call this method again, or None if no call is needed before the state changes.
         """
         if self._starvation.is_reported:
             return None

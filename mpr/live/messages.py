@@ -1,4 +1,8 @@
-"""The messages between a recording and the exporters of its live sinks."""
+"""The messages between a recording and the exporters of its live sinks.
+
+An exporter is the process that sends rows to one live sink, such as a viewer. The replay log (`replay_log.py`) is a
+list of files with these rows. Each of these files has a number.
+"""
 
 from __future__ import annotations
 

@@ -8,8 +8,7 @@ two files with frames. Usually there is one file, which belongs to a `FileSink`.
 writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments.
 
 The first 8 bytes of the ring are the offset up to which bytes are dropped. The ring writes this offset before it drops
-bytes. A reader checks the offset after it has read other bytes. These bytes are valid if they begin at the offset or
-behind.
+bytes. A reader first reads frames, and then this offset. The frames are valid if they do not begin before this offset.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class MemoryRing(LogFile):
     Parameters
     ----------
     folder:
-        A private folder for the file, if the system has no files in memory.
+        A private folder. If the system has no files in memory, the file is made there.
     """
 
     is_memory = True
@@ -109,7 +108,7 @@ class ReplayLog:
     file:
         The log of a file that gets all rows and that other processes can read, or None if there is no such file.
     folder:
-        A private folder for the file, if the system has no files in memory.
+        A private folder. If the system has no files in memory, the memory ring makes its file there.
     """
 
     def __init__(self, head: bytes, file: ByteLog | None, folder: Path) -> None:
@@ -130,7 +129,7 @@ class ReplayLog:
         return self._head
 
     def accepted(self, segment: Segment) -> None:
-        """Keep `segment`, because all writers that have not failed have accepted it."""
+        """Keep `segment`. Every writer that still works has accepted `segment` before."""
         if self._file is not None and self._file.end > self.sources[0].end:
             self.sources[0].grow(self._file.end)
         else:

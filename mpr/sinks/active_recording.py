@@ -3,7 +3,8 @@
 Covers: finding the active recording, sending rows to it, giving up if sending takes too long, the ambient recording.
 Does not cover: the sinks of the active recording, which the caller chooses.
 
-The pytest plugin sets an ambient recording. It is used if the user has named no sinks.
+The ambient recording takes the rows if the user has named no sinks. Only the pytest plugin sets an ambient recording:
+the recording of the running test.
 
 The SDK's reader decodes the rows, and `rr.send_chunks` sends them. A separate thread does this, because the caller's
 sinks may hang. Blueprints that workers send are not kept.
@@ -173,7 +174,8 @@ class ActiveRecordingWriter(Writer):
         if keeps_ids:
             rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
         else:
-            # Not by the importer, because it leaves threads behind, and then imports hang in forked processes.
+            # `log_file_from_contents` is not used for most rows, because it starts an importer of the SDK that leaves
+            # threads behind. After that, imports hang in forked processes.
             reader.send_decoded(stream, self._stream, blueprints=False)
         # This flush is needed because only a flush reports a full disk.
         self._stream.flush(timeout_sec=self._timeout_secs)

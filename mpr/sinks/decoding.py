@@ -50,7 +50,7 @@ class DecodingWriter:
         self._streams = StandaloneStreams(header)
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Write the chunks of `segment`. When this returns, any process can read them."""
+        """Write the chunks of `segment`. When this method returns, any process can read the chunks from the file."""
         stream = self._streams.stream(segment)
         if stream:
             self._send(stream)
@@ -62,14 +62,14 @@ class DecodingWriter:
             reader.send_decoded(stream, self._stream, blueprints=False)
             self._stream.flush(timeout_sec=SINK_TIMEOUT_SECS)
         except (RuntimeError, ValueError) as error:
-            # A full disk ends here, because only the flush reports it.
+            # If the disk is full, the error is raised here, because the SDK reports it only at a flush.
             raise SinkError(f"cannot write {self.path}: {error}; what it has until here is readable") from error
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
         """Do nothing, because the SDK writes its own manifest."""
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
-        """Return None, because only the SDK knows the rows."""
+        """Return None, because this writer cannot count the rows. Only the SDK can."""
         return None
 
     def close(self) -> None:

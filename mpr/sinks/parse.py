@@ -34,7 +34,7 @@ def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sin
     """
     if sinks is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        # These are replaced, because a recording id may have any character.
+        # Unusual characters are replaced, because a recording id may have any character.
         name, short = (_UNUSUAL.sub("_", part) for part in (application_id, recording_id[:8]))
         return (FileSink(path=Path.cwd() / f"{name}-{stamp}-{short}.rrd"),)
     if isinstance(sinks, str | os.PathLike | Sink):
