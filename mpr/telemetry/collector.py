@@ -30,7 +30,7 @@ class RowCollector:
         self._errors_left = _ERRORS
 
     def add_state(self, timeline: int, at_ns: int, state: str, worker: int) -> None:
-        """Let state timeline `timeline` show `state` from `at_ns` on."""
+        """Let the state timeline with the number `timeline` show `state` of `worker` from `at_ns` on."""
         if self._keeps_states:
             self._rows.state_timelines.setdefault(timeline, []).append(StateRow(at_ns, state, worker))
 
@@ -58,7 +58,11 @@ class RowCollector:
         self._rows.names = list(names)
 
     def take(self, now_ns: int, settled_count: int) -> Rows:
-        """Return the rows since the last call. One row of task `settled_count` stands for all errors only counted."""
+        """Return the rows since the last call.
+
+        If some errors were only counted, one more error row gives their number. This row has the time `now_ns` and the
+        task number `settled_count`.
+        """
         if self._errors_left < 0:
             text = f"{-self._errors_left} more errors are not written down one by one"
             self.add_error(ErrorRow(now_ns, "", settled_count, text))

@@ -103,7 +103,7 @@ def view(payload: Sequence[Buffer]) -> Any:
 
 
 class _StandIn:
-    """Replaces an object, or a function that makes an object. Any call of it does nothing."""
+    """Stands for an object, or for a function that makes an object. A call of the stand-in does nothing."""
 
     _name = ""
     _arguments: tuple[Any, ...] = ()

@@ -61,7 +61,7 @@ class TelemetryTracker(PoolObserver):
         self._closing = False
         self._submitted: deque[int] = deque()
         self._submitted_count = 0
-        #: The number of tasks that have their outcome.
+        #: The number of tasks that have their outcome: a result or an error.
         self.settled_count = 0
         #: Set if rows must be written at once, because a task has failed or a worker has died.
         self.urgent = threading.Event()
@@ -82,7 +82,7 @@ class TelemetryTracker(PoolObserver):
                 worker.note_ready(hello.pid, self._clock(), init_micros)
 
     def ended(self, worker: int, exitcode: int | None, work: WorkerActivity | None) -> None:
-        """Record that the process of `worker` has ended. `work` is what it did last, or None if unknown."""
+        """Record that the process of `worker` has ended. `work` is its last activity, or None if unknown."""
         with self._lock:
             found = self._workers.pop(worker, None)
             if found is None:
@@ -110,7 +110,8 @@ class TelemetryTracker(PoolObserver):
     # --- tasks -------------------------------------------------------------------------------------------------
 
     def submitted(self, name: str, count: int) -> None:
-        # The lock is not used here, because Ctrl-C may interrupt the caller's thread while it holds the lock.
+        # The lock is not taken here. The caller is a thread of the user, and Ctrl-C may interrupt this thread while it
+        # holds the lock.
         self._submitted.append(count)
 
     def unsettled(self) -> int:
@@ -156,7 +157,7 @@ class TelemetryTracker(PoolObserver):
             self._rows.add_sample(sample)
 
     def take(self, *, last: bool = False) -> Rows:
-        """Return the rows since the last call. With `last`, first complete all spans and state timelines."""
+        """Return the rows since the last call. If `last` is true, first complete all spans and state timelines."""
         with self._lock:
             now = self._clock()
             self._closing = self._closing or last
