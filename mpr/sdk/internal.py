@@ -1,4 +1,4 @@
-"""Marks SDK calls as mpr's own. Such calls are not counted for a task, and do not change what a task has set."""
+"""Marks SDK calls as mpr's own. Such calls do not count as logging of a task, or as changes that a task makes."""
 
 from __future__ import annotations
 

@@ -48,7 +48,8 @@ def divert_new_recordings(
         try:
             clean_up()
         except RuntimeError:
-            # `rr.init` calls this function first. It fails in a forked process, because of the parent's recordings.
+            # `rr.init` calls this function first. In a forked process the SDK raises an error here, because the process
+            # still has its parent's recordings.
             if diverted() is None:
                 raise
 
