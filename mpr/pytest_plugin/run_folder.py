@@ -65,7 +65,10 @@ def _remove_old_runs(settings: Settings) -> None:
 
 
 def _ours(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Return the files that mpr has put into `folder`, the folder of a run. Return none if the run has not ended."""
+    """Return the names of the files that mpr has put into `folder`, the folder of a run.
+
+    The list is empty if the run has not ended.
+    """
     files: list[str] | None = manifest.get("files")
     if files is not None:
         return files

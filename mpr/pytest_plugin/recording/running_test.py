@@ -33,7 +33,7 @@ class RunningTest:
     started, clock:
         The begin of the test, in seconds since the epoch and in seconds of `time.perf_counter`.
     phases:
-        The name of each phase, with the time of its begin in seconds since the epoch.
+        The name of each phase (setup, call, teardown), with the time of its begin in seconds since the epoch.
     outcomes:
         The outcome of each phase that has ended.
     failures:
