@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--robots", type=int, default=12)
     args = parser.parse_args()
 
-    # All robots share the timeline `time`, on which the pool has no rows. So its state timelines are folded.
+    # All robots share the timeline `time`, on which the pool has no rows. So the views of the pool are folded.
     blueprint = layout(args.robots)
     with mpr.Pool("mpr_robots", sinks=args.path, blueprint=blueprint, telemetry_view=False) as pool:
         distances = pool.starmap(walk, enumerate(rainbow(args.robots)))

@@ -1,8 +1,8 @@
-"""Watch a run in a web browser while it goes on. A file keeps everything, so you may open the page late.
+"""Watch a run in a web browser while it goes on. A file keeps all rows, so you may open the page late.
 
     python web.py
 
-Open the address that it prints. Every task follows particles on a strange attractor of its own.
+Open the address that the script prints. Every task follows particles on a strange attractor of its own.
 """
 
 from __future__ import annotations
