@@ -97,12 +97,12 @@ class ExporterHandle:
 
     @property
     def has_process(self) -> bool:
-        """Whether an exporter was started and has not been reaped."""
+        """Whether an exporter was started, and `reap` has not been called for it yet."""
         return self._pid is not None
 
     @property
     def is_down(self) -> bool:
-        """Whether an exporter has to be started."""
+        """Whether there is no exporter, so that one has to be started."""
         return self._state is ExporterState.DOWN
 
     @property

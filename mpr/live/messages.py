@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """To the exporter: the descriptor of the replay log's file `number` follows this message."""
+    """To the exporter: the descriptor of the replay log's file `number` follows this message.
+
+    `is_memory` says whether the file is a memory ring, which may drop old bytes.
+    """
 
     number: int
     is_memory: bool

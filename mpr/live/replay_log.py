@@ -67,7 +67,7 @@ class MemoryRing(LogFile):
         self._mark()
 
     def accept(self, segment: Segment) -> None:
-        """Copy the frames of `segment`. If there is not enough memory, they are left out."""
+        """Copy the frames of `segment` into the ring. If there is not enough memory, the frames are left out."""
         end = self.end
         os.lseek(self.fd, end, os.SEEK_SET)
         try:

@@ -85,7 +85,7 @@ class LogReader:
     log:
         The log, which says how many bytes may be read.
     read:
-        Reads the file.
+        The function that reads the file, by offset and size.
     size:
         The size of the file in bytes if the file is already closed. This size may differ from the end of the log,
         because a closed file may have been written anew. None if the reader reads up to the end of the log.
@@ -119,7 +119,7 @@ class LogReader:
                 time.sleep(pause_secs)
 
     async def aread_all(self, *, parts: bool = False) -> AsyncIterator[bytes]:
-        """Do the same as `read_all` in an event loop. A cancelled reader leaves no listener behind."""
+        """Do the same as `read_all` in an event loop. If the loop cancels the reader, its listener is removed."""
         # Imported here because few programs read in an event loop.
         import asyncio
 

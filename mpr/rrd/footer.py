@@ -40,11 +40,11 @@ class ManifestMaker:
     store_infos: dict[bytes, bytes] = field(default_factory=dict)
 
     def begin(self, header: bytes) -> None:
-        """Note the header of the file."""
+        """Keep `header`, the first bytes of the file. Streams that the SDK has to read need a header."""
         self.header = header
 
     def add_store(self, store: bytes, info: bytes) -> bool:
-        """Note the store info of `store`. Returns False if the store already has one."""
+        """Keep `info`, the store info of `store`. Returns False if the maker already has one of this store."""
         if store in self.store_infos:
             return False
         self.store_infos[store] = info

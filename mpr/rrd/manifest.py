@@ -149,7 +149,7 @@ def chunk_locations(table: pa.Table, rows: Iterable[int]) -> list[ChunkLocation]
 
 
 def moved(manifest: Manifest, offsets: OffsetMap) -> Manifest:
-    """Return `manifest` with the offsets that its chunks have in the file."""
+    """Return `manifest`, which has offsets in an outbox, with the offsets of its chunks in the file."""
     header = framing.FRAME_HEADER_SIZE
     targets = [offsets.target(source - header) + header for source in manifest.table[OFFSET].to_pylist()]
     return replace(manifest, table=with_offsets(manifest.table, targets))
@@ -207,7 +207,8 @@ def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
     """Return the index of one row for each pair of an entity path and a set of filled columns.
 
-    If several rows have the same pair, the first row in the order of the file is chosen.
+    If several rows have the same pair, the first row in the order of the file is chosen. The chunks of these few rows
+    together have all columns of the file, so the SDK need not read the other chunks.
     """
     import numpy as np
 

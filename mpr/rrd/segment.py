@@ -25,7 +25,7 @@ class SegmentSource(Protocol):
     """The bytes of a segment, which are in an outbox or in a message."""
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes from `offset` on. There are fewer only at the end of the source."""
+        """Return `size` bytes from `offset` on. Returns fewer bytes only at the end of the source."""
 
     def copy(self, target: int, offset: int, size: int) -> None:
         """Write exactly `size` bytes from `offset` on to the current position of the descriptor `target`."""

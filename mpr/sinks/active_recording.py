@@ -123,7 +123,7 @@ class ActiveRecordingWriter(Writer):
         return self._published
 
     def open(self, preamble: bytes) -> None:
-        """Keep only the header, because the recording has its own properties."""
+        """Keep only the header of `preamble`, because the active recording has its own properties."""
         self._streams = StandaloneStreams(preamble[: framing.HEADER_SIZE])
 
     def accept(self, segment: Segment, *, published: bool) -> None:

@@ -79,10 +79,10 @@ class Sink(ABC):
         raise TypeError(f"no writer for {self!r}")
 
     def check_direct(self) -> None:  # noqa: B027  # most have nothing to check
-        """Raise `ConfigError` if this kind of sink takes direct rows, but not with the settings of this sink."""
+        """Raise `ConfigError` if `takes_direct_rows` is true, but a setting of this sink does not allow direct rows."""
 
     def described(self) -> str:
-        """Return the name of the sink in the sentences of errors, with an article."""
+        """Return the words for this sink in the texts of errors, such as 'a FileSink'."""
         return f"a {type(self).__name__}"
 
 

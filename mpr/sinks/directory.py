@@ -169,7 +169,7 @@ class _TaskFile:
     Parameters
     ----------
     writer:
-        Writes the file.
+        The writer of the file.
     old, new:
         The encoded store ids of the shared recording and of the recording in this file.
     task:

@@ -335,8 +335,8 @@ class SpawnViewerSink(LiveSink):
             preexec_fn=None if stays else _end_with_parent,
         )
         if stays:
-            # The session gets a low priority too, because Linux first shares the CPU among sessions. A low priority
-            # within the viewer's own session has no effect.
+            # The session gets a low priority too, because Linux first shares the CPU among sessions. The viewer's own
+            # priority counts only within its session, in which no other program runs.
             with contextlib.suppress(OSError):
                 Path(f"/proc/{viewer.pid}/autogroup").write_text(str(_SESSION_NICE))
 
