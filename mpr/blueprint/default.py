@@ -218,5 +218,5 @@ def _parts(path: str) -> list[str]:
 
 
 def bucket(state_timelines: int) -> int:
-    """Return one number for all numbers of state timelines that lead to the same layout."""
+    """Return the same number for all numbers of state timelines with the same layout, so that layouts can be cached."""
     return next((limit for limit in (_LEGEND, _MANY_TIMELINES - 1) if state_timelines <= limit), _MANY_TIMELINES)

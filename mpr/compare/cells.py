@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # The longest key in bytes. A longer key is replaced by its digest, so that the key of an image is not a copy of the
 # image.
 _LONG_KEY = 64
-# The key of a missing entry.
+# The key of an entry that is null.
 _GAP = b"gap"
 # The largest number of values that are written out for a cell.
 _SHORT_CELL = 16
@@ -34,8 +34,9 @@ _WORDS.maxlist = _WORDS.maxdict = _SHORT_CELL
 
 
 def keys(values: pa.Array) -> list[bytes]:
-    """Return one key per entry. Two entries of the same Arrow type have equal keys if they are equal, bit for bit.
+    """Return a key for each entry of `values`. Keys are compared instead of the entries, because that is faster.
 
+    Two entries of the same Arrow type have equal keys if the entries are equal, bit for bit.
     Pass all entries at once, because one call per entry would take a hundred times as long.
     """
     found = _keys(values)
@@ -104,7 +105,10 @@ def _short(key: bytes | memoryview) -> bytes:
 
 
 def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
-    """Return the numbers, texts, lengths and gaps in `values` as arrays, from the outermost level to the innermost."""
+    """Return the nulls, lengths, numbers and texts in `values` as arrays, from the outermost level to the innermost.
+
+    Two cells have the same values if all these arrays are the same.
+    """
     kind = values.type
     leaves = [np.asarray(values.is_valid())] if values.null_count else []
     if pa.types.is_fixed_size_list(kind):

@@ -102,7 +102,7 @@ def differences(
         The largest difference of two floating point numbers, as a share of the expected number. If the expected number
         is smaller than 1, `tolerance` itself is the largest difference.
     limit:
-        The largest number of differences that are returned.
+        The largest number of differences that are returned. If there are more, one more sentence says how many more.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def differences(
     Raises
     ------
     ConfigError
-        If `level` is neither of the two.
+        If `level` has another value.
     RecordingError
         If a file cannot be read.
     """

@@ -21,8 +21,8 @@ def divert_new_recordings(
     """Make `rr.init` in this process use the stream that `diverted()` returns, instead of a new recording.
 
     The stream becomes the current one, and `noted(application_id, recording_id)` is called. If `diverted()` returns
-    None, `rr.init` does the same as without mpr. A new recording that is not made the default stays the user's, and
-    `made` is called with the handle of that recording.
+    None, `rr.init` does the same as without mpr. If the user makes a recording that is not the default one, such as an
+    `rr.RecordingStream`, this recording is made as usual, and `made` is called with its handle.
     """
     import rerun_bindings
 
@@ -78,7 +78,8 @@ def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.Recordi
     """Write the name and the start that this process sets for the recording as a property of the process.
 
     The recording has many writers, and each would overwrite the name and the start of the others. `diverted(call,
-    recording id)` returns the stream and the name of the property. If it returns None, the call is not changed.
+    recording id)` returns the stream and the name of the property. If `diverted` returns None, the SDK's call is made
+    as usual.
     """
     import rerun_bindings
 

@@ -79,7 +79,7 @@ class Span:
 
 @dataclass(slots=True)
 class ErrorRow:
-    """The error of one or several tasks that have failed."""
+    """The error of one or several tasks that have failed. `task` is the number of the first of them in the pool."""
 
     at_ns: int
     function: str

@@ -98,7 +98,7 @@ def _cut(text: str) -> str:
 
 
 def view(payload: Sequence[Buffer]) -> Any:
-    """Return the value in `payload`, with a stand-in for each object of a class. Raises as `pickle.loads` does."""
+    """Unpickle `payload`, with a stand-in for each object of a class. Raises the errors of `pickle.loads`."""
     return _StandInUnpickler(io.BytesIO(payload[0]), buffers=payload[1:]).load()
 
 

@@ -100,7 +100,7 @@ class TestStream:
             raise
 
     def is_taken(self) -> bool:
-        """Return whether other code has given the stream another sink. In this case, the file is finished already."""
+        """Return whether other code has given the stream another sink. The SDK has then finished the file already."""
         assert self.path is not None
         return not self.path.exists() or framing.is_finished(self.path)
 
@@ -137,7 +137,7 @@ class TestStream:
 
 
 def _leave_alone(native: Any) -> None:
-    """Make sure that nothing waits for this stream again.
+    """Make sure that nothing waits for this stream again, because its threads wait for each other for ever.
 
     At exit, the process finishes only the global recording. The SDK's own exit handler is removed, because it would
     wait for this stream.
