@@ -76,8 +76,8 @@ def recording(tmp_path_factory, request, number, folder=[], made=[]):
 class Reading:
     """The figures of one run.
 
-    `secs` is the median duration of a test. `threads` and `resident_bytes` say by how much the number of threads and
-    the resident memory of the process have grown between its 100th and its last test.
+    `secs` is the median duration of a test. `threads` and `resident_bytes` are the growth of the process from its 100th
+    to its last test: in threads, and in bytes of resident memory.
     """
 
     secs: float

@@ -2,8 +2,8 @@
 
 Each task logs one row and is sent by itself (`chunksize=1`), so its row is a chunk of its own. This is the worst case
 for a file. The run is measured without and with `FileSink(compact=True)`. The manifest of a file has a row for each
-chunk, which the parent keeps until the file is closed. The figures show, per chunk, by how much the parent's memory
-grows until the file is closed, and by how much it has grown at its peak while the parent closes the file.
+chunk, which the parent keeps until the file is closed. Two figures are bytes of the parent's memory per chunk: the
+growth until the file is closed, and the growth at the peak, while the file is being closed.
 """
 
 from __future__ import annotations

@@ -49,8 +49,9 @@ SINK_TIMEOUT_SECS = 60.0
 REPLAY_MAX_BYTES = 256 * MIB
 #: Bytes that are sent to a live sink at a time.
 SLICE_BYTES = 4 * MIB
-#: With `route="direct"`, the longest time that a worker waits for the SDK to write a task's rows to the sinks, and the
-#: longest time that a worker waits at its start until a viewer listens.
+#: Two limits for `route="direct"`, in which workers write to the sinks themselves. The first is the longest time that a
+#: worker waits until the SDK has written a task's rows. The second is the longest time that a worker waits at its start
+#: until a viewer listens.
 DIRECT_FLUSH_SECS = 10.0
 DIRECT_CONNECT_SECS = 10.0
 #: The time between two samples of a pool's processes.

@@ -54,8 +54,8 @@ class BlueprintUpdates:
     def refresh(self) -> tuple[bytes, bool]:
         """Return the layout for the present contents as a whole stream, and whether it differs from the last one.
 
-        The stream is empty if mpr makes no layout. This is so if no pool records telemetry, if a worker has sent a
-        blueprint, or if the user has given a blueprint and wants no views of pools.
+        The stream is empty if mpr makes no layout. There are three reasons: no pool records telemetry, a worker has
+        sent a blueprint, or the user has given a blueprint and wants no views of pools.
         """
         with self._lock:
             if (

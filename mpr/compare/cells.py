@@ -130,8 +130,8 @@ def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
 def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
     """Return whether two cells are equal, with a tolerance for floating point numbers.
 
-    Two numbers may differ by up to `tolerance` times the expected number (in `one`), or by up to `tolerance` if the
-    expected number is smaller than 1. NaN is equal to NaN.
+    Two numbers may differ by up to `tolerance` times the expected number, which is in `one`. If the expected number is
+    smaller than 1, they may differ by up to `tolerance`. NaN is equal to NaN.
     """
     ours, theirs = _leaves(one), _leaves(other)
     if [(leaf.dtype, leaf.shape) for leaf in ours] != [(leaf.dtype, leaf.shape) for leaf in theirs]:
@@ -179,7 +179,7 @@ def plain(cell: pa.Array) -> Any:
     try:
         values = cell.to_pylist()
     except ValueError:
-        # This value is a time with nanoseconds, which Python's own times do not have.
+        # The value is a time with nanoseconds, which Python's own times do not have.
         return str(cell)
     return values[0] if len(values) == 1 else values
 

@@ -165,7 +165,7 @@ class _Exporter:
 
     def _finish(self) -> None:
         self._stream.flush()
-        # This waits until the viewer has read everything.
+        # `disconnect` waits until the viewer has read everything.
         self._stream.disconnect()
         if self._config.sink.is_server:
             _wait_for_readers(urlsplit(self._config.sink._url()).port)

@@ -256,7 +256,7 @@ class ExporterHandle:
                 self._state = ExporterState.DONE
 
     def reap(self) -> None:
-        """Note that the exporter has ended. If it had not sent everything, another attempt follows."""
+        """Clean up after the exporter, which has ended. If it had not sent everything, plan another attempt."""
         self.listen()
         self.release()
         if self._state is not ExporterState.DONE:
@@ -304,14 +304,14 @@ class _Backoff:
 
 
 class _Starvation:
-    """The time since which a sink has got none of the rows that wait for it, and whether the user was warned."""
+    """Measures for how long a sink has got none of the rows that wait for it. Keeps whether the user was warned."""
 
     def __init__(self) -> None:
         self._since: float | None = time.monotonic()
         self.is_reported = False
 
     def begin(self, now: float) -> float:
-        """Note that rows wait. Returns the time since which they wait."""
+        """Start to measure, unless this was done before, because rows wait. Returns the time since which they wait."""
         self._since = self._since or now
         return self._since
 
@@ -320,9 +320,9 @@ class _Starvation:
         self._since = now
 
     def end(self) -> None:
-        """Note that no rows wait."""
+        """Stop to measure, because no rows wait."""
         self._since = None
 
     def report(self) -> None:
-        """Note that the user was warned."""
+        """Note that the user was warned, so that no second warning follows."""
         self.is_reported = True

@@ -41,7 +41,7 @@ class LogFile:
         self.end = start
 
     def grow(self, end: int) -> None:
-        """Note that the file has whole frames up to `end`."""
+        """Move the end of the log to `end`, because the file has whole frames up to there."""
         self.end = end
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ class OffsetMap:
         self._shifts = array("q")
 
     def add(self, source: int, target: int) -> None:
-        """Note that the bytes from `source` on are at `target`. A run that continues the last one takes no memory."""
+        """Map the bytes from offset `source` on to offset `target`. A run that continues the last takes no memory."""
         shift = target - source
         if not self._shifts or self._shifts[-1] != shift:
             self._sources.append(source)

@@ -156,5 +156,5 @@ class TaskInfo:
     error: str | None = None
 
     def ended(self, seconds: float, error: str | None) -> None:
-        """Note that the attempt has returned or raised `error`, after `seconds`."""
+        """Mark the attempt as over, after `seconds`. `error` is a text about its exception, or None."""
         self.is_over, self.seconds, self.error = True, seconds, error

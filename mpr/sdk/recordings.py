@@ -21,8 +21,8 @@ def divert_new_recordings(
     """Make `rr.init` in this process use the stream that `diverted()` returns, instead of a new recording.
 
     The stream becomes the current one, and `noted(application_id, recording_id)` is called. If `diverted()` returns
-    None, `rr.init` does the same as without mpr. If the user makes a recording that is not the default one, such as an
-    `rr.RecordingStream`, this recording is made as usual, and `made` is called with its handle.
+    None, `rr.init` does the same as without mpr. The user may also make a recording that is not the default one, such
+    as an `rr.RecordingStream`. This recording is made as usual, and `made` is called with its handle.
     """
     import rerun_bindings
 

@@ -199,12 +199,12 @@ def current() -> rr.RecordingStream | None:
 
 
 def opened(writer: Any) -> None:
-    """Note that `writer` writes to an ambient recording until `closed` is called."""
+    """Count `writer` as a writer to an ambient recording until `closed` is called."""
     _writers.add(writer)
 
 
 def closed(writer: Any) -> None:
-    """Note that `writer` writes nothing more."""
+    """Stop counting `writer`, because it writes nothing more."""
     _writers.discard(writer)
 
 

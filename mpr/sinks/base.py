@@ -164,4 +164,7 @@ class LiveFeed(Protocol):
     """All open live sinks of a recording. Each live sink tracks which rows it has not sent to its viewer yet."""
 
     def accepted(self, segment: Segment) -> None:
-        """Note that every durable sink that still works has accepted `segment`. Never waits and never raises."""
+        """Let the live sinks send `segment`, which every durable sink that still works has accepted.
+
+        Never waits and never raises.
+        """

@@ -186,7 +186,7 @@ class Sampler:
                 memory = process.memory_info().rss / 1e6
                 return cpu if known else _NAN, memory, process.num_threads(), process.num_fds()
         except psutil.Error:
-            # This happens if the process has just ended.
+            # The process has just ended.
             return _NAN, _NAN, _NAN, _NAN
 
     def _write(self, *, last: bool = False) -> None:
