@@ -111,7 +111,7 @@ def _memory(name: str) -> float:
 
 _DEATH, _CLOSE = "the error of a task whose worker was killed", "close and join"
 _GOES_ON, _CTRL_C = "Ctrl-C to what comes behind the pool's `with` block", "Ctrl-C to the end of the program"
-# Limits in milliseconds.
+# The targets: the longest time in milliseconds for each moment.
 _MOMENTS = {_DEATH: 100.0, _CLOSE: 20.0, _CTRL_C: 200.0}
 
 

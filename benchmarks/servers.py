@@ -82,7 +82,7 @@ def check_rows(url: str, rows: int, folder: Path) -> None:
         reader.send_signal(signal.SIGKILL)
         reader.wait()
     with written.open("r+b") as file:
-        # The last frame may be incomplete.
+        # The last frame may be incomplete, because the reader was killed. So it is cut off.
         _, end = framing.scan(lambda at, count: os.pread(file.fileno(), count, at), framing.HEADER_SIZE, size)
         file.truncate(end)
     common.expect(common.count_rows(written), rows, "rows in the server")

@@ -174,7 +174,7 @@ def _worker(way: str, work: str, rows: int, worker: int, target: str, end: socke
     took = sorted(log(rows))
     finish()
     link.number(_DONE)
-    # The outbox must stay open until the parent has read it.
+    # This waits until the parent has read the outbox, because the outbox must stay open until then.
     end.recv(1)
     link.text(json.dumps([took[len(took) // 2] * 1e6, took[len(took) * 99 // 100] * 1e6, peak_mb() - before]))
 
@@ -192,7 +192,7 @@ class _Feed:
         self._taken = 0
         #: (offset in the file, size), in the order of the worker.
         self.places: list[tuple[int, int]] = []
-        # Bytes that a sink sends before anything was logged are part of the stream.
+        # Some bytes come before anything was logged. They are part of the stream, so they are kept.
         self._early: list[int | bytearray] = []
         while (first := self._next()) is not None:
             self._early.append(first)
@@ -335,7 +335,7 @@ def _run(way: str, work: str, rows: int, folder: Path, targets: list[str]) -> Re
 def _check(way: str, file: int, places: list[tuple[int, int]], rows: int, scratch: Path) -> None:
     """Raise if the bytes at `places` of `file` are not whole streams that have `rows` rows together."""
     data = [os.pread(file, size, offset) for offset, size in places]
-    # An outbox is one stream. Each message of the other two ways is a whole stream.
+    # An outbox is one stream. With a binary stream or a callback, each message is a whole stream.
     streams = [b"".join(data)] if way == MEMORY else data
     chunks = ends = 0
     with scratch.open("wb") as out:

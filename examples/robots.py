@@ -103,7 +103,7 @@ def walk(index: int, color: tuple[int, int, int]) -> float:
 
 
 def rainbow(count: int) -> list[tuple[int, int, int]]:
-    """Return `count` colours."""
+    """Return `count` different colours as (red, green, blue), from 0 to 255."""
     angles = np.linspace(0, 2 * np.pi, count, endpoint=False)[:, None] + [0, 2.1, 4.2]
     return [tuple(color) for color in (140 + 110 * np.cos(angles)).astype(int).tolist()]
 

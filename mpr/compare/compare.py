@@ -65,9 +65,9 @@ class _Entity:
 
     temporal: dict[str, _Series] = field(default_factory=dict)
     static: dict[str, _Series] = field(default_factory=dict)
-    #: The type of each timeline.
+    #: The Arrow type of the times on each timeline.
     timelines: dict[str, str] = field(default_factory=dict)
-    #: First and last time on each timeline.
+    #: The first and the last time on each timeline.
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 

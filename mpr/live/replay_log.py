@@ -117,9 +117,9 @@ class ReplayLog:
         self._file = file
         self._folder = folder
         self._memory_ring: MemoryRing | None = None
-        #: The files with the frames.
+        #: The files with the frames. The index in this list is the number of the file in messages to exporters.
         self.sources: list[LogFile] = []
-        #: The number of accepted chunks.
+        #: The number of chunks that the durable sinks have accepted since this log was made.
         self.chunks = 0
         if file is not None and file.shared_fd is not None:
             self.sources.append(LogFile(file.shared_fd, file.end))

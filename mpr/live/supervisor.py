@@ -65,7 +65,7 @@ class LiveSupervisor:
         self._thread = threading.Thread(target=self._run, name="mpr-live", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread that starts and feeds the exporters."""
         self._thread.start()
 
     def accepted(self, segment: Segment) -> None:

@@ -45,7 +45,7 @@ def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> No
         path.unlink(missing_ok=True)
     files = sorted(str(path.relative_to(folder)) for path in _files(folder))
     if files == [_MANIFEST]:
-        # No recording was kept.
+        # No recording was kept, so the folders are removed.
         _remove(folder, files)
         if [path.name for path in settings.output.iterdir()] == [_IGNORE]:
             _remove(settings.output, [_IGNORE])

@@ -33,7 +33,7 @@ class ByteLog:
         self._listeners: set[Callable[[], None]] = set()
         #: The number of accepted bytes. Accepted bytes never change.
         self.end = 0
-        #: Whether `end` is final.
+        #: Whether `end` is final, because no more bytes will be accepted.
         self.is_over = False
         #: The error if bytes are missing at the end, else None.
         self.failure: BaseException | None = None
@@ -46,7 +46,7 @@ class ByteLog:
         return self._file.fd if self._file.stays else None
 
     def grow(self, end: int) -> None:
-        """Accept all bytes before `end`."""
+        """Accept all bytes before the offset `end`, and wake the readers."""
         self._note(end, False, None)
 
     def finish(self, failure: BaseException | None = None) -> None:
@@ -127,7 +127,7 @@ class LogReader:
         changed = asyncio.Event()
 
         def wake() -> None:
-            # The loop may be closed already.
+            # An error says that the event loop is closed already. Then no reader waits in the loop.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(changed.set)
 

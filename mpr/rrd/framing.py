@@ -37,7 +37,7 @@ _FOOTER_ENTRY = struct.Struct("<QQI")
 #: The last bytes of a file: a mark, and the number of footer entries before the mark (one).
 CLOSING = FOURCC + b"FOOT" + struct.pack("<I", 1)
 STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + len(CLOSING)
-# `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
+# The seed of the hash of a footer: `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
 _CRC_SEED = 7850921
 
 # The number of bytes that `scan` reads at a time. One read finds the headers of many small frames. Most of the payload

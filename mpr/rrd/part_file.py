@@ -15,7 +15,7 @@ from mpr.rrd import framing
 
 
 class OutputFile(Protocol):
-    """The file to which a `FileWriter` writes."""
+    """The interface of a file to which a `FileWriter` writes."""
 
     fd: int
 
@@ -43,7 +43,7 @@ class OutputFile(Protocol):
         """Drop all bytes behind the first `size` bytes, if possible. Raises nothing."""
 
     def close(self) -> None:
-        """End the writing. Raises nothing."""
+        """Close the file for writing, and release its lock if it has one. Raises nothing."""
 
 
 class TakenAwayError(OSError):

@@ -63,7 +63,7 @@ class FileRouter(Generic[K]):
         self._by_outbox: dict[int, dict[K | None, RoutedFile]] = {}
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Give `segment` to its file."""
+        """Give `segment` to the file of its key. The file is opened if it is not open."""
         key = self._key_of(segment)
         file = self._main if key is None else self._file_of(key)
         self._by_outbox.setdefault(segment.outbox, {})[key] = file

@@ -35,7 +35,7 @@ class RowCollector:
             self._rows.state_timelines.setdefault(timeline, []).append(StateRow(at_ns, state, worker))
 
     def add_span(self, span: Span) -> None:
-        """Keep a complete span."""
+        """Keep `span` until the next `take`, if spans of tasks are kept. The span is complete."""
         if self._keeps_tasks:
             self._rows.spans.setdefault(span.function, []).append(span)
 
@@ -46,11 +46,11 @@ class RowCollector:
         return self._keeps_tasks and self._errors_left >= 0
 
     def add_error(self, error: ErrorRow) -> None:
-        """Keep an error for which `wants_error` has returned True."""
+        """Keep `error` until the next `take`. The caller has called `wants_error`, which has returned True."""
         self._rows.errors.append(error)
 
     def add_sample(self, sample: Sample) -> None:
-        """Keep a measurement."""
+        """Keep `sample` until the next `take`."""
         self._rows.samples.append(sample)
 
     def set_names(self, names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mpr.transport.messages import Result
 
-#: The kinds of telemetry, as in `mpr.Pool(telemetry=...)`.
+#: The names of the kinds of telemetry, which users choose by `mpr.Pool(telemetry=...)`.
 TELEMETRY = ("workers", "tasks", "resources", "pool")
 
 

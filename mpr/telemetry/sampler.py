@@ -26,8 +26,8 @@ from mpr.telemetry.tracker import TelemetryTracker
 
 _log = logging.getLogger("mpr")
 
-# The shortest interval (seconds) between two writes. In a long run the interval is two percent of the run's duration,
-# because this is still a short distance on the time axis.
+# The shortest interval (seconds) between two writes. In a long run, fewer writes are enough. The interval is then two
+# percent of the run's duration, which is a short distance on the viewer's time axis.
 _WRITE_EVERY_SECS = 0.5
 _LATE_SHARE = 0.02
 # The shares of a core (0 to 1) that looking and writing may use.
@@ -186,7 +186,7 @@ class Sampler:
                 memory = process.memory_info().rss / 1e6
                 return cpu if known else _NAN, memory, process.num_threads(), process.num_fds()
         except psutil.Error:
-            # The process has just ended.
+            # psutil finds no process, because the process has just ended.
             return _NAN, _NAN, _NAN, _NAN
 
     def _write(self, *, last: bool = False) -> None:

@@ -52,7 +52,7 @@ class TelemetryTracker(PoolObserver):
         self._lock = threading.Lock()
         self._rows = RowCollector(kinds)
         self._places = Places(size)
-        #: The workers that live, by their numbers.
+        #: The workers whose processes run, by the numbers of the workers.
         self._workers: dict[int, WorkerTimeline] = {}
         #: The workers that have ended, but whose results may still come.
         self._gone: dict[int, WorkerTimeline] = {}
@@ -95,7 +95,7 @@ class TelemetryTracker(PoolObserver):
             self._places.release(found.place, lost=found.is_lost)
 
     def look(self, work: WorkerActivity) -> None:
-        """Record that a worker does `work` now."""
+        """Show `work`, the present activity of a worker, in the state timeline of this worker."""
         with self._lock:
             found = self._workers.get(work.worker)
             if found is not None:
@@ -103,7 +103,7 @@ class TelemetryTracker(PoolObserver):
 
     @property
     def places(self) -> dict[int, int]:
-        """The place of each worker that lives."""
+        """The place of each worker that lives, by the number of the worker."""
         with self._lock:
             return {number: worker.place for number, worker in self._workers.items()}
 
@@ -152,7 +152,7 @@ class TelemetryTracker(PoolObserver):
     # --- for the sampler -----------------------------------------------------------------------------------------
 
     def sample(self, sample: Sample) -> None:
-        """Keep a measurement of the sampler."""
+        """Keep `sample`, a measurement of the sampler, until the next `take`."""
         with self._lock:
             self._rows.add_sample(sample)
 

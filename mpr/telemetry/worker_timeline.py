@@ -51,7 +51,7 @@ class WorkerTotals:
         self.pid, self.ready_ns, self.init_ns = pid, now_ns, init_micros * 1000
 
     def add(self, count: int, working_ns: int, result: Result) -> None:
-        """Add `count` tasks that have ended."""
+        """Add `count` tasks that have ended. `working_ns` is the time that they ran; `result` has the other numbers."""
         self.tasks += count
         self.rows += result.rows
         self.data_bytes += result.data_bytes
@@ -162,7 +162,7 @@ class WorkerTimeline:
         return micros
 
     def note_activity(self, work: WorkerActivity, now_ns: int) -> None:
-        """Record that the worker does `work` now."""
+        """Show `work`, the present activity of the worker, if it lasts long enough. Also update the time of waits."""
         since_ns = work.back_pressure_since_ns
         self._totals.note_back_pressure(work.back_pressure_ns + (now_ns - since_ns if since_ns else 0))
         self._show_running(work, now_ns)

@@ -1,4 +1,4 @@
-"""Defines the state of the running test."""
+"""Defines the state of the test that runs in this process, as the recorder and its steps share it."""
 
 from __future__ import annotations
 
