@@ -60,7 +60,7 @@ def follow(name: str, pause_secs: float) -> None:
 
 
 def main() -> None:
-    """Serve the page, run, and keep the file."""
+    """Run the tasks, serve the page meanwhile, and write the file."""
     parser = argparse.ArgumentParser(description="Watch a pool in a web browser.")
     parser.add_argument("path", nargs="?", type=Path, default="web.rrd", help="the recording to write")
     parser.add_argument("--pause-secs", type=float, default=0.05, help="between two steps")

@@ -35,7 +35,7 @@ OUTBOX_ROLL_ROWS = 65_536
 #: Bytes of manifests that are kept in memory for one file until the file is closed. Further manifests wait on the disk,
 #: in the folder of the file.
 MANIFEST_STORE_MAX_BYTES = 16 * MIB
-#: The largest number of work items that a worker has at a time.
+#: The largest number of work items that a worker has at a time. A work item is one or several tasks in one message.
 WORK_ITEMS_MAX = 32
 #: The largest message on a socket. The limit is high, because results may be large. A peer that announces a larger
 #: message is disconnected.

@@ -97,7 +97,7 @@ class WakeupPipe:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
-        # Re-entrant, because a signal handler may interrupt a call and call `wake` too.
+        # The lock is re-entrant, because a signal handler may interrupt a method here and call `wake` itself.
         self._lock = threading.RLock()
 
     def fileno(self) -> int:

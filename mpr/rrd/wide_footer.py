@@ -101,7 +101,7 @@ def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
 
 
 def _columns_without_others(columns: pa.Schema, entity: str) -> pa.Schema:
-    """Return `columns` without the columns of other entities than `entity`."""
+    """Return `columns` without the columns that belong to another entity than `entity`."""
     import pyarrow as pa
 
     path = entity.encode()

@@ -84,7 +84,7 @@ class FileWriter:
         self.add_manifests(PREAMBLE, preamble[last.payload : last.end])
 
     def begin(self, header: bytes) -> None:
-        """Begin with only the header of a stream."""
+        """Begin the file with only `header`, the header of a stream."""
         framing.check_header(header)
         self._manifest_maker.begin(header)
         try:

@@ -46,7 +46,7 @@ class DecodingWriter:
         self._send(preamble)
 
     def begin(self, header: bytes) -> None:
-        """Begin with only the header of a stream."""
+        """Begin the file with only `header`, the header of a stream."""
         self._streams = StandaloneStreams(header)
 
     def accept(self, segment: Segment, *, published: bool) -> None:

@@ -212,7 +212,7 @@ class _TaskFile:
         try:
             self._writer.take_manifests(outbox, self._outboxes.pop(outbox).manifests(footer))
         except (errors.FormatError, KeyError, ValueError):
-            # At the end the SDK describes the chunks that no manifest has described.
+            # This manifest cannot be used. At the end, the SDK describes all chunks that no manifest has described.
             return False
         return self._task is not None and self._task.is_over
 

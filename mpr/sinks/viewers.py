@@ -74,7 +74,7 @@ class LiveSink(Sink):
         return None
 
     def _sdk_sink(self) -> Any:
-        """Return the SDK's own sink for this sink."""
+        """Return the SDK's sink object by which an exporter sends rows to this viewer or server."""
         import rerun as rr
 
         return rr.GrpcSink(url=self._url())
