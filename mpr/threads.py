@@ -1,4 +1,7 @@
-"""Runs steps in threads, to their end in spite of Ctrl-C or with a limit on each wait, and wakes threads that wait."""
+"""Runs steps in threads, and wakes threads that wait.
+
+`run_to_completion` runs a step to its end in spite of Ctrl-C. `BoundedThread` limits the time of the wait for a step.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ def run_to_completion(step: Callable[[], None], *, wait: bool = True) -> None:
     """Run `step` to its end in a new thread. If `wait` is true, wait for the end, and raise the error of the step.
 
     Ctrl-C ends the wait, but not the step. The interpreter waits for the new thread at its exit. If the caller is a
-    thread of mpr's own, this function never waits, because the step itself waits for that thread. This happens if a
-    callback ends its pool, or drops the last reference to the pool.
+    thread of mpr's own, this function never waits. The step may itself wait for the calling thread, so both would wait
+    for ever. A thread of mpr's own is the caller if a callback ends its pool, or drops the last reference to the pool.
     """
     raised: list[BaseException] = []
 
@@ -86,15 +89,15 @@ class BoundedThread:
 class WakeupPipe:
     """Wakes a thread that waits for descriptors, such as with `multiprocessing.connection.wait`.
 
-    Any thread and any signal handler may call `wake`, also after `close`. A byte that is written after the close could
-    land in another file, because the system gives the number of a closed descriptor to the next file.
+    Any thread and any signal handler may call `wake`, also after `close`. After `close`, `wake` writes nothing. Its
+    byte could land in another file, because the system gives the number of a closed descriptor to the next file.
     """
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
-        # Re-entrant, because a signal handler may interrupt a call and call `wake` too.
+        # The lock is re-entrant, because a signal handler may interrupt a method here and call `wake` itself.
         self._lock = threading.RLock()
 
     def fileno(self) -> int:
@@ -103,7 +106,7 @@ class WakeupPipe:
 
     def wake(self) -> None:
         """Wake the thread that waits. Does nothing after `close`."""
-        # A full pipe wakes the thread too.
+        # If the pipe is full, no byte is needed, because the bytes in the pipe wake the thread.
         with self._lock, contextlib.suppress(BlockingIOError):
             if self._writer >= 0:
                 os.write(self._writer, b"x")

@@ -4,8 +4,9 @@ Covers: copying frames, collecting manifests, the check by the SDK at the end.
 Does not cover: the file's name and lock (`part_file.py`), the footer (`footer.py`), and formats that mpr does not know
 (`sinks/decoding.py`).
 
-A file is a header, then every frame once (one `SetStoreInfo` per store), then one footer. If a worker dies, some of
-its chunks may have no manifest. The SDK reads these chunks again at the end, and describes them.
+A file is a header, then every frame once, then one footer. A store is a recording or a blueprint. The frame
+`SetStoreInfo`, its store info, is written once per store. If a worker dies, some of its chunks may have no manifest. At
+the end, the SDK reads these chunks again and makes their manifest.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from mpr.sdk import programs, reader
 
 _log = logging.getLogger("mpr")
 
-# The most bytes of the file that are read again while others wait. This takes some hundredths of a second.
+# The most bytes of the file that `rows_of` reads again. This takes some hundredths of a second, in which the thread of
+# the aggregator serves no producer.
 _QUICK_BYTES = 8 * 1024 * 1024
-# If there are more chunks than this, a slower check at the end is used, which does not take memory of the parent.
+# If a file has more chunks than this, another process checks it at the end. That is slower, but takes no memory of the
+# parent.
 _MANY_CHUNKS = 20_000
 
 
@@ -82,7 +85,7 @@ class FileWriter:
         self.add_manifests(PREAMBLE, preamble[last.payload : last.end])
 
     def begin(self, header: bytes) -> None:
-        """Begin with only the header of a stream."""
+        """Begin the file with only `header`, the header of a stream."""
         framing.check_header(header)
         self._manifest_maker.begin(header)
         try:
@@ -92,10 +95,10 @@ class FileWriter:
         self._log.grow(len(header))
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Write the frames of `segment`. When this returns, any process can read them from the file.
+        """Write the frames of `segment`. When this method returns, any process can read the frames from the file.
 
-        With `published`, the file gets its final name now, unless it has this name already. Raises `SinkError` if the
-        disk reports an error. The file then still ends with the last whole segment.
+        If `published` is true, the file gets its final name now, unless it has this name already. Raises `SinkError` if
+        the disk reports an error. The file then still ends with the last whole segment.
         """
         offsets = self._offsets.setdefault(segment.outbox, OffsetMap())
         undescribed = self._undescribed.setdefault(segment.outbox, array("Q"))
@@ -138,14 +141,17 @@ class FileWriter:
             _log.warning("mpr does not understand a manifest of the Rerun SDK: %s", error)
 
     def take_manifests(self, outbox: int, manifests: Sequence[Manifest]) -> None:
-        """Add manifests of the chunks that came from `outbox`. Their offsets are offsets in the outbox."""
+        """Add manifests of the chunks that came from `outbox`. The offsets in `manifests` are offsets in the outbox."""
         offsets = self._offsets.get(outbox)
         if offsets is not None and self._write_footer:
             self._manifest_store.add([manifest.moved(each, offsets) for each in manifests])
             del self._offsets[outbox], self._undescribed[outbox]
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
-        """Count rows as `Writer.rows_of` does, by reading the chunks again."""
+        """Count the rows in the chunks of an outbox that has no footer, by reading these chunks again.
+
+        The first `skip` chunks are not counted. Returns None if there are too many bytes, or if they cannot be read.
+        """
         places = _places(self._undescribed.get(outbox, array("Q")))[skip:]
         if not self._write_footer or sum(size for _, size in places) > _QUICK_BYTES:
             return None

@@ -156,7 +156,7 @@ def _bypasses() -> Iterable[tuple[type, str]]:
 
 
 def _watched(attribute: str, entered: Callable[[int, int, Any], object]) -> property:
-    """Return a property that counts each read as an entry, because the code that reads it may send data."""
+    """Return a property for `attribute`. Each read calls `entered`, because the code that reads it may send data."""
 
     def get(self: Any) -> Any:
         entered(_UNKNOWN_SIZE, 0, None)
@@ -184,5 +184,5 @@ def with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str,
 def under(prefix: str, path: str) -> str:
     """Return `path` with `prefix` before it. Paths of properties and of mpr itself get no prefix."""
     path = path.removeprefix("/")
-    # These get no prefix, because viewers look for a recording's properties and for rows of mpr at fixed paths.
+    # Paths of properties and of mpr get no prefix, because viewers look for these rows at fixed paths.
     return path if path.partition("/")[0] in ("__properties", "mpr") else f"{prefix}/{path}"

@@ -21,8 +21,8 @@ def divert_new_recordings(
     """Make `rr.init` in this process use the stream that `diverted()` returns, instead of a new recording.
 
     The stream becomes the current one, and `noted(application_id, recording_id)` is called. If `diverted()` returns
-    None, `rr.init` does the same as without mpr. A new recording that is not made the default stays the user's, and
-    `made` is called with the handle of that recording.
+    None, `rr.init` does the same as without mpr. The user may also make a recording that is not the default one, such
+    as an `rr.RecordingStream`. This recording is made as usual, and `made` is called with its handle.
     """
     import rerun_bindings
 
@@ -48,7 +48,8 @@ def divert_new_recordings(
         try:
             clean_up()
         except RuntimeError:
-            # `rr.init` calls this function first. It fails in a forked process, because of the parent's recordings.
+            # `rr.init` calls this function first. In a forked process the SDK raises an error here, because the process
+            # still has its parent's recordings.
             if diverted() is None:
                 raise
 
@@ -77,7 +78,8 @@ def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.Recordi
     """Write the name and the start that this process sets for the recording as a property of the process.
 
     The recording has many writers, and each would overwrite the name and the start of the others. `diverted(call,
-    recording id)` returns the stream and the name of the property. If it returns None, the call is not changed.
+    recording id)` returns the stream and the name of the property. If `diverted` returns None, the SDK's call is made
+    as usual.
     """
     import rerun_bindings
 

@@ -50,10 +50,10 @@ class MainFile(RoutedFile, Protocol):
 
 
 class OneFile(MainFile, Protocol):
-    """A file that can also hold a recording without properties."""
+    """A file for any recording. Unlike a file with a preamble, it can begin without properties of the recording."""
 
     def begin(self, header: bytes) -> None:
-        """Begin with only the header of a stream."""
+        """Begin the file with only `header`, the header of a stream."""
 
 
 NewFile = Callable[[Path, str, str], OneFile]
