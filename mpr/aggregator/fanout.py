@@ -34,9 +34,9 @@ class Fanout:
     feed:
         Announces segments to the live sinks; None if there are no live sinks.
     encode_notes:
-        Makes a stream of the recording that holds the notes of the parent.
+        Encodes notes as a Rerun stream. A note is a sentence of the parent about the recording, such as lost rows.
     observer:
-        Looks at all rows.
+        Looks at all segments and manifests, without keeping them.
     apart:
         Whether every sink keeps the rows of each task in a recording of its own. If so, the types of two tasks may
         differ.
@@ -76,7 +76,7 @@ class Fanout:
         self._on_failure: Callable[[SinkError], None] = lambda _error: None
         self.accepted_bytes = 0
         self.accepted_chunks = 0
-        # `time.monotonic()` when the sinks got the present segment; None if the sinks have none.
+        # `time.monotonic()` when the writing of the present segment began; None if no segment is being written.
         self._writing_since: float | None = None
         self._has_all = has_all
 
@@ -149,7 +149,7 @@ class Fanout:
         self._feed = None
 
     def fail(self, error: SinkError) -> None:
-        """Keep `error` as the reason for lost rows, unless there is an earlier one. No open sink has caused `error`."""
+        """Keep `error` as the reason for lost rows, unless there is an earlier one. All sinks stay open."""
         _log.error("%s", error)
         self.failure = self.failure or error
 
@@ -159,7 +159,7 @@ class Fanout:
         return self.failure
 
     def stalled_secs(self) -> float:
-        """The seconds since the sinks got the present segment; 0 if there is none. Any thread may call this."""
+        """The seconds since the writing of the present segment began; 0 if there is none. Any thread may call this."""
         since = self._writing_since
         return 0.0 if since is None else time.monotonic() - since
 

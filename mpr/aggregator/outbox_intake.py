@@ -29,7 +29,7 @@ class OutboxIntake:
     fanout:
         Hands segments to the sinks.
     keeps_blueprint:
-        Whether a blueprint that comes in this outbox must not become the active one.
+        Whether the active blueprint stays active if another blueprint comes in this outbox.
     counts_rows:
         Whether the rows since the last result can be counted, because all of them are in this outbox.
     """
@@ -72,7 +72,7 @@ class OutboxIntake:
         return self._chunks == self._settled_chunks
 
     def note_result(self) -> None:
-        """Note that all rows until here belong to tasks that have their result."""
+        """Note that all rows that have come until now belong to tasks that have their result."""
         self._settled_chunks = self._chunks
 
     def rows_since_result(self) -> int | None:
