@@ -327,7 +327,7 @@ class Aggregator:
         self._newcomers = [each for each in self._newcomers if each is not intake]
 
     def _release_if_dead(self, intake: ProducerIntake) -> None:
-        # The supervisor of a pool reports the end of a worker, so workers are left alone here. If the parent cannot open
+        # The supervisor of a pool reports the end of a worker, so workers are skipped here. If the parent cannot open
         # the outbox, the producer may run in another container, whose process ids the parent does not know.
         is_unsure = intake.hello.worker in self._listeners or intake.is_inline
         if not is_unsure and not intake.lives():

@@ -48,9 +48,9 @@ class Dispatcher:
     limits:
         The limits of the pool's tasks and workers.
     control:
-        Keeps the worker processes.
+        Starts and kills the worker processes.
     soon:
-        Has a function called in the aggregator's thread.
+        Has the aggregator's thread call a function.
     observer:
         Hears of tasks and workers.
     """
@@ -108,7 +108,7 @@ class Dispatcher:
             self._delivery.hand_over(Outcome.of_rest(work_item, error))
 
     def begin_feeding(self, feeder: object) -> None:
-        """Note that `feeder` will submit work items, until `end_feeding`."""
+        """Note that `feeder` will submit work items, until `end_feeding`. A feeder is a part of an `imap` call."""
         self._books.work.begin_feeding(feeder)
         self._observer.feeding(1)
 
@@ -165,7 +165,7 @@ class Dispatcher:
     # --- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no more tasks."""
+        """Take no new calls. The tasks of earlier calls still run."""
         with self._books.lock:
             self._books.lifecycle.close()
 
@@ -234,7 +234,10 @@ class Dispatcher:
         return self._books.lock.locked()
 
     def look(self) -> float:
-        """Check for tasks that take too long. Returns after how many seconds to call this again."""
+        """Kill workers whose task takes too long. Returns after how many seconds to call this again.
+
+        Work items that wait behind a long one are taken back, if another worker has nothing to do.
+        """
         return self._deadlines.look()
 
     def activities(self) -> list[WorkerActivity]:

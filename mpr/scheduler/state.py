@@ -43,7 +43,7 @@ class PoolState(enum.Enum):
 
     #: The pool takes tasks.
     RUNNING = "running"
-    #: The pool takes no more tasks, and finishes those that it has.
+    #: The pool takes no new calls, and finishes the tasks of earlier calls.
     CLOSED = "closed"
     #: The pool works no more. Each task that had no result has an error.
     TERMINATED = "terminated"
@@ -76,7 +76,7 @@ class PoolLifecycle:
             raise PoolClosedError("this pool is closed: it takes no more tasks. Make a new mpr.Pool for them")
 
     def close(self) -> None:
-        """Take no more tasks."""
+        """Take no new calls, if the pool is running."""
         if self.state is PoolState.RUNNING:
             self.state = PoolState.CLOSED
 
@@ -120,7 +120,7 @@ class StartBudget:
     """Counts the workers that die in a row before they are ready, until the pool gives up.
 
     Without this limit, workers that die at their start would be replaced for ever. `multiprocessing.Pool` has no such
-    limit, and writes 85,000 lines to stderr in 20 s.
+    limit: with workers that die at their start, it wrote 85,000 lines to stderr in 20 s.
 
     Parameters
     ----------

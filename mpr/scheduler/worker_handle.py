@@ -11,12 +11,12 @@ from mpr.transport.function_cache import FunctionCache
 from mpr.transport.messages import Function, Tasks
 from mpr.transport.status_page import At, StatusPageReader
 
-#: Has a function called in the aggregator's thread.
+#: Has the aggregator's thread call a function.
 Soon = Callable[[Callable[[], None]], None]
 
 
 class WorkerControl(Protocol):
-    """Keeps the worker processes. Any thread may call the methods. Only `kill_if` may wait, for milliseconds."""
+    """Starts and kills worker processes. Any thread may call the methods. Only `kill_if` may wait, for milliseconds."""
 
     def note_ready(self) -> None:
         """Note that at least one worker of the pool is ready."""
@@ -28,7 +28,7 @@ class WorkerControl(Protocol):
         """Have `Dispatcher.look` called now."""
 
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
-        """Stop the worker. Kill it if `condition()` is true while it is stopped, and otherwise let it go on.
+        """Suspend the worker of process `pid`. Kill it if `condition()` is true meanwhile, and otherwise resume it.
 
         Returns whether the worker was killed.
         """
@@ -52,7 +52,7 @@ class WorkerActivity:
     back_pressure_since_ns:
         The time since which `rr.log` waits for the sinks (`time.monotonic_ns()`); 0 if `rr.log` does not wait.
     back_pressure_ns:
-        How many nanoseconds `rr.log` has waited before.
+        How many nanoseconds `rr.log` has waited in all earlier waits.
     """
 
     worker: int
@@ -118,9 +118,9 @@ class WorkerHandle:
         return None if self.status_page is None else self.status_page.revoke(self._last_sequence)
 
     def activity(self, worker: int, assigned: Iterable[WorkItem]) -> WorkerActivity:
-        """The present activity of the worker, which must have a status page.
+        """The present activity of worker number `worker`, which must have a status page.
 
-        `assigned` are the work items of the worker, because the status page only has their numbers.
+        `assigned` are the work items of the worker. They are needed, because the status page has only their numbers.
         """
         assert self.status_page is not None
         at = self.status_page.at()
