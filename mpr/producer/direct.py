@@ -71,7 +71,7 @@ class DirectWriter(OutboxWriter):
         sinks: list[rr.FileSink | rr.GrpcSink] = []
         self._file = ""
         if self._folder:
-            # With a random part, because a process id may be used again while the recording is open.
+            # The name has a random part, because a process id may be used again while the recording is open.
             name = f"worker-{self._parts.worker:06d}-{os.getpid()}-{secrets.token_hex(4)}.rrd"
             self._file = str(Path(self._folder) / name)
             sinks.append(rr.FileSink(self._file))
@@ -105,7 +105,7 @@ class DirectWriter(OutboxWriter):
         failure = self._bounded(lambda: self._parts.stream.flush(timeout_sec=DIRECT_FLUSH_SECS))
         lost = [url for url in self._urls if url in failure]
         if lost and self._folder:
-            # A connection is broken. It is not just full, and the disk has not failed, so the file has all rows.
+            # The SDK has named a viewer, so only the connection to that viewer is broken. The file has all rows.
             for url in lost:
                 self._lose_viewer(url, failure)
             left = Path(self._file)
@@ -131,9 +131,9 @@ class DirectWriter(OutboxWriter):
     # --- what goes wrong -----------------------------------------------------------------------------------------
 
     def _bounded(self, step: Callable[[], None]) -> str:
-        """Do `step`, with a time limit. Returns the reason if that fails, else an empty text."""
+        """Do `step`, with a time limit. Returns the reason if the step fails or takes too long, else an empty text."""
         try:
-            # One second more than the SDK's own limit, which the SDK keeps if it can.
+            # One second more than the limit of `flush`, so that the SDK can raise an error of its own before.
             if self.side.do(step, DIRECT_FLUSH_SECS + 1):
                 return ""
         except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a sink

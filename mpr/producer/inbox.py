@@ -26,7 +26,7 @@ class Inbox:
         self._reading = threading.Lock()
         #: Messages for the main thread that another thread has received.
         self._kept: list[Downstream] = []
-        # Of the threads that wait for answers, one reads the messages for all.
+        # One of the threads that wait for answers reads messages. The others wait for this condition meanwhile.
         self._answered = threading.Condition()
         self._is_read = False
 
@@ -57,7 +57,10 @@ class Inbox:
             self._reading.release()
 
     def wait_until(self, done: Callable[[], bool], timeout_secs: float) -> bool:
-        """Take answers until `done()`, for up to `timeout_secs`. Returns whether it is done. May return earlier."""
+        """Take answers until `done()` is true, for up to `timeout_secs`. Returns the last value of `done()`.
+
+        May return False before that time is over, so the caller has to call this again.
+        """
         with self._answered:
             self._answered.wait_for(lambda: done() or not self._is_read, timeout_secs)
             if done() or self._is_read:

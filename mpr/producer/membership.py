@@ -2,10 +2,10 @@
 
 | process | how the process gets its producer |
 |---|---|
-| has made a `SharedRecording` | `own_recording`: the recording's own producer, only in tasks of this process |
+| has made a `SharedRecording` | `own_recording`: the recording has a producer, which only tasks of this process use |
 | is a worker of a pool | `take_over` |
-| was not started by mpr | `join`, or the first decorated function: by the inherited text (`propagation.py`) |
-| runs a function of `SharedRecording.wrap` | `attach`: by the text that came with the function |
+| was not started by mpr | `join`, or the first decorated function: by inherited connection info (`propagation.py`) |
+| runs a function of `SharedRecording.wrap` | `attach`: by the connection info that came with the function |
 """
 
 from __future__ import annotations
@@ -43,16 +43,17 @@ class _Memberships:
         self.lock = threading.RLock()
         self.owned: dict[str, tuple[ConnectionInfo, Callable[[], Producer]]] = {}
         self.joined: dict[str, Producer] = {}
-        #: The texts that children of this process get, one for each joined recording.
+        #: The connection info that children of this process inherit, one for each joined recording.
         self.active: dict[str, propagation.Propagation] = {}
-        #: The producer of a worker; None in other processes. Its rows are delivered with the results of its tasks.
+        #: The producer of a worker; None in other processes. The rows of a task are delivered with its result.
         self.worker: Producer | None = None
-        #: The texts that could not be joined, with the reasons. Each reason is logged once, and no text is tried again.
+        #: The inherited texts by which no recording could be joined, with the reasons. No text is tried again.
         self.refused: dict[str, RecordingError] = {}
 
 
 _current = _Memberships()
-# Kept in a forked process, because that must not run the finalizers of objects of its parent.
+# The memberships of parent processes, in a forked process. These are kept, because otherwise the forked process would
+# run the finalizers of its parent's objects.
 _parents: list[_Memberships] = []
 
 
@@ -164,7 +165,8 @@ def extracted_producer() -> Producer | None:
 def attach(config: ConnectionInfo, *, takes_over: bool) -> Producer:
     """Return this process's producer for the recording of `config`. Joins the recording if necessary.
 
-    With `takes_over`, threads that the task starts log to the recording, too. Raises the errors of `join`.
+    With `takes_over`, all plain logging calls of this process go to the recording, unless the process is a worker. So
+    threads that the task starts log there, too. Raises the errors of `join`.
     """
     return _member(config, WELCOME_TIMEOUT_SECS, takes_over=takes_over)
 
@@ -175,7 +177,7 @@ def join_lazily() -> None:
 
 
 def flush_all() -> None:
-    """Announce all rows that this process has logged. They reach the sinks even if the process is killed later."""
+    """Announce all rows of this process. After that, these rows reach the sinks even if the process is killed."""
     for producer in list(_current.joined.values()):
         try:
             producer.flush()
@@ -246,8 +248,8 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
     _current.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
     _current.joined[config.secret] = producer
     _leave_at_the_end(producer)
-    # Register the finalizer again after the fork hooks. A child of `multiprocessing` may join while it unpickles its
-    # arguments, and drops all finalizers before its function begins.
+    # A child of `multiprocessing` may join while it unpickles its arguments. After that, it drops all finalizers, and
+    # runs its fork hooks. So a fork hook registers the finalizer again.
     util.register_after_fork(producer, _leave_at_the_end)
     return producer
 
@@ -281,7 +283,7 @@ def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None
 
 
 def _leave_the_closed() -> None:
-    """Leave all closed recordings, because a worker of another engine lives longer than a recording."""
+    """Leave all closed recordings, because a worker of another engine (Ray, Dask) lives longer than a recording."""
     for producer in list(_current.joined.values()):
         if producer is not _current.worker and not ipc_folder.is_owned(producer.config.folder):
             _leave(_current, producer)

@@ -235,7 +235,7 @@ class Producer:
         self.log_counters.sdk_used = not router.current_is_watched()
 
     def mark_begin(self, work_item: int, task: int, attempt: int) -> None:
-        """Announce that the next rows belong to this task. Earlier rows, of no task, get their own outbox."""
+        """Announce that the next rows belong to this task. Earlier rows belong to no task, and get their own outbox."""
         self._writer.complete()
         self._connection.send(TaskBegan(work_item, task, attempt, time.time_ns()))
 

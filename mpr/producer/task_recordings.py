@@ -118,7 +118,7 @@ class TaskRecordings:
                     self._ended += 1
 
     def clean_up(self) -> None:
-        """Have the SDK end the threads of recordings that are over, if these are many.
+        """Have the SDK end the threads of recordings that are over, if there are `_CLEAN_UP_AFTER` of them.
 
         Only call this between two tasks, because the SDK then forgets which recording is current.
         """
