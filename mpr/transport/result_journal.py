@@ -3,8 +3,9 @@
 Covers: slots for small results and areas for large ones, behind the page of counters in the same file.
 Does not cover: the counters (`status_page.py`), which results wait (`producer/result_sender.py`).
 
-A message is sent a moment later, because ZeroMQ has a thread of its own for that. If a worker ends a task and is killed
-in the next one, microseconds later, that message is lost. So the worker writes each result down before sending it.
+ZeroMQ sends a message in a thread of its own, a moment after the call. If a worker ends a task, and is killed in the
+next task some microseconds later, the message with the result is lost. So the worker writes each result into the
+journal before it sends the result.
 
 ```
 page 0      counters              the status page
@@ -48,7 +49,7 @@ class ResultJournal:
     def write(
         self, result: Result, behind: SegmentReady, sent: int, *, needed: int = 0, parent_reads: bool
     ) -> tuple[Result | ResultInMemory, bool]:
-        """Write `result` down. `result` comes behind the segment `behind` and the first `sent` messages.
+        """Write `result` into the journal. `result` comes behind the segment `behind` and the first `sent` messages.
 
         The first `needed` messages must arrive before the parent may read the result here, because rows are in them.
 

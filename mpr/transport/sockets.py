@@ -57,7 +57,7 @@ class Sockets:
         return Inside(self._context, self.up.inside_name)
 
     def close(self) -> None:
-        """Close both sockets and remove the folder. The caller must have closed every `inside` before."""
+        """Close both sockets and remove the folder. The caller must have closed every socket of `inside` before."""
         self.up.close()
         self.down.close()
         self._context.term()
@@ -152,13 +152,16 @@ class _Receiver:
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
-        # The present timeout of the socket. It is kept here, because asking the socket takes a microsecond.
+        # The present timeout of the socket (milliseconds). It is kept here, because asking the socket takes 1 us.
         self._timeout = -1
 
     def receive(
         self, timeout_secs: float | None, before_waiting: Callable[[], None] | None = None
     ) -> list[zmq.Frame] | None:
-        """Return the frames of the next message; None if none arrives within the timeout (None: no limit)."""
+        """Return the frames of the next message; None if none arrives within the timeout (None: no limit).
+
+        Calls `before_waiting` if no message has arrived yet.
+        """
         socket = self._socket
         try:
             frames = [socket.recv(_NOBLOCK, copy=False)]
@@ -272,7 +275,7 @@ class Connection:
     ) -> DownstreamMessage | None:
         """Return the next message; None if none arrives within the timeout (None: no limit).
 
-        Calls `before_waiting` if there is none yet.
+        Calls `before_waiting` if no message has arrived yet.
         """
         frames = self._receiver.receive(timeout_secs, before_waiting)
         if frames is None:

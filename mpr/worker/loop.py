@@ -89,7 +89,8 @@ class WorkerLoop:
 
     def _run(self, message: Tasks) -> None:
         started_ns = time.monotonic_ns()
-        # Loading counts as part of the first task. If it kills the worker, that task fails and is not tried for ever.
+        # Loading the function and the arguments counts as part of the first task. So if loading kills the worker, this
+        # task fails, and is not tried for ever.
         self._producer.status_page.begin(message.first, started_ns)
         try:
             call = _CALLS[message.mode]
