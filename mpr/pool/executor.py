@@ -1,4 +1,4 @@
-"""A pool as a `concurrent.futures.Executor`, for libraries that take one, and the futures of tasks."""
+"""Offers a pool as a `concurrent.futures.Executor`, for libraries that take one. Defines the futures of tasks, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mpr.Pool`: `multiprocessing.Pool` with an application id as first argument, and with all rows in one recording.
+"""Defines `mpr.Pool`, which has the calls of `multiprocessing.Pool` and collects all rows in one recording.
 
 Covers: the public names, their signatures, and the state of a pool as its user sees it.
 Does not cover: checks of arguments (`options.py`), work items (`calls.py`), the parts of a pool (`runtime.py`).
@@ -244,7 +244,7 @@ class Pool:
     # --- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no more tasks. The workers still run all tasks that were submitted before."""
+        """Take no new calls. The workers still run all tasks of earlier calls."""
         self._check_process()
         self._runtime.close()
 

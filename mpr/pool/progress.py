@@ -1,7 +1,4 @@
-"""The progress bar of `mpr.Pool(progress=True)`.
-
-The parent process draws the bar with `tqdm`, in a terminal or a notebook.
-"""
+"""Draws the progress bar of `mpr.Pool(progress=True)` with `tqdm`, in a terminal or a notebook."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ except ModuleNotFoundError as error:
     sys.modules["sitecustomize"] = ours
 '''
 
-# Signals that are forwarded to the command, because the system or a user sends them to a program.
+# Signals that are forwarded to the command. The system or a user sends them to `mpr run`, but means the command.
 _FORWARDED = {
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 }
@@ -146,7 +146,7 @@ def _wait(pid: int) -> int:
 
 
 def _next_signal() -> tuple[int, int]:
-    """Wait for the next signal. Returns it and its sender: 0 for the terminal or the kernel, else a number above 0.
+    """Wait for the next signal. Returns its number and its sender: 0 for the terminal or kernel, else more than 0.
 
     On Linux, returns (0, 0) if no signal comes for `_LOOK_SECS`.
     """

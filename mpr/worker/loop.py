@@ -51,7 +51,7 @@ class WorkerLoop:
     capture:
         Captures the output of tasks.
     waits:
-        Whether results may wait for the results of the next tasks.
+        Whether a result may wait for the results of the next tasks of its work item.
     """
 
     def __init__(self, producer: Producer, capture: Capture, *, waits: bool) -> None:
