@@ -1,4 +1,4 @@
-"""Receives rows and results in the parent process. Hands rows to the sinks first, and each result to its pool then.
+"""Receives rows and results in the parent process. Hands rows to the sinks, and after them each result to its pool.
 
 ```
 upstream socket ─► aggregator ─► intake ─► outbox_intake ─► fanout ─► sinks

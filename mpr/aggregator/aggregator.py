@@ -1,7 +1,7 @@
 """Reads the messages of all producers. Hands rows to the sinks, and then each result to the listener of its worker.
 
-A *producer* is a process that logs. A *listener* is the pool of a worker (`listener.py`). An *intake* is the parent's
-side of one producer (`intake.py`).
+A *producer* is a process that logs, and its *hello* is its first message. A *listener* is the pool of a worker
+(`listener.py`). An *intake* is the parent's side of one producer (`intake.py`).
 
 Covers: the one thread that reads the upstream socket, the producers that are connected, the deaths of workers.
 Does not cover: the messages of one producer (`intake.py`), tasks and processes (`scheduler`), the sinks (`sinks`).
@@ -38,7 +38,8 @@ _IDLE_SECS = 0.2
 _STEPS_AT_ONCE = 64
 _RETRY_SECS = 0.001
 # The last messages of a worker that has ended may still be in the kernel, from which ZeroMQ reads them within
-# microseconds. So a worker is reaped after the first time if the queue is empty, and always after the second time.
+# microseconds. The worker is reaped `_DRAIN_QUIET_SECS` after its end if the queue of messages is empty then, and in
+# any case after `_DRAIN_LIMIT_SECS`.
 _DRAIN_QUIET_SECS = 0.02
 _DRAIN_LIMIT_SECS = 1.0
 
@@ -100,7 +101,7 @@ class Aggregator:
         self._listeners[worker] = listener
 
     def is_unknown(self, worker: int) -> bool:
-        """Whether `worker` has not said hello. Any thread may call this.
+        """Whether no hello of `worker` has arrived. Any thread may call this.
 
         If so, the worker has not run any code of the user yet, except an import of the main module.
         """

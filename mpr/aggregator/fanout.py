@@ -1,5 +1,8 @@
 """Hands rows to all sinks, and keeps the reason if rows are lost. The aggregator's thread calls this module.
 
+An *outbox* is the stream that the SDK of one producer writes. A *segment* is a part of an outbox. A *chunk* is the unit
+in which the SDK writes rows. The manifests at the end of an outbox list its chunks.
+
 Covers: writing each segment to every durable sink, announcing segments to the live sinks, sinks that fail, the
 parent's own notes, conflicts of types.
 Does not cover: where segments come from (`outbox_intake.py`), what a sink does with segments (`sinks`).
@@ -25,7 +28,7 @@ _log = logging.getLogger("mpr")
 
 
 class Fanout:
-    """All sinks of one recording.
+    """Holds all sinks of one recording, and hands rows to them.
 
     Parameters
     ----------
@@ -94,7 +97,7 @@ class Fanout:
         return next(self._outboxes)
 
     def write(self, segment: Segment) -> int:
-        """Write `segment` to all sinks. Returns the number of chunks when the durable sinks have the segment."""
+        """Write `segment` to all sinks. Returns the number of its chunks when the durable sinks have accepted them."""
         failpoints.reach("parent.segment")
         chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
         self._writing_since = time.monotonic()
@@ -130,7 +133,10 @@ class Fanout:
             self.write_stream(stream)
 
     def write_stream(self, stream: bytes, *, telemetry: bool = False) -> None:
-        """Write `stream` to all sinks: a whole stream that the parent itself has made."""
+        """Write `stream`, a whole stream that the parent itself has made, to all sinks.
+
+        `telemetry` says that the rows are telemetry of a pool, and not data of the user.
+        """
         outbox = self.new_outbox()
         frames = framing.frames_of(stream)
         last = frames.pop()

@@ -107,7 +107,7 @@ class ProducerIntake:
         self._who = f"worker {hello.worker} (pid {hello.pid})"
         self._context = context
         self._listener = listener
-        # The reason why the further rows of the producer are lost; None if they are not lost.
+        # The reason why all further rows of the producer are lost; None if no rows are lost.
         self._failure: BaseException | None = None
         self._outbox = self._new_outbox(0, self._open(hello.address))
         # The next outbox; None if the producer has not announced one, or the parent cannot open it.
@@ -263,7 +263,7 @@ class ProducerIntake:
         self._consume(lambda wanted: self._outbox.consume_rest(self._task, wanted=wanted))
 
     def _consume(self, consume: Callable[[bool], bool]) -> None:
-        """Have `consume` take the present outbox. Drop its rows if rows of the producer were lost before."""
+        """Take rows of the present outbox by `consume(wanted)`. No rows are wanted if earlier rows were lost."""
         try:
             if consume(self._failure is None):
                 self.last_rows_at = time.monotonic()

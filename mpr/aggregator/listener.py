@@ -1,4 +1,4 @@
-"""The interface by which a pool hears of its workers and their results."""
+"""Defines the interface by which a pool hears of its workers and their results."""
 
 from __future__ import annotations
 

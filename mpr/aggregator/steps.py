@@ -1,4 +1,4 @@
-"""A queue of steps that the aggregator's thread runs for other threads."""
+"""Provides a queue of steps. A step is a function that the aggregator's thread calls for another thread."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ class PoolExecutor(Executor):
             yield _ChunkFuture(len(chunk)).submit(self._dispatcher, work_item)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Shut the pool down, as `mpr.Pool.shutdown` does: take no more tasks.
+        """Shut the pool down, as `mpr.Pool.shutdown` does: take no new calls.
 
         With `wait`, return after all tasks have ended and the recording is closed. With `cancel_futures`, cancel the
         tasks that no worker has yet.

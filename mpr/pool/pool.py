@@ -168,15 +168,18 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[R]:
-        """Do as `apply`, but return an `AsyncResult` at once. A thread of mpr runs callbacks, so they must be short."""
+        """Do what `apply` does, but return an `AsyncResult` at once.
+
+        A thread of mpr runs the callbacks, so the callbacks must be short.
+        """
         self._check_running()
         return self._runtime.calls.apply(func, args, kwds, callback, error_callback)
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Call `fn(*args, **kwargs)` in a worker, and return the future of this call.
 
-        This method does as `concurrent.futures.Executor.submit`, but `future.cancel(running=True)` also cancels a task
-        that runs.
+        This method does what `concurrent.futures.Executor.submit` does. In addition, `future.cancel(running=True)`
+        cancels a task that runs.
         """
         return self.executor.submit(fn, *args, **kwargs)
 
@@ -197,7 +200,7 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[list[R]]:
-        """Do as `map`, but return an `AsyncResult` at once."""
+        """Do what `map` does, but return an `AsyncResult` at once."""
         self._check_running()
         return self._runtime.calls.map(func, iterable, EACH, chunksize, callback, error_callback)
 
@@ -215,7 +218,7 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[list[R]]:
-        """Do as `starmap`, but return an `AsyncResult` at once."""
+        """Do what `starmap` does, but return an `AsyncResult` at once."""
         self._check_running()
         return self._runtime.calls.map(func, iterable, STAR, chunksize, callback, error_callback)
 
@@ -228,7 +231,7 @@ class Pool:
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=True)
 
     def imap_unordered(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int = 1) -> ResultIterator[R]:
-        """Do as `imap`, but yield the results in the order in which they come."""
+        """Do what `imap` does, but yield the results in the order in which they come."""
         self._check_running()
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=False)
 

@@ -179,7 +179,7 @@ class PoolRuntime:
         return self._ended
 
     def check_running(self) -> None:
-        """Raise an error if the pool has ended or takes no more tasks."""
+        """Raise an error if the pool has ended or takes no new calls."""
         self._dispatcher.check_running()
 
     def insights(self) -> Insights:
@@ -198,7 +198,7 @@ class PoolRuntime:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Do step 1: take no more tasks."""
+        """Do step 1: take no new calls."""
         self._dispatcher.close()
 
     def drop_waiting(self) -> None:

@@ -3,6 +3,7 @@
 Covers: the outbox that the SDK writes into, the part of it that was announced, and the change to the next outbox.
 Does not cover: having the SDK write (`outbox_writer.py`), which results wait (`result_sender.py`).
 
+To *announce* bytes of the outbox is to send the parent a `SegmentReady`. The parent then hands the bytes to the sinks.
 One lock guards all of this. A thread holds the lock for a system call or a message, but never while it waits.
 """
 
@@ -63,7 +64,7 @@ class Announcer:
     Parameters
     ----------
     connection, inbox, watch, results:
-        Parts of the producer.
+        The parts of the producer that send messages, receive answers, notice a closed recording, and send results.
     outbox:
         The first outbox, which the parent knows.
     segment:

@@ -1,4 +1,7 @@
-"""Waits for the sinks in a thread, for callers that must not block, or must not wait without a limit."""
+"""Delivers rows in a thread, for callers that must not block, or must not wait without a limit.
+
+To *deliver* rows is to send them, and to wait until every durable sink has them.
+"""
 
 from __future__ import annotations
 

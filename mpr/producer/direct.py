@@ -9,9 +9,9 @@ Tasks and results travel as on every other route.
 rr.log ─► entry ─► SDK's batcher ─► SDK's own sinks: <path>.parts/worker-000001-<pid>.rrd · viewers · servers
 ```
 
-The outbox stays empty. A result is sent only after the SDK's flush has returned. By then, the system has the rows of a
-file, and the connection has the rows of a viewer. If a flush fails or does not return, this process is `spent`: its
-results say that rows are lost, and a pool replaces this process.
+The outbox stays empty. A result is sent only after the SDK's flush has returned. By then, the operating system has the
+rows of the file, and each viewer's connection has the rows of the viewer. If a flush fails or does not return, this
+process is `spent`: its results get an error that says that rows are lost, and a pool replaces this process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Has the SDK write the rows of this process into an outbox.
+"""Has the SDK write the rows of this process into an outbox, a file in memory that the parent reads.
 
 Covers: flushing the SDK, changing the outbox, the wait for credit while the outbox is full, rows that are lost.
 Does not cover: announcing (`announcer.py`), sinks that this process opens itself (`direct.py`).

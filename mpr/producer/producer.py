@@ -53,7 +53,7 @@ WELCOME_TIMEOUT_SECS = 30.0
 
 
 class Producer:
-    """The producer of one process for one recording.
+    """Connects this process to one recording, and sends the rows and results of this process.
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ class Producer:
         self._writer.complete()
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` behind its rows, with `may_wait` perhaps later. Returns whether it waits (see `Announcer`)."""
+        """Send `result` behind its rows. With `may_wait`, it may be sent later. Returns whether the result waits."""
         return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:

@@ -57,7 +57,7 @@ class RoutedTask(Protocol):
 
 
 class _ThreadRoute(threading.local):
-    """Holds the state of a thread."""
+    """Holds the state of the calling thread, such as the context of the task that runs in this thread."""
 
     def __init__(self) -> None:
         self.context: RoutedTask | None = None

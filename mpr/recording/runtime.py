@@ -182,7 +182,7 @@ class RecordingRuntime:
     # --- for pools and other processes -----------------------------------------------------------------------------
 
     def connection_info(self, workers: int) -> ConnectionInfo:
-        """Return the data by which each of `workers` processes joins. They share the memory for outboxes evenly."""
+        """Return the data by which each of `workers` processes joins. The more workers, the smaller each outbox."""
         return ConnectionInfo(
             application_id=self.options.application_id,
             recording_id=self.options.recording_id,

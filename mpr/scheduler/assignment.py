@@ -1,4 +1,4 @@
-"""A state machine without I/O that decides which worker gets which work item.
+"""Decides which worker gets which work item, as a state machine without I/O.
 
 Each method that handles an event returns what to send now. A *work item* goes to a worker in one message. It is one
 task, or several tasks of one `map` (`chunksize`). A worker runs one work item at a time.

@@ -1,4 +1,4 @@
-"""The shared state of a pool: its work items, workers and lifecycle, with the one lock that guards them.
+"""Holds the shared state of a pool: its work items, workers and lifecycle, with the one lock that guards them.
 
 This module starts no thread.
 """

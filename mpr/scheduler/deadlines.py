@@ -1,4 +1,4 @@
-"""The time checks of a pool: tasks that take too long, and work items that wait behind a long one.
+"""Checks the times of a pool's tasks: tasks that take too long, and work items that wait behind a long one.
 
 Covers: looking at what workers do, and killing a worker at a certain task.
 Does not cover: how often the checks run (`worker_supervisor.py`) and what a death means for a task (`worker_death.py`).

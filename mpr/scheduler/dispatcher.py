@@ -39,7 +39,7 @@ _LOOK_AGAIN_SECS = 0.001
 
 
 class Dispatcher:
-    """The tasks of one pool.
+    """Accepts the tasks of one pool, cancels tasks, and settles the tasks that are left when the pool ends.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class Dispatcher:
         self._observer.announce(function.name, count)
 
     def submit(self, *work_items: WorkItem) -> None:
-        """Have all of `work_items` run, or none of them if Ctrl-C comes.
+        """Have `work_items` run. If Ctrl-C interrupts this call, either all of them run or none.
 
         Raises nothing if the pool has ended since `check_running`: the work items then get an error as their outcome.
         """
@@ -121,7 +121,7 @@ class Dispatcher:
         self._observer.feeding(-1)
 
     def cancel(self, work_item: WorkItem, *, running: bool) -> bool:
-        """Cancel `work_item` if no worker has it. Returns whether it was cancelled.
+        """Cancel `work_item` if no worker has it. Returns whether the work item was cancelled.
 
         With `running` a work item that a worker has is cancelled, too. If the worker has begun the work item, the
         worker is killed and replaced, and the outcome comes later.

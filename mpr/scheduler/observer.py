@@ -1,4 +1,4 @@
-"""The interface by which a display or a recorder hears of a pool's tasks and workers while they run."""
+"""Defines the interface by which a display or a recorder hears of a pool's tasks and workers while they run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workers that take tasks, the work items that each of them has, and the messages to the workers.
+"""Keeps the workers that take tasks and the work items that each of them has, and sends messages to the workers.
 
 Covers: the handles of workers, sending and taking back work items.
 Does not cover: the rule by which a worker gets an item (`assignment.py`), processes (`worker_supervisor.py`).

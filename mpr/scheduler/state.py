@@ -1,4 +1,4 @@
-"""The state of a pool, and the limits of its tasks and workers."""
+"""Defines the state of a pool, and the limits of its tasks and workers."""
 
 from __future__ import annotations
 

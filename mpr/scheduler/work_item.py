@@ -1,4 +1,4 @@
-"""A work item: one task or several tasks of one call, which go to a worker in one message. Does no I/O.
+"""Defines the work item: one task or several tasks of one call, which go to a worker in one message. Does no I/O.
 
 Does not cover: which worker has a work item (`assignment.py`), what follows from an outcome (`worker_events.py`).
 """
@@ -64,7 +64,7 @@ class WorkItem:
     first:
         The first task without an outcome.
     attempt, again:
-        The next `again` tasks are tried for the `attempt`-th time, because their worker has died before.
+        The `again` tasks from `first` on are tried for the `attempt`-th time, because their worker has died before.
     is_reported:
         Whether the caller has got an outcome before the tasks ended. If so, the caller gets no other outcome.
     """

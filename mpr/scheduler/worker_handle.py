@@ -1,4 +1,4 @@
-"""The handle of each ready worker, and the interface of the supervisor that starts and kills workers."""
+"""Defines the handle of a ready worker, and the interface of the supervisor that starts and kills workers."""
 
 from __future__ import annotations
 
@@ -107,13 +107,13 @@ class WorkerHandle:
         self.planned_kill = work_item, error
 
     def at(self) -> At | None:
-        """The present position of the worker; None if the worker has no status page."""
+        """The work item and the task at which the worker is now; None if the worker has no status page."""
         return None if self.status_page is None else self.status_page.at()
 
     def revoke(self) -> At | None:
-        """Revoke all work items that the worker has not begun.
+        """Take back all work items that the worker has not begun.
 
-        Returns the position of the worker at that moment; None if the worker has no status page.
+        Returns the work item and the task at which the worker is then; None if the worker has no status page.
         """
         return None if self.status_page is None else self.status_page.revoke(self._last_sequence)
 

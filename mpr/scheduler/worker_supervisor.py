@@ -56,7 +56,7 @@ class WorkerSupervisor:
         Returns `(number, config)` for the next worker, without waiting. The supervisor's thread calls it. No number
         may be used twice.
     size:
-        How many workers there are at a time.
+        How many workers are started at the beginning.
     ended:
         Called with (worker, exit code) in the supervisor's thread, when a worker has ended or could not be started.
     failed:

@@ -159,7 +159,10 @@ def decorated(
 
 
 def _is_being_defined(function: Callable[..., Any]) -> bool:
-    """Whether the decorated function will have the name of `function`, as with `@mpr.task`. Pickles use the name."""
+    """Whether `function` is just being defined under `@mpr.task`, so that its name will lead to the decorated function.
+
+    If so, pickle finds the decorated function by this name.
+    """
     return isinstance(function, FunctionType) and _found_at(function) is not function
 
 

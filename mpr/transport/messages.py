@@ -1,7 +1,8 @@
 """Defines the messages between a worker and its parent: as frozen values, and as lists of frames on the wire.
 
-The first frame is a fixed header. Further frames are JSON or payload. This module unpickles nothing. The receiver of a
-payload unpickles it, after the sender has shown the recording's secret.
+A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. The first frame is a fixed header.
+Further frames are JSON or payload. This module unpickles nothing. The receiver unpickles a payload only if the sender
+has shown the recording's secret.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ Downstream  DEALER ◄── tasks, stop ──────── ROUTER   Downs
 
 A producer has two sockets, because only one thread at a time may use a ZeroMQ socket. Any thread of a worker sends on
 the first socket, under a lock. Meanwhile the main thread waits at the second socket. Both are `ipc://` sockets in a new
-folder of mode 0700. A peer that has not shown the recording's secret gets no answer. Its messages are dropped unread.
+folder of mode 0700. A peer that has not shown the recording's secret gets no answer. Its messages are dropped, and
+nothing in them is unpickled.
 """
 
 from __future__ import annotations
