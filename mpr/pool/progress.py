@@ -85,7 +85,7 @@ class Progress(PoolObserver):
 
     @contextlib.contextmanager
     def _drawing(self) -> Any:
-        """Hold the lock. If drawing fails, hide the bar for good, because a lost terminal must not cost a result."""
+        """Hold the lock within the block. If drawing fails, hide the bar for good, because no task may fail with it."""
         with self._lock:
             try:
                 yield

@@ -268,7 +268,7 @@ class PoolRuntime:
         self._close_recording(failed=True)
 
     def _close_telemetry(self) -> None:
-        # The workers end while this runs, and the system releases their memory.
+        # This takes a moment, in which the workers end and the system releases their memory.
         if self._sampler is not None:
             self._sampler.close()
 

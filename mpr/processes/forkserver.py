@@ -94,7 +94,7 @@ class _Popen(popen_fork.Popen):
         finally:
             set_spawning_popen(None)
         self.sentinel, data_end = self._connect(self._fds)
-        # This end of the pipe stays open, because the child ends when this end closes. It closes at the latest when
+        # This end of the pipe stays open, because the child ends when this end closes. The system closes this end when
         # this process ends.
         parent_end = os.dup(data_end)
         self.finalizer = util.Finalize(self, _close, (parent_end, self.sentinel))

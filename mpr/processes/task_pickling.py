@@ -205,8 +205,8 @@ def load_exception(payload: Sequence[Buffer]) -> BaseException:
         return TaskError(f"a task raised an exception that cannot be read here: {represent(failure)}")
     try:
         error: BaseException = loads(inner)
-        # The cause is not set by an assignment, because an assignment runs the user's `__setattr__`. That of a frozen
-        # dataclass raises.
+        # The cause is not set by an assignment, because an assignment runs a user's `__setattr__`, which may raise. For
+        # example, a frozen dataclass raises.
         _set_cause(error, RemoteTraceback(text))
         # Read the `__class__` of the error here, because later code reads it, too. A user's `__class__` may be a
         # property that raises. In this case, the error is replaced below.

@@ -58,7 +58,7 @@ class DirectWriter(OutboxWriter):
         self.roll()
 
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """Make the message that announces `current`. It is never sent, because the outbox stays empty."""
+        """Make the message that announces `current`. The message is never sent, because the outbox stays empty."""
         return SegmentReady(current.number, current.announced, end)
 
     def retire(self, outbox: Outbox) -> None:

@@ -17,7 +17,7 @@ class Inbox:
     connection:
         The sockets of the producer.
     take_answer:
-        Takes a message if it is an answer to this process. Returns whether it is one.
+        Takes a message if it is an answer to a message of this process. Returns whether it is an answer.
     """
 
     def __init__(self, connection: Connection, take_answer: Callable[[Downstream], bool]) -> None:
@@ -41,7 +41,7 @@ class Inbox:
                 return message
 
     def take_answers(self, timeout_secs: float = 0) -> None:
-        """Take the answers that have arrived. If there is none, wait up to `timeout_secs` for one.
+        """Take the answers that have arrived. If no message has arrived, wait up to `timeout_secs` for one.
 
         Messages for the main thread are kept. Does nothing if another thread reads already.
         """

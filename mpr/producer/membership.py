@@ -98,22 +98,22 @@ def close_worker(producer: Producer) -> None:
 
 
 def is_worker(producer: Producer) -> bool:
-    """Whether `producer` is the one of a pool's worker. A worker's rows are delivered with its results."""
+    """Whether `producer` belongs to a worker of a pool. The rows of a worker are delivered with its results."""
     return producer is _current.worker
 
 
 def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
     """Join the recording that this process inherited. From now on, plain `rr.log` logs to this recording.
 
-    This is for a process that mpr did not start:
+    Call this in a process that mpr did not start:
 
     - a `multiprocessing.Process`
     - a `subprocess` with the environment `SharedRecording.environ()`, or started within the recording's `with` block
     - a forked child
 
     A second call does nothing. A call in a worker of `mpr.Pool` does nothing either. The rows are in every durable sink
-    when the process has ended, unless a signal or `os._exit` has ended it. They are there too when a function that is
-    decorated with `@mpr.task` has returned.
+    when the process has ended, unless a signal or `os._exit` has ended it. The rows of a function that is decorated
+    with `@mpr.task` are there as soon as the function has returned.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def attach(config: ConnectionInfo, *, takes_over: bool) -> Producer:
 
 
 def join_lazily() -> None:
-    """Join the inherited recording at the first logging call, in this process and in its forks. Used by `mpr run`."""
+    """Join the inherited recording at the first logging call, here and in forked children. Only `mpr run` uses this."""
     router.join_lazily(extracted_producer)
 
 

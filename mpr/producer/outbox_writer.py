@@ -11,6 +11,9 @@ rr.log ─► entry (waits here while the outbox is full) ─► SDK's batcher �
 No code of mpr runs inside the SDK. A logging call waits in Python, holds no lock, and lets signal handlers run. The
 credit is the number of bytes that the outbox may still take. The parent frees bytes that the sinks have accepted. Both
 processes see how many bytes the file holds.
+
+The SDK writes a *manifest*, a list of the chunks of rows in an outbox, only at the end of the outbox. So this process
+gives the SDK another outbox from time to time. This change is called *rolling*.
 """
 
 from __future__ import annotations
@@ -98,8 +101,8 @@ class OutboxWriter(abc.ABC):
         self.side = BoundedThread("mpr-roller")
         #: Whether a task has given the stream another sink.
         self._detached = False
-        # `_flushed` is the number of logging calls before the last flush, `_completed` that before the last complete
-        # outbox, and `_unflushed` the number of logged bytes since the last flush.
+        # `_flushed` is the number of logging calls before the last flush. `_completed` is the number of logging calls
+        # before the last complete outbox. `_unflushed` is the number of logged bytes since the last flush.
         self._flushed = self._completed = self._unflushed = 0
         self.announcer.start()
 

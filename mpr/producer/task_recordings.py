@@ -40,7 +40,7 @@ class TaskRecordings:
     send:
         Sends a whole stream, header to footer, of one recording.
     held:
-        Gets the number of rows of all recordings that were not sent yet. These are lost if this process dies.
+        Gets the number of rows of all recordings that were not sent yet. These rows are lost if this process dies.
     """
 
     def __init__(self, send: Callable[[bytes], None], held: Callable[[int], None]) -> None:
@@ -81,7 +81,7 @@ class TaskRecordings:
         with self._lock:
             found = self.known.get(recording_id or "")
             if found is not None:
-                # Some calls do not say how many rows they log. They log at least one.
+                # Some calls do not say how many rows they log. Such a call logs at least one row.
                 found.rows += rows or 1
                 self._count()
 

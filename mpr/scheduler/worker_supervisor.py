@@ -62,7 +62,7 @@ class WorkerSupervisor:
     failed:
         Called with the error in the supervisor's thread, when a worker cannot be started.
     has_no_hello:
-        Returns whether a worker has not said hello. Such a worker has done nothing yet.
+        Returns whether no hello of a worker has arrived. The hello is the first message of a worker.
     look:
         Called in the supervisor's thread at least twice a second. Returns after how many seconds to call it again, at
         the latest.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# The name of an attribute of each decorated function. It holds the original function and the options.
+# The name of an attribute of each decorated function. The attribute holds the original function and the options.
 _MARK = "__mpr_task__"
 
 

@@ -1,5 +1,6 @@
-"""Defines the messages between a worker and its parent: as frozen values, and as lists of frames on the wire.
+"""Defines the messages between a producer and the parent: as frozen values, and as lists of frames on the wire.
 
+A *producer* is a process that logs, such as a worker. Its rows are in an *outbox*, a file in memory (`outbox.py`).
 A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. The first frame is a fixed header.
 Further frames are JSON or payload. This module unpickles nothing. The receiver unpickles a payload only if the sender
 has shown the recording's secret.

@@ -123,7 +123,8 @@ class ResultJournalReader:
         Each item has three parts: the segment that the result comes behind, a number of messages, and the result. The
         parent may take the result only after that number of messages has arrived.
 
-        While the worker lives, the last result may be incomplete. It then has a higher number than `journaled` returns.
+        While the worker lives, the last result may be incomplete. Its number is then higher than the number that
+        `journaled` returns.
         """
         found = []
         for slot in range(PAGE_BYTES, _AREAS_START, PAGE_BYTES):

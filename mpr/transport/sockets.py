@@ -1,5 +1,7 @@
 """Connects a recording's parent and its producers by sockets. Only this module uses ZeroMQ.
 
+A *producer* is a process that logs, such as a worker.
+
 ```
 producer                                   parent
 Upstream    DEALER ── segments, results ──► ROUTER   UpstreamServer    read by the aggregator's thread alone
@@ -134,8 +136,8 @@ class UpstreamServer:
         self._socket.close()
 
 
-# Plain numbers, because `send_multipart` and `recv_multipart` of pyzmq make enums of each frame's flags. That takes
-# twice the time.
+# Plain numbers for `send` and `recv`. pyzmq's `send_multipart` and `recv_multipart` make an enum of the flags of each
+# frame, and so take twice the time.
 _MORE = int(zmq.SNDMORE)
 _NOBLOCK = int(zmq.NOBLOCK)
 

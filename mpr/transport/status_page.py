@@ -3,8 +3,8 @@
 Covers: the task that the worker runs, the work items that the parent has taken back, counts of rows and waits.
 Does not cover: the results behind it in the same file (`result_journal.py`), and the use of the counters (`scheduler`).
 
-A worker that is killed cannot say which task it ran. So the worker writes that down before each task, as a few numbers
-in shared memory. That costs the worker nanoseconds, because no other thread is woken. A message would wake two.
+A worker that is killed cannot say which task it ran. So before each task, the worker writes the number of the task into
+shared memory. The write takes nanoseconds, because no other thread is woken. A message would wake two threads.
 """
 
 from __future__ import annotations

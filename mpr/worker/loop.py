@@ -112,7 +112,7 @@ class WorkerLoop:
     ) -> None:
         """Run the tasks of a work item, and hand over their results.
 
-        A task may take less than 1 us. So this loop calls as few functions as possible. It reads the clock only if the
+        A task may take less than 1 us. So this loop calls as few functions as possible, and reads the clock only if the
         clock's thread has set `ticked`.
         """
         producer, log_counters, clock = self._producer, self._producer.log_counters, time.monotonic_ns
