@@ -203,7 +203,7 @@ class Aggregator:
             self._notify_progress()
 
     def _take_next(self) -> bool:
-        """Take the next message if there is one, run steps, and look after dead workers and newcomers.
+        """Take the next message if there is one, run steps, reap dead workers, and answer the hellos of producers.
 
         Returns False if the thread has nothing more to do and must end.
         """
@@ -273,7 +273,7 @@ class Aggregator:
         self._newcomers.append(intake)
 
     def _welcome(self) -> None:
-        """Answer the newcomers whose socket for answers is connected. Try the others again after a millisecond."""
+        """Answer the hello of each producer whose socket for answers is connected. Try the others again after 1 ms."""
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:

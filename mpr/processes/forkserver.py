@@ -31,7 +31,7 @@ class _Server(ForkServer):
 
 
 class _Servers:
-    """Holds one fork server of mpr for each preload list.
+    """Holds the fork servers of mpr: one for each list of modules that a server imports at its start.
 
     The fork server of `multiprocessing` is not changed, because it belongs to the user.
     """

@@ -113,7 +113,7 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
         raise UnpicklableTaskError(f"{text} ({type(error).__name__}: {error})") from error
     # An error from a user's `__reduce__` is raised unchanged, because `multiprocessing.Pool` does the same.
     with contextlib.suppress(Exception):
-        # No note can be added to a frozen exception.
+        # `add_note` raises an error if the class of the exception is a frozen dataclass.
         error.add_note(text)
     raise error
 

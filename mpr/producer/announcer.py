@@ -114,7 +114,7 @@ class Announcer:
 
     def _announce_all(self) -> None:
         if self._results:
-            # The rows of the task that runs come after the results of earlier tasks.
+            # Announce only the rows before these results. The rows of the present task are announced after the results.
             self._announce_up_to(self._results.end)
             self._results.send()
         self._announce_up_to(self.current.outbox.size())
@@ -143,7 +143,7 @@ class Announcer:
         return waits
 
     def send_results(self) -> None:
-        """Send the results that wait."""
+        """Send the results that wait to be sent together with later results."""
         if self._results:
             self.announce()
 
@@ -164,7 +164,7 @@ class Announcer:
             return self.current.number, self.current.announced
 
     def note_written(self) -> None:
-        """Note the size of the outbox after a flush of the SDK. Later results come behind all of these bytes."""
+        """Note the size of the outbox after a flush of the SDK. Each later result is sent behind these bytes."""
         with self._lock:
             self.current.written = self.current.outbox.size()
 

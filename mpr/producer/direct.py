@@ -91,7 +91,10 @@ class DirectWriter(OutboxWriter):
                 self._parts.stream.set_sinks(rr.FileSink(os.devnull))
 
     def wait_for_credit(self) -> None:
-        """Wait for credit. A worker that is `spent` ends here, because `rr.log` would wait for a viewer that hangs."""
+        """Wait for credit. If this process is a worker and is `spent`, end the process.
+
+        Otherwise `rr.log` would wait for a viewer that hangs.
+        """
         if not self.spent:
             super().wait_for_credit()
         if self.spent and self._parts.worker:

@@ -160,7 +160,7 @@ class OutboxWriter(abc.ABC):
     # --- rows that are lost --------------------------------------------------------------------------------------
 
     def _flush_failure(self) -> str:
-        """Flush the SDK. Returns the reason if that fails, else an empty text."""
+        """Flush the SDK. Returns the reason if the flush fails, else an empty text."""
         size, silent_secs = -1, 0.0
         while True:
             began = time.monotonic()

@@ -249,7 +249,7 @@ class Producer:
         return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:
-        """Send the results that wait."""
+        """Send the results that wait to be sent together with later results."""
         self._writer.announcer.send_results()
 
     def send(self, message: object) -> None:

@@ -13,7 +13,7 @@ from mpr.transport.connection_info import ConnectionInfo
 
 _log = logging.getLogger("mpr")
 
-#: The time between two checks, by a thread that waits, whether the recording is still there (seconds).
+#: How often (seconds) a thread that waits checks whether the recording is still there.
 LOOK_SECS = 0.5
 
 

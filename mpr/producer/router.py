@@ -261,7 +261,7 @@ _SKIPPED_CALLS = ("save", "set_sinks", "connect_grpc", "stdout", "disconnect", "
 
 
 def _skips_sink(call: str, recording_id: str | None) -> bool:
-    """Whether to skip `call`, because `mpr run` chooses the sinks, whatever the script says."""
+    """Whether to skip `call`, which changes a sink. Under `mpr run`, only the options of `mpr run` choose the sinks."""
     found = _process.guarded.get(recording_id)
     if _process.lazy is None or thread_state.joins or call not in _SKIPPED_CALLS or found is None:
         return False

@@ -24,7 +24,7 @@ _CLEAN_UP_AFTER = 32
 
 @dataclass(slots=True)
 class _TaskRecording:
-    #: The SDK's handle.
+    #: The SDK's handle of the recording.
     inner: Any
     #: The stream of the recording's encoded rows; None until mpr has asked the SDK for the stream.
     storage: Any = None

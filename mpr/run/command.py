@@ -48,7 +48,8 @@ _FORWARDED = {
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 }
 
-# The longest time in seconds between two checks whether the command has ended, because a signal may be missed.
+# The longest time (seconds) between two checks whether the command has ended. These checks need no signal, because the
+# signal at the end of the command may be missed.
 _LOOK_SECS = 5.0
 
 

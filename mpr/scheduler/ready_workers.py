@@ -59,7 +59,7 @@ class ReadyWorkers:
 
     def remove_all(self) -> None:
         """Forget all workers and all waiting work items, because the pool or the recording has ended."""
-        # No status page of a worker may be read any more, because the aggregator closes the pages at its end.
+        # No status page of a worker may be read any more, because the aggregator closes the pages when it ends.
         self._handles.clear()
         self._assignment.drop_waiting()
 

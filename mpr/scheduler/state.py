@@ -39,7 +39,7 @@ class PoolLimits:
 
 
 class PoolState(enum.Enum):
-    """Whether a pool takes tasks."""
+    """Says whether a pool takes tasks."""
 
     #: The pool takes tasks.
     RUNNING = "running"
@@ -81,7 +81,7 @@ class PoolLifecycle:
             self.state = PoolState.CLOSED
 
     def finish(self) -> None:
-        """Note that all work is done."""
+        """Note that all tasks have their outcome. From now on, the pool refuses every task."""
         self.is_finished = True
 
     def terminate(self, error: BaseException | None, *, is_reported: bool) -> None:

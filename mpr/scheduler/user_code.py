@@ -67,7 +67,7 @@ def start(work_item: WorkItem) -> bool:
     """
     try:
         return work_item.start()
-    except BaseException:  # noqa: BLE001  # a future that its holder has settled himself
+    except BaseException:  # noqa: BLE001  # raised if the caller has settled the future itself
         _log_failure("the caller of task %s cannot be told that it starts", work_item.name(0))
         return False
 

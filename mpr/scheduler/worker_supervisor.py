@@ -81,7 +81,7 @@ class WorkerSupervisor:
     ) -> None:
         self._launcher = launcher
         self._new_config = new_config
-        # How many workers are to be started.
+        # How many workers are still to be started.
         self._wanted = size
         self._ended = ended
         self._failed = failed

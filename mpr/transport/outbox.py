@@ -129,7 +129,7 @@ class OutboxReader:
         punch_hole(self.fd, start, end)
 
     def close(self) -> None:
-        """Close the parent's end."""
+        """Close the parent's descriptor of the file."""
         fd, self.fd = self.fd, -1
         os.close(fd)
 

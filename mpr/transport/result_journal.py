@@ -70,7 +70,7 @@ class ResultJournal:
         except OSError:
             # A limit of the process forbids writing (RLIMIT_FSIZE). The message is sent with its payload.
             return result, False
-        # In this order, so that a reader that sees the result also sees the number of messages before it.
+        # Written in this order, so that the parent sees the number of messages before the result if it sees the result.
         self._counters[SENT] = sent
         self._counters[JOURNALED] = result.number
         return (result if fits else ResultInMemory(replace(result, payload=[]), area, sizes)), True

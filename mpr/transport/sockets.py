@@ -123,7 +123,7 @@ class UpstreamServer:
         return b""
 
     def _knows_secret(self, hello: Hello) -> bool:
-        # `backslashreplace`, because JSON may contain a text that has no encoding.
+        # `backslashreplace`, because JSON may contain a text that UTF-8 cannot encode (a lone surrogate).
         return hmac.compare_digest(hello.secret.encode(errors="backslashreplace"), self._secret)
 
     def forget(self, hello: Hello) -> None:

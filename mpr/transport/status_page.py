@@ -107,7 +107,7 @@ class StatusPage:
         try:
             yield
         finally:
-            # If several threads wait at the same time, the waits of all are added.
+            # If several threads wait at the same time, the durations of all their waits are added.
             self.counters[_BACK_PRESSURE] += time.monotonic_ns() - began
             self.counters[_BACK_PRESSURE_SINCE] = 0
 
@@ -125,7 +125,7 @@ class StatusPage:
 
     def begin(self, task: int, now_ns: int) -> None:
         """Note that task `task` of the work item runs from now on."""
-        # In this order, so that a reader that sees the task also sees its time.
+        # Written in this order, so that the parent sees the time of the task if it sees the task.
         self.counters[SINCE] = now_ns
         self.counters[POSITION] = 2 * task + 1
 

@@ -210,7 +210,7 @@ class WorkerLoop:
         self._reported_rows, self._reported_bytes = rows, written_bytes
         alone = count > _FEW or micros >= TOGETHER_MICROS or self._clock.always or producer.config.marks_tasks
         if producer.hand_over(result, may_wait=not alone):
-            # If the next task takes long, the tick sends the results that wait.
+            # If the next task takes long, the next tick of the clock sends the results that wait.
             self._clock.tick_once()
         failpoints.reach("worker.sent")
 
