@@ -230,10 +230,9 @@ class ProducerIntake:
         )
 
     def _open_next(self, address: str) -> None:
-        """Open the next outbox, then answer the producer.
+        """Open the next outbox, then answer. The producer writes there only after the answer.
 
-        The producer writes there only after the answer. Rows in an outbox that the parent has opened survive if the
-        producer dies.
+        Rows in an outbox that the parent has opened survive if the producer dies.
         """
         if not self.is_inline:
             self._next_reader = self._open(address)
@@ -317,10 +316,7 @@ class ProducerIntake:
         self._take_rest()
 
     def may_lack_rows(self) -> bool:
-        """Whether rows may be missing: no `Goodbye` has come, and the producer may have had rows that it did not flush.
-
-        Without a status page, the parent cannot know whether there were such rows.
-        """
+        """Whether rows may be missing, because the producer ended without `Goodbye` and may not have flushed all rows."""
         return not self.said_goodbye and (self._status_page is None or self._status_page.unflushed() > 0)
 
     def loss_notes(self) -> list[str]:

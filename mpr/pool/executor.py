@@ -205,8 +205,8 @@ class PoolExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shut the pool down, as `mpr.Pool.shutdown` does: take no new calls.
 
-        With `wait`, return after all tasks have ended and the recording is closed. With `cancel_futures`, cancel the
-        tasks that no worker has yet.
+        With `wait`, return after all tasks have ended, and a recording that the pool has made is closed. With
+        `cancel_futures`, cancel the tasks that no worker has yet.
         """
         self._shutdown(wait, cancel_futures)
 

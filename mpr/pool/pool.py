@@ -252,7 +252,7 @@ class Pool:
         self._runtime.close()
 
     def terminate(self) -> None:
-        """Kill the workers now, and close the recording so that it is valid.
+        """Kill the workers now. If the pool has made the recording, close the recording, so that its files are valid.
 
         Each call that has no result yet raises `PoolTerminatedError`.
         """
@@ -260,7 +260,7 @@ class Pool:
         self._runtime.terminate()
 
     def join(self) -> None:
-        """Wait until all tasks and workers have ended, and close the recording.
+        """Wait until all tasks and workers have ended. If the pool has made the recording, close the recording.
 
         Raises `ValueError` if neither `close` nor `terminate` was called before, and `SinkError` if rows were lost at
         the end. If an error has ended the pool, and no call has raised this error yet, `join` raises it.

@@ -59,7 +59,7 @@ class _Waiting:
             failure = None
             try:
                 producer.deliver()
-            except BaseException as error:  # noqa: BLE001  # the callers raise it, whatever it is
+            except BaseException as error:  # noqa: BLE001  # any error is raised by the callers
                 failure = error
             for on_delivered in callbacks:
                 on_delivered(failure)

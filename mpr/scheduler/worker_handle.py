@@ -25,7 +25,7 @@ class WorkerControl(Protocol):
         """Start one more worker."""
 
     def look_soon(self) -> None:
-        """Have `Dispatcher.look` called now."""
+        """Have the supervisor's thread call `Dispatcher.look` now."""
 
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
         """Suspend the worker of process `pid`. Kill it if `condition()` is true meanwhile, and otherwise resume it.

@@ -114,7 +114,7 @@ class WorkerSupervisor:
         self._wakeup.wake()
 
     def look_soon(self) -> None:
-        """Have `look` called now. Any thread may call this."""
+        """Have the supervisor's thread call `look` now. Any thread may call this."""
         self._wakeup.wake()
 
     def pid(self, worker: int) -> int | None:
