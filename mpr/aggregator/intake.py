@@ -316,7 +316,7 @@ class ProducerIntake:
         self._take_rest()
 
     def may_lack_rows(self) -> bool:
-        """Whether rows may be missing, because the producer ended without `Goodbye` and may not have flushed all rows."""
+        """Whether rows may be missing, because the producer has sent no `Goodbye` and may have had unflushed rows."""
         return not self.said_goodbye and (self._status_page is None or self._status_page.unflushed() > 0)
 
     def loss_notes(self) -> list[str]:
