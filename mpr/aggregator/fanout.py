@@ -1,5 +1,8 @@
 """Hands rows to all sinks, and keeps the reason if rows are lost. The aggregator's thread calls this module.
 
+An *outbox* is the stream that the SDK of one producer writes. A *segment* is a part of an outbox. A *chunk* is the unit
+in which the SDK writes rows. The manifests at the end of an outbox list its chunks.
+
 Covers: writing each segment to every durable sink, announcing segments to the live sinks, sinks that fail, the
 parent's own notes, conflicts of types.
 Does not cover: where segments come from (`outbox_intake.py`), what a sink does with segments (`sinks`).
@@ -25,7 +28,7 @@ _log = logging.getLogger("mpr")
 
 
 class Fanout:
-    """All sinks of one recording.
+    """Holds all sinks of one recording, and hands rows to them.
 
     Parameters
     ----------
@@ -34,9 +37,9 @@ class Fanout:
     feed:
         Announces segments to the live sinks; None if there are no live sinks.
     encode_notes:
-        Makes a stream of the recording that holds the notes of the parent.
+        Encodes notes as a Rerun stream. A note is a sentence of the parent about the recording, such as lost rows.
     observer:
-        Looks at all rows.
+        Looks at all segments and manifests, without keeping them.
     store:
         The encoded store id of the shared recording.
     apart:
@@ -80,7 +83,7 @@ class Fanout:
         self._on_failure: Callable[[SinkError], None] = lambda _error: None
         self.accepted_bytes = 0
         self.accepted_chunks = 0
-        # `time.monotonic()` when the sinks got the present segment; None if the sinks have none.
+        # `time.monotonic()` when the writing of the present segment began; None if no segment is being written.
         self._writing_since: float | None = None
         self._has_all = has_all
 
@@ -98,7 +101,7 @@ class Fanout:
         return next(self._outboxes)
 
     def write(self, segment: Segment) -> int:
-        """Write `segment` to all sinks. Returns the number of chunks when the durable sinks have the segment."""
+        """Write `segment` to all sinks. Returns the number of its chunks when the durable sinks have accepted them."""
         failpoints.reach("parent.segment")
         chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
         self._writing_since = time.monotonic()
@@ -137,7 +140,10 @@ class Fanout:
             self.write_stream(stream)
 
     def write_stream(self, stream: bytes, *, telemetry: bool = False) -> None:
-        """Write `stream` to all sinks: a whole stream that the parent itself has made."""
+        """Write `stream`, a whole stream that the parent itself has made, to all sinks.
+
+        `telemetry` says that the rows are telemetry of a pool, and not data of the user.
+        """
         outbox = self.new_outbox()
         frames = framing.frames_of(stream)
         last = frames.pop()
@@ -161,7 +167,7 @@ class Fanout:
         self._feed = None
 
     def fail(self, error: SinkError) -> None:
-        """Keep `error` as the reason for lost rows, unless there is an earlier one. No open sink has caused `error`."""
+        """Keep `error` as the reason for lost rows, unless there is an earlier one. All sinks stay open."""
         _log.error("%s", error)
         self.failure = self.failure or error
 
@@ -171,7 +177,7 @@ class Fanout:
         return self.failure
 
     def stalled_secs(self) -> float:
-        """The seconds since the sinks got the present segment; 0 if there is none. Any thread may call this."""
+        """The seconds since the writing of the present segment began; 0 if there is none. Any thread may call this."""
         since = self._writing_since
         return 0.0 if since is None else time.monotonic() - since
 

@@ -1,5 +1,8 @@
 """Hands the frames of one outbox to the sinks.
 
+An *outbox* is a file in memory, into which the SDK of a producer writes a Rerun stream. A *frame* is one message of the
+stream: rows, or the footer at its end.
+
 Covers: reading whole frames up to an offset, frames that come in pieces, manifests, freeing the memory of the outbox.
 Does not cover: which outbox comes next and which rows a result needs (`intake.py`), the sinks (`fanout.py`).
 """
@@ -29,7 +32,7 @@ class OutboxIntake:
     fanout:
         Hands segments to the sinks.
     keeps_blueprint:
-        Whether a blueprint that comes in this outbox must not become the active one.
+        Whether the active blueprint stays active if another blueprint comes in this outbox.
     counts_rows:
         Whether the rows since the last result can be counted, because all of them are in this outbox.
     """
@@ -74,7 +77,7 @@ class OutboxIntake:
         return self._chunks == self._settled_chunks
 
     def note_result(self) -> None:
-        """Note that all rows until here belong to tasks that have their result."""
+        """Note that all rows that have come until now belong to tasks that have their result."""
         self._settled_chunks = self._chunks
 
     def rows_since_result(self) -> int | None:

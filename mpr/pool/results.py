@@ -1,4 +1,4 @@
-"""The objects from which the caller gets results. They behave as the objects of `multiprocessing.pool`."""
+"""Defines the objects from which a caller gets results. They behave as the objects of `multiprocessing.pool`."""
 
 from __future__ import annotations
 

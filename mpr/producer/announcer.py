@@ -1,8 +1,9 @@
-"""Announces to the parent how far the outbox was written, and sends results behind their rows.
+"""Announces to the parent how many bytes the SDK has written into the outbox, and sends results behind their rows.
 
-Covers: the outbox that the SDK writes into, how far it was announced, and the change to the next outbox.
+Covers: the outbox that the SDK writes into, the part of it that was announced, and the change to the next outbox.
 Does not cover: having the SDK write (`outbox_writer.py`), which results wait (`result_sender.py`).
 
+To *announce* bytes of the outbox is to send the parent a `SegmentReady`. The parent then hands the bytes to the sinks.
 One lock guards all of this. A thread holds the lock for a system call or a message, but never while it waits.
 """
 
@@ -63,7 +64,7 @@ class Announcer:
     Parameters
     ----------
     connection, inbox, watch, results:
-        Parts of the producer.
+        The parts of the producer that send messages, receive answers, notice a closed recording, and send results.
     outbox:
         The first outbox, which the parent knows.
     segment:
@@ -102,18 +103,18 @@ class Announcer:
         self._thread.start()
 
     def _announce_often(self) -> None:
-        # In a thread, so that rows are announced even while a task makes no call of mpr.
+        # This loop runs in a thread, so that rows are announced even while a task makes no call of mpr.
         while not self._stop.wait(ANNOUNCE_EVERY_SECS):
             self.announce()
 
     def announce(self) -> None:
-        """Send the results that wait, and announce how far the outbox was written."""
+        """Send the results that wait, and announce all bytes that were written into the outbox."""
         with self._lock:
             self._announce_all()
 
     def _announce_all(self) -> None:
         if self._results:
-            # The rows of the task that runs come after the results of earlier tasks.
+            # Announce only the rows before these results. The rows of the present task are announced after the results.
             self._announce_up_to(self._results.end)
             self._results.send()
         self._announce_up_to(self.current.outbox.size())
@@ -142,7 +143,7 @@ class Announcer:
         return waits
 
     def send_results(self) -> None:
-        """Send the results that wait."""
+        """Send the results that wait to be sent together with later results."""
         if self._results:
             self.announce()
 
@@ -163,7 +164,7 @@ class Announcer:
             return self.current.number, self.current.announced
 
     def note_written(self) -> None:
-        """Note the size of the outbox after a flush of the SDK. Later results come behind all of these bytes."""
+        """Note the size of the outbox after a flush of the SDK. Each later result is sent behind these bytes."""
         with self._lock:
             self.current.written = self.current.outbox.size()
 
@@ -181,7 +182,7 @@ class Announcer:
                 self.current.outbox.release(0, message.end)
 
     def have_opened(self, fresh: Outbox) -> None:
-        """Have the parent open the outbox `fresh`. Wait until it is open or the recording is gone."""
+        """Have the parent open the outbox `fresh`. Wait until the parent has opened it, or the recording is gone."""
         self._opened.clear()
         self._connection.send(NewOutbox(fresh.address))
         while not self._opened.wait(_POLL_SECS) and not self._watch.is_gone():
@@ -198,8 +199,8 @@ class Announcer:
             self.current = OpenOutbox(fresh, old.number + 1, old.bytes_before + old.announced, calls_before, old.outbox)
             self._connection.send(RowsCounted(rows))
             self._connection.send(SegmentReady(self.current.number, 0, 0))
-            # The parent has its own descriptor, or the bytes. This process closes the old outbox one change later,
-            # because another thread may be using the old outbox at this moment.
+            # The parent has its own descriptor of the old outbox, or got the bytes in messages. This process closes the
+            # old outbox one change later, because another thread may be using it at this moment.
             if old.retired is not None:
                 old.retired.close()
         return old.outbox
@@ -210,7 +211,7 @@ class Announcer:
         self._thread.join()
 
     def release(self) -> None:
-        """Close the outboxes of this process. The parent has its own descriptors, or the bytes."""
+        """Close the outboxes of this process. The parent has its own descriptors, or got the bytes in messages."""
         self.current.outbox.close()
         if self.current.retired is not None:
             self.current.retired.close()

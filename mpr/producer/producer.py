@@ -55,7 +55,7 @@ WELCOME_TIMEOUT_SECS = 30.0
 
 
 class Producer:
-    """The producer of one process for one recording.
+    """Connects this process to one recording, and sends the rows and results of this process.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ class Producer:
         self.log_counters.sdk_used = not router.current_is_watched()
 
     def mark_begin(self, work_item: int, task: int, attempt: int) -> None:
-        """Announce that the next rows belong to this task. Earlier rows, of no task, get their own outbox."""
+        """Announce that the next rows belong to this task. Earlier rows belong to no task, and get their own outbox."""
         self._writer.complete()
         began = TaskBegan(work_item, task, attempt, time.time_ns())
         self._marker.begin(self._writer.announcer.current.number, began)
@@ -257,11 +257,11 @@ class Producer:
         self._writer.complete()
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` behind its rows, with `may_wait` perhaps later. Returns whether it waits (see `Announcer`)."""
+        """Send `result` behind its rows. With `may_wait`, it may be sent later. Returns whether the result waits."""
         return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:
-        """Send the results that wait."""
+        """Send the results that wait to be sent together with later results."""
         self._writer.announcer.send_results()
 
     def send(self, message: object) -> None:

@@ -117,7 +117,11 @@ def install_times() -> None:
 
 
 def guard(recording_id: str, producer: RoutedProducer) -> None:
-    """Connect the streams of this recording to `producer`: keep their sinks, and note times that are set for them."""
+    """Watch the SDK's calls for the streams of the recording with this id, whose rows `producer` sends.
+
+    Calls that change a sink are reported to `producer`, and times that are set are noted. A sink of such a stream stays
+    open after a `with stream:` block.
+    """
     install_times()
     if not _process.sinks_watched:
         _process.sinks_watched = True
@@ -127,7 +131,7 @@ def guard(recording_id: str, producer: RoutedProducer) -> None:
 
 
 def install_entries() -> None:
-    """Have the logging calls of this process invoke its producer and the contexts of its tasks."""
+    """Wrap the SDK's logging calls, so that they reach the producer of this process and the contexts of its tasks."""
     if not _process.entries_installed:
         _process.entries_installed = True
         _process.missing = tuple(log_calls.install_entries(_entered, _logged))
@@ -165,7 +169,7 @@ def _install_take_over() -> None:
 
 
 def current_is_watched() -> bool:
-    """Whether a producer notes, in `sdk_used`, that another recording becomes the current one."""
+    """Whether `sdk_used` is set when another recording becomes the current one."""
     return _process.current_is_watched
 
 
@@ -297,7 +301,7 @@ _SKIPPED_CALLS = ("save", "set_sinks", "connect_grpc", "stdout", "disconnect", "
 
 
 def _skips_sink(call: str, recording_id: str | None) -> bool:
-    """Whether to skip `call`, because `mpr run` chooses the sinks, whatever the script says."""
+    """Whether to skip `call`, which changes a sink. Under `mpr run`, only the options of `mpr run` choose the sinks."""
     found = _process.guarded.get(recording_id)
     if _process.lazy is None or thread_state.joins or call not in _SKIPPED_CALLS or found is None:
         return False

@@ -35,7 +35,7 @@ from mpr.transport.sockets import Sockets
 
 _log = logging.getLogger("mpr")
 
-# If tasks have made recordings, up to so many files of these are named at the end.
+# A message at the end names the files of recordings that tasks have made, but at most so many of them.
 _NAMED_FILES = 10
 
 
@@ -157,7 +157,7 @@ class RecordingRuntime:
             raise RecordingClosedError(f"the recording {self.options.recording_id} is closed")
 
     def flush(self, timeout_secs: float) -> None:
-        """Do as `SharedRecording.flush`."""
+        """Wait until every durable sink has the rows of this process, as `SharedRecording.flush` promises."""
         position = self.parent.flush()
         if position is not None and not self.aggregator.wait_until_accepted(*position, timeout_secs):
             raise TimeoutError(f"the sinks did not take all rows within {timeout_secs} s")
@@ -165,7 +165,7 @@ class RecordingRuntime:
             raise self.fanout.failure
 
     def stats(self) -> RecordingStatistics:
-        """Do as `SharedRecording.stats`."""
+        """Return the counts that `SharedRecording.stats` returns."""
         live = self._opened.live
         return RecordingStatistics(
             accepted_chunks=self.fanout.accepted_chunks,
@@ -186,7 +186,7 @@ class RecordingRuntime:
     # --- for pools and other processes -----------------------------------------------------------------------------
 
     def connection_info(self, workers: int) -> ConnectionInfo:
-        """Return the data by which each of `workers` processes joins."""
+        """Return the data by which each of `workers` processes joins. The more workers, the smaller each outbox."""
         return ConnectionInfo(
             application_id=self.options.application_id,
             recording_id=self.options.recording_id,
@@ -209,7 +209,10 @@ class RecordingRuntime:
         return next(self._pool_numbers)
 
     def accept_telemetry(self, stream: bytes) -> None:
-        """Write a whole stream with rows about a pool, whose ids are replaced by the ids of the recording."""
+        """Write `stream`, which has telemetry of a pool, under the ids of the recording. Update the layout, too.
+
+        If `stream` is empty, only the layout is updated.
+        """
         if not self._takes_telemetry():
             return
         if stream:
@@ -291,7 +294,7 @@ class RecordingRuntime:
                     writer.abort()
                 else:
                     if layout:
-                        # The error is dropped, because `close` raises it too if the disk or the file is the reason.
+                        # The error is dropped. If the disk or the file is the reason, `close` raises an error, too.
                         with contextlib.suppress(SinkError):
                             append(writer, layout, telemetry=True)
                     if stream:

@@ -1,4 +1,4 @@
-"""The counts that `SharedRecording.stats()` returns."""
+"""Defines the counts that `SharedRecording.stats()` returns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RecordingStatistics:
         The number of messages that did not have the recording's secret, or that could not be decoded.
     processes:
         The number of processes that have joined, including those that have ended. The parent process counts if it has
-        used `stream`.
+        used `stream`, or has logged from a function that is a task.
     torn_processes:
         The number of processes that ended while they logged, because they were killed or the recording was closed. Some
         of the last rows of such a process may be missing.

@@ -1,7 +1,9 @@
-"""Defines the messages between a worker and its parent: as frozen values, and as lists of frames on the wire.
+"""Defines the messages between a producer and the parent: as frozen values, and as lists of frames on the wire.
 
-The first frame is a fixed header. Further frames are JSON or payload. This module unpickles nothing. The receiver of a
-payload unpickles it, after the sender has shown the recording's secret.
+A *producer* is a process that logs, such as a worker. Its rows are in an *outbox*, a file in memory (`outbox.py`).
+A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. The first frame is a fixed header.
+Further frames are JSON or payload. This module unpickles nothing. The receiver unpickles a payload only if the sender
+has shown the recording's secret.
 """
 
 from __future__ import annotations
@@ -81,7 +83,7 @@ class SegmentReady:
     """Announces that outbox number `outbox` was written up to `end`.
 
     If the parent cannot open the outbox, `data` has the bytes from `start` to `end`. If `outbox` is one higher than in
-    the last message, the last outbox is complete, with its manifest.
+    the last message, the outbox before it is complete, with its manifest.
     """
 
     outbox: int
@@ -101,8 +103,8 @@ class RowsCounted:
 class TaskRecordingRows:
     """Carries rows of a recording that a task has made itself. `data` is a whole stream, header to footer.
 
-    The parent answers with `Accepted`, with `TASK_RECORDING_ROWS` as the number of the outbox. `end` is the sum of the
-    sizes of all such messages.
+    The parent answers with `Accepted`. In this answer, `outbox` is `TASK_RECORDING_ROWS`, and `end` is the number of
+    bytes that the sinks have taken from all such messages of the producer.
     """
 
     data: Buffer
@@ -190,7 +192,7 @@ class TaskEnded:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Says that the worker does not run its `sequence`-th work item, because the parent has taken that back."""
+    """Says that the worker does not run its `sequence`-th work item, because the parent has taken the item back."""
 
     sequence: int
 
@@ -281,7 +283,10 @@ CALL, EACH, STAR = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Says that outbox number `outbox` is open, or that the sinks have its inline bytes up to `end`."""
+    """Says that outbox number `outbox` is open (`end` is 0), or that the sinks have its bytes up to `end`.
+
+    The second is said only of bytes that came in messages. For bytes in shared memory no message is needed.
+    """
 
     outbox: int
     end: int
