@@ -263,7 +263,7 @@ class ProducerIntake:
     def _take_segment(self, message: SegmentReady) -> None:
         if message.outbox == self._outbox.number + 1:
             self._switch_outbox()
-        self._consume(lambda wanted: self._outbox.consume(message.end, message.data, self._owner.task, wanted=wanted))
+        self._consume(lambda wanted: self._outbox.consume(message, self._owner.task, wanted=wanted))
         if self.is_inline and message.data is not None:
             self._context.answer(self.hello, Accepted(message.outbox, self._outbox.consumed))
 

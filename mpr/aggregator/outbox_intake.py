@@ -14,7 +14,7 @@ from mpr.errors import FormatError
 from mpr.rrd import framing
 from mpr.rrd.framing import Frame
 from mpr.rrd.segment import MessageBytes, Segment, SegmentSource, TaskInfo
-from mpr.transport.messages import Hello
+from mpr.transport.messages import Hello, SegmentReady
 from mpr.transport.outbox import OutboxReader
 
 
@@ -88,20 +88,23 @@ class OutboxIntake:
         """The rows of the recording in this outbox, even if its manifest is missing; None if they cannot be counted."""
         return self._fanout.all_rows(self._id) if self.rows is None else self.rows
 
-    def consume(self, end: int, data: bytes | None, task: TaskInfo | None, *, wanted: bool) -> bool:
-        """Hand the whole frames up to offset `end` to all sinks, and free their memory in the outbox.
+    def consume(self, announced: SegmentReady, task: TaskInfo | None, *, wanted: bool) -> bool:
+        """Hand the whole frames up to the end of `announced` to all sinks, and free their memory in the outbox.
 
-        `data` has the new bytes if they came in a message. `task` is the task that has logged the rows. Frames that are
-        not `wanted` are dropped. Returns whether the sinks have got rows. Raises `FormatError` if the bytes are no
-        Rerun stream.
+        `task` is the task that has logged the rows. Frames that are not `wanted` are dropped. Returns whether the sinks
+        have got rows. Raises `FormatError` if the bytes are no Rerun stream.
         """
         if self._reader is not None:
-            return self._consume(self._reader, end, task, wanted=wanted)
-        if data is None:
+            return self._consume(self._reader, announced.end, task, wanted=wanted)
+        known = self.consumed + len(self._incomplete)
+        if announced.start > known:
+            raise FormatError(f"the bytes from {known} to {announced.start} are missing")
+        if announced.data is None or announced.end <= known:
             return False
-        data = self._incomplete + data
-        came = self._consume(MessageBytes(self.consumed, data), end, task, wanted=wanted)
-        self._incomplete = data[len(data) - (end - self.consumed) :]
+        # If an exception interrupts an announcement in the producer, some bytes come a second time.
+        data = self._incomplete + announced.data[known - announced.start :]
+        came = self._consume(MessageBytes(self.consumed, data), announced.end, task, wanted=wanted)
+        self._incomplete = data[len(data) - (announced.end - self.consumed) :]
         return came
 
     def consume_rest(self, task: TaskInfo | None, *, wanted: bool) -> bool:

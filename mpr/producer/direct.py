@@ -91,7 +91,7 @@ class DirectWriter(OutboxWriter):
                 self._parts.stream.set_sinks(rr.FileSink(os.devnull))
 
     def wait_for_credit(self) -> None:
-        """Wait for credit. If this process is a worker and is `spent`, end the process.
+        """Wait for credit. If this process is `spent`, end it if it is a worker, and otherwise raise `DeliveryError`.
 
         Otherwise `rr.log` would wait for a viewer that hangs.
         """
@@ -100,6 +100,8 @@ class DirectWriter(OutboxWriter):
         if self.spent and self._parts.worker:
             self._parts.connection.close(hand_over=True)
             os._exit(_LEFT)
+        if self.spent:
+            super().wait_for_credit()
 
     def push(self) -> None:
         """Have the SDK write all its rows to the sinks, within `DIRECT_FLUSH_SECS`."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mpr.sdk import internal, log_calls, recordings, sink_calls
 from mpr.sdk.times import watch_times
+from mpr.transport.status_page import COUNTED_ROWS
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -64,6 +65,8 @@ class _Process:
     """Holds the state of the process. `producer` is set if every plain logging call goes to a producer."""
 
     producer: RoutedProducer | None = None
+    #: The row account of `producer`.
+    account: RowAccount | None = None
     #: Joins at the first logging call if the process has not joined before. `mpr run` sets this.
     lazy: Callable[[], object] | None = None
     #: Held while a thread joins, so that rows of other threads wait until the process has joined.
@@ -144,7 +147,7 @@ def take_over(producer: RoutedProducer) -> bool:
     """
     install_entries()
     _install_take_over()
-    _process.producer = producer
+    _process.producer, _process.account = producer, producer.row_account
     _process.lost_rows = None
     return not _process.missing
 
@@ -186,7 +189,7 @@ def expect_current_in_new_threads(handle: Any) -> None:
 def release(producer: RoutedProducer) -> None:
     """Route no more calls to `producer`, because it has ended."""
     if _process.producer is producer:
-        _process.producer = None
+        _process.producer = _process.account = None
         _process.lost_rows = (
             f"A process (pid {os.getpid()}) logs to Rerun when it has left the recording, at its very end or after the "
             "recording was closed: its rows are lost. Daemon threads and exit handlers come too late."
@@ -207,7 +210,7 @@ def forked() -> list[Any]:
             f"A process (pid {os.getpid()}) that a task of mpr has forked logs to Rerun: its rows are lost. Log in the "
             "task, call mpr.join() in the new process, or decorate the function that it runs with @mpr.task."
         )
-    _process.producer = None
+    _process.producer = _process.account = None
     _process.guarded.clear()
     _process.joining = threading.Lock()
     thread_state.context = None
@@ -232,14 +235,16 @@ def _entered(size: int, rows: int, recording: Any) -> Prefix | None:
 
 
 def _logged(rows: int, recording: Any) -> None:
-    if internal.thread.is_internal:
-        return
-    context = thread_state.context
-    found = _process.producer if context is None or context.producer is None else context.producer
-    if found is not None:
-        account = found.row_account
-        if (thread_state.current if recording is None else recording) is account.handle:
-            account.add(rows)
+    # Each logging call runs this code, so the usual case comes first, and counts without a call. Rows that mpr itself
+    # logs to the shared recording count too, because they come with the others.
+    handle = thread_state.current if recording is None else recording
+    account = _process.account
+    if account is not None and handle is account.handle:
+        account.counters[COUNTED_ROWS] += rows
+    elif (context := thread_state.context) is not None and context.producer is not None:
+        account = context.producer.row_account
+        if handle is account.handle:
+            account.counters[COUNTED_ROWS] += rows
 
 
 def _join_now() -> RoutedProducer | None:
@@ -268,9 +273,9 @@ def _note_current(handle: Any, of_thread: bool) -> None:
     _note_sdk_use()
     if of_thread:
         thread_state.current = _process.default_current if handle is None else handle
-    elif _process.producer is not None and handle is not _process.producer.row_account.handle:
+    elif _process.account is not None and handle is not _process.account.handle:
         # Any thread without its own recording may log there from now on.
-        _process.producer.row_account.stop()
+        _process.account.stop()
 
 
 def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:

@@ -34,12 +34,14 @@ class RowAccount:
 
     Attributes
     ----------
+    counters:
+        The numbers in the status page, for `router`, which adds the rows of each logging call.
     handle:
         The SDK's handle of the shared recording. A logging call without an argument `recording` logs to the recording
         whose handle is current.
     """
 
-    __slots__ = ("_counters", "_kept", "handle")
+    __slots__ = ("_kept", "counters", "handle")
 
     def __init__(self, counters: memoryview, stream: rr.RecordingStream, *, is_on: bool) -> None:
         import rerun as rr
@@ -47,13 +49,9 @@ class RowAccount:
         # An object that no call has as its recording, if nothing is to be counted. The SDK drops rows of a recording
         # that is not enabled (`RERUN=off`).
         self.handle: Any = stream.inner if is_on and rr.is_enabled(stream) else object()
-        self._counters = counters
+        self.counters = counters
         # The count at the moment when a task gave the stream another sink; None if the SDK writes into the outbox.
         self._kept: int | None = None
-
-    def add(self, rows: int) -> None:
-        """Count `rows` rows, which the SDK has taken. Each logging call runs this code."""
-        self._counters[COUNTED_ROWS] += rows
 
     def stop(self) -> None:
         """Count no more rows, because it is not certain any more to which recording they belong."""
@@ -61,18 +59,18 @@ class RowAccount:
 
     def settled(self) -> int:
         """Return the count of rows that the next flush of the SDK brings into the outbox."""
-        return self._counters[COUNTED_ROWS] if self._kept is None else self._kept
+        return self.counters[COUNTED_ROWS] if self._kept is None else self._kept
 
     def flushed(self, rows: int) -> None:
         """Note that the outboxes have the first `rows` counted rows."""
-        self._counters[FLUSHED_COUNTED_ROWS] = rows
+        self.counters[FLUSHED_COUNTED_ROWS] = rows
 
     def detached(self) -> None:
         """Note that a task is about to give the stream another sink, which gets the rows from now on."""
         if self._kept is None:
-            self._kept = self._counters[COUNTED_ROWS]
+            self._kept = self.counters[COUNTED_ROWS]
 
     def attached(self) -> None:
         """Forget the rows that another sink has got, because the SDK writes into an outbox again."""
         if self._kept is not None:
-            self._counters[COUNTED_ROWS], self._kept = self._kept, None
+            self.counters[COUNTED_ROWS], self._kept = self._kept, None

@@ -156,7 +156,7 @@ class WorkerTimeline:
             and begin_ns - span.end_ns < _GAP_NS
         ):
             last = work_item.first + count - 1
-            span.extend(end_ns, count, work_item.first_task + last, work_item.index + work_item.first, micros, result)
+            span.extend(end_ns, count, work_item.first_task + last, work_item.index + last, micros, result)
         else:
             self._begin_span(work_item, count, result, begin_ns, end_ns)
         return micros
