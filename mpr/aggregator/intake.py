@@ -336,7 +336,7 @@ class ProducerIntake:
         if self._next_reader is not None and self._next_reader.size():
             self._switch_outbox()
         self._take_rest()
-        if self._status_page is not None and not self.said_goodbye:
+        if self._status_page is not None and not self.said_goodbye and not self.is_inline:
             self._balance.count(self._status_page.flushed_counted_rows())
             self._compare_rows()
 

@@ -307,7 +307,7 @@ class RecordingRuntime:
 
     def _write_count(self, writer: Writer) -> None:
         """Write into the recording how many rows it has, so that `mpr verify` can check it."""
-        rows = writer.rows() if self._takes_telemetry() else None
+        rows = writer.timed_rows() if self._takes_telemetry() else None
         if rows is not None:
             store = store_id.store_id(self.options.application_id, self.options.recording_id)
             append(writer, verify.encoded_count(store, rows, self.aggregator.row_totals.lost))

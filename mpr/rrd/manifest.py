@@ -32,6 +32,7 @@ SIZE = "chunk_byte_size"
 CHUNK_ID = "chunk_id"
 ENTITY = "chunk_entity_path"
 _ROWS = "chunk_num_rows"
+_STATIC = "chunk_is_static"
 
 _LZ4 = 2
 
@@ -240,6 +241,12 @@ def _validity(piece: pa.Array) -> NDArray[np.bool_]:
 def all_rows(footer: bytes, store: bytes) -> int:
     """Return how many rows of the recording `store` the chunks have that `footer` describes."""
     return sum(sum(each.table[_ROWS].to_pylist()) for each in parse(footer) if each.store_id == store)
+
+
+def timed_rows(found: Manifest) -> int:
+    """Return how many rows with times, which are not static, are in the chunks that `found` describes."""
+    rows = zip(found.table[_STATIC].to_pylist(), found.table[_ROWS].to_pylist(), strict=True)
+    return sum(count for is_static, count in rows if not is_static)
 
 
 def row_count(found: Manifest, *, users_only: bool = True) -> int:

@@ -18,7 +18,7 @@ from mpr.sdk import encoder, programs, reader
 if TYPE_CHECKING:
     import rerun as rr
 
-# The property with the numbers, and its entity path. A chunk of this entity is not part of the number.
+# The property with the numbers, and its entity path.
 _PROPERTY = "mpr"
 _ENTITY = f"/__properties/{_PROPERTY}"
 
@@ -32,9 +32,10 @@ class VerifiedRecording:
     application_id, recording_id:
         Ids of the recording.
     rows:
-        The number of rows that the file has.
+        The number of rows with times that the file has. Static rows do not count, because `compact=True` and the SDK's
+        own programs drop those that a later row has replaced.
     expected_rows:
-        The number of rows when mpr closed the recording; None if the file does not say it.
+        The number of such rows when mpr closed the recording; None if the file does not say it.
     lost_rows:
         The number of rows that were logged and did not come to the recording.
     """
@@ -84,7 +85,7 @@ def _verified(entry: Any, chunks: Any) -> VerifiedRecording:
     for chunk in chunks:
         if str(chunk.entity_path) == _ENTITY:
             numbers = _numbers(chunk)
-        else:
+        if not chunk.is_static:
             rows += chunk.num_rows
     return VerifiedRecording(
         application_id=entry.application_id,

@@ -162,8 +162,8 @@ class FileWriter:
             _log.debug("the rows of a worker that has died cannot be counted: %r", error)
             return None
 
-    def rows(self) -> int | None:
-        """Count all rows of recordings in the file; None if the file gets no footer, or a chunk cannot be read."""
+    def timed_rows(self) -> int | None:
+        """Count the rows in the file that have times; None if the file gets no footer, or a chunk cannot be read."""
         if not self._write_footer:
             return None
         try:
@@ -172,10 +172,8 @@ class FileWriter:
             # `close` meets the same error, and reports it.
             _log.debug("the rows of %s cannot be counted: %r", self.path, error)
             return None
-        return sum(manifest.row_count(each, users_only=False) for each in self._recordings())
-
-    def _recordings(self) -> Iterator[Manifest]:
-        return (each for each in self._manifest_store.all() if store_id.is_recording(each.store_id))
+        described = self._manifest_store.all()
+        return sum(manifest.timed_rows(each) for each in described if store_id.is_recording(each.store_id))
 
     def _describe_rest(self) -> None:
         """Have the SDK read the chunks again that no manifest has described, and describe them."""
