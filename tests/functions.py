@@ -178,7 +178,7 @@ async def stream_numbers(start: int, steps: int) -> AsyncIterator[int]:
 
 
 @mpr.task(name="named", timeline="call")
-def tell(number: int) -> mpr.CurrentTask | None:
+def log_and_return_the_task(number: int) -> mpr.CurrentTask | None:
     tasks.log_number(number)
     return mpr.current_task()
 
@@ -203,7 +203,7 @@ def walk_all() -> None:
     assert asyncio.run(main()) == [0, 10, 20]
 
 
-def log_until_told(number: int, started: Path, enough: Path) -> None:
+def log_until_stopped(number: int, started: Path, enough: Path) -> None:
     """Log images without end, in a process that has joined, until the test has enough."""
     mpr.join()
     picture = [[[number] * 3] * 640] * 480

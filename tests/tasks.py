@@ -305,7 +305,7 @@ def log_some(number: int, rows: int) -> tuple[int, int]:
     return number, os.getpid()
 
 
-def log_to_own_recording(number: int, path: Path) -> int:
+def log_to_saved_recording(number: int, path: Path) -> int:
     own = rr.RecordingStream("own", recording_id=f"own-{number}")
     own.save(path / f"own-{number}.rrd")
     own.log("n", rr.Scalars(float(number)))
@@ -434,7 +434,7 @@ def log_to_kept_recording(number: int) -> None:
     stream.log("n", rr.Scalars(1000.0 + number))
 
 
-def log_images_to_own_recording(count: int) -> int:
+def log_images_to_unsaved_recording(count: int) -> int:
     """Log images to a recording without a sink; how much the peak of this process's memory grew, in bytes."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)

@@ -129,12 +129,12 @@ if __name__ == "__main__":
         try:
             pool.map(fragile.task, range(3))
         except mpr.TaskLoadError as error:
-            print("told:", error)
+            print("refused:", error)
         print(pool.apply(max, (1, 2)))
 """
     ran = support.run_python(script, tmp_path)
     assert 0 == ran.returncode, ran.stderr
-    assert "told: a worker cannot load the task function: OSError: no GPU here" in ran.stdout
+    assert "refused: a worker cannot load the task function: OSError: no GPU here" in ran.stdout
     assert ran.stdout.endswith("2\n")
 
 
@@ -163,7 +163,7 @@ def test_an_initializer_that_raises_leaves_nothing_else_on_stderr(
     assert capfd.readouterr().err == ""
 
 
-def test_an_initializer_that_raises_is_told_also_where_nobody_asks(tmp_path: Path) -> None:
+def test_leaving_the_block_raises_the_error_of_an_initializer(tmp_path: Path) -> None:
     with (
         pytest.raises(mpr.InitializerError, match="no model here"),
         mpr.Pool("app", 1, tasks.raise_in_initializer, sinks=tmp_path / "run.rrd") as pool,
@@ -180,7 +180,7 @@ def test_workers_that_die_at_start_end_the_pool(start_method: Any, tmp_path: Pat
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_script_without_the_guard_is_told_about_it(method: str, tmp_path: Path) -> None:
+def test_a_script_without_the_main_guard_gets_an_error_that_names_it(method: str, tmp_path: Path) -> None:
     script = f"""
 import sys, mpr
 def task(n): return n
@@ -214,18 +214,18 @@ def test_a_closed_pool_takes_no_tasks(tmp_path: Path) -> None:
 
 def test_the_parents_pool_is_refused_in_a_child(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
-    told = tmp_path / "told"
+    message = tmp_path / "message"
     with mpr.Pool("app", 1, sinks=path) as pool:
         child = os.fork()
         if child == 0:
             try:
                 pool.map(tasks.square, range(3))
             except mpr.WrongProcessError as error:
-                told.write_text(str(error))
+                message.write_text(str(error))
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
-        assert "belongs to process" in told.read_text()
+        assert "belongs to process" in message.read_text()
         with pytest.raises(mpr.UnpicklableTaskError, match="cannot be sent to another process"):
             pool.apply(tasks.square, (pool,))
         assert [0, 1, 4] == pool.map(tasks.square, range(3))

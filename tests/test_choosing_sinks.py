@@ -43,7 +43,7 @@ def test_arguments_can_be_combined_and_repeated() -> None:
 
 
 @pytest.mark.parametrize("line", ["--serve port", "--serve 70000", "--connect http://x", "--save http://x"])
-def test_a_bad_argument_is_told_with_the_argument(line: str) -> None:
+def test_the_error_for_a_bad_argument_names_it(line: str) -> None:
     with pytest.raises(argparse.ArgumentError, match=line.split(maxsplit=1)[0]):
         _parsed(*line.split())
 

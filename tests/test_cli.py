@@ -15,7 +15,7 @@ def _mpr(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     assert (_mpr("--version").returncode, _mpr("--version").stdout) == (0, f"mpr, version {mpr.__version__}\n")
 
 

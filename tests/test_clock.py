@@ -36,7 +36,7 @@ def _wait_or_die(task: int) -> int:
     return task
 
 
-def test_what_has_ended_comes_while_a_later_task_of_its_parcel_runs(tmp_path: Path) -> None:
+def test_a_result_arrives_while_a_later_task_of_its_work_item_runs(tmp_path: Path) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         results = pool.imap(functools.partial(_wait, go_on=tmp_path / "go_on"), range(4), chunksize=4)
         assert 0 == results.next(timeout=30)
@@ -58,9 +58,9 @@ def test_without_another_thread_each_result_comes_at_once(monkeypatch: pytest.Mo
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", no_more)
-    ticker = Clock(lambda: None)
-    ticker.resume()
-    assert (True, [True]) == (ticker.always, ticker.ticked)
+    clock = Clock(lambda: None)
+    clock.resume()
+    assert (True, [True]) == (clock.always, clock.ticked)
 
 
 _TICK_AGAIN = """
@@ -68,10 +68,10 @@ import json, threading, time
 from mpr.worker.clock import Clock
 
 ticked = threading.Event()
-ticker = Clock(ticked.set)
+clock = Clock(ticked.set)
 found = []
 for _ in range(3):
-    ticker.tick_once()
+    clock.tick_once()
     found.append(ticked.wait(30))
     # It stands still by then, or does not yet: it has to come again either way.
     time.sleep(0.25)

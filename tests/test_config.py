@@ -85,7 +85,7 @@ def test_all_outboxes_together_keep_to_the_total_as_long_as_each_has_the_least()
     assert limits.OUTBOX_MIN_BYTES == limits.outbox_limit(1000)
 
 
-def test_the_text_of_a_recordings_configuration_does_not_have_the_token() -> None:
+def test_the_repr_of_a_connection_info_does_not_have_the_secret() -> None:
     shown = repr(
         ConnectionInfo(
             application_id="app", recording_id="id", folder=Path("/f"), upstream="u", downstream="d", secret="secret"

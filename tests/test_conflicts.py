@@ -31,7 +31,7 @@ def _same_text_elsewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "two", "told"),
+    ("one", "two", "message"),
     [
         (
             tasks.log_at_sequence,
@@ -46,8 +46,8 @@ def _same_text_elsewhere() -> None:
         (_whole_number, _text, r"component 'answer' of /d is int64 in worker 1 .*, and string in worker 2 "),
     ],
 )
-def test_two_types_of_one_name_are_told_with_both_workers(
-    one: Callable[[], None], two: Callable[[], None], told: str, tmp_path: Path
+def test_the_error_for_two_types_of_one_name_names_both_workers(
+    one: Callable[[], None], two: Callable[[], None], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "run.rrd"
     # One worker after the other, so that who comes first is known.
@@ -55,7 +55,7 @@ def test_two_types_of_one_name_are_told_with_both_workers(
     for task in (one, two, two):
         pool.apply(task)
     pool.close()
-    with pytest.raises(mpr.ConflictError, match=told) as caught:
+    with pytest.raises(mpr.ConflictError, match=message) as caught:
         pool.join()
     # Once, not for every worker that comes after.
     assert str(caught.value).count(" in worker ") == 2

@@ -179,18 +179,18 @@ if __name__ == "__main__":
         try:
             pool.starmap(tasks.log_images, [(0, 100), (1, 100)])
         except mpr.SinkError as error:
-            print("told:", error.errno, error)
+            print("error:", error.errno, error)
     pool.close()
     try:
         pool.join()
     except mpr.SinkError as error:
-        print("told at the end")
+        print("error at the end")
 """
     path = tmp_path / "run.rrd"
     ran = support.run_python(script, path)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("told: 27 ") == 2
-    assert "told at the end" in ran.stdout
+    assert ran.stdout.count("error: 27 ") == 2
+    assert "error at the end" in ran.stdout
     assert set(support.numbers_of_growing(path)) == set(range(20))
 
 
@@ -281,7 +281,7 @@ def test_workers_see_the_environment_of_the_pool_not_of_the_fork_server(
         assert pool.apply(os.getenv, ("MPR_TEST_COLOUR",)) == "blue"
 
 
-def test_the_default_sink_is_a_new_file_whose_path_is_told(
+def test_the_default_sink_is_a_new_file_whose_path_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -96,11 +96,11 @@ def test_a_viewer_that_is_killed_costs_a_file_nothing(tmp_path: Path, caplog: py
         assert pool.map(tasks.log_number, range(20, 60), chunksize=1) == list(range(20, 60))
     support.check_file(path)
     assert support.numbers(path) == Counter(range(60))
-    told = [each for each in caplog.messages if "brings no more rows to" in each]
+    lost = [each for each in caplog.messages if "brings no more rows to" in each]
     # Each worker has a connection of its own.
-    assert 1 <= len(told) <= 2
-    assert all(url_of(port) in each and "all are in its file" in each for each in told)
-    assert {f"mpr: {each.text}" for each in support.texts(path)} >= set(told)
+    assert 1 <= len(lost) <= 2
+    assert all(url_of(port) in each and "all are in its file" in each for each in lost)
+    assert {f"mpr: {each.text}" for each in support.texts(path)} >= set(lost)
 
 
 def test_without_a_file_a_viewer_that_is_killed_is_an_error_and_one_that_comes_back_is_not(tmp_path: Path) -> None:
@@ -140,7 +140,9 @@ def test_a_viewer_that_reads_no_more_is_an_error_within_a_bound(
         assert any("cannot bring its rows to" in each.text for each in support.texts(path))
 
 
-def test_a_viewer_that_nobody_has_started_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_viewer_that_was_not_started_is_an_error_or_a_note_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(direct, "DIRECT_CONNECT_SECS", 0.5)
     port = viewers.free_port()
     with (
@@ -161,7 +163,7 @@ def _task(number: int) -> None:
     tasks.log_number(number)
 
 
-def test_two_types_of_one_name_are_told_with_both_workers(tmp_path: Path) -> None:
+def test_the_error_for_two_types_of_one_name_names_both_workers(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     pool = mpr.Pool("app", 1, maxtasksperchild=1, sinks=path, route="direct", start_method="fork")
     pool.apply(tasks.log_at_sequence)

@@ -115,7 +115,7 @@ def test_a_task_may_log_more_than_an_outbox_holds(tmp_path: Path, monkeypatch: p
         assert support.row_counts(path) == {(f"/image/{number}", step): 1 for step in range(8)}
 
 
-def test_a_recording_of_a_tasks_own_is_in_the_folder_too(tmp_path: Path) -> None:
+def test_a_task_recording_is_in_the_folder_too(tmp_path: Path) -> None:
     folder = tmp_path / "episodes"
     with mpr.Pool("app", 1, sinks=mpr.DirectorySink(path=folder)) as pool:
         recording_id = pool.apply(tasks.log_episode, (4,))
@@ -151,7 +151,7 @@ def _log_attempt(kills_until: int) -> int:
     return task.attempt
 
 
-def test_an_attempt_has_one_number_wherever_it_is_told(tmp_path: Path) -> None:
+def test_an_attempt_has_the_same_number_in_its_file_name_properties_and_notes(tmp_path: Path) -> None:
     folder, whole = tmp_path / "episodes", tmp_path / "whole.rrd"
     sinks = [mpr.DirectorySink(path=folder, name="{index}-{attempt}.rrd"), whole]
     with mpr.Pool("app", 1, sinks=sinks, retries=2) as pool:

@@ -125,10 +125,10 @@ def _start(folder: Path, how: str, method: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("how", ["no close", "close"])
 def test_the_interpreter_exits_without_close_or_join(how: str, start_method: str, tmp_path: Path) -> None:
     program = _start(tmp_path, how, start_method)
-    _, told = program.communicate(timeout=60)
-    assert program.returncode == 0, told
+    _, stderr = program.communicate(timeout=60)
+    assert program.returncode == 0, stderr
     # The SDK has ended before.
-    assert "is not accepted" not in told
+    assert "is not accepted" not in stderr
     support.check_file(tmp_path / "run.rrd")
     assert set(support.numbers(tmp_path / "run.rrd")) >= set(range(10))
     _assert_gone(tmp_path)
@@ -139,9 +139,9 @@ def test_ctrl_c_ends_all_and_leaves_a_valid_file(start_method: str, tmp_path: Pa
     support.wait_for((tmp_path / "started").exists, 60)
     # As the terminal does: to the whole group.
     os.killpg(program.pid, signal.SIGINT)
-    _, told = program.communicate(timeout=60)
+    _, stderr = program.communicate(timeout=60)
     assert program.returncode in (1, -signal.SIGINT)
-    assert told.count("Traceback") == 1, told
+    assert stderr.count("Traceback") == 1, stderr
     support.check_file(tmp_path / "run.rrd")
     assert set(support.numbers(tmp_path / "run.rrd")) >= set(range(10))
     _assert_gone(tmp_path)
@@ -395,8 +395,8 @@ def test_ctrl_c_twice_ends_all_too(start_method: str, tmp_path: Path) -> None:
     support.wait_for((tmp_path / "started").exists, 60)
     os.killpg(program.pid, signal.SIGINT)
     os.killpg(program.pid, signal.SIGINT)
-    _, told = program.communicate(timeout=60)
-    assert program.returncode != 0, told
+    _, stderr = program.communicate(timeout=60)
+    assert program.returncode != 0, stderr
     assert set(support.numbers_of_growing(tmp_path / "run.rrd")) >= set(range(10))
     _assert_gone(tmp_path)
 

@@ -39,11 +39,11 @@ _TABLE = [
     ("a task of a chunk kills the worker", "only that task fails",
      "test_faults.test_only_the_task_that_ran_fails_of_a_chunk"),
     ("a worker's stream is damaged", "its tasks fail and it is told; the others go on",
-     "test_fault_table.test_a_damaged_stream_is_told_and_costs_nobody_else"),
+     "test_fault_table.test_a_damaged_stream_fails_its_task_and_no_other"),
     ("a sink is slow", "rr.log waits, memory is bounded",
      "test_data_path.test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers"),
     ("a sink's disk is full", "SinkError for all who wait, what was accepted can be read",
-     "test_sink_faults.test_a_full_disk_is_told_at_once_and_the_other_sink_gets_everything"),
+     "test_sink_faults.test_a_full_disk_is_an_error_at_once_and_the_other_sink_gets_everything"),
     ("a sink's file is deleted or replaced", "SinkError, and no other file is touched",
      "test_data_path.test_a_file_that_is_taken_away_is_an_error_and_no_other_file_is_touched"),
     ("the parent is killed", "its workers end, its file has every row of every result",
@@ -73,7 +73,7 @@ _TABLE = [
     ("many workers, little credit", "all finish", "test_fault_table.test_many_workers_with_little_credit_all_finish"),
     ("tasks that log nothing", "no round trip", "test_faults.test_tasks_that_log_nothing_cost_the_sinks_nothing"),
     ("each task has a recording of its own", "threads stay few",
-     "test_fault_table.test_tasks_with_recordings_of_their_own_leave_few_threads"),
+     "test_fault_table.test_tasks_that_make_recordings_leave_few_threads"),
     ("the clock is set back", "no timeout notices", "test_fault_table.test_a_clock_that_jumps_changes_nothing"),
     ("a worker hangs at its end, in native code", "it is ended, and that is said",
      "test_fault_table.test_a_worker_that_hangs_at_its_end_is_ended"),
@@ -99,7 +99,7 @@ def test_every_fault_of_the_table_has_its_test(fault: str, test: str) -> None:
     assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, fault
 
 
-def test_a_damaged_stream_is_told_and_costs_nobody_else(tmp_path: Path) -> None:
+def test_a_damaged_stream_fails_its_task_and_no_other(tmp_path: Path) -> None:
     """Bytes that are no message: the task whose rows are behind them fails, its worker is replaced."""
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path) as pool:
@@ -191,7 +191,7 @@ def test_many_workers_with_little_credit_all_finish(tmp_path: Path, monkeypatch:
     assert rows == {(f"/image/{number}", step): 1 for number in range(32) for step in range(5)}
 
 
-def test_tasks_with_recordings_of_their_own_leave_few_threads(tmp_path: Path) -> None:
+def test_tasks_that_make_recordings_leave_few_threads(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path) as pool:
         # The SDK ends the threads of streams that are gone some at a time.

@@ -146,9 +146,11 @@ def test_a_result_whose_rows_died_in_a_message_dies_with_its_worker(
         assert failed.ended
         assert not retries
         assert not other.exists()
-    told = [each for each in caplog.messages if "before rows of recordings" in each]
-    assert told or arrive
-    assert support.numbers(path) == Counter({**dict.fromkeys(range(_TASKS), 1), _VICTIM: 2 if told and retries else 1})
+    incomplete = [each for each in caplog.messages if "before rows of recordings" in each]
+    assert incomplete or arrive
+    assert support.numbers(path) == Counter(
+        {**dict.fromkeys(range(_TASKS), 1), _VICTIM: 2 if incomplete and retries else 1}
+    )
 
 
 def test_a_result_does_not_overtake_rows_that_are_still_being_sent(
@@ -330,8 +332,8 @@ def test_what_goes_wrong_with_telemetry_fails_no_task(
         assert [0, 1, 2] == pool.map(tasks.log_number, range(3))
     support.check_file(path)
     assert Counter(range(3)) == support.numbers(path)
-    told = [record.message for record in caplog.records if "records nothing of itself any more" in record.message]
-    assert 1 == len(told)
+    messages = [record.message for record in caplog.records if "records nothing of itself any more" in record.message]
+    assert 1 == len(messages)
 
 
 def test_every_named_moment_comes_up_in_a_test() -> None:

@@ -356,7 +356,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     with mpr.SharedRecording("app", sinks=folder / "run.rrd") as recording:
         args = (5, folder / "started", folder / "enough")
-        child = multiprocessing.get_context("spawn").Process(target=functions.log_until_told, args=args)
+        child = multiprocessing.get_context("spawn").Process(target=functions.log_until_stopped, args=args)
         child.start()
         print(child.pid, flush=True)
         child.join()

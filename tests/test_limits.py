@@ -73,7 +73,7 @@ def test_a_worker_that_has_grown_too_large_is_replaced(start_method: Any, tmp_pa
     assert support.numbers(path) == Counter(range(6))
 
 
-def test_a_limit_below_what_a_worker_needs_anyway_is_told_at_once(tmp_path: Path) -> None:
+def test_a_memory_limit_below_the_need_of_an_idle_worker_is_an_error_at_once(tmp_path: Path) -> None:
     pool = mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", maxmemoryperchild=2 * 1024 * 1024)
     with pytest.raises(mpr.ConfigError, match="before its first task"):
         pool.apply(tasks.pid)
@@ -189,7 +189,7 @@ def test_what_is_cancelled_does_not_count_for_the_tasks_of_a_worker(tmp_path: Pa
         assert pool.submit(tasks.square, 3).result(60) == 9
 
 
-def test_a_call_that_is_late_is_told_that_the_pool_has_ended(tmp_path: Path) -> None:
+def test_a_call_whose_input_outlasts_the_pool_raises_pool_closed_error(tmp_path: Path) -> None:
     pool = mpr.Pool("app", 1, sinks=tmp_path / "run.rrd")
     begun, closed = threading.Event(), threading.Event()
     caught: list[BaseException] = []

@@ -135,7 +135,7 @@ def test_a_viewer_cannot_cost_rows_or_time(peer: Any, tmp_path: Path, caplog: py
 
 
 @pytest.mark.parametrize("peer", [_stopped, _absent, _mute, _no_viewer])
-def test_a_viewer_that_gets_nothing_is_told_of_while_the_run_goes_on(
+def test_a_viewer_that_gets_nothing_is_reported_while_the_run_goes_on(
     peer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mpr.live.exporter_handle._PATIENCE_SECS", 0.5)
@@ -147,14 +147,14 @@ def test_a_viewer_that_gets_nothing_is_told_of_while_the_run_goes_on(
                 wait_for_state(pool.recording, "connected")
             disturb()
             pool.starmap(tasks.log_images, [(0, 100), (1, 100)], chunksize=1)
-            told = f"127.0.0.1:{port}/proxy) has got nothing for"
-            support.wait_for(lambda: told in caplog.text)
+            reported = f"127.0.0.1:{port}/proxy) has got nothing for"
+            support.wait_for(lambda: reported in caplog.text)
             pool.map(tasks.log_number, range(20))
             time.sleep(1)
             assert caplog.text.count("has got nothing for") == 1
 
 
-def test_a_viewer_that_reads_is_not_told_of(
+def test_a_viewer_that_reads_is_not_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = viewers.free_port()
@@ -174,16 +174,16 @@ def test_a_viewer_that_reads_is_not_told_of(
     assert "has got nothing" not in caplog.text
 
 
-def test_a_courier_that_is_killed_is_replaced(tmp_path: Path) -> None:
+def test_an_exporter_that_is_killed_is_replaced(tmp_path: Path) -> None:
     port = viewers.free_port()
     path = tmp_path / "run.rrd"
     with listening(tmp_path / "viewer.rrd", port) as viewer:
         with mpr.Pool("app", 2, sinks=[path, url_of(port)]) as pool:
             pool.map(tasks.log_number, range(10))
             wait_for_state(pool.recording, "connected")
-            for courier in viewers.exporters():
-                assert os.sched_getscheduler(courier.pid) == os.SCHED_BATCH
-                courier.kill()
+            for exporter in viewers.exporters():
+                assert os.sched_getscheduler(exporter.pid) == os.SCHED_BATCH
+                exporter.kill()
             pool.map(tasks.log_number, range(10, 20))
             support.wait_for(lambda: live(pool.recording)[0].connections == 2)
         assert live(pool.recording)[0].missing_chunks == 0
@@ -209,7 +209,7 @@ if __name__ == "__main__":
 """
 
 
-def test_couriers_and_pages_of_a_killed_parent_end_with_it(tmp_path: Path) -> None:
+def test_exporters_and_pages_of_a_killed_parent_end_with_it(tmp_path: Path) -> None:
     port = viewers.free_port()
     with contextlib.ExitStack() as stack:
         _mute(stack, tmp_path, port)
@@ -395,7 +395,7 @@ def test_without_one_of_the_parent_a_workers_blueprint_is_active(tmp_path: Path)
 # -----------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_notices_that_a_spool_has_dropped_what_it_reads(
+def test_a_reader_notices_that_a_memory_ring_has_dropped_bytes_that_it_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay_log, "REPLAY_MAX_BYTES", 100_000)

@@ -198,7 +198,7 @@ def test_the_chunks_of_a_real_stream_are_of_as_many_kinds_as_it_has(points: Mani
 
 
 @pytest.mark.parametrize("room", [True, False])
-def test_a_shelf_has_all_that_was_put_on_it(
+def test_a_manifest_store_has_all_manifests_that_were_added(
     room: bool, points: Manifest, text: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manifest_store, "MANIFEST_STORE_MAX_BYTES", 2 * points.table.nbytes)

@@ -101,7 +101,7 @@ def test_a_notebook_that_nobody_looks_at_is_not_kept_waiting_for_long(page: Page
     page.listen(lambda _message: page.cells() == support.cells(tmp_path / "run.rrd"))
 
 
-def test_what_cannot_be_shown_is_told(tmp_path: Path) -> None:
+def test_a_recording_without_a_readable_sink_cannot_be_shown(tmp_path: Path) -> None:
     with (
         mpr.Pool("app", 1, sinks=f"{tmp_path}/episodes/") as pool,
         pytest.raises(mpr.SinkError, match=r"needs a FileSink or a BinaryStreamSink"),

@@ -273,7 +273,7 @@ def test_a_program_does_not_exit_before_what_it_has_submitted_and_shut_down_is_d
     _check(tmp_path / "run.rrd", [1])
 
 
-def test_a_program_that_drops_its_pool_is_told_what_was_not_done(tmp_path: Path) -> None:
+def test_a_dropped_pool_prints_how_many_tasks_had_no_result(tmp_path: Path) -> None:
     done = support.run_python(_LEAVES_EARLY, tmp_path, "drop", env=_OURS)
     assert (0, "") == (done.returncode, done.stdout)
     assert "while 1 of its tasks had no result" in done.stderr

@@ -80,18 +80,18 @@ def test_a_picture_shows_the_end_of_the_recording_or_the_wanted_time(recording: 
 def test_what_has_no_end_is_drawn_as_well(recording: Path) -> None:
     """A recording whose writer was killed has no footer, and may end within a message."""
     viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
-    torn = recording.with_name("torn.rrd")
-    torn.write_bytes(recording.read_bytes()[:-1500])
-    target = recording.with_name("torn.png")
-    picture.render(torn, target, timeout_secs=100, size=(640, 480))
+    cut = recording.with_name("cut.rrd")
+    cut.write_bytes(recording.read_bytes()[:-1500])
+    target = recording.with_name("cut.png")
+    picture.render(cut, target, timeout_secs=100, size=(640, 480))
     assert _share(target, _LAST) > 0.1
 
 
 def test_a_picture_that_takes_too_long_is_given_up_and_nothing_is_left(recording: Path) -> None:
     target = recording.with_name("late.png")
-    with pytest.raises(PictureError, match=r"cannot draw .*run\.rrd: it took more than 0\.5 s \(") as told:
+    with pytest.raises(PictureError, match=r"cannot draw .*run\.rrd: it took more than 0\.5 s \(") as caught:
         picture.render(recording, target, timeout_secs=0.5)
-    assert not isinstance(told.value, NoViewerError)
+    assert not isinstance(caught.value, NoViewerError)
     assert [] == _processes_of_pictures()
     assert [recording] == list(recording.parent.iterdir())
 
@@ -112,15 +112,15 @@ def test_with_an_old_sdk_that_is_what_is_said(recording: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [(b"no recording", "Rerun cannot read it"), (None, "there is no such file")],
     ids=["foreign", "missing"],
 )
-def test_what_is_no_recording_is_said(tmp_path: Path, content: bytes | None, told: str) -> None:
+def test_what_is_no_recording_is_said(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "foreign.rrd"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(PictureError, match=told):
+    with pytest.raises(PictureError, match=message):
         picture.render(path, tmp_path / "none.png", timeout_secs=100)
     assert [] == list(tmp_path.glob("*.png"))
 

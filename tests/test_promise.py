@@ -194,10 +194,10 @@ def test_a_task_that_takes_the_sink_has_it_until_its_end(start_method: Any, tmp_
     assert support.numbers(own) == Counter([1])
 
 
-def test_a_recording_of_the_tasks_own_stays_its_own(start_method: Any, tmp_path: Path) -> None:
+def test_rows_of_a_task_recording_with_a_sink_are_only_there(start_method: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
-        pool.starmap(tasks.log_to_own_recording, [(number, tmp_path) for number in range(4)], 1)
+        pool.starmap(tasks.log_to_saved_recording, [(number, tmp_path) for number in range(4)], 1)
     support.check_file(path)
     assert support.numbers(path) == Counter(range(4))
     assert [support.numbers(tmp_path / f"own-{number}.rrd") for number in range(4)] == [{n: 1} for n in range(4)]

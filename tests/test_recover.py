@@ -83,8 +83,8 @@ def _ids_of(path: Path) -> set[bytes]:
     return _ids(data, _frames(data))
 
 
-@pytest.mark.parametrize("torn", ["footer", "end of footer", "frame header", "payload", "zeros", "between frames"])
-def test_a_torn_end_costs_the_torn_message_only(torn: str, whole: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", ["footer", "end of footer", "frame header", "payload", "zeros", "between frames"])
+def test_an_incomplete_end_costs_only_the_incomplete_message(cut: str, whole: bytes, tmp_path: Path) -> None:
     frames = _frames(whole)
     *kept, last, end = frames
     size = {
@@ -94,16 +94,16 @@ def test_a_torn_end_costs_the_torn_message_only(torn: str, whole: bytes, tmp_pat
         "payload": last.end - 1,
         "zeros": last.start,
         "between frames": last.start,
-    }[torn]
+    }[cut]
     path = tmp_path / "run.rrd"
-    path.write_bytes(whole[:size] + (bytes(5000) if torn == "zeros" else b""))
+    path.write_bytes(whole[:size] + (bytes(5000) if cut == "zeros" else b""))
     path.chmod(0o600)
     result = recover.recover(path)
     support.check_file(path)
-    expected = _ids(whole, kept if "footer" not in torn else frames[:-1])
+    expected = _ids(whole, kept if "footer" not in cut else frames[:-1])
     assert _ids_of(path) == expected
     assert (result.was_whole, result.chunk_count, result.original) == (False, len(expected), None)
-    assert (result.dropped_bytes > 0) == (torn in ("footer", "frame header", "payload"))
+    assert (result.dropped_bytes > 0) == (cut in ("footer", "frame header", "payload"))
     assert path.stat().st_mode & 0o777 == 0o600
     assert [path] == list(tmp_path.iterdir())
 
@@ -160,7 +160,7 @@ def test_what_is_no_recording_is_left_as_it_is(whole: bytes, tmp_path: Path) -> 
     files = {
         "text.rrd": b"not a recording at all",
         "empty.rrd": b"",
-        "torn.rrd": whole[: framing.HEADER_SIZE + 20],
+        "cut.rrd": whole[: framing.HEADER_SIZE + 20],
         "whole.rrd": whole,
         ".whole.rrd.part": whole[: _frames(whole)[-1].start],
     }
@@ -169,19 +169,19 @@ def test_what_is_no_recording_is_left_as_it_is(whole: bytes, tmp_path: Path) -> 
     ran = _recover(tmp_path, tmp_path / "missing.rrd")
     assert ran.returncode == 1
     assert ran.stdout == f"{tmp_path / 'whole.rrd'}: is whole\n"
-    told = sorted(ran.stderr.splitlines())
-    assert len(told) == 5, told
+    lines = sorted(ran.stderr.splitlines())
+    assert len(lines) == 5, lines
     for words in ("text.rrd is not a recording", "empty.rrd is not", "no whole message in", "which is there already"):
-        assert any(words in line for line in told), told
-    assert any("missing.rrd: No such file" in line for line in told), told
+        assert any(words in line for line in lines), lines
+    assert any("missing.rrd: No such file" in line for line in lines), lines
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == files
 
 
 def test_a_folder_is_searched_for_files_and_parts(whole: bytes, tmp_path: Path) -> None:
-    torn = whole[: _frames(whole)[-1].start]
+    cut = whole[: _frames(whole)[-1].start]
     (tmp_path / "inner").mkdir()
-    (tmp_path / "inner" / "one.rrd").write_bytes(torn)
-    (tmp_path / ".two.rrd.part").write_bytes(torn)
+    (tmp_path / "inner" / "one.rrd").write_bytes(cut)
+    (tmp_path / ".two.rrd.part").write_bytes(cut)
     (tmp_path / "note.txt").write_bytes(b"note")
     ran = _recover(tmp_path)
     assert ran.returncode == 0, ran.stderr

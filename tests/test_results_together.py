@@ -100,7 +100,7 @@ def test_only_the_task_that_takes_too_long_fails_where_it_keeps_the_gil(tmp_path
 
 
 @pytest.mark.parametrize("dying", range(0, 24, 3))
-def test_a_death_costs_one_task_and_its_error_tells_its_rows_alone(dying: int, tmp_path: Path) -> None:
+def test_a_death_fails_one_task_and_its_error_counts_the_rows_of_no_other(dying: int, tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with _pool(path) as pool:
         futures = [pool.submit(_log_or_die, number, dying, 3) for number in range(24)]

@@ -305,7 +305,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_rows_that_a_killed_process_may_have_taken_are_told(path: Path, tmp_path: Path) -> None:
+def test_a_killed_process_whose_rows_may_be_missing_is_reported(path: Path, tmp_path: Path) -> None:
     ran = _mpr_run("-q", "--save", path, sys.executable, _write(tmp_path, _KILLED.replace("FLUSHES", "False")))
     assert (ran.returncode, ran.stderr) == (
         137,
@@ -314,7 +314,7 @@ def test_rows_that_a_killed_process_may_have_taken_are_told(path: Path, tmp_path
     support.check_file(path)
 
 
-def test_a_recording_that_fails_is_told_and_fails_a_command_that_has_not(path: Path, tmp_path: Path) -> None:
+def test_a_recording_that_fails_is_reported_and_fails_a_command_that_succeeded(path: Path, tmp_path: Path) -> None:
     source = "import os, sys, rerun as rr; rr.log('n', rr.Scalars(1.0)); os.truncate(sys.argv[1], 10); sys.exit({})"
     for status, expected in ((0, 1), (3, 3)):
         path.unlink(missing_ok=True)
@@ -373,10 +373,10 @@ def test_a_run_that_is_watched(path: Path, tmp_path: Path) -> None:
     support.wait_for(lambda: _listens(port), 60)
     with viewers.reading(tmp_path / "got.rrd", viewers.url_of(port)) as receiver:
         support.wait_for(lambda: _numbers(receiver) == {1}, 60)
-        for courier in viewers.exporters(running.pid):
+        for exporter in viewers.exporters(running.pid):
             # `mpr run` waits for signals itself; what it starts must not hold them back.
             (mask,) = (
-                line for line in Path(f"/proc/{courier.pid}/status").read_text().splitlines() if "SigBlk" in line
+                line for line in Path(f"/proc/{exporter.pid}/status").read_text().splitlines() if "SigBlk" in line
             )
             assert int(mask.split()[1], 16) == 0
         go_on.touch()

@@ -34,7 +34,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def test_a_full_disk_is_told_at_once_and_the_other_sink_gets_everything(small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_at_once_and_the_other_sink_gets_everything(small_disk: Path, tmp_path: Path) -> None:
     full, other = small_disk / "full.rrd", tmp_path / "other.rrd"
     go_on = tmp_path / "go on"
     pool = mpr.Pool("app", 2, sinks=[full, other])
@@ -73,7 +73,7 @@ def test_a_full_disk_is_told_at_once_and_the_other_sink_gets_everything(small_di
     assert support.numbers(full) == kept
 
 
-def test_a_full_disk_is_told_too_where_workers_write_files_of_their_own(
+def test_a_full_disk_is_an_error_too_if_each_worker_writes_its_own_file(
     small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = small_disk / "run.rrd"
@@ -98,7 +98,7 @@ def test_a_full_disk_is_told_too_where_workers_write_files_of_their_own(
     assert sum((support.numbers_of_growing(each) for each in kept), Counter()) == Counter(range(40))
 
 
-def test_a_disk_and_a_viewer_that_fail_together_are_told_too(small_disk: Path, tmp_path: Path) -> None:
+def test_a_disk_that_fails_together_with_a_viewer_is_an_error(small_disk: Path, tmp_path: Path) -> None:
     """The SDK may name the viewer only, whose loss alone would cost nothing."""
     path, port = small_disk / "run.rrd", viewers.free_port()
     with viewers.listening(tmp_path / "viewer.rrd", port) as viewer:
@@ -165,7 +165,7 @@ def test_a_file_that_is_cut_at_the_very_end_is_an_error_too(tmp_path: Path) -> N
         pool.join()
 
 
-def test_a_disk_that_fails_is_told_with_its_errno(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_disk_that_fails_has_its_errno(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad, good = tmp_path / "bad.rrd", tmp_path / "good.rrd"
     pool = mpr.Pool("app", 1, sinks=[bad, good])
     pool.map(tasks.log_number, range(3))

@@ -115,7 +115,7 @@ def test_a_sink_is_good_for_one_recording_and_says_so() -> None:
             mpr.BinaryStreamSink(memory_bytes=bad)  # type: ignore[arg-type]  # that is the point
 
 
-def test_a_stream_that_fails_is_told_to_its_readers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_fails_raises_in_its_readers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink, good = mpr.BinaryStreamSink(), tmp_path / "good.rrd"
     pool = mpr.Pool("app", 1, sinks=[sink, good])
     pool.map(tasks.log_number, range(3))
@@ -140,7 +140,7 @@ def test_a_stream_that_fails_is_told_to_its_readers_too(tmp_path: Path, monkeypa
     assert support.numbers(good) == Counter(range(4))
 
 
-def test_recordings_of_a_tasks_own_are_in_the_stream_under_their_own_ids(tmp_path: Path) -> None:
+def test_task_recordings_are_in_the_stream_under_their_own_ids(tmp_path: Path) -> None:
     import rerun as rr
 
     sink = mpr.BinaryStreamSink()

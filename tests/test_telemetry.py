@@ -57,7 +57,7 @@ def _scalars(path: Path, *, growing: bool = False) -> dict[str, list[list[float]
     return found
 
 
-def test_workers_have_lanes_and_tasks_spans(tmp_path: Path, start_method: Any) -> None:
+def test_workers_have_state_timelines_and_tasks_have_spans(tmp_path: Path, start_method: Any) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
         assert list(range(20)) == pool.map(tasks.log_number, range(20), chunksize=3)
@@ -100,7 +100,7 @@ def test_each_long_task_has_a_span_of_its_own(tmp_path: Path) -> None:
     assert {0, 1, 2, 3, 4} == numbers
 
 
-def test_the_lane_of_a_killed_worker_says_what_it_was_at_and_the_signal(tmp_path: Path) -> None:
+def test_the_state_timeline_of_a_killed_worker_names_its_task_and_the_signal(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path) as pool:
         with pytest.raises(mpr.WorkerDiedError):
@@ -118,7 +118,7 @@ def test_the_lane_of_a_killed_worker_says_what_it_was_at_and_the_signal(tmp_path
     assert "lost (SIGKILL)" == lost.ended
 
 
-def test_workers_that_are_replaced_after_their_work_share_a_lane(tmp_path: Path) -> None:
+def test_workers_that_are_replaced_after_their_work_share_a_state_timeline(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, maxtasksperchild=1) as pool:
         pool.map(tasks.square, range(4), chunksize=1)

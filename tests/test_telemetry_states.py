@@ -93,7 +93,7 @@ def test_short_tasks_share_a_span_and_long_ones_have_their_own() -> None:
     assert ["starting", *["f"] * 20, "f[0]", ""] == _states(rows.state_timelines[1])
 
 
-def test_the_results_of_one_parcel_are_told_apart() -> None:
+def test_each_result_of_one_work_item_has_its_own_span() -> None:
     clock = _Clock()
     found = TelemetryTracker(_ALL, 1, clock)
     _ready(found, 1)
@@ -130,7 +130,7 @@ def test_a_task_that_runs_is_shown_once_before_anybody_has_heard_of_it() -> None
     assert [("idle", began + 1600 * _MS)] == [(row.state, row.at_ns) for row in rows]
 
 
-def test_a_task_that_runs_behind_one_of_its_parcel_is_shown_too() -> None:
+def test_a_task_that_runs_behind_another_of_its_work_item_is_shown_too() -> None:
     clock = _Clock()
     found = TelemetryTracker(_ALL, 1, clock)
     _ready(found, 1)
@@ -188,7 +188,7 @@ def test_errors_beyond_a_number_are_counted() -> None:
     assert 1000 == len(texts) - 1 + int(texts[-1].partition(" ")[0])
 
 
-class Lanes(RuleBasedStateMachine):
+class StateTimelines(RuleBasedStateMachine):
     """Workers start, work, die and are replaced in any order."""
 
     live = Bundle("live")
@@ -238,7 +238,7 @@ class Lanes(RuleBasedStateMachine):
         name=st.sampled_from("fg"),
         late=st.sampled_from([0, 0, 10, 700]),
     )
-    def ends_a_parcel(self, worker: int, micros: int, count: int, name: str, late: int) -> None:
+    def ends_a_work_item(self, worker: int, micros: int, count: int, name: str, late: int) -> None:
         if worker in self.ready & self.alive:
             self.work_items += 1
             self.clock.now_ns += micros * 1000 + 1000
@@ -303,5 +303,5 @@ class Lanes(RuleBasedStateMachine):
         assert set(of_worker) == set(range(1, self.next_worker))
 
 
-Lanes.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestLanes = Lanes.TestCase
+StateTimelines.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestStateTimelines = StateTimelines.TestCase

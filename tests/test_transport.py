@@ -82,7 +82,7 @@ def _received(sockets: Sockets) -> tuple[Hello | None, Any]:
 # --- who is heard -------------------------------------------------------------------------------------------------
 
 
-def test_a_producer_with_the_token_is_heard(sockets: Sockets, connect: Callable[[], Connection]) -> None:
+def test_a_producer_with_the_secret_is_heard(sockets: Sockets, connect: Callable[[], Connection]) -> None:
     connection = connect()
     hello = _hello(sockets, connection)
     sent = [
@@ -98,7 +98,7 @@ def test_a_producer_with_the_token_is_heard(sockets: Sockets, connect: Callable[
     assert 0 == sockets.up.rejected_count
 
 
-def test_producers_are_told_apart(sockets: Sockets, connect: Callable[[], Connection]) -> None:
+def test_each_message_comes_with_the_hello_of_its_producer(sockets: Sockets, connect: Callable[[], Connection]) -> None:
     for worker in (1, 2):
         connection = connect()
         hello = _hello(sockets, connection, worker)
@@ -108,7 +108,7 @@ def test_producers_are_told_apart(sockets: Sockets, connect: Callable[[], Connec
 
 
 @pytest.mark.parametrize("secret", ["", "wrong", "0" * 64, "ö", "\ud800"])
-def test_a_peer_with_a_wrong_token_is_not_heard(
+def test_a_peer_with_a_wrong_secret_is_not_heard(
     sockets: Sockets, connect: Callable[[], Connection], secret: str
 ) -> None:
     connection = connect()
@@ -121,7 +121,7 @@ def test_a_peer_with_a_wrong_token_is_not_heard(
     assert connection.receive(0) is None
 
 
-def test_a_peer_may_say_hello_again_with_the_right_token(sockets: Sockets, connect: Callable[[], Connection]) -> None:
+def test_a_peer_may_say_hello_again_with_the_right_secret(sockets: Sockets, connect: Callable[[], Connection]) -> None:
     connection = connect()
     hello = _hello(sockets, connection)
     connection.send(Hello("wrong", 1, 1, connection.route, "/proc/1/fd/3"))

@@ -198,7 +198,7 @@ def test_failing_tests_leave_a_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ini", "env", "told"),
+    ("ini", "env", "message"),
     [
         ("", {"VK_DRIVER_FILES": "/none", "VK_ICD_FILENAMES": "/none"}, r"mpr: no pictures: .*(Vulkan driver|0\.41)"),
         ("mpr_screenshot_timeout = 0.01", {}, r"no picture: cannot draw .*: it took more than 0\.01 s"),
@@ -206,16 +206,16 @@ def test_failing_tests_leave_a_picture(tmp_path: Path) -> None:
     ],
     ids=["driver", "timeout", "time"],
 )
-def test_why_there_is_no_picture_is_said_once(tmp_path: Path, ini: str, env: dict[str, str], told: str) -> None:
+def test_why_there_is_no_picture_is_said_once(tmp_path: Path, ini: str, env: dict[str, str], message: str) -> None:
     (tmp_path / "pytest.ini").write_text(f"[pytest]\n{ini}\n")
     run = inner.run(tmp_path, *_SHOT, env=env, test_p=_FAILING)
     assert "1 failed, 2 passed" in run.stdout
-    assert 1 == len(re.findall(told, run.stdout)), run.stdout
+    assert 1 == len(re.findall(message, run.stdout)), run.stdout
     assert [] == list(run.output.rglob("*.png"))
     assert 1 == len(list(run.output.glob(f"*/{html_page.NAME}")))
 
 
-def test_without_recordings_there_is_no_page_and_wrong_settings_are_told(tmp_path: Path) -> None:
+def test_without_recordings_there_is_no_page_and_wrong_settings_are_reported(tmp_path: Path) -> None:
     run = inner.run(
         tmp_path, "--mpr=retain-on-failure", "--mpr-screenshot=only-on-failure", "-k", "good", test_p=_FAILING
     )

@@ -197,12 +197,12 @@ def test_settings_in_the_configuration_file_and_hooks(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         "def pytest_mpr_recording_name(item, attempt):\n    return f'{item.name} attempt {attempt}'\n"
         "def pytest_mpr_recording_finished(item, path, outcome, complete):\n"
-        "    (path.parent.parent / 'told').write_text(f'{item.name} {path.name} {outcome} {complete}')\n"
+        "    (path.parent.parent / 'note').write_text(f'{item.name} {path.name} {outcome} {complete}')\n"
     )
     found = inner.run(tmp_path, test_x=_FAILS)
     (path,) = (tmp_path / "out" / "put").rglob("*.rrd")
     assert "test_fails-attempt-0.rrd" == path.name
-    assert "test_fails test_fails-attempt-0.rrd failed True" == (tmp_path / "out" / "put" / "told").read_text()
+    assert "test_fails test_fails-attempt-0.rrd failed True" == (tmp_path / "out" / "put" / "note").read_text()
     assert "*\n" == (tmp_path / "out" / "put" / ".gitignore").read_text()
     assert f"rerun {path.relative_to(tmp_path)}" in found.stdout
     (entry,) = support.rr.chunk.RrdReader(path).recordings()
@@ -275,10 +275,10 @@ def test_without_capture_there_is_no_noise(tmp_path: Path) -> None:
 
 
 @pytest.mark.edge(46)
-@pytest.mark.parametrize("family", ["xunit1", "xunit2"])
-def test_junit_families(tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize("version", ["xunit1", "xunit2"])
+def test_versions_of_junit_xml(tmp_path: Path, version: str) -> None:
     found = inner.run(
-        tmp_path, "-W", "error", "--mpr=retain-on-failure", "--junitxml=x.xml", "-o", f"junit_family={family}",
+        tmp_path, "-W", "error", "--mpr=retain-on-failure", "--junitxml=x.xml", "-o", f"junit_family={version}",
         test_x=_FAILS,
     )  # fmt: skip
     text = (tmp_path / "x.xml").read_text()
