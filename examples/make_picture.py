@@ -26,8 +26,8 @@ FOLDER = Path(__file__).parent
 class Shot(NamedTuple):
     """Say which recording of an example is drawn, at which time, and with which arguments the example runs.
 
-    With `state_timelines`, the picture also has the state timelines of the workers. It shows the moment when all rows at that
-    time had been logged, and so what the workers did then.
+    With `state_timelines`, the picture also has the state timelines of the workers. It shows the moment when all rows
+    at that time had been logged, and so what the workers did then.
     """
 
     recording: str
