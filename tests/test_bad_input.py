@@ -45,7 +45,7 @@ def test_an_initializer_that_cannot_be_called_is_a_type_error() -> None:
         mpr.Pool("app", 1, 1)  # type: ignore[arg-type]  # that is the point
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_as_the_path_of_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(mpr.ConfigError, match="is a folder"):
         mpr.Pool("app", 1, sinks=tmp_path)
 
@@ -231,7 +231,7 @@ def test_the_parents_pool_is_refused_in_a_child(tmp_path: Path) -> None:
         assert [0, 1, 4] == pool.map(tasks.square, range(3))
 
 
-def test_a_recording_and_what_belongs_to_a_new_one_exclude_each_other(tmp_path: Path) -> None:
+def test_a_given_recording_excludes_the_options_of_a_new_one(tmp_path: Path) -> None:
     with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
         with pytest.raises(TypeError, match="either recording, or sinks"):
             mpr.Pool("app", 1, recording=recording, sinks="other.rrd")

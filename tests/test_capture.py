@@ -69,7 +69,7 @@ def _texts_of_growing(path: Path) -> dict[str, list[support.Text]]:
         return _texts(copy)
 
 
-def test_nothing_is_captured_that_was_not_asked_for(tmp_path: Path) -> None:
+def test_with_capture_switched_off_nothing_is_captured(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, capture_logging=False) as pool:
         pool.map(_log_and_say, range(2))
@@ -160,7 +160,7 @@ def test_the_handler_in_a_process_that_has_joined(tmp_path: Path) -> None:
     ]
 
 
-def test_a_record_that_cannot_be_logged_harms_nobody(
+def test_a_log_record_that_cannot_be_recorded_is_printed_and_raises_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logger = logging.getLogger("broken")

@@ -125,7 +125,7 @@ def test_a_recording_of_another_program_is_not_touched(
     assert sum(support.numbers(tmp_path / "active.rrd").values()) == 0
 
 
-def test_an_active_recording_that_takes_nothing_is_left_after_a_while(
+def test_an_active_recording_whose_flush_hangs_is_left_after_a_while(
     active: rr.RecordingStream, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its flush hangs here, as it does with a viewer that was stopped."""

@@ -44,7 +44,7 @@ def test_a_result_arrives_while_a_later_task_of_its_work_item_runs(tmp_path: Pat
         assert [1, 2, 3] == list(results)
 
 
-def test_a_task_that_dies_takes_none_along_that_had_ended_a_moment_before(tmp_path: Path) -> None:
+def test_a_task_that_dies_costs_no_result_of_a_task_before_it(tmp_path: Path) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         results = pool.imap(_wait_or_die, range(3), chunksize=3)
         assert 0 == next(results)
@@ -80,7 +80,7 @@ print(json.dumps(found))
 """
 
 
-def test_it_ticks_once_more_whenever_somebody_wants_it() -> None:
+def test_the_clock_ticks_once_more_after_each_request() -> None:
     # In a process of its own: its thread ends with it.
     found = support.run_python(_TICK_AGAIN)
     assert "[true, true, true]" == found.stdout.strip(), found.stderr

@@ -117,7 +117,7 @@ def test_the_same_rows_in_another_order_and_in_other_chunks_are_the_same(
 
 @_slowly
 @given(st.data())
-def test_whatever_one_thing_is_changed_is_found_and_named(write: _Writer, tmp_path: Path, data: st.DataObject) -> None:
+def test_any_single_change_is_found_and_named(write: _Writer, tmp_path: Path, data: st.DataObject) -> None:
     rows = _unambiguous(data.draw(_ROWS))
     at = data.draw(st.integers(0, len(rows) - 1))
     row = rows[at]
@@ -148,7 +148,7 @@ def _two(tmp_path: Path, log: Callable[[rr.RecordingStream, bool], None]) -> tup
     return paths
 
 
-def test_a_difference_is_said_in_words(tmp_path: Path) -> None:
+def test_a_difference_is_described_in_words(tmp_path: Path) -> None:
     def log(stream: rr.RecordingStream, changed: bool) -> None:
         for step in range(10):
             stream.set_time("step", sequence=step)
@@ -242,14 +242,14 @@ def test_floating_point_numbers_may_differ_by_the_tolerance(tmp_path: Path, tole
     assert same == (compare.differences(*paths, tolerance=tolerance) == [])
 
 
-def test_nan_and_minus_zero_are_what_they_are_without_tolerance(tmp_path: Path) -> None:
+def test_nan_equals_nan_and_minus_zero_equals_zero_without_tolerance(tmp_path: Path) -> None:
     def log(stream: rr.RecordingStream, changed: bool) -> None:
         stream.log("n", rr.Scalars([np.nan, -0.0 if changed else 0.0]))
 
     assert [] == compare.differences(*_two(tmp_path, log))
 
 
-def test_what_is_to_be_ignored_does_not_count(tmp_path: Path) -> None:
+def test_ignored_parts_do_not_count(tmp_path: Path) -> None:
     def log(stream: rr.RecordingStream, changed: bool) -> None:
         stream.set_time("step", sequence=int(changed))
         stream.log("a", rr.Scalars(1))
@@ -281,7 +281,7 @@ def test_many_rows_are_compared_without_a_look_at_each(tmp_path: Path) -> None:
     assert ["/n: Scalars:scalars: at step=77777 77777.0 expected, 77778.0 found"] == found
 
 
-def test_a_wrong_level_and_a_file_that_is_none_are_said(tmp_path: Path) -> None:
+def test_a_wrong_level_and_a_file_that_is_no_recording_are_errors(tmp_path: Path) -> None:
     path = tmp_path / "foreign.rrd"
     path.write_bytes(b"no recording")
     with pytest.raises(RecordingError, match=r"cannot read the recording .*foreign\.rrd: "):

@@ -207,13 +207,13 @@ def test_a_recording_id_with_slashes_still_gives_a_file_in_the_working_directory
         (lambda: SpawnViewerSink(memory_limit=""), ["memory_limit", "''"]),
     ],
 )
-def test_a_live_sink_that_cannot_be_is_an_error_at_construction(make: Any, words: list[str]) -> None:
+def test_a_live_sink_with_a_bad_value_is_an_error_at_construction(make: Any, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         make()
     assert [] == [word for word in words if word not in str(caught.value)]
 
 
-def test_free_ports_are_in_nobodys_way() -> None:
+def test_sinks_with_free_ports_do_not_conflict() -> None:
     free = [GrpcServerSink(port=0), GrpcServerSink(port=0), SpawnViewerSink(), SpawnViewerSink()]
     assert tuple(free) == as_sinks(free, "app", "id")
 

@@ -92,7 +92,7 @@ def test_tasks_with_a_recording_each_may_differ(tmp_path: Path) -> None:
     assert len(list(folder.iterdir())) == 2
 
 
-def test_what_belongs_to_no_task_is_one_file_of_all_workers(tmp_path: Path) -> None:
+def test_types_are_compared_among_all_rows_outside_of_tasks(tmp_path: Path) -> None:
     folder = tmp_path / "tasks"
     pool = mpr.Pool("app", 1, tasks.log_at_sequence, sinks=mpr.DirectorySink(path=folder))
     pool.apply(len, ("abc",))

@@ -131,7 +131,7 @@ def test_a_format_that_is_not_known_is_decoded(
     assert [c for c in reframed.elements() if c.component != start_time and c not in decoded] == []
 
 
-def test_the_first_file_of_a_process_is_closed_without_what_takes_long_to_load(tmp_path: Path) -> None:
+def test_the_first_file_of_a_process_is_closed_without_loading_slow_modules(tmp_path: Path) -> None:
     script = """
 import sys
 # Where it is installed, pyarrow loads it for any array, and it loads everything.
@@ -194,7 +194,7 @@ if __name__ == "__main__":
     assert set(support.numbers_of_growing(path)) == set(range(20))
 
 
-def test_entries_that_this_sdk_lacks_only_cost_a_flush(tmp_path: Path) -> None:
+def test_a_function_that_the_sdk_lacks_costs_no_row(tmp_path: Path) -> None:
     script = """
 import sys, rerun_bindings, mpr
 from tests import tasks
@@ -211,7 +211,7 @@ if __name__ == "__main__":
     assert support.numbers(tmp_path / "run.rrd") == Counter(range(20))
 
 
-def test_the_private_names_of_the_sdk_are_where_we_think() -> None:
+def test_the_private_names_of_the_sdk_exist() -> None:
     import rerun_bindings
     from rerun.chunk import LazyChunkStream
     from rerun.urdf import UrdfTree
@@ -237,7 +237,7 @@ def test_the_private_names_of_the_sdk_are_where_we_think() -> None:
     assert "_inner" in UrdfTree.__init__.__code__.co_names
 
 
-def test_what_bypasses_the_entries_keeps_the_promise_too(start_method: Any, tmp_path: Path) -> None:
+def test_rows_that_no_python_call_logs_one_by_one_keep_the_promise_too(start_method: Any, tmp_path: Path) -> None:
     """`rr.send_chunks` with a stream, `rr.log_file_from_path`: rows that no Python entry sees one by one."""
     other = tmp_path / "other.rrd"
     with mpr.Pool("other", 1, sinks=other) as pool:

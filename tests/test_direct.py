@@ -191,7 +191,7 @@ def test_processes_that_mpr_did_not_start_write_files_of_their_own_too(tmp_path:
     assert support.numbers(path) == Counter(range(3))
 
 
-def test_a_task_that_takes_the_sink_gets_it_back_in_a_file_of_its_own(tmp_path: Path) -> None:
+def test_tasks_behind_one_that_takes_the_sink_lose_no_row(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, route="direct", start_method="fork") as pool:
         for number in range(3):
@@ -212,7 +212,7 @@ if __name__ == "__main__":
 """
 
 
-def test_what_a_killed_parent_leaves_is_kept_and_can_be_recovered(tmp_path: Path) -> None:
+def test_files_of_a_killed_parent_are_kept_and_can_be_recovered(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     ran = support.run_python(_KILLED, path)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
@@ -245,13 +245,13 @@ def test_a_run_that_fails_before_its_first_row_does_no_harm_to_an_older_file(tmp
         (lambda folder: mpr.FileSink(path=folder / "a.rrd", write_footer=False), "leave write_footer=True"),
     ],
 )
-def test_what_workers_cannot_open_is_refused_in_words(sinks: Any, words: str, tmp_path: Path) -> None:
+def test_sinks_that_workers_cannot_open_are_refused(sinks: Any, words: str, tmp_path: Path) -> None:
     with pytest.raises(mpr.ConfigError, match=words):
         mpr.Pool("app", 1, sinks=sinks(tmp_path), route="direct")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_route_that_cannot_be_is_refused_in_words(tmp_path: Path) -> None:
+def test_an_unknown_route_is_refused(tmp_path: Path) -> None:
     with pytest.raises(mpr.ConfigError, match="route must be 'funnel'"):
         mpr.Pool("app", 1, sinks=tmp_path / "a.rrd", route="straight")  # type: ignore[arg-type]  # what is tested
     with (

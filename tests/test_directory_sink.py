@@ -55,7 +55,7 @@ def test_each_task_has_a_recording_of_its_own(chunksize: int, start_method: Any,
     assert everything == set(support.cells(whole))
 
 
-def test_what_belongs_to_no_task_is_in_one_more_file(tmp_path: Path) -> None:
+def test_rows_outside_of_tasks_are_in_one_more_file(tmp_path: Path) -> None:
     folder = tmp_path / "episodes"
     import rerun.blueprint as rrb
 

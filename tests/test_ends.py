@@ -401,7 +401,7 @@ def test_ctrl_c_twice_ends_all_too(start_method: str, tmp_path: Path) -> None:
     _assert_gone(tmp_path)
 
 
-def test_a_callback_that_exits_harms_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_exits_ends_neither_pool_nor_program(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         pool.apply_async(tasks.square, (2,), callback=sys.exit).wait(60)
         assert pool.apply(tasks.square, (3,)) == 9

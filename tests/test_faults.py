@@ -122,7 +122,7 @@ def _log_to_other_recording(number: int, size: int) -> int:
 
 @pytest.mark.parametrize("retries", [0, 1])
 @pytest.mark.parametrize("arrive", [True, False])
-def test_a_result_whose_rows_died_in_a_message_dies_with_its_worker(
+def test_a_result_on_the_status_page_counts_only_if_its_rows_have_arrived(
     arrive: bool, retries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Rows of recordings that tasks make themselves are messages; the result stands on the status page before that."""
@@ -236,7 +236,7 @@ def test_only_the_task_that_ran_fails_of_a_chunk(start_method: Any, tmp_path: Pa
     assert support.numbers(path) == Counter([0, 1, 2, -1, 4, 5])
 
 
-def test_a_worker_that_stands_still_delays_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_worker_delays_no_other_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And where it goes on, nothing is lost and nothing is there twice."""
     monkeypatch.setenv("MPR_FAILPOINTS", "worker.claimed@1:1:stop")
     path = tmp_path / "run.rrd"
@@ -250,7 +250,7 @@ def test_a_worker_that_stands_still_delays_nobody_else(tmp_path: Path, monkeypat
     assert support.numbers(path) == Counter(range(20))
 
 
-def test_an_aggregator_that_fails_is_the_error_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_future_gets_the_error_of_a_failed_aggregator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPR_FAILPOINTS", "parent.segment:2:raise")
     with pytest.raises(mpr.DeliveryError, match="a failpoint"), mpr.Pool("app", 2, sinks=tmp_path / "run.rrd") as pool:
         results = [pool.apply_async(tasks.log_number, (number,)) for number in range(20)]
@@ -323,7 +323,7 @@ def test_a_recording_that_is_closed_under_its_pool_ends_the_pool(tmp_path: Path)
     assert support.numbers(tmp_path / "run.rrd") == Counter([1])
 
 
-def test_what_goes_wrong_with_telemetry_fails_no_task(
+def test_an_exception_in_telemetry_fails_no_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "run.rrd"
@@ -336,7 +336,7 @@ def test_what_goes_wrong_with_telemetry_fails_no_task(
     assert 1 == len(messages)
 
 
-def test_every_named_moment_comes_up_in_a_test() -> None:
+def test_every_failpoint_is_named_in_a_test() -> None:
     files = (Path(__file__), Path(__file__).with_name("test_outbox_writer.py"))
     source = "".join(path.read_text() for path in files)
     assert [] == [place for place in failpoints.PLACES if f"{place}" not in source]

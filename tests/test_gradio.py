@@ -171,7 +171,7 @@ def _share_of_green(picture: bytes) -> float:
 
 
 @pytest.mark.timeout(400)
-def test_who_stops_or_leaves_ends_the_pool(app: Any, browser: Any, tmp_path: Path) -> None:
+def test_a_user_who_stops_or_leaves_ends_the_pool(app: Any, browser: Any, tmp_path: Path) -> None:
     port, server = app
     user = User(browser, port, "leaving")
     idle = _workers(server)

@@ -141,7 +141,7 @@ def _is_or_names(error: BaseException | None, kind: type[Exception]) -> bool:
 
 
 @pytest.mark.parametrize("kind", _KINDS)
-def test_a_hostile_exception_concerns_its_own_task(kind: type[Exception], tmp_path: Path) -> None:
+def test_a_hostile_exception_fails_only_its_own_task(kind: type[Exception], tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     arguments = [(kind, _PID, number) for number in range(4)]
     with mpr.Pool("app", 2, sinks=path) as pool:
@@ -164,9 +164,7 @@ def test_a_hostile_exception_concerns_its_own_task(kind: type[Exception], tmp_pa
 
 
 @pytest.mark.parametrize("kind", _KINDS)
-def test_a_callback_that_raises_a_hostile_exception_concerns_its_own_task(
-    kind: type[Exception], tmp_path: Path
-) -> None:
+def test_a_callback_that_raises_a_hostile_exception_fails_no_task(kind: type[Exception], tmp_path: Path) -> None:
     called = threading.Event()
 
     def call_back(_: object) -> None:
@@ -194,7 +192,7 @@ def test_an_initializer_that_raises_a_hostile_exception_ends_its_pool(kind: type
     pool.join()
 
 
-def test_a_future_that_its_holder_has_settled_himself_costs_no_other_task(tmp_path: Path) -> None:
+def test_a_future_that_the_user_has_settled_fails_no_other_task(tmp_path: Path) -> None:
     go_on = tmp_path / "go_on"
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         first = pool.submit(tasks.wait_for_file, go_on)

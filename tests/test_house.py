@@ -207,7 +207,7 @@ def _variables_of(tree: ast.AST, name: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("file", "name"), _AT_HOME.items())
-def test_state_is_changed_at_home(file: str, name: str) -> None:
+def test_state_is_changed_only_in_its_own_module(file: str, name: str) -> None:
     fields = _fields(file, name)
     assert fields
     by_name = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
@@ -225,7 +225,7 @@ def test_state_is_changed_at_home(file: str, name: str) -> None:
     assert [] == found
 
 
-def test_the_floor_and_the_door_are_all_that_lies_at_the_top() -> None:
+def test_only_the_floor_and_the_entry_points_are_at_the_top() -> None:
     at_top = {Path(file).stem for file in _TREES if "/" not in file}
     assert {*FLOOR, "__init__", "__main__", "cli"} == at_top
 

@@ -99,7 +99,7 @@ def test_an_interrupted_call_leaves_a_pool_that_works_and_ends(way: str, tmp_pat
     assert not support.left_over(before)
 
 
-def test_a_result_in_hand_is_settled_whatever_was_interrupted(tmp_path: Path) -> None:
+def test_calls_between_interrupted_ones_have_their_results(tmp_path: Path) -> None:
     """Calls that were not interrupted, between others that were."""
     held = []
     with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd") as pool:

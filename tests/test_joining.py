@@ -163,7 +163,7 @@ def test_forked_children_and_threads(tmp_path: Path) -> None:
     support.check_file(tmp_path / "pool.rrd")
 
 
-def test_what_a_process_logs_while_it_ends(start_method: str, tmp_path: Path) -> None:
+def test_rows_that_a_process_logs_while_it_ends_are_kept(start_method: str, tmp_path: Path) -> None:
     path, ending, go_on = tmp_path / "run.rrd", tmp_path / "ending", tmp_path / "go"
     with mpr.SharedRecording("app", sinks=path):
         child = multiprocessing.get_context(start_method).Process(
@@ -189,7 +189,7 @@ rr.log("n", rr.Scalars(1.0))
 """
 
 
-def test_a_row_that_comes_too_late_is_said_to_be_lost(tmp_path: Path) -> None:
+def test_a_row_that_comes_too_late_is_reported_as_lost(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):
         ran = _python(_LATE)
@@ -213,7 +213,7 @@ if __name__ == "__main__":
     assert support.numbers(tmp_path / "pool.rrd") == Counter([1])
 
 
-def test_what_a_task_saves_itself_ends_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rr_save_in_a_task_takes_rows_only_until_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path) as recording:
         # In this process, twice, and in another one.
@@ -276,7 +276,7 @@ def test_the_ids_are_those_of_the_recording(tmp_path: Path) -> None:
     assert ran.stdout.split() == ["run-7", "app", "True"], ran.stderr
 
 
-def test_what_a_killed_process_had_logged_is_kept(tmp_path: Path) -> None:
+def test_rows_of_a_killed_process_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):
         child = multiprocessing.get_context("spawn").Process(
@@ -308,7 +308,7 @@ def _changed(environ: dict[str, str], **fields: Any) -> dict[str, str]:
 _JOIN = "import mpr; mpr.join(timeout=2)"
 
 
-def test_an_environment_that_is_of_no_use_is_one_clear_error(tmp_path: Path) -> None:
+def test_an_unusable_environment_is_one_clear_error(tmp_path: Path) -> None:
     with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
         environ = recording.environ()
         cases = {
@@ -431,7 +431,7 @@ class _Engine:
         self._process.communicate(timeout=60)
 
 
-def test_a_wrapped_function_runs_where_nobody_has_heard_of_the_recording(tmp_path: Path) -> None:
+def test_a_wrapped_function_joins_the_recording_in_a_process_that_does_not_know_it(tmp_path: Path) -> None:
     path, second = tmp_path / "run.rrd", tmp_path / "second.rrd"
     with _Engine() as engine:
         recording = mpr.SharedRecording("app", sinks=path)
@@ -457,7 +457,7 @@ def test_a_wrapped_function_runs_where_nobody_has_heard_of_the_recording(tmp_pat
     assert support.numbers(second) == Counter([1])
 
 
-def test_what_cannot_be_wrapped_is_refused_at_once(tmp_path: Path) -> None:
+def test_an_object_that_cannot_be_wrapped_is_refused_at_once(tmp_path: Path) -> None:
     with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
         with pytest.raises(mpr.UnpicklableTaskError, match="only what can be called"):
             recording.wrap(3)  # type: ignore[arg-type]  # the error is what is tested

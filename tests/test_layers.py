@@ -96,7 +96,7 @@ def _outside(name: str) -> set[str]:
     return {each.partition(".")[0] for each in _imported(name, _nodes(_TREES[name]))}
 
 
-def test_the_reading_of_imports_finds_them() -> None:
+def test_every_import_is_found() -> None:
     # At the top, within functions only, and for type checkers only.
     assert "rrd.framing" in _inside("rrd.manifest")
     assert "pyarrow" in _outside("rrd.manifest")
@@ -118,7 +118,7 @@ def test_a_package_imports_only_what_the_table_allows(package: str) -> None:
     assert set() == found
 
 
-def test_the_floor_knows_only_itself() -> None:
+def test_the_floor_imports_only_itself() -> None:
     found = {(name, each) for name in FLOOR & set(_SOURCES) for each in _inside(name, types_too=True)}
     assert set() == {(name, each) for name, each in found if each not in FLOOR}
 
@@ -127,12 +127,12 @@ def test_every_module_has_its_place() -> None:
     assert set(TABLE) | FLOOR | _EDGES == {_package(name) for name in _SOURCES}
 
 
-def test_nobody_imports_the_edges() -> None:
+def test_no_package_imports_the_edges() -> None:
     found = {(name, each) for name in _SOURCES for each in _inside(name) if _package(each) in _EDGES - {"mpr"}}
     assert set() == {(name, each) for name, each in found if _package(name) not in _EDGES}
 
 
-def test_no_module_needs_itself() -> None:
+def test_no_module_imports_itself_through_others() -> None:
     done: set[str] = set()
 
     def visit(name: str, path: list[str]) -> None:
@@ -147,7 +147,7 @@ def test_no_module_needs_itself() -> None:
     assert set(_SOURCES) == done
 
 
-def test_only_the_transport_knows_zeromq() -> None:
+def test_only_the_transport_imports_zeromq() -> None:
     assert {"transport"} == {_package(name) for name in _SOURCES if "zmq" in _outside(name)}
 
 
@@ -155,7 +155,7 @@ def test_only_one_package_knows_private_names_of_the_sdk() -> None:
     assert {"sdk"} == {_package(name) for name, source in _SOURCES.items() if "rerun_bindings" in source}
 
 
-def test_only_the_plugin_knows_pytest() -> None:
+def test_only_the_plugin_imports_pytest() -> None:
     assert {"pytest_plugin"} == {_package(name) for name in _SOURCES if "pytest" in _outside(name)}
 
 

@@ -80,7 +80,7 @@ def test_without_rows_of_the_user_the_pool_fills_the_view() -> None:
         ),
     ],
 )  # fmt: skip
-def test_the_time_panel_is_the_users_where_he_has_one(
+def test_the_time_panel_of_the_users_blueprint_is_kept(
     own: Any, state: str | None, timeline: str, state_timelines: str
 ) -> None:
     found = default.blueprint({}, "log_time", 2, _ALL, own)
@@ -124,7 +124,7 @@ def test_the_users_own_blueprint_is_kept(tmp_path: Path, beside: bool, shown: se
     assert 1 + beside == len(found)
 
 
-def test_a_blueprint_that_a_task_sends_is_the_one_that_counts(tmp_path: Path) -> None:
+def test_a_blueprint_that_a_task_sends_replaces_the_default_one(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path) as pool:
         pool.map(tasks.send_blueprint, [0])
@@ -132,7 +132,7 @@ def test_a_blueprint_that_a_task_sends_is_the_one_that_counts(tmp_path: Path) ->
     assert not any("StateTimeline" in shown for shown in _shown(path))
 
 
-def test_a_view_that_is_not_wanted_is_folded(tmp_path: Path) -> None:
+def test_without_telemetry_view_the_view_is_folded(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, telemetry_view=False) as pool:
         pool.map(tasks.log_number, range(3))

@@ -80,7 +80,7 @@ def test_a_memory_limit_below_the_need_of_an_idle_worker_is_an_error_at_once(tmp
     pool.terminate()
 
 
-def test_what_no_worker_has_yet_can_be_cancelled(tmp_path: Path) -> None:
+def test_tasks_that_no_worker_has_yet_can_be_cancelled(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path) as pool:
         running = pool.submit(tasks.log_then_wait, 0, tmp_path / "started", tmp_path / "go on")
@@ -114,7 +114,7 @@ def test_a_task_that_runs_is_cancelled_with_its_worker(start_method: Any, tmp_pa
     assert set(support.numbers(path)) - {0} == {1}
 
 
-def test_what_lies_behind_a_long_task_is_done_by_a_worker_that_is_free(tmp_path: Path) -> None:
+def test_tasks_behind_a_long_task_run_in_a_free_worker(tmp_path: Path) -> None:
     """Tiny tasks go to a worker many at a time; one among them that takes long holds none of them back."""
     with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd") as pool:
         for _ in range(5):
@@ -129,7 +129,7 @@ def test_what_lies_behind_a_long_task_is_done_by_a_worker_that_is_free(tmp_path:
             go_on.unlink()
 
 
-def test_a_pool_serves_where_an_executor_is_wanted(tmp_path: Path) -> None:
+def test_the_executor_of_a_pool_works_as_one_of_concurrent_futures(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path) as pool, pool.executor as executor:
         futures = {executor.submit(tasks.log_number, number): number for number in range(5)}
@@ -182,7 +182,7 @@ def test_callbacks_of_a_future_run_in_no_thread_of_the_caller(tmp_path: Path) ->
         assert called.wait(60)
 
 
-def test_what_is_cancelled_does_not_count_for_the_tasks_of_a_worker(tmp_path: Path) -> None:
+def test_cancelled_tasks_do_not_count_for_maxtasksperchild(tmp_path: Path) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", maxtasksperchild=1) as pool:
         for number in range(20):
             pool.submit(tasks.square, number).cancel(running=True)

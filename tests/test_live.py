@@ -228,7 +228,7 @@ def _lives(pid: int) -> bool:
     return False
 
 
-def test_without_a_file_a_late_viewer_gets_what_is_kept(tmp_path: Path) -> None:
+def test_without_a_file_a_late_viewer_gets_the_rows_that_are_kept(tmp_path: Path) -> None:
     port = viewers.free_port()
     with mpr.Pool("app", 2, sinks=url_of(port)) as pool:
         assert pool.recording.paths == []
@@ -245,7 +245,7 @@ def test_without_a_file_a_late_viewer_gets_what_is_kept(tmp_path: Path) -> None:
     assert live(pool.recording)[0].missing_chunks == 0
 
 
-def test_what_is_kept_without_a_file_is_bounded(
+def test_rows_that_are_kept_without_a_file_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(replay_log, "REPLAY_MAX_BYTES", 20_000_000)
@@ -300,7 +300,7 @@ def test_a_file_that_fails_does_not_end_the_viewer(tmp_path: Path, monkeypatch: 
             assert support.numbers(copy) == Counter(range(30))
 
 
-def test_viewers_have_everything_where_files_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_viewers_have_everything_if_files_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "format_is_known", lambda: "it is from the future")
     port = viewers.free_port()
     with listening(tmp_path / "viewer.rrd", port) as viewer:
@@ -329,7 +329,7 @@ def test_a_port_that_is_taken_is_an_error_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_viewer_is_left_alone_where_recording_is_switched_off(tmp_path: Path) -> None:
+def test_a_viewer_is_left_alone_if_recording_is_switched_off(tmp_path: Path) -> None:
     source = f"""
 import mpr
 from tests import tasks
@@ -384,7 +384,7 @@ def test_a_blueprint_is_in_every_sink_before_data_and_stays_active(tmp_path: Pat
             assert len(set(chunks)) == 4
 
 
-def test_without_one_of_the_parent_a_workers_blueprint_is_active(tmp_path: Path) -> None:
+def test_without_a_blueprint_of_the_parent_one_of_a_worker_is_active(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path) as pool:
         pool.apply(tasks.send_blueprint, (1,))

@@ -90,7 +90,7 @@ def test_manifests_of_equal_columns_are_one_below_the_other(points: Manifest) ->
     assert manifest.same_columns([points, points])
 
 
-def test_manifests_of_differing_columns_say_so(points: Manifest, text: Manifest) -> None:
+def test_same_columns_is_false_for_manifests_of_differing_columns(points: Manifest, text: Manifest) -> None:
     assert not manifest.same_columns([points, text])
 
 

@@ -329,7 +329,7 @@ def test_a_lock_for_forked_processes_is_refused_by_a_pool_of_others(tmp_path: Pa
     assert "the initializer cannot be sent to a worker" in caught.value.__notes__[0]
 
 
-class _KillsWhoeverLoadsIt:
+class _KillsOnLoad:
     def __reduce__(self) -> Any:
         return _die_unless_parent, (os.getpid(),)
 
@@ -345,7 +345,7 @@ def test_an_argument_that_kills_every_worker_that_loads_it_costs_its_own_task(
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
         before = [pool.apply_async(tasks.log_number, (number,)) for number in range(10)]
-        poison = pool.apply_async(print, (_KillsWhoeverLoadsIt(),))
+        poison = pool.apply_async(print, (_KillsOnLoad(),))
         after = [pool.apply_async(tasks.log_number, (number,)) for number in range(10, 20)]
         with pytest.raises(mpr.WorkerDiedError, match="SIGKILL"):
             poison.get(60)
@@ -366,7 +366,7 @@ def test_an_iterator_over_endless_input_that_is_dropped_lets_the_pool_end(tmp_pa
     assert set(range(5)) <= set(support.numbers(path))
 
 
-def test_input_that_nobody_takes_the_results_of_is_worked_off_when_the_pool_ends(tmp_path: Path) -> None:
+def test_tasks_whose_results_are_not_read_still_run_before_the_pool_ends(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path) as pool:
         results = pool.imap(tasks.log_number, range(500))

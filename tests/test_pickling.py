@@ -91,7 +91,7 @@ def test_equal_functions_have_one_digest_and_others_another() -> None:
 
 
 @pytest.mark.parametrize("value", [5, None, "double"])
-def test_what_cannot_be_called_is_no_task(value: Any) -> None:
+def test_an_object_that_cannot_be_called_is_refused(value: Any) -> None:
     with pytest.raises(UnpicklableTaskError, match=f"must be callable, got {value!r}"):
         task_pickling.dump_function(value)
 
@@ -193,7 +193,7 @@ def test_a_list_that_holds_itself_and_a_lock_is_to_blame_for_the_lock() -> None:
     assert f"item 1 {_A_LOCK}" == pickle_errors.find_culprit(things)
 
 
-def test_nothing_is_to_blame_where_all_parts_can_travel() -> None:
+def test_nothing_is_to_blame_if_all_parts_can_travel() -> None:
     assert pickle_errors.find_culprit([1, "two", Counter(3)]) is None
 
 
@@ -204,7 +204,7 @@ class Touchy:
         raise RuntimeError("do not touch")
 
 
-def test_what_an_object_raises_itself_comes_as_it_is_with_a_note() -> None:
+def test_an_exception_that_an_object_raises_while_it_is_pickled_gets_a_note() -> None:
     with pytest.raises(RuntimeError, match="do not touch") as caught:
         task_pickling.dump_arguments("f", Touchy())
     assert ["an argument of task 'f' cannot be sent to a worker"] == caught.value.__notes__
@@ -369,7 +369,7 @@ def test_an_exception_that_cannot_travel_becomes_a_task_error(error: Exception, 
     assert type(error).__name__ in shown
 
 
-def test_an_exception_without_a_text_arrives_where_it_can_travel() -> None:
+def test_an_exception_without_a_text_arrives_if_it_can_travel() -> None:
     assert MuteButPicklableError is type(_sent(MuteButPicklableError("x")))
 
 

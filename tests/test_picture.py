@@ -77,7 +77,7 @@ def test_a_picture_shows_the_end_of_the_recording_or_the_wanted_time(recording: 
 
 
 @_drawn_by_the_viewer
-def test_what_has_no_end_is_drawn_as_well(recording: Path) -> None:
+def test_a_recording_without_an_end_is_drawn_as_well(recording: Path) -> None:
     """A recording whose writer was killed has no footer, and may end within a message."""
     viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
     cut = recording.with_name("cut.rrd")
@@ -97,7 +97,7 @@ def test_a_picture_that_takes_too_long_is_given_up_and_nothing_is_left(recording
 
 
 @_drawn_by_the_viewer
-def test_without_a_driver_that_is_what_is_said(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_a_driver_says_so(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
         monkeypatch.setenv(name, str(recording.with_name("none.json")))
     with pytest.raises(NoViewerError, match="finds no Vulkan driver"):
@@ -106,7 +106,7 @@ def test_without_a_driver_that_is_what_is_said(recording: Path, monkeypatch: pyt
 
 
 @pytest.mark.skipif(hasattr(ViewerClient, "get_state"), reason="the viewer of this SDK can be asked what it shows")
-def test_with_an_old_sdk_that_is_what_is_said(recording: Path) -> None:
+def test_the_error_with_an_old_sdk_says_so(recording: Path) -> None:
     with pytest.raises(NoViewerError, match=r"use rerun-sdk 0\.41 or newer"):
         picture.render(recording, recording.with_name("none.png"), timeout_secs=100)
 
@@ -116,7 +116,7 @@ def test_with_an_old_sdk_that_is_what_is_said(recording: Path) -> None:
     [(b"no recording", "Rerun cannot read it"), (None, "there is no such file")],
     ids=["foreign", "missing"],
 )
-def test_what_is_no_recording_is_said(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_file_that_is_no_recording_is_an_error(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "foreign.rrd"
     if content is not None:
         path.write_bytes(content)
@@ -126,7 +126,7 @@ def test_what_is_no_recording_is_said(tmp_path: Path, content: bytes | None, mes
 
 
 @_drawn_by_the_viewer
-def test_an_unknown_timeline_is_said(recording: Path) -> None:
+def test_an_unknown_timeline_is_an_error(recording: Path) -> None:
     viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
     with pytest.raises(PictureError, match="no timeline 'frame', but log_time, step"):
         picture.render(recording, recording.with_name("none.png"), timeout_secs=100, timeline="frame")
@@ -140,7 +140,9 @@ picture.render(sys.argv[1], sys.argv[2], timeout_secs=100)
 
 
 @_drawn_by_the_viewer
-def test_viewer_and_folder_go_with_a_caller_that_is_killed(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_viewer_and_folder_are_gone_after_the_caller_is_killed(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
     folder = recording.with_name("tmp")
     folder.mkdir()

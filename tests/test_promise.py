@@ -43,7 +43,7 @@ def test_another_process_reads_the_rows_of_a_result_before_close(start_method: A
             assert dict.fromkeys(range(number + 1), 1) == eval(read.stdout)
 
 
-def test_the_same_cells_as_one_process_logs(start_method: Any, tmp_path: Path) -> None:
+def test_a_pool_records_the_same_cells_as_one_process(start_method: Any, tmp_path: Path) -> None:
     """Any archetype, columns, static data, several timelines, properties: nothing differs but who wrote it."""
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
@@ -85,7 +85,7 @@ def test_the_ids_are_the_parents_and_so_is_the_start_time(tmp_path: Path) -> Non
     assert before <= int(start) <= after
 
 
-def test_what_tasks_say_of_the_recording_itself_does_not_replace_what_the_parent_says(
+def test_the_parents_name_and_start_time_of_the_recording_win_over_those_of_tasks(
     start_method: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "run.rrd"

@@ -108,9 +108,7 @@ def test_an_incomplete_end_costs_only_the_incomplete_message(cut: str, whole: by
     assert [path] == list(tmp_path.iterdir())
 
 
-def test_of_a_file_with_a_hole_what_is_before_it_is_recovered_and_the_original_kept(
-    whole: bytes, tmp_path: Path
-) -> None:
+def test_a_file_with_a_hole_is_recovered_up_to_it_and_the_original_is_kept(whole: bytes, tmp_path: Path) -> None:
     frames = _frames(whole)
     hole = frames[len(frames) // 2]
     damaged = whole[: hole.start] + b"\xff" * 64 + whole[hole.start + 64 :]
@@ -156,7 +154,7 @@ def test_a_file_that_the_sdk_left_is_recovered_too(tmp_path: Path) -> None:
     assert support.numbers(path) == Counter(range(20))
 
 
-def test_what_is_no_recording_is_left_as_it_is(whole: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_no_recording_is_left_as_it_is(whole: bytes, tmp_path: Path) -> None:
     files = {
         "text.rrd": b"not a recording at all",
         "empty.rrd": b"",

@@ -139,7 +139,7 @@ def test_an_iterator_goes_on_behind_an_error() -> None:
     assert [11] == list(results)
 
 
-def test_an_iterator_waits_for_what_another_thread_delivers() -> None:
+def test_an_iterator_waits_for_a_value_from_another_thread() -> None:
     results: ResultIterator[int] = ResultIterator(True, lambda: None)
     found: list[int] = []
     taker = threading.Thread(target=lambda: found.extend(results))
@@ -225,7 +225,7 @@ def test_a_callback_that_raises_leaves_the_result_ready() -> None:
         assert [5] == result.get(timeout=0)
 
 
-def test_get_waits_for_what_another_thread_delivers() -> None:
+def test_get_waits_for_a_value_from_another_thread() -> None:
     for result, deliver in _pending():
         found: list[Any] = []
         taker = threading.Thread(target=lambda result=result, found=found: found.append(result.get()))

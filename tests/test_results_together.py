@@ -119,7 +119,7 @@ def test_results_of_all_sizes_come_in_order(tmp_path: Path) -> None:
             assert np.array_equal(result, _of_size(size))
 
 
-def test_what_waits_in_a_worker_is_taken_behind_all_that_it_has_sent(
+def test_the_journal_of_a_worker_is_read_only_after_every_message_it_sent_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake, "_LATE_NANOS", -1)

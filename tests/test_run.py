@@ -183,7 +183,7 @@ def test_signals_reach_the_script(path: Path, tmp_path: Path, name: str, handled
     assert support.numbers(path) == (Counter([1, 2]) if handled else Counter([1]))
 
 
-def test_what_cannot_be_run_is_said(path: Path, tmp_path: Path) -> None:
+def test_a_command_that_cannot_be_run_is_an_error(path: Path, tmp_path: Path) -> None:
     ran = _mpr_run("--save", path, "no-such-program-here")
     assert (ran.returncode, ran.stderr) == (1, "Error: cannot run 'no-such-program-here': No such file or directory\n")
     ran = _mpr_run("--save", tmp_path / "no" / "folder.rrd", "true")
@@ -268,7 +268,7 @@ sys.exit(3)
 """
 
 
-def test_at_the_end_it_says_what_is_where(tmp_path: Path) -> None:
+def test_at_the_end_it_prints_the_files_with_their_rows_and_sizes(tmp_path: Path) -> None:
     script = _write(tmp_path, _TWO)
     ran = _mpr_run("--save", "my run.rrd", sys.executable, script, cwd=tmp_path)
     assert ran.returncode == 3, ran.stderr
@@ -284,7 +284,7 @@ def test_at_the_end_it_says_what_is_where(tmp_path: Path) -> None:
     assert (quiet.returncode, [line for line in quiet.stderr.splitlines() if "mpr run:" in line]) == (3, [])
 
 
-def test_that_nobody_has_joined_is_said(path: Path, tmp_path: Path) -> None:
+def test_a_run_that_no_process_has_joined_says_so(path: Path, tmp_path: Path) -> None:
     script = _write(tmp_path, "import rerun as rr; rr.log('n', rr.Scalars(1.0))")
     ran = _mpr_run("--save", path, sys.executable, "-I", script)
     assert ran.returncode == 0

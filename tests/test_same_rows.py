@@ -200,7 +200,7 @@ def _log_mixed(is_static: bool, go_on: Path | None) -> None:
 
 @pytest.mark.parametrize("few", [0, 1_000])
 @pytest.mark.parametrize("static_first", [False, True])
-def test_what_is_static_in_one_worker_only_is_what_its_first_chunk_says(
+def test_a_component_that_is_static_in_one_worker_only_is_as_in_its_first_chunk(
     static_first: bool, few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(footer, "_FEW", few)

@@ -146,7 +146,7 @@ def test_a_blueprint_is_in_the_file(tmp_path: Path) -> None:
     assert support.numbers(path) == Counter(range(3))
 
 
-def test_nothing_is_recorded_and_tasks_run_where_rerun_is_switched_off(tmp_path: Path) -> None:
+def test_with_rerun_switched_off_tasks_run_and_nothing_is_recorded(tmp_path: Path) -> None:
     script = """
 import sys, mpr
 from tests import tasks

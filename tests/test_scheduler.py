@@ -142,7 +142,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.scheduler.drop(work_item)
 
     @rule()
-    def drop_what_does_not_wait(self) -> None:
+    def drop_a_work_item_that_does_not_wait(self) -> None:
         assert not self.scheduler.drop(10_000)
 
     @rule()
@@ -151,11 +151,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.waiting.clear()
 
     @invariant()
-    def nobody_holds_too_many(self) -> None:
+    def no_worker_has_too_many(self) -> None:
         assert all(len(each.work_items) <= _MOST for each in self.workers.values())
 
     @invariant()
-    def nobody_is_idle_while_work_items_wait(self) -> None:
+    def no_worker_is_idle_while_work_items_wait(self) -> None:
         idle = [number for number, each in self.workers.items() if not each.work_items and not each.spent]
         assert not self.waiting or idle == []
 
@@ -164,11 +164,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(count <= 1 + self.requeued[work_item] for work_item, count in self.handed_out.items())
 
     @invariant()
-    def nobody_gets_more_than_his_limit(self) -> None:
+    def no_worker_gets_more_than_its_limit(self) -> None:
         assert all(each.limit is None or each.given <= each.limit for each in self.workers.values())
 
     @invariant()
-    def exhausted_says_who_has_done_all_he_may(self) -> None:
+    def exhausted_is_true_for_idle_workers_at_their_limit(self) -> None:
         for number, worker in self.workers.items():
             assert (worker.spent and not worker.work_items) == self.scheduler.exhausted(number)
 

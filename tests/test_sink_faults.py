@@ -142,7 +142,7 @@ def test_a_disk_that_is_full_only_at_the_end_loses_no_row(small_disk: Path, tmp_
 
 
 @pytest.mark.parametrize("size", [0, 300])
-def test_a_file_that_somebody_else_cuts_is_an_error_and_never_a_success(size: int, tmp_path: Path) -> None:
+def test_a_file_that_another_program_cuts_is_an_error_and_never_a_success(size: int, tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     pool = mpr.Pool("app", 1, sinks=path)
     pool.map(tasks.log_number, range(3))

@@ -95,7 +95,7 @@ def test_each_part_can_be_read_alone(tmp_path: Path) -> None:
     assert len(early) > 1
 
 
-def test_a_sink_is_good_for_one_recording_and_says_so() -> None:
+def test_a_stream_sink_is_refused_for_a_second_recording() -> None:
     sink = mpr.BinaryStreamSink()
     with pytest.raises(mpr.SinkError, match="nothing to read yet"):
         next(iter(sink))

@@ -199,7 +199,7 @@ _MEASURED = {f"/mpr/{name}/1" for name in ("cpu", "memory", "threads", "files")}
 
 
 @pytest.mark.parametrize("bad", ["cpu", ["tasks", "cpu"], 1, None])
-def test_a_part_that_there_is_not(bad: Any) -> None:
+def test_an_unknown_part_is_refused(bad: Any) -> None:
     with pytest.raises(mpr.ConfigError, match="'workers', 'tasks', 'resources', 'pool'"):
         options.check_telemetry(bad)
 
@@ -327,7 +327,7 @@ class _Deadly:
         return os._exit, (3,)
 
 
-def test_to_describe_arguments_nothing_of_theirs_is_run(tmp_path: Path) -> None:
+def test_describing_arguments_runs_none_of_their_code(tmp_path: Path) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         with pytest.raises(mpr.WorkerDiedError):
             pool.apply(_length, (_Deadly(),))

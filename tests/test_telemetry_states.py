@@ -109,7 +109,7 @@ def test_each_result_of_one_work_item_has_its_own_span() -> None:
     assert (0.57, 0.03) == (worker.working_secs, worker.flushing_secs)
 
 
-def test_a_task_that_runs_is_shown_once_before_anybody_has_heard_of_it() -> None:
+def test_a_running_task_is_shown_once_before_its_result_arrives() -> None:
     clock = _Clock()
     found = TelemetryTracker(_ALL, 1, clock)
     _ready(found, 1)

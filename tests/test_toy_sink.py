@@ -142,7 +142,7 @@ def _kinds_asked_for(path: Path) -> set[str]:
     return found
 
 
-def test_nobody_asks_for_the_kind_of_a_sink() -> None:
+def test_no_module_asks_for_the_kind_of_a_sink() -> None:
     modules = [path for path in _SOURCES.rglob("*.py") if path.relative_to(_SOURCES).parts[0] not in ("sinks", "live")]
     asked = {(path.name, kind) for path in modules for kind in _kinds_asked_for(path)}
     assert ("aggregator.py", "Hello") in asked

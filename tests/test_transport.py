@@ -165,7 +165,7 @@ def _hello_with(change: dict[str, Any]) -> list[bytes]:
         pytest.param([os.urandom(100), os.urandom(100_000)], id="noise"),
     ],
 )
-def test_garbage_is_counted_and_harms_nobody(
+def test_garbage_is_counted_and_ignored(
     sockets: Sockets, connect: Callable[[], Connection], stranger: zmq.Socket[bytes], frames: list[bytes]
 ) -> None:
     stranger.send_multipart(frames)
@@ -196,7 +196,7 @@ def test_the_parent_hears_itself_without_a_hello(sockets: Sockets) -> None:
     inside.send(b"")
 
 
-def test_nothing_is_received_where_nothing_was_sent(sockets: Sockets) -> None:
+def test_nothing_is_received_if_nothing_was_sent(sockets: Sockets) -> None:
     assert sockets.up.receive(0) is None
 
 
@@ -234,12 +234,12 @@ def _send_when_connected(sockets: Sockets, route: str, sent: list[Any]) -> None:
     sockets.down.send(route, *sent[1:])
 
 
-def test_sending_to_somebody_who_is_not_there_says_so(sockets: Sockets) -> None:
+def test_sending_to_an_unknown_route_is_an_error(sockets: Sockets) -> None:
     with pytest.raises(PeerGoneError, match="nobody"):
         sockets.down.send("nobody", Stop())
 
 
-def test_sending_after_the_end_says_so() -> None:
+def test_sending_after_the_end_is_an_error() -> None:
     sockets = Sockets()
     sockets.close()
     with pytest.raises(PeerGoneError):
@@ -315,7 +315,7 @@ def short_tmpdir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_sweeping_removes_what_a_killed_owner_left_and_nothing_else(short_tmpdir: Path) -> None:
+def test_sweeping_removes_only_folders_of_killed_owners(short_tmpdir: Path) -> None:
     dead = _folder_of_a_killed_process()
     (dead / "up").touch()
     alive = SocketFolder()
@@ -335,7 +335,7 @@ def test_a_new_recording_sweeps(short_tmpdir: Path) -> None:
     assert not dead.exists()
 
 
-def test_what_a_killed_owner_left_is_found_under_a_very_long_tmpdir(temporary: Path) -> None:
+def test_folders_of_a_killed_owner_are_found_under_a_very_long_tmpdir(temporary: Path) -> None:
     dead = _folder_of_a_killed_process()
     assert dead.parent == Path("/tmp")
     ipc_folder.sweep()

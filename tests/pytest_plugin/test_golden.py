@@ -66,7 +66,7 @@ def walk(walked: Run, tmp_path: Path) -> Path:
     return tmp_path / "walk"
 
 
-def test_the_first_run_writes_golden_recordings_of_what_tests_log(walked: Run) -> None:
+def test_the_first_run_writes_golden_recordings(walked: Run) -> None:
     assert walked.code == 0, walked.stdout
     written = _goldens(walked.folder)
     # One per test, beside its file, however alike their names are.
@@ -99,7 +99,7 @@ def test_the_same_again_passes_and_writes_nothing(walk: Path, arguments: tuple[s
 
 
 @pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "xdist"])
-def test_a_difference_fails_the_test_and_is_said_in_words(walk: Path, workers: tuple[str, ...]) -> None:
+def test_a_difference_fails_the_test_and_is_described_in_words(walk: Path, workers: tuple[str, ...]) -> None:
     before = _goldens(walk)
     different = _run(walk, *workers, WRONG="0.5")
     assert different.code == 1
@@ -116,7 +116,7 @@ def test_a_difference_fails_the_test_and_is_said_in_words(walk: Path, workers: t
 
 
 @pytest.mark.parametrize("arguments", [(), ("-n2",), ("-n2", "--dist=each")], ids=["alone", "xdist", "each"])
-def test_an_update_writes_what_differs_and_nothing_else(walk: Path, arguments: tuple[str, ...]) -> None:
+def test_an_update_writes_only_golden_recordings_that_differ(walk: Path, arguments: tuple[str, ...]) -> None:
     before = _goldens(walk)
     updated = _run(walk, *arguments, "--mpr-golden-update", WRONG="0.5", CI="true")
     assert updated.code == 0, updated.stdout
@@ -128,7 +128,7 @@ def test_an_update_writes_what_differs_and_nothing_else(walk: Path, arguments: t
     assert "unused:" not in updated.stdout
 
 
-def test_an_update_names_those_that_no_test_asks_for(walk: Path) -> None:
+def test_an_update_names_golden_recordings_that_no_test_uses(walk: Path) -> None:
     source = walk / "sub" / "test_walk.py"
     source.write_text(source.read_text().replace('"a:b"', '"a-b"'))
     old = f"sub/__recordings__/test_walk/{file_names.stem('TestWalk::test_walk[a:b]', Path())}.rrd"
@@ -141,7 +141,7 @@ def test_an_update_names_those_that_no_test_asks_for(walk: Path) -> None:
     assert old in _goldens(walk)
 
 
-def test_where_ci_is_set_a_missing_one_fails_and_is_not_written(walk: Path) -> None:
+def test_with_ci_set_a_missing_golden_recording_fails_and_is_not_written(walk: Path) -> None:
     shutil.rmtree(walk / "sub" / "__recordings__")
     missing = _run(walk, CI="true")
     assert missing.code == 1
@@ -208,7 +208,7 @@ def test_level(mpr_golden):
 """
 
 
-def test_what_counts_is_chosen_by_the_test(tmp_path: Path) -> None:
+def test_the_test_chooses_what_is_compared(tmp_path: Path) -> None:
     first = inner.run(tmp_path, "-q", env=_LOCALLY, test_ways=_WAYS)
     assert first.code == 0, first.stdout
     assert 10 == len(_goldens(tmp_path))
@@ -242,7 +242,7 @@ def test_taken(mpr_golden, mpr_recording, tmp_path):
 """
 
 
-def test_what_cannot_be_compared_fails_with_the_reason(tmp_path: Path) -> None:
+def test_a_recording_that_cannot_be_compared_fails_with_the_reason(tmp_path: Path) -> None:
     refused = inner.run(tmp_path, "-q", env=_LOCALLY, test_refused=_REFUSED)
     assert "3 failed" in refused.stdout
     assert "this test has logged nothing that could be compared" in refused.stdout

@@ -75,7 +75,7 @@ def test_a_page_needs_nothing_but_its_folder_and_escapes_what_it_is_given(tmp_pa
     assert [html_page.NAME] == os.listdir(tmp_path)
 
 
-def test_a_page_says_what_was_and_puts_the_worst_first(tmp_path: Path) -> None:
+def test_a_page_lists_outcomes_and_puts_the_worst_first(tmp_path: Path) -> None:
     text = html_page.page(tmp_path, _some(tmp_path))
     plain = re.sub(r"<[^>]*>", "", text)
     assert "4 tests in 5 attempts: 1 crashed, 2 failed, 2 passed. Started 20" in plain
@@ -206,7 +206,9 @@ def test_failing_tests_leave_a_picture(tmp_path: Path) -> None:
     ],
     ids=["driver", "timeout", "time"],
 )
-def test_why_there_is_no_picture_is_said_once(tmp_path: Path, ini: str, env: dict[str, str], message: str) -> None:
+def test_the_reason_for_a_missing_picture_is_printed_once(
+    tmp_path: Path, ini: str, env: dict[str, str], message: str
+) -> None:
     (tmp_path / "pytest.ini").write_text(f"[pytest]\n{ini}\n")
     run = inner.run(tmp_path, *_SHOT, env=env, test_p=_FAILING)
     assert "1 failed, 2 passed" in run.stdout

@@ -79,7 +79,7 @@ def test_errors_before_and_after(recorded: Run) -> None:
 
 
 @pytest.mark.edge(7, 8, 9)
-def test_what_is_kept_of_what_fails(failures: Run) -> None:
+def test_only_recordings_of_failing_tests_are_kept(failures: Run) -> None:
     kept = {each.removesuffix(" 0") for each in failures.kept()}
     wanted = {
         "test_setup_error", "test_teardown_error", "test_both_fail", "test_strict_xpass", "test_b", "test_subtests",
@@ -115,7 +115,7 @@ def test_other_sorts_of_items(recorded: Run) -> None:
     assert {"/doctest"} == recorded.entities("some_doctests.py::some_doctests.logs")
 
 
-def test_what_a_test_says_is_in_its_recording(recorded: Run) -> None:
+def test_output_logging_and_properties_of_a_test_are_in_its_recording(recorded: Run) -> None:
     nodeid = "test_phases.py::test_first"
     assert ["printed"] == recorded.texts(nodeid, "output/stdout")
     assert ["complained"] == recorded.texts(nodeid, "output/stderr")
@@ -137,7 +137,7 @@ def test_times_end_with_their_test(recorded: Run) -> None:
 
 
 @pytest.mark.edge(29, 30)
-def test_recordings_of_the_tests_own(recorded: Run) -> None:
+def test_recordings_that_tests_make_themselves(recorded: Run) -> None:
     users = "test_users.py::"
     assert "/in_init" in recorded.entities(users + "test_init")
     # It is current still; what an earlier test has logged is not copied twice.
