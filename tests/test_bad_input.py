@@ -68,7 +68,7 @@ def test_a_path_that_another_recording_writes_is_refused(tmp_path: Path) -> None
         with pytest.raises(mpr.SinkError, match="written by another recording"):
             mpr.Pool("app", 1, sinks=path)
         pool.apply(tasks.log_number, (1,))
-        # It has its name now; the lock goes with it.
+        # The file has its final name now, and is still locked.
         with pytest.raises(mpr.SinkError, match="written by another recording"):
             mpr.Pool("app", 1, sinks=path)
     support.check_file(path)
@@ -147,7 +147,7 @@ def test_an_initializer_that_raises_ends_the_pool_with_its_exception(start_metho
         pool.map(tasks.square, range(4))
     assert isinstance(caught.value.__cause__, LookupError)
     assert "raise_in_initializer" in str(caught.value.__cause__.__cause__)
-    # What it had logged is there.
+    # The rows that the initializer had logged are there.
     support.check_file(path)
     assert {-1} == set(support.numbers(path))
 

@@ -50,7 +50,7 @@ def test_logging_of_workers_is_in_the_recording(start_method: Any, tmp_path: Pat
     # Output was not asked for.
     assert "/mpr/output/stdout" not in _texts(path)
     indices = _own_cells(path, "/mpr/logs/tests/deep", "index")
-    # Each with its task, and with the times that the task had set.
+    # Each record has the index of its task, and the times that the task had set.
     assert [(cell.value, dict(cell.times)) for cell in indices] == [
         (f"[{number}]", {"step": number}) for number in range(3) for _ in range(2)
     ]
@@ -87,7 +87,7 @@ if __name__ == "__main__":
     ran = support.run_python(source, tmp_path / "run.rrd")
     assert ran.returncode == 0, ran.stderr
     found = _texts(tmp_path / "run.rrd")
-    # Every line with its task, and what has no end at the end of the task.
+    # Every line has the index of its task. A line without an end is logged at the end of the task.
     assert [text.text for text in found["/mpr/output/stdout"]] == ["printed 0", "and on", "printed 1", "and on"]
     assert [(text.text, text.level) for text in found["/mpr/output/stderr"] if "stderr" in text.text] == [
         (" stderr 0", "WARN"),
@@ -168,7 +168,7 @@ def test_a_log_record_that_cannot_be_recorded_is_printed_and_raises_nothing(
     logger.addHandler(handler)
 
     def fail(*_: object, **__: object) -> None:
-        # What logging says itself is not logged again.
+        # A record that is logged within the handler is not recorded again.
         logger.error("from within")
         raise OSError("no recording today")
 

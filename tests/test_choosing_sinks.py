@@ -94,7 +94,7 @@ def test_rows_go_to_the_callers_active_recording(tmp_path: Path) -> None:
     assert "mpr: recording to the active recording" in ran.stderr
     verified = support.rerun_cli("rrd", "verify", path)
     assert verified.returncode == 0, verified.stderr
-    # What a task has made itself is a recording of its own there, as it would be in a viewer.
+    # A task recording stays a separate recording there, as in a viewer.
     ids = {entry.recording_id for entry in rr.chunk.RrdReader(path).recordings()}
     assert len(ids) == 2
     assert "mine" in ids

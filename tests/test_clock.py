@@ -20,7 +20,7 @@ def _ticked() -> bool:
 
 
 def _wait(task: int, go_on: Path) -> int:
-    """Task 0 until a moment has passed, the next one until it is told to go on, the others not at all."""
+    """Wait in task 0 until the clock has ticked, in task 1 until `go_on` exists, and not in other tasks."""
     if task == 0:
         support.wait_for(_ticked)
     elif task == 1:
@@ -73,7 +73,7 @@ found = []
 for _ in range(3):
     clock.tick_once()
     found.append(ticked.wait(30))
-    # It stands still by then, or does not yet: it has to come again either way.
+    # The thread may be idle by then or not. It has to tick again in both cases.
     time.sleep(0.25)
     ticked.clear()
 print(json.dumps(found))
@@ -81,6 +81,6 @@ print(json.dumps(found))
 
 
 def test_the_clock_ticks_once_more_after_each_request() -> None:
-    # In a process of its own: its thread ends with it.
+    # The clock runs in another process, because its thread ends only with the process.
     found = support.run_python(_TICK_AGAIN)
     assert "[true, true, true]" == found.stdout.strip(), found.stderr

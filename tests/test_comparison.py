@@ -36,7 +36,7 @@ class _Row(NamedTuple):
         stream.log(self.entity, _KINDS[self.kind](self.value), static=self.step is None)
 
 
-# Of each shape that a cell can have: numbers, vectors, texts, structs, bytes, and several of them in a row.
+# Cells of every shape: numbers, vectors, texts, structs, bytes, and several values in one row.
 _KINDS: dict[str, Callable[[float], Any]] = {
     "scalar": lambda value: rr.Scalars(value),
     "scalars": lambda value: rr.Scalars([value] * 20),
@@ -86,7 +86,7 @@ _ROWS = st.lists(
 
 
 def _unambiguous(rows: list[_Row]) -> list[_Row]:
-    """Without static data beside other data of the same place, and with one static value each."""
+    """Leave out rows so that each entity and kind has either one static row or only temporal rows."""
     found: dict[tuple[str, str], _Row] = {}
     return [
         row for row in rows if (first := found.setdefault(row[:2], row)) is row or None not in (first.step, row.step)
@@ -139,7 +139,7 @@ def test_any_single_change_is_found_and_named(write: _Writer, tmp_path: Path, da
 
 
 def _two(tmp_path: Path, log: Callable[[rr.RecordingStream, bool], None]) -> tuple[Path, Path]:
-    """What `log` logs, and what it logs when it is told to change something; two recordings with ids of their own."""
+    """Write two recordings with different ids: `log` without a change, and `log` with a change."""
     paths = tmp_path / "expected.rrd", tmp_path / "actual.rrd"
     for path, changed in zip(paths, (False, True), strict=True):
         with rr.RecordingStream(f"app{changed}") as stream:
@@ -264,7 +264,7 @@ def test_ignored_parts_do_not_count(tmp_path: Path) -> None:
     ignored = {"ignore_timelines": ("log_time", "step"), "ignore_entities": ("noise/**", "/__properties/**", "/mpr/**")}
     assert [] == compare.differences(*paths, **ignored)  # type: ignore[arg-type]  # keyword arguments of two types
     assert "/mpr/notes" in _differences(*paths, ignore_entities=())
-    # log_time is a timeline as any other where it is not ignored.
+    # If log_time is not ignored, it is compared like any other timeline.
     assert "/a: log_time from 20" in _differences(*paths, ignore_timelines=())
 
 

@@ -50,14 +50,14 @@ def test_the_error_for_two_types_of_one_name_names_both_workers(
     one: Callable[[], None], two: Callable[[], None], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "run.rrd"
-    # One worker after the other, so that who comes first is known.
+    # The workers run one after the other, so that it is known which is the first.
     pool = mpr.Pool("app", 1, maxtasksperchild=1, sinks=path)
     for task in (one, two, two):
         pool.apply(task)
     pool.close()
     with pytest.raises(mpr.ConflictError, match=message) as caught:
         pool.join()
-    # Once, not for every worker that comes after.
+    # The conflict is reported once, not for each later worker.
     assert str(caught.value).count(" in worker ") == 2
     support.check_file(path)
     assert sum(support.cells(path).values()) >= 3

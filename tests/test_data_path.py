@@ -28,7 +28,7 @@ MB = 1_000_000
 def test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sink takes 100 MB/s here; what the workers cannot get rid of must not pile up anywhere."""
+    """The sink takes 100 MB/s here. Rows that wait must not pile up in any process."""
     original = writer.FileWriter.accept
     held_bytes: list[int] = []
 
@@ -42,7 +42,7 @@ def test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers(
     monkeypatch.setattr(writer.FileWriter, "accept", slow)
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path) as pool:
-        # Each worker has logged once: only then is it idle as a worker that logs.
+        # The first call loads what logging needs, so that only the growth of the second one is measured.
         pool.starmap(tasks.log_images_and_measure, [(0, 1), (1, 1)], chunksize=1)
         grown = pool.starmap(tasks.log_images_and_measure, [(0, 160), (1, 160)], chunksize=1)
     support.check_file(path)
@@ -52,12 +52,12 @@ def test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers(
     }
     assert path.stat().st_size > 290 * MB
     assert max(grown) < 200 * MB
-    # The limit, what is logged between two looks, what the SDK was handed, one segment being read.
+    # The outbox limit, the rows logged between two checks, the rows that the SDK holds, and one segment being read.
     assert max(held_bytes) < limits.OUTBOX_MAX_BYTES + limits.UNFLUSHED_MAX_BYTES + 8 * MB
 
 
 def test_an_outbox_that_is_full_is_closed_for_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forked workers inherit the low limit: each task gets an outbox of its own, faster than the parent comes after."""
+    """Forked workers have the low limit too: each task gets its own outbox, faster than the parent reads them."""
     monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 1)
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
@@ -71,7 +71,7 @@ def test_many_small_chunks_keep_their_manifests_on_the_disk(tmp_path: Path, monk
     monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_ROWS", 20)
     monkeypatch.setattr(log_counters, "CHECK_EVERY_BYTES", 1)
     monkeypatch.setattr(manifest_store, "MANIFEST_STORE_MAX_BYTES", 10_000)
-    # And the SDK looks at the end in a process of its own.
+    # The SDK reads the end of the file in another process.
     monkeypatch.setattr(writer, "_MANY_CHUNKS", 10)
     monkeypatch.setattr(reader, "refusal", lambda path: pytest.fail(f"{path} is read in this process"))
     stored: list[int] = []

@@ -19,7 +19,7 @@ from mpr.rrd import recover
 from tests import support, tasks, viewers
 from tests.viewers import listening, reading, url_of, wait_for_state
 
-# Whatever a viewer does, a task ends; a test machine may be slow.
+# A task ends within this time, whatever the viewer does. The limit of mpr is lower, but a test machine may be slow.
 _BOUND_SECS = 60
 
 
@@ -97,7 +97,7 @@ def test_a_viewer_that_is_killed_costs_a_file_nothing(tmp_path: Path, caplog: py
     support.check_file(path)
     assert support.numbers(path) == Counter(range(60))
     lost = [each for each in caplog.messages if "brings no more rows to" in each]
-    # Each worker has a connection of its own.
+    # Each worker has its own connection.
     assert 1 <= len(lost) <= 2
     assert all(url_of(port) in each and "all are in its file" in each for each in lost)
     assert {f"mpr: {each.text}" for each in support.texts(path)} >= set(lost)
@@ -110,7 +110,7 @@ def test_without_a_file_a_viewer_that_is_killed_is_an_error_and_one_that_comes_b
             assert pool.apply(tasks.log_number, (1,)) == 1
         with pytest.raises(mpr.DeliveryError, match=r"worker 1 \(pid \d+\) cannot bring its rows to "):
             pool.apply(tasks.log_number, (2,))
-        # The next worker makes a connection of its own.
+        # The next worker makes its own connection.
         with listening(tmp_path / "again.rrd", port) as viewer:
             assert pool.apply(tasks.log_number, (3,)) == 3
             support.wait_for(lambda: _numbers(viewer) == Counter([3]))
@@ -120,7 +120,7 @@ def test_without_a_file_a_viewer_that_is_killed_is_an_error_and_one_that_comes_b
 def test_a_viewer_that_reads_no_more_is_an_error_within_a_bound(
     with_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forked workers inherit the low limit."""
+    """Forked workers have the low limit too."""
     monkeypatch.setattr(direct, "DIRECT_FLUSH_SECS", 1.0)
     path, port = tmp_path / "run.rrd", viewers.free_port()
     sinks = [path, url_of(port)] if with_file else [url_of(port)]

@@ -48,7 +48,7 @@ def test_each_task_has_a_recording_of_its_own(chunksize: int, start_method: Any,
         assert properties["RecordingInfo:name"] == f"['{name}']"
         assert properties["outcome"] == "['returned']"
         assert properties["index"] == f"[{number if number < 10 else 0}]"
-    # Beside it, the other sink has everything in one recording.
+    # The other sink has everything in one recording.
     support.check_file(whole)
     assert support.numbers(whole) == Counter(range(10))
     everything = {cell for path in folder.iterdir() for cell in support.cells(path)}
@@ -104,7 +104,7 @@ def test_how_a_task_ended_is_in_its_recording(tmp_path: Path, caplog: pytest.Log
 
 
 def test_a_task_may_log_more_than_an_outbox_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forked workers inherit the low limit: each task needs several outboxes."""
+    """Forked workers have the low limit too: each task needs several outboxes."""
     monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 1)
     folder = tmp_path / "episodes"
     with mpr.Pool("app", 2, sinks=mpr.DirectorySink(path=folder), start_method="fork") as pool:
@@ -155,7 +155,7 @@ def test_an_attempt_has_the_same_number_in_its_file_name_properties_and_notes(tm
     folder, whole = tmp_path / "episodes", tmp_path / "whole.rrd"
     sinks = [mpr.DirectorySink(path=folder, name="{index}-{attempt}.rrd"), whole]
     with mpr.Pool("app", 1, sinks=sinks, retries=2) as pool:
-        # Another task of the chunk is tried for the first time, whatever its neighbour has done.
+        # The other task of the chunk is at its first attempt, although the first task is retried.
         assert pool.map(_log_attempt, [2, 0], chunksize=2) == [3, 1]
     for name, attempt in (("0-1", 1), ("0-2", 2), ("0-3", 3), ("1-1", 1)):
         assert support.numbers(folder / f"{name}.rrd")[attempt] == 1

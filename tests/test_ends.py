@@ -84,7 +84,7 @@ def test_a_pool_that_has_broken_ends_its_other_workers_at_once(
             pool.apply(tasks.log_number, (1,))
     pool.close()
     pool.join()
-    # As those are that are waited for in vain.
+    # Only a worker that does not end in time gets SIGTERM.
     assert "SIGTERM" not in caplog.text
     support.check_file(tmp_path / "run.rrd")
 
@@ -137,7 +137,7 @@ def test_the_interpreter_exits_without_close_or_join(how: str, start_method: str
 def test_ctrl_c_ends_all_and_leaves_a_valid_file(start_method: str, tmp_path: Path) -> None:
     program = _start(tmp_path, "busy", start_method)
     support.wait_for((tmp_path / "started").exists, 60)
-    # As the terminal does: to the whole group.
+    # The terminal sends the signal to the whole group.
     os.killpg(program.pid, signal.SIGINT)
     _, stderr = program.communicate(timeout=60)
     assert program.returncode in (1, -signal.SIGINT)
@@ -216,7 +216,7 @@ def test_imap_reads_an_endless_input_at_the_pace_of_the_reader(tmp_path: Path) -
         results = pool.imap(tasks.log_number, endless())
         assert [next(results) for _ in range(10)] == list(range(10))
         assert len(read) <= 10 + 4 * 2 + 1
-        # Nobody wants the rest: the pool can end.
+        # The rest is not read: the pool can end.
         del results
 
 
@@ -235,7 +235,7 @@ def test_a_fork_server_that_was_killed_is_replaced(tmp_path: Path) -> None:
         pool.map(tasks.log_number, range(10))
         workers = {pool.apply(tasks.pid) for _ in range(20)}
         _kill_fork_servers()
-        # Nobody could say any more how they end, so they end now, with what they were at, and others take their place.
+        # Without the fork server, nothing reports how these workers end. So they end now, and others take their place.
         support.wait_for(lambda: not any(support.lives(pid) for pid in workers))
 
         def works() -> bool:
@@ -253,7 +253,7 @@ def test_a_fork_server_that_was_killed_is_replaced(tmp_path: Path) -> None:
 def test_a_task_that_has_ended_is_not_run_again_when_its_worker_dies(
     crash: int, start_method: Any, tmp_path: Path
 ) -> None:
-    """Also where its result is too large to be written down twice: it may be lost, the rows are there once."""
+    """This holds also for a result that is too large for the journal: it may be lost, but its rows are there once."""
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
         # Short tasks: the worker is sent several at a time.
@@ -299,7 +299,7 @@ def test_a_recording_ends_when_its_workers_have_said_goodbye(tmp_path: Path, mon
 def test_a_recording_does_not_end_before_it_has_heard_of_a_worker_that_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What another thread has sent, ZeroMQ may show some milliseconds later."""
+    """ZeroMQ may show a message of another thread some milliseconds after it was sent."""
     path = tmp_path / "run.rrd"
     pool = mpr.Pool("app", 2, sinks=path)
     pid = pool.apply(tasks.pid)

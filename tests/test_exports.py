@@ -159,7 +159,7 @@ def _documented() -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize(("name", "found"), list(_documented()))
 def test_a_public_name_says_what_it_is(name: str, found: Any) -> None:
-    # Not `inspect.getdoc`, which takes the docstring of a base class where there is none.
+    # `inspect.getdoc` would take the docstring of a base class if there is none.
     assert found.__doc__, f"{name} has no docstring"
 
 

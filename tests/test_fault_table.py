@@ -18,7 +18,7 @@ import mpr
 from mpr import limits
 from tests import support, tasks
 
-# What goes wrong, what comes of it, and where that is tested.
+# Each fault, its outcome, and the test of it.
 _TABLE = [
     ("a worker is killed before it has sent anything", "its task fails, the others go on",
      "test_faults.test_a_worker_dies_at_a_named_moment"),
@@ -38,17 +38,17 @@ _TABLE = [
      "test_faults.test_the_error_names_how_the_worker_died"),
     ("a task of a chunk kills the worker", "only that task fails",
      "test_faults.test_only_the_task_that_ran_fails_of_a_chunk"),
-    ("a worker's stream is damaged", "its tasks fail and it is told; the others go on",
+    ("a worker's stream is damaged", "its tasks fail with an error that says so; the others go on",
      "test_fault_table.test_a_damaged_stream_fails_its_task_and_no_other"),
     ("a sink is slow", "rr.log waits, memory is bounded",
      "test_data_path.test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers"),
-    ("a sink's disk is full", "SinkError for all who wait, what was accepted can be read",
+    ("a sink's disk is full", "SinkError in all calls that wait, accepted rows can be read",
      "test_sink_faults.test_a_full_disk_is_an_error_at_once_and_the_other_sink_gets_everything"),
     ("a sink's file is deleted or replaced", "SinkError, and no other file is touched",
      "test_data_path.test_a_file_that_is_taken_away_is_an_error_and_no_other_file_is_touched"),
     ("the parent is killed", "its workers end, its file has every row of every result",
      "test_faults.test_the_parent_is_killed_at_a_named_moment"),
-    ("the parent is stopped", "nobody takes it for dead, nothing is lost",
+    ("the parent is stopped", "no worker takes it for dead, nothing is lost",
      "test_fault_table.test_a_stopped_parent_is_not_dead"),
     ("a worker is stopped", "the others go on; it goes on, too",
      "test_faults.test_a_stopped_worker_delays_no_other_worker"),
@@ -81,7 +81,7 @@ _TABLE = [
      "test_promise.test_an_exception_comes_after_the_rows_of_its_task"),
     ("a task's exception raises when it is looked at", "its task has that error; the others go on",
      "test_hostile_exceptions.test_a_hostile_exception_fails_only_its_own_task"),
-    ("a worker dies before it has sent rows of a task's own recording", "the task fails, or runs again",
+    ("a worker dies before it has sent rows of a task recording", "the task fails, or runs again",
      "test_faults.test_a_result_on_the_status_page_counts_only_if_its_rows_have_arrived"),
     ("a result or an exception cannot be pickled", "a description of it; the worker lives",
      "test_pickling.test_a_result_that_cannot_travel_fails_alone_as_in_a_multiprocessing_pool"),
@@ -100,7 +100,7 @@ def test_every_fault_of_the_table_has_its_test(fault: str, test: str) -> None:
 
 
 def test_a_damaged_stream_fails_its_task_and_no_other(tmp_path: Path) -> None:
-    """Bytes that are no message: the task whose rows are behind them fails, its worker is replaced."""
+    """Bytes that are no message fail the task whose rows are behind them, and the worker is replaced."""
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path) as pool:
         assert pool.apply(tasks.log_number, (0,)) == 0
@@ -180,7 +180,7 @@ def test_a_row_larger_than_all_credit_arrives(tmp_path: Path) -> None:
 
 
 def test_many_workers_with_little_credit_all_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each may have less on its way than one of its rows takes."""
+    """The credit of each worker is less than one of its rows takes."""
     monkeypatch.setattr(limits, "OUTBOX_TOTAL_BYTES", 1024 * 1024)
     monkeypatch.setattr(limits, "OUTBOX_MIN_BYTES", 64 * 1024)
     path = tmp_path / "run.rrd"
@@ -220,7 +220,7 @@ def test_a_worker_that_hangs_at_its_end_is_ended(
     path = tmp_path / "run.rrd"
     with caplog.at_level(logging.WARNING, "mpr"), mpr.Pool("app", 1, tasks.hang_at_exit, sinks=path) as pool:
         assert pool.map(tasks.log_number, range(10)) == list(range(10))
-    # That they are gone, the census says.
+    # The census checks that the workers are gone.
     assert [record.getMessage() for record in caplog.records] == ["ending 1 worker by SIGTERM"]
     support.check_file(path)
     assert support.numbers(path) == Counter(range(10))

@@ -29,7 +29,7 @@ _ALL = dict.fromkeys(range(_TASKS), _ROWS)
 
 
 class _Fault(NamedTuple):
-    """At which moment of worker 1 it dies, and what becomes of the task that it is at."""
+    """A moment at which worker 1 dies, and the outcome of the task that it runs."""
 
     place: str
     #: Whether the task has its result.
@@ -41,9 +41,9 @@ class _Fault(NamedTuple):
 
 _FAULTS = [
     _Fault("worker.started", True, _ROWS, _ROWS),
-    # It had not begun, so it runs elsewhere.
+    # The task had not begun, so it runs elsewhere.
     _Fault("worker.claimed", True, _ROWS, _ROWS),
-    # What the SDK has not written is gone with the process.
+    # Rows that the SDK has not written are lost with the process.
     _Fault("worker.ended", False, 0, _ROWS),
     _Fault("worker.flushed", False, _ROWS, _ROWS),
     # The result stands on the status page.
@@ -53,7 +53,7 @@ _FAULTS = [
 
 
 def _run(path: Path, retries: int = 0, **options: Any) -> dict[int, BaseException | None]:
-    """The error of each of a few tasks that a pool of one runs."""
+    """Run a few tasks in a pool with one worker, and return the error of each."""
     with mpr.Pool("app", 1, sinks=path, retries=retries, **options) as pool:
         results = [pool.apply_async(tasks.log_some, (number, _ROWS)) for number in range(_TASKS)]
         for result in results:
@@ -72,7 +72,7 @@ def _run(path: Path, retries: int = 0, **options: Any) -> dict[int, BaseExceptio
 
 
 def _rows_of_tasks(path: Path) -> dict[int, int]:
-    """How many rows each task has in the recording; each row is there once."""
+    """Return the number of rows of each task in the recording. Fail if a row is there twice."""
     found = support.numbers(path)
     assert set(found.values()) <= {1}
     return dict(Counter(number // _ROWS for number in found))
@@ -113,7 +113,7 @@ _BIG = 40 * 1024 * 1024
 
 
 def _log_to_other_recording(number: int, size: int) -> int:
-    """Log a row to the shared recording, and one of so many bytes to a recording of the task's own."""
+    """Log a row to the shared recording, and one of `size` bytes to a task recording."""
     rr.log("n", rr.Scalars(float(number)))
     stream = rr.RecordingStream("own app", recording_id=f"own/{number}")
     stream.log("noise", rr.Tensor(np.full(size, number, np.uint8)))
@@ -125,7 +125,7 @@ def _log_to_other_recording(number: int, size: int) -> int:
 def test_a_result_on_the_status_page_counts_only_if_its_rows_have_arrived(
     arrive: bool, retries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Rows of recordings that tasks make themselves are messages; the result stands on the status page before that."""
+    """Rows of task recordings are sent in messages; the result is on the status page before that."""
     monkeypatch.setenv("MPR_FAILPOINTS", f"worker.noted@1:{_VICTIM + 1}:kill")
     path = tmp_path / "run.rrd"
     other = tmp_path / f"run-own_{_VICTIM}.rrd"
@@ -138,7 +138,7 @@ def test_a_result_on_the_status_page_counts_only_if_its_rows_have_arrived(
     assert set(results.values()) == {None}
     support.check_file(path)
     if failed is None:
-        # It has a result, so its rows are there: from the first worker, or from the one that has run it again.
+        # The task has a result, so its rows are there: from the first worker, or from the one that has run it again.
         assert arrive or retries
         assert sum(support.row_counts(other, "log_time").values()) == 1
     else:
@@ -167,7 +167,7 @@ def test_a_result_does_not_overtake_rows_that_are_still_being_sent(
 
 
 def _lose_task_recording(pool: mpr.Pool, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Let worker 1 die before the rows of the task's own recording, and what it has sent behind them, are sent."""
+    """Let worker 1 die before it has sent the rows of the task recording and all later messages."""
     up = pool.recording._runtime.sockets.up
     receive = up.receive
     lost: list[object] = []
@@ -221,7 +221,7 @@ def test_a_task_that_kills_every_worker_fails_when_its_retries_are_used_up(tmp_p
 
 
 def test_only_the_task_that_ran_fails_of_a_chunk(start_method: Any, tmp_path: Path) -> None:
-    """Those before it have their results, where these were handed over, and those behind it run elsewhere."""
+    """Tasks before it have their results, and tasks behind it run elsewhere."""
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
         outcomes: list[Any] = []
@@ -237,7 +237,7 @@ def test_only_the_task_that_ran_fails_of_a_chunk(start_method: Any, tmp_path: Pa
 
 
 def test_a_stopped_worker_delays_no_other_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And where it goes on, nothing is lost and nothing is there twice."""
+    """When it goes on, no row is lost and no row is there twice."""
     monkeypatch.setenv("MPR_FAILPOINTS", "worker.claimed@1:1:stop")
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path) as pool:
@@ -277,7 +277,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("place", ["parent.segment:5:kill", "parent.result:40:kill", "parent.closing:1:kill"])
 def test_the_parent_is_killed_at_a_named_moment(place: str, tmp_path: Path) -> None:
-    """No worker stays, and the file has every row of every result that was handed over."""
+    """No worker stays, and the file has every row of every result that the caller has."""
     environ = {**os.environ, "MPR_FAILPOINTS": place}
     done = subprocess.run([sys.executable, "-c", _SCRIPT, str(tmp_path)], env=environ, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -303,7 +303,7 @@ def test_ctrl_c_between_the_rows_of_a_result_and_the_result(tmp_path: Path) -> N
 
 
 def test_a_worker_dies_when_it_has_just_got_a_new_outbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Forked workers inherit the low limit: each task gets an outbox of its own.
+    # Forked workers have the low limit too: each task gets its own outbox.
     monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 1)
     monkeypatch.setenv("MPR_FAILPOINTS", f"worker.rolled@1:{_VICTIM + 1}:kill")
     path = tmp_path / "run.rrd"
@@ -344,7 +344,7 @@ def test_every_failpoint_is_named_in_a_test() -> None:
 
 def test_tasks_that_log_nothing_cost_the_sinks_nothing(tmp_path: Path) -> None:
     with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd", telemetry=False) as pool:
-        # Several at a time: a worker then has all the threads that it ever has.
+        # A worker that has several tasks at a time has all the threads that it ever has.
         before = pool.map(tasks.count_threads_and_files, range(8), chunksize=2)
         chunks = pool.recording.stats().accepted_chunks
         assert pool.map(tasks.square, range(20_000)) == [number * number for number in range(20_000)]

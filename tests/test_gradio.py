@@ -67,7 +67,7 @@ class User:
         support.wait_for(lambda: self.page.wait_for_timeout(100) or condition(), 100)
 
     def recordings(self, folder: Path) -> dict[str, Counter[support.Cell]]:
-        """What the page was sent, by recording id."""
+        """Return the cells that the page was sent, by recording id."""
         found: dict[str, Counter[support.Cell]] = {}
         for response in self.responses:
             path = folder / "part.rrd"
@@ -83,7 +83,7 @@ class User:
 
 @pytest.fixture(autouse=True)
 def census() -> None:
-    """The browser's processes come and go; what the app's own do is what these tests look at."""
+    """Take no census: the browser's processes come and go, and these tests look at those of the app."""
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def browser() -> Iterator[Any]:
 
 
 def _workers(server: psutil.Process) -> int:
-    # Behind a fork server, which is the app's only child of that kind; one that ends while it is asked is none.
+    # Workers are children of the fork server, which is a child of the app. A worker that ends meanwhile is not counted.
     found = 0
     for each in server.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -146,7 +146,7 @@ def test_two_users_at_once_see_their_own_data_while_it_comes(app: Any, browser: 
     found: dict[User, Counter[support.Cell]] = {}
     for user, steps in ((first, 40), (second, 30)):
         user.wait_for(lambda user=user, steps=steps: _has_steps(user.recordings(tmp_path), steps))
-        # It came piece by piece, and belongs to one recording.
+        # The data came piece by piece, and belongs to one recording.
         assert len(user.responses) > 3
         ((_, found[user]),) = user.recordings(tmp_path).items()
     assert set(first.recordings(tmp_path)) != set(second.recordings(tmp_path))

@@ -153,7 +153,7 @@ def test_a_hostile_exception_fails_only_its_own_task(kind: type[Exception], tmp_
         assert after.result(60) == 11
         assert _is_or_names(_error_of(lambda: whole.get(60)), kind)
         assert _is_or_names(future.exception(60), kind)
-        # In one chunk, those beside it have their results.
+        # The other tasks of the chunk have their results.
         results = pool.imap(_raise_at_one, arguments, chunksize=4)
         assert next(results) == 0
         assert _is_or_names(_error_of(lambda: next(results)), kind)

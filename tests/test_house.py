@@ -23,7 +23,7 @@ def _trees(folder: Path, start: Path) -> dict[str, ast.Module]:
 
 
 _TREES = _trees(_FOLDER, _FOLDER)
-# Their names follow the glossary as well, but not the limits of size.
+# These files follow the glossary too, but need not keep the limits of size.
 _OTHER_TREES = {
     file: tree for name in ("tests", "benchmarks", "examples") for file, tree in _trees(_ROOT / name, _ROOT).items()
 }

@@ -53,7 +53,7 @@ def test_processes_pools_and_executors_of_the_standard_library(start_method: str
     before = (dict(os.environ), propagation.extract())
     with mpr.SharedRecording("app", sinks=path):
         assert _run(functions.log_number, 0, method=start_method) == 0
-        # What a decorated function returns after is in the file, at that moment.
+        # The rows are in the file as soon as a decorated function returns.
         assert support.numbers_of_growing(path) == Counter([0])
         assert _run(functions.join_and_log, 1, method=start_method) == 0
         assert support.numbers_of_growing(path) == Counter([0, 1])
@@ -95,7 +95,7 @@ def test_functions_that_are_decorated_under_another_name(start_method: str, tmp_
     assert inspect.isawaitable(walking)
     walking.close()
     with warnings.catch_warnings():
-        # What frameworks ask; from Python 3.14 on it is deprecated.
+        # Frameworks call it, although it is deprecated from Python 3.14 on.
         warnings.simplefilter("ignore", DeprecationWarning)
         assert asyncio.iscoroutinefunction(functions.walk_renamed)
         assert not asyncio.iscoroutinefunction(functions.count_renamed)
@@ -118,7 +118,7 @@ _CHILD = "import mpr, rerun as rr; mpr.join(); rr.log('n', rr.Scalars({}))"
 def test_subprocesses_join_by_their_environment(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     recording = mpr.SharedRecording("app", sinks=path)
-    # Outside of the block nobody inherits anything.
+    # A process that starts outside of the block does not join.
     refused = _python(_CHILD.format(0))
     assert refused.returncode == 1
     assert "there is no recording to join" in refused.stderr
@@ -196,7 +196,7 @@ def test_a_row_that_comes_too_late_is_reported_as_lost(tmp_path: Path) -> None:
     assert ran.returncode == 0
     assert ran.stderr.count("its rows are lost. Daemon threads and exit handlers come too late") == 1
     assert support.numbers(path) == Counter([1])
-    # And of a pool's worker.
+    # The same holds for a pool's worker.
     source = """
 import sys, mpr
 from multiprocessing import util
@@ -216,7 +216,7 @@ if __name__ == "__main__":
 def test_rr_save_in_a_task_takes_rows_only_until_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path) as recording:
-        # In this process, twice, and in another one.
+        # The task runs twice in this process, and once in another one.
         for number in (10, 20):
             functions.save_then_log(number, tmp_path / f"{number}.rrd")
             functions.log_number(number + 5)
@@ -231,7 +231,7 @@ def test_rr_save_in_a_task_takes_rows_only_until_its_end(tmp_path: Path, caplog:
 
 
 def test_processes_whose_files_the_parent_cannot_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in another container: the bytes come in messages, and a process id says nothing."""
+    """It is so for another container: the bytes come in messages, and a process id says nothing."""
 
     def refuse(*_: object) -> None:
         raise PermissionError("another user's, or another container's")
@@ -289,7 +289,7 @@ def test_rows_of_a_killed_process_are_kept(tmp_path: Path) -> None:
         fds = psutil.Process().num_fds()
         for number in (3, 4, 5):
             _run(functions.join_and_log, number)
-        # What an ended process needs here goes with it, also that of the killed one.
+        # The descriptors for an ended process are closed, also those for the killed one.
         assert psutil.Process().num_fds() <= fds
     support.check_file(path)
     assert support.numbers(path) == Counter([1, 3, 4, 5])
@@ -324,7 +324,7 @@ def test_an_unusable_environment_is_one_clear_error(tmp_path: Path) -> None:
             assert ran.returncode == 1
             assert any(each in ran.stderr for each in text.split("|")), ran.stderr
             assert "Error: " in ran.stderr
-        # A secret is in none of these.
+        # None of these messages has the secret.
         secret = json.loads(environ[connection_info.VARIABLE])["secret"]
         assert secret not in _python(_JOIN, env=_changed(environ, folder=str(tmp_path))).stderr
         assert recording.stats().rejected_messages > 0
@@ -364,7 +364,7 @@ if __name__ == "__main__":
 
 
 def test_a_process_that_logs_does_not_hang_when_its_recording_is_killed(tmp_path: Path) -> None:
-    """It goes on, with one error; what nobody takes does not fill its memory."""
+    """It goes on, with one error, and drops its rows instead of keeping them in memory."""
     with (tmp_path / "errors").open("wb") as errors:
         parent = subprocess.Popen(
             [sys.executable, "-c", _PARENT, str(tmp_path)], stdout=subprocess.PIPE, stderr=errors, text=True
@@ -374,7 +374,7 @@ def test_a_process_that_logs_does_not_hang_when_its_recording_is_killed(tmp_path
     support.wait_for((tmp_path / "started").exists, 60)
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    # Says so, and goes on.
+    # The process logs that, and goes on.
     support.wait_for(lambda: "or its process has ended" in (tmp_path / "errors").read_text(), 60)
     (tmp_path / "enough").touch()
     support.wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 60)
@@ -392,7 +392,7 @@ def test_a_recording_that_closes_before_a_process_ends(tmp_path: Path) -> None:
         support.wait_for((tmp_path / "started").exists)
     (tmp_path / "go").touch()
     child.join(60)
-    # The process does its own work to the end; what it said is in the test above.
+    # The process does its own work to the end. The test above checks what it prints.
     assert child.exitcode == 0
     support.check_file(path)
     assert support.numbers(path) == Counter([1])
@@ -438,12 +438,12 @@ def test_a_wrapped_function_joins_the_recording_in_a_process_that_does_not_know_
         wrapped = recording.wrap(tasks.log_number)
         for number, dumps in enumerate((pickle.dumps, cloudpickle.dumps)):
             assert engine.run(dumps((wrapped, number))) == str(number)
-            # In the file when it returns.
+            # The rows are in the file when it returns.
             assert support.numbers_of_growing(path) == Counter(range(number + 1))
         offset = 2
         closure = recording.wrap(lambda number: functions.log_number(number + offset))
         assert engine.run(pickle.dumps((closure, 0))) == "2"
-        # The same worker, another recording; then the same in this process.
+        # The same worker joins another recording; then this process does.
         with mpr.SharedRecording("other", sinks=second) as other:
             assert engine.run(pickle.dumps((other.wrap(functions.count), 2))).startswith("<generator")
             assert engine.run(pickle.dumps((other.wrap(tasks.log_from_thread), 1))) == "1"

@@ -38,12 +38,12 @@ TABLE = {
     "pool": "transport processes worker scheduler telemetry recording",
     "run": "rrd producer sinks tasks live recording",
 }
-# The edges: they may import anything, and nobody imports them.
+# The edges may import any package, and no other package imports them.
 _EDGES = {"__main__", "cli", "mpr", "pytest_plugin"}
 
 
 def _name(path: Path) -> str:
-    """Of a module within mpr; a package has the name of its folder."""
+    """Return the name of a module within mpr; a package has the name of its folder."""
     parts = path.relative_to(_FOLDER).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "mpr"
 

@@ -29,10 +29,10 @@ def _views(kinds: dict[str, frozenset[str]]) -> list[tuple[str, str]]:
     ("kinds", "views"),
     [
         (_made_of(), []),
-        # What lies over a picture is seen with it.
+        # Entities below a picture share its view.
         (_made_of(picture="Image", picture__boxes="Boxes2D", picture__mask="SegmentationImage"), [("2D", "/picture")]),
         (_made_of(walker__1="Points2D", walker__2="Points2D"), [("2D", "/walker")]),
-        # Several pictures are seen side by side, each with what lies over it.
+        # Several pictures have a view each, with the entities below them.
         (
             _made_of(cam__left="Image", cam__right__raw="Image", cam__right__boxes="Boxes2D"),
             [("2D", "/cam/left"), ("2D", "/cam/right")],
@@ -45,7 +45,7 @@ def _views(kinds: dict[str, frozenset[str]]) -> list[tuple[str, str]]:
             ("TimeSeries", "/stats"), ("TimeSeries", "/t"),
         ]),
         (_made_of(text="TextDocument", door="StateChange"), [("StateTimeline", "/door"), ("TextDocument", "/text")]),
-        # Nothing to look at.
+        # Nothing of this has a view.
         (_made_of(log="TextLog", other="AnyValues"), []),
     ],
 )  # fmt: skip
@@ -73,7 +73,7 @@ def test_without_rows_of_the_user_the_pool_fills_the_view() -> None:
         (None, "collapsed", "log_time", "Workers"),
         (rrb.Blueprint(rrb.Spatial2DView()), None, "log_time", "Workers"),
         (rrb.Blueprint(rrb.Spatial2DView(), collapse_panels=True), "collapsed", "log_time", "Workers"),
-        # Nothing of a pool is on another timeline, so that its state timelines are empty there.
+        # The state timelines of a pool are only on log_time, so they are empty on another timeline.
         (
             rrb.Blueprint(rrb.Spatial2DView(), rrb.TimePanel(timeline="frame"), collapse_panels=True),
             None, "frame", "Workers, on the timeline log_time",
@@ -90,7 +90,7 @@ def test_the_time_panel_of_the_users_blueprint_is_kept(
 
 
 def _shown(path: Path) -> list[set[str]]:
-    """Of each blueprint in the file: the classes of its views."""
+    """Return the classes of the views of each blueprint in the file."""
     reader = rr.chunk.RrdReader(path)
     found = []
     for entry in reader.blueprints():

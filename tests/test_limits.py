@@ -19,7 +19,7 @@ from tests import support, tasks
 
 @pytest.mark.parametrize("hang", [tasks.log_then_sleep, tasks.log_then_hold_the_gil])
 def test_a_task_that_takes_too_long_fails_alone(hang: Any, tmp_path: Path) -> None:
-    """Also one in native code that never lets go of the GIL; what it had logged is there."""
+    """This holds also for native code that never releases the GIL. Rows that the task had logged are there."""
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, task_timeout=4.0) as pool:
         hung = pool.apply_async(hang, (0,))
@@ -35,7 +35,7 @@ def test_a_task_that_takes_too_long_fails_alone(hang: Any, tmp_path: Path) -> No
 
 def test_the_time_is_that_of_each_task_and_not_of_a_chunk(tmp_path: Path) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", task_timeout=4.0) as pool:
-        # Together they take longer; the one that hangs is the only one that fails.
+        # Together these tasks take longer than the limit. Only the task that hangs fails.
         results = pool.imap(tasks.sleep, [*[0.5] * 10, 1000, 0], chunksize=12)
         assert [next(results) for _ in range(10)] == [0.5] * 10
         with pytest.raises(mpr.TaskTimeoutError, match=r"sleep\[10\]"):

@@ -61,7 +61,7 @@ def test_a_viewer_that_is_late_is_killed_and_comes_back_has_everything(tmp_path:
             support.wait_for(lambda: first.cells() == support.cells_of_growing(path))
             pool.map(tasks.log_number, range(50, 60))
             support.wait_for(lambda: first.cells() == support.cells_of_growing(path))
-        # Also while nothing is logged, its end is noticed.
+        # The end of the viewer is noticed even while nothing is logged.
         support.wait_for(lambda: live(pool.recording)[0].state != "connected")
         pool.map(tasks.log_number, range(60, 70))
         with listening(tmp_path / "second.rrd", port) as second:
@@ -86,7 +86,7 @@ def _absent(_stack: contextlib.ExitStack, _folder: Path, _port: int) -> Callable
 
 
 def _mute(stack: contextlib.ExitStack, _folder: Path, port: int) -> Callable[[], None]:
-    """It takes connections, and says nothing."""
+    """A server that takes connections and sends nothing."""
     taken = stack.enter_context(socket.socket())
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     taken.bind(("127.0.0.1", port))
@@ -100,7 +100,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def _no_viewer(stack: contextlib.ExitStack, _folder: Path, port: int) -> Callable[[], None]:
-    """A web server of somebody else."""
+    """A web server that is no viewer."""
     server = stack.enter_context(http.server.HTTPServer(("127.0.0.1", port), _Handler))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     stack.callback(server.shutdown)
@@ -109,7 +109,7 @@ def _no_viewer(stack: contextlib.ExitStack, _folder: Path, port: int) -> Callabl
 
 @pytest.mark.parametrize("peer", [_stopped, _absent, _mute, _no_viewer])
 def test_a_viewer_cannot_cost_rows_or_time(peer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What it did not get is counted, said once, and written into the recording."""
+    """Rows that it did not get are counted, logged once, and noted in the recording."""
     port = viewers.free_port()
     path = tmp_path / "run.rrd"
     with contextlib.ExitStack() as stack:
@@ -166,7 +166,7 @@ def test_a_viewer_that_reads_is_not_reported(
         wait_for_state(pool.recording, "connected")
         pool.map(tasks.log_number, range(20))
         support.wait_for(lambda: viewer.cells() == support.cells_of_growing(path))
-        # It has everything, and that nothing more comes is no fault of it.
+        # The viewer has everything. A time without new rows is no fault of the viewer.
         monkeypatch.setattr("mpr.live.exporter_handle._PATIENCE_SECS", 3.0)
         time.sleep(3.5)
         pool.apply(tasks.log_number, (20,))
@@ -187,7 +187,7 @@ def test_an_exporter_that_is_killed_is_replaced(tmp_path: Path) -> None:
             pool.map(tasks.log_number, range(10, 20))
             support.wait_for(lambda: live(pool.recording)[0].connections == 2)
         assert live(pool.recording)[0].missing_chunks == 0
-        # The viewer knows what it has had before by the ids of its chunks; a file has it twice.
+        # A viewer knows repeated chunks by their ids. The file of the receiver has them twice.
         support.wait_for(lambda: set(viewer.cells()) == set(support.cells(path)))
     support.check_file(path)
 
@@ -262,7 +262,7 @@ def test_rows_that_are_kept_without_a_file_are_bounded(
             missing = live(pool.recording)[0].missing_chunks
             sent = live(pool.recording)[0].sent_chunks
             assert missing > 0
-            # The newest is there, with the recording's properties.
+            # The newest rows are there, with the recording's properties.
             support.wait_for(lambda: sum(cell.entity == "/n" for cell in viewer.cells().elements()) == 10)
             with support.whole_frames_of(viewer.path) as copy:
                 assert support.numbers(copy) == Counter(range(10))
@@ -391,8 +391,7 @@ def test_without_a_blueprint_of_the_parent_one_of_a_worker_is_active(tmp_path: P
     assert len(_activated(path)) == 1
 
 
-# --- the replay log
-# -----------------------------------------------------------------------------------------------------
+# --- the replay log ---------------------------------------------------------------------------------------------------
 
 
 def test_a_reader_notices_that_a_memory_ring_has_dropped_bytes_that_it_reads(

@@ -68,7 +68,7 @@ def test_an_encoded_manifest_is_read_back_as_it_was(points: Manifest, text: Mani
 def test_a_moved_manifest_has_new_offsets_and_nothing_else_changes(points: Manifest) -> None:
     sources = points.table[manifest.OFFSET].to_pylist()
     offsets = OffsetMap()
-    # Each chunk's frame goes further by another distance.
+    # The frame of each chunk is moved by another distance.
     expected = {}
     for index, payload in enumerate(sorted(sources)):
         frame = payload - framing.FRAME_HEADER_SIZE
@@ -159,7 +159,7 @@ def _tables(draw: st.DrawFn) -> pa.Table:
             data[f"c{index}:start"] = pa.array([5 if each else None for each in draw(flags)], pa.int64())
     data[manifest.OFFSET] = pa.array(draw(st.permutations(range(rows))), pa.uint64())
     table = pa.table(data)
-    # As after merging: a column in several pieces.
+    # A column has several pieces after merging.
     cut = draw(st.integers(0, rows))
     return pa.concat_tables([table.slice(0, cut), table.slice(cut)])
 

@@ -96,7 +96,7 @@ def test_a_notebook_without_an_open_page_does_not_wait_for_long(page: Page, tmp_
         """
     )
     page.run("import threading; assert not [t for t in threading.enumerate() if t.name == 'mpr-notebook']")
-    # Somebody looks at last.
+    # A page is opened at last.
     page.open(page.viewers[0])
     page.listen(lambda _message: page.cells() == support.cells(tmp_path / "run.rrd"))
 

@@ -53,7 +53,7 @@ if __name__ == "__main__":
 
 
 def test_four_threads_each_with_a_pool(tmp_path: Path) -> None:
-    # A thread that ends badly is told on stderr.
+    # Python prints the exception of a thread to stderr.
     done = support.run_python(_FOUR_THREADS, tmp_path, env=_OURS)
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
     for number in range(4):
@@ -87,7 +87,7 @@ def test_a_task_makes_a_pool_of_its_own(start_method: Any, tmp_path: Path, capfd
     _check(path, [0, 1, 2, 45, 46, 47])
     for number in range(3):
         _check(tmp_path / f"inner-{number}.rrd", range(10))
-    # Nobody is told that rows of the inner pool's forked workers are lost: they are not.
+    # No warning says that rows of the inner pool's forked workers are lost, because they are not.
     assert "" == capfd.readouterr().err
 
 
@@ -98,7 +98,7 @@ def test_a_forked_child_that_leaves_its_task_is_no_second_worker(
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
         results = pool.map(functools.partial(tasks.fork_and_leave, how=how), range(20), chunksize=5)
-        # Before the workers end: a child of theirs would be found as long as they live.
+        # A child that lives on is found only as long as the workers live.
         assert [] == [child for _, child, _ in results if psutil.pid_exists(child)]
     assert [("parent", code)] * 20 == [(who, ended) for who, _, ended in results]
     _check(path, range(20))
@@ -181,7 +181,7 @@ def test_a_pool_that_cannot_have_its_threads_leaves_nothing_behind(
 
 # --- programs -----------------------------------------------------------------------------------------------------
 
-# What a program of this test finds first, also where another checkout is installed.
+# A program of these tests imports this checkout, even if another one is installed.
 _OURS = {"PYTHONPATH": str(Path(__file__).parents[1])}
 
 _PROGRAM = """
@@ -314,7 +314,7 @@ def test_a_queue_and_a_lock_of_multiprocessing_are_arguments_of_the_initializer(
     ) as pool:
         assert list(range(20)) == pool.map(_put, range(20))
         assert list(range(20)) == sorted(queue.get(timeout=30) for _ in range(20))
-        # As in `multiprocessing`, it is no argument of a task, and the task is named.
+        # A queue cannot be an argument of a task, as in `multiprocessing`. The error names the task.
         with pytest.raises(RuntimeError, match="through inheritance") as caught:
             pool.map(_put, [queue])
     assert "an argument of task '_put[0]' cannot be sent to a worker" in caught.value.__notes__[0]
@@ -461,7 +461,7 @@ def test_with_a_pool(number, tmp_path, pytestconfig):
 
 def test_tests_that_are_distributed_over_processes_use_pools(tmp_path: Path) -> None:
     (tmp_path / "test_pools.py").write_text(_TESTS_WITH_POOLS)
-    # Where pytest-asyncio is installed, it warns of an option that is not set.
+    # If pytest-asyncio is installed, it warns of an option that is not set.
     options = ["-n", "2", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio", f"--rootdir={tmp_path}"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options],

@@ -138,7 +138,7 @@ def test_rows_that_the_sdk_cannot_write_are_an_error_within_a_bound(secs: float,
 
 @mpr.task
 def _log_in_joined_process(number: int) -> None:
-    # A fork server has not inherited the low limits.
+    # The fork server does not have the low limits of this test.
     outbox_writer.FLUSH_LOOK_SECS, outbox_writer.FLUSH_SILENT_SECS = 0.2, 1.0
     _log_where_rows_have_no_room(number, 0.3)
 

@@ -22,7 +22,7 @@ _LOCK = threading.Lock()
 
 
 class Counter:
-    """Something with a method, in a module that can be imported."""
+    """A class with a method, in a module that can be imported."""
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -32,7 +32,7 @@ class Counter:
 
 
 class Holder:
-    """Something with an attribute that cannot travel."""
+    """A class with an attribute that cannot travel."""
 
     def __init__(self) -> None:
         self.name = "holder"
@@ -43,7 +43,7 @@ class Holder:
 
 
 class Node:
-    """Something in a circle."""
+    """An object that refers to itself."""
 
     def __init__(self) -> None:
         self.children: list[Node] = []
@@ -198,7 +198,7 @@ def test_nothing_is_to_blame_if_all_parts_can_travel() -> None:
 
 
 class Touchy:
-    """Something that raises wherever one looks."""
+    """An object that raises at every access to an attribute."""
 
     def __getattribute__(self, name: str) -> Any:
         raise RuntimeError("do not touch")
@@ -266,14 +266,14 @@ def test_a_lock_of_a_thread_cannot_be_an_argument_of_the_initializer() -> None:
 
 
 class TwoArgumentsError(Exception):
-    """Its pickle has one argument, so that it cannot be unpickled: a frequent mistake."""
+    """An error whose pickle has one argument too few, which is a frequent mistake."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(f"{first} and {second}")
 
 
 class WithLockError(Exception):
-    """It has an attribute that cannot travel."""
+    """An error with an attribute that cannot travel."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -281,21 +281,21 @@ class WithLockError(Exception):
 
 
 class MuteError(WithLockError):
-    """It cannot travel, and has no text either."""
+    """An error that cannot travel and has no text."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
 
 class MuteButPicklableError(Exception):
-    """It can travel, and has no text."""
+    """An error that can travel and has no text."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
 
 class ChangelingError(Exception):
-    """Its pickle is another exception."""
+    """An error whose pickle is another exception."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ValueError, ("another",)
@@ -330,7 +330,7 @@ def _sent(error: BaseException) -> BaseException:
 def test_an_exception_arrives_as_it_is_with_its_traceback_as_the_cause(error: BaseException) -> None:
     back = _sent(error)
     assert type(error) is type(back)
-    # By their text, as the members of a group are other objects.
+    # Arguments are compared by their text, because the members of a group are other objects.
     assert (repr(error.args), str(error)) == (repr(back.args), str(back))
     assert isinstance(back.__cause__, RemoteTraceback)
     assert "in _raised" in str(back.__cause__)
@@ -379,7 +379,7 @@ def test_an_exception_that_cannot_be_loaded_here_is_a_task_error() -> None:
 
 
 def test_a_function_that_travels_by_value_keeps_its_file() -> None:
-    """Or a traceback would not show its lines; cloudpickle from 3.1.3 on leaves it out."""
+    """A traceback needs the file to show lines. Cloudpickle from 3.1.3 on leaves it out."""
 
     def outer() -> Any:
         return lambda: None

@@ -48,13 +48,13 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def _share(path: Path, color: tuple[int, int, int]) -> float:
-    """How much of a picture has a colour, or nearly: a renderer rounds."""
+    """Return the share of a picture that has a colour, or nearly, because a renderer rounds."""
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     return float((np.abs(pixels - color).max(axis=2) <= 8).mean())
 
 
 def _processes_of_pictures() -> list[int]:
-    """What this process has started, a fork server and the like of other tests aside."""
+    """Return the children of this process, without a fork server and the like of other tests."""
     return sorted(support.census().children)
 
 

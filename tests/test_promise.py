@@ -44,7 +44,7 @@ def test_another_process_reads_the_rows_of_a_result_before_close(start_method: A
 
 
 def test_a_pool_records_the_same_cells_as_one_process(start_method: Any, tmp_path: Path) -> None:
-    """Any archetype, columns, static data, several timelines, properties: nothing differs but who wrote it."""
+    """Archetypes, columns, static data, several timelines and properties are the same."""
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
         pool.map(tasks.log_everything, range(4), chunksize=1)

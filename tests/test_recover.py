@@ -36,7 +36,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("count", [50, 0])
 def test_the_file_of_a_killed_parent_has_every_result_that_the_parent_had(count: int, tmp_path: Path) -> None:
-    """Also a file that had not taken its name, because no row had come."""
+    """This holds also for a file that does not have its final name yet, because it has no row."""
     path = tmp_path / "run.rrd"
     program = subprocess.Popen([sys.executable, "-c", _PARENT, str(tmp_path), str(count)])
     try:
@@ -62,7 +62,7 @@ def test_the_file_of_a_killed_parent_has_every_result_that_the_parent_had(count:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("whole") / "run.rrd"
-    # Without a layout, whose chunks are not the recording's.
+    # The file has no layout, because its chunks are not the recording's.
     with mpr.Pool("app", 2, sinks=path, telemetry=False) as pool:
         pool.map(tasks.log_everything, range(3), chunksize=1)
         # Larger than what a scan reads at once.
@@ -129,7 +129,7 @@ def test_a_message_whose_content_is_broken_costs_no_other(whole: bytes, tmp_path
     middle = (broken.payload + broken.end) // 2
     damaged = whole[:middle] + bytes(each ^ 0xFF for each in whole[middle : broken.end]) + whole[broken.end :]
     path = tmp_path / "run.rrd"
-    # Without its footer, as what left it would be.
+    # The file has no footer, like one that a killed process leaves.
     path.write_bytes(damaged[: frames[-1].start])
     result = recover.recover(path)
     support.check_file(path)

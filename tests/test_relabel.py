@@ -68,7 +68,7 @@ def test_a_relabelled_stream_is_a_valid_file_of_the_other_recording(
     expected = _by_id(rr.chunk.RrdReader(before).stream())
     assert 5 == len(expected)
     assert expected == _by_id(reader.stream())
-    # Through the manifest, and not by reading from the start.
+    # `store` reads through the manifest, not from the start.
     assert expected == _by_id(reader.store().stream())
     assert 5 == len(reader.store())
 

@@ -59,7 +59,7 @@ def test_every_result_arrives_and_the_last_ones_stay(
         result = _result(number, *sizes)
         message, is_noted = journal.write(result, _behind(result), 3 * number, parent_reads=True)
         sent.append((result, message))
-        # A large one goes on the status page, or as it is where there is no room.
+        # A large result goes on the status page, or as a message if there is no room.
         in_memory = isinstance(message, ResultInMemory)
         assert in_memory or message == result
         assert is_noted == (in_memory or sum(sizes) < 3900)
@@ -71,7 +71,7 @@ def test_every_result_arrives_and_the_last_ones_stay(
             assert _plain(reader.take(message) if isinstance(message, ResultInMemory) else message) == _plain(original)
     assert all(behind == _behind(each) for behind, _, each in reader.results())
     found = [_plain(each) for _, _, each in reader.results()]
-    # What the parent has taken may be written over; of all else the last ones are there.
+    # Results that the parent has taken may be overwritten. Of all others the last ones are there.
     untaken = {original.number for original, _ in sent}
     assert [each for each in found if each[0] in untaken] == [
         each for each in journaled[-(WORK_ITEMS_MAX + 1) :] if each[0] in untaken

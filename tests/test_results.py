@@ -42,7 +42,7 @@ def _runs(draw: st.DrawFn) -> tuple[list[_Delivery], list[_Delivery | None], Exc
 
 
 def _take(results: ResultIterator[Any]) -> Any:
-    """What is there now: a value or an error; `TimeoutError` where there is nothing yet."""
+    """Return the next value or error; `TimeoutError` if there is none yet."""
     try:
         return results.next(timeout=0)
     except Exception as error:
@@ -83,7 +83,7 @@ def test_an_iterator_gives_each_item_once_in_its_order(
         found.append(got)
     assert (in_order if ordered else arrived) == found
     assert len(found) == len(taken)
-    # The end stays the end.
+    # An iterator that has ended stays at its end.
     assert _is_end(_take(results))
 
 
@@ -210,7 +210,7 @@ def test_one_callback_runs_once_and_before_get_returns(error: Exception | None) 
         waiting[:] = [result]
         calls.clear()
         deliver(None if error else [5], error)
-        # Not ready while the callback runs, so no `get` has returned.
+        # The result is not ready while the callback runs, so no `get` has returned.
         assert [("error_callback", error, False) if error else ("callback", [5], False)] == calls
         assert result.ready()
 
@@ -248,7 +248,7 @@ def test_a_map_has_its_values_in_order_or_the_first_error(
     result: MapResult[int] = MapResult(length, None, None)
     first: Exception | None = None
     for index in data.draw(st.permutations(range(len(work_items)))):
-        # Only the last work item makes it ready, also where one has failed before.
+        # Only the last work item makes the result ready, even if one has failed before.
         assert not result.ready()
         start, (count, fails) = starts[index], work_items[index]
         error = ValueError(index) if fails else None

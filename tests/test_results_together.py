@@ -21,7 +21,7 @@ from mpr.transport.result_journal import ResultJournal
 from mpr.transport.status_page import StatusPage
 from tests import support, tasks
 
-# Behind so many short tasks a worker has several at a time.
+# After this many short tasks a worker has several at a time.
 _WARM = 200
 
 
@@ -32,7 +32,7 @@ def _wait_for(path: Path | None) -> bool:
 
 
 def _read_and_keep_the_gil(fifo: Path | None) -> bool:
-    """Wait until somebody writes into `fifo`, in native code that lets no other thread run."""
+    """Wait until a byte is in `fifo`, in native code that lets no other thread run."""
     if fifo is not None:
         # A reader that is a writer, too, need not wait for one.
         ctypes.PyDLL(None).read(os.open(fifo, os.O_RDWR), ctypes.create_string_buffer(1), 1)
@@ -82,7 +82,7 @@ def test_a_result_does_not_wait_for_native_code_that_keeps_the_gil(tmp_path: Pat
                     assert results.next(timeout=30) is True
                 finally:
                     os.write(writer, b"x")
-                # It comes once, though the worker sends it, too, as soon as it can.
+                # The result comes once, although the worker also sends it as soon as it can.
                 assert [False, True] == list(results)
     finally:
         os.close(writer)
@@ -129,7 +129,7 @@ def test_the_journal_of_a_worker_is_read_only_after_every_message_it_sent_before
     assert 0 == producer.overdue_result()
     result = Result(1, 0, 1, messages.RETURNED, True, 5, [b"x"], number=7)
     ResultJournal(status_page).write(result, SegmentReady(0, 0, 0), 2, parent_reads=True)
-    # Its hello came, and what it sent behind that did not.
+    # The hello has arrived, and later messages have not.
     assert 0 == producer.overdue_result()
     producer.take(Ready())
     assert 7 == producer.overdue_result()

@@ -26,7 +26,7 @@ def test_the_frames_of_a_real_stream_fill_it_from_header_to_footer() -> None:
         frame.kind for frame in frames if frame.kind not in (framing.SET_STORE_INFO, framing.ARROW_MSG)
     ]
     assert framing.END == frames[-1].kind
-    # What comes behind: one footer entry and the words at the end.
+    # The footer entry and the closing bytes follow.
     assert end + 20 + 12 == len(data)
 
 

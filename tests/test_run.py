@@ -132,7 +132,7 @@ def test_a_process_that_does_not_use_rerun_pays_nothing(path: Path, tmp_path: Pa
     source = "import sys; print([name for name in ('rerun', 'zmq', 'mpr.joining', 'numpy') if name in sys.modules])"
     ran = _mpr_run("--quiet", "--save", path, sys.executable, _write(tmp_path, source))
     assert (ran.stdout, ran.stderr, ran.returncode) == ("[]\n", "", 0)
-    # And a program that is not Python.
+    # A program that is not Python runs as well.
     assert _mpr_run("--save", path, "sh", "-c", "exit 3").returncode == 3
 
 
@@ -225,7 +225,7 @@ if __name__ == "__main__":
 
 def test_a_pool_that_is_killed_at_its_end_loses_nothing(start_method: str, path: Path, tmp_path: Path) -> None:
     ran = _mpr_run("-q", "--save", path, sys.executable, _write(tmp_path, _POOL), start_method)
-    # Nothing was lost, and so nothing is said.
+    # Nothing is printed, because nothing was lost.
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "190\n", "")
     support.check_file(path)
     assert support.numbers(path) == Counter(range(25))
@@ -374,7 +374,7 @@ def test_a_run_that_is_watched(path: Path, tmp_path: Path) -> None:
     with viewers.reading(tmp_path / "got.rrd", viewers.url_of(port)) as receiver:
         support.wait_for(lambda: _numbers(receiver) == {1}, 60)
         for exporter in viewers.exporters(running.pid):
-            # `mpr run` waits for signals itself; what it starts must not hold them back.
+            # `mpr run` blocks signals to wait for them. The processes that it starts must not block them.
             (mask,) = (
                 line for line in Path(f"/proc/{exporter.pid}/status").read_text().splitlines() if "SigBlk" in line
             )

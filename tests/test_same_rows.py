@@ -32,7 +32,7 @@ def catalog() -> Iterator[Any]:
     """Run a catalog server, and let the SDK cut no chunks by time, because `rerun rrd compare` compares chunks."""
     with pytest.MonkeyPatch.context() as patch, rr.server.Server() as server:
         patch.setenv("RERUN_FLUSH_TICK_SECS", "1000")
-        # Also few columns are merged as many are.
+        # Merge few columns in the way of many.
         patch.setattr(footer, "_FEW", 0)
         yield server.client()
 
@@ -60,7 +60,7 @@ def _alone(folder: Path, program: list[list[Step]], start_time: int) -> None:
             shared.reset_time()
             with shared:
                 programs.run((number, steps), own)
-            # As a worker does at the end of a task.
+            # A worker flushes at the end of a task.
             for stream in (shared, own):
                 if stream is not None:
                     stream.flush()
@@ -158,7 +158,7 @@ def _everything(count: int) -> list[list[Step]]:
 
 
 def _manifest_by_sdk(path: Path) -> manifest.Manifest:
-    """What the SDK says of the whole file."""
+    """Return the manifest that the SDK makes of the whole file."""
     return compat.manifest_by_sdk(path.read_bytes())
 
 
@@ -173,7 +173,7 @@ def _manifest(path: Path) -> manifest.Manifest:
 def test_the_columns_of_all_workers_are_those_that_the_sdk_finds(
     few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever merges them, `rerun rrd route` or the SDK out of chunks: even the hash is the same."""
+    """Even the hash is the same, whether `rerun rrd route` merges them or the SDK does out of chunks."""
     monkeypatch.setattr(footer, "_FEW", few)
     described = []
     by_sdk = footer.ManifestMaker._by_sdk
@@ -231,7 +231,7 @@ def test_columns_that_rerun_does_not_merge_are_merged_out_of_chunks(
 def test_the_viewer_opens_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
     monkeypatch.setenv("RUST_LOG", "off")
-    # It reports at most 100 entities.
+    # The viewer reports at most 100 entities.
     path = _by_pool(tmp_path, _everything(3))
     wanted: dict[str, set[str]] = {}
     for chunk in support.chunks(path):

@@ -103,7 +103,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule()
     def done_by_a_worker_that_is_gone(self) -> None:
-        # Its last result and its end can cross; with a time that leaves the depth what it is.
+        # The last result of a worker can arrive after its end. The time is one that does not change the depth.
         micros = {32: 0, 16: 200, 3: 1_000, 1: 5_000}[self.depth]
         assert [] == self.scheduler.done(10_000, 10_000, micros)
 
@@ -115,13 +115,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(len(each.work_items) > 1 for each in self.workers.values()))
     @rule(data=st.data())
     def take_back(self, data: st.DataObject) -> None:
-        """What lies behind the first work item of a worker, or a part of it."""
+        """Take back all work items behind the first one of a worker, or the last of them."""
         number = data.draw(st.sampled_from([n for n, each in self.workers.items() if len(each.work_items) > 1]))
         work_items = self.workers[number].work_items
         taken = work_items[data.draw(st.integers(1, len(work_items) - 1)) :]
         del work_items[-len(taken) :]
         if not self.workers[number].retired:
-            # What it has not begun does not count.
+            # A work item that has not begun does not count.
             self.workers[number].given -= len(taken)
         self.check(self.scheduler.take_back(number, taken))
         self.wait_again(taken)
@@ -207,7 +207,7 @@ def test_one_long_work_item_ends_handing_out_ahead() -> None:
     _short_work_items_were_seen(scheduler, 1)
     held = dict(scheduler.add("a") + scheduler.add("b"))
     assert {1, 2} == set(held)
-    # It frees worker 1; each of the two may have a second work item only as long as work items are short.
+    # This frees worker 1. A worker may have a second work item only while work items are short.
     scheduler.done(1, held[1], 60_000)
     assert [[(1, "c")], [], []] == [scheduler.add(each) for each in "cde"]
 

@@ -80,7 +80,7 @@ def test_memory_recording(run: _Run, path: Path, tmp_path: Path, of_the_worker: 
     (tmp_path / "memory.rrd").write_bytes(data)
     in_memory = support.numbers(tmp_path / "memory.rrd")
     assert in_memory.keys() >= {2, 3}
-    # Until the memory recording took over, rows went to the shared recording; none is lost and none is twice.
+    # Rows before the memory recording are in the shared recording; no row is lost and none is there twice.
     assert in_memory + _own_numbers(path) == Counter([1, 2, 3])
 
 
@@ -97,7 +97,7 @@ def test_grpc_sink(run: _Run, path: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # Not the script `rerun`, which would leave its child behind when it is killed.
+    # The script `rerun` would leave its child behind when it is killed, so run the program itself.
     command = programs.viewer_executable()
     assert command is not None
     saved = tmp_path / "grpc.rrd"
@@ -121,7 +121,7 @@ def _readable_numbers(path: Path) -> Counter[int]:
     try:
         return support.numbers_of_growing(path)
     except (OSError, ValueError, IndexError):
-        # Not even the header is there yet.
+        # The file does not even have its header yet.
         return Counter()
 
 
@@ -182,7 +182,7 @@ def _set_global(folder: Path) -> None:
     rr.set_global_data_recording(before)
     tasks.log_number(2)
     rr.set_global_data_recording(own)
-    # Not set back: the next task has the shared recording all the same.
+    # The task does not reset it: the next task has the shared recording all the same.
     own.disconnect()
 
 

@@ -44,7 +44,7 @@ def test_a_full_disk_is_an_error_at_once_and_the_other_sink_gets_everything(smal
     with pytest.raises(mpr.SinkError, match=r"cannot write .*full\.rrd: No space left.*mpr recover") as caught:
         pool.apply(tasks.log_images, (0, 5))
     assert caught.value.errno == errno.ENOSPC
-    # Its task still runs, but its rows cannot be where they should be.
+    # The other task still runs, but its rows cannot be written.
     with pytest.raises(mpr.SinkError, match=r"full\.rrd"):
         waiting.get(30)
     assert not go_on.exists()
@@ -57,7 +57,7 @@ def test_a_full_disk_is_an_error_at_once_and_the_other_sink_gets_everything(smal
     support.check_file(other)
     assert support.numbers(other) == Counter(range(22))
     assert sum(entity == "/image/0" for entity, _ in support.row_counts(other)) == 5
-    # What was accepted is readable, and becomes valid where there is room.
+    # Accepted rows are readable, and the file becomes valid when there is room.
     kept = support.numbers_of_growing(full)
     # The task that was running had no result yet.
     assert kept in (Counter(range(20)), Counter(range(21)))
@@ -80,10 +80,10 @@ def test_a_full_disk_is_an_error_too_if_each_worker_writes_its_own_file(
     pool = mpr.Pool("app", 1, sinks=path, route="direct", start_method="fork", telemetry=False)
     assert pool.map(tasks.log_number, range(20), chunksize=1) == list(range(20))
     before = [pool.apply_async(tasks.log_number, (number,)) for number in range(20, 40)]
-    # The worker or the parent notices first; the parent when it writes a note into its own file.
+    # Either the worker notices first, or the parent when it writes a note into its own file.
     with pytest.raises((mpr.DeliveryError, mpr.SinkError), match=r"run\.rrd"):
         pool.apply(tasks.log_images, (0, 5))
-    # Their rows were with the system before the disk was full.
+    # The rows of these tasks were written before the disk was full.
     assert [each.get(60) for each in before] == list(range(20, 40))
     # The worker that comes next cannot even begin a file.
     with pytest.raises((mpr.DeliveryError, mpr.SinkError), match="No space left"):
@@ -93,7 +93,7 @@ def test_a_full_disk_is_an_error_too_if_each_worker_writes_its_own_file(
     pool.close()
     with pytest.raises(mpr.SinkError, match="No space left"):
         pool.join()
-    # What was written is where it was, and becomes valid where there is room.
+    # Written rows stay in the files of the workers.
     kept = [each for each in path.with_name("run.rrd.parts").iterdir() if each.stat().st_size]
     assert sum((support.numbers_of_growing(each) for each in kept), Counter()) == Counter(range(40))
 

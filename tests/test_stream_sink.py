@@ -24,7 +24,7 @@ def _written(path: Path, data: list[bytes]) -> Path:
 
 @pytest.mark.parametrize("memory_bytes", [64 * 1024 * 1024, 100_000, 0])
 def test_what_a_reader_writes_to_a_file_verifies(memory_bytes: int, start_method: Any, tmp_path: Path) -> None:
-    """In memory, in a temporary file, and in both one after the other; a reader that is late gets all, too."""
+    """The stream is in memory, in a temporary file, or in memory and then in a file. A late reader gets all of it."""
     sink, other = mpr.BinaryStreamSink(memory_bytes=memory_bytes), tmp_path / "other.rrd"
     with mpr.Pool("app", 2, sinks=[sink, other], start_method=start_method) as pool:
         early: list[bytes] = []

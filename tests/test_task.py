@@ -62,7 +62,7 @@ def test_functions_methods_and_static_methods_in_a_pool(tmp_path: Path) -> None:
     assert support.numbers(path) == Counter([*range(5), *range(10, 15), *range(20, 25), 30])
     assert _times(path, "/bare") == [{}] * 4
     _check_walks(path)
-    # What they started is kept, without a time and without a prefix.
+    # Rows of threads and coroutines that tasks have started have no time and no prefix.
     assert _times(path, "/undecorated") == [{}] * 3
     assert _times(path, "/from_thread") == [{}] * 3
 
@@ -105,7 +105,7 @@ def test_interleaved_generators_and_coroutines_stay_apart(tmp_path: Path) -> Non
     assert Counter(time["step"] for time in _times(path, "/steps/counter/n")) == Counter({0: 3, 1: 3, 2: 2})
     assert all(time.keys() == {"step"} for time in _times(path, "/steps/counter/n"))
     assert Counter(time["stream"] for time in _times(path, "/n")) == Counter({100: 3, 200: 3})
-    # In the parent, threads and tasks that have no recording are the caller's own, who has none.
+    # Threads that are no task log to the recording of the caller, and here the caller has none.
     assert not _times(path, "/from_thread")
 
 
@@ -460,7 +460,7 @@ def test_a_coroutine_that_is_cancelled_or_times_out_has_its_rows_in(tmp_path: Pa
 def test_a_generator_that_is_closed_while_its_thread_delivers_does_not_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As the garbage collector may close one, at any moment."""
+    """The garbage collector may close a generator at any moment."""
     monkeypatch.setattr(async_delivery, "_CLOSED_SECS", 0.2)
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path) as recording:

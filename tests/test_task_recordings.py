@@ -101,5 +101,5 @@ def test_rows_of_task_recordings_that_are_lost_with_a_worker_are_counted_and_log
     assert [each.text for each in support.texts(path) if "had made themselves" in each.text] == [
         message.removeprefix("mpr: ")
     ]
-    # What a task has taken to a file of its own is not concerned, and what was taken is there.
+    # The recording with a sink is not concerned, and rows that the parent had received are there.
     assert support.numbers(tmp_path / "run-own_1.rrd") == Counter([1, 101])

@@ -71,7 +71,7 @@ def test_workers_have_state_timelines_and_tasks_have_spans(tmp_path: Path, start
     assert set().union(*state_timelines.values()) <= known
     spans = "/mpr/tasks/log_number"
     assert 20 == sum(_column(path, spans, "count"))
-    # Each has logged one.
+    # Each task has logged one row.
     assert 20 == sum(_column(path, spans, "rows"))
     assert 0 < sum(_column(path, spans, "data_bytes"))
     assert {1} == set(_column(path, spans, "attempt"))
@@ -191,7 +191,7 @@ def test_a_chosen_part_of_it(tmp_path: Path, chosen: Any, wanted: set[str]) -> N
     with mpr.Pool("app", 1, sinks=path, telemetry=chosen) as pool:
         pool.map(tasks.log_number, range(8))
     support.check_file(path)
-    # What is measured every second may be there or not.
+    # Values that are measured every second may be there or not.
     assert wanted == {entity for entity in _ours(path) if entity not in _MEASURED}
 
 
@@ -321,7 +321,7 @@ def test_arguments_are_described_shortly_and_cost_no_task(tmp_path: Path) -> Non
 
 
 class _Deadly:
-    """Ends whoever loads it."""
+    """Ends the process that loads it."""
 
     def __reduce__(self) -> Any:
         return os._exit, (3,)

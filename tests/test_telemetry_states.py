@@ -99,7 +99,7 @@ def test_each_result_of_one_work_item_has_its_own_span() -> None:
     _ready(found, 1)
     work_item = _work_item(1, 3)
     start = clock.now_ns
-    # What a result says of the time is since the beginning of its work item.
+    # The time in a result counts from the beginning of its work item.
     for elapsed in (100, 300, 600):
         clock.now_ns = start + elapsed * _MS
         _end(found, clock, work_item, 1, elapsed * 1000, last=elapsed == 600, flush=10_000)
@@ -288,7 +288,7 @@ class StateTimelines(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.take(last=True)
-        # Every task is in a span, once.
+        # Every task is in exactly one span.
         assert +self.ended_tasks == +self.span_count
         # No more state timelines than there is room for, each worker in one of them.
         assert len(self.state_timelines) <= 2 * self.SIZE + 8

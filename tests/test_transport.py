@@ -79,7 +79,7 @@ def _received(sockets: Sockets) -> tuple[Hello | None, Any]:
     return found
 
 
-# --- who is heard -------------------------------------------------------------------------------------------------
+# --- accepted messages --------------------------------------------------------------------------------------------
 
 
 def test_a_producer_with_the_secret_is_heard(sockets: Sockets, connect: Callable[[], Connection]) -> None:
@@ -115,7 +115,7 @@ def test_a_peer_with_a_wrong_secret_is_not_heard(
     connection.send(Hello(secret, 1, 1, connection.route, "/proc/1/fd/3"))
     connection.send(Result(1, 0, 1, messages.RETURNED, True, 0, [b"payload"]))
     connection.send(Goodbye())
-    # As if nothing had come but a wake-up, three times.
+    # Each of the three messages is received as a mere wake-up.
     assert [b""] * 3 == [_received(sockets) for _ in range(3)]
     assert 3 == sockets.up.rejected_count
     assert connection.receive(0) is None
@@ -277,7 +277,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _use_as_tmpdir(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setenv("TMPDIR", str(folder))
-    # What `tempfile` remembers of the environment.
+    # `tempfile` remembers the folder from the environment.
     monkeypatch.setattr(tempfile, "tempdir", None)
 
 
@@ -309,7 +309,7 @@ def _folder_of_a_killed_process() -> Path:
 
 @pytest.fixture
 def short_tmpdir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    # Not `tmp_path`, which can be too long for a socket's path.
+    # `tmp_path` can be too long for a socket's path.
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
         _use_as_tmpdir(monkeypatch, Path(folder))
         yield Path(folder)

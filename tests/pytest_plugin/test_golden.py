@@ -78,7 +78,7 @@ def test_the_first_run_writes_golden_recordings(walked: Run) -> None:
     paths = [walked.folder / name for name in written]
     assert support.rerun_cli("rrd", "verify", *paths).returncode == 0
     for path in paths:
-        # Nothing of the run: no output, no properties.
+        # The output and the properties of the run are not in it.
         entities = {cell.entity for cell in support.cells(path, properties=True)}
         assert entities == ({"/n", "/world"} if "TestWalk" in path.name else {"/n"})
     # The mode is off: nothing else is left.
@@ -107,7 +107,7 @@ def test_a_difference_fails_the_test_and_is_described_in_words(walk: Path, worke
     assert "what the test logged differs from its golden recording:\n" in different.stdout
     assert "  /n: Scalars:scalars: at step=7 7.0 expected, 7.5 found (and 2 rows more)\n" in different.stdout
     assert "pytest --mpr-golden-update 'sub/test_walk.py::TestWalk::test_walk[a/b]'" in different.stdout
-    # What was logged instead is kept, and named.
+    # The different recording is kept, and the output names it.
     kept = different.files()
     assert 2 == len(kept)
     assert all(f"{path.relative_to(walk)}'" in different.stdout for path in kept)
@@ -137,7 +137,7 @@ def test_an_update_names_golden_recordings_that_no_test_uses(walk: Path) -> None
     assert "unused:" not in part.stdout
     updated = _run(walk, "--mpr-golden-update", "-n2")
     assert f"unused: {old}\n" in updated.stdout
-    # To remove it is not for us.
+    # The plugin does not remove it.
     assert old in _goldens(walk)
 
 
@@ -216,8 +216,8 @@ def test_the_test_chooses_what_is_compared(tmp_path: Path) -> None:
     passed = {each[0].rpartition("::")[2] for each in wrong.reports if each[1:3] == ["call", "passed"]}
     assert {"test_summary", "test_timeline", "test_entity", "test_tolerance", "test_uncalled"} == passed
     assert "2 failed, 5 passed, 1 skipped, 1 deselected, 1 error" in wrong.stdout
-    # In the test itself, at its second call; at the end of the test where it has called nothing; nowhere where it has
-    # failed by itself, or was skipped.
+    # A second call compares at once. A test without a call is compared at its end. A test that has failed or was
+    # skipped is not compared.
     assert 2 == wrong.stdout.partition("short test summary")[0].count("differs from its golden recording")
     assert "test_parts-second-" in wrong.stdout
     assert "ERROR test_ways.py::test_uncalled" in wrong.stdout
@@ -271,7 +271,7 @@ def test_rows_of_other_processes_count(tmp_path: Path) -> None:
     assert inner.run(tmp_path, "-q", env=_LOCALLY, test_pooled=_POOLED).code == 0
     (name,) = _goldens(tmp_path)
     assert dict.fromkeys(range(20), 1) == support.numbers(tmp_path / name)
-    # In whatever order, by whichever worker.
+    # The order of the rows and the workers may differ.
     again = _run(tmp_path, CI="true")
     assert again.code == 0, again.stdout
     assert "/n: Scalars:scalars: at step=3 3.0 expected, 4.0 found" in _run(tmp_path, WRONG="1").stdout

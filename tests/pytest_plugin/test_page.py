@@ -192,7 +192,7 @@ def test_failing_tests_leave_a_picture(tmp_path: Path) -> None:
     found = _Page(made.read_text())
     links = {(made.parent / unquote(link)).resolve() for link in found.links}
     assert links == {*run.files(), *drawn.values()}
-    # They are of the run, and go with it.
+    # The pictures are files of the run, and are removed with it.
     files = set(run.manifest["files"])
     assert {html_page.NAME, *(path.name for path in drawn.values())} <= files
 

@@ -453,7 +453,7 @@ def test_old_runs_go_and_foreign_files_stay(tmp_path: Path) -> None:
     assert "foreign" == (output / "trace.zip").read_text()
     assert not (output / ".gitignore").exists()
     assert (going_on / "x.rrd").exists()
-    # What somebody has put there stays, and nothing else of that run.
+    # A foreign file stays, and nothing else of that run.
     assert ["notes.txt"] == [path.name for path in runs[0].iterdir()]
     assert [True] == [path.exists() for path in runs[-1:]]
     left = {path.parent.name for path in output.rglob("*.rrd")} - {going_on.name}
