@@ -49,14 +49,14 @@ def test_logging_of_workers_is_in_the_recording(start_method: Any, tmp_path: Pat
     assert "Traceback" in said[1].text
     # Output was not asked for.
     assert "/mpr/output/stdout" not in _texts(path)
-    indices = _own_cells(path, "/mpr/logs/tests/deep", "index")
+    indices = _cells_of_component(path, "/mpr/logs/tests/deep", "index")
     # Each record has the index of its task, and the times that the task had set.
     assert [(cell.value, dict(cell.times)) for cell in indices] == [
         (f"[{number}]", {"step": number}) for number in range(3) for _ in range(2)
     ]
 
 
-def _own_cells(path: Path, entity: str, component: str) -> list[support.Cell]:
+def _cells_of_component(path: Path, entity: str, component: str) -> list[support.Cell]:
     found = []
     for chunk in support.chunks(path):
         if str(chunk.entity_path) == entity:
@@ -112,7 +112,7 @@ def test_the_level_of_the_parent_counts_in_its_workers(tmp_path: Path) -> None:
 def _configure_and_say(number: int) -> None:
     logging.basicConfig(format="mine: %(message)s", stream=sys.stderr)
     logging.getLogger("own").warning("own %d", number)
-    # A logger whose records go no further.
+    # The records of this logger do not propagate.
     alone = logging.getLogger("alone")
     alone.propagate = False
     alone.addHandler(logging.NullHandler())

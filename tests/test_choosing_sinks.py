@@ -128,7 +128,7 @@ def test_a_recording_of_another_program_is_not_touched(
 def test_an_active_recording_whose_flush_hangs_is_left_after_a_while(
     active: rr.RecordingStream, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its flush hangs here, as it does with a viewer that was stopped."""
+    """The flush of the recording hangs here, as it does with a viewer that was stopped."""
     monkeypatch.setattr(active_recording, "SINK_TIMEOUT_SECS", 0.2)
     waiting = threading.Event()
     flush = rr.RecordingStream.flush

@@ -49,7 +49,7 @@ _KINDS: dict[str, Callable[[float], Any]] = {
 
 
 class _Writer:
-    """Files with rows, by one stream; each stream costs two threads for ever."""
+    """Write files with rows by one stream, because each stream costs two threads for ever."""
 
     def __init__(self) -> None:
         self._stream = rr.RecordingStream("app", send_properties=False)

@@ -46,7 +46,7 @@ def test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers(
         pool.starmap(tasks.log_images_and_measure, [(0, 1), (1, 1)], chunksize=1)
         grown = pool.starmap(tasks.log_images_and_measure, [(0, 160), (1, 160)], chunksize=1)
     support.check_file(path)
-    # Step 0 was logged twice, by either worker.
+    # Both calls have logged step 0 of each entity.
     assert support.row_counts(path) == {
         (f"/image/{worker}", step): 2 if step == 0 else 1 for worker in range(2) for step in range(160)
     }
@@ -101,7 +101,7 @@ def test_bytes_travel_in_messages_where_an_outbox_cannot_be_opened(
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
         pool.map(tasks.log_number, range(100), chunksize=1)
-        # More than an outbox may hold: its space must come back.
+        # These rows are more than an outbox may hold, so its space must be freed.
         pool.starmap(tasks.log_images, [(0, 80), (1, 80)], chunksize=1)
     support.check_file(path)
     rows = {("/n", step): 1 for step in range(100)}

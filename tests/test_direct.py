@@ -41,7 +41,7 @@ def test_workers_write_files_of_their_own_that_become_one(start_method: Any, tmp
         telemetry_view=False,
     ) as pool:
         pool.map(tasks.log_number, range(20), chunksize=1)
-        # A result in hand means that its rows are with the system.
+        # The rows of a result are with the system when the result is there.
         written: Counter[int] = sum((support.numbers_of_growing(each) for each in _parts(path)), Counter())
         assert written == Counter(range(20))
         assert pool.recording.stats().accepted_chunks == 0

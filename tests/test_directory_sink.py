@@ -30,13 +30,13 @@ def test_each_task_has_a_recording_of_its_own(chunksize: int, start_method: Any,
     sinks = [mpr.DirectorySink(path=folder), whole]
     with mpr.Pool("app", 2, sinks=sinks, recording_id="r", start_method=start_method) as pool:
         pool.map(tasks.log_number, range(10), chunksize=chunksize)
-        # A result in hand means that the file is finished.
+        # The file of a task is finished when its result is there.
         for number in range(10):
             support.check_file(folder / f"{number:06d}-log_number.rrd")
         pool.apply(tasks.log_everything, (10,))
         assert pool.apply(tasks.square, (3,)) == 9
     names = [f"{number:06d}-log_number" for number in range(10)] + ["000010-log_everything"]
-    # The task that logged nothing has none.
+    # The task that logged nothing has no file.
     assert sorted(path.name for path in folder.iterdir()) == [f"{name}.rrd" for name in names]
     for number, name in enumerate(names):
         path = folder / f"{name}.rrd"

@@ -127,7 +127,7 @@ def test_the_interpreter_exits_without_close_or_join(how: str, start_method: str
     program = _start(tmp_path, how, start_method)
     _, stderr = program.communicate(timeout=60)
     assert program.returncode == 0, stderr
-    # The SDK has ended before.
+    # The SDK ends before the pool does, and prints no error.
     assert "is not accepted" not in stderr
     support.check_file(tmp_path / "run.rrd")
     assert set(support.numbers(tmp_path / "run.rrd")) >= set(range(10))
@@ -153,9 +153,9 @@ def test_the_workers_of_a_killed_parent_end_and_its_rows_are_in_the_file(start_m
     program.kill()
     program.communicate(timeout=60)
     _assert_gone(tmp_path)
-    # No footer, but every row of a result that the parent had.
+    # The file has no footer, but every row of a result that the parent had.
     assert set(support.numbers_of_growing(tmp_path / "run.rrd")) >= set(range(10))
-    # The next start sweeps what the killed parent left.
+    # The next start removes the folders that the killed parent left.
     with mpr.Pool("app", 1, sinks=tmp_path / "next.rrd") as pool:
         pool.map(tasks.log_number, range(2))
     assert support.folders_of(program.pid) == []
@@ -256,7 +256,7 @@ def test_a_task_that_has_ended_is_not_run_again_when_its_worker_dies(
     """This holds also for a result that is too large for the journal: it may be lost, but its rows are there once."""
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
-        # Short tasks: the worker is sent several at a time.
+        # After short tasks, the worker is sent several at a time.
         pool.map(tasks.square, range(20), chunksize=1)
         big = pool.apply_async(tasks.big_result, (1,))
         died = pool.apply_async(tasks.log_and_die, (2,))
@@ -278,7 +278,7 @@ def _is_exit(received: Any) -> bool:
 
 
 def test_a_recording_ends_when_its_workers_have_said_goodbye(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system may take its time with their processes."""
+    """The processes may take longer to exit."""
     path = tmp_path / "run.rrd"
     pool = mpr.Pool("app", 1, sinks=path)
     up = pool.recording._runtime.sockets.up
@@ -318,7 +318,7 @@ def test_a_recording_does_not_end_before_it_has_heard_of_a_worker_that_was_kille
         return None
 
     monkeypatch.setattr(up, "receive", receive_late)
-    # The call that waited meanwhile has returned with it.
+    # The call of the old `receive`, which was waiting, returns with a message of this task.
     assert pool.apply(tasks.log_number, (1,)) == 1
     pool.close()
     os.kill(pid, signal.SIGKILL)
@@ -376,7 +376,7 @@ def test_a_worker_whose_child_lives_on_is_noticed_when_it_dies(start_method: Any
 
 
 def test_two_pools_of_forked_workers_end_one_after_the_other(tmp_path: Path) -> None:
-    """The second zygote has the first one's pipe and file; neither may keep anything of it alive."""
+    """The second zygote has the pipe and the file of the first pool. Neither may keep a part of that pool alive."""
     path = tmp_path / "one.rrd"
     one = mpr.Pool("app", 1, sinks=path, start_method="fork")
     one.map(tasks.log_number, range(3))

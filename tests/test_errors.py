@@ -17,7 +17,7 @@ from mpr import CurrentTask, FileSink, GrpcSink, errors
 from mpr.errors import MissingDependencyError, MprError, SinkError, TaskTimeoutError, WorkerDiedError, describe_exit
 
 _CLASSES = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, MprError)]
-# Those that make their message of more than a text.
+# Examples of errors whose message is made from several arguments.
 _ARGUMENTS: dict[type, tuple[Any, ...]] = {
     MissingDependencyError: ("scikit-image", "examples"),
     WorkerDiedError: ("detect[3]", 2, 4711, -signal.SIGSEGV),
@@ -75,7 +75,7 @@ def test_the_public_errors_are_those_of_the_module() -> None:
 
 
 def _drawn() -> dict[str, set[str]]:
-    """The tree in the module's docstring: each class with its bases."""
+    """Return the tree in the module's docstring: each class with its bases."""
     found: dict[str, set[str]] = {}
     above: list[str] = []
     for line in (errors.__doc__ or "").splitlines():

@@ -16,7 +16,7 @@ from tests import support
 
 _FOLDER = Path(__file__).parent.parent / "examples"
 
-# One worker of `pytest -n` runs them all: each has a pool of its own for as many workers as there are CPUs.
+# One worker of `pytest -n` runs them all, because each has a pool with as many workers as there are CPUs.
 pytestmark = pytest.mark.xdist_group("examples")
 
 

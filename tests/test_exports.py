@@ -148,7 +148,7 @@ def test_the_public_attributes_are_these(owner: str, names: list[str]) -> None:
 
 
 def _documented() -> Iterator[tuple[str, Any]]:
-    """Every public class, and each of its own methods and properties."""
+    """Yield every public class, and each of its own methods and properties."""
     public = [getattr(mpr, name) for name in mpr.__all__ if name != "__version__"]
     for each in [*public, AsyncResult, ResultIterator]:
         yield each.__name__, each

@@ -135,7 +135,7 @@ def test_a_stopped_parent_is_not_dead(tmp_path: Path) -> None:
         assert program.stdout is not None
         pids = [int(pid) for pid in program.stdout.readline().split()]
         program.send_signal(signal.SIGSTOP)
-        # Longer than a worker takes to notice that its parent is dead.
+        # A worker notices a dead parent in less time.
         time.sleep(6)
         assert all(support.lives(pid) for pid in pids)
         program.send_signal(signal.SIGCONT)

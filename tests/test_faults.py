@@ -23,7 +23,7 @@ from tests import support, tasks
 
 _ROWS = 5
 _TASKS = 8
-# The third work item of worker 1; those behind it were sent already.
+# The third work item of worker 1. Later ones were sent already.
 _VICTIM = 2
 _ALL = dict.fromkeys(range(_TASKS), _ROWS)
 
@@ -214,7 +214,7 @@ def test_a_task_that_kills_every_worker_fails_when_its_retries_are_used_up(tmp_p
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", retries=2) as pool:
         with pytest.raises(mpr.WorkerDiedError) as caught:
             pool.apply(tasks.log_and_die, (1,))
-        # The first attempt and two more.
+        # The task has a first attempt and two more.
         assert caught.value.worker == 3
         assert pool.apply(tasks.log_number, (2,)) == 2
     assert support.numbers(tmp_path / "run.rrd") == Counter({1: 3, 2: 1})

@@ -34,14 +34,14 @@ _GREEN = (20, 180, 60)
 
 
 class User:
-    """A user in a browser of their own."""
+    """A user with their own browser."""
 
     def __init__(self, browser: Any, port: int, name: str) -> None:
         self.page = browser.new_context().new_page()
         self.page.set_viewport_size({"width": 1000, "height": 900})
         # The viewer covers the page until it is there, which takes long on a busy machine without a GPU.
         self.page.set_default_timeout(150_000)
-        #: What the page has got of recordings, in the order of requests.
+        #: The parts of recordings that the page has got, in the order of requests.
         self.responses: list[Any] = []
         self.page.on("response", self._note)
         self.page.goto(f"http://127.0.0.1:{port}/?{name}")
@@ -166,7 +166,7 @@ def _has_steps(recordings: dict[str, Counter[support.Cell]], steps: int) -> bool
 
 def _share_of_green(picture: bytes) -> float:
     pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
-    # Below the upload, which shows it too.
+    # The picture is taken below the upload, which shows the colour too.
     return float((np.abs(pixels[330:] - _GREEN).max(axis=2) <= 8).mean())
 
 

@@ -20,7 +20,7 @@ _PID = os.getpid()
 
 @dataclasses.dataclass(frozen=True)
 class Frozen(Exception):  # noqa: N818  # as a user would name it
-    """No attribute can be set on it, not even a cause."""
+    """An exception on which no attribute can be set, not even a cause."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +50,14 @@ class RefusesUnpickling(Exception):  # noqa: N818  # as a user would name it
 
 
 class RefusesParent(Exception):  # noqa: N818  # as a user would name it
-    """Any process can unpickle it but that one."""
+    """An exception that one process cannot unpickle, and all others can."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _refuse_unpickling, self.args
 
 
 class ExitsParent(Exception):  # noqa: N818  # as a user would name it
-    """The parent ends itself when it unpickles it."""
+    """An exception that ends the parent when the parent unpickles it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _exit_parent, self.args

@@ -103,7 +103,7 @@ def _names(tree: ast.AST) -> Iterator[str]:
 
 
 def _words(name: str) -> set[str]:
-    """The words of a name, in the singular: those of `_held_parcels` and of `HeldParcels` are the same."""
+    """The words of a name, also in the singular. Those of `_held_parcels` and of `HeldParcels` are the same."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
     return {word.lower() for word in words} | {word.lower().removesuffix("s") for word in words}
 
@@ -161,8 +161,8 @@ def test_no_docstring_begins_with_a_question_word() -> None:
     assert [] == found
 
 
-# Classes whose state their own module changes alone, and the names by which others have one in hand.
-_AT_HOME = {
+# Classes whose state only their own module may change, by that module.
+_CHANGED_ONLY_THERE = {
     "aggregator/intake.py": "ProducerIntake",
     "scheduler/work_item.py": "WorkItem",
     "scheduler/worker_handle.py": "WorkerHandle",
@@ -206,7 +206,7 @@ def _variables_of(tree: ast.AST, name: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(("file", "name"), _AT_HOME.items())
+@pytest.mark.parametrize(("file", "name"), _CHANGED_ONLY_THERE.items())
 def test_state_is_changed_only_in_its_own_module(file: str, name: str) -> None:
     fields = _fields(file, name)
     assert fields
@@ -217,11 +217,11 @@ def test_state_is_changed_only_in_its_own_module(file: str, name: str) -> None:
             variables = _variables_of(tree, name) | {by_name, by_name.rpartition("_")[2], "each", "found"}
             for target in _targets(tree):
                 owner = target.value
-                held = (
+                owner_name = (
                     owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
                 )
-                if target.attr in fields and held in variables:
-                    found.append(f"{other}:{target.lineno} {held}.{target.attr}")
+                if target.attr in fields and owner_name in variables:
+                    found.append(f"{other}:{target.lineno} {owner_name}.{target.attr}")
     assert [] == found
 
 
@@ -231,7 +231,7 @@ def test_only_the_floor_and_the_entry_points_are_at_the_top() -> None:
 
 
 def test_a_closed_descriptor_is_forgotten_before_it_is_closed() -> None:
-    # The system gives the number to the next file. Who still has the number then writes into that file.
+    # The system gives the number to the next file. Code that still has the number would write into that file.
     closed = {
         (file, node.lineno)
         for file, tree in _TREES.items()

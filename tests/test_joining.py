@@ -29,7 +29,7 @@ from mpr.producer import outbox_writer, propagation
 from mpr.transport import connection_info
 from tests import functions, support, tasks
 
-# Since Python 3.12, `fork` in a process with threads is warned of; that it works all the same is what is tested.
+# Python warns of `fork` in a process with threads since 3.12. These tests show that it works all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
@@ -126,7 +126,7 @@ def test_subprocesses_join_by_their_environment(tmp_path: Path) -> None:
     with recording:
         assert _python(_CHILD.format(2)).returncode == 0
         assert support.numbers_of_growing(path) == Counter([1, 2])
-        # A child of a child that has not joined itself.
+        # A child of a child joins, although the child itself does not.
         nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {_CHILD.format(3)!r}], check=True)"
         assert _python(nested).returncode == 0
     support.check_file(path)
@@ -154,7 +154,7 @@ def test_forked_children_and_threads(tmp_path: Path) -> None:
         functions.run_in_thread(functions.log_number, 2)
         functions.log_number(3)
     with mpr.Pool("app", 1, sinks=tmp_path / "pool.rrd") as pool:
-        # A child of a worker.
+        # A child of a worker logs to the recording of the pool.
         assert pool.apply(functions.fork_and_log, (4,)) == 0
         pool.apply(functions.log_here_and_in_a_child, (5, "spawn"))
     assert support.numbers(path) == Counter([1, 2, 3])
@@ -255,7 +255,7 @@ def test_processes_whose_files_the_parent_cannot_open(tmp_path: Path, monkeypatc
 
 
 def test_threads_that_wait_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Put back what the function sets in this process.
+    # The function changes this limit in this process, so restore it.
     monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", outbox_writer.OUTBOX_ROLL_BYTES)
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):
@@ -409,7 +409,7 @@ for line in sys.stdin:
 
 
 class _Engine:
-    """A process that has never heard of mpr, and runs what comes."""
+    """A process that does not know mpr, and runs the pickled calls that it gets."""
 
     def __init__(self) -> None:
         environ = {name: value for name, value in os.environ.items() if name != connection_info.VARIABLE}

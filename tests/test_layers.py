@@ -1,4 +1,4 @@
-"""Which package of mpr may import which other. The source is read, with imports inside functions.
+"""Each package of mpr imports only packages that the table allows, also inside functions.
 
 The table of packages is ordered from the ground up: a package imports only from packages above its own row.
 """
@@ -16,7 +16,7 @@ import mpr
 
 _FOLDER = Path(mpr.__file__).parent
 
-# They import nothing but each other, and anything may import them.
+# The modules of the floor import only each other, and any module may import them.
 FLOOR = {"errors", "failpoints", "limits", "threads"}
 TABLE = {
     "sdk": "",
@@ -61,7 +61,7 @@ def _is_type_checking(node: ast.AST) -> bool:
 
 
 def _nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those for type checkers only."""
+    """Yield all nodes except those for type checkers only."""
     yield node
     for child in ast.iter_child_nodes(node):
         if not _is_type_checking(child):
@@ -69,7 +69,7 @@ def _nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _imported(name: str, nodes: Iterator[ast.AST]) -> set[str]:
-    """The full names of the modules that a module imports; for `from mpr import rrd` that is `mpr.rrd`."""
+    """Return the full names of the modules that a module imports; for `from mpr import rrd` that is `mpr.rrd`."""
     found: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -86,18 +86,18 @@ def _imported(name: str, nodes: Iterator[ast.AST]) -> set[str]:
 
 
 def _inside(name: str, *, types_too: bool = False) -> set[str]:
-    """The modules of mpr that a module imports; with `types_too` also those that only type checkers import."""
+    """Return the modules of mpr that a module imports; with `types_too` also those that only type checkers import."""
     nodes = ast.walk(_TREES[name]) if types_too else _nodes(_TREES[name])
     return {each.removeprefix("mpr.") for each in _imported(name, nodes) if each.startswith("mpr.")}
 
 
 def _outside(name: str) -> set[str]:
-    """The packages of others that a module imports."""
+    """Return the packages outside of mpr that a module imports."""
     return {each.partition(".")[0] for each in _imported(name, _nodes(_TREES[name]))}
 
 
 def test_every_import_is_found() -> None:
-    # At the top, within functions only, and for type checkers only.
+    # Imports at the top, within functions only, and for type checkers only.
     assert "rrd.framing" in _inside("rrd.manifest")
     assert "pyarrow" in _outside("rrd.manifest")
     assert "rrd.append" in _inside("pytest_plugin.report.repair")

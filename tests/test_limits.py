@@ -67,7 +67,7 @@ def test_a_worker_that_has_grown_too_large_is_replaced(start_method: Any, tmp_pa
         first = [pool.apply(tasks.log_and_keep, (number, 1)) for number in range(3)]
         pids = pool.map(tasks.log_and_keep_much, range(3, 6), chunksize=1)
     assert len(set(first)) == 1
-    # The first of them still ran in the worker that was there; no two ran in the same.
+    # The first large task still ran in the first worker. No two large tasks ran in the same worker.
     assert (pids[0], len(set(pids))) == (first[0], 3)
     support.check_file(path)
     assert support.numbers(path) == Counter(range(6))
@@ -115,7 +115,7 @@ def test_a_task_that_runs_is_cancelled_with_its_worker(start_method: Any, tmp_pa
 
 
 def test_tasks_behind_a_long_task_run_in_a_free_worker(tmp_path: Path) -> None:
-    """Tiny tasks go to a worker many at a time; one among them that takes long holds none of them back."""
+    """A worker is sent many tiny tasks at a time. A long task among them delays none of the others."""
     with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd") as pool:
         for _ in range(5):
             pool.map(tasks.square, range(200), chunksize=1)
@@ -235,7 +235,7 @@ def test_each_task_of_a_chunk_has_its_own_retries(tmp_path: Path) -> None:
 
 
 def test_a_worker_keeps_only_the_functions_that_were_used_last(tmp_path: Path) -> None:
-    """A new one for each call does not fill its memory, and one that comes again works again."""
+    """New functions in each call do not fill its memory, and a function that was dropped works again."""
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         functions = [functools.partial(tasks.keep_alive, tasks.Tracked(number)) for number in range(200)]
         for sequence in (functions, functions[:5], functions[::-1]):

@@ -32,7 +32,7 @@ _CLOSE_SECS = 15
 
 
 def test_every_sink_has_the_rows_of_every_worker(start_method: Any, tmp_path: Path) -> None:
-    """Two files, a viewer, a server with a reader: all at once."""
+    """The sinks are two files, a viewer, and a server with a reader."""
     port = viewers.free_port()
     sinks = [tmp_path / "one.rrd", url_of(port), mpr.GrpcServerSink(port=0), mpr.FileSink(path=tmp_path / "two.rrd")]
     with listening(tmp_path / "viewer.rrd", port) as viewer, contextlib.ExitStack() as stack:
@@ -119,7 +119,7 @@ def test_a_viewer_cannot_cost_rows_or_time(peer: Any, tmp_path: Path, caplog: py
             if peer is _stopped:
                 wait_for_state(pool.recording, "connected")
             disturb()
-            # Far more than sockets and the SDK can hold.
+            # These rows are far more than sockets and the SDK can hold.
             pool.starmap(tasks.log_images, [(0, 100), (1, 100)], chunksize=1)
             assert live(pool.recording)[0].missing_chunks > 0
             started = time.monotonic()
@@ -350,7 +350,7 @@ def _frames(data: bytes) -> list[framing.Frame]:
 
 
 def _activated(path: Path) -> list[str]:
-    """The recording ids of the blueprints that are made active, in order."""
+    """Return the recording ids of the blueprints that are made active, in order."""
     data = path.read_bytes()
     found = [data[each.payload : each.end] for each in _frames(data) if each.kind == framing.BLUEPRINT_ACTIVATION]
     return [protobuf.field(protobuf.field(each, 1), 2).decode() for each in found]
@@ -375,7 +375,7 @@ def test_a_blueprint_is_in_every_sink_before_data_and_stays_active(tmp_path: Pat
                 for e in _frames(data)
                 if e.kind == framing.ARROW_MSG
             ]
-            # The properties, then the blueprint, then data; among it those of the workers.
+            # The properties come first, then the blueprint, then data, also that of the workers.
             recording, blueprint_of_ours = chunks[:2]
             assert active.encode() in blueprint_of_ours
             rows_from = chunks.index(recording, 1)

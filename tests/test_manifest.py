@@ -182,7 +182,7 @@ def test_one_chunk_of_each_entity_with_each_set_of_columns_is_chosen(table: pa.T
     kinds = _kinds(table, chosen)
     assert set(_kinds(table, list(range(table.num_rows)))) == set(kinds)
     assert len(set(kinds)) == len(kinds)
-    # The first one in the file of each, in the file's order.
+    # The first chunk of each kind is chosen, in the order of the file.
     offsets = table[manifest.OFFSET].to_pylist()
     in_file = sorted(range(table.num_rows), key=offsets.__getitem__)
     first = {kind: row for row, kind in reversed(list(zip(in_file, _kinds(table, in_file), strict=True)))}

@@ -45,7 +45,7 @@ def _numbers(page: Page, viewer: int = -1) -> set[int]:
 )
 def test_rows_are_shown_while_a_cell_runs(page: Page, tmp_path: Path, within_one_cell: bool) -> None:
     def release(_message: Any) -> bool:
-        # All others are shown while the last task still runs.
+        # The rows of all other tasks are shown while the last task still runs.
         if len(page.viewers) == 1 and _numbers(page) >= set(range(19)):
             (tmp_path / "go").touch()
         return (tmp_path / "go").exists()

@@ -102,7 +102,7 @@ def test_a_forked_child_that_leaves_its_task_is_no_second_worker(
         assert [] == [child for _, child, _ in results if psutil.pid_exists(child)]
     assert [("parent", code)] * 20 == [(who, ended) for who, _, ended in results]
     _check(path, range(20))
-    # The fork server has an older stderr than this test.
+    # The fork server has the stderr of an earlier time, not that of this test.
     if start_method != "forkserver":
         assert (20 if how == "raise" else 0) == capfd.readouterr().err.count("ValueError: in the forked child")
 
@@ -142,7 +142,7 @@ def test_two_hundred_pools_leave_nothing_behind(tmp_path: Path) -> None:
             assert number == pool.apply(tasks.log_number, (number,))
         if number == 20:
             before = (me.num_threads(), me.num_fds(), me.memory_info().rss)
-    # A thread or two of the SDK's and pyzmq's come and go.
+    # One or two threads of the SDK and of pyzmq come and go.
     assert me.num_threads() <= before[0] + 3
     assert me.num_fds() <= before[1] + 3
     assert me.memory_info().rss <= before[2] + 16 * 1024 * 1024

@@ -31,7 +31,7 @@ _drawn_by_the_viewer = pytest.mark.skipif(
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
-    """Two pictures after one another, and numbers."""
+    """Write a recording with two images, one after the other, and with numbers."""
     path = tmp_path / "run.rrd"
     with rr.RecordingStream("app") as stream:
         stream.save(path)

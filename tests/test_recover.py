@@ -49,7 +49,7 @@ def test_the_file_of_a_killed_parent_has_every_result_that_the_parent_had(count:
         program.wait(60)
     left = path if count else tmp_path / ".run.rrd.part"
     assert left.exists()
-    # The lock goes with the parent, and with the workers that it had forked.
+    # The file is locked until the parent and the workers that it had forked have ended.
     support.wait_for(lambda: _recover(path).returncode == 0, 30)
     support.check_file(path)
     assert support.numbers(path) == Counter(range(count))
@@ -65,7 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     # The file has no layout, because its chunks are not the recording's.
     with mpr.Pool("app", 2, sinks=path, telemetry=False) as pool:
         pool.map(tasks.log_everything, range(3), chunksize=1)
-        # Larger than what a scan reads at once.
+        # This row is larger than the part that a scan reads at once.
         pool.starmap(tasks.log_images, [(0, 3)])
     return path.read_bytes()
 

@@ -57,13 +57,13 @@ def test_every_result_arrives_and_the_last_ones_stay(
     journaled: list[tuple[int, list[bytes]]] = []
     for number, sizes in enumerate(payloads, 1):
         result = _result(number, *sizes)
-        message, is_noted = journal.write(result, _behind(result), 3 * number, parent_reads=True)
+        message, is_journaled = journal.write(result, _behind(result), 3 * number, parent_reads=True)
         sent.append((result, message))
         # A large result goes on the status page, or as a message if there is no room.
         in_memory = isinstance(message, ResultInMemory)
         assert in_memory or message == result
-        assert is_noted == (in_memory or sum(sizes) < 3900)
-        if is_noted:
+        assert is_journaled == (in_memory or sum(sizes) < 3900)
+        if is_journaled:
             journaled.append(_plain(result))
             assert (number, 3 * number) == reader.journaled()
         while sent and data.draw(st.booleans()):

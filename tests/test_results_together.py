@@ -34,7 +34,7 @@ def _wait_for(path: Path | None) -> bool:
 def _read_and_keep_the_gil(fifo: Path | None) -> bool:
     """Wait until a byte is in `fifo`, in native code that lets no other thread run."""
     if fifo is not None:
-        # A reader that is a writer, too, need not wait for one.
+        # A descriptor that is open for writing too does not wait for a writer.
         ctypes.PyDLL(None).read(os.open(fifo, os.O_RDWR), ctypes.create_string_buffer(1), 1)
     return fifo is None
 

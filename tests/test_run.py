@@ -141,7 +141,7 @@ def test_the_users_own_sitecustomize_is_imported_too(path: Path, tmp_path: Path)
     script = _write(tmp_path, "import rerun as rr; rr.log('n', rr.Scalars(1.0))")
     pythonpath = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     ran = _mpr_run("--save", path, sys.executable, script, env={**os.environ, "PYTHONPATH": pythonpath})
-    # Once for mpr itself, once for the script.
+    # It is imported once for mpr itself, and once for the script.
     assert ran.stdout == "mine\nmine\n", ran.stderr
     assert support.numbers(path) == Counter([1])
 

@@ -128,7 +128,7 @@ def test_two_pools_share_one_recording(tmp_path: Path) -> None:
             first = one.map_async(tasks.log_number, range(50), 1)
             second = two.map_async(tasks.log_number, range(50, 100), 1)
             assert first.get(60) + second.get(60) == list(range(100))
-        # A pool does not close what it was given.
+        # A pool does not close a recording that it was given.
         recording.stream.log("n", rr.Scalars(100.0))
     support.check_file(path)
     assert support.numbers(path) == Counter(range(101))

@@ -13,7 +13,7 @@ from mpr.scheduler.assignment import Assignment
 _TINY = st.integers(0, 199)
 _SHORT = st.integers(200, 4_999)
 _LONG = st.integers(5_000, 10_000_000)
-# Never more than this for one worker: what runs, and those behind it.
+# A worker never has more work items than this: the one that runs, and those behind it.
 _MOST = 32
 
 
@@ -30,7 +30,7 @@ class _Worker:
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Every event with every answer checked against what the queue and the workers must look like."""
+    """Check every answer to every event against a model of the queue and the workers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.workers: dict[int, _Worker] = {}
         self.handed_out: Counter[int] = Counter()
         self.requeued: Counter[int] = Counter()
-        # How many work items a worker may have, by what the last one took.
+        # The number of work items that a worker may have. It depends on the time of the last one.
         self.depth = 1
 
     def check(self, sends: list[tuple[int, int]]) -> None:

@@ -31,7 +31,7 @@ def test_what_a_reader_writes_to_a_file_verifies(memory_bytes: int, start_method
         reader = threading.Thread(target=lambda: early.extend(sink))
         reader.start()
         pool.map(tasks.log_number, range(50), chunksize=1)
-        # A result in hand: a reader can have its rows now.
+        # The rows of a result are in the stream when the result is there.
         support.wait_for(lambda: _has_all(_written(tmp_path / "growing.rrd", early), range(50)))
         pool.starmap(tasks.log_images, [(0, 3), (1, 3)], chunksize=1)
         with pytest.raises(mpr.WorkerDiedError):
@@ -89,7 +89,7 @@ def test_each_part_can_be_read_alone(tmp_path: Path) -> None:
     for parts in (early, list(sink.parts()), asyncio.run(read())):
         found: Counter[support.Cell] = Counter()
         for part in parts:
-            # Without a footer.
+            # The part has no footer.
             found += support.cells_of_growing(_written(tmp_path / "part.rrd", [part]))
         assert found == support.cells(other)
     assert len(early) > 1

@@ -86,7 +86,7 @@ def test_interleaved_generators_and_coroutines_stay_apart(tmp_path: Path) -> Non
                 assert left == right
                 rr.log("between", rr.Scalars(float(left)))
             functions.walk_all()
-        # Closed early, with its rows in the file at that moment.
+        # A generator that is closed early has its rows in the file when `close` returns.
         early = functions.count(5)
         assert [next(early), next(early)] == [0, 1]
         early.close()
@@ -444,7 +444,7 @@ def test_a_coroutine_that_is_cancelled_or_times_out_has_its_rows_in(tmp_path: Pa
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(wait(2), 0.01)
         assert support.numbers_of_growing(path) == Counter([1, 2])
-        # Closed from outside of any loop, as at its end.
+        # A coroutine may be closed when no loop runs any more.
         driven = wait(3)
         driven.send(None)
         driven.close()
@@ -453,7 +453,7 @@ def test_a_coroutine_that_is_cancelled_or_times_out_has_its_rows_in(tmp_path: Pa
     with mpr.SharedRecording("app", sinks=path):
         asyncio.run(main())
     support.check_file(path)
-    # That is no error of the task.
+    # This is no error of the task.
     assert support.texts(path) == []
 
 

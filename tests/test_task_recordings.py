@@ -29,7 +29,7 @@ def test_a_task_recording_is_a_file_beside_the_shared_one(
         for number in range(4):
             pool.apply(tasks.log_to_unsaved_recording, (number,))
             other_file = tmp_path / f"run-own_{number}.rrd"
-            # A result in hand means its data is in.
+            # The rows of a result are in the file when the result is there.
             assert support.numbers_of_growing(other_file) == Counter([number, 100 + number])
     support.check_file(path)
     assert support.numbers(path) == Counter([*range(4), *range(200, 204)])

@@ -28,7 +28,7 @@ def _ours(path: Path) -> set[str]:
 
 
 def _column(path: Path, entity: str, column: str) -> list[Any]:
-    """The values of a column with one value a row, in the order of their times."""
+    """Return the values of a column with one value a row, in the order of their times."""
     rows: list[tuple[Any, Any]] = []
     for chunk in support.chunks(path):
         batch = chunk.to_record_batch()
@@ -47,7 +47,7 @@ def _state_timelines(path: Path) -> dict[str, list[str]]:
 
 
 def _scalars(path: Path, *, growing: bool = False) -> dict[str, list[list[float]]]:
-    """All rows of the pool's charts, by their entities."""
+    """Return all rows of the pool's charts, by their entities."""
     found: dict[str, list[list[float]]] = {}
     with support.whole_frames_of(path) if growing else contextlib.nullcontext(path) as whole:
         for chunk in support.chunks(whole):
@@ -76,7 +76,7 @@ def test_workers_have_state_timelines_and_tasks_have_spans(tmp_path: Path, start
     assert 0 < sum(_column(path, spans, "data_bytes"))
     assert {1} == set(_column(path, spans, "attempt"))
     assert set(_column(path, spans, "worker")) <= {1, 2}
-    # The rows of the tasks are as always.
+    # The rows of the tasks are all there.
     assert Counter(range(20)) == support.numbers(path)
 
 
@@ -135,7 +135,7 @@ def test_errors_are_there_with_their_tracebacks(tmp_path: Path) -> None:
     found = [text for text in support.texts(path) if text.entity == "/mpr/tasks/raise_if_odd"]
     assert 2 == len(found)
     assert {"ERROR"} == {text.level for text in found}
-    # The line of the task itself, which the worker has sent along.
+    # The traceback has the line of the task, which the worker has sent along.
     assert all("in raise_if_odd" in text.text for text in found)
 
 
@@ -144,11 +144,11 @@ def test_charts_have_a_number_for_each_worker(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("mpr.telemetry.sampler.TELEMETRY_EVERY_SECS", 0.02)
     go_on = tmp_path / "go on"
     with mpr.Pool("app", 3, sinks=path) as pool:
-        # A file has its name from the first row of the user's own on.
+        # A file gets its name with the first row of the user.
         pool.apply(tasks.log_number, (0,))
         for number in range(6):
             pool.apply_async(tasks.log_then_wait, (number, tmp_path / f"started {number}", go_on))
-        # Three wait, while three others run.
+        # Three tasks wait while three others run.
         support.wait_for(lambda: [3.0, 3.0] in _scalars(path, growing=True).get("/mpr/queue/1", ()))
         go_on.touch()
     charts = {f"/mpr/{name}/1" for name in ("cpu", "memory", "threads", "files", "throughput", "queue")}

@@ -136,7 +136,7 @@ def test_a_task_that_runs_behind_another_of_its_work_item_is_shown_too() -> None
     _ready(found, 1)
     work_item = _work_item(1, 2)
     clock.now_ns += 100 * _MS
-    # The worker goes on before the result is here.
+    # The worker begins the next task before the result is here.
     began = clock.now_ns - _MS
     _end(found, clock, work_item, 1, 100_000, last=False)
     heard = clock.now_ns

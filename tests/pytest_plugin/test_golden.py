@@ -69,7 +69,7 @@ def walk(walked: Run, tmp_path: Path) -> Path:
 def test_the_first_run_writes_golden_recordings(walked: Run) -> None:
     assert walked.code == 0, walked.stdout
     written = _goldens(walked.folder)
-    # One per test, beside its file, however alike their names are.
+    # Each test has its own recording beside its file, even if names are alike.
     assert 3 == len(written)
     assert {"sub/__recordings__/test_walk"} == {str(Path(name).parent) for name in written}
     assert 2 == sum(Path(name).name.startswith("TestWalk-test_walk[a-b]-") for name in written)

@@ -63,7 +63,7 @@ def _some(folder: Path) -> list[RecordedTest]:
 def test_a_page_needs_nothing_but_its_folder_and_escapes_what_it_is_given(tmp_path: Path) -> None:
     text = html_page.write(tmp_path, _some(tmp_path)).read_text(encoding="utf-8")
     found = _Page(text)
-    # One script and one style of its own, and no more by the names of tests.
+    # The page has one script and one style, and the names of tests add none.
     assert (1, 1) == (found.tags.count("script"), found.tags.count("style"))
     assert "<script>alert" not in text
     assert "&lt;died&gt;" in text

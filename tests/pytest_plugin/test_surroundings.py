@@ -400,7 +400,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 @pytest.mark.edge(41)
 def test_a_full_disk(tmp_path: Path) -> None:
-    """RLIMIT_FSIZE stands in for it: what lies beyond 300 kB of a file cannot be written."""
+    """RLIMIT_FSIZE stands in for a full disk: no file can grow beyond 300 kB."""
     source = """
 import numpy as np, resource, rerun as rr
 
@@ -442,7 +442,7 @@ def test_old_runs_go_and_foreign_files_stay(tmp_path: Path) -> None:
         found = inner.run(tmp_path, "--mpr=on", "--mpr-output=test-results", "--mpr-keep-runs=2", test_x=_ONE)
         assert 0 == found.code
         runs += [path for path in sorted(output.iterdir()) if path.is_dir() and path not in runs]
-        # A run that is still going on: its process lives.
+        # The process of this run still lives.
         if number == 0:
             (runs[0] / "notes.txt").write_text("mine")
             going_on = output / "20000101-000000-abcd"
