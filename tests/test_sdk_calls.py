@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(path: Path) -> _Run:
-    """Return a function that runs another one in the only worker of a pool, and checks that the next task is unaffected."""
+    """Return a function that runs another one in the only worker of a pool, and then checks the next task."""
 
     def call(function: Callable[..., Any], *args: Any) -> Any:
         with mpr.Pool("app", 1, sinks=path, recording_id="run-7") as pool:
