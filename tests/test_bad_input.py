@@ -37,12 +37,12 @@ def test_a_bad_value_is_refused_with_a_reason(arguments: tuple[Any, ...], keywor
 
 def test_no_application_id_at_all_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="application_id"):
-        mpr.Pool()  # type: ignore[call-arg]  # that is the point
+        mpr.Pool()  # type: ignore[call-arg]  # the missing argument is tested
 
 
 def test_an_initializer_that_cannot_be_called_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="initializer must be callable, got 1"):
-        mpr.Pool("app", 1, 1)  # type: ignore[arg-type]  # that is the point
+        mpr.Pool("app", 1, 1)  # type: ignore[arg-type]  # the wrong type is tested
 
 
 def test_a_folder_as_the_path_of_a_file_is_refused(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_run_that_fails_at_start_does_not_harm_an_existing_file(start_method: 
     assert [path] == list(tmp_path.iterdir())
 
 
-def test_an_unpicklable_task_is_named_with_what_is_in_it(tmp_path: Path) -> None:
+def test_the_error_for_an_unpicklable_task_names_the_part_that_cannot_be_pickled(tmp_path: Path) -> None:
     lock = threading.Lock()
 
     def task(number: int) -> int:
@@ -100,7 +100,7 @@ def test_an_unpicklable_task_is_named_with_what_is_in_it(tmp_path: Path) -> None
         with pytest.raises(mpr.UnpicklableTaskError, match=r"argument of task 'square.*item 1 is a _thread.lock"):
             pool.map(tasks.square, [1, lock], chunksize=2)
         with pytest.raises(mpr.UnpicklableTaskError, match="must be callable"):
-            pool.apply("square")  # type: ignore[arg-type]  # that is the point
+            pool.apply("square")  # type: ignore[arg-type]  # the wrong type is tested
         assert [0, 1, 4] == pool.map(tasks.square, range(3))
 
 
@@ -110,7 +110,7 @@ def test_an_unpicklable_initializer_is_refused_before_anything_starts(tmp_path: 
     assert [] == list(tmp_path.iterdir())
 
 
-def test_a_module_that_raises_on_import_in_the_worker_is_the_tasks_error(tmp_path: Path) -> None:
+def test_a_module_that_cannot_be_imported_in_the_worker_fails_the_task(tmp_path: Path) -> None:
     """The parent has imported the module; the worker cannot."""
     module = tmp_path / "fragile.py"
     module.write_text(

@@ -91,7 +91,7 @@ def test_many_small_chunks_keep_their_manifests_on_the_disk(tmp_path: Path, monk
     assert [path] == list(tmp_path.iterdir())
 
 
-def test_bytes_travel_in_messages_where_an_outbox_cannot_be_opened(
+def test_bytes_travel_in_messages_if_an_outbox_cannot_be_opened(
     start_method: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -162,9 +162,7 @@ def test_a_manifest_that_the_sdk_refuses_makes_the_sdk_write_the_file_anew(
     support.check_file(path)
 
 
-def test_a_sink_that_fails_is_the_error_of_every_task_and_what_it_had_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sink_that_fails_fails_every_task_and_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full after 200 kB: RLIMIT_FSIZE stands in for it, and for the kernel it is the same to write."""
     script = """
 import resource, signal, sys, mpr
@@ -306,7 +304,7 @@ def test_several_files_at_once_have_the_same_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
-def test_arrays_can_be_written_to_wherever_they_arrive(size: int, tmp_path: Path) -> None:
+def test_arrays_in_arguments_and_results_are_writable(size: int, tmp_path: Path) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         result = pool.apply(tasks.add_in_place, (np.zeros(size),))
     result += 1

@@ -184,7 +184,7 @@ def test_importing_the_pool_does_not_import_the_sdk() -> None:
     assert set() == {"rerun", "rerun_bindings", "numpy", "pyarrow"} & _modules_after("from mpr import Pool")
 
 
-def test_what_a_fork_server_without_the_sdk_imports_does_not_import_it() -> None:
+def test_a_fork_server_without_the_sdk_imports_no_module_that_imports_it() -> None:
     assert set() == {"rerun", "rerun_bindings", "numpy", "pyarrow"} & _modules_after("import mpr.worker.preload")
 
 

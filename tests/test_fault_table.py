@@ -65,7 +65,7 @@ _TABLE = [
      "test_transport.test_garbage_is_counted_and_ignored"),
     ("another user connects", "permission denied", "test_fault_table.test_another_user_cannot_reach_the_sockets"),
     ("TMPDIR is too long for a socket", "another folder is used",
-     "test_odd_uses.test_temporary_files_may_be_wherever_the_user_wants_them"),
+     "test_odd_uses.test_a_tmpdir_with_a_long_path_or_a_missing_one_works"),
     ("a viewer reads nothing, or dies", "the run takes no notice",
      "test_live.test_a_viewer_cannot_cost_rows_or_time"),
     ("one row is larger than all credit", "it goes alone",

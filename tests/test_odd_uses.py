@@ -226,7 +226,7 @@ _WAYS: dict[str, list[str]] = {
 
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
 @pytest.mark.parametrize("way", _WAYS)
-def test_what_a_program_defines_works_in_its_workers(way: str, start_method: str, tmp_path: Path) -> None:
+def test_functions_and_classes_of_a_program_work_in_its_workers(way: str, start_method: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(_PROGRAM)
     done = subprocess.run(
         [sys.executable, *_WAYS[way], "run.rrd", start_method],
@@ -267,7 +267,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_program_does_not_exit_before_what_it_has_submitted_and_shut_down_is_done(tmp_path: Path) -> None:
+def test_after_shutdown_a_program_does_not_exit_before_its_tasks_are_done(tmp_path: Path) -> None:
     done = support.run_python(_LEAVES_EARLY, tmp_path, "shutdown", env=_OURS)
     assert (0, "done\n", "") == (done.returncode, done.stdout, done.stderr)
     _check(tmp_path / "run.rrd", [1])
@@ -281,7 +281,7 @@ def test_a_dropped_pool_prints_how_many_tasks_had_no_result(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("folder", ["long", "missing"])
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
-def test_temporary_files_may_be_wherever_the_user_wants_them(folder: str, start_method: str, tmp_path: Path) -> None:
+def test_a_tmpdir_with_a_long_path_or_a_missing_one_works(folder: str, start_method: str, tmp_path: Path) -> None:
     place = tmp_path / ("x" * 150 if folder == "long" else "missing")
     if folder == "long":
         place.mkdir()

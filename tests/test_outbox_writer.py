@@ -90,12 +90,12 @@ def _allow_no_more(number: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (_outbox_size() + 5, resource.RLIM_INFINITY))
 
 
-def _log_where_the_manifest_has_no_room(number: int) -> int:
+def _log_without_room_for_the_manifest(number: int) -> int:
     _allow_no_more(number)
     return number
 
 
-def _log_where_rows_have_no_room(number: int, secs: float) -> int:
+def _log_without_room_for_rows(number: int, secs: float) -> int:
     """Log rows that end the writing thread of the SDK, before the SDK is flushed or meanwhile."""
     _allow_no_more(number)
     for _ in range(5):
@@ -125,14 +125,14 @@ def _fails_alone(path: Path, task: Callable[..., int], *args: float) -> None:
 
 def test_a_manifest_that_the_sdk_cannot_write_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 300_000)
-    _fails_alone(tmp_path / "run.rrd", _log_where_the_manifest_has_no_room)
+    _fails_alone(tmp_path / "run.rrd", _log_without_room_for_the_manifest)
 
 
 @pytest.mark.usefixtures("a_dead_writer_is_noticed_soon")
 @pytest.mark.parametrize("secs", [0.0, 0.3])
 def test_rows_that_the_sdk_cannot_write_are_an_error_within_a_bound(secs: float, tmp_path: Path) -> None:
     started = time.monotonic()
-    _fails_alone(tmp_path / "run.rrd", _log_where_rows_have_no_room, secs)
+    _fails_alone(tmp_path / "run.rrd", _log_without_room_for_rows, secs)
     assert time.monotonic() - started < 60
 
 
@@ -140,7 +140,7 @@ def test_rows_that_the_sdk_cannot_write_are_an_error_within_a_bound(secs: float,
 def _log_in_joined_process(number: int) -> None:
     # The fork server does not have the low limits of this test.
     outbox_writer.FLUSH_LOOK_SECS, outbox_writer.FLUSH_SILENT_SECS = 0.2, 1.0
-    _log_where_rows_have_no_room(number, 0.3)
+    _log_without_room_for_rows(number, 0.3)
 
 
 def test_a_joined_process_whose_rows_cannot_be_written_fails_and_ends(

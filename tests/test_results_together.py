@@ -88,7 +88,7 @@ def test_a_result_does_not_wait_for_native_code_that_keeps_the_gil(tmp_path: Pat
         os.close(writer)
 
 
-def test_only_the_task_that_takes_too_long_fails_where_it_keeps_the_gil(tmp_path: Path) -> None:
+def test_only_the_task_that_takes_too_long_fails_if_it_keeps_the_gil(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with _pool(tmp_path / "run.rrd", task_timeout=1.0) as pool:

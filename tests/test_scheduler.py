@@ -212,7 +212,7 @@ def test_one_long_work_item_ends_handing_out_ahead() -> None:
     assert [[(1, "c")], [], []] == [scheduler.add(each) for each in "cde"]
 
 
-def test_what_waited_behind_a_lost_work_item_comes_first_and_in_order() -> None:
+def test_work_items_behind_a_lost_one_come_first_and_in_order() -> None:
     scheduler: Assignment[str] = Assignment()
     scheduler.ready(1, None)
     _short_work_items_were_seen(scheduler, 1)

@@ -23,7 +23,9 @@ def _written(path: Path, data: list[bytes]) -> Path:
 
 
 @pytest.mark.parametrize("memory_bytes", [64 * 1024 * 1024, 100_000, 0])
-def test_what_a_reader_writes_to_a_file_verifies(memory_bytes: int, start_method: Any, tmp_path: Path) -> None:
+def test_a_file_that_a_reader_of_the_stream_writes_verifies(
+    memory_bytes: int, start_method: Any, tmp_path: Path
+) -> None:
     """The stream is in memory, in a temporary file, or in memory and then in a file. A late reader gets all of it."""
     sink, other = mpr.BinaryStreamSink(memory_bytes=memory_bytes), tmp_path / "other.rrd"
     with mpr.Pool("app", 2, sinks=[sink, other], start_method=start_method) as pool:
@@ -112,7 +114,7 @@ def test_a_stream_sink_is_refused_for_a_second_recording() -> None:
         mpr.Pool("app", 1, sinks=[sink, sink])
     for bad in (-1, "1", True, 1.5):
         with pytest.raises(mpr.ConfigError, match="number of bytes"):
-            mpr.BinaryStreamSink(memory_bytes=bad)  # type: ignore[arg-type]  # that is the point
+            mpr.BinaryStreamSink(memory_bytes=bad)  # type: ignore[arg-type]  # the wrong type is tested
 
 
 def test_a_stream_that_fails_raises_in_its_readers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,7 @@ def test_a_task_that_runs_behind_another_of_its_work_item_is_shown_too() -> None
     assert [heard] == [row.at_ns for row in rows if row.state == "f[1]"]
 
 
-def test_short_tasks_that_share_a_span_are_slow_ones_of_their_own() -> None:
+def test_slowest_lists_each_of_the_short_tasks_that_share_a_span() -> None:
     clock = _Clock()
     found = TelemetryTracker(_ALL, 1, clock)
     _ready(found, 1)

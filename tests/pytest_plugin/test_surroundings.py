@@ -99,7 +99,7 @@ def test_pools_and_children_log_into_the_recording(tmp_path: Path, workers: str)
 
 @pytest.mark.edge(33, 55)
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python warns of forks in processes with threads since 3.12")
-def test_a_fork_is_warned_of_only_where_it_would_be_without(tmp_path: Path) -> None:
+def test_the_plugin_adds_no_warning_of_a_fork_and_hides_none(tmp_path: Path) -> None:
     source = """
 import os, threading, pytest
 
