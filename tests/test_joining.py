@@ -231,7 +231,7 @@ def test_rr_save_in_a_task_takes_rows_only_until_its_end(tmp_path: Path, caplog:
 
 
 def test_processes_whose_files_the_parent_cannot_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is so for another container: the bytes come in messages, and a process id says nothing."""
+    """It is the same in another container: the bytes come in messages, and a process id says nothing."""
 
     def refuse(*_: object) -> None:
         raise PermissionError("another user's, or another container's")
