@@ -23,8 +23,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr.aggregator import intake
-from mpr.aggregator.intake import ProducerIntake
+from mpr.aggregator import aggregator, intake
 from mpr.producer import outbox_writer, propagation
 from mpr.transport import connection_info
 from tests import functions, support, tasks
@@ -237,7 +236,7 @@ def test_processes_whose_files_the_parent_cannot_open(tmp_path: Path, monkeypatc
         raise PermissionError("another user's, or another container's")
 
     monkeypatch.setattr(intake, "OutboxReader", refuse)
-    monkeypatch.setattr(ProducerIntake, "lives", lambda _: False)
+    monkeypatch.setattr(aggregator, "process_lives", lambda _: False)
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):
         child = multiprocessing.get_context("spawn").Process(
