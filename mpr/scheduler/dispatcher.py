@@ -2,7 +2,7 @@
 
 ```
 callers ── submit ──► Dispatcher ── give ──► ReadyWorkers ── messages ──► workers
-   ▲                                                                         │ results, behind their rows
+   ▲                                                                         │ results, after their rows
    └── outcomes ── OutcomeDelivery ◄── WorkerEvents ◄────────────────── aggregator
 ```
 

@@ -16,7 +16,10 @@ Soon = Callable[[Callable[[], None]], None]
 
 
 class WorkerControl(Protocol):
-    """Starts and kills worker processes. Any thread may call the methods. Only `kill_if` may wait, for milliseconds."""
+    """Starts and kills worker processes. Any thread may call the methods.
+
+    Only `kill_if` may wait: usually for milliseconds, and for a second if a process does not stop at once.
+    """
 
     def note_ready(self) -> None:
         """Note that a worker of the pool is ready. The supervisor starts the other workers when the first is ready."""
