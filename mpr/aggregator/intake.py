@@ -376,7 +376,7 @@ class ProducerIntake:
 
     def rows_logged(self) -> int:
         """The number of rows that the process has logged; 0 if this is not known. Any thread may call this."""
-        # `ValueError` means that the status page is just being closed. `Aggregator` has noted the number of rows before.
+        # `ValueError` means that the status page is just being closed. `Aggregator` has read the number before.
         with contextlib.suppress(ValueError):
             status_page = self._status_page
             return 0 if status_page is None else status_page.rows()
