@@ -1,8 +1,8 @@
-"""Takes tasks from the callers of one pool, and settles the tasks that are left when the pool ends.
+"""Takes tasks from the callers of one pool, and gives an error to the tasks that are left when the pool ends.
 
 ```
 callers ── submit ──► Dispatcher ── give ──► ReadyWorkers ── messages ──► workers
-   ▲                                                                         │ results, behind their rows
+   ▲                                                                         │ results, after their rows
    └── outcomes ── OutcomeDelivery ◄── WorkerEvents ◄────────────────── aggregator
 ```
 
@@ -10,9 +10,9 @@ Covers: submitting, cancelling, closing and terminating.
 Does not cover: what a result or the end of a worker means (`worker_events.py`), time limits (`deadlines.py`), which
 worker gets which item (`assignment.py`), processes (`worker_supervisor.py`).
 
-Callers submit from any thread. The aggregator's thread does everything after that, and the worker supervisor's thread
-calls `look`. The thread of a caller does as little as possible, because Ctrl-C may come between any two of its
-instructions. The caller may go on after Ctrl-C.
+Callers submit from any thread. Then the aggregator's thread sends the work items to workers and takes the results. The
+worker supervisor's thread calls `look`. `submit` does as little as possible in the thread of the caller, because Ctrl-C
+may interrupt this thread between any two instructions, and the caller may use the pool after that.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LOOK_AGAIN_SECS = 0.001
 
 
 class Dispatcher:
-    """Accepts the tasks of one pool, cancels tasks, and settles the tasks that are left when the pool ends.
+    """Accepts the tasks of one pool, cancels tasks, and gives an error to the tasks that are left when the pool ends.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Dispatcher:
     control:
         Starts and kills the worker processes.
     soon:
-        Has the aggregator's thread call a function.
+        Called with a function. The aggregator's thread then calls this function.
     observer:
         Hears of tasks and workers.
     """
@@ -108,7 +108,10 @@ class Dispatcher:
             self._delivery.hand_over(Outcome.of_rest(work_item, error))
 
     def begin_feeding(self, feeder: object) -> None:
-        """Note that `feeder` will submit work items, until `end_feeding`. A feeder is a part of an `imap` call."""
+        """Note that `feeder` will submit work items, until `end_feeding`.
+
+        A feeder is the part of an `imap` call that submits the work items of the call.
+        """
         self._books.work.begin_feeding(feeder)
         self._observer.feeding(1)
 
@@ -234,13 +237,16 @@ class Dispatcher:
         return self._books.lock.locked()
 
     def look(self) -> float:
-        """Kill workers whose task takes too long. Returns after how many seconds to call this again.
+        """Kill workers whose task takes too long. Returns the number of seconds after which to call `look` again.
 
         Work items that wait behind a long one are taken back, if another worker has nothing to do.
         """
         return self._deadlines.look()
 
     def activities(self) -> list[WorkerActivity]:
-        """The present activity of each worker that is ready, for a display."""
+        """The activity of each ready worker at this moment, for a display.
+
+        Workers without a status page are left out.
+        """
         with self._books.lock:
             return self._books.workers.activities()

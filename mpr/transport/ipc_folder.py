@@ -69,7 +69,7 @@ os.register_at_fork(after_in_child=_close_locks)
 
 
 def is_owned(folder: Path) -> bool:
-    """Whether the recording of `folder` is open and its process is alive."""
+    """Whether the recording of `folder` is open, and the process that has made the folder is alive."""
     try:
         fd = os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def short_listener_paths() -> Iterator[None]:
 @functools.cache
 def _short_folder(_pid: int) -> str:
     folder = tempfile.mkdtemp(prefix="pymp-", dir=_SHORT_FOLDER)
-    # Removed together with the folder of `multiprocessing`, because the processes that use it have ended by then.
+    # Removed when `multiprocessing` removes its own folder, because all processes that use this folder have ended then.
     util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=-100)
     return folder
 

@@ -32,7 +32,7 @@ from mpr.transport.messages import Downstream as DownstreamMessage
 from mpr.transport.messages import Frames, Hello, MessageError, decode, encode
 from mpr.transport.messages import Upstream as UpstreamMessage
 
-# The longest time that a closing socket waits until its messages are handed over (milliseconds).
+# The longest time that a closing socket waits until it has passed its messages to the kernel (milliseconds).
 _LINGER_MS = 2000
 # Frames above this size (bytes) are sent and received without a copy.
 _COPY_LIMIT = 64 * 1024
@@ -69,8 +69,8 @@ class Sockets:
 
 def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
     socket = context.socket(kind)
-    # No limit here, because credit bounds the bytes on their way. A limit of ZeroMQ counts messages, and a ROUTER drops
-    # all messages above the limit.
+    # No limit here, because a limit of ZeroMQ counts messages, and a ROUTER drops all messages above the limit. mpr
+    # limits bytes instead: `rr.log` waits while the outbox of its process is full.
     socket.set_hwm(0)
     socket.linger = _LINGER_MS
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_MAX_BYTES)
@@ -100,7 +100,7 @@ class UpstreamServer:
     def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage] | bytes | None:
         """Return the next message with the hello of its producer, or the bytes that an `Inside` has sent.
 
-        Returns None after the timeout, and empty bytes for a message that is refused.
+        Returns None after the timeout, and empty bytes if this object drops the message.
         """
         frames = self._receiver.receive(timeout_secs)
         if frames is None:
@@ -155,7 +155,7 @@ class _Receiver:
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
-        # The present timeout of the socket (milliseconds). It is kept here, because asking the socket takes 1 us.
+        # The current timeout of the socket (milliseconds). It is kept here, because asking the socket takes 1 us.
         self._timeout = -1
 
     def receive(
@@ -171,7 +171,7 @@ class _Receiver:
         except zmq.Again:
             if before_waiting is not None:
                 before_waiting()
-            # Not `poll`, because a receiving call that waits takes a third of the time.
+            # Not `poll` and then `recv`, because both together take three times as long as a `recv` that waits.
             timeout = -1 if timeout_secs is None else int(timeout_secs * 1000)
             if not timeout:
                 return None
@@ -225,7 +225,7 @@ def _copies(frames: Frames) -> bool:
 
 
 class Inside:
-    """Sends from another thread of the parent, into one queue with the messages of producers. Any thread may send."""
+    """Sends from other threads of the parent, into the queue with the messages of producers. Any thread may send."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], name: bytes) -> None:
         self._socket = _socket(context, zmq.DEALER)
@@ -250,7 +250,7 @@ class Connection:
 
     def __init__(self, upstream: str, downstream: str) -> None:
         self.route = secrets.token_hex(16)
-        #: The number of messages that were sent: all of them, and those up to the last `send_needed`.
+        #: The number of all messages that were sent, and their number when `send_needed` was last called.
         self.sent_count = self.needed_count = 0
         self._context = zmq.Context()
         self._up = _socket(self._context, zmq.DEALER)
@@ -269,7 +269,7 @@ class Connection:
             self.sent_count += 1
 
     def send_needed(self, message: UpstreamMessage) -> None:
-        """Send a message with rows. Until it arrives, the parent must not take a later result out of the journal."""
+        """Send a message that later results need. Before it arrives, the parent must not take them from the journal."""
         self.send(message)
         self.needed_count = self.sent_count
 
@@ -286,7 +286,7 @@ class Connection:
         return decode([_light(frame) for frame in frames])  # type: ignore[return-value]  # the parent is trusted
 
     def close(self, *, hand_over: bool = True) -> None:
-        """Close both sockets. With `hand_over`, wait up to two seconds until all messages are handed over."""
+        """Close both sockets. With `hand_over`, wait up to two seconds until the kernel has all messages."""
         linger = _LINGER_MS if hand_over else 0
         with self._up_lock:
             self._up.close(linger)
