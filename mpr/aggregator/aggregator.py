@@ -54,7 +54,6 @@ class Aggregator:
 
     def __init__(self, sockets: Sockets, fanout: Fanout, *, has_blueprint: bool = False) -> None:
         self._sockets = sockets
-        self._inside = sockets.inside()
         self._fanout = fanout
         fanout.watch_failures(self._report_sink_failure)
         self._context = IntakeContext(
@@ -76,18 +75,14 @@ class Aggregator:
         self._newcomers: list[ProducerIntake] = []
         # Workers that have exited, each with the time when this thread got the message.
         self._dead: list[tuple[WorkerExited, float]] = []
-        self._steps = StepQueue(functools.partial(self._inside.send, events.encode(Wakeup())))
+        self._steps = StepQueue(functools.partial(sockets.up.post, events.encode(Wakeup())))
         self._stop_requested = False
         self._progress = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="mpr-aggregator", daemon=True)
 
     def start(self) -> None:
         """Start the thread. Raises `RuntimeError` if the system gives no more threads."""
-        try:
-            self._thread.start()
-        except RuntimeError:
-            self._inside.close()
-            raise
+        self._thread.start()
 
     # --- from other threads ------------------------------------------------------------------------------------
 
@@ -104,7 +99,7 @@ class Aggregator:
 
     def worker_died(self, worker: int, exitcode: int | None) -> None:
         """Report the end of a worker's process. What the worker had sent is taken first. Any thread may call this."""
-        self._inside.send(events.encode(WorkerExited(worker, exitcode)))
+        self._sockets.up.post(events.encode(WorkerExited(worker, exitcode)))
 
     def soon(self, step: Callable[[], None]) -> None:
         """Have the aggregator's thread run `step`. If that thread has ended, the calling thread runs `step`.
@@ -162,12 +157,9 @@ class Aggregator:
 
         Waits up to `timeout_secs`. Returns False if the thread has not ended by then, because a sink hangs.
         """
-        self._inside.send(events.encode(StopRequested()))
+        self._sockets.up.post(events.encode(StopRequested()))
         self._thread.join(timeout_secs)
-        if self._thread.is_alive():
-            return False
-        self._inside.close()
-        return True
+        return not self._thread.is_alive()
 
     # --- the thread --------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-PROTOCOL = 4
+PROTOCOL = 5
 
 Buffer: TypeAlias = bytes | memoryview
 Frames: TypeAlias = list[Any]
