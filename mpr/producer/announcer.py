@@ -3,12 +3,15 @@
 Covers: the outbox that the SDK writes into, how far it was announced, and the change to the next outbox.
 Does not cover: having the SDK write (`outbox_writer.py`), which results wait (`result_sender.py`).
 
-One lock guards all of this. A thread holds the lock for a system call or a message, but never while it waits.
+One lock guards all of this. A thread holds the lock for a system call or a message, but never while it waits. A logging
+call does not take the lock, because a handler of a signal may interrupt the call. It only wakes the announcer's thread.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
+import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +23,8 @@ from mpr.producer.result_sender import ResultSender
 from mpr.transport.messages import Accepted, NewOutbox, Result, SegmentReady, Sync
 from mpr.transport.outbox import Outbox
 from mpr.transport.sockets import Connection
+
+_log = logging.getLogger("mpr")
 
 # The pause between two looks for the parent's answer (seconds).
 _POLL_SECS = 0.001
@@ -94,7 +99,9 @@ class Announcer:
         #: Set when the parent has opened the next outbox.
         self._opened = threading.Event()
         self._syncs = itertools.count(1)
-        self._stop = threading.Event()
+        #: Wakes the thread: True to announce now, False to end.
+        self._wakeups: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._is_woken = False
         self._thread = threading.Thread(target=self._announce_often, name="mpr-announcer", daemon=True)
 
     def start(self) -> None:
@@ -103,8 +110,31 @@ class Announcer:
 
     def _announce_often(self) -> None:
         # In a thread, so that rows are announced even while a task makes no call of mpr.
-        while not self._stop.wait(ANNOUNCE_EVERY_SECS):
-            self.announce()
+        has_failed = False
+        while self._next_wakeup():
+            try:
+                self.announce()
+                self._inbox.take_answers()
+            except Exception:  # noqa: BLE001  # such as a lack of descriptors: the next time may succeed
+                if not has_failed:
+                    has_failed = True
+                    _log.exception("mpr cannot announce rows of this process at the moment, and goes on trying")
+
+    def _next_wakeup(self) -> bool:
+        """Wait up to `ANNOUNCE_EVERY_SECS` for a wake-up. Returns whether the thread goes on."""
+        try:
+            goes_on = self._wakeups.get(timeout=ANNOUNCE_EVERY_SECS)
+        except queue.Empty:
+            return True
+        # Reset before the next announcement, because rows may be written while that is made.
+        self._is_woken = False
+        return goes_on
+
+    def announce_soon(self) -> None:
+        """Have the announcer's thread announce now, and take the answers of the parent. Takes no lock."""
+        if not self._is_woken:
+            self._is_woken = True
+            self._wakeups.put(True)
 
     def announce(self) -> None:
         """Send the results that wait, and announce how far the outbox was written."""
@@ -202,7 +232,8 @@ class Announcer:
 
     def close(self) -> None:
         """End the thread that announces."""
-        self._stop.set()
+        self._wakeups.put(False)
+        # Not long, because the thread waits for nothing but this queue.
         self._thread.join()
 
     def release(self) -> None:
