@@ -1,1 +1,1 @@
-"""Benchmarks of mpr, each beside what a user would use without it. `python -m benchmarks` runs all of them."""
+"""Benchmarks of mpr. Most compare mpr with what a user would use without mpr. `python -m benchmarks` runs them."""

@@ -1,7 +1,7 @@
 """Run every benchmark, each in a process of its own, and write their figures to `benchmarks/results`.
 
-So no benchmark inherits threads, fork servers or memory of another one. If a benchmark fails, it has no figures, and
-its name is printed at the end.
+Because each benchmark has its own process, it inherits no threads, fork servers or memory of another benchmark. If a
+benchmark fails, it has no figures, and its name is printed at the end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ NAMES = (
     "memory",
     "pytest_plugin",
 )
-# Runs by name only, because it compares ways out of a worker, and does not measure mpr.
+# `way_out` runs only if the command line names it, because it does not measure mpr. It compares ways by which encoded
+# bytes can leave a worker.
 _MORE = ("way_out",)
 _FOLDER = Path(__file__).parent / "results"
 

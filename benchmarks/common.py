@@ -1,7 +1,9 @@
 """Repeat measurements in turns, take ratios, and check the files that were written. Every benchmark uses this.
 
-On a machine that is shared or changes its clock, seconds mean nothing, but ratios of runs that follow each other do. So
-every repetition runs each way once, ratios are taken within a repetition, and a table shows their median and range.
+A way is one of the programs that a benchmark compares. The floor is the way with which the others are compared. If a
+machine is shared or changes its clock rate, seconds of different runs cannot be compared. Ratios of runs that follow
+each other can. So every repetition runs each way once, and each ratio is of two runs of the same repetition. A table
+shows the median and the range of the ratios.
 """
 
 from __future__ import annotations
@@ -41,23 +43,26 @@ def median(values: Sequence[float]) -> float:
 
 
 def ratios(values: Sequence[float], floor: Sequence[float]) -> list[float]:
-    """Return `values / floor`; the two values of a pair are from one round."""
+    """Divide each of `values` by the number at the same index of `floor`. Both numbers are from one round."""
     return [value / base for value, base in zip(values, floor, strict=True)]
 
 
 def spread(found: Sequence[float]) -> str:
-    """Return the median and the range."""
+    """Return the median and the range of `found` as text, such as "1.05 (0.98-1.20)"."""
     return f"{median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
 
 
 def ratio(values: Sequence[float], floor: Sequence[float]) -> str:
-    """Return the median and range of `values / floor`; the two values of a pair are from one round."""
+    """Return the median and the range of `ratios(values, floor)` as text."""
     return spread(ratios(values, floor))
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Make a folder for the files of one run. It is removed before the next run, which need not wait for the disk."""
+    """Make a folder for the files of one run, and remove the folder at the end of the block.
+
+    Because the files are removed at once, the next run need not wait until the disk has written them.
+    """
     with TemporaryDirectory(prefix="mpr-bench-") as folder:
         yield Path(folder)
 
@@ -74,7 +79,7 @@ def count_rows(path: Path) -> int:
     import rerun as rr
 
     with warnings.catch_warnings():
-        # The files of a benchmark that checks frames itself have no footer.
+        # The reader warns of files without a footer, but some benchmarks count the rows of such files.
         warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
         reader = rr.chunk.RrdReader(path)
     return sum(
@@ -86,9 +91,10 @@ def count_rows(path: Path) -> int:
 
 
 def rerun_command(*arguments: str | Path, out: Path | None = None) -> None:
-    """Run the SDK's command line; raise if it fails.
+    """Run the SDK's command line `rerun`. Raises `WrongOutputError` if the command fails.
 
-    This starts the program itself. The script that usually starts it needs more time than the check of most files.
+    The native program is started directly. The Python script `rerun`, which usually starts this program, needs more
+    time than the check of most files.
     """
     command = [programs.viewer_executable() or "rerun", *map(str, arguments)]
     with (out or Path(os.devnull)).open("wb") as stdout:
@@ -98,7 +104,7 @@ def rerun_command(*arguments: str | Path, out: Path | None = None) -> None:
 
 
 def check_file(path: Path, rows: int) -> None:
-    """Raise if the file at `path` is not valid, or does not have exactly `rows` rows."""
+    """Raise `WrongOutputError` if the file at `path` is not valid, or does not have exactly `rows` rows."""
     with ThreadPoolExecutor(1) as aside:
         # Both checks run at once, because checking takes longer than most runs.
         verified = aside.submit(rerun_command, "rrd", "verify", path)

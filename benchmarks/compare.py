@@ -1,7 +1,7 @@
 """Compare two runs of the benchmarks: `python -m benchmarks.compare before after`.
 
-Both are folders that `python -m benchmarks --out` has written. Only ratios are compared, because their floors do not
-depend on mpr. If the ranges of both runs overlap, the figures do not show a difference.
+`before` and `after` are folders that `python -m benchmarks --out` has written. Only targets are compared. Most targets
+are ratios to a program that does not use mpr. If the ranges of both runs overlap, the figures show no difference.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Measures `mpr.Pool` into one verified file, beside what users do today.
 | + `rerun rrd merge` | and then the SDK's own command that joins them to one file |
 | direct gRPC | two such workers with the SDK's gRPC sink and one server, until both have flushed; there is no file |
 | mpr: results | `Pool.map` until it returns; every row is in the file then |
-| mpr: closed | and then leaving the pool, until the workers have ended and the SDK has checked the finished file |
+| mpr: closed | the same, and then the end of the pool: the workers have ended, the SDK has checked the finished file |
 
 All workers are warm: they have imported everything that they need, and wait.
 """
@@ -27,10 +27,11 @@ from benchmarks import common, report, way_out, works
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Seconds until the rows were written, and until there was one finished file.
+    """The figures of one run. Figures that were not measured are 0.
 
-    The other values are of mpr only: seconds of CPU that the parent needed until the rows were written, and in all, and
-    the time of `rr.log` in the slowest worker.
+    `rows_secs` and `file_secs` are the seconds until the rows were written, and until there was one finished file.
+    `rows_cpu_secs` and `file_cpu_secs` are the seconds of CPU that the parent needed in these times. `log_median_us`
+    and `log_p99_us` are the microseconds of one `rr.log` in the slowest worker: median and 99th percentile.
     """
 
     rows_secs: float
@@ -60,7 +61,10 @@ def direct_grpc(work: str, rows: int) -> Reading:
 
 
 def _log(folder: Path, work: str, rows: int, worker: int) -> tuple[int, float, float]:
-    """Run as a task: wait until the tasks of all workers are ready, then log. Return rows, median and p99 in us."""
+    """Wait for the file `go`, then log `rows` rows. Runs as a task.
+
+    Returns the number of rows, and the median and the 99th percentile of the time of one `rr.log` in microseconds.
+    """
     log = works.prepare(work, worker)
     (folder / f"ready{worker}").touch()
     while not (folder / "go").exists():
@@ -106,8 +110,8 @@ def one_file(
     )
 
 
-# Limits of the time to a finished file, as a ratio to private files, private files merged, and direct gRPC. None: no
-# limit, the figure is only printed.
+# Limits of the time to a finished file, as a ratio to the time of private files, of private files merged, and of direct
+# gRPC. None means no limit: the ratio is only printed.
 _TARGETS = {
     works.NOISY: (1.35, 0.6, 1.1),
     works.SCALARS: (1.1, None, None),

@@ -10,7 +10,7 @@ Measures `Pool.map` with a live sink beside the file, and without one.
 | stopped | a server that was stopped after it was connected, and no longer reads |
 | viewer | the real viewer without a window, at normal priority on the same cores; without Vulkan it is left out |
 
-The time ends when `Pool.map` returns; every row is in the file then. Closing is timed from there.
+The time ends when `Pool.map` returns; every row is in the file then. The time of closing begins at this moment.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def _run(way: str, work: str, rows: int) -> funnel.Reading:
         return funnel.one_file(work, rows, others, prepare)
 
 
-# Compared with the file alone. The two ways with a limit are so close to it that they need more repetitions.
+# The numbers of repetitions. `PEER` has a limit, and its time is close to that of the file alone. So `PEER` needs more
+# repetitions (`_CLOSE`) than the other ways (`_FAR`).
 _CLOSE, _FAR = 7, 2
 
 
@@ -104,7 +105,7 @@ def main() -> None:
     table = []
     for work in (works.NOISY, works.SCALARS):
         table += _compare(bench, work, [PEER], bench.rounds(_CLOSE))
-        # Ways that read nothing also read no scalars, so scalars would show nothing new.
+        # In the ways `NOBODY` and `STOPPED` nothing is read. So scalars would show nothing that images do not show.
         others = [NOBODY, STOPPED, *viewer] if work == works.NOISY else viewer
         if others:
             table += _compare(bench, work, others, bench.rounds(_FAR))

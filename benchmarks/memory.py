@@ -34,7 +34,7 @@ class SlowWriter(FileWriter):
     _free_at = 0.0
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        # The time of the real disk is part of the time of the slow one.
+        # The time that the real disk takes counts as a part of the time that the slow disk takes.
         self._free_at = max(self._free_at, time.perf_counter())
         self._free_at += sum(frame.end - frame.start for frame in segment.frames) / BYTES_PER_SEC
         super().accept(segment, published=published)
@@ -51,15 +51,16 @@ def _memory_files_mb(pid: int) -> float:
                 found = entry.stat()
                 occupied[found.st_ino] = found.st_blocks * 512
         except FileNotFoundError:
-            # The file was closed at this moment.
+            # The process has closed the file since its folder was listed.
             continue
     return sum(occupied.values()) / 1e6
 
 
 class Sampler:
-    """Note the largest values of processes: (resident, memory files, both at one time) in MB.
+    """Records the largest memory of each process in MB: (resident above idle, memory files, sum of both at one time).
 
-    The memory files that the parent has open are those of its workers. With `files_of` they are counted only there.
+    The parent has the memory files of its workers open too. So the memory files are not counted in all processes. They
+    are counted in the process with the name `files_of`, or, if that is empty, in each process but the parent.
     """
 
     def __init__(self, pids: dict[str, int], files_of: str = "") -> None:
@@ -84,7 +85,7 @@ class Sampler:
 
 
 def _meet(folder: Path, number: int) -> int:
-    """Run as a task until every worker has such a task; return the process ids of all workers."""
+    """Wait until every worker runs this task, and return the id of this worker's process."""
     (folder / f"here{number}").touch()
     while sum(1 for _ in folder.glob("here*")) < WORKERS:
         time.sleep(0.001)
@@ -98,7 +99,7 @@ def _log_images(images: int, worker: int) -> list[float]:
 def main() -> None:
     bench = report.begin(__doc__)
     images = QUICK_IMAGES if bench.quick else IMAGES
-    # The sink takes its writer from this name.
+    # `FileSink` looks up its writer under this name, so it now uses the slow writer.
     setattr(file, "FileWriter", SlowWriter)  # noqa: B010  # the type checker knows the name as another class
     with common.scratch() as folder:
         path = folder / "out.rrd"

@@ -1,9 +1,9 @@
 """What does the parent need for a gigabyte of images, and for four?
 
-Measures its seconds of CPU from the first row to the finished file. They are compared with `cat`, which joins two
-private files to one that no reader accepts. Also measures its resident memory above idle, while 4 GB come from 2
-workers, and from 32. The memory in the outboxes counts as no process's resident memory, so it is shown beside that. The
-budget of all outboxes together does not depend on the number of workers.
+Measures the seconds of CPU of the parent from the first row to the finished file. They are compared with those of
+`cat`, which joins two private files to one file that no reader accepts. Also measures the parent's resident memory
+above idle, while 4 GB come from 2 workers, and from 32. The memory of the outboxes counts as no process's resident
+memory, so it has a column of its own. The limit of all outboxes together is the same for 2 and for 32 workers.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _cat(parts: list[Path]) -> Cost:
 
 
 class _Watch:
-    """Note the largest size of the parent's memory, and of all outboxes, during a run."""
+    """Records the largest size of the parent's memory, and of all outboxes together, during a run."""
 
     def __init__(self) -> None:
         self.resident_mb = self.outboxes_mb = 0.0

@@ -20,10 +20,10 @@ WORKERS = 2
 MPR, FLOOR = "mpr.Pool", "multiprocessing.Pool"
 
 Map = Callable[[Callable[[int], Any], Iterable[int], int | None], Iterable[Any]]
-"""`map(task, items, chunksize)`; None is the pool's own default."""
+"""`map(task, items, chunksize)` of a pool. If `chunksize` is None, the pool uses its own default."""
 
 Open = Callable[[ExitStack], Map]
-"""Starts a pool of two workers, which ends with the stack."""
+"""Starts a pool of two workers, and returns its `map`. The pool ends when the stack closes."""
 
 
 def _package(name: str) -> Any:
@@ -40,7 +40,8 @@ def _multiprocessing(stack: ExitStack) -> Map:
     pool = multiprocessing.get_context("forkserver").Pool(WORKERS)
 
     def end() -> None:
-        # Its own `with` block ends with `terminate`, which does less than the ends of the other pools.
+        # The pool's own `with` block is not used, because it ends with `terminate`. This does less than the ends of the
+        # other pools.
         pool.close()
         pool.join()
 
@@ -49,7 +50,7 @@ def _multiprocessing(stack: ExitStack) -> Map:
 
 
 def _executor_map(executor: Executor) -> Map:
-    # Its own default is 1.
+    # The default of `Executor.map` is 1.
     return lambda task, items, chunksize: executor.map(task, items, chunksize=chunksize or 1)
 
 
@@ -64,7 +65,7 @@ def _loky(stack: ExitStack) -> Map:
 
 def _joblib(stack: ExitStack) -> Map:
     joblib, loky = _package("joblib"), _package("joblib.externals.loky")
-    # The first call starts its workers, and they live until the process ends.
+    # The first call of joblib starts workers that live until the process ends. So the workers are shut down here.
     stack.callback(lambda: loky.get_reusable_executor(max_workers=WORKERS).shutdown(wait=True))
 
     def run(task: Callable[[int], Any], items: Iterable[int], chunksize: int | None) -> Iterable[Any]:
@@ -77,7 +78,7 @@ def _joblib(stack: ExitStack) -> Map:
 
 def _mpire(stack: ExitStack) -> Map:
     workers = stack.enter_context(_package("mpire").WorkerPool(WORKERS, start_method="forkserver", keep_alive=True))
-    # It would join results that are arrays to one array.
+    # By default, mpire would join results that are arrays to one array.
     return lambda task, items, chunksize: workers.map(
         task, list(items), chunk_size=chunksize, concatenate_numpy_output=False
     )
@@ -102,7 +103,7 @@ _PEERS: dict[str, tuple[str, Open]] = {
 
 
 def pools() -> dict[str, Open]:
-    """Return how each installed pool is opened."""
+    """Return the function that starts a pool, for each kind of pool that is installed, by its name."""
     found = {}
     for name, (package, start) in _PEERS.items():
         try:
@@ -115,7 +116,7 @@ def pools() -> dict[str, Open]:
 
 
 def ratio_rows(readings: dict[str, list[float]], floor: str = FLOOR) -> list[list[str]]:
-    """Return a row of a table for each pool: its median, and its ratio to `floor`."""
+    """Return a row of a table for each pool: its name, its median, and its ratio to the pool `floor`."""
     return [
         [name, f"{common.median(found):.3g}", common.ratio(found, readings[floor])] for name, found in readings.items()
     ]

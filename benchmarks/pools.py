@@ -23,7 +23,7 @@ import psutil
 import mpr
 from benchmarks import common, peers, report
 
-# (size of a result in MB, how many)
+# (size of a result in MB, number of results)
 RESULTS = ((1, 100), (100, 4))
 _SAMPLE_SECS = 0.02
 
@@ -98,7 +98,7 @@ def _pss_mb() -> float:
 
 
 def _memory(name: str) -> float:
-    # It runs as an imported module, not as the main one, so that only the pool decides what the workers import.
+    # This module is imported and is not the main module, so that only the pool decides what the workers import.
     code = f"from benchmarks import pools; pools.measure_memory({name!r})"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if ran.returncode:
@@ -111,12 +111,12 @@ def _memory(name: str) -> float:
 
 _DEATH, _CLOSE = "the error of a task whose worker was killed", "close and join"
 _GOES_ON, _CTRL_C = "Ctrl-C to what comes behind the pool's `with` block", "Ctrl-C to the end of the program"
-# Limits in milliseconds.
+# The targets: the longest time in milliseconds for each moment.
 _MOMENTS = {_DEATH: 100.0, _CLOSE: 20.0, _CTRL_C: 200.0}
 
 
 def _death(folder: Path) -> float:
-    """Measure the milliseconds from a task that kills its worker to its error."""
+    """Measure the milliseconds from the call of a task that kills its worker to the error of this task."""
     with mpr.Pool("benchmark", peers.WORKERS, sinks=folder / f"{time.monotonic_ns()}.rrd") as pool:
         pool.map(_nothing, range(100))
         begin = time.perf_counter()
@@ -153,7 +153,7 @@ if __name__ == "__main__":
 """
 
 
-# The time that Python and the SDK need to end without mpr.
+# A program that logs without mpr. It shows how long Python and the SDK alone need to end after Ctrl-C.
 _ALONE = """
 import sys, time, rerun as rr
 
@@ -169,7 +169,10 @@ finally:
 
 
 def _ctrl_c(source: str, folder: Path) -> tuple[float, float]:
-    """Measure the milliseconds from Ctrl-C, sent to the whole group, to the program's next line and to its end."""
+    """Send Ctrl-C to the process group of a program with the code `source`.
+
+    Returns the milliseconds from Ctrl-C to the next line that the program prints, and to the end of the program.
+    """
     command = [sys.executable, "-c", source, str(folder / f"{time.monotonic_ns()}.rrd")]
     program = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, text=True
@@ -180,7 +183,7 @@ def _ctrl_c(source: str, folder: Path) -> tuple[float, float]:
     os.killpg(program.pid, signal.SIGINT)
     limit = threading.Timer(60, program.kill)
     limit.start()
-    # Without a timeout: with one, `wait` looks only every 50 ms.
+    # `wait` has no timeout here, because with a timeout it looks only every 50 ms.
     program.wait()
     end = time.monotonic()
     limit.cancel()

@@ -1,8 +1,9 @@
 """Profile a worker and the parent, to see where the time goes. Writes `benchmarks/profiles/*.txt`; needs py-spy.
 
-Each profile is of one process of a real run, sampled by py-spy with native frames. For each thread, it has the share
-of samples in which a function was the innermost one (self), and in which it ran at all (total). If the kernel or code
-without a name runs, its caller counts as the innermost function. Threads that wait are left out.
+Each profile is of one process of a real run, sampled by py-spy with native frames. It has three lists of shares of all
+samples: the share of each thread, the share in which a function was the innermost one (self), and the share in which it
+ran at all (total). If the kernel or code without a name runs, its caller counts as the innermost function. Threads that
+wait are left out.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from benchmarks import common, small_tasks, works
 
 _FOLDER = Path(__file__).parent / "profiles"
 _RATE = 200
-# Threads in these functions wait, which py-spy does not always see.
+# A thread in one of these functions waits. py-spy does not always recognize this, so such samples are left out here.
 _WAITING = ("lock_PyThread_acquire_lock", "wait (threading.py", "Sockets.receive", "poll (")
 _SHOWN = 25
 _NAME_MAX = 120
-# How the work of each profile is logged, and how many rows take some seconds.
+# For each name of a profile: what is logged (see `works.py`), and a number of rows that takes some seconds.
 _WORKS = {"images": (works.NOISY, 500), "scalars": (works.SCALARS, 40_000), "entities": (works.ENTITIES, 5_000)}
 
 
@@ -118,7 +119,7 @@ def _short(frame: str) -> str:
         return f"thread{name or ' without a name'}".replace('"', "")
     name, _, place = frame.partition(" (")
     if len(name) > _NAME_MAX:
-        # Names that Rust has mangled.
+        # A name of this length is a function of Rust whose name the compiler has changed.
         name = f"{name[:_NAME_MAX]}..."
     return f"{name} ({Path(place).name}" if place else name
 

@@ -31,7 +31,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A figure with the limit `at_most`. With None it has no limit and is only printed.
+    """A figure with the limit `at_most`. If `at_most` is None, there is no limit, and the figure is only printed.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line of a plot, with `values` at each of `at`."""
+    """A line of a plot through the points `(at[i], values[i])`. `label` is the text at the vertical axis."""
 
     title: str
     label: str
@@ -79,7 +79,7 @@ class Findings:
 
 
 class Bench:
-    """A benchmark that runs.
+    """Collects and prints the figures of the benchmark that runs in this process.
 
     Attributes
     ----------
@@ -112,15 +112,19 @@ class Bench:
         self._findings.lines.append(Line(title=title, label=label, at=list(at), values=list(values)))
 
     def end(self) -> None:
-        """Write all figures. A benchmark that did not come to its end has none."""
+        """Write all figures to the file of `--record`. A benchmark that fails before this call has no figures there."""
         if self._record is not None:
             with self._record.open("a") as out:
                 out.write(json.dumps(asdict(self._findings)) + "\n")
 
 
 def begin(about: str | None) -> Bench:
-    """Start the benchmark of the main module, with the options of its command line. `about` is its docstring."""
-    # Imported here, because workers import this module with their main module and start faster without these two.
+    """Start the benchmark of the main module, with the options of the command line.
+
+    `about` is the docstring of the main module.
+    """
+    # These two are imported here, because workers import this module with their main module, and start faster without
+    # them.
     import argparse
 
     import __main__
@@ -138,7 +142,7 @@ def begin(about: str | None) -> Bench:
 
 
 def load(path: Path) -> list[Findings]:
-    """Load the findings in `path`."""
+    """Return the findings of all benchmarks in the file at `path`, which `--record` has named."""
     found = []
     for line in path.read_text().splitlines():
         data: dict[str, Any] = json.loads(line)

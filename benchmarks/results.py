@@ -1,6 +1,6 @@
 """Make a page of the findings of all benchmarks, with the machine, the targets and all tables, and a plot.
 
-`python -m benchmarks` calls this. It needs matplotlib for the plot only.
+`python -m benchmarks` calls this module. matplotlib is needed for the plot only.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _draw(path: Path, findings: Sequence[Findings], asked: Sequence[Target]) -> 
     import matplotlib
 
     matplotlib.use("svg")
-    # Fixed, so that the same findings make the same file.
+    # The salt is fixed, so that the same findings make the same file.
     matplotlib.rcParams["svg.hashsalt"] = "mpr"
     import matplotlib.pyplot as plt
 
@@ -127,7 +127,7 @@ def _draw(path: Path, findings: Sequence[Findings], asked: Sequence[Target]) -> 
 
 
 def _draw_targets(axis: Any, asked: Sequence[Target]) -> None:
-    """Draw each median as a share of its limit, with its range."""
+    """Draw a bar for each target: its median as a share of its limit. A line over the bar shows the range."""
     for place, target in enumerate(asked):
         assert target.at_most is not None
         shares = [value / target.at_most for value in target.values]

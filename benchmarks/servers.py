@@ -15,7 +15,7 @@ from benchmarks import common
 from mpr.rrd import framing
 from mpr.sdk import programs
 
-# A reader that gets nothing for so long has all rows (seconds).
+# If a reader gets nothing for this time (seconds), it has all rows.
 _QUIET_SECS = 0.5
 _LIMIT_SECS = 60.0
 
@@ -45,7 +45,10 @@ def wait_for_port(port: int) -> None:
 
 @contextlib.contextmanager
 def server(port: int, *arguments: str, memory: str, niceness: int = 0) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `rerun --serve-grpc` at `port`. It keeps up to `memory` of its data."""
+    """Run `rerun --serve-grpc` at `port` within the block, with the priority `niceness`.
+
+    The server keeps up to `memory` of the rows that it gets, such as '8GB'. With '0B' it keeps nothing.
+    """
     peer = _rerun("--serve-grpc", "--port", str(port), "--server-memory-limit", memory, *arguments, niceness=niceness)
     try:
         wait_for_port(port)
@@ -62,12 +65,12 @@ def _rerun(*arguments: str, niceness: int = 0) -> subprocess.Popen[bytes]:
 
 
 def check_rows(url: str, rows: int, folder: Path) -> None:
-    """Raise if the server at `url` does not have exactly `rows` rows."""
+    """Raise `WrongOutputError` if the server at `url` does not have exactly `rows` rows."""
     written = folder / "read.rrd"
     reader = _rerun("--save", str(written), "--port", str(free_port()), url)
     try:
         size, since, deadline = -1, time.monotonic(), time.monotonic() + _LIMIT_SECS
-        # With a header in its file, the reader has connected. The quiet time counts from then on.
+        # When the file of the reader has a header, the reader has connected. The quiet time counts from then on.
         while size < framing.HEADER_SIZE or time.monotonic() < since + _QUIET_SECS:
             if time.monotonic() > deadline:
                 raise common.WrongOutputError(f"{url} could not be read")
@@ -79,7 +82,7 @@ def check_rows(url: str, rows: int, folder: Path) -> None:
         reader.send_signal(signal.SIGKILL)
         reader.wait()
     with written.open("r+b") as file:
-        # The last frame may be incomplete.
+        # The last frame may be incomplete, because the reader was killed. So it is cut off.
         _, end = framing.scan(lambda at, count: os.pread(file.fileno(), count, at), framing.HEADER_SIZE, size)
         file.truncate(end)
     common.expect(common.count_rows(written), rows, "rows in the server")

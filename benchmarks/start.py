@@ -1,8 +1,9 @@
 """How soon is there a first result?
 
-Times the second pool of a process, from its start to its first result and to its end. A service or a notebook makes
-many pools, and the first one needs imports that any library needs. mpr's fork server has imported the SDK. The workers
-of the other pools import it when their first task needs it. The cost of `import mpr` is measured too.
+Measures the time of a pool with one task: its start, its first result and its end together. The first pool of a
+process is not counted, because it also needs imports that any library needs. A service or a notebook makes many pools.
+mpr's fork server has imported the SDK. The workers of the other pools import the SDK when their first task needs it.
+The cost of `import mpr` is measured too.
 """
 
 from __future__ import annotations

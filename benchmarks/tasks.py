@@ -1,7 +1,8 @@
 """What does a task cost that does next to nothing?
 
-Measures empty tasks and tasks that log one row, beside other pools. Every pool has two warm workers. If a row is in the
-file when the result is there, the floor is the time that one process alone needs for `rr.log` and a checked flush.
+Measures empty tasks, beside other pools. Also measures tasks that log one row, which is in the file when the result is
+there. For these tasks the floor is the time that one process alone needs for `rr.log` and a flush. Every pool has two
+warm workers.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import mpr
 from benchmarks import common, peers, report
 
 LOGGING = 4_000
-# Empty tasks: how many, with which chunksize (None: each pool's default), and how often. With the default, many tasks
-# are sent at a time and all take 4 ms together, so one repetition says little.
+# Runs of empty tasks: the number of tasks, the chunksize (None: each pool's default), and the number of repetitions.
+# With the default chunksize, many tasks are sent at a time. All tasks together then take only 4 ms, so one repetition
+# says little.
 _EMPTY = ((5_000, 1, 5), (10_000, None, 2))
 _EMPTY_OF_TWO = ((10_000, None, 15), (200_000, None, 5))
 _TWO = (peers.MPR, peers.FLOOR)
@@ -56,7 +58,10 @@ def _empty(
 
 
 def _alone(folder: Path, count: int) -> float:
-    """Measure a row in a process that logs and flushes each one. Runs as a task of another pool."""
+    """Return the microseconds per row in a process that logs `count` rows, with a flush after each row.
+
+    This is the floor, so it runs as a task of `multiprocessing.Pool` and does not use mpr.
+    """
     import rerun as rr
 
     stream = rr.RecordingStream("benchmark", send_properties=False)

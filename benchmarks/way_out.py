@@ -1,7 +1,7 @@
 """Which way out of a worker is the cheapest? Without mpr's pool.
 
-There are two workers, and five ways for the bytes that the SDK encodes. Users without mpr use the last one; it makes no
-file.
+There are two workers, and five ways by which the bytes that the SDK encodes can leave them. The last way is that of
+users without mpr. It makes no file.
 
 | way | bytes go |
 |---|---|
@@ -40,16 +40,21 @@ FILE, MEMORY, BINARY, CALLBACK, GRPC = "file", "memory file", "binary stream", "
 WORKERS = 2
 
 _NUMBER = struct.Struct("<Q")
-# Sent instead of a size: the worker has sent everything.
+# A worker sends this number instead of a size when it has sent everything.
 _DONE = 2**63
-# The outbox has no limit here, unlike that of mpr's producer, so late bytes need more memory.
+# The intervals at which a worker announces the size of its outbox, and at which it reads its binary stream. Unlike the
+# outbox of mpr's workers, this one has no limit. So bytes that are announced later need more memory.
 _ANNOUNCE_SECS = 0.005
 _READ_SECS = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The figures of one run: seconds until everything was written, and the costs of the workers and the parent."""
+    """The figures of one run.
+
+    `wall_secs` are the seconds until everything was written. The figures of `rr.log` (microseconds) and of the memory
+    (MB above the memory before the run) are those of the worst worker.
+    """
 
     wall_secs: float
     parent_cpu_secs: float
@@ -169,7 +174,7 @@ def _worker(way: str, work: str, rows: int, worker: int, target: str, end: socke
     took = sorted(log(rows))
     finish()
     link.number(_DONE)
-    # The outbox must stay open until the parent has read it.
+    # This waits until the parent has read the outbox, because the outbox must stay open until then.
     end.recv(1)
     link.text(json.dumps([took[len(took) // 2] * 1e6, took[len(took) * 99 // 100] * 1e6, peak_mb() - before]))
 
@@ -178,7 +183,7 @@ def _worker(way: str, work: str, rows: int, worker: int, target: str, end: socke
 
 
 class _Feed:
-    """The parent's end of one worker. It appends the worker's bytes to the one file, and notes their place."""
+    """The parent's connection to one worker. Appends the bytes of the worker to the one file, and notes their place."""
 
     def __init__(self, way: str, end: socket.socket, folder: Path) -> None:
         self._way = way
@@ -187,7 +192,7 @@ class _Feed:
         self._taken = 0
         #: (offset in the file, size), in the order of the worker.
         self.places: list[tuple[int, int]] = []
-        # Bytes that a sink sends before anything was logged are part of the stream.
+        # Some bytes come before anything was logged. They are part of the stream, so they are kept.
         self._early: list[int | bytearray] = []
         while (first := self._next()) is not None:
             self._early.append(first)
@@ -215,7 +220,10 @@ class _Feed:
         return number if self._way == MEMORY else self._exactly(number)
 
     def take(self, target: int, end: int) -> int | None:
-        """Append the next bytes to the file `target` at its `end`. Return its new end, or None after the last bytes."""
+        """Append the next bytes to the file `target`, which ends at `end`.
+
+        Returns the new end of the file, or None if the worker has sent everything.
+        """
         came = self._next()
         return None if came is None else self._append(target, end, came)
 
@@ -237,7 +245,7 @@ class _Feed:
         return end + size
 
     def take_early(self, target: int, end: int) -> int:
-        """Append the bytes that came before the start."""
+        """Append the bytes that came before the worker was told to log. Returns the new end of the file."""
         while self._early:
             end = self._append(target, end, self._early.pop(0))
         return end
@@ -253,7 +261,7 @@ class _Feed:
 
 
 def _take_all(feeds: list[_Feed], target: int) -> None:
-    """Write for all workers in one loop, because the file has one position."""
+    """Append the bytes of all workers to the file `target`, in one loop, because the file has only one position."""
     end = 0
     with selectors.DefaultSelector() as selector:
         for feed in feeds:
@@ -270,7 +278,10 @@ def _take_all(feeds: list[_Feed], target: int) -> None:
 
 
 def run(way: str, work: str, rows: int, folder: Path, workers: int = WORKERS) -> Reading:
-    """Run `work` once in warm workers, `rows` rows each. Checked private files stay in `folder` as `<worker>.rrd`."""
+    """Let warm workers log `rows` rows of `work` each, once, and check the rows.
+
+    With the way `FILE`, the private files stay in `folder` as `<worker>.rrd`.
+    """
     if way != GRPC:
         return _run(way, work, rows, folder, [str(folder / f"{worker}.rrd") for worker in range(workers)])
     url = servers.url_of(port := servers.free_port())
@@ -324,7 +335,7 @@ def _run(way: str, work: str, rows: int, folder: Path, targets: list[str]) -> Re
 def _check(way: str, file: int, places: list[tuple[int, int]], rows: int, scratch: Path) -> None:
     """Raise if the bytes at `places` of `file` are not whole streams that have `rows` rows together."""
     data = [os.pread(file, size, offset) for offset, size in places]
-    # An outbox is one stream. Each message of the other two ways is a whole stream.
+    # An outbox is one stream. With a binary stream or a callback, each message is a whole stream.
     streams = [b"".join(data)] if way == MEMORY else data
     chunks = ends = 0
     with scratch.open("wb") as out:

@@ -14,7 +14,10 @@ WORKS = {NOISY: 300, SMOOTH: 300, SCALARS: 50_000, ENTITIES: 5_000}
 
 
 def prepare(work: str, worker: int) -> Callable[[int], list[float]]:
-    """Make the data of `work` now. Return a function that logs `rows` rows and returns the seconds that each took."""
+    """Make the data of `work` for the worker with the number `worker`.
+
+    Returns a function that logs a given number of rows, and returns the seconds that each `rr.log` took.
+    """
     import numpy as np
     import rerun as rr
 

@@ -1,7 +1,8 @@
 """Make a data set as a folder of episodes: each task has a recording with its properties and its outcome.
 
-A policy with random gains swings a pendulum up. `mpr.DirectorySink` gives every episode a file, which is finished when
-the episode's result is there. You can open the folder as it is, or serve it as a dataset of Rerun's catalog.
+A policy with random gains swings a pendulum up. Each task is an episode. `mpr.DirectorySink` gives every episode a
+file, which is finished when the pool returns the episode's result. You can open the folder as it is, or serve it as a
+dataset of Rerun's catalog.
 
     python episodes.py
     rerun episodes/*.rrd

@@ -3,11 +3,11 @@
     pip install 'mpr[gradio]'
     python gradio_app.py            # and open http://127.0.0.1:7860
 
-Three tabs, three ways to the same viewer:
+The page has three tabs. Each tab sends recordings to the same kind of viewer in another way:
 
 - Live: the page gets the bytes of a `mpr.BinaryStreamSink` while the pool works.
-- File: a pool writes an .rrd file, the page loads it, and the file is deleted when it is no longer needed.
-- Episodes: each task has a recording. One viewer shows two of them from files and one from its URL.
+- File: a pool writes an .rrd file, the page loads the file, and the file is deleted some time later.
+- Episodes: each task makes a recording. One viewer shows three recordings: two from files, and one from a URL.
 
 Each click has a pool and a recording of its own, so users never see each other's data.
 """
@@ -90,7 +90,7 @@ def write_file(picture: Picture, steps: int, made: list[Path]) -> tuple[str, lis
     folder = Path(tempfile.mkdtemp(prefix="mpr-gradio-"))
     path = folder / "analysis.rrd"
     work(mpr.Pool(APP_ID, WORKERS, sinks=path, blueprint=layout()), picture, steps)
-    # Gradio counts the lifetime of a state from the moment that it is returned.
+    # Gradio counts the lifetime of a state, here the list of folders, from the moment when the state is returned.
     return str(path), [*made, folder]
 
 
@@ -112,7 +112,7 @@ def follow_edge(number: int, picture: Picture) -> None:
 
 
 def episodes(picture: Picture, folder: Path, url: str) -> list[str]:
-    """Make a recording per task; return two of them as files, and one as a URL of this server."""
+    """Make three recordings, one per task. Return the paths of two recordings, and the URL of the third one."""
     made = Path(tempfile.mkdtemp(dir=folder))
     with mpr.Pool(APP_ID, WORKERS, sinks=mpr.DirectorySink(path=made, name="episode-{index}.rrd")) as pool:
         pool.starmap(follow_edge, [(number, picture) for number in range(3)])

@@ -88,7 +88,7 @@ def picture_of(recording: mpr.SharedRecording) -> Image.Image:
 
 
 def main() -> None:
-    """Run the swarms, and watch them."""
+    """Run the swarms, show them in a viewer, and take a picture if the command line asks for one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--picture", type=Path, help="save what the viewer shows, and open no window")
     parser.add_argument("--save", type=Path, default="live.rrd", help="the recording (default: %(default)s)")
@@ -99,7 +99,7 @@ def main() -> None:
         for count, energy in enumerate(pool.imap_unordered(swarm, range(SWARMS)), 1):
             print(f"{count} of {SWARMS} done, energy {energy:.1f}")
             if args.picture is not None and count == WORKERS:
-                # The next swarms run meanwhile.
+                # Wait until the next swarms have run for a while, so that the picture shows them in motion.
                 time.sleep(0.6 * STEPS * STEP_SECS)
                 picture = picture_of(pool.recording)
                 picture.quantize(256).save(args.picture, optimize=True)

@@ -26,8 +26,8 @@ FOLDER = Path(__file__).parent
 class Shot(NamedTuple):
     """Say which recording of an example is drawn, at which time, and with which arguments the example runs.
 
-    With `lanes`, the picture also has the state timelines of the workers. It shows the moment when all rows at that
-    time had been logged, and so what the workers did then.
+    If `lanes` is true, the picture also shows the state timelines of the workers. They have rows only on the timeline
+    `log_time`. So the picture shows the moment on `log_time` when all rows at `time` had been logged.
     """
 
     recording: str
@@ -48,7 +48,7 @@ SHOTS = {
 
 
 def moment(recording: Path, timeline: str, time: int) -> int:
-    """Return the time on `log_time` when all rows at `time` of a timeline had been logged."""
+    """Return the moment on `log_time` when all rows that are at `time` on the timeline `timeline` had been logged."""
     moments = [0]
     for chunk in rr.chunk.RrdReader(recording).stream():
         if timeline in chunk.timeline_names:

@@ -67,7 +67,7 @@ def layout() -> rrb.Blueprint:
 
 
 def main() -> None:
-    """Take all scans."""
+    """Take all scans in a pool, into one recording."""
     parser = argparse.ArgumentParser(description="Scan a scene in parallel into one Rerun recording.")
     parser.add_argument("path", nargs="?", type=Path, default="point_clouds.rrd", help="the recording to write")
     parser.add_argument("--scans", type=int, default=16)

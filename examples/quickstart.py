@@ -35,7 +35,7 @@ MAX_SIDE = 512  # pixels; larger pictures are scaled down
 
 
 class Summary(NamedTuple):
-    """Hold what one task found, and the process that ran it."""
+    """Hold the result of one task: numbers about its picture, and the id of the process that ran the task."""
 
     name: str
     edge_share: float

@@ -103,7 +103,7 @@ def walk(index: int, color: tuple[int, int, int]) -> float:
 
 
 def rainbow(count: int) -> list[tuple[int, int, int]]:
-    """Return `count` colours."""
+    """Return `count` different colours as (red, green, blue), from 0 to 255."""
     angles = np.linspace(0, 2 * np.pi, count, endpoint=False)[:, None] + [0, 2.1, 4.2]
     return [tuple(color) for color in (140 + 110 * np.cos(angles)).astype(int).tolist()]
 
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--robots", type=int, default=12)
     args = parser.parse_args()
 
-    # All robots share the timeline `time`, on which the pool has no rows. So its state timelines are folded.
+    # All robots share the timeline `time`, on which the pool has no rows. So the views of the pool are folded.
     blueprint = layout(args.robots)
     with mpr.Pool("mpr_robots", sinks=args.path, blueprint=blueprint, telemetry_view=False) as pool:
         distances = pool.starmap(walk, enumerate(rainbow(args.robots)))

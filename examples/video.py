@@ -1,7 +1,8 @@
 """Render and encode clips in many processes. The viewer shows them frame by frame, with the balls that were found.
 
 Each task makes a video file and logs it whole (`rr.AssetVideo`). For each frame it logs the frame's time in the video
-(`rr.VideoFrameReference`). This is a hundred times smaller than pictures, and the viewer decodes only what it shows.
+(`rr.VideoFrameReference`). A video is a hundred times smaller than its pictures, and the viewer decodes only the frames
+that it shows.
 
     pip install av
     python video.py

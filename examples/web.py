@@ -1,8 +1,8 @@
-"""Watch a run in a web browser while it goes on. A file keeps everything, so you may open the page late.
+"""Watch a run in a web browser while it goes on. A file keeps all rows, so you may open the page late.
 
     python web.py
 
-Open the address that it prints. Every task follows particles on a strange attractor of its own.
+Open the address that the script prints. Every task follows particles on a strange attractor of its own.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def follow(name: str, pause_secs: float) -> None:
 
 
 def main() -> None:
-    """Serve the page, run, and keep the file."""
+    """Run the tasks, serve the page meanwhile, and write the file."""
     parser = argparse.ArgumentParser(description="Watch a pool in a web browser.")
     parser.add_argument("path", nargs="?", type=Path, default="web.rrd", help="the recording to write")
     parser.add_argument("--pause-secs", type=float, default=0.05, help="between two steps")

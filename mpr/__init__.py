@@ -43,15 +43,15 @@ after the rows of its task.
 
 Where to look:
 
-- Where does a row wait when the disk is slow? `producer/outbox_writer.py` (`wait_for_credit`). Earlier rows are in
-  `transport/outbox.py`.
+- Where does a row wait when the disk is slow? `rr.log` itself waits, in `producer/outbox_writer.py`
+  (`wait_for_credit`). Rows that were logged before wait in the outbox (`transport/outbox.py`).
 - What happens to the tasks of a killed worker, and which are retried? `scheduler/worker_death.py`. Tasks that it had
   not begun go back to the queue in `scheduler/worker_events.py`.
 - Which worker gets which task? `scheduler/assignment.py`.
 - Which results and rows of a dead worker are still taken? `aggregator/intake.py` and `transport/result_journal.py`.
 - Which code runs first in a worker? `processes/launcher.py` or `processes/zygote.py`, then `worker/main.py`.
-- What does a viewer get that comes late? The rows of `live/replay_log.py`. If it reconnects, `live/exporter_handle.py`
-  starts another exporter, which sends all of them again.
+- Which rows does a viewer get that comes late? The rows of `live/replay_log.py`. If the viewer reconnects,
+  `live/exporter_handle.py` starts another exporter, which sends all these rows again.
 - How does a pool or a recording start and end, and what limits each step? `pool/runtime.py`, `recording/runtime.py`.
 - How does a process join a recording? `producer/membership.py`.
 - Which private names of the SDK are used? `sdk/__init__.py` lists them. `sdk/log_calls.py`, `sdk/sink_calls.py`,
@@ -130,7 +130,8 @@ if TYPE_CHECKING:
     from mpr.telemetry.insights import WorkerInsights as WorkerInsights
     from mpr.worker.capture import LoggingHandler as LoggingHandler
 
-# The module of each public name. It is imported on first use, so that `import mpr` needs neither the SDK nor ZeroMQ.
+# The module of each public name. A module is imported when one of its names is used first. So `import mpr` alone
+# imports neither the SDK nor ZeroMQ.
 _HOME = {
     "LoggingHandler": "worker.capture",
     "CurrentTask": "tasks.current",

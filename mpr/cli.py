@@ -13,6 +13,7 @@ import mpr
 
 if TYPE_CHECKING:
     from mpr.rrd.recover import Recovered
+    from mpr.rrd.verify import VerifiedRecording
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -116,6 +117,42 @@ def recover(paths: tuple[Path, ...]) -> None:
             failed = True
             click.echo(f"mpr recover: {error.strerror or error}", err=True)
     sys.exit(1 if failed else 0)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+def verify(paths: tuple[Path, ...]) -> None:
+    """Check that no row of a recording is missing.
+
+    When mpr closes a recording, it writes the number of rows into the recording. This command reads the whole file and
+    compares. The exit status is 1 if rows are missing, and 2 if a file cannot be read or does not say how many rows it
+    should have.
+    """
+    from mpr.errors import SinkError
+    from mpr.rrd import verify as verification
+
+    status = 0
+    for path in paths:
+        try:
+            found = verification.verify(path)
+        except SinkError as error:
+            click.echo(f"mpr verify: {error.strerror or error}", err=True)
+            status = 2
+            continue
+        for each in found:
+            click.echo(f"{path}: {_in_a_sentence(each)}")
+            status = max(status, 0 if each.is_whole else 2 if each.expected_rows is None else 1)
+    sys.exit(status)
+
+
+def _in_a_sentence(found: VerifiedRecording) -> str:
+    if found.expected_rows is None:
+        return f"{found.rows} rows; the file does not say how many it should have: mpr did not write and finish it"
+    if found.rows != found.expected_rows:
+        return f"{found.rows} rows, but {found.expected_rows} when the recording was closed: the file was changed"
+    if found.lost_rows:
+        return f"{found.rows} rows; {found.lost_rows} more were logged and are lost"
+    return f"{found.rows} rows with times, none is missing"
 
 
 @main.command()

@@ -130,7 +130,7 @@ class WorkerStartError(PoolError, BrokenExecutor):
 
 
 def died_at_start(exitcode: int | None) -> WorkerStartError:
-    """Return the error for workers that end before they are ready. The last of them ended with `exitcode`."""
+    """Return the error for workers that end before they are ready. The last such worker ended with `exitcode`."""
     return WorkerStartError(
         f"workers end before they are ready; the last one {describe_exit(exitcode)}. What it wrote to stderr says why. "
         "A frequent reason: the main script makes its pool without \"if __name__ == '__main__':\", or cannot be "
@@ -161,7 +161,7 @@ class WorkerDiedError(PoolError):
     rows:
         The number of rows of the task that are in the recording; None if the number is not known.
     silent_secs:
-        The time in seconds between the last rows of the worker and its end; None if no rows came.
+        The time in seconds from the last rows that the worker sent to the end of the worker; None if it sent no rows.
     """
 
     def __init__(

@@ -6,12 +6,12 @@ are separated by `;`. Only tests set the variable. Without it, a place costs one
 
 | place | the moment |
 |---|---|
-| `worker.started` | the worker has sent its hello, but its initializer has not run |
+| `worker.started` | the worker has sent its first message (`Hello`), but its initializer has not run |
 | `worker.claimed` | the worker has begun a work item, but no task of it |
 | `worker.ended` | the tasks of a work item have returned, but their rows are not flushed |
 | `worker.flushed` | the rows are in the outbox |
-| `worker.noted` | the result is on the status page |
-| `worker.sent` | the result was sent, or waits on the status page for the next ones |
+| `worker.noted` | the result is in the result journal |
+| `worker.sent` | the result was sent, or waits in the worker until it is sent together with later results |
 | `worker.roll` | the worker is about to make its next outbox |
 | `worker.opened` | the parent has opened the next outbox, but the SDK still writes into the old one |
 | `worker.rolled` | the SDK writes into a new outbox, but the parent does not know yet that the old one is complete |
@@ -80,7 +80,10 @@ _armed: dict[str, tuple[int, Callable[[], None]]] = {}
 
 
 def arm(worker: int) -> None:
-    """Read the failpoints of this process, which is the worker with number `worker`, or the parent if that is 0."""
+    """Read the failpoints of this process from the environment.
+
+    `worker` is the number of the worker that this process is, or 0 in the parent.
+    """
     _armed.clear()
     for each in filter(None, os.environ.get(_VARIABLE, "").split(";")):
         where, times, action = each.split(":")
@@ -92,7 +95,7 @@ def arm(worker: int) -> None:
 
 
 def reach(place: str) -> None:
-    """Note that this process has reached `place`. Make the process fail now if a failpoint demands that."""
+    """Count that this process has reached `place`. If a failpoint is due there, do its action, such as a kill."""
     if place in _armed:
         times, act = _armed.pop(place)
         if times > 1:

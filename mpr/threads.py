@@ -1,4 +1,6 @@
-"""Runs steps in threads, to their end in spite of Ctrl-C or with a limit on each wait, and wakes threads that wait.
+"""Runs steps in threads, and wakes threads that wait.
+
+`run_to_completion` runs a step to its end in spite of Ctrl-C. `BoundedThread` limits the time of the wait for a step.
 
 A handler of a signal runs in the main thread, between any two of its instructions. It may call mpr, and that call may
 wait for a thread of mpr. If the main thread then held a lock that this thread needs, both would wait for ever. So the
@@ -90,8 +92,8 @@ def run_to_completion(step: Callable[[], Any], *, wait: bool = True) -> None:
     """Run `step` to its end in a new thread. If `wait` is true, wait for the end, and raise the error of the step.
 
     Ctrl-C ends the wait, but not the step. The interpreter waits for the new thread at its exit. If the caller is a
-    thread of mpr's own, this function never waits, because the step itself waits for that thread. This happens if a
-    callback ends its pool, or drops the last reference to the pool.
+    thread of mpr's own, this function never waits. The step may itself wait for the calling thread, so both would wait
+    for ever. A thread of mpr's own is the caller if a callback ends its pool, or drops the last reference to the pool.
     """
     raised: list[BaseException] = []
     is_over = Latch()

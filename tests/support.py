@@ -22,6 +22,7 @@ import rerun as rr
 
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.intake import IntakeContext, ProducerIntake
+from mpr.aggregator.row_balance import RowTotals
 from mpr.processes import forkserver
 from mpr.rrd import framing
 from mpr.rrd.segment import Segment
@@ -203,8 +204,10 @@ class _NoObserver:
 
 def intake_of(hello: Hello, folder: Path) -> ProducerIntake:
     """The parent's side of a producer, without sinks and without anybody who hears of its results."""
-    fanout = Fanout([], None, lambda _: b"", _NoObserver())
-    context = IntakeContext(folder=folder, fanout=fanout, answer=lambda *_: None, on_accepted=lambda: None)
+    fanout = Fanout([], None, lambda _: b"", _NoObserver(), b"")
+    context = IntakeContext(
+        folder=folder, fanout=fanout, answer=lambda *_: None, totals=RowTotals(), on_accepted=lambda: None
+    )
     return ProducerIntake(hello, context, None)
 
 

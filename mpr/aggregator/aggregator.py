@@ -1,4 +1,7 @@
-"""Reads what all producers send: hands rows to the sinks, and then each result to the listener of its worker.
+"""Reads the messages of all producers. Hands rows to the sinks, and then each result to the listener of its worker.
+
+A *producer* is a process that logs, and its *hello* is its first message. A *listener* is the pool of a worker
+(`listener.py`). An *intake* is the parent's side of one producer (`intake.py`).
 
 Covers: the one thread that reads the upstream socket, the producers that are connected, the deaths of workers.
 Does not cover: the messages of one producer (`intake.py`), tasks and processes (`scheduler`), the sinks (`sinks`).
@@ -20,8 +23,9 @@ from collections.abc import Callable
 from mpr.aggregator import events
 from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
 from mpr.aggregator.fanout import Fanout
-from mpr.aggregator.intake import IntakeContext, ProducerIntake
+from mpr.aggregator.intake import IntakeContext, ProducerIntake, process_lives
 from mpr.aggregator.listener import Listener, SurvivingRows
+from mpr.aggregator.row_balance import RowTotals
 from mpr.aggregator.steps import StepQueue
 from mpr.errors import DeliveryError, SinkError
 from mpr.transport.messages import PROTOCOL, Accepted, Goodbye, Hello, Synced, Upstream, Welcome
@@ -30,17 +34,19 @@ from mpr.transport.sockets import PeerGoneError, Sockets
 _log = logging.getLogger("mpr")
 
 _IDLE_SECS = 0.2
-# The most steps that run between two messages. Steps and messages take turns, because neither kind may wait until
-# nothing of the other kind is left.
+# The largest number of steps (`StepQueue`) that run between two messages. Without this limit, messages would wait as
+# long as other threads keep adding steps.
 _STEPS_AT_ONCE = 64
 _RETRY_SECS = 0.001
-# The last messages of a worker that has ended may still be in the kernel. ZeroMQ reads them within microseconds.
+# The last messages of a worker that has ended may still be in the kernel, from which ZeroMQ reads them within
+# microseconds. The worker is reaped `_DRAIN_QUIET_SECS` after its end if the queue of messages is empty then, and in
+# any case after `_DRAIN_LIMIT_SECS`.
 _DRAIN_QUIET_SECS = 0.02
 _DRAIN_LIMIT_SECS = 1.0
 
 
 class Aggregator:
-    """Reads what producers send, in a thread of its own.
+    """Reads all messages of producers, in a thread of its own.
 
     Parameters
     ----------
@@ -56,11 +62,14 @@ class Aggregator:
         self._sockets = sockets
         self._fanout = fanout
         fanout.watch_failures(self._report_sink_failure)
+        #: The rows that were logged, that have come and that are lost.
+        self.row_totals = RowTotals()
         self._context = IntakeContext(
             folder=sockets.folder,
             fanout=fanout,
             answer=self._answer,
             on_accepted=self._notify_progress,
+            totals=self.row_totals,
             has_blueprint=has_blueprint,
         )
         # How many rows were logged by producers that are no longer connected.
@@ -71,9 +80,9 @@ class Aggregator:
         self.incomplete_count = 0
         self._listeners: dict[int, Listener] = {}
         self._intakes: dict[str, ProducerIntake] = {}
-        # Producers that have no answer to their hello yet, because their second socket is not connected.
+        # Producers that have no answer to their hello yet, because the socket for answers is not connected.
         self._newcomers: list[ProducerIntake] = []
-        # Workers that have exited, each with the time when this thread got the message.
+        # Workers that have exited and are not reaped yet, each with the time when this thread got `WorkerExited`.
         self._dead: list[tuple[WorkerExited, float]] = []
         self._steps = StepQueue(functools.partial(sockets.up.post, events.encode(Wakeup())))
         self._stop_requested = False
@@ -91,21 +100,24 @@ class Aggregator:
         self._listeners[worker] = listener
 
     def is_unknown(self, worker: int) -> bool:
-        """Whether `worker` has not said hello. Any thread may call this.
+        """Whether no hello of `worker` has arrived. Any thread may call this.
 
-        If so, the worker has run no code of a user but the main module.
+        If so, the worker has not run any code of the user yet, except an import of the main module.
         """
         return all(each.hello.worker != worker for each in self._intakes.copy().values())
 
     def worker_died(self, worker: int, exitcode: int | None) -> None:
-        """Report the end of a worker's process. What the worker had sent is taken first. Any thread may call this."""
+        """Report that the process of `worker` has ended. Any thread may call this.
+
+        The aggregator takes all messages that the worker has sent, and then reports the end to the listener.
+        """
         self._sockets.up.post(events.encode(WorkerExited(worker, exitcode)))
 
     def soon(self, step: Callable[[], None]) -> None:
         """Have the aggregator's thread run `step`. If that thread has ended, the calling thread runs `step`.
 
-        Any thread may call this. The step runs to its end even if Ctrl-C interrupts the caller between any two
-        instructions.
+        Any thread may call this. Ctrl-C does not interrupt a step in the aggregator's thread, because Python raises
+        `KeyboardInterrupt` only in the main thread.
         """
         self._steps.add(step)
 
@@ -119,14 +131,17 @@ class Aggregator:
         return self._rows_of_gone + sum(each.rows_logged() for each in self._intakes.copy().values())
 
     def look(self) -> None:
-        """Take results that workers cannot send, because native code keeps the GIL. Any thread may call this."""
+        """Have overdue results read from the journals of their workers. Any thread may call this.
+
+        A result is overdue if its worker cannot send it, because native code of a task keeps the GIL.
+        """
         if any(each.overdue_result() for each in self._intakes.copy().values()):
             self.soon(self._take_overdue)
 
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
-        """Wait up to `timeout_secs` until the sinks have outbox `number` of a producer up to offset `end`.
+        """Wait up to `timeout_secs` until the sinks have outbox `number` of the producer of `route`, up to byte `end`.
 
-        A failure of a sink ends the wait, too. Returns False if the time was over before. Any thread but the
+        A failure of a sink ends the wait, too. Returns False if the time is over before either. Any thread but the
         aggregator's may call this.
         """
 
@@ -140,8 +155,8 @@ class Aggregator:
     def wait_for_goodbyes(self, listener: Listener, timeout_secs: float) -> bool:
         """Wait up to `timeout_secs` until each worker of `listener` has sent its last message, `Goodbye`.
 
-        The end of the aggregator's thread ends the wait, too. Returns False if the time was over before. Any thread but
-        the aggregator's may call this.
+        The end of the aggregator's thread ends the wait, too. Returns False if the time is over before either. Any
+        thread but the aggregator's may call this.
         """
 
         def have_left() -> bool:
@@ -184,7 +199,7 @@ class Aggregator:
             self._notify_progress()
 
     def _take_next(self) -> bool:
-        """Take the next message if there is one, run steps, and look after dead workers and newcomers.
+        """Take the next message if there is one, run steps, reap dead workers, and answer the hellos of producers.
 
         Returns False if the thread has nothing more to do and must end.
         """
@@ -230,12 +245,12 @@ class Aggregator:
                 intake.take_journaled(last)
 
     def _answer(self, hello: Hello, message: Accepted | Synced) -> None:
-        # A producer that has died needs no answer. Its end is handled elsewhere.
+        # `PeerGoneError` means that the producer has ended. A dead producer needs no answer.
         with contextlib.suppress(PeerGoneError):
             self._sockets.down.send(hello.route, message)
 
     def _report_sink_failure(self, error: SinkError) -> None:
-        # Callers get the error now, because they could otherwise wait for hours for a result that is this error.
+        # Report the error to the callers now. Every later result is this error anyway, but may come hours later.
         for listener in set(self._listeners.values()):
             listener.sink_failed(error)
 
@@ -254,7 +269,7 @@ class Aggregator:
         self._newcomers.append(intake)
 
     def _welcome(self) -> None:
-        """Answer the newcomers whose second socket is connected. The others are tried again after a millisecond."""
+        """Answer the hello of each producer whose socket for answers is connected. Try the others again after 1 ms."""
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:
@@ -309,8 +324,8 @@ class Aggregator:
         self._newcomers = [each for each in self._newcomers if each is not intake]
 
     def _release_if_dead(self, intake: ProducerIntake) -> None:
-        # If the parent cannot open the outbox, the producer may run in another container. The parent does not know the
-        # process ids of that container.
+        # The supervisor of a pool reports the end of a worker, so workers are skipped here. If the parent cannot open
+        # the outbox, the producer may run in another container, whose process ids the parent does not know.
         is_unsure = intake.hello.worker in self._listeners or intake.is_inline
-        if not is_unsure and not intake.lives():
+        if not is_unsure and not process_lives(intake.hello.pid):
             self._release(intake)

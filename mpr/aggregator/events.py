@@ -1,4 +1,7 @@
-"""The messages that threads of the parent send to the aggregator, in one queue with the messages of producers."""
+"""Defines events: messages that threads of the parent send to the aggregator.
+
+Events and the messages of producers come in one queue.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ class WorkerExited:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Ends the recording: messages that are sent after this one are not taken."""
+    """Asks the aggregator to end its thread as soon as the queue of messages is empty."""
 
 
 @dataclass(frozen=True, slots=True)

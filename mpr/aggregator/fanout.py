@@ -1,5 +1,8 @@
 """Hands rows to all sinks, and keeps the reason if rows are lost. The aggregator's thread calls this module.
 
+An *outbox* is the stream that the SDK of one producer writes. A *segment* is a part of an outbox. A *chunk* is the unit
+in which the SDK writes rows. The manifests at the end of an outbox list its chunks.
+
 Covers: writing each segment to every durable sink, announcing segments to the live sinks, sinks that fail, the
 parent's own notes, conflicts of types.
 Does not cover: where segments come from (`outbox_intake.py`), what a sink does with segments (`sinks`).
@@ -15,8 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mpr import failpoints
 from mpr.aggregator.type_conflicts import ColumnTypes
-from mpr.errors import SinkError
-from mpr.rrd import framing
+from mpr.errors import FormatError, SinkError
+from mpr.rrd import framing, manifest
 from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment
 from mpr.sinks.base import LiveFeed, Observer, Writer
 from mpr.transport.messages import Hello
@@ -25,7 +28,7 @@ _log = logging.getLogger("mpr")
 
 
 class Fanout:
-    """All sinks of one recording.
+    """Holds all sinks of one recording, and hands rows to them.
 
     Parameters
     ----------
@@ -34,9 +37,11 @@ class Fanout:
     feed:
         Announces segments to the live sinks; None if there are no live sinks.
     encode_notes:
-        Makes a stream of the recording that holds the notes of the parent.
+        Encodes notes as a Rerun stream. A note is a sentence of the parent about the recording, such as lost rows.
     observer:
-        Looks at all rows.
+        Looks at all segments and manifests, without keeping them.
+    store:
+        The encoded store id of the shared recording.
     apart:
         Whether every sink keeps the rows of each task in a recording of its own. If so, the types of two tasks may
         differ.
@@ -60,6 +65,7 @@ class Fanout:
         feed: LiveFeed | None,
         encode_notes: Callable[[Sequence[str]], bytes],
         observer: Observer,
+        store: bytes,
         *,
         apart: bool = False,
         has_all: bool = True,
@@ -69,6 +75,7 @@ class Fanout:
         self._encode_notes = encode_notes
         self._apart = apart
         self._observer = observer
+        self._store = store
         self._outboxes = itertools.count(PREAMBLE + 1)
         self._columns = ColumnTypes()
         self.conflicts: list[str] = []
@@ -76,7 +83,7 @@ class Fanout:
         self._on_failure: Callable[[SinkError], None] = lambda _error: None
         self.accepted_bytes = 0
         self.accepted_chunks = 0
-        # `time.monotonic()` when the sinks got the present segment; None if the sinks have none.
+        # `time.monotonic()` when the writing of the present segment began; None if no segment is being written.
         self._writing_since: float | None = None
         self._has_all = has_all
 
@@ -94,7 +101,7 @@ class Fanout:
         return next(self._outboxes)
 
     def write(self, segment: Segment) -> int:
-        """Write `segment` to all sinks. Returns the number of chunks when the durable sinks have the segment."""
+        """Write `segment` to all sinks. Returns the number of its chunks when the durable sinks have accepted them."""
         failpoints.reach("parent.segment")
         chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
         self._writing_since = time.monotonic()
@@ -109,19 +116,22 @@ class Fanout:
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
         return chunks
 
-    def add_manifests(self, hello: Hello, outbox: int, footer: bytes, *, of_task: bool = False) -> None:
+    def add_manifests(self, hello: Hello, outbox: int, footer: bytes, *, of_task: bool = False) -> int | None:
         """Give the manifests in `footer` to all durable sinks, and look for conflicts of types in them.
 
         `of_task` says that all chunks are of one task. If the sinks also keep tasks apart, no conflict is possible.
+        Returns how many rows of the shared recording the manifests describe; None if mpr does not understand them.
         """
         self._add_manifests(outbox, footer)
         self._observer.note(footer)
+        rows = self._rows_in(footer)
         if of_task and self._apart:
-            return
+            return rows
         who = f"worker {hello.worker} (pid {hello.pid})" if hello.worker else "the parent"
         for conflict in self._columns.note(who, footer):
             _log.info("%s", conflict)
             self.conflicts.append(conflict)
+        return rows
 
     def note(self, texts: Sequence[str]) -> None:
         """Write `texts` into the recording as notes of the parent."""
@@ -130,12 +140,20 @@ class Fanout:
             self.write_stream(stream)
 
     def write_stream(self, stream: bytes, *, telemetry: bool = False) -> None:
-        """Write `stream` to all sinks: a whole stream that the parent itself has made."""
+        """Write `stream`, a whole stream that the parent itself has made, to all sinks.
+
+        `telemetry` says that the rows are telemetry of a pool, and not data of the user.
+        """
         outbox = self.new_outbox()
         frames = framing.frames_of(stream)
         last = frames.pop()
         self.write(Segment(outbox, MessageBytes(0, stream), frames, telemetry=telemetry))
         self._add_manifests(outbox, stream[last.payload : last.end])
+
+    def all_rows(self, outbox: int) -> int | None:
+        """The number of rows in an outbox without a manifest; None if no sink can count them quickly."""
+        counts = (each.rows_of(outbox, 0, users_only=False) for each in self._writers)
+        return next((count for count in counts if count is not None), None)
 
     def rows_after(self, outbox: int, chunks: int) -> int | None:
         """The number of rows of `outbox` that came after its first `chunks` chunks; None if no sink can count them."""
@@ -149,7 +167,7 @@ class Fanout:
         self._feed = None
 
     def fail(self, error: SinkError) -> None:
-        """Keep `error` as the reason for lost rows, unless there is an earlier one. No open sink has caused `error`."""
+        """Keep `error` as the reason for lost rows, unless there is an earlier one. All sinks stay open."""
         _log.error("%s", error)
         self.failure = self.failure or error
 
@@ -159,7 +177,7 @@ class Fanout:
         return self.failure
 
     def stalled_secs(self) -> float:
-        """The seconds since the sinks got the present segment; 0 if there is none. Any thread may call this."""
+        """The seconds since the writing of the present segment began; 0 if there is none. Any thread may call this."""
         since = self._writing_since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -172,6 +190,13 @@ class Fanout:
         for writer in list(self._writers):
             with self._failing(writer):
                 writer.add_manifests(outbox, footer)
+
+    def _rows_in(self, footer: bytes) -> int | None:
+        try:
+            return manifest.all_rows(footer, self._store)
+        except (FormatError, KeyError, ValueError) as error:
+            _log.debug("the rows of a manifest cannot be counted: %r", error)
+            return None
 
     @contextlib.contextmanager
     def _failing(self, writer: Writer) -> Iterator[None]:

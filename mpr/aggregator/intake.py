@@ -1,11 +1,11 @@
-"""The receiving end of one producer: hands its rows to the sinks, and then its results to the listener.
+"""Takes the messages of one producer. Hands its rows to the sinks, and then its results to the listener.
 
 Covers: the messages of one producer, the outboxes of a producer one after another, what a dead producer has left.
 Does not cover: which producers are connected or dead (`aggregator.py`), the frames of an outbox (`outbox_intake.py`).
 
-A worker notes each result on its status page before sending the result. If the worker dies, the parent reads from the
-status page the results that did not arrive. With each result the worker has noted an offset in the outbox. The parent
-reads the rows up to this offset first.
+A worker writes each result into a journal in shared memory before it sends the result. If the worker dies, the parent
+reads the results that did not arrive from the journal. Beside each result, the journal has an offset in the outbox. The
+parent takes the rows up to this offset before it takes the result.
 
 Rows of recordings that tasks make themselves come in messages only. Such rows are lost if a worker dies before it
 has sent them. The parent does not take a result whose rows were lost in this way. The task of that result counts as
@@ -26,6 +26,7 @@ from mpr import failpoints
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.listener import Listener
 from mpr.aggregator.outbox_intake import OutboxIntake
+from mpr.aggregator.row_balance import RowBalance, RowTotals
 from mpr.aggregator.row_owner import RowOwner
 from mpr.errors import DeliveryError, FormatError
 from mpr.rrd import framing, store_id
@@ -40,6 +41,7 @@ from mpr.transport.messages import (
     Ready,
     Result,
     ResultInMemory,
+    RowsCounted,
     SegmentReady,
     Skipped,
     Sync,
@@ -56,8 +58,8 @@ from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")
 
-# A noted result is overdue if it was not sent in this time. A worker sends each result within 0.01 s after noting it,
-# unless a task keeps the GIL.
+# A journaled result that has not arrived is overdue if its worker began its last work item longer ago than this
+# (nanoseconds). A worker sends each result within 0.01 s after the entry in the journal, unless a task keeps the GIL.
 _LATE_NANOS = 200_000_000
 
 
@@ -73,6 +75,8 @@ class IntakeContext:
         Hands segments to the sinks.
     answer:
         Sends a message to the producer with that hello, if the producer is still connected.
+    totals:
+        The sums of rows of the recording.
     on_accepted:
         Called when the sinks have taken more rows of an outbox.
     has_blueprint:
@@ -83,6 +87,7 @@ class IntakeContext:
     fanout: Fanout
     answer: Callable[[Hello, Accepted | Synced], None]
     on_accepted: Callable[[], None]
+    totals: RowTotals
     has_blueprint: bool = False
 
 
@@ -108,23 +113,24 @@ class ProducerIntake:
         self._who = f"worker {hello.worker} (pid {hello.pid})"
         self._context = context
         self._listener = listener
-        # The reason why the further rows of the producer are lost; None if they are not lost.
+        # The reason why all further rows of the producer are lost; None if no rows are lost.
         self._failure: BaseException | None = None
         self._outbox = self._new_outbox(0, self._open(hello.address))
-        # The next outbox; None if the producer has not announced one.
+        # The next outbox; None if the producer has not announced one, or the parent cannot open it.
         self._next_reader: OutboxReader | None = None
         # None if the producer has no status page, or the parent cannot open the page. Usable until `close`.
         self._status_page: StatusPageReader | None = None
         if hello.status_page:
             with contextlib.suppress(OSError):
                 self._status_page = StatusPageReader(hello.status_page, context.folder)
-        # The hello counts, because it is a message, too.
+        # The number of messages that have arrived, with the hello.
         self._message_count = 1
         self._last_result = 0
-        # How many noted results of a dead worker are not taken, because their rows were lost with the worker.
+        # How many journaled results of a dead worker are not taken, because their rows were lost with the worker.
         self._lost_results = 0
         self._task_recording_bytes = 0
         self._owner = RowOwner(hello, listener)
+        self._balance = RowBalance(context.totals)
 
     # --- messages ----------------------------------------------------------------------------------------------
 
@@ -147,6 +153,8 @@ class ProducerIntake:
                 self._owner.end(message)
             case TaskRecordingRows(data):
                 self._take_task_recording(bytes(data))
+            case RowsCounted(rows):
+                self._balance.count(rows)
             case NewOutbox(address):
                 self._open_next(address)
             case Sync(number):
@@ -158,6 +166,7 @@ class ProducerIntake:
                 self._context.fanout.note([reason])
             case Goodbye():
                 self.said_goodbye = True
+                self._compare_rows()
             case Ready() | Skipped() | InitializerFailed():
                 if listener is not None:
                     self._report(listener, message)
@@ -174,10 +183,14 @@ class ProducerIntake:
                 listener.initializer_failed(self.hello, message)
 
     def _settle(self, result: Result) -> None:
-        """Hand `result` on, because the sinks have all its rows. Ignore a result that came from the journal before."""
+        """Hand `result` to the listener, unless the result was taken from the journal before.
+
+        The caller has handed all rows of the result to the sinks.
+        """
         if result.number > self._last_result:
             self._last_result = result.number
             self._outbox.note_result()
+            self._balance.note_results(result.count)
             if self._listener is not None:
                 self._listener.result(self.hello, result, self._context.fanout.failure or self._failure)
 
@@ -201,7 +214,7 @@ class ProducerIntake:
             end = frames.pop()
             store = store_id.recording_of_stream(data, frames)
         except (FormatError, IndexError) as error:
-            self._mistrust(error)
+            self._lose(f"{self._who} sent data that is no Rerun stream: {error}")
             return
         fanout.write(Segment(outbox, MessageBytes(0, data), frames, store))
         fanout.add_manifests(self.hello, outbox, data[end.payload : end.end])
@@ -211,7 +224,7 @@ class ProducerIntake:
     # --- outboxes ----------------------------------------------------------------------------------------------
 
     def _open(self, address: str) -> OutboxReader | None:
-        """Open the outbox at `address`. Returns None if this fails, because the bytes come in messages then."""
+        """Open the outbox at `address`. Returns None if this fails: the bytes of the outbox then come in messages."""
         try:
             return OutboxReader(address, self._context.folder)
         except OSError as error:
@@ -226,7 +239,10 @@ class ProducerIntake:
         )
 
     def _open_next(self, address: str) -> None:
-        """Open the next outbox, then answer. The producer waits for this: rows in an opened outbox cannot be lost."""
+        """Open the next outbox, then answer. The producer writes there only after the answer.
+
+        Rows in an outbox that the parent has opened survive if the producer dies.
+        """
         if not self.is_inline:
             self._next_reader = self._open(address)
             if self._next_reader is None:
@@ -236,9 +252,10 @@ class ProducerIntake:
     def _switch_outbox(self) -> None:
         """Take the rest of the present outbox, and go on with the next one."""
         self._take_rest()
+        self._compare_rows()
         last = self._outbox
         last.close()
-        # If the rows of one task are in two outboxes, they are not counted.
+        # The rows since the last result are counted only if all of them are in one outbox.
         self._outbox = self._new_outbox(last.number + 1, self._next_reader, counts_rows=last.is_settled)
         self._next_reader = None
         self._owner.outbox_begins(self._outbox.number)
@@ -246,7 +263,7 @@ class ProducerIntake:
     def _take_segment(self, message: SegmentReady) -> None:
         if message.outbox == self._outbox.number + 1:
             self._switch_outbox()
-        self._consume(lambda wanted: self._outbox.consume(message.end, message.data, self._owner.task, wanted=wanted))
+        self._consume(lambda wanted: self._outbox.consume(message, self._owner.task, wanted=wanted))
         if self.is_inline and message.data is not None:
             self._context.answer(self.hello, Accepted(message.outbox, self._outbox.consumed))
 
@@ -254,26 +271,38 @@ class ProducerIntake:
         self._consume(lambda wanted: self._outbox.consume_rest(self._owner.task, wanted=wanted))
 
     def _consume(self, consume: Callable[[bool], bool]) -> None:
-        """Have `consume` take the present outbox. Drop its rows if rows of the producer were lost before."""
+        """Take rows of the present outbox by `consume(wanted)`. No rows are wanted if earlier rows were lost."""
         try:
             if consume(self._failure is None):
                 self.last_rows_at = time.monotonic()
         except FormatError as error:
-            self._mistrust(error)
+            self._lose(f"{self._who} sent data that is no Rerun stream: {error}")
         self._context.on_accepted()
 
-    def _mistrust(self, error: Exception) -> None:
-        self._failure = DeliveryError(f"{self._who} sent data that is no Rerun stream: {error}")
-        _log.error("%s", self._failure)
+    def _compare_rows(self) -> None:
+        """Compare the rows that have come with those that the producer has counted."""
+        if self._failure is None:
+            missing = self._balance.compare(self._outbox.number, self._outbox.count_rows())
+            if missing:
+                self._lose(f"{self._who}: {missing}")
+                self._context.fanout.note([f"{self._who}: {missing}"])
+
+    def _lose(self, reason: str) -> None:
+        """Have all further results of the producer fail, because rows are lost, and have a pool replace it."""
+        self._failure = DeliveryError(reason)
+        _log.error("mpr: %s", reason)
         if self._listener is not None:
             self._listener.unfit(self.hello)
 
     # --- the end of the producer -------------------------------------------------------------------------------
 
     def take_journaled(self, last: int | None = None) -> None:
-        """Take results (up to number `last`) that the worker has noted but not sent, each after its own rows."""
+        """Take the results that are in the journal but have not arrived, each after its own rows.
+
+        `last` is the highest number of a result to take (None: all results).
+        """
         if self._status_page is None or self.is_inline or self.said_goodbye:
-            # Either all results have come, or the rows before a result come in messages only.
+            # There is no journal, or the rows before a result come in messages only, or all results have come.
             return
         if last is None:
             self._owner.use_mark(self._status_page, self._outbox.number)
@@ -288,9 +317,9 @@ class ProducerIntake:
                     self._settle(result)
 
     def overdue_result(self) -> int:
-        """The number of the last noted result that is overdue; 0 if there is none. Any thread may call this.
+        """The number of the last journaled result, if this result is overdue; else 0. Any thread may call this.
 
-        A result counts only if all messages before it have arrived, because these must be taken first.
+        The result counts only if all messages before it have arrived, because these must be taken first.
         """
         # `ValueError` means that another thread is just closing the status page.
         with contextlib.suppress(ValueError):
@@ -301,36 +330,27 @@ class ProducerIntake:
         return 0
 
     def salvage(self) -> None:
-        """Take all whole frames in this outbox and the next one, also those that no message has announced."""
+        """Take all whole frames in the present outbox and the next one, also frames that no message has announced."""
         if not self.said_goodbye:
             self._owner.use_mark(self._status_page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():
             self._switch_outbox()
         self._take_rest()
+        if self._status_page is not None and not self.said_goodbye and not self.is_inline:
+            self._balance.count(self._status_page.flushed_counted_rows())
+            self._compare_rows()
 
     def may_lack_rows(self) -> bool:
-        """Whether rows may be missing, because no `Goodbye` came and there may be rows that were not flushed."""
+        """Whether rows may be missing, because the producer has sent no `Goodbye` and may have had unflushed rows."""
         return not self.said_goodbye and (self._status_page is None or self._status_page.unflushed() > 0)
 
     def loss_notes(self) -> list[str]:
-        """Say which rows were lost with the process: those of recordings that its tasks have made themselves."""
+        """Return sentences about lost rows of recordings that tasks of the process have made themselves."""
         if self._status_page is None or self.said_goodbye:
             return []
         who = f"worker {self.hello.worker}" if self.hello.worker else "a process"
-        ended = f"{who} (pid {self.hello.pid}) ended"
-        notes = []
-        # The SDK keeps the rows of a recording without a sink in the memory of its process.
-        if rows := self._status_page.unsent_rows():
-            notes.append(
-                f"{ended} with {rows} {'row' if rows == 1 else 'rows'} in recordings that its tasks had made "
-                "themselves, and they are lost: such rows are taken at the end of each task"
-            )
-        if self._lost_results:
-            notes.append(
-                f"{ended} before rows of recordings that its tasks had made themselves were handed over, and they are "
-                "lost: the tasks count as lost with the worker"
-            )
-        return notes
+        unsent = self._status_page.unsent_rows()
+        return _loss_notes(f"{who} (pid {self.hello.pid}) ended", unsent, self._lost_results)
 
     def close(self) -> None:
         """Close the producer's files."""
@@ -366,12 +386,30 @@ class ProducerIntake:
         """The number of rows that came after the last result; None if they cannot be counted."""
         return self._outbox.rows_since_result()
 
-    def lives(self) -> bool:
-        """Whether a process with the producer's process id exists, or may exist."""
-        try:
-            os.kill(self.hello.pid, 0)
-        except ProcessLookupError:
-            return False
-        except OSError:
-            pass
-        return True
+
+def _loss_notes(ended: str, unsent_rows: int, lost_results: int) -> list[str]:
+    """Return sentences about lost rows of recordings that tasks had made themselves. `ended` is their beginning."""
+    notes = []
+    # The SDK keeps the rows of a recording without a sink in the memory of its process.
+    if unsent_rows:
+        notes.append(
+            f"{ended} with {unsent_rows} {'row' if unsent_rows == 1 else 'rows'} in recordings that its tasks had made "
+            "themselves, and they are lost: such rows are taken at the end of each task"
+        )
+    if lost_results:
+        notes.append(
+            f"{ended} before rows of recordings that its tasks had made themselves were handed over, and they are "
+            "lost: the tasks count as lost with the worker"
+        )
+    return notes
+
+
+def process_lives(pid: int) -> bool:
+    """Return whether a process with this process id exists, or may exist."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

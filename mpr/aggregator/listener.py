@@ -1,4 +1,4 @@
-"""The interface by which a pool hears of its workers and their results."""
+"""Defines the interface by which a pool hears of its workers and their results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mpr.transport.status_page import StatusPageReader
 
 @dataclass(frozen=True, slots=True)
 class SurvivingRows:
-    """The rows of a worker that has ended.
+    """Counts the rows that have survived of a worker that has ended.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Listener(Protocol):
         """Replace a worker, because the rows that the worker logs from now on cannot be used."""
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
-        """Describe the task that a worker has begun. Returns None if the task is not known any more."""
+        """Describe the task that a worker has begun. Returns None if the call of the task was terminated."""
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
         """Settle the tasks of `result`. The sinks have all its rows, unless a `failure` says that rows are lost."""

@@ -1,5 +1,8 @@
 """Hands the frames of one outbox to the sinks.
 
+An *outbox* is a file in memory, into which the SDK of a producer writes a Rerun stream. A *frame* is one message of the
+stream: rows, or the footer at its end.
+
 Covers: reading whole frames up to an offset, frames that come in pieces, manifests, freeing the memory of the outbox.
 Does not cover: which outbox comes next and which rows a result needs (`intake.py`), the sinks (`fanout.py`).
 """
@@ -11,7 +14,7 @@ from mpr.errors import FormatError
 from mpr.rrd import framing
 from mpr.rrd.framing import Frame
 from mpr.rrd.segment import MessageBytes, Segment, SegmentSource, TaskInfo
-from mpr.transport.messages import Hello
+from mpr.transport.messages import Hello, SegmentReady
 from mpr.transport.outbox import OutboxReader
 
 
@@ -29,7 +32,7 @@ class OutboxIntake:
     fanout:
         Hands segments to the sinks.
     keeps_blueprint:
-        Whether a blueprint that comes in this outbox must not become the active one.
+        Whether the active blueprint stays active if another blueprint comes in this outbox.
     counts_rows:
         Whether the rows since the last result can be counted, because all of them are in this outbox.
     """
@@ -54,6 +57,8 @@ class OutboxIntake:
         #: The sinks have the outbox up to this offset.
         self.consumed = 0
         self._chunks = 0
+        #: The rows of the recording in this outbox; None until its manifest has come.
+        self.rows: int | None = None
         # The count of chunks when the last result came; None if rows since that result are in an earlier outbox.
         self._settled_chunks: int | None = 0 if counts_rows else None
         # Whether the footer of the outbox has come. If so, only the closing bytes of the stream follow.
@@ -72,27 +77,34 @@ class OutboxIntake:
         return self._chunks == self._settled_chunks
 
     def note_result(self) -> None:
-        """Note that all rows until here belong to tasks that have their result."""
+        """Note that all rows that have come until now belong to tasks that have their result."""
         self._settled_chunks = self._chunks
 
     def rows_since_result(self) -> int | None:
         """The number of rows that came after the last result; None if they cannot be counted."""
         return None if self._settled_chunks is None else self._fanout.rows_after(self._id, self._settled_chunks)
 
-    def consume(self, end: int, data: bytes | None, task: TaskInfo | None, *, wanted: bool) -> bool:
-        """Hand the whole frames up to offset `end` to all sinks, and free their memory in the outbox.
+    def count_rows(self) -> int | None:
+        """The rows of the recording in this outbox, even if its manifest is missing; None if they cannot be counted."""
+        return self._fanout.all_rows(self._id) if self.rows is None else self.rows
 
-        `data` has the new bytes if they came in a message. `task` is the task that has logged the rows. Frames that are
-        not `wanted` are dropped. Returns whether the sinks have got rows. Raises `FormatError` if the bytes are no
-        Rerun stream.
+    def consume(self, announced: SegmentReady, task: TaskInfo | None, *, wanted: bool) -> bool:
+        """Hand the whole frames up to the end of `announced` to all sinks, and free their memory in the outbox.
+
+        `task` is the task that has logged the rows. Frames that are not `wanted` are dropped. Returns whether the sinks
+        have got rows. Raises `FormatError` if the bytes are no Rerun stream.
         """
         if self._reader is not None:
-            return self._consume(self._reader, end, task, wanted=wanted)
-        if data is None:
+            return self._consume(self._reader, announced.end, task, wanted=wanted)
+        known = self.consumed + len(self._incomplete)
+        if announced.start > known:
+            raise FormatError(f"the bytes from {known} to {announced.start} are missing")
+        if announced.data is None or announced.end <= known:
             return False
-        data = self._incomplete + data
-        came = self._consume(MessageBytes(self.consumed, data), end, task, wanted=wanted)
-        self._incomplete = data[len(data) - (end - self.consumed) :]
+        # If an exception interrupts an announcement in the producer, some bytes come a second time.
+        data = self._incomplete + announced.data[known - announced.start :]
+        came = self._consume(MessageBytes(self.consumed, data), announced.end, task, wanted=wanted)
+        self._incomplete = data[len(data) - (announced.end - self.consumed) :]
         return came
 
     def consume_rest(self, task: TaskInfo | None, *, wanted: bool) -> bool:
@@ -117,7 +129,7 @@ class OutboxIntake:
             self._chunks += self._fanout.write(Segment(self._id, source, frames, task=task))
         if footer is not None:
             self._is_complete = True
-            self._fanout.add_manifests(self._hello, self._id, footer, of_task=task is not None)
+            self.rows = self._fanout.add_manifests(self._hello, self._id, footer, of_task=task is not None)
         self._accept(consumed)
         return bool(frames)
 

@@ -1,4 +1,4 @@
-"""A queue of steps that the aggregator's thread runs for other threads."""
+"""Provides a queue of steps. A step is a function that the aggregator's thread calls for another thread."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class StepQueue:
             # Aside, because a step takes locks, and a handler of a signal may run in the main thread meanwhile.
             aside(lambda: self._run(len(self._steps)))
         elif not self._is_woken:
-            # Ctrl-C may interrupt this thread here. The owning thread still finds the step when its wait for messages
-            # ends.
+            # Ctrl-C may interrupt the calling thread before `_wake`. The owning thread still finds the step, because
+            # its wait for messages has a limit.
             self._is_woken = True
             self._wake()
 

@@ -67,6 +67,6 @@ def _type_name(kind: pa.DataType, *, is_timeline: bool) -> str:
         if pa.types.is_duration(kind):
             return "a duration"
         return "a timestamp" if pa.types.is_timestamp(kind) else "a sequence"
-    # `not null` is removed, because Rerun does not care whether a part may be missing.
+    # `not null` is removed, because two types that differ only in this are the same type for Rerun.
     inner = kind.value_type if pa.types.is_list(kind) else kind
     return str(inner).replace(" not null", "")

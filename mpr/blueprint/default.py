@@ -4,7 +4,8 @@ Covers: a view for each space (2D, 3D) and for each group of scalars, by the fir
 of pools; panels and the timeline.
 Does not cover: which data there is (`contents.py`), when a new layout is made (`updates.py`).
 
-mpr makes a layout, because the viewer's own layout would give each chart of a pool as much room as the user's picture.
+mpr makes a layout, because the viewer's own layout would give each chart of a pool as much room as a view of the user's
+data. A state timeline is a row of coloured states in the viewer. There is one for each worker that runs at a time.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _SPATIAL_3D = {
 _GRID = 6
 # The number of lines for which a legend has room.
 _LEGEND = 8
-# If there are so many state timelines or more, the views of the pools get more room.
+# If there are at least this many state timelines, the views of the pools get more room.
 _MANY_TIMELINES = 12
 _SIGNALS = ("SIGKILL", "SIGTERM", "SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGINT", "SIGHUP")
 _GREY, _DARK, _AMBER, _RED = (70, 70, 74), (44, 44, 48), (224, 142, 32), (214, 48, 49)
@@ -67,7 +68,7 @@ def blueprint(
     timeline:
         The timeline that the viewer shows first. None: the viewer chooses.
     state_timelines:
-        The number of workers at a time, in all pools.
+        The number of state timelines: the number of workers at a time, in all pools together.
     recorded:
         The kinds of telemetry that the pools record, as in `mpr.Pool(telemetry=...)`.
     user_blueprint:
@@ -217,5 +218,5 @@ def _parts(path: str) -> list[str]:
 
 
 def bucket(state_timelines: int) -> int:
-    """Return one number for all numbers of state timelines that lead to the same layout."""
+    """Return the same number for all numbers of state timelines with the same layout, so that layouts can be cached."""
     return next((limit for limit in (_LEGEND, _MANY_TIMELINES - 1) if state_timelines <= limit), _MANY_TIMELINES)

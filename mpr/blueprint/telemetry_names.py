@@ -14,7 +14,7 @@ WORKERS = f"{ROOT}/workers"
 TASKS = f"{ROOT}/tasks"
 #: Has one entity below it for each pool.
 INSIGHTS = f"{ROOT}/insights"
-#: The timeline of the numbers of tasks.
+#: The timeline on which rows about a task are at the number of this task in its pool.
 TASK_TIMELINE = "mpr_task"
 
 #: Charts with a line for each worker: path below `ROOT`, and title. Below this path, each pool has an entity.

@@ -46,7 +46,7 @@ class BlueprintUpdates:
         self._failed = False
 
     def add_pool(self, size: int, kinds: frozenset[str]) -> None:
-        """Add a pool with `size` workers, which records the telemetry of `kinds` from now on."""
+        """Add a pool with `size` workers. `kinds` are the kinds of telemetry that the pool records from now on."""
         with self._lock:
             self._state_timelines += size
             self._kinds |= kinds
@@ -54,8 +54,8 @@ class BlueprintUpdates:
     def refresh(self) -> tuple[bytes, bool]:
         """Return the layout for the present contents as a whole stream, and whether it differs from the last one.
 
-        The stream is empty if mpr makes no layout. This is so if no pool records telemetry, if a worker has sent a
-        blueprint, or if the user has given a blueprint and wants no views of pools.
+        The stream is empty if mpr makes no layout. There are three reasons: no pool records telemetry, a worker has
+        sent a blueprint, or the user has given a blueprint and wants no views of pools.
         """
         with self._lock:
             if (
@@ -121,5 +121,8 @@ def _encoded(
     kinds: frozenset[str],
     visible: bool,
 ) -> bytes:
-    """Do as `_encode`, and keep results, because a call takes milliseconds and leaves two threads of the SDK behind."""
+    """Encode a layout as `_encode` does, and keep the last 64 results.
+
+    Each call of `_encode` takes milliseconds, and leaves two threads of the SDK behind.
+    """
     return _encode(application_id, dict(seen), timeline, state_timelines, kinds, visible)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # The longest key in bytes. A longer key is replaced by its digest, so that the key of an image is not a copy of the
 # image.
 _LONG_KEY = 64
-# The key of a missing entry.
+# The key of an entry that is null.
 _GAP = b"gap"
 # The largest number of values that are written out for a cell.
 _SHORT_CELL = 16
@@ -34,8 +34,9 @@ _WORDS.maxlist = _WORDS.maxdict = _SHORT_CELL
 
 
 def keys(values: pa.Array) -> list[bytes]:
-    """Return one key per entry. Two entries of the same Arrow type have equal keys if they are equal, bit for bit.
+    """Return a key for each entry of `values`. Keys are compared instead of the entries, because that is faster.
 
+    Two entries of the same Arrow type have equal keys if the entries are equal, bit for bit.
     Pass all entries at once, because one call per entry would take a hundred times as long.
     """
     found = _keys(values)
@@ -104,7 +105,10 @@ def _short(key: bytes | memoryview) -> bytes:
 
 
 def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
-    """Return the numbers, texts, lengths and gaps in `values` as arrays, from the outermost level to the innermost."""
+    """Return the nulls, lengths, numbers and texts in `values` as arrays, from the outermost level to the innermost.
+
+    Two cells have the same values if all these arrays are the same.
+    """
     kind = values.type
     leaves = [np.asarray(values.is_valid())] if values.null_count else []
     if pa.types.is_fixed_size_list(kind):
@@ -126,8 +130,8 @@ def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
 def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
     """Return whether two cells are equal, with a tolerance for floating point numbers.
 
-    Two numbers may differ by up to `tolerance` times the expected number (in `one`), or by up to `tolerance` if the
-    expected number is smaller than 1. NaN is equal to NaN.
+    Two numbers may differ by up to `tolerance` times the expected number, which is in `one`. If the expected number is
+    smaller than 1, they may differ by up to `tolerance`. NaN is equal to NaN.
     """
     ours, theirs = _leaves(one), _leaves(other)
     if [(leaf.dtype, leaf.shape) for leaf in ours] != [(leaf.dtype, leaf.shape) for leaf in theirs]:
@@ -175,7 +179,7 @@ def plain(cell: pa.Array) -> Any:
     try:
         values = cell.to_pylist()
     except ValueError:
-        # This value is a time with nanoseconds, which Python's own times do not have.
+        # The value is a time with nanoseconds, which Python's own times do not have.
         return str(cell)
     return values[0] if len(values) == 1 else values
 

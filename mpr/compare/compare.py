@@ -65,9 +65,9 @@ class _Entity:
 
     temporal: dict[str, _Series] = field(default_factory=dict)
     static: dict[str, _Series] = field(default_factory=dict)
-    #: The type of each timeline.
+    #: The Arrow type of the times on each timeline.
     timelines: dict[str, str] = field(default_factory=dict)
-    #: First and last time on each timeline.
+    #: The first and the last time on each timeline.
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -102,7 +102,7 @@ def differences(
         The largest difference of two floating point numbers, as a share of the expected number. If the expected number
         is smaller than 1, `tolerance` itself is the largest difference.
     limit:
-        The largest number of differences that are returned.
+        The largest number of differences that are returned. If there are more, one more sentence says how many more.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def differences(
     Raises
     ------
     ConfigError
-        If `level` is neither of the two.
+        If `level` has another value.
     RecordingError
         If a file cannot be read.
     """

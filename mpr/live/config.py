@@ -1,4 +1,4 @@
-"""The values with which an exporter starts.
+"""The values with which an exporter starts. An exporter is the process that sends rows to one live sink.
 
 This module does not import the Rerun SDK, because only the exporter needs the SDK.
 """
@@ -29,7 +29,8 @@ class ExporterConfig:
     first:
         Whether this is the first exporter of the sink.
     environ:
-        The environment variables of the parent. They are sent because a fork server may have older ones.
+        The environment variables of the parent. They are sent, because an exporter that a fork server starts would
+        have the older variables of the fork server.
     pipe:
         The connection to the parent.
     """

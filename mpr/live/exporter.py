@@ -102,7 +102,7 @@ class _Exporter:
         self._stream.set_sinks(sink._sdk_sink())
 
     def _check(self) -> None:
-        """Raise an exception if the connection is broken, or if the server of the page has ended."""
+        """Raise an exception if the connection is broken, or if the program that serves the web page has ended."""
         self._stream.flush()
         if self._program is not None and self._program.poll() is not None:
             raise RuntimeError(f"the server of the page has ended with code {self._program.returncode}")
@@ -165,7 +165,7 @@ class _Exporter:
 
     def _finish(self) -> None:
         self._stream.flush()
-        # This waits until the viewer has read everything.
+        # `disconnect` waits until the viewer has read everything.
         self._stream.disconnect()
         if self._config.sink.is_server:
             _wait_for_readers(urlsplit(self._config.sink._url()).port)

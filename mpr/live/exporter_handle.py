@@ -32,7 +32,7 @@ _SEND_EVERY_SECS = 0.05
 # The shortest and the longest time until an exporter that has ended is replaced. The time doubles with each attempt.
 _FIRST_RETRY_SECS = 0.1
 _LAST_RETRY_SECS = 2.0
-# If a viewer gets nothing for this time, a warning is logged, because the user can still do something about it then.
+# If a viewer gets nothing for this time, a warning is logged, so that the user can act while the run still goes on.
 _PATIENCE_SECS = 10.0
 
 
@@ -54,8 +54,7 @@ class ExporterState(enum.Enum):
 
 
 class ExporterHandle:
-    """A live sink and its exporter. Only the supervisor's thread calls the methods, but any thread may call
-    `stats`.
+    """A live sink and its exporter. Any thread may call `stats`, but only the supervisor's thread calls other methods.
 
     Parameters
     ----------
@@ -98,12 +97,12 @@ class ExporterHandle:
 
     @property
     def has_process(self) -> bool:
-        """Whether an exporter was started and has not been reaped."""
+        """Whether an exporter was started, and `reap` has not been called for it yet."""
         return self._pid is not None
 
     @property
     def is_down(self) -> bool:
-        """Whether an exporter has to be started."""
+        """Whether there is no exporter, so that one has to be started."""
         return self._state is ExporterState.DOWN
 
     @property
@@ -172,8 +171,8 @@ class ExporterHandle:
     def send(self, now: float, *, is_last: bool) -> float | None:
         """Let the exporter send new rows. The caller checks `is_ready` before.
 
-        With `is_last`, the exporter sends without delay, and finishes when it has sent all rows. If it is too early to
-        send, returns the time at which to call this again. Else returns None.
+        If `is_last` is true, the exporter sends without delay, and finishes when it has sent all rows. If it is too
+        early to send, returns the time at which to call this method again. Else returns None.
         """
         for number, source in enumerate(self._replay_log.sources):
             start = max(self._positions.get(number, 0), source.start)
@@ -205,7 +204,7 @@ class ExporterHandle:
     def check_starvation(self, now: float) -> float | None:
         """Warn once if the sink gets nothing for `_PATIENCE_SECS`.
 
-        Returns the time at which to call this again, or None if no call is needed before the next change.
+        Returns the time at which to call this method again, or None if no call is needed before the state changes.
         """
         if self._starvation.is_reported:
             return None
@@ -257,7 +256,7 @@ class ExporterHandle:
                 self._state = ExporterState.DONE
 
     def reap(self) -> None:
-        """Note that the exporter has ended. If it had not sent everything, another attempt follows."""
+        """Clean up after the exporter, which has ended. If it had not sent everything, plan another attempt."""
         self.listen()
         self.release()
         if self._state is not ExporterState.DONE:
@@ -305,14 +304,14 @@ class _Backoff:
 
 
 class _Starvation:
-    """The time since which a sink has got none of the rows that wait for it, and whether the user was warned."""
+    """Measures for how long a sink has got none of the rows that wait for it. Keeps whether the user was warned."""
 
     def __init__(self) -> None:
         self._since: float | None = time.monotonic()
         self.is_reported = False
 
     def begin(self, now: float) -> float:
-        """Note that rows wait. Returns the time since which they wait."""
+        """Start to measure, unless this was done before, because rows wait. Returns the time since which they wait."""
         self._since = self._since or now
         return self._since
 
@@ -321,9 +320,9 @@ class _Starvation:
         self._since = now
 
     def end(self) -> None:
-        """Note that no rows wait."""
+        """Stop to measure, because no rows wait."""
         self._since = None
 
     def report(self) -> None:
-        """Note that the user was warned."""
+        """Note that the user was warned, so that no second warning follows."""
         self.is_reported = True

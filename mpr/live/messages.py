@@ -1,4 +1,8 @@
-"""The messages between a recording and the exporters of its live sinks."""
+"""The messages between a recording and the exporters of its live sinks.
+
+An exporter is the process that sends rows to one live sink, such as a viewer. The replay log (`replay_log.py`) is a
+list of files with these rows. Each of these files has a number.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """To the exporter: the descriptor of the replay log's file `number` follows this message."""
+    """To the exporter: the descriptor of the replay log's file `number` follows this message.
+
+    `is_memory` says whether the file is a memory ring, which may drop old bytes.
+    """
 
     number: int
     is_memory: bool

@@ -8,8 +8,7 @@ two files with frames. Usually there is one file, which belongs to a `FileSink`.
 writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments.
 
 The first 8 bytes of the ring are the offset up to which bytes are dropped. The ring writes this offset before it drops
-bytes. A reader checks the offset after it has read other bytes. These bytes are valid if they begin at the offset or
-behind.
+bytes. A reader first reads frames, and then this offset. The frames are valid if they do not begin before this offset.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class LogFile:
         self.end = start
 
     def grow(self, end: int) -> None:
-        """Note that the file has whole frames up to `end`."""
+        """Move the end of the log to `end`, because the file has whole frames up to there."""
         self.end = end
 
     def close(self) -> None:
@@ -56,7 +55,7 @@ class MemoryRing(LogFile):
     Parameters
     ----------
     folder:
-        A private folder for the file, if the system has no files in memory.
+        A private folder. If the system has no files in memory, the file is made there.
     """
 
     is_memory = True
@@ -68,7 +67,7 @@ class MemoryRing(LogFile):
         self._mark()
 
     def accept(self, segment: Segment) -> None:
-        """Copy the frames of `segment`. If there is not enough memory, they are left out."""
+        """Copy the frames of `segment` into the ring. If there is not enough memory, the frames are left out."""
         end = self.end
         os.lseek(self.fd, end, os.SEEK_SET)
         try:
@@ -109,7 +108,7 @@ class ReplayLog:
     file:
         The log of a file that gets all rows and that other processes can read, or None if there is no such file.
     folder:
-        A private folder for the file, if the system has no files in memory.
+        A private folder. If the system has no files in memory, the memory ring makes its file there.
     """
 
     def __init__(self, head: bytes, file: ByteLog | None, folder: Path) -> None:
@@ -118,9 +117,9 @@ class ReplayLog:
         self._file = file
         self._folder = folder
         self._memory_ring: MemoryRing | None = None
-        #: The files with the frames.
+        #: The files with the frames. The index in this list is the number of the file in messages to exporters.
         self.sources: list[LogFile] = []
-        #: The number of accepted chunks.
+        #: The number of chunks that the durable sinks have accepted since this log was made.
         self.chunks = 0
         if file is not None and file.shared_fd is not None:
             self.sources.append(LogFile(file.shared_fd, file.end))
@@ -130,7 +129,7 @@ class ReplayLog:
         return self._head
 
     def accepted(self, segment: Segment) -> None:
-        """Keep `segment`, because all writers that have not failed have accepted it."""
+        """Keep `segment`. Every writer that still works has accepted `segment` before."""
         if self._file is not None and self._file.end > self.sources[0].end:
             self.sources[0].grow(self._file.end)
         else:

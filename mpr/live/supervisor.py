@@ -65,11 +65,14 @@ class LiveSupervisor:
         self._thread = threading.Thread(target=self._run, name="mpr-live", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread that starts and feeds the exporters."""
         self._thread.start()
 
     def accepted(self, segment: Segment) -> None:
-        """Note that the durable sinks have accepted `segment`. The aggregator's thread calls this."""
+        """Make `segment` available to the exporters. All durable sinks that still work have accepted `segment` before.
+
+        Only the aggregator's thread calls this method, which never waits for an exporter.
+        """
         self._replay_log.accepted(segment)
         if self._idle:
             self._idle = False

@@ -47,7 +47,10 @@ _LOOK_EVERY_SECS = 0.05
 
 
 def main() -> None:
-    """Read the order from the folder in the only argument, draw the picture, and write the answer to that folder."""
+    """Draw the picture for the order in a folder, and write the answer to that folder.
+
+    The only argument of the command line is the path of the folder.
+    """
     folder = Path(sys.argv[1])
     order: Order = pickle.loads((folder / "order").read_bytes())  # noqa: S301  # written by the caller
     viewers: list[subprocess.Popen[bytes]] = []

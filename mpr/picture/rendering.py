@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import rerun.blueprint as rrb
 
 
-# After its standard input is closed, the process has this many seconds to end the viewer and itself.
+# After its standard input is closed, the process that draws has this many seconds to end the viewer and itself.
 _END_SECS = 5.0
 
 

@@ -48,7 +48,7 @@ class PoolCalls:
         callback: Callback | None,
         error_callback: Callback | None,
     ) -> AsyncResult[Any]:
-        """Submit one task."""
+        """Submit the call `function(*args, **kwds)` as one task. Returns the object for the result."""
         result: SingleResult[Any] = SingleResult(callback, error_callback)
         task = TaskFunction.of(function)
         payload = task_pickling.dump_arguments(task.name, [(tuple(args), dict(kwds or {}))])

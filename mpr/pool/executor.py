@@ -1,4 +1,4 @@
-"""A pool as a `concurrent.futures.Executor`, for libraries that take one, and the futures of tasks."""
+"""Offers a pool as a `concurrent.futures.Executor`, for libraries that take one. Defines the futures of tasks, too."""
 
 from __future__ import annotations
 
@@ -220,10 +220,10 @@ class PoolExecutor(Executor):
             yield _ChunkFuture(len(chunk)).submit(self._dispatcher, work_item)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Shut the pool down, as `mpr.Pool.shutdown` does: take no more tasks.
+        """Shut the pool down, as `mpr.Pool.shutdown` does: take no new calls.
 
-        With `wait`, return after all tasks have ended and the recording is closed. With `cancel_futures`, cancel the
-        tasks that no worker has yet.
+        With `wait`, return after all tasks have ended, and a recording that the pool has made is closed. With
+        `cancel_futures`, cancel the tasks that no worker has yet.
         """
         self._shutdown(wait, cancel_futures)
 

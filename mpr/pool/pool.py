@@ -1,4 +1,4 @@
-"""`mpr.Pool`: `multiprocessing.Pool` with an application id as first argument, and with all rows in one recording.
+"""Defines `mpr.Pool`, which has the calls of `multiprocessing.Pool` and collects all rows in one recording.
 
 Covers: the public names, their signatures, and the state of a pool as its user sees it.
 Does not cover: checks of arguments (`options.py`), work items (`calls.py`), the parts of a pool (`runtime.py`).
@@ -168,15 +168,18 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[R]:
-        """Do as `apply`, but return an `AsyncResult` at once. A thread of mpr runs callbacks, so they must be short."""
+        """Do what `apply` does, but return an `AsyncResult` at once.
+
+        A thread of mpr runs the callbacks, so the callbacks must be short.
+        """
         self._check_running()
         return self._runtime.calls.apply(func, args, kwds, callback, error_callback)
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Call `fn(*args, **kwargs)` in a worker, and return the future of this call.
 
-        This method does as `concurrent.futures.Executor.submit`, but `future.cancel(running=True)` also cancels a task
-        that runs.
+        This method does what `concurrent.futures.Executor.submit` does. In addition, `future.cancel(running=True)`
+        cancels a task that runs.
         """
         return self.executor.submit(fn, *args, **kwargs)
 
@@ -197,7 +200,7 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[list[R]]:
-        """Do as `map`, but return an `AsyncResult` at once."""
+        """Do what `map` does, but return an `AsyncResult` at once."""
         self._check_running()
         return self._runtime.calls.map(func, iterable, EACH, chunksize, callback, error_callback)
 
@@ -215,7 +218,7 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[list[R]]:
-        """Do as `starmap`, but return an `AsyncResult` at once."""
+        """Do what `starmap` does, but return an `AsyncResult` at once."""
         self._check_running()
         return self._runtime.calls.map(func, iterable, STAR, chunksize, callback, error_callback)
 
@@ -228,7 +231,7 @@ class Pool:
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=True)
 
     def imap_unordered(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int = 1) -> ResultIterator[R]:
-        """Do as `imap`, but yield the results in the order in which they come."""
+        """Do what `imap` does, but yield the results in the order in which they come."""
         self._check_running()
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=False)
 
@@ -244,12 +247,12 @@ class Pool:
     # --- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no more tasks. The workers still run all tasks that were submitted before."""
+        """Take no new calls. The workers still run all tasks of earlier calls."""
         self._check_process()
         self._runtime.close()
 
     def terminate(self) -> None:
-        """Kill the workers now, and close the recording so that it is valid.
+        """Kill the workers now. If the pool has made the recording, close the recording, so that its files are valid.
 
         Each call that has no result yet raises `PoolTerminatedError`.
         """
@@ -257,7 +260,7 @@ class Pool:
         self._runtime.terminate()
 
     def join(self) -> None:
-        """Wait until all tasks and workers have ended, and close the recording.
+        """Wait until all tasks and workers have ended. If the pool has made the recording, close the recording.
 
         Raises `ValueError` if neither `close` nor `terminate` was called before, and `SinkError` if rows were lost at
         the end. If an error has ended the pool, and no call has raised this error yet, `join` raises it.

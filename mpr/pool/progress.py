@@ -1,7 +1,4 @@
-"""The progress bar of `mpr.Pool(progress=True)`.
-
-The parent process draws the bar with `tqdm`, in a terminal or a notebook.
-"""
+"""Draws the progress bar of `mpr.Pool(progress=True)` with `tqdm`, in a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -88,7 +85,7 @@ class Progress(PoolObserver):
 
     @contextlib.contextmanager
     def _drawing(self) -> Any:
-        """Hold the lock. If drawing fails, hide the bar for good, because a lost terminal must not cost a result."""
+        """Hold the lock within the block. If drawing fails, hide the bar for good, because no task may fail with it."""
         with self._lock:
             try:
                 yield

@@ -1,4 +1,4 @@
-"""The objects from which the caller gets results. They behave as the objects of `multiprocessing.pool`.
+"""Defines the objects from which a caller gets results. They behave as the objects of `multiprocessing.pool`.
 
 A thread that waits for a result holds no lock that the threads of the pool need, because a handler of a signal may
 interrupt it and end the pool (see `mpr/threads.py`).

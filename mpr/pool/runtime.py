@@ -146,7 +146,8 @@ class PoolRuntime:
             worker=number,
             environ=dict(os.environ) if is_forkserver else None,
             preloaded=is_forkserver and options.preload,
-            # Results must not wait if mpr may kill workers or run tasks again, because such results would be lost.
+            # If mpr may kill workers or run tasks again, each result is sent at once. A result that waits in a worker
+            # is lost if the worker dies, and its task would fail or run again.
             results_wait=options.limits.task_secs is None and not options.limits.retries,
             capture=options.capture,
         )
@@ -174,11 +175,11 @@ class PoolRuntime:
 
     @property
     def ended(self) -> bool:
-        """Whether `join` or `terminate` has ended all parts, except that `join` may still close the recording."""
+        """Whether the pool has ended. As long as `join` runs, steps 6 and 7 may still be under way."""
         return self._ended
 
     def check_running(self) -> None:
-        """Raise an error if the pool has ended or takes no more tasks."""
+        """Raise an error if the pool has ended or takes no new calls."""
         self._dispatcher.check_running()
 
     def insights(self) -> Insights:
@@ -197,7 +198,7 @@ class PoolRuntime:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Do step 1: take no more tasks."""
+        """Do step 1: take no new calls."""
         self._dispatcher.close()
 
     def drop_waiting(self) -> None:
@@ -233,7 +234,8 @@ class PoolRuntime:
                 "done. Use `with mpr.Pool(...)`, or call close() and join().",
                 unfinished,
             )
-        # The garbage collector may call this while this thread holds the dispatcher's lock. To wait would block it.
+        # The garbage collector may call this while this thread holds the dispatcher's lock. A wait would then last for
+        # ever, because `_end_at_once` needs this lock.
         run_to_completion(self._end_at_once, wait=not self._dispatcher.is_locked)
 
     def _end_orderly(self) -> None:
@@ -266,7 +268,7 @@ class PoolRuntime:
         self._close_recording(failed=True)
 
     def _close_telemetry(self) -> None:
-        # The workers end while this runs, and the system releases their memory.
+        # This takes a moment, in which the workers end and the system releases their memory.
         if self._sampler is not None:
             self._sampler.close()
 

@@ -1,4 +1,4 @@
-"""Starts processes by forking a server that has imported what workers need."""
+"""Starts processes by forking a server process that has imported the modules which workers need."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Server(ForkServer):
 
 
 class _Servers:
-    """Holds one fork server of mpr for each preload list.
+    """Holds the fork servers of mpr: one for each list of modules that a server imports at its start.
 
     The fork server of `multiprocessing` is not changed, because it belongs to the user.
     """
@@ -94,7 +94,7 @@ class _Popen(popen_fork.Popen):
         finally:
             set_spawning_popen(None)
         self.sentinel, data_end = self._connect(self._fds)
-        # This end of the pipe stays open, because the child ends when this end closes. It closes at the latest when
+        # This end of the pipe stays open, because the child ends when this end closes. The system closes this end when
         # this process ends.
         parent_end = os.dup(data_end)
         self.finalizer = util.Finalize(self, _close, (parent_end, self.sentinel))
@@ -137,8 +137,8 @@ class ForkServerLauncher(ProcessLauncher):
     def __init__(self, server: ForkServer, target: str, shared: Any) -> None:
         super().__init__(functools.partial(_ForkServerProcess, self._popen), target, shared)
         self._server = server
-        # The first worker is forked now, because a fork takes milliseconds, and the parent still opens the recording.
-        # The worker reads its work from a pipe. If there is no work for the worker, it gets a `_Nothing` and ends.
+        # The first worker is forked now. A fork takes milliseconds, and the parent opens the recording meanwhile. The
+        # worker reads its work from a pipe. If there is no work for the worker, it gets a `_Nothing` and ends.
         self._ahead: list[tuple[int, int]] = []
         # If the server has just been killed, `start` finds another one.
         with contextlib.suppress(EOFError, ConnectionError):

@@ -26,8 +26,8 @@ def prepare_main() -> None:
 def workers_import_main() -> bool:
     """Return whether a worker imports `__main__`, by the rules of `multiprocessing.spawn`.
 
-    If it does not, functions of `__main__` are pickled by value. A worker does not import the `__main__` of a notebook,
-    of the prompt, of `python -c` or `python -`, or a `__main__.py`.
+    If this is false, functions of `__main__` are pickled by value. A worker does not import the `__main__` of a
+    notebook, of the prompt, of `python -c` or `python -`, or a `__main__.py`.
     """
     main = sys.modules.get("__main__")
     return _can_be_imported(getattr(getattr(main, "__spec__", None), "name", None), getattr(main, "__file__", None))

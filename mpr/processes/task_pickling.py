@@ -113,7 +113,7 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
         raise UnpicklableTaskError(f"{text} ({type(error).__name__}: {error})") from error
     # An error from a user's `__reduce__` is raised unchanged, because `multiprocessing.Pool` does the same.
     with contextlib.suppress(Exception):
-        # No note can be added to a frozen exception.
+        # `add_note` raises an error if the class of the exception is a frozen dataclass.
         error.add_note(text)
     raise error
 
@@ -205,10 +205,11 @@ def load_exception(payload: Sequence[Buffer]) -> BaseException:
         return TaskError(f"a task raised an exception that cannot be read here: {represent(failure)}")
     try:
         error: BaseException = loads(inner)
-        # The cause is not assigned, because an assignment runs a user's `__setattr__`, and that of a frozen dataclass
-        # raises.
+        # The cause is not set by an assignment, because an assignment runs a user's `__setattr__`, which may raise. For
+        # example, a frozen dataclass raises.
         _set_cause(error, RemoteTraceback(text))
-        # Later code reads the `__class__` of the error. That may be a property that raises, so it is read here first.
+        # Read the `__class__` of the error here, because later code reads it, too. A user's `__class__` may be a
+        # property that raises. In this case, the error is replaced below.
         isinstance(error, CancelledError)
     except BaseException as failure:  # noqa: BLE001  # as in `dump_exception`
         error = TaskError(f"a task raised {name}, which cannot be unpickled here: {represent(failure)}")

@@ -94,7 +94,7 @@ def _is_harmless(thread: threading.Thread) -> bool:
 
 
 def _ignore_signal(_number: int, _frame: object) -> None:
-    """Do nothing. Without a handler, the system would discard the signal."""
+    """Do nothing. Without a handler, the system would discard the signal, and nothing would wake the zygote."""
 
 
 def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:

@@ -1,4 +1,4 @@
-"""Sends the rows of a process into a recording. The process is a worker, one that has joined, or the parent itself.
+"""Sends the rows of a process into a recording. The process is a worker, has joined, or is the parent itself.
 
 ```
 rr.log ─► router ─► log_counters ─► outbox_writer (waits for credit) ─► announcer ─► aggregator

@@ -1,8 +1,9 @@
-"""Announces to the parent how far the outbox was written, and sends results behind their rows.
+"""Announces to the parent how many bytes the SDK has written into the outbox, and sends results behind their rows.
 
-Covers: the outbox that the SDK writes into, how far it was announced, and the change to the next outbox.
+Covers: the outbox that the SDK writes into, the part of it that was announced, and the change to the next outbox.
 Does not cover: having the SDK write (`outbox_writer.py`), which results wait (`result_sender.py`).
 
+To *announce* bytes of the outbox is to send the parent a `SegmentReady`. The parent then hands the bytes to the sinks.
 One lock guards all of this. A thread holds the lock for a system call or a message, but never while it waits. A logging
 call does not take the lock, because a handler of a signal may interrupt the call. It only wakes the announcer's thread.
 """
@@ -20,7 +21,7 @@ from mpr.limits import ANNOUNCE_EVERY_SECS
 from mpr.producer.inbox import Inbox
 from mpr.producer.recording_watch import RecordingWatch
 from mpr.producer.result_sender import ResultSender
-from mpr.transport.messages import Accepted, NewOutbox, Result, SegmentReady, Sync
+from mpr.transport.messages import Accepted, NewOutbox, Result, RowsCounted, SegmentReady, Sync
 from mpr.transport.outbox import Outbox
 from mpr.transport.sockets import Connection
 
@@ -68,7 +69,7 @@ class Announcer:
     Parameters
     ----------
     connection, inbox, watch, results:
-        Parts of the producer.
+        The parts of the producer that send messages, receive answers, notice a closed recording, and send results.
     outbox:
         The first outbox, which the parent knows.
     segment:
@@ -137,13 +138,13 @@ class Announcer:
             self._wakeups.put(True)
 
     def announce(self) -> None:
-        """Send the results that wait, and announce how far the outbox was written."""
+        """Send the results that wait, and announce all bytes that were written into the outbox."""
         with self._lock:
             self._announce_all()
 
     def _announce_all(self) -> None:
         if self._results:
-            # The rows of the task that runs come after the results of earlier tasks.
+            # Announce only the rows before these results. The rows of the present task are announced after the results.
             self._announce_up_to(self._results.end)
             self._results.send()
         self._announce_up_to(self.current.outbox.size())
@@ -172,7 +173,7 @@ class Announcer:
         return waits
 
     def send_results(self) -> None:
-        """Send the results that wait."""
+        """Send the results that wait to be sent together with later results."""
         if self._results:
             self.announce()
 
@@ -193,7 +194,7 @@ class Announcer:
             return self.current.number, self.current.announced
 
     def note_written(self) -> None:
-        """Note the size of the outbox after a flush of the SDK. Later results come behind all of these bytes."""
+        """Note the size of the outbox after a flush of the SDK. Each later result is sent behind these bytes."""
         with self._lock:
             self.current.written = self.current.outbox.size()
 
@@ -211,21 +212,25 @@ class Announcer:
                 self.current.outbox.release(0, message.end)
 
     def have_opened(self, fresh: Outbox) -> None:
-        """Have the parent open the outbox `fresh`. Wait until it is open or the recording is gone."""
+        """Have the parent open the outbox `fresh`. Wait until the parent has opened it, or the recording is gone."""
         self._opened.clear()
         self._connection.send(NewOutbox(fresh.address))
         while not self._opened.wait(_POLL_SECS) and not self._watch.is_gone():
             self._inbox.take_answers()
 
-    def switch_to(self, fresh: Outbox, calls_before: int) -> Outbox:
-        """Announce the rest of the current outbox, and go on with `fresh`. Returns the old outbox."""
+    def switch_to(self, fresh: Outbox, calls_before: int, rows: int) -> Outbox:
+        """Announce the rest of the current outbox, and go on with `fresh`. Returns the old outbox.
+
+        `rows` is the number of rows that were counted for all outboxes until now.
+        """
         with self._lock:
             self._announce_all()
             old = self.current
             self.current = OpenOutbox(fresh, old.number + 1, old.bytes_before + old.announced, calls_before, old.outbox)
+            self._connection.send(RowsCounted(rows))
             self._connection.send(SegmentReady(self.current.number, 0, 0))
-            # The parent has its own descriptor, or the bytes. This process closes the old outbox one change later,
-            # because another thread may be using the old outbox at this moment.
+            # The parent has its own descriptor of the old outbox, or got the bytes in messages. This process closes the
+            # old outbox one change later, because another thread may be using it at this moment.
             if old.retired is not None:
                 old.retired.close()
         return old.outbox
@@ -237,7 +242,7 @@ class Announcer:
         self._thread.join()
 
     def release(self) -> None:
-        """Close the outboxes of this process. The parent has its own descriptors, or the bytes."""
+        """Close the outboxes of this process. The parent has its own descriptors, or got the bytes in messages."""
         self.current.outbox.close()
         if self.current.retired is not None:
             self.current.retired.close()

@@ -1,4 +1,7 @@
-"""Waits for the sinks in a thread, for callers that must not block, or must not wait without a limit."""
+"""Delivers rows in a thread, for callers that must not block, or must not wait without a limit.
+
+To *deliver* rows is to send them, and to wait until every durable sink has them.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +36,15 @@ class _Waiting:
         self._runs = False
 
     def add(self, on_delivered: OnDelivered) -> None:
-        """Deliver, then call `on_delivered`. Raises `RuntimeError` if no thread can be started, for example at exit."""
+        """Have a thread deliver the rows and then call `on_delivered`.
+
+        Raises `RuntimeError` if no thread can be started, for example at exit.
+        """
         with self._lock:
             self._callbacks.append(on_delivered)
             if self._runs:
                 return
-            # Not a thread of an event loop's executor, because those may all wait for this coroutine.
+            # Not a thread of the event loop's executor, because all threads there may be waiting for this coroutine.
             threading.Thread(target=self._run, name="mpr-deliverer", daemon=True).start()
             self._runs = True
 
@@ -53,7 +59,7 @@ class _Waiting:
             failure = None
             try:
                 producer.deliver()
-            except BaseException as error:  # noqa: BLE001  # the callers raise it, whatever it is
+            except BaseException as error:  # noqa: BLE001  # any error is raised by the callers
                 failure = error
             for on_delivered in callbacks:
                 on_delivered(failure)
@@ -67,7 +73,10 @@ def _begin(producer: Producer, on_delivered: OnDelivered) -> None:
 
 
 async def deliver(producer: Producer) -> None:
-    """Call `producer.deliver()` while the event loop runs on. A loop that is not of `asyncio` waits."""
+    """Call `producer.deliver()` in another thread, so that the event loop of `asyncio` runs on.
+
+    If the event loop is not of `asyncio`, or if no thread can be started, the call blocks the event loop.
+    """
     try:
         loop = asyncio.get_running_loop()
         future = loop.create_future()

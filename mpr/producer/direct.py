@@ -9,9 +9,9 @@ Tasks and results travel as on every other route.
 rr.log ─► entry ─► SDK's batcher ─► SDK's own sinks: <path>.parts/worker-000001-<pid>.rrd · viewers · servers
 ```
 
-The outbox stays empty. A result is sent only after the SDK's flush has returned. By then, the system has the rows of a
-file, and the connection has the rows of a viewer. If a flush fails or does not return, this process is `spent`: its
-results say that rows are lost, and a pool replaces this process.
+The outbox stays empty. A result is sent only after the SDK's flush has returned. By then, the operating system has the
+rows of the file, and each viewer's connection has the rows of the viewer. If a flush fails or does not return, this
+process is `spent`: its results get an error that says that rows are lost, and a pool replaces this process.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class DirectWriter(OutboxWriter):
         self.roll()
 
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """Make the message that announces `current`. It is never sent, because the outbox stays empty."""
+        """Make the message that announces `current`. The message is never sent, because the outbox stays empty."""
         return SegmentReady(current.number, current.announced, end)
 
     def retire(self, outbox: Outbox) -> None:
@@ -71,7 +71,7 @@ class DirectWriter(OutboxWriter):
         sinks: list[rr.FileSink | rr.GrpcSink] = []
         self._file = ""
         if self._folder:
-            # With a random part, because a process id may be used again while the recording is open.
+            # The name has a random part, because a process id may be used again while the recording is open.
             name = f"worker-{self._parts.worker:06d}-{os.getpid()}-{secrets.token_hex(4)}.rrd"
             self._file = str(Path(self._folder) / name)
             sinks.append(rr.FileSink(self._file))
@@ -91,12 +91,17 @@ class DirectWriter(OutboxWriter):
                 self._parts.stream.set_sinks(rr.FileSink(os.devnull))
 
     def wait_for_credit(self) -> None:
-        """Wait for credit. A worker that is `spent` ends here, because `rr.log` would wait for a viewer that hangs."""
+        """Wait for credit. If this process is `spent`, end it if it is a worker, and otherwise raise `DeliveryError`.
+
+        Otherwise `rr.log` would wait for a viewer that hangs.
+        """
         if not self.spent:
             super().wait_for_credit()
         if self.spent and self._parts.worker:
             self._parts.connection.close(hand_over=True)
             os._exit(_LEFT)
+        if self.spent:
+            super().wait_for_credit()
 
     def push(self) -> None:
         """Have the SDK write all its rows to the sinks, within `DIRECT_FLUSH_SECS`."""
@@ -105,7 +110,7 @@ class DirectWriter(OutboxWriter):
         failure = self._bounded(lambda: self._parts.stream.flush(timeout_sec=DIRECT_FLUSH_SECS))
         lost = [url for url in self._urls if url in failure]
         if lost and self._folder:
-            # A connection is broken. It is not just full, and the disk has not failed, so the file has all rows.
+            # The SDK has named a viewer, so only the connection to that viewer is broken. The file has all rows.
             for url in lost:
                 self._lose_viewer(url, failure)
             left = Path(self._file)
@@ -131,9 +136,9 @@ class DirectWriter(OutboxWriter):
     # --- what goes wrong -----------------------------------------------------------------------------------------
 
     def _bounded(self, step: Callable[[], None]) -> str:
-        """Do `step`, with a time limit. Returns the reason if that fails, else an empty text."""
+        """Do `step`, with a time limit. Returns the reason if the step fails or takes too long, else an empty text."""
         try:
-            # One second more than the SDK's own limit, which the SDK keeps if it can.
+            # One second more than the limit of `flush`, so that the SDK can raise an error of its own before.
             if self.side.do(step, DIRECT_FLUSH_SECS + 1):
                 return ""
         except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a sink

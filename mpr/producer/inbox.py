@@ -17,7 +17,7 @@ class Inbox:
     connection:
         The sockets of the producer.
     take_answer:
-        Takes a message if it is an answer to this process. Returns whether it is one.
+        Takes a message if it is an answer to a message of this process. Returns whether it is an answer.
     """
 
     def __init__(self, connection: Connection, take_answer: Callable[[Downstream], bool]) -> None:
@@ -26,7 +26,7 @@ class Inbox:
         self._reading = threading.Lock()
         #: Messages for the main thread that another thread has received.
         self._kept: list[Downstream] = []
-        # Of the threads that wait for answers, one reads the messages for all.
+        # One of the threads that wait for answers reads messages. The others wait for this condition meanwhile.
         self._answered = threading.Condition()
         self._is_read = False
 
@@ -41,7 +41,7 @@ class Inbox:
                 return message
 
     def take_answers(self, timeout_secs: float = 0) -> None:
-        """Take the answers that have arrived. If there is none, wait up to `timeout_secs` for one.
+        """Take the answers that have arrived. If no message has arrived, wait up to `timeout_secs` for one.
 
         Messages for the main thread are kept. Does nothing if another thread reads already.
         """
@@ -57,7 +57,10 @@ class Inbox:
             self._reading.release()
 
     def wait_until(self, done: Callable[[], bool], timeout_secs: float) -> bool:
-        """Take answers until `done()`, for up to `timeout_secs`. Returns whether it is done. May return earlier."""
+        """Take answers until `done()` is true, for up to `timeout_secs`. Returns the last value of `done()`.
+
+        May return False before that time is over, so the caller has to call this again.
+        """
         with self._answered:
             self._answered.wait_for(lambda: done() or not self._is_read, timeout_secs)
             if done() or self._is_read:

@@ -2,10 +2,10 @@
 
 | process | how the process gets its producer |
 |---|---|
-| has made a `SharedRecording` | `own_recording`: the recording's own producer, only in tasks of this process |
+| has made a `SharedRecording` | `own_recording`: the recording has a producer, which only tasks of this process use |
 | is a worker of a pool | `take_over` |
-| was not started by mpr | `join`, or the first decorated function: by the inherited text (`propagation.py`) |
-| runs a function of `SharedRecording.wrap` | `attach`: by the text that came with the function |
+| was not started by mpr | `join`, or the first decorated function: by inherited connection info (`propagation.py`) |
+| runs a function of `SharedRecording.wrap` | `attach`: by the connection info that came with the function |
 """
 
 from __future__ import annotations
@@ -43,16 +43,17 @@ class _Memberships:
         self.lock = threading.RLock()
         self.owned: dict[str, tuple[ConnectionInfo, Callable[[], Producer]]] = {}
         self.joined: dict[str, Producer] = {}
-        #: The texts that children of this process get, one for each joined recording.
+        #: The connection info that children of this process inherit, one for each joined recording.
         self.active: dict[str, propagation.Propagation] = {}
-        #: The producer of a worker; None in other processes. Its rows are delivered with the results of its tasks.
+        #: The producer of a worker; None in other processes. The rows of a task are delivered with its result.
         self.worker: Producer | None = None
-        #: The texts that could not be joined, with the reasons. Each reason is logged once, and no text is tried again.
+        #: The inherited texts by which no recording could be joined, with the reasons. No text is tried again.
         self.refused: dict[str, RecordingError] = {}
 
 
 _current = _Memberships()
-# Kept in a forked process, because that must not run the finalizers of objects of its parent.
+# The memberships of parent processes, in a forked process. These are kept, because otherwise the forked process would
+# run the finalizers of its parent's objects.
 _parents: list[_Memberships] = []
 
 
@@ -84,6 +85,7 @@ def take_over(config: ConnectionInfo, worker: int) -> Producer:
     router.guard(config.recording_id, producer)
     _let_streams_travel()
     producer.log_counters.set_sees_all(router.take_over(producer))
+    router.expect_current_in_new_threads(producer.stream.inner)
     _current.joined[config.secret] = producer
     _current.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
     return producer
@@ -97,22 +99,22 @@ def close_worker(producer: Producer) -> None:
 
 
 def is_worker(producer: Producer) -> bool:
-    """Whether `producer` is the one of a pool's worker. A worker's rows are delivered with its results."""
+    """Whether `producer` belongs to a worker of a pool. The rows of a worker are delivered with its results."""
     return producer is _current.worker
 
 
 def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
     """Join the recording that this process inherited. From now on, plain `rr.log` logs to this recording.
 
-    This is for a process that mpr did not start:
+    Call this in a process that mpr did not start:
 
     - a `multiprocessing.Process`
     - a `subprocess` with the environment `SharedRecording.environ()`, or started within the recording's `with` block
     - a forked child
 
     A second call does nothing. A call in a worker of `mpr.Pool` does nothing either. The rows are in every durable sink
-    when the process has ended, unless a signal or `os._exit` has ended it. They are there too when a function that is
-    decorated with `@mpr.task` has returned.
+    when the process has ended, unless a signal or `os._exit` has ended it. The rows of a function that is decorated
+    with `@mpr.task` are there as soon as the function has returned.
 
     Parameters
     ----------
@@ -164,18 +166,19 @@ def extracted_producer() -> Producer | None:
 def attach(config: ConnectionInfo, *, takes_over: bool) -> Producer:
     """Return this process's producer for the recording of `config`. Joins the recording if necessary.
 
-    With `takes_over`, threads that the task starts log to the recording, too. Raises the errors of `join`.
+    With `takes_over`, all plain logging calls of this process go to the recording, unless the process is a worker. So
+    threads that the task starts log there, too. Raises the errors of `join`.
     """
     return _member(config, WELCOME_TIMEOUT_SECS, takes_over=takes_over)
 
 
 def join_lazily() -> None:
-    """Join the inherited recording at the first logging call, in this process and in its forks. Used by `mpr run`."""
+    """Join the inherited recording at the first logging call, here and in forked children. Only `mpr run` uses this."""
     router.join_lazily(extracted_producer)
 
 
 def flush_all() -> None:
-    """Announce all rows that this process has logged. They reach the sinks even if the process is killed later."""
+    """Announce all rows of this process. After that, these rows reach the sinks even if the process is killed."""
     for producer in list(_current.joined.values()):
         try:
             producer.flush()
@@ -233,6 +236,7 @@ def _member(config: ConnectionInfo, timeout_secs: float, *, takes_over: bool) ->
         if takes_over and _current.worker is None and router.producer() is not producer:
             producer.log_counters.set_sees_all(router.take_over(producer))
             recordings.make_current(producer.stream)
+            router.note_current(producer.stream.inner)
         return producer
 
 
@@ -246,8 +250,8 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
     _current.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
     _current.joined[config.secret] = producer
     _leave_at_the_end(producer)
-    # Register the finalizer again after the fork hooks. A child of `multiprocessing` may join while it unpickles its
-    # arguments, and drops all finalizers before its function begins.
+    # A child of `multiprocessing` may join while it unpickles its arguments. After that, it drops all finalizers, and
+    # runs its fork hooks. So a fork hook registers the finalizer again.
     util.register_after_fork(producer, _leave_at_the_end)
     return producer
 
@@ -281,7 +285,7 @@ def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None
 
 
 def _leave_the_closed() -> None:
-    """Leave all closed recordings, because a worker of another engine lives longer than a recording."""
+    """Leave all closed recordings, because a worker of another engine (Ray, Dask) lives longer than a recording."""
     for producer in list(_current.joined.values()):
         if producer is not _current.worker and not ipc_folder.is_owned(producer.config.folder):
             _leave(_current, producer)

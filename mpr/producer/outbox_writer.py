@@ -1,4 +1,4 @@
-"""Has the SDK write the rows of this process into an outbox.
+"""Has the SDK write the rows of this process into an outbox, a file in memory that the parent reads.
 
 Covers: flushing the SDK, changing the outbox, the wait for credit while the outbox is full, rows that are lost.
 Does not cover: announcing (`announcer.py`), sinks that this process opens itself (`direct.py`).
@@ -11,6 +11,9 @@ rr.log ─► entry (waits here while the outbox is full) ─► SDK's batcher �
 No code of mpr runs inside the SDK. A logging call waits in Python, holds no lock, and lets signal handlers run. The
 credit is the number of bytes that the outbox may still take. The parent frees bytes that the sinks have accepted. Both
 processes see how many bytes the file holds.
+
+The SDK writes a *manifest*, a list of the chunks of rows in an outbox, only at the end of the outbox. So this process
+gives the SDK another outbox from time to time. This change is called *rolling*.
 """
 
 from __future__ import annotations
@@ -31,12 +34,13 @@ from mpr.producer.inbox import Inbox
 from mpr.producer.log_counters import LogCounters
 from mpr.producer.recording_watch import RecordingWatch
 from mpr.producer.result_sender import ResultSender
+from mpr.producer.row_account import RowAccount
 from mpr.producer.task_recordings import TaskRecordings
 from mpr.rrd import framing
 from mpr.sdk.internal import internal
 from mpr.threads import BoundedThread
 from mpr.transport.connection_info import ConnectionInfo
-from mpr.transport.messages import SegmentReady, Undelivered
+from mpr.transport.messages import RowsCounted, SegmentReady, Undelivered
 from mpr.transport.outbox import Outbox
 from mpr.transport.sockets import Connection
 from mpr.transport.status_page import StatusPage
@@ -64,6 +68,7 @@ class WriterParts:
     watch: RecordingWatch
     status_page: StatusPage
     log_counters: LogCounters
+    row_account: RowAccount
     task_recordings: TaskRecordings
     results: ResultSender
 
@@ -83,7 +88,7 @@ class OutboxWriter(abc.ABC):
     announcer:
         Announces the outbox.
     side:
-        The thread that changes the outbox.
+        The thread that gives the SDK another outbox.
     spent:
         Whether this process can deliver no more rows.
     """
@@ -94,12 +99,12 @@ class OutboxWriter(abc.ABC):
         self.spent = False
         # Held while the SDK is flushed or given another outbox.
         self._rolling = threading.Lock()
-        # Gives the SDK another outbox, because in the main thread a signal handler could raise in the middle of that.
+        # A thread of its own, because in the main thread a signal handler could raise in the middle of the change.
         self.side = BoundedThread("mpr-roller")
         #: Whether a task has given the stream another sink.
         self._detached = False
-        # The number of logging calls before the last flush, and before the last complete outbox. The number of bytes
-        # since the last flush.
+        # `_flushed` is the number of logging calls before the last flush. `_completed` is the number of logging calls
+        # before the last complete outbox. `_unflushed` is the number of logged bytes since the last flush.
         self._flushed = self._completed = self._unflushed = 0
         self.announcer.start()
 
@@ -111,14 +116,14 @@ class OutboxWriter(abc.ABC):
 
     @abc.abstractmethod
     def retire(self, outbox: Outbox) -> None:
-        """Release what is not needed any more of `outbox`, because all of it was announced."""
+        """Release the memory of `outbox` that is not needed any more, because all its bytes were announced."""
 
     def push(self) -> None:
         """Have the SDK write out all its rows. If that fails or takes too long, this process is `spent`."""
         if self.spent:
             return
         if self._detached:
-            # The sink belongs to a task, so the task gets the errors of the sink.
+            # The task has chosen this sink, so the errors of the sink are raised in the task.
             self._parts.stream.flush()
             return
         failure = self._flush_failure()
@@ -126,7 +131,7 @@ class OutboxWriter(abc.ABC):
             self.give_up("the recording", failure)
 
     def detach(self) -> None:
-        """Have the SDK finish the current outbox, with the manifest. The SDK writes no other outbox."""
+        """Have the SDK finish the current outbox, with the manifest. After that, the SDK writes into no outbox."""
         if self.spent:
             return
         with internal():
@@ -140,7 +145,9 @@ class OutboxWriter(abc.ABC):
         is written there, so the rows survive if this process dies.
         """
         failpoints.reach("worker.roll")
-        # Flush first, because the SDK would wait for ever in `attach` if its writing thread has ended.
+        rows = self._parts.row_account.settled()
+        # Flush first. If the SDK's writing thread has ended, the flush fails, and this process is `spent`. Without the
+        # flush, the SDK would wait for ever in `attach`.
         self.push()
         if self.spent:
             return
@@ -151,12 +158,12 @@ class OutboxWriter(abc.ABC):
         attach(parts.stream, fresh)
         failpoints.reach("worker.rolled")
         self._check_ended(self.announcer.current.outbox)
-        self.retire(self.announcer.switch_to(fresh, parts.log_counters.entered))
+        self.retire(self.announcer.switch_to(fresh, parts.log_counters.entered, rows))
 
     # --- rows that are lost --------------------------------------------------------------------------------------
 
     def _flush_failure(self) -> str:
-        """Flush the SDK. Returns the reason if that fails, else an empty text."""
+        """Flush the SDK. Returns the reason if the flush fails, else an empty text."""
         size, silent_secs = -1, 0.0
         while True:
             began = time.monotonic()
@@ -194,7 +201,7 @@ class OutboxWriter(abc.ABC):
             rr.unregister_shutdown()
 
     def report(self, event: str, *, rows_are_lost: bool) -> None:
-        """Report `event` behind the results that wait, because all rows of these results are there."""
+        """Send `event` to the parent, behind the results that wait, because the rows of these results are not lost."""
         self.announcer.announce()
         worker = self._parts.worker
         who = f"worker {worker} (pid {os.getpid()})" if worker else f"process {os.getpid()}"
@@ -205,8 +212,7 @@ class OutboxWriter(abc.ABC):
     def wait_for_credit(self) -> None:
         """Flush the SDK if it holds many bytes, then wait until the outbox has room. Signal handlers run meanwhile.
 
-        Raises `DeliveryError` if this process is `spent`, because the SDK takes no more rows then and would wait for
-        ever.
+        Raises `DeliveryError` if this process is `spent`, because a logging call would then wait for ever in the SDK.
         """
         parts = self._parts
         if self.spent:
@@ -244,26 +250,34 @@ class OutboxWriter(abc.ABC):
     # --- flushing and rolling ------------------------------------------------------------------------------------
 
     def write_out(self, *, in_any_case: bool = False) -> int:
-        """Have the SDK write every row into the outbox. Returns the number of bytes written until now."""
+        """Have the SDK write every row into the outbox. Returns the number of bytes written until now.
+
+        If all logging calls are counted, and none came since the last flush, only `in_any_case` causes a flush.
+        """
         parts = self._parts
         entered = parts.log_counters.entered
         if entered != self._flushed or not parts.log_counters.sees_all or in_any_case:
             self._unflushed = 0
             rows = parts.status_page.logged()
-            self._attach_again()
-            # Not while another thread changes the outbox, because the result would overtake its rows.
+            self.attach_again()
+            counted = parts.row_account.settled()
+            # Wait while another thread changes the outbox, because a result could otherwise be sent before its rows.
             with self._rolling:
                 self.push()
                 parts.task_recordings.collect()
             # Noted after the flush, so that a flush which an exception interrupts is repeated.
             self._flushed = entered
             parts.status_page.flushed(rows)
+            parts.row_account.flushed(counted)
             self.announcer.note_written()
             self._roll_if_long()
         return self.announcer.written_bytes()
 
-    def _attach_again(self) -> None:
-        """Give the stream an outbox again if a task has given the stream another sink."""
+    def attach_again(self) -> None:
+        """Give the stream an outbox again if a task has given the stream another sink.
+
+        Called before each task, because the next task of a work item must not log into the sink of the last one.
+        """
 
         def step() -> None:
             with self._rolling:
@@ -271,6 +285,7 @@ class OutboxWriter(abc.ABC):
                     self._detached = False
                     # The SDK also writes the rows that were logged without any sink.
                     self.roll()
+                    self._parts.row_account.attached()
 
         if self._detached:
             self._do_aside(step)
@@ -295,7 +310,7 @@ class OutboxWriter(abc.ABC):
         return current.end > OUTBOX_ROLL_BYTES or rows > OUTBOX_ROLL_ROWS
 
     def complete(self) -> None:
-        """Have the SDK write the manifest of the rows that were logged since the last call, if there are any."""
+        """Have the SDK finish the outbox with its manifest, and begin a new one, if rows came since the last call."""
 
         def step() -> None:
             with self._rolling:
@@ -318,12 +333,15 @@ class OutboxWriter(abc.ABC):
         """Have the SDK write its last manifest, and announce all bytes."""
         self.announcer.close()
         if not self.spent:
-            self._attach_again()
+            self.attach_again()
+        rows = self._parts.row_account.settled()
         self.detach()
         self.announcer.announce()
+        if not self.spent:
+            self._parts.connection.send(RowsCounted(rows))
 
     def release(self) -> None:
-        """Close the outboxes of this process. The parent has its own descriptors, or the bytes."""
+        """Close the outboxes of this process. The parent has its own descriptors, or got the bytes in messages."""
         self.side.close()
         self.announcer.release()
         if self.spent and self._parts.worker:

@@ -22,6 +22,7 @@ from mpr.producer.notices import Notices
 from mpr.producer.outbox_writer import InlineOutboxWriter, OutboxWriter, SharedOutboxWriter, WriterParts
 from mpr.producer.recording_watch import LOOK_SECS, RecordingWatch
 from mpr.producer.result_sender import ResultSender
+from mpr.producer.row_account import RowAccount
 from mpr.producer.task_recordings import TaskRecordings
 from mpr.sdk import encoder, recordings
 from mpr.sdk.internal import internal
@@ -54,7 +55,7 @@ WELCOME_TIMEOUT_SECS = 30.0
 
 
 class Producer:
-    """The producer of one process for one recording.
+    """Connects this process to one recording, and sends the rows and results of this process.
 
     Parameters
     ----------
@@ -106,6 +107,8 @@ class Producer:
                 config.application_id, config.recording_id, send_properties=False
             )
         is_direct = config.direct is not None and not is_owner
+        #: The rows of this process, for the comparison with those that come to the parent.
+        self.row_account = RowAccount(self.status_page.counters, self.stream, is_on=not is_direct)
         if not is_direct:
             outbox_writer.attach(self.stream, outbox)
         try:
@@ -142,6 +145,7 @@ class Producer:
             watch=self._watch,
             status_page=self.status_page,
             log_counters=self.log_counters,
+            row_account=self.row_account,
             task_recordings=self.task_recordings,
             results=ResultSender(self._connection, ResultJournal(self.status_page), parent_reads=not inline),
         )
@@ -243,13 +247,15 @@ class Producer:
         Only needed if `log_counters.sdk_used`, because otherwise the SDK was not used since the last call.
         """
         self.task_recordings.clean_up()
+        self._writer.attach_again()
         recordings.make_current(self.stream)
+        router.note_current(self.stream.inner)
         self.stream.reset_time()
         # Set after these calls, because they count as uses of the SDK, too.
         self.log_counters.sdk_used = not router.current_is_watched()
 
     def mark_begin(self, work_item: int, task: int, attempt: int) -> None:
-        """Announce that the next rows belong to this task. Earlier rows, of no task, get their own outbox."""
+        """Announce that the next rows belong to this task. Earlier rows belong to no task, and get their own outbox."""
         self._writer.complete()
         began = TaskBegan(work_item, task, attempt, time.time_ns())
         self._marker.begin(self._writer.announcer.current.number, began)
@@ -263,11 +269,11 @@ class Producer:
         self._writer.complete()
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` behind its rows, with `may_wait` perhaps later. Returns whether it waits (see `Announcer`)."""
+        """Send `result` behind its rows. With `may_wait`, it may be sent later. Returns whether the result waits."""
         return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:
-        """Send the results that wait."""
+        """Send the results that wait to be sent together with later results."""
         self._writer.announcer.send_results()
 
     def send(self, message: object) -> None:

@@ -62,5 +62,6 @@ class Propagation:
             else:
                 os.environ[VARIABLE] = self._before
         if _process_config().get(_KEY) == self._text:
-            # Not removed, because a fork server that was started meanwhile keeps the old variable for ever.
+            # The key is not removed, even if its value is None. A fork server that was started meanwhile keeps the old
+            # environment variable for ever, and its children must not use that variable.
             _process_config()[_KEY] = self._before_in_config or os.environ.get(VARIABLE)

@@ -13,7 +13,7 @@ from mpr.transport.connection_info import ConnectionInfo
 
 _log = logging.getLogger("mpr")
 
-#: The time between two checks, by a thread that waits, whether the recording is still there (seconds).
+#: How often (seconds) a thread that waits checks whether the recording is still there.
 LOOK_SECS = 0.5
 
 
@@ -58,11 +58,11 @@ class RecordingWatch:
             _log.error("%s. Nothing that it logs from now on is kept.", self.lost)
 
     def note_leaving(self) -> None:
-        """Stop all reports if the recording is gone and has all rows, because then only a footer is missing."""
+        """Report nothing from now on, if the recording is gone and has all rows. Only a footer is missing then."""
         if self._log_counters.entered == self._delivered and not ipc_folder.is_owned(self._config.folder):
             self._reported = True
 
     def report(self, error: RecordingError) -> None:
-        """Log `error`, which says why the last rows are not delivered, unless lost rows were reported before."""
+        """Log `error`, the reason why the last rows are not delivered, unless lost rows were reported before."""
         if not self._reported:
             _log.error("%s", error)

@@ -43,7 +43,7 @@ class ResultSender:
         self._journal = journal
         self._parent_reads = parent_reads
         self._waiting: list[Result | ResultInMemory] = []
-        # The number of messages that have to arrive before the last result.
+        # How many messages have to arrive before the result that was added last, because rows are in them.
         self._needed_before = 0
         #: When the first of the waiting results was ready (`time.monotonic_ns()`).
         self._since_nanos = 0
@@ -58,7 +58,7 @@ class ResultSender:
 
         If `result` does not wait, the caller has to send all results that wait.
         """
-        # Not 0 if messages with rows were sent since the last result.
+        # `needed` is 0 unless messages with rows were sent since the last result.
         latest = self._connection.needed_count
         needed = latest if latest != self._needed_before else 0
         self._needed_before = latest

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mpr.sdk import internal, log_calls, recordings, sink_calls
 from mpr.sdk.times import watch_times
+from mpr.transport.status_page import COUNTED_ROWS
 
 if TYPE_CHECKING:
     import rerun as rr
 
     from mpr.producer.log_counters import LogCounters
     from mpr.producer.notices import Notices
+    from mpr.producer.row_account import RowAccount
     from mpr.producer.task_recordings import TaskRecordings
     from mpr.sdk.log_calls import Prefix
     from mpr.sdk.times import SetTime, Times
@@ -36,6 +38,9 @@ class RoutedProducer(Protocol):
 
     @property
     def log_counters(self) -> LogCounters: ...
+
+    @property
+    def row_account(self) -> RowAccount: ...
 
     def sink_changed(self, call: str) -> None: ...
 
@@ -56,24 +61,12 @@ class RoutedTask(Protocol):
     prefix: Prefix | None
 
 
-class _ThreadRoute(threading.local):
-    """Holds the state of a thread."""
-
-    def __init__(self) -> None:
-        self.context: RoutedTask | None = None
-        #: The times that were set, by recording id.
-        self.times: dict[str, Times] = {}
-        #: Whether this thread joins for the whole process at this moment. Its SDK calls are then those of mpr.
-        self.joins = False
-
-
-thread_state = _ThreadRoute()
-
-
 class _Process:
     """Holds the state of the process. `producer` is set if every plain logging call goes to a producer."""
 
     producer: RoutedProducer | None = None
+    #: The row account of `producer`.
+    account: RowAccount | None = None
     #: Joins at the first logging call if the process has not joined before. `mpr run` sets this.
     lazy: Callable[[], object] | None = None
     #: Held while a thread joins, so that rows of other threads wait until the process has joined.
@@ -87,11 +80,31 @@ class _Process:
     entries_installed = False
     taken_over = False
     current_is_watched = False
+    #: The SDK's handle of the recording of all threads without their own; None if that is not known.
+    default_current: Any = None
+    #: The same for threads of which mpr knows nothing yet. None in processes that may have had threads before mpr.
+    current_of_new_threads: Any = None
     #: Logging entries that this release of the SDK does not have.
     missing: tuple[str, ...] = ()
 
 
 _process = _Process()
+
+
+class _ThreadRoute(threading.local):
+    """Holds the state of a thread."""
+
+    def __init__(self) -> None:
+        self.context: RoutedTask | None = None
+        #: The times that were set, by recording id.
+        self.times: dict[str, Times] = {}
+        #: Whether this thread joins for the whole process at this moment. Its SDK calls are then those of mpr.
+        self.joins = False
+        #: The SDK's handle of the recording that is certainly current in this thread; None if that is not known.
+        self.current: Any = _process.current_of_new_threads
+
+
+thread_state = _ThreadRoute()
 
 
 def producer() -> RoutedProducer | None:
@@ -107,7 +120,11 @@ def install_times() -> None:
 
 
 def guard(recording_id: str, producer: RoutedProducer) -> None:
-    """Connect the streams of this recording to `producer`: keep their sinks, and note times that are set for them."""
+    """Watch the SDK's calls for the streams of the recording with this id, whose rows `producer` sends.
+
+    Calls that change a sink are reported to `producer`, and times that are set are noted. A sink of such a stream stays
+    open after a `with stream:` block.
+    """
     install_times()
     if not _process.sinks_watched:
         _process.sinks_watched = True
@@ -117,10 +134,10 @@ def guard(recording_id: str, producer: RoutedProducer) -> None:
 
 
 def install_entries() -> None:
-    """Have the logging calls of this process invoke its producer and the contexts of its tasks."""
+    """Wrap the SDK's logging calls, so that they reach the producer of this process and the contexts of its tasks."""
     if not _process.entries_installed:
         _process.entries_installed = True
-        _process.missing = tuple(log_calls.install_entries(_entered))
+        _process.missing = tuple(log_calls.install_entries(_entered, _logged))
 
 
 def take_over(producer: RoutedProducer) -> bool:
@@ -130,7 +147,7 @@ def take_over(producer: RoutedProducer) -> bool:
     """
     install_entries()
     _install_take_over()
-    _process.producer = producer
+    _process.producer, _process.account = producer, producer.row_account
     _process.lost_rows = None
     return not _process.missing
 
@@ -151,18 +168,28 @@ def _install_take_over() -> None:
         _process.taken_over = True
         recordings.divert_new_recordings(_diverted, _note_init, _note_made)
         recordings.divert_recording_info(_diverted_info)
-        _process.current_is_watched = recordings.watch_current(_note_sdk_use)
+        _process.current_is_watched = recordings.watch_current(_note_current)
 
 
 def current_is_watched() -> bool:
-    """Whether a producer notes, in `sdk_used`, that another recording becomes the current one."""
+    """Whether `sdk_used` is set when another recording becomes the current one."""
     return _process.current_is_watched
+
+
+def note_current(handle: Any) -> None:
+    """Note that mpr has made the recording with this handle the current one, in this thread and as the default."""
+    thread_state.current = _process.default_current = handle if _process.current_is_watched else None
+
+
+def expect_current_in_new_threads(handle: Any) -> None:
+    """Note that threads which begin from now on log to the recording with this handle. Only a worker calls this."""
+    _process.current_of_new_threads = handle if _process.current_is_watched else None
 
 
 def release(producer: RoutedProducer) -> None:
     """Route no more calls to `producer`, because it has ended."""
     if _process.producer is producer:
-        _process.producer = None
+        _process.producer = _process.account = None
         _process.lost_rows = (
             f"A process (pid {os.getpid()}) logs to Rerun when it has left the recording, at its very end or after the "
             "recording was closed: its rows are lost. Daemon threads and exit handlers come too late."
@@ -183,7 +210,7 @@ def forked() -> list[Any]:
             f"A process (pid {os.getpid()}) that a task of mpr has forked logs to Rerun: its rows are lost. Log in the "
             "task, call mpr.join() in the new process, or decorate the function that it runs with @mpr.task."
         )
-    _process.producer = None
+    _process.producer = _process.account = None
     _process.guarded.clear()
     _process.joining = threading.Lock()
     thread_state.context = None
@@ -207,6 +234,19 @@ def _entered(size: int, rows: int, recording: Any) -> Prefix | None:
     return None if context is None else context.prefix
 
 
+def _logged(rows: int, recording: Any) -> None:
+    # Each logging call runs this code, so the usual case comes first, and counts without a call. Rows that mpr itself
+    # logs to the shared recording count too, because they come with the others.
+    handle = thread_state.current if recording is None else recording
+    account = _process.account
+    if account is not None and handle is account.handle:
+        account.counters[COUNTED_ROWS] += rows
+    elif (context := thread_state.context) is not None and context.producer is not None:
+        account = context.producer.row_account
+        if handle is account.handle:
+            account.counters[COUNTED_ROWS] += rows
+
+
 def _join_now() -> RoutedProducer | None:
     if _process.lazy is not None:
         if thread_state.joins:
@@ -227,6 +267,15 @@ def _join_now() -> RoutedProducer | None:
 def _note_sdk_use() -> None:
     if _process.producer is not None:
         _process.producer.log_counters.sdk_used = True
+
+
+def _note_current(handle: Any, of_thread: bool) -> None:
+    _note_sdk_use()
+    if of_thread:
+        thread_state.current = _process.default_current if handle is None else handle
+    elif _process.account is not None and handle is not _process.account.handle:
+        # Any thread without its own recording may log there from now on.
+        _process.account.stop()
 
 
 def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
@@ -257,7 +306,7 @@ _SKIPPED_CALLS = ("save", "set_sinks", "connect_grpc", "stdout", "disconnect", "
 
 
 def _skips_sink(call: str, recording_id: str | None) -> bool:
-    """Whether to skip `call`, because `mpr run` chooses the sinks, whatever the script says."""
+    """Whether to skip `call`, which changes a sink. Under `mpr run`, only the options of `mpr run` choose the sinks."""
     found = _process.guarded.get(recording_id)
     if _process.lazy is None or thread_state.joins or call not in _SKIPPED_CALLS or found is None:
         return False
@@ -275,6 +324,8 @@ def _note_init(application_id: str | None, recording_id: str | None) -> None:
 
 def _note_made(inner: Any) -> None:
     _note_sdk_use()
+    # The new recording may be the current one of this thread.
+    thread_state.current = None
     if _process.producer is not None:
         _process.producer.task_recordings.made(inner)
 
@@ -288,6 +339,10 @@ def _diverted_info(call: str, recording_id: str | None) -> tuple[rr.RecordingStr
 
 def _before_sink(call: str, recording_id: str | None) -> None:
     _note_sdk_use()
+    if call != "spawn":
+        for guarded_id, guarded in list(_process.guarded.items()):
+            if recording_id in (None, guarded_id):
+                guarded.row_account.detached()
     found = _process.producer
     if found is not None and found.recording_id != recording_id and call != "spawn":
         found.task_recordings.sink_call(call, recording_id)

@@ -24,7 +24,7 @@ _CLEAN_UP_AFTER = 32
 
 @dataclass(slots=True)
 class _TaskRecording:
-    #: The SDK's handle.
+    #: The SDK's handle of the recording.
     inner: Any
     #: The stream of the recording's encoded rows; None until mpr has asked the SDK for the stream.
     storage: Any = None
@@ -40,7 +40,7 @@ class TaskRecordings:
     send:
         Sends a whole stream, header to footer, of one recording.
     held:
-        Gets the number of rows of all recordings that were not sent yet. These are lost if this process dies.
+        Gets the number of rows of all recordings that were not sent yet. These rows are lost if this process dies.
     """
 
     def __init__(self, send: Callable[[bytes], None], held: Callable[[int], None]) -> None:
@@ -81,7 +81,7 @@ class TaskRecordings:
         with self._lock:
             found = self.known.get(recording_id or "")
             if found is not None:
-                # Some calls do not say how many rows they log. They log at least one.
+                # Some calls do not say how many rows they log. Such a call logs at least one row.
                 found.rows += rows or 1
                 self._count()
 
@@ -118,7 +118,7 @@ class TaskRecordings:
                     self._ended += 1
 
     def clean_up(self) -> None:
-        """Have the SDK end the threads of recordings that are over, if these are many.
+        """Have the SDK end the threads of recordings that are over, if there are `_CLEAN_UP_AFTER` of them.
 
         Only call this between two tasks, because the SDK then forgets which recording is current.
         """

@@ -11,7 +11,8 @@ test ─► Recorder ─► file of the test and journal ─► Controller ─�
 
 `Controller.finish` makes a `RecordedTest` of each test, and passes the list to the pictures and the page.
 
-A golden recording is compared while the test still runs, so `Recorder.snapshot` returns the rows until then.
+A golden recording has the rows of an earlier run, which were right. It is compared while the test still runs. For this,
+`Recorder.snapshot` writes the rows that the test has logged until then to a file.
 
 A test that uses one of the fixtures in `RECORDED_FIXTURES` is recorded in every mode. If the mode is off, the recording
 is removed at the end of the test.
@@ -86,7 +87,7 @@ def _has_sdk() -> bool:
 
 
 def _activate(config: pytest.Config) -> None:
-    """Record tests from now on, as their markers and the options say."""
+    """Start to record tests in this process, as the options of the run and the markers of the tests say."""
     if _RECORDER in config.stash or config.getoption("collectonly", False):
         return
     settings = _settings(config)
@@ -181,7 +182,10 @@ def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
 
 @pytest.fixture
 def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for files of this test, beside the test's recording. If the test is not recorded, it is temporary."""
+    """A folder for files of this test, beside the test's recording.
+
+    If the test is not recorded, the folder is a temporary one.
+    """
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
         return recorder.artifacts()
@@ -192,8 +196,8 @@ def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
     """Starts pools whose rows go to this test's recording.
 
-    Call it as `pool = mpr_pool(2)`. The arguments are those of `mpr.Pool` without `application_id`. The pools are
-    terminated when the test ends.
+    Call the fixture as `pool = mpr_pool(2)`. The arguments are those of `mpr.Pool` without `application_id`. The pools
+    are terminated when the test ends.
     """
     import mpr
 
@@ -216,8 +220,8 @@ def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
 def mpr_golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
     """Compares the rows that this test logs with its golden recording.
 
-    Call it as `mpr_golden()` when all rows are logged. If the test does not call it, the rows are compared at the end
-    of the test.
+    Call the fixture as `mpr_golden()` when all rows are logged. If the test does not call the fixture, the rows are
+    compared at the end of the test.
     """
     from mpr.pytest_plugin.golden import Golden
 

@@ -42,9 +42,9 @@ _MOST_LINES = 20
 
 
 class Golden:
-    """The value of the fixture `mpr_golden`, which compares rows with a golden recording.
+    """The value of the fixture `mpr_golden`. Each call compares the rows of the test with a golden recording.
 
-    Call it when the test has logged all rows that shall be compared.
+    Call this object when the test has logged all rows that are to be compared.
     """
 
     def __init__(self, item: pytest.Item, recorder: Recorder | None) -> None:
@@ -158,7 +158,10 @@ class Golden:
         )
 
     def _kept(self, golden: Path, actual: Path, ignored: Collection[str]) -> str:
-        """Keep the new rows, and return the command that shows both recordings."""
+        """Keep the rows of this run in a file, and return a sentence for the message of the failed test.
+
+        The sentence has the command that shows both recordings, or says why there is no file.
+        """
         assert self._recorder is not None
         try:
             kept = self._recorder.artifacts() / golden.name
@@ -182,7 +185,10 @@ class Golden:
         self._note(WRITTEN, golden)
 
     def _store(self, target: Path, actual: Path, ignored: Collection[str]) -> bool:
-        """Write to `target` all rows of the recording `actual` that are not ignored. Return whether there are any."""
+        """Write to `target` all rows of the recording `actual` that are not ignored.
+
+        Returns whether there are such rows.
+        """
         import rerun as rr
 
         from mpr.sdk.reader import quiet_reader
@@ -221,9 +227,9 @@ def _sweep(golden: Path) -> None:
 
 @functools.cache
 def _stream(application_id: str, _pid: int) -> TestStream:
-    """Return the stream that writes all golden recordings of `application_id`.
+    """Return the stream that writes all golden recordings of `application_id` in this process.
 
-    Only one stream is made, because each stream has two threads that never end.
+    Only one stream is made, because each stream of the SDK has two threads that never end.
     """
     from mpr.pytest_plugin.recording.test_stream import TestStream
 

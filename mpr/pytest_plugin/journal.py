@@ -92,7 +92,7 @@ class Journal:
         os.write(self._fd, (json.dumps({"event": "phase", "path": path, "name": name, "time": time}) + "\n").encode())
 
     def error(self, text: str) -> None:
-        """Add an error of mpr itself."""
+        """Add `text`, an error of mpr itself, for the summary of the run. Raises `OSError`."""
         os.write(self._fd, (json.dumps({"event": "error", "text": text}) + "\n").encode())
 
     def close(self) -> None:

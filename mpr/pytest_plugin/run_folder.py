@@ -45,7 +45,7 @@ def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> No
         path.unlink(missing_ok=True)
     files = sorted(str(path.relative_to(folder)) for path in _files(folder))
     if files == [_MANIFEST]:
-        # No recording was kept.
+        # No recording was kept, so the folders are removed.
         _remove(folder, files)
         if [path.name for path in settings.output.iterdir()] == [_IGNORE]:
             _remove(settings.output, [_IGNORE])
@@ -65,7 +65,10 @@ def _remove_old_runs(settings: Settings) -> None:
 
 
 def _ours(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Return the files that mpr has put into `folder`, the folder of a run. Return none if the run has not ended."""
+    """Return the names of the files that mpr has put into `folder`, the folder of a run.
+
+    The list is empty if the run has not ended.
+    """
     files: list[str] | None = manifest.get("files")
     if files is not None:
         return files

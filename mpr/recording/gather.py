@@ -1,4 +1,4 @@
-"""The parent's part of `route="direct"`: checks the sinks, and copies the workers' files at the end.
+"""Does the parent's part of `route="direct"`: checks the sinks, and copies the workers' files at the end.
 
 Covers: sinks that are refused, the folder of the workers' files, copying these files to the recording's own sinks.
 Does not cover: the worker's part (`producer/direct.py`).

@@ -29,7 +29,7 @@ class NotebookView:
     Parameters
     ----------
     replay:
-        Yields the recording from the beginning, in streams that can each be read alone.
+        Yields the recording from the beginning, in streams. Each stream can be decoded without the others.
     width, height:
         The size in pixels, or 'auto'. None: 640 and 480.
 

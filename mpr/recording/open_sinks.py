@@ -95,7 +95,10 @@ def open_sinks(
 
 
 def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
-    """Write `stream`, a whole stream that the parent has made, to `writer`. `telemetry` is as in `Segment`."""
+    """Write `stream`, a whole stream that the parent has made, to `writer`.
+
+    `telemetry` says that the rows are telemetry of a pool, and not data of the user.
+    """
     frames = framing.frames_of(stream)
     last = frames.pop()
     writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames, telemetry=telemetry), published=False)

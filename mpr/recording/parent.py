@@ -45,14 +45,17 @@ class ParentMembership:
             return self._producer
 
     def flush(self) -> tuple[str, int, int] | None:
-        """Send the rows that this process has logged. Returns the position after these rows, or None for no rows."""
+        """Send the rows that this process has logged. Returns the position after these rows, as `Producer.position`.
+
+        Returns None if this process has no producer, because then it has logged no rows.
+        """
         if self._producer is None:
             return None
         self._producer.flush()
         return self._producer.position()
 
     def propagate(self, new_text: Callable[[], str]) -> None:
-        """From now on, let new child processes inherit the result of `new_text`, by which they can join."""
+        """From now on, let new child processes inherit the text that `new_text()` returns, by which they can join."""
         if self._propagation is None:
             self._propagation = propagation.Propagation(new_text())
 

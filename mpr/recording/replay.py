@@ -20,7 +20,10 @@ from mpr.sinks.base import Writer
 _SEND_EVERY_SECS = 0.05
 
 Replay = Callable[[], Iterator[bytes]]
-"""Yields streams that can each be read alone; each call begins at the beginning, and waits for more until the end."""
+"""A function that yields the recording in streams, each of which can be decoded without the others.
+
+Each call begins at the first row, and waits for more rows until the recording has ended.
+"""
 
 
 def replay(writers: Sequence[Writer]) -> Replay:
@@ -46,6 +49,6 @@ def _reader(log: ByteLog, name: str) -> LogReader:
 
 
 def _parts(reader: LogReader) -> Iterator[bytes]:
-    # No error is raised here, because the recording itself reports a sink that fails.
+    # No error is raised here, because `SharedRecording.close` reports a sink that fails.
     with contextlib.suppress(SinkError):
         yield from reader.read_all(parts=True, pause_secs=_SEND_EVERY_SECS)

@@ -20,14 +20,14 @@ from mpr.aggregator.aggregator import Aggregator
 from mpr.aggregator.fanout import Fanout
 from mpr.blueprint.contents import Contents
 from mpr.blueprint.updates import BlueprintUpdates
-from mpr.errors import ConflictError, RecordingClosedError, SinkError, WrongProcessError
+from mpr.errors import ConflictError, DeliveryError, RecordingClosedError, SinkError, WrongProcessError
 from mpr.recording import gather
 from mpr.recording.open_sinks import append, encoded_notes, open_sinks
 from mpr.recording.options import RecordingOptions
 from mpr.recording.parent import ParentMembership
 from mpr.recording.replay import Replay, replay
 from mpr.recording.statistics import RecordingStatistics
-from mpr.rrd import compat, relabel, store_id
+from mpr.rrd import compat, relabel, store_id, verify
 from mpr.sinks.base import Writer
 from mpr.threads import Latch, aside, run_to_completion
 from mpr.transport.connection_info import ConnectionInfo, DirectRoute
@@ -35,7 +35,7 @@ from mpr.transport.sockets import Sockets
 
 _log = logging.getLogger("mpr")
 
-# If tasks have made recordings, up to so many files of these are named at the end.
+# A message at the end names the files of recordings that tasks have made, but at most so many of them.
 _NAMED_FILES = 10
 
 
@@ -92,6 +92,7 @@ class RecordingRuntime:
                 self._opened.live,
                 functools.partial(encoded_notes, "mpr/workers", *ids),
                 contents,
+                store_id.store_id(*ids),
                 apart=all(sink.keeps_tasks_apart for sink in options.sinks),
                 has_all=options.route != "direct",
             )
@@ -156,7 +157,7 @@ class RecordingRuntime:
             raise RecordingClosedError(f"the recording {self.options.recording_id} is closed")
 
     def flush(self, timeout_secs: float) -> None:
-        """Do as `SharedRecording.flush`."""
+        """Wait until every durable sink has the rows of this process, as `SharedRecording.flush` promises."""
         aside(lambda: self._flush(timeout_secs))
 
     def _flush(self, timeout_secs: float) -> None:
@@ -167,7 +168,7 @@ class RecordingRuntime:
             raise self.fanout.failure
 
     def stats(self) -> RecordingStatistics:
-        """Do as `SharedRecording.stats`."""
+        """Return the counts that `SharedRecording.stats` returns."""
         live = self._opened.live
         return RecordingStatistics(
             accepted_chunks=self.fanout.accepted_chunks,
@@ -175,6 +176,9 @@ class RecordingRuntime:
             rejected_messages=self.sockets.up.rejected_count,
             processes=len(self.aggregator.pids),
             torn_processes=self.aggregator.incomplete_count,
+            counted_rows=self.aggregator.row_totals.counted,
+            accepted_rows=self.aggregator.row_totals.accepted,
+            lost_rows=self.aggregator.row_totals.lost,
             live_sinks=() if live is None else tuple(live.stats()),
         )
 
@@ -185,7 +189,7 @@ class RecordingRuntime:
     # --- for pools and other processes -----------------------------------------------------------------------------
 
     def connection_info(self, workers: int) -> ConnectionInfo:
-        """Return the data by which each of `workers` processes joins."""
+        """Return the data by which each of `workers` processes joins. The more workers, the smaller each outbox."""
         return ConnectionInfo(
             application_id=self.options.application_id,
             recording_id=self.options.recording_id,
@@ -208,7 +212,10 @@ class RecordingRuntime:
         return next(self._pool_numbers)
 
     def accept_telemetry(self, stream: bytes) -> None:
-        """Write a whole stream with rows about a pool, whose ids are replaced by the ids of the recording."""
+        """Write `stream`, which has telemetry of a pool, under the ids of the recording. Update the layout, too.
+
+        If `stream` is empty, only the layout is updated.
+        """
         if not self._takes_telemetry():
             return
         if stream:
@@ -237,8 +244,8 @@ class RecordingRuntime:
         """End all parts. A second call waits until the first call has ended.
 
         In a process that has not made the recording, this does nothing. With `failed`, a file without a row of the user
-        does not replace an older file. Raises `SinkError` if a sink has failed, and `ConflictError` if workers have
-        given one timeline or component two types.
+        does not replace an older file. Raises `SinkError` if a sink has failed, `DeliveryError` if logged rows have not
+        come, and `ConflictError` if workers have given one timeline or component two types.
         """
         if os.getpid() == self._pid:
             self._ending.run(functools.partial(self._end, failed=failed))
@@ -265,6 +272,12 @@ class RecordingRuntime:
             raise failure
         if self._worker_files is not None:
             self._worker_files.remove([path for writer in self.writers for path in writer.paths])
+        lost = self.aggregator.row_totals.lost
+        if lost and not failed:
+            raise DeliveryError(
+                f"{lost} {'row' if lost == 1 else 'rows'} of {self.aggregator.row_totals.counted} that were logged "
+                "did not come to the recording: see mpr's log and `/mpr/workers` in the recording"
+            )
         if self.fanout.conflicts and not failed:
             raise ConflictError(
                 f"{'; '.join(self.fanout.conflicts)}. All rows are in the recording, but Rerun knows one type of "
@@ -284,15 +297,23 @@ class RecordingRuntime:
                     writer.abort()
                 else:
                     if layout:
-                        # The error is dropped, because `close` raises it too if the disk or the file is the reason.
+                        # The error is dropped. If the disk or the file is the reason, `close` raises an error, too.
                         with contextlib.suppress(SinkError):
                             append(writer, layout, telemetry=True)
                     if stream:
                         append(writer, stream)
+                    self._write_count(writer)
                     writer.close()
             except SinkError as error:
                 failure = failure or error
         return failure
+
+    def _write_count(self, writer: Writer) -> None:
+        """Write into the recording how many rows it has, so that `mpr verify` can check it."""
+        rows = writer.timed_rows() if self._takes_telemetry() else None
+        if rows is not None:
+            store = store_id.store_id(self.options.application_id, self.options.recording_id)
+            append(writer, verify.encoded_count(store, rows, self.aggregator.row_totals.lost))
 
     def _name_other_files(self) -> None:
         made = [path for writer in self.writers for path in writer.other_files]

@@ -1,4 +1,4 @@
-"""`mpr.SharedRecording`: one recording for many processes, as the user sees it.
+"""Defines `mpr.SharedRecording`: one recording for many processes, as the user sees it.
 
 Covers: the public names, and the checks whether this process may use the recording.
 Does not cover: the parts of a recording (`runtime.py`), workers (`pool`).
@@ -134,7 +134,7 @@ class SharedRecording:
         return connection_info.to_text(self._runtime.connection_info(start.check_processes(None)))
 
     def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]:
-        """Return a function that does as `fn`, and logs to this recording from any process on this machine.
+        """Return a function that does what `fn` does, and logs to this recording from any process on this machine.
 
         Use this with other engines, such as Ray, Dask or joblib. The function can be pickled with pickle and with
         cloudpickle. The pickle contains a secret. When the function returns or raises, its rows are in every durable
@@ -199,7 +199,7 @@ class SharedRecording:
         view.show(0 if self._runtime.is_over else wait_secs)
 
     def close(self) -> None:
-        """Take all rows that were sent, write the footers, and end all processes of the recording.
+        """Take all rows that were sent, write the footers, and end the processes that feed live sinks.
 
         A second call does nothing. Raises `SinkError` if a sink has failed. The rows that this sink had accepted before
         stay readable. Raises `ConflictError` if two workers have given one timeline or component two types.

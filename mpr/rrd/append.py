@@ -40,7 +40,7 @@ def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream]
 
 
 def _append(fd: int, application_id: str, added: bytes) -> None:
-    """Write the messages of the stream `added` behind the last whole message of the file `fd`."""
+    """Write the messages of the stream `added` behind the last whole message of the file with the descriptor `fd`."""
 
     def read(offset: int, size: int) -> bytes:
         return os.pread(fd, size, offset)

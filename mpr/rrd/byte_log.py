@@ -33,7 +33,7 @@ class ByteLog:
         self._listeners: set[Callable[[], None]] = set()
         #: The number of accepted bytes. Accepted bytes never change.
         self.end = 0
-        #: Whether `end` is final.
+        #: Whether `end` is final, because no more bytes will be accepted.
         self.is_over = False
         #: The error if bytes are missing at the end, else None.
         self.failure: BaseException | None = None
@@ -46,7 +46,7 @@ class ByteLog:
         return self._file.fd if self._file.stays else None
 
     def grow(self, end: int) -> None:
-        """Accept all bytes before `end`."""
+        """Accept all bytes before the offset `end`, and wake the readers."""
         self._note(end, False, None)
 
     def finish(self, failure: BaseException | None = None) -> None:
@@ -85,10 +85,10 @@ class LogReader:
     log:
         The log, which says how many bytes may be read.
     read:
-        Reads the file.
+        The function that reads the file, by offset and size.
     size:
-        The size of the file in bytes if the file is already closed. It may differ from the end of the log, because a
-        closed file may have been written anew. None if the reader reads up to the end of the log.
+        The size of the file in bytes if the file is already closed. This size may differ from the end of the log,
+        because a closed file may have been written anew. None if the reader reads up to the end of the log.
     """
 
     def __init__(self, log: ByteLog, read: framing.Read, size: int | None) -> None:
@@ -99,8 +99,8 @@ class LogReader:
     def read_all(self, *, parts: bool = False, pause_secs: float = 0.0) -> Iterator[bytes]:
         """Yield all bytes, and wait for more until the log ends.
 
-        With `parts`, each item is a stream that can be read alone. After each wait, pause for `pause_secs`, so that
-        small pieces are joined.
+        If `parts` is true, each item is a stream that can be read alone. After each wait, pause for `pause_secs`, so
+        that the next item has more bytes.
         """
         cursor = self._cursor(parts)
         while True:
@@ -119,7 +119,7 @@ class LogReader:
                 time.sleep(pause_secs)
 
     async def aread_all(self, *, parts: bool = False) -> AsyncIterator[bytes]:
-        """Do the same as `read_all` in an event loop. A cancelled reader leaves no listener behind."""
+        """Do the same as `read_all` in an event loop. If the loop cancels the reader, its listener is removed."""
         # Imported here because few programs read in an event loop.
         import asyncio
 
@@ -127,7 +127,7 @@ class LogReader:
         changed = asyncio.Event()
 
         def wake() -> None:
-            # The loop may be closed already.
+            # An error says that the event loop is closed already. Then no reader waits in the loop.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(changed.set)
 

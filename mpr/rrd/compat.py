@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 def store_info() -> bytes:
-    """Return the payload of a store info, or empty bytes if logging is switched off.
+    """Return the payload of a store info, the frame that introduces a recording or a blueprint.
 
-    The store id in the payload belongs to no recording.
+    The store id in the payload is a placeholder, which the caller replaces. The payload is empty if logging is switched
+    off.
     """
     data = encoded_head()
-    # No error here, because `format_is_known` reports an unknown format.
+    # An unknown format is no error here, because `format_is_known` reports it.
     with contextlib.suppress(FormatError):
         for frame in framing.frames_of(data):
             if frame.kind == framing.SET_STORE_INFO:
@@ -46,7 +47,7 @@ def manifest_by_sdk(data: bytes) -> Manifest:
 
 @functools.cache
 def format_is_known() -> str | None:
-    """Return None if mpr understands the streams of the installed SDK, else the reason.
+    """Return None if mpr understands the streams of the installed SDK, else the reason why not.
 
     Lets the SDK encode two chunks, and checks everything on which `framing.py` and `manifest.py` rely.
     """

@@ -1,4 +1,4 @@
-"""Makes the footer of a file: one manifest per store.
+"""Makes the footer of a file: one manifest per store. A store is a recording or a blueprint.
 
 Covers: merging the manifests that the SDK wrote, and letting the SDK describe chunks that no manifest describes.
 Does not cover: the form of a manifest (`manifest.py`), merging many columns (`wide_footer.py`) and writing the file
@@ -40,11 +40,11 @@ class ManifestMaker:
     store_infos: dict[bytes, bytes] = field(default_factory=dict)
 
     def begin(self, header: bytes) -> None:
-        """Note the header of the file."""
+        """Keep `header`, the first bytes of the file. Streams that the SDK has to read need a header."""
         self.header = header
 
     def add_store(self, store: bytes, info: bytes) -> bool:
-        """Note the store info of `store`. Returns False if the store already has one."""
+        """Keep `info`, the store info of `store`. Returns False if the maker already has one of this store."""
         if store in self.store_infos:
             return False
         self.store_infos[store] = info

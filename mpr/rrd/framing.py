@@ -37,10 +37,11 @@ _FOOTER_ENTRY = struct.Struct("<QQI")
 #: The last bytes of a file: a mark, and the number of footer entries before the mark (one).
 CLOSING = FOURCC + b"FOOT" + struct.pack("<I", 1)
 STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + len(CLOSING)
-# `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
+# The seed of the hash of a footer: `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
 _CRC_SEED = 7850921
 
-# The number of bytes per read. One read finds the headers of many small frames. Payloads of large frames are skipped.
+# The number of bytes that `scan` reads at a time. One read finds the headers of many small frames. Most of the payload
+# of a large frame is not read.
 _SCAN_WINDOW = 64 * 1024
 
 Read = Callable[[int, int], bytes]
@@ -170,7 +171,7 @@ def footer_span(file: BinaryIO) -> tuple[int, int]:
 
 
 def is_finished(path: Path) -> bool:
-    """Return whether a file ends with a footer. The file may also be growing, damaged or missing."""
+    """Return whether the file at `path` ends with a footer. Returns False if the file is missing or too short."""
     with contextlib.suppress(OSError, FormatError), path.open("rb") as file:
         footer_span(file)
         return True

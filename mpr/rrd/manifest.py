@@ -1,5 +1,7 @@
 """The manifest of an `.rrd` file: one row per chunk, merged from the manifests that the SDK wrote in the workers.
 
+A file has one manifest for each store. A store is a recording or a blueprint.
+
 Covers: reading the manifests of an `END` frame, moving their byte offsets, and merging their rows.
 Does not cover: the frames around them (`framing.py`) and merging schemas that differ (`footer.py`, `wide_footer.py`).
 
@@ -30,6 +32,7 @@ SIZE = "chunk_byte_size"
 CHUNK_ID = "chunk_id"
 ENTITY = "chunk_entity_path"
 _ROWS = "chunk_num_rows"
+_STATIC = "chunk_is_static"
 
 _LZ4 = 2
 
@@ -62,7 +65,7 @@ class OffsetMap:
         self._shifts = array("q")
 
     def add(self, source: int, target: int) -> None:
-        """Note that the bytes from `source` on are at `target`. A run that continues the last one takes no memory."""
+        """Map the bytes from offset `source` on to offset `target`. A run that continues the last takes no memory."""
         shift = target - source
         if not self._shifts or self._shifts[-1] != shift:
             self._sources.append(source)
@@ -147,7 +150,7 @@ def chunk_locations(table: pa.Table, rows: Iterable[int]) -> list[ChunkLocation]
 
 
 def moved(manifest: Manifest, offsets: OffsetMap) -> Manifest:
-    """Return `manifest` with the offsets that its chunks have in the file."""
+    """Return `manifest`, which has offsets in an outbox, with the offsets of its chunks in the file."""
     header = framing.FRAME_HEADER_SIZE
     targets = [offsets.target(source - header) + header for source in manifest.table[OFFSET].to_pylist()]
     return replace(manifest, table=with_offsets(manifest.table, targets))
@@ -182,7 +185,7 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
                 table = table.set_column(
                     index, each.with_type(wanted), table.column(index).cast(pa.int64()).cast(wanted)
                 )
-        # Not by `cast`, because `cast` loads `pyarrow.compute`. This took 30 ms for the first file of a process.
+        # `cast` is not used here, because it loads `pyarrow.compute`, which took 30 ms for the first file of a process.
         loose = pa.schema([each.with_nullable(True) for each in table.schema])
         nullable.append(pa.Table.from_arrays(table.columns, schema=loose))
     merged = pa.concat_tables(nullable, promote_options="default")
@@ -205,7 +208,8 @@ def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
     """Return the index of one row for each pair of an entity path and a set of filled columns.
 
-    If several rows have the same pair, the first row in the order of the file is chosen.
+    If several rows have the same pair, the first row in the order of the file is chosen. The chunks of these few rows
+    together have all columns of the file, so the SDK need not read the other chunks.
     """
     import numpy as np
 
@@ -234,10 +238,21 @@ def _validity(piece: pa.Array) -> NDArray[np.bool_]:
     return bits[piece.offset : piece.offset + len(piece)].astype(bool)
 
 
-def row_count(found: Manifest) -> int:
-    """Return how many rows of users are in the chunks that `found` describes.
+def all_rows(footer: bytes, store: bytes) -> int:
+    """Return how many rows of the recording `store` the chunks have that `footer` describes."""
+    return sum(sum(each.table[_ROWS].to_pylist()) for each in parse(footer) if each.store_id == store)
 
-    Rows of mpr itself and recording properties are not counted.
+
+def timed_rows(found: Manifest) -> int:
+    """Return how many rows with times, which are not static, are in the chunks that `found` describes."""
+    rows = zip(found.table[_STATIC].to_pylist(), found.table[_ROWS].to_pylist(), strict=True)
+    return sum(count for is_static, count in rows if not is_static)
+
+
+def row_count(found: Manifest, *, users_only: bool = True) -> int:
+    """Return how many rows are in the chunks that `found` describes.
+
+    With `users_only`, rows of mpr itself and recording properties are not counted.
     """
     rows = zip(found.table[ENTITY].to_pylist(), found.table[_ROWS].to_pylist(), strict=True)
-    return sum(count for entity, count in rows if not entity.startswith(("/mpr/", "/__properties")))
+    return sum(count for entity, count in rows if not (users_only and entity.startswith(("/mpr/", "/__properties"))))

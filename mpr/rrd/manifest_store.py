@@ -1,7 +1,7 @@
 """Keeps manifests until their file is closed: a few in memory, the others on the disk beside the file.
 
-A manifest has hundreds of bytes per chunk, which are many in a long run with small chunks. No manifest is read before
-the file is closed.
+A manifest takes hundreds of bytes per chunk. So in a long run with small chunks, the manifests would take much memory.
+No manifest is read before the file is closed.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from mpr.rrd import framing
 
 
 class OutputFile(Protocol):
-    """The file to which a `FileWriter` writes."""
+    """The interface of a file to which a `FileWriter` writes."""
 
     fd: int
 
@@ -34,7 +34,7 @@ class OutputFile(Protocol):
         """Whether the file has its final name, so that it has replaced an older file of that name."""
 
     def publish(self) -> None:
-        """Give the file its final name, because there are rows in the file."""
+        """Give the file its final name. The writer calls this with the first rows, or else at the close."""
 
     def check(self, size: int) -> None:
         """Raise `OSError` if the file does not have the `size` bytes that were written."""
@@ -43,7 +43,7 @@ class OutputFile(Protocol):
         """Drop all bytes behind the first `size` bytes, if possible. Raises nothing."""
 
     def close(self) -> None:
-        """End the writing. Raises nothing."""
+        """Close the file for writing, and release its lock if it has one. Raises nothing."""
 
 
 class TakenAwayError(OSError):
@@ -68,7 +68,8 @@ class PartFile:
             self._lock(self.fd)
             self._check_target()
             if os.fstat(self.fd).st_size:
-                # Not for a new file, because ext4 treats a truncated file as a replacement, and writes it at `close`.
+                # A new file is not truncated. ext4 treats a truncated file as a replacement, and writes its data to the
+                # disk at `close`, which takes time.
                 os.ftruncate(self.fd, 0)
         except BaseException:
             fd, self.fd = self.fd, -1
@@ -84,7 +85,10 @@ class PartFile:
             ) from error
 
     def _check_target(self) -> None:
-        """Raise `SinkError` if the target is being written. A file stays locked after it gets its final name."""
+        """Raise `SinkError` if another recording writes the file at the final path.
+
+        That file still has the lock of its writer, because a file stays locked after it gets its final name.
+        """
         try:
             target = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -133,7 +137,7 @@ class PartFile:
         if not self.published:
             self.part.unlink(missing_ok=True)
         fd, self.fd = self.fd, -1
-        # Errors are ignored, because no row depends on this, and a disk that has failed once may fail here too.
+        # Errors are ignored, because the rows are in the file already, and a disk that has failed once may fail again.
         with contextlib.suppress(OSError):
             # Unlock explicitly, because a process that was forked meanwhile has the descriptor too.
             fcntl.flock(fd, fcntl.LOCK_UN)

@@ -47,8 +47,8 @@ class Recovered:
     dropped_bytes:
         The number of bytes of the original that the valid file lacks, because they are no whole messages.
     original:
-        The path of the original if it is kept, else None. It is kept if the valid file lacks more than an incomplete
-        message at the end.
+        The new path of the original if the original is kept, else None. It is kept if the valid file may lack more
+        than an incomplete message at the end.
     """
 
     path: Path

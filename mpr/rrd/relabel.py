@@ -1,8 +1,8 @@
 """Gives an encoded stream another store id (application id and recording id) without decoding a chunk.
 
-Each new stream of the SDK starts two threads that never end (rerun-io/rerun issue 2116). So an existing stream also
-writes the rows of other recordings. This module then replaces the store ids of these rows, and the offsets and sizes in
-their manifests.
+Each new stream of the SDK starts two threads that never end (rerun-io/rerun issue 2116). So mpr makes no new stream for
+another recording, but encodes its rows with an existing stream. This module then replaces the store ids of these rows,
+and the offsets and sizes in their manifests.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mpr.rrd.store_id import info_of
 def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     """Return `stream` as a stream of the recording `store`.
 
-    `stream` is a whole stream of one recording with its footer. `info` is the payload of a store info frame. If it is
-    given and `stream` has no store info, the result begins with `info` under the id `store`.
+    `stream` is a whole stream of one recording with its footer. `info` is the payload of a store info frame. If `info`
+    is given and `stream` has no store info, the result begins with `info` under the id `store`.
     """
     frames = framing.frames_of(stream)
     out = bytearray(stream[: framing.HEADER_SIZE])
@@ -58,7 +58,9 @@ _HEAD_BYTES = 8192
 
 
 def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
-    """Replace the store id `old` by `new` in the file `fd`. Both ids have the same length, so no byte is moved.
+    """Replace the store id `old` by `new` in the file with the descriptor `fd`.
+
+    Both ids have the same length, so no byte is moved.
 
     Returns whether the file has a footer, which means that its writer has closed the file. Raises `DamagedError` if the
     file has bytes that are no frame, and `OSError` if the disk reports an error.
@@ -150,7 +152,7 @@ class Relabeller:
 
 
 class _RelabelledSource:
-    """Frames with new beginnings. The rest of each frame is in another source."""
+    """A `SegmentSource` of frames with new beginnings. The rest of each frame is read from another source."""
 
     def __init__(self, source: SegmentSource) -> None:
         self._source = source

@@ -1,4 +1,7 @@
-"""The segment: rows of one producer for the sinks, as frames in a source of bytes.
+"""The segment: rows of one producer (a process that logs) for the sinks, as frames in a source of bytes.
+
+An outbox is a file in memory. A producer writes its encoded rows into the outbox, and the parent reads them there. A
+store is a recording or a blueprint. A store info is the frame that introduces a store.
 
 Covers: the segment and its task, and joining the bytes of a segment.
 Does not cover: the form of a frame (`framing.py`).
@@ -14,7 +17,7 @@ from typing import Protocol
 from mpr.rrd import framing, store_id
 from mpr.rrd.framing import Frame
 
-#: The outbox number of streams that the parent itself writes at the beginning.
+#: The outbox number of the streams that the parent itself makes, and writes at the beginning of a file.
 PREAMBLE = 0
 
 
@@ -22,7 +25,7 @@ class SegmentSource(Protocol):
     """The bytes of a segment, which are in an outbox or in a message."""
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes from `offset` on. There are fewer only at the end of the source."""
+        """Return `size` bytes from `offset` on. Returns fewer bytes only at the end of the source."""
 
     def copy(self, target: int, offset: int, size: int) -> None:
         """Write exactly `size` bytes from `offset` on to the current position of the descriptor `target`."""
@@ -98,7 +101,7 @@ class StandaloneStreams:
 
 
 class MessageBytes:
-    """The bytes of a segment that came in a message. Offsets are offsets in the outbox."""
+    """The bytes of a segment that are in a message, and not in a file. `base` is the offset of the first byte."""
 
     def __init__(self, base: int, data: bytes) -> None:
         self._base = base
@@ -135,8 +138,10 @@ class TaskInfo:
         The time at which the attempt began, in nanoseconds since the Unix epoch.
     is_over:
         Whether the attempt has returned or raised, so that no more of its rows come.
-    seconds, error:
-        The duration of the attempt in seconds, and the exception that the attempt raised, or None.
+    seconds:
+        The duration of the attempt in seconds; 0 while the attempt runs.
+    error:
+        A text about the exception that the attempt raised; None if there is none.
     """
 
     number: int
@@ -151,5 +156,5 @@ class TaskInfo:
     error: str | None = None
 
     def ended(self, seconds: float, error: str | None) -> None:
-        """Note that the attempt has returned or raised `error`, after `seconds`."""
+        """Mark the attempt as over, after `seconds`. `error` is a text about its exception, or None."""
         self.is_over, self.seconds, self.error = True, seconds, error

@@ -17,8 +17,8 @@ class Slices:
     def __init__(self, read: framing.Read) -> None:
         self._read = read
         self._position = framing.HEADER_SIZE
-        # The header and the store infos of the parts before. Each part gets them, because a reader needs them to know
-        # the recordings.
+        # The header and the store infos of the parts before. A store info has the ids of a recording. Each part begins
+        # with these bytes, because a reader of this part alone needs the ids.
         self._head = b""
 
     def next(self, end: int) -> bytes:

@@ -6,7 +6,7 @@ from mpr.rrd import protobuf
 from mpr.rrd.framing import ARROW_MSG, SET_STORE_INFO, Frame
 from mpr.rrd.protobuf import field, fields
 
-# `StoreKind` of the SDK.
+# The number of the kind `Recording` in the `StoreKind` of the SDK.
 _RECORDING = 1
 
 
@@ -16,7 +16,7 @@ def store_id_of_info(payload: bytes) -> bytes:
 
 
 def store_id_of_chunk(payload: bytes) -> bytes:
-    """Return the encoded `StoreId` of an `ArrowMsg`."""
+    """Return the encoded `StoreId` in `payload`, which is an `ArrowMsg`: a message with a chunk."""
     return field(payload, 1)
 
 
@@ -30,9 +30,14 @@ def recording_of_stream(data: bytes, frames: list[Frame]) -> bytes | None:
             store = store_id_of_chunk(payload)
         else:
             continue
-        if dict(fields(store)).get(1) == _RECORDING:
+        if is_recording(store):
             return store
     return None
+
+
+def is_recording(store: bytes) -> bool:
+    """Return whether `store` is the encoded `StoreId` of a recording, and not of a blueprint."""
+    return dict(fields(store)).get(1) == _RECORDING
 
 
 def ids_of_store(store: bytes) -> tuple[str, str]:
@@ -47,12 +52,12 @@ def chunk_id(payload: bytes) -> bytes:
 
 
 def store_id(application_id: str, recording_id: str) -> bytes:
-    """Return the encoded `StoreId` of a recording."""
+    """Return the encoded `StoreId` of the recording with these ids."""
     application = protobuf.encode_field(1, application_id.encode())
     parts = ((1, 1), (2, recording_id.encode()), (3, application))
     return b"".join(protobuf.encode_field(number, value) for number, value in parts)
 
 
 def info_of(info: bytes, store: bytes) -> bytes:
-    """Return the store info `info` (the payload of its frame) with the store id `store`."""
+    """Return the store info `info` (the payload of its frame) with `store` in place of its store id."""
     return protobuf.replace_field(info, 2, protobuf.replace_field(protobuf.field(info, 2), 2, store))

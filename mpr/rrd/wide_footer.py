@@ -29,8 +29,8 @@ def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, hea
     """Return a manifest with the columns of all `parts`, or None if the SDK does not make one.
 
     `rerun rrd route` merges and hashes the columns in the manifests of its input streams, and reads no chunk. Here
-    it gets two streams with the same small chunk. The manifest of the first stream claims all columns. The manifest of
-    the second stream claims only some columns.
+    the command gets two streams that have the same small chunk. The manifest of the first stream claims all columns.
+    The manifest of the second stream claims only some columns.
 
     Parameters
     ----------
@@ -78,8 +78,8 @@ def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
     """Return the columns that `manifests` describe, each column once.
 
     The SDK's `SchemaBuilder` merges the columns of chunks in the same way: a column is marked as semantically empty
-    only if it is semantically empty everywhere. Raises `ValueError` if a component is static in one manifest and not in
-    another, because then the first chunk of the file decides.
+    only if every manifest marks it so. Raises `ValueError` if a component is static in one manifest and not in another.
+    In this case the first chunk of the file decides, and this function does not read chunks.
     """
     import pyarrow as pa
 
@@ -101,7 +101,7 @@ def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
 
 
 def _columns_without_others(columns: pa.Schema, entity: str) -> pa.Schema:
-    """Return `columns` without the columns of other entities than `entity`."""
+    """Return `columns` without the columns that belong to another entity than `entity`."""
     import pyarrow as pa
 
     path = entity.encode()

@@ -4,12 +4,14 @@ Covers: copying frames, collecting manifests, the check by the SDK at the end.
 Does not cover: the file's name and lock (`part_file.py`), the footer (`footer.py`), and formats that mpr does not know
 (`sinks/decoding.py`).
 
-A file is a header, then every frame once (one `SetStoreInfo` per store), then one footer. If a worker dies, some of
-its chunks may have no manifest. The SDK reads these chunks again at the end, and describes them.
+A file is a header, then every frame once, then one footer. A store is a recording or a blueprint. The frame
+`SetStoreInfo`, its store info, is written once per store. If a worker dies, some of its chunks may have no manifest. At
+the end, the SDK reads these chunks again and makes their manifest.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from array import array
@@ -29,9 +31,11 @@ from mpr.sdk import programs, reader
 
 _log = logging.getLogger("mpr")
 
-# The most bytes of the file that are read again while others wait. This takes some hundredths of a second.
+# The most bytes of the file that `rows_of` reads again. This takes some hundredths of a second, in which the thread of
+# the aggregator serves no producer.
 _QUICK_BYTES = 8 * 1024 * 1024
-# If there are more chunks than this, a slower check at the end is used, which does not take memory of the parent.
+# If a file has more chunks than this, another process checks it at the end. That is slower, but takes no memory of the
+# parent.
 _MANY_CHUNKS = 20_000
 
 
@@ -81,7 +85,7 @@ class FileWriter:
         self.add_manifests(PREAMBLE, preamble[last.payload : last.end])
 
     def begin(self, header: bytes) -> None:
-        """Begin with only the header of a stream."""
+        """Begin the file with only `header`, the header of a stream."""
         framing.check_header(header)
         self._manifest_maker.begin(header)
         try:
@@ -91,10 +95,10 @@ class FileWriter:
         self._log.grow(len(header))
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Write the frames of `segment`. When this returns, any process can read them from the file.
+        """Write the frames of `segment`. When this method returns, any process can read the frames from the file.
 
-        With `published`, the file gets its final name now, unless it has this name already. Raises `SinkError` if the
-        disk reports an error. The file then still ends with the last whole segment.
+        If `published` is true, the file gets its final name now, unless it has this name already. Raises `SinkError` if
+        the disk reports an error. The file then still ends with the last whole segment.
         """
         offsets = self._offsets.setdefault(segment.outbox, OffsetMap())
         undescribed = self._undescribed.setdefault(segment.outbox, array("Q"))
@@ -137,22 +141,45 @@ class FileWriter:
             _log.warning("mpr does not understand a manifest of the Rerun SDK: %s", error)
 
     def take_manifests(self, outbox: int, manifests: Sequence[Manifest]) -> None:
-        """Add manifests of the chunks that came from `outbox`. Their offsets are offsets in the outbox."""
+        """Add manifests of the chunks that came from `outbox`. The offsets in `manifests` are offsets in the outbox."""
         offsets = self._offsets.get(outbox)
         if offsets is not None and self._write_footer:
             self._manifest_store.add([manifest.moved(each, offsets) for each in manifests])
             del self._offsets[outbox], self._undescribed[outbox]
 
-    def rows_of(self, outbox: int, skip: int) -> int | None:
-        """Count rows as `Writer.rows_of` does, by reading the chunks again."""
+    def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
+        """Count the rows in the chunks of an outbox that has no footer, by reading these chunks again.
+
+        The first `skip` chunks are not counted. Returns None if there are too many bytes, or if they cannot be read.
+        """
         places = _places(self._undescribed.get(outbox, array("Q")))[skip:]
         if not self._write_footer or sum(size for _, size in places) > _QUICK_BYTES:
             return None
         try:
-            return sum(manifest.row_count(each) for each in self._manifest_maker.described(places))
+            count = functools.partial(manifest.row_count, users_only=users_only)
+            return sum(map(count, self._manifest_maker.described(places)))
         except (OSError, errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
             _log.debug("the rows of a worker that has died cannot be counted: %r", error)
             return None
+
+    def timed_rows(self) -> int | None:
+        """Count the rows in the file that have times; None if the file gets no footer, or a chunk cannot be read."""
+        if not self._write_footer:
+            return None
+        try:
+            self._describe_rest()
+        except (OSError, errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            # `close` meets the same error, and reports it.
+            _log.debug("the rows of %s cannot be counted: %r", self.path, error)
+            return None
+        described = self._manifest_store.all()
+        return sum(manifest.timed_rows(each) for each in described if store_id.is_recording(each.store_id))
+
+    def _describe_rest(self) -> None:
+        """Have the SDK read the chunks again that no manifest has described, and describe them."""
+        for outbox, missing in list(self._undescribed.items()):
+            self._manifest_store.add(self._manifest_maker.described(_places(missing)))
+            del self._undescribed[outbox]
 
     def close(self) -> None:
         """Write the footer, give the file its final name, and check the file with the SDK's own reader.
@@ -192,9 +219,7 @@ class FileWriter:
             self._write_anew(programs.optimize)
 
     def _closing(self) -> bytes:
-        for missing in self._undescribed.values():
-            self._manifest_store.add(self._manifest_maker.described(_places(missing)))
-        self._undescribed.clear()
+        self._describe_rest()
         return self._manifest_maker.closing(self._log.end, self._manifest_store.all())
 
     def _failure(self, verb: str, error: OSError) -> SinkError:

@@ -43,12 +43,13 @@ except ModuleNotFoundError as error:
     sys.modules["sitecustomize"] = ours
 '''
 
-# Signals that are forwarded to the command, because the system or a user sends them to a program.
+# Signals that are forwarded to the command. The system or a user sends them to `mpr run`, but means the command.
 _FORWARDED = {
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 }
 
-# The longest time in seconds between two checks whether the command has ended, because a signal may be missed.
+# The longest time (seconds) between two checks whether the command has ended. These checks need no signal, because the
+# signal at the end of the command may be missed.
 _LOOK_SECS = 5.0
 
 
@@ -146,7 +147,7 @@ def _wait(pid: int) -> int:
 
 
 def _next_signal() -> tuple[int, int]:
-    """Wait for the next signal. Returns it and its sender: 0 for the terminal or the kernel, else a number above 0.
+    """Wait for the next signal. Returns its number and its sender: 0 for the terminal or kernel, else more than 0.
 
     On Linux, returns (0, 0) if no signal comes for `_LOOK_SECS`.
     """

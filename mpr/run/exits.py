@@ -2,7 +2,7 @@
 
 - Many forked children call `os._exit`. A process that calls `os._exit` or `os.exec...` leaves its recordings first.
 - A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. So the worker sends the rows of
-  each task before its result.
+  each task before the task's result.
 """
 
 from __future__ import annotations

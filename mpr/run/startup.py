@@ -1,7 +1,7 @@
 """Makes a Python process under `mpr run` join the recording when the process first uses Rerun.
 
-Every Python process under `mpr run` imports this module at its start, before the script. So this module imports only
-what it needs for that.
+Every Python process under `mpr run` imports this module at its start, before the script. So this module must be quick
+to import, and imports the rest of mpr only when the process needs it.
 """
 
 from __future__ import annotations

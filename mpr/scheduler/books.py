@@ -1,4 +1,4 @@
-"""The shared state of a pool: its work items, workers and lifecycle, with the one lock that guards them.
+"""Holds the shared state of a pool: its work items, workers and lifecycle, with the one lock that guards them.
 
 This module starts no thread.
 """
@@ -18,7 +18,8 @@ class PoolBooks:
     """The shared state of one pool.
 
     A thread holds the lock while it changes the state or hands messages to ZeroMQ. No thread holds the lock
-    while waiting for anything else, or while a callback of a user runs.
+    while waiting for anything else, or while a callback of a user runs. A *feeder* is the part of an `imap` call that
+    submits the work items of the call, as fast as the caller takes results.
 
     Attributes
     ----------
@@ -40,7 +41,7 @@ class PoolBooks:
         self.lifecycle = PoolLifecycle()
         self.work = PendingWork()
         self.workers = ReadyWorkers(down, self._forget_cancelled)
-        # How many deliveries of outcomes are under way. Their work items are no longer in `work`.
+        # How many deliveries of outcomes are under way. The work items of these outcomes are no longer in `work`.
         self._deliveries = 0
 
     def has_work(self) -> bool:

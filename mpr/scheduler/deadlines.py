@@ -1,4 +1,4 @@
-"""The time checks of a pool: tasks that take too long, and work items that wait behind a long one.
+"""Checks the times of a pool's tasks: tasks that take too long, and work items that wait behind a long one.
 
 Covers: looking at what workers do, and killing a worker at a certain task.
 Does not cover: how often the checks run (`worker_supervisor.py`) and what a death means for a task (`worker_death.py`).
@@ -69,7 +69,7 @@ class Deadlines:
     def _take_back_if_long(self, worker: int, begun_secs: float) -> float:
         """Take back the work items behind a long one if another worker has nothing to do.
 
-        Returns after how many seconds the present work item may count as long, or `_NEVER_SECS`.
+        Returns after how many seconds the present work item will count as long; `_NEVER_SECS` if this does not matter.
         """
         workers = self._books.workers
         if len(workers.assigned(worker)) <= 1 or not workers.could_take_back():
@@ -86,7 +86,7 @@ class Deadlines:
         return worker, work_item, task, TaskTimeoutError(work_item.name(task), worker, handle.pid, self._task_secs)
 
     def kill_at(self, worker: int, work_item: WorkItem, task: int | None, error: BaseException) -> bool:
-        """Kill `worker` if it is still at task `task` of `work_item`. Returns whether it was killed.
+        """Kill `worker` if it is still at task `task` of `work_item`. Returns whether the worker was killed.
 
         If `task` is None, the worker may be at any task of `work_item`. The task at which the worker is killed
         gets `error`.

@@ -11,7 +11,7 @@ from mpr.scheduler.user_code import Outcome
 
 
 class OutcomeDelivery:
-    """Hands outcomes over without holding the lock, because callbacks of a user run meanwhile. Raises nothing.
+    """Hands outcomes to callers, without the lock of `PoolBooks`, because callbacks of a user run then. Raises nothing.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class OutcomeDelivery:
             self._books.end_delivery()
 
     def hand_over(self, outcome: Outcome) -> None:
-        """Deliver one outcome, unless the caller has got an outcome of the work item before."""
+        """Deliver one outcome, unless the caller has got an early outcome for all tasks of the work item."""
         if not outcome.work_item.is_reported:
             self.report(outcome)
 

@@ -43,7 +43,7 @@ _GIVEN_UP_SECS = 0.2
 
 
 class Dispatcher:
-    """The tasks of one pool.
+    """Accepts the tasks of one pool, cancels tasks, and settles the tasks that are left when the pool ends.
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ class Dispatcher:
     limits:
         The limits of the pool's tasks and workers.
     control:
-        Keeps the worker processes.
+        Starts and kills the worker processes.
     soon:
-        Has a function called in the aggregator's thread.
+        Has the aggregator's thread call a function.
     observer:
         Hears of tasks and workers.
     """
@@ -88,7 +88,7 @@ class Dispatcher:
         self._soon(lambda: self._observer.announce(function.name, count))
 
     def submit(self, *work_items: WorkItem) -> None:
-        """Have all of `work_items` run, or none of them if Ctrl-C comes.
+        """Have `work_items` run. If Ctrl-C interrupts this call, either all of them run or none.
 
         Raises nothing if the pool has ended since `check_running`: the work items then get an error as their outcome.
         """
@@ -111,7 +111,7 @@ class Dispatcher:
             self._delivery.hand_over(Outcome.of_rest(work_item, error))
 
     def begin_feeding(self, feeder: object) -> None:
-        """Note that `feeder` will submit work items, until `end_feeding`."""
+        """Note that `feeder` will submit work items, until `end_feeding`. A feeder is a part of an `imap` call."""
         self._books.work.begin_feeding(feeder)
         self._soon(lambda: self._observer.feeding(1))
 
@@ -127,7 +127,7 @@ class Dispatcher:
         self._observer.feeding(-1)
 
     def cancel(self, work_item: WorkItem, *, running: bool) -> bool:
-        """Cancel `work_item` if no worker has it. Returns whether it was cancelled.
+        """Cancel `work_item` if no worker has it. Returns whether the work item was cancelled.
 
         With `running` a work item that a worker has is cancelled, too. If the worker has begun the work item, the
         worker is killed and replaced, and the outcome comes later.
@@ -171,7 +171,7 @@ class Dispatcher:
     # --- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no more tasks."""
+        """Take no new calls. The tasks of earlier calls still run."""
         aside(self._close)
 
     def _close(self) -> None:
@@ -251,7 +251,10 @@ class Dispatcher:
         return self._books.lock.locked()
 
     def look(self) -> float:
-        """Check for tasks that take too long. Returns after how many seconds to call this again."""
+        """Kill workers whose task takes too long. Returns after how many seconds to call this again.
+
+        Work items that wait behind a long one are taken back, if another worker has nothing to do.
+        """
         return self._deadlines.look()
 
     def activities(self) -> list[WorkerActivity]:

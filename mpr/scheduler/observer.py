@@ -1,4 +1,4 @@
-"""The interface by which a display or a recorder hears of a pool's tasks and workers while they run."""
+"""Defines the interface by which a display or a recorder hears of a pool's tasks and workers while they run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _log = logging.getLogger("mpr")
 
 
 class PoolObserver:
-    """Hears of all events of a pool, and does nothing.
+    """The base class of observers. Each method is called for one kind of event, and does nothing in this class.
 
     Any thread may call the methods, and some threads hold the lock of `PoolBooks` meanwhile. Therefore no method may
     wait or call the dispatcher.
@@ -25,9 +25,9 @@ class PoolObserver:
         """Note that `count` tasks of function `name` were submitted."""
 
     def feeding(self, change: int) -> None:
-        """Note that a feeder begins (1) or ends (-1) to submit tasks.
+        """Note that the feeder of an `imap` call begins to submit tasks (`change` is 1), or has ended (-1).
 
-        The feeder may submit more or fewer tasks than were announced.
+        The feeder may submit more or fewer tasks than the call has announced.
         """
 
     def ready(self, hello: Hello, init_micros: int) -> None:

@@ -12,8 +12,10 @@ from mpr.scheduler.work_item import WorkItem
 class PendingWork:
     """Keeps work items from their submission to their outcome. The lock of `PoolBooks` guards this object.
 
-    `submit` and `unfinished` take no lock, for two reasons. Ctrl-C may interrupt a caller anywhere. The garbage
-    collector may delete a pool in any thread at any time.
+    `submit` takes no lock, because Ctrl-C may interrupt a caller that holds a lock. `unfinished` takes no lock, because
+    the garbage collector may delete a pool at any time, even in a thread that holds the lock.
+
+    A *feeder* is the part of an `imap` call that submits the work items of the call.
     """
 
     def __init__(self) -> None:
@@ -48,7 +50,7 @@ class PendingWork:
         return work_item.number in self._accepted
 
     def forget(self, work_item: WorkItem) -> None:
-        """Forget `work_item`, because it has its outcome or needs none."""
+        """Forget `work_item`, because it has its outcome, or was cancelled and needs none."""
         del self._accepted[work_item.number]
 
     def forget_all(self) -> list[WorkItem]:

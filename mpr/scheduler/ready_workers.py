@@ -1,4 +1,4 @@
-"""The workers that take tasks, the work items that each of them has, and the messages to the workers.
+"""Keeps the workers that take tasks and the work items that each of them has, and sends messages to the workers.
 
 Covers: the handles of workers, sending and taking back work items.
 Does not cover: the rule by which a worker gets an item (`assignment.py`), processes (`worker_supervisor.py`).
@@ -38,7 +38,7 @@ class ReadyWorkers:
     # --- workers -----------------------------------------------------------------------------------------------
 
     def add(self, worker: int, handle: WorkerHandle, work_items: int | None, *, ahead: bool) -> None:
-        """Add a worker that takes tasks. It gets up to `work_items` work items in its life (None: any number).
+        """Add a worker that takes tasks. The worker gets up to `work_items` work items in its life (None: any number).
 
         With `ahead` the worker gets some of its work items ahead of time.
         """
@@ -59,7 +59,7 @@ class ReadyWorkers:
 
     def remove_all(self) -> None:
         """Forget all workers and all waiting work items, because the pool or the recording has ended."""
-        # No status page of a worker may be read any more, because the aggregator closes the pages at its end.
+        # No status page of a worker may be read any more, because the aggregator closes the pages when it ends.
         self._handles.clear()
         self._assignment.drop_waiting()
 
@@ -116,7 +116,8 @@ class ReadyWorkers:
         handle = self._handles.get(worker)
         if handle is None:
             return
-        # A work item that is being cancelled is not put back, because it ends with the worker.
+        # If the worker is being killed because of a work item, this item is not put back. It gets its outcome when the
+        # worker has ended.
         ending = handle.planned_kill[0] if handle.planned_kill is not None else None
         missed = [
             each for each in self._assignment.assigned(worker) if each.sequence == sequence and each is not ending
@@ -125,7 +126,7 @@ class ReadyWorkers:
         self.give_again(missed)
 
     def take_back(self, worker: int) -> list[WorkItem]:
-        """Take back all work items that `worker` has not begun, and return them. The caller decides where they go."""
+        """Take back all work items that `worker` has not begun, and return them. The queue does not get them."""
         at = self._handles[worker].revoke()
         if at is None:
             return []
@@ -142,7 +143,7 @@ class ReadyWorkers:
         return self._assignment.drop(work_item)
 
     def drop_waiting(self) -> list[WorkItem]:
-        """Remove all work items from the queue, and return them. No worker has them."""
+        """Remove all work items from the queue, and return them. Work items that a worker has are not in the queue."""
         return self._assignment.drop_waiting()
 
     def _send(self, sends: list[tuple[int, WorkItem]]) -> None:

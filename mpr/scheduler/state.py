@@ -1,4 +1,4 @@
-"""The state of a pool, and the limits of its tasks and workers."""
+"""Defines the state of a pool, and the limits of its tasks and workers."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class PoolLimits:
 
 
 class PoolState(enum.Enum):
-    """Whether a pool takes tasks."""
+    """Says whether a pool takes tasks."""
 
     #: The pool takes tasks.
     RUNNING = "running"
-    #: The pool takes no more tasks, and finishes those that it has.
+    #: The pool takes no new calls, and finishes the tasks of earlier calls.
     CLOSED = "closed"
     #: The pool works no more. Each task that had no result has an error.
     TERMINATED = "terminated"
@@ -76,12 +76,12 @@ class PoolLifecycle:
             raise PoolClosedError("this pool is closed: it takes no more tasks. Make a new mpr.Pool for them")
 
     def close(self) -> None:
-        """Take no more tasks."""
+        """Take no new calls, if the pool is running."""
         if self.state is PoolState.RUNNING:
             self.state = PoolState.CLOSED
 
     def finish(self) -> None:
-        """Note that all work is done."""
+        """Note that all tasks have their outcome. From now on, the pool refuses every task."""
         self.is_finished = True
 
     def terminate(self, error: BaseException | None, *, is_reported: bool) -> None:
@@ -120,7 +120,7 @@ class StartBudget:
     """Counts the workers that die in a row before they are ready, until the pool gives up.
 
     Without this limit, workers that die at their start would be replaced for ever. `multiprocessing.Pool` has no such
-    limit, and writes 85,000 lines to stderr in 20 s.
+    limit: with workers that die at their start, it wrote 85,000 lines to stderr in 20 s.
 
     Parameters
     ----------

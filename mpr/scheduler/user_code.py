@@ -61,10 +61,13 @@ def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseEx
 
 
 def start(work_item: WorkItem) -> bool:
-    """Tell the caller that a worker is about to get `work_item`. Returns False if the caller does not want the item."""
+    """Tell the caller that a worker is about to get `work_item`.
+
+    Returns False if the caller has cancelled the work item, or if the caller's code raises.
+    """
     try:
         return work_item.start()
-    except BaseException:  # noqa: BLE001  # a future that its holder has settled himself
+    except BaseException:  # noqa: BLE001  # raised if the caller has settled the future itself
         _log_failure("the caller of task %s cannot be told that it starts", work_item.name(0))
         return False
 
@@ -75,7 +78,8 @@ def hand_over(outcome: Outcome) -> None:
     try:
         work_item.on_outcome(work_item.index + first, count, values, error)
     except BaseException:  # noqa: BLE001  # a user's callback, also one that calls `sys.exit`
-        # The error must not end this thread. In `multiprocessing` the thread dies, and everything hangs.
+        # The error is only logged, because it must not end this thread. In `multiprocessing.Pool` such an error ends
+        # the thread that handles results, and all calls hang.
         _log_failure("a callback for task %s raised", work_item.name(first))
 
 

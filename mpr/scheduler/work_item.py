@@ -1,4 +1,4 @@
-"""A work item: one task or several tasks of one call, which go to a worker in one message. Does no I/O.
+"""Defines the work item: one task or several tasks of one call, which go to a worker in one message. Does no I/O.
 
 Does not cover: which worker has a work item (`assignment.py`), what follows from an outcome (`worker_events.py`).
 """
@@ -64,7 +64,7 @@ class WorkItem:
     first:
         The first task without an outcome.
     attempt, again:
-        The next `again` tasks are tried for the `attempt`-th time, because their worker has died before.
+        The `again` tasks from `first` on are tried for the `attempt`-th time, because their worker has died before.
     is_reported:
         Whether the caller has got an outcome before the tasks ended. If so, the caller gets no other outcome.
     """
@@ -123,7 +123,7 @@ class WorkItem:
         self.attempt = 1
 
     def retry(self, begun: int) -> None:
-        """Have the tasks before task `begun` that have no outcome tried once more."""
+        """Have tasks run again: those that have no outcome, and that have a number below `begun`."""
         self.attempt += 1
         self.again = max(self.again, begun - self.first)
 
@@ -160,7 +160,10 @@ class WorkItem:
         )
 
     def begun(self, at: At | None) -> tuple[int, int]:
-        """The number of tasks that a worker at position `at` had begun, and the task that ran (-1: none)."""
+        """How many tasks of this item a worker at position `at` had begun, and the number of the task that ran.
+
+        The number is -1 if no task of this item ran.
+        """
         if at is None:
             # A worker without a status page has one work item at a time, and may have begun all of it.
             return self.count, self.first

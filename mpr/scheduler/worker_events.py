@@ -40,7 +40,7 @@ class WorkerEvents:
     limits:
         The limits of the pool's tasks and workers.
     control:
-        Keeps the worker processes.
+        Starts and kills the worker processes.
     observer:
         Hears of workers and results.
     terminate:
@@ -95,7 +95,7 @@ class WorkerEvents:
             if work_item is None or result.first != work_item.first:
                 # The call was terminated, or the result was taken from the journal before.
                 return
-            # The count is 0 if the worker could not open the work item. The result then counts for all tasks.
+            # The count is 0 if the worker could not unpickle the work item. The result then counts for all its tasks.
             count = result.count or work_item.count - work_item.first
             self._observer.result(hello, work_item, count, result)
             work_item.settle(count)

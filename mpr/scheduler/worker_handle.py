@@ -1,4 +1,4 @@
-"""The handle of each ready worker, and the interface of the supervisor that starts and kills workers."""
+"""Defines the handle of a ready worker, and the interface of the supervisor that starts and kills workers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mpr.transport.function_cache import FunctionCache
 from mpr.transport.messages import Function, Tasks
 from mpr.transport.status_page import At, StatusPageReader
 
-#: Has a function called in the aggregator's thread.
+#: Has the aggregator's thread call a function.
 Soon = Callable[[Callable[[], None]], None]
 
 
 class WorkerControl(Protocol):
-    """Keeps the worker processes. Any thread may call the methods. Only `kill_if` may wait, for milliseconds."""
+    """Starts and kills worker processes. Any thread may call the methods. Only `kill_if` may wait, for milliseconds."""
 
     def note_ready(self) -> None:
         """Note that at least one worker of the pool is ready."""
@@ -25,10 +25,10 @@ class WorkerControl(Protocol):
         """Start one more worker."""
 
     def look_soon(self) -> None:
-        """Have `Dispatcher.look` called now."""
+        """Have the supervisor's thread call `Dispatcher.look` now."""
 
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
-        """Stop the worker. Kill it if `condition()` is true while it is stopped, and otherwise let it go on.
+        """Suspend the worker of process `pid`. Kill it if `condition()` is true meanwhile, and otherwise resume it.
 
         Returns whether the worker was killed.
         """
@@ -52,7 +52,7 @@ class WorkerActivity:
     back_pressure_since_ns:
         The time since which `rr.log` waits for the sinks (`time.monotonic_ns()`); 0 if `rr.log` does not wait.
     back_pressure_ns:
-        How many nanoseconds `rr.log` has waited before.
+        How many nanoseconds `rr.log` has waited in all earlier waits.
     """
 
     worker: int
@@ -107,20 +107,20 @@ class WorkerHandle:
         self.planned_kill = work_item, error
 
     def at(self) -> At | None:
-        """The present position of the worker; None if the worker has no status page."""
+        """The work item and the task at which the worker is now; None if the worker has no status page."""
         return None if self.status_page is None else self.status_page.at()
 
     def revoke(self) -> At | None:
-        """Revoke all work items that the worker has not begun.
+        """Take back all work items that the worker has not begun.
 
-        Returns the position of the worker at that moment; None if the worker has no status page.
+        Returns the work item and the task at which the worker is then; None if the worker has no status page.
         """
         return None if self.status_page is None else self.status_page.revoke(self._last_sequence)
 
     def activity(self, worker: int, assigned: Iterable[WorkItem]) -> WorkerActivity:
-        """The present activity of the worker, which must have a status page.
+        """The present activity of worker number `worker`, which must have a status page.
 
-        `assigned` are the work items of the worker, because the status page only has their numbers.
+        `assigned` are the work items of the worker. They are needed, because the status page has only their numbers.
         """
         assert self.status_page is not None
         at = self.status_page.at()

@@ -1,4 +1,4 @@
-"""Keeps the number of worker processes of a pool, notices each end at once, and ends all in bounded time.
+"""Starts the worker processes of a pool, notices at once when one has ended, and ends all of them in bounded time.
 
 Covers: the one thread that starts workers and waits for them, and the steps that end them.
 Does not cover: how a process is started (`processes/launcher.py`), what the end of a process means for its tasks
@@ -9,7 +9,7 @@ Each step is for workers that the step before did not end:
 | step | what it does | how long it takes |
 |---|---|---|
 | `stop_starting` | starts no more workers, and kills those that have not said hello | returns at once |
-| `close` | waits for the workers, then sends SIGTERM, then SIGKILL | at most `patience_secs` and 7 s |
+| `close` | waits for the workers, then sends SIGTERM, then SIGKILL | at most `patience_secs` plus 7 s |
 | `kill` | sends SIGKILL to all workers | returns at once |
 | `abort` | kills all workers, and waits until they are gone | at most 5 s |
 """
@@ -35,18 +35,18 @@ from mpr.threads import WakeupPipe
 _log = logging.getLogger("mpr")
 
 _LOOK_SECS = 0.5
-# The longest wait until a process stands still. A stopped process stands still as soon as it is scheduled. A process in
-# a system call that cannot be interrupted does not, but does nothing else either.
+# The longest wait until a suspended process has stopped (seconds). A process stops as soon as it is scheduled. In an
+# uninterruptible system call a process does not stop, but then it runs no code of a task either.
 _STANDSTILL_SECS = 1.0
-# The first worker starts alone for at most this time. If there are few cores, the starts of the others would delay its
-# first task.
+# The other workers start when the first one is ready, or after this time (seconds). If there are few cores, the starts
+# of the others would delay the first task.
 _ALONE_SECS = 0.02
 _SIGTERM_PATIENCE_SECS = 2.0
 _SIGKILL_PATIENCE_SECS = 5.0
 
 
 class WorkerSupervisor:
-    """Keeps `size` workers running.
+    """Starts `size` workers, and one more at each call of `replace`.
 
     Parameters
     ----------
@@ -56,13 +56,13 @@ class WorkerSupervisor:
         Returns `(number, config)` for the next worker, without waiting. The supervisor's thread calls it. No number
         may be used twice.
     size:
-        How many workers there are at a time.
+        How many workers are started at the beginning.
     ended:
         Called with (worker, exit code) in the supervisor's thread, when a worker has ended or could not be started.
     failed:
         Called with the error in the supervisor's thread, when a worker cannot be started.
     has_no_hello:
-        Returns whether a worker has not said hello. Such a worker has done nothing yet.
+        Returns whether no hello of a worker has arrived. The hello is the first message of a worker.
     look:
         Called in the supervisor's thread at least twice a second. Returns after how many seconds to call it again, at
         the latest.
@@ -81,7 +81,7 @@ class WorkerSupervisor:
     ) -> None:
         self._launcher = launcher
         self._new_config = new_config
-        # How many workers are to be started.
+        # How many workers are still to be started.
         self._wanted = size
         self._ended = ended
         self._failed = failed
@@ -92,7 +92,7 @@ class WorkerSupervisor:
         self._first_is_ready = threading.Event()
         # Guards `_wanted` and `_starts_no_more`.
         self._start_lock = threading.Lock()
-        # Held while a worker stands still.
+        # Held while a worker is suspended.
         self._standstill_lock = threading.Lock()
         self._wakeup = WakeupPipe()
         self._thread = threading.Thread(target=self._run, name="mpr-workers", daemon=True)
@@ -114,7 +114,7 @@ class WorkerSupervisor:
         self._wakeup.wake()
 
     def look_soon(self) -> None:
-        """Have `look` called now. Any thread may call this."""
+        """Have the supervisor's thread call `look` now. Any thread may call this."""
         self._wakeup.wake()
 
     def pid(self, worker: int) -> int | None:
@@ -131,13 +131,13 @@ class WorkerSupervisor:
             return 0
 
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
-        """Stop a worker. Kill it if `condition()` is true while it stands still, and otherwise let it go on.
+        """Suspend the worker of process `pid`. Kill it if `condition()` is true meanwhile, and otherwise resume it.
 
         Returns whether the worker was killed. Any thread may call this.
         """
         import psutil
 
-        # One thread at a time, because one thread could otherwise resume a worker that another thread has stopped.
+        # One thread at a time, because one thread could otherwise resume a worker that another thread has suspended.
         with self._standstill_lock, contextlib.suppress(psutil.Error):
             worker = psutil.Process(pid)
             is_true = False
@@ -149,7 +149,7 @@ class WorkerSupervisor:
                     time.sleep(0.0005)
                 is_true = condition()
             finally:
-                # This is done even if `condition` raises, because no worker may stay stopped.
+                # This is done even if `condition` raises, because no worker may stay suspended.
                 worker.kill() if is_true else worker.resume()
             return is_true
         # The worker has ended in the meantime.
@@ -202,7 +202,7 @@ class WorkerSupervisor:
             self._signal(signal.SIGKILL)
 
     def _wait(self, timeout_secs: float) -> bool:
-        """Wait up to `timeout_secs` until no worker lives and the thread has ended. Returns whether this is so."""
+        """Wait up to `timeout_secs` until all workers and then the thread have ended. Returns whether they have."""
         self._thread.join(timeout_secs)
         return not self._thread.is_alive()
 

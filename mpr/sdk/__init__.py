@@ -32,9 +32,9 @@ The list has each private name, the reason why mpr uses it, and the loss if a re
 - `rerun_bindings.save` and the others in `sink_calls._SINK_CALLS`: a task that calls `rr.save` or `rr.disconnect` takes
   the sink of the worker away. The worker gets the sink back at the end of the task.
   Without them: the worker's rows are lost from then on.
-- `LazyChunkStream._internal`, `UrdfTree._inner`: these classes send data without calling an entry, so reading the
-  attribute counts as an entry.
-  Without them: such a task is flushed only if it also logs in another way.
+- `LazyChunkStream._internal`, `UrdfTree._inner`: these classes send data without calling one of the wrapped entries. So
+  if a task reads one of these attributes, mpr counts this as a logging call.
+  Without them: a task that logs with these classes is flushed only if it also logs in another way.
 
 `tests/test_data_path.py` fails if a release of the SDK moves one of these names.
 """

@@ -27,8 +27,9 @@ def new_stream(application_id: str, recording_id: str, *, send_properties: bool)
 def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.Lock, bytes]:
     """Return the only stream with which mpr encodes in process `pid`, its storage, a lock, and its first bytes.
 
-    There is only one stream, because each stream of the SDK costs two threads that never end. The first bytes contain
-    the store info, which the SDK writes once. They are empty if logging is switched off.
+    There is only one stream, because each stream of the SDK costs two threads that never end. The storage collects the
+    encoded bytes of the stream. The first bytes contain the store info (the ids of the recording), which the SDK writes
+    only once. The first bytes are empty if logging is switched off.
     """
     import rerun as rr
 
@@ -38,7 +39,10 @@ def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.L
 
 
 def encoded_head() -> bytes:
-    """Return the bytes that begin a recording. The store id in them is a placeholder. Empty if logging is off."""
+    """Return the first bytes of a stream: header and store info. Empty if logging is switched off.
+
+    The ids in the store info are placeholders.
+    """
     return _scratch(os.getpid())[3]
 
 

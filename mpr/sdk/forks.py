@@ -1,7 +1,7 @@
 """Replaces streams and servers of the SDK that a forked process has from its parent and cannot use.
 
 The SDK's threads do not survive a fork. If a forked process logged to a stream of its parent, the rows would be lost
-without an error. So such a stream leads to the forked process's own stream of the same recording.
+without an error. So mpr redirects such a stream to the forked process's own stream of the same recording.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def forbid_preloaded_servers() -> None:
     """Make `CatalogClient` and `Server` of the SDK raise an error in this process, which has a preloaded SDK.
 
-    Without the error they would hang. The fork server preloaded the SDK, and the threads of the SDK's async runtime did
-    not survive the fork.
+    Without this error, both classes would hang. They need the SDK's async runtime, and its threads exist only in the
+    fork server that preloaded the SDK. The threads did not survive the fork.
     """
     import rerun as rr
 
@@ -47,7 +47,7 @@ def _forked_stream_type() -> Any:
     class ForkedStream(rr.RecordingStream):
         _mpr_target: Callable[[], rr.RecordingStream]
 
-        # All methods of a stream get the recording from this attribute.
+        # All methods of a stream use the handle of the recording that this attribute returns.
         @property
         def inner(self) -> Any:  # type: ignore[override]  # it is never set
             return self._mpr_target().inner

@@ -1,4 +1,4 @@
-"""Marks SDK calls as mpr's own. Such calls are not counted for a task, and do not change what a task has set."""
+"""Marks SDK calls as mpr's own. Such calls do not count as logging of a task, or as changes that a task makes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ thread = _CallOrigin()
 
 @contextlib.contextmanager
 def internal() -> Iterator[None]:
-    """Mark the SDK calls of this thread within the block as mpr's own. The wrappers only pass such calls on."""
+    """Mark the SDK calls of this thread within the block as mpr's own, so that they do not count as a task's calls."""
     outer, thread.is_internal = thread.is_internal, True
     try:
         yield

@@ -53,16 +53,21 @@ def _logged_bytes(components: Any) -> int:
 
 def _logged_rows(name: str, components: Any) -> int:
     """Return how many rows a call of entry `name` logs; 0 if the arguments do not show the number."""
+    if not components:
+        # The SDK drops a row without components, with a warning.
+        return 0
     if name == "log_arrow_msg":
         return 1
-    return len(next(iter(components.values()))) if name == "send_arrow_chunk" and components else 0
+    return len(next(iter(components.values()))) if name == "send_arrow_chunk" else 0
 
 
-def install_entries(entered: Callable[[int, int, Any], Prefix | None]) -> list[str]:
-    """Make each entry of the SDK in this process call `entered(bytes, rows, recording)` before it logs.
+def install_entries(entered: Callable[[int, int, Any], Prefix | None], logged: Callable[[int, Any], None]) -> list[str]:
+    """Make each entry of the SDK in this process call `entered` before it logs, and `logged` afterwards.
 
-    `recording` is the SDK's handle of a recording, or None for the current one. If `entered` returns a prefix, the
-    entry puts this prefix before the entity paths. Returns the names of entries that this SDK release does not have.
+    The calls are `entered(bytes, rows, recording)` and `logged(rows, recording)`. The second one comes only if the SDK
+    has taken rows, and only if their number is known. `recording` is the SDK's handle of a recording, or None for the
+    current one. If `entered` returns a prefix, the entry puts this prefix before the entity paths. Returns the names of
+    entries that this SDK release does not have.
     """
     import rerun_bindings
 
@@ -71,14 +76,17 @@ def install_entries(entered: Callable[[int, int, Any], Prefix | None]) -> list[s
         if name not in missing:
             original = getattr(rerun_bindings, name)
             wrap = _wrapped_log if _is_plain_log(original) else functools.partial(_wrapped, name)
-            setattr(rerun_bindings, name, wrap(original, entered))
+            setattr(rerun_bindings, name, wrap(original, entered, logged))
     for owner, attribute in _bypasses():
         setattr(owner, attribute, _watched(attribute, entered))
     return missing
 
 
 def _wrapped(
-    name: str, original: Callable[..., Any], entered: Callable[[int, int, Any], Prefix | None]
+    name: str,
+    original: Callable[..., Any],
+    entered: Callable[[int, int, Any], Prefix | None],
+    logged: Callable[[int, Any], None],
 ) -> Callable[..., Any]:
     """Wrap the entry `name`, which may have any parameters."""
     import rerun_bindings
@@ -87,10 +95,14 @@ def _wrapped(
     def entry(*args: Any, **kwargs: Any) -> Any:
         components = kwargs.get("components")
         recording = kwargs.get("recording")
-        prefix = entered(_logged_bytes(components), _logged_rows(name, components), recording)
+        rows = _logged_rows(name, components)
+        prefix = entered(_logged_bytes(components), rows, recording)
         if prefix is not None and rerun_bindings.get_recording_id(recording) == prefix.recording_id:
             args, kwargs = with_prefix(name, prefix.path, args, kwargs)
-        return original(*args, **kwargs)
+        result = original(*args, **kwargs)
+        if rows:
+            logged(rows, recording)
+        return result
 
     return entry
 
@@ -102,7 +114,11 @@ def _is_plain_log(original: Callable[..., Any]) -> bool:
     return False
 
 
-def _wrapped_log(original: Callable[..., Any], entered: Callable[[int, int, Any], Prefix | None]) -> Callable[..., Any]:
+def _wrapped_log(
+    original: Callable[..., Any],
+    entered: Callable[[int, int, Any], Prefix | None],
+    logged: Callable[[int, Any], None],
+) -> Callable[..., Any]:
     """Wrap `log_arrow_msg`, the entry that `rr.log` calls, as `_wrapped` wraps the others.
 
     `_wrapped` takes any arguments. Packing and unpacking them costs 0.5 us for each `rr.log`. This wrapper costs less,
@@ -122,7 +138,11 @@ def _wrapped_log(original: Callable[..., Any], entered: Callable[[int, int, Any]
         prefix = entered(size, 1, recording)
         if prefix is not None and rerun_bindings.get_recording_id(recording) == prefix.recording_id:
             entity_path = under(prefix.path, entity_path)
-        return original(entity_path, components, static_, recording)
+        result = original(entity_path, components, static_, recording)
+        if components:
+            # Without components, the SDK has dropped the row, with a warning.
+            logged(1, recording)
+        return result
 
     return entry
 
@@ -136,7 +156,7 @@ def _bypasses() -> Iterable[tuple[type, str]]:
 
 
 def _watched(attribute: str, entered: Callable[[int, int, Any], object]) -> property:
-    """Return a property that counts each read as an entry, because the code that reads it may send data."""
+    """Return a property for `attribute`. Each read calls `entered`, because the code that reads it may send data."""
 
     def get(self: Any) -> Any:
         entered(_UNKNOWN_SIZE, 0, None)
@@ -164,5 +184,5 @@ def with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str,
 def under(prefix: str, path: str) -> str:
     """Return `path` with `prefix` before it. Paths of properties and of mpr itself get no prefix."""
     path = path.removeprefix("/")
-    # These get no prefix, because viewers look for a recording's properties and for rows of mpr at fixed paths.
+    # Paths of properties and of mpr get no prefix, because viewers look for these rows at fixed paths.
     return path if path.partition("/")[0] in ("__properties", "mpr") else f"{prefix}/{path}"

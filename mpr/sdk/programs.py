@@ -13,8 +13,8 @@ from mpr.sdk import reader
 def viewer_executable() -> str | None:
     """Return the path of the native viewer: in the SDK's package, else on the PATH; None if there is no viewer.
 
-    It is not the path of the script `rerun` in the SDK's package. That script starts the viewer as another process. If
-    the script is killed, the viewer goes on.
+    This is not the path of the script `rerun` in the SDK's package. That script starts the viewer as another process.
+    If the script is killed, the viewer goes on.
     """
     import importlib.util
     import shutil
@@ -70,7 +70,10 @@ def verify(path: Path) -> str | None:
 
 
 def refusal(path: Path) -> str | None:
-    """Call `reader.refusal` in another process, because the reader takes about 3 kB of memory for each chunk."""
+    """Check the file at `path` as `reader.refusal` does, but in another process.
+
+    The SDK's reader takes about 3 kB of memory for each chunk. This memory is free again when the process has ended.
+    """
     code = (
         "import sys; from pathlib import Path; from mpr.sdk import reader; "
         "print(reader.refusal(Path(sys.argv[1])) or '')"

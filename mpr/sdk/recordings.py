@@ -21,8 +21,8 @@ def divert_new_recordings(
     """Make `rr.init` in this process use the stream that `diverted()` returns, instead of a new recording.
 
     The stream becomes the current one, and `noted(application_id, recording_id)` is called. If `diverted()` returns
-    None, `rr.init` does the same as without mpr. A new recording that is not made the default stays the user's, and
-    `made` is called with the handle of that recording.
+    None, `rr.init` does the same as without mpr. The user may also make a recording that is not the default one, such
+    as an `rr.RecordingStream`. This recording is made as usual, and `made` is called with its handle.
     """
     import rerun_bindings
 
@@ -48,7 +48,8 @@ def divert_new_recordings(
         try:
             clean_up()
         except RuntimeError:
-            # `rr.init` calls this function first. It fails in a forked process, because of the parent's recordings.
+            # `rr.init` calls this function first. In a forked process the SDK raises an error here, because the process
+            # still has its parent's recordings.
             if diverted() is None:
                 raise
 
@@ -77,7 +78,8 @@ def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.Recordi
     """Write the name and the start that this process sets for the recording as a property of the process.
 
     The recording has many writers, and each would overwrite the name and the start of the others. `diverted(call,
-    recording id)` returns the stream and the name of the property. If it returns None, the call is not changed.
+    recording id)` returns the stream and the name of the property. If `diverted` returns None, the SDK's call is made
+    as usual.
     """
     import rerun_bindings
 
@@ -136,27 +138,29 @@ def clean_up_recordings() -> None:
 _SET_CURRENT = ("set_thread_local_data_recording", "set_global_data_recording")
 
 
-def watch_current(changed: Callable[[], None]) -> bool:
-    """Call `changed()` whenever code other than mpr's changes the current recording of this process.
+def watch_current(changed: Callable[[Any, bool], None]) -> bool:
+    """Call `changed(handle, of_thread)` whenever the current recording of this process or of a thread is changed.
 
-    Returns whether this release of the SDK has both functions of `_SET_CURRENT`. Calls of `rr.init` are not watched,
-    because they use `new_recording` instead.
+    `handle` is the SDK's handle of the new recording; None for none. `of_thread` says whether the recording is current
+    in the calling thread only. Returns whether this release of the SDK has both functions of `_SET_CURRENT`. Calls of
+    `rr.init` are not watched, because they use `new_recording` instead.
     """
     import rerun_bindings
 
     if not all(hasattr(rerun_bindings, name) for name in _SET_CURRENT):
         return False
 
-    def watched(original: Callable[..., Any]) -> Callable[..., Any]:
+    def watched(original: Callable[..., Any], *, of_thread: bool) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
-            changed()
+            changed(args[0] if args else kwargs.get("recording"), of_thread)
             return original(*args, **kwargs)
 
         return call
 
     for name in _SET_CURRENT:
-        setattr(rerun_bindings, name, watched(getattr(rerun_bindings, name)))
+        of_thread = name == "set_thread_local_data_recording"
+        setattr(rerun_bindings, name, watched(getattr(rerun_bindings, name), of_thread=of_thread))
     return True
 
 

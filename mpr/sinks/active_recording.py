@@ -3,7 +3,8 @@
 Covers: finding the active recording, sending rows to it, giving up if sending takes too long, the ambient recording.
 Does not cover: the sinks of the active recording, which the caller chooses.
 
-The pytest plugin sets an ambient recording. It is used if the user has named no sinks.
+The ambient recording takes the rows if the user has named no sinks. Only the pytest plugin sets an ambient recording:
+the recording of the running test.
 
 The SDK's reader decodes the rows, and `rr.send_chunks` sends them. A separate thread does this, because the caller's
 sinks may hang. Blueprints that workers send are not kept.
@@ -122,7 +123,7 @@ class ActiveRecordingWriter(Writer):
         return self._published
 
     def open(self, preamble: bytes) -> None:
-        """Keep only the header, because the recording has its own properties."""
+        """Keep only the header of `preamble`, because the active recording has its own properties."""
         self._streams = StandaloneStreams(preamble[: framing.HEADER_SIZE])
 
     def accept(self, segment: Segment, *, published: bool) -> None:
@@ -173,7 +174,8 @@ class ActiveRecordingWriter(Writer):
         if keeps_ids:
             rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
         else:
-            # Not by the importer, because it leaves threads behind, and then imports hang in forked processes.
+            # `log_file_from_contents` is not used for most rows, because it starts an importer of the SDK that leaves
+            # threads behind. After that, imports hang in forked processes.
             reader.send_decoded(stream, self._stream, blueprints=False)
         # This flush is needed because only a flush reports a full disk.
         self._stream.flush(timeout_sec=self._timeout_secs)
@@ -197,12 +199,12 @@ def current() -> rr.RecordingStream | None:
 
 
 def opened(writer: Any) -> None:
-    """Note that `writer` writes to an ambient recording until `closed` is called."""
+    """Count `writer` as a writer to an ambient recording until `closed` is called."""
     _writers.add(writer)
 
 
 def closed(writer: Any) -> None:
-    """Note that `writer` writes nothing more."""
+    """Stop counting `writer`, because it writes nothing more."""
     _writers.discard(writer)
 
 

@@ -1,5 +1,8 @@
 """The interface of a sink: the value that a user gives, and the writer that a durable sink opens.
 
+A sink gets rows as segments (`rrd/segment.py`): whole frames from one outbox. An outbox is the file in memory in which
+a process that logs leaves its rows for the parent. A manifest is a table of chunks (`rrd/manifest.py`).
+
 Covers: everything that the rest of mpr may ask a sink or its writer. No other module checks the class of a sink.
 Does not cover: the sinks themselves, each in a file of this package.
 """
@@ -76,17 +79,20 @@ class Sink(ABC):
         raise TypeError(f"no writer for {self!r}")
 
     def check_direct(self) -> None:  # noqa: B027  # most have nothing to check
-        """Raise `ConfigError` if this kind of sink takes direct rows, but not with the settings of this sink."""
+        """Raise `ConfigError` if `takes_direct_rows` is true, but a setting of this sink does not allow direct rows."""
 
     def described(self) -> str:
-        """Return the name of the sink in the sentences of errors, with an article."""
+        """Return the words for this sink in the texts of errors, such as 'a FileSink'."""
         return f"a {type(self).__name__}"
 
 
 class Writer(ABC):
-    """An open durable sink. Only one thread at a time calls it. Rows that `accept` has taken are kept in any case."""
+    """An open durable sink. Only one thread at a time calls its methods.
 
-    #: The hint in an error: how a user can see the rows, if this sink cannot be read.
+    Rows that `accept` has taken are kept, even if a later call fails.
+    """
+
+    #: If this sink cannot be read: a text for errors that says how a user can see the rows. Else empty.
     replay_hint: ClassVar[str] = ""
 
     @property
@@ -106,7 +112,7 @@ class Writer(ABC):
 
     @property
     def published(self) -> bool:
-        """Whether an older file was replaced, so that the new file has to be finished."""
+        """Whether the sink has replaced an older file, so that the new file has to be finished."""
         return False
 
     @property
@@ -120,15 +126,27 @@ class Writer(ABC):
 
     @abstractmethod
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Keep the frames of `segment`. With `published`, some of them have rows. Raises `SinkError` if this fails."""
+        """Keep the frames of `segment`. Raises `SinkError` if this fails.
+
+        `published` says whether some frames have rows that are not telemetry. A file gets its final name then.
+        """
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:  # noqa: B027  # not every sink needs them
         """Add the manifests that the SDK wrote at the end of `outbox`. `footer` is the payload of the `END` frame."""
 
-    def rows_of(self, outbox: int, skip: int) -> int | None:
+    def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         """Count the rows in the chunks of an outbox that has no footer. The first `skip` chunks are not counted.
 
+        With `users_only`, rows of mpr itself and properties of the recording are not counted.
         Returns None if the sink cannot count the rows, or cannot count them quickly.
+        """
+        return None
+
+    def timed_rows(self) -> int | None:
+        """Count the rows of the shared recording that have times; None if the sink cannot count them.
+
+        `mpr verify` checks a file against this number. Static rows are left out, because the SDK drops a static row if
+        a later one replaces it.
         """
         return None
 
@@ -152,7 +170,10 @@ class Observer(Protocol):
 
 
 class LiveFeed(Protocol):
-    """All open live sinks of a recording. They track which rows they have not got yet."""
+    """All open live sinks of a recording. Each live sink tracks which rows it has not sent to its viewer yet."""
 
     def accepted(self, segment: Segment) -> None:
-        """Note that all durable sinks that have not failed have accepted `segment`. Never waits and never raises."""
+        """Let the live sinks send `segment`, which every durable sink that still works has accepted.
+
+        Never waits and never raises.
+        """

@@ -30,7 +30,7 @@ _COPY_BYTES = 32 * 1024 * 1024
 class StreamFile:
     """A file without a name. It is in memory until it has more than `memory_bytes` bytes, and then on the disk."""
 
-    # Always True: readers may have any byte already, so the stream has to be finished.
+    # Always True, because readers may have read any byte already, so the stream has to be finished.
     published = True
     stays = False
 
@@ -71,7 +71,7 @@ class StreamFile:
         return self._read, None
 
     def _read(self, offset: int, size: int) -> bytes:
-        # Read by the descriptor's number, because it stays the same when the bytes move to the disk.
+        # The descriptor's number is used, because the number stays the same when the bytes move to the disk.
         return os.pread(self.fd, size, offset)
 
     def cut(self, size: int) -> None:

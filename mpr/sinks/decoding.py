@@ -46,11 +46,11 @@ class DecodingWriter:
         self._send(preamble)
 
     def begin(self, header: bytes) -> None:
-        """Begin with only the header of a stream."""
+        """Begin the file with only `header`, the header of a stream."""
         self._streams = StandaloneStreams(header)
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Write the chunks of `segment`. When this returns, any process can read them."""
+        """Write the chunks of `segment`. When this method returns, any process can read the chunks from the file."""
         stream = self._streams.stream(segment)
         if stream:
             self._send(stream)
@@ -62,13 +62,17 @@ class DecodingWriter:
             reader.send_decoded(stream, self._stream, blueprints=False)
             self._stream.flush(timeout_sec=SINK_TIMEOUT_SECS)
         except (RuntimeError, ValueError) as error:
-            # A full disk ends here, because only the flush reports it.
+            # If the disk is full, the error is raised here, because the SDK reports it only at a flush.
             raise SinkError(f"cannot write {self.path}: {error}; what it has until here is readable") from error
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
         """Do nothing, because the SDK writes its own manifest."""
 
-    def rows_of(self, outbox: int, skip: int) -> int | None:
+    def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
+        """Return None, because only the SDK knows the rows."""
+        return None
+
+    def timed_rows(self) -> int | None:
         """Return None, because only the SDK knows the rows."""
         return None
 

@@ -120,7 +120,11 @@ class DirectoryWriter:
             self._layouts.append((self._latest, footer))
         self._router.add_manifests(outbox, footer)
 
-    def rows_of(self, outbox: int, skip: int) -> int | None:
+    def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
+        """Return None, because the rows are in many files."""
+        return None
+
+    def timed_rows(self) -> int | None:
         """Return None, because the rows are in many files."""
         return None
 
@@ -169,7 +173,7 @@ class _TaskFile:
     Parameters
     ----------
     writer:
-        Writes the file.
+        The writer of the file.
     old, new:
         The encoded store ids of the shared recording and of the recording in this file.
     task:
@@ -187,7 +191,8 @@ class _TaskFile:
         """Begin with the header of a stream, the store info, and the segment and the footer of each of `layouts`."""
         self._writer.begin(header)
         if info:
-            # A worker's outbox begins with a store info too, but this may have been written before the task.
+            # A worker's outbox has a store info too. But that store info may have been sent before the task began, and
+            # then it is in another file.
             payload = store_id.info_of(info, self._new)
             data = framing.frame_header(framing.SET_STORE_INFO, len(payload)) + payload
             frames, _ = framing.scan(lambda at, size: data[at : at + size], 0, len(data))
@@ -211,7 +216,7 @@ class _TaskFile:
         try:
             self._writer.take_manifests(outbox, self._outboxes.pop(outbox).manifests(footer))
         except (errors.FormatError, KeyError, ValueError):
-            # At the end the SDK describes the chunks that no manifest has described.
+            # This manifest cannot be used. At the end, the SDK describes all chunks that no manifest has described.
             return False
         return self._task is not None and self._task.is_over
 
@@ -233,7 +238,7 @@ class _TaskFile:
 
 
 def _properties(recording_name: str, task: TaskInfo) -> bytes:
-    """Return a stream with the properties of the recording of `task`. Its store id still has to be replaced."""
+    """Return a stream with the properties of the recording of `task`. The caller replaces the stream's store id."""
     import rerun as rr
 
     values: dict[str, Any] = {

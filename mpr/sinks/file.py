@@ -27,10 +27,10 @@ class FileSink(Sink):
         The path of the file. Its folder must exist. An existing file is replaced.
     write_footer:
         Whether the file ends with a manifest of its chunks, as in `rr.FileSink`. While the file grows, the manifest
-        takes about 250 bytes of memory per chunk, and its other parts are on the disk. When the file is closed, the
-        manifest takes 2 to 5 kB of memory per chunk for a short time. With `chunksize=1`, each task makes at least one
-        chunk per entity. Without a footer, the file can be read only from front to back, and `rerun rrd verify` refuses
-        the file.
+        takes about 250 bytes of memory per chunk, and the rest of the manifest is on the disk. When the file is closed,
+        the manifest takes 2 to 5 kB of memory per chunk for a short time. With `chunksize=1`, each task makes at least
+        one chunk per entity. Without this manifest, the file can be read only from front to back, and
+        `rerun rrd verify` refuses the file.
     compact:
         Whether `rerun rrd optimize` merges small chunks at the end. This writes the file a second time.
 
@@ -72,7 +72,7 @@ class FileSink(Sink):
         return PerRecordingWriter(main, context.store, new_file)
 
     def _reframing(self, path: Path, _application_id: str, _recording_id: str) -> FileWriter:
-        """Open a file with the settings of this sink. The ids are not used, because the frames have them."""
+        """Open a file with the settings of this sink. The ids are not used, because the frames contain the ids."""
         return FileWriter(path, write_footer=self.write_footer, compact=self.compact)
 
     def check_direct(self) -> None:

@@ -40,9 +40,9 @@ class FileRouter(Generic[K]):
     new_file:
         Opens the file for a key.
     open_max:
-        The most files that may be open besides `main`, or None for any number. Before there are more, the file that
-        has got nothing for the longest time is closed. If more segments with its key come, `new_file` opens another
-        file for this key.
+        The most files that may be open besides `main`, or None for any number. At this limit, the file that has got
+        nothing for the longest time is closed before another one is opened. If more segments with the key of the closed
+        file come, `new_file` opens another file for this key.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FileRouter(Generic[K]):
         self._by_outbox: dict[int, dict[K | None, RoutedFile]] = {}
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Give `segment` to its file."""
+        """Give `segment` to the file of its key. The file is opened if it is not open."""
         key = self._key_of(segment)
         file = self._main if key is None else self._file_of(key)
         self._by_outbox.setdefault(segment.outbox, {})[key] = file

@@ -30,11 +30,12 @@ _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\]]")
 def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sink, ...]:
     """Return the sinks for the values, paths and URLs in `sinks`.
 
-    If `sinks` is None, the only sink is a new file in the working directory.
+    If `sinks` is None, the only sink is a new file in the working directory. Raises `ConfigError` if a value is no
+    sink, if there is no sink, or if two sinks need the same file or port.
     """
     if sinks is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        # These are replaced, because a recording id may have any character.
+        # Unusual characters are replaced, because a recording id may have any character.
         name, short = (_UNUSUAL.sub("_", part) for part in (application_id, recording_id[:8]))
         return (FileSink(path=Path.cwd() / f"{name}-{stamp}-{short}.rrd"),)
     if isinstance(sinks, str | os.PathLike | Sink):

@@ -44,14 +44,16 @@ class MainFile(RoutedFile, Protocol):
 
     def open(self, preamble: bytes) -> None: ...
 
-    def rows_of(self, outbox: int, skip: int) -> int | None: ...
+    def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None: ...
+
+    def timed_rows(self) -> int | None: ...
 
 
 class OneFile(MainFile, Protocol):
-    """A file that can also hold a recording without properties."""
+    """A file for any recording. Unlike a file with a preamble, it can begin without properties of the recording."""
 
     def begin(self, header: bytes) -> None:
-        """Begin with only the header of a stream."""
+        """Begin the file with only `header`, the header of a stream."""
 
 
 NewFile = Callable[[Path, str, str], OneFile]
@@ -111,8 +113,11 @@ class PerRecordingWriter(Writer):
     def add_manifests(self, outbox: int, footer: bytes) -> None:
         self._router.add_manifests(outbox, footer)
 
-    def rows_of(self, outbox: int, skip: int) -> int | None:
-        return self._main.rows_of(outbox, skip)
+    def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
+        return self._main.rows_of(outbox, skip, users_only=users_only)
+
+    def timed_rows(self) -> int | None:
+        return self._main.timed_rows()
 
     def close(self) -> None:
         self._router.close()

@@ -27,8 +27,8 @@ from mpr.sinks.base import Sink
 
 _SCHEMES = ("rerun", "rerun+http", "rerun+https")
 _EXAMPLE = "rerun+http://127.0.0.1:9876/proxy"
-# The nice value of the session of a viewer that stays. The viewer gets a tenth of the CPU share of another program. It
-# does not get less, because a person watches it.
+# The nice value of the session of a viewer that stays open after the program. The viewer gets a tenth of the CPU share
+# of another program. The viewer does not get less, because a person watches it.
 _SESSION_NICE = 10
 _MEMORY = re.compile(r"\d+(\.\d+)?([kKMGT]?B|[KMGT]iB|%)")
 
@@ -74,7 +74,7 @@ class LiveSink(Sink):
         return None
 
     def _sdk_sink(self) -> Any:
-        """Return the SDK's own sink for this sink."""
+        """Return the SDK's sink object by which an exporter sends rows to this viewer or server."""
         import rerun as rr
 
         return rr.GrpcSink(url=self._url())
@@ -244,7 +244,7 @@ class WebViewerSink(LiveSink):
         return replace(self, grpc_port=grpc_port, web_port=_port(self, self.bind_ip, self.web_port))
 
     def _start_program(self, *, first: bool) -> subprocess.Popen[bytes]:
-        # Not `rr.serve_web_viewer`, because it listens at all addresses of the machine.
+        # `rr.serve_web_viewer` is not used, because it listens at all addresses of the machine.
         command = [
             programs.viewer_executable() or "rerun",
             *("--serve-web" if not self.open_browser else "--web-viewer",),
@@ -329,14 +329,14 @@ class SpawnViewerSink(LiveSink):
         viewer = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            # As `rr.spawn` does, so that the command line shows no welcome text.
+            # `rr.spawn` sets this variable too. Without it, the viewer prints a welcome text to the terminal.
             env={**os.environ, "RERUN_APP_ONLY": "true"},
             start_new_session=stays,
             preexec_fn=None if stays else _end_with_parent,
         )
         if stays:
-            # The session gets a low priority too, because Linux first shares the CPU among sessions. A low priority
-            # within the viewer's own session has no effect.
+            # The session gets a low priority too, because Linux first shares the CPU among sessions. The viewer's own
+            # priority counts only within its session, in which no other program runs.
             with contextlib.suppress(OSError):
                 Path(f"/proc/{viewer.pid}/autogroup").write_text(str(_SESSION_NICE))
 
@@ -379,7 +379,7 @@ def _check_memory(name: str, limit: object) -> None:
 
 def _port(sink: LiveSink, ip: str, port: int) -> int:
     with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)) as probe:
-        # A port that was just closed counts as free, because the server treats it so too.
+        # A port that was just closed counts as free, because the server can listen at such a port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((ip, port))

@@ -49,6 +49,7 @@ class TaskContext:
             self._has_recording = True
             if router.producer() is producer:
                 recordings.make_current(producer.stream)
+                router.note_current(self._native)
             else:
                 self._thread_recording = self._native
         if prefix is not None or producer is not None:

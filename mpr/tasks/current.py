@@ -75,7 +75,7 @@ _common: ContextVar[_Common | None] = ContextVar("mpr_common_of_tasks", default=
 
 
 def current_task() -> CurrentTask | None:
-    """Return the running task; None outside of a task. Coroutines that a task starts by `asyncio` get it too."""
+    """Return the task that runs; None outside of a task. In coroutines that a task starts, this is the same task."""
     found = _common.get()
     if found is None:
         return None

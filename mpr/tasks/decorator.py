@@ -1,7 +1,7 @@
 """Makes a function a task that may run in any process, by the decorator `@mpr.task`.
 
 The rows of the function go to the recording that the process inherited. A generator or coroutine runs step by step. Its
-times, prefix and recording are in place only while its body runs. So one thread may interleave several of them.
+times, prefix and recording are in place only during a step. So one thread may run the steps of several tasks in turn.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# The name of an attribute of each decorated function. It holds the original function and the options.
+# The name of an attribute of each decorated function. The attribute holds the original function and the options.
 _MARK = "__mpr_task__"
 
 
@@ -110,7 +110,7 @@ def task(
 def decorated(
     function: Callable[..., Any], options: TaskOptions, config: ConnectionInfo | None = None
 ) -> Callable[..., Any]:
-    """Return `function` as a task with `options`. It logs to the recording of `config` (None: the inherited one)."""
+    """Return `function` as a task with `options`, which logs to the recording of `config` (None: the inherited one)."""
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -159,7 +159,10 @@ def decorated(
 
 
 def _is_being_defined(function: Callable[..., Any]) -> bool:
-    """Whether the decorated function will have the name of `function`, as with `@mpr.task`. Pickles use the name."""
+    """Whether `function` is just being defined under `@mpr.task`, so that its name will lead to the decorated function.
+
+    If so, pickle finds the decorated function by this name.
+    """
     return isinstance(function, FunctionType) and _found_at(function) is not function
 
 
@@ -172,7 +175,10 @@ def _found_at(function: Any) -> Any:
 
 
 class _Renamed:
-    """Wraps a function that keeps its name or has none: `mpr.task(function)`. The wrapper is pickled by its parts."""
+    """The result of a call `mpr.task(function)` for a function that keeps its name, or that has none.
+
+    By the function's name, pickle finds the undecorated function. So pickle gets the function and the options instead.
+    """
 
     def __init__(self, call: Callable[..., Any], function: Callable[..., Any], options: TaskOptions) -> None:
         functools.update_wrapper(self, call)
@@ -197,7 +203,10 @@ class _Renamed:
 
 
 def undecorated(function: Callable[..., Any]) -> tuple[Callable[..., Any], TaskOptions]:
-    """Return the original function of a decorated one, and its options. Other functions get options with their name."""
+    """Return the original function of a decorated function, and the options of the decorator.
+
+    For any other function, return the function itself, and options that have only its name.
+    """
     found: tuple[Callable[..., Any], TaskOptions] | None = getattr(function, _MARK, None)
     if found is not None:
         return found

@@ -1,4 +1,7 @@
-"""Records what the workers and tasks of a pool do, and sums it up for `pool.insights()`.
+"""Records what the workers and tasks of a pool do, and sums this up for `pool.insights()`.
+
+A pool of n workers has n places. If a worker is replaced, the new worker gets the place of the old one. A state
+timeline shows the states of the workers at one place, one after another. A span is a task, or several short tasks.
 
 Covers: states and spans of workers and tasks, processor time and memory, the slowest tasks.
 Does not cover: the layout in the viewer (`blueprint`). The rows here use the names of entities and states from there.

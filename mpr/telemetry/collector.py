@@ -30,12 +30,12 @@ class RowCollector:
         self._errors_left = _ERRORS
 
     def add_state(self, timeline: int, at_ns: int, state: str, worker: int) -> None:
-        """Let state timeline `timeline` show `state` from `at_ns` on."""
+        """Let the state timeline with the number `timeline` show `state` of `worker` from `at_ns` on."""
         if self._keeps_states:
             self._rows.state_timelines.setdefault(timeline, []).append(StateRow(at_ns, state, worker))
 
     def add_span(self, span: Span) -> None:
-        """Keep a complete span."""
+        """Keep `span` until the next `take`, if spans of tasks are kept. The span is complete."""
         if self._keeps_tasks:
             self._rows.spans.setdefault(span.function, []).append(span)
 
@@ -46,11 +46,11 @@ class RowCollector:
         return self._keeps_tasks and self._errors_left >= 0
 
     def add_error(self, error: ErrorRow) -> None:
-        """Keep an error for which `wants_error` has returned True."""
+        """Keep `error` until the next `take`. The caller has called `wants_error`, which has returned True."""
         self._rows.errors.append(error)
 
     def add_sample(self, sample: Sample) -> None:
-        """Keep a measurement."""
+        """Keep `sample` until the next `take`."""
         self._rows.samples.append(sample)
 
     def set_names(self, names: Sequence[str]) -> None:
@@ -58,7 +58,11 @@ class RowCollector:
         self._rows.names = list(names)
 
     def take(self, now_ns: int, settled_count: int) -> Rows:
-        """Return the rows since the last call. One row of task `settled_count` stands for all errors only counted."""
+        """Return the rows since the last call.
+
+        If some errors were only counted, one more error row gives their number. This row has the time `now_ns` and the
+        task number `settled_count`.
+        """
         if self._errors_left < 0:
             text = f"{-self._errors_left} more errors are not written down one by one"
             self.add_error(ErrorRow(now_ns, "", settled_count, text))

@@ -112,7 +112,7 @@ class _RowWriter:
             _task_path(function),
             [each.begin_ns for each in spans],
             [each.number for each in spans],
-            # These are not `rr.Scalars`, because the viewer would add a chart for each function.
+            # The columns are not `rr.Scalars`, because the viewer would add a chart for each function.
             rr.AnyValues.columns(drop_untyped_nones=True, **columns),
         )
 

@@ -71,7 +71,8 @@ class SlowTask:
     attempt:
         The number of times that the task has been started, from 1.
     seconds:
-        The duration of the task. If short tasks of the same chunk ran just before, this is up to 0.01 s too long.
+        The duration of the task. If short tasks of the same chunk ran just before the task, `seconds` is up to 0.01 s
+        too long.
     rows, data_bytes:
         The number of rows that the task and such short tasks have logged, and the encoded bytes of these rows.
     arguments:
@@ -89,7 +90,7 @@ class SlowTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Insights:
-    """The sums of how the workers of a pool spent their time. `str(insights)` is a table.
+    """Says how the workers of a pool spent their time, and which tasks were slowest. `str(insights)` is a table.
 
     Attributes
     ----------

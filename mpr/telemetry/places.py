@@ -1,9 +1,12 @@
-"""The places of a pool. In charts and displays, a worker gets the place of the worker that it replaces."""
+"""The places of a pool. In charts and displays, a worker gets the place of the worker that it replaces.
+
+Each place has a state timeline: an entity that shows the states of the workers at this place, one after another.
+"""
 
 from __future__ import annotations
 
-# If a worker has died, its state timeline is kept, and the next worker at this place gets a new one. The limit for a
-# pool is twice as many state timelines as workers, plus this number.
+# If a worker has died, its state timeline is kept, and the next worker at this place gets a new one. A pool has at most
+# twice as many state timelines as workers, plus this number.
 _MORE_TIMELINES = 8
 
 

@@ -1,4 +1,7 @@
-"""The kinds of telemetry, and the rows that are recorded. All times are nanoseconds of the monotonic clock."""
+"""The kinds of telemetry, and the rows that are recorded. All times are nanoseconds of the monotonic clock.
+
+`places.py` defines the places of a pool and their state timelines.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mpr.transport.messages import Result
 
-#: The kinds of telemetry, as in `mpr.Pool(telemetry=...)`.
+#: The names of the kinds of telemetry, which users choose by `mpr.Pool(telemetry=...)`.
 TELEMETRY = ("workers", "tasks", "resources", "pool")
 
 
@@ -28,7 +31,7 @@ class Span:
     function:
         The name of the task function.
     name:
-        The name of the first task.
+        The name of the task that ended last in the first result. One result may report several tasks.
     begin_ns, end_ns:
         The begin of the first task, and the end of the last task.
     worker:
@@ -36,13 +39,14 @@ class Span:
     number:
         The number that the last task has in the pool.
     index:
-        The index that the last task has in its call. After `extend`, the index of the first task that was added last.
+        The index that the last task has in its call. After `extend`, the index of the first of the tasks that the last
+        call of `extend` has added.
     attempt:
-        The attempt of the first task, from 1.
+        The attempt of the task in `name`, from 1.
     count:
         The number of tasks in the span.
     micros:
-        The microseconds that all tasks ran together.
+        The sum of the durations of all tasks, in microseconds.
     rows, data_bytes:
         The number of rows that the tasks have logged, and the encoded bytes of these rows.
     shown:
@@ -64,7 +68,7 @@ class Span:
     shown: bool = False
 
     def extend(self, end_ns: int, count: int, number: int, index: int, micros: int, result: Result) -> None:
-        """Add `count` tasks, which ran for `micros` microseconds together and ended at `end_ns`."""
+        """Add `count` tasks of one result. Together they took `micros` microseconds. The last one ended at `end_ns`."""
         self.end_ns = end_ns
         self.count += count
         self.number, self.index = number, index
@@ -75,7 +79,7 @@ class Span:
 
 @dataclass(slots=True)
 class ErrorRow:
-    """The error of one or several tasks that have failed."""
+    """The error of one or several tasks that have failed. `task` is the number of the first of them in the pool."""
 
     at_ns: int
     function: str
@@ -87,9 +91,9 @@ class ErrorRow:
 class Sample:
     """The measurements of one moment.
 
-    `cpu` (percent of a core), `memory` (MB), `threads` and `files` have a number for each place of the pool. The number
-    is NaN if the place has no process. `throughput` is in tasks per second. `rows` and `data_bytes` are sums since the
-    start.
+    `cpu` (percent of a core), `memory` (MB), `threads` and `files` (open files) have a number for each place of the
+    pool. The number is NaN if the place has no process. `throughput` is in tasks per second. `waiting` and `running`
+    are numbers of tasks. `rows` and `data_bytes` are sums of the whole recording since its start.
     """
 
     at_ns: int
@@ -109,7 +113,8 @@ class Rows:
     """The rows that are written together.
 
     The keys of `state_timelines` are the numbers of state timelines, and the keys of `spans` are names of functions.
-    `names` says which workers each place has had. If no worker is new, `names` is empty.
+    `names` has a text for each place, which names the workers that have had the place. If no worker has started since
+    the last write, `names` is empty.
     """
 
     state_timelines: dict[int, list[StateRow]] = field(default_factory=dict)

@@ -26,8 +26,8 @@ from mpr.telemetry.tracker import TelemetryTracker
 
 _log = logging.getLogger("mpr")
 
-# The shortest interval (seconds) between two writes. In a long run the interval is two percent of the run's duration,
-# because this is still a short distance on the time axis.
+# The shortest interval (seconds) between two writes. In a long run, fewer writes are enough. The interval is then two
+# percent of the run's duration, which is a short distance on the viewer's time axis.
 _WRITE_EVERY_SECS = 0.5
 _LATE_SHARE = 0.02
 # The shares of a core (0 to 1) that looking and writing may use.
@@ -47,9 +47,9 @@ class Sources:
     pid:
         Returns the process id of a worker, or None if the worker does not live.
     counters:
-        Returns how many rows the producers have logged, and how many bytes the sinks have.
+        Returns how many rows all processes have logged, and how many bytes the sinks have accepted.
     accept:
-        Takes a stream of rows, which may be empty, and updates the layout.
+        Writes an encoded stream of rows, which may be empty, into the recording. Also updates the layout.
     """
 
     activities: Callable[[], list[WorkerActivity]]
@@ -95,7 +95,10 @@ class Sampler:
         self._thread.start()
 
     def close(self) -> None:
-        """Write the rows that are left and the insights, after the last outcome. A second call does nothing."""
+        """Stop the thread, and write the insights and the rows that are left. A second call does nothing.
+
+        The pool calls this method when all tasks have their outcome.
+        """
         if self._closed:
             return
         self._closed = True
@@ -137,7 +140,7 @@ class Sampler:
                     write_at = now
 
     def _look(self) -> None:
-        """Make one measurement of everything."""
+        """Measure all workers and the progress of the pool once, and give the sample to the tracker."""
         telemetry, now = self._telemetry, time.monotonic()
         places = telemetry.places
         measured = {worker: self._measured(worker) for worker in places} if "resources" in self._kinds else {}
@@ -168,7 +171,7 @@ class Sampler:
         )
 
     def _measured(self, worker: int) -> tuple[float, float, float, float]:
-        """Return CPU use (percent of a core), memory (MB), threads and open files of a worker. Unknown: NaN."""
+        """Return CPU use (percent of a core), memory (MB), threads and open files of a worker; NaN if unknown."""
         import psutil
 
         pid = self._sources.pid(worker)
@@ -183,7 +186,7 @@ class Sampler:
                 memory = process.memory_info().rss / 1e6
                 return cpu if known else _NAN, memory, process.num_threads(), process.num_fds()
         except psutil.Error:
-            # This happens if the process has just ended.
+            # psutil finds no process, because the process has just ended.
             return _NAN, _NAN, _NAN, _NAN
 
     def _write(self, *, last: bool = False) -> None:
@@ -199,7 +202,7 @@ class Sampler:
 
 
 class _LogsFailures:
-    """Passes an exception within the block to `Sampler.fail`, and lets the caller go on."""
+    """Passes an exception within the block to `Sampler.fail`, and does not raise it again."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler

@@ -98,12 +98,12 @@ def _cut(text: str) -> str:
 
 
 def view(payload: Sequence[Buffer]) -> Any:
-    """Return the value in `payload`, with a stand-in for each object of a class. Raises as `pickle.loads` does."""
+    """Unpickle `payload`, with a stand-in for each object of a class. Raises the errors of `pickle.loads`."""
     return _StandInUnpickler(io.BytesIO(payload[0]), buffers=payload[1:]).load()
 
 
 class _StandIn:
-    """Replaces an object, or a function that makes an object. Any call of it does nothing."""
+    """Stands for an object, or for a function that makes an object. A call of the stand-in does nothing."""
 
     _name = ""
     _arguments: tuple[Any, ...] = ()

@@ -52,7 +52,7 @@ class TelemetryTracker(PoolObserver):
         self._lock = threading.Lock()
         self._rows = RowCollector(kinds)
         self._places = Places(size)
-        #: The workers that live, by their numbers.
+        #: The workers whose processes run, by the numbers of the workers.
         self._workers: dict[int, WorkerTimeline] = {}
         #: The workers that have ended, but whose results may still come.
         self._gone: dict[int, WorkerTimeline] = {}
@@ -61,7 +61,7 @@ class TelemetryTracker(PoolObserver):
         self._closing = False
         self._submitted: deque[int] = deque()
         self._submitted_count = 0
-        #: The number of tasks that have their outcome.
+        #: The number of tasks that have their outcome: a result or an error.
         self.settled_count = 0
         #: Set if rows must be written at once, because a task has failed or a worker has died.
         self.urgent = threading.Event()
@@ -82,7 +82,7 @@ class TelemetryTracker(PoolObserver):
                 worker.note_ready(hello.pid, self._clock(), init_micros)
 
     def ended(self, worker: int, exitcode: int | None, work: WorkerActivity | None) -> None:
-        """Record that the process of `worker` has ended. `work` is what it did last, or None if unknown."""
+        """Record that the process of `worker` has ended. `work` is its last activity, or None if unknown."""
         with self._lock:
             found = self._workers.pop(worker, None)
             if found is None:
@@ -95,7 +95,7 @@ class TelemetryTracker(PoolObserver):
             self._places.release(found.place, lost=found.is_lost)
 
     def look(self, work: WorkerActivity) -> None:
-        """Record that a worker does `work` now."""
+        """Show `work`, the present activity of a worker, in the state timeline of this worker."""
         with self._lock:
             found = self._workers.get(work.worker)
             if found is not None:
@@ -103,14 +103,15 @@ class TelemetryTracker(PoolObserver):
 
     @property
     def places(self) -> dict[int, int]:
-        """The place of each worker that lives."""
+        """The place of each worker that lives, by the number of the worker."""
         with self._lock:
             return {number: worker.place for number, worker in self._workers.items()}
 
     # --- tasks -------------------------------------------------------------------------------------------------
 
     def submitted(self, name: str, count: int) -> None:
-        # The lock is not used here, because Ctrl-C may interrupt the caller's thread while it holds the lock.
+        # The lock is not taken here. The caller is a thread of the user, and Ctrl-C may interrupt this thread while it
+        # holds the lock.
         self._submitted.append(count)
 
     def unsettled(self) -> int:
@@ -151,12 +152,12 @@ class TelemetryTracker(PoolObserver):
     # --- for the sampler -----------------------------------------------------------------------------------------
 
     def sample(self, sample: Sample) -> None:
-        """Keep a measurement of the sampler."""
+        """Keep `sample`, a measurement of the sampler, until the next `take`."""
         with self._lock:
             self._rows.add_sample(sample)
 
     def take(self, *, last: bool = False) -> Rows:
-        """Return the rows since the last call. With `last`, first complete all spans and state timelines."""
+        """Return the rows since the last call. If `last` is true, first complete all spans and state timelines."""
         with self._lock:
             now = self._clock()
             self._closing = self._closing or last

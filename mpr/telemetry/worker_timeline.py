@@ -6,6 +6,8 @@ Does not cover: which workers there are (`tracker.py`), how rows are encoded (`e
 Tasks may take less than a microsecond, and a person cannot see two lines that are closer than a pixel. So tasks of one
 function that follow each other within `SPAN_NS` in a worker share one span, which counts the tasks. Therefore a worker
 has at most 20 spans per second, however short the tasks are.
+
+A work item is one or several tasks that a worker gets in one message. `places.py` defines places and state timelines.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from mpr.telemetry.insights import WorkerInsights
 from mpr.telemetry.rows import Span
 from mpr.transport.messages import CALL, Result
 
-#: The longest span (nanoseconds) that tasks share. A shorter state is shown only when the next state comes.
+#: The longest span (nanoseconds) that several tasks share. A running task or an idle time is shown at once only if it
+#: lasts longer than this. If it is shorter, it is shown when it is over.
 SPAN_NS = 50_000_000
 # The shortest pause (nanoseconds) between two tasks that is shown.
 _GAP_NS = 2_000_000
@@ -48,7 +51,7 @@ class WorkerTotals:
         self.pid, self.ready_ns, self.init_ns = pid, now_ns, init_micros * 1000
 
     def add(self, count: int, working_ns: int, result: Result) -> None:
-        """Add `count` tasks that have ended."""
+        """Add `count` tasks that have ended. `working_ns` is the time that they ran; `result` has the other numbers."""
         self.tasks += count
         self.rows += result.rows
         self.data_bytes += result.data_bytes
@@ -113,10 +116,10 @@ class WorkerTimeline:
         self._closed_ns: int | None = None
         self._lost = ""
         self._span: Span | None = None
-        #: The number of the work item that the worker has not ended, and for how many microseconds the work item had
-        #: run when its last result was sent.
+        #: The number of the work item that the worker has not ended, and for how many microseconds this work item had
+        #: run when its latest result was sent.
         self._work_item, self._work_item_micros = 0, 0
-        #: The time since which the worker is idle. None if the state timeline shows this already.
+        #: The time since which the worker is idle. None if the worker is not idle, or is shown as idle already.
         self._idle_ns: int | None = None
         #: The last running task that the state timeline shows, as (number of the work item, task).
         self._shown = (0, 0)
@@ -153,13 +156,13 @@ class WorkerTimeline:
             and begin_ns - span.end_ns < _GAP_NS
         ):
             last = work_item.first + count - 1
-            span.extend(end_ns, count, work_item.first_task + last, work_item.index + work_item.first, micros, result)
+            span.extend(end_ns, count, work_item.first_task + last, work_item.index + last, micros, result)
         else:
             self._begin_span(work_item, count, result, begin_ns, end_ns)
         return micros
 
     def note_activity(self, work: WorkerActivity, now_ns: int) -> None:
-        """Record that the worker does `work` now."""
+        """Show `work`, the present activity of the worker, if it lasts long enough. Also update the time of waits."""
         since_ns = work.back_pressure_since_ns
         self._totals.note_back_pressure(work.back_pressure_ns + (now_ns - since_ns if since_ns else 0))
         self._show_running(work, now_ns)
@@ -173,7 +176,7 @@ class WorkerTimeline:
                 self._show(now_ns, display_name(work.work_item, work.at.task))
 
     def note_end(self, now_ns: int, lost: str = "", work: WorkerActivity | None = None) -> None:
-        """Record that the process has ended. If it has died, `lost` says how, and `work` what it did last."""
+        """Record that the process has ended. If it has died, `lost` says how, and `work` is its last activity."""
         self.ended_ns = now_ns
         self._lost = lost
         if lost and work is not None:
@@ -189,7 +192,10 @@ class WorkerTimeline:
             self._show(now_ns, self._lost or ENDED)
 
     def catch_up(self, now_ns: int, *, last: bool) -> None:
-        """Complete a span and show an idle time that are older than `SPAN_NS`. With `last`, complete any span."""
+        """Complete the span if it ended more than `SPAN_NS` ago. If the worker is idle for so long, show this.
+
+        If `last` is true, complete the span in any case.
+        """
         if self._span is not None and (last or now_ns - self._span.end_ns > SPAN_NS):
             self._end_span()
         if self.ended_ns is None and self._idle_ns is not None and now_ns - self._idle_ns > SPAN_NS:

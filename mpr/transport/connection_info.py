@@ -47,7 +47,7 @@ class ConnectionInfo:
     outbox_bytes:
         The number of bytes that the outbox of a producer may hold before `rr.log` waits.
     marks_tasks:
-        Whether a worker marks where the rows of each task begin and end, for sinks that keep them apart.
+        Whether a worker marks where the rows of each task begin and end, for sinks that keep the rows of tasks apart.
     direct:
         The sinks that the process opens itself; None if its rows go through the parent.
     """
@@ -80,7 +80,10 @@ def to_text(config: ConnectionInfo) -> str:
 
 
 def from_text(text: str) -> ConnectionInfo:
-    """Return the config that `text` describes. Raises `JoinError`, which says what is wrong but hides `text`."""
+    """Return the config that `text` describes. Raises `JoinError` if `text` is not valid.
+
+    The error does not contain `text`, because the secret of a recording is in `text`.
+    """
     try:
         fields: dict[str, Any] = json.loads(text)
         protocol = fields.pop("protocol")

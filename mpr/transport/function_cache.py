@@ -1,4 +1,4 @@
-"""Remembers which functions a worker has. Parent and worker keep the same list, so neither has to ask the other."""
+"""Remembers the task functions that a worker has. Parent and worker keep the same list, so the parent need not ask."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class FunctionCache(Generic[V]):
         self._values: dict[bytes, V] = {}
 
     def use(self, digest: bytes) -> V | None:
-        """Return the value for `digest`; None if there is none. This value is now the one used last."""
+        """Return the value for `digest`; None if there is none. After that, this value counts as used last."""
         value = self._values.pop(digest, None)
         if value is not None:
             self._values[digest] = value
         return value
 
     def keep(self, digest: bytes, value: V) -> None:
-        """Keep `value` as the one used last. If there are too many, drop the one that was not used for longest."""
+        """Keep `value` as the one used last. If there are too many values, drop the one used the longest time ago."""
         self._values.pop(digest, None)
         self._values[digest] = value
         if len(self._values) > FUNCTIONS_KEPT:

@@ -16,7 +16,7 @@ from multiprocessing import process, util
 from pathlib import Path
 
 _PREFIX = "mpr-"
-# `sockaddr_un` has 108 bytes for a path with its closing zero.
+# The longest path of a socket (bytes). The system has room for 108 bytes with the closing zero (`sockaddr_un`).
 _PATH_LIMIT = 100
 # The place for the folder if TMPDIR is too long.
 _SHORT_FOLDER = "/tmp"  # noqa: S108  # the folder in it is of mode 0700

@@ -1,7 +1,9 @@
-"""Defines the messages between a worker and its parent: as frozen values, and as lists of frames on the wire.
+"""Defines the messages between a producer and the parent: as frozen values, and as lists of frames on the wire.
 
-The first frame is a fixed header. Further frames are JSON or payload. This module unpickles nothing. The receiver of a
-payload unpickles it, after the sender has shown the recording's secret.
+A *producer* is a process that logs, such as a worker. Its rows are in an *outbox*, a file in memory (`outbox.py`).
+A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. The first frame is a fixed header.
+Further frames are JSON or payload. This module unpickles nothing. The receiver unpickles a payload only if the sender
+has shown the recording's secret.
 """
 
 from __future__ import annotations
@@ -81,7 +83,7 @@ class SegmentReady:
     """Announces that outbox number `outbox` was written up to `end`.
 
     If the parent cannot open the outbox, `data` has the bytes from `start` to `end`. If `outbox` is one higher than in
-    the last message, the last outbox is complete, with its manifest.
+    the last message, the outbox before it is complete, with its manifest.
     """
 
     outbox: int
@@ -91,11 +93,18 @@ class SegmentReady:
 
 
 @dataclass(frozen=True, slots=True)
+class RowsCounted:
+    """Says that the outboxes until the end of the present one have at least `rows` rows."""
+
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class TaskRecordingRows:
     """Carries rows of a recording that a task has made itself. `data` is a whole stream, header to footer.
 
-    The parent answers with `Accepted`, with `TASK_RECORDING_ROWS` as the number of the outbox. `end` is the sum of the
-    sizes of all such messages.
+    The parent answers with `Accepted`. In this answer, `outbox` is `TASK_RECORDING_ROWS`, and `end` is the number of
+    bytes that the sinks have taken from all such messages of the producer.
     """
 
     data: Buffer
@@ -183,7 +192,7 @@ class TaskEnded:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Says that the worker does not run its `sequence`-th work item, because the parent has taken that back."""
+    """Says that the worker does not run its `sequence`-th work item, because the parent has taken the item back."""
 
     sequence: int
 
@@ -274,7 +283,10 @@ CALL, EACH, STAR = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Says that outbox number `outbox` is open, or that the sinks have its inline bytes up to `end`."""
+    """Says that outbox number `outbox` is open (`end` is 0), or that the sinks have its bytes up to `end`.
+
+    The second is said only of bytes that came in messages. For bytes in shared memory no message is needed.
+    """
 
     outbox: int
     end: int
@@ -298,6 +310,7 @@ Upstream: TypeAlias = (
     | Ready
     | NewOutbox
     | SegmentReady
+    | RowsCounted
     | TaskRecordingRows
     | Result
     | ResultInMemory
@@ -332,7 +345,8 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
     _SYNCED,
     _UNDELIVERED,
     _RESULT_IN_MEMORY,
-) = range(20)
+    _ROWS_COUNTED,
+) = range(21)
 
 
 def encode(message: Upstream | Downstream) -> Frames:
@@ -367,6 +381,8 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_KIND.pack(_TASK_RECORDING_ROWS), data]
         case Ready(micros):
             return [_NUMBER.pack(_READY, micros)]
+        case RowsCounted(rows):
+            return [_NUMBER.pack(_ROWS_COUNTED, rows)]
         case Skipped(sequence):
             return [_NUMBER.pack(_SKIPPED, sequence)]
         case Undelivered(reason, rows_are_lost):
@@ -459,6 +475,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return TaskRecordingRows(bytes(frames[1]))
     if kind == _READY:
         return Ready(_NUMBER.unpack(head)[1])
+    if kind == _ROWS_COUNTED:
+        return RowsCounted(_NUMBER.unpack(head)[1])
     if kind == _SKIPPED:
         return Skipped(_NUMBER.unpack(head)[1])
     if kind == _GOODBYE:

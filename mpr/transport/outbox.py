@@ -6,8 +6,9 @@ Does not cover: the frames in an outbox (`rrd/framing.py`), and how far it was w
 The SDK encodes in a thread of its own and writes each message with one `write`. So no byte of a row passes through
 Python in the worker. The parent opens the same file through `/proc/<pid>/fd`, and lets the kernel copy from the file
 (`sendfile`). Then the parent punches holes where it has read. The bytes that the file still holds in memory are on the
-way to the sinks. These bytes count against the worker's credit. If a worker is killed, the bytes that it has written
-remain. On a system without memory files (macOS) an outbox is an ordinary file in the recording's private folder.
+way to the sinks. If there are too many of these bytes, the worker waits before it logs more. If a worker is killed, the
+bytes that it has written remain. On a system without memory files (macOS) an outbox is an ordinary file in the
+recording's private folder.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class OutboxReader:
         punch_hole(self.fd, start, end)
 
     def close(self) -> None:
-        """Close the parent's end."""
+        """Close the parent's descriptor of the file."""
         fd, self.fd = self.fd, -1
         os.close(fd)
 

@@ -3,8 +3,9 @@
 Covers: slots for small results and areas for large ones, behind the page of counters in the same file.
 Does not cover: the counters (`status_page.py`), which results wait (`producer/result_sender.py`).
 
-A message is sent a moment later, because ZeroMQ has a thread of its own for that. If a worker ends a task and is killed
-in the next one, microseconds later, that message is lost. So the worker writes each result down before sending it.
+ZeroMQ sends a message in a thread of its own, a moment after the call. If a worker ends a task, and is killed in the
+next task some microseconds later, the message with the result is lost. So the worker writes each result into the
+journal before it sends the result.
 
 ```
 page 0      counters              the status page
@@ -48,7 +49,7 @@ class ResultJournal:
     def write(
         self, result: Result, behind: SegmentReady, sent: int, *, needed: int = 0, parent_reads: bool
     ) -> tuple[Result | ResultInMemory, bool]:
-        """Write `result` down. `result` comes behind the segment `behind` and the first `sent` messages.
+        """Write `result` into the journal. `result` comes behind the segment `behind` and the first `sent` messages.
 
         The first `needed` messages must arrive before the parent may read the result here, because rows are in them.
 
@@ -69,7 +70,7 @@ class ResultJournal:
         except OSError:
             # A limit of the process forbids writing (RLIMIT_FSIZE). The message is sent with its payload.
             return result, False
-        # In this order, so that a reader that sees the result also sees the number of messages before it.
+        # Written in this order, so that the parent sees the number of messages before the result if it sees the result.
         self._counters[SENT] = sent
         self._counters[JOURNALED] = result.number
         return (result if fits else ResultInMemory(replace(result, payload=[]), area, sizes)), True
@@ -122,7 +123,8 @@ class ResultJournalReader:
         Each item has three parts: the segment that the result comes behind, a number of messages, and the result. The
         parent may take the result only after that number of messages has arrived.
 
-        While the worker lives, the last result may be incomplete. It then has a higher number than `journaled` returns.
+        While the worker lives, the last result may be incomplete. Its number is then higher than the number that
+        `journaled` returns.
         """
         found = []
         for slot in range(PAGE_BYTES, _AREAS_START, PAGE_BYTES):

@@ -1,5 +1,7 @@
 """Connects a recording's parent and its producers by sockets. Only this module uses ZeroMQ.
 
+A *producer* is a process that logs, such as a worker.
+
 ```
 producer                                   parent
 Upstream    DEALER ── segments, results ──► ROUTER   UpstreamServer    read by the aggregator's thread alone
@@ -8,7 +10,8 @@ Downstream  DEALER ◄── tasks, stop ──────── ROUTER   Downs
 
 A producer has two sockets, because only one thread at a time may use a ZeroMQ socket. Any thread of a worker sends on
 the first socket, under a lock. Meanwhile the main thread waits at the second socket. Both are `ipc://` sockets in a new
-folder of mode 0700. A peer that has not shown the recording's secret gets no answer. Its messages are dropped unread.
+folder of mode 0700. A peer that has not shown the recording's secret gets no answer. Its messages are dropped, and
+nothing in them is unpickled.
 
 A handler of a signal may run between any two instructions of a main thread, and may send messages itself. So a
 producer sends each message as one frame (`packing.py`), and its lock may be taken again by the thread that holds it. In
@@ -162,7 +165,7 @@ class UpstreamServer:
         return b""
 
     def _knows_secret(self, hello: Hello) -> bool:
-        # `backslashreplace`, because JSON may contain a text that has no encoding.
+        # `backslashreplace`, because JSON may contain a text that UTF-8 cannot encode (a lone surrogate).
         return hmac.compare_digest(hello.secret.encode(errors="backslashreplace"), self._secret)
 
     def forget(self, hello: Hello) -> None:
@@ -176,8 +179,8 @@ class UpstreamServer:
         self._wakeup.close()
 
 
-# Plain numbers, because `send_multipart` and `recv_multipart` of pyzmq make enums of each frame's flags. That takes
-# twice the time.
+# Plain numbers for `send` and `recv`. pyzmq's `send_multipart` and `recv_multipart` make an enum of the flags of each
+# frame, and so take twice the time.
 _MORE = int(zmq.SNDMORE)
 _NOBLOCK = int(zmq.NOBLOCK)
 
@@ -195,13 +198,16 @@ class _Receiver:
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
-        # The present timeout of the socket. It is kept here, because asking the socket takes a microsecond.
+        # The present timeout of the socket (milliseconds). It is kept here, because asking the socket takes 1 us.
         self._timeout = -1
 
     def receive(
         self, timeout_secs: float | None, before_waiting: Callable[[], None] | None = None
     ) -> list[zmq.Frame] | None:
-        """Return the frames of the next message; None if none arrives within the timeout (None: no limit)."""
+        """Return the frames of the next message; None if none arrives within the timeout (None: no limit).
+
+        Calls `before_waiting` if no message has arrived yet.
+        """
         socket = self._socket
         try:
             frames = [socket.recv(_NOBLOCK, copy=False)]
@@ -299,7 +305,7 @@ class Connection:
     ) -> DownstreamMessage | None:
         """Return the next message; None if none arrives within the timeout (None: no limit).
 
-        Calls `before_waiting` if there is none yet.
+        Calls `before_waiting` if no message has arrived yet.
         """
         frames = self._receiver.receive(timeout_secs, before_waiting)
         if frames is None:

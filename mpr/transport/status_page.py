@@ -3,8 +3,8 @@
 Covers: the task that the worker runs, the work items that the parent has taken back, counts of rows and waits.
 Does not cover: the results behind it in the same file (`result_journal.py`), and the use of the counters (`scheduler`).
 
-A worker that is killed cannot say which task it ran. So the worker writes that down before each task, as a few numbers
-in shared memory. That costs the worker nanoseconds, because no other thread is woken. A message would wake two.
+A worker that is killed cannot say which task it ran. So before each task, the worker writes the number of the task into
+shared memory. The write takes nanoseconds, because no other thread is woken. A message would wake two threads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mpr.transport.outbox import Outbox, open_shared
 
 #: The size of the page in bytes. The journal begins behind the page.
 PAGE_BYTES = 4096
-# The places of the numbers in the page. The worker writes the first eleven. The parent writes the others, which have
+# The places of the numbers in the page. The worker writes the first thirteen. The parent writes the others, which have
 # cache lines of their own.
 (
     _SEQUENCE,
@@ -37,7 +37,9 @@ PAGE_BYTES = 4096
     _BACK_PRESSURE_SINCE,
     JOURNALED,
     SENT,
-) = range(11)
+    COUNTED_ROWS,
+    FLUSHED_COUNTED_ROWS,
+) = range(13)
 _REVOKED, TAKEN = 16, 17
 
 
@@ -92,7 +94,7 @@ class StatusPage:
             self.counters = memoryview(bytearray(PAGE_BYTES)).cast("Q")
 
     def begin_work_item(self, sequence: int, first: int) -> bool:
-        """Begin the `sequence`-th work item, at task `first`. Returns False if the parent has taken that back."""
+        """Begin the `sequence`-th work item, at task `first`. Returns False if the parent has taken this item back."""
         counters = self.counters
         counters[_BEGUN] = time.monotonic_ns()
         counters[POSITION] = 2 * first
@@ -107,7 +109,7 @@ class StatusPage:
         try:
             yield
         finally:
-            # If several threads of a task wait, the last one counts for all.
+            # If several threads wait at the same time, the durations of all their waits are added.
             self.counters[_BACK_PRESSURE] += time.monotonic_ns() - began
             self.counters[_BACK_PRESSURE_SINCE] = 0
 
@@ -125,7 +127,7 @@ class StatusPage:
 
     def begin(self, task: int, now_ns: int) -> None:
         """Note that task `task` of the work item runs from now on."""
-        # In this order, so that a reader that sees the task also sees its time.
+        # Written in this order, so that the parent sees the time of the task if it sees the task.
         self.counters[SINCE] = now_ns
         self.counters[POSITION] = 2 * task + 1
 
@@ -183,6 +185,10 @@ class StatusPageReader:
         """Return since when `rr.log` waits (0: it does not), and how long it has waited before. Both in nanoseconds."""
         return self.counters[_BACK_PRESSURE_SINCE], self.counters[_BACK_PRESSURE]
 
+    def flushed_counted_rows(self) -> int:
+        """Return how many counted rows were in the outboxes at the last flush (`producer/row_account.py`)."""
+        return self.counters[FLUSHED_COUNTED_ROWS]
+
     def unflushed(self) -> int:
         """Return how many rows would be lost, at most, if the worker died at this moment."""
         return self.counters[ROWS] - self.counters[_FLUSHED]
@@ -194,8 +200,9 @@ class StatusPageReader:
     def revoke(self, sequence: int) -> At:
         """Take back all work items up to the `sequence`-th, except those that the worker has begun.
 
-        Returns the task that the worker runs then. The worker will not run the later ones of these work items. If the
-        worker begins one at this very moment, it may skip that one, too. Then it sends `Skipped`.
+        Returns the position of the worker at that moment. The worker will not run the work items between this position
+        and the `sequence`-th. If the worker begins a work item at this very moment, it may skip that item, too. It then
+        sends `Skipped`.
         """
         self.counters[_REVOKED] = sequence
         _pass(self._fence)
@@ -210,10 +217,10 @@ class StatusPageReader:
 
 
 def _pass(fence: threading.Lock) -> None:
-    """Make earlier writes visible to all processors, before anything else is read. An atomic operation does that.
+    """Make earlier writes visible to all processors, before anything else is read. Taking a lock does that.
 
-    Each side writes its number and then reads the number of the other side. Without this call, both could read an old
-    number.
+    The worker writes the item that it begins, and then reads what the parent has taken back. The parent writes what it
+    takes back, and then reads the item that the worker has begun. Without this call, both could read an old number.
     """
     with fence:
         pass

@@ -28,7 +28,7 @@ OUTPUT = "mpr/output"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureOptions:
-    """Says which log records and which output of a worker go into the recording.
+    """The choice of a worker's log records and output that go into the recording.
 
     Attributes
     ----------
@@ -46,7 +46,10 @@ class CaptureOptions:
 
 
 class _Busy(threading.local):
-    """Says whether this thread is writing a record. Records that the writing causes are left out."""
+    """Holds whether the present thread is writing a record into the recording.
+
+    Records and lines that the writing itself causes are left out, because each of them would cause another one.
+    """
 
     now = False
 
@@ -57,10 +60,10 @@ _busy = _Busy()
 class LoggingHandler(logging.Handler):
     """Sends `logging` records into the recording, as `rr.TextLog` with the name of the task that emits them.
 
-    The entity path is made of the logger's name (`a.b` becomes `a/b`). If the record has a traceback, the text has that
-    too. Task, index, worker and process id are further components of the row. A record goes to the recording of the
-    task that emits it. Outside of a task, it goes to the recording that the process has joined, or else to the current
-    one. Records of mpr itself are left out, because they may report an error of the recording.
+    The entity path is made of the logger's name (`a.b` becomes `a/b`). If the record has a traceback, the traceback is
+    added to the text. Task, index, worker and process id are further components of the row. A record goes to the
+    recording of the task that emits it. Outside of a task, a record goes to the recording that the process has joined,
+    or else to the current one. Records of mpr itself are left out, because they may report an error of the recording.
 
     Parameters
     ----------
@@ -115,7 +118,7 @@ def _path(prefix: str | None, *parts: str) -> str:
 
 
 def log_text(path: str, text: str, level: str, recording: rr.RecordingStream | None = None) -> None:
-    """Log one row of text, with the task and the process that it comes from."""
+    """Log `text` as one row, with the process id and, within a task, the name, index and worker of the task."""
     import rerun as rr
 
     task = current_task()

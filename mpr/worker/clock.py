@@ -1,4 +1,4 @@
-"""Reports that some milliseconds have passed, to code that has no time to read the clock."""
+"""Reports to the worker's loop that some milliseconds have passed, because reading the clock would take too long."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _PATIENCE = 20
 
 
 class Clock:
-    """Sets `ticked[0]` and calls `on_tick` every `PERIOD_SECS` while its user is busy.
+    """Sets `ticked[0]` and calls `on_tick` every `PERIOD_SECS`, in a thread, while the worker's loop is busy.
 
-    The user reads a list, because reading the clock takes ten times as long. Native code that keeps the GIL
-    delays the ticks. If the system gives the process no more threads, `always` is true, and the user has to read the
-    clock each time.
+    The loop reads the list `ticked`, because reading the real clock takes ten times as long. Native code that keeps the
+    GIL delays the ticks. If the system gives the process no more threads, `always` is true, and the loop has to read
+    the real clock each time.
     """
 
     def __init__(self, on_tick: Callable[[], None]) -> None:
@@ -27,7 +27,7 @@ class Clock:
         self._wake = threading.Event()
 
     def resume(self) -> None:
-        """Tick regularly from now on, because the user is busy."""
+        """Tick every `PERIOD_SECS` from now on, because the loop runs several tasks."""
         self._busy = True
         self.tick_once()
 
@@ -46,7 +46,7 @@ class Clock:
                     self.always = self.ticked[0] = True
 
     def pause(self) -> None:
-        """Stop ticking, because the user is not busy any more."""
+        """Stop ticking, because the loop has run its tasks."""
         self._busy = False
 
     def _run(self) -> None:

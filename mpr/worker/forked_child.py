@@ -12,8 +12,8 @@ import sys
 import traceback
 from typing import NoReturn
 
-#: Whether this process was forked by the worker. A list, because reading a list takes 0.02 us per task, but
-#: `os.getpid()` takes up to 0.3 us.
+#: Whether this process was forked by the worker. It is a list with one value, because reading a list takes 0.02 us per
+#: task, but `os.getpid()` takes up to 0.3 us.
 is_child = [False]
 _watched = False
 
@@ -23,7 +23,7 @@ def watch() -> None:
     global _watched
     is_child[0] = False
     if not _watched:
-        # Registered only once, because it cannot be removed. A worker that was forked from a worker has inherited it.
+        # The hook is registered only once, because it cannot be removed. A worker that a worker has forked inherits it.
         _watched = True
         os.register_at_fork(after_in_child=_note_fork)
 

@@ -51,7 +51,7 @@ class WorkerLoop:
     capture:
         Captures the output of tasks.
     waits:
-        Whether results may wait for the results of the next tasks.
+        Whether a result may wait for the results of the next tasks of its work item.
     """
 
     def __init__(self, producer: Producer, capture: Capture, *, waits: bool) -> None:
@@ -89,7 +89,8 @@ class WorkerLoop:
 
     def _run(self, message: Tasks) -> None:
         started_ns = time.monotonic_ns()
-        # Loading counts as part of the first task. If it kills the worker, that task fails and is not tried for ever.
+        # Loading the function and the arguments counts as part of the first task. So if loading kills the worker, this
+        # task fails, and is not tried for ever.
         self._producer.status_page.begin(message.first, started_ns)
         try:
             call = _CALLS[message.mode]
@@ -111,7 +112,7 @@ class WorkerLoop:
     ) -> None:
         """Run the tasks of a work item, and hand over their results.
 
-        A task may take less than 1 us. So this loop calls as few functions as possible. It reads the clock only if the
+        A task may take less than 1 us. So this loop calls as few functions as possible, and reads the clock only if the
         clock's thread has set `ticked`.
         """
         producer, log_counters, clock = self._producer, self._producer.log_counters, time.monotonic_ns
@@ -209,7 +210,7 @@ class WorkerLoop:
         self._reported_rows, self._reported_bytes = rows, written_bytes
         alone = count > _FEW or micros >= TOGETHER_MICROS or self._clock.always or producer.config.marks_tasks
         if producer.hand_over(result, may_wait=not alone):
-            # If the next task takes long, the tick sends the results that wait.
+            # If the next task takes long, the next tick of the clock sends the results that wait.
             self._clock.tick_once()
         failpoints.reach("worker.sent")
 

@@ -1,7 +1,8 @@
-"""Prepares a fork server. It is the server's last import, and every worker shares the memory that exists then.
+"""Prepares a fork server for forking workers. This module is the server's last import.
 
-The module freezes all objects, so that the garbage collector of a worker does not touch them. Otherwise the first run
-of the collector would write to every object that came with the fork, and so copy the memory of all of them.
+Every worker shares the memory that the server has after this import. The module freezes all objects, so that the
+garbage collector of a worker does not touch them. Otherwise the first run of the collector would write to every object
+that came with the fork, and so copy the memory of all of them.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 - The test starts an `mpr.Pool`, or an `mpr.SharedRecording` without sinks: the test's recording takes the place of the
   sinks (`mpr/sinks/active_recording.py`).
 - The test starts processes by `multiprocessing` or `subprocess` that use functions decorated by `@mpr.task`, or call
-  `mpr.join()`: these processes inherit a shared recording. Its rows go to the test's recording. The shared recording is
-  made as soon as the process of the test has a decorated function. The shared recording is kept for later tests.
+  `mpr.join()`: these processes inherit a shared recording, whose only sink is the test's recording. The shared
+  recording is made as soon as the process of the test has a decorated function. It is kept for later tests.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ class Children:
             self._outer = active_recording.current()
             self._is_attached = True
         active_recording.set_current(stream.native)
-        # A shared recording is made only if this process has a decorated function, or has joined, because it needs
-        # sockets and threads.
+        # A shared recording needs sockets and threads. So it is made only if this process has imported `@mpr.task`.
         if self._propagation is None and "mpr.tasks.decorator" in sys.modules:
             from mpr.producer import propagation
             from mpr.recording.shared_recording import runtime_of

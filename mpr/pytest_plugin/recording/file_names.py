@@ -32,7 +32,8 @@ def without_group(nodeid: str) -> str:
 def stem(nodeid: str, folder: Path) -> str:
     """Return a file name without suffix for the recording of the test `nodeid` in `folder`.
 
-    Two node ids never get the same name. A node id always gets the same name, in any order of tests and in any worker.
+    The name ends with a digest of the node id, so that two node ids get different names. A node id always gets the same
+    name, in any order of tests and in any worker.
     """
     nodeid = without_group(nodeid)
     digest = hashlib.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]

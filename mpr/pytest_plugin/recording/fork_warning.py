@@ -49,7 +49,7 @@ class Watch:
 
 
 def _threads() -> dict[str, str]:
-    """Return the names of the threads of this process by their ids. Return none if the system has no `/proc`."""
+    """Return the names of the threads of this process by their ids. The dict is empty if there is no `/proc`."""
     found = {}
     with contextlib.suppress(OSError):
         for thread in os.listdir("/proc/self/task"):

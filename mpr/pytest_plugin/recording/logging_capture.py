@@ -18,7 +18,7 @@ class _Handler(LoggingHandler):
 
 
 class LogCapture:
-    """Passes every record of the process to the recording of the running test.
+    """Passes every `logging` record of the process to the recording of the running test.
 
     Replaces `logging.Logger.callHandlers` instead of adding a handler to the root logger, because some tests count the
     handlers of the root logger.

@@ -1,8 +1,9 @@
 """Copies rows to the test's recording from a recording that the test has made itself, by `rr.init(...)`.
 
 Code under test often begins with `rr.init`. While the recording made by `rr.init` has no sink, the SDK keeps its rows
-in memory. At the end of the test, these rows are read and put back, so that a later `rr.save` still finds them. If the
-recording has a sink, or may have had one, the rows are not copied. A note in the test's recording says so.
+in memory. At the end of the test, this module reads these rows, copies them, and puts them back into that recording. So
+a later `rr.save` still finds them. If the recording has a sink, or may have had one, the rows are not copied. A note in
+the test's recording says so.
 """
 
 from __future__ import annotations

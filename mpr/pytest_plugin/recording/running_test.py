@@ -1,4 +1,4 @@
-"""Defines the state of the running test."""
+"""Defines the state of the test that runs in this process, as the recorder and its steps share it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RunningTest:
     started, clock:
         The begin of the test, in seconds since the epoch and in seconds of `time.perf_counter`.
     phases:
-        The name of each phase, with the time of its begin in seconds since the epoch.
+        The name of each phase (setup, call, teardown), with the time of its begin in seconds since the epoch.
     outcomes:
         The outcome of each phase that has ended.
     failures:
@@ -70,7 +70,7 @@ class RunningTest:
         return self.stream.pid == os.getpid()
 
     def note_rows(self) -> None:
-        """Note that rows were logged. These rows may not be on the disk yet."""
+        """Note that rows were logged, so that the end of the phase flushes them to the disk."""
         self.logged = True
 
     def take_logged(self) -> bool:
@@ -85,7 +85,7 @@ class RunningTest:
         return sections[before:]
 
     def raised(self, phase: str, error: BaseException) -> None:
-        """Note that `error` has ended `phase`. This is needed, because pytest reports some errors too late or never."""
+        """Set the outcome of `phase`, which `error` has ended. pytest reports some errors too late or never."""
         if isinstance(error, pytest.skip.Exception):
             self.outcomes[phase] = "skipped"
         elif isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
@@ -97,7 +97,10 @@ class RunningTest:
                 self.failures.append((phase, str(text)))
 
     def failed_in_part(self, report: pytest.TestReport) -> None:
-        """Note that a subtest has failed. Do nothing if `report` is about the test itself."""
+        """Count the test as failed, because `report` says that a subtest has failed.
+
+        Does nothing if `report` is about the test itself.
+        """
         if report is self.last_report:
             return
         self.outcomes["subtests"] = "failed"

@@ -8,7 +8,8 @@ from typing import Any
 
 from mpr.pytest_plugin.results import RecordedTest
 
-# The largest number of recordings on the page of a CI job, because the page may have at most 1 MB. Nobody needs more.
+# The largest number of recordings that are named on the page of a CI job. With this limit, the page stays below 1 MB,
+# which is the most that GitHub accepts.
 _MOST_ROWS = 200
 
 

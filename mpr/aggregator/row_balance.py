@@ -1,0 +1,78 @@
+"""Compares the rows that producers have counted with the rows that have come to the sinks.
+
+Covers: the balance of one producer, and the sums of a recording.
+Does not cover: how a process counts (`producer/row_account.py`), and reading the rows (`outbox_intake.py`).
+
+Both sides are known at the end of each outbox, because the SDK writes a manifest there, which says how many rows the
+outbox has. The producer announces its count just before. If the outboxes have fewer rows, rows are lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class RowTotals:
+    """The sums of all producers of a recording.
+
+    Attributes
+    ----------
+    counted, accepted:
+        The rows that the producers have counted, and the rows that have come. The second number may be higher.
+    lost:
+        The rows that were counted and have not come.
+    """
+
+    counted: int = 0
+    accepted: int = 0
+    lost: int = 0
+
+
+class RowBalance:
+    """The balance of one producer.
+
+    Parameters
+    ----------
+    totals:
+        The sums of the recording, which this object adds to.
+    """
+
+    def __init__(self, totals: RowTotals) -> None:
+        self._totals = totals
+        self._counted = self._accepted = 0
+        # Whether the rows of all outboxes until now could be counted.
+        self._is_known = True
+        # The number of the last outbox whose rows were added.
+        self._added = -1
+        # How many tasks have given their results since the last comparison.
+        self._results = 0
+
+    def count(self, rows: int) -> None:
+        """Take the count of the producer: the outboxes until here have at least `rows` rows."""
+        if rows > self._counted:
+            self._totals.counted += rows - self._counted
+            self._counted = rows
+
+    def note_results(self, count: int) -> None:
+        """Note that `count` tasks of the producer have given their results."""
+        self._results += count
+
+    def compare(self, outbox: int, rows: int | None) -> str:
+        """Add the `rows` rows of outbox number `outbox`, and compare. An outbox is added once.
+
+        `rows` is None if they cannot be counted. Returns a sentence about the rows that are missing, or an empty text.
+        Each row is reported once.
+        """
+        if outbox > self._added:
+            self._added = outbox
+            self._is_known = self._is_known and rows is not None
+            self._accepted += rows or 0
+            self._totals.accepted += rows or 0
+        missing, results, self._results = self._counted - self._accepted, self._results, 0
+        if missing <= 0 or not self._is_known:
+            return ""
+        # From now on, the missing rows count as settled.
+        self._accepted += missing
+        self._totals.lost += missing
+        return f"{missing} of its rows are lost (tasks with a result since the last check of its rows: {results})"

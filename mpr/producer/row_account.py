@@ -1,0 +1,76 @@
+"""Counts the rows that the SDK has taken for the shared recording, so that the parent can notice if rows are missing.
+
+Covers: which rows count, and the numbers at a flush and at the end of an outbox.
+Does not cover: the comparison with the rows that have come (`aggregator/row_balance.py`).
+
+A row counts after the SDK's call has returned, and only if it is certain that the row belongs to the shared recording.
+So the outboxes have at least as many rows as were counted, and a difference is a loss. Calls whose rows cannot be
+counted (importers, properties, blueprints) make no difference, because they only add rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mpr.transport.status_page import COUNTED_ROWS, FLUSHED_COUNTED_ROWS
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+
+class RowAccount:
+    """The count of one process.
+
+    Any thread may call the methods, because CPython does not switch threads within a `+=`.
+
+    Parameters
+    ----------
+    counters:
+        The numbers in the status page. The parent reads the counts there if this process has died.
+    stream:
+        The stream of the shared recording.
+    is_on:
+        Whether the rows of this process come to the parent through outboxes.
+
+    Attributes
+    ----------
+    counters:
+        The numbers in the status page, for `router`, which adds the rows of each logging call.
+    handle:
+        The SDK's handle of the shared recording. A logging call without an argument `recording` logs to the recording
+        whose handle is current.
+    """
+
+    __slots__ = ("_kept", "counters", "handle")
+
+    def __init__(self, counters: memoryview, stream: rr.RecordingStream, *, is_on: bool) -> None:
+        import rerun as rr
+
+        # An object that no call has as its recording, if nothing is to be counted. The SDK drops rows of a recording
+        # that is not enabled (`RERUN=off`).
+        self.handle: Any = stream.inner if is_on and rr.is_enabled(stream) else object()
+        self.counters = counters
+        # The count at the moment when a task gave the stream another sink; None if the SDK writes into the outbox.
+        self._kept: int | None = None
+
+    def stop(self) -> None:
+        """Count no more rows, because it is not certain any more to which recording they belong."""
+        self.handle = object()
+
+    def settled(self) -> int:
+        """Return the count of rows that the next flush of the SDK brings into the outbox."""
+        return self.counters[COUNTED_ROWS] if self._kept is None else self._kept
+
+    def flushed(self, rows: int) -> None:
+        """Note that the outboxes have the first `rows` counted rows."""
+        self.counters[FLUSHED_COUNTED_ROWS] = rows
+
+    def detached(self) -> None:
+        """Note that a task is about to give the stream another sink, which gets the rows from now on."""
+        if self._kept is None:
+            self._kept = self.counters[COUNTED_ROWS]
+
+    def attached(self) -> None:
+        """Forget the rows that another sink has got, because the SDK writes into an outbox again."""
+        if self._kept is not None:
+            self.counters[COUNTED_ROWS], self._kept = self._kept, None

@@ -1,0 +1,105 @@
+"""Writes into a recording how many rows it has, and checks a finished file against that number.
+
+Covers: the property `mpr` of a recording, and the check of a file.
+Does not cover: the balance while the recording is open (`aggregator/row_balance.py`), recovering files (`recover.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpr.errors import SinkError
+from mpr.rrd import relabel
+from mpr.sdk import encoder, programs, reader
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+# The property with the numbers, and its entity path.
+_PROPERTY = "mpr"
+_ENTITY = f"/__properties/{_PROPERTY}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifiedRecording:
+    """One recording in a file.
+
+    Attributes
+    ----------
+    application_id, recording_id:
+        Ids of the recording.
+    rows:
+        The number of rows with times that the file has. Static rows do not count, because `compact=True` and the SDK's
+        own programs drop those that a later row has replaced.
+    expected_rows:
+        The number of such rows when mpr closed the recording; None if the file does not say it.
+    lost_rows:
+        The number of rows that were logged and did not come to the recording.
+    """
+
+    application_id: str
+    recording_id: str
+    rows: int
+    expected_rows: int | None
+    lost_rows: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no row is missing, as far as the file says it."""
+        return self.rows == self.expected_rows and not self.lost_rows
+
+
+def encoded_count(store: bytes, rows: int, lost_rows: int) -> bytes:
+    """Return a stream of the recording `store` with the property that says how many rows the recording has."""
+
+    def write(stream: rr.RecordingStream) -> None:
+        import rerun as rr
+
+        stream.send_property(_PROPERTY, rr.AnyValues(rows=rows, lost_rows=lost_rows))
+
+    return relabel.relabelled(encoder.encoded_by_sdk(write), store)
+
+
+def verify(path: Path) -> list[VerifiedRecording]:
+    """Read the whole file at `path`, and return what it says of each recording in it.
+
+    Raises `SinkError` if the file cannot be read, or if `rerun rrd verify` finds an error.
+    """
+    try:
+        path.open("rb").close()
+        # In a process of its own first, because a damaged file may abort the process that reads it.
+        refused = programs.verify(path)
+    except OSError as error:
+        raise SinkError(error.errno, f"{path}: {error.strerror or error}") from error
+    if refused is not None:
+        raise SinkError(f"{path}: {refused}")
+    opened = reader.quiet_reader(path)
+    return [_verified(entry, opened.stream(store=entry)) for entry in opened.recordings()]
+
+
+def _verified(entry: Any, chunks: Any) -> VerifiedRecording:
+    rows, numbers = 0, {}
+    for chunk in chunks:
+        if str(chunk.entity_path) == _ENTITY:
+            numbers = _numbers(chunk)
+        if not chunk.is_static:
+            rows += chunk.num_rows
+    return VerifiedRecording(
+        application_id=entry.application_id,
+        recording_id=entry.recording_id,
+        rows=rows,
+        expected_rows=numbers.get("rows"),
+        lost_rows=numbers.get("lost_rows", 0),
+    )
+
+
+def _numbers(chunk: Any) -> dict[str, int]:
+    """Return the numbers in the last row of `chunk` by their names."""
+    batch, found = chunk.to_record_batch(), {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        with contextlib.suppress(IndexError, TypeError, ValueError):
+            found[name.rpartition(":")[2]] = int(column[-1].as_py()[0])
+    return found
