@@ -186,14 +186,27 @@ def test_garbage_of_a_known_producer_does_not_end_its_connection(sockets: Socket
     assert 1 == sockets.up.rejected_count
 
 
-def test_the_parent_hears_itself_without_a_hello(sockets: Sockets) -> None:
-    inside = sockets.inside()
-    inside.send(b"an event")
-    assert _received(sockets) == b"an event"
-    inside.close()
+def test_the_parent_hears_itself_without_a_hello(sockets: Sockets, connect: Callable[[], Connection]) -> None:
+    # As much from itself as from a producer, at the same time: nothing of either is lost.
+    connection = connect()
+    hello = _hello(sockets, connection)
+    connection.send(hello)
+    assert (hello, hello) == _received(sockets)
+    for number in range(100):
+        connection.send(Ready(number))
+        sockets.up.post(b"event %d" % number)
+    received = [sockets.up.receive(_TIMEOUT_SECS) for _ in range(200)]
+    while len(received) < 300 and (more := sockets.up.receive(0)) is not None:
+        received.append(more)
+    assert [each for each in received if isinstance(each, bytes) and each] == [b"event %d" % n for n in range(100)]
+    assert [each[1] for each in received if isinstance(each, tuple)] == [Ready(number) for number in range(100)]
     assert 0 == sockets.up.rejected_count
-    # Another thread may still try to wake it after the end.
-    inside.send(b"")
+
+
+def test_a_call_that_comes_after_the_end_does_nothing() -> None:
+    sockets = Sockets()
+    sockets.close()
+    sockets.up.post(b"event")
 
 
 def test_nothing_is_received_if_nothing_was_sent(sockets: Sockets) -> None:

@@ -61,7 +61,6 @@ class Aggregator:
 
     def __init__(self, sockets: Sockets, fanout: Fanout, *, has_blueprint: bool = False) -> None:
         self._sockets = sockets
-        self._inside = sockets.inside()
         self._fanout = fanout
         fanout.watch_failures(self._report_sink_failure)
         #: Counts the rows that producers have logged, the rows that have come to the sinks, and the rows that are lost.
@@ -86,18 +85,14 @@ class Aggregator:
         self._newcomers: list[ProducerIntake] = []
         # Workers that have exited and are not reaped yet, each with the time when this thread got `WorkerExited`.
         self._dead: list[tuple[WorkerExited, float]] = []
-        self._steps = StepQueue(functools.partial(self._inside.send, events.encode(Wakeup())))
+        self._steps = StepQueue(functools.partial(sockets.up.post, events.encode(Wakeup())))
         self._stop_requested = False
         self._progress = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="mpr-aggregator", daemon=True)
 
     def start(self) -> None:
         """Start the thread. Raises `RuntimeError` if the system gives no more threads."""
-        try:
-            self._thread.start()
-        except RuntimeError:
-            self._inside.close()
-            raise
+        self._thread.start()
 
     # --- from other threads ------------------------------------------------------------------------------------
 
@@ -117,7 +112,7 @@ class Aggregator:
 
         The aggregator takes all messages that the worker has sent, and then reports the end to the listener.
         """
-        self._inside.send(events.encode(WorkerExited(worker, exitcode)))
+        self._sockets.up.post(events.encode(WorkerExited(worker, exitcode)))
 
     def soon(self, step: Callable[[], None]) -> None:
         """Have the aggregator's thread run `step`. If that thread has ended, the calling thread runs `step`.
@@ -179,12 +174,9 @@ class Aggregator:
 
         Waits up to `timeout_secs`. Returns False if the thread has not ended by then, because a sink hangs.
         """
-        self._inside.send(events.encode(StopRequested()))
+        self._sockets.up.post(events.encode(StopRequested()))
         self._thread.join(timeout_secs)
-        if self._thread.is_alive():
-            return False
-        self._inside.close()
-        return True
+        return not self._thread.is_alive()
 
     # --- the thread --------------------------------------------------------------------------------------------
 

@@ -7,12 +7,15 @@ To *announce* bytes of the outbox is to send the parent a `SegmentReady`. The pa
 The result of a short task may wait in this process, so that it is sent together with later results.
 
 One lock guards the state of the announcer. A thread holds the lock during a system call, or while it sends a message,
-but never while it waits.
+but never while it waits. A logging call does not take the lock, because a signal handler may interrupt the call, and
+may log too. A logging call only wakes the announcer's thread.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
+import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +27,8 @@ from mpr.producer.result_sender import ResultSender
 from mpr.transport.messages import Accepted, NewOutbox, Result, RowsCounted, SegmentReady, Sync
 from mpr.transport.outbox import Outbox
 from mpr.transport.sockets import Connection
+
+_log = logging.getLogger("mpr")
 
 # The pause between two looks for the parent's answer (seconds).
 _POLL_SECS = 0.001
@@ -98,7 +103,9 @@ class Announcer:
         #: Set when the parent has opened the next outbox.
         self._opened = threading.Event()
         self._syncs = itertools.count(1)
-        self._stop = threading.Event()
+        #: Wakes the thread: True to announce now, False to end.
+        self._wakeups: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._is_woken = False
         self._thread = threading.Thread(target=self._announce_often, name="mpr-announcer", daemon=True)
 
     def start(self) -> None:
@@ -106,9 +113,32 @@ class Announcer:
         self._thread.start()
 
     def _announce_often(self) -> None:
-        # This loop runs in a thread, so that rows are announced even while a task makes no call of mpr.
-        while not self._stop.wait(ANNOUNCE_EVERY_SECS):
-            self.announce()
+        # In a thread, so that rows are announced even while a task makes no call of mpr.
+        has_failed = False
+        while self._next_wakeup():
+            try:
+                self.announce()
+                self._inbox.take_answers()
+            except Exception:  # noqa: BLE001  # such as a lack of descriptors: the next time may succeed
+                if not has_failed:
+                    has_failed = True
+                    _log.exception("mpr cannot announce rows of this process at the moment, and goes on trying")
+
+    def _next_wakeup(self) -> bool:
+        """Wait up to `ANNOUNCE_EVERY_SECS` for a wake-up. Returns whether the thread goes on."""
+        try:
+            goes_on = self._wakeups.get(timeout=ANNOUNCE_EVERY_SECS)
+        except queue.Empty:
+            return True
+        # Reset before the next announcement, because rows may be written while that is made.
+        self._is_woken = False
+        return goes_on
+
+    def announce_soon(self) -> None:
+        """Have the announcer's thread announce now, and take the answers of the parent. Takes no lock."""
+        if not self._is_woken:
+            self._is_woken = True
+            self._wakeups.put(True)
 
     def announce(self) -> None:
         """Send the results that wait, and announce all bytes that were written into the outbox."""
@@ -210,7 +240,8 @@ class Announcer:
 
     def close(self) -> None:
         """End the thread that announces."""
-        self._stop.set()
+        self._wakeups.put(False)
+        # Not long, because the thread waits for nothing but this queue.
         self._thread.join()
 
     def release(self) -> None:

@@ -223,7 +223,7 @@ class OutboxWriter(abc.ABC):
             self._unflushed = 0
             self.push()
             parts.task_recordings.collect()
-        self.announcer.announce()
+        self.announcer.announce_soon()
         self._roll_if_long()
         if self._is_full():
             with parts.status_page.back_pressure():
@@ -233,8 +233,7 @@ class OutboxWriter(abc.ABC):
         parts = self._parts
         while self._is_full():
             time.sleep(_CREDIT_POLL_SECS)
-            self.announcer.announce()
-            parts.inbox.take_answers()
+            self.announcer.announce_soon()
             if parts.watch.is_gone():
                 # Make room here, because the parent is gone.
                 outbox = self.announcer.current.outbox

@@ -86,7 +86,7 @@ class Producer:
             )
         self.config = config
         self.worker = worker
-        self._connection = Connection(config.upstream, config.downstream)
+        self._connection = Connection(config.upstream, config.downstream, copies=not worker)
         self._inbox = Inbox(self._connection, self._take_answer)
         self.status_page = StatusPage(config.folder)
         self._marker = TaskMarker(self.status_page)
@@ -97,6 +97,7 @@ class Producer:
         self.log_counters = LogCounters(self.status_page.counters, self.wait_for_credit, self.task_recordings)
         self._watch = RecordingWatch(config, self.log_counters)
         self._synced = Synced(0, "")
+        self._has_ended = False
         self.notices = Notices(config, worker)
         outbox = Outbox(config.folder)
         addresses = (outbox.address, self.status_page.address)
@@ -196,6 +197,17 @@ class Producer:
         Raises `RecordingClosedError` if the recording is closed, or its process ends, before that. Raises
         `DeliveryError` if a sink has failed, or if the recording takes no bytes for `SINK_TIMEOUT_SECS`.
         """
+        try:
+            self._deliver()
+        except Exception as error:
+            if self._has_ended and not isinstance(error, RecordingError):
+                # Another thread has closed the files and sockets meanwhile.
+                raise RecordingClosedError(
+                    f"the recording {self.config.application_id!r} was closed before it had all rows of this process"
+                ) from error
+            raise
+
+    def _deliver(self) -> None:
         entered = self.log_counters.entered
         # Flush in any case, because another thread may have begun to flush these rows, and may not have finished.
         self._writer.write_out(in_any_case=True)
@@ -306,6 +318,7 @@ class Producer:
             self._end()
 
     def _end(self) -> None:
+        self._has_ended = True
         self._connection.send(Goodbye())
         self._release(hand_over=not self.lost)
         self._writer.release()

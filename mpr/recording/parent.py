@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from mpr.producer import membership, propagation, router
 from mpr.producer.producer import Producer
+from mpr.threads import aside
 from mpr.transport.connection_info import ConnectionInfo
 
 
@@ -33,6 +34,10 @@ class ParentMembership:
 
     def producer(self) -> Producer:
         """Return the producer of this process. The first call makes it. Any thread may call this."""
+        # Aside, because a handler of a signal may use the recording while this process joins it.
+        return aside(self._made) if self._producer is None else self._producer
+
+    def _made(self) -> Producer:
         with self._lock:
             if self._producer is None:
                 self._producer = Producer(self._connection_info, 0, is_owner=True)

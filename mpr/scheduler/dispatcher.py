@@ -11,8 +11,9 @@ Does not cover: what a result or the end of a worker means (`worker_events.py`),
 worker gets which item (`assignment.py`), processes (`worker_supervisor.py`).
 
 Callers submit from any thread. Then the aggregator's thread sends the work items to workers and takes the results. The
-worker supervisor's thread calls `look`. `submit` does as little as possible in the thread of the caller, because Ctrl-C
-may interrupt this thread between any two instructions, and the caller may use the pool after that.
+worker supervisor's thread calls `look`. The thread of a caller does as little as possible, because Ctrl-C may interrupt
+it between any two instructions, and the caller may use the pool after that. The main thread never holds the lock, and
+never calls an observer, because a signal handler may run there and end the pool (see `mpr/threads.py`).
 """
 
 from __future__ import annotations
@@ -30,12 +31,15 @@ from mpr.scheduler.user_code import Outcome
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.scheduler.worker_events import WorkerEvents
 from mpr.scheduler.worker_handle import Soon, WorkerActivity, WorkerControl
+from mpr.threads import Latch, aside
 from mpr.transport.sockets import DownstreamServer
 
 if TYPE_CHECKING:
     from mpr.aggregator.listener import Listener
 
 _LOOK_AGAIN_SECS = 0.001
+# The time in which a thread that waits for all tasks notices that its caller was interrupted.
+_GIVEN_UP_SECS = 0.2
 
 
 class Dispatcher:
@@ -81,15 +85,13 @@ class Dispatcher:
 
     def announce(self, function: TaskFunction, count: int) -> None:
         """Report to the observer that a call will submit `count` tasks."""
-        self._observer.announce(function.name, count)
+        self._soon(lambda: self._observer.announce(function.name, count))
 
     def submit(self, *work_items: WorkItem) -> None:
         """Have `work_items` run. If Ctrl-C interrupts this call, either all of them run or none.
 
         Raises nothing if the pool has ended since `check_running`: the work items then get an error as their outcome.
         """
-        for work_item in work_items:
-            self._observer.submitted(work_item.function.name, work_item.count)
         self._books.work.submit(work_items)
         self._soon(self._take_submitted)
 
@@ -99,6 +101,7 @@ class Dispatcher:
         with books.lock:
             error = books.lifecycle.refusal()
             for work_item in books.work.take_submitted():
+                self._observer.submitted(work_item.function.name, work_item.count)
                 if error is not None:
                     refused.append(work_item)
                 else:
@@ -113,10 +116,13 @@ class Dispatcher:
         A feeder is the part of an `imap` call that submits the work items of the call.
         """
         self._books.work.begin_feeding(feeder)
-        self._observer.feeding(1)
+        self._soon(lambda: self._observer.feeding(1))
 
     def end_feeding(self, feeder: object) -> None:
         """Note that `feeder` submits no more work items. A second call does nothing."""
+        self._soon(lambda: self._end_feeding(feeder))
+
+    def _end_feeding(self, feeder: object) -> None:
         with self._books.lock:
             if not self._books.work.end_feeding(feeder):
                 return
@@ -169,15 +175,26 @@ class Dispatcher:
 
     def close(self) -> None:
         """Take no new calls. The tasks of earlier calls still run."""
+        aside(self._close)
+
+    def _close(self) -> None:
         with self._books.lock:
             self._books.lifecycle.close()
 
     def wait_until_done(self) -> None:
-        """Wait until every work item has its outcome. Call this after `close`."""
+        """Wait until every work item has its outcome. Call this after `close`. Ctrl-C ends the wait."""
+        is_given_up = Latch()
+        try:
+            aside(lambda: self._wait_until_done(is_given_up))
+        finally:
+            is_given_up.set()
+
+    def _wait_until_done(self, is_given_up: Latch) -> None:
         with self._books.lock:
             while not self._books.is_done():
-                # Wait for one second at a time, because Ctrl-C is then noticed on every platform.
-                self._books.all_done.wait(1.0)
+                if is_given_up.is_set():
+                    return
+                self._books.all_done.wait(_GIVEN_UP_SECS)
             self._books.lifecycle.finish()
 
     def stop_workers(self) -> None:

@@ -23,6 +23,7 @@ from mpr.producer.producer import Producer
 from mpr.producer.router import thread_state
 from mpr.tasks import context, current
 from mpr.tasks.current import CurrentTask, TaskOptions
+from mpr.threads import aside
 from mpr.transport.connection_info import ConnectionInfo
 
 _log = logging.getLogger("mpr")
@@ -101,7 +102,8 @@ class Execution:
                 if isinstance(error, GeneratorExit):
                     async_delivery.deliver_of_closed(producer)
                 else:
-                    producer.deliver()
+                    # Aside, because a handler of a signal may run a task, too, and may deliver its rows meanwhile.
+                    aside(producer.deliver)
 
     async def close_in_loop(self, error: BaseException | None) -> None:
         """Do what `close` does, but let other coroutines run meanwhile."""
