@@ -186,10 +186,14 @@ class Producer:
         """Have the SDK write every row into the outbox. Returns the number of bytes written until now."""
         return self._writer.write_out()
 
-    def flush(self) -> None:
-        """Announce every row that this process has logged. Takes no time if there are no new rows."""
+    def flush(self) -> tuple[str, int, int]:
+        """Announce every row that this process has logged. Takes no time if there are no new rows.
+
+        Returns the route of this producer, the number of its outbox, and the announced end of that outbox in bytes.
+        """
         self._writer.write_out()
         self._writer.announcer.announce()
+        return self._connection.route, *self._writer.announcer.position()
 
     def deliver(self) -> None:
         """Flush, and wait until every durable sink has all rows that this process has logged.
@@ -236,10 +240,6 @@ class Producer:
                 raise DeliveryError(
                     f"the recording {self.config.application_id!r} has taken nothing for {SINK_TIMEOUT_SECS:.0f} s"
                 )
-
-    def position(self) -> tuple[str, int, int]:
-        """Return the route of this producer, the number of its outbox, and the announced end of that outbox."""
-        return self._connection.route, *self._writer.announcer.position()
 
     # --- tasks and results ---------------------------------------------------------------------------------------
 

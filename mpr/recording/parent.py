@@ -51,8 +51,7 @@ class ParentMembership:
         """
         if self._producer is None:
             return None
-        self._producer.flush()
-        return self._producer.position()
+        return self._producer.flush()
 
     def propagate(self, new_text: Callable[[], str]) -> None:
         """From now on, let new child processes inherit the text that `new_text()` returns, by which they can join."""
