@@ -45,7 +45,7 @@ class ParentMembership:
             return self._producer
 
     def flush(self) -> tuple[str, int, int] | None:
-        """Send the rows that this process has logged. Returns the position after these rows, as `Producer.position`.
+        """Send the rows that this process has logged. Returns the position after these rows, as `Producer.flush`.
 
         Returns None if this process has no producer, because then it has logged no rows.
         """
