@@ -225,8 +225,8 @@ class _Ends:
         os.set_blocking(self.writer, False)
 
     def __del__(self) -> None:
-        os.close(self.reader)
-        os.close(self.writer)
+        for fd in (self.reader, self.writer):
+            os.close(fd)
 
 
 class WakeupPipe:

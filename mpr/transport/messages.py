@@ -210,6 +210,11 @@ class Goodbye:
 
 
 @dataclass(frozen=True, slots=True)
+class Flushed:
+    """Answers `FlushRequested`: all rows that the process had logged are announced."""
+
+
+@dataclass(frozen=True, slots=True)
 class Undelivered:
     """Says that the producer cannot write to a sink or its outbox. With `rows_are_lost`, no other sink has the rows."""
 
@@ -301,6 +306,11 @@ class Synced:
 
 
 @dataclass(frozen=True, slots=True)
+class FlushRequested:
+    """Asks a process that has joined for all its rows now, because the recording is about to close."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Ends the worker, because there are no more tasks."""
 
@@ -320,9 +330,10 @@ Upstream: TypeAlias = (
     | InitializerFailed
     | Undelivered
     | Sync
+    | Flushed
     | Goodbye
 )
-Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
+Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | FlushRequested | Stop
 
 (
     _HELLO,
@@ -346,7 +357,9 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
     _UNDELIVERED,
     _RESULT_IN_MEMORY,
     _ROWS_COUNTED,
-) = range(21)
+    _FLUSH_REQUESTED,
+    _FLUSHED,
+) = range(23)
 
 
 def encode(message: Upstream | Downstream) -> Frames:
@@ -399,6 +412,10 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_KIND.pack(_FUNCTION), digest, code]
         case Stop():
             return [_KIND.pack(_STOP)]
+        case FlushRequested():
+            return [_KIND.pack(_FLUSH_REQUESTED)]
+        case Flushed():
+            return [_KIND.pack(_FLUSHED)]
 
 
 def _result_head(kind: int, result: Result) -> bytes:
@@ -493,4 +510,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return Function(bytes(frames[1]), bytes(frames[2]))
     if kind == _STOP:
         return Stop()
+    if kind == _FLUSH_REQUESTED:
+        return FlushRequested()
+    if kind == _FLUSHED:
+        return Flushed()
     raise MessageError(f"unknown kind {kind}")
