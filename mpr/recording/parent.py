@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from mpr.producer import membership, propagation, router
+from mpr.producer import exits, membership, propagation, router
 from mpr.producer.producer import Producer
 from mpr.threads import aside
 from mpr.transport.connection_info import ConnectionInfo
@@ -56,6 +56,7 @@ class ParentMembership:
     def propagate(self, new_text: Callable[[], str]) -> None:
         """From now on, let new child processes inherit the text that `new_text()` returns, by which they can join."""
         if self._propagation is None:
+            exits.protect_pools()
             self._propagation = propagation.Propagation(new_text())
 
     def close(self) -> None:
