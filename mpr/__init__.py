@@ -23,14 +23,15 @@ The rest of this page is a map for readers of the code.
   worker ──► tasks ──► producer ◄── rr.log (sdk)          telemetry looks at scheduler and workers
 ```
 
-There are five groups of packages, and four modules that all packages use:
+There are five groups of packages, and five modules that all packages use:
 
 - faces, which users call: `pool`, `recording`, `run`, `pytest_plugin`, `cli.py`
 - the parent process: `scheduler`, `aggregator`, `sinks`, `live`
 - any process that logs: `worker`, `tasks`, `producer`
 - ground: `transport`, `processes`, `rrd`, `sdk`
 - what is shown: `telemetry`, `blueprint`, `compare`, `picture`
-- the floor, whose modules import only each other from mpr: `errors.py`, `limits.py`, `threads.py`, `failpoints.py`
+- the floor, whose modules import only each other from mpr: `errors.py`, `limits.py`, `files.py`, `threads.py`,
+  `failpoints.py`
 
 The way of a row: `rr.log` -> `sdk/log_calls.py` -> `producer/router.py` -> `producer/outbox_writer.py`, which waits
 while the outbox is full -> `transport/outbox.py` and `transport/sockets.py` -> `aggregator/intake.py` ->
@@ -57,6 +58,7 @@ Where to look:
 - Which private names of the SDK are used? `sdk/__init__.py` lists them. `sdk/log_calls.py`, `sdk/sink_calls.py`,
   `sdk/recordings.py` and `sdk/times.py` use them.
 - What is at the end of a file? `rrd/footer.py` makes it, `rrd/writer.py` writes it, `rrd/recover.py` adds it later.
+- How does mpr open and make files, also in memory? `files.py`.
 - How large may something be, and how long may a step take? `limits.py`.
 
 Which package may import which: `tests/test_layers.py` has the table and enforces it. The rows of the table are ordered:

@@ -17,7 +17,7 @@ import mpr
 _FOLDER = Path(mpr.__file__).parent
 
 # They import nothing but each other, and anything may import them.
-FLOOR = {"errors", "failpoints", "limits", "threads"}
+FLOOR = {"errors", "failpoints", "files", "limits", "threads"}
 TABLE = {
     "sdk": "",
     "transport": "",
