@@ -95,6 +95,7 @@ class Golden:
                 self._missing(golden, actual, ignored)
                 return
             try:
+                _check(golden)
                 found = compare.differences(
                     golden,
                     actual,
@@ -210,6 +211,38 @@ class Golden:
 
     def _update_command(self) -> str:
         return shlex.join(["pytest", "--mpr-golden-update", self._item.nodeid])
+
+
+# The golden recordings that were checked, each with what identifies its contents, and the reason if it is unreadable.
+_checked: dict[Path, tuple[tuple[int, ...], str | None]] = {}
+
+
+def _check(golden: Path) -> None:
+    """Raise `RecordingError` if the SDK cannot read a golden recording, on which it may also crash.
+
+    All recordings of a folder are checked together, because each check starts a process.
+    """
+    if not _is_checked(golden):
+        paths = [golden, *(path for path in golden.parent.glob("*.rrd") if path != golden and not _is_checked(path))]
+        stamps = [_stamp(path) for path in paths]
+        refused = compare.unreadable(paths)
+        _checked.update((path, (stamp, refused.get(path))) for path, stamp in zip(paths, stamps, strict=True))
+    reason = _checked[golden][1]
+    if reason is not None:
+        raise RecordingError(reason)
+
+
+def _is_checked(path: Path) -> bool:
+    return path in _checked and _checked[path][0] == _stamp(path)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return numbers that change if the file changes; none if it is missing."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _sweep(golden: Path) -> None:
