@@ -98,8 +98,8 @@ def without_link(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def temporary_beside(path: Path, ending: str) -> Iterator[tuple[int, Path]]:
-    """Make a new, empty file in the folder of `path`, and yield its descriptor and its path.
+def temporary_beside(path: Path, ending: str, mode: int = 0o600) -> Iterator[tuple[int, Path]]:
+    """Make a new, empty file of `mode` in the folder of `path`, and yield its descriptor and its path.
 
     The name begins with a dot, has random characters, and ends with `ending`. The block may rename the file. If it does
     not, the file is removed. Files with this ending that killed processes have left for the same `path` are removed.
@@ -107,7 +107,7 @@ def temporary_beside(path: Path, ending: str) -> Iterator[tuple[int, Path]]:
     start = f".{path.name[:_NAME_LENGTH]}."
     _remove_stale(path.parent, start, ending)
     temporary = path.with_name(f"{start}{secrets.token_hex(8)}{ending}")
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         # Locked as long as this process lives, so that no other process takes the file for a stale one.
         with contextlib.suppress(OSError):
@@ -170,10 +170,10 @@ class MemoryFile:
         fd, why_not = _memory_fd(name)
         self.in_memory = fd is not None
         if fd is not None:
-            self.fd, self.path = fd, path_of(fd)
+            self.fd, self.path = fd, _path_of(fd)
             return
         folder = Path(tempfile.gettempdir()) if folder is None else folder
-        self.path = str(folder / f"{name}-{os.getpid()}-{secrets.token_hex(8)}.rrd")
+        self.path = str(folder / f"{name.removeprefix('mpr-')}-{os.getpid()}-{secrets.token_hex(8)}.rrd")
         try:
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -198,12 +198,12 @@ def _memory_fd(name: str) -> tuple[int | None, str]:
         fd = os.memfd_create(name, os.MFD_CLOEXEC)
     except OSError as error:
         return None, f"memfd_create: {error.strerror}"
-    if not os.path.exists(path_of(fd)):
+    if not os.path.exists(_path_of(fd)):
         os.close(fd)
         return None, "/proc is missing"
     return fd, ""
 
 
-def path_of(fd: int) -> str:
+def _path_of(fd: int) -> str:
     """Return a path by which this process can open the file of descriptor `fd` a second time."""
     return f"/proc/self/fd/{fd}" if sys.platform == "linux" else f"/dev/fd/{fd}"

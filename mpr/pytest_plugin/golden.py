@@ -11,7 +11,6 @@ never share a file. The file has the rows of the test, but not the rows of mpr a
 from __future__ import annotations
 
 import functools
-import glob
 import os
 import shlex
 import tempfile
@@ -19,9 +18,9 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import psutil
 import pytest
 
+from mpr import files
 from mpr.compare import compare
 from mpr.errors import RecordingError
 from mpr.pytest_plugin.recording import file_names, test_rows
@@ -172,14 +171,10 @@ class Golden:
     def _write(self, golden: Path, actual: Path, ignored: Collection[str]) -> None:
         __tracebackhide__ = True
         golden.parent.mkdir(parents=True, exist_ok=True)
-        part = golden.with_name(f".{golden.name}.{os.getpid()}.tmp")
-        _sweep(golden)
-        try:
+        with files.temporary_beside(golden, ".tmp", 0o666) as (_, part):
             if not self._store(part, actual, ignored):
                 _fail("mpr_golden: this test has logged nothing that could be compared")
             part.replace(golden)
-        finally:
-            part.unlink(missing_ok=True)
         self._note(WRITTEN, golden)
 
     def _store(self, target: Path, actual: Path, ignored: Collection[str]) -> bool:
@@ -243,13 +238,6 @@ def _stamp(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _sweep(golden: Path) -> None:
-    """Remove the temporary files of processes that died while they wrote this golden recording."""
-    for path in golden.parent.glob(f".{glob.escape(golden.name)}.*.tmp"):
-        if not psutil.pid_exists(int(path.name.split(".")[-2])):
-            path.unlink(missing_ok=True)
 
 
 @functools.cache

@@ -24,6 +24,9 @@ class WorkerControl(Protocol):
     def replace(self) -> None:
         """Start one more worker."""
 
+    def start_obstacle(self) -> str | None:
+        """Return why no worker can start, if that is known."""
+
     def look_soon(self) -> None:
         """Have `Dispatcher.look` called now."""
 
