@@ -17,14 +17,14 @@ import time
 import traceback
 from collections.abc import Callable
 
-from mpr.aggregator import events
+from mpr.aggregator import events, guard
 from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.intake import IntakeContext, ProducerIntake
 from mpr.aggregator.listener import Listener, SurvivingRows
 from mpr.aggregator.steps import StepQueue
 from mpr.errors import DeliveryError, SinkError
-from mpr.transport.messages import PROTOCOL, Accepted, Goodbye, Hello, Synced, Upstream, Welcome
+from mpr.transport.messages import PROTOCOL, Accepted, Goodbye, Hello, MessageError, Synced, Upstream, Welcome
 from mpr.transport.sockets import PeerGoneError, Sockets
 
 _log = logging.getLogger("mpr")
@@ -219,11 +219,15 @@ class Aggregator:
         with self._progress:
             self._progress.notify_all()
 
-    def _take_message(self, hello: Hello, message: Upstream) -> None:
+    def _take_message(self, hello: Hello, message: Upstream | MessageError) -> None:
         intake = self._intakes.get(hello.route)
         if intake is None:
             if isinstance(message, Hello):
                 self._greet(message)
+            return
+        if intake.hello is not hello:
+            # Another process has said hello with the name of this producer.
+            self._sockets.up.forget(hello)
             return
         intake.take(message)
         if isinstance(message, Goodbye):
@@ -257,8 +261,15 @@ class Aggregator:
         # this, the files of dead producers would stay open.
         for each in list(self._intakes.values()):
             self._release_if_dead(each)
+        try:
+            guard.check_hello(hello)
+            intake = ProducerIntake(hello, self._context, self._listeners.get(hello.worker))
+        except Exception as error:  # noqa: BLE001  # whatever the bytes of a hello raise
+            _log.error("mpr: a process %s", guard.describe(error))
+            self._sockets.up.forget(hello)
+            return
         self.pids.add(hello.pid)
-        intake = self._intakes[hello.route] = ProducerIntake(hello, self._context, self._listeners.get(hello.worker))
+        self._intakes[hello.route] = intake
         self._newcomers.append(intake)
 
     def _welcome(self) -> None:

@@ -23,19 +23,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpr import failpoints
+from mpr.aggregator import guard
 from mpr.aggregator.fanout import Fanout
+from mpr.aggregator.guard import guarded, hear, is_own_fault
 from mpr.aggregator.listener import Listener
+from mpr.aggregator.loss_notes import loss_notes
 from mpr.aggregator.outbox_intake import OutboxIntake
 from mpr.aggregator.row_owner import RowOwner
+from mpr.aggregator.task_recording_intake import TaskRecordingIntake
 from mpr.errors import DeliveryError, FormatError
-from mpr.rrd import framing, store_id
-from mpr.rrd.segment import MessageBytes, Segment
 from mpr.transport.messages import (
-    TASK_RECORDING_ROWS,
     Accepted,
     Goodbye,
     Hello,
     InitializerFailed,
+    MessageError,
     NewOutbox,
     Ready,
     Result,
@@ -110,26 +112,34 @@ class ProducerIntake:
         self._listener = listener
         # The reason why the further rows of the producer are lost; None if they are not lost.
         self._failure: BaseException | None = None
-        self._outbox = self._new_outbox(0, self._open(hello.address))
-        # The next outbox; None if the producer has not announced one.
-        self._next_reader: OutboxReader | None = None
+        # Whether nothing more of the producer is used, because its bytes could not be read.
+        self._is_cut_off = False
+        self._is_ready = False
         # None if the producer has no status page, or the parent cannot open the page. Usable until `close`.
         self._status_page: StatusPageReader | None = None
         if hello.status_page:
             with contextlib.suppress(OSError):
                 self._status_page = StatusPageReader(hello.status_page, context.folder)
+        # If the page is not that of the producer, the outbox is not read either, because large results are in the page.
+        is_readable = self._status_page is not None or not hello.status_page
+        self._outbox = self._new_outbox(0, self._open(hello.address) if is_readable else None)
+        # The next outbox; None if the producer has not announced one.
+        self._next_reader: OutboxReader | None = None
         # The hello counts, because it is a message, too.
         self._message_count = 1
         self._last_result = 0
         # How many noted results of a dead worker are not taken, because their rows were lost with the worker.
         self._lost_results = 0
-        self._task_recording_bytes = 0
+        self._task_recordings = TaskRecordingIntake(
+            hello, context.fanout, lambda message: context.answer(hello, message)
+        )
         self._owner = RowOwner(hello, listener)
 
     # --- messages ----------------------------------------------------------------------------------------------
 
-    def take(self, message: Upstream) -> None:
-        """Take the next message of the producer."""
+    @guarded
+    def take(self, message: Upstream | MessageError) -> None:
+        """Take the next message of the producer, or the error if the message could not be decoded."""
         self._message_count += 1
         listener, hello = self._listener, self.hello
         match message:
@@ -146,7 +156,7 @@ class ProducerIntake:
             case TaskEnded():
                 self._owner.end(message)
             case TaskRecordingRows(data):
-                self._take_task_recording(bytes(data))
+                self._task_recordings.take(bytes(data), wanted=not self._is_cut_off)
             case NewOutbox(address):
                 self._open_next(address)
             case Sync(number):
@@ -161,17 +171,24 @@ class ProducerIntake:
             case Ready() | Skipped() | InitializerFailed():
                 if listener is not None:
                     self._report(listener, message)
+            case MessageError():
+                raise message
             case _:
                 _log.warning("worker %d sent a message that it should not: %r", hello.worker, message)
 
     def _report(self, listener: Listener, message: Ready | Skipped | InitializerFailed) -> None:
+        if self._is_ready and not isinstance(message, Skipped):
+            raise MessageError(f"it was ready before: {type(message).__name__}")
         match message:
             case Ready(micros):
-                listener.worker_ready(self.hello, self._status_page, micros)
+                self._is_ready = True
+                hear(listener.worker_ready, self.hello, self._status_page, micros)
+                if self._is_cut_off:
+                    hear(listener.unfit, self.hello)
             case Skipped():
-                listener.skipped(self.hello, message)
+                hear(listener.skipped, self.hello, message)
             case InitializerFailed():
-                listener.initializer_failed(self.hello, message)
+                hear(listener.initializer_failed, self.hello, message)
 
     def _settle(self, result: Result) -> None:
         """Hand `result` on, because the sinks have all its rows. Ignore a result that came from the journal before."""
@@ -179,7 +196,8 @@ class ProducerIntake:
             self._last_result = result.number
             self._outbox.note_result()
             if self._listener is not None:
-                self._listener.result(self.hello, result, self._context.fanout.failure or self._failure)
+                failure = self._context.fanout.failure or self._failure
+                hear(self._listener.result, self.hello, result, failure)
 
     def _load(self, message: ResultInMemory) -> Result:
         """Return the result of `message`, with the payload that the worker has left in its journal."""
@@ -187,26 +205,10 @@ class ProducerIntake:
             if self._status_page is None:
                 raise OSError("it cannot be opened")
             return ResultJournalReader(self._status_page).take(message)
-        except (OSError, ValueError, IndexError) as error:
-            self._failure = DeliveryError(f"results of {self._who} cannot be read from its memory: {error}")
+        except Exception as error:  # noqa: BLE001  # the result is settled in any case, because its caller waits
+            reason = f"results of {self._who} cannot be read from its memory: {error}"
+            self._failure = self._failure or DeliveryError(reason)
             return message.result
-
-    def _take_task_recording(self, data: bytes) -> None:
-        """Hand `data` to all sinks: the whole stream of a recording that a task has made itself."""
-        fanout = self._context.fanout
-        outbox = fanout.new_outbox()
-        try:
-            framing.check_header(data[: framing.HEADER_SIZE])
-            frames = framing.frames_of(data)
-            end = frames.pop()
-            store = store_id.recording_of_stream(data, frames)
-        except (FormatError, IndexError) as error:
-            self._mistrust(error)
-            return
-        fanout.write(Segment(outbox, MessageBytes(0, data), frames, store))
-        fanout.add_manifests(self.hello, outbox, data[end.payload : end.end])
-        self._task_recording_bytes += len(data)
-        self._context.answer(self.hello, Accepted(TASK_RECORDING_ROWS, self._task_recording_bytes))
 
     # --- outboxes ----------------------------------------------------------------------------------------------
 
@@ -227,14 +229,18 @@ class ProducerIntake:
 
     def _open_next(self, address: str) -> None:
         """Open the next outbox, then answer. The producer waits for this: rows in an opened outbox cannot be lost."""
-        if not self.is_inline:
+        if not self.is_inline and not self._is_cut_off:
+            if self._next_reader is not None:
+                self._next_reader.close()
             self._next_reader = self._open(address)
             if self._next_reader is None:
-                self._failure = DeliveryError(f"the data of {self._who} cannot be read any more")
+                self.cut_off(FormatError("its next outbox cannot be opened"))
         self._context.answer(self.hello, Accepted(self._outbox.number + 1, 0))
 
     def _switch_outbox(self) -> None:
         """Take the rest of the present outbox, and go on with the next one."""
+        if self._next_reader is None and not self.is_inline and self._failure is None:
+            raise FormatError("an outbox begins that was not opened")
         self._take_rest()
         last = self._outbox
         last.close()
@@ -246,9 +252,13 @@ class ProducerIntake:
     def _take_segment(self, message: SegmentReady) -> None:
         if message.outbox == self._outbox.number + 1:
             self._switch_outbox()
+        elif message.outbox != self._outbox.number:
+            raise FormatError(f"outbox {message.outbox} is written, and {self._outbox.number} was")
         self._consume(lambda wanted: self._outbox.consume(message.end, message.data, self._owner.task, wanted=wanted))
-        if self.is_inline and message.data is not None:
-            self._context.answer(self.hello, Accepted(message.outbox, self._outbox.consumed))
+        if self.is_inline and (message.data is not None or self._failure is not None):
+            # A producer whose bytes are not used makes room itself.
+            end = self._outbox.consumed if self._failure is None else message.end
+            self._context.answer(self.hello, Accepted(message.outbox, end))
 
     def _take_rest(self) -> None:
         self._consume(lambda wanted: self._outbox.consume_rest(self._owner.task, wanted=wanted))
@@ -258,18 +268,33 @@ class ProducerIntake:
         try:
             if consume(self._failure is None):
                 self.last_rows_at = time.monotonic()
-        except FormatError as error:
-            self._mistrust(error)
+        except Exception as error:
+            if is_own_fault(error):
+                raise
+            self.cut_off(error)
+            # Drop the rows, because the producer may wait for room.
+            consume(False)
         self._context.on_accepted()
 
-    def _mistrust(self, error: Exception) -> None:
-        self._failure = DeliveryError(f"{self._who} sent data that is no Rerun stream: {error}")
-        _log.error("%s", self._failure)
+    def cut_off(self, error: Exception) -> None:
+        """Use nothing more that the producer sends, because its bytes have raised `error`.
+
+        Its results fail from now on, and a pool replaces it. This is logged and noted once.
+        """
+        if self._is_cut_off:
+            return
+        self._is_cut_off = True
+        failure = DeliveryError(f"{self._who} {guard.describe(error)}")
+        self._failure = self._failure or failure
+        _log.error("%s", failure)
+        self._context.fanout.distrust()
+        self._context.fanout.note([str(failure)])
         if self._listener is not None:
-            self._listener.unfit(self.hello)
+            hear(self._listener.unfit, self.hello)
 
     # --- the end of the producer -------------------------------------------------------------------------------
 
+    @guarded
     def take_journaled(self, last: int | None = None) -> None:
         """Take results (up to number `last`) that the worker has noted but not sent, each after its own rows."""
         if self._status_page is None or self.is_inline or self.said_goodbye:
@@ -300,6 +325,7 @@ class ProducerIntake:
                 return journaled if time.monotonic_ns() - status_page.at().begun_ns > _LATE_NANOS else 0
         return 0
 
+    @guarded
     def salvage(self) -> None:
         """Take all whole frames in this outbox and the next one, also those that no message has announced."""
         if not self.said_goodbye:
@@ -316,21 +342,7 @@ class ProducerIntake:
         """Say which rows were lost with the process: those of recordings that its tasks have made themselves."""
         if self._status_page is None or self.said_goodbye:
             return []
-        who = f"worker {self.hello.worker}" if self.hello.worker else "a process"
-        ended = f"{who} (pid {self.hello.pid}) ended"
-        notes = []
-        # The SDK keeps the rows of a recording without a sink in the memory of its process.
-        if rows := self._status_page.unsent_rows():
-            notes.append(
-                f"{ended} with {rows} {'row' if rows == 1 else 'rows'} in recordings that its tasks had made "
-                "themselves, and they are lost: such rows are taken at the end of each task"
-            )
-        if self._lost_results:
-            notes.append(
-                f"{ended} before rows of recordings that its tasks had made themselves were handed over, and they are "
-                "lost: the tasks count as lost with the worker"
-            )
-        return notes
+        return loss_notes(self.hello, self._status_page.unsent_rows(), self._lost_results)
 
     def close(self) -> None:
         """Close the producer's files."""
@@ -368,10 +380,14 @@ class ProducerIntake:
 
     def lives(self) -> bool:
         """Whether a process with the producer's process id exists, or may exist."""
-        try:
-            os.kill(self.hello.pid, 0)
-        except ProcessLookupError:
-            return False
-        except OSError:
-            pass
-        return True
+        return _may_exist(self.hello.pid)
+
+
+def _may_exist(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

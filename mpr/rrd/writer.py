@@ -71,6 +71,7 @@ class FileWriter:
         # numbers in one array, because there may be hundreds of thousands of pairs.
         self._undescribed: dict[int, array[int]] = {}
         self._manifest_store = ManifestStore(self.path.parent)
+        self._is_distrusted = False
 
     def open(self, preamble: bytes) -> None:
         """Begin with `preamble`, a whole stream of a header, a store info and the properties of the recording."""
@@ -108,9 +109,11 @@ class FileWriter:
             self._file.check(end)
             if published:
                 self._file.publish()
-        except OSError as error:
+        except BaseException as error:
             self._file.cut(self._log.end)
-            raise self._failure("write", error) from error
+            if isinstance(error, OSError):
+                raise self._failure("write", error) from error
+            raise
         self._log.grow(end)
         if not self._write_footer:
             return
@@ -143,6 +146,10 @@ class FileWriter:
             self._manifest_store.add([manifest.moved(each, offsets) for each in manifests])
             del self._offsets[outbox], self._undescribed[outbox]
 
+    def distrust(self) -> None:
+        """Have the SDK decode all rows at the end, because a producer was cut off. Rows that it refuses are dropped."""
+        self._is_distrusted = True
+
     def rows_of(self, outbox: int, skip: int) -> int | None:
         """Count rows as `Writer.rows_of` does, by reading the chunks again."""
         places = _places(self._undescribed.get(outbox, array("Q")))[skip:]
@@ -150,7 +157,7 @@ class FileWriter:
             return None
         try:
             return sum(manifest.row_count(each) for each in self._manifest_maker.described(places))
-        except (OSError, errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001  # the SDK and Arrow raise errors of many types for damaged chunks
             _log.debug("the rows of a worker that has died cannot be counted: %r", error)
             return None
 
@@ -174,7 +181,9 @@ class FileWriter:
                 closing = self._closing() if self._write_footer else b""
                 self._write(closing)
                 self._log.grow(self._log.end + len(closing))
-            except (errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            except OSError:
+                raise
+            except Exception as error:  # noqa: BLE001  # as in `rows_of`
                 refused = f"no manifest can be made: {error!r}"
             self._file.publish()
         except OSError as error:
@@ -185,8 +194,13 @@ class FileWriter:
         if not self._write_footer:
             return
         look = programs.refusal if self._manifest_store.chunks > _MANY_CHUNKS else reader.refusal
+        if self._is_distrusted:
+            look = programs.verify
         refused = refused or look(self.path)
-        if refused is not None:
+        if refused is not None and self._is_distrusted:
+            _log.warning("%s is written anew without rows that the Rerun SDK cannot decode (%s)", self.path, refused)
+            self._write_anew(programs.rewrite)
+        elif refused is not None:
             self._rebuild(refused)
         if self._compact:
             self._write_anew(programs.optimize)

@@ -22,7 +22,7 @@ from mpr.scheduler.user_code import Outcome
 from mpr.scheduler.work_item import WorkItem
 from mpr.scheduler.worker_death import WorkerLoss
 from mpr.scheduler.worker_handle import WorkerControl, WorkerHandle
-from mpr.transport.messages import Hello, InitializerFailed, Result, Skipped, TaskBegan
+from mpr.transport.messages import Hello, InitializerFailed, MessageError, Result, Skipped, TaskBegan
 from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")
@@ -97,6 +97,9 @@ class WorkerEvents:
                 return
             # The count is 0 if the worker could not open the work item. The result then counts for all tasks.
             count = result.count or work_item.count - work_item.first
+            left = work_item.count - work_item.first
+            if work_item not in books.workers.assigned(hello.worker) or count > left or (result.last and count < left):
+                raise MessageError(f"results of {count} tasks of a work item that it does not have, or has not ended")
             self._observer.result(hello, work_item, count, result)
             work_item.settle(count)
             if result.last:

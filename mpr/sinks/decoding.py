@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpr.errors import SinkError
+from mpr.errors import FormatError, SinkError
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.rrd import framing
 from mpr.rrd.part_file import PartFile
@@ -62,11 +62,16 @@ class DecodingWriter:
             reader.send_decoded(stream, self._stream, blueprints=False)
             self._stream.flush(timeout_sec=SINK_TIMEOUT_SECS)
         except (RuntimeError, ValueError) as error:
+            if (damage := reader.damage(stream)) is not None:
+                raise FormatError(f"the Rerun SDK cannot decode it: {damage}") from error
             # A full disk ends here, because only the flush reports it.
             raise SinkError(f"cannot write {self.path}: {error}; what it has until here is readable") from error
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
         """Do nothing, because the SDK writes its own manifest."""
+
+    def distrust(self) -> None:
+        """Do nothing, because the SDK has decoded all rows."""
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
         """Return None, because only the SDK knows the rows."""

@@ -46,6 +46,8 @@ class MainFile(RoutedFile, Protocol):
 
     def rows_of(self, outbox: int, skip: int) -> int | None: ...
 
+    def distrust(self) -> None: ...
+
 
 class OneFile(MainFile, Protocol):
     """A file that can also hold a recording without properties."""
@@ -113,6 +115,9 @@ class PerRecordingWriter(Writer):
 
     def rows_of(self, outbox: int, skip: int) -> int | None:
         return self._main.rows_of(outbox, skip)
+
+    def distrust(self) -> None:
+        self._main.distrust()
 
     def close(self) -> None:
         self._router.close()

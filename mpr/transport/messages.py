@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-PROTOCOL = 4
+PROTOCOL = 5
 
 Buffer: TypeAlias = bytes | memoryview
 Frames: TypeAlias = list[Any]
@@ -25,6 +25,10 @@ _TASKS = struct.Struct("<BQQBIIHQ16s")
 _OFFSETS = struct.Struct("<BIQ")
 _NUMBER = struct.Struct("<BQ")
 _TASK = struct.Struct("<BQIIQ")
+
+
+# How many frames the error for a message names.
+_FRAMES_SHOWN = 8
 
 
 class MessageError(ValueError):
@@ -47,7 +51,7 @@ class Hello:
     route:
         The producer's name on the downstream socket.
     address, status_page:
-        The paths at which the parent opens the producer's first outbox and its status page (empty: no page).
+        The addresses by which the parent opens the producer's first outbox and its status page (empty: no page).
     protocol:
         The version of the messages.
     """
@@ -406,8 +410,8 @@ def decode(frames: Frames) -> Upstream | Downstream:
     """Return the message in `frames`. Raises `MessageError` if they are no message, whatever the bytes are."""
     try:
         return _decode(frames)
-    except (struct.error, ValueError, TypeError, IndexError, RecursionError) as error:
-        parts = ", ".join(f"{len(frame)} bytes" for frame in frames)
+    except Exception as error:  # noqa: BLE001  # also `RecursionError` and `MemoryError`, for JSON that is deep or long
+        parts = ", ".join(f"{len(frame)} bytes" for frame in frames[:_FRAMES_SHOWN])
         begin = bytes(frames[0][:32]).hex() if frames else ""
         raise MessageError(f"not a message of protocol {PROTOCOL}: {error} ({parts}, from {begin!r} on)") from None
 
@@ -415,6 +419,16 @@ def decode(frames: Frames) -> Upstream | Downstream:
 def _result(head: bytes, payload: Sequence[Buffer]) -> Result:
     _, work_item, first, count, status, last, micros, *spent = _RESULT.unpack(head)
     return Result(work_item, first, count, status, bool(last), micros, payload, *spent)
+
+
+def _task_ended(data: bytes) -> TaskEnded:
+    seconds, error = json.loads(data)
+    if type(seconds) is not float or not (error is None or type(error) is str):
+        raise MessageError("the end of a task with fields of the wrong types")
+    if error is not None:
+        # Raises an error for a text that has no encoding, because JSON may have one.
+        error.encode()
+    return TaskEnded(seconds, error)
 
 
 def _decode(frames: Frames) -> Upstream | Downstream:
@@ -451,10 +465,7 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     if kind == _TASK_BEGAN:
         return TaskBegan(*_TASK.unpack(head)[1:])
     if kind == _TASK_ENDED:
-        seconds, error = json.loads(bytes(frames[1]))
-        if type(seconds) is not float or not (error is None or type(error) is str):
-            raise MessageError("the end of a task with fields of the wrong types")
-        return TaskEnded(seconds, error)
+        return _task_ended(bytes(frames[1]))
     if kind == _TASK_RECORDING_ROWS:
         return TaskRecordingRows(bytes(frames[1]))
     if kind == _READY:

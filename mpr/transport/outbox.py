@@ -4,7 +4,7 @@ Covers: making an outbox, its size, reading it from another process, releasing b
 Does not cover: the frames in an outbox (`rrd/framing.py`), and how far it was written (`producer/outbox_writer.py`).
 
 The SDK encodes in a thread of its own and writes each message with one `write`. So no byte of a row passes through
-Python in the worker. The parent opens the same file through `/proc/<pid>/fd`, and lets the kernel copy from the file
+Python in the worker. The parent opens the same file (`shared_file.py`), and lets the kernel copy from the file
 (`sendfile`). Then the parent punches holes where it has read. The bytes that the file still holds in memory are on the
 way to the sinks. These bytes count against the worker's credit. If a worker is killed, the bytes that it has written
 remain. On a system without memory files (macOS) an outbox is an ordinary file in the recording's private folder.
@@ -15,9 +15,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import sys
 from pathlib import Path
+
+from mpr.errors import FormatError
+from mpr.transport import shared_file
 
 _PAGE = 4096
 # linux/falloc.h: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
@@ -32,14 +34,13 @@ class Outbox:
     path:
         The path that the SDK uses in this process.
     address:
-        The path by which another process of the same user opens the file.
+        The address by which another process of the same user opens the file, and proves that it is this file.
     """
 
     def __init__(self, folder: Path) -> None:
         if sys.platform == "linux":
-            self.fd = os.memfd_create("mpr-outbox", os.MFD_CLOEXEC)
+            self.fd, self.address = shared_file.new_memory_file()
             self.path = f"/proc/self/fd/{self.fd}"
-            self.address = f"/proc/{os.getpid()}/fd/{self.fd}"
         else:
             self.path = self.address = str(folder / f"outbox-{os.getpid()}-{os.urandom(4).hex()}.rrd")
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -77,20 +78,12 @@ class Outbox:
                 os.unlink(self.path)
 
 
-def open_shared(address: str, folder: Path) -> int:
-    """Open the file that another process of this user has at `address`. Raises `OSError` if that fails."""
-    if not re.fullmatch(r"/proc/\d+/fd/\d+", address) and Path(address).parent != folder:
-        raise PermissionError(f"not the address of an outbox: {address!r}")
-    # Opened for writing too, because the kernel punches no hole through a read-only descriptor.
-    return os.open(address, os.O_RDWR | os.O_CLOEXEC)
-
-
 class OutboxReader:
     """The parent's end of an outbox: reads the file of another process."""
 
     def __init__(self, address: str, folder: Path) -> None:
         """Open the outbox at `address`. Raises `OSError` if this process may not or cannot open it."""
-        self.fd = open_shared(address, folder)
+        self.fd = shared_file.open_shared(address, folder)
 
     def size(self) -> int:
         """Return the number of bytes written until now. The last message may still be incomplete."""
@@ -103,7 +96,7 @@ class OutboxReader:
     def copy(self, target: int, offset: int, size: int) -> None:
         """Have the kernel copy `size` bytes, from `offset` on, to the file descriptor `target`.
 
-        Raises `OSError` if the outbox has fewer bytes.
+        Raises `FormatError` if the outbox has fewer bytes, because its producer has damaged it.
         """
         while size:
             try:
@@ -115,9 +108,13 @@ class OutboxReader:
                     raise
                 done = os.write(target, os.pread(self.fd, min(size, 1 << 20), offset))
             if not done:
-                raise OSError(f"an outbox ended {size} bytes too early")
+                raise FormatError(f"an outbox ends {size} bytes too early")
             offset += done
             size -= done
+
+    def is_whole(self, start: int, end: int) -> bool:
+        """Whether the file has bytes everywhere in `[start, end)`, none of which was released."""
+        return shared_file.is_whole(self.fd, start, end)
 
     def held_bytes(self) -> int:
         """Return the number of bytes that the file occupies: those written and not yet released."""

@@ -94,10 +94,11 @@ class UpstreamServer:
         self._greeted: dict[bytes, Hello] = {}
         self.rejected_count = 0
 
-    def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage] | bytes | None:
+    def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage | MessageError] | bytes | None:
         """Return the next message with the hello of its producer, or the bytes that an `Inside` has sent.
 
-        Returns None after the timeout, and empty bytes for a message that is refused.
+        Returns None after the timeout, and empty bytes for a message of a peer that has not shown the secret. If a
+        producer sends what is no message, the error takes the place of the message.
         """
         frames = self._receiver.receive(timeout_secs)
         if frames is None:
@@ -105,12 +106,12 @@ class UpstreamServer:
         sender = frames[0].bytes
         if sender == self.inside_name:
             return frames[1].bytes
+        hello = self._greeted.get(sender)
         try:
             message = decode([_light(frame) for frame in frames[1:]])
-        except MessageError:
+        except MessageError as error:
             self.rejected_count += 1
-            return b""
-        hello = self._greeted.get(sender)
+            return b"" if hello is None else (hello, error)
         if hello is not None:
             return hello, message  # type: ignore[return-value]  # downstream kinds are ignored by the receiver
         if isinstance(message, Hello) and self._knows_secret(message):
