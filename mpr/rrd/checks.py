@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable
 
 from mpr.errors import FormatError
-from mpr.rrd import framing, manifest, protobuf, store_id
+from mpr.rrd import compat, framing, manifest, protobuf, store_id
 from mpr.rrd.framing import ARROW_MSG, SET_STORE_INFO, Frame, Read
 from mpr.rrd.segment import MessageBytes
 
@@ -59,6 +59,11 @@ def _check_store(store: bytes) -> None:
         raise FormatError(f"a store id that is no text: {error}") from error
 
 
+def knows_format() -> bool:
+    """Whether streams can be checked, because the format of the installed SDK is known. If not, the SDK checks them."""
+    return compat.format_is_known() is None
+
+
 def closed_footer(read: Read, last: Frame, end: int) -> bytes | None:
     """Return the footer of a stream, which is the payload of its `END` frame `last`.
 
@@ -91,12 +96,14 @@ def check_stream(stream: bytes) -> tuple[list[Frame], bytes, bytes | None]:
     if not frames or frames[-1].kind != framing.END:
         raise FormatError("a stream without an end")
     last = frames.pop()
-    read = MessageBytes(0, stream).read
-    footer = closed_footer(read, last, len(stream))
+    footer: bytes | None = stream[last.payload : last.end]
+    if knows_format():
+        read = MessageBytes(0, stream).read
+        footer = closed_footer(read, last, len(stream))
+        FrameCheck().check(read, frames)
+        check_footer(footer or b"")
     if footer is None:
         raise FormatError("a stream that is cut")
-    FrameCheck().check(read, frames)
-    check_footer(footer)
     try:
         store = store_id.recording_of_stream(stream, frames)
     except (struct.error, IndexError) as error:

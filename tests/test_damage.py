@@ -1,0 +1,77 @@
+"""Whatever one worker's bytes are: its own task fails, it is replaced, and the rows and results of others are whole."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mpr
+from tests import damage, support, tasks
+
+_NAMES = [each.__name__ for each, _, _ in damage.DAMAGES]
+_EXPECTED = {each.__name__: (error, words) for each, error, words in damage.DAMAGES}
+
+
+def _sinks(kind: str, folder: Path) -> Any:
+    match kind:
+        case "file":
+            return folder / "run.rrd"
+        case "two files":
+            return [folder / "run.rrd", folder / "other.rrd"]
+        case "directory":
+            return [folder / "run.rrd", mpr.DirectorySink(path=folder / "tasks")]
+        case _:
+            return [folder / "run.rrd", mpr.BinaryStreamSink()]
+
+
+def _run(name: str, folder: Path, caplog: pytest.LogCaptureFixture, *, kind: str = "file", **options: Any) -> None:
+    """Have one task do the damage while others run, and compare errors, log, notes and rows with the table."""
+    error, words = _EXPECTED[name]
+    path = folder / "run.rrd"
+    with mpr.Pool("app", 2, sinks=_sinks(kind, folder), **options) as pool:
+        assert pool.map(tasks.log_number, range(10), chunksize=1) == list(range(10))
+        before = pool.submit(tasks.log_number, 10)
+        bad = pool.submit(damage.log_and_damage, 11, name)
+        others = [pool.submit(tasks.log_number, number) for number in range(12, 30)]
+        with pytest.raises(Exception, match=words) as caught:
+            bad.result(60)
+        assert type(caught.value).__name__ == error
+        results = [each.exception(60) for each in (before, *others)]
+        # What the same worker had begun before it was cut off may fail, but nothing else.
+        assert all(each is None or isinstance(each, mpr.DeliveryError) for each in results)
+        assert sum(each is not None for each in results) <= len(results) // 2
+        assert pool.map(tasks.log_number, range(30, 60), chunksize=1) == list(range(30, 60))
+    told = [record.message for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(told) == (error == "DeliveryError")
+    support.check_file(path)
+    notes = [text.text for text in support.texts(path) if text.entity == "/mpr/workers"]
+    assert [note for note in notes if "worker" in note and words in note] == told
+    found = support.numbers(path)
+    assert set(found.values()) == {1}
+    succeeded = {number for number, each in zip((10, *range(12, 30)), results, strict=True) if each is None}
+    assert set(found) >= {*range(10), *succeeded, *range(30, 60)}
+    # It was in the sinks before the damage.
+    assert 11 in found
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_damage_is_the_error_of_its_own_task(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _run(name, tmp_path, caplog, start_method="fork")
+
+
+@pytest.mark.parametrize("kind", ["two files", "directory", "stream"])
+@pytest.mark.parametrize("name", ["zeros", "footer_that_claims_a_petabyte", "unknown_message", "chunk_of_no_store"])
+def test_damage_with_other_sinks(name: str, kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _run(name, tmp_path, caplog, kind=kind, start_method="fork")
+    if kind == "two files":
+        assert support.numbers(tmp_path / "other.rrd") == support.numbers(tmp_path / "run.rrd")
+
+
+@pytest.mark.parametrize("name", ["zeros", "footer_of_noise", "unknown_message"])
+def test_damage_with_each_start_method(
+    name: str, start_method: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _run(name, tmp_path, caplog, start_method=start_method)
