@@ -21,9 +21,9 @@ from mpr.transport.messages import (
     ResultInMemory,
     SegmentReady,
     TaskRecordingRows,
-    Undelivered,
 )
 from mpr.transport.outbox import Outbox, punch_hole
+from mpr.transport.sockets import Connection
 from tests import tasks
 
 
@@ -256,6 +256,18 @@ def ready_again(_number: int) -> None:
     _send(Ready())
 
 
+def result_of_the_far_future(_number: int) -> None:
+    _send(_result(number=2**62))
+
+
+def hello_again(_number: int) -> None:
+    _send(messages.Hello(_producer().config.secret, 1, os.getpid(), "route", ""))
+
+
+def an_answer(_number: int) -> None:
+    _send(messages.Accepted(0, 5))
+
+
 def rows_of_noise(_number: int) -> None:
     _send(TaskRecordingRows(os.urandom(5000)))
 
@@ -308,6 +320,9 @@ DAMAGES: list[tuple[Callable[[int], None], str, str]] = [
     (result_in_no_area, "DeliveryError", "no area 200"),
     (initializer_failed_too_late, "DeliveryError", "ready before"),
     (ready_again, "DeliveryError", "ready before"),
+    (result_of_the_far_future, "DeliveryError", "behind result"),
+    (hello_again, "DeliveryError", "should not send: Hello"),
+    (an_answer, "DeliveryError", "should not send: Accepted"),
     (rows_of_noise, "DeliveryError", "no Rerun stream"),
     (rows_without_an_end, "DeliveryError", "without an end"),
     (task_that_began_never, "DeliveryError", "began at"),
@@ -324,13 +339,23 @@ def log_and_damage(number: int, name: str) -> int:
     return number
 
 
-def steal_a_result(number: int, work_item: int) -> int:
+def steal_result(number: int, work_item: int) -> int:
     """Send a result of a work item that another worker has."""
     tasks.log_number(number)
-    _send(_result(work_item=work_item, payload=[b"\x80\x04]\x94K\x07a."], number=0xFFFF))
+    _send(_result(work_item=work_item, payload=[b"\x80\x04]\x94K\x07a."], number=500))
     return number
 
 
-def report_a_loss(number: int) -> int:
-    _send(Undelivered(f"row {number} is lost", True))
+def say_hello_as(number: int, worker: int) -> int:
+    """Say hello to the parent as another worker, with what this process knows of the recording."""
+    producer = _producer()
+    connection = Connection(producer.config.upstream, producer.config.downstream)
+    outbox = Outbox(producer.config.folder)
+    connection.send(messages.Hello(producer.config.secret, worker, os.getpid(), connection.route, outbox.address))
+    connection.send(Ready())
+    connection.send(InitializerFailed([b"x"]))
+    answer = connection.receive(2)
+    connection.close()
+    outbox.close()
+    assert answer is None
     return number

@@ -75,3 +75,31 @@ def test_damage_with_each_start_method(
     name: str, start_method: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _run(name, tmp_path, caplog, start_method=start_method)
+
+
+def test_no_worker_settles_the_task_of_another_one(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
+        assert pool.map(tasks.log_number, range(8), chunksize=1) == list(range(8))
+        running = pool.submit(tasks.log_then_wait, 100, tmp_path / "started", tmp_path / "go on")
+        support.wait_for((tmp_path / "started").exists)
+        # The ninth that the pool has taken.
+        number = 9
+        with pytest.raises(mpr.DeliveryError, match="a work item that it does not have"):
+            pool.submit(damage.steal_result, 101, number).result(60)
+        assert not running.done()
+        (tmp_path / "go on").touch()
+        assert running.result(60) == 100
+        assert pool.map(tasks.log_number, range(200, 210), chunksize=1) == list(range(200, 210))
+    support.check_file(path)
+    assert support.numbers(path) == Counter([*range(8), 100, 101, *range(200, 210)])
+
+
+def test_nobody_takes_the_place_of_a_worker(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
+        assert pool.starmap(damage.say_hello_as, [(0, 1), (1, 2)], chunksize=1) == [0, 1]
+        assert pool.map(tasks.log_number, range(20), chunksize=1) == list(range(20))
+    assert sum("has said hello before" in record.message for record in caplog.records) == 2
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(20))

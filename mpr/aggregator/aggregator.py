@@ -263,6 +263,8 @@ class Aggregator:
             self._release_if_dead(each)
         try:
             guard.check_hello(hello)
+            if hello.worker and any(each.hello.worker == hello.worker for each in self._intakes.values()):
+                raise MessageError(f"it is not worker {hello.worker}, which has said hello before")
             intake = ProducerIntake(hello, self._context, self._listeners.get(hello.worker))
         except Exception as error:  # noqa: BLE001  # whatever the bytes of a hello raise
             _log.error("mpr: a process %s", guard.describe(error))

@@ -61,6 +61,9 @@ _log = logging.getLogger("mpr")
 # A noted result is overdue if it was not sent in this time. A worker sends each result within 0.01 s after noting it,
 # unless a task keeps the GIL.
 _LATE_NANOS = 200_000_000
+# The results of a worker are numbered. A number that is so much larger than the last one is damage. If it was taken,
+# all later results would be ignored.
+_GAP_MAX = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +177,7 @@ class ProducerIntake:
             case MessageError():
                 raise message
             case _:
-                _log.warning("worker %d sent a message that it should not: %r", hello.worker, message)
+                raise MessageError(f"a message that it should not send: {type(message).__name__}")
 
     def _report(self, listener: Listener, message: Ready | Skipped | InitializerFailed) -> None:
         if self._is_ready and not isinstance(message, Skipped):
@@ -192,6 +195,8 @@ class ProducerIntake:
 
     def _settle(self, result: Result) -> None:
         """Hand `result` on, because the sinks have all its rows. Ignore a result that came from the journal before."""
+        if result.number > self._last_result + _GAP_MAX:
+            raise MessageError(f"result {result.number} behind result {self._last_result}")
         if result.number > self._last_result:
             self._last_result = result.number
             self._outbox.note_result()

@@ -92,13 +92,14 @@ class WorkerEvents:
         books = self._books
         with books.lock:
             work_item = books.work.get(result.work_item)
-            if work_item is None or result.first != work_item.first:
+            if work_item is None or result.first < work_item.first:
                 # The call was terminated, or the result was taken from the journal before.
                 return
             # The count is 0 if the worker could not open the work item. The result then counts for all tasks.
             count = result.count or work_item.count - work_item.first
             left = work_item.count - work_item.first
-            if work_item not in books.workers.assigned(hello.worker) or count > left or (result.last and count < left):
+            is_its_own = work_item in books.workers.assigned(hello.worker)
+            if not is_its_own or result.first > work_item.first or count > left or (result.last and count < left):
                 raise MessageError(f"results of {count} tasks of a work item that it does not have, or has not ended")
             self._observer.result(hello, work_item, count, result)
             work_item.settle(count)
