@@ -165,6 +165,9 @@ class ProducerIntake:
             case Sync(number):
                 failure = self._context.fanout.failure or self._failure
                 self._context.answer(hello, Synced(number, "" if failure is None else str(failure)))
+            case Undelivered() if self._is_cut_off:
+                # It is known already that its rows are lost.
+                pass
             case Undelivered(reason, rows_are_lost):
                 self._failure = DeliveryError(reason) if rows_are_lost else self._failure
                 _log.log(logging.ERROR if rows_are_lost else logging.WARNING, "mpr: %s", reason)
