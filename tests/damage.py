@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -336,6 +337,8 @@ def log_and_damage(number: int, name: str) -> int:
     tasks.log_number(number)
     _producer().deliver()
     _BY_NAME[name](number)
+    # The parent has it by then. Otherwise the SDK could write the rows of the next task over it.
+    time.sleep(0.3)
     return number
 
 

@@ -6,6 +6,7 @@ import fcntl
 import mmap
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -142,41 +143,38 @@ def test_rows_travel_in_messages_if_either_file_is_not_proved(page_is_its_own: b
     outbox.close()
 
 
-def _hold_memory(pipe: multiprocessing.connection.Connection) -> None:
-    """Hold a memory file under every small number, as a process that knows nothing of mpr."""
-    fd = os.memfd_create("mpr-outbox")
-    os.write(fd, b"precious" * (1024 * 1024))
-    for number in range(100, 200):
-        os.dup2(fd, number)
-    for number in set(range(3, 100)) - {fd, pipe.fileno()}:
-        os.dup2(fd, number)
-    pipe.send(None)
-    pipe.recv()
-    pipe.send(os.fstat(fd).st_blocks * 512 >= 8 * 1024 * 1024 and os.pread(fd, 8, 4 * 1024 * 1024) == b"precious")
+# Holds a memory file under every small number, as a program that knows nothing of mpr. Prints whether it is whole.
+_VICTIM = """
+import os
+fd = os.memfd_create("mpr-outbox")
+os.write(fd, b"precious" * (1024 * 1024))
+for number in set(range(3, 200)) - {fd}:
+    os.dup2(fd, number)
+print("ready", flush=True)
+input()
+print(os.fstat(fd).st_blocks * 512, os.pread(fd, 2**24, 0) == b"precious" * (1024 * 1024))
+"""
 
 
 def test_a_process_whose_numbers_are_those_of_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in another container: its process id is that of another process here, which must not notice anything."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    victim = context.Process(target=_hold_memory, args=(there,))
-    victim.start()
-    here.recv()
-    assert victim.pid is not None
-    # The id of another process says nothing of this one.
-    monkeypatch.setattr(ProducerIntake, "lives", lambda _: True)
-    path = tmp_path / "run.rrd"
-    with mpr.SharedRecording("app", sinks=path) as recording:
-        child = context.Process(target=functions.log_as_in_another_container, args=(300, victim.pid))
-        child.start()
-        child.join(60)
-        assert child.exitcode == 0
-        assert recording.stats().accepted_bytes > 0
-    here.send(None)
-    assert here.recv()
-    victim.join(60)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    victim = subprocess.Popen([sys.executable, "-c", _VICTIM], text=True, **pipes)  # type: ignore[call-overload]
+    with victim:
+        assert victim.stdout.readline() == "ready\n"
+        # The id of another process says nothing of this one.
+        monkeypatch.setattr(ProducerIntake, "lives", lambda _: True)
+        path = tmp_path / "run.rrd"
+        with mpr.SharedRecording("app", sinks=path):
+            target = functions.log_as_in_another_container
+            child = multiprocessing.get_context("spawn").Process(target=target, args=(30, victim.pid))
+            child.start()
+            child.join(60)
+            assert child.exitcode == 0
+        told, _ = victim.communicate("go on\n", timeout=60)
+    assert told == f"{8 * 1024 * 1024} True\n"
     support.check_file(path)
-    assert support.numbers(path) == Counter(range(300))
+    assert support.numbers(path) == Counter(range(30))
 
 
 def test_an_address_has_no_path_of_a_disk(tmp_path: Path) -> None:

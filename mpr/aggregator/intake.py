@@ -201,11 +201,11 @@ class ProducerIntake:
         if result.number > self._last_result + _GAP_MAX:
             raise MessageError(f"result {result.number} behind result {self._last_result}")
         if result.number > self._last_result:
-            self._last_result = result.number
             self._outbox.note_result()
             if self._listener is not None:
                 failure = self._context.fanout.failure or self._failure
                 hear(self._listener.result, self.hello, result, failure)
+            self._last_result = result.number
 
     def _load(self, message: ResultInMemory) -> Result:
         """Return the result of `message`, with the payload that the worker has left in its journal."""
@@ -214,8 +214,7 @@ class ProducerIntake:
                 raise OSError("it cannot be opened")
             return ResultJournalReader(self._status_page).take(message)
         except Exception as error:  # noqa: BLE001  # the result is settled in any case, because its caller waits
-            reason = f"results of {self._who} cannot be read from its memory: {error}"
-            self._failure = self._failure or DeliveryError(reason)
+            self.cut_off(MessageError(f"a result that cannot be read from its memory: {error}"))
             return message.result
 
     # --- outboxes ----------------------------------------------------------------------------------------------
