@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import rerun as rr
 
+import mpr
 from mpr.producer import router
 from mpr.producer.producer import Producer
 from mpr.rrd import framing, protobuf
@@ -340,6 +343,41 @@ def log_and_damage(number: int, name: str) -> int:
     # The parent has it by then. Otherwise the SDK could write the rows of the next task over it.
     time.sleep(0.3)
     return number
+
+
+def log_damage_and_die(number: int, name: str) -> None:
+    log_and_damage(number, name)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def noise_on_status_page(number: int, die: bool) -> int:
+    """Overwrite the status page of this worker and its journal, and then die or go on."""
+    tasks.log_number(number)
+    producer = _producer()
+    producer.deliver()
+    fd = producer.status_page.fd
+    assert fd is not None
+    os.pwrite(fd, os.urandom(34 * 4096), 0)
+    if die:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@mpr.task
+def log_in_a_joined_process(number: int) -> int:
+    return tasks.log_number(number)
+
+
+def damage_in_a_joined_process(name: str, told: Path) -> None:
+    """Log through a decorated function, do the damage `name`, and log again. Writes down the error of that."""
+    mpr.join()
+    log_in_a_joined_process(1)
+    _BY_NAME[name](2)
+    time.sleep(0.3)
+    try:
+        log_in_a_joined_process(3)
+    except mpr.DeliveryError as error:
+        told.write_text(str(error))
 
 
 def steal_result(number: int, work_item: int) -> int:

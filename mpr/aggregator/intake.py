@@ -342,8 +342,9 @@ class ProducerIntake:
         self._take_rest()
 
     def may_lack_rows(self) -> bool:
-        """Whether rows may be missing, because no `Goodbye` came and there may be rows that were not flushed."""
-        return not self.said_goodbye and (self._status_page is None or self._status_page.unflushed() > 0)
+        """Whether rows may be missing, because they were dropped, or because no `Goodbye` came behind the last rows."""
+        may_be_unflushed = self._status_page is None or self._status_page.unflushed() > 0
+        return self._is_cut_off or (not self.said_goodbye and may_be_unflushed)
 
     def loss_notes(self) -> list[str]:
         """Say which rows were lost with the process: those of recordings that its tasks have made themselves."""
