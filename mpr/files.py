@@ -150,6 +150,9 @@ class MemoryFile:
     folder:
         The folder for an ordinary file. By default it is the system's folder for temporary files.
 
+    is_sealed:
+        Whether the file must be one whose size can only grow, if it is in memory.
+
     Attributes
     ----------
     fd:
@@ -165,9 +168,9 @@ class MemoryFile:
         If neither kind of file can be made.
     """
 
-    def __init__(self, name: str, folder: Path | None = None) -> None:
+    def __init__(self, name: str, folder: Path | None = None, *, is_sealed: bool = False) -> None:
         self._pid = os.getpid()
-        fd, why_not = _memory_fd(name)
+        fd, why_not = _memory_fd(name, is_sealed=is_sealed)
         self.in_memory = fd is not None
         if fd is not None:
             self.fd, self.path = fd, _path_of(fd)
@@ -190,14 +193,21 @@ class MemoryFile:
                 os.unlink(self.path)
 
 
-def _memory_fd(name: str) -> tuple[int | None, str]:
+def _memory_fd(name: str, *, is_sealed: bool) -> tuple[int | None, str]:
     """Return the descriptor of a new file in memory, or None and the reason why there is none."""
     if sys.platform != "linux" or not hasattr(os, "memfd_create"):
         return None, "this system has no memfd_create"
     try:
-        fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if is_sealed else 0))
     except OSError as error:
         return None, f"memfd_create: {error.strerror}"
+    if is_sealed:
+        try:
+            # `F_SEAL_SEAL`, because another seal could forbid another process to release the memory.
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+        except OSError as error:
+            os.close(fd)
+            return None, f"seals: {error.strerror}"
     if not os.path.exists(_path_of(fd)):
         os.close(fd)
         return None, "/proc is missing"

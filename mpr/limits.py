@@ -40,6 +40,8 @@ WORK_ITEMS_MAX = 32
 #: The largest message on a socket. The limit is high, because results may be large. A peer that announces a larger
 #: message is disconnected.
 MESSAGE_MAX_BYTES = 8 * 1024 * MIB
+#: The largest frame of a stream. A frame that claims more is damage, because no message could carry it.
+FRAME_MAX_BYTES = MESSAGE_MAX_BYTES
 #: Bytes of a binary stream that are kept in memory. A larger stream is moved to a temporary file.
 STREAM_MEMORY_BYTES = 64 * MIB
 #: If a durable sink takes no data for this time, the sink has failed.

@@ -277,3 +277,10 @@ def log_from_many_threads(start: int, path: Path) -> None:
         thread.join()
     if missing:
         raise AssertionError(f"not in the file: {missing}")
+
+
+def log_as_in_another_container(count: int, pid: int) -> None:
+    """Join and log while this process has the id of another process, as in a PID namespace of its own."""
+    os.getpid = lambda: pid
+    for number in range(count):
+        log_number(number)

@@ -20,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from mpr.aggregator import events
+from mpr.aggregator import events, guard
 from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.farewell import FlushRequests, lost_rows_note
@@ -36,6 +36,7 @@ from mpr.transport.messages import (
     FlushRequested,
     Goodbye,
     Hello,
+    MessageError,
     Synced,
     Upstream,
     Welcome,
@@ -257,11 +258,15 @@ class Aggregator:
         with self._progress:
             self._progress.notify_all()
 
-    def _take_message(self, hello: Hello, message: Upstream) -> None:
+    def _take_message(self, hello: Hello, message: Upstream | MessageError) -> None:
         intake = self._intakes.get(hello.route)
         if intake is None:
             if isinstance(message, Hello):
                 self._greet(message)
+            return
+        if intake.hello is not hello:
+            # Another process has said hello with the name of this producer.
+            self._sockets.up.forget(hello)
             return
         intake.take(message)
         if isinstance(message, Goodbye):
@@ -297,8 +302,17 @@ class Aggregator:
         # this, the files of dead producers would stay open.
         for each in list(self._intakes.values()):
             self._release_if_dead(each)
+        try:
+            guard.check_hello(hello)
+            if hello.worker and any(each.hello.worker == hello.worker for each in self._intakes.values()):
+                raise MessageError(f"it is not worker {hello.worker}, which has said hello before")
+            intake = ProducerIntake(hello, self._context, self._listeners.get(hello.worker))
+        except Exception as error:  # noqa: BLE001  # whatever the bytes of a hello raise
+            _log.error("mpr: a process %s", guard.describe(error))
+            self._sockets.up.forget(hello)
+            return
         self.pids.add(hello.pid)
-        intake = self._intakes[hello.route] = ProducerIntake(hello, self._context, self._listeners.get(hello.worker))
+        self._intakes[hello.route] = intake
         self._newcomers.append(intake)
 
     def _welcome(self) -> None:

@@ -106,13 +106,15 @@ class Fanout:
         failpoints.reach("parent.segment")
         chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
         self._writing_since = time.monotonic()
-        for writer in list(self._writers):
-            with self._failing(writer):
-                writer.accept(segment, published=chunks > 0 and not segment.telemetry)
-        if self._feed is not None:
-            self._feed.accepted(segment)
-        self._observer.peek(segment)
-        self._writing_since = None
+        try:
+            for writer in list(self._writers):
+                with self._failing(writer):
+                    writer.accept(segment, published=chunks > 0 and not segment.telemetry)
+            if self._feed is not None:
+                self._feed.accepted(segment)
+            self._observer.peek(segment)
+        finally:
+            self._writing_since = None
         self.accepted_chunks += chunks
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
         return chunks
@@ -133,6 +135,11 @@ class Fanout:
             _log.info("%s", conflict)
             self.conflicts.append(conflict)
         return rows
+
+    def distrust(self) -> None:
+        """Have the sinks check all rows at their end, because a producer has sent bytes that cannot be used."""
+        for writer in self._writers:
+            writer.distrust()
 
     def note(self, texts: Sequence[str]) -> None:
         """Write `texts` into the recording as notes of the parent."""

@@ -29,7 +29,10 @@ class SurvivingRows:
 
 
 class Listener(Protocol):
-    """Hears of workers and results. The aggregator's thread makes all calls. No method may wait or raise."""
+    """Hears of workers and results. The aggregator's thread makes all calls. No method may wait.
+
+    No method may raise anything but `MessageError`, for a message that its worker should not have sent.
+    """
 
     def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int) -> None:
         """Note that a worker takes tasks from now on. Its initializer took `init_micros` microseconds."""

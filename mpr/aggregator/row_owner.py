@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from mpr.aggregator.listener import Listener
 from mpr.rrd.segment import TaskInfo
-from mpr.transport.messages import Hello, TaskBegan, TaskEnded
+from mpr.transport.messages import Hello, MessageError, TaskBegan, TaskEnded
 from mpr.transport.status_page import StatusPageReader
 from mpr.transport.task_mark import TaskMark, read_mark
+
+# The Rerun SDK takes times of 63 bits.
+_NANOS_MAX = 2**63
 
 
 class RowOwner:
@@ -38,6 +41,8 @@ class RowOwner:
 
     def begin(self, began: TaskBegan) -> None:
         """Take the message that the next rows belong to a task."""
+        if began.started_nanos >= _NANOS_MAX:
+            raise MessageError(f"a task that began at {began.started_nanos}")
         self._began = began
         self.task = None if self._listener is None else self._listener.task_info(self._hello, began)
 

@@ -75,7 +75,8 @@ class MemoryRing(LogFile):
                 segment.source.copy(self.fd, start, stop - start)
                 end += stop - start
         except OSError:
-            os.ftruncate(self.fd, self.end)
+            # Not truncated, because a memory file cannot shrink. The next segment is written over these bytes.
+            self._file.release(self.end, self._file.size())
             return
         self._segments.append((self.end, end))
         while end - self._segments[0][0] > REPLAY_MAX_BYTES and len(self._segments) > 1:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from mpr.errors import FormatError
-from mpr.limits import SLICE_BYTES
+from mpr.limits import FRAME_MAX_BYTES, SLICE_BYTES
 from mpr.rrd.protobuf import encode_field
 
 FOURCC = b"RRF2"
@@ -68,7 +68,8 @@ class DamagedError(FormatError):
     """The error for a stream with bytes that are no frame. `frames` are the whole frames before these bytes."""
 
     def __init__(self, kind: int, position: int, frames: list[Frame]) -> None:
-        super().__init__(f"unknown frame kind {kind} at offset {position}")
+        reason = f"unknown frame kind {kind}" if kind > BLUEPRINT_ACTIVATION else "impossible size of a frame"
+        super().__init__(f"{reason} at offset {position}")
         self.frames = frames
 
 
@@ -93,7 +94,7 @@ def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
             break
         while position - base + FRAME_HEADER_SIZE <= len(window):
             kind, size = _FRAME.unpack_from(window, position - base)
-            if kind > BLUEPRINT_ACTIVATION:
+            if kind > BLUEPRINT_ACTIVATION or size > FRAME_MAX_BYTES:
                 raise DamagedError(kind, position, frames)
             frame = Frame(kind, position, size)
             if frame.end > end:
@@ -187,9 +188,14 @@ def frame_header(kind: int, size: int) -> bytes:
 
 def closing(offset: int, manifests: list[bytes]) -> bytes:
     """Return the end of a file whose frames end at `offset`: the `END` frame and the stream footer."""
-    # Imported here because only a parent that closes a file computes a hash.
+    footer = b"".join(encode_field(1, manifest) for manifest in manifests)
+    return frame_header(END, len(footer)) + footer + stream_footer(offset + FRAME_HEADER_SIZE, footer)
+
+
+def stream_footer(offset: int, footer: bytes) -> bytes:
+    """Return the bytes that close a stream, whose `footer` (the payload of the `END` frame) is at `offset`."""
+    # Imported here because only a parent computes a hash.
     import xxhash
 
-    footer = b"".join(encode_field(1, manifest) for manifest in manifests)
-    entry = _FOOTER_ENTRY.pack(offset + FRAME_HEADER_SIZE, len(footer), xxhash.xxh32_intdigest(footer, seed=_CRC_SEED))
-    return frame_header(END, len(footer)) + footer + entry + CLOSING
+    entry = _FOOTER_ENTRY.pack(offset, len(footer), xxhash.xxh32_intdigest(footer, seed=_CRC_SEED))
+    return entry + CLOSING

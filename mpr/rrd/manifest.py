@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from mpr.errors import FormatError
 from mpr.rrd import framing, protobuf
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ _ROWS = "chunk_num_rows"
 _STATIC = "chunk_is_static"
 
 _LZ4 = 2
+# A block of LZ4 has at most this many times as many bytes when it is decompressed.
+_LZ4_RATIO = 255
 
 ChunkLocation: TypeAlias = tuple[int, int]
 """The place of a chunk in the file: offset of its frame, size of its payload."""
@@ -76,39 +79,68 @@ class OffsetMap:
 
 
 def parse(footer: bytes) -> list[Manifest]:
-    """Return the manifests in the payload of an `END` frame."""
+    """Return the manifests in the payload of an `END` frame. Raises `FormatError` if the bytes are something else."""
+    try:
+        return [_parsed(message) for message in _messages(footer)]
+    except FormatError:
+        raise
+    except Exception as error:
+        # Arrow raises errors of many types for bytes that it cannot read.
+        raise FormatError(f"a manifest that cannot be read: {error!r}") from error
+
+
+def _messages(footer: bytes) -> Iterator[bytes]:
+    return (value for number, value in protobuf.fields(footer) if number == 1 and isinstance(value, bytes))
+
+
+def _parsed(message: bytes) -> Manifest:
     import pyarrow as pa
 
-    found = []
-    for number, message in protobuf.fields(footer):
-        if number != 1 or not isinstance(message, bytes):
-            continue
-        part: dict[int, Any] = dict(protobuf.fields(protobuf.field(message, 4)))
-        payload = part[2]
-        if part.get(3) == _LZ4:
-            payload = pa.Codec("lz4_raw").decompress(payload, part[4])
-        found.append(
-            Manifest(
-                store_id=protobuf.field(message, 1),
-                schema=protobuf.field(message, 2),
-                sha256=protobuf.field(message, 3),
-                table=pa.ipc.open_stream(payload).read_all(),
-            )
-        )
-    return found
+    part: dict[int, Any] = dict(protobuf.fields(protobuf.field(message, 4)))
+    payload = part[2]
+    if part.get(3) == _LZ4:
+        if not 0 <= part[4] <= _LZ4_RATIO * len(payload):
+            # Refused before memory is allocated for it.
+            raise FormatError(f"a manifest of {len(payload)} bytes that claims {part[4]}")
+        payload = pa.Codec("lz4_raw").decompress(payload, part[4])
+    table = pa.ipc.open_stream(payload).read_all()
+    # Arrow reads offsets within the buffers as they are, and a wrong one could end this process.
+    table.validate(full=True)
+    for name in (OFFSET, SIZE):
+        if not pa.types.is_integer(table[name].type) or table[name].null_count:
+            raise FormatError(f"a manifest whose column {name} has no numbers")
+    return Manifest(
+        store_id=protobuf.field(message, 1),
+        schema=protobuf.field(message, 2),
+        sha256=protobuf.field(message, 3),
+        table=table,
+    )
 
 
 def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
-    """Yield the store id and the schema of each manifest.
+    """Return the store id and the schema of each manifest. Raises `FormatError` if the bytes are something else.
 
     A schema has one column per timeline, and one per component of an entity.
     """
+    try:
+        return iter([_schema(message) for message in _messages(footer)])
+    except FormatError:
+        raise
+    except Exception as error:
+        raise FormatError(f"a schema that cannot be read: {error!r}") from error
+
+
+def _schema(message: bytes) -> tuple[bytes, pa.Schema]:
     import pyarrow as pa
 
-    for number, message in protobuf.fields(footer):
-        if number == 1 and isinstance(message, bytes):
-            schema = protobuf.field(protobuf.field(message, 2), 1)
-            yield protobuf.field(message, 1), pa.ipc.read_schema(pa.BufferReader(schema))
+    encoded = protobuf.field(protobuf.field(message, 2), 1)
+    schema = pa.ipc.read_schema(pa.BufferReader(encoded))
+    for column in schema:
+        meta = column.metadata or {}
+        if meta.get(b"rerun:kind") == b"data":
+            meta[b"rerun:component"].decode()
+            meta.get(b"rerun:entity_path", b"/").decode()
+    return protobuf.field(message, 1), schema
 
 
 def encode(manifest: Manifest) -> bytes:

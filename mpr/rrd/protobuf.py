@@ -6,11 +6,17 @@ from collections.abc import Iterator
 
 from mpr.errors import FormatError
 
+# A number of 64 bits has this many bytes at most. Without the limit, the time for a number grows with the square of its
+# length: 3 MB take minutes.
+_VARINT_MAX = 10
+
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
-    # At most 10 bytes, as protobuf has it. Otherwise the time for a long number would grow with its square.
-    while position < len(data) and shift < 70:
+    limit = position + _VARINT_MAX
+    while position < len(data):
+        if position == limit:
+            raise FormatError(f"a number of more than {_VARINT_MAX} bytes")
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift

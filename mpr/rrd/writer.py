@@ -80,6 +80,7 @@ class FileWriter:
         # numbers in one array, because there may be hundreds of thousands of pairs.
         self._undescribed: dict[int, array[int]] = {}
         self._manifest_store = ManifestStore(self.path.parent)
+        self._is_distrusted = False
 
     def open(self, preamble: bytes) -> None:
         """Begin with `preamble`, a whole stream of a header, a store info and the properties of the recording."""
@@ -117,9 +118,11 @@ class FileWriter:
             self._file.check(end)
             if published:
                 self._file.publish()
-        except OSError as error:
+        except BaseException as error:
             self._file.cut(self._log.end)
-            raise self._failure("write", error) from error
+            if isinstance(error, OSError):
+                raise self._failure("write", error) from error
+            raise
         self._log.grow(end)
         if not self._write_footer:
             return
@@ -152,6 +155,10 @@ class FileWriter:
             self._manifest_store.add([manifest.moved(each, offsets) for each in manifests])
             del self._offsets[outbox], self._undescribed[outbox]
 
+    def distrust(self) -> None:
+        """Have the SDK decode all rows at the end, because a producer was cut off. Rows that it refuses are dropped."""
+        self._is_distrusted = True
+
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         """Count the rows in the chunks of an outbox that has no footer, by reading these chunks again.
 
@@ -163,7 +170,7 @@ class FileWriter:
         try:
             count = functools.partial(manifest.row_count, users_only=users_only)
             return sum(map(count, self._manifest_maker.described(places)))
-        except (OSError, errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001  # the SDK and Arrow raise errors of many types for damaged chunks
             _log.debug("the rows of a worker that has died cannot be counted: %r", error)
             return None
 
@@ -206,7 +213,9 @@ class FileWriter:
                 closing = self._closing() if self._write_footer else b""
                 self._write(closing)
                 self._log.grow(self._log.end + len(closing))
-            except (errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            except OSError:
+                raise
+            except Exception as error:  # noqa: BLE001  # as in `rows_of`
                 refused = f"no manifest can be made: {error!r}"
             self._file.publish()
         except OSError as error:
@@ -216,8 +225,11 @@ class FileWriter:
         self._file.close()
         if not self._write_footer:
             return
-        refused = refused or self._refusal()
-        if refused is not None:
+        refused = refused or (programs.verify(self.path) if self._is_distrusted else self._refusal())
+        if refused is not None and self._is_distrusted:
+            _log.warning("%s is written anew without rows that the Rerun SDK cannot decode (%s)", self.path, refused)
+            self._write_anew(programs.rewrite)
+        elif refused is not None:
             self._rebuild(refused)
         if self._compact:
             self._write_anew(programs.optimize)

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mpr.errors import DeliveryError
 from mpr.processes import pickling, task_pickling
 from mpr.scheduler.work_item import WorkItem
 from mpr.transport.messages import MIXED, RAISED, Result
@@ -47,8 +48,10 @@ def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseEx
                 failure = task_pickling.load_exception(result.payload)
             else:
                 values = pickling.loads(result.payload)
+                if type(values) is not list or len(values) != count:
+                    raise DeliveryError(f"a worker has sent no {count} results of {work_item.name(result.first)}")
         except BaseException as error:  # noqa: BLE001  # whatever a user's `__setstate__` raises
-            failure = error
+            values, failure = None, error
     if values is None or result.status != MIXED:
         return [Outcome(work_item, result.first, count, values, failure)]
     outcomes = []

@@ -171,6 +171,7 @@ class WorkItem:
         if at.sequence != self.sequence:
             # The worker was at a later work item, or had not reached this one.
             return (self.count if at.sequence > self.sequence else self.first), -1
-        if at.running:
+        # Limited to the tasks that there are, because the worker may have overwritten its status page.
+        if at.running and self.first <= at.task < self.count:
             return at.task + 1, at.task
-        return max(at.task, self.first), -1
+        return min(max(at.task, self.first), self.count), -1

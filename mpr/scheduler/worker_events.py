@@ -22,7 +22,7 @@ from mpr.scheduler.user_code import Outcome
 from mpr.scheduler.work_item import WorkItem
 from mpr.scheduler.worker_death import WorkerLoss
 from mpr.scheduler.worker_handle import WorkerControl, WorkerHandle
-from mpr.transport.messages import Hello, InitializerFailed, Result, Skipped, TaskBegan
+from mpr.transport.messages import Hello, InitializerFailed, MessageError, Result, Skipped, TaskBegan
 from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")
@@ -92,12 +92,16 @@ class WorkerEvents:
         books = self._books
         with books.lock:
             work_item = books.work.get(result.work_item)
-            if work_item is None or result.first != work_item.first:
+            if work_item is None or result.first < work_item.first:
                 # The pool was terminated, or this result was taken from the journal before.
                 return
             # The count is 0 if the worker could not unpickle the work item. Then the result is for all its tasks that
             # have no outcome yet.
             count = result.count or work_item.count - work_item.first
+            left = work_item.count - work_item.first
+            is_its_own = work_item in books.workers.assigned(hello.worker)
+            if not is_its_own or result.first > work_item.first or count > left or (result.last and count < left):
+                raise MessageError(f"results of {count} tasks of a work item that it does not have, or has not ended")
             self._observer.result(hello, work_item, count, result)
             work_item.settle(count)
             if result.last:

@@ -146,6 +146,9 @@ class WorkerSupervisor:
         """
         import psutil
 
+        if pid not in self._pids.values():
+            # The worker has ended, or what it said is not its id. No other process may be harmed.
+            return False
         # One thread at a time, because one thread could otherwise resume a worker that another thread has suspended.
         with self._standstill_lock, contextlib.suppress(psutil.Error):
             worker = psutil.Process(pid)

@@ -50,6 +50,16 @@ def _streams_of(data: bytes, *, blueprints: bool) -> Iterator[Any]:
             yield reader.stream(store=entry)
 
 
+def damage(data: bytes) -> str | None:
+    """Return why the SDK cannot decode the stream `data`; None if it can."""
+    try:
+        for _ in chunks_of(data):
+            pass
+    except Exception as error:  # noqa: BLE001  # the SDK raises errors of many types for a broken stream
+        return str(error)
+    return None
+
+
 class ReadableFile:
     """Holds `data` as a file that the SDK's reader can open by a path. The file is in memory if possible."""
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpr.errors import SinkError
+from mpr.errors import FormatError, SinkError
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.rrd import framing
 from mpr.rrd.segment import PREAMBLE, Segment, StandaloneStreams
@@ -157,6 +157,8 @@ class ActiveRecordingWriter(Writer):
     def _do(self, step: Callable[[], None], chunks: int) -> None:
         try:
             has_returned = self._side.do(step, self._timeout_secs)
+        except FormatError:
+            raise
         except Exception as error:
             raise SinkError(f"cannot write to {self.name}: {error}") from error
         if not has_returned:
@@ -176,7 +178,12 @@ class ActiveRecordingWriter(Writer):
         else:
             # `log_file_from_contents` is not used for most rows, because it starts an importer of the SDK that leaves
             # threads behind. After that, imports hang in forked processes.
-            reader.send_decoded(stream, self._stream, blueprints=False)
+            try:
+                reader.send_decoded(stream, self._stream, blueprints=False)
+            except (RuntimeError, ValueError) as error:
+                if (damage := reader.damage(stream)) is not None:
+                    raise FormatError(f"the Rerun SDK cannot decode it: {damage}") from error
+                raise
         # This flush is needed because only a flush reports a full disk.
         self._stream.flush(timeout_sec=self._timeout_secs)
 

@@ -96,6 +96,9 @@ class StreamWriter(FileWriter, Writer):
     def __init__(self, file: StreamFile) -> None:
         super().__init__(Path(file.readable_path), file)
 
+    def distrust(self) -> None:
+        """Do nothing, because readers have the rows already."""
+
     def _failure(self, verb: str, error: OSError) -> SinkError:
         return SinkError(error.errno, f"cannot {verb} the binary stream: {error.strerror or error}")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpr.errors import SinkError
+from mpr.errors import FormatError, SinkError
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.rrd import framing
 from mpr.rrd.part_file import PartFile
@@ -61,11 +61,16 @@ class DecodingWriter:
             reader.send_decoded(stream, self._stream, blueprints=False)
             self._stream.flush(timeout_sec=SINK_TIMEOUT_SECS)
         except (RuntimeError, ValueError) as error:
+            if (damage := reader.damage(stream)) is not None:
+                raise FormatError(f"the Rerun SDK cannot decode it: {damage}") from error
             # If the disk is full, the error is raised here, because the SDK reports it only at a flush.
             raise SinkError(f"cannot write {self.path}: {error}; what it has until here is readable") from error
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
         """Do nothing, because the SDK writes its own manifest."""
+
+    def distrust(self) -> None:
+        """Do nothing, because the SDK has decoded all rows."""
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         """Return None, because only the SDK knows the rows."""

@@ -120,6 +120,9 @@ class DirectoryWriter:
             self._layouts.append((self._latest, footer))
         self._router.add_manifests(outbox, footer)
 
+    def distrust(self) -> None:
+        self._shared.distrust()
+
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         """Return None, because the rows are in many files."""
         return None

@@ -48,6 +48,8 @@ class MainFile(RoutedFile, Protocol):
 
     def timed_rows(self) -> int | None: ...
 
+    def distrust(self) -> None: ...
+
 
 class OneFile(MainFile, Protocol):
     """A file for any recording. Unlike a file with a preamble, it can begin without properties of the recording."""
@@ -118,6 +120,9 @@ class PerRecordingWriter(Writer):
 
     def timed_rows(self) -> int | None:
         return self._main.timed_rows()
+
+    def distrust(self) -> None:
+        self._main.distrust()
 
     def close(self) -> None:
         self._router.close()

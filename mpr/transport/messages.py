@@ -29,6 +29,10 @@ _NUMBER = struct.Struct("<BQ")
 _TASK = struct.Struct("<BQIIQ")
 
 
+# How many frames the error for a message names.
+_FRAMES_SHOWN = 8
+
+
 class MessageError(ValueError):
     """Says that the frames are no message of this protocol."""
 
@@ -49,7 +53,7 @@ class Hello:
     route:
         The producer's name on the downstream socket.
     address, status_page:
-        The paths at which the parent opens the producer's first outbox and its status page (empty: no page).
+        The addresses by which the parent opens the producer's first outbox and its status page (empty: no page).
     protocol:
         The version of the messages.
     """
@@ -456,8 +460,8 @@ def decode(frames: Frames) -> Upstream | Downstream:
     """Return the message in `frames`. Raises `MessageError`, and no other error, if `frames` are no message."""
     try:
         return _decode(frames)
-    except (struct.error, ValueError, TypeError, IndexError, RecursionError) as error:
-        parts = ", ".join(f"{len(frame)} bytes" for frame in frames)
+    except Exception as error:  # noqa: BLE001  # also `RecursionError` and `MemoryError`, for JSON that is deep or long
+        parts = ", ".join(f"{len(frame)} bytes" for frame in frames[:_FRAMES_SHOWN])
         begin = bytes(frames[0][:32]).hex() if frames else ""
         raise MessageError(f"not a message of protocol {PROTOCOL}: {error} ({parts}, from {begin!r} on)") from None
 
@@ -465,6 +469,16 @@ def decode(frames: Frames) -> Upstream | Downstream:
 def _result(head: bytes, payload: Sequence[Buffer]) -> Result:
     _, work_item, first, count, status, last, micros, *spent = _RESULT.unpack(head)
     return Result(work_item, first, count, status, bool(last), micros, payload, *spent)
+
+
+def _task_ended(data: bytes) -> TaskEnded:
+    seconds, error = json.loads(data)
+    if type(seconds) is not float or not (error is None or type(error) is str):
+        raise MessageError("the end of a task with fields of the wrong types")
+    if error is not None:
+        # Raises an error for a text that has no encoding, because JSON may have one.
+        error.encode()
+    return TaskEnded(seconds, error)
 
 
 def _decode(frames: Frames) -> Upstream | Downstream:
@@ -501,10 +515,7 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     if kind == _TASK_BEGAN:
         return TaskBegan(*_TASK.unpack(head)[1:])
     if kind == _TASK_ENDED:
-        seconds, error = json.loads(bytes(frames[1]))
-        if type(seconds) is not float or not (error is None or type(error) is str):
-            raise MessageError("the end of a task with fields of the wrong types")
-        return TaskEnded(seconds, error)
+        return _task_ended(bytes(frames[1]))
     if kind == _TASK_RECORDING_ROWS:
         return TaskRecordingRows(bytes(frames[1]))
     if kind == _READY:

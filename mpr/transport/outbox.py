@@ -4,11 +4,11 @@ Covers: making an outbox, its size, reading it from another process, releasing b
 Does not cover: the frames in an outbox (`rrd/framing.py`), and how far it was written (`producer/outbox_writer.py`).
 
 The SDK encodes in a thread of its own and writes each message with one `write`. So no byte of a row passes through
-Python in the worker. The parent opens the same file through `/proc/<pid>/fd`, and lets the kernel copy from the file
-(`sendfile`). Then the parent frees the memory of the bytes that it has read, by punching holes into the file. The bytes
-that the file still holds in memory are on the way to the sinks. If there are too many of these bytes, the worker waits
-before it logs more. If a worker is killed, the bytes that it has written remain. Without memory files
-(see `files.py`) an outbox is an ordinary file in the recording's private folder.
+Python in the worker. The parent opens the same file (`shared_file.py`), and lets the kernel copy from it (`sendfile`).
+Then the parent frees the memory of the bytes that it has read, by punching holes into the file. The bytes that the file
+still holds in memory are on the way to the sinks. If there are too many of these bytes, the worker waits before it logs
+more. If a worker is killed, the bytes that it has written remain. Without memory files (see `files.py`) an outbox is an
+ordinary file in the recording's private folder.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import re
 import sys
 from pathlib import Path
 
-from mpr.files import MemoryFile
+from mpr.errors import FormatError
+from mpr.transport import shared_file
 
 _PAGE = 4096
 # linux/falloc.h: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
@@ -36,13 +36,12 @@ class Outbox:
     path:
         The path that the SDK uses in this process.
     address:
-        The path by which another process of the same user opens the file.
+        The address by which another process of the same user opens the file, and proves that it is this file.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = MemoryFile("mpr-outbox", folder)
+        self._file, self.address = shared_file.new_shared(folder)
         self.fd, self.path = self._file.fd, self._file.path
-        self.address = f"/proc/{os.getpid()}/fd/{self.fd}" if self._file.in_memory else self.path
         # The end of the bytes that were released, if the system cannot free them. None if it can.
         self._released: int | None = None
 
@@ -79,14 +78,6 @@ class Outbox:
         self._file.close()
 
 
-def open_shared(address: str, folder: Path) -> int:
-    """Open the file that another process of this user has at `address`. Raises `OSError` if that fails."""
-    if not re.fullmatch(r"/proc/\d+/fd/\d+", address) and Path(address).parent != folder:
-        raise PermissionError(f"not the address of an outbox: {address!r}")
-    # Opened for writing too, because the kernel punches no hole through a read-only descriptor.
-    return os.open(address, os.O_RDWR | os.O_CLOEXEC)
-
-
 class OutboxReader:
     """The parent's end of an outbox: reads the file of another process."""
 
@@ -95,7 +86,7 @@ class OutboxReader:
 
         Raises `OSError` if this process may not or cannot open it, or cannot release its memory.
         """
-        self.fd = open_shared(address, folder)
+        self.fd = shared_file.open_shared(address, folder)
         # Beyond the end of every outbox, because rows may be in this one already.
         if not punch_hole(self.fd, _BEYOND, _BEYOND + _PAGE):
             self.close()
@@ -112,7 +103,7 @@ class OutboxReader:
     def copy(self, target: int, offset: int, size: int) -> None:
         """Have the kernel copy `size` bytes, from `offset` on, to the file descriptor `target`.
 
-        Raises `OSError` if the outbox has fewer bytes.
+        Raises `FormatError` if the outbox has fewer bytes, because its producer has damaged it.
         """
         while size:
             try:
@@ -124,9 +115,13 @@ class OutboxReader:
                     raise
                 done = os.write(target, os.pread(self.fd, min(size, 1 << 20), offset))
             if not done:
-                raise OSError(f"an outbox ended {size} bytes too early")
+                raise FormatError(f"an outbox ends {size} bytes too early")
             offset += done
             size -= done
+
+    def is_whole(self, start: int, end: int) -> bool:
+        """Whether the file has bytes everywhere in `[start, end)`, none of which was released."""
+        return shared_file.is_whole(self.fd, start, end)
 
     def held_bytes(self) -> int:
         """Return the number of bytes that the file occupies: those written and not yet released."""

@@ -109,9 +109,7 @@ class ResultJournalReader:
 
         Raises `ValueError` or `OSError` if the payload is not there.
         """
-        if not 0 <= message.area < _AREAS:
-            raise ValueError(f"a journal has no area {message.area}")
-        payload = self._read(_AREAS_START + message.area * _AREA_BYTES, message.sizes)
+        payload = self._read_area(message.area, message.sizes)
         self._page.counters[TAKEN + message.area] += 1
         return replace(message.result, payload=payload)
 
@@ -137,18 +135,27 @@ class ResultJournalReader:
             work_item, first, count, status, last, micros, parts, area, *rest = _HEADER.unpack_from(head)
             if work_item:
                 end = _HEADER.size + parts * _SIZE.size
-                start = slot + end if area < 0 else _AREAS_START + area * _AREA_BYTES
-                payload = self._read(start, head[_HEADER.size : end])
+                sizes = head[_HEADER.size : end]
+                payload = self._read(slot + end, sizes, PAGE_BYTES - end) if area < 0 else self._read_area(area, sizes)
                 *spent, outbox, written, needed = rest
                 result = Result(work_item, first, count, status, bool(last), micros, payload, *spent)
                 found.append((SegmentReady(outbox, 0, written), needed, result))
         return iter(sorted(found, key=lambda journaled: journaled[2].number))
 
-    def _read(self, offset: int, sizes: bytes) -> list[Buffer]:
+    def _read_area(self, area: int, sizes: bytes) -> list[Buffer]:
+        if not 0 <= area < _AREAS:
+            raise ValueError(f"a journal has no area {area}")
+        return self._read(_AREAS_START + area * _AREA_BYTES, sizes, _AREA_BYTES)
+
+    def _read(self, offset: int, sizes: bytes, most: int) -> list[Buffer]:
         if len(sizes) % _SIZE.size:
             raise ValueError("not a list of sizes")
-        parts = [bytearray(size) for (size,) in _SIZE.iter_unpack(sizes)]
-        if parts and os.preadv(self._page.fd, parts, offset) < sum(map(len, parts)):
+        found = [size for (size,) in _SIZE.iter_unpack(sizes)]
+        # Checked before memory is allocated for it.
+        if sum(found) > most:
+            raise ValueError(f"a payload of {sum(found)} bytes where {most} fit")
+        parts = [bytearray(size) for size in found]
+        if parts and os.preadv(self._page.fd, parts, offset) < sum(found):
             raise OSError("a journal ends too early")
         return [memoryview(part) for part in parts]
 

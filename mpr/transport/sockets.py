@@ -139,10 +139,11 @@ class UpstreamServer:
         self._posted.append(data)
         self._wakeup.wake()
 
-    def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage] | bytes | None:
+    def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage | MessageError] | bytes | None:
         """Return the next message with the hello of its producer, or the bytes that `post` has got.
 
-        Returns None after the timeout, and empty bytes if this object drops the message.
+        Returns None after the timeout, and empty bytes for a message of a peer that has not shown the secret. If a
+        producer sends something that is no message, the error takes the place of the message.
         """
         if self._posted:
             return self._posted.popleft()
@@ -155,15 +156,15 @@ class UpstreamServer:
             frames = self._receiver.receive(0)
         return None if frames is None else self._understand(frames)
 
-    def _understand(self, frames: list[zmq.Frame]) -> tuple[Hello, UpstreamMessage] | bytes:
+    def _understand(self, frames: list[zmq.Frame]) -> tuple[Hello, UpstreamMessage | MessageError] | bytes:
         sender = frames[0].bytes
+        hello = self._greeted.get(sender)
         try:
             light = [_light(frame) for frame in frames[1:]]
             message = decode(unpack(light[0]) if len(light) == 1 else light)
-        except MessageError:
+        except MessageError as error:
             self.rejected_count += 1
-            return b""
-        hello = self._greeted.get(sender)
+            return b"" if hello is None else (hello, error)
         if hello is not None:
             return hello, message  # type: ignore[return-value]  # downstream kinds are ignored by the receiver
         if isinstance(message, Hello) and self._knows_secret(message):

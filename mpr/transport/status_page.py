@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpr.transport.outbox import Outbox, open_shared
+from mpr.transport import shared_file
+from mpr.transport.outbox import Outbox
 
 #: The size of the page in bytes. The journal begins behind the page.
 PAGE_BYTES = 4096
@@ -74,7 +75,7 @@ class StatusPage:
     Attributes
     ----------
     address:
-        The path at which the parent opens the file; empty if the parent cannot.
+        The address by which the parent opens the file; empty if the parent cannot.
     fd:
         The file; None if there is none.
     counters:
@@ -163,8 +164,11 @@ class StatusPageReader:
     """
 
     def __init__(self, address: str, folder: Path) -> None:
-        self.fd = open_shared(address, folder)
+        self.fd = shared_file.open_shared(address, folder)
         try:
+            if not shared_file.is_sealed(self.fd):
+                # A page that vanishes would end this process (SIGBUS).
+                raise OSError("its size can shrink")
             self._map = mmap.mmap(self.fd, PAGE_BYTES)
         except (OSError, ValueError) as error:
             fd, self.fd = self.fd, -1
