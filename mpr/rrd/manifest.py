@@ -5,8 +5,9 @@ A file has one manifest for each store. A store is a recording or a blueprint.
 Covers: reading the manifests of an `END` frame, moving their byte offsets, and merging their rows.
 Does not cover: the frames around them (`framing.py`) and merging schemas that differ (`footer.py`, `wide_footer.py`).
 
-The message is `RrdManifest{store_id = 1, sorbet_schema = 2, sorbet_schema_sha256 = 3, data = 4}`. Its field `data` is
-a compressed Arrow stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` and
+In a file, a manifest is the protobuf message
+`RrdManifest{store_id = 1, sorbet_schema = 2, sorbet_schema_sha256 = 3, data = 4}`. Its field `data` is a compressed
+Arrow stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` and
 `re_log_encoding/src/rrd/footer/raw_rrd_manifest.rs`.
 """
 
@@ -55,7 +56,8 @@ class Manifest:
 class OffsetMap:
     """Maps offsets in an outbox to offsets in a file.
 
-    The bytes are added as runs, in ascending order of their offsets in the outbox.
+    A run is a piece of the outbox that was copied to one place in the file. The runs are added in the order that they
+    have in the outbox.
     """
 
     def __init__(self) -> None:
@@ -64,7 +66,10 @@ class OffsetMap:
         self._shifts = array("q")
 
     def add(self, source: int, target: int) -> None:
-        """Map the bytes from offset `source` on to offset `target`. A run that continues the last takes no memory."""
+        """Add a run that begins at `source` in the outbox and at `target` in the file.
+
+        If the run follows the previous run in the outbox and also in the file, it takes no memory.
+        """
         shift = target - source
         if not self._shifts or self._shifts[-1] != shift:
             self._sources.append(source)
@@ -163,9 +168,9 @@ def same_columns(manifests: list[Manifest]) -> bool:
 def merged_table(manifests: list[Manifest]) -> pa.Table:
     """Return the rows of all manifests in one table.
 
-    If only some manifests have a column, the missing values are filled as in the SDK (`RawRrdManifest::merge`). They
-    are null, or `False` or 0 if the reader requires a value. If a timeline has several types, all its times get the
-    first type.
+    If only some manifests have a column, this function fills the missing values as the SDK does
+    (`RawRrdManifest::merge`). A missing value becomes null, or `False` or 0 if the column may not have null. If a
+    timeline has several types, all its times get the first type.
     """
     import pyarrow as pa
 
@@ -184,7 +189,8 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
                 table = table.set_column(
                     index, each.with_type(wanted), table.column(index).cast(pa.int64()).cast(wanted)
                 )
-        # `cast` is not used here, because it loads `pyarrow.compute`, which took 30 ms for the first file of a process.
+        # The table is not cast to the new schema, because `cast` loads `pyarrow.compute`. This took 30 ms for the first
+        # file of a process.
         loose = pa.schema([each.with_nullable(True) for each in table.schema])
         nullable.append(pa.Table.from_arrays(table.columns, schema=loose))
     merged = pa.concat_tables(nullable, promote_options="default")
@@ -238,7 +244,10 @@ def _validity(piece: pa.Array) -> NDArray[np.bool_]:
 
 
 def all_rows(footer: bytes, store: bytes) -> int:
-    """Return how many rows of the recording `store` the chunks have that `footer` describes."""
+    """Return the number of rows in all chunks of the recording `store` that `footer` describes.
+
+    `store` is an encoded store id, and `footer` is the payload of an `END` frame.
+    """
     return sum(sum(each.table[_ROWS].to_pylist()) for each in parse(footer) if each.store_id == store)
 
 
