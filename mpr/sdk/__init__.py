@@ -17,7 +17,7 @@ The list has each private name, the reason why mpr uses it, and the loss if a re
   recording. The name and the start that a worker sets become properties of that worker.
   Without them: the name and the start of the last worker win.
 - `rerun_bindings.get_recording_id`, `.binary_stream`: a recording that a task makes has a handle of the SDK long before
-  there is a public object for the recording.
+  there is a public object for the recording. These functions take the handle, and the public functions do not.
   Without them: the rows of such a recording are lost if it has no sink.
 - `rerun_bindings.set_global_data_recording` and its thread-local twin: a call takes 0.2 us. The public function takes
   97 us, because it flushes the previous recording. The calls are also watched, so that a worker resets the current

@@ -108,7 +108,10 @@ def _wrapped(
 
 
 def _is_plain_log(original: Callable[..., Any]) -> bool:
-    """Return whether `original` is the function that `rr.log` calls, and has the parameters that `_wrapped_log` has."""
+    """Return whether `original` is `log_arrow_msg`, the entry that `rr.log` calls, with the parameters of this release.
+
+    The parameters must be those of the wrapper that `_wrapped_log` makes.
+    """
     with contextlib.suppress(ValueError):
         return str(inspect.signature(original)) == "(entity_path, components, static_, recording=None)"
     return False
@@ -130,7 +133,7 @@ def _wrapped_log(
     def entry(entity_path: str, components: Any, static_: bool, recording: Any = None) -> Any:
         size = 0
         try:
-            # The same as in `_logged_bytes`, because calling that function would cost time in each `rr.log`.
+            # This repeats the loop of `_logged_bytes`, because a call of that function would slow each `rr.log` down.
             for array in components.values():
                 size += array.get_total_buffer_size()
         except AttributeError:
@@ -156,7 +159,10 @@ def _bypasses() -> Iterable[tuple[type, str]]:
 
 
 def _watched(attribute: str, entered: Callable[[int, int, Any], object]) -> property:
-    """Return a property for `attribute`. Each read calls `entered`, because the code that reads it may send data."""
+    """Return a property for `attribute` that calls `entered` each time when code reads the attribute.
+
+    The reason is that code which reads this attribute may then send data.
+    """
 
     def get(self: Any) -> Any:
         entered(_UNKNOWN_SIZE, 0, None)
