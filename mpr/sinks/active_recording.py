@@ -174,8 +174,8 @@ class ActiveRecordingWriter(Writer):
         if keeps_ids:
             rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
         else:
-            # `log_file_from_contents` is not used for most rows, because it starts an importer of the SDK that leaves
-            # threads behind. After that, imports hang in forked processes.
+            # Only `log_file_from_contents` keeps the ids that the stream has. The other rows do not need it. It starts
+            # an importer of the SDK that leaves threads behind, and then imports hang in forked processes.
             reader.send_decoded(stream, self._stream, blueprints=False)
         # This flush is needed because only a flush reports a full disk.
         self._stream.flush(timeout_sec=self._timeout_secs)
@@ -194,7 +194,10 @@ def set_current(stream: rr.RecordingStream | None) -> None:
 
 
 def current() -> rr.RecordingStream | None:
-    """Return the ambient recording, or None in a forked child, because the stream does not work there."""
+    """Return the ambient recording, or None if there is none.
+
+    Returns None in a forked child, because the parent's stream does not work there.
+    """
     return _current if _pid == os.getpid() else None
 
 

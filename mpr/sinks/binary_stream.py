@@ -81,7 +81,7 @@ class StreamFile:
             os.lseek(self.fd, size, os.SEEK_SET)
 
     def close(self) -> None:
-        """Leave the file open for readers. It is closed when nothing refers to this object."""
+        """Leave the file open for readers. The file is closed when nothing refers to this object."""
 
 
 def _temporary() -> int:

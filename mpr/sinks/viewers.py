@@ -66,10 +66,10 @@ class LiveSink(Sink):
     # --- in the exporter's process -------------------------------------------------------------------------------
 
     def _start_program(self, *, first: bool) -> subprocess.Popen[bytes] | None:
-        """Start the program that the sink needs, if any. This process still has only one thread.
+        """Start the program that the sink needs, if any.
 
-        `first` says whether this is the first exporter of the sink. Returns the program if the sink cannot work after
-        the program has ended, else None.
+        The exporter calls this while its process has only one thread. `first` says whether this is the first exporter of
+        the sink. Returns the program if the sink cannot work after the program has ended, else None.
         """
         return None
 
@@ -342,9 +342,10 @@ class SpawnViewerSink(LiveSink):
 
 
 def _end_with_parent() -> None:
-    """Let the kernel kill this process when its parent process ends. On other systems than Linux, do nothing.
+    """Let the kernel kill this process when the exporter ends. On other systems than Linux, do nothing.
 
-    This runs between fork and exec, which is safe because the exporter's process has only one thread at this time.
+    This process is the program that the exporter starts. The function runs in it between fork and exec. This is safe,
+    because the exporter's process has only one thread at this time.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
