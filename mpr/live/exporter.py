@@ -55,7 +55,8 @@ def main(config: ExporterConfig, _shared: None) -> None:
     """Run as the exporter of `config.sink`, until the parent sends `Finish` or ends."""
     os.environ.clear()
     os.environ.update(config.environ)
-    # All signals are unblocked, because this process inherits blocked signals from `mpr run`, which waits for them.
+    # Unblock all signals. If the parent is `mpr run`, it has blocked some signals in order to wait for them
+    # (`run/command.py`), and a child process inherits this.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _lower_priority()
     try:
@@ -70,7 +71,7 @@ def _lower_priority() -> None:
     """Leave the CPU to the workers. Programs that this process starts get the same low priority."""
     os.nice(_NICE)
     if sys.platform == "linux":
-        # A batch process does not interrupt a worker when it wakes up, but waits until a CPU is free.
+        # When a batch process wakes up, it does not interrupt a worker. It waits until a CPU is free.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
@@ -177,7 +178,10 @@ def _read(fd: int, offset: int, size: int) -> bytes:
 
 
 def _be_silent() -> None:
-    """Drop the SDK's repeated messages about connections on stderr, because the parent logs each of them once."""
+    """Discard everything that this process writes to stderr from now on.
+
+    The SDK repeats its messages about a broken connection there. The parent logs each broken connection once.
+    """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)

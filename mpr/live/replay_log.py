@@ -94,7 +94,10 @@ class MemoryRing(LogFile):
 
 
 def dropped_until(fd: int) -> int:
-    """Return the offset up to which the memory ring `fd` has dropped its bytes. Any process may call this."""
+    """Return the offset up to which a memory ring has dropped its bytes. `fd` is a descriptor of its file.
+
+    Any process that has the descriptor may call this.
+    """
     return int(_MARK.unpack(os.pread(fd, _MARK.size, 0))[0])
 
 
