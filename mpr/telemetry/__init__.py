@@ -4,7 +4,7 @@ A pool of n workers has n places. If a worker is replaced, the new worker gets t
 timeline shows the states of the workers at one place, one after another. A span is a task, or several short tasks.
 
 Covers: states and spans of workers and tasks, processor time and memory, the slowest tasks.
-Does not cover: the layout in the viewer (`blueprint`). The rows here use the names of entities and states from there.
+Does not cover: the layout in the viewer, and the names of entities and states, which are in `blueprint`.
 Only `pool` imports this package.
 May import: sdk, transport, scheduler, blueprint.
 """

@@ -55,7 +55,7 @@ class SlowTasks:
             self._undescribed.pop(heapq.heappop(self._heap)[1], None)
 
     def describe(self) -> None:
-        """Describe the arguments of the tasks that were added, and release them."""
+        """Describe the arguments of the tasks that were added since the last call, and release these arguments."""
         if self._undescribed:
             self._heap = [(micros, number, self._described(number, slow)) for micros, number, slow in self._heap]
             self._undescribed.clear()

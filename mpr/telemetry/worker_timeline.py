@@ -25,7 +25,7 @@ from mpr.transport.messages import CALL, Result
 #: The longest span (nanoseconds) that several tasks share. A running task or an idle time is shown at once only if it
 #: lasts longer than this. If it is shorter, it is shown when it is over.
 SPAN_NS = 50_000_000
-# The shortest pause (nanoseconds) between two tasks that is shown.
+# The shortest pause between two tasks, and the shortest wait of `rr.log`, that is shown (nanoseconds).
 _GAP_NS = 2_000_000
 
 
@@ -162,7 +162,10 @@ class WorkerTimeline:
         return micros
 
     def note_activity(self, work: WorkerActivity, now_ns: int) -> None:
-        """Show `work`, the present activity of the worker, if it lasts long enough. Also update the time of waits."""
+        """Show `work`, the present activity of the worker, if it lasts long enough.
+
+        Also record for how long the worker's `rr.log` has waited until now.
+        """
         since_ns = work.back_pressure_since_ns
         self._totals.note_back_pressure(work.back_pressure_ns + (now_ns - since_ns if since_ns else 0))
         self._show_running(work, now_ns)
@@ -192,7 +195,7 @@ class WorkerTimeline:
             self._show(now_ns, self._lost or ENDED)
 
     def catch_up(self, now_ns: int, *, last: bool) -> None:
-        """Complete the span if it ended more than `SPAN_NS` ago. If the worker is idle for so long, show this.
+        """Complete the span if it ended more than `SPAN_NS` ago. If the worker is idle for longer than that, show this.
 
         If `last` is true, complete the span in any case.
         """
