@@ -68,8 +68,8 @@ class LiveSink(Sink):
     def _start_program(self, *, first: bool) -> subprocess.Popen[bytes] | None:
         """Start the program that the sink needs, if any.
 
-        The exporter calls this while its process has only one thread. `first` says whether this is the first exporter of
-        the sink. Returns the program if the sink cannot work after the program has ended, else None.
+        The exporter calls this while its process has only one thread. `first` says whether this is the first exporter
+        of the sink. Returns the program if the sink cannot work after the program has ended, else None.
         """
         return None
 
