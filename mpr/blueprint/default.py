@@ -86,7 +86,8 @@ def blueprint(
         time_panel = rrb.TimePanel(state="collapsed" if given is None or given.collapse_panels else None)
     if time_panel.timeline is None:
         time_panel.timeline = timeline
-    # The title names the timeline `log_time`, because the state timelines are empty on any other timeline.
+    # If the viewer shows another timeline first, the title names `log_time`, because the state timelines have data only
+    # on `log_time`.
     on_ours = time_panel.timeline in (None, "log_time")
     timeline_name = "Workers" if on_ours else "Workers, on the timeline log_time"
     pools = pool_views(recorded, legend=state_timelines <= _LEGEND, visible=pools_visible, timeline_name=timeline_name)
@@ -181,7 +182,11 @@ def _by_top(paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
-    """Return the origins of the 2D views. Each image gets a view, which also shows the shapes on this image."""
+    """Return the origins of the 2D views for the 2D entities at `paths`.
+
+    If there are several images, each image gets its own view, which also shows the shapes beside and below this image.
+    If there is at most one image, or if there is data at the common path of all entities, one view shows everything.
+    """
     if not paths:
         return []
     common = _common(paths)
@@ -218,5 +223,9 @@ def _parts(path: str) -> list[str]:
 
 
 def bucket(state_timelines: int) -> int:
-    """Return the same number for all numbers of state timelines with the same layout, so that layouts can be cached."""
+    """Return one of three numbers that stands for `state_timelines`.
+
+    Two layouts are the same if their numbers of state timelines have the same result here. So a layout can be cached
+    under this result.
+    """
     return next((limit for limit in (_LEGEND, _MANY_TIMELINES - 1) if state_timelines <= limit), _MANY_TIMELINES)
