@@ -47,7 +47,7 @@ _LOOK_EVERY_SECS = 0.05
 
 
 def main() -> None:
-    """Draw the picture for the order in a folder, and write the answer to that folder.
+    """Read an order (`rendering.Order`) from a folder, draw the picture, and write picture and answer to this folder.
 
     The only argument of the command line is the path of the folder.
     """
@@ -206,7 +206,8 @@ def headless_viewer(
         try:
             yield client
         except Exception as error:
-            # The viewer listens before it tries to draw. So a viewer that finds no driver may end only now.
+            # A viewer without a graphics driver ends only when it tries to draw, and that is after it began to listen.
+            # So wait a moment: if the viewer ends, its output tells the true cause of `error`.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 raise _ended(viewer.wait(1), log.read_text(errors="replace")) from error
             raise
@@ -268,7 +269,7 @@ def settled(client: ViewerClient) -> bytes:
     """
     before = _patiently(client.take_screenshot)
     while True:
-        # The viewer draws one frame for each answer.
+        # The viewer draws one frame for each answer. After so many frames, each notification of before is hidden.
         for _ in range(_FRAMES_OF_A_NOTIFICATION):
             _patiently(client.get_state)
         shots = [_patiently(client.take_screenshot) for _ in range(2)]
