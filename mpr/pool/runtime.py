@@ -110,7 +110,8 @@ class PoolRuntime:
             if self._telemetry is not None:
                 self._sampler = self._new_sampler(self._telemetry)
                 self._sampler.start()
-                # The start of the supervisor fails if the system gives no more threads.
+                # The sampler is closed again if the start of the supervisor fails. This happens if the system gives no
+                # more threads.
                 undo.callback(self._sampler.close)
             self._supervisor.start()
             undo.pop_all()
@@ -170,7 +171,7 @@ class PoolRuntime:
 
     @property
     def state(self) -> PoolState:
-        """Whether the pool takes tasks."""
+        """The state of the pool, which says whether the pool takes calls."""
         return self._dispatcher.state
 
     @property
