@@ -50,7 +50,9 @@ class Launcher(ABC):
 
 @contextlib.contextmanager
 def ctrl_c_blocked() -> Iterator[None]:
-    """Block Ctrl-C in the processes that this thread starts within the block, until they ignore it themselves.
+    """Block Ctrl-C in the processes that this thread starts within the block.
+
+    Each process later ignores Ctrl-C by itself, with `ignore_ctrl_c`.
 
     The reason: Ctrl-C reaches the whole process group. If it came while a worker imports the SDK, the worker would
     print a traceback.

@@ -28,7 +28,7 @@ def dumps(value: object) -> list[Buffer]:
 
 
 def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
-    """Return the pickle of `value`. Large buffers are added to `buffers`, or stay in the pickle if that is None."""
+    """Return the pickle of `value`. Large buffers are added to `buffers`. If it is None, they stay in the pickle."""
     out_of_band = None if buffers is None else buffers.append
     if workers_import_main():
         try:
@@ -60,9 +60,9 @@ class Portable:
 
     def __reduce__(self) -> tuple[Any, ...]:
         try:
-            # Only multiprocessing's pickler can send its queues, locks and connections.
+            # Only the pickler of multiprocessing can send the queues, locks and connections of multiprocessing.
             return _portable, (bytes(ForkingPickler.dumps(self.value, PICKLE_PROTOCOL)),)
-        except Exception:  # noqa: BLE001  # as in `dumps`
+        except Exception:  # noqa: BLE001  # as in `pickled`
             from mpr.processes import by_value
 
             return _portable, (by_value.dumps(self.value, PICKLE_PROTOCOL),)

@@ -162,7 +162,7 @@ def _pickling_or_failure(result: object) -> object:
 
 
 def dump_exception(error: BaseException) -> list[Buffer]:
-    """Pickle an exception with the text of its traceback. A `TaskError` replaces one that cannot be pickled."""
+    """Pickle an exception with the text of its traceback. If it cannot be pickled, a `TaskError` takes its place."""
     # All errors are suppressed, because a user's exception may raise anything when it is formatted or pickled.
     text = name = describe(error)
     with contextlib.suppress(BaseException):
@@ -211,7 +211,7 @@ def load_exception(payload: Sequence[Buffer]) -> BaseException:
         # Read the `__class__` of the error here, because later code reads it, too. A user's `__class__` may be a
         # property that raises. In this case, the error is replaced below.
         isinstance(error, CancelledError)
-    except BaseException as failure:  # noqa: BLE001  # as in `dump_exception`
+    except BaseException as failure:  # noqa: BLE001  # a user's exception may raise anything when it is unpickled
         error = TaskError(f"a task raised {name}, which cannot be unpickled here: {represent(failure)}")
         error.__cause__ = RemoteTraceback(text)
     return error
