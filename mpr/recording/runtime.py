@@ -48,8 +48,8 @@ class RecordingRuntime:
     2. Drain: the aggregator takes everything that was sent before, and its thread ends. Limit: 60 s
        (`SINK_TIMEOUT_SECS`). If a sink hangs longer, step 3 still follows, and then an error is raised. The other
        steps are left out, because the thread still uses sinks and sockets.
-    3. Live sinks: each sends the rows that are left. Limit: 3 s (`LIVE_FAREWELL_SECS`). After that, the number of rows
-       that are missing is logged.
+    3. Live sinks: each sends the rows that are left. Limit: 3 s (`LIVE_FAREWELL_SECS`). After that, a warning says how
+       many chunks each sink lacks.
     4. Gather: with `route='direct'`, the files of the workers are copied into the recording. No limit.
     5. Durable sinks: each writes notes, the last layout and a footer, even if another sink fails. No limit.
     6. Sockets: they are closed, and their folder is removed. Limit: none, it takes no time.
