@@ -20,9 +20,11 @@ def is_thread_of_ours() -> bool:
 def run_to_completion(step: Callable[[], None], *, wait: bool = True) -> None:
     """Run `step` to its end in a new thread. If `wait` is true, wait for the end, and raise the error of the step.
 
-    Ctrl-C ends the wait, but not the step. The interpreter waits for the new thread at its exit. If the caller is a
-    thread of mpr's own, this function never waits. The step may itself wait for the calling thread, so both would wait
-    for ever. A thread of mpr's own is the caller if a callback ends its pool, or drops the last reference to the pool.
+    Ctrl-C ends the wait, but not the step. The interpreter waits for the new thread at its exit.
+
+    If the calling thread is one of mpr's own, this function never waits. The reason is that the step may itself wait
+    for the calling thread, and then both would wait for ever. A thread of mpr's own calls this function if a callback
+    ends its pool, or drops the last reference to the pool.
     """
     raised: list[BaseException] = []
 
@@ -117,7 +119,7 @@ class WakeupPipe:
             os.read(self._reader, 4096)
 
     def close(self) -> None:
-        """Close both ends. The thread that waits calls this, as its last step."""
+        """Close both ends of the pipe. Call this when no thread waits for the pipe any more."""
         with self._lock:
             reader, self._reader = self._reader, -1
             writer, self._writer = self._writer, -1
