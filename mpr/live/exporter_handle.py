@@ -327,7 +327,7 @@ class _Starvation:
         self._since = now
 
     def end(self) -> None:
-        """Stop to measure, because the exporter is connected, and has nothing left to send."""
+        """Stop to measure, because the exporter is connected, and has sent everything that it was told to send."""
         self._since = None
 
     def report(self) -> None:

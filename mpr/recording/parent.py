@@ -50,7 +50,10 @@ class ParentMembership:
         return self._producer.position()
 
     def propagate(self, new_text: Callable[[], str]) -> None:
-        """From now on, let new child processes inherit the text that `new_text()` returns, by which they can join."""
+        """From now on, let new child processes inherit the text that `new_text()` returns, by which they can join.
+
+        Only the first call has an effect.
+        """
         if self._propagation is None:
             self._propagation = propagation.Propagation(new_text())
 

@@ -35,7 +35,7 @@ from mpr.transport.sockets import Sockets
 
 _log = logging.getLogger("mpr")
 
-# A message at the end names the files of recordings that tasks have made, but at most so many of them.
+# A message at the end names the files of recordings that tasks have made, but at most this many files.
 _NAMED_FILES = 10
 
 

@@ -202,7 +202,8 @@ class SharedRecording:
         """Take all rows that were sent, write the footers, and end the processes that feed live sinks.
 
         A second call does nothing. Raises `SinkError` if a sink has failed. The rows that this sink had accepted before
-        stay readable. Raises `ConflictError` if two workers have given one timeline or component two types.
+        stay readable. Raises `DeliveryError` if rows that were logged have not come, and `ConflictError` if two workers
+        have given one timeline or component two types.
         """
         run_to_completion(functools.partial(self._runtime.close, failed=False))
 

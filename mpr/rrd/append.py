@@ -42,7 +42,10 @@ def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream]
 
 
 def _append(fd: int, application_id: str, added: bytes) -> None:
-    """Write the messages of the stream `added` behind the last whole message of the file with the descriptor `fd`."""
+    """Replace everything behind the last whole message of a file, also its footer, by the messages of `added`.
+
+    `fd` is a descriptor of the file, and `added` is a stream. Its messages get the store id of the file's recording.
+    """
 
     def read(offset: int, size: int) -> bytes:
         return os.pread(fd, size, offset)

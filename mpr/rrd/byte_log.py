@@ -124,7 +124,7 @@ class LogReader:
                 time.sleep(pause_secs)
 
     async def aread_all(self, *, parts: bool = False) -> AsyncIterator[bytes]:
-        """Yield the items that `read_all` yields, without pauses, and without blocking the event loop.
+        """Yield the items that `read_all` yields. Wait for more bytes without blocking the event loop.
 
         If the iteration ends early, for example because its asyncio task is cancelled, the log no longer wakes it.
         """

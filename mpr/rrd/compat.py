@@ -1,4 +1,4 @@
-"""Checks whether mpr knows the file format of the installed SDK, and lets the SDK make parts of a stream."""
+"""Checks whether mpr knows the file format of the installed SDK. Lets the SDK make store infos and manifests."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class OffsetMap:
     """
 
     def __init__(self) -> None:
-        # Arrays of bare numbers, because there may be many runs: one per small segment.
+        # Arrays of bare numbers take little memory. There may be many runs, because each small segment is a run.
         self._sources = array("q")
         self._shifts = array("q")
 
@@ -138,12 +138,15 @@ def _with_numbers(table: pa.Table, name: str, numbers: list[int]) -> pa.Table:
 
 
 def with_offsets(table: pa.Table, offsets: list[int]) -> pa.Table:
-    """Return `table` with `offsets` as the offsets of the chunks' payloads. A payload is behind its frame's header."""
+    """Return `table` with `offsets` as the new offsets of the chunks.
+
+    In a manifest, the offset of a chunk is the offset of its payload, which is behind the header of its frame.
+    """
     return _with_numbers(table, OFFSET, offsets)
 
 
 def with_sizes(table: pa.Table, sizes: list[int]) -> pa.Table:
-    """Return `table` with `sizes` as the sizes of the chunks' payloads."""
+    """Return `table` with `sizes` as the new sizes of the chunks' payloads, in bytes."""
     return _with_numbers(table, SIZE, sizes)
 
 
@@ -154,7 +157,10 @@ def chunk_locations(table: pa.Table, rows: Iterable[int]) -> list[ChunkLocation]
 
 
 def moved(manifest: Manifest, offsets: OffsetMap) -> Manifest:
-    """Return `manifest`, which has offsets in an outbox, with the offsets of its chunks in the file."""
+    """Return `manifest` with the offsets of the chunks in the file, instead of their offsets in the outbox.
+
+    `offsets` says which offset in the file belongs to an offset in the outbox.
+    """
     header = framing.FRAME_HEADER_SIZE
     targets = [offsets.target(source - header) + header for source in manifest.table[OFFSET].to_pylist()]
     return replace(manifest, table=with_offsets(manifest.table, targets))

@@ -48,7 +48,7 @@ class ManifestStore:
             self._kept.clear()
         except OSError as error:
             # The manifests stay in memory, because a missing footer would be worse. The limit grows, so that the next
-            # call does not try again.
+            # calls do not try again at once.
             self._max_bytes = 2 * size
             _log.debug("manifests stay in memory: %s", error)
 

@@ -52,8 +52,8 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     return bytes(out + framing.closing(len(out), encoded))
 
 
-# The store id is the first field of a message with rows. Even the longest application id and the longest recording id
-# fit into this many bytes together.
+# Only this many bytes of a message with rows are read, because the store id is its first field. Even the longest
+# application id and the longest recording id fit into this many bytes together.
 _HEAD_BYTES = 8192
 
 

@@ -109,7 +109,7 @@ def _columns_without_others(columns: pa.Schema, entity: str) -> pa.Schema:
 
 
 def _without_others(row: pa.Table) -> pa.Table:
-    """Return `row` (a table of one chunk) without the times of components that the chunk does not have."""
+    """Return `row` (a table of one chunk) without the columns of components that the chunk does not have."""
     others = [
         each.name for each in row.schema if row[each.name].null_count and b"rerun:component" in (each.metadata or {})
     ]

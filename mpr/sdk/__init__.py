@@ -4,6 +4,10 @@ Covers: wrapping the SDK's calls, encoding and reading rows with the SDK, the SD
 Does not cover: what a wrapped call leads to (`producer/router.py`) and the file format (`rrd`).
 May import: nothing but the floor.
 
+`rerun_bindings` is the native module of the SDK. A handle (`inner` or `native` in the code) is the object of this
+module that stands for one recording. An entry is a function of this module that hands data to a recording. A task is
+flushed if mpr waits at the end of the task until the SDK has encoded the rows.
+
 The list has each private name, the reason why mpr uses it, and the loss if a release of the SDK does not have it:
 
 - `rerun_bindings.log_arrow_msg` and the other entries in `log_calls._ENTRIES`: in workers, their wrappers count what a

@@ -40,7 +40,7 @@ def missing_entries() -> list[str]:
 
 
 def _logged_bytes(components: Any) -> int:
-    """Return the size of the Arrow arrays in `components`, in bytes."""
+    """Return the size of the Arrow arrays in `components` in bytes, or `_UNKNOWN_SIZE` if it is not a dict of these."""
     size = 0
     try:
         # A loop is used, because it is faster than a generator, and each `rr.log` runs this code.
@@ -64,10 +64,11 @@ def _logged_rows(name: str, components: Any) -> int:
 def install_entries(entered: Callable[[int, int, Any], Prefix | None], logged: Callable[[int, Any], None]) -> list[str]:
     """Make each entry of the SDK in this process call `entered` before it logs, and `logged` afterwards.
 
-    The calls are `entered(bytes, rows, recording)` and `logged(rows, recording)`. The second one comes only if the SDK
+    The calls are `entered(bytes, rows, recording)` and `logged(rows, recording)`. `logged` is called only if the SDK
     has taken rows, and only if their number is known. `recording` is the SDK's handle of a recording, or None for the
-    current one. If `entered` returns a prefix, the entry puts this prefix before the entity paths. Returns the names of
-    entries that this SDK release does not have.
+    current one. If `entered` returns a prefix, the entry puts this prefix before the entity paths.
+
+    The classes of `_bypasses` call `entered` too. Returns the names of entries that this SDK release does not have.
     """
     import rerun_bindings
 
@@ -88,7 +89,10 @@ def _wrapped(
     entered: Callable[[int, int, Any], Prefix | None],
     logged: Callable[[int, Any], None],
 ) -> Callable[..., Any]:
-    """Wrap the entry `name`, which may have any parameters."""
+    """Return a wrapper of the entry `name` that calls `entered` before and `logged` after `original`.
+
+    The entry may have any parameters.
+    """
     import rerun_bindings
 
     @functools.wraps(original)
@@ -122,7 +126,7 @@ def _wrapped_log(
     entered: Callable[[int, int, Any], Prefix | None],
     logged: Callable[[int, Any], None],
 ) -> Callable[..., Any]:
-    """Wrap `log_arrow_msg`, the entry that `rr.log` calls, as `_wrapped` wraps the others.
+    """Return a wrapper of `log_arrow_msg`, the entry that `rr.log` calls. It does what a wrapper of `_wrapped` does.
 
     `_wrapped` takes any arguments. Packing and unpacking them costs 0.5 us for each `rr.log`. This wrapper costs less,
     because it names the parameters of `log_arrow_msg`. So it works only if `log_arrow_msg` has these parameters.

@@ -60,7 +60,10 @@ class LiveSink(Sink):
         return (f"port {address.port} of {host}",) if address.port else ()
 
     def _with_ports(self) -> LiveSink:
-        """Return this sink with a free port for each port that is 0. Raises `SinkError` if a port is taken."""
+        """Return this sink with a free port for each port that is 0.
+
+        Raises `SinkError` if a port is taken, or if the sink needs the Rerun viewer, and it is not installed.
+        """
         return self
 
     # --- in the exporter's process -------------------------------------------------------------------------------
@@ -291,7 +294,7 @@ class SpawnViewerSink(LiveSink):
     Raises
     ------
     ConfigError
-        If a value cannot be used, or the Rerun viewer is not installed.
+        If a value cannot be used.
     """
 
     port: int = 0

@@ -35,7 +35,7 @@ class RowCollector:
             self._rows.state_timelines.setdefault(timeline, []).append(StateRow(at_ns, state, worker))
 
     def add_span(self, span: Span) -> None:
-        """Keep `span` until the next `take`, if spans of tasks are kept. The span is complete."""
+        """Keep `span` until the next `take`, if spans of tasks are kept. No task may be added to `span` afterwards."""
         if self._keeps_tasks:
             self._rows.spans.setdefault(span.function, []).append(span)
 

@@ -37,7 +37,7 @@ def encoded(rows: Rows, insights: Insights | None, pool: int, wall_offset_ns: in
 
     Returns
     -------
-    The stream. It is empty if there are no rows, or logging is switched off.
+    The stream. It is empty if there are neither rows nor insights, or if logging is switched off.
     """
 
     def write(stream: rr.RecordingStream) -> None:
