@@ -52,7 +52,7 @@ class BlueprintUpdates:
             self._kinds |= kinds
 
     def refresh(self) -> tuple[bytes, bool]:
-        """Return the layout for the present contents as a whole stream, and whether it differs from the last one.
+        """Return the layout for the present contents as a whole stream, and whether this layout is new.
 
         The stream is empty if mpr makes no layout. There are four possible reasons: no pool records telemetry; a worker
         has sent a blueprint; the user has given a blueprint and wants no views of pools; or an attempt has failed.
@@ -124,6 +124,6 @@ def _encoded(
 ) -> bytes:
     """Encode a layout as `_encode` does, and keep the last 64 results.
 
-    They are kept, because each call of `_encode` takes milliseconds, and leaves two threads of the SDK behind.
+    The results are kept, because each call of `_encode` takes milliseconds, and leaves two threads of the SDK behind.
     """
     return _encode(application_id, dict(seen), timeline, state_timelines, kinds, visible)

@@ -29,8 +29,8 @@ class ExporterConfig:
     first:
         Whether this is the first exporter of the sink.
     environ:
-        The environment variables of the parent. They are sent, because an exporter that a fork server starts would
-        have the older variables of the fork server.
+        The environment variables of the parent. These variables are sent, because an exporter that a fork server starts
+        would have the older variables of the fork server.
     pipe:
         The connection to the parent.
     """

@@ -1,13 +1,13 @@
-"""The process between a recording and one live sink. It can wait, hang or die without harm to the parent.
+"""The process between a recording and one live sink. This process can wait, hang or die without harm to the parent.
 
 Covers: connecting to a viewer or serving viewers, sending slices of the replay log, reporting progress.
 Does not cover: starting and killing exporters (`supervisor.py`, `exporter_handle.py`), the replay log
 (`replay_log.py`), and connecting each kind of sink (`sinks/viewers.py`).
 
-The Rerun SDK connects only once. It waits without limit if a viewer does not read, and it loses all rows that it gets
-after the connection has broken. So an exporter lives only as long as one connection. When the connection breaks, the
-exporter ends. The parent then starts another exporter, which sends everything again. A viewer takes each chunk only
-once, because each chunk has an id.
+The Rerun SDK connects only once. If a viewer does not read, the SDK waits without limit. After the connection has
+broken, the SDK loses all rows that it gets. So an exporter lives only as long as one connection. When the connection
+breaks, the exporter ends. The parent then starts another exporter, which sends everything again. A viewer takes each
+chunk only once, because each chunk has an id.
 
 ```
 parent ── Load(file) + descriptor, SendSlice(file, start, end), Finish ─────► exporter ── the SDK ──► viewer
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _NICE = 19
 # The system does not report that a viewer begins to listen, so an exporter tries at this interval.
 _LOOK_EVERY_SECS = 0.25
-# An exporter flushes at this interval, because the SDK reports a broken connection only when it flushes.
+# An exporter flushes at this interval, because the SDK reports a broken connection only at a flush.
 _CHECK_EVERY_SECS = 1.0
 # The time that the viewers of a server have to read the last rows before the server ends.
 _SERVER_FAREWELL_SECS = 1.5
@@ -145,7 +145,8 @@ class _Exporter:
             data, chunks = framing.whole_frames(read, position, end)
             dropped = dropped_until(fd) if is_memory else 0
             if dropped > position:
-                # The memory ring has dropped the bytes, so they may be a hole of the file already.
+                # The memory ring has dropped these bytes. `data` is not used, because it may be from a hole of the
+                # file.
                 position = min(dropped, end)
                 chunks = 0
             elif not data:

@@ -260,7 +260,10 @@ class ExporterHandle:
                 self._state = ExporterState.DONE
 
     def reap(self) -> None:
-        """Clean up after the exporter, which has ended. If it had not sent everything, plan another attempt."""
+        """Clean up after the exporter, which has ended.
+
+        If the exporter had not sent everything, plan another attempt.
+        """
         self.listen()
         self.release()
         if self._state is not ExporterState.DONE:

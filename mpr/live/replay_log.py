@@ -3,9 +3,9 @@
 Covers: the files that hold the rows (the file of a `FileSink`, or a bounded ring in memory).
 Does not cover: the time at which each reader gets the rows (`supervisor.py`, `exporter_handle.py`, `exporter.py`).
 
-A replay log has a head (header, store infos, properties, blueprint), which every reader gets first. It also has one or
-two files with frames. Usually there is one file, which belongs to a `FileSink`. If there is no such file, or if its
-writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments.
+A replay log has a head (header, store infos, properties, blueprint), which every reader gets first. The log also has
+one or two files with frames. Usually there is one file, which belongs to a `FileSink`. If there is no such file, or if
+its writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments.
 
 The first 8 bytes of the ring are the offset up to which bytes are dropped. The ring writes this offset before it drops
 bytes. A reader first reads frames, and then this offset. The frames are valid if they do not begin before this offset.

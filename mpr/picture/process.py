@@ -241,7 +241,10 @@ def _ended(status: int, output: str) -> PictureError:
 
 
 def _patiently(ask: Callable[[], _T]) -> _T:
-    """Return the answer of the viewer, however long it takes, because the caller of this process limits the wait."""
+    """Wait for the answer of the viewer, and return the answer.
+
+    The wait has no limit, because the caller of this process limits the time for the whole picture.
+    """
     while True:
         try:
             return ask()
@@ -269,7 +272,7 @@ def settled(client: ViewerClient) -> bytes:
     """
     before = _patiently(client.take_screenshot)
     while True:
-        # The viewer draws one frame for each answer. After so many frames, each notification of before is hidden.
+        # The viewer draws one frame for each answer. After this many frames, each earlier notification is hidden.
         for _ in range(_FRAMES_OF_A_NOTIFICATION):
             _patiently(client.get_state)
         shots = [_patiently(client.take_screenshot) for _ in range(2)]

@@ -65,7 +65,7 @@ class PoolCalls:
         callback: Callback | None,
         error_callback: Callback | None,
     ) -> AsyncResult[list[Any]]:
-        """Submit a task for each item: `function(item)` if `mode` is `EACH`, `function(*item)` if it is `STAR`.
+        """Submit a task for each item: `function(item)` if `mode` is `EACH`, `function(*item)` if `mode` is `STAR`.
 
         Returns the object for the results.
         """

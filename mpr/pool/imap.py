@@ -72,7 +72,7 @@ class ImapFeeder:
     room:
         The number of items that may be submitted now. Each result that the caller takes adds one.
     results:
-        The caller's iterator. The reference is weak, so that the thread ends when the caller drops it.
+        The caller's iterator. The reference is weak, so that the thread ends when the caller drops the iterator.
     """
 
     dispatcher: Dispatcher

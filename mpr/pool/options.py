@@ -42,7 +42,7 @@ class PoolOptions:
     capture:
         The choice of the workers' output and `logging` records that go into the recording.
     telemetry:
-        The kinds of telemetry that are recorded, out of `TELEMETRY`. It is empty if nothing is recorded.
+        The kinds of telemetry that are recorded, out of `TELEMETRY`. Empty if nothing is recorded.
     progress:
         Whether the pool shows a progress bar.
     """

@@ -55,9 +55,9 @@ class PoolRuntime:
        (`_FAREWELL_SECS`). After that, steps 4 and 5 are done again.
 
     `close` does step 1, and `join` does the other steps. If an error has ended the pool, `join` kills the workers
-    instead of step 3. `terminate` does steps 1, 5 and 6, and gives an error to every call that has no result. The same
-    steps end a pool that is dropped, or that is still open when the interpreter exits. Steps 3 to 7 run in a thread
-    that Ctrl-C does not interrupt.
+    instead of step 3. `terminate` does steps 1, 5 and 6, and gives an error to every call that has no result. Steps 1,
+    5 and 6 also end a pool that is dropped, or that is still open when the interpreter exits. Steps 3 to 7 run in a
+    thread that Ctrl-C does not interrupt.
 
     Parameters
     ----------

@@ -137,9 +137,9 @@ class ForkServerLauncher(ProcessLauncher):
     def __init__(self, server: ForkServer, target: str, shared: Any) -> None:
         super().__init__(functools.partial(_ForkServerProcess, self._popen), target, shared)
         self._server = server
-        # The process of the first worker, as (sentinel, pipe). It is forked now, because a fork takes milliseconds, and
-        # the parent opens the recording meanwhile. Then the process reads its work from the pipe. If no worker is
-        # needed, the process gets a `_Nothing` and ends.
+        # The process of the first worker, as (sentinel, pipe). The launcher lets the server fork it now, because a fork
+        # takes milliseconds, and the parent opens the recording meanwhile. Then the process reads its work from the
+        # pipe. If no worker is needed, the process gets a `_Nothing` and ends.
         self._ahead: list[tuple[int, int]] = []
         # An error means that the server was killed just now. Then `start` waits for another server.
         with contextlib.suppress(EOFError, ConnectionError):

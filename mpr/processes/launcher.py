@@ -34,7 +34,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def waitables(self) -> list[Any]:
-        """Return objects for `multiprocessing.connection.wait`. One of them is ready when a worker has ended."""
+        """Return objects for `multiprocessing.connection.wait`. One of these is ready when a worker has ended."""
 
     @abstractmethod
     def ended(self) -> Iterable[tuple[int, int | None]]:
@@ -45,7 +45,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release the resources of the launcher. Call it after all workers have ended."""
+        """Release the resources of the launcher. Call this after all workers have ended."""
 
 
 @contextlib.contextmanager
@@ -54,7 +54,7 @@ def ctrl_c_blocked() -> Iterator[None]:
 
     Each process later ignores Ctrl-C by itself, with `ignore_ctrl_c`.
 
-    The reason: Ctrl-C reaches the whole process group. If it came while a worker imports the SDK, the worker would
+    The reason: Ctrl-C reaches the whole process group. If Ctrl-C came while a worker imports the SDK, the worker would
     print a traceback.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -28,7 +28,10 @@ def dumps(value: object) -> list[Buffer]:
 
 
 def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
-    """Return the pickle of `value`. Large buffers are added to `buffers`. If it is None, they stay in the pickle."""
+    """Return the pickle of `value`.
+
+    Large buffers are added to `buffers`. If `buffers` is None, large buffers stay in the pickle.
+    """
     out_of_band = None if buffers is None else buffers.append
     if workers_import_main():
         try:

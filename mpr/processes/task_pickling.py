@@ -162,7 +162,7 @@ def _pickling_or_failure(result: object) -> object:
 
 
 def dump_exception(error: BaseException) -> list[Buffer]:
-    """Pickle an exception with the text of its traceback. If it cannot be pickled, a `TaskError` takes its place."""
+    """Pickle an exception with the text of its traceback. If this fails, pickle a `TaskError` instead."""
     # All errors are suppressed, because a user's exception may raise anything when it is formatted or pickled.
     text = name = describe(error)
     with contextlib.suppress(BaseException):
@@ -217,5 +217,5 @@ def load_exception(payload: Sequence[Buffer]) -> BaseException:
     return error
 
 
-# The setter of `__cause__`. It raises `TypeError` if the object is no exception.
+# The setter of `__cause__`. The setter raises `TypeError` if the object is no exception.
 _set_cause: Callable[[BaseException, BaseException], None] = BaseException.__dict__["__cause__"].__set__

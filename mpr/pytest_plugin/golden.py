@@ -61,7 +61,7 @@ class Golden:
         tolerance: float = 0.0,
         name: str | None = None,
     ) -> None:
-        """Compare the rows that the test has logged until now with its golden recording. Fail the test if they differ.
+        """Compare the rows of the test until now with its golden recording. Fail the test if the rows differ.
 
         Parameters
         ----------

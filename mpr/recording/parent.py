@@ -32,7 +32,7 @@ class ParentMembership:
         membership.own_recording(connection_info, self.producer)
 
     def producer(self) -> Producer:
-        """Return the producer of this process. The first call makes it. Any thread may call this."""
+        """Return the producer of this process. The first call makes the producer. Any thread may call this."""
         with self._lock:
             if self._producer is None:
                 self._producer = Producer(self._connection_info, 0, is_owner=True)

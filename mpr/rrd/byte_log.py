@@ -126,7 +126,8 @@ class LogReader:
     async def aread_all(self, *, parts: bool = False) -> AsyncIterator[bytes]:
         """Yield the items that `read_all` yields. Wait for more bytes without blocking the event loop.
 
-        If the iteration ends early, for example because its asyncio task is cancelled, the log no longer wakes it.
+        If the iteration ends early, for example because its asyncio task is cancelled, the log no longer wakes this
+        iteration.
         """
         # Imported here because few programs read in an event loop.
         import asyncio

@@ -63,7 +63,7 @@ class ManifestStore:
 
 
 def _on_disk(manifests: list[Manifest], folder: Path) -> list[Manifest]:
-    """Write the tables to a file, and return manifests whose tables are read from that file when they are used."""
+    """Write the tables to a file, and return manifests with tables that are read from that file on use."""
     import pyarrow as pa
 
     with tempfile.TemporaryFile(dir=folder, prefix=".mpr-manifests-") as file:

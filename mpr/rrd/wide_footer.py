@@ -28,9 +28,10 @@ _log = logging.getLogger("mpr")
 def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, head: bytes) -> Manifest | None:
     """Return a manifest with the columns of all `parts`, or None if the SDK does not make one.
 
-    The command `rerun rrd route` joins streams. If their manifests differ, it merges and hashes the columns that the
-    manifests claim, and reads no chunk. So this function gives it two streams that have the same small chunk. The
-    manifest of the first stream claims all columns, and the manifest of the second stream claims only some of them.
+    The command `rerun rrd route` joins streams. If the manifests of the streams differ, the command merges and hashes
+    the columns that the manifests claim, and reads no chunk. So this function gives the command two streams, which have
+    the same small chunk. The manifest of the first stream claims all columns. The manifest of the second stream leaves
+    out the columns of all entities but the entity of this chunk.
 
     Parameters
     ----------

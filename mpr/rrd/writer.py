@@ -34,8 +34,8 @@ _log = logging.getLogger("mpr")
 # If the chunks to be counted have more bytes than this together, `rows_of` does not read them again, and returns None.
 # Reading this many bytes takes some hundredths of a second. Meanwhile the thread of the aggregator serves no producer.
 _QUICK_BYTES = 8 * 1024 * 1024
-# If a file has more chunks than this, another process checks it at the end. That is slower, but takes no memory of the
-# parent.
+# If a file has more chunks than this, another process checks the file at the end. That is slower, but takes no memory
+# of the parent.
 _MANY_CHUNKS = 20_000
 
 
@@ -171,7 +171,7 @@ class FileWriter:
         try:
             self._describe_rest()
         except (OSError, errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            # `close` meets the same error, and reports it.
+            # `close` is called later, meets the same error, and reports the error.
             _log.debug("the rows of %s cannot be counted: %r", self.path, error)
             return None
         return sum(manifest.row_count(each, users_only=False) for each in self._recordings())

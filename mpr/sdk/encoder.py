@@ -28,9 +28,9 @@ def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.L
     """Return the stream with which mpr encodes in process `pid`, and three things that belong to this stream.
 
     These are the storage that collects the encoded bytes of the stream, a lock for both, and the first bytes of the
-    stream. The first bytes contain the store info (the ids of the recording), which the SDK writes only once. They are
-    empty if logging is switched off. A process has only one such stream, because each stream of the SDK costs two
-    threads that never end.
+    stream. The first bytes contain the store info (the ids of the recording), which the SDK writes only once. The first
+    bytes are empty if logging is switched off. A process has only one such stream, because each stream of the SDK costs
+    two threads that never end.
     """
     import rerun as rr
 

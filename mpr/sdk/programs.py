@@ -64,7 +64,7 @@ def routed(streams: bytes) -> bytes:
 
 
 def verify(path: Path) -> str | None:
-    """Return the error that `rerun rrd verify` finds in the file at `path`; None if it finds none."""
+    """Return the error that `rerun rrd verify` finds in the file at `path`; None if there is no error."""
     ran = _rerun_rrd("verify", path, stdout=subprocess.DEVNULL)
     return _last_line(ran.stderr) if ran.returncode else None
 

@@ -144,7 +144,7 @@ def watch_current(changed: Callable[[Any, bool], None]) -> bool:
 
     `handle` is the SDK's handle of the new recording; None for none. `of_thread` says whether the recording is current
     in the calling thread only. Returns whether this release of the SDK has both functions of `_SET_CURRENT`. Calls of
-    `rr.init` are not watched, because they use `new_recording` instead.
+    `rr.init` are not watched, because `rr.init` uses `new_recording` instead.
     """
     import rerun_bindings
 

@@ -86,8 +86,8 @@ class ActiveRecordingWriter(Writer):
     """Sends rows to the caller's active recording.
 
     The caller gets a result only after the sinks of the active recording have the rows of the task. If these sinks take
-    longer than `SINK_TIMEOUT_SECS` once, this writer sends nothing more. It then logs a warning, and counts the chunks
-    that it does not send.
+    longer than `SINK_TIMEOUT_SECS` once, this writer sends nothing more. The writer then logs a warning, and counts the
+    chunks that it does not send.
     """
 
     replay_hint = "the rows go to your own active recording, which can show them itself: rr.notebook_show()"
@@ -174,8 +174,9 @@ class ActiveRecordingWriter(Writer):
         if keeps_ids:
             rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
         else:
-            # Only `log_file_from_contents` keeps the ids that the stream has. The other rows do not need it. It starts
-            # an importer of the SDK that leaves threads behind, and then imports hang in forked processes.
+            # Only `log_file_from_contents` keeps the ids that the stream has. These rows do not need their ids, so this
+            # function is not used: it starts an importer of the SDK that leaves threads behind, and then imports hang
+            # in forked processes.
             reader.send_decoded(stream, self._stream, blueprints=False)
         # This flush is needed because only a flush reports a full disk.
         self._stream.flush(timeout_sec=self._timeout_secs)
@@ -188,7 +189,7 @@ _writers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def set_current(stream: rr.RecordingStream | None) -> None:
-    """Make `stream` the ambient recording. If it is None, there is no ambient recording."""
+    """Make `stream` the ambient recording. If `stream` is None, there is no ambient recording."""
     global _current, _pid
     _current, _pid = stream, os.getpid()
 

@@ -15,7 +15,7 @@ _RECORDING_ID = "mpr_recording_id"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments for sinks to `parser`. Unlike Rerun's own arguments, they can be combined and repeated.
+    """Add the arguments for sinks to `parser`. Unlike Rerun's own arguments, these can be combined and repeated.
 
     ```python
     parser = argparse.ArgumentParser()

@@ -62,7 +62,7 @@ class DecodingWriter:
             reader.send_decoded(stream, self._stream, blueprints=False)
             self._stream.flush(timeout_sec=SINK_TIMEOUT_SECS)
         except (RuntimeError, ValueError) as error:
-            # If the disk is full, the error is raised here, because the SDK reports it only at a flush.
+            # If the disk is full, the error is raised here, because the SDK reports this error only at a flush.
             raise SinkError(f"cannot write {self.path}: {error}; what it has until here is readable") from error
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:

@@ -195,8 +195,8 @@ class _TaskFile:
         """
         self._writer.begin(header)
         if info:
-            # A worker's outbox has a store info too. But that store info may have been sent before the task began, and
-            # then it is in another file.
+            # A worker's outbox has a store info too. But that store info may have been sent before the task began. In
+            # this case, that store info is in another file.
             payload = store_id.info_of(info, self._new)
             data = framing.frame_header(framing.SET_STORE_INFO, len(payload)) + payload
             frames, _ = framing.scan(lambda at, size: data[at : at + size], 0, len(data))
@@ -268,8 +268,8 @@ class DirectorySink(Sink):
 
     The recording of a task has the rows that the task has logged, its own id and its own name. The properties of the
     recording say which function ran, in which worker, for how long, and how the function ended. The file is finished
-    before the caller gets the result of the task. If a task logs nothing, it has no file. Rows that belong to no task
-    (from the parent or an initializer) are in `shared.rrd`.
+    before the caller gets the result of the task. If a task logs nothing, there is no file for this task. Rows that
+    belong to no task (from the parent or an initializer) are in `shared.rrd`.
 
     Parameters
     ----------

@@ -62,7 +62,7 @@ class LiveSink(Sink):
     def _with_ports(self) -> LiveSink:
         """Return this sink with a free port for each port that is 0.
 
-        Raises `SinkError` if a port is taken, or if the sink needs the Rerun viewer, and it is not installed.
+        Raises `SinkError` if a port is taken, or if the sink needs the Rerun viewer, and the viewer is not installed.
         """
         return self
 
@@ -92,8 +92,8 @@ def is_live(sink: Sink) -> TypeGuard[LiveSink]:
 class GrpcSink(LiveSink):
     """A viewer or server that another program starts, as with `rr.connect_grpc`.
 
-    The viewer may start late, stop, die and start again. It then gets all rows from the start if the recording has a
-    `FileSink`, else the last 256 MiB.
+    The viewer may start late, stop, die and start again. Each time, the viewer gets all rows from the start if the
+    recording has a `FileSink`, else the last 256 MiB.
 
     Parameters
     ----------
@@ -272,8 +272,8 @@ class WebViewerSink(LiveSink):
 class SpawnViewerSink(LiveSink):
     """A new native viewer on this machine, as with `rr.spawn`, but with a memory limit and its own port.
 
-    The viewer stays open when the program ends. If the user closes the viewer, it is not started again. Like all live
-    sinks, it runs at a low priority, so that it does not slow the workers down.
+    The viewer stays open when the program ends. If the user closes the viewer, mpr does not start another one. The
+    viewer runs at a low priority, so that it does not slow the workers down.
 
     Parameters
     ----------
@@ -347,8 +347,8 @@ class SpawnViewerSink(LiveSink):
 def _end_with_parent() -> None:
     """Let the kernel kill this process when the exporter ends. On other systems than Linux, do nothing.
 
-    This process is the program that the exporter starts. The function runs in it between fork and exec. This is safe,
-    because the exporter's process has only one thread at this time.
+    This process is the program that the exporter starts. The function runs in this process between fork and exec. This
+    is safe, because the exporter's process has only one thread at this time.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -17,8 +17,8 @@ class InternalErrors:
     Parameters
     ----------
     write:
-        The function that writes the text of an error. It is called with the first error of each sort, and by `close`.
-        It may raise `OSError`.
+        The function that writes the text of an error. This object calls the function with the first error of each sort,
+        and in `close`. The function may raise `OSError`.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
