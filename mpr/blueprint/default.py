@@ -105,7 +105,12 @@ def blueprint(
 
 
 def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool, timeline_name: str) -> rrb.Container:
-    """Make the views of pools: the state timelines, and beside them tabs with charts and texts."""
+    """Make the views of pools: the state timelines, and beside them tabs with charts and texts.
+
+    If the pools do not record the states of workers, there are only the tabs. `legend` says whether the charts of
+    workers have a legend. `visible` says whether the views are unfolded. `timeline_name` is the title of the state
+    timelines.
+    """
     import rerun as rr
     import rerun.blueprint as rrb
 
@@ -137,7 +142,7 @@ def _grid(views: Sequence[rrb.View]) -> list[Any]:
 
 
 def user_views(kinds: Kinds) -> list[rrb.View]:
-    """Make a view for each space, for each group of scalars, and for each entity that needs a view of its own."""
+    """Make a view for each space, for each group of scalars, and for each text, tensor, bar chart, graph or map."""
     import rerun.blueprint as rrb
 
     spatial: list[rrb.View] = []

@@ -14,7 +14,7 @@ WORKERS = f"{ROOT}/workers"
 TASKS = f"{ROOT}/tasks"
 #: The entity above the entities with the insights of the pools. Each pool has one entity.
 INSIGHTS = f"{ROOT}/insights"
-#: The timeline on which rows about a task are at the number of this task in its pool.
+#: The timeline of rows about tasks. The time of such a row is the number of the task in its pool.
 TASK_TIMELINE = "mpr_task"
 
 #: Charts with a line for each worker: path below `ROOT`, and title. Below this path, each pool has an entity.

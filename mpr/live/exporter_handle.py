@@ -276,7 +276,7 @@ class ExporterHandle:
         self._backoff.wait()
 
     def give_up(self, reason: str) -> None:
-        """Note the reason why the sink gets no more rows."""
+        """Note the reason why the sink gets no more rows, so that `missed` can name this reason."""
         self._reason = reason
 
     def kill(self) -> None:

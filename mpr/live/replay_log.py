@@ -50,7 +50,9 @@ class LogFile:
 
 
 class MemoryRing(LogFile):
-    """A file in memory with the newest segments, of up to `REPLAY_MAX_BYTES` bytes, or with one larger segment.
+    """A file in memory with the newest segments, of up to `REPLAY_MAX_BYTES` bytes together.
+
+    The newest segment is kept even if this segment alone has more bytes.
 
     Parameters
     ----------
@@ -102,7 +104,9 @@ def dropped_until(fd: int) -> int:
 
 
 class ReplayLog:
-    """The accepted rows that are kept. Only the aggregator's thread writes, but any thread may read the attributes.
+    """Keeps the rows that the durable sinks have accepted, so that exporters can send them.
+
+    Only the aggregator's thread writes, but any thread may read the attributes.
 
     Parameters
     ----------

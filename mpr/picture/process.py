@@ -80,7 +80,7 @@ def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[b
 
 
 def _report(stage: str) -> None:
-    """Report the present stage to the caller. If the time is up, the caller's error names this stage."""
+    """Report the present stage to the caller, by standard output. If the time is up, the caller's error names it."""
     sys.stdout.write(f"{stage}\n")
     sys.stdout.flush()
 
@@ -174,7 +174,7 @@ def headless_viewer(
     port: int | None = None,
     viewers: list[subprocess.Popen[bytes]] | None = None,
 ) -> Iterator[ViewerClient]:
-    """Run a viewer without a window within the block, for a picture of `size` in pixels.
+    """Run a viewer without a window within the block, for a picture of `size` in pixels. Yield its client.
 
     Only this machine can reach the viewer. The viewer keeps its files in `folder`. Its process is added to `viewers`
     as soon as it has started. Raises `NoViewerError` if this machine cannot run a viewer.

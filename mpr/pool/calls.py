@@ -18,7 +18,7 @@ from mpr.processes import task_pickling
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 
-# The number of work items that a map submits together.
+# The number of work items that a map submits together (see `PoolCalls.map`).
 _SUBMITTED_AT_ONCE = 64
 # The number of work items per worker that a map makes by default, as in `multiprocessing.Pool`. With more than one work
 # item per worker, all workers stay busy even if some tasks take longer.
@@ -109,5 +109,5 @@ class PoolCalls:
         return imap.start(self._dispatcher, self._size, function, iterable, check_chunksize(chunksize), ordered=ordered)
 
     def executor(self, check_running: Callable[[], None], shutdown: Callable[[bool, bool], None]) -> PoolExecutor:
-        """Make a `concurrent.futures.Executor` that submits to the same dispatcher."""
+        """Make a `concurrent.futures.Executor` that submits to the same dispatcher. The arguments go to its class."""
         return PoolExecutor(self._dispatcher, check_running, shutdown)

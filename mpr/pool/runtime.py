@@ -81,7 +81,8 @@ class PoolRuntime:
         self._ending = threading.Lock()
         self._ended = False
         with contextlib.ExitStack() as undo:
-            # This comes first, because the zygote of the start method `fork` must be forked before threads exist.
+            # The launcher is made first, because the zygote of the start method `fork` must be forked before threads
+            # exist.
             launcher = make_launcher(options.start_method, options.preload, MAIN, options.initializer)
             undo.callback(launcher.close)
             self._owns_recording = recording is None
@@ -269,7 +270,7 @@ class PoolRuntime:
         self._close_recording(failed=True)
 
     def _close_telemetry(self) -> None:
-        # This takes a moment, in which the workers end and the system releases their memory.
+        # Writing the last rows takes a moment. Meanwhile the workers end, and the system releases their memory.
         if self._sampler is not None:
             self._sampler.close()
 

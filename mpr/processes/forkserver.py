@@ -109,7 +109,8 @@ class _Popen(popen_fork.Popen):
             try:
                 self.returncode = read_signed(self.sentinel)
             except (OSError, EOFError):
-                # The exit code of the worker is lost, because the fork server was killed.
+                # The exit code of the worker is lost, because the fork server was killed. `multiprocessing` reports 255
+                # in this case, too.
                 self.returncode = 255
         return self.returncode
 

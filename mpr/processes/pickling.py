@@ -45,7 +45,10 @@ def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
 
 
 def loads(payload: Sequence[Buffer]) -> Any:
-    """Return the value in `payload`. The sender of `payload` must have proved that it knows the recording's secret."""
+    """Return the value in `payload`.
+
+    The sender of `payload` must have proved that it knows the recording's secret, because unpickling can run any code.
+    """
     # The buffers are made writable, because arrays use them as memory and are writable with `multiprocessing` too.
     buffers = [bytearray(part) if isinstance(part, bytes) else part for part in payload[1:]]
     return pickle.loads(payload[0], buffers=buffers)  # noqa: S301  # authenticated, see above

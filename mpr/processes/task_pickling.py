@@ -78,7 +78,10 @@ def _as_if_spawning() -> Iterator[None]:
 
 
 class _Spawning:
-    """Has the methods of a `Popen` that the reducers of multiprocessing use."""
+    """Stands in place of the `Popen` of a process that is being started.
+
+    The class has only the methods that `multiprocessing` calls when it pickles locks, queues and connections.
+    """
 
     DupFd = staticmethod(int)
 

@@ -321,7 +321,10 @@ class RecordingRuntime:
 
 
 class _EndOnce:
-    """Runs a step at the first call of `run`. Every other call waits until the step has ended."""
+    """Runs a step at the first call of `run`. Every other call waits until the step has ended.
+
+    If the thread that runs the step calls `run` again, this call does not wait, because it would wait for ever.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

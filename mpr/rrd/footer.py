@@ -17,8 +17,7 @@ from mpr.rrd.manifest import ChunkLocation, Manifest
 # The most bytes of chunks without a manifest that the SDK reads again at a time. A larger chunk is read alone.
 _LOT_BYTES = 32 * 1024 * 1024
 # If there are at most this many chunks, with at most this many bytes together, the SDK reads the chunks in this
-# process, which takes less time than the start of another one. Reading takes memory, a few
-# times the bytes of the chunks.
+# process. This takes less time than the start of another process. It takes memory of a few times the chunks' bytes.
 _FEW, _LITTLE_BYTES = 200, 4 * 1024 * 1024
 
 

@@ -1,6 +1,7 @@
 """Delivers the rows of processes that end without running their exit handlers, for `mpr run`.
 
-- Many forked children call `os._exit`. A process that calls `os._exit` or `os.exec...` leaves its recordings first.
+- Many forked children call `os._exit`. A process that calls `os._exit` or `os.exec...` leaves its recordings first:
+  it sends the rest of its rows.
 - A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. So the worker sends the rows of
   each task before the task's result.
 """

@@ -112,7 +112,7 @@ def _wrapped(
 
 
 def _is_plain_log(original: Callable[..., Any]) -> bool:
-    """Return whether `original` is `log_arrow_msg`, the entry that `rr.log` calls, with the parameters of this release.
+    """Return whether `original` is `log_arrow_msg`, the entry that `rr.log` calls, with the expected parameters.
 
     The parameters must be those of the wrapper that `_wrapped_log` makes.
     """

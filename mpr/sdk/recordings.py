@@ -123,7 +123,7 @@ def encoded_rows_of(inner: Any) -> Any:
 
 
 def disconnect(inner: Any) -> None:
-    """Take the sink of a recording away. The SDK keeps the rows until the recording gets another sink."""
+    """Take the sink of a recording away. The SDK keeps later rows in memory until the recording gets another sink."""
     import rerun_bindings
 
     inspect.unwrap(rerun_bindings.disconnect)(recording=inner)

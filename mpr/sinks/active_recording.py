@@ -1,4 +1,6 @@
-"""The active recording of the calling program as a sink: `rr.init(...)` and `rr.save(...)` before `mpr.Pool(...)`.
+"""Uses the active recording of the calling program as a sink.
+
+The active recording is the one to which plain `rr.log` logs, for example after `rr.init(...)` and `rr.save(...)`.
 
 Covers: finding the active recording, sending rows to it, giving up if sending takes too long, the ambient recording.
 Does not cover: the sinks of the active recording, which the caller chooses.

@@ -47,7 +47,7 @@ class WorkerTotals:
     current_ns: int = 0
 
     def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
-        """Record that the worker takes tasks from now on."""
+        """Record that the worker takes tasks from now on. Its initializer took `init_micros` microseconds."""
         self.pid, self.ready_ns, self.init_ns = pid, now_ns, init_micros * 1000
 
     def add(self, count: int, working_ns: int, result: Result) -> None:
