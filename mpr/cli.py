@@ -152,7 +152,7 @@ def _in_a_sentence(found: VerifiedRecording) -> str:
         return f"{found.rows} rows, but {found.expected_rows} when the recording was closed: the file was changed"
     if found.lost_rows:
         return f"{found.rows} rows; {found.lost_rows} more were logged and are lost"
-    return f"{found.rows} rows, none is missing"
+    return f"{found.rows} rows with times, none is missing"
 
 
 @main.command()

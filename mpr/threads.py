@@ -1,15 +1,24 @@
 """Runs steps in threads, and wakes threads that wait.
 
 `run_to_completion` runs a step to its end in spite of Ctrl-C. `BoundedThread` limits the time of the wait for a step.
+
+A handler of a signal runs in the main thread, between any two of its instructions. It may call mpr, and that call may
+wait for a thread of mpr. If the main thread then held a lock that this thread needs, both would wait for ever. So the
+main thread holds no lock of mpr: a step that needs one runs in a thread (`aside`), and the main thread waits for the
+thread by a `Latch`, which has no lock that a thread could wait for.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import queue
 import threading
 from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def is_thread_of_ours() -> bool:
@@ -17,7 +26,69 @@ def is_thread_of_ours() -> bool:
     return threading.current_thread().name.startswith("mpr-")
 
 
-def run_to_completion(step: Callable[[], None], *, wait: bool = True) -> None:
+class Latch:
+    """An event that is set once, and for which any number of threads can wait.
+
+    Unlike `threading.Event`, it has no lock that threads share. So a handler of a signal may set it or wait for it,
+    whatever the main thread was doing.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiters: list[_thread.LockType] = []
+
+    def is_set(self) -> bool:
+        """Whether `set` was called."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Wake all threads that wait. A second call does nothing."""
+        # In this order, because a thread that begins to wait adds itself first and then looks whether this is set.
+        self._is_set = True
+        with contextlib.suppress(IndexError):
+            while True:
+                self._waiters.pop().release()
+
+    def wait(self, timeout_secs: float | None = None) -> bool:
+        """Wait until this is set, up to `timeout_secs` (None: no limit). Returns whether it is set."""
+        if self._is_set:
+            return True
+        waiter = _thread.allocate_lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        if not self._is_set:
+            waiter.acquire(timeout=-1 if timeout_secs is None else min(max(timeout_secs, 0.0), threading.TIMEOUT_MAX))
+            if not self._is_set:
+                # `ValueError`: `set` has taken the waiter at this moment.
+                with contextlib.suppress(ValueError):
+                    self._waiters.remove(waiter)
+        return self._is_set
+
+
+def start_aside(thread: threading.Thread) -> None:
+    """Start `thread` from another thread, and wait until it has started. Raises `RuntimeError` if it cannot start.
+
+    `Thread.start` takes a lock that every new thread needs. A handler of a signal that interrupts `start` would wait
+    for ever for a thread that it starts itself.
+    """
+    started = Latch()
+    raised: list[RuntimeError] = []
+
+    def start() -> None:
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raised.append(error)
+        finally:
+            started.set()
+
+    _thread.start_new_thread(start, ())
+    started.wait()
+    if raised:
+        raise raised[0]
+
+
+def run_to_completion(step: Callable[[], Any], *, wait: bool = True) -> None:
     """Run `step` to its end in a new thread. If `wait` is true, wait for the end, and raise the error of the step.
 
     Ctrl-C ends the wait, but not the step. The interpreter waits for the new thread at its exit.
@@ -27,25 +98,84 @@ def run_to_completion(step: Callable[[], None], *, wait: bool = True) -> None:
     ends its pool, or drops the last reference to the pool.
     """
     raised: list[BaseException] = []
+    is_over = Latch()
 
     def run() -> None:
         try:
             step()
         except BaseException as error:  # noqa: BLE001  # raised below, in the thread that waits
             raised.append(error)
+        finally:
+            is_over.set()
 
-    thread = threading.Thread(target=run, name="carry-through", daemon=False)
     try:
-        thread.start()
+        start_aside(threading.Thread(target=run, name=CARRIER, daemon=False))
     except RuntimeError:
         # The step runs in this thread, because the interpreter is at its exit and starts no more threads.
         step()
         return
     if is_thread_of_ours() or not wait:
         return
-    thread.join()
+    # The step limits its own waits.
+    is_over.wait()
     if raised:
         raise raised[0]
+
+
+class _Carrier:
+    """A thread that runs steps for the main thread, one after another."""
+
+    def __init__(self) -> None:
+        self._steps: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        start_aside(threading.Thread(target=self._run, name=CARRIER, daemon=True))
+
+    def carry(self, step: Callable[[], None]) -> None:
+        """Have the thread run `step`, which must not raise."""
+        self._steps.put(step)
+
+    def _run(self) -> None:
+        while True:
+            self._steps.get()()
+
+
+#: The name of threads that run steps for the main thread. They hold no lock while they have no step.
+CARRIER = "carry-through"
+# Carriers without a step. One is kept, because starting a thread takes longer than most steps.
+_idle: list[_Carrier] = []
+os.register_at_fork(after_in_child=_idle.clear)
+
+
+def aside(step: Callable[[], T]) -> T:
+    """Return `step()`. If this is the main thread, another thread runs `step`, and Ctrl-C ends only the wait."""
+    if threading.current_thread() is not threading.main_thread():
+        return step()
+    try:
+        carrier = _idle.pop()
+    except IndexError:
+        try:
+            carrier = _Carrier()
+        except RuntimeError:
+            # The system gives no more threads, or the interpreter is at its exit.
+            return step()
+    returned: list[T] = []
+    raised: list[BaseException] = []
+    is_over = Latch()
+
+    def run() -> None:
+        try:
+            returned.append(step())
+        except BaseException as error:  # noqa: BLE001  # raised below, in the thread that waits
+            raised.append(error)
+        finally:
+            _idle.append(carrier)
+            is_over.set()
+
+    carrier.carry(run)
+    # The step limits its own waits.
+    is_over.wait()
+    if raised:
+        raise raised[0]
+    return returned[0]
 
 
 class BoundedThread:
@@ -88,46 +218,56 @@ class BoundedThread:
             outcome.done.set()
 
 
+class _Ends:
+    """The two ends of a pipe. They are closed when no thread uses them any more."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        os.set_blocking(self.reader, False)
+        os.set_blocking(self.writer, False)
+
+    def __del__(self) -> None:
+        for fd in (self.reader, self.writer):
+            os.close(fd)
+
+
 class WakeupPipe:
     """Wakes a thread that waits for descriptors, such as with `multiprocessing.connection.wait`.
 
-    Any thread and any signal handler may call `wake`, also after `close`. After `close`, `wake` writes nothing. Its
-    byte could land in another file, because the system gives the number of a closed descriptor to the next file.
+    Any thread and any signal handler may call `wake`, also after `close`. A byte that is written after the close could
+    land in another file, because the system gives the number of a closed descriptor to the next file. So the ends are
+    closed only when the last call of `wake` has returned. No lock is needed for that.
     """
 
     def __init__(self) -> None:
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        os.set_blocking(self._writer, False)
-        # The lock is re-entrant, because a signal handler may interrupt a method here and call `wake` itself.
-        self._lock = threading.RLock()
+        self._ends: _Ends | None = _Ends()
 
     def fileno(self) -> int:
-        """The descriptor that is readable after `wake`, until `clear`."""
-        return self._reader
+        """The descriptor that is readable after `wake`, until `clear`; -1 after `close`."""
+        ends = self._ends
+        return -1 if ends is None else ends.reader
 
     def wake(self) -> None:
         """Wake the thread that waits. Does nothing after `close`."""
-        # If the pipe is full, no byte is needed, because the bytes in the pipe wake the thread.
-        with self._lock, contextlib.suppress(BlockingIOError):
-            if self._writer >= 0:
-                os.write(self._writer, b"x")
+        ends = self._ends
+        if ends is not None:
+            # A full pipe wakes the thread too.
+            with contextlib.suppress(BlockingIOError):
+                os.write(ends.writer, b"x")
 
     def clear(self) -> None:
         """Forget the calls of `wake` until now. Only the thread that waits calls this."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._reader, 4096)
+        ends = self._ends
+        if ends is not None:
+            with contextlib.suppress(BlockingIOError):
+                os.read(ends.reader, 4096)
 
     def close(self) -> None:
-        """Close both ends of the pipe. Call this when no thread waits for the pipe any more."""
-        with self._lock:
-            reader, self._reader = self._reader, -1
-            writer, self._writer = self._writer, -1
-            os.close(reader)
-            os.close(writer)
+        """Stop to wake the waiting thread. The ends of the pipe are closed when no call of `wake` uses them."""
+        self._ends = None
 
 
 class _Outcome:
     def __init__(self) -> None:
-        self.done = threading.Event()
+        self.done = Latch()
         self.error: Exception | None = None

@@ -165,7 +165,7 @@ def test_a_hello_with_a_field_of_a_wrong_type_is_refused(change: dict[str, Any])
         messages.decode([_HELLO_KIND, json.dumps(fields | change).encode()])
 
 
-def test_the_text_of_a_hello_does_not_have_the_token() -> None:
+def test_the_repr_of_a_hello_does_not_have_the_secret() -> None:
     """An unexpected message is logged as a text."""
     assert "secret" not in repr(Hello("secret", 1, 2, "r", "a"))
 

@@ -311,7 +311,7 @@ def test_a_file_is_verified_against_the_number_of_its_rows(tmp_path: Path) -> No
         pool.map(tasks.log_number, range(20))
     done = _verify(path)
     assert (0, "") == (done.returncode, done.stderr)
-    assert done.stdout.endswith("rows, none is missing\n")
+    assert done.stdout.endswith("rows with times, none is missing\n")
 
 
 @pytest.mark.parametrize("damage", ["entity dropped", "cut", "not finished", "not of mpr", "missing", "text"])

@@ -1,4 +1,4 @@
-"""Threads that are woken, also at the moment when they end."""
+"""Threads that are woken, also at the moment when they end, and steps that run beside the main thread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import threading
 from multiprocessing import connection as mp_connection
 from pathlib import Path
 
-from mpr.threads import WakeupPipe
+import pytest
+
+from mpr.threads import Latch, WakeupPipe, aside
 
 
 def test_a_thread_is_woken_as_often_as_it_waits() -> None:
@@ -43,3 +45,41 @@ def test_a_late_call_writes_into_no_file_that_has_the_old_number(tmp_path: Path)
     assert {file.read() for file in files} == {b""}
     for file in files:
         file.close()
+
+
+def test_a_latch_wakes_all_that_wait_and_whoever_comes_later() -> None:
+    latch = Latch()
+    assert not latch.wait(0)
+    assert not latch.is_set()
+    woken: list[bool] = []
+    threads = [threading.Thread(target=lambda: woken.append(latch.wait())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    latch.set()
+    latch.set()
+    for thread in threads:
+        thread.join(60)
+    assert woken == [True] * 8
+    assert latch.wait(0)
+    assert latch.wait()
+
+
+def test_a_step_aside_runs_in_another_thread_and_gives_its_result_or_error() -> None:
+    def fail() -> None:
+        raise LookupError("a step")
+
+    assert aside(threading.current_thread) is not threading.main_thread()
+    # A step aside within a step aside runs where it is.
+    assert aside(lambda: aside(threading.current_thread) is threading.current_thread())
+    with pytest.raises(LookupError, match="a step"):
+        aside(fail)
+    assert aside(lambda: 7) == 7
+
+
+def test_without_another_thread_a_step_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    monkeypatch.setattr("mpr.threads._idle", [])
+    assert aside(threading.current_thread) is threading.main_thread()

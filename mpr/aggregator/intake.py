@@ -8,8 +8,8 @@ reads the results that did not arrive from the journal. Beside each result, the 
 parent takes the rows up to this offset before it takes the result.
 
 Rows of recordings that tasks make themselves come in messages only. Such rows are lost if a worker dies before it
-has sent them. The parent does not take a result whose rows were lost in this way. The task of that result counts as
-lost with the worker.
+has sent them. The parent does not take a result whose rows were lost in this way. The task of that result then fails or
+is retried, like a task that the worker had not finished.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class IntakeContext:
     fanout:
         Hands segments to the sinks.
     answer:
-        Sends a message to the producer with that hello, if the producer is still connected.
+        Called with the hello of a producer and a message. Sends the message to the producer, if it is still connected.
     totals:
         The sums of rows of the recording.
     on_accepted:
@@ -123,7 +123,7 @@ class ProducerIntake:
         if hello.status_page:
             with contextlib.suppress(OSError):
                 self._status_page = StatusPageReader(hello.status_page, context.folder)
-        # The number of messages that have arrived, with the hello.
+        # The number of messages that have arrived. The hello is one of them.
         self._message_count = 1
         self._last_result = 0
         # How many journaled results of a dead worker are not taken, because their rows were lost with the worker.
@@ -195,7 +195,7 @@ class ProducerIntake:
                 self._listener.result(self.hello, result, self._context.fanout.failure or self._failure)
 
     def _load(self, message: ResultInMemory) -> Result:
-        """Return the result of `message`, with the payload that the worker has left in its journal."""
+        """Return the result of `message`, with its payload from the worker's journal. Sets `_failure` if this fails."""
         try:
             if self._status_page is None:
                 raise OSError("it cannot be opened")
@@ -205,7 +205,7 @@ class ProducerIntake:
             return message.result
 
     def _take_task_recording(self, data: bytes) -> None:
-        """Hand `data` to all sinks: the whole stream of a recording that a task has made itself."""
+        """Hand `data` to all sinks: a complete Rerun stream with rows of a recording that a task has made itself."""
         fanout = self._context.fanout
         outbox = fanout.new_outbox()
         try:
@@ -239,9 +239,9 @@ class ProducerIntake:
         )
 
     def _open_next(self, address: str) -> None:
-        """Open the next outbox, then answer. The producer writes there only after the answer.
+        """Open the next outbox, then answer. The producer writes into this outbox only after the answer.
 
-        Rows in an outbox that the parent has opened survive if the producer dies.
+        So its rows survive if the producer dies, because the parent has the outbox open.
         """
         if not self.is_inline:
             self._next_reader = self._open(address)
@@ -250,7 +250,7 @@ class ProducerIntake:
         self._context.answer(self.hello, Accepted(self._outbox.number + 1, 0))
 
     def _switch_outbox(self) -> None:
-        """Take the rest of the present outbox, and go on with the next one."""
+        """Take the rest of the current outbox, and go on with the next one."""
         self._take_rest()
         self._compare_rows()
         last = self._outbox
@@ -271,7 +271,7 @@ class ProducerIntake:
         self._consume(lambda wanted: self._outbox.consume_rest(self._owner.task, wanted=wanted))
 
     def _consume(self, consume: Callable[[bool], bool]) -> None:
-        """Take rows of the present outbox by `consume(wanted)`. No rows are wanted if earlier rows were lost."""
+        """Call `consume(wanted)`, which takes rows. `wanted` is False if earlier rows of the producer were lost."""
         try:
             if consume(self._failure is None):
                 self.last_rows_at = time.monotonic()
@@ -280,7 +280,7 @@ class ProducerIntake:
         self._context.on_accepted()
 
     def _compare_rows(self) -> None:
-        """Compare the rows that have come with those that the producer has counted."""
+        """Compare the number of rows that have come with the number that the producer has counted."""
         if self._failure is None:
             missing = self._balance.compare(self._outbox.number, self._outbox.count_rows())
             if missing:
@@ -288,7 +288,7 @@ class ProducerIntake:
                 self._context.fanout.note([f"{self._who}: {missing}"])
 
     def _lose(self, reason: str) -> None:
-        """Have all further results of the producer fail, because rows are lost, and have a pool replace it."""
+        """Have all further results of the producer fail, because rows are lost. Its pool replaces the worker."""
         self._failure = DeliveryError(reason)
         _log.error("mpr: %s", reason)
         if self._listener is not None:
@@ -330,13 +330,13 @@ class ProducerIntake:
         return 0
 
     def salvage(self) -> None:
-        """Take all whole frames in the present outbox and the next one, also frames that no message has announced."""
+        """Take all rows that are completely written, from the current and the next outbox, even if not announced."""
         if not self.said_goodbye:
             self._owner.use_mark(self._status_page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():
             self._switch_outbox()
         self._take_rest()
-        if self._status_page is not None and not self.said_goodbye:
+        if self._status_page is not None and not self.said_goodbye and not self.is_inline:
             self._balance.count(self._status_page.flushed_counted_rows())
             self._compare_rows()
 
@@ -376,7 +376,7 @@ class ProducerIntake:
 
     def rows_logged(self) -> int:
         """The number of rows that the process has logged; 0 if this is not known. Any thread may call this."""
-        # `ValueError` means that the status page is just being closed. `Aggregator` adds the rows of a closed page.
+        # `ValueError` means that the status page is just being closed. `Aggregator` has read the number before.
         with contextlib.suppress(ValueError):
             status_page = self._status_page
             return 0 if status_page is None else status_page.rows()
@@ -388,7 +388,7 @@ class ProducerIntake:
 
 
 def _loss_notes(ended: str, unsent_rows: int, lost_results: int) -> list[str]:
-    """Return sentences about lost rows of recordings that tasks had made themselves. `ended` is their beginning."""
+    """Return sentences about lost rows of recordings that tasks had made themselves. Each begins with `ended`."""
     notes = []
     # The SDK keeps the rows of a recording without a sink in the memory of its process.
     if unsent_rows:
@@ -405,7 +405,7 @@ def _loss_notes(ended: str, unsent_rows: int, lost_results: int) -> list[str]:
 
 
 def process_lives(pid: int) -> bool:
-    """Return whether a process with this process id exists, or may exist."""
+    """Return whether a process with this process id exists. Returns True too if the system does not say so."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -57,7 +57,7 @@ class OutboxIntake:
         #: The sinks have the outbox up to this offset.
         self.consumed = 0
         self._chunks = 0
-        #: The rows of the recording in this outbox; None until its manifest has come.
+        #: The number of rows of the recording in this outbox; None until the manifest of the outbox has come.
         self.rows: int | None = None
         # The count of chunks when the last result came; None if rows since that result are in an earlier outbox.
         self._settled_chunks: int | None = 0 if counts_rows else None
@@ -85,14 +85,17 @@ class OutboxIntake:
         return None if self._settled_chunks is None else self._fanout.rows_after(self._id, self._settled_chunks)
 
     def count_rows(self) -> int | None:
-        """The rows of the recording in this outbox, even if its manifest is missing; None if they cannot be counted."""
+        """The number of rows of the recording in this outbox; None if they cannot be counted.
+
+        If the manifest of the outbox is missing, a sink counts the rows.
+        """
         return self._fanout.all_rows(self._id) if self.rows is None else self.rows
 
     def consume(self, announced: SegmentReady, task: TaskInfo | None, *, wanted: bool) -> bool:
         """Hand the whole frames up to the end of `announced` to all sinks, and free their memory in the outbox.
 
-        `task` is the task that has logged the rows. Frames that are not `wanted` are dropped. Returns whether the sinks
-        have got rows. Raises `FormatError` if the bytes are no Rerun stream.
+        `task` is the task that has logged the rows. If the frames are not `wanted`, they are dropped. Returns whether
+        the sinks have got rows. Raises `FormatError` if the bytes are no Rerun stream.
         """
         if self._reader is not None:
             return self._consume(self._reader, announced.end, task, wanted=wanted)

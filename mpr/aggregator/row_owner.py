@@ -1,4 +1,4 @@
-"""Knows which task the rows of a worker belong to.
+"""Finds the task to which the rows of a worker belong.
 
 Covers: the messages about the begin and the end of tasks, and the mark that a dead worker has left.
 Does not cover: the rows (`outbox_intake.py`), what a sink does with the task (`sinks/directory.py`).
@@ -14,7 +14,7 @@ from mpr.transport.task_mark import TaskMark, read_mark
 
 
 class RowOwner:
-    """The task whose rows come now. Only the aggregator's thread uses this object.
+    """Keeps the task of one worker whose rows come now. Only the aggregator's thread uses this object.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class RowOwner:
         self._apply_mark(number)
 
     def use_mark(self, status_page: StatusPageReader | None, outbox: int) -> None:
-        """Use the mark of a worker that has ended, because messages about its last task may be lost.
+        """Take the last task of a dead worker from the mark in its status page. Messages about this task may be lost.
 
         `outbox` is the number of the outbox whose rows come now.
         """

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from mpr.threads import aside
+
 
 class StepQueue:
     """Runs steps in the thread that owns the queue, in the order in which other threads have added them.
@@ -19,7 +21,7 @@ class StepQueue:
         self._wake = wake
         self._steps: deque[Callable[[], None]] = deque()
         self._is_woken = False
-        #: Whether the owning thread has ended. If so, a thread that adds a step runs the step itself.
+        #: Whether the owning thread has ended. If so, a step runs as soon as it is added.
         self.closed = False
 
     def __bool__(self) -> bool:
@@ -27,13 +29,14 @@ class StepQueue:
         return bool(self._steps)
 
     def add(self, step: Callable[[], None]) -> None:
-        """Have the owning thread run `step`. If that thread has ended, the calling thread runs `step`.
+        """Have the owning thread run `step`. If that thread has ended, run `step` now.
 
-        Any thread may call this.
+        Any thread and any handler of a signal may call this, because it takes no lock.
         """
         self._steps.append(step)
         if self.closed:
-            self._run(len(self._steps))
+            # Aside, because a step takes locks, and a handler of a signal may run in the main thread meanwhile.
+            aside(lambda: self._run(len(self._steps)))
         elif not self._is_woken:
             # Ctrl-C may interrupt the calling thread before `_wake`. The owning thread still finds the step, because
             # its wait for messages has a limit.
@@ -47,7 +50,7 @@ class StepQueue:
         self._run(most)
 
     def close(self) -> None:
-        """Run all steps. From now on a thread that adds a step runs the step itself."""
+        """Run all steps. From now on a step runs as soon as it is added."""
         self.closed = True
         self._run(len(self._steps))
 

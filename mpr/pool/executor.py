@@ -14,7 +14,7 @@ from mpr.pool.options import check_chunksize
 from mpr.processes import task_pickling
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
-from mpr.threads import is_thread_of_ours, run_to_completion
+from mpr.threads import Latch, is_thread_of_ours, run_to_completion
 from mpr.transport.messages import STAR
 
 R = TypeVar("R")
@@ -32,6 +32,23 @@ class TaskFuture(Future[R]):
     _work_item: WorkItem | None = None
     #: Whether the task was cancelled while a worker had it.
     _cancelled_running = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Threads wait for this, and not for the lock of `Future`. A handler of a signal that interrupts the wait may
+        # end the pool, and the thread that ends the pool needs that lock.
+        self._is_settled = Latch()
+        self.add_done_callback(lambda _: self._is_settled.set())
+
+    def result(self, timeout: float | None = None) -> R:
+        """Return the result of the task, as `Future.result` does."""
+        self._is_settled.wait(timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the exception of the task, as `Future.exception` does."""
+        self._is_settled.wait(timeout)
+        return super().exception(0)
 
     def submit(self, dispatcher: Dispatcher, work_item: WorkItem) -> Self:
         """Submit `work_item`, and return this future, which gets the outcome of the work item."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import operator
+import queue
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +18,7 @@ from mpr.processes import task_pickling
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.state import PoolState
 from mpr.scheduler.work_item import TaskFunction, WorkItem
+from mpr.threads import start_aside
 from mpr.transport.messages import EACH
 
 # The number of chunks per worker that are submitted before the caller takes their results.
@@ -33,8 +37,11 @@ def start(
     ordered: bool,
 ) -> ResultIterator[Any]:
     """Start a thread that submits `iterable` to a pool of `size` workers. Returns the iterator over the results."""
-    room = threading.Semaphore(_AHEAD * size * chunksize)
-    results: ResultIterator[Any] = ResultIterator(ordered, room.release)
+    # Not a semaphore, because a handler of a signal may interrupt the caller while it holds the lock of the semaphore.
+    room: queue.SimpleQueue[None] = queue.SimpleQueue()
+    for _ in range(_AHEAD * size * chunksize):
+        room.put(None)
+    results: ResultIterator[Any] = ResultIterator(ordered, functools.partial(room.put, None))
     task = TaskFunction.of(function)
     feeder = ImapFeeder(
         dispatcher=dispatcher,
@@ -48,7 +55,7 @@ def start(
     try:
         dispatcher.begin_feeding(feeder)
         dispatcher.announce(task, hint)
-        threading.Thread(target=feeder.run, name="mpr-imap", daemon=True).start()
+        start_aside(threading.Thread(target=feeder.run, name="mpr-imap", daemon=True))
     except BaseException:
         dispatcher.end_feeding(feeder)
         raise
@@ -70,7 +77,7 @@ class ImapFeeder:
     chunksize:
         The number of items in a work item.
     room:
-        The number of items that may be submitted now. Each result that the caller takes adds one.
+        Has one entry for each item that may be submitted now. Each result that the caller takes adds one.
     results:
         The caller's iterator. The reference is weak, so that the thread ends when the caller drops the iterator.
     """
@@ -79,7 +86,7 @@ class ImapFeeder:
     function: TaskFunction
     items: Iterator[Any]
     chunksize: int
-    room: threading.Semaphore
+    room: queue.SimpleQueue[None]
     results: weakref.ref[ResultIterator[Any]]
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
@@ -116,7 +123,10 @@ class ImapFeeder:
             if self.results() is None or self.dispatcher.state is PoolState.TERMINATED:
                 return False
             # A closed pool needs no room, because it runs all tasks even if the caller takes no results.
-            if self.dispatcher.state is PoolState.CLOSED or self.room.acquire(timeout=_LOOK_SECS):
+            if self.dispatcher.state is PoolState.CLOSED:
+                return True
+            with contextlib.suppress(queue.Empty):
+                self.room.get(timeout=_LOOK_SECS)
                 needed -= 1
         return True
 

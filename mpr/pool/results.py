@@ -1,12 +1,18 @@
-"""Defines the objects from which a caller gets results. They behave as the objects of `multiprocessing.pool`."""
+"""Defines the objects from which a caller gets results. They behave as the objects of `multiprocessing.pool`.
+
+A thread that waits for a result holds no lock that the threads of the pool need, because a handler of a signal may
+interrupt it and end the pool (see `mpr/threads.py`).
+"""
 
 from __future__ import annotations
 
 import multiprocessing
+import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
+
+from mpr.threads import Latch
 
 R = TypeVar("R")
 
@@ -17,7 +23,7 @@ class AsyncResult(Generic[R]):
     """The result of `apply_async`, `map_async` or `starmap_async`, for which the caller can wait."""
 
     def __init__(self, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
-        self._event = threading.Event()
+        self._event = Latch()
         self._callback = callback
         self._error_callback = error_callback
         self._value: Any = None
@@ -93,17 +99,23 @@ class MapResult(AsyncResult[list[R]]):
         self._settle(None if self._first_error is not None else self._values, self._first_error)
 
 
+# The outcome of one item: its result, or an error.
+_Item = tuple[Any, BaseException | None]
+
+
 class ResultIterator(Generic[R], Iterator[R]):
     """The iterator over the results of `imap` and `imap_unordered`. The method `next` takes a timeout in seconds."""
 
     def __init__(self, ordered: bool, taken: Callable[[], object]) -> None:
         self._ordered = ordered
         self._taken = taken
-        self._condition = threading.Condition()
-        self._ready: deque[tuple[Any, BaseException | None]] = deque()
-        self._early: dict[int, list[tuple[Any, BaseException | None]]] = {}
+        #: The outcomes that the caller can take; None after the last one.
+        self._ready: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        # Guards what follows. Only threads of the pool take this lock.
+        self._lock = threading.Lock()
+        self._early: dict[int, list[_Item]] = {}
         self._next = 0
-        self._returned = 0
+        self._put_count = 0
         self._length: int | None = None
 
     def __iter__(self) -> ResultIterator[R]:
@@ -114,13 +126,15 @@ class ResultIterator(Generic[R], Iterator[R]):
 
         Raises `multiprocessing.TimeoutError` if no result comes within `timeout` seconds (None: no limit).
         """
-        with self._condition:
-            if not self._condition.wait_for(lambda: self._ready or self._returned == self._length, timeout):
-                raise multiprocessing.TimeoutError
-            if not self._ready:
-                raise StopIteration
-            value, error = self._ready.popleft()
-            self._returned += 1
+        try:
+            item = self._ready.get(timeout=None if timeout is None else max(timeout, 0.0))
+        except queue.Empty:
+            raise multiprocessing.TimeoutError from None
+        if item is None:
+            # Put back, because another thread may wait for the next result, too.
+            self._ready.put(None)
+            raise StopIteration
+        value, error = item
         self._taken()
         if error is not None:
             raise error
@@ -131,29 +145,25 @@ class ResultIterator(Generic[R], Iterator[R]):
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
         """Take the results of `count` items from item `first` on, or one error for all of them if `values` is None."""
-        items: list[tuple[Any, BaseException | None]]
-        items = [(None, error)] * count if values is None else [(value, None) for value in values]
-        with self._condition:
-            if not self._ordered:
-                self._ready.extend(items)
-            else:
-                self._early[first] = items
-                while (found := self._early.pop(self._next, None)) is not None:
-                    self._ready.extend(found)
-                    self._next += len(found)
-            self._condition.notify_all()
+        items: list[_Item] = [(None, error)] * count if values is None else [(value, None) for value in values]
+        with self._lock:
+            self._add(first, items)
 
     def finish(self, length: int, error: BaseException | None = None) -> None:
         """End the iteration after `length` items. If the user's iterable has raised `error`, `error` comes last."""
-        with self._condition:
-            if error is not None:
-                if self._ordered:
-                    self._early[length] = [(None, error)]
-                    while (found := self._early.pop(self._next, None)) is not None:
-                        self._ready.extend(found)
-                        self._next += len(found)
-                else:
-                    self._ready.append((None, error))
-                length += 1
-            self._length = length
-            self._condition.notify_all()
+        with self._lock:
+            self._length = length + (error is not None)
+            self._add(length, [] if error is None else [(None, error)])
+
+    def _add(self, first: int, items: list[_Item]) -> None:
+        if self._ordered:
+            self._early[first] = items
+            items = []
+            while (found := self._early.pop(self._next, None)) is not None:
+                items += found
+                self._next += len(found)
+        for item in items:
+            self._ready.put(item)
+        self._put_count += len(items)
+        if self._put_count == self._length:
+            self._ready.put(None)

@@ -29,7 +29,7 @@ from mpr.scheduler.worker_supervisor import WorkerSupervisor
 from mpr.telemetry.insights import Insights
 from mpr.telemetry.sampler import Sampler, Sources
 from mpr.telemetry.tracker import TelemetryTracker
-from mpr.threads import is_thread_of_ours, run_to_completion
+from mpr.threads import aside, is_thread_of_ours, run_to_completion
 from mpr.worker.config import MAIN, WorkerConfig
 
 _log = logging.getLogger("mpr")
@@ -129,7 +129,7 @@ class PoolRuntime:
             counters=self._counters,
             accept=self._rows.accept_telemetry,
         )
-        return Sampler(telemetry, self._rows.new_pool(size, kinds), size, kinds, sources)
+        return Sampler(telemetry, aside(lambda: self._rows.new_pool(size, kinds)), size, kinds, sources)
 
     def _counters(self) -> tuple[int, int]:
         """Return how many rows the workers have logged, and how many bytes the sinks have. Any thread may call this."""
@@ -188,7 +188,7 @@ class PoolRuntime:
         """Sum up the telemetry. Raises `ConfigError` if the pool records none."""
         if self._telemetry is None:
             raise ConfigError("this pool has telemetry=False, so it knows nothing of what its workers have done")
-        return self._telemetry.insights()
+        return aside(self._telemetry.insights)
 
     def end_with(self, pool: object) -> None:
         """From now on, end all parts if `pool` is garbage-collected, or if the interpreter exits.

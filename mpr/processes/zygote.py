@@ -14,6 +14,7 @@ from multiprocessing import process
 from typing import Any
 
 from mpr.processes.launcher import Launcher, call_target, guard_against_orphans, ignore_ctrl_c
+from mpr.threads import CARRIER
 
 # --- fork: the zygote ---------------------------------------------------------------------------------------------
 
@@ -92,7 +93,8 @@ def _is_harmless(thread: threading.Thread) -> bool:
 
     Such a thread is harmless at a fork, because workers need no lock that the thread may hold.
     """
-    return thread.name.startswith("mpr-") or type(thread).__module__.startswith("zmq.")
+    is_ours = thread.name.startswith("mpr-") or thread.name == CARRIER
+    return is_ours or type(thread).__module__.startswith("zmq.")
 
 
 def _ignore_signal(_number: int, _frame: object) -> None:

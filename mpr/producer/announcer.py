@@ -1,15 +1,21 @@
-"""Announces to the parent how many bytes the SDK has written into the outbox, and sends results behind their rows.
+"""Announces to the parent how many bytes the SDK has written into the outbox, and sends results after their rows.
 
 Covers: the outbox that the SDK writes into, the part of it that was announced, and the change to the next outbox.
 Does not cover: having the SDK write (`outbox_writer.py`), which results wait (`result_sender.py`).
 
 To *announce* bytes of the outbox is to send the parent a `SegmentReady`. The parent then hands the bytes to the sinks.
-One lock guards all of this. A thread holds the lock for a system call or a message, but never while it waits.
+The result of a short task may wait in this process, so that it is sent together with later results.
+
+One lock guards the state of the announcer. A thread holds the lock during a system call, or while it sends a message,
+but never while it waits. A logging call does not take the lock, because a signal handler may interrupt the call, and
+may log too. A logging call only wakes the announcer's thread.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
+import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +27,8 @@ from mpr.producer.result_sender import ResultSender
 from mpr.transport.messages import Accepted, NewOutbox, Result, RowsCounted, SegmentReady, Sync
 from mpr.transport.outbox import Outbox
 from mpr.transport.sockets import Connection
+
+_log = logging.getLogger("mpr")
 
 # The pause between two looks for the parent's answer (seconds).
 _POLL_SECS = 0.001
@@ -41,7 +49,7 @@ class OpenOutbox:
     retired:
         The outbox before this one; None for the first.
     written, announced:
-        The size of the outbox at the last flush, and the part of it that was announced, in bytes.
+        How many bytes the outbox had after the last flush, and how many of its bytes were announced.
     """
 
     outbox: Outbox
@@ -95,7 +103,9 @@ class Announcer:
         #: Set when the parent has opened the next outbox.
         self._opened = threading.Event()
         self._syncs = itertools.count(1)
-        self._stop = threading.Event()
+        #: Wakes the thread: True to announce now, False to end.
+        self._wakeups: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._is_woken = False
         self._thread = threading.Thread(target=self._announce_often, name="mpr-announcer", daemon=True)
 
     def start(self) -> None:
@@ -103,9 +113,32 @@ class Announcer:
         self._thread.start()
 
     def _announce_often(self) -> None:
-        # This loop runs in a thread, so that rows are announced even while a task makes no call of mpr.
-        while not self._stop.wait(ANNOUNCE_EVERY_SECS):
-            self.announce()
+        # In a thread, so that rows are announced even while a task makes no call of mpr.
+        has_failed = False
+        while self._next_wakeup():
+            try:
+                self.announce()
+                self._inbox.take_answers()
+            except Exception:  # noqa: BLE001  # such as a lack of descriptors: the next time may succeed
+                if not has_failed:
+                    has_failed = True
+                    _log.exception("mpr cannot announce rows of this process at the moment, and goes on trying")
+
+    def _next_wakeup(self) -> bool:
+        """Wait up to `ANNOUNCE_EVERY_SECS` for a wake-up. Returns whether the thread goes on."""
+        try:
+            goes_on = self._wakeups.get(timeout=ANNOUNCE_EVERY_SECS)
+        except queue.Empty:
+            return True
+        # Reset before the next announcement, because rows may be written while that is made.
+        self._is_woken = False
+        return goes_on
+
+    def announce_soon(self) -> None:
+        """Have the announcer's thread announce now, and take the answers of the parent. Takes no lock."""
+        if not self._is_woken:
+            self._is_woken = True
+            self._wakeups.put(True)
 
     def announce(self) -> None:
         """Send the results that wait, and announce all bytes that were written into the outbox."""
@@ -114,7 +147,7 @@ class Announcer:
 
     def _announce_all(self) -> None:
         if self._results:
-            # Announce only the rows before these results. The rows of the present task are announced after the results.
+            # Announce only the rows before these results. The rows of the running task are announced after the results.
             self._announce_up_to(self._results.end)
             self._results.send()
         self._announce_up_to(self.current.outbox.size())
@@ -131,7 +164,7 @@ class Announcer:
         current.announced = end
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` behind the rows that were written. With `may_wait`, `result` may be sent later.
+        """Send `result` after the rows that were written. With `may_wait`, `result` may be sent later.
 
         Returns whether `result` waits. `send_results`, and every announcement of rows, sends the results that wait.
         """
@@ -164,7 +197,7 @@ class Announcer:
             return self.current.number, self.current.announced
 
     def note_written(self) -> None:
-        """Note the size of the outbox after a flush of the SDK. Each later result is sent behind these bytes."""
+        """Note the size of the outbox after a flush of the SDK. Each later result is sent after these bytes."""
         with self._lock:
             self.current.written = self.current.outbox.size()
 
@@ -182,7 +215,7 @@ class Announcer:
                 self.current.outbox.release(0, message.end)
 
     def have_opened(self, fresh: Outbox) -> None:
-        """Have the parent open the outbox `fresh`. Wait until the parent has opened it, or the recording is gone."""
+        """Have the parent open the outbox `fresh`. Wait until the parent has opened it, or the recording is closed."""
         self._opened.clear()
         self._connection.send(NewOutbox(fresh.address))
         while not self._opened.wait(_POLL_SECS) and not self._watch.is_gone():
@@ -207,7 +240,8 @@ class Announcer:
 
     def close(self) -> None:
         """End the thread that announces."""
-        self._stop.set()
+        self._wakeups.put(False)
+        # Not long, because the thread waits for nothing but this queue.
         self._thread.join()
 
     def release(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from mpr.producer import membership, propagation, router
 from mpr.producer.producer import Producer
+from mpr.threads import aside
 from mpr.transport.connection_info import ConnectionInfo
 
 
@@ -33,6 +34,10 @@ class ParentMembership:
 
     def producer(self) -> Producer:
         """Return the producer of this process. The first call makes the producer. Any thread may call this."""
+        # Aside, because a handler of a signal may use the recording while this process joins it.
+        return aside(self._made) if self._producer is None else self._producer
+
+    def _made(self) -> Producer:
         with self._lock:
             if self._producer is None:
                 self._producer = Producer(self._connection_info, 0, is_owner=True)
@@ -40,14 +45,13 @@ class ParentMembership:
             return self._producer
 
     def flush(self) -> tuple[str, int, int] | None:
-        """Send the rows that this process has logged. Returns the position after these rows, as `Producer.position`.
+        """Send the rows that this process has logged. Returns the position after these rows, as `Producer.flush`.
 
         Returns None if this process has no producer, because then it has logged no rows.
         """
         if self._producer is None:
             return None
-        self._producer.flush()
-        return self._producer.position()
+        return self._producer.flush()
 
     def propagate(self, new_text: Callable[[], str]) -> None:
         """From now on, let new child processes inherit the text that `new_text()` returns, by which they can join.

@@ -29,7 +29,7 @@ from mpr.recording.replay import Replay, replay
 from mpr.recording.statistics import RecordingStatistics
 from mpr.rrd import compat, relabel, store_id, verify
 from mpr.sinks.base import Writer
-from mpr.threads import run_to_completion
+from mpr.threads import Latch, aside, run_to_completion
 from mpr.transport.connection_info import ConnectionInfo, DirectRoute
 from mpr.transport.sockets import Sockets
 
@@ -158,6 +158,9 @@ class RecordingRuntime:
 
     def flush(self, timeout_secs: float) -> None:
         """Wait until every durable sink has the rows of this process, as `SharedRecording.flush` promises."""
+        aside(lambda: self._flush(timeout_secs))
+
+    def _flush(self, timeout_secs: float) -> None:
         position = self.parent.flush()
         if position is not None and not self.aggregator.wait_until_accepted(*position, timeout_secs):
             raise TimeoutError(f"the sinks did not take all rows within {timeout_secs} s")
@@ -307,7 +310,7 @@ class RecordingRuntime:
 
     def _write_count(self, writer: Writer) -> None:
         """Write into the recording how many rows it has, so that `mpr verify` can check it."""
-        rows = writer.rows() if self._takes_telemetry() else None
+        rows = writer.timed_rows() if self._takes_telemetry() else None
         if rows is not None:
             store = store_id.store_id(self.options.application_id, self.options.recording_id)
             append(writer, verify.encoded_count(store, rows, self.aggregator.row_totals.lost))
@@ -330,7 +333,7 @@ class _EndOnce:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.begun = False
-        self.over = threading.Event()
+        self.over = Latch()
 
     def run(self, step: Callable[[], None]) -> None:
         with self._lock:

@@ -33,6 +33,7 @@ SIZE = "chunk_byte_size"
 CHUNK_ID = "chunk_id"
 ENTITY = "chunk_entity_path"
 _ROWS = "chunk_num_rows"
+_STATIC = "chunk_is_static"
 
 _LZ4 = 2
 
@@ -255,6 +256,12 @@ def all_rows(footer: bytes, store: bytes) -> int:
     `store` is an encoded store id, and `footer` is the payload of an `END` frame.
     """
     return sum(sum(each.table[_ROWS].to_pylist()) for each in parse(footer) if each.store_id == store)
+
+
+def timed_rows(found: Manifest) -> int:
+    """Return how many rows with times, which are not static, are in the chunks that `found` describes."""
+    rows = zip(found.table[_STATIC].to_pylist(), found.table[_ROWS].to_pylist(), strict=True)
+    return sum(count for is_static, count in rows if not is_static)
 
 
 def row_count(found: Manifest, *, users_only: bool = True) -> int:

@@ -19,7 +19,7 @@ from mpr.sdk import encoder, programs, reader
 if TYPE_CHECKING:
     import rerun as rr
 
-# The property that says how many rows the recording has, and its entity path. Its own rows are not counted.
+# The property that says how many rows with times the recording has, and its entity path.
 _PROPERTY = "mpr"
 _ENTITY = f"/__properties/{_PROPERTY}"
 
@@ -33,9 +33,10 @@ class VerifiedRecording:
     application_id, recording_id:
         Ids of the recording.
     rows:
-        The number of rows that the file has.
+        The number of rows with times that the file has. Static rows do not count, because `compact=True` and the SDK's
+        own programs drop those that a later row has replaced.
     expected_rows:
-        The number of rows when mpr closed the recording; None if the file does not say it.
+        The number of such rows when mpr closed the recording; None if the file does not say it.
     lost_rows:
         The number of rows that were logged, but did not come to the recording; 0 if the file does not say it.
     """
@@ -48,7 +49,7 @@ class VerifiedRecording:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the file has exactly the expected rows, and no row was lost.
+        """Whether the file has exactly the expected number of rows with times, and no row was lost.
 
         False if the file does not say how many rows are expected.
         """
@@ -56,7 +57,7 @@ class VerifiedRecording:
 
 
 def encoded_count(store: bytes, rows: int, lost_rows: int) -> bytes:
-    """Return a stream with the property that says how many rows the recording has, and how many were lost.
+    """Return a stream with the property that says how many rows have times, and how many rows were lost.
 
     `store` is the encoded store id of the recording.
     """
@@ -91,7 +92,7 @@ def _verified(entry: Any, chunks: Any) -> VerifiedRecording:
     for chunk in chunks:
         if str(chunk.entity_path) == _ENTITY:
             numbers = _numbers(chunk)
-        else:
+        if not chunk.is_static:
             rows += chunk.num_rows
     return VerifiedRecording(
         application_id=entry.application_id,

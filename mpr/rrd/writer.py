@@ -164,8 +164,8 @@ class FileWriter:
             _log.debug("the rows of a worker that has died cannot be counted: %r", error)
             return None
 
-    def rows(self) -> int | None:
-        """Count all rows of recordings in the file; None if the file gets no footer, or a chunk cannot be read."""
+    def timed_rows(self) -> int | None:
+        """Count the rows in the file that have times; None if the file gets no footer, or a chunk cannot be read."""
         if not self._write_footer:
             return None
         try:
@@ -174,10 +174,8 @@ class FileWriter:
             # `close` is called later, meets the same error, and reports the error.
             _log.debug("the rows of %s cannot be counted: %r", self.path, error)
             return None
-        return sum(manifest.row_count(each, users_only=False) for each in self._recordings())
-
-    def _recordings(self) -> Iterator[Manifest]:
-        return (each for each in self._manifest_store.all() if store_id.is_recording(each.store_id))
+        described = self._manifest_store.all()
+        return sum(manifest.timed_rows(each) for each in described if store_id.is_recording(each.store_id))
 
     def _describe_rest(self) -> None:
         """Let the SDK read each chunk again that no manifest describes, and keep the manifests that the SDK makes."""

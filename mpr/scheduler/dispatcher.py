@@ -1,8 +1,8 @@
-"""Takes tasks from the callers of one pool, and settles the tasks that are left when the pool ends.
+"""Takes tasks from the callers of one pool, and gives an error to the tasks that are left when the pool ends.
 
 ```
 callers ── submit ──► Dispatcher ── give ──► ReadyWorkers ── messages ──► workers
-   ▲                                                                         │ results, behind their rows
+   ▲                                                                         │ results, after their rows
    └── outcomes ── OutcomeDelivery ◄── WorkerEvents ◄────────────────── aggregator
 ```
 
@@ -10,9 +10,10 @@ Covers: submitting, cancelling, closing and terminating.
 Does not cover: what a result or the end of a worker means (`worker_events.py`), time limits (`deadlines.py`), which
 worker gets which item (`assignment.py`), processes (`worker_supervisor.py`).
 
-Callers submit from any thread. The aggregator's thread does everything after that, and the worker supervisor's thread
-calls `look`. The thread of a caller does as little as possible, because Ctrl-C may come between any two of its
-instructions. The caller may go on after Ctrl-C.
+Callers submit from any thread. Then the aggregator's thread sends the work items to workers and takes the results. The
+worker supervisor's thread calls `look`. The thread of a caller does as little as possible, because Ctrl-C may interrupt
+it between any two instructions, and the caller may use the pool after that. The main thread never holds the lock, and
+never calls an observer, because a signal handler may run there and end the pool (see `mpr/threads.py`).
 """
 
 from __future__ import annotations
@@ -30,16 +31,19 @@ from mpr.scheduler.user_code import Outcome
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.scheduler.worker_events import WorkerEvents
 from mpr.scheduler.worker_handle import Soon, WorkerActivity, WorkerControl
+from mpr.threads import Latch, aside
 from mpr.transport.sockets import DownstreamServer
 
 if TYPE_CHECKING:
     from mpr.aggregator.listener import Listener
 
 _LOOK_AGAIN_SECS = 0.001
+# The time in which a thread that waits for all tasks notices that its caller was interrupted.
+_GIVEN_UP_SECS = 0.2
 
 
 class Dispatcher:
-    """Accepts the tasks of one pool, cancels tasks, and settles the tasks that are left when the pool ends.
+    """Accepts the tasks of one pool, cancels tasks, and gives an error to the tasks that are left when the pool ends.
 
     Parameters
     ----------
@@ -50,7 +54,7 @@ class Dispatcher:
     control:
         Starts and kills the worker processes.
     soon:
-        Has the aggregator's thread call a function.
+        Called with a function. The aggregator's thread then calls this function.
     observer:
         Hears of tasks and workers.
     """
@@ -81,15 +85,13 @@ class Dispatcher:
 
     def announce(self, function: TaskFunction, count: int) -> None:
         """Report to the observer that a call will submit `count` tasks."""
-        self._observer.announce(function.name, count)
+        self._soon(lambda: self._observer.announce(function.name, count))
 
     def submit(self, *work_items: WorkItem) -> None:
         """Have `work_items` run. If Ctrl-C interrupts this call, either all of them run or none.
 
         Raises nothing if the pool has ended since `check_running`: the work items then get an error as their outcome.
         """
-        for work_item in work_items:
-            self._observer.submitted(work_item.function.name, work_item.count)
         self._books.work.submit(work_items)
         self._soon(self._take_submitted)
 
@@ -99,6 +101,7 @@ class Dispatcher:
         with books.lock:
             error = books.lifecycle.refusal()
             for work_item in books.work.take_submitted():
+                self._observer.submitted(work_item.function.name, work_item.count)
                 if error is not None:
                     refused.append(work_item)
                 else:
@@ -108,12 +111,18 @@ class Dispatcher:
             self._delivery.hand_over(Outcome.of_rest(work_item, error))
 
     def begin_feeding(self, feeder: object) -> None:
-        """Note that `feeder` will submit work items, until `end_feeding`. A feeder is a part of an `imap` call."""
+        """Note that `feeder` will submit work items, until `end_feeding`.
+
+        A feeder is the part of an `imap` call that submits the work items of the call.
+        """
         self._books.work.begin_feeding(feeder)
-        self._observer.feeding(1)
+        self._soon(lambda: self._observer.feeding(1))
 
     def end_feeding(self, feeder: object) -> None:
         """Note that `feeder` submits no more work items. A second call does nothing."""
+        self._soon(lambda: self._end_feeding(feeder))
+
+    def _end_feeding(self, feeder: object) -> None:
         with self._books.lock:
             if not self._books.work.end_feeding(feeder):
                 return
@@ -166,15 +175,26 @@ class Dispatcher:
 
     def close(self) -> None:
         """Take no new calls. The tasks of earlier calls still run."""
+        aside(self._close)
+
+    def _close(self) -> None:
         with self._books.lock:
             self._books.lifecycle.close()
 
     def wait_until_done(self) -> None:
-        """Wait until every work item has its outcome. Call this after `close`."""
+        """Wait until every work item has its outcome. Call this after `close`. Ctrl-C ends the wait."""
+        is_given_up = Latch()
+        try:
+            aside(lambda: self._wait_until_done(is_given_up))
+        finally:
+            is_given_up.set()
+
+    def _wait_until_done(self, is_given_up: Latch) -> None:
         with self._books.lock:
             while not self._books.is_done():
-                # Wait for one second at a time, because Ctrl-C is then noticed on every platform.
-                self._books.all_done.wait(1.0)
+                if is_given_up.is_set():
+                    return
+                self._books.all_done.wait(_GIVEN_UP_SECS)
             self._books.lifecycle.finish()
 
     def stop_workers(self) -> None:
@@ -234,13 +254,16 @@ class Dispatcher:
         return self._books.lock.locked()
 
     def look(self) -> float:
-        """Kill workers whose task takes too long. Returns after how many seconds to call this again.
+        """Kill workers whose task takes too long. Returns the number of seconds after which to call `look` again.
 
         Work items that wait behind a long one are taken back, if another worker has nothing to do.
         """
         return self._deadlines.look()
 
     def activities(self) -> list[WorkerActivity]:
-        """The present activity of each worker that is ready, for a display."""
+        """The activity of each ready worker at this moment, for a display.
+
+        Workers without a status page are left out.
+        """
         with self._books.lock:
             return self._books.workers.activities()

@@ -1,7 +1,8 @@
-"""Runs all code of a user that the threads of a pool have to run.
+"""Runs code of a user in the threads of a pool: unpickling of results, and callbacks.
 
 Covers: unpickling what a task has returned or raised, and calling the callbacks of the caller.
-Does not cover: code in workers, and observers of the pool (`observer.py`), because they are part of mpr.
+Does not cover: code in workers, the exception of an initializer (`worker_events.py`), and observers of the pool
+(`observer.py`), because observers are part of mpr.
 
 Code of a user runs when a result or an exception is unpickled, when an exception becomes a text, and in callbacks. Such
 code may raise anything, also `SystemExit`. No function of this module raises. An error becomes the outcome of the task,
@@ -67,7 +68,7 @@ def start(work_item: WorkItem) -> bool:
     """
     try:
         return work_item.start()
-    except BaseException:  # noqa: BLE001  # raised if the caller has settled the future itself
+    except BaseException:  # noqa: BLE001  # raised if the caller has set the result of the future itself
         _log_failure("the caller of task %s cannot be told that it starts", work_item.name(0))
         return False
 

@@ -62,10 +62,11 @@ class WorkerSupervisor:
     failed:
         Called with the error in the supervisor's thread, when a worker cannot be started.
     has_no_hello:
-        Returns whether no hello of a worker has arrived. The hello is the first message of a worker.
+        Called with the number of a worker. Returns whether no hello of this worker has arrived. The hello is the first
+        message of a worker.
     look:
-        Called in the supervisor's thread at least twice a second. Returns after how many seconds to call it again, at
-        the latest.
+        Called in the supervisor's thread at least twice a second. Returns the number of seconds after which `look` has
+        to be called again at the latest.
     """
 
     def __init__(
@@ -118,11 +119,11 @@ class WorkerSupervisor:
         self._wakeup.wake()
 
     def pid(self, worker: int) -> int | None:
-        """The process id of `worker`; None if the worker does not live. Any thread may call this."""
+        """The process id of `worker`; None if the worker is not running. Any thread may call this."""
         return self._pids.get(worker)
 
     def memory(self, pid: int) -> int:
-        """The resident bytes of a worker; 0 if the worker has just ended. Any thread may call this."""
+        """The resident memory of a worker (bytes); 0 if the worker has just ended. Any thread may call this."""
         import psutil
 
         try:
@@ -131,9 +132,9 @@ class WorkerSupervisor:
             return 0
 
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
-        """Suspend the worker of process `pid`. Kill it if `condition()` is true meanwhile, and otherwise resume it.
+        """Suspend the worker of process `pid`, and call `condition`. Kill the worker if the answer is True.
 
-        Returns whether the worker was killed. Any thread may call this.
+        Otherwise resume the worker. Returns whether the worker was killed. Any thread may call this.
         """
         import psutil
 

@@ -142,10 +142,11 @@ class Writer(ABC):
         """
         return None
 
-    def rows(self) -> int | None:
-        """Count all rows of the shared recording that the sink has; None if the sink cannot count them.
+    def timed_rows(self) -> int | None:
+        """Count the rows of the shared recording that have times; None if the sink cannot count them.
 
-        `mpr verify` checks a file against this number.
+        `mpr verify` checks a file against this number. Static rows are left out, because the SDK drops a static row if
+        a later one replaces it.
         """
         return None
 

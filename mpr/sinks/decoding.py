@@ -72,7 +72,7 @@ class DecodingWriter:
         """Return None, because only the SDK knows the rows."""
         return None
 
-    def rows(self) -> int | None:
+    def timed_rows(self) -> int | None:
         """Return None, because only the SDK knows the rows."""
         return None
 

@@ -125,7 +125,7 @@ class DirectoryWriter:
         """Return None, because the rows are in many files."""
         return None
 
-    def rows(self) -> int | None:
+    def timed_rows(self) -> int | None:
         """Return None, because the rows are in many files."""
         return None
 

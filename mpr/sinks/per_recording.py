@@ -47,7 +47,7 @@ class MainFile(RoutedFile, Protocol):
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None: ...
 
-    def rows(self) -> int | None: ...
+    def timed_rows(self) -> int | None: ...
 
 
 class OneFile(MainFile, Protocol):
@@ -120,8 +120,8 @@ class PerRecordingWriter(Writer):
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         return self._main.rows_of(outbox, skip, users_only=users_only)
 
-    def rows(self) -> int | None:
-        return self._main.rows()
+    def timed_rows(self) -> int | None:
+        return self._main.timed_rows()
 
     def close(self) -> None:
         self._router.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import itertools
@@ -20,6 +21,8 @@ _PATH_LIMIT = 100
 # The place for the folder if TMPDIR is too long.
 _SHORT_FOLDER = "/tmp"  # noqa: S108  # the folder in it is of mode 0700
 _OWNER = "owner"
+# Errors that say nothing about the file.
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class SocketFolder:
@@ -69,11 +72,18 @@ os.register_at_fork(after_in_child=_close_locks)
 
 
 def is_owned(folder: Path) -> bool:
-    """Whether the recording of `folder` is open and its process is alive."""
+    """Whether the recording of `folder` is open, and the process that has made the folder is alive.
+
+    The answer is also yes if this process has no descriptor or memory left to find out.
+    """
     try:
         fd = os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        if error.errno in _PASSING:
+            return True
+        raise
     try:
         # A shared lock, because two processes that ask at the same time must not take each other for the owner.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -103,7 +113,7 @@ def short_listener_paths() -> Iterator[None]:
 @functools.cache
 def _short_folder(_pid: int) -> str:
     folder = tempfile.mkdtemp(prefix="pymp-", dir=_SHORT_FOLDER)
-    # Removed together with the folder of `multiprocessing`, because the processes that use it have ended by then.
+    # Removed when `multiprocessing` removes its own folder, because all processes that use this folder have ended then.
     util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=-100)
     return folder
 

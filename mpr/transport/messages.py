@@ -73,7 +73,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class NewOutbox:
-    """Asks the parent to open the outbox at `address`. The producer writes there after `Accepted` with `end` 0."""
+    """Asks the parent to open the outbox at `address`.
+
+    The parent answers with `Accepted`, in which `end` is 0. The producer writes into this outbox only after the answer.
+    """
 
     address: str
 
@@ -83,7 +86,7 @@ class SegmentReady:
     """Announces that outbox number `outbox` was written up to `end`.
 
     If the parent cannot open the outbox, `data` has the bytes from `start` to `end`. If `outbox` is one higher than in
-    the last message, the outbox before it is complete, with its manifest.
+    the last message, the previous outbox is complete and has its manifest.
     """
 
     outbox: int
@@ -94,14 +97,18 @@ class SegmentReady:
 
 @dataclass(frozen=True, slots=True)
 class RowsCounted:
-    """Says that the outboxes until the end of the present one have at least `rows` rows."""
+    """Says how many rows the producer has counted: its outboxes until now must have at least `rows` rows together.
+
+    The producer sends this message after it has announced the last bytes of an outbox, and before it announces the next
+    one. If the outboxes have fewer rows, rows are lost.
+    """
 
     rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRecordingRows:
-    """Carries rows of a recording that a task has made itself. `data` is a whole stream, header to footer.
+    """Carries rows of a recording that a task has made itself. `data` is a complete Rerun stream, header to footer.
 
     The parent answers with `Accepted`. In this answer, `outbox` is `TASK_RECORDING_ROWS`, and `end` is the number of
     bytes that the sinks have taken from all such messages of the producer.
@@ -115,7 +122,9 @@ TASK_RECORDING_ROWS = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Carries the outcomes of `count` tasks of a work item, from `first` on. Earlier outcomes are known already.
+    """Carries the outcomes of `count` tasks of a work item, from task `first` on.
+
+    Earlier results have carried the outcomes of the tasks before.
 
     Attributes
     ----------
@@ -128,14 +137,15 @@ class Result:
     micros:
         The time since the worker began the work item, in microseconds.
     payload:
-        The outcomes, packed by `pickling`.
+        The outcomes, packed by `processes/pickling.py`.
     flush_micros, rows, data_bytes:
         All since the last result of the worker: the microseconds that the worker has waited for the SDK to encode rows,
         the number of logged rows, and the number of their bytes.
     number:
         The number of this result among those of the worker, counted from 1.
     ended_nanos:
-        When the result was ready (`time.monotonic_ns()`). It may be sent later, with those of other short tasks.
+        When the result was ready (`time.monotonic_ns()`). The worker may send the result later, together with the
+        results of other short tasks.
     """
 
     work_item: int
@@ -156,7 +166,7 @@ class Result:
 class ResultInMemory:
     """Carries `result` without its payload. The worker has left the payload in area `area` of its journal.
 
-    `sizes` has the sizes of the parts of the payload, packed by the journal.
+    `sizes` has the sizes of the parts of the payload, as `result_journal.py` packs them.
     """
 
     result: Result
@@ -171,7 +181,7 @@ RETURNED, MIXED, RAISED = range(3)
 
 @dataclass(frozen=True, slots=True)
 class TaskBegan:
-    """Marks that the next rows belong to attempt `attempt` of task `task`, begun at `started_nanos` (`time_ns`).
+    """Marks that the next rows belong to attempt `attempt` of task `task`, begun at `started_nanos` (`time.time_ns()`).
 
     Workers send `TaskBegan` and `TaskEnded` only if a sink keeps the rows of each task apart.
     """
@@ -184,7 +194,10 @@ class TaskBegan:
 
 @dataclass(frozen=True, slots=True)
 class TaskEnded:
-    """Marks that the task has ended after `seconds`, with `error` if it raised. Its outbox is completed next."""
+    """Marks that the task has ended after `seconds`, with `error` if it raised.
+
+    The worker then completes the current outbox, so that no rows of another task are in this outbox.
+    """
 
     seconds: float
     error: str | None
@@ -236,7 +249,10 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """Carries a task function. A worker gets it once, before the first work item that needs it."""
+    """Carries a task function. The parent sends it before a work item, if the worker does not have the function.
+
+    A worker keeps only the functions that it used last (`function_cache.py`).
+    """
 
     digest: bytes
     payload: bytes
@@ -263,7 +279,7 @@ class Tasks:
     digest:
         The digest of the function to call: 16 bytes.
     payload:
-        The arguments of all tasks, packed by `pickling`.
+        The arguments of all tasks, packed by `processes/pickling.py`.
     """
 
     work_item: int
@@ -285,7 +301,8 @@ CALL, EACH, STAR = range(3)
 class Accepted:
     """Says that outbox number `outbox` is open (`end` is 0), or that the sinks have its bytes up to `end`.
 
-    The second is said only of bytes that came in messages. For bytes in shared memory no message is needed.
+    The parent sends the second kind only for bytes that came in messages. For an outbox in shared memory, the producer
+    itself sees how many bytes the parent has not released yet.
     """
 
     outbox: int
@@ -302,7 +319,7 @@ class Synced:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Ends the worker, because there are no more tasks."""
+    """Asks the worker to end when it has done the work items that were sent before."""
 
 
 Upstream: TypeAlias = (
@@ -419,7 +436,7 @@ def _result_head(kind: int, result: Result) -> bytes:
 
 
 def decode(frames: Frames) -> Upstream | Downstream:
-    """Return the message in `frames`. Raises `MessageError` if they are no message, whatever the bytes are."""
+    """Return the message in `frames`. Raises `MessageError`, and no other error, if `frames` are no message."""
     try:
         return _decode(frames)
     except (struct.error, ValueError, TypeError, IndexError, RecursionError) as error:

@@ -5,10 +5,10 @@ Does not cover: the frames in an outbox (`rrd/framing.py`), and how far it was w
 
 The SDK encodes in a thread of its own and writes each message with one `write`. So no byte of a row passes through
 Python in the worker. The parent opens the same file through `/proc/<pid>/fd`, and lets the kernel copy from the file
-(`sendfile`). Then the parent punches holes where it has read. The bytes that the file still holds in memory are on the
-way to the sinks. If there are too many of these bytes, the worker waits before it logs more. If a worker is killed, the
-bytes that it has written remain. On a system without memory files (macOS) an outbox is an ordinary file in the
-recording's private folder.
+(`sendfile`). Then the parent frees the memory of the bytes that it has read, by punching holes into the file. The bytes
+that the file still holds in memory are on the way to the sinks. If there are too many of these bytes, the worker waits
+before it logs more. If a worker is killed, the bytes that it has written remain. On a system without memory files
+(macOS) an outbox is an ordinary file in the recording's private folder.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Outbox:
         return os.pread(self.fd, size, offset)
 
     def release(self, start: int, end: int) -> None:
-        """Release the memory of the whole pages within `[start, end)`."""
+        """Release the memory of the bytes from `start` to `end`, in whole pages (see `punch_hole`)."""
         punch_hole(self.fd, start, end)
 
     def is_released(self, offset: int) -> bool:
@@ -125,7 +125,7 @@ class OutboxReader:
         return os.fstat(self.fd).st_blocks * 512
 
     def release(self, start: int, end: int) -> None:
-        """Release the memory of the whole pages within `[start, end)`."""
+        """Release the memory of the bytes from `start` to `end`, in whole pages (see `punch_hole`)."""
         punch_hole(self.fd, start, end)
 
     def close(self) -> None:
@@ -135,7 +135,11 @@ class OutboxReader:
 
 
 def punch_hole(fd: int, start: int, end: int) -> None:
-    """Free the whole pages within `[start, end)` of a memory file. Does nothing on systems other than Linux."""
+    """Free the pages of a memory file from the page of byte `start` up to, but without, the page of byte `end`.
+
+    So bytes before `start` in the first page are freed too: the caller must not need them any more. Does nothing on
+    systems other than Linux.
+    """
     first = start & ~(_PAGE - 1)
     last = end & ~(_PAGE - 1)
     if _fallocate is not None and last > first:

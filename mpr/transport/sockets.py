@@ -12,31 +12,59 @@ A producer has two sockets, because only one thread at a time may use a ZeroMQ s
 the first socket, under a lock. Meanwhile the main thread waits at the second socket. Both are `ipc://` sockets in a new
 folder of mode 0700. A peer that has not shown the recording's secret gets no answer. Its messages are dropped, and
 nothing in them is unpickled.
+
+A handler of a signal may run between any two instructions of a main thread, and may send messages itself. So a
+producer sends each message as one frame (`packing.py`), and its lock may be taken again by the thread that holds it. In
+the parent, the main thread uses no socket at all: `UpstreamServer.post` takes no lock.
 """
 
 from __future__ import annotations
 
+import atexit
 import hmac
 import os
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import zmq
 
+# Imported now, because importing it registers the exit handler of pyzmq, and ours has to run before that.
+import zmq.utils.garbage
+
 from mpr.limits import MESSAGE_MAX_BYTES
+from mpr.threads import WakeupPipe
 from mpr.transport import ipc_folder
 from mpr.transport.ipc_folder import SocketFolder
 from mpr.transport.messages import Downstream as DownstreamMessage
 from mpr.transport.messages import Frames, Hello, MessageError, decode, encode
 from mpr.transport.messages import Upstream as UpstreamMessage
+from mpr.transport.packing import pack, unpack
 
-# The longest time that a closing socket waits until its messages are handed over (milliseconds).
+# The longest time that a closing socket waits until it has passed its messages to the kernel (milliseconds).
 _LINGER_MS = 2000
 # Frames above this size (bytes) are sent and received without a copy.
 _COPY_LIMIT = 64 * 1024
-_INSIDE = "inproc://inside"
+
+
+class _Exit:
+    """Whether the exit handlers of this process run. From then on every message is copied.
+
+    The exit handler of pyzmq forgets all messages that were sent without a copy, also those that wait in a socket. It
+    refuses to send more of them.
+    """
+
+    has_begun = False
+
+
+def _begin_exit() -> None:
+    _Exit.has_begun = True
+
+
+atexit.register(_begin_exit)
 
 
 class PeerGoneError(Exception):
@@ -55,12 +83,8 @@ class Sockets:
         self.up = UpstreamServer(self._context, self.folder, self.secret)
         self.down = DownstreamServer(self._context, self.folder)
 
-    def inside(self) -> Inside:
-        """Make a socket for another thread of the parent. Its messages share one queue with those of producers."""
-        return Inside(self._context, self.up.inside_name)
-
     def close(self) -> None:
-        """Close both sockets and remove the folder. The caller must have closed every socket of `inside` before."""
+        """Close both sockets and remove the folder."""
         self.up.close()
         self.down.close()
         self._context.term()
@@ -69,8 +93,8 @@ class Sockets:
 
 def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
     socket = context.socket(kind)
-    # No limit here, because credit bounds the bytes on their way. A limit of ZeroMQ counts messages, and a ROUTER drops
-    # all messages above the limit.
+    # No limit here, because a limit of ZeroMQ counts messages, and a ROUTER drops all messages above the limit. mpr
+    # limits bytes instead: `rr.log` waits while the outbox of its process is full.
     socket.set_hwm(0)
     socket.linger = _LINGER_MS
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_MAX_BYTES)
@@ -91,25 +115,43 @@ class UpstreamServer:
         self._socket = _socket(context, zmq.ROUTER)
         self._receiver = _Receiver(self._socket)
         self.endpoint = _bind(self._socket, folder / "up")
-        self._socket.bind(_INSIDE)
         self._secret = secret.encode()
-        self.inside_name = secrets.token_bytes(16)
+        self._posted: deque[bytes] = deque()
+        self._wakeup = WakeupPipe()
+        # What `zmq_poll` takes. Its annotation leaves out descriptors.
+        self._waits_for: list[Any] = [(self._socket, int(zmq.POLLIN)), (self._wakeup.fileno(), int(zmq.POLLIN))]
         self._greeted: dict[bytes, Hello] = {}
         self.rejected_count = 0
 
-    def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage] | bytes | None:
-        """Return the next message with the hello of its producer, or the bytes that an `Inside` has sent.
+    def post(self, data: bytes) -> None:
+        """Have `receive` return `data`. Any thread and any handler of a signal may call this, because it takes no lock.
 
-        Returns None after the timeout, and empty bytes for a message that is refused.
+        Does nothing after `close`.
         """
-        frames = self._receiver.receive(timeout_secs)
-        if frames is None:
-            return None
+        self._posted.append(data)
+        self._wakeup.wake()
+
+    def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage] | bytes | None:
+        """Return the next message with the hello of its producer, or the bytes that `post` has got.
+
+        Returns None after the timeout, and empty bytes if this object drops the message.
+        """
+        if self._posted:
+            return self._posted.popleft()
+        frames = self._receiver.receive(0)
+        if frames is None and timeout_secs:
+            ready = [each for each, _ in zmq.zmq_poll(self._waits_for, int(timeout_secs * 1000))]
+            if self._waits_for[1][0] in ready:
+                self._wakeup.clear()
+                return self._posted.popleft() if self._posted else b""
+            frames = self._receiver.receive(0)
+        return None if frames is None else self._understand(frames)
+
+    def _understand(self, frames: list[zmq.Frame]) -> tuple[Hello, UpstreamMessage] | bytes:
         sender = frames[0].bytes
-        if sender == self.inside_name:
-            return frames[1].bytes
         try:
-            message = decode([_light(frame) for frame in frames[1:]])
+            light = [_light(frame) for frame in frames[1:]]
+            message = decode(unpack(light[0]) if len(light) == 1 else light)
         except MessageError:
             self.rejected_count += 1
             return b""
@@ -134,6 +176,7 @@ class UpstreamServer:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+        self._wakeup.close()
 
 
 # Plain numbers for `send` and `recv`. pyzmq's `send_multipart` and `recv_multipart` make an enum of the flags of each
@@ -155,7 +198,7 @@ class _Receiver:
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
-        # The present timeout of the socket (milliseconds). It is kept here, because asking the socket takes 1 us.
+        # The current timeout of the socket (milliseconds). It is kept here, because asking the socket takes 1 us.
         self._timeout = -1
 
     def receive(
@@ -171,7 +214,7 @@ class _Receiver:
         except zmq.Again:
             if before_waiting is not None:
                 before_waiting()
-            # Not `poll`, because a receiving call that waits takes a third of the time.
+            # Not `poll` and then `recv`, because both together take three times as long as a `recv` that waits.
             timeout = -1 if timeout_secs is None else int(timeout_secs * 1000)
             if not timeout:
                 return None
@@ -221,41 +264,25 @@ class DownstreamServer:
 
 def _copies(frames: Frames) -> bool:
     """Whether to copy `frames` for sending. Small messages are faster with a copy, large ones without."""
-    return sum(len(frame) for frame in frames) <= _COPY_LIMIT
-
-
-class Inside:
-    """Sends from another thread of the parent, into one queue with the messages of producers. Any thread may send."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], name: bytes) -> None:
-        self._socket = _socket(context, zmq.DEALER)
-        self._socket.setsockopt(zmq.IDENTITY, name)
-        self._socket.connect(_INSIDE)
-        self._lock = threading.Lock()
-
-    def send(self, data: bytes) -> None:
-        """Send `data`. Does nothing after `close`."""
-        with self._lock:
-            if not self._socket.closed:
-                self._socket.send(data)
-
-    def close(self) -> None:
-        """Close the socket."""
-        with self._lock:
-            self._socket.close()
+    return _Exit.has_begun or sum(len(frame) for frame in frames) <= _COPY_LIMIT
 
 
 class Connection:
-    """A producer's two sockets. Any thread may `send`, but only one thread at a time may `receive`."""
+    """A producer's two sockets. Any thread may `send`, but only one thread at a time may `receive`.
 
-    def __init__(self, upstream: str, downstream: str) -> None:
+    With `copies`, every message is copied. A process that may still send at its exit needs that (`_Exit`).
+    """
+
+    def __init__(self, upstream: str, downstream: str, *, copies: bool = False) -> None:
+        self._copies = copies
         self.route = secrets.token_hex(16)
-        #: The number of messages that were sent: all of them, and those up to the last `send_needed`.
+        #: The number of all messages that were sent, and their number when `send_needed` was last called.
         self.sent_count = self.needed_count = 0
         self._context = zmq.Context()
         self._up = _socket(self._context, zmq.DEALER)
         self._up.connect(upstream)
-        self._up_lock = threading.Lock()
+        # Re-entrant, because a handler of a signal may send while this thread sends.
+        self._up_lock = threading.RLock()
         self._down = _socket(self._context, zmq.DEALER)
         self._down.setsockopt(zmq.IDENTITY, self.route.encode())
         self._down.connect(downstream)
@@ -263,13 +290,13 @@ class Connection:
 
     def send(self, message: UpstreamMessage) -> None:
         """Send `message` to the parent."""
-        frames: Frames = encode(message)
+        data = pack(encode(message))
         with self._up_lock:
-            _send(self._up, frames)
+            self._up.send(data, 0, copy=self._copies or _copies([data]))
             self.sent_count += 1
 
     def send_needed(self, message: UpstreamMessage) -> None:
-        """Send a message with rows. Until it arrives, the parent must not take a later result out of the journal."""
+        """Send a message that later results need. Before it arrives, the parent must not take them from the journal."""
         self.send(message)
         self.needed_count = self.sent_count
 
@@ -286,7 +313,7 @@ class Connection:
         return decode([_light(frame) for frame in frames])  # type: ignore[return-value]  # the parent is trusted
 
     def close(self, *, hand_over: bool = True) -> None:
-        """Close both sockets. With `hand_over`, wait up to two seconds until all messages are handed over."""
+        """Close both sockets. With `hand_over`, wait up to two seconds until the kernel has all messages."""
         linger = _LINGER_MS if hand_over else 0
         with self._up_lock:
             self._up.close(linger)

@@ -1,7 +1,8 @@
 """Shares a page of counters, the status page, between a worker and its parent. The page outlives the worker.
 
 Covers: the task that the worker runs, the work items that the parent has taken back, counts of rows and waits.
-Does not cover: the results behind it in the same file (`result_journal.py`), and the use of the counters (`scheduler`).
+Does not cover: the results behind the page in the same file (`result_journal.py`), the use of the counters
+(`scheduler`).
 
 A worker that is killed cannot say which task it ran. So before each task, the worker writes the number of the task into
 shared memory. The write takes nanoseconds, because no other thread is woken. A message would wake two threads.
@@ -23,8 +24,8 @@ from mpr.transport.outbox import Outbox, open_shared
 
 #: The size of the page in bytes. The journal begins behind the page.
 PAGE_BYTES = 4096
-# The places of the numbers in the page. The worker writes the first thirteen. The parent writes the others, which have
-# cache lines of their own.
+# The places of the numbers in the page. The worker writes the first thirteen numbers. The parent writes the others.
+# These lie in other cache lines, so that the two processes do not slow each other down.
 (
     _SEQUENCE,
     _BEGUN,
@@ -122,7 +123,7 @@ class StatusPage:
         self.counters[_FLUSHED] = rows
 
     def set_unsent_rows(self, rows: int) -> None:
-        """Note that `rows` rows, of recordings that tasks have made, would be lost if the worker died."""
+        """Note how many rows of recordings that tasks have made would be lost if the worker died now."""
         self.counters[_UNSENT_ROWS] = rows
 
     def begin(self, task: int, now_ns: int) -> None:
@@ -182,7 +183,10 @@ class StatusPageReader:
         return self.counters[ROWS]
 
     def back_pressure(self) -> tuple[int, int]:
-        """Return since when `rr.log` waits (0: it does not), and how long it has waited before. Both in nanoseconds."""
+        """Return since when `rr.log` waits, and how many nanoseconds all earlier waits took.
+
+        The first number is a `time.monotonic_ns()`; 0 if `rr.log` does not wait.
+        """
         return self.counters[_BACK_PRESSURE_SINCE], self.counters[_BACK_PRESSURE]
 
     def flushed_counted_rows(self) -> int:

@@ -1,0 +1,72 @@
+"""Packs the frames of a message into one, because ZeroMQ sends one frame in one step, but several in several steps.
+
+A handler of a signal may run between two steps. If it raises, half a message would stay in the socket, and the next
+message would continue it. If it logs, its own message would land in the middle.
+
+```
+0xFF | number of frames | size of each frame | padding | frame | padding | frame ...
+```
+
+Each frame begins at a multiple of `_ALIGNMENT`, because arrays use the frames as their memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+
+from mpr.transport.messages import Buffer, Frames, MessageError
+
+# No kind of message has this number.
+_PACKED = b"\xff"
+_COUNT = struct.Struct("<BI")
+_SIZE = struct.Struct("<Q")
+_ALIGNMENT = 64
+
+
+def pack(frames: Frames) -> Buffer:
+    """Return all of `frames` as one frame."""
+    if len(frames) == 1:
+        only: Buffer = frames[0]
+        return only
+    sizes = [memoryview(frame).nbytes for frame in frames]
+    parts: list[Buffer] = [_COUNT.pack(_PACKED[0], len(frames)), *(_SIZE.pack(size) for size in sizes)]
+    end = _COUNT.size + _SIZE.size * len(frames)
+    for frame, size in zip(frames, sizes, strict=True):
+        parts += [_padding(end), frame]
+        end = _aligned(end) + size
+    return b"".join(parts)
+
+
+def unpack(packed: Buffer) -> Frames:
+    """Return the frames in `packed`, as parts of its memory if it is no `bytes`.
+
+    Raises `MessageError` if `packed` was not made by `pack`.
+    """
+    if packed[:1] != _PACKED:
+        return [packed]
+    if len(packed) < _COUNT.size:
+        raise MessageError("a packed message without a count")
+    count = _COUNT.unpack_from(packed)[1]
+    sizes_end = _COUNT.size + _SIZE.size * count
+    if sizes_end > len(packed):
+        raise MessageError(f"a packed message of {len(packed)} bytes cannot have {count} frames")
+    frames: Frames = []
+    end = sizes_end
+    for (size,) in itertools.islice(_SIZE.iter_unpack(packed[_COUNT.size : sizes_end]), count):
+        start = _aligned(end)
+        end = start + size
+        if end > len(packed):
+            raise MessageError("a packed message is too short for its frames")
+        frames.append(packed[start:end])
+    if not frames or end != len(packed):
+        raise MessageError("a packed message does not end with its last frame")
+    return frames
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // _ALIGNMENT) * _ALIGNMENT
+
+
+def _padding(offset: int) -> bytes:
+    return bytes(_aligned(offset) - offset)
