@@ -55,6 +55,14 @@ SLICE_BYTES = 4 * MIB
 #: until a viewer listens.
 DIRECT_FLUSH_SECS = 10.0
 DIRECT_CONNECT_SECS = 10.0
+#: The longest time that a process waits for the answer of the recording that it joins by itself. A process that is
+#: stopped, or whose native code keeps the GIL, answers later.
+JOIN_PATIENCE_SECS = 120.0
+#: The longest time that the end of a recording waits for the last rows of processes that have joined.
+JOINED_FAREWELL_SECS = 5.0
+#: The longest time that `os._exit` waits for the rows of a process that has joined. Rows that are flushed by then
+#: survive the end of the process.
+LEAVE_SECS = 10.0
 #: The time between two samples of a pool's processes.
 TELEMETRY_EVERY_SECS = 1.0
 #: The longest time that the end of a recording waits for live sinks that still take data.

@@ -34,6 +34,7 @@ from mpr.rrd.segment import MessageBytes, Segment
 from mpr.transport.messages import (
     TASK_RECORDING_ROWS,
     Accepted,
+    Flushed,
     Goodbye,
     Hello,
     InitializerFailed,
@@ -108,6 +109,8 @@ class ProducerIntake:
         self.hello = hello
         #: Whether the producer has sent its last message, `Goodbye`.
         self.said_goodbye = False
+        #: Whether a process that has joined has sent all its rows, because the recording closes.
+        self.has_flushed = False
         #: `time.monotonic()` when rows came last; None if no rows have come.
         self.last_rows_at: float | None = None
         self._who = f"worker {hello.worker} (pid {hello.pid})"
@@ -164,6 +167,8 @@ class ProducerIntake:
                 self._failure = DeliveryError(reason) if rows_are_lost else self._failure
                 _log.log(logging.ERROR if rows_are_lost else logging.WARNING, "mpr: %s", reason)
                 self._context.fanout.note([reason])
+            case Flushed():
+                self.has_flushed = True
             case Goodbye():
                 self.said_goodbye = True
                 self._compare_rows()
@@ -342,7 +347,9 @@ class ProducerIntake:
 
     def may_lack_rows(self) -> bool:
         """Whether rows may be missing, because the producer has sent no `Goodbye` and may have had unflushed rows."""
-        return not self.said_goodbye and (self._status_page is None or self._status_page.unflushed() > 0)
+        if self.said_goodbye:
+            return False
+        return not self.has_flushed if self._status_page is None else self._status_page.unflushed() > 0
 
     def loss_notes(self) -> list[str]:
         """Return sentences about lost rows of recordings that tasks of the process have made themselves."""

@@ -15,11 +15,13 @@ import functools
 import logging
 import os
 import threading
+import time
 from multiprocessing import util
 from typing import TYPE_CHECKING
 
 from mpr.errors import JoinError, RecordingError, UnpicklableTaskError
-from mpr.producer import propagation, router
+from mpr.limits import JOIN_PATIENCE_SECS
+from mpr.producer import exits, propagation, router
 from mpr.producer.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.sdk import recordings
 from mpr.sdk.forks import redirect_stream
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger("mpr")
+
+# If the recording has not answered once, the longest wait of each later try, and the time between two of them.
+_AGAIN_SECS = 5.0
+_NEXT_TRY_SECS = 10.0
 
 
 class _Memberships:
@@ -49,6 +55,9 @@ class _Memberships:
         self.worker: Producer | None = None
         #: The inherited texts by which no recording could be joined, with the reasons. No text is tried again.
         self.refused: dict[str, RecordingError] = {}
+        #: Whether this process has waited for a recording that did not answer, and when to try that again.
+        self.has_waited = False
+        self.next_try = 0.0
 
 
 _current = _Memberships()
@@ -146,7 +155,9 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
 def extracted_producer() -> Producer | None:
     """Return the producer for a decorated function of this process; None if there is no recording to join.
 
-    Returns None too if the recording cannot be joined. The reason is logged once.
+    Returns None too if the recording cannot be joined, because it is closed or the inherited text is of no use. The
+    reason is logged once. Raises `JoinError` if the recording is open, but its process does not answer for
+    `JOIN_PATIENCE_SECS`, because it is stopped or very busy. The next call tries again.
     """
     if _current.worker is not None:
         return _current.worker
@@ -155,9 +166,15 @@ def extracted_producer() -> Producer | None:
         return None
     if text in _current.refused:
         return None
+    config = None
     try:
-        return _member(connection_info.from_text(text), WELCOME_TIMEOUT_SECS, takes_over=True)
+        config = connection_info.from_text(text)
+        patience = _AGAIN_SECS if _current.has_waited else JOIN_PATIENCE_SECS
+        return _member(config, patience, takes_over=True)
     except RecordingError as error:
+        if isinstance(error, JoinError) and config is not None and ipc_folder.is_owned(config.folder):
+            _current.has_waited = True
+            raise
         _current.refused[text] = error
         _log.error("%s. Tasks of this process (pid %d) log to its own current recording, if any.", error, os.getpid())
         return None
@@ -169,12 +186,30 @@ def attach(config: ConnectionInfo, *, takes_over: bool) -> Producer:
     With `takes_over`, all plain logging calls of this process go to the recording, unless the process is a worker. So
     threads that the task starts log there, too. Raises the errors of `join`.
     """
-    return _member(config, WELCOME_TIMEOUT_SECS, takes_over=takes_over)
+    return _member(config, JOIN_PATIENCE_SECS, takes_over=takes_over)
 
 
 def join_lazily() -> None:
     """Join the inherited recording at the first logging call, here and in forked children. Only `mpr run` uses this."""
-    router.join_lazily(extracted_producer)
+    router.join_lazily(_joined_or_lost)
+
+
+def _joined_or_lost() -> Producer | None:
+    """Do as `extracted_producer`, but if the recording does not answer, note that rows are lost, and raise nothing.
+
+    A script under `mpr run` must not fail because of the recording. But `mpr run` fails, because rows are lost.
+    """
+    if time.monotonic() < _current.next_try:
+        return None
+    try:
+        return extracted_producer()
+    except JoinError as error:
+        is_first, _current.next_try = not _current.next_try, time.monotonic() + _NEXT_TRY_SECS
+        if is_first:
+            config = connection_info.from_text(propagation.extract() or "")
+            _log.error("%s. What this process (pid %d) logs is lost, until it can join.", error, os.getpid())
+            ipc_folder.note_loss(config.folder, f"process {os.getpid()} could not join in time: rows of it are lost")
+        return None
 
 
 def flush_all() -> None:
@@ -187,9 +222,18 @@ def flush_all() -> None:
 
 
 def leave_all() -> None:
-    """Deliver all rows of this process to its recordings, because the process ends or becomes another program."""
+    """Deliver all rows of this process to the recordings that it has joined, because the process ends.
+
+    The recording of a worker is left out, because a worker that ends in the middle of a task has died.
+    """
     for producer in list(_current.joined.values()):
-        _leave(_current, producer)
+        if producer is not _current.worker:
+            _leave(_current, producer)
+
+
+def has_joined() -> bool:
+    """Whether `leave_all` has something to do."""
+    return any(producer is not _current.worker for producer in list(_current.joined.values()))
 
 
 def _let_streams_travel() -> None:
@@ -249,6 +293,7 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
     producer.stream.reset_time()
     _current.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
     _current.joined[config.secret] = producer
+    exits.protect()
     _leave_at_the_end(producer)
     # A child of `multiprocessing` may join while it unpickles its arguments. After that, `multiprocessing` drops all
     # finalizers in the child, and calls the functions of `register_after_fork`. So one of these functions registers the

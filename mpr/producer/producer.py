@@ -7,6 +7,7 @@ bytes (`aggregator/aggregator.py`).
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mpr.errors import DeliveryError, JoinError, RecordingClosedError, RecordingError
 from mpr.limits import SINK_TIMEOUT_SECS
-from mpr.producer import outbox_writer, router
+from mpr.producer import farewell, outbox_writer, router
 from mpr.producer.direct import DirectWriter
 from mpr.producer.inbox import Inbox
 from mpr.producer.log_counters import LogCounters
@@ -31,6 +32,7 @@ from mpr.transport.connection_info import ConnectionInfo
 from mpr.transport.messages import (
     TASK_RECORDING_ROWS,
     Accepted,
+    FlushRequested,
     Goodbye,
     Hello,
     Result,
@@ -50,6 +52,8 @@ from mpr.transport.task_mark import TaskMarker
 if TYPE_CHECKING:
     import rerun as rr
 
+
+_log = logging.getLogger("mpr")
 
 WELCOME_TIMEOUT_SECS = 30.0
 
@@ -125,12 +129,21 @@ class Producer:
     def _wait_for_welcome(self, timeout_secs: float) -> bool:
         """Wait for the parent's answer. Returns whether the parent cannot open the memory of this process."""
         deadline = time.monotonic() + timeout_secs
+        warn_at = time.monotonic() + WELCOME_TIMEOUT_SECS
         while (left := deadline - time.monotonic()) > 0:
             message = self._connection.receive(min(left, LOOK_SECS))
             if isinstance(message, Welcome):
                 return message.inline
             if not ipc_folder.is_owned(self.config.folder):
                 raise RecordingClosedError(f"the recording {self.config.application_id!r} was closed meanwhile")
+            if warn_at < time.monotonic() < deadline:
+                warn_at = deadline
+                _log.warning(
+                    "the process of the recording %r has not answered for %.0f s; this process (pid %d) waits on",
+                    self.config.application_id,
+                    WELCOME_TIMEOUT_SECS,
+                    os.getpid(),
+                )
         raise JoinError(
             f"the process of the recording {self.config.application_id!r} did not answer within {timeout_secs:.0f} s: "
             "it is stopped or very busy, or does not know the secret that this process has"
@@ -201,8 +214,12 @@ class Producer:
         Raises `RecordingClosedError` if the recording is closed, or its process ends, before that. Raises
         `DeliveryError` if a sink has failed, or if the recording takes no bytes for `SINK_TIMEOUT_SECS`.
         """
+        entered = self.log_counters.entered
         try:
-            self._deliver()
+            # Flush in any case, because another thread may have begun to flush the rows of this thread, but not ended.
+            self._writer.write_out(in_any_case=True)
+            number = self._writer.announcer.request_sync()
+            self._wait(lambda: self._synced.number >= number)
         except Exception as error:
             if self._has_ended and not isinstance(error, RecordingError):
                 # Another thread has closed the files and sockets meanwhile.
@@ -210,13 +227,6 @@ class Producer:
                     f"the recording {self.config.application_id!r} was closed before it had all rows of this process"
                 ) from error
             raise
-
-    def _deliver(self) -> None:
-        entered = self.log_counters.entered
-        # Flush in any case, because another thread may have begun to flush these rows, and may not have finished.
-        self._writer.write_out(in_any_case=True)
-        number = self._writer.announcer.request_sync()
-        self._wait(lambda: self._synced.number >= number)
         if self._synced.failure:
             raise DeliveryError(f"rows of this process (pid {os.getpid()}) are not in a sink: {self._synced.failure}")
         self._watch.note_delivered(entered)
@@ -295,6 +305,8 @@ class Producer:
                 self._writer.announcer.accept(message)
         elif isinstance(message, Synced):
             self._synced = message
+        elif isinstance(message, FlushRequested):
+            farewell.flush_aside(self._writer, self._connection, self._watch, self.log_counters)
         else:
             return False
         return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from mpr.producer import membership, propagation, router
+from mpr.producer import exits, membership, propagation, router
 from mpr.producer.producer import Producer
 from mpr.threads import aside
 from mpr.transport.connection_info import ConnectionInfo
@@ -59,6 +59,7 @@ class ParentMembership:
         Only the first call has an effect.
         """
         if self._propagation is None:
+            exits.protect_pools()
             self._propagation = propagation.Propagation(new_text())
 
     def close(self) -> None:

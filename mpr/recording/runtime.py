@@ -30,6 +30,7 @@ from mpr.recording.statistics import RecordingStatistics
 from mpr.rrd import compat, relabel, store_id, verify
 from mpr.sinks.base import Writer
 from mpr.threads import Latch, aside, run_to_completion
+from mpr.transport import ipc_folder
 from mpr.transport.connection_info import ConnectionInfo, DirectRoute
 from mpr.transport.sockets import Sockets
 
@@ -45,6 +46,8 @@ class RecordingRuntime:
     The parts end in six steps:
 
     1. Leave: this process sends the rest of its own rows. Children do not inherit the recording any more.
+       Processes that have joined are asked for their rows. Limit: 5 s (`JOINED_FAREWELL_SECS`). After that, the log and
+       the recording say whose rows are missing.
     2. Drain: the aggregator takes everything that was sent before, and its thread ends. Limit: 60 s
        (`SINK_TIMEOUT_SECS`). If a sink hangs longer, step 3 still follows, and then an error is raised. The other
        steps are left out, because the thread still uses sinks and sockets.
@@ -253,6 +256,8 @@ class RecordingRuntime:
     def _end(self, *, failed: bool) -> None:
         self._at_exit.cancel()
         self.parent.close()
+        if not self.aggregator.collect_joined(limits.JOINED_FAREWELL_SECS):
+            _log.warning("mpr: not all processes that have joined have sent their last rows in time")
         drained = self.aggregator.stop(limits.SINK_TIMEOUT_SECS)
         missed = [] if self._opened.live is None else self._opened.live.finish()
         for words in missed:
@@ -260,6 +265,10 @@ class RecordingRuntime:
         if not drained:
             raise self.fanout.stuck()
         self.fanout.stop_feeding()
+        for loss in ipc_folder.noted_losses(self.sockets.folder):
+            _log.error("mpr: %s", loss)
+            self.fanout.note([loss])
+            self.fanout.give_up(DeliveryError(loss))
         try:
             if self._worker_files is not None:
                 self._worker_files.gather(self.fanout)

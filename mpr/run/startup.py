@@ -6,6 +6,7 @@ to import, and imports the rest of mpr only when the process needs it.
 
 from __future__ import annotations
 
+import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -17,21 +18,22 @@ from types import ModuleType
 def begin() -> None:
     """Prepare this process to join the recording of `mpr run` when the process logs to Rerun for the first time."""
     sys.meta_path.insert(0, _AfterImport("rerun", _after_rerun))
-    sys.meta_path.insert(0, _AfterImport("multiprocessing.pool", _after_pool))
+    # The second module is that of pathos.
+    for name in ("multiprocessing.pool", "multiprocess.pool"):
+        sys.meta_path.insert(0, _AfterImport(name, functools.partial(_after_pool, name)))
 
 
 def _after_rerun() -> None:
-    from mpr.producer import membership
-    from mpr.run import exits
+    from mpr.producer import exits, membership
 
     membership.join_lazily()
     exits.leave_first()
 
 
-def _after_pool() -> None:
-    from mpr.run import exits
+def _after_pool(name: str) -> None:
+    from mpr.producer import exits
 
-    exits.flush_before_results(sys.modules["multiprocessing.pool"])
+    exits.flush_before_results(sys.modules[name])
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):

@@ -21,6 +21,9 @@ _PATH_LIMIT = 100
 # The place for the folder if TMPDIR is too long.
 _SHORT_FOLDER = "/tmp"  # noqa: S108  # the folder in it is of mode 0700
 _OWNER = "owner"
+# The begin of the names of files that say which rows are lost, and the longest text of each.
+_LOST = "lost-"
+_NOTE_CHARS = 1000
 # Errors that say nothing about the file.
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -92,6 +95,18 @@ def is_owned(folder: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def note_loss(folder: Path, text: str) -> None:
+    """Note for the recording of `folder` that rows are lost, if no message can reach its process."""
+    # `OSError`: the recording is closed, or the disk is full.
+    with contextlib.suppress(OSError):
+        (folder / f"{_LOST}{os.getpid()}").write_text(text)
+
+
+def noted_losses(folder: Path) -> list[str]:
+    """Return what other processes have noted by `note_loss`."""
+    return [path.read_text(errors="replace")[:_NOTE_CHARS] for path in sorted(folder.glob(f"{_LOST}*"))]
 
 
 @contextlib.contextmanager

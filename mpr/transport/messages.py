@@ -223,6 +223,11 @@ class Goodbye:
 
 
 @dataclass(frozen=True, slots=True)
+class Flushed:
+    """Answers `FlushRequested`: all rows that the process had logged are announced."""
+
+
+@dataclass(frozen=True, slots=True)
 class Undelivered:
     """Says that the producer cannot write to a sink or its outbox. With `rows_are_lost`, no other sink has the rows."""
 
@@ -318,6 +323,11 @@ class Synced:
 
 
 @dataclass(frozen=True, slots=True)
+class FlushRequested:
+    """Asks a process that has joined for all its rows now, because the recording is about to close."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Asks the worker to end when it has done the work items that were sent before."""
 
@@ -337,9 +347,10 @@ Upstream: TypeAlias = (
     | InitializerFailed
     | Undelivered
     | Sync
+    | Flushed
     | Goodbye
 )
-Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
+Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | FlushRequested | Stop
 
 (
     _HELLO,
@@ -363,7 +374,9 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Stop
     _UNDELIVERED,
     _RESULT_IN_MEMORY,
     _ROWS_COUNTED,
-) = range(21)
+    _FLUSH_REQUESTED,
+    _FLUSHED,
+) = range(23)
 
 
 def encode(message: Upstream | Downstream) -> Frames:
@@ -416,6 +429,10 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_KIND.pack(_FUNCTION), digest, code]
         case Stop():
             return [_KIND.pack(_STOP)]
+        case FlushRequested():
+            return [_KIND.pack(_FLUSH_REQUESTED)]
+        case Flushed():
+            return [_KIND.pack(_FLUSHED)]
 
 
 def _result_head(kind: int, result: Result) -> bytes:
@@ -510,4 +527,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return Function(bytes(frames[1]), bytes(frames[2]))
     if kind == _STOP:
         return Stop()
+    if kind == _FLUSH_REQUESTED:
+        return FlushRequested()
+    if kind == _FLUSHED:
+        return Flushed()
     raise MessageError(f"unknown kind {kind}")

@@ -1,0 +1,117 @@
+"""Delivers the rows of processes that end without running their exit handlers.
+
+- Many forked children call `os._exit`, and so do the children of `multiprocess` (pathos), whose own exit handlers do
+  not know mpr. A process that calls `os._exit` or `os.exec...` leaves its recordings first.
+- A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. So the worker sends the rows of
+  each task before its result.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from mpr.limits import LEAVE_SECS
+from mpr.threads import BoundedThread
+
+_log = logging.getLogger("mpr")
+
+# Functions that end a process without its exit handlers. The other functions of `os.exec...` call the last two.
+_ENDS = ("_exit", "execv", "execve")
+# The pools whose workers are killed: of the standard library, and of pathos.
+_POOLS = ("multiprocessing.pool", "multiprocess.pool")
+_MARK = "_mpr_flushes"
+
+
+def protect() -> None:
+    """Deliver the rows of this process, and of all processes that it forks, however they end.
+
+    SIGKILL and a crash still cost the last rows. A second call only looks for pools that were imported meanwhile.
+    """
+    leave_first()
+    for name in _POOLS:
+        module = sys.modules.get(name)
+        if module is not None:
+            flush_before_results(module)
+
+
+def protect_pools() -> None:
+    """Make workers of pools that this process starts from now on send the rows of each task before its result."""
+    # Imported here, because `multiprocessing.Pool` imports its module when it is called.
+    importlib.import_module(_POOLS[0])
+    if "multiprocess" in sys.modules:
+        importlib.import_module(_POOLS[1])
+    for name in _POOLS:
+        if name in sys.modules:
+            flush_before_results(sys.modules[name])
+
+
+def leave_first() -> None:
+    """Make the functions of `_ENDS` leave the recordings first, in this process and in each child that it forks."""
+    for name in _ENDS:
+        end = getattr(os, name)
+        if not hasattr(end, _MARK):
+            setattr(os, name, _leaving(end))
+
+
+def _leaving(end: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(end)
+    def leave_and_end(*args: Any, **kwargs: Any) -> Any:
+        from mpr.producer import membership
+
+        if membership.has_joined():
+            _leave_in_time(membership.leave_all)
+        return end(*args, **kwargs)
+
+    setattr(leave_and_end, _MARK, True)
+    return leave_and_end
+
+
+def _leave_in_time(leave_all: Callable[[], None]) -> None:
+    """Do `leave_all` with a limit, because the process may end as another thread hangs and holds a lock."""
+    try:
+        if not BoundedThread("mpr-leaver").do(leave_all, LEAVE_SECS):
+            _log.error("the last rows of this process (pid %d) may be missing: it ends in the middle", os.getpid())
+    except RuntimeError:
+        # The system gives no more threads.
+        leave_all()
+
+
+def flush_before_results(pool: ModuleType) -> None:
+    """Make workers of the module `pool` send the rows of each task before the task's result."""
+    work = pool.worker
+    if hasattr(work, _MARK):
+        return
+
+    @functools.wraps(work)
+    def worker(inqueue: Any, outqueue: Any, *args: Any, **kwargs: Any) -> None:
+        # A queue without pipes belongs to a pool of threads, which needs no wrapper, because threads are not killed.
+        results = _Results(outqueue) if hasattr(outqueue, "_writer") else outqueue
+        work(inqueue, results, *args, **kwargs)
+
+    setattr(worker, _MARK, True)
+    # A worker started by `spawn` looks for this function by its name, and finds the function of its own process.
+    pool.worker = worker  # type: ignore[attr-defined]  # not in typeshed
+
+
+class _Results:
+    """Wraps the queue of a pool's results, and flushes the rows of the process before each result."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def put(self, result: Any) -> None:
+        membership = sys.modules.get("mpr.producer.membership")
+        # Without this module, the worker has not used Rerun until now, so it has no rows.
+        if membership is not None:
+            membership.flush_all()
+        self._queue.put(result)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
