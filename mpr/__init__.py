@@ -23,7 +23,7 @@ The rest of this page is a map for readers of the code.
   worker ──► tasks ──► producer ◄── rr.log (sdk)          telemetry looks at scheduler and workers
 ```
 
-There are five groups of packages, and four modules that all packages use.
+There are five groups of packages, and five modules that all packages use.
 
 Faces, which users call:
 
@@ -51,7 +51,8 @@ Ground:
 
 For display: `telemetry` (rows about pools), `blueprint`, `compare` (two recordings), `picture` (a recording as image).
 
-The floor, whose modules import only each other from mpr: `errors.py`, `limits.py`, `threads.py`, `failpoints.py`.
+The floor, whose modules import only each other from mpr: `errors.py`, `limits.py`, `files.py` (temporary files, files
+in memory), `threads.py`, `failpoints.py`.
 
 The way of a row: `rr.log` -> `sdk/log_calls.py` -> `producer/router.py` -> `producer/outbox_writer.py`, which waits
 while the outbox is full -> `transport/outbox.py` and `transport/sockets.py` -> `aggregator/intake.py` ->
@@ -81,6 +82,7 @@ Where to look:
 - Which private names of the SDK are used? `sdk/__init__.py` lists them. `sdk/log_calls.py`, `sdk/sink_calls.py`,
   `sdk/recordings.py` and `sdk/times.py` use them.
 - What is at the end of a file? `rrd/footer.py` makes it, `rrd/writer.py` writes it, `rrd/recover.py` adds it later.
+- How does mpr open and make files, also in memory? `files.py`.
 - How large may something be, and how long may a step take? `limits.py`.
 
 Which package may import which: `tests/test_layers.py` has the table and enforces it. The rows of the table are ordered:

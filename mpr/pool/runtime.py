@@ -99,6 +99,7 @@ class PoolRuntime:
                 failed=self._worker_start_failed,
                 has_no_hello=self._rows.aggregator.is_unknown,
                 look=self._look,
+                obstacle=self._rows.obstacle,
             )
             self._dispatcher = Dispatcher(
                 self._rows.sockets.down,

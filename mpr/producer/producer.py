@@ -86,8 +86,10 @@ class Producer:
     ) -> None:
         if not ipc_folder.is_owned(config.folder):
             raise RecordingClosedError(
-                f"the recording {config.application_id!r} ({config.recording_id}) is closed, or its process has ended"
+                f"the recording {config.application_id!r} ({config.recording_id}) is closed, or its process has ended, "
+                f"or another program has removed or moved the folder {config.folder}"
             )
+        ipc_folder.watch(config.folder)
         self.config = config
         self.worker = worker
         self._connection = Connection(config.upstream, config.downstream, copies=not worker)
@@ -338,3 +340,4 @@ class Producer:
     def _release(self, *, hand_over: bool) -> None:
         self._connection.close(hand_over=hand_over)
         self.status_page.close()
+        ipc_folder.unwatch(self.config.folder)

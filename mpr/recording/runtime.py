@@ -205,6 +205,15 @@ class RecordingRuntime:
             direct=self._direct,
         )
 
+    def obstacle(self) -> str | None:
+        """Return why no process can join, and where the rows are, without the end of the sentence. None if unknown."""
+        reason = self.sockets.obstacle()
+        return reason and f"{reason}. {self._where_rows_are()}"
+
+    def _where_rows_are(self) -> str:
+        names = ", ".join(writer.name for writer in self.writers) or "the viewers"
+        return f"The rows of all results that you have are in {names}"
+
     def new_worker(self) -> int:
         """Return a number for one more worker. No number is returned twice."""
         return next(self._worker_numbers)
@@ -274,6 +283,9 @@ class RecordingRuntime:
                 self._worker_files.gather(self.fanout)
             unfinished = self._close_writers(missed, discard_unpublished=failed)
         finally:
+            if (gone := self.sockets.loss()) is not None:
+                text = "mpr: while the recording was open, %s. Later no process could join. %s"
+                _log.error(text, gone, self._where_rows_are())
             self.sockets.close()
         self._name_other_files()
         failure = self.fanout.failure or unfinished

@@ -87,12 +87,12 @@ class ManifestMaker:
             if not small:
                 head = self.header + _info_frame(self.store_infos[store])
                 routed = wide_footer.routed(store, parts, table, fd=self.fd, head=head)
-            model = routed or self._by_sdk(places)
+            model = routed or self._by_sdk(store, places)
         return replace(model, store_id=store, table=table)
 
     def _located(self, store: bytes, places: list[ChunkLocation]) -> Manifest:
         """Return the SDK's manifest of the chunks at `places`, with their offsets and sizes in this file."""
-        described = self._by_sdk(places)
+        described = self._by_sdk(store, places)
         locations = {}
         for start, size in places:
             payload = os.pread(self.fd, size, start + framing.FRAME_HEADER_SIZE)
@@ -103,9 +103,10 @@ class ManifestMaker:
         table = manifest.with_sizes(table, [size for _, size in found])
         return replace(described, store_id=store, table=table)
 
-    def _by_sdk(self, places: list[ChunkLocation]) -> Manifest:
-        """Return the SDK's manifest of the chunks at `places`. All these chunks belong to one store."""
-        infos = [_info_frame(info) for info in self.store_infos.values()]
+    def _by_sdk(self, store: bytes, places: list[ChunkLocation]) -> Manifest:
+        """Return the SDK's manifest of the chunks at `places`. All these chunks belong to `store`."""
+        # Only its own info, because a file may have thousands of stores.
+        infos = [_info_frame(self.store_infos[store])] if store in self.store_infos else []
         chunks = [os.pread(self.fd, size + framing.FRAME_HEADER_SIZE, start) for start, size in places]
         return compat.manifest_by_sdk(b"".join([self.header, *infos, *chunks]))
 

@@ -9,14 +9,15 @@ from mpr.errors import FormatError
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
-    while position < len(data):
+    # At most 10 bytes, as protobuf has it. Otherwise the time for a long number would grow with its square.
+    while position < len(data) and shift < 70:
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
         shift += 7
-    raise FormatError("a protobuf message ends within a number")
+    raise FormatError("a protobuf message has a number that does not end")
 
 
 def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:

@@ -11,14 +11,16 @@ the end, the SDK reads these chunks again and makes their manifest.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
+import stat
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mpr import errors
+from mpr import errors, files
 from mpr.errors import SinkError
 from mpr.rrd import framing, manifest, store_id
 from mpr.rrd.byte_log import ByteLog
@@ -64,8 +66,11 @@ class FileWriter:
     ) -> None:
         self._write_footer = write_footer
         self._compact = compact
+        if file is None:
+            file = PartFile(path)
+            path = file.path
         self.path = Path(os.path.abspath(path))
-        self._file: OutputFile = file or PartFile(self.path)
+        self._file: OutputFile = file
         self._log = ByteLog(self._file)
         # The maker has the header of the file, and one store info of each store.
         self._manifest_maker = ManifestMaker(fd=self._file.fd)
@@ -213,12 +218,19 @@ class FileWriter:
         self._file.close()
         if not self._write_footer:
             return
-        look = programs.refusal if self._manifest_store.chunks > _MANY_CHUNKS else reader.refusal
-        refused = refused or look(self.path)
+        refused = refused or self._refusal()
         if refused is not None:
             self._rebuild(refused)
         if self._compact:
             self._write_anew(programs.optimize)
+
+    def _refusal(self) -> str | None:
+        """Return the error of the SDK's reader for the finished file; None if there is none."""
+        if self._manifest_store.chunks > _MANY_CHUNKS:
+            # If there can be no other process, that is no fault of the file, so this process reads the file.
+            with contextlib.suppress(OSError):
+                return programs.refusal(self.path)
+        return reader.refusal(self.path)
 
     def _closing(self) -> bytes:
         self._describe_rest()
@@ -272,14 +284,14 @@ class FileWriter:
         )
         self._write_anew(programs.rewrite)
 
-    def _write_anew(self, write: Callable[[Path, Path], None]) -> None:
-        """Call `write(path, target)`, which makes a new file from this one, and replace this file by the new file."""
-        rebuilt = self.path.with_name(f".{self.path.name}.rebuilt")
+    def _write_anew(self, write: Callable[[Path, int], None]) -> None:
+        """Call `write(path, fd)`, which writes a new file to a descriptor, and replace this file by the new file."""
         try:
-            write(self.path, rebuilt)
-            os.replace(rebuilt, self.path)
+            with files.temporary_beside(self.path, ".rebuilt") as (fd, rebuilt):
+                write(self.path, fd)
+                os.fchmod(fd, stat.S_IMODE(self.path.stat().st_mode))
+                os.replace(rebuilt, self.path)
         except OSError as error:
-            rebuilt.unlink(missing_ok=True)
             raise self._failure("rebuild", error) from error
 
 

@@ -180,7 +180,7 @@ class WorkerEvents:
         if outcomes:
             self._delivery.deliver(outcomes)
         if is_hopeless:
-            self.broken(died_at_start(exitcode))
+            self.broken(died_at_start(exitcode, self._control.start_obstacle()))
         elif is_needed:
             if not said_goodbye:
                 _log.info("worker %d %s and is replaced", worker, describe_exit(exitcode))

@@ -27,6 +27,9 @@ class WorkerControl(Protocol):
     def replace(self) -> None:
         """Start one more worker."""
 
+    def start_obstacle(self) -> str | None:
+        """Return why no worker can start, if that is known."""
+
     def look_soon(self) -> None:
         """Have the supervisor's thread call `Dispatcher.look` now."""
 

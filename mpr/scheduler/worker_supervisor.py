@@ -67,6 +67,8 @@ class WorkerSupervisor:
     look:
         Called in the supervisor's thread at least twice a second. Returns the number of seconds after which `look` has
         to be called again at the latest.
+    obstacle:
+        Returns why no worker can join the recording, if that is known. Any thread may call it.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class WorkerSupervisor:
         failed: Callable[[BaseException], None],
         has_no_hello: Callable[[int], bool],
         look: Callable[[], float],
+        obstacle: Callable[[], str | None],
     ) -> None:
         self._launcher = launcher
         self._new_config = new_config
@@ -88,6 +91,7 @@ class WorkerSupervisor:
         self._failed = failed
         self._has_no_hello = has_no_hello
         self._look = look
+        self._obstacle = obstacle
         self._pids: dict[int, int] = {}
         self._starts_no_more = False
         self._first_is_ready = threading.Event()
@@ -113,6 +117,10 @@ class WorkerSupervisor:
         with self._start_lock:
             self._wanted += not self._starts_no_more
         self._wakeup.wake()
+
+    def start_obstacle(self) -> str | None:
+        """Return why no worker can start, if that is known. Any thread may call this."""
+        return self._obstacle()
 
     def look_soon(self) -> None:
         """Have the supervisor's thread call `look` now. Any thread may call this."""

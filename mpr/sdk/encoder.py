@@ -57,7 +57,12 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
         with lock:
             with internal():
                 stream.reset_time()
-                write(stream)
+                try:
+                    write(stream)
+                except BaseException:
+                    # Rows from before the error must not be in the next stream.
+                    storage.read(flush=True)
+                    raise
             data = storage.read(flush=True) or b""
         if data or not head:
             break

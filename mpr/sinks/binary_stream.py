@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mpr import files
 from mpr.errors import ConfigError, SinkError
 from mpr.limits import STREAM_MEMORY_BYTES
 from mpr.rrd import framing
 from mpr.rrd.byte_log import ByteLog, LogReader
 from mpr.rrd.writer import FileWriter
-from mpr.sdk.memory_file import memory_file, path_of
 from mpr.sinks.base import OpenContext, Sink, Writer
 
 _COPY_BYTES = 32 * 1024 * 1024
@@ -36,15 +36,13 @@ class StreamFile:
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
-        fd = memory_file("mpr-stream")
-        self._in_memory = fd is not None
-        self.fd = _temporary() if fd is None else fd
-        self._close = weakref.finalize(self, os.close, self.fd)
-
-    @property
-    def readable_path(self) -> str:
-        """The path at which the SDK's reader can open the file."""
-        return path_of(self.fd)
+        # Without files in memory, the file has a name, because there may be no `/proc` to open it by its descriptor.
+        file = files.MemoryFile("mpr-stream")
+        self._in_memory = file.in_memory
+        self.fd = file.fd
+        #: The path at which the SDK's reader can open the file.
+        self.readable_path = file.path
+        self._close = weakref.finalize(self, file.close)
 
     def check(self, size: int) -> None:
         """Move the file to the disk if `size` is more than `memory_bytes`. Raises `OSError` if this fails."""

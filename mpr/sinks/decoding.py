@@ -7,7 +7,6 @@ Blueprints that workers send are not kept.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,10 +33,10 @@ class DecodingWriter:
     """
 
     def __init__(self, path: Path, application_id: str, recording_id: str) -> None:
-        self.path = Path(os.path.abspath(path))
         # There is no log, because the SDK writes other bytes than those that were accepted.
         self.log = None
-        self._file = PartFile(self.path)
+        self._file = PartFile(path)
+        self.path = self._file.path
         self._stream: rr.RecordingStream = encoder.new_stream(application_id, recording_id, send_properties=False)
         self._stream.save(self._file.part)
 

@@ -7,22 +7,25 @@ The SDK encodes in a thread of its own and writes each message with one `write`.
 Python in the worker. The parent opens the same file through `/proc/<pid>/fd`, and lets the kernel copy from the file
 (`sendfile`). Then the parent frees the memory of the bytes that it has read, by punching holes into the file. The bytes
 that the file still holds in memory are on the way to the sinks. If there are too many of these bytes, the worker waits
-before it logs more. If a worker is killed, the bytes that it has written remain. On a system without memory files
-(macOS) an outbox is an ordinary file in the recording's private folder.
+before it logs more. If a worker is killed, the bytes that it has written remain. Without memory files
+(see `files.py`) an outbox is an ordinary file in the recording's private folder.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import errno
 import os
 import re
 import sys
 from pathlib import Path
 
+from mpr.files import MemoryFile
+
 _PAGE = 4096
 # linux/falloc.h: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 _PUNCH_HOLE = 0x01 | 0x02
+_BEYOND = 1 << 40
 
 
 class Outbox:
@@ -37,13 +40,11 @@ class Outbox:
     """
 
     def __init__(self, folder: Path) -> None:
-        if sys.platform == "linux":
-            self.fd = os.memfd_create("mpr-outbox", os.MFD_CLOEXEC)
-            self.path = f"/proc/self/fd/{self.fd}"
-            self.address = f"/proc/{os.getpid()}/fd/{self.fd}"
-        else:
-            self.path = self.address = str(folder / f"outbox-{os.getpid()}-{os.urandom(4).hex()}.rrd")
-            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._file = MemoryFile("mpr-outbox", folder)
+        self.fd, self.path = self._file.fd, self._file.path
+        self.address = f"/proc/{os.getpid()}/fd/{self.fd}" if self._file.in_memory else self.path
+        # The end of the bytes that were released, if the system cannot free them. None if it can.
+        self._released: int | None = None
 
     def size(self) -> int:
         """Return the number of bytes written until now. The last message may still be incomplete."""
@@ -51,7 +52,8 @@ class Outbox:
 
     def held_bytes(self) -> int:
         """Return the number of bytes that the file occupies: those written and not yet released."""
-        return os.fstat(self.fd).st_blocks * 512
+        found = os.fstat(self.fd)
+        return found.st_blocks * 512 if self._released is None else found.st_size - self._released
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset` on. Released bytes are returned as zeros."""
@@ -59,7 +61,9 @@ class Outbox:
 
     def release(self, start: int, end: int) -> None:
         """Release the memory of the bytes from `start` to `end`, in whole pages (see `punch_hole`)."""
-        punch_hole(self.fd, start, end)
+        if not punch_hole(self.fd, start, end):
+            # The bytes stay until the file is closed, but they take no credit.
+            self._released = max(end, self._released or 0)
 
     def is_released(self, offset: int) -> bool:
         """Whether the memory at `offset` was released, by this process or by another one."""
@@ -71,11 +75,8 @@ class Outbox:
 
     def close(self) -> None:
         """Close the file. Its memory remains as long as another process has the file open."""
-        fd, self.fd = self.fd, -1
-        os.close(fd)
-        if sys.platform != "linux":
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
+        self.fd = -1
+        self._file.close()
 
 
 def open_shared(address: str, folder: Path) -> int:
@@ -90,8 +91,15 @@ class OutboxReader:
     """The parent's end of an outbox: reads the file of another process."""
 
     def __init__(self, address: str, folder: Path) -> None:
-        """Open the outbox at `address`. Raises `OSError` if this process may not or cannot open it."""
+        """Open the outbox at `address`.
+
+        Raises `OSError` if this process may not or cannot open it, or cannot release its memory.
+        """
         self.fd = open_shared(address, folder)
+        # Beyond the end of every outbox, because rows may be in this one already.
+        if not punch_hole(self.fd, _BEYOND, _BEYOND + _PAGE):
+            self.close()
+            raise OSError(errno.EOPNOTSUPP, "the system cannot release a part of a file")
 
     def size(self) -> int:
         """Return the number of bytes written until now. The last message may still be incomplete."""
@@ -134,16 +142,17 @@ class OutboxReader:
         os.close(fd)
 
 
-def punch_hole(fd: int, start: int, end: int) -> None:
+def punch_hole(fd: int, start: int, end: int) -> bool:
     """Free the pages of a memory file from the page of byte `start` up to, but without, the page of byte `end`.
 
-    So bytes before `start` in the first page are freed too: the caller must not need them any more. Does nothing on
-    systems other than Linux.
+    So bytes before `start` in the first page are freed too: the caller must not need them any more. Returns False if
+    the system cannot do that.
     """
     first = start & ~(_PAGE - 1)
     last = end & ~(_PAGE - 1)
-    if _fallocate is not None and last > first:
-        _fallocate(fd, _PUNCH_HOLE, first, last - first)
+    if _fallocate is None:
+        return False
+    return last <= first or _fallocate(fd, _PUNCH_HOLE, first, last - first) == 0
 
 
 def _load_fallocate() -> ctypes._NamedFuncPointer | None:
@@ -156,5 +165,5 @@ def _load_fallocate() -> ctypes._NamedFuncPointer | None:
 
 
 _fallocate = _load_fallocate()
-# EINVAL, ENOSYS, ENOTSOCK: the errors by which `sendfile` says that it is not supported.
-_NO_SENDFILE = (22, 38, 88)
+# The errors by which `sendfile` says that it is not supported. Sandboxes answer EPERM, EACCES or ENOSYS.
+_NO_SENDFILE = {getattr(errno, name) for name in ("EINVAL", "ENOSYS", "ENOTSOCK", "EOPNOTSUPP", "EPERM", "EACCES")}

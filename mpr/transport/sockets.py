@@ -83,6 +83,14 @@ class Sockets:
         self.up = UpstreamServer(self._context, self.folder, self.secret)
         self.down = DownstreamServer(self._context, self.folder)
 
+    def loss(self) -> str | None:
+        """Return what has happened to the folder, if it is gone. The sentence has no end."""
+        return self._folder.loss()
+
+    def obstacle(self) -> str | None:
+        """Return why no process can join, in a sentence without its end. None if nothing is known."""
+        return self._folder.obstacle()
+
     def close(self) -> None:
         """Close both sockets and remove the folder."""
         self.up.close()

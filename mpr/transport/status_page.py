@@ -69,7 +69,7 @@ class At:
 
 
 class StatusPage:
-    """The worker's end of its status page. Without memory files (macOS) the parent cannot see the page.
+    """The worker's end of its status page. On macOS the parent cannot see the page.
 
     Attributes
     ----------
@@ -89,7 +89,8 @@ class StatusPage:
         if sys.platform == "linux":
             self._file = Outbox(folder)
             self.address, self.fd = self._file.address, self._file.fd
-            os.ftruncate(self.fd, PAGE_BYTES)
+            # Not just a longer file: if it is on a full disk, the process would be killed when it writes the page.
+            os.posix_fallocate(self.fd, 0, PAGE_BYTES)
             self.counters = memoryview(mmap.mmap(self.fd, PAGE_BYTES)).cast("Q")
         else:
             self.counters = memoryview(bytearray(PAGE_BYTES)).cast("Q")
