@@ -64,7 +64,7 @@ class RecordingClosedError(RecordingError):
 
 
 class JoinError(RecordingError):
-    """This process cannot join a recording. It inherited no information about one, or cannot use this information."""
+    """This process cannot join a recording. It inherited no data for this from its parent, or cannot use the data."""
 
 
 class SinkError(RecordingError, OSError):

@@ -1,7 +1,8 @@
 """Holds the numbers that tune mpr: limits of memory and of sizes in bytes, and limits of waits in seconds.
 
 An outbox is a file in memory. A worker writes its encoded rows into the outbox, and the parent copies the rows to the
-sinks. A result waits for all durable sinks (such as files), and for no live sink (such as a viewer).
+sinks. A caller gets the result of a task only after all durable sinks (such as files) have the rows of the task. No
+result waits for a live sink (such as a viewer).
 """
 
 from __future__ import annotations

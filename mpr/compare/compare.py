@@ -325,7 +325,10 @@ _Unmatched = dict[tuple[Any, ...], list[_Place]]
 def _unmatched(
     one: _Series, other: _Series, timelines: dict[str, str], *, is_static: bool
 ) -> tuple[_Unmatched, _Unmatched]:
-    """Return the cells of each series that the other series does not have, bit for bit, grouped by their times."""
+    """Return the cells of `one` that `other` does not have, and the reverse, each grouped by their times.
+
+    Cells are compared bit for bit. It matters how often a cell occurs, except for static cells.
+    """
     ours, theirs = list(one.places(timelines)), list(other.places(timelines))
     counts = [Counter((stamp, key) for stamp, key, _ in cells) for cells in (ours, theirs)]
     if is_static:

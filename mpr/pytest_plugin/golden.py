@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.test_stream import TestStream
 
 FOLDER = "__recordings__"
-#: The properties of reports that name golden recordings: those that a test has used, and those that it has written.
+#: The properties of pytest's reports that name the golden recordings that a test has used, and has written.
 USED, WRITTEN = "mpr_golden", "mpr_golden_written"
 # Entities with rows about the run. These rows are not compared, because they do not belong to the test.
 _OF_RUN = (*compare.IGNORED_ENTITIES, f"/{test_rows.ROOT}/**")
@@ -60,7 +60,7 @@ class Golden:
         tolerance: float = 0.0,
         name: str | None = None,
     ) -> None:
-        """Compare the rows that the test has logged until now with its golden recording. Fail the test if they differ.
+        """Compare the rows of the test until now with its golden recording. Fail the test if the rows differ.
 
         Parameters
         ----------
@@ -278,7 +278,8 @@ def write_golden_summary(terminal: Any) -> None:
 def _unused(terminal: Any) -> list[str]:
     """Return the golden recordings that no test has used.
 
-    The list is empty unless the run was an update of golden recordings in which all tests have run and passed.
+    Only folders with a used golden recording are searched. The list is empty unless the run was an update of golden
+    recordings in which all tests have run and passed.
     """
     config: pytest.Config = terminal.config
     is_whole = {"failed", "error", "skipped", "deselected", "xfailed"}.isdisjoint(terminal.stats)

@@ -85,7 +85,10 @@ class WorkerFiles:
         self.folder.rmdir()
 
     def gather(self, fanout: Fanout) -> None:
-        """Copy the workers' files to the durable sinks, after all workers that sent results have finished writing."""
+        """Copy the workers' files to the durable sinks.
+
+        Call this after all workers that sent results have finished writing.
+        """
         try:
             paths = sorted(self.folder.iterdir())
         except OSError as error:

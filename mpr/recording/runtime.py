@@ -36,7 +36,7 @@ from mpr.transport.sockets import Sockets
 
 _log = logging.getLogger("mpr")
 
-# A message at the end names the files of recordings that tasks have made, but at most so many of them.
+# A message at the end names the files of recordings that tasks have made, but at most this many files.
 _NAMED_FILES = 10
 
 
@@ -51,8 +51,8 @@ class RecordingRuntime:
     2. Drain: the aggregator takes everything that was sent before, and its thread ends. Limit: 60 s
        (`SINK_TIMEOUT_SECS`). If a sink hangs longer, step 3 still follows, and then an error is raised. The other
        steps are left out, because the thread still uses sinks and sockets.
-    3. Live sinks: each sends the rows that are left. Limit: 3 s (`LIVE_FAREWELL_SECS`). After that, the number of rows
-       that are missing is logged.
+    3. Live sinks: each sends the rows that are left. Limit: 3 s (`LIVE_FAREWELL_SECS`). After that, a warning says how
+       many chunks each sink lacks.
     4. Gather: with `route='direct'`, the files of the workers are copied into the recording. No limit.
     5. Durable sinks: each writes notes, the last layout and a footer, even if another sink fails. No limit.
     6. Sockets: they are closed, and their folder is removed. Limit: none, it takes no time.
@@ -345,7 +345,10 @@ class RecordingRuntime:
 
 
 class _EndOnce:
-    """Runs a step at the first call of `run`. Every other call waits until the step has ended."""
+    """Runs a step at the first call of `run`. Every other call waits until the step has ended.
+
+    If the thread that runs the step calls `run` again, this call does not wait, because it would wait for ever.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

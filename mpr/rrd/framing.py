@@ -82,8 +82,8 @@ def check_header(header: bytes) -> None:
 def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
     """Return the whole frames within `[start, end)`, and the offset behind the last one.
 
-    An incomplete frame at the end is not returned, so the next call can begin with it. Nothing behind an `END` frame is
-    read. Raises `DamagedError` if there are bytes that are no frame.
+    An incomplete frame at the end is left out. The offset is then the start of this frame, so a later call can begin
+    there. Nothing behind an `END` frame is read. Raises `DamagedError` if there are bytes that are no frame.
     """
     frames: list[Frame] = []
     position = start
@@ -137,11 +137,13 @@ def frame_at(read: Read, start: int) -> Frame:
 
 
 def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
-    """Return the bytes of some whole frames from `start` on, and the number of chunks in these frames.
+    """Return the bytes of the next whole frames from `start` on, and the number of chunks in these frames.
 
-    There is at least one frame, which may have any size. Several frames together have a few megabytes at most. An `END`
-    frame is left out. The bytes are empty if there is no whole frame, if the stream is damaged, or if an `END` frame is
-    at `start`. They are also empty in a hole of the file, because a hole reads as zeros, which look like an `END`.
+    The frames together have `SLICE_BYTES` at most. If the first frame alone has more, only this frame is returned. An
+    `END` frame is left out.
+
+    Returns empty bytes if there is no whole frame, if the stream is damaged, or if an `END` frame is at `start`. Also
+    returns empty bytes in a hole of the file. The system reads a hole as zeros, and these look like an `END` frame.
     """
     try:
         frames, stop = scan(read, start, min(end, start + SLICE_BYTES))

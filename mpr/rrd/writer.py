@@ -33,11 +33,11 @@ from mpr.sdk import programs, reader
 
 _log = logging.getLogger("mpr")
 
-# The most bytes of the file that `rows_of` reads again. This takes some hundredths of a second, in which the thread of
-# the aggregator serves no producer.
+# If the chunks to be counted have more bytes than this together, `rows_of` does not read them again, and returns None.
+# Reading this many bytes takes some hundredths of a second. Meanwhile the thread of the aggregator serves no producer.
 _QUICK_BYTES = 8 * 1024 * 1024
-# If a file has more chunks than this, another process checks it at the end. That is slower, but takes no memory of the
-# parent.
+# If a file has more chunks than this, another process checks the file at the end. That is slower, but takes no memory
+# of the parent.
 _MANY_CHUNKS = 20_000
 
 
@@ -162,7 +162,9 @@ class FileWriter:
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         """Count the rows in the chunks of an outbox that has no footer, by reading these chunks again.
 
-        The first `skip` chunks are not counted. Returns None if there are too many bytes, or if they cannot be read.
+        The first `skip` chunks are not counted. With `users_only`, rows of mpr itself and properties are not counted
+        either. Returns None if the file gets no footer, if the chunks have more than `_QUICK_BYTES`, or if they cannot
+        be read.
         """
         places = _places(self._undescribed.get(outbox, array("Q")))[skip:]
         if not self._write_footer or sum(size for _, size in places) > _QUICK_BYTES:
@@ -181,14 +183,14 @@ class FileWriter:
         try:
             self._describe_rest()
         except (OSError, errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            # `close` meets the same error, and reports it.
+            # `close` is called later, meets the same error, and reports the error.
             _log.debug("the rows of %s cannot be counted: %r", self.path, error)
             return None
         described = self._manifest_store.all()
         return sum(manifest.timed_rows(each) for each in described if store_id.is_recording(each.store_id))
 
     def _describe_rest(self) -> None:
-        """Have the SDK read the chunks again that no manifest has described, and describe them."""
+        """Let the SDK read each chunk again that no manifest describes, and keep the manifests that the SDK makes."""
         for outbox, missing in list(self._undescribed.items()):
             self._manifest_store.add(self._manifest_maker.described(_places(missing)))
             del self._undescribed[outbox]
@@ -295,7 +297,7 @@ class FileWriter:
         self._write_anew(programs.rewrite)
 
     def _write_anew(self, write: Callable[[Path, int], None]) -> None:
-        """Replace this file by the file that `write(file, fd)` writes to a descriptor."""
+        """Call `write(path, fd)`, which writes a new file to a descriptor, and replace this file by the new file."""
         try:
             with files.temporary_beside(self.path, ".rebuilt") as (fd, rebuilt):
                 write(self.path, fd)

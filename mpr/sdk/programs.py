@@ -86,7 +86,7 @@ def routed(streams: bytes) -> bytes:
 
 
 def verify(path: Path) -> str | None:
-    """Return the error that `rerun rrd verify` finds in the file at `path`; None if it finds none."""
+    """Return the error that `rerun rrd verify` finds in the file at `path`; None if there is no error."""
     ran = _rerun_rrd("verify", path)
     return ran.reason if ran.returncode else None
 

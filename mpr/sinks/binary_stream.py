@@ -79,7 +79,7 @@ class StreamFile:
             os.lseek(self.fd, size, os.SEEK_SET)
 
     def close(self) -> None:
-        """Leave the file open for readers. It is closed when nothing refers to this object."""
+        """Leave the file open for readers. The file is closed when nothing refers to this object."""
 
 
 def _temporary() -> int:
@@ -114,9 +114,9 @@ class StreamWriter(FileWriter, Writer):
 class BinaryStreamSink(Sink):
     """The encoded recording as bytes, for programs that iterate: `for data in sink` or `async for data in sink`.
 
-    Each iteration starts at the first byte. It waits for more bytes while the recording is open, and ends when the
-    recording is closed. All bytes of one iteration together are one valid `.rrd` file. When the caller has the result
-    of a task, an iteration can read the rows of that task without waiting.
+    Each iteration starts at the first byte. An iteration waits for more bytes while the recording is open, and ends
+    when the recording is closed. All bytes of one iteration together are one valid `.rrd` file. When the caller has the
+    result of a task, an iteration can read the rows of that task without waiting.
 
     Any number of iterations may run at once, in threads and in event loops. A slow iteration delays nothing, because
     all bytes are kept as long as the sink exists: first in memory, then in a temporary file. Recordings that tasks make
@@ -187,7 +187,7 @@ class BinaryStreamSink(Sink):
 
 @dataclass(frozen=True)
 class StreamParts:
-    """The parts of a recording (see `BinaryStreamSink.parts`). They can be iterated any number of times."""
+    """The parts of a recording (see `BinaryStreamSink.parts`). The parts can be iterated any number of times."""
 
     _sink: BinaryStreamSink
 
