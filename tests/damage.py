@@ -368,7 +368,7 @@ def log_in_a_joined_process(number: int) -> int:
     return tasks.log_number(number)
 
 
-def damage_in_a_joined_process(name: str, told: Path) -> None:
+def damage_in_a_joined_process(name: str, reported: Path) -> None:
     """Log through a decorated function, do the damage `name`, and log again. Writes down the error of that."""
     mpr.join()
     log_in_a_joined_process(1)
@@ -377,7 +377,7 @@ def damage_in_a_joined_process(name: str, told: Path) -> None:
     try:
         log_in_a_joined_process(3)
     except mpr.DeliveryError as error:
-        told.write_text(str(error))
+        reported.write_text(str(error))
 
 
 def steal_result(number: int, work_item: int) -> int:

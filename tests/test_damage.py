@@ -47,11 +47,11 @@ def _run(name: str, folder: Path, caplog: pytest.LogCaptureFixture, *, kind: str
         # What the same worker had begun before it was cut off fails like its task, and nothing else fails.
         assert {str(each) for each in results if each is not None} <= {str(caught.value)}
         assert pool.map(tasks.log_number, range(30, 60), chunksize=1) == list(range(30, 60))
-    told = [record.message for record in caplog.records if record.levelno >= logging.ERROR]
-    assert len(told) == (error == "DeliveryError")
+    reported = [record.message for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(reported) == (error == "DeliveryError")
     support.check_file(path)
     notes = [text.text for text in support.texts(path) if text.entity == "/mpr/workers"]
-    assert [note for note in notes if "worker" in note and words in note] == told
+    assert [note for note in notes if "worker" in note and words in note] == reported
     found = support.numbers(path)
     assert set(found.values()) == {1}
     succeeded = {number for number, each in zip((10, *range(12, 30)), results, strict=True) if each is None}
@@ -125,10 +125,10 @@ def test_a_status_page_of_noise(die: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["zeros", "chunk_of_no_store", "footer_of_noise", "unknown_message"])
 def test_damage_in_a_process_that_has_joined(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path, told = tmp_path / "run.rrd", tmp_path / "told"
+    path, reported = tmp_path / "run.rrd", tmp_path / "told"
     context = multiprocessing.get_context("spawn")
     with mpr.SharedRecording("app", sinks=path) as recording:
-        bad = context.Process(target=damage.damage_in_a_joined_process, args=(name, told))
+        bad = context.Process(target=damage.damage_in_a_joined_process, args=(name, reported))
         good = context.Process(target=damage.log_in_a_joined_process, args=(10,))
         for child in (bad, good):
             child.start()
@@ -136,7 +136,7 @@ def test_damage_in_a_process_that_has_joined(name: str, tmp_path: Path, caplog: 
             child.join(60)
         assert good.exitcode == 0
         recording.stream.log("parent", rr.TextLog("it goes on"))
-    assert "sent" in told.read_text()
+    assert "sent" in reported.read_text()
     assert sum(record.levelno >= logging.ERROR for record in caplog.records) == 1
     support.check_file(path)
     assert {1: 1, 10: 1} == {number: count for number, count in support.numbers(path).items() if number != 3}

@@ -235,9 +235,9 @@ def test_what_is_no_file_is_refused(make: Callable[[Path], None], name: str, tmp
 
 
 def test_a_folder_is_searched_without_following_links(whole: bytes, tmp_path: Path) -> None:
-    torn = whole[: Parts(whole).end]
+    cut = whole[: Parts(whole).end]
     outside, folder = tmp_path / "outside.rrd", tmp_path / "folder"
-    outside.write_bytes(torn)
+    outside.write_bytes(cut)
     folder.mkdir()
     (folder / "run.rrd").symlink_to(outside)
     (folder / ".part.rrd.part").symlink_to(outside)
@@ -245,7 +245,7 @@ def test_a_folder_is_searched_without_following_links(whole: bytes, tmp_path: Pa
     ended = _mpr("recover", folder)
     assert (ended.status, ended.stdout) == (1, "")
     assert ended.stderr == f"mpr recover: there is no .rrd file in {folder}\n"
-    assert outside.read_bytes() == torn
+    assert outside.read_bytes() == cut
 
 
 def test_a_link_to_a_file_is_followed_and_stays(whole: bytes, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_all_rows_come(start_method: str, kind: str, missing: str, tmp_path: Pat
         assert {(f"/image/{number}", step) for number in range(2) for step in range(40)} <= counts.keys()
 
 
-def test_a_system_without_any_place_for_rows_is_told_in_one_message(tmp_path: Path) -> None:
+def test_a_system_without_any_place_for_rows_is_reported_in_one_message(tmp_path: Path) -> None:
     status, _, stderr = _ran(tmp_path, "memfd places", tmp_path / "run.rrd", "forkserver", "file", "0")
     assert status == 1
     assert stderr.splitlines()[-1].startswith(

@@ -14,7 +14,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr.aggregator import intake
+from mpr.aggregator import worker_memory
 from mpr.transport import messages
 from mpr.transport.messages import Hello, Ready, Result, SegmentReady
 from mpr.transport.result_journal import ResultJournal
@@ -122,7 +122,7 @@ def test_results_of_all_sizes_come_in_order(tmp_path: Path) -> None:
 def test_the_journal_of_a_worker_is_read_only_after_every_message_it_sent_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "_LATE_NANOS", -1)
+    monkeypatch.setattr(worker_memory, "_LATE_NANOS", -1)
     status_page = StatusPage(tmp_path)
     producer = support.intake_of(Hello("secret", 1, os.getpid(), "route", "", status_page.address), tmp_path)
     status_page.begin_work_item(1, 0)

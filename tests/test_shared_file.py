@@ -171,8 +171,8 @@ def test_a_process_whose_numbers_are_those_of_another_one(tmp_path: Path, monkey
             child.start()
             child.join(60)
             assert child.exitcode == 0
-        told, _ = victim.communicate("go on\n", timeout=60)
-    assert told == f"{8 * 1024 * 1024} True\n"
+        reported, _ = victim.communicate("go on\n", timeout=60)
+    assert reported == f"{8 * 1024 * 1024} True\n"
     support.check_file(path)
     assert support.numbers(path) == Counter(range(30))
 

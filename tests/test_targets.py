@@ -151,7 +151,7 @@ def test_a_link_and_its_target_are_one_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("link", ["itself", "nowhere/run.rrd"])
-def test_a_link_that_leads_nowhere_is_refused(link: str, tmp_path: Path) -> None:
+def test_a_link_to_a_missing_file_is_refused(link: str, tmp_path: Path) -> None:
     (tmp_path / "itself").symlink_to(link)
     with pytest.raises(mpr.SinkError, match=r"cannot (replace|write into the folder of)"):
         _log(tmp_path / "itself")

@@ -14,7 +14,6 @@ is retried, like a task that the worker had not finished.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
@@ -32,6 +31,7 @@ from mpr.aggregator.outbox_intake import OutboxIntake
 from mpr.aggregator.row_balance import RowBalance, RowTotals
 from mpr.aggregator.row_owner import RowOwner
 from mpr.aggregator.task_recording_intake import TaskRecordingIntake
+from mpr.aggregator.worker_memory import WorkerMemory
 from mpr.errors import DeliveryError, FormatError
 from mpr.transport.messages import (
     Accepted,
@@ -56,14 +56,9 @@ from mpr.transport.messages import (
     Upstream,
 )
 from mpr.transport.outbox import OutboxReader
-from mpr.transport.result_journal import ResultJournalReader
-from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")
 
-# A journaled result that has not arrived is overdue if its worker began its last work item longer ago than this
-# (nanoseconds). A worker sends each result within 0.01 s after the entry in the journal, unless a task keeps the GIL.
-_LATE_NANOS = 200_000_000
 # The results of a worker are numbered. A number that is so much larger than the last one is damage. If it was taken,
 # all later results would be ignored.
 _GAP_MAX = 1000
@@ -126,14 +121,8 @@ class ProducerIntake:
         # Whether nothing more of the producer is used, because its bytes could not be read.
         self._is_cut_off = False
         self._is_ready = False
-        # None if the producer has no status page, or the parent cannot open the page. Usable until `close`.
-        self._status_page: StatusPageReader | None = None
-        if hello.status_page:
-            with contextlib.suppress(OSError):
-                self._status_page = StatusPageReader(hello.status_page, context.folder)
-        # If the page is not that of the producer, the outbox is not read either, because large results are in the page.
-        is_readable = self._status_page is not None or not hello.status_page
-        self._outbox = self._new_outbox(0, self._open(hello.address) if is_readable else None)
+        self._memory = WorkerMemory(hello, context.folder)
+        self._outbox = self._new_outbox(0, self._open(hello.address) if self._memory.is_readable else None)
         # The next outbox; None if the producer has not announced one, or the parent cannot open it.
         self._next_reader: OutboxReader | None = None
         # The number of messages that have arrived. The hello is one of them.
@@ -153,7 +142,6 @@ class ProducerIntake:
     def take(self, message: Upstream | MessageError) -> None:
         """Take the next message of the producer, or the error if the message could not be decoded."""
         self._message_count += 1
-        listener, hello = self._listener, self.hello
         match message:
             case SegmentReady():
                 self._take_segment(message)
@@ -175,11 +163,8 @@ class ProducerIntake:
                 self._open_next(address)
             case Sync(number):
                 failure = self._context.fanout.failure or self._failure
-                self._context.answer(hello, Synced(number, "" if failure is None else str(failure)))
-            case Undelivered() if self._is_cut_off:
-                # It is known already that its rows are lost.
-                pass
-            case Undelivered(reason, rows_are_lost):
+                self._context.answer(self.hello, Synced(number, "" if failure is None else str(failure)))
+            case Undelivered(reason, rows_are_lost) if not self._is_cut_off:
                 self._failure = DeliveryError(reason) if rows_are_lost else self._failure
                 _log.log(logging.ERROR if rows_are_lost else logging.WARNING, "mpr: %s", reason)
                 self._context.fanout.note([reason])
@@ -189,8 +174,10 @@ class ProducerIntake:
                 self.said_goodbye = True
                 self._compare_rows()
             case Ready() | Skipped() | InitializerFailed():
-                if listener is not None:
-                    self._report(listener, message)
+                if self._listener is not None:
+                    self._report(self._listener, message)
+            case Undelivered():
+                pass
             case MessageError():
                 raise message
             case _:
@@ -202,7 +189,7 @@ class ProducerIntake:
         match message:
             case Ready(micros):
                 self._is_ready = True
-                hear(listener.worker_ready, self.hello, self._status_page, micros)
+                hear(listener.worker_ready, self.hello, self._memory.page, micros)
                 if self._is_cut_off:
                     hear(listener.unfit, self.hello)
             case Skipped():
@@ -228,9 +215,7 @@ class ProducerIntake:
     def _load(self, message: ResultInMemory) -> Result:
         """Return the result of `message`, with its payload from the worker's journal. Sets `_failure` if this fails."""
         try:
-            if self._status_page is None:
-                raise OSError("it cannot be opened")
-            return ResultJournalReader(self._status_page).take(message)
+            return self._memory.load(message)
         except Exception as error:  # noqa: BLE001  # the result is settled in any case, because its caller waits
             self.cut_off(MessageError(f"a result that cannot be read from its memory: {error}"))
             return message.result
@@ -339,57 +324,48 @@ class ProducerIntake:
 
         `last` is the highest number of a result to take (None: all results).
         """
-        if self._status_page is None or self.is_inline or self.said_goodbye:
-            # There is no journal, or the rows before a result come in messages only, or all results have come.
+        if self.is_inline or self.said_goodbye:
+            # The rows before a result come in messages only, or all results have come.
             return
         if last is None:
-            self._owner.use_mark(self._status_page, self._outbox.number)
-        with contextlib.suppress(OSError, ValueError):
-            for behind, needed, result in ResultJournalReader(self._status_page).results():
-                if result.number > self._last_result and (last is None or result.number <= last):
-                    if needed > self._message_count:
-                        self._lost_results += 1
-                        continue
-                    if behind.outbox >= self._outbox.number:
-                        self._take_segment(behind)
-                    self._settle(result)
+            self._owner.use_mark(self._memory.page, self._outbox.number)
+        for behind, needed, result in self._memory.results():
+            if result.number > self._last_result and (last is None or result.number <= last):
+                if needed > self._message_count:
+                    self._lost_results += 1
+                    continue
+                if behind.outbox >= self._outbox.number:
+                    self._take_segment(behind)
+                self._settle(result)
 
     def overdue_result(self) -> int:
-        """The number of the last journaled result, if this result is overdue; else 0. Any thread may call this.
-
-        The result counts only if all messages before it have arrived, because these must be taken first.
-        """
-        # `ValueError` means that another thread is just closing the status page.
-        with contextlib.suppress(ValueError):
-            status_page = self._status_page
-            journaled, behind = (0, 0) if status_page is None else ResultJournalReader(status_page).journaled()
-            if status_page is not None and journaled > self._last_result and behind <= self._message_count:
-                return journaled if time.monotonic_ns() - status_page.at().begun_ns > _LATE_NANOS else 0
-        return 0
+        """Do as `WorkerMemory.overdue_result`. Any thread may call this."""
+        return self._memory.overdue_result(self._last_result, self._message_count)
 
     @guarded
     def salvage(self) -> None:
         """Take all rows that are completely written, from the current and the next outbox, even if not announced."""
         if not self.said_goodbye:
-            self._owner.use_mark(self._status_page, self._outbox.number)
+            self._owner.use_mark(self._memory.page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():
             self._switch_outbox()
         self._take_rest()
-        if self._status_page is not None and not self.said_goodbye and not self.is_inline:
-            self._balance.count(self._status_page.flushed_counted_rows())
+        page = self._memory.page
+        if page is not None and not self.said_goodbye and not self.is_inline:
+            self._balance.count(page.flushed_counted_rows())
             self._compare_rows()
 
     def may_lack_rows(self) -> bool:
         """Whether rows may be missing, because they were dropped, or were not flushed and no `Goodbye` has come."""
         if self._is_cut_off or self.said_goodbye:
             return self._is_cut_off
-        return not self.has_flushed if self._status_page is None else self._status_page.unflushed() > 0
+        return not self.has_flushed if self._memory.page is None else self._memory.page.unflushed() > 0
 
     def loss_notes(self) -> list[str]:
         """Return sentences about lost rows of recordings that tasks of the process have made themselves."""
-        if self._status_page is None or self.said_goodbye:
+        if (page := self._memory.page) is None or self.said_goodbye:
             return []
-        return loss_notes(self.hello, self._status_page.unsent_rows(), self._lost_results)
+        return loss_notes(self.hello, page.unsent_rows(), self._lost_results)
 
     def close(self) -> None:
         """Close the producer's files."""
@@ -397,11 +373,7 @@ class ProducerIntake:
         if self._next_reader is not None:
             self._next_reader.close()
             self._next_reader = None
-        if self._status_page is not None:
-            self._status_page.close()
-            self._status_page = None
-
-    # --- questions ---------------------------------------------------------------------------------------------
+        self._memory.close()
 
     @property
     def is_inline(self) -> bool:
@@ -415,11 +387,7 @@ class ProducerIntake:
 
     def rows_logged(self) -> int:
         """The number of rows that the process has logged; 0 if this is not known. Any thread may call this."""
-        # `ValueError` means that the status page is just being closed. `Aggregator` has read the number before.
-        with contextlib.suppress(ValueError):
-            status_page = self._status_page
-            return 0 if status_page is None else status_page.rows()
-        return 0
+        return self._memory.rows_logged()
 
     def rows_since_result(self) -> int | None:
         """The number of rows that came after the last result; None if they cannot be counted."""
