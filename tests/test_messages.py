@@ -23,7 +23,6 @@ from mpr.transport.messages import (
     Goodbye,
     Hello,
     InitializerFailed,
-    MessageError,
     NewOutbox,
     Ready,
     Result,
@@ -40,6 +39,7 @@ from mpr.transport.messages import (
     Undelivered,
     Welcome,
 )
+from mpr.transport.packing import MessageError
 
 _U8 = st.integers(0, 2**8 - 1)
 _U16 = st.integers(0, 2**16 - 1)

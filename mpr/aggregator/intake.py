@@ -34,7 +34,6 @@ from mpr.rrd.segment import MessageBytes, Segment
 from mpr.transport.messages import (
     TASK_RECORDING_ROWS,
     Accepted,
-    Flushed,
     Goodbye,
     Hello,
     InitializerFailed,
@@ -160,6 +159,8 @@ class ProducerIntake:
                 self._balance.count(rows)
             case NewOutbox(address):
                 self._open_next(address)
+            case Sync(0):
+                self.has_flushed = True
             case Sync(number):
                 failure = self._context.fanout.failure or self._failure
                 self._context.answer(hello, Synced(number, "" if failure is None else str(failure)))
@@ -167,8 +168,6 @@ class ProducerIntake:
                 self._failure = DeliveryError(reason) if rows_are_lost else self._failure
                 _log.log(logging.ERROR if rows_are_lost else logging.WARNING, "mpr: %s", reason)
                 self._context.fanout.note([reason])
-            case Flushed():
-                self.has_flushed = True
             case Goodbye():
                 self.said_goodbye = True
                 self._compare_rows()

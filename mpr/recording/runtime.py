@@ -256,7 +256,7 @@ class RecordingRuntime:
     def _end(self, *, failed: bool) -> None:
         self._at_exit.cancel()
         self.parent.close()
-        if not self.aggregator.collect_joined(limits.JOINED_FAREWELL_SECS):
+        if not self.aggregator.flush_requests.collect(limits.JOINED_FAREWELL_SECS):
             _log.warning("mpr: not all processes that have joined have sent their last rows in time")
         drained = self.aggregator.stop(limits.SINK_TIMEOUT_SECS)
         missed = [] if self._opened.live is None else self._opened.live.finish()

@@ -25,10 +25,8 @@ def begin() -> None:
 
 def _after_rerun() -> None:
     from mpr.producer import membership
-    from mpr.producer import exits
 
     membership.join_lazily()
-    exits.leave_first()
 
 
 def _after_pool(name: str) -> None:

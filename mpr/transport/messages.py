@@ -12,12 +12,11 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
+
+from mpr.transport.packing import Buffer, Frames, MessageError
 
 PROTOCOL = 5
-
-Buffer: TypeAlias = bytes | memoryview
-Frames: TypeAlias = list[Any]
 
 _KIND = struct.Struct("<B")
 _SEGMENT = struct.Struct("<BIQQ")
@@ -27,10 +26,6 @@ _TASKS = struct.Struct("<BQQBIIHQ16s")
 _OFFSETS = struct.Struct("<BIQ")
 _NUMBER = struct.Struct("<BQ")
 _TASK = struct.Struct("<BQIIQ")
-
-
-class MessageError(ValueError):
-    """Says that the frames are no message of this protocol."""
 
 
 # --- upstream: worker to parent -----------------------------------------------------------------------------------
@@ -210,11 +205,6 @@ class Goodbye:
 
 
 @dataclass(frozen=True, slots=True)
-class Flushed:
-    """Answers `FlushRequested`: all rows that the process had logged are announced."""
-
-
-@dataclass(frozen=True, slots=True)
 class Undelivered:
     """Says that the producer cannot write to a sink or its outbox. With `rows_are_lost`, no other sink has the rows."""
 
@@ -224,7 +214,10 @@ class Undelivered:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Asks for `Synced` with this number, as soon as the sinks have accepted all rows that were announced before."""
+    """Asks for `Synced` with this number, as soon as the sinks have accepted all rows that were announced before.
+
+    Number 0 asks for nothing. It answers `Flush`: all rows that the process had logged were announced before.
+    """
 
     number: int
 
@@ -306,7 +299,7 @@ class Synced:
 
 
 @dataclass(frozen=True, slots=True)
-class FlushRequested:
+class Flush:
     """Asks a process that has joined for all its rows now, because the recording is about to close."""
 
 
@@ -330,10 +323,9 @@ Upstream: TypeAlias = (
     | InitializerFailed
     | Undelivered
     | Sync
-    | Flushed
     | Goodbye
 )
-Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | FlushRequested | Stop
+Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Flush | Stop
 
 (
     _HELLO,
@@ -357,9 +349,12 @@ Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | FlushRe
     _UNDELIVERED,
     _RESULT_IN_MEMORY,
     _ROWS_COUNTED,
-    _FLUSH_REQUESTED,
-    _FLUSHED,
-) = range(23)
+    _FLUSH,
+) = range(22)
+
+
+_BARE: dict[int, type[Goodbye | Flush | Stop]] = {_GOODBYE: Goodbye, _FLUSH: Flush, _STOP: Stop}
+_BARE_KINDS = {bare: kind for kind, bare in _BARE.items()}
 
 
 def encode(message: Upstream | Downstream) -> Frames:
@@ -400,22 +395,16 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_NUMBER.pack(_SKIPPED, sequence)]
         case Undelivered(reason, rows_are_lost):
             return [_NUMBER.pack(_UNDELIVERED, rows_are_lost), reason.encode()]
-        case Goodbye():
-            return [_KIND.pack(_GOODBYE)]
         case Sync(number):
             return [_NUMBER.pack(_SYNC, number)]
         case Synced(number, failure):
             return [_NUMBER.pack(_SYNCED, number), failure.encode()]
+        case Goodbye() | Flush() | Stop():
+            return [_KIND.pack(_BARE_KINDS[type(message)])]
         case Welcome(inline):
             return [_NUMBER.pack(_WELCOME, inline)]
         case Function(digest, code):
             return [_KIND.pack(_FUNCTION), digest, code]
-        case Stop():
-            return [_KIND.pack(_STOP)]
-        case FlushRequested():
-            return [_KIND.pack(_FLUSH_REQUESTED)]
-        case Flushed():
-            return [_KIND.pack(_FLUSHED)]
 
 
 def _result_head(kind: int, result: Result) -> bytes:
@@ -496,8 +485,6 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return RowsCounted(_NUMBER.unpack(head)[1])
     if kind == _SKIPPED:
         return Skipped(_NUMBER.unpack(head)[1])
-    if kind == _GOODBYE:
-        return Goodbye()
     if kind == _SYNC:
         return Sync(_NUMBER.unpack(head)[1])
     if kind == _SYNCED:
@@ -508,10 +495,6 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return Welcome(bool(_NUMBER.unpack(head)[1]))
     if kind == _FUNCTION:
         return Function(bytes(frames[1]), bytes(frames[2]))
-    if kind == _STOP:
-        return Stop()
-    if kind == _FLUSH_REQUESTED:
-        return FlushRequested()
-    if kind == _FLUSHED:
-        return Flushed()
+    if kind in _BARE:
+        return _BARE[kind]()
     raise MessageError(f"unknown kind {kind}")
