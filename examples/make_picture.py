@@ -26,24 +26,24 @@ FOLDER = Path(__file__).parent
 class Shot(NamedTuple):
     """Say which recording of an example is drawn, at which time, and with which arguments the example runs.
 
-    If `lanes` is true, the picture also shows the state timelines of the workers. They have rows only on the timeline
-    `log_time`. So the picture shows the moment on `log_time` when all rows at `time` had been logged.
+    If `state_timelines` is true, the picture also shows the state timelines of the workers. They have rows only on the
+    timeline `log_time`. So the picture shows the moment on `log_time` when all rows at `time` had been logged.
     """
 
     recording: str
     timeline: str
     time: int
     arguments: tuple[str, ...] = ()
-    lanes: bool = False
+    state_timelines: bool = False
 
 
 SHOTS = {
-    "quickstart": Shot("quickstart.rrd", "picture_nr", 5, lanes=True),
+    "quickstart": Shot("quickstart.rrd", "picture_nr", 5, state_timelines=True),
     "episodes": Shot("episodes/episode-013.rrd", "step", 150),
-    "point_clouds": Shot("point_clouds.rrd", "scan", 15, lanes=True),
+    "point_clouds": Shot("point_clouds.rrd", "scan", 15, state_timelines=True),
     "robots": Shot("robots.rrd", "time", 7_950_000_000),
     "video": Shot("video.rrd", "frame", 40),
-    "web": Shot("web.rrd", "step", 249, ("web.rrd", "--pause-secs", "0", "--port", "0"), lanes=True),
+    "web": Shot("web.rrd", "step", 249, ("web.rrd", "--pause-secs", "0", "--port", "0"), state_timelines=True),
 }
 
 
@@ -65,7 +65,7 @@ def make(name: str) -> None:
         subprocess.run([sys.executable, FOLDER / f"{name}.py", *shot.arguments], check=True, cwd=folder, timeout=600)
         recording = Path(folder, shot.recording)
         timeline, now = shot.timeline, shot.time
-        if shot.lanes:
+        if shot.state_timelines:
             timeline, now = "log_time", moment(recording, timeline, now)
         reports = picture.render(recording, target, timeout_secs=240, timeline=timeline, time=now)
     if reports:

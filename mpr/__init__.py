@@ -23,23 +23,45 @@ The rest of this page is a map for readers of the code.
   worker ──► tasks ──► producer ◄── rr.log (sdk)          telemetry looks at scheduler and workers
 ```
 
-There are five groups of packages, and four modules that all packages use:
+There are five groups of packages, and five modules that all packages use.
 
-- faces, which users call: `pool`, `recording`, `run`, `pytest_plugin`, `cli.py`
-- the parent process: `scheduler`, `aggregator`, `sinks`, `live`
-- any process that logs: `worker`, `tasks`, `producer`
-- ground: `transport`, `processes`, `rrd`, `sdk`
-- what is shown: `telemetry`, `blueprint`, `compare`, `picture`
-- the floor, whose modules import only each other from mpr: `errors.py`, `limits.py`, `threads.py`, `failpoints.py`
+Faces, which users call:
+
+- `pool`: the calls of `mpr.Pool`, their results, `imap`, the executor, the progress bar
+- `recording`: `mpr.SharedRecording`, and the parts of a recording from start to end
+- `run`: `mpr run`; `pytest_plugin`: the plugin; `cli.py`: the other commands
+
+The parent process:
+
+- `scheduler`: which worker gets which task, and what a worker's death or a time limit means for the tasks
+- `aggregator`: takes the messages of all producers, and hands rows to the sinks and results to the scheduler
+- `sinks`: files, folders, streams and viewers, as users name them; `live`: the processes that feed viewers
+
+Any process that logs:
+
+- `worker`: the main loop of a worker; it runs tasks and captures their output
+- `tasks`: decorated and wrapped functions; `tasks/context.py` sets the recording, the prefix and the times of a task
+- `producer`: joins a recording, routes the SDK's calls to it, and brings the rows to the parent
+
+Ground:
+
+- `transport`: messages, sockets, and memory that two processes share
+- `processes`: start methods, and pickling; `processes/task_pickling.py` packs functions, arguments, results, exceptions
+- `rrd`: the file format; `sdk`: everything that depends on a release of the Rerun SDK
+
+For display: `telemetry` (rows about pools), `blueprint`, `compare` (two recordings), `picture` (a recording as image).
+
+The floor, whose modules import only each other from mpr: `errors.py`, `limits.py`, `files.py` (temporary files, files
+in memory), `threads.py`, `failpoints.py`.
 
 The way of a row: `rr.log` -> `sdk/log_calls.py` -> `producer/router.py` -> `producer/outbox_writer.py`, which waits
 while the outbox is full -> `transport/outbox.py` and `transport/sockets.py` -> `aggregator/intake.py` ->
 `aggregator/fanout.py` -> `sinks/file_router.py` -> `rrd/writer.py`.
 
 The way of a task: `pool/pool.py` -> `scheduler/dispatcher.py`, for which `scheduler/assignment.py` chooses a worker ->
-`transport/sockets.py` -> `worker/loop.py`. The way of its result: `worker/loop.py` -> `producer/result_sender.py` ->
-`transport/sockets.py` -> `aggregator/intake.py` -> `scheduler/dispatcher.py` -> `pool/results.py`. A result arrives
-after the rows of its task.
+`transport/sockets.py` -> `worker/loop.py`. The way of its result: `worker/loop.py` -> `processes/task_pickling.py` ->
+`producer/result_sender.py` -> `transport/sockets.py` -> `aggregator/intake.py` -> `scheduler/dispatcher.py` ->
+`pool/results.py`. A result arrives after the rows of its task.
 
 Where to look:
 
@@ -47,16 +69,20 @@ Where to look:
   (`wait_for_credit`). Rows that were logged before wait in the outbox (`transport/outbox.py`).
 - What happens to the tasks of a killed worker, and which are retried? `scheduler/worker_death.py`. Tasks that it had
   not begun go back to the queue in `scheduler/worker_events.py`.
-- Which worker gets which task? `scheduler/assignment.py`.
+- Which worker gets which task, and how many ahead? `scheduler/assignment.py`.
+- Have all logged rows come? `producer/row_account.py` counts in each process, `aggregator/row_balance.py` compares.
+  `rrd/verify.py` checks a finished file.
 - Which results and rows of a dead worker are still taken? `aggregator/intake.py` and `transport/result_journal.py`.
 - Which code runs first in a worker? `processes/launcher.py` or `processes/zygote.py`, then `worker/main.py`.
 - Which rows does a viewer get that comes late? The rows of `live/replay_log.py`. If the viewer reconnects,
-  `live/exporter_handle.py` starts another exporter, which sends all these rows again.
-- How does a pool or a recording start and end, and what limits each step? `pool/runtime.py`, `recording/runtime.py`.
+  `live/exporter_handle.py` starts another process (`live/exporter.py`), which connects and sends all these rows again.
+- In which order do the parts of a pool or a recording start and end, and what limits each step? `pool/runtime.py`,
+  `recording/runtime.py`.
 - How does a process join a recording? `producer/membership.py`.
 - Which private names of the SDK are used? `sdk/__init__.py` lists them. `sdk/log_calls.py`, `sdk/sink_calls.py`,
   `sdk/recordings.py` and `sdk/times.py` use them.
 - What is at the end of a file? `rrd/footer.py` makes it, `rrd/writer.py` writes it, `rrd/recover.py` adds it later.
+- How does mpr open and make files, also in memory? `files.py`.
 - How large may something be, and how long may a step take? `limits.py`.
 
 Which package may import which: `tests/test_layers.py` has the table and enforces it. The rows of the table are ordered:
@@ -65,8 +91,9 @@ packages it may import.
 
 Where something new goes:
 
-- A sink is one file in `sinks/`, with a value class and its writer. The interface is `sinks/base.py`, and
-  `sinks/file.py` is a short example. If users may name the sink by a word, `sinks/parse.py` gets a line.
+- A durable sink is one file in `sinks/`, with a value class and its writer. The interface is `sinks/base.py`, and
+  `sinks/binary_stream.py` is an example. A sink that a process of its own feeds is a `LiveSink` in `sinks/viewers.py`.
+  A public sink needs its lines in this module, and a line in `sinks/parse.py` if users may name it by a word.
 - A way for rows from another engine (Ray, Dask, joblib) starts at `SharedRecording.wrap`, in `tasks/wrapped.py`.
 - An endpoint other than `ipc://`, such as tcp, starts in `transport/sockets.py` (`_bind`), beside the local one.
 - A start method is one file in `processes/`, with a subclass of `Launcher`, and a line in `processes/start.py`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -110,12 +109,17 @@ def recover(paths: tuple[Path, ...]) -> None:
     from mpr.rrd import recover as recovery
 
     failed = False
-    for path in itertools.chain.from_iterable(recovery.find(path) for path in paths):
-        try:
-            click.echo(_in_words(recovery.recover(path)))
-        except SinkError as error:
+    for path in paths:
+        found = recovery.find(path)
+        if not found:
             failed = True
-            click.echo(f"mpr recover: {error.strerror or error}", err=True)
+            _echo(f"mpr recover: there is no .rrd file in {path}", err=True)
+        for each in found:
+            try:
+                _echo(_in_words(recovery.recover(each)))
+            except SinkError as error:
+                failed = True
+                _echo(f"mpr recover: {error.strerror or error}", err=True)
     sys.exit(1 if failed else 0)
 
 
@@ -175,10 +179,12 @@ def compare(
     The order of rows, their chunks and ids, and the ids of the recordings do not count. The exit status is 1 if the
     recordings differ, and 2 if a file cannot be read.
     """
-    from mpr.compare.compare import IGNORED_ENTITIES, IGNORED_TIMELINES, differences
+    from mpr.compare.compare import IGNORED_ENTITIES, IGNORED_TIMELINES, differences, unreadable
     from mpr.errors import RecordingError
 
     try:
+        for reason in unreadable([expected, actual]).values():
+            raise RecordingError(reason)
         found = differences(
             expected,
             actual,
@@ -188,11 +194,16 @@ def compare(
             tolerance=tolerance,
         )
     except RecordingError as error:
-        click.echo(f"mpr compare: {error}", err=True)
+        _echo(f"mpr compare: {error}", err=True)
         sys.exit(2)
     for each in found:
-        click.echo(each)
+        _echo(each)
     sys.exit(1 if found else 0)
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    """Write one line. Bytes in the name of a file that are no UTF-8 are written as escapes."""
+    click.echo(text.encode(errors="backslashreplace").decode(), err=err)
 
 
 def _in_words(recovered: Recovered) -> str:
@@ -202,7 +213,7 @@ def _in_words(recovered: Recovered) -> str:
     if recovered.chunk_count is not None:
         text += f", {recovered.chunk_count} chunks"
     if recovered.dropped_bytes:
-        text += f"; {recovered.dropped_bytes} bytes at its end were no whole message"
+        text += f"; {recovered.dropped_bytes} bytes of it were no whole message"
     if recovered.original is not None:
         text += f"; parts of it could not be read, so the original is kept as {recovered.original}"
     return text

@@ -64,7 +64,7 @@ class RecordingClosedError(RecordingError):
 
 
 class JoinError(RecordingError):
-    """This process cannot join a recording. It inherited no information about one, or cannot use this information."""
+    """This process cannot join a recording. It inherited no data for this from its parent, or cannot use the data."""
 
 
 class SinkError(RecordingError, OSError):
@@ -129,8 +129,13 @@ class WorkerStartError(PoolError, BrokenExecutor):
     """Workers ended before they were ready, again and again, so the pool starts no more workers."""
 
 
-def died_at_start(exitcode: int | None) -> WorkerStartError:
-    """Return the error for workers that end before they are ready. The last such worker ended with `exitcode`."""
+def died_at_start(exitcode: int | None, obstacle: str | None = None) -> WorkerStartError:
+    """Return the error for workers that end before they are ready. The last such worker ended with `exitcode`.
+
+    `obstacle` is the reason, if it is known.
+    """
+    if obstacle is not None:
+        return WorkerStartError(f"workers cannot start: {obstacle}")
     return WorkerStartError(
         f"workers end before they are ready; the last one {describe_exit(exitcode)}. What it wrote to stderr says why. "
         "A frequent reason: the main script makes its pool without \"if __name__ == '__main__':\", or cannot be "

@@ -1,7 +1,8 @@
 """Holds the numbers that tune mpr: limits of memory and of sizes in bytes, and limits of waits in seconds.
 
 An outbox is a file in memory. A worker writes its encoded rows into the outbox, and the parent copies the rows to the
-sinks. A result waits for all durable sinks (such as files), and for no live sink (such as a viewer).
+sinks. A caller gets the result of a task only after all durable sinks (such as files) have the rows of the task. No
+result waits for a live sink (such as a viewer).
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ WORK_ITEMS_MAX = 32
 #: The largest message on a socket. The limit is high, because results may be large. A peer that announces a larger
 #: message is disconnected.
 MESSAGE_MAX_BYTES = 8 * 1024 * MIB
+#: The largest frame of a stream. A frame that claims more is damage, because no message could carry it.
+FRAME_MAX_BYTES = MESSAGE_MAX_BYTES
 #: Bytes of a binary stream that are kept in memory. A larger stream is moved to a temporary file.
 STREAM_MEMORY_BYTES = 64 * MIB
 #: If a durable sink takes no data for this time, the sink has failed.

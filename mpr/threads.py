@@ -91,9 +91,11 @@ def start_aside(thread: threading.Thread) -> None:
 def run_to_completion(step: Callable[[], Any], *, wait: bool = True) -> None:
     """Run `step` to its end in a new thread. If `wait` is true, wait for the end, and raise the error of the step.
 
-    Ctrl-C ends the wait, but not the step. The interpreter waits for the new thread at its exit. If the caller is a
-    thread of mpr's own, this function never waits. The step may itself wait for the calling thread, so both would wait
-    for ever. A thread of mpr's own is the caller if a callback ends its pool, or drops the last reference to the pool.
+    Ctrl-C ends the wait, but not the step. The interpreter waits for the new thread at its exit.
+
+    If the calling thread is one of mpr's own, this function never waits. The reason is that the step may itself wait
+    for the calling thread, and then both would wait for ever. A thread of mpr's own calls this function if a callback
+    ends its pool, or drops the last reference to the pool.
     """
     raised: list[BaseException] = []
     is_over = Latch()
@@ -261,7 +263,7 @@ class WakeupPipe:
                 os.read(ends.reader, 4096)
 
     def close(self) -> None:
-        """Close both ends. The thread that waits calls this, as its last step."""
+        """Stop to wake the waiting thread. The ends of the pipe are closed when no call of `wake` uses them."""
         self._ends = None
 
 

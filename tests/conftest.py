@@ -10,7 +10,7 @@ import rerun as rr
 
 from tests import support
 
-# In this suite, a wrong call of the SDK is an error and not a warning.
+# A wrong call of the SDK is an error in this suite, not a warning.
 rr.set_strict_mode(True)
 
 # A shell that starts the tests in the background has SIGINT ignored, and every child process would inherit that.

@@ -32,7 +32,7 @@ def _log_unnamed(number: int) -> int:
     return tasks.log_number(number)
 
 
-#: Decorated under another name, in the place of a function that is decorated by hand, and without any name.
+#: Tasks under another name. Below: one in the place of its undecorated function, and one without any name.
 log_renamed = mpr.task(_log_unnamed)
 log_with_options = mpr.task(entity_path_prefix="renamed")(_log_unnamed)
 
@@ -58,7 +58,7 @@ walk_renamed = mpr.task(_walk_unnamed)
 
 
 def count_and_walk(count: Any, walk: Any) -> tuple[list[int], int]:
-    """What functions that come as arguments give: a generator and a coroutine."""
+    """Call a generator function and a coroutine function that come as arguments, and return their results."""
     return list(count(2)), asyncio.run(walk(2))
 
 
@@ -79,7 +79,7 @@ def log_and_exit(number: int) -> None:
 
 @mpr.task
 def init_then_log(number: int) -> int:
-    """As the SDK's own example for several processes has it."""
+    """Call `rr.init` first, as the SDK's example for several processes does."""
     rr.init("somebody_else")
     return tasks.log_number(number)
 
@@ -178,13 +178,13 @@ async def stream_numbers(start: int, steps: int) -> AsyncIterator[int]:
 
 
 @mpr.task(name="named", timeline="call")
-def tell(number: int) -> mpr.CurrentTask | None:
+def log_and_return_the_task(number: int) -> mpr.CurrentTask | None:
     tasks.log_number(number)
     return mpr.current_task()
 
 
 def thread_knows_the_task() -> list[str | None]:
-    """What a plain thread and `asyncio.to_thread` know of the task that has started them."""
+    """Return the name of the current task in a plain thread and in `asyncio.to_thread`."""
     found: list[str | None] = []
 
     def look() -> None:
@@ -203,7 +203,7 @@ def walk_all() -> None:
     assert asyncio.run(main()) == [0, 10, 20]
 
 
-def log_until_told(number: int, started: Path, enough: Path) -> None:
+def log_until_stopped(number: int, started: Path, enough: Path) -> None:
     """Log images without end, in a process that has joined, until the test has enough."""
     mpr.join()
     picture = [[[number] * 3] * 640] * 480
@@ -235,7 +235,7 @@ def join_and_log_at_the_end(number: int, ending: Path, go_on: Path) -> None:
 
 
 def fork_and_log(number: int) -> int:
-    """In a forked child call a decorated function, and say how the child ended."""
+    """Call a decorated function in a forked child, and return the exit code of the child."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -277,3 +277,10 @@ def log_from_many_threads(start: int, path: Path) -> None:
         thread.join()
     if missing:
         raise AssertionError(f"not in the file: {missing}")
+
+
+def log_as_in_another_container(count: int, pid: int) -> None:
+    """Join and log while this process has the id of another process, as in a PID namespace of its own."""
+    os.getpid = lambda: pid
+    for number in range(count):
+        log_number(number)

@@ -11,7 +11,7 @@ import rerun as rr
 from hypothesis import strategies as st
 
 #: Ids of a recording that a task makes itself. Other rows go to the current recording.
-OWN = ("own app", "own")
+TASK_RECORDING = ("own app", "own")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Step:
         The times to set before, by timeline. None disables the timeline.
     is_static:
         Whether the data is static.
-    is_own:
+    in_task_recording:
         Whether the data goes to a recording that the task makes itself.
     """
 
@@ -33,7 +33,7 @@ class Step:
     seed: int
     times: dict[str, int | None]
     is_static: bool
-    is_own: bool
+    in_task_recording: bool
 
 
 def _image(seed: int) -> Any:
@@ -74,20 +74,22 @@ _STEPS = st.builds(
     seed=st.integers(0, 1000),
     times=st.dictionaries(st.sampled_from(sorted(_TIMELINES)), st.none() | st.integers(-5, 1000), max_size=3),
     is_static=st.booleans(),
-    is_own=st.sampled_from([False, False, False, True]),
+    in_task_recording=st.sampled_from([False, False, False, True]),
 )
 
 #: Some tasks, each as a list of steps.
 PROGRAMS = st.lists(st.lists(_STEPS, max_size=15), min_size=1, max_size=6)
 
 
-def run(numbered: tuple[int, list[Step]], own: rr.RecordingStream | None = None) -> int:
-    """Run the steps of one task. If they need a recording of the task and `own` is None, make one."""
+def run(numbered: tuple[int, list[Step]], task_recording: rr.RecordingStream | None = None) -> int:
+    """Run the steps of one task. If they need a recording of the task and `task_recording` is None, make one."""
     number, steps = numbered
     for step in steps:
-        if step.is_own and own is None:
-            own = rr.RecordingStream(OWN[0], recording_id=f"{OWN[1]}-{number}", send_properties=False)
-        stream = own if step.is_own else None
+        if step.in_task_recording and task_recording is None:
+            task_recording = rr.RecordingStream(
+                TASK_RECORDING[0], recording_id=f"{TASK_RECORDING[1]}-{number}", send_properties=False
+            )
+        stream = task_recording if step.in_task_recording else None
         for timeline, value in step.times.items():
             if value is None:
                 rr.disable_timeline(timeline, recording=stream)

@@ -203,7 +203,7 @@ class _NoObserver:
 
 
 def intake_of(hello: Hello, folder: Path) -> ProducerIntake:
-    """The parent's side of a producer, without sinks and without anybody who hears of its results."""
+    """Return the parent's side of a producer, without sinks and without a receiver of its results."""
     fanout = Fanout([], None, lambda _: b"", _NoObserver(), b"")
     context = IntakeContext(
         folder=folder, fanout=fanout, answer=lambda *_: None, totals=RowTotals(), on_accepted=lambda: None
@@ -247,7 +247,7 @@ def children_of(pid: int) -> list[psutil.Process]:
 
 
 def left_over(before: Census, wait_secs: float = 10.0) -> list[str]:
-    """Return what is there now and was not there before. Things that are just ending get some time."""
+    """Return the things that exist now and did not exist before. Things that are just ending get some time."""
     deadline = time.monotonic() + wait_secs
     while True:
         now = census()

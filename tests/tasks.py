@@ -70,12 +70,12 @@ def die_once(number: int, marker: Path) -> int:
 
 
 def refuse_the_second(marker: Path) -> None:
-    """An initializer that fails in all workers but the first."""
+    """Fail in all workers but the first, as their initializer."""
     marker.touch(exist_ok=False)
 
 
 def wait_for_footer_at_exit(path: Path, marker: Path) -> None:
-    """Have this process, at its exit, wait for the file at `path` to be finished, and then make `marker`."""
+    """Let this process wait at its exit until the file at `path` is finished, and then make `marker`."""
 
     def wait() -> None:
         support.wait_for(lambda: framing.is_finished(path))
@@ -96,7 +96,7 @@ def log_images(worker: int, count: int, shape: tuple[int, int, int] = (480, 640,
 
 
 def log_everything(index: int) -> int:
-    """Each kind of thing that the SDK logs, with times and without, so that two runs log the same cells."""
+    """Log everything that the SDK can log, with times and without, so that two runs log the same cells."""
     base = f"task/{index}"
     rr.set_time("frame", sequence=index)
     rr.set_time("sensor", duration=0.5 * index)
@@ -148,8 +148,7 @@ def log_without_time(_: int) -> None:
 
 
 def log_slowly_or_die(number: int) -> int:
-    """Take longer than results of a work item wait for others; a negative number kills the worker, its row is
-    flushed."""
+    """Run longer than results of a work item wait for each other. A negative number kills the worker after a flush."""
     if number < 0:
         log_and_die(number)
     time.sleep(0.02)
@@ -180,7 +179,7 @@ def log_from_thread(number: int) -> int:
 def wait_for_file(path: Path) -> None:
     """Return when `path` exists; the test decides when."""
     deadline = time.monotonic() + 60
-    # Not `Path.exists`, in which Ctrl-C would meet another exception, and be shown with it.
+    # `Path.exists` handles an exception of its own, which would be shown with that of Ctrl-C.
     while not os.path.exists(path):
         if time.monotonic() > deadline:
             raise TimeoutError(path)
@@ -195,7 +194,7 @@ def log_then_wait(number: int, started: Path, go_on: Path) -> int:
 
 
 def log_images_and_measure(worker: int, count: int) -> int:
-    """Log images; how much the peak of this process's memory grew meanwhile, in bytes."""
+    """Log images, and return by how many bytes the peak of this process's memory grew meanwhile."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     log_images(worker, count)
     return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -255,7 +254,7 @@ def save_then_log(number: int, path: Path) -> int:
 
 
 def big_result(number: int) -> Any:
-    """A result that is quickly made and too large for a status page."""
+    """Return a result that is quickly made and too large for a status page."""
     log_number(number)
     return np.zeros(20_000_000, np.uint8)
 
@@ -266,7 +265,7 @@ def add_in_place(array: Any) -> Any:
 
 
 def fork_and_log(number: int) -> int:
-    """Log a number, in a forked child another one, and say how the child ended."""
+    """Log a number, log images in a forked child, and return the exit code of the child."""
     log_number(number)
     child = os.fork()
     if child == 0:
@@ -278,7 +277,10 @@ def fork_and_log(number: int) -> int:
 
 
 def fork_and_leave(number: int, how: str) -> tuple[str, int, int]:
-    """Log a number, and let a forked child leave the task; returns who has, the child, and how that ended."""
+    """Log a number, and let a forked child leave the task.
+
+    Returns which process returns, the process id of the child, and its exit code.
+    """
     child = os.fork()
     if child == 0:
         if how == "exit":
@@ -305,7 +307,7 @@ def log_some(number: int, rows: int) -> tuple[int, int]:
     return number, os.getpid()
 
 
-def log_to_own_recording(number: int, path: Path) -> int:
+def log_to_saved_recording(number: int, path: Path) -> int:
     own = rr.RecordingStream("own", recording_id=f"own-{number}")
     own.save(path / f"own-{number}.rrd")
     own.log("n", rr.Scalars(float(number)))
@@ -382,7 +384,7 @@ _kept: list[Any] = []
 
 
 def log_and_keep(number: int, megabytes: int) -> int:
-    """Log, and never give back so much memory."""
+    """Log, and keep `megabytes` megabytes of memory for ever."""
     log_number(number)
     _kept.append(np.ones(megabytes * 1024 * 1024, np.uint8))
     return os.getpid()
@@ -393,7 +395,7 @@ def log_and_keep_much(number: int) -> int:
 
 
 def log_to_unsaved_recording(number: int) -> int:
-    """Rows before, in and after a recording that gets no sink."""
+    """Log rows before, in and after a recording that gets no sink."""
     log_number(number)
     own = rr.RecordingStream("own app", recording_id=f"own/{number}")
     own.set_time("step", sequence=number)
@@ -404,7 +406,7 @@ def log_to_unsaved_recording(number: int) -> int:
 
 
 def log_to_unsaved_recording_and_die(rows: int) -> None:
-    """So many rows go to a recording that gets no sink, and one to a recording that has one."""
+    """Log `rows` rows to a recording without a sink and one row to a recording with a sink, and die."""
     own = rr.RecordingStream("own app", recording_id="dies")
     saved = rr.RecordingStream("own app", recording_id="saved")
     saved.memory_recording()
@@ -424,7 +426,7 @@ _streams: dict[str, Any] = {}
 
 
 def log_to_kept_recording(number: int) -> None:
-    """One recording that lives in the worker from task to task, and is disconnected now and then."""
+    """Log to a recording that lives in the worker from task to task, and disconnect it now and then."""
     if not _streams:
         _streams["stream"] = rr.RecordingStream("kept", recording_id="kept")
     stream = _streams["stream"]
@@ -434,8 +436,8 @@ def log_to_kept_recording(number: int) -> None:
     stream.log("n", rr.Scalars(1000.0 + number))
 
 
-def log_images_to_own_recording(count: int) -> int:
-    """Log images to a recording without a sink; how much the peak of this process's memory grew, in bytes."""
+def log_images_to_unsaved_recording(count: int) -> int:
+    """Log images to a recording without a sink, and return by how many bytes the peak of this process's memory grew."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     own = rr.RecordingStream("images", recording_id="images")
@@ -447,7 +449,7 @@ def log_images_to_own_recording(count: int) -> int:
 
 
 class Tracked:
-    """How many of these a process has can be counted."""
+    """An object that is counted in each process that unpickles it."""
 
     alive: ClassVar[weakref.WeakSet[Tracked]] = weakref.WeakSet()
 
@@ -468,7 +470,7 @@ def count_tracked() -> int:
 
 
 def damage_outbox(number: int) -> int:
-    """Write what is no message behind the rows of this worker."""
+    """Write bytes that are no message behind the rows of this worker."""
     log_number(number)
     stream = rr.get_global_data_recording()
     assert stream is not None
@@ -482,7 +484,7 @@ def damage_outbox(number: int) -> int:
 
 
 def log_noise(number: int, megabytes: int) -> int:
-    """One row of so many megabytes that cannot be made smaller."""
+    """Log one row of `megabytes` megabytes that cannot be compressed."""
     rr.set_time("step", sequence=number)
     rr.log("noise", rr.Tensor(np.tile(np.frombuffer(os.urandom(1024 * 1024), np.uint8), megabytes)))
     return number

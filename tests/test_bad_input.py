@@ -37,15 +37,15 @@ def test_a_bad_value_is_refused_with_a_reason(arguments: tuple[Any, ...], keywor
 
 def test_no_application_id_at_all_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="application_id"):
-        mpr.Pool()  # type: ignore[call-arg]  # that is the point
+        mpr.Pool()  # type: ignore[call-arg]  # the missing argument is tested
 
 
 def test_an_initializer_that_cannot_be_called_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="initializer must be callable, got 1"):
-        mpr.Pool("app", 1, 1)  # type: ignore[arg-type]  # that is the point
+        mpr.Pool("app", 1, 1)  # type: ignore[arg-type]  # the wrong type is tested
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_as_the_path_of_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(mpr.ConfigError, match="is a folder"):
         mpr.Pool("app", 1, sinks=tmp_path)
 
@@ -68,7 +68,7 @@ def test_a_path_that_another_recording_writes_is_refused(tmp_path: Path) -> None
         with pytest.raises(mpr.SinkError, match="written by another recording"):
             mpr.Pool("app", 1, sinks=path)
         pool.apply(tasks.log_number, (1,))
-        # It has its name now; the lock goes with it.
+        # The file has its final name now, and is still locked.
         with pytest.raises(mpr.SinkError, match="written by another recording"):
             mpr.Pool("app", 1, sinks=path)
     support.check_file(path)
@@ -87,7 +87,7 @@ def test_a_run_that_fails_at_start_does_not_harm_an_existing_file(start_method: 
     assert [path] == list(tmp_path.iterdir())
 
 
-def test_an_unpicklable_task_is_named_with_what_is_in_it(tmp_path: Path) -> None:
+def test_the_error_for_an_unpicklable_task_names_the_part_that_cannot_be_pickled(tmp_path: Path) -> None:
     lock = threading.Lock()
 
     def task(number: int) -> int:
@@ -100,7 +100,7 @@ def test_an_unpicklable_task_is_named_with_what_is_in_it(tmp_path: Path) -> None
         with pytest.raises(mpr.UnpicklableTaskError, match=r"argument of task 'square.*item 1 is a _thread.lock"):
             pool.map(tasks.square, [1, lock], chunksize=2)
         with pytest.raises(mpr.UnpicklableTaskError, match="must be callable"):
-            pool.apply("square")  # type: ignore[arg-type]  # that is the point
+            pool.apply("square")  # type: ignore[arg-type]  # the wrong type is tested
         assert [0, 1, 4] == pool.map(tasks.square, range(3))
 
 
@@ -110,7 +110,7 @@ def test_an_unpicklable_initializer_is_refused_before_anything_starts(tmp_path: 
     assert [] == list(tmp_path.iterdir())
 
 
-def test_a_module_that_raises_on_import_in_the_worker_is_the_tasks_error(tmp_path: Path) -> None:
+def test_a_module_that_cannot_be_imported_in_the_worker_fails_the_task(tmp_path: Path) -> None:
     """The parent has imported the module; the worker cannot."""
     module = tmp_path / "fragile.py"
     module.write_text(
@@ -129,12 +129,12 @@ if __name__ == "__main__":
         try:
             pool.map(fragile.task, range(3))
         except mpr.TaskLoadError as error:
-            print("told:", error)
+            print("refused:", error)
         print(pool.apply(max, (1, 2)))
 """
     ran = support.run_python(script, tmp_path)
     assert 0 == ran.returncode, ran.stderr
-    assert "told: a worker cannot load the task function: OSError: no GPU here" in ran.stdout
+    assert "refused: a worker cannot load the task function: OSError: no GPU here" in ran.stdout
     assert ran.stdout.endswith("2\n")
 
 
@@ -147,7 +147,7 @@ def test_an_initializer_that_raises_ends_the_pool_with_its_exception(start_metho
         pool.map(tasks.square, range(4))
     assert isinstance(caught.value.__cause__, LookupError)
     assert "raise_in_initializer" in str(caught.value.__cause__.__cause__)
-    # What it had logged is there.
+    # The rows that the initializer had logged are there.
     support.check_file(path)
     assert {-1} == set(support.numbers(path))
 
@@ -163,7 +163,7 @@ def test_an_initializer_that_raises_leaves_nothing_else_on_stderr(
     assert capfd.readouterr().err == ""
 
 
-def test_an_initializer_that_raises_is_told_also_where_nobody_asks(tmp_path: Path) -> None:
+def test_leaving_the_block_raises_the_error_of_an_initializer(tmp_path: Path) -> None:
     with (
         pytest.raises(mpr.InitializerError, match="no model here"),
         mpr.Pool("app", 1, tasks.raise_in_initializer, sinks=tmp_path / "run.rrd") as pool,
@@ -180,7 +180,7 @@ def test_workers_that_die_at_start_end_the_pool(start_method: Any, tmp_path: Pat
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_script_without_the_guard_is_told_about_it(method: str, tmp_path: Path) -> None:
+def test_a_script_without_the_main_guard_gets_an_error_that_names_it(method: str, tmp_path: Path) -> None:
     script = f"""
 import sys, mpr
 def task(n): return n
@@ -214,24 +214,24 @@ def test_a_closed_pool_takes_no_tasks(tmp_path: Path) -> None:
 
 def test_the_parents_pool_is_refused_in_a_child(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
-    told = tmp_path / "told"
+    message = tmp_path / "message"
     with mpr.Pool("app", 1, sinks=path) as pool:
         child = os.fork()
         if child == 0:
             try:
                 pool.map(tasks.square, range(3))
             except mpr.WrongProcessError as error:
-                told.write_text(str(error))
+                message.write_text(str(error))
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
-        assert "belongs to process" in told.read_text()
+        assert "belongs to process" in message.read_text()
         with pytest.raises(mpr.UnpicklableTaskError, match="cannot be sent to another process"):
             pool.apply(tasks.square, (pool,))
         assert [0, 1, 4] == pool.map(tasks.square, range(3))
 
 
-def test_a_recording_and_what_belongs_to_a_new_one_exclude_each_other(tmp_path: Path) -> None:
+def test_a_given_recording_excludes_the_options_of_a_new_one(tmp_path: Path) -> None:
     with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
         with pytest.raises(TypeError, match="either recording, or sinks"):
             mpr.Pool("app", 1, recording=recording, sinks="other.rrd")

@@ -49,14 +49,14 @@ def test_logging_of_workers_is_in_the_recording(start_method: Any, tmp_path: Pat
     assert "Traceback" in said[1].text
     # Output was not asked for.
     assert "/mpr/output/stdout" not in _texts(path)
-    indices = _own_cells(path, "/mpr/logs/tests/deep", "index")
-    # Each with its task, and with the times that the task had set.
+    indices = _cells_of_component(path, "/mpr/logs/tests/deep", "index")
+    # Each record has the index of its task, and the times that the task had set.
     assert [(cell.value, dict(cell.times)) for cell in indices] == [
         (f"[{number}]", {"step": number}) for number in range(3) for _ in range(2)
     ]
 
 
-def _own_cells(path: Path, entity: str, component: str) -> list[support.Cell]:
+def _cells_of_component(path: Path, entity: str, component: str) -> list[support.Cell]:
     found = []
     for chunk in support.chunks(path):
         if str(chunk.entity_path) == entity:
@@ -69,7 +69,7 @@ def _texts_of_growing(path: Path) -> dict[str, list[support.Text]]:
         return _texts(copy)
 
 
-def test_nothing_is_captured_that_was_not_asked_for(tmp_path: Path) -> None:
+def test_with_capture_switched_off_nothing_is_captured(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, capture_logging=False) as pool:
         pool.map(_log_and_say, range(2))
@@ -87,7 +87,7 @@ if __name__ == "__main__":
     ran = support.run_python(source, tmp_path / "run.rrd")
     assert ran.returncode == 0, ran.stderr
     found = _texts(tmp_path / "run.rrd")
-    # Every line with its task, and what has no end at the end of the task.
+    # Every line has the index of its task. A line without an end is logged at the end of the task.
     assert [text.text for text in found["/mpr/output/stdout"]] == ["printed 0", "and on", "printed 1", "and on"]
     assert [(text.text, text.level) for text in found["/mpr/output/stderr"] if "stderr" in text.text] == [
         (" stderr 0", "WARN"),
@@ -112,7 +112,7 @@ def test_the_level_of_the_parent_counts_in_its_workers(tmp_path: Path) -> None:
 def _configure_and_say(number: int) -> None:
     logging.basicConfig(format="mine: %(message)s", stream=sys.stderr)
     logging.getLogger("own").warning("own %d", number)
-    # A logger whose records go no further.
+    # The records of this logger do not propagate.
     alone = logging.getLogger("alone")
     alone.propagate = False
     alone.addHandler(logging.NullHandler())
@@ -160,7 +160,7 @@ def test_the_handler_in_a_process_that_has_joined(tmp_path: Path) -> None:
     ]
 
 
-def test_a_record_that_cannot_be_logged_harms_nobody(
+def test_a_log_record_that_cannot_be_recorded_is_printed_and_raises_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logger = logging.getLogger("broken")
@@ -168,7 +168,7 @@ def test_a_record_that_cannot_be_logged_harms_nobody(
     logger.addHandler(handler)
 
     def fail(*_: object, **__: object) -> None:
-        # What logging says itself is not logged again.
+        # A record that is logged within the handler is not recorded again.
         logger.error("from within")
         raise OSError("no recording today")
 

@@ -43,7 +43,7 @@ def test_arguments_can_be_combined_and_repeated() -> None:
 
 
 @pytest.mark.parametrize("line", ["--serve port", "--serve 70000", "--connect http://x", "--save http://x"])
-def test_a_bad_argument_is_told_with_the_argument(line: str) -> None:
+def test_the_error_for_a_bad_argument_names_it(line: str) -> None:
     with pytest.raises(argparse.ArgumentError, match=line.split(maxsplit=1)[0]):
         _parsed(*line.split())
 
@@ -94,7 +94,7 @@ def test_rows_go_to_the_callers_active_recording(tmp_path: Path) -> None:
     assert "mpr: recording to the active recording" in ran.stderr
     verified = support.rerun_cli("rrd", "verify", path)
     assert verified.returncode == 0, verified.stderr
-    # What a task has made itself is a recording of its own there, as it would be in a viewer.
+    # A task recording stays a separate recording there, as in a viewer.
     ids = {entry.recording_id for entry in rr.chunk.RrdReader(path).recordings()}
     assert len(ids) == 2
     assert "mine" in ids
@@ -125,10 +125,10 @@ def test_a_recording_of_another_program_is_not_touched(
     assert sum(support.numbers(tmp_path / "active.rrd").values()) == 0
 
 
-def test_an_active_recording_that_takes_nothing_is_left_after_a_while(
+def test_an_active_recording_whose_flush_hangs_is_left_after_a_while(
     active: rr.RecordingStream, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its flush hangs here, as it does with a viewer that was stopped."""
+    """The flush of the recording hangs here, as it does with a viewer that was stopped."""
     monkeypatch.setattr(active_recording, "SINK_TIMEOUT_SECS", 0.2)
     waiting = threading.Event()
     flush = rr.RecordingStream.flush

@@ -15,11 +15,11 @@ def _mpr(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     assert (_mpr("--version").returncode, _mpr("--version").stdout) == (0, f"mpr, version {mpr.__version__}\n")
 
 
-def test_the_doctor_finds_the_installed_sdk_well() -> None:
+def test_the_doctor_finds_no_fault_in_the_installed_sdk() -> None:
     ran = _mpr("doctor")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert f"rerun-sdk {rerun.__version__}" in ran.stdout

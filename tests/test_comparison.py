@@ -36,7 +36,7 @@ class _Row(NamedTuple):
         stream.log(self.entity, _KINDS[self.kind](self.value), static=self.step is None)
 
 
-# Of each shape that a cell can have: numbers, vectors, texts, structs, bytes, and several of them in a row.
+# Cells of every shape: numbers, vectors, texts, structs, bytes, and several values in one row.
 _KINDS: dict[str, Callable[[float], Any]] = {
     "scalar": lambda value: rr.Scalars(value),
     "scalars": lambda value: rr.Scalars([value] * 20),
@@ -49,7 +49,7 @@ _KINDS: dict[str, Callable[[float], Any]] = {
 
 
 class _Writer:
-    """Files with rows, by one stream; each stream costs two threads for ever."""
+    """Write files with rows by one stream, because each stream costs two threads for ever."""
 
     def __init__(self) -> None:
         self._stream = rr.RecordingStream("app", send_properties=False)
@@ -86,7 +86,7 @@ _ROWS = st.lists(
 
 
 def _unambiguous(rows: list[_Row]) -> list[_Row]:
-    """Without static data beside other data of the same place, and with one static value each."""
+    """Leave out rows so that each entity and kind has either one static row or only temporal rows."""
     found: dict[tuple[str, str], _Row] = {}
     return [
         row for row in rows if (first := found.setdefault(row[:2], row)) is row or None not in (first.step, row.step)
@@ -117,7 +117,7 @@ def test_the_same_rows_in_another_order_and_in_other_chunks_are_the_same(
 
 @_slowly
 @given(st.data())
-def test_whatever_one_thing_is_changed_is_found_and_named(write: _Writer, tmp_path: Path, data: st.DataObject) -> None:
+def test_any_single_change_is_found_and_named(write: _Writer, tmp_path: Path, data: st.DataObject) -> None:
     rows = _unambiguous(data.draw(_ROWS))
     at = data.draw(st.integers(0, len(rows) - 1))
     row = rows[at]
@@ -139,7 +139,7 @@ def test_whatever_one_thing_is_changed_is_found_and_named(write: _Writer, tmp_pa
 
 
 def _two(tmp_path: Path, log: Callable[[rr.RecordingStream, bool], None]) -> tuple[Path, Path]:
-    """What `log` logs, and what it logs when it is told to change something; two recordings with ids of their own."""
+    """Write two recordings with different ids: `log` without a change, and `log` with a change."""
     paths = tmp_path / "expected.rrd", tmp_path / "actual.rrd"
     for path, changed in zip(paths, (False, True), strict=True):
         with rr.RecordingStream(f"app{changed}") as stream:
@@ -148,7 +148,7 @@ def _two(tmp_path: Path, log: Callable[[rr.RecordingStream, bool], None]) -> tup
     return paths
 
 
-def test_a_difference_is_said_in_words(tmp_path: Path) -> None:
+def test_a_difference_is_described_in_words(tmp_path: Path) -> None:
     def log(stream: rr.RecordingStream, changed: bool) -> None:
         for step in range(10):
             stream.set_time("step", sequence=step)
@@ -242,14 +242,14 @@ def test_floating_point_numbers_may_differ_by_the_tolerance(tmp_path: Path, tole
     assert same == (compare.differences(*paths, tolerance=tolerance) == [])
 
 
-def test_nan_and_minus_zero_are_what_they_are_without_tolerance(tmp_path: Path) -> None:
+def test_nan_equals_nan_and_minus_zero_equals_zero_without_tolerance(tmp_path: Path) -> None:
     def log(stream: rr.RecordingStream, changed: bool) -> None:
         stream.log("n", rr.Scalars([np.nan, -0.0 if changed else 0.0]))
 
     assert [] == compare.differences(*_two(tmp_path, log))
 
 
-def test_what_is_to_be_ignored_does_not_count(tmp_path: Path) -> None:
+def test_ignored_parts_do_not_count(tmp_path: Path) -> None:
     def log(stream: rr.RecordingStream, changed: bool) -> None:
         stream.set_time("step", sequence=int(changed))
         stream.log("a", rr.Scalars(1))
@@ -264,7 +264,7 @@ def test_what_is_to_be_ignored_does_not_count(tmp_path: Path) -> None:
     ignored = {"ignore_timelines": ("log_time", "step"), "ignore_entities": ("noise/**", "/__properties/**", "/mpr/**")}
     assert [] == compare.differences(*paths, **ignored)  # type: ignore[arg-type]  # keyword arguments of two types
     assert "/mpr/notes" in _differences(*paths, ignore_entities=())
-    # log_time is a timeline as any other where it is not ignored.
+    # If log_time is not ignored, it is compared like any other timeline.
     assert "/a: log_time from 20" in _differences(*paths, ignore_timelines=())
 
 
@@ -281,7 +281,7 @@ def test_many_rows_are_compared_without_a_look_at_each(tmp_path: Path) -> None:
     assert ["/n: Scalars:scalars: at step=77777 77777.0 expected, 77778.0 found"] == found
 
 
-def test_a_wrong_level_and_a_file_that_is_none_are_said(tmp_path: Path) -> None:
+def test_a_wrong_level_and_a_file_that_is_no_recording_are_errors(tmp_path: Path) -> None:
     path = tmp_path / "foreign.rrd"
     path.write_bytes(b"no recording")
     with pytest.raises(RecordingError, match=r"cannot read the recording .*foreign\.rrd: "):

@@ -85,7 +85,7 @@ def test_all_outboxes_together_keep_to_the_total_as_long_as_each_has_the_least()
     assert limits.OUTBOX_MIN_BYTES == limits.outbox_limit(1000)
 
 
-def test_the_text_of_a_recordings_configuration_does_not_have_the_token() -> None:
+def test_the_repr_of_a_connection_info_does_not_have_the_secret() -> None:
     shown = repr(
         ConnectionInfo(
             application_id="app", recording_id="id", folder=Path("/f"), upstream="u", downstream="d", secret="secret"
@@ -207,13 +207,13 @@ def test_a_recording_id_with_slashes_still_gives_a_file_in_the_working_directory
         (lambda: SpawnViewerSink(memory_limit=""), ["memory_limit", "''"]),
     ],
 )
-def test_a_live_sink_that_cannot_be_is_an_error_at_construction(make: Any, words: list[str]) -> None:
+def test_a_live_sink_with_a_bad_value_is_an_error_at_construction(make: Any, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         make()
     assert [] == [word for word in words if word not in str(caught.value)]
 
 
-def test_free_ports_are_in_nobodys_way() -> None:
+def test_sinks_with_free_ports_do_not_conflict() -> None:
     free = [GrpcServerSink(port=0), GrpcServerSink(port=0), SpawnViewerSink(), SpawnViewerSink()]
     assert tuple(free) == as_sinks(free, "app", "id")
 

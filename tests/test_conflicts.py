@@ -31,7 +31,7 @@ def _same_text_elsewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "two", "told"),
+    ("one", "two", "message"),
     [
         (
             tasks.log_at_sequence,
@@ -46,18 +46,18 @@ def _same_text_elsewhere() -> None:
         (_whole_number, _text, r"component 'answer' of /d is int64 in worker 1 .*, and string in worker 2 "),
     ],
 )
-def test_two_types_of_one_name_are_told_with_both_workers(
-    one: Callable[[], None], two: Callable[[], None], told: str, tmp_path: Path
+def test_the_error_for_two_types_of_one_name_names_both_workers(
+    one: Callable[[], None], two: Callable[[], None], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "run.rrd"
-    # One worker after the other, so that who comes first is known.
+    # The workers run one after the other, so that it is known which is the first.
     pool = mpr.Pool("app", 1, maxtasksperchild=1, sinks=path)
     for task in (one, two, two):
         pool.apply(task)
     pool.close()
-    with pytest.raises(mpr.ConflictError, match=told) as caught:
+    with pytest.raises(mpr.ConflictError, match=message) as caught:
         pool.join()
-    # Once, not for every worker that comes after.
+    # The conflict is reported once, not for each later worker.
     assert str(caught.value).count(" in worker ") == 2
     support.check_file(path)
     assert sum(support.cells(path).values()) >= 3
@@ -92,7 +92,7 @@ def test_tasks_with_a_recording_each_may_differ(tmp_path: Path) -> None:
     assert len(list(folder.iterdir())) == 2
 
 
-def test_what_belongs_to_no_task_is_one_file_of_all_workers(tmp_path: Path) -> None:
+def test_types_are_compared_among_all_rows_outside_of_tasks(tmp_path: Path) -> None:
     folder = tmp_path / "tasks"
     pool = mpr.Pool("app", 1, tasks.log_at_sequence, sinks=mpr.DirectorySink(path=folder))
     pool.apply(len, ("abc",))

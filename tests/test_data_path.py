@@ -28,7 +28,7 @@ MB = 1_000_000
 def test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sink takes 100 MB/s here; what the workers cannot get rid of must not pile up anywhere."""
+    """The sink takes 100 MB/s here. Rows that wait must not pile up in any process."""
     original = writer.FileWriter.accept
     held_bytes: list[int] = []
 
@@ -42,22 +42,22 @@ def test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers(
     monkeypatch.setattr(writer.FileWriter, "accept", slow)
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path) as pool:
-        # Each worker has logged once: only then is it idle as a worker that logs.
+        # The first call loads what logging needs, so that only the growth of the second one is measured.
         pool.starmap(tasks.log_images_and_measure, [(0, 1), (1, 1)], chunksize=1)
         grown = pool.starmap(tasks.log_images_and_measure, [(0, 160), (1, 160)], chunksize=1)
     support.check_file(path)
-    # Step 0 was logged twice, by either worker.
+    # Both calls have logged step 0 of each entity.
     assert support.row_counts(path) == {
         (f"/image/{worker}", step): 2 if step == 0 else 1 for worker in range(2) for step in range(160)
     }
     assert path.stat().st_size > 290 * MB
     assert max(grown) < 200 * MB
-    # The limit, what is logged between two looks, what the SDK was handed, one segment being read.
+    # The outbox limit, the rows logged between two checks, the rows that the SDK holds, and one segment being read.
     assert max(held_bytes) < limits.OUTBOX_MAX_BYTES + limits.UNFLUSHED_MAX_BYTES + 8 * MB
 
 
 def test_an_outbox_that_is_full_is_closed_for_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forked workers inherit the low limit: each task gets an outbox of its own, faster than the parent comes after."""
+    """Forked workers have the low limit too: each task gets its own outbox, faster than the parent reads them."""
     monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 1)
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
@@ -71,7 +71,7 @@ def test_many_small_chunks_keep_their_manifests_on_the_disk(tmp_path: Path, monk
     monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_ROWS", 20)
     monkeypatch.setattr(log_counters, "CHECK_EVERY_BYTES", 1)
     monkeypatch.setattr(manifest_store, "MANIFEST_STORE_MAX_BYTES", 10_000)
-    # And the SDK looks at the end in a process of its own.
+    # The SDK reads the end of the file in another process.
     monkeypatch.setattr(writer, "_MANY_CHUNKS", 10)
     monkeypatch.setattr(reader, "refusal", lambda path: pytest.fail(f"{path} is read in this process"))
     stored: list[int] = []
@@ -91,7 +91,7 @@ def test_many_small_chunks_keep_their_manifests_on_the_disk(tmp_path: Path, monk
     assert [path] == list(tmp_path.iterdir())
 
 
-def test_bytes_travel_in_messages_where_an_outbox_cannot_be_opened(
+def test_bytes_travel_in_messages_if_an_outbox_cannot_be_opened(
     start_method: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -101,7 +101,7 @@ def test_bytes_travel_in_messages_where_an_outbox_cannot_be_opened(
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
         pool.map(tasks.log_number, range(100), chunksize=1)
-        # More than an outbox may hold: its space must come back.
+        # These rows are more than an outbox may hold, so its space must be freed.
         pool.starmap(tasks.log_images, [(0, 80), (1, 80)], chunksize=1)
     support.check_file(path)
     rows = {("/n", step): 1 for step in range(100)}
@@ -131,7 +131,7 @@ def test_a_format_that_is_not_known_is_decoded(
     assert [c for c in reframed.elements() if c.component != start_time and c not in decoded] == []
 
 
-def test_the_first_file_of_a_process_is_closed_without_what_takes_long_to_load(tmp_path: Path) -> None:
+def test_the_first_file_of_a_process_is_closed_without_loading_slow_modules(tmp_path: Path) -> None:
     script = """
 import sys
 # Where it is installed, pyarrow loads it for any array, and it loads everything.
@@ -162,9 +162,7 @@ def test_a_manifest_that_the_sdk_refuses_makes_the_sdk_write_the_file_anew(
     support.check_file(path)
 
 
-def test_a_sink_that_fails_is_the_error_of_every_task_and_what_it_had_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sink_that_fails_fails_every_task_and_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full after 200 kB: RLIMIT_FSIZE stands in for it, and for the kernel it is the same to write."""
     script = """
 import resource, signal, sys, mpr
@@ -179,22 +177,22 @@ if __name__ == "__main__":
         try:
             pool.starmap(tasks.log_images, [(0, 100), (1, 100)])
         except mpr.SinkError as error:
-            print("told:", error.errno, error)
+            print("error:", error.errno, error)
     pool.close()
     try:
         pool.join()
     except mpr.SinkError as error:
-        print("told at the end")
+        print("error at the end")
 """
     path = tmp_path / "run.rrd"
     ran = support.run_python(script, path)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("told: 27 ") == 2
-    assert "told at the end" in ran.stdout
+    assert ran.stdout.count("error: 27 ") == 2
+    assert "error at the end" in ran.stdout
     assert set(support.numbers_of_growing(path)) == set(range(20))
 
 
-def test_entries_that_this_sdk_lacks_only_cost_a_flush(tmp_path: Path) -> None:
+def test_a_function_that_the_sdk_lacks_costs_no_row(tmp_path: Path) -> None:
     script = """
 import sys, rerun_bindings, mpr
 from tests import tasks
@@ -211,7 +209,7 @@ if __name__ == "__main__":
     assert support.numbers(tmp_path / "run.rrd") == Counter(range(20))
 
 
-def test_the_private_names_of_the_sdk_are_where_we_think() -> None:
+def test_the_private_names_of_the_sdk_exist() -> None:
     import rerun_bindings
     from rerun.chunk import LazyChunkStream
     from rerun.urdf import UrdfTree
@@ -237,7 +235,7 @@ def test_the_private_names_of_the_sdk_are_where_we_think() -> None:
     assert "_inner" in UrdfTree.__init__.__code__.co_names
 
 
-def test_what_bypasses_the_entries_keeps_the_promise_too(start_method: Any, tmp_path: Path) -> None:
+def test_rows_that_no_python_call_logs_one_by_one_keep_the_promise_too(start_method: Any, tmp_path: Path) -> None:
     """`rr.send_chunks` with a stream, `rr.log_file_from_path`: rows that no Python entry sees one by one."""
     other = tmp_path / "other.rrd"
     with mpr.Pool("other", 1, sinks=other) as pool:
@@ -281,7 +279,7 @@ def test_workers_see_the_environment_of_the_pool_not_of_the_fork_server(
         assert pool.apply(os.getenv, ("MPR_TEST_COLOUR",)) == "blue"
 
 
-def test_the_default_sink_is_a_new_file_whose_path_is_told(
+def test_the_default_sink_is_a_new_file_whose_path_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -306,7 +304,7 @@ def test_several_files_at_once_have_the_same_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
-def test_arrays_can_be_written_to_wherever_they_arrive(size: int, tmp_path: Path) -> None:
+def test_arrays_in_arguments_and_results_are_writable(size: int, tmp_path: Path) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         result = pool.apply(tasks.add_in_place, (np.zeros(size),))
     result += 1

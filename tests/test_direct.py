@@ -19,7 +19,7 @@ from mpr.rrd import recover
 from tests import support, tasks, viewers
 from tests.viewers import listening, reading, url_of, wait_for_state
 
-# Whatever a viewer does, a task ends; a test machine may be slow.
+# A task ends within this time, whatever the viewer does. The limit of mpr is lower, but a test machine may be slow.
 _BOUND_SECS = 60
 
 
@@ -41,7 +41,7 @@ def test_workers_write_files_of_their_own_that_become_one(start_method: Any, tmp
         telemetry_view=False,
     ) as pool:
         pool.map(tasks.log_number, range(20), chunksize=1)
-        # A result in hand means that its rows are with the system.
+        # The rows of a result are with the system when the result is there.
         written: Counter[int] = sum((support.numbers_of_growing(each) for each in _parts(path)), Counter())
         assert written == Counter(range(20))
         assert pool.recording.stats().accepted_chunks == 0
@@ -96,11 +96,11 @@ def test_a_viewer_that_is_killed_costs_a_file_nothing(tmp_path: Path, caplog: py
         assert pool.map(tasks.log_number, range(20, 60), chunksize=1) == list(range(20, 60))
     support.check_file(path)
     assert support.numbers(path) == Counter(range(60))
-    told = [each for each in caplog.messages if "brings no more rows to" in each]
-    # Each worker has a connection of its own.
-    assert 1 <= len(told) <= 2
-    assert all(url_of(port) in each and "all are in its file" in each for each in told)
-    assert {f"mpr: {each.text}" for each in support.texts(path)} >= set(told)
+    lost = [each for each in caplog.messages if "brings no more rows to" in each]
+    # Each worker has its own connection.
+    assert 1 <= len(lost) <= 2
+    assert all(url_of(port) in each and "all are in its file" in each for each in lost)
+    assert {f"mpr: {each.text}" for each in support.texts(path)} >= set(lost)
 
 
 def test_without_a_file_a_viewer_that_is_killed_is_an_error_and_one_that_comes_back_is_not(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_without_a_file_a_viewer_that_is_killed_is_an_error_and_one_that_comes_b
             assert pool.apply(tasks.log_number, (1,)) == 1
         with pytest.raises(mpr.DeliveryError, match=r"worker 1 \(pid \d+\) cannot bring its rows to "):
             pool.apply(tasks.log_number, (2,))
-        # The next worker makes a connection of its own.
+        # The next worker makes its own connection.
         with listening(tmp_path / "again.rrd", port) as viewer:
             assert pool.apply(tasks.log_number, (3,)) == 3
             support.wait_for(lambda: _numbers(viewer) == Counter([3]))
@@ -120,7 +120,7 @@ def test_without_a_file_a_viewer_that_is_killed_is_an_error_and_one_that_comes_b
 def test_a_viewer_that_reads_no_more_is_an_error_within_a_bound(
     with_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forked workers inherit the low limit."""
+    """Forked workers have the low limit too."""
     monkeypatch.setattr(direct, "DIRECT_FLUSH_SECS", 1.0)
     path, port = tmp_path / "run.rrd", viewers.free_port()
     sinks = [path, url_of(port)] if with_file else [url_of(port)]
@@ -140,7 +140,9 @@ def test_a_viewer_that_reads_no_more_is_an_error_within_a_bound(
         assert any("cannot bring its rows to" in each.text for each in support.texts(path))
 
 
-def test_a_viewer_that_nobody_has_started_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_viewer_that_was_not_started_is_an_error_or_a_note_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(direct, "DIRECT_CONNECT_SECS", 0.5)
     port = viewers.free_port()
     with (
@@ -161,7 +163,7 @@ def _task(number: int) -> None:
     tasks.log_number(number)
 
 
-def test_two_types_of_one_name_are_told_with_both_workers(tmp_path: Path) -> None:
+def test_the_error_for_two_types_of_one_name_names_both_workers(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     pool = mpr.Pool("app", 1, maxtasksperchild=1, sinks=path, route="direct", start_method="fork")
     pool.apply(tasks.log_at_sequence)
@@ -189,7 +191,7 @@ def test_processes_that_mpr_did_not_start_write_files_of_their_own_too(tmp_path:
     assert support.numbers(path) == Counter(range(3))
 
 
-def test_a_task_that_takes_the_sink_gets_it_back_in_a_file_of_its_own(tmp_path: Path) -> None:
+def test_tasks_behind_one_that_takes_the_sink_lose_no_row(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, route="direct", start_method="fork") as pool:
         for number in range(3):
@@ -210,7 +212,7 @@ if __name__ == "__main__":
 """
 
 
-def test_what_a_killed_parent_leaves_is_kept_and_can_be_recovered(tmp_path: Path) -> None:
+def test_files_of_a_killed_parent_are_kept_and_can_be_recovered(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     ran = support.run_python(_KILLED, path)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
@@ -243,13 +245,13 @@ def test_a_run_that_fails_before_its_first_row_does_no_harm_to_an_older_file(tmp
         (lambda folder: mpr.FileSink(path=folder / "a.rrd", write_footer=False), "leave write_footer=True"),
     ],
 )
-def test_what_workers_cannot_open_is_refused_in_words(sinks: Any, words: str, tmp_path: Path) -> None:
+def test_sinks_that_workers_cannot_open_are_refused(sinks: Any, words: str, tmp_path: Path) -> None:
     with pytest.raises(mpr.ConfigError, match=words):
         mpr.Pool("app", 1, sinks=sinks(tmp_path), route="direct")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_route_that_cannot_be_is_refused_in_words(tmp_path: Path) -> None:
+def test_an_unknown_route_is_refused(tmp_path: Path) -> None:
     with pytest.raises(mpr.ConfigError, match="route must be 'funnel'"):
         mpr.Pool("app", 1, sinks=tmp_path / "a.rrd", route="straight")  # type: ignore[arg-type]  # what is tested
     with (

@@ -31,13 +31,13 @@ def test_each_task_has_a_recording_of_its_own(chunksize: int, start_method: Any,
     sinks = [mpr.DirectorySink(path=folder), whole]
     with mpr.Pool("app", 2, sinks=sinks, recording_id="r", start_method=start_method) as pool:
         pool.map(tasks.log_number, range(10), chunksize=chunksize)
-        # A result in hand means that the file is finished.
+        # The file of a task is finished when its result is there.
         for number in range(10):
             support.check_file(folder / f"{number:06d}-log_number.rrd")
         pool.apply(tasks.log_everything, (10,))
         assert pool.apply(tasks.square, (3,)) == 9
     names = [f"{number:06d}-log_number" for number in range(10)] + ["000010-log_everything"]
-    # The task that logged nothing has none.
+    # The task that logged nothing has no file.
     assert sorted(path.name for path in folder.iterdir()) == [f"{name}.rrd" for name in names]
     for number, name in enumerate(names):
         path = folder / f"{name}.rrd"
@@ -49,14 +49,14 @@ def test_each_task_has_a_recording_of_its_own(chunksize: int, start_method: Any,
         assert properties["RecordingInfo:name"] == f"['{name}']"
         assert properties["outcome"] == "['returned']"
         assert properties["index"] == f"[{number if number < 10 else 0}]"
-    # Beside it, the other sink has everything in one recording.
+    # The other sink has everything in one recording.
     support.check_file(whole)
     assert support.numbers(whole) == Counter(range(10))
     everything = {cell for path in folder.iterdir() for cell in support.cells(path)}
     assert everything == set(support.cells(whole))
 
 
-def test_what_belongs_to_no_task_is_in_one_more_file(tmp_path: Path) -> None:
+def test_rows_outside_of_tasks_are_in_one_more_file(tmp_path: Path) -> None:
     folder = tmp_path / "episodes"
     import rerun.blueprint as rrb
 
@@ -105,7 +105,7 @@ def test_how_a_task_ended_is_in_its_recording(tmp_path: Path, caplog: pytest.Log
 
 
 def test_a_task_may_log_more_than_an_outbox_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forked workers inherit the low limit: each task needs several outboxes."""
+    """Forked workers have the low limit too: each task needs several outboxes."""
     monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 1)
     folder = tmp_path / "episodes"
     with mpr.Pool("app", 2, sinks=mpr.DirectorySink(path=folder), start_method="fork") as pool:
@@ -116,7 +116,7 @@ def test_a_task_may_log_more_than_an_outbox_holds(tmp_path: Path, monkeypatch: p
         assert support.row_counts(path) == {(f"/image/{number}", step): 1 for step in range(8)}
 
 
-def test_a_recording_of_a_tasks_own_is_in_the_folder_too(tmp_path: Path) -> None:
+def test_a_task_recording_is_in_the_folder_too(tmp_path: Path) -> None:
     folder = tmp_path / "episodes"
     with mpr.Pool("app", 1, sinks=mpr.DirectorySink(path=folder)) as pool:
         recording_id = pool.apply(tasks.log_episode, (4,))
@@ -152,11 +152,11 @@ def _log_attempt(kills_until: int) -> int:
     return task.attempt
 
 
-def test_an_attempt_has_one_number_wherever_it_is_told(tmp_path: Path) -> None:
+def test_an_attempt_has_the_same_number_in_its_file_name_properties_and_notes(tmp_path: Path) -> None:
     folder, whole = tmp_path / "episodes", tmp_path / "whole.rrd"
     sinks = [mpr.DirectorySink(path=folder, name="{index}-{attempt}.rrd"), whole]
     with mpr.Pool("app", 1, sinks=sinks, retries=2) as pool:
-        # Another task of the chunk is tried for the first time, whatever its neighbour has done.
+        # The other task of the chunk is at its first attempt, although the first task is retried.
         assert pool.map(_log_attempt, [2, 0], chunksize=2) == [3, 1]
     for name, attempt in (("0-1", 1), ("0-2", 2), ("0-3", 3), ("1-1", 1)):
         assert support.numbers(folder / f"{name}.rrd")[attempt] == 1

@@ -84,7 +84,7 @@ def test_a_pool_that_has_broken_ends_its_other_workers_at_once(
             pool.apply(tasks.log_number, (1,))
     pool.close()
     pool.join()
-    # As those are that are waited for in vain.
+    # Only a worker that does not end in time gets SIGTERM.
     assert "SIGTERM" not in caplog.text
     support.check_file(tmp_path / "run.rrd")
 
@@ -125,10 +125,10 @@ def _start(folder: Path, how: str, method: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("how", ["no close", "close"])
 def test_the_interpreter_exits_without_close_or_join(how: str, start_method: str, tmp_path: Path) -> None:
     program = _start(tmp_path, how, start_method)
-    _, told = program.communicate(timeout=60)
-    assert program.returncode == 0, told
-    # The SDK has ended before.
-    assert "is not accepted" not in told
+    _, stderr = program.communicate(timeout=60)
+    assert program.returncode == 0, stderr
+    # The SDK ends before the pool does, and prints no error.
+    assert "is not accepted" not in stderr
     support.check_file(tmp_path / "run.rrd")
     assert set(support.numbers(tmp_path / "run.rrd")) >= set(range(10))
     _assert_gone(tmp_path)
@@ -137,11 +137,11 @@ def test_the_interpreter_exits_without_close_or_join(how: str, start_method: str
 def test_ctrl_c_ends_all_and_leaves_a_valid_file(start_method: str, tmp_path: Path) -> None:
     program = _start(tmp_path, "busy", start_method)
     support.wait_for((tmp_path / "started").exists, 60)
-    # As the terminal does: to the whole group.
+    # The terminal sends the signal to the whole group.
     os.killpg(program.pid, signal.SIGINT)
-    _, told = program.communicate(timeout=60)
+    _, stderr = program.communicate(timeout=60)
     assert program.returncode in (1, -signal.SIGINT)
-    assert told.count("Traceback") == 1, told
+    assert stderr.count("Traceback") == 1, stderr
     support.check_file(tmp_path / "run.rrd")
     assert set(support.numbers(tmp_path / "run.rrd")) >= set(range(10))
     _assert_gone(tmp_path)
@@ -153,9 +153,9 @@ def test_the_workers_of_a_killed_parent_end_and_its_rows_are_in_the_file(start_m
     program.kill()
     program.communicate(timeout=60)
     _assert_gone(tmp_path)
-    # No footer, but every row of a result that the parent had.
+    # The file has no footer, but every row of a result that the parent had.
     assert set(support.numbers_of_growing(tmp_path / "run.rrd")) >= set(range(10))
-    # The next start sweeps what the killed parent left.
+    # The next start removes the folders that the killed parent left.
     with mpr.Pool("app", 1, sinks=tmp_path / "next.rrd") as pool:
         pool.map(tasks.log_number, range(2))
     assert support.folders_of(program.pid) == []
@@ -216,7 +216,7 @@ def test_imap_reads_an_endless_input_at_the_pace_of_the_reader(tmp_path: Path) -
         results = pool.imap(tasks.log_number, endless())
         assert [next(results) for _ in range(10)] == list(range(10))
         assert len(read) <= 10 + 4 * 2 + 1
-        # Nobody wants the rest: the pool can end.
+        # The rest is not read: the pool can end.
         del results
 
 
@@ -235,7 +235,7 @@ def test_a_fork_server_that_was_killed_is_replaced(tmp_path: Path) -> None:
         pool.map(tasks.log_number, range(10))
         workers = {pool.apply(tasks.pid) for _ in range(20)}
         _kill_fork_servers()
-        # Nobody could say any more how they end, so they end now, with what they were at, and others take their place.
+        # Without the fork server, nothing reports how these workers end. So they end now, and others take their place.
         support.wait_for(lambda: not any(support.lives(pid) for pid in workers))
 
         def works() -> bool:
@@ -253,10 +253,10 @@ def test_a_fork_server_that_was_killed_is_replaced(tmp_path: Path) -> None:
 def test_a_task_that_has_ended_is_not_run_again_when_its_worker_dies(
     crash: int, start_method: Any, tmp_path: Path
 ) -> None:
-    """Also where its result is too large to be written down twice: it may be lost, the rows are there once."""
+    """This holds also for a result that is too large for the journal: it may be lost, but its rows are there once."""
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
-        # Short tasks: the worker is sent several at a time.
+        # After short tasks, the worker is sent several at a time.
         pool.map(tasks.square, range(20), chunksize=1)
         big = pool.apply_async(tasks.big_result, (1,))
         died = pool.apply_async(tasks.log_and_die, (2,))
@@ -278,7 +278,7 @@ def _is_exit(received: Any) -> bool:
 
 
 def test_a_recording_ends_when_its_workers_have_said_goodbye(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system may take its time with their processes."""
+    """The processes may take longer to exit."""
     path = tmp_path / "run.rrd"
     pool = mpr.Pool("app", 1, sinks=path)
     up = pool.recording._runtime.sockets.up
@@ -299,7 +299,7 @@ def test_a_recording_ends_when_its_workers_have_said_goodbye(tmp_path: Path, mon
 def test_a_recording_does_not_end_before_it_has_heard_of_a_worker_that_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What another thread has sent, ZeroMQ may show some milliseconds later."""
+    """ZeroMQ may show a message of another thread some milliseconds after it was sent."""
     path = tmp_path / "run.rrd"
     pool = mpr.Pool("app", 2, sinks=path)
     pid = pool.apply(tasks.pid)
@@ -318,7 +318,7 @@ def test_a_recording_does_not_end_before_it_has_heard_of_a_worker_that_was_kille
         return None
 
     monkeypatch.setattr(up, "receive", receive_late)
-    # The call that waited meanwhile has returned with it.
+    # The call of the old `receive`, which was waiting, returns with a message of this task.
     assert pool.apply(tasks.log_number, (1,)) == 1
     pool.close()
     os.kill(pid, signal.SIGKILL)
@@ -376,7 +376,7 @@ def test_a_worker_whose_child_lives_on_is_noticed_when_it_dies(start_method: Any
 
 
 def test_two_pools_of_forked_workers_end_one_after_the_other(tmp_path: Path) -> None:
-    """The second zygote has the first one's pipe and file; neither may keep anything of it alive."""
+    """The second zygote has the pipe and the file of the first pool. Neither may keep a part of that pool alive."""
     path = tmp_path / "one.rrd"
     one = mpr.Pool("app", 1, sinks=path, start_method="fork")
     one.map(tasks.log_number, range(3))
@@ -395,13 +395,13 @@ def test_ctrl_c_twice_ends_all_too(start_method: str, tmp_path: Path) -> None:
     support.wait_for((tmp_path / "started").exists, 60)
     os.killpg(program.pid, signal.SIGINT)
     os.killpg(program.pid, signal.SIGINT)
-    _, told = program.communicate(timeout=60)
-    assert program.returncode != 0, told
+    _, stderr = program.communicate(timeout=60)
+    assert program.returncode != 0, stderr
     assert set(support.numbers_of_growing(tmp_path / "run.rrd")) >= set(range(10))
     _assert_gone(tmp_path)
 
 
-def test_a_callback_that_exits_harms_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_exits_ends_neither_pool_nor_program(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         pool.apply_async(tasks.square, (2,), callback=sys.exit).wait(60)
         assert pool.apply(tasks.square, (3,)) == 9

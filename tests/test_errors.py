@@ -17,7 +17,7 @@ from mpr import CurrentTask, FileSink, GrpcSink, errors
 from mpr.errors import MissingDependencyError, MprError, SinkError, TaskTimeoutError, WorkerDiedError, describe_exit
 
 _CLASSES = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, MprError)]
-# Those that make their message of more than a text.
+# Examples of errors whose message is made from several arguments.
 _ARGUMENTS: dict[type, tuple[Any, ...]] = {
     MissingDependencyError: ("scikit-image", "examples"),
     WorkerDiedError: ("detect[3]", 2, 4711, -signal.SIGSEGV),
@@ -31,14 +31,14 @@ def _example(error: type[MprError]) -> MprError:
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("error", _CLASSES)
-def test_an_error_is_the_same_behind_a_pickle(error: type[MprError], protocol: int) -> None:
+def test_an_error_is_the_same_after_pickling(error: type[MprError], protocol: int) -> None:
     before = _example(error)
     after = pickle.loads(pickle.dumps(before, protocol))
     assert type(before) is type(after)
     assert (before.args, str(before), vars(before)) == (after.args, str(after), vars(after))
 
 
-def test_a_sink_error_with_a_number_keeps_it_behind_a_pickle() -> None:
+def test_a_sink_error_keeps_its_errno_after_pickling() -> None:
     after = pickle.loads(pickle.dumps(SinkError(28, "cannot write run.rrd")))
     assert (SinkError, 28, "cannot write run.rrd") == (type(after), after.errno, after.strerror)
 
@@ -75,7 +75,7 @@ def test_the_public_errors_are_those_of_the_module() -> None:
 
 
 def _drawn() -> dict[str, set[str]]:
-    """The tree in the module's docstring: each class with its bases."""
+    """Return the tree in the module's docstring: each class with its bases."""
     found: dict[str, set[str]] = {}
     above: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -110,7 +110,7 @@ def test_an_exit_code_in_words(exitcode: int | None, expected: str) -> None:
     assert expected == describe_exit(exitcode)
 
 
-def test_the_death_of_a_worker_says_who_died_at_what_and_how() -> None:
+def test_a_worker_died_error_names_the_worker_its_task_and_the_signal() -> None:
     error = WorkerDiedError("detect[3]", 2, 4711, -signal.SIGKILL)
     assert ("detect[3]", 2, 4711, -9) == (error.task, error.worker, error.pid, error.exitcode)
     for words in ("worker 2", "pid 4711", "was killed by SIGKILL", "detect[3]"):
@@ -133,5 +133,5 @@ def test_a_missing_dependency_says_what_to_install() -> None:
         ("UnpicklableTaskError", pickle.PicklingError),
     ],
 )
-def test_who_catches_the_builtin_error_catches_ours(error: str, builtin: type[Exception]) -> None:
+def test_an_except_clause_for_the_builtin_error_catches_ours(error: str, builtin: type[Exception]) -> None:
     assert issubclass(getattr(mpr, error), builtin)

@@ -16,12 +16,12 @@ from tests import support
 
 _FOLDER = Path(__file__).parent.parent / "examples"
 
-# One worker of `pytest -n` runs them all: each has a pool of its own for as many workers as there are CPUs.
+# One worker of `pytest -n` runs them all, because each has a pool with as many workers as there are CPUs.
 pytestmark = pytest.mark.xdist_group("examples")
 
 
 def _run(folder: Path, name: str, *arguments: str) -> str:
-    """Run an example in `folder`; returns what it prints. Smaller than by default, where it has `arguments`."""
+    """Run an example in `folder`, and return its output. `arguments` make it smaller than by default."""
     command = [sys.executable, str(_FOLDER / f"{name}.py"), *arguments]
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
     assert ran.returncode == 0, ran.stderr

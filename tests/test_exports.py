@@ -148,7 +148,7 @@ def test_the_public_attributes_are_these(owner: str, names: list[str]) -> None:
 
 
 def _documented() -> Iterator[tuple[str, Any]]:
-    """Every public class, and each of its own methods and properties."""
+    """Yield every public class, and each of its own methods and properties."""
     public = [getattr(mpr, name) for name in mpr.__all__ if name != "__version__"]
     for each in [*public, AsyncResult, ResultIterator]:
         yield each.__name__, each
@@ -159,7 +159,7 @@ def _documented() -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize(("name", "found"), list(_documented()))
 def test_a_public_name_says_what_it_is(name: str, found: Any) -> None:
-    # Not `inspect.getdoc`, which takes the docstring of a base class where there is none.
+    # `inspect.getdoc` would take the docstring of a base class if there is none.
     assert found.__doc__, f"{name} has no docstring"
 
 
@@ -184,7 +184,7 @@ def test_importing_the_pool_does_not_import_the_sdk() -> None:
     assert set() == {"rerun", "rerun_bindings", "numpy", "pyarrow"} & _modules_after("from mpr import Pool")
 
 
-def test_what_a_fork_server_without_the_sdk_imports_does_not_import_it() -> None:
+def test_a_fork_server_without_the_sdk_imports_no_module_that_imports_it() -> None:
     assert set() == {"rerun", "rerun_bindings", "numpy", "pyarrow"} & _modules_after("import mpr.worker.preload")
 
 

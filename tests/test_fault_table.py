@@ -18,7 +18,7 @@ import mpr
 from mpr import limits
 from tests import support, tasks
 
-# What goes wrong, what comes of it, and where that is tested.
+# Each fault, its outcome, and the test of it.
 _TABLE = [
     ("a worker is killed before it has sent anything", "its task fails, the others go on",
      "test_faults.test_a_worker_dies_at_a_named_moment"),
@@ -38,22 +38,22 @@ _TABLE = [
      "test_faults.test_the_error_names_how_the_worker_died"),
     ("a task of a chunk kills the worker", "only that task fails",
      "test_faults.test_only_the_task_that_ran_fails_of_a_chunk"),
-    ("a worker's stream is damaged", "its tasks fail and it is told; the others go on",
-     "test_fault_table.test_a_damaged_stream_is_told_and_costs_nobody_else"),
+    ("a worker's stream is damaged", "its tasks fail with an error that says so; the others go on",
+     "test_fault_table.test_a_damaged_stream_fails_its_task_and_no_other"),
     ("a sink is slow", "rr.log waits, memory is bounded",
      "test_data_path.test_memory_stays_bounded_while_the_sink_is_slower_than_the_workers"),
-    ("a sink's disk is full", "SinkError for all who wait, what was accepted can be read",
-     "test_sink_faults.test_a_full_disk_is_told_at_once_and_the_other_sink_gets_everything"),
+    ("a sink's disk is full", "SinkError in all calls that wait, accepted rows can be read",
+     "test_sink_faults.test_a_full_disk_is_an_error_at_once_and_the_other_sink_gets_everything"),
     ("a sink's file is deleted or replaced", "SinkError, and no other file is touched",
      "test_data_path.test_a_file_that_is_taken_away_is_an_error_and_no_other_file_is_touched"),
     ("the parent is killed", "its workers end, its file has every row of every result",
      "test_faults.test_the_parent_is_killed_at_a_named_moment"),
-    ("the parent is stopped", "nobody takes it for dead, nothing is lost",
+    ("the parent is stopped", "no worker takes it for dead, nothing is lost",
      "test_fault_table.test_a_stopped_parent_is_not_dead"),
     ("a worker is stopped", "the others go on; it goes on, too",
-     "test_faults.test_a_worker_that_stands_still_delays_nobody_else"),
+     "test_faults.test_a_stopped_worker_delays_no_other_worker"),
     ("the aggregator raises", "every future has that error",
-     "test_faults.test_an_aggregator_that_fails_is_the_error_of_all"),
+     "test_faults.test_every_future_gets_the_error_of_a_failed_aggregator"),
     ("Ctrl-C between rows and result", "all ends, the file is valid",
      "test_faults.test_ctrl_c_between_the_rows_of_a_result_and_the_result"),
     ("Ctrl-C twice", "all ends at once, the file can be recovered", "test_ends.test_ctrl_c_twice_ends_all_too"),
@@ -62,10 +62,10 @@ _TABLE = [
     ("a forked child uses the pool", "an error there, nothing here",
      "test_data_path.test_a_process_that_a_task_forks_cannot_harm_the_recording"),
     ("garbage, a wrong secret, another protocol on the socket", "counted, and nothing else",
-     "test_transport.test_garbage_is_counted_and_harms_nobody"),
+     "test_transport.test_garbage_is_counted_and_ignored"),
     ("another user connects", "permission denied", "test_fault_table.test_another_user_cannot_reach_the_sockets"),
     ("TMPDIR is too long for a socket", "another folder is used",
-     "test_odd_uses.test_temporary_files_may_be_wherever_the_user_wants_them"),
+     "test_odd_uses.test_a_tmpdir_with_a_long_path_or_a_missing_one_works"),
     ("a viewer reads nothing, or dies", "the run takes no notice",
      "test_live.test_a_viewer_cannot_cost_rows_or_time"),
     ("one row is larger than all credit", "it goes alone",
@@ -73,16 +73,16 @@ _TABLE = [
     ("many workers, little credit", "all finish", "test_fault_table.test_many_workers_with_little_credit_all_finish"),
     ("tasks that log nothing", "no round trip", "test_faults.test_tasks_that_log_nothing_cost_the_sinks_nothing"),
     ("each task has a recording of its own", "threads stay few",
-     "test_fault_table.test_tasks_with_recordings_of_their_own_leave_few_threads"),
+     "test_fault_table.test_tasks_that_make_recordings_leave_few_threads"),
     ("the clock is set back", "no timeout notices", "test_fault_table.test_a_clock_that_jumps_changes_nothing"),
     ("a worker hangs at its end, in native code", "it is ended, and that is said",
      "test_fault_table.test_a_worker_that_hangs_at_its_end_is_ended"),
     ("a task raises behind its rows", "its error comes behind them, too",
      "test_promise.test_an_exception_comes_after_the_rows_of_its_task"),
     ("a task's exception raises when it is looked at", "its task has that error; the others go on",
-     "test_hostile_exceptions.test_a_hostile_exception_concerns_its_own_task"),
-    ("a worker dies before it has sent rows of a task's own recording", "the task fails, or runs again",
-     "test_faults.test_a_result_whose_rows_died_in_a_message_dies_with_its_worker"),
+     "test_hostile_exceptions.test_a_hostile_exception_fails_only_its_own_task"),
+    ("a worker dies before it has sent rows of a task recording", "the task fails, or runs again",
+     "test_faults.test_a_result_on_the_status_page_counts_only_if_its_rows_have_arrived"),
     ("a result or an exception cannot be pickled", "a description of it; the worker lives",
      "test_pickling.test_a_result_that_cannot_travel_fails_alone_as_in_a_multiprocessing_pool"),
     ("the interpreter exits without close", "the file is valid",
@@ -99,8 +99,8 @@ def test_every_fault_of_the_table_has_its_test(fault: str, test: str) -> None:
     assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, fault
 
 
-def test_a_damaged_stream_is_told_and_costs_nobody_else(tmp_path: Path) -> None:
-    """Bytes that are no message: the task whose rows are behind them fails, its worker is replaced."""
+def test_a_damaged_stream_fails_its_task_and_no_other(tmp_path: Path) -> None:
+    """Bytes that are no message fail the task whose rows are behind them, and the worker is replaced."""
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path) as pool:
         assert pool.apply(tasks.log_number, (0,)) == 0
@@ -135,7 +135,7 @@ def test_a_stopped_parent_is_not_dead(tmp_path: Path) -> None:
         assert program.stdout is not None
         pids = [int(pid) for pid in program.stdout.readline().split()]
         program.send_signal(signal.SIGSTOP)
-        # Longer than a worker takes to notice that its parent is dead.
+        # A worker notices a dead parent in less time.
         time.sleep(6)
         assert all(support.lives(pid) for pid in pids)
         program.send_signal(signal.SIGCONT)
@@ -180,7 +180,7 @@ def test_a_row_larger_than_all_credit_arrives(tmp_path: Path) -> None:
 
 
 def test_many_workers_with_little_credit_all_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each may have less on its way than one of its rows takes."""
+    """The credit of each worker is less than one of its rows takes."""
     monkeypatch.setattr(limits, "OUTBOX_TOTAL_BYTES", 1024 * 1024)
     monkeypatch.setattr(limits, "OUTBOX_MIN_BYTES", 64 * 1024)
     path = tmp_path / "run.rrd"
@@ -191,7 +191,7 @@ def test_many_workers_with_little_credit_all_finish(tmp_path: Path, monkeypatch:
     assert rows == {(f"/image/{number}", step): 1 for number in range(32) for step in range(5)}
 
 
-def test_tasks_with_recordings_of_their_own_leave_few_threads(tmp_path: Path) -> None:
+def test_tasks_that_make_recordings_leave_few_threads(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path) as pool:
         # The SDK ends the threads of streams that are gone some at a time.
@@ -220,7 +220,7 @@ def test_a_worker_that_hangs_at_its_end_is_ended(
     path = tmp_path / "run.rrd"
     with caplog.at_level(logging.WARNING, "mpr"), mpr.Pool("app", 1, tasks.hang_at_exit, sinks=path) as pool:
         assert pool.map(tasks.log_number, range(10)) == list(range(10))
-    # That they are gone, the census says.
+    # The census checks that the workers are gone.
     assert [record.getMessage() for record in caplog.records] == ["ending 1 worker by SIGTERM"]
     support.check_file(path)
     assert support.numbers(path) == Counter(range(10))

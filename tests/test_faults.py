@@ -23,13 +23,13 @@ from tests import support, tasks
 
 _ROWS = 5
 _TASKS = 8
-# The third work item of worker 1; those behind it were sent already.
+# The third work item of worker 1. Later ones were sent already.
 _VICTIM = 2
 _ALL = dict.fromkeys(range(_TASKS), _ROWS)
 
 
 class _Fault(NamedTuple):
-    """At which moment of worker 1 it dies, and what becomes of the task that it is at."""
+    """A moment at which worker 1 dies, and the outcome of the task that it runs."""
 
     place: str
     #: Whether the task has its result.
@@ -41,9 +41,9 @@ class _Fault(NamedTuple):
 
 _FAULTS = [
     _Fault("worker.started", True, _ROWS, _ROWS),
-    # It had not begun, so it runs elsewhere.
+    # The task had not begun, so it runs elsewhere.
     _Fault("worker.claimed", True, _ROWS, _ROWS),
-    # What the SDK has not written is gone with the process.
+    # Rows that the SDK has not written are lost with the process.
     _Fault("worker.ended", False, 0, _ROWS),
     _Fault("worker.flushed", False, _ROWS, _ROWS),
     # The result stands on the status page.
@@ -53,7 +53,7 @@ _FAULTS = [
 
 
 def _run(path: Path, retries: int = 0, **options: Any) -> dict[int, BaseException | None]:
-    """The error of each of a few tasks that a pool of one runs."""
+    """Run a few tasks in a pool with one worker, and return the error of each."""
     with mpr.Pool("app", 1, sinks=path, retries=retries, **options) as pool:
         results = [pool.apply_async(tasks.log_some, (number, _ROWS)) for number in range(_TASKS)]
         for result in results:
@@ -72,7 +72,7 @@ def _run(path: Path, retries: int = 0, **options: Any) -> dict[int, BaseExceptio
 
 
 def _rows_of_tasks(path: Path) -> dict[int, int]:
-    """How many rows each task has in the recording; each row is there once."""
+    """Return the number of rows of each task in the recording. Fail if a row is there twice."""
     found = support.numbers(path)
     assert set(found.values()) <= {1}
     return dict(Counter(number // _ROWS for number in found))
@@ -113,7 +113,7 @@ _BIG = 40 * 1024 * 1024
 
 
 def _log_to_other_recording(number: int, size: int) -> int:
-    """Log a row to the shared recording, and one of so many bytes to a recording of the task's own."""
+    """Log a row to the shared recording, and one of `size` bytes to a task recording."""
     rr.log("n", rr.Scalars(float(number)))
     stream = rr.RecordingStream("own app", recording_id=f"own/{number}")
     stream.log("noise", rr.Tensor(np.full(size, number, np.uint8)))
@@ -122,10 +122,10 @@ def _log_to_other_recording(number: int, size: int) -> int:
 
 @pytest.mark.parametrize("retries", [0, 1])
 @pytest.mark.parametrize("arrive", [True, False])
-def test_a_result_whose_rows_died_in_a_message_dies_with_its_worker(
+def test_a_result_on_the_status_page_counts_only_if_its_rows_have_arrived(
     arrive: bool, retries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Rows of recordings that tasks make themselves are messages; the result stands on the status page before that."""
+    """Rows of task recordings are sent in messages; the result is on the status page before that."""
     monkeypatch.setenv("MPR_FAILPOINTS", f"worker.noted@1:{_VICTIM + 1}:kill")
     path = tmp_path / "run.rrd"
     other = tmp_path / f"run-own_{_VICTIM}.rrd"
@@ -138,7 +138,7 @@ def test_a_result_whose_rows_died_in_a_message_dies_with_its_worker(
     assert set(results.values()) == {None}
     support.check_file(path)
     if failed is None:
-        # It has a result, so its rows are there: from the first worker, or from the one that has run it again.
+        # The task has a result, so its rows are there: from the first worker, or from the one that has run it again.
         assert arrive or retries
         assert sum(support.row_counts(other, "log_time").values()) == 1
     else:
@@ -146,9 +146,11 @@ def test_a_result_whose_rows_died_in_a_message_dies_with_its_worker(
         assert failed.ended
         assert not retries
         assert not other.exists()
-    told = [each for each in caplog.messages if "before rows of recordings" in each]
-    assert told or arrive
-    assert support.numbers(path) == Counter({**dict.fromkeys(range(_TASKS), 1), _VICTIM: 2 if told and retries else 1})
+    incomplete = [each for each in caplog.messages if "before rows of recordings" in each]
+    assert incomplete or arrive
+    assert support.numbers(path) == Counter(
+        {**dict.fromkeys(range(_TASKS), 1), _VICTIM: 2 if incomplete and retries else 1}
+    )
 
 
 def test_a_result_does_not_overtake_rows_that_are_still_being_sent(
@@ -165,7 +167,7 @@ def test_a_result_does_not_overtake_rows_that_are_still_being_sent(
 
 
 def _lose_task_recording(pool: mpr.Pool, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Let worker 1 die before the rows of the task's own recording, and what it has sent behind them, are sent."""
+    """Let worker 1 die before it has sent the rows of the task recording and all later messages."""
     up = pool.recording._runtime.sockets.up
     receive = up.receive
     lost: list[object] = []
@@ -212,14 +214,14 @@ def test_a_task_that_kills_every_worker_fails_when_its_retries_are_used_up(tmp_p
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", retries=2) as pool:
         with pytest.raises(mpr.WorkerDiedError) as caught:
             pool.apply(tasks.log_and_die, (1,))
-        # The first attempt and two more.
+        # The task has a first attempt and two more.
         assert caught.value.worker == 3
         assert pool.apply(tasks.log_number, (2,)) == 2
     assert support.numbers(tmp_path / "run.rrd") == Counter({1: 3, 2: 1})
 
 
 def test_only_the_task_that_ran_fails_of_a_chunk(start_method: Any, tmp_path: Path) -> None:
-    """Those before it have their results, where these were handed over, and those behind it run elsewhere."""
+    """Tasks before it have their results, and tasks behind it run elsewhere."""
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
         outcomes: list[Any] = []
@@ -234,8 +236,8 @@ def test_only_the_task_that_ran_fails_of_a_chunk(start_method: Any, tmp_path: Pa
     assert support.numbers(path) == Counter([0, 1, 2, -1, 4, 5])
 
 
-def test_a_worker_that_stands_still_delays_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And where it goes on, nothing is lost and nothing is there twice."""
+def test_a_stopped_worker_delays_no_other_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it goes on, no row is lost and no row is there twice."""
     monkeypatch.setenv("MPR_FAILPOINTS", "worker.claimed@1:1:stop")
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path) as pool:
@@ -248,7 +250,7 @@ def test_a_worker_that_stands_still_delays_nobody_else(tmp_path: Path, monkeypat
     assert support.numbers(path) == Counter(range(20))
 
 
-def test_an_aggregator_that_fails_is_the_error_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_future_gets_the_error_of_a_failed_aggregator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPR_FAILPOINTS", "parent.segment:2:raise")
     with pytest.raises(mpr.DeliveryError, match="a failpoint"), mpr.Pool("app", 2, sinks=tmp_path / "run.rrd") as pool:
         results = [pool.apply_async(tasks.log_number, (number,)) for number in range(20)]
@@ -275,7 +277,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("place", ["parent.segment:5:kill", "parent.result:40:kill", "parent.closing:1:kill"])
 def test_the_parent_is_killed_at_a_named_moment(place: str, tmp_path: Path) -> None:
-    """No worker stays, and the file has every row of every result that was handed over."""
+    """No worker stays, and the file has every row of every result that the caller has."""
     environ = {**os.environ, "MPR_FAILPOINTS": place}
     done = subprocess.run([sys.executable, "-c", _SCRIPT, str(tmp_path)], env=environ, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -301,7 +303,7 @@ def test_ctrl_c_between_the_rows_of_a_result_and_the_result(tmp_path: Path) -> N
 
 
 def test_a_worker_dies_when_it_has_just_got_a_new_outbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Forked workers inherit the low limit: each task gets an outbox of its own.
+    # Forked workers have the low limit too: each task gets its own outbox.
     monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 1)
     monkeypatch.setenv("MPR_FAILPOINTS", f"worker.rolled@1:{_VICTIM + 1}:kill")
     path = tmp_path / "run.rrd"
@@ -321,7 +323,7 @@ def test_a_recording_that_is_closed_under_its_pool_ends_the_pool(tmp_path: Path)
     assert support.numbers(tmp_path / "run.rrd") == Counter([1])
 
 
-def test_what_goes_wrong_with_telemetry_fails_no_task(
+def test_an_exception_in_telemetry_fails_no_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "run.rrd"
@@ -330,11 +332,11 @@ def test_what_goes_wrong_with_telemetry_fails_no_task(
         assert [0, 1, 2] == pool.map(tasks.log_number, range(3))
     support.check_file(path)
     assert Counter(range(3)) == support.numbers(path)
-    told = [record.message for record in caplog.records if "records nothing of itself any more" in record.message]
-    assert 1 == len(told)
+    messages = [record.message for record in caplog.records if "records nothing of itself any more" in record.message]
+    assert 1 == len(messages)
 
 
-def test_every_named_moment_comes_up_in_a_test() -> None:
+def test_every_failpoint_is_named_in_a_test() -> None:
     files = (Path(__file__), Path(__file__).with_name("test_outbox_writer.py"))
     source = "".join(path.read_text() for path in files)
     assert [] == [place for place in failpoints.PLACES if f"{place}" not in source]
@@ -342,7 +344,7 @@ def test_every_named_moment_comes_up_in_a_test() -> None:
 
 def test_tasks_that_log_nothing_cost_the_sinks_nothing(tmp_path: Path) -> None:
     with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd", telemetry=False) as pool:
-        # Several at a time: a worker then has all the threads that it ever has.
+        # A worker that has several tasks at a time has all the threads that it ever has.
         before = pool.map(tasks.count_threads_and_files, range(8), chunksize=2)
         chunks = pool.recording.stats().accepted_chunks
         assert pool.map(tasks.square, range(20_000)) == [number * number for number in range(20_000)]

@@ -34,14 +34,14 @@ _GREEN = (20, 180, 60)
 
 
 class User:
-    """A user in a browser of their own."""
+    """A user with their own browser."""
 
     def __init__(self, browser: Any, port: int, name: str) -> None:
         self.page = browser.new_context().new_page()
         self.page.set_viewport_size({"width": 1000, "height": 900})
         # The viewer covers the page until it is there, which takes long on a busy machine without a GPU.
         self.page.set_default_timeout(150_000)
-        #: What the page has got of recordings, in the order of requests.
+        #: The parts of recordings that the page has got, in the order of requests.
         self.responses: list[Any] = []
         self.page.on("response", self._note)
         self.page.goto(f"http://127.0.0.1:{port}/?{name}")
@@ -67,7 +67,7 @@ class User:
         support.wait_for(lambda: self.page.wait_for_timeout(100) or condition(), 100)
 
     def recordings(self, folder: Path) -> dict[str, Counter[support.Cell]]:
-        """What the page was sent, by recording id."""
+        """Return the cells that the page was sent, by recording id."""
         found: dict[str, Counter[support.Cell]] = {}
         for response in self.responses:
             path = folder / "part.rrd"
@@ -83,7 +83,7 @@ class User:
 
 @pytest.fixture(autouse=True)
 def census() -> None:
-    """The browser's processes come and go; what the app's own do is what these tests look at."""
+    """Take no census: the browser's processes come and go, and these tests look at those of the app."""
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def browser() -> Iterator[Any]:
 
 
 def _workers(server: psutil.Process) -> int:
-    # Behind a fork server, which is the app's only child of that kind; one that ends while it is asked is none.
+    # Workers are children of the fork server, which is a child of the app. A worker that ends meanwhile is not counted.
     found = 0
     for each in server.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -146,7 +146,7 @@ def test_two_users_at_once_see_their_own_data_while_it_comes(app: Any, browser: 
     found: dict[User, Counter[support.Cell]] = {}
     for user, steps in ((first, 40), (second, 30)):
         user.wait_for(lambda user=user, steps=steps: _has_steps(user.recordings(tmp_path), steps))
-        # It came piece by piece, and belongs to one recording.
+        # The data came piece by piece, and belongs to one recording.
         assert len(user.responses) > 3
         ((_, found[user]),) = user.recordings(tmp_path).items()
     assert set(first.recordings(tmp_path)) != set(second.recordings(tmp_path))
@@ -166,12 +166,12 @@ def _has_steps(recordings: dict[str, Counter[support.Cell]], steps: int) -> bool
 
 def _share_of_green(picture: bytes) -> float:
     pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
-    # Below the upload, which shows it too.
+    # The picture is taken below the upload, which shows the colour too.
     return float((np.abs(pixels[330:] - _GREEN).max(axis=2) <= 8).mean())
 
 
 @pytest.mark.timeout(400)
-def test_who_stops_or_leaves_ends_the_pool(app: Any, browser: Any, tmp_path: Path) -> None:
+def test_a_user_who_stops_or_leaves_ends_the_pool(app: Any, browser: Any, tmp_path: Path) -> None:
     port, server = app
     user = User(browser, port, "leaving")
     idle = _workers(server)

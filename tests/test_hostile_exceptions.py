@@ -20,7 +20,7 @@ _PID = os.getpid()
 
 @dataclasses.dataclass(frozen=True)
 class Frozen(Exception):  # noqa: N818  # as a user would name it
-    """No attribute can be set on it, not even a cause."""
+    """An exception on which no attribute can be set, not even a cause."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +50,14 @@ class RefusesUnpickling(Exception):  # noqa: N818  # as a user would name it
 
 
 class RefusesParent(Exception):  # noqa: N818  # as a user would name it
-    """Any process can unpickle it but that one."""
+    """An exception that one process cannot unpickle, and all others can."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _refuse_unpickling, self.args
 
 
 class ExitsParent(Exception):  # noqa: N818  # as a user would name it
-    """The parent ends itself when it unpickles it."""
+    """An exception that ends the parent when the parent unpickles it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _exit_parent, self.args
@@ -141,7 +141,7 @@ def _is_or_names(error: BaseException | None, kind: type[Exception]) -> bool:
 
 
 @pytest.mark.parametrize("kind", _KINDS)
-def test_a_hostile_exception_concerns_its_own_task(kind: type[Exception], tmp_path: Path) -> None:
+def test_a_hostile_exception_fails_only_its_own_task(kind: type[Exception], tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     arguments = [(kind, _PID, number) for number in range(4)]
     with mpr.Pool("app", 2, sinks=path) as pool:
@@ -153,7 +153,7 @@ def test_a_hostile_exception_concerns_its_own_task(kind: type[Exception], tmp_pa
         assert after.result(60) == 11
         assert _is_or_names(_error_of(lambda: whole.get(60)), kind)
         assert _is_or_names(future.exception(60), kind)
-        # In one chunk, those beside it have their results.
+        # The other tasks of the chunk have their results.
         results = pool.imap(_raise_at_one, arguments, chunksize=4)
         assert next(results) == 0
         assert _is_or_names(_error_of(lambda: next(results)), kind)
@@ -164,9 +164,7 @@ def test_a_hostile_exception_concerns_its_own_task(kind: type[Exception], tmp_pa
 
 
 @pytest.mark.parametrize("kind", _KINDS)
-def test_a_callback_that_raises_a_hostile_exception_concerns_its_own_task(
-    kind: type[Exception], tmp_path: Path
-) -> None:
+def test_a_callback_that_raises_a_hostile_exception_fails_no_task(kind: type[Exception], tmp_path: Path) -> None:
     called = threading.Event()
 
     def call_back(_: object) -> None:
@@ -194,7 +192,7 @@ def test_an_initializer_that_raises_a_hostile_exception_ends_its_pool(kind: type
     pool.join()
 
 
-def test_a_future_that_its_holder_has_settled_himself_costs_no_other_task(tmp_path: Path) -> None:
+def test_a_future_that_the_user_has_settled_fails_no_other_task(tmp_path: Path) -> None:
     go_on = tmp_path / "go_on"
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         first = pool.submit(tasks.wait_for_file, go_on)

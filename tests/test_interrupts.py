@@ -24,19 +24,22 @@ _PACKAGE = str(Path(mpr.__file__).parent)
 
 
 class _Interrupt(BaseException):
-    """What the handler of a signal raises."""
+    """Raised by the handler of a signal."""
 
 
 @functools.cache
 def _lines_of_with(file: str) -> frozenset[int]:
-    """Where a `with` begins. A tracing function is called there once more at the block's end, before the end is done,
-    where no handler of a signal runs: an exception would leave what was entered without its exit."""
+    """Return the first line of each `with`.
+
+    Python calls a tracing function there once more when the block ends, before the `__exit__`. No handler of a signal
+    runs at that moment, and an exception then would skip the `__exit__`.
+    """
     tree = ast.parse(Path(file).read_text())
     return frozenset(node.lineno for node in ast.walk(tree) if isinstance(node, ast.With))
 
 
 def _interrupted(call: Callable[[], object], line: int) -> bool:
-    """Do `call`, and raise at the `line`-th line of mpr that it comes to; False where it has fewer."""
+    """Do `call`, and raise at the `line`-th line of mpr that it comes to. Return False if it has fewer lines."""
     left = line
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -61,7 +64,7 @@ def _interrupted(call: Callable[[], object], line: int) -> bool:
 
 
 def _each_line(call: Callable[[], object]) -> int:
-    """Do `call` until it comes to its end, interrupted at one line further each time. Returns how often."""
+    """Do `call` until it comes to its end, interrupted one line later each time. Return how often."""
     line = 1
     while _interrupted(call, line):
         line += 1
@@ -69,7 +72,7 @@ def _each_line(call: Callable[[], object]) -> int:
 
 
 def _in_time(call: Callable[[], object]) -> None:
-    """Fail where `call` does not return."""
+    """Fail if `call` does not return."""
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     thread.join(60)
@@ -92,15 +95,15 @@ def test_an_interrupted_call_leaves_a_pool_that_works_and_ends(way: str, tmp_pat
     pool.close()
     _in_time(pool.join)
     support.check_file(path)
-    # What was interrupted may have run or not; what was not has.
+    # An interrupted task may have run or not; every other task has run.
     found = support.numbers(path)
     assert {number: found[number] for number in range(1, 6)} == dict.fromkeys(range(1, 6), 1)
     assert set(found) <= set(range(6))
     assert not support.left_over(before)
 
 
-def test_a_result_in_hand_is_settled_whatever_was_interrupted(tmp_path: Path) -> None:
-    """Calls that were not interrupted, between others that were."""
+def test_calls_between_interrupted_ones_have_their_results(tmp_path: Path) -> None:
+    """Every second call is interrupted."""
     held = []
     with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd") as pool:
         line = 1
@@ -129,7 +132,7 @@ def test_an_interrupted_cancel_leaves_a_pool_that_works_and_ends(running: bool, 
             break
         line += 1
     assert line > 3
-    # Each has an outcome, and those that were not cancelled their result.
+    # Each future has an outcome, and each that was not cancelled has its result.
     for future in futures:
         assert future.cancelled() or future.exception(60) is None
     assert pool.apply(tasks.log_number, (7,)) == 7
@@ -140,7 +143,7 @@ def test_an_interrupted_cancel_leaves_a_pool_that_works_and_ends(running: bool, 
 
 @pytest.mark.parametrize("end", ["join", "terminate", "close_recording"])
 def test_an_interrupted_end_can_be_done_again(end: str, tmp_path: Path) -> None:
-    """Whoever is interrupted while a pool ends, ends it once more: then it has ended, with a valid file."""
+    """A caller that is interrupted while a pool ends can end it once more; the file is valid then."""
     before = support.census()
     line = 0
     more = True

@@ -143,9 +143,9 @@ def test_the_rows_of_a_process_that_is_killed_are_said_to_be_missing(
     with mpr.SharedRecording("app", sinks=path) as recording:
         ran = _python(_LOG + "os.kill(os.getpid(), signal.SIGKILL)")
     assert ran.returncode == -signal.SIGKILL
-    told = "ended without leaving the recording: its last rows may be missing"
-    assert [told in record.getMessage() for record in caplog.records].count(True) == 1
-    assert [told in each.text for each in support.texts(path)] == [True]
+    reported = "ended without leaving the recording: its last rows may be missing"
+    assert [reported in record.getMessage() for record in caplog.records].count(True) == 1
+    assert [reported in each.text for each in support.texts(path)] == [True]
     assert recording.stats().torn_processes == 1
 
 
@@ -194,9 +194,9 @@ def test_a_process_that_does_not_answer_is_named(
         os.kill(child.pid, signal.SIGSTOP)
     os.kill(child.pid, signal.SIGCONT)
     child.communicate("go on\n", timeout=60)
-    told = f"a process (pid {child.pid}) was still logging when the recording was closed: its last rows are missing"
-    assert [told in record.getMessage() for record in caplog.records].count(True) == 1
-    assert [each.text for each in support.texts(path)] == [told]
+    reported = f"a process (pid {child.pid}) was still logging when the recording was closed: its last rows are missing"
+    assert [reported in record.getMessage() for record in caplog.records].count(True) == 1
+    assert [each.text for each in support.texts(path)] == [reported]
     assert recording.stats().torn_processes == 1
 
 
@@ -286,5 +286,5 @@ def test_rows_that_could_not_be_recorded_are_an_error_of_the_recording(tmp_path:
     code, said = parent.end()
     assert code == 1
     assert f"DeliveryError: process {child.pid} could not join in time: rows of it are lost" in said
-    told = f"process {child.pid} could not join in time: rows of it are lost"
-    assert [each.text for each in support.texts(tmp_path / "run.rrd")] == [told]
+    reported = f"process {child.pid} could not join in time: rows of it are lost"
+    assert [each.text for each in support.texts(tmp_path / "run.rrd")] == [reported]

@@ -23,13 +23,12 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr.aggregator import intake
-from mpr.aggregator.intake import ProducerIntake
+from mpr.aggregator import aggregator, intake
 from mpr.producer import outbox_writer, propagation
 from mpr.transport import connection_info
 from tests import functions, support, tasks
 
-# Since Python 3.12, `fork` in a process with threads is warned of; that it works all the same is what is tested.
+# Python warns of `fork` in a process with threads since 3.12. These tests show that it works all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
@@ -53,7 +52,7 @@ def test_processes_pools_and_executors_of_the_standard_library(start_method: str
     before = (dict(os.environ), propagation.extract())
     with mpr.SharedRecording("app", sinks=path):
         assert _run(functions.log_number, 0, method=start_method) == 0
-        # What a decorated function returns after is in the file, at that moment.
+        # The rows are in the file as soon as a decorated function returns.
         assert support.numbers_of_growing(path) == Counter([0])
         assert _run(functions.join_and_log, 1, method=start_method) == 0
         assert support.numbers_of_growing(path) == Counter([0, 1])
@@ -95,7 +94,7 @@ def test_functions_that_are_decorated_under_another_name(start_method: str, tmp_
     assert inspect.isawaitable(walking)
     walking.close()
     with warnings.catch_warnings():
-        # What frameworks ask; from Python 3.14 on it is deprecated.
+        # Frameworks call it, although it is deprecated from Python 3.14 on.
         warnings.simplefilter("ignore", DeprecationWarning)
         assert asyncio.iscoroutinefunction(functions.walk_renamed)
         assert not asyncio.iscoroutinefunction(functions.count_renamed)
@@ -118,7 +117,7 @@ _CHILD = "import mpr, rerun as rr; mpr.join(); rr.log('n', rr.Scalars({}))"
 def test_subprocesses_join_by_their_environment(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     recording = mpr.SharedRecording("app", sinks=path)
-    # Outside of the block nobody inherits anything.
+    # A process that starts outside of the block does not join.
     refused = _python(_CHILD.format(0))
     assert refused.returncode == 1
     assert "there is no recording to join" in refused.stderr
@@ -126,7 +125,7 @@ def test_subprocesses_join_by_their_environment(tmp_path: Path) -> None:
     with recording:
         assert _python(_CHILD.format(2)).returncode == 0
         assert support.numbers_of_growing(path) == Counter([1, 2])
-        # A child of a child that has not joined itself.
+        # A child of a child joins, although the child itself does not.
         nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {_CHILD.format(3)!r}], check=True)"
         assert _python(nested).returncode == 0
     support.check_file(path)
@@ -154,7 +153,7 @@ def test_forked_children_and_threads(tmp_path: Path) -> None:
         functions.run_in_thread(functions.log_number, 2)
         functions.log_number(3)
     with mpr.Pool("app", 1, sinks=tmp_path / "pool.rrd") as pool:
-        # A child of a worker.
+        # A child of a worker logs to the recording of the pool.
         assert pool.apply(functions.fork_and_log, (4,)) == 0
         pool.apply(functions.log_here_and_in_a_child, (5, "spawn"))
     assert support.numbers(path) == Counter([1, 2, 3])
@@ -163,7 +162,7 @@ def test_forked_children_and_threads(tmp_path: Path) -> None:
     support.check_file(tmp_path / "pool.rrd")
 
 
-def test_what_a_process_logs_while_it_ends(start_method: str, tmp_path: Path) -> None:
+def test_rows_that_a_process_logs_while_it_ends_are_kept(start_method: str, tmp_path: Path) -> None:
     path, ending, go_on = tmp_path / "run.rrd", tmp_path / "ending", tmp_path / "go"
     with mpr.SharedRecording("app", sinks=path):
         child = multiprocessing.get_context(start_method).Process(
@@ -189,14 +188,14 @@ rr.log("n", rr.Scalars(1.0))
 """
 
 
-def test_a_row_that_comes_too_late_is_said_to_be_lost(tmp_path: Path) -> None:
+def test_a_row_that_comes_too_late_is_reported_as_lost(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):
         ran = _python(_LATE)
     assert ran.returncode == 0
     assert ran.stderr.count("its rows are lost. Daemon threads and exit handlers come too late") == 1
     assert support.numbers(path) == Counter([1])
-    # And of a pool's worker.
+    # The same holds for a pool's worker.
     source = """
 import sys, mpr
 from multiprocessing import util
@@ -213,10 +212,10 @@ if __name__ == "__main__":
     assert support.numbers(tmp_path / "pool.rrd") == Counter([1])
 
 
-def test_what_a_task_saves_itself_ends_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rr_save_in_a_task_takes_rows_only_until_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path) as recording:
-        # In this process, twice, and in another one.
+        # The task runs twice in this process, and once in another one.
         for number in (10, 20):
             functions.save_then_log(number, tmp_path / f"{number}.rrd")
             functions.log_number(number + 5)
@@ -231,13 +230,13 @@ def test_what_a_task_saves_itself_ends_with_it(tmp_path: Path, caplog: pytest.Lo
 
 
 def test_processes_whose_files_the_parent_cannot_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in another container: the bytes come in messages, and a process id says nothing."""
+    """It is the same in another container: the bytes come in messages, and a process id says nothing."""
 
     def refuse(*_: object) -> None:
         raise PermissionError("another user's, or another container's")
 
     monkeypatch.setattr(intake, "OutboxReader", refuse)
-    monkeypatch.setattr(ProducerIntake, "lives", lambda _: False)
+    monkeypatch.setattr(aggregator, "process_lives", lambda _: False)
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):
         child = multiprocessing.get_context("spawn").Process(
@@ -255,7 +254,7 @@ def test_processes_whose_files_the_parent_cannot_open(tmp_path: Path, monkeypatc
 
 
 def test_threads_that_wait_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Put back what the function sets in this process.
+    # The function changes this limit in this process, so restore it.
     monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", outbox_writer.OUTBOX_ROLL_BYTES)
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):
@@ -276,7 +275,7 @@ def test_the_ids_are_those_of_the_recording(tmp_path: Path) -> None:
     assert ran.stdout.split() == ["run-7", "app", "True"], ran.stderr
 
 
-def test_what_a_killed_process_had_logged_is_kept(tmp_path: Path) -> None:
+def test_rows_of_a_killed_process_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):
         child = multiprocessing.get_context("spawn").Process(
@@ -289,7 +288,7 @@ def test_what_a_killed_process_had_logged_is_kept(tmp_path: Path) -> None:
         fds = psutil.Process().num_fds()
         for number in (3, 4, 5):
             _run(functions.join_and_log, number)
-        # What an ended process needs here goes with it, also that of the killed one.
+        # The descriptors for an ended process are closed, also those for the killed one.
         assert psutil.Process().num_fds() <= fds
     support.check_file(path)
     assert support.numbers(path) == Counter([1, 3, 4, 5])
@@ -308,7 +307,7 @@ def _changed(environ: dict[str, str], **fields: Any) -> dict[str, str]:
 _JOIN = "import mpr; mpr.join(timeout=2)"
 
 
-def test_an_environment_that_is_of_no_use_is_one_clear_error(tmp_path: Path) -> None:
+def test_an_unusable_environment_is_one_clear_error(tmp_path: Path) -> None:
     with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
         environ = recording.environ()
         cases = {
@@ -324,7 +323,7 @@ def test_an_environment_that_is_of_no_use_is_one_clear_error(tmp_path: Path) -> 
             assert ran.returncode == 1
             assert any(each in ran.stderr for each in text.split("|")), ran.stderr
             assert "Error: " in ran.stderr
-        # A secret is in none of these.
+        # None of these messages has the secret.
         secret = json.loads(environ[connection_info.VARIABLE])["secret"]
         assert secret not in _python(_JOIN, env=_changed(environ, folder=str(tmp_path))).stderr
         assert recording.stats().rejected_messages > 0
@@ -356,7 +355,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     with mpr.SharedRecording("app", sinks=folder / "run.rrd") as recording:
         args = (5, folder / "started", folder / "enough")
-        child = multiprocessing.get_context("spawn").Process(target=functions.log_until_told, args=args)
+        child = multiprocessing.get_context("spawn").Process(target=functions.log_until_stopped, args=args)
         child.start()
         print(child.pid, flush=True)
         child.join()
@@ -364,7 +363,7 @@ if __name__ == "__main__":
 
 
 def test_a_process_that_logs_does_not_hang_when_its_recording_is_killed(tmp_path: Path) -> None:
-    """It goes on, with one error; what nobody takes does not fill its memory."""
+    """It goes on, with one error, and drops its rows instead of keeping them in memory."""
     with (tmp_path / "errors").open("wb") as errors:
         parent = subprocess.Popen(
             [sys.executable, "-c", _PARENT, str(tmp_path)], stdout=subprocess.PIPE, stderr=errors, text=True
@@ -374,7 +373,7 @@ def test_a_process_that_logs_does_not_hang_when_its_recording_is_killed(tmp_path
     support.wait_for((tmp_path / "started").exists, 60)
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    # Says so, and goes on.
+    # The process logs that, and goes on.
     support.wait_for(lambda: "or its process has ended" in (tmp_path / "errors").read_text(), 60)
     (tmp_path / "enough").touch()
     support.wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 60)
@@ -392,7 +391,7 @@ def test_a_recording_that_closes_before_a_process_ends(tmp_path: Path) -> None:
         support.wait_for((tmp_path / "started").exists)
     (tmp_path / "go").touch()
     child.join(60)
-    # The process does its own work to the end; what it said is in the test above.
+    # The process does its own work to the end. The test above checks what it prints.
     assert child.exitcode == 0
     support.check_file(path)
     assert support.numbers(path) == Counter([1])
@@ -409,7 +408,7 @@ for line in sys.stdin:
 
 
 class _Engine:
-    """A process that has never heard of mpr, and runs what comes."""
+    """A process that does not know mpr, and runs the pickled calls that it gets."""
 
     def __init__(self) -> None:
         environ = {name: value for name, value in os.environ.items() if name != connection_info.VARIABLE}
@@ -431,19 +430,19 @@ class _Engine:
         self._process.communicate(timeout=60)
 
 
-def test_a_wrapped_function_runs_where_nobody_has_heard_of_the_recording(tmp_path: Path) -> None:
+def test_a_wrapped_function_joins_the_recording_in_a_process_that_does_not_know_it(tmp_path: Path) -> None:
     path, second = tmp_path / "run.rrd", tmp_path / "second.rrd"
     with _Engine() as engine:
         recording = mpr.SharedRecording("app", sinks=path)
         wrapped = recording.wrap(tasks.log_number)
         for number, dumps in enumerate((pickle.dumps, cloudpickle.dumps)):
             assert engine.run(dumps((wrapped, number))) == str(number)
-            # In the file when it returns.
+            # The rows are in the file when it returns.
             assert support.numbers_of_growing(path) == Counter(range(number + 1))
         offset = 2
         closure = recording.wrap(lambda number: functions.log_number(number + offset))
         assert engine.run(pickle.dumps((closure, 0))) == "2"
-        # The same worker, another recording; then the same in this process.
+        # The same worker joins another recording; then this process does.
         with mpr.SharedRecording("other", sinks=second) as other:
             assert engine.run(pickle.dumps((other.wrap(functions.count), 2))).startswith("<generator")
             assert engine.run(pickle.dumps((other.wrap(tasks.log_from_thread), 1))) == "1"
@@ -457,7 +456,7 @@ def test_a_wrapped_function_runs_where_nobody_has_heard_of_the_recording(tmp_pat
     assert support.numbers(second) == Counter([1])
 
 
-def test_what_cannot_be_wrapped_is_refused_at_once(tmp_path: Path) -> None:
+def test_an_object_that_cannot_be_wrapped_is_refused_at_once(tmp_path: Path) -> None:
     with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
         with pytest.raises(mpr.UnpicklableTaskError, match="only what can be called"):
             recording.wrap(3)  # type: ignore[arg-type]  # the error is what is tested

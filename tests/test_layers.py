@@ -1,4 +1,4 @@
-"""Which package of mpr may import which other. The source is read, with imports inside functions.
+"""Each package of mpr imports only packages that the table allows, also inside functions.
 
 The table of packages is ordered from the ground up: a package imports only from packages above its own row.
 """
@@ -16,8 +16,8 @@ import mpr
 
 _FOLDER = Path(mpr.__file__).parent
 
-# They import nothing but each other, and anything may import them.
-FLOOR = {"errors", "failpoints", "limits", "threads"}
+# The modules of the floor import only each other, and any module may import them.
+FLOOR = {"errors", "failpoints", "files", "limits", "threads"}
 TABLE = {
     "sdk": "",
     "transport": "",
@@ -38,12 +38,12 @@ TABLE = {
     "pool": "transport processes worker scheduler telemetry recording",
     "run": "rrd producer sinks tasks live recording",
 }
-# The edges: they may import anything, and nobody imports them.
+# The edges may import any package, and no other package imports them.
 _EDGES = {"__main__", "cli", "mpr", "pytest_plugin"}
 
 
 def _name(path: Path) -> str:
-    """Of a module within mpr; a package has the name of its folder."""
+    """Return the name of a module within mpr; a package has the name of its folder."""
     parts = path.relative_to(_FOLDER).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "mpr"
 
@@ -61,7 +61,7 @@ def _is_type_checking(node: ast.AST) -> bool:
 
 
 def _nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those for type checkers only."""
+    """Yield all nodes except those for type checkers only."""
     yield node
     for child in ast.iter_child_nodes(node):
         if not _is_type_checking(child):
@@ -69,7 +69,7 @@ def _nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _imported(name: str, nodes: Iterator[ast.AST]) -> set[str]:
-    """The full names of the modules that a module imports; for `from mpr import rrd` that is `mpr.rrd`."""
+    """Return the full names of the modules that a module imports; for `from mpr import rrd` that is `mpr.rrd`."""
     found: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -86,18 +86,18 @@ def _imported(name: str, nodes: Iterator[ast.AST]) -> set[str]:
 
 
 def _inside(name: str, *, types_too: bool = False) -> set[str]:
-    """The modules of mpr that a module imports; with `types_too` also those that only type checkers import."""
+    """Return the modules of mpr that a module imports; with `types_too` also those that only type checkers import."""
     nodes = ast.walk(_TREES[name]) if types_too else _nodes(_TREES[name])
     return {each.removeprefix("mpr.") for each in _imported(name, nodes) if each.startswith("mpr.")}
 
 
 def _outside(name: str) -> set[str]:
-    """The packages of others that a module imports."""
+    """Return the packages outside of mpr that a module imports."""
     return {each.partition(".")[0] for each in _imported(name, _nodes(_TREES[name]))}
 
 
-def test_the_reading_of_imports_finds_them() -> None:
-    # At the top, within functions only, and for type checkers only.
+def test_every_import_is_found() -> None:
+    # Imports at the top, within functions only, and for type checkers only.
     assert "rrd.framing" in _inside("rrd.manifest")
     assert "pyarrow" in _outside("rrd.manifest")
     assert "rrd.append" in _inside("pytest_plugin.report.repair")
@@ -118,7 +118,7 @@ def test_a_package_imports_only_what_the_table_allows(package: str) -> None:
     assert set() == found
 
 
-def test_the_floor_knows_only_itself() -> None:
+def test_the_floor_imports_only_itself() -> None:
     found = {(name, each) for name in FLOOR & set(_SOURCES) for each in _inside(name, types_too=True)}
     assert set() == {(name, each) for name, each in found if each not in FLOOR}
 
@@ -127,12 +127,12 @@ def test_every_module_has_its_place() -> None:
     assert set(TABLE) | FLOOR | _EDGES == {_package(name) for name in _SOURCES}
 
 
-def test_nobody_imports_the_edges() -> None:
+def test_no_package_imports_the_edges() -> None:
     found = {(name, each) for name in _SOURCES for each in _inside(name) if _package(each) in _EDGES - {"mpr"}}
     assert set() == {(name, each) for name, each in found if _package(name) not in _EDGES}
 
 
-def test_no_module_needs_itself() -> None:
+def test_no_module_imports_itself_through_others() -> None:
     done: set[str] = set()
 
     def visit(name: str, path: list[str]) -> None:
@@ -147,7 +147,7 @@ def test_no_module_needs_itself() -> None:
     assert set(_SOURCES) == done
 
 
-def test_only_the_transport_knows_zeromq() -> None:
+def test_only_the_transport_imports_zeromq() -> None:
     assert {"transport"} == {_package(name) for name in _SOURCES if "zmq" in _outside(name)}
 
 
@@ -155,7 +155,7 @@ def test_only_one_package_knows_private_names_of_the_sdk() -> None:
     assert {"sdk"} == {_package(name) for name, source in _SOURCES.items() if "rerun_bindings" in source}
 
 
-def test_only_the_plugin_knows_pytest() -> None:
+def test_only_the_plugin_imports_pytest() -> None:
     assert {"pytest_plugin"} == {_package(name) for name in _SOURCES if "pytest" in _outside(name)}
 
 

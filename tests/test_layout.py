@@ -29,10 +29,10 @@ def _views(kinds: dict[str, frozenset[str]]) -> list[tuple[str, str]]:
     ("kinds", "views"),
     [
         (_made_of(), []),
-        # What lies over a picture is seen with it.
+        # Entities below a picture share its view.
         (_made_of(picture="Image", picture__boxes="Boxes2D", picture__mask="SegmentationImage"), [("2D", "/picture")]),
         (_made_of(walker__1="Points2D", walker__2="Points2D"), [("2D", "/walker")]),
-        # Several pictures are seen side by side, each with what lies over it.
+        # Several pictures have a view each, with the entities below them.
         (
             _made_of(cam__left="Image", cam__right__raw="Image", cam__right__boxes="Boxes2D"),
             [("2D", "/cam/left"), ("2D", "/cam/right")],
@@ -45,7 +45,7 @@ def _views(kinds: dict[str, frozenset[str]]) -> list[tuple[str, str]]:
             ("TimeSeries", "/stats"), ("TimeSeries", "/t"),
         ]),
         (_made_of(text="TextDocument", door="StateChange"), [("StateTimeline", "/door"), ("TextDocument", "/text")]),
-        # Nothing to look at.
+        # Nothing of this has a view.
         (_made_of(log="TextLog", other="AnyValues"), []),
     ],
 )  # fmt: skip
@@ -73,14 +73,14 @@ def test_without_rows_of_the_user_the_pool_fills_the_view() -> None:
         (None, "collapsed", "log_time", "Workers"),
         (rrb.Blueprint(rrb.Spatial2DView()), None, "log_time", "Workers"),
         (rrb.Blueprint(rrb.Spatial2DView(), collapse_panels=True), "collapsed", "log_time", "Workers"),
-        # Nothing of a pool is on another timeline, so that its state timelines are empty there.
+        # The state timelines of a pool are only on log_time, so they are empty on another timeline.
         (
             rrb.Blueprint(rrb.Spatial2DView(), rrb.TimePanel(timeline="frame"), collapse_panels=True),
             None, "frame", "Workers, on the timeline log_time",
         ),
     ],
 )  # fmt: skip
-def test_the_time_panel_is_the_users_where_he_has_one(
+def test_the_time_panel_of_the_users_blueprint_is_kept(
     own: Any, state: str | None, timeline: str, state_timelines: str
 ) -> None:
     found = default.blueprint({}, "log_time", 2, _ALL, own)
@@ -90,7 +90,7 @@ def test_the_time_panel_is_the_users_where_he_has_one(
 
 
 def _shown(path: Path) -> list[set[str]]:
-    """Of each blueprint in the file: the classes of its views."""
+    """Return the classes of the views of each blueprint in the file."""
     reader = rr.chunk.RrdReader(path)
     found = []
     for entry in reader.blueprints():
@@ -124,7 +124,7 @@ def test_the_users_own_blueprint_is_kept(tmp_path: Path, beside: bool, shown: se
     assert 1 + beside == len(found)
 
 
-def test_a_blueprint_that_a_task_sends_is_the_one_that_counts(tmp_path: Path) -> None:
+def test_a_blueprint_that_a_task_sends_replaces_the_default_one(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path) as pool:
         pool.map(tasks.send_blueprint, [0])
@@ -132,7 +132,7 @@ def test_a_blueprint_that_a_task_sends_is_the_one_that_counts(tmp_path: Path) ->
     assert not any("StateTimeline" in shown for shown in _shown(path))
 
 
-def test_a_view_that_is_not_wanted_is_folded(tmp_path: Path) -> None:
+def test_without_telemetry_view_the_view_is_folded(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, telemetry_view=False) as pool:
         pool.map(tasks.log_number, range(3))

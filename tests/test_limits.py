@@ -19,7 +19,7 @@ from tests import support, tasks
 
 @pytest.mark.parametrize("hang", [tasks.log_then_sleep, tasks.log_then_hold_the_gil])
 def test_a_task_that_takes_too_long_fails_alone(hang: Any, tmp_path: Path) -> None:
-    """Also one in native code that never lets go of the GIL; what it had logged is there."""
+    """This holds also for native code that never releases the GIL. Rows that the task had logged are there."""
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, task_timeout=4.0) as pool:
         hung = pool.apply_async(hang, (0,))
@@ -35,7 +35,7 @@ def test_a_task_that_takes_too_long_fails_alone(hang: Any, tmp_path: Path) -> No
 
 def test_the_time_is_that_of_each_task_and_not_of_a_chunk(tmp_path: Path) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", task_timeout=4.0) as pool:
-        # Together they take longer; the one that hangs is the only one that fails.
+        # Together these tasks take longer than the limit. Only the task that hangs fails.
         results = pool.imap(tasks.sleep, [*[0.5] * 10, 1000, 0], chunksize=12)
         assert [next(results) for _ in range(10)] == [0.5] * 10
         with pytest.raises(mpr.TaskTimeoutError, match=r"sleep\[10\]"):
@@ -67,20 +67,20 @@ def test_a_worker_that_has_grown_too_large_is_replaced(start_method: Any, tmp_pa
         first = [pool.apply(tasks.log_and_keep, (number, 1)) for number in range(3)]
         pids = pool.map(tasks.log_and_keep_much, range(3, 6), chunksize=1)
     assert len(set(first)) == 1
-    # The first of them still ran in the worker that was there; no two ran in the same.
+    # The first large task still ran in the first worker. No two large tasks ran in the same worker.
     assert (pids[0], len(set(pids))) == (first[0], 3)
     support.check_file(path)
     assert support.numbers(path) == Counter(range(6))
 
 
-def test_a_limit_below_what_a_worker_needs_anyway_is_told_at_once(tmp_path: Path) -> None:
+def test_a_memory_limit_below_the_need_of_an_idle_worker_is_an_error_at_once(tmp_path: Path) -> None:
     pool = mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", maxmemoryperchild=2 * 1024 * 1024)
     with pytest.raises(mpr.ConfigError, match="before its first task"):
         pool.apply(tasks.pid)
     pool.terminate()
 
 
-def test_what_no_worker_has_yet_can_be_cancelled(tmp_path: Path) -> None:
+def test_tasks_that_no_worker_has_yet_can_be_cancelled(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path) as pool:
         running = pool.submit(tasks.log_then_wait, 0, tmp_path / "started", tmp_path / "go on")
@@ -114,8 +114,8 @@ def test_a_task_that_runs_is_cancelled_with_its_worker(start_method: Any, tmp_pa
     assert set(support.numbers(path)) - {0} == {1}
 
 
-def test_what_lies_behind_a_long_task_is_done_by_a_worker_that_is_free(tmp_path: Path) -> None:
-    """Tiny tasks go to a worker many at a time; one among them that takes long holds none of them back."""
+def test_tasks_behind_a_long_task_run_in_a_free_worker(tmp_path: Path) -> None:
+    """A worker is sent many tiny tasks at a time. A long task among them delays none of the others."""
     with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd") as pool:
         for _ in range(5):
             pool.map(tasks.square, range(200), chunksize=1)
@@ -129,7 +129,7 @@ def test_what_lies_behind_a_long_task_is_done_by_a_worker_that_is_free(tmp_path:
             go_on.unlink()
 
 
-def test_a_pool_serves_where_an_executor_is_wanted(tmp_path: Path) -> None:
+def test_the_executor_of_a_pool_works_as_one_of_concurrent_futures(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path) as pool, pool.executor as executor:
         futures = {executor.submit(tasks.log_number, number): number for number in range(5)}
@@ -182,14 +182,14 @@ def test_callbacks_of_a_future_run_in_no_thread_of_the_caller(tmp_path: Path) ->
         assert called.wait(60)
 
 
-def test_what_is_cancelled_does_not_count_for_the_tasks_of_a_worker(tmp_path: Path) -> None:
+def test_cancelled_tasks_do_not_count_for_maxtasksperchild(tmp_path: Path) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", maxtasksperchild=1) as pool:
         for number in range(20):
             pool.submit(tasks.square, number).cancel(running=True)
         assert pool.submit(tasks.square, 3).result(60) == 9
 
 
-def test_a_call_that_is_late_is_told_that_the_pool_has_ended(tmp_path: Path) -> None:
+def test_a_call_whose_input_outlasts_the_pool_raises_pool_closed_error(tmp_path: Path) -> None:
     pool = mpr.Pool("app", 1, sinks=tmp_path / "run.rrd")
     begun, closed = threading.Event(), threading.Event()
     caught: list[BaseException] = []
@@ -235,7 +235,7 @@ def test_each_task_of_a_chunk_has_its_own_retries(tmp_path: Path) -> None:
 
 
 def test_a_worker_keeps_only_the_functions_that_were_used_last(tmp_path: Path) -> None:
-    """A new one for each call does not fill its memory, and one that comes again works again."""
+    """New functions in each call do not fill its memory, and a function that was dropped works again."""
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         functions = [functools.partial(tasks.keep_alive, tasks.Tracked(number)) for number in range(200)]
         for sequence in (functions, functions[:5], functions[::-1]):

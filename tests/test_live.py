@@ -32,7 +32,7 @@ _CLOSE_SECS = 15
 
 
 def test_every_sink_has_the_rows_of_every_worker(start_method: Any, tmp_path: Path) -> None:
-    """Two files, a viewer, a server with a reader: all at once."""
+    """The sinks are two files, a viewer, and a server with a reader."""
     port = viewers.free_port()
     sinks = [tmp_path / "one.rrd", url_of(port), mpr.GrpcServerSink(port=0), mpr.FileSink(path=tmp_path / "two.rrd")]
     with listening(tmp_path / "viewer.rrd", port) as viewer, contextlib.ExitStack() as stack:
@@ -61,7 +61,7 @@ def test_a_viewer_that_is_late_is_killed_and_comes_back_has_everything(tmp_path:
             support.wait_for(lambda: first.cells() == support.cells_of_growing(path))
             pool.map(tasks.log_number, range(50, 60))
             support.wait_for(lambda: first.cells() == support.cells_of_growing(path))
-        # Also while nothing is logged, its end is noticed.
+        # The end of the viewer is noticed even while nothing is logged.
         support.wait_for(lambda: live(pool.recording)[0].state != "connected")
         pool.map(tasks.log_number, range(60, 70))
         with listening(tmp_path / "second.rrd", port) as second:
@@ -86,7 +86,7 @@ def _absent(_stack: contextlib.ExitStack, _folder: Path, _port: int) -> Callable
 
 
 def _mute(stack: contextlib.ExitStack, _folder: Path, port: int) -> Callable[[], None]:
-    """It takes connections, and says nothing."""
+    """A server that takes connections and sends nothing."""
     taken = stack.enter_context(socket.socket())
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     taken.bind(("127.0.0.1", port))
@@ -100,7 +100,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def _no_viewer(stack: contextlib.ExitStack, _folder: Path, port: int) -> Callable[[], None]:
-    """A web server of somebody else."""
+    """A web server that is no viewer."""
     server = stack.enter_context(http.server.HTTPServer(("127.0.0.1", port), _Handler))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     stack.callback(server.shutdown)
@@ -109,7 +109,7 @@ def _no_viewer(stack: contextlib.ExitStack, _folder: Path, port: int) -> Callabl
 
 @pytest.mark.parametrize("peer", [_stopped, _absent, _mute, _no_viewer])
 def test_a_viewer_cannot_cost_rows_or_time(peer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What it did not get is counted, said once, and written into the recording."""
+    """Rows that it did not get are counted, logged once, and noted in the recording."""
     port = viewers.free_port()
     path = tmp_path / "run.rrd"
     with contextlib.ExitStack() as stack:
@@ -119,7 +119,7 @@ def test_a_viewer_cannot_cost_rows_or_time(peer: Any, tmp_path: Path, caplog: py
             if peer is _stopped:
                 wait_for_state(pool.recording, "connected")
             disturb()
-            # Far more than sockets and the SDK can hold.
+            # These rows are far more than sockets and the SDK can hold.
             pool.starmap(tasks.log_images, [(0, 100), (1, 100)], chunksize=1)
             assert live(pool.recording)[0].missing_chunks > 0
             started = time.monotonic()
@@ -135,7 +135,7 @@ def test_a_viewer_cannot_cost_rows_or_time(peer: Any, tmp_path: Path, caplog: py
 
 
 @pytest.mark.parametrize("peer", [_stopped, _absent, _mute, _no_viewer])
-def test_a_viewer_that_gets_nothing_is_told_of_while_the_run_goes_on(
+def test_a_viewer_that_gets_nothing_is_reported_while_the_run_goes_on(
     peer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mpr.live.exporter_handle._PATIENCE_SECS", 0.5)
@@ -147,14 +147,14 @@ def test_a_viewer_that_gets_nothing_is_told_of_while_the_run_goes_on(
                 wait_for_state(pool.recording, "connected")
             disturb()
             pool.starmap(tasks.log_images, [(0, 100), (1, 100)], chunksize=1)
-            told = f"127.0.0.1:{port}/proxy) has got nothing for"
-            support.wait_for(lambda: told in caplog.text)
+            reported = f"127.0.0.1:{port}/proxy) has got nothing for"
+            support.wait_for(lambda: reported in caplog.text)
             pool.map(tasks.log_number, range(20))
             time.sleep(1)
             assert caplog.text.count("has got nothing for") == 1
 
 
-def test_a_viewer_that_reads_is_not_told_of(
+def test_a_viewer_that_reads_is_not_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = viewers.free_port()
@@ -166,7 +166,7 @@ def test_a_viewer_that_reads_is_not_told_of(
         wait_for_state(pool.recording, "connected")
         pool.map(tasks.log_number, range(20))
         support.wait_for(lambda: viewer.cells() == support.cells_of_growing(path))
-        # It has everything, and that nothing more comes is no fault of it.
+        # The viewer has everything. A time without new rows is no fault of the viewer.
         monkeypatch.setattr("mpr.live.exporter_handle._PATIENCE_SECS", 3.0)
         time.sleep(3.5)
         pool.apply(tasks.log_number, (20,))
@@ -174,20 +174,20 @@ def test_a_viewer_that_reads_is_not_told_of(
     assert "has got nothing" not in caplog.text
 
 
-def test_a_courier_that_is_killed_is_replaced(tmp_path: Path) -> None:
+def test_an_exporter_that_is_killed_is_replaced(tmp_path: Path) -> None:
     port = viewers.free_port()
     path = tmp_path / "run.rrd"
     with listening(tmp_path / "viewer.rrd", port) as viewer:
         with mpr.Pool("app", 2, sinks=[path, url_of(port)]) as pool:
             pool.map(tasks.log_number, range(10))
             wait_for_state(pool.recording, "connected")
-            for courier in viewers.exporters():
-                assert os.sched_getscheduler(courier.pid) == os.SCHED_BATCH
-                courier.kill()
+            for exporter in viewers.exporters():
+                assert os.sched_getscheduler(exporter.pid) == os.SCHED_BATCH
+                exporter.kill()
             pool.map(tasks.log_number, range(10, 20))
             support.wait_for(lambda: live(pool.recording)[0].connections == 2)
         assert live(pool.recording)[0].missing_chunks == 0
-        # The viewer knows what it has had before by the ids of its chunks; a file has it twice.
+        # A viewer knows repeated chunks by their ids. The file of the receiver has them twice.
         support.wait_for(lambda: set(viewer.cells()) == set(support.cells(path)))
     support.check_file(path)
 
@@ -209,7 +209,7 @@ if __name__ == "__main__":
 """
 
 
-def test_couriers_and_pages_of_a_killed_parent_end_with_it(tmp_path: Path) -> None:
+def test_exporters_and_pages_of_a_killed_parent_end_with_it(tmp_path: Path) -> None:
     port = viewers.free_port()
     with contextlib.ExitStack() as stack:
         _mute(stack, tmp_path, port)
@@ -228,7 +228,7 @@ def _lives(pid: int) -> bool:
     return False
 
 
-def test_without_a_file_a_late_viewer_gets_what_is_kept(tmp_path: Path) -> None:
+def test_without_a_file_a_late_viewer_gets_the_rows_that_are_kept(tmp_path: Path) -> None:
     port = viewers.free_port()
     with mpr.Pool("app", 2, sinks=url_of(port)) as pool:
         assert pool.recording.paths == []
@@ -245,7 +245,7 @@ def test_without_a_file_a_late_viewer_gets_what_is_kept(tmp_path: Path) -> None:
     assert live(pool.recording)[0].missing_chunks == 0
 
 
-def test_what_is_kept_without_a_file_is_bounded(
+def test_rows_that_are_kept_without_a_file_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(replay_log, "REPLAY_MAX_BYTES", 20_000_000)
@@ -262,7 +262,7 @@ def test_what_is_kept_without_a_file_is_bounded(
             missing = live(pool.recording)[0].missing_chunks
             sent = live(pool.recording)[0].sent_chunks
             assert missing > 0
-            # The newest is there, with the recording's properties.
+            # The newest rows are there, with the recording's properties.
             support.wait_for(lambda: sum(cell.entity == "/n" for cell in viewer.cells().elements()) == 10)
             with support.whole_frames_of(viewer.path) as copy:
                 assert support.numbers(copy) == Counter(range(10))
@@ -300,7 +300,7 @@ def test_a_file_that_fails_does_not_end_the_viewer(tmp_path: Path, monkeypatch: 
             assert support.numbers(copy) == Counter(range(30))
 
 
-def test_viewers_have_everything_where_files_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_viewers_have_everything_if_files_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "format_is_known", lambda: "it is from the future")
     port = viewers.free_port()
     with listening(tmp_path / "viewer.rrd", port) as viewer:
@@ -329,7 +329,7 @@ def test_a_port_that_is_taken_is_an_error_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_viewer_is_left_alone_where_recording_is_switched_off(tmp_path: Path) -> None:
+def test_a_viewer_is_left_alone_if_recording_is_switched_off(tmp_path: Path) -> None:
     source = f"""
 import mpr
 from tests import tasks
@@ -350,7 +350,7 @@ def _frames(data: bytes) -> list[framing.Frame]:
 
 
 def _activated(path: Path) -> list[str]:
-    """The recording ids of the blueprints that are made active, in order."""
+    """Return the recording ids of the blueprints that are made active, in order."""
     data = path.read_bytes()
     found = [data[each.payload : each.end] for each in _frames(data) if each.kind == framing.BLUEPRINT_ACTIVATION]
     return [protobuf.field(protobuf.field(each, 1), 2).decode() for each in found]
@@ -375,7 +375,7 @@ def test_a_blueprint_is_in_every_sink_before_data_and_stays_active(tmp_path: Pat
                 for e in _frames(data)
                 if e.kind == framing.ARROW_MSG
             ]
-            # The properties, then the blueprint, then data; among it those of the workers.
+            # The properties come first, then the blueprint, then data, also that of the workers.
             recording, blueprint_of_ours = chunks[:2]
             assert active.encode() in blueprint_of_ours
             rows_from = chunks.index(recording, 1)
@@ -384,18 +384,17 @@ def test_a_blueprint_is_in_every_sink_before_data_and_stays_active(tmp_path: Pat
             assert len(set(chunks)) == 4
 
 
-def test_without_one_of_the_parent_a_workers_blueprint_is_active(tmp_path: Path) -> None:
+def test_without_a_blueprint_of_the_parent_one_of_a_worker_is_active(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path) as pool:
         pool.apply(tasks.send_blueprint, (1,))
     assert len(_activated(path)) == 1
 
 
-# --- the replay log
-# -----------------------------------------------------------------------------------------------------
+# --- the replay log ---------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_notices_that_a_spool_has_dropped_what_it_reads(
+def test_a_reader_notices_that_a_memory_ring_has_dropped_bytes_that_it_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay_log, "REPLAY_MAX_BYTES", 100_000)

@@ -68,7 +68,7 @@ def test_an_encoded_manifest_is_read_back_as_it_was(points: Manifest, text: Mani
 def test_a_moved_manifest_has_new_offsets_and_nothing_else_changes(points: Manifest) -> None:
     sources = points.table[manifest.OFFSET].to_pylist()
     offsets = OffsetMap()
-    # Each chunk's frame goes further by another distance.
+    # The frame of each chunk is moved by another distance.
     expected = {}
     for index, payload in enumerate(sorted(sources)):
         frame = payload - framing.FRAME_HEADER_SIZE
@@ -90,7 +90,7 @@ def test_manifests_of_equal_columns_are_one_below_the_other(points: Manifest) ->
     assert manifest.same_columns([points, points])
 
 
-def test_manifests_of_differing_columns_say_so(points: Manifest, text: Manifest) -> None:
+def test_same_columns_is_false_for_manifests_of_differing_columns(points: Manifest, text: Manifest) -> None:
     assert not manifest.same_columns([points, text])
 
 
@@ -159,7 +159,7 @@ def _tables(draw: st.DrawFn) -> pa.Table:
             data[f"c{index}:start"] = pa.array([5 if each else None for each in draw(flags)], pa.int64())
     data[manifest.OFFSET] = pa.array(draw(st.permutations(range(rows))), pa.uint64())
     table = pa.table(data)
-    # As after merging: a column in several pieces.
+    # A column has several pieces after merging.
     cut = draw(st.integers(0, rows))
     return pa.concat_tables([table.slice(0, cut), table.slice(cut)])
 
@@ -182,7 +182,7 @@ def test_one_chunk_of_each_entity_with_each_set_of_columns_is_chosen(table: pa.T
     kinds = _kinds(table, chosen)
     assert set(_kinds(table, list(range(table.num_rows)))) == set(kinds)
     assert len(set(kinds)) == len(kinds)
-    # The first one in the file of each, in the file's order.
+    # The first chunk of each kind is chosen, in the order of the file.
     offsets = table[manifest.OFFSET].to_pylist()
     in_file = sorted(range(table.num_rows), key=offsets.__getitem__)
     first = {kind: row for row, kind in reversed(list(zip(in_file, _kinds(table, in_file), strict=True)))}
@@ -198,7 +198,7 @@ def test_the_chunks_of_a_real_stream_are_of_as_many_kinds_as_it_has(points: Mani
 
 
 @pytest.mark.parametrize("room", [True, False])
-def test_a_shelf_has_all_that_was_put_on_it(
+def test_a_manifest_store_has_all_manifests_that_were_added(
     room: bool, points: Manifest, text: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manifest_store, "MANIFEST_STORE_MAX_BYTES", 2 * points.table.nbytes)

@@ -30,7 +30,7 @@ def _strings(path: Path) -> Iterator[str]:
 
 
 def _named(path: Path) -> set[str]:
-    """The modules and their members that are named in the strings of a file, as `pkgutil.resolve_name` takes them."""
+    """Return the modules and members that strings of a file name, as `pkgutil.resolve_name` takes them."""
     found: set[str] = set()
     for text in _strings(path):
         if _DOTTED.fullmatch(text) and text not in _OTHER:
@@ -41,7 +41,7 @@ def _named(path: Path) -> set[str]:
 
 
 def _leads_somewhere(name: str) -> bool:
-    """Whether there is that module, or that name at the top of its module; nothing is imported."""
+    """Return whether the module exists, or the name at the top of its module, without an import."""
     path = _ROOT.joinpath(*re.split(r"[.:]", name))
     if path.with_suffix(".py").exists() or (path / "__init__.py").exists():
         return True
@@ -74,7 +74,7 @@ def test_a_name_within_a_string_leads_somewhere() -> None:
 
 
 def _missing(path: Path) -> list[str]:
-    """The files that are mentioned in the file at `path` and are not there."""
+    """Return the files that the file at `path` mentions and that do not exist."""
     folders = [path.parent, _ROOT, _ROOT / "examples"]
     if path.is_relative_to(_ROOT / "mpr"):
         folders = [*(each for each in path.parents if each.is_relative_to(_ROOT / "mpr")), _ROOT]
@@ -87,7 +87,7 @@ def test_a_file_that_is_mentioned_exists() -> None:
     assert {} == {name: missing for name, missing in found.items() if missing}
 
 
-# Files of users, of the SDK, and what the plugin writes.
+# Files of users, of the SDK, and files that the plugin writes.
 _OF_OTHERS = {
     "index.html",
     "conftest.py",

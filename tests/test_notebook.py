@@ -45,7 +45,7 @@ def _numbers(page: Page, viewer: int = -1) -> set[int]:
 )
 def test_rows_are_shown_while_a_cell_runs(page: Page, tmp_path: Path, within_one_cell: bool) -> None:
     def release(_message: Any) -> bool:
-        # All others are shown while the last task still runs.
+        # The rows of all other tasks are shown while the last task still runs.
         if len(page.viewers) == 1 and _numbers(page) >= set(range(19)):
             (tmp_path / "go").touch()
         return (tmp_path / "go").exists()
@@ -65,7 +65,7 @@ def test_rows_are_shown_while_a_cell_runs(page: Page, tmp_path: Path, within_one
 
 
 @pytest.mark.parametrize("sinks", ["'run.rrd'", "mpr.FileSink(path='run.rrd', compact=True)", "mpr.BinaryStreamSink()"])
-def test_everything_from_the_start_whenever_it_is_shown(page: Page, tmp_path: Path, sinks: str) -> None:
+def test_a_viewer_gets_everything_from_the_start_whenever_it_is_opened(page: Page, tmp_path: Path, sinks: str) -> None:
     (tmp_path / "go").touch()
     page.run(f"pool = mpr.Pool('app', 1, sinks=[{sinks}, 'judge.rrd'])")
     page.run("pool.map(work, range(10)); pool.recording.notebook_show(width='auto', height=200)")
@@ -83,7 +83,7 @@ def test_everything_from_the_start_whenever_it_is_shown(page: Page, tmp_path: Pa
     page.listen(lambda _message: page.cells(0) == wanted)
 
 
-def test_a_notebook_that_nobody_looks_at_is_not_kept_waiting_for_long(page: Page, tmp_path: Path) -> None:
+def test_a_notebook_without_an_open_page_does_not_wait_for_long(page: Page, tmp_path: Path) -> None:
     page.eager = False
     (tmp_path / "go").touch()
     page.run(
@@ -96,12 +96,12 @@ def test_a_notebook_that_nobody_looks_at_is_not_kept_waiting_for_long(page: Page
         """
     )
     page.run("import threading; assert not [t for t in threading.enumerate() if t.name == 'mpr-notebook']")
-    # Somebody looks at last.
+    # A page is opened at last.
     page.open(page.viewers[0])
     page.listen(lambda _message: page.cells() == support.cells(tmp_path / "run.rrd"))
 
 
-def test_what_cannot_be_shown_is_told(tmp_path: Path) -> None:
+def test_a_recording_without_a_readable_sink_cannot_be_shown(tmp_path: Path) -> None:
     with (
         mpr.Pool("app", 1, sinks=f"{tmp_path}/episodes/") as pool,
         pytest.raises(mpr.SinkError, match=r"needs a FileSink or a BinaryStreamSink"),
@@ -109,7 +109,7 @@ def test_what_cannot_be_shown_is_told(tmp_path: Path) -> None:
         pool.recording.notebook_show()
 
 
-def test_without_the_widget_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_widget_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "rerun_notebook", None)
     with (
         mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool,

@@ -53,7 +53,7 @@ if __name__ == "__main__":
 
 
 def test_four_threads_each_with_a_pool(tmp_path: Path) -> None:
-    # A thread that ends badly is told on stderr.
+    # Python prints the exception of a thread to stderr.
     done = support.run_python(_FOUR_THREADS, tmp_path, env=_OURS)
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
     for number in range(4):
@@ -87,7 +87,7 @@ def test_a_task_makes_a_pool_of_its_own(start_method: Any, tmp_path: Path, capfd
     _check(path, [0, 1, 2, 45, 46, 47])
     for number in range(3):
         _check(tmp_path / f"inner-{number}.rrd", range(10))
-    # Nobody is told that rows of the inner pool's forked workers are lost: they are not.
+    # No warning says that rows of the inner pool's forked workers are lost, because they are not.
     assert "" == capfd.readouterr().err
 
 
@@ -98,11 +98,11 @@ def test_a_forked_child_that_leaves_its_task_is_no_second_worker(
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
         results = pool.map(functools.partial(tasks.fork_and_leave, how=how), range(20), chunksize=5)
-        # Before the workers end: a child of theirs would be found as long as they live.
+        # A child that lives on is found only as long as the workers live.
         assert [] == [child for _, child, _ in results if psutil.pid_exists(child)]
     assert [("parent", code)] * 20 == [(who, ended) for who, _, ended in results]
     _check(path, range(20))
-    # The fork server has an older stderr than this test.
+    # The fork server has the stderr of an earlier time, not that of this test.
     if start_method != "forkserver":
         assert (20 if how == "raise" else 0) == capfd.readouterr().err.count("ValueError: in the forked child")
 
@@ -142,7 +142,7 @@ def test_two_hundred_pools_leave_nothing_behind(tmp_path: Path) -> None:
             assert number == pool.apply(tasks.log_number, (number,))
         if number == 20:
             before = (me.num_threads(), me.num_fds(), me.memory_info().rss)
-    # A thread or two of the SDK's and pyzmq's come and go.
+    # One or two threads of the SDK and of pyzmq come and go.
     assert me.num_threads() <= before[0] + 3
     assert me.num_fds() <= before[1] + 3
     assert me.memory_info().rss <= before[2] + 16 * 1024 * 1024
@@ -181,7 +181,7 @@ def test_a_pool_that_cannot_have_its_threads_leaves_nothing_behind(
 
 # --- programs -----------------------------------------------------------------------------------------------------
 
-# What a program of this test finds first, also where another checkout is installed.
+# A program of these tests imports this checkout, even if another one is installed.
 _OURS = {"PYTHONPATH": str(Path(__file__).parents[1])}
 
 _PROGRAM = """
@@ -226,7 +226,7 @@ _WAYS: dict[str, list[str]] = {
 
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
 @pytest.mark.parametrize("way", _WAYS)
-def test_what_a_program_defines_works_in_its_workers(way: str, start_method: str, tmp_path: Path) -> None:
+def test_functions_and_classes_of_a_program_work_in_its_workers(way: str, start_method: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(_PROGRAM)
     done = subprocess.run(
         [sys.executable, *_WAYS[way], "run.rrd", start_method],
@@ -267,13 +267,13 @@ if __name__ == "__main__":
 """
 
 
-def test_a_program_does_not_exit_before_what_it_has_submitted_and_shut_down_is_done(tmp_path: Path) -> None:
+def test_after_shutdown_a_program_does_not_exit_before_its_tasks_are_done(tmp_path: Path) -> None:
     done = support.run_python(_LEAVES_EARLY, tmp_path, "shutdown", env=_OURS)
     assert (0, "done\n", "") == (done.returncode, done.stdout, done.stderr)
     _check(tmp_path / "run.rrd", [1])
 
 
-def test_a_program_that_drops_its_pool_is_told_what_was_not_done(tmp_path: Path) -> None:
+def test_a_dropped_pool_prints_how_many_tasks_had_no_result(tmp_path: Path) -> None:
     done = support.run_python(_LEAVES_EARLY, tmp_path, "drop", env=_OURS)
     assert (0, "") == (done.returncode, done.stdout)
     assert "while 1 of its tasks had no result" in done.stderr
@@ -281,7 +281,7 @@ def test_a_program_that_drops_its_pool_is_told_what_was_not_done(tmp_path: Path)
 
 @pytest.mark.parametrize("folder", ["long", "missing"])
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
-def test_temporary_files_may_be_wherever_the_user_wants_them(folder: str, start_method: str, tmp_path: Path) -> None:
+def test_a_tmpdir_with_a_long_path_or_a_missing_one_works(folder: str, start_method: str, tmp_path: Path) -> None:
     place = tmp_path / ("x" * 150 if folder == "long" else "missing")
     if folder == "long":
         place.mkdir()
@@ -314,7 +314,7 @@ def test_a_queue_and_a_lock_of_multiprocessing_are_arguments_of_the_initializer(
     ) as pool:
         assert list(range(20)) == pool.map(_put, range(20))
         assert list(range(20)) == sorted(queue.get(timeout=30) for _ in range(20))
-        # As in `multiprocessing`, it is no argument of a task, and the task is named.
+        # A queue cannot be an argument of a task, as in `multiprocessing`. The error names the task.
         with pytest.raises(RuntimeError, match="through inheritance") as caught:
             pool.map(_put, [queue])
     assert "an argument of task '_put[0]' cannot be sent to a worker" in caught.value.__notes__[0]
@@ -329,7 +329,7 @@ def test_a_lock_for_forked_processes_is_refused_by_a_pool_of_others(tmp_path: Pa
     assert "the initializer cannot be sent to a worker" in caught.value.__notes__[0]
 
 
-class _KillsWhoeverLoadsIt:
+class _KillsOnLoad:
     def __reduce__(self) -> Any:
         return _die_unless_parent, (os.getpid(),)
 
@@ -345,7 +345,7 @@ def test_an_argument_that_kills_every_worker_that_loads_it_costs_its_own_task(
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
         before = [pool.apply_async(tasks.log_number, (number,)) for number in range(10)]
-        poison = pool.apply_async(print, (_KillsWhoeverLoadsIt(),))
+        poison = pool.apply_async(print, (_KillsOnLoad(),))
         after = [pool.apply_async(tasks.log_number, (number,)) for number in range(10, 20)]
         with pytest.raises(mpr.WorkerDiedError, match="SIGKILL"):
             poison.get(60)
@@ -366,7 +366,7 @@ def test_an_iterator_over_endless_input_that_is_dropped_lets_the_pool_end(tmp_pa
     assert set(range(5)) <= set(support.numbers(path))
 
 
-def test_input_that_nobody_takes_the_results_of_is_worked_off_when_the_pool_ends(tmp_path: Path) -> None:
+def test_tasks_whose_results_are_not_read_still_run_before_the_pool_ends(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path) as pool:
         results = pool.imap(tasks.log_number, range(500))
@@ -461,7 +461,7 @@ def test_with_a_pool(number, tmp_path, pytestconfig):
 
 def test_tests_that_are_distributed_over_processes_use_pools(tmp_path: Path) -> None:
     (tmp_path / "test_pools.py").write_text(_TESTS_WITH_POOLS)
-    # Where pytest-asyncio is installed, it warns of an option that is not set.
+    # If pytest-asyncio is installed, it warns of an option that is not set.
     options = ["-n", "2", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio", f"--rootdir={tmp_path}"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options],

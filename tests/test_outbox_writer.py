@@ -23,7 +23,7 @@ from tests import support, tasks
 
 @pytest.fixture
 def rolls_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that are forked flush and change the outbox after each few kilobytes."""
+    """Make forked workers flush and change the outbox after a few kilobytes."""
     monkeypatch.setattr(log_counters, "CHECK_EVERY_BYTES", 3_500)
     monkeypatch.setattr(outbox_writer, "UNFLUSHED_MAX_BYTES", 1)
     monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 1)
@@ -38,7 +38,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _log_until(first: int, count: int) -> tuple[list[int], int]:
-    """The numbers whose logging call has returned, and how many calls a signal has interrupted."""
+    """Return the numbers whose logging call has returned, and how many calls a signal has interrupted."""
     signal.signal(signal.SIGALRM, _interrupt)
     logged = []
     for number in range(first, first + count):
@@ -71,7 +71,7 @@ def test_a_signal_handler_that_raises_while_the_outbox_is_changed_costs_no_row_o
 
 
 def _outbox_size() -> int:
-    """The size of the outbox that the SDK writes into, which is the largest file in memory."""
+    """Return the size of the outbox that the SDK writes into, which is the largest file in memory."""
     sizes = []
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -90,13 +90,13 @@ def _allow_no_more(number: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (_outbox_size() + 5, resource.RLIM_INFINITY))
 
 
-def _log_where_the_manifest_has_no_room(number: int) -> int:
+def _log_without_room_for_the_manifest(number: int) -> int:
     _allow_no_more(number)
     return number
 
 
-def _log_where_rows_have_no_room(number: int, secs: float) -> int:
-    """The thread of the SDK that writes ends at the first of these rows, before or while the SDK is flushed."""
+def _log_without_room_for_rows(number: int, secs: float) -> int:
+    """Log rows that end the writing thread of the SDK, before the SDK is flushed or meanwhile."""
     _allow_no_more(number)
     for _ in range(5):
         rr.log("noise", rr.Tensor(np.zeros(1_000_000, np.uint8)))
@@ -111,7 +111,7 @@ def a_dead_writer_is_noticed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _fails_alone(path: Path, task: Callable[..., int], *args: float) -> None:
-    """`task` fails because its rows are lost; the tasks before it and behind it have theirs."""
+    """Check that `task` fails because its rows are lost, and that the tasks before and behind it have theirs."""
     with mpr.Pool("app", 1, sinks=path, start_method="fork") as pool:
         assert pool.map(tasks.log_number, range(5), chunksize=1) == list(range(5))
         with pytest.raises(mpr.DeliveryError, match=r"worker 1 \(pid \d+\) cannot bring its rows to the recording: "):
@@ -125,22 +125,22 @@ def _fails_alone(path: Path, task: Callable[..., int], *args: float) -> None:
 
 def test_a_manifest_that_the_sdk_cannot_write_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 300_000)
-    _fails_alone(tmp_path / "run.rrd", _log_where_the_manifest_has_no_room)
+    _fails_alone(tmp_path / "run.rrd", _log_without_room_for_the_manifest)
 
 
 @pytest.mark.usefixtures("a_dead_writer_is_noticed_soon")
 @pytest.mark.parametrize("secs", [0.0, 0.3])
 def test_rows_that_the_sdk_cannot_write_are_an_error_within_a_bound(secs: float, tmp_path: Path) -> None:
     started = time.monotonic()
-    _fails_alone(tmp_path / "run.rrd", _log_where_rows_have_no_room, secs)
+    _fails_alone(tmp_path / "run.rrd", _log_without_room_for_rows, secs)
     assert time.monotonic() - started < 60
 
 
 @mpr.task
 def _log_in_joined_process(number: int) -> None:
-    # A fork server has not inherited the low limits.
+    # The fork server does not have the low limits of this test.
     outbox_writer.FLUSH_LOOK_SECS, outbox_writer.FLUSH_SILENT_SECS = 0.2, 1.0
-    _log_where_rows_have_no_room(number, 0.3)
+    _log_without_room_for_rows(number, 0.3)
 
 
 def test_a_joined_process_whose_rows_cannot_be_written_fails_and_ends(

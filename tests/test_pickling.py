@@ -22,7 +22,7 @@ _LOCK = threading.Lock()
 
 
 class Counter:
-    """Something with a method, in a module that can be imported."""
+    """A class with a method, in a module that can be imported."""
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -32,7 +32,7 @@ class Counter:
 
 
 class Holder:
-    """Something with an attribute that cannot travel."""
+    """A class with an attribute that cannot travel."""
 
     def __init__(self) -> None:
         self.name = "holder"
@@ -43,7 +43,7 @@ class Holder:
 
 
 class Node:
-    """Something in a circle."""
+    """An object that refers to itself."""
 
     def __init__(self) -> None:
         self.children: list[Node] = []
@@ -91,7 +91,7 @@ def test_equal_functions_have_one_digest_and_others_another() -> None:
 
 
 @pytest.mark.parametrize("value", [5, None, "double"])
-def test_what_cannot_be_called_is_no_task(value: Any) -> None:
+def test_an_object_that_cannot_be_called_is_refused(value: Any) -> None:
     with pytest.raises(UnpicklableTaskError, match=f"must be callable, got {value!r}"):
         task_pickling.dump_function(value)
 
@@ -193,18 +193,18 @@ def test_a_list_that_holds_itself_and_a_lock_is_to_blame_for_the_lock() -> None:
     assert f"item 1 {_A_LOCK}" == pickle_errors.find_culprit(things)
 
 
-def test_nothing_is_to_blame_where_all_parts_can_travel() -> None:
+def test_nothing_is_to_blame_if_all_parts_can_travel() -> None:
     assert pickle_errors.find_culprit([1, "two", Counter(3)]) is None
 
 
 class Touchy:
-    """Something that raises wherever one looks."""
+    """An object that raises at every access to an attribute."""
 
     def __getattribute__(self, name: str) -> Any:
         raise RuntimeError("do not touch")
 
 
-def test_what_an_object_raises_itself_comes_as_it_is_with_a_note() -> None:
+def test_an_exception_that_an_object_raises_while_it_is_pickled_gets_a_note() -> None:
     with pytest.raises(RuntimeError, match="do not touch") as caught:
         task_pickling.dump_arguments("f", Touchy())
     assert ["an argument of task 'f' cannot be sent to a worker"] == caught.value.__notes__
@@ -266,14 +266,14 @@ def test_a_lock_of_a_thread_cannot_be_an_argument_of_the_initializer() -> None:
 
 
 class TwoArgumentsError(Exception):
-    """Its pickle has one argument, so that it cannot be unpickled: a frequent mistake."""
+    """An error whose pickle has one argument too few, which is a frequent mistake."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(f"{first} and {second}")
 
 
 class WithLockError(Exception):
-    """It has an attribute that cannot travel."""
+    """An error with an attribute that cannot travel."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -281,21 +281,21 @@ class WithLockError(Exception):
 
 
 class MuteError(WithLockError):
-    """It cannot travel, and has no text either."""
+    """An error that cannot travel and has no text."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
 
 class MuteButPicklableError(Exception):
-    """It can travel, and has no text."""
+    """An error that can travel and has no text."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
 
 class ChangelingError(Exception):
-    """Its pickle is another exception."""
+    """An error whose pickle is another exception."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ValueError, ("another",)
@@ -330,7 +330,7 @@ def _sent(error: BaseException) -> BaseException:
 def test_an_exception_arrives_as_it_is_with_its_traceback_as_the_cause(error: BaseException) -> None:
     back = _sent(error)
     assert type(error) is type(back)
-    # By their text, as the members of a group are other objects.
+    # Arguments are compared by their text, because the members of a group are other objects.
     assert (repr(error.args), str(error)) == (repr(back.args), str(back))
     assert isinstance(back.__cause__, RemoteTraceback)
     assert "in _raised" in str(back.__cause__)
@@ -369,7 +369,7 @@ def test_an_exception_that_cannot_travel_becomes_a_task_error(error: Exception, 
     assert type(error).__name__ in shown
 
 
-def test_an_exception_without_a_text_arrives_where_it_can_travel() -> None:
+def test_an_exception_without_a_text_arrives_if_it_can_travel() -> None:
     assert MuteButPicklableError is type(_sent(MuteButPicklableError("x")))
 
 
@@ -379,7 +379,7 @@ def test_an_exception_that_cannot_be_loaded_here_is_a_task_error() -> None:
 
 
 def test_a_function_that_travels_by_value_keeps_its_file() -> None:
-    """Or a traceback would not show its lines; cloudpickle from 3.1.3 on leaves it out."""
+    """A traceback needs the file to show lines. Cloudpickle from 3.1.3 on leaves it out."""
 
     def outer() -> Any:
         return lambda: None

@@ -31,7 +31,7 @@ _drawn_by_the_viewer = pytest.mark.skipif(
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
-    """Two pictures after one another, and numbers."""
+    """Write a recording with two images, one after the other, and with numbers."""
     path = tmp_path / "run.rrd"
     with rr.RecordingStream("app") as stream:
         stream.save(path)
@@ -48,13 +48,13 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def _share(path: Path, color: tuple[int, int, int]) -> float:
-    """How much of a picture has a colour, or nearly: a renderer rounds."""
+    """Return the share of a picture that has a colour, or nearly, because a renderer rounds."""
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     return float((np.abs(pixels - color).max(axis=2) <= 8).mean())
 
 
 def _processes_of_pictures() -> list[int]:
-    """What this process has started, a fork server and the like of other tests aside."""
+    """Return the children of this process, without a fork server and the like of other tests."""
     return sorted(support.census().children)
 
 
@@ -77,27 +77,27 @@ def test_a_picture_shows_the_end_of_the_recording_or_the_wanted_time(recording: 
 
 
 @_drawn_by_the_viewer
-def test_what_has_no_end_is_drawn_as_well(recording: Path) -> None:
+def test_a_recording_without_an_end_is_drawn_as_well(recording: Path) -> None:
     """A recording whose writer was killed has no footer, and may end within a message."""
     viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
-    torn = recording.with_name("torn.rrd")
-    torn.write_bytes(recording.read_bytes()[:-1500])
-    target = recording.with_name("torn.png")
-    picture.render(torn, target, timeout_secs=100, size=(640, 480))
+    cut = recording.with_name("cut.rrd")
+    cut.write_bytes(recording.read_bytes()[:-1500])
+    target = recording.with_name("cut.png")
+    picture.render(cut, target, timeout_secs=100, size=(640, 480))
     assert _share(target, _LAST) > 0.1
 
 
 def test_a_picture_that_takes_too_long_is_given_up_and_nothing_is_left(recording: Path) -> None:
     target = recording.with_name("late.png")
-    with pytest.raises(PictureError, match=r"cannot draw .*run\.rrd: it took more than 0\.5 s \(") as told:
+    with pytest.raises(PictureError, match=r"cannot draw .*run\.rrd: it took more than 0\.5 s \(") as caught:
         picture.render(recording, target, timeout_secs=0.5)
-    assert not isinstance(told.value, NoViewerError)
+    assert not isinstance(caught.value, NoViewerError)
     assert [] == _processes_of_pictures()
     assert [recording] == list(recording.parent.iterdir())
 
 
 @_drawn_by_the_viewer
-def test_without_a_driver_that_is_what_is_said(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_a_driver_says_so(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
         monkeypatch.setenv(name, str(recording.with_name("none.json")))
     with pytest.raises(NoViewerError, match="finds no Vulkan driver"):
@@ -106,27 +106,27 @@ def test_without_a_driver_that_is_what_is_said(recording: Path, monkeypatch: pyt
 
 
 @pytest.mark.skipif(hasattr(ViewerClient, "get_state"), reason="the viewer of this SDK can be asked what it shows")
-def test_with_an_old_sdk_that_is_what_is_said(recording: Path) -> None:
+def test_the_error_with_an_old_sdk_says_so(recording: Path) -> None:
     with pytest.raises(NoViewerError, match=r"use rerun-sdk 0\.41 or newer"):
         picture.render(recording, recording.with_name("none.png"), timeout_secs=100)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [(b"no recording", "Rerun cannot read it"), (None, "there is no such file")],
     ids=["foreign", "missing"],
 )
-def test_what_is_no_recording_is_said(tmp_path: Path, content: bytes | None, told: str) -> None:
+def test_a_file_that_is_no_recording_is_an_error(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "foreign.rrd"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(PictureError, match=told):
+    with pytest.raises(PictureError, match=message):
         picture.render(path, tmp_path / "none.png", timeout_secs=100)
     assert [] == list(tmp_path.glob("*.png"))
 
 
 @_drawn_by_the_viewer
-def test_an_unknown_timeline_is_said(recording: Path) -> None:
+def test_an_unknown_timeline_is_an_error(recording: Path) -> None:
     viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
     with pytest.raises(PictureError, match="no timeline 'frame', but log_time, step"):
         picture.render(recording, recording.with_name("none.png"), timeout_secs=100, timeline="frame")
@@ -140,7 +140,9 @@ picture.render(sys.argv[1], sys.argv[2], timeout_secs=100)
 
 
 @_drawn_by_the_viewer
-def test_viewer_and_folder_go_with_a_caller_that_is_killed(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_viewer_and_folder_are_gone_after_the_caller_is_killed(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
     folder = recording.with_name("tmp")
     folder.mkdir()

@@ -30,17 +30,17 @@ if __name__ == "__main__":
 def test_the_bar_says_what_is_done_and_what_has_failed(tmp_path: Path) -> None:
     done = support.run_python(_SCRIPT, tmp_path / "run.rrd")
     assert done.returncode == 0, done.stderr
-    # The last state of each bar; a call that nobody waits for may share it with the next one.
+    # Find the last state of each bar. A call whose result is not awaited may share a line with the next bar.
     last = [line.rpartition("\r")[2] for line in done.stderr.replace("\r\n", "\n").split("\n")]
     assert any(line.startswith("log_number: 100%") and " 20/20 " in line for line in last), done.stderr
     assert any(line.startswith("square: 100%") and " 30/30 " in line for line in last), done.stderr
     assert any("8/8" in line and "4 failed" in line for line in last), done.stderr
-    # Each of the twenty has logged a row.
+    # Each of the twenty tasks has logged a row.
     assert any(" 20/20 " in line and "20 rows" in line for line in last), done.stderr
     support.check_file(tmp_path / "run.rrd")
 
 
-def test_without_tqdm_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tqdm_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     with pytest.raises(mpr.MissingDependencyError, match=r"pip install 'mpr\[progress\]'"):
         mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", progress=True)

@@ -43,8 +43,8 @@ def test_another_process_reads_the_rows_of_a_result_before_close(start_method: A
             assert dict.fromkeys(range(number + 1), 1) == eval(read.stdout)
 
 
-def test_the_same_cells_as_one_process_logs(start_method: Any, tmp_path: Path) -> None:
-    """Any archetype, columns, static data, several timelines, properties: nothing differs but who wrote it."""
+def test_a_pool_records_the_same_cells_as_one_process(start_method: Any, tmp_path: Path) -> None:
+    """Archetypes, columns, static data, several timelines and properties are the same."""
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
         pool.map(tasks.log_everything, range(4), chunksize=1)
@@ -85,7 +85,7 @@ def test_the_ids_are_the_parents_and_so_is_the_start_time(tmp_path: Path) -> Non
     assert before <= int(start) <= after
 
 
-def test_what_tasks_say_of_the_recording_itself_does_not_replace_what_the_parent_says(
+def test_the_parents_name_and_start_time_of_the_recording_win_over_those_of_tasks(
     start_method: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "run.rrd"
@@ -194,10 +194,10 @@ def test_a_task_that_takes_the_sink_has_it_until_its_end(start_method: Any, tmp_
     assert support.numbers(own) == Counter([1])
 
 
-def test_a_recording_of_the_tasks_own_stays_its_own(start_method: Any, tmp_path: Path) -> None:
+def test_rows_of_a_task_recording_with_a_sink_are_only_there(start_method: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
-        pool.starmap(tasks.log_to_own_recording, [(number, tmp_path) for number in range(4)], 1)
+        pool.starmap(tasks.log_to_saved_recording, [(number, tmp_path) for number in range(4)], 1)
     support.check_file(path)
     assert support.numbers(path) == Counter(range(4))
     assert [support.numbers(tmp_path / f"own-{number}.rrd") for number in range(4)] == [{n: 1} for n in range(4)]

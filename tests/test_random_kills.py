@@ -42,7 +42,7 @@ def test_results_have_exactly_their_rows_however_workers_are_killed(
     assert set(found.values()) <= {1}
     expected = {number * _ROWS + row for number, returned in enumerate(outcomes) if returned for row in range(_ROWS)}
     assert expected - set(found) == set()
-    # Most were not concerned.
+    # Most tasks have their results.
     assert sum(outcomes) > _TASKS // 2
 
 

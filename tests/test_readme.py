@@ -58,7 +58,7 @@ import work
 """
 
 
-def test_what_a_page_says_of_its_snippets_counts(tmp_path: Path) -> None:
+def test_titles_outputs_and_comments_of_a_page_apply_to_its_snippets(tmp_path: Path) -> None:
     shell, needy = snippets.snippets_of(_PAGE, "page.md")
     assert (shell.place, needy.place) == ("page.md:6", "page.md:20")
     assert shell.prints(shell.run(tmp_path).stdout)

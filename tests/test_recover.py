@@ -36,7 +36,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("count", [50, 0])
 def test_the_file_of_a_killed_parent_has_every_result_that_the_parent_had(count: int, tmp_path: Path) -> None:
-    """Also a file that had not taken its name, because no row had come."""
+    """This holds also for a file that does not have its final name yet, because it has no row."""
     path = tmp_path / "run.rrd"
     program = subprocess.Popen([sys.executable, "-c", _PARENT, str(tmp_path), str(count)])
     try:
@@ -49,7 +49,7 @@ def test_the_file_of_a_killed_parent_has_every_result_that_the_parent_had(count:
         program.wait(60)
     left = path if count else tmp_path / ".run.rrd.part"
     assert left.exists()
-    # The lock goes with the parent, and with the workers that it had forked.
+    # The file is locked until the parent and the workers that it had forked have ended.
     support.wait_for(lambda: _recover(path).returncode == 0, 30)
     support.check_file(path)
     assert support.numbers(path) == Counter(range(count))
@@ -62,10 +62,10 @@ def test_the_file_of_a_killed_parent_has_every_result_that_the_parent_had(count:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("whole") / "run.rrd"
-    # Without a layout, whose chunks are not the recording's.
+    # The file has no layout, because its chunks are not the recording's.
     with mpr.Pool("app", 2, sinks=path, telemetry=False) as pool:
         pool.map(tasks.log_everything, range(3), chunksize=1)
-        # Larger than what a scan reads at once.
+        # This row is larger than the part that a scan reads at once.
         pool.starmap(tasks.log_images, [(0, 3)])
     return path.read_bytes()
 
@@ -83,8 +83,8 @@ def _ids_of(path: Path) -> set[bytes]:
     return _ids(data, _frames(data))
 
 
-@pytest.mark.parametrize("torn", ["footer", "end of footer", "frame header", "payload", "zeros", "between frames"])
-def test_a_torn_end_costs_the_torn_message_only(torn: str, whole: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", ["footer", "end of footer", "frame header", "payload", "zeros", "between frames"])
+def test_an_incomplete_end_costs_only_the_incomplete_message(cut: str, whole: bytes, tmp_path: Path) -> None:
     frames = _frames(whole)
     *kept, last, end = frames
     size = {
@@ -94,23 +94,21 @@ def test_a_torn_end_costs_the_torn_message_only(torn: str, whole: bytes, tmp_pat
         "payload": last.end - 1,
         "zeros": last.start,
         "between frames": last.start,
-    }[torn]
+    }[cut]
     path = tmp_path / "run.rrd"
-    path.write_bytes(whole[:size] + (bytes(5000) if torn == "zeros" else b""))
+    path.write_bytes(whole[:size] + (bytes(5000) if cut == "zeros" else b""))
     path.chmod(0o600)
     result = recover.recover(path)
     support.check_file(path)
-    expected = _ids(whole, kept if "footer" not in torn else frames[:-1])
+    expected = _ids(whole, kept if "footer" not in cut else frames[:-1])
     assert _ids_of(path) == expected
     assert (result.was_whole, result.chunk_count, result.original) == (False, len(expected), None)
-    assert (result.dropped_bytes > 0) == (torn in ("footer", "frame header", "payload"))
+    assert (result.dropped_bytes > 0) == (cut in ("footer", "frame header", "payload"))
     assert path.stat().st_mode & 0o777 == 0o600
     assert [path] == list(tmp_path.iterdir())
 
 
-def test_of_a_file_with_a_hole_what_is_before_it_is_recovered_and_the_original_kept(
-    whole: bytes, tmp_path: Path
-) -> None:
+def test_a_file_with_a_hole_is_recovered_up_to_it_and_the_original_is_kept(whole: bytes, tmp_path: Path) -> None:
     frames = _frames(whole)
     hole = frames[len(frames) // 2]
     damaged = whole[: hole.start] + b"\xff" * 64 + whole[hole.start + 64 :]
@@ -131,7 +129,7 @@ def test_a_message_whose_content_is_broken_costs_no_other(whole: bytes, tmp_path
     middle = (broken.payload + broken.end) // 2
     damaged = whole[:middle] + bytes(each ^ 0xFF for each in whole[middle : broken.end]) + whole[broken.end :]
     path = tmp_path / "run.rrd"
-    # Without its footer, as what left it would be.
+    # The file has no footer, like one that a killed process leaves.
     path.write_bytes(damaged[: frames[-1].start])
     result = recover.recover(path)
     support.check_file(path)
@@ -156,11 +154,11 @@ def test_a_file_that_the_sdk_left_is_recovered_too(tmp_path: Path) -> None:
     assert support.numbers(path) == Counter(range(20))
 
 
-def test_what_is_no_recording_is_left_as_it_is(whole: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_no_recording_is_left_as_it_is(whole: bytes, tmp_path: Path) -> None:
     files = {
         "text.rrd": b"not a recording at all",
         "empty.rrd": b"",
-        "torn.rrd": whole[: framing.HEADER_SIZE + 20],
+        "cut.rrd": whole[: framing.HEADER_SIZE + 20],
         "whole.rrd": whole,
         ".whole.rrd.part": whole[: _frames(whole)[-1].start],
     }
@@ -169,19 +167,19 @@ def test_what_is_no_recording_is_left_as_it_is(whole: bytes, tmp_path: Path) -> 
     ran = _recover(tmp_path, tmp_path / "missing.rrd")
     assert ran.returncode == 1
     assert ran.stdout == f"{tmp_path / 'whole.rrd'}: is whole\n"
-    told = sorted(ran.stderr.splitlines())
-    assert len(told) == 5, told
+    lines = sorted(ran.stderr.splitlines())
+    assert len(lines) == 5, lines
     for words in ("text.rrd is not a recording", "empty.rrd is not", "no whole message in", "which is there already"):
-        assert any(words in line for line in told), told
-    assert any("missing.rrd: No such file" in line for line in told), told
+        assert any(words in line for line in lines), lines
+    assert any("missing.rrd: No such file" in line for line in lines), lines
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == files
 
 
 def test_a_folder_is_searched_for_files_and_parts(whole: bytes, tmp_path: Path) -> None:
-    torn = whole[: _frames(whole)[-1].start]
+    cut = whole[: _frames(whole)[-1].start]
     (tmp_path / "inner").mkdir()
-    (tmp_path / "inner" / "one.rrd").write_bytes(torn)
-    (tmp_path / ".two.rrd.part").write_bytes(torn)
+    (tmp_path / "inner" / "one.rrd").write_bytes(cut)
+    (tmp_path / ".two.rrd.part").write_bytes(cut)
     (tmp_path / "note.txt").write_bytes(b"note")
     ran = _recover(tmp_path)
     assert ran.returncode == 0, ran.stderr

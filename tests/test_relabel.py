@@ -20,7 +20,7 @@ from tests import streams
 
 
 def _first_of_a_stream() -> bytes:
-    """With the store infos, which the SDK writes before the first chunk of a stream."""
+    """Return a stream with the store infos that the SDK writes before the first chunk."""
     stream = rr.RecordingStream("first_app", recording_id="first-recording", send_properties=False)
     storage = stream.binary_stream()
     streams.log_points(stream)
@@ -50,7 +50,7 @@ def _by_id(chunks: Iterable[Any]) -> dict[str, tuple[str, pa.RecordBatch]]:
 @pytest.mark.parametrize("make", [_first_of_a_stream, _later_of_a_stream])
 @pytest.mark.parametrize(
     ("application", "recording"),
-    # Shorter and longer than the SDK's own: sizes and offsets change in both directions.
+    # These ids are shorter and longer than the old ones, so sizes and offsets change in both directions.
     [("a", "b"), ("another application: [with] all_that-it may have", "ö" * 300)],
 )
 def test_a_relabelled_stream_is_a_valid_file_of_the_other_recording(
@@ -68,7 +68,7 @@ def test_a_relabelled_stream_is_a_valid_file_of_the_other_recording(
     expected = _by_id(rr.chunk.RrdReader(before).stream())
     assert 5 == len(expected)
     assert expected == _by_id(reader.stream())
-    # Through the manifest, and not by reading from the start.
+    # `store` reads through the manifest, not from the start.
     assert expected == _by_id(reader.store().stream())
     assert 5 == len(reader.store())
 
@@ -101,7 +101,7 @@ def test_relabelling_with_its_own_ids_changes_nothing() -> None:
     again = relabel.relabelled(data, store_id.store_id("first_app", "first-recording"))
     end = streams.all_frames(data)[-1]
     assert data[: end.start] == again[: end.start]
-    # The manifest itself may be compressed otherwise.
+    # The manifest itself may be compressed in another way.
     assert streams.manifest_of(data) == streams.manifest_of(again)
 
 

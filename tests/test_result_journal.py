@@ -57,13 +57,13 @@ def test_every_result_arrives_and_the_last_ones_stay(
     journaled: list[tuple[int, list[bytes]]] = []
     for number, sizes in enumerate(payloads, 1):
         result = _result(number, *sizes)
-        message, is_noted = journal.write(result, _behind(result), 3 * number, parent_reads=True)
+        message, is_journaled = journal.write(result, _behind(result), 3 * number, parent_reads=True)
         sent.append((result, message))
-        # A large one goes on the status page, or as it is where there is no room.
+        # A large result goes on the status page, or as a message if there is no room.
         in_memory = isinstance(message, ResultInMemory)
         assert in_memory or message == result
-        assert is_noted == (in_memory or sum(sizes) < 3900)
-        if is_noted:
+        assert is_journaled == (in_memory or sum(sizes) < 3900)
+        if is_journaled:
             journaled.append(_plain(result))
             assert (number, 3 * number) == reader.journaled()
         while sent and data.draw(st.booleans()):
@@ -71,7 +71,7 @@ def test_every_result_arrives_and_the_last_ones_stay(
             assert _plain(reader.take(message) if isinstance(message, ResultInMemory) else message) == _plain(original)
     assert all(behind == _behind(each) for behind, _, each in reader.results())
     found = [_plain(each) for _, _, each in reader.results()]
-    # What the parent has taken may be written over; of all else the last ones are there.
+    # Results that the parent has taken may be overwritten. Of all others the last ones are there.
     untaken = {original.number for original, _ in sent}
     assert [each for each in found if each[0] in untaken] == [
         each for each in journaled[-(WORK_ITEMS_MAX + 1) :] if each[0] in untaken
@@ -82,19 +82,19 @@ def test_every_result_arrives_and_the_last_ones_stay(
     status_page.close()
 
 
-def test_what_is_too_large_goes_as_it_is(ends: Ends) -> None:
+def test_a_result_that_is_too_large_for_the_journal_goes_as_a_message(ends: Ends) -> None:
     result = _result(1, 20_000_000)
     assert ResultJournal(ends[0]).write(result, _behind(result), 1, parent_reads=True) == (result, False)
     assert (0, 0) == ResultJournalReader(ends[1]).journaled()
     assert list(ResultJournalReader(ends[1]).results()) == []
 
 
-def test_where_the_parent_reads_messages_only_large_results_go_as_they_are(ends: Ends) -> None:
+def test_if_the_parent_reads_no_journal_large_results_go_as_messages(ends: Ends) -> None:
     result = _result(1, 100_000)
     assert ResultJournal(ends[0]).write(result, _behind(result), 1, parent_reads=False) == (result, False)
 
 
-def test_what_the_worker_is_at(ends: Ends) -> None:
+def test_the_status_page_shows_which_task_runs(ends: Ends) -> None:
     status_page, reader = ends
     assert reader.at().sequence == 0
     assert status_page.begin_work_item(3, 7)
@@ -105,7 +105,7 @@ def test_what_the_worker_is_at(ends: Ends) -> None:
     assert (reader.at().task, reader.at().running) == (8, False)
 
 
-def test_what_was_taken_back_is_not_begun_and_what_comes_later_is(ends: Ends) -> None:
+def test_a_revoked_work_item_is_not_begun_and_a_later_one_is(ends: Ends) -> None:
     status_page, reader = ends
     assert status_page.begin_work_item(1, 0)
     assert reader.revoke(4).sequence == 1

@@ -16,7 +16,7 @@ from mpr.pool.results import AsyncResult, MapResult, ResultIterator, SingleResul
 # --- iterators ----------------------------------------------------------------------------------------------------
 
 
-class _Delivery:
+class _WorkItem:
     """One work item of an iterator: the items `start` to `start + count`, or an error for all of them."""
 
     def __init__(self, start: int, count: int, fails: bool) -> None:
@@ -25,24 +25,24 @@ class _Delivery:
         self.error = ValueError(start) if fails else None
         self.items: list[Any] = [self.error] * count if fails else list(range(start, start + count))
 
-    def deliver(self, results: ResultIterator[Any]) -> None:
+    def report(self, results: ResultIterator[Any]) -> None:
         results.on_outcome(self.start, self.count, None if self.error else self.items, self.error)
 
 
 @st.composite
-def _runs(draw: st.DrawFn) -> tuple[list[_Delivery], list[_Delivery | None], Exception | None]:
-    """Work items in their order, in the order of their delivery (None: the end of the input), and the input's error."""
-    work_items: list[_Delivery] = []
+def _runs(draw: st.DrawFn) -> tuple[list[_WorkItem], list[_WorkItem | None], Exception | None]:
+    """Draw work items, the order of their outcomes (None: the end of the input), and the error of the input."""
+    work_items: list[_WorkItem] = []
     start = 0
     for count in draw(st.lists(st.integers(1, 4), max_size=6)):
-        work_items.append(_Delivery(start, count, draw(st.booleans())))
+        work_items.append(_WorkItem(start, count, draw(st.booleans())))
         start += count
-    order: list[_Delivery | None] = draw(st.permutations([*work_items, None]))
+    order: list[_WorkItem | None] = draw(st.permutations([*work_items, None]))
     return work_items, order, draw(st.none() | st.just(KeyError("input")))
 
 
 def _take(results: ResultIterator[Any]) -> Any:
-    """What is there now: a value or an error; `TimeoutError` where there is nothing yet."""
+    """Return the next value or error; `TimeoutError` if there is none yet."""
     try:
         return results.next(timeout=0)
     except Exception as error:
@@ -56,7 +56,7 @@ def _is_end(found: Any) -> bool:
 @given(_runs(), st.booleans(), st.data())
 @settings(deadline=None)
 def test_an_iterator_gives_each_item_once_in_its_order(
-    run: tuple[list[_Delivery], list[_Delivery | None], Exception | None], ordered: bool, data: st.DataObject
+    run: tuple[list[_WorkItem], list[_WorkItem | None], Exception | None], ordered: bool, data: st.DataObject
 ) -> None:
     work_items, order, error = run
     length = sum(work_item.count for work_item in work_items)
@@ -70,9 +70,9 @@ def test_an_iterator_gives_each_item_once_in_its_order(
             results.finish(length, error)
             arrived += [error] if error else []
         else:
-            delivery.deliver(results)
+            delivery.report(results)
             arrived += delivery.items
-        # A reader takes some values in between; values that are there come at once.
+        # A reader takes some values in between. It gets values that are there at once.
         for _ in range(data.draw(st.integers(0, 5))):
             got = _take(results)
             if isinstance(got, multiprocessing.TimeoutError) or _is_end(got):
@@ -83,14 +83,14 @@ def test_an_iterator_gives_each_item_once_in_its_order(
         found.append(got)
     assert (in_order if ordered else arrived) == found
     assert len(found) == len(taken)
-    # The end stays the end.
+    # An iterator that has ended stays at its end.
     assert _is_end(_take(results))
 
 
 @given(_runs())
 @settings(deadline=None)
 def test_an_ordered_iterator_gives_an_item_as_soon_as_those_before_it_are_there(
-    run: tuple[list[_Delivery], list[_Delivery | None], Exception | None],
+    run: tuple[list[_WorkItem], list[_WorkItem | None], Exception | None],
 ) -> None:
     work_items, order, _ = run
     results: ResultIterator[Any] = ResultIterator(True, lambda: None)
@@ -99,7 +99,7 @@ def test_an_ordered_iterator_gives_an_item_as_soon_as_those_before_it_are_there(
     for delivery in order:
         if delivery is None:
             continue
-        delivery.deliver(results)
+        delivery.report(results)
         delivered.add(delivery.start)
         available = 0
         for work_item in work_items:
@@ -139,7 +139,7 @@ def test_an_iterator_goes_on_behind_an_error() -> None:
     assert [11] == list(results)
 
 
-def test_an_iterator_waits_for_what_another_thread_delivers() -> None:
+def test_an_iterator_waits_for_a_value_from_another_thread() -> None:
     results: ResultIterator[int] = ResultIterator(True, lambda: None)
     found: list[int] = []
     taker = threading.Thread(target=lambda: found.extend(results))
@@ -155,7 +155,7 @@ def test_an_iterator_waits_for_what_another_thread_delivers() -> None:
 
 
 def _pending(callback: Any = None, error_callback: Any = None) -> list[tuple[AsyncResult[Any], Callable[..., None]]]:
-    """A single result and a map's, each with how its value or error is delivered."""
+    """Return the result of a call and that of a map, each with a function that delivers a value or an error."""
     single: SingleResult[Any] = SingleResult(callback, error_callback)
     of_map: MapResult[Any] = MapResult(1, callback, error_callback)
 
@@ -210,7 +210,7 @@ def test_one_callback_runs_once_and_before_get_returns(error: Exception | None) 
         waiting[:] = [result]
         calls.clear()
         deliver(None if error else [5], error)
-        # Not ready while the callback runs, so no `get` has returned.
+        # The result is not ready while the callback runs, so no `get` has returned.
         assert [("error_callback", error, False) if error else ("callback", [5], False)] == calls
         assert result.ready()
 
@@ -225,7 +225,7 @@ def test_a_callback_that_raises_leaves_the_result_ready() -> None:
         assert [5] == result.get(timeout=0)
 
 
-def test_get_waits_for_what_another_thread_delivers() -> None:
+def test_get_waits_for_a_value_from_another_thread() -> None:
     for result, deliver in _pending():
         found: list[Any] = []
         taker = threading.Thread(target=lambda result=result, found=found: found.append(result.get()))
@@ -248,7 +248,7 @@ def test_a_map_has_its_values_in_order_or_the_first_error(
     result: MapResult[int] = MapResult(length, None, None)
     first: Exception | None = None
     for index in data.draw(st.permutations(range(len(work_items)))):
-        # Only the last work item makes it ready, also where one has failed before.
+        # Only the last work item makes the result ready, even if one has failed before.
         assert not result.ready()
         start, (count, fails) = starts[index], work_items[index]
         error = ValueError(index) if fails else None

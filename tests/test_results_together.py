@@ -14,14 +14,14 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr.aggregator import intake
+from mpr.aggregator import worker_memory
 from mpr.transport import messages
 from mpr.transport.messages import Hello, Ready, Result, SegmentReady
 from mpr.transport.result_journal import ResultJournal
 from mpr.transport.status_page import StatusPage
 from tests import support, tasks
 
-# Behind so many short tasks a worker has several at a time.
+# After this many short tasks a worker has several at a time.
 _WARM = 200
 
 
@@ -32,9 +32,9 @@ def _wait_for(path: Path | None) -> bool:
 
 
 def _read_and_keep_the_gil(fifo: Path | None) -> bool:
-    """Wait until somebody writes into `fifo`, in native code that lets no other thread run."""
+    """Wait until a byte is in `fifo`, in native code that lets no other thread run."""
     if fifo is not None:
-        # A reader that is a writer, too, need not wait for one.
+        # A descriptor that is open for writing too does not wait for a writer.
         ctypes.PyDLL(None).read(os.open(fifo, os.O_RDWR), ctypes.create_string_buffer(1), 1)
     return fifo is None
 
@@ -82,13 +82,13 @@ def test_a_result_does_not_wait_for_native_code_that_keeps_the_gil(tmp_path: Pat
                     assert results.next(timeout=30) is True
                 finally:
                     os.write(writer, b"x")
-                # It comes once, though the worker sends it, too, as soon as it can.
+                # The result comes once, although the worker also sends it as soon as it can.
                 assert [False, True] == list(results)
     finally:
         os.close(writer)
 
 
-def test_only_the_task_that_takes_too_long_fails_where_it_keeps_the_gil(tmp_path: Path) -> None:
+def test_only_the_task_that_takes_too_long_fails_if_it_keeps_the_gil(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with _pool(tmp_path / "run.rrd", task_timeout=1.0) as pool:
@@ -100,7 +100,7 @@ def test_only_the_task_that_takes_too_long_fails_where_it_keeps_the_gil(tmp_path
 
 
 @pytest.mark.parametrize("dying", range(0, 24, 3))
-def test_a_death_costs_one_task_and_its_error_tells_its_rows_alone(dying: int, tmp_path: Path) -> None:
+def test_a_death_fails_one_task_and_its_error_counts_the_rows_of_no_other(dying: int, tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with _pool(path) as pool:
         futures = [pool.submit(_log_or_die, number, dying, 3) for number in range(24)]
@@ -119,17 +119,17 @@ def test_results_of_all_sizes_come_in_order(tmp_path: Path) -> None:
             assert np.array_equal(result, _of_size(size))
 
 
-def test_what_waits_in_a_worker_is_taken_behind_all_that_it_has_sent(
+def test_the_journal_of_a_worker_is_read_only_after_every_message_it_sent_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "_LATE_NANOS", -1)
+    monkeypatch.setattr(worker_memory, "_LATE_NANOS", -1)
     status_page = StatusPage(tmp_path)
     producer = support.intake_of(Hello("secret", 1, os.getpid(), "route", "", status_page.address), tmp_path)
     status_page.begin_work_item(1, 0)
     assert 0 == producer.overdue_result()
     result = Result(1, 0, 1, messages.RETURNED, True, 5, [b"x"], number=7)
     ResultJournal(status_page).write(result, SegmentReady(0, 0, 0), 2, parent_reads=True)
-    # Its hello came, and what it sent behind that did not.
+    # The hello has arrived, and later messages have not.
     assert 0 == producer.overdue_result()
     producer.take(Ready())
     assert 7 == producer.overdue_result()

@@ -26,7 +26,7 @@ def test_the_frames_of_a_real_stream_fill_it_from_header_to_footer() -> None:
         frame.kind for frame in frames if frame.kind not in (framing.SET_STORE_INFO, framing.ARROW_MSG)
     ]
     assert framing.END == frames[-1].kind
-    # What comes behind: one footer entry and the words at the end.
+    # The footer entry and the closing bytes follow.
     assert end + 20 + 12 == len(data)
 
 
@@ -136,7 +136,7 @@ def test_replacing_a_field_leaves_all_others_as_they_are(
     fixed = b"\xf9\x01" + b"12345678" + b"\xfd\x01" + b"1234"
     data = fixed + _encode([*before, (number, old), *after])
     if number == 31:
-        # The number of the fixed ones, which are no nested messages.
+        # The fixed fields have this number, and are no nested messages.
         data = data[len(fixed) :]
         fixed = b""
     assert fixed + _encode([*before, (number, new), *after]) == protobuf.replace_field(data, number, new)

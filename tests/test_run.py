@@ -132,7 +132,7 @@ def test_a_process_that_does_not_use_rerun_pays_nothing(path: Path, tmp_path: Pa
     source = "import sys; print([name for name in ('rerun', 'zmq', 'mpr.joining', 'numpy') if name in sys.modules])"
     ran = _mpr_run("--quiet", "--save", path, sys.executable, _write(tmp_path, source))
     assert (ran.stdout, ran.stderr, ran.returncode) == ("[]\n", "", 0)
-    # And a program that is not Python.
+    # A program that is not Python runs as well.
     assert _mpr_run("--save", path, "sh", "-c", "exit 3").returncode == 3
 
 
@@ -141,7 +141,7 @@ def test_the_users_own_sitecustomize_is_imported_too(path: Path, tmp_path: Path)
     script = _write(tmp_path, "import rerun as rr; rr.log('n', rr.Scalars(1.0))")
     pythonpath = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     ran = _mpr_run("--save", path, sys.executable, script, env={**os.environ, "PYTHONPATH": pythonpath})
-    # Once for mpr itself, once for the script.
+    # It is imported once for mpr itself, and once for the script.
     assert ran.stdout == "mine\nmine\n", ran.stderr
     assert support.numbers(path) == Counter([1])
 
@@ -183,7 +183,7 @@ def test_signals_reach_the_script(path: Path, tmp_path: Path, name: str, handled
     assert support.numbers(path) == (Counter([1, 2]) if handled else Counter([1]))
 
 
-def test_what_cannot_be_run_is_said(path: Path, tmp_path: Path) -> None:
+def test_a_command_that_cannot_be_run_is_an_error(path: Path, tmp_path: Path) -> None:
     ran = _mpr_run("--save", path, "no-such-program-here")
     assert (ran.returncode, ran.stderr) == (1, "Error: cannot run 'no-such-program-here': No such file or directory\n")
     ran = _mpr_run("--save", tmp_path / "no" / "folder.rrd", "true")
@@ -225,7 +225,7 @@ if __name__ == "__main__":
 
 def test_a_pool_that_is_killed_at_its_end_loses_nothing(start_method: str, path: Path, tmp_path: Path) -> None:
     ran = _mpr_run("-q", "--save", path, sys.executable, _write(tmp_path, _POOL), start_method)
-    # Nothing was lost, and so nothing is said.
+    # Nothing is printed, because nothing was lost.
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "190\n", "")
     support.check_file(path)
     assert support.numbers(path) == Counter(range(25))
@@ -268,7 +268,7 @@ sys.exit(3)
 """
 
 
-def test_at_the_end_it_says_what_is_where(tmp_path: Path) -> None:
+def test_at_the_end_it_prints_the_files_with_their_rows_and_sizes(tmp_path: Path) -> None:
     script = _write(tmp_path, _TWO)
     ran = _mpr_run("--save", "my run.rrd", sys.executable, script, cwd=tmp_path)
     assert ran.returncode == 3, ran.stderr
@@ -284,7 +284,7 @@ def test_at_the_end_it_says_what_is_where(tmp_path: Path) -> None:
     assert (quiet.returncode, [line for line in quiet.stderr.splitlines() if "mpr run:" in line]) == (3, [])
 
 
-def test_that_nobody_has_joined_is_said(path: Path, tmp_path: Path) -> None:
+def test_a_run_that_no_process_has_joined_says_so(path: Path, tmp_path: Path) -> None:
     script = _write(tmp_path, "import rerun as rr; rr.log('n', rr.Scalars(1.0))")
     ran = _mpr_run("--save", path, sys.executable, "-I", script)
     assert ran.returncode == 0
@@ -305,7 +305,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_rows_that_a_killed_process_may_have_taken_are_told(path: Path, tmp_path: Path) -> None:
+def test_a_killed_process_whose_rows_may_be_missing_is_reported(path: Path, tmp_path: Path) -> None:
     ran = _mpr_run("-q", "--save", path, sys.executable, _write(tmp_path, _KILLED.replace("FLUSHES", "False")))
     assert (ran.returncode, ran.stderr) == (
         137,
@@ -314,7 +314,7 @@ def test_rows_that_a_killed_process_may_have_taken_are_told(path: Path, tmp_path
     support.check_file(path)
 
 
-def test_a_recording_that_fails_is_told_and_fails_a_command_that_has_not(path: Path, tmp_path: Path) -> None:
+def test_a_recording_that_fails_is_reported_and_fails_a_command_that_succeeded(path: Path, tmp_path: Path) -> None:
     source = "import os, sys, rerun as rr; rr.log('n', rr.Scalars(1.0)); os.truncate(sys.argv[1], 10); sys.exit({})"
     for status, expected in ((0, 1), (3, 3)):
         path.unlink(missing_ok=True)
@@ -373,10 +373,10 @@ def test_a_run_that_is_watched(path: Path, tmp_path: Path) -> None:
     support.wait_for(lambda: _listens(port), 60)
     with viewers.reading(tmp_path / "got.rrd", viewers.url_of(port)) as receiver:
         support.wait_for(lambda: _numbers(receiver) == {1}, 60)
-        for courier in viewers.exporters(running.pid):
-            # `mpr run` waits for signals itself; what it starts must not hold them back.
+        for exporter in viewers.exporters(running.pid):
+            # `mpr run` blocks signals to wait for them. The processes that it starts must not block them.
             (mask,) = (
-                line for line in Path(f"/proc/{courier.pid}/status").read_text().splitlines() if "SigBlk" in line
+                line for line in Path(f"/proc/{exporter.pid}/status").read_text().splitlines() if "SigBlk" in line
             )
             assert int(mask.split()[1], 16) == 0
         go_on.touch()

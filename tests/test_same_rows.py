@@ -21,7 +21,7 @@ from rerun.experimental import ViewerClient
 import mpr
 from mpr.rrd import compat, footer, framing, manifest, wide_footer
 from tests import programs, support, tasks, viewers
-from tests.programs import OWN, Step
+from tests.programs import TASK_RECORDING, Step
 
 IDS = ("app", "one recording")
 _START_TIME = "RecordingInfo:start_time"
@@ -32,14 +32,14 @@ def catalog() -> Iterator[Any]:
     """Run a catalog server, and let the SDK cut no chunks by time, because `rerun rrd compare` compares chunks."""
     with pytest.MonkeyPatch.context() as patch, rr.server.Server() as server:
         patch.setenv("RERUN_FLUSH_TICK_SECS", "1000")
-        # Also few columns are merged as many are.
+        # Merge few columns in the way of many.
         patch.setattr(footer, "_FEW", 0)
         yield server.client()
 
 
 def _by_pool(folder: Path, program: list[list[Step]]) -> Path:
     path = folder / "run.rrd"
-    # Without what the pool itself has to say.
+    # The pool logs nothing about itself.
     with mpr.Pool(IDS[0], 2, sinks=path, recording_id=IDS[1], telemetry=False, telemetry_view=False) as pool:
         done = pool.map(programs.run, enumerate(program), chunksize=1)
     assert done == [len(steps) for steps in program]
@@ -53,24 +53,24 @@ def _alone(folder: Path, program: list[list[Step]], start_time: int) -> None:
         shared = _saved(stack, folder / "run.rrd", *IDS)
         shared.send_recording_start_time_nanos(start_time)
         for number, steps in enumerate(program):
-            own = None
-            if any(step.is_own for step in steps):
-                name = f"{OWN[1]}-{number}"
-                own = _saved(stack, folder / f"run-{name}.rrd", OWN[0], name)
+            task_recording = None
+            if any(step.in_task_recording for step in steps):
+                name = f"{TASK_RECORDING[1]}-{number}"
+                task_recording = _saved(stack, folder / f"run-{name}.rrd", TASK_RECORDING[0], name)
             shared.reset_time()
             with shared:
-                programs.run((number, steps), own)
-            # As a worker does at the end of a task.
-            for stream in (shared, own):
+                programs.run((number, steps), task_recording)
+            # A worker flushes at the end of a task.
+            for stream in (shared, task_recording):
                 if stream is not None:
                     stream.flush()
 
 
 def _saved(stack: contextlib.ExitStack, path: Path, application_id: str, recording_id: str) -> rr.RecordingStream:
     stream = rr.RecordingStream(application_id, recording_id=recording_id, send_properties=False)
-    # The SDK keeps times by thread and ids, and these ids were there before.
+    # The SDK keeps times by thread and ids, and earlier streams had the same ids.
     stream.reset_time()
-    # A block of `with` finishes the file of a stream that has one, so it gets one behind the last.
+    # A `with` block finishes the file of a stream. So the stream gets its file after the last block.
     storage = stream.binary_stream()
 
     def finish() -> None:
@@ -91,9 +91,9 @@ def _start_time(path: Path) -> int:
 
 
 def _in_catalog(catalog: Any, path: Path) -> dict[str, set[Any]]:
-    """The times at which the catalog has a row, by timeline, of the file as a segment of a dataset.
+    """Register the file as a segment of a dataset, and return the times at which the catalog has a row, by timeline.
 
-    They need not be all that are in the file: what is cleared, or hidden by static data, may have no row there.
+    These need not be all times of the file: cleared data, and data that static data hides, may have no row there.
     """
     dataset = catalog.create_dataset(path.parent.name)
     try:
@@ -158,7 +158,7 @@ def _everything(count: int) -> list[list[Step]]:
 
 
 def _manifest_by_sdk(path: Path) -> manifest.Manifest:
-    """What the SDK says of the whole file."""
+    """Return the manifest that the SDK makes of the whole file."""
     return compat.manifest_by_sdk(path.read_bytes())
 
 
@@ -173,7 +173,7 @@ def _manifest(path: Path) -> manifest.Manifest:
 def test_the_columns_of_all_workers_are_those_that_the_sdk_finds(
     few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever merges them, `rerun rrd route` or the SDK out of chunks: even the hash is the same."""
+    """Even the hash is the same, whether `rerun rrd route` merges them or the SDK does out of chunks."""
     monkeypatch.setattr(footer, "_FEW", few)
     described = []
     by_sdk = footer.ManifestMaker._by_sdk
@@ -192,7 +192,7 @@ def test_the_columns_of_all_workers_are_those_that_the_sdk_finds(
 def _log_mixed(is_static: bool, go_on: Path | None) -> None:
     rr.set_time("frame", sequence=1)
     if go_on is not None:
-        # Its outbox has chunks that come before those of the other worker.
+        # The outbox of this worker has chunks that come before those of the other worker.
         rr.log("other", rr.Scalars(1.0))
         tasks.wait_for_file(go_on)
     rr.log("mixed", rr.Scalars(1.0), static=is_static)
@@ -200,7 +200,7 @@ def _log_mixed(is_static: bool, go_on: Path | None) -> None:
 
 @pytest.mark.parametrize("few", [0, 1_000])
 @pytest.mark.parametrize("static_first", [False, True])
-def test_what_is_static_in_one_worker_only_is_what_its_first_chunk_says(
+def test_a_component_that_is_static_in_one_worker_only_is_as_in_its_first_chunk(
     static_first: bool, few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(footer, "_FEW", few)
@@ -231,7 +231,7 @@ def test_columns_that_rerun_does_not_merge_are_merged_out_of_chunks(
 def test_the_viewer_opens_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     viewers.needed(viewers.has_vulkan(), "a Vulkan driver")
     monkeypatch.setenv("RUST_LOG", "off")
-    # It reports at most 100 entities.
+    # The viewer reports at most 100 entities.
     path = _by_pool(tmp_path, _everything(3))
     wanted: dict[str, set[str]] = {}
     for chunk in support.chunks(path):

@@ -40,7 +40,7 @@ if __name__ == "__main__":
 """
 
 
-def test_of_three_programs_that_write_one_path_one_writes_and_two_are_told(tmp_path: Path) -> None:
+def test_of_three_programs_that_write_one_path_one_writes_and_two_get_an_error(tmp_path: Path) -> None:
     """Without mpr: 200 of 600 rows, a file that does not verify, and exit code 0 three times."""
     command = [sys.executable, "-c", _WRITER, str(tmp_path)]
     programs = [
@@ -52,9 +52,9 @@ def test_of_three_programs_that_write_one_path_one_writes_and_two_are_told(tmp_p
         support.wait_for(lambda: any(tmp_path.glob("wrote-*")), 60)
     finally:
         (tmp_path / "enough").touch()
-        told = [program.communicate(timeout=60)[1] for program in programs]
+        errors = [program.communicate(timeout=60)[1] for program in programs]
     assert sorted(program.returncode for program in programs) == [0, 1, 1]
-    assert sum("is being written by another recording" in text for text in told) == 2
+    assert sum("is being written by another recording" in text for text in errors) == 2
     path = tmp_path / "run.rrd"
     support.check_file(path)
     assert support.numbers(path) == Counter(range(200))
@@ -128,7 +128,7 @@ def test_two_pools_share_one_recording(tmp_path: Path) -> None:
             first = one.map_async(tasks.log_number, range(50), 1)
             second = two.map_async(tasks.log_number, range(50, 100), 1)
             assert first.get(60) + second.get(60) == list(range(100))
-        # A pool does not close what it was given.
+        # A pool does not close a recording that it was given.
         recording.stream.log("n", rr.Scalars(100.0))
     support.check_file(path)
     assert support.numbers(path) == Counter(range(101))
@@ -146,7 +146,7 @@ def test_a_blueprint_is_in_the_file(tmp_path: Path) -> None:
     assert support.numbers(path) == Counter(range(3))
 
 
-def test_nothing_is_recorded_and_tasks_run_where_rerun_is_switched_off(tmp_path: Path) -> None:
+def test_with_rerun_switched_off_tasks_run_and_nothing_is_recorded(tmp_path: Path) -> None:
     script = """
 import sys, mpr
 from tests import tasks

@@ -13,7 +13,7 @@ from mpr.scheduler.assignment import Assignment
 _TINY = st.integers(0, 199)
 _SHORT = st.integers(200, 4_999)
 _LONG = st.integers(5_000, 10_000_000)
-# Never more than this for one worker: what runs, and those behind it.
+# A worker never has more work items than this: the one that runs, and those behind it.
 _MOST = 32
 
 
@@ -30,7 +30,7 @@ class _Worker:
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Every event with every answer checked against what the queue and the workers must look like."""
+    """Check every answer to every event against a model of the queue and the workers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.workers: dict[int, _Worker] = {}
         self.handed_out: Counter[int] = Counter()
         self.requeued: Counter[int] = Counter()
-        # How many work items a worker may have, by what the last one took.
+        # The number of work items that a worker may have. It depends on the time of the last one.
         self.depth = 1
 
     def check(self, sends: list[tuple[int, int]]) -> None:
@@ -103,7 +103,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule()
     def done_by_a_worker_that_is_gone(self) -> None:
-        # Its last result and its end can cross; with a time that leaves the depth what it is.
+        # The last result of a worker can arrive after its end. The time is one that does not change the depth.
         micros = {32: 0, 16: 200, 3: 1_000, 1: 5_000}[self.depth]
         assert [] == self.scheduler.done(10_000, 10_000, micros)
 
@@ -115,13 +115,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(len(each.work_items) > 1 for each in self.workers.values()))
     @rule(data=st.data())
     def take_back(self, data: st.DataObject) -> None:
-        """What lies behind the first work item of a worker, or a part of it."""
+        """Take back all work items behind the first one of a worker, or the last of them."""
         number = data.draw(st.sampled_from([n for n, each in self.workers.items() if len(each.work_items) > 1]))
         work_items = self.workers[number].work_items
         taken = work_items[data.draw(st.integers(1, len(work_items) - 1)) :]
         del work_items[-len(taken) :]
         if not self.workers[number].retired:
-            # What it has not begun does not count.
+            # A work item that has not begun does not count.
             self.workers[number].given -= len(taken)
         self.check(self.scheduler.take_back(number, taken))
         self.wait_again(taken)
@@ -142,7 +142,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.scheduler.drop(work_item)
 
     @rule()
-    def drop_what_does_not_wait(self) -> None:
+    def drop_a_work_item_that_does_not_wait(self) -> None:
         assert not self.scheduler.drop(10_000)
 
     @rule()
@@ -151,11 +151,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.waiting.clear()
 
     @invariant()
-    def nobody_holds_too_many(self) -> None:
+    def no_worker_has_too_many(self) -> None:
         assert all(len(each.work_items) <= _MOST for each in self.workers.values())
 
     @invariant()
-    def nobody_is_idle_while_work_items_wait(self) -> None:
+    def no_worker_is_idle_while_work_items_wait(self) -> None:
         idle = [number for number, each in self.workers.items() if not each.work_items and not each.spent]
         assert not self.waiting or idle == []
 
@@ -164,11 +164,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(count <= 1 + self.requeued[work_item] for work_item, count in self.handed_out.items())
 
     @invariant()
-    def nobody_gets_more_than_his_limit(self) -> None:
+    def no_worker_gets_more_than_its_limit(self) -> None:
         assert all(each.limit is None or each.given <= each.limit for each in self.workers.values())
 
     @invariant()
-    def exhausted_says_who_has_done_all_he_may(self) -> None:
+    def exhausted_is_true_for_idle_workers_at_their_limit(self) -> None:
         for number, worker in self.workers.items():
             assert (worker.spent and not worker.work_items) == self.scheduler.exhausted(number)
 
@@ -207,12 +207,12 @@ def test_one_long_work_item_ends_handing_out_ahead() -> None:
     _short_work_items_were_seen(scheduler, 1)
     held = dict(scheduler.add("a") + scheduler.add("b"))
     assert {1, 2} == set(held)
-    # It frees worker 1; each of the two may have a second work item only as long as work items are short.
+    # This frees worker 1. A worker may have a second work item only while work items are short.
     scheduler.done(1, held[1], 60_000)
     assert [[(1, "c")], [], []] == [scheduler.add(each) for each in "cde"]
 
 
-def test_what_waited_behind_a_lost_work_item_comes_first_and_in_order() -> None:
+def test_work_items_behind_a_lost_one_come_first_and_in_order() -> None:
     scheduler: Assignment[str] = Assignment()
     scheduler.ready(1, None)
     _short_work_items_were_seen(scheduler, 1)

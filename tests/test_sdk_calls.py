@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(path: Path) -> _Run:
-    """Runs a function in the one worker of a pool; the task after it must find everything as it was."""
+    """Return a function that runs another one in the only worker of a pool, and then checks the next task."""
 
     def call(function: Callable[..., Any], *args: Any) -> Any:
         with mpr.Pool("app", 1, sinks=path, recording_id="run-7") as pool:
@@ -45,7 +45,7 @@ def run(path: Path) -> _Run:
     return call
 
 
-def _own_numbers(path: Path) -> Counter[int]:
+def _numbers_without_check(path: Path) -> Counter[int]:
     return support.numbers(path) - Counter([1000])
 
 
@@ -80,8 +80,8 @@ def test_memory_recording(run: _Run, path: Path, tmp_path: Path, of_the_worker: 
     (tmp_path / "memory.rrd").write_bytes(data)
     in_memory = support.numbers(tmp_path / "memory.rrd")
     assert in_memory.keys() >= {2, 3}
-    # Until the memory recording took over, rows went to the shared recording; none is lost and none is twice.
-    assert in_memory + _own_numbers(path) == Counter([1, 2, 3])
+    # Rows before the memory recording are in the shared recording; no row is lost and none is there twice.
+    assert in_memory + _numbers_without_check(path) == Counter([1, 2, 3])
 
 
 def _to_grpc(url: str) -> None:
@@ -97,7 +97,7 @@ def test_grpc_sink(run: _Run, path: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # Not the script `rerun`, which would leave its child behind when it is killed.
+    # The script `rerun` would leave its child behind when it is killed, so run the program itself.
     command = programs.viewer_executable()
     assert command is not None
     saved = tmp_path / "grpc.rrd"
@@ -109,7 +109,7 @@ def test_grpc_sink(run: _Run, path: Path, tmp_path: Path) -> None:
     finally:
         server.kill()
         server.wait()
-    assert _own_numbers(path) == Counter([6])
+    assert _numbers_without_check(path) == Counter([6])
 
 
 def _listens(port: int) -> bool:
@@ -121,7 +121,7 @@ def _readable_numbers(path: Path) -> Counter[int]:
     try:
         return support.numbers_of_growing(path)
     except (OSError, ValueError, IndexError):
-        # Not even the header is there yet.
+        # The file does not even have its header yet.
         return Counter()
 
 
@@ -133,7 +133,7 @@ def _to_two_files(folder: Path) -> None:
 
 def test_file_sink_through_set_sinks(run: _Run, path: Path, tmp_path: Path) -> None:
     run(_to_two_files, tmp_path)
-    assert _own_numbers(path) == Counter([1])
+    assert _numbers_without_check(path) == Counter([1])
     assert support.numbers(tmp_path / "one.rrd") == support.numbers(tmp_path / "two.rrd") == Counter([2])
 
 
@@ -172,7 +172,7 @@ def _set_thread_local(folder: Path) -> bool:
 def test_get_and_set_thread_local_data_recording(run: _Run, path: Path, tmp_path: Path) -> None:
     assert run(_set_thread_local, tmp_path)
     assert support.numbers(tmp_path / "own.rrd") == Counter([1])
-    assert _own_numbers(path) == Counter([2])
+    assert _numbers_without_check(path) == Counter([2])
 
 
 def _set_global(folder: Path) -> None:
@@ -182,14 +182,14 @@ def _set_global(folder: Path) -> None:
     rr.set_global_data_recording(before)
     tasks.log_number(2)
     rr.set_global_data_recording(own)
-    # Not set back: the next task has the shared recording all the same.
+    # The task does not reset it: the next task has the shared recording all the same.
     own.disconnect()
 
 
 def test_set_global_data_recording(run: _Run, path: Path, tmp_path: Path) -> None:
     run(_set_global, tmp_path)
     assert support.numbers(tmp_path / "own.rrd") == Counter([1])
-    assert _own_numbers(path) == Counter([2])
+    assert _numbers_without_check(path) == Counter([2])
 
 
 def test_is_enabled(run: _Run) -> None:
@@ -240,25 +240,25 @@ def test_escape_entity_path_part_and_new_entity_path(run: _Run, path: Path) -> N
 
 
 @rr.thread_local_stream("job")
-def _own_job(folder: Path) -> None:
+def _log_to_job(folder: Path) -> None:
     rr.save(folder / "job.rrd")
     tasks.log_number(1)
 
 
 def _job_then_log(folder: Path) -> None:
-    _own_job(folder)
+    _log_to_job(folder)
     tasks.log_number(2)
 
 
 def test_thread_local_stream(run: _Run, path: Path, tmp_path: Path) -> None:
     run(_job_then_log, tmp_path)
     assert support.numbers(tmp_path / "job.rrd") == Counter([1])
-    assert _own_numbers(path) == Counter([2])
+    assert _numbers_without_check(path) == Counter([2])
 
 
 @recording_stream_generator_ctx
-def _own_steps(memories: list[Any]) -> Iterator[int]:
-    # Into memory: what is logged to a file after the first `yield` is lost, also without mpr.
+def _log_steps(memories: list[Any]) -> Iterator[int]:
+    # The stream is in memory, because a file would lose rows after the first `yield`, also without mpr.
     with rr.RecordingStream("own", send_properties=False) as own:
         memories.append(own.memory_recording())
         for number in range(3):
@@ -269,7 +269,7 @@ def _own_steps(memories: list[Any]) -> Iterator[int]:
 
 def _interleave() -> bytes:
     memories: list[Any] = []
-    for number in _own_steps(memories):
+    for number in _log_steps(memories):
         tasks.log_number(10 + number)
     data: bytes = memories[0].drain_as_bytes()
     return data
@@ -278,18 +278,18 @@ def _interleave() -> bytes:
 def test_recording_stream_generator_ctx(run: _Run, path: Path, tmp_path: Path) -> None:
     (tmp_path / "steps.rrd").write_bytes(run(_interleave))
     assert support.numbers(tmp_path / "steps.rrd") == Counter(range(3))
-    assert _own_numbers(path) == Counter([10, 11, 12])
+    assert _numbers_without_check(path) == Counter([10, 11, 12])
 
 
 def _log_to(stream: rr.RecordingStream, number: int) -> str:
     with stream:
         rr.log("n", rr.Scalars(float(number)))
-    # The end of a `with` block is not the end of the worker's way to the recording.
+    # The worker can log to the recording after a `with` block too.
     stream.log("n", rr.Scalars(float(number + 1)))
     return stream.get_recording_id()
 
 
-# Since Python 3.12, `fork` in a process with threads is warned of.
+# Python warns of `fork` in a process with threads since 3.12.
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_stream_as_an_argument(start_method: Any, path: Path, tmp_path: Path) -> None:
     with mpr.SharedRecording("app", recording_id="run-7", sinks=path) as recording:
@@ -299,7 +299,7 @@ def test_a_stream_as_an_argument(start_method: Any, path: Path, tmp_path: Path) 
             assert pool.map(lambda number: _log_to(stream, number), [3]) == ["run-7"]
             with pytest.raises(mpr.UnpicklableTaskError, match="only one of a shared recording can"):
                 pool.apply(_log_to, (rr.RecordingStream("another"), 1))
-        # multiprocessing's own: it pickles, or the child just has it; and a child of that child.
+        # A process of `multiprocessing` gets the stream pickled or by `fork`, and gives it to a child.
         child = multiprocessing.get_context(start_method).Process(target=_log_to_and_hand_on, args=(stream, 5))
         child.start()
         child.join()

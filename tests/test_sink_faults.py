@@ -34,7 +34,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def test_a_full_disk_is_told_at_once_and_the_other_sink_gets_everything(small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_at_once_and_the_other_sink_gets_everything(small_disk: Path, tmp_path: Path) -> None:
     full, other = small_disk / "full.rrd", tmp_path / "other.rrd"
     go_on = tmp_path / "go on"
     pool = mpr.Pool("app", 2, sinks=[full, other])
@@ -44,7 +44,7 @@ def test_a_full_disk_is_told_at_once_and_the_other_sink_gets_everything(small_di
     with pytest.raises(mpr.SinkError, match=r"cannot write .*full\.rrd: No space left.*mpr recover") as caught:
         pool.apply(tasks.log_images, (0, 5))
     assert caught.value.errno == errno.ENOSPC
-    # Its task still runs, but its rows cannot be where they should be.
+    # The other task still runs, but its rows cannot be written.
     with pytest.raises(mpr.SinkError, match=r"full\.rrd"):
         waiting.get(30)
     assert not go_on.exists()
@@ -57,7 +57,7 @@ def test_a_full_disk_is_told_at_once_and_the_other_sink_gets_everything(small_di
     support.check_file(other)
     assert support.numbers(other) == Counter(range(22))
     assert sum(entity == "/image/0" for entity, _ in support.row_counts(other)) == 5
-    # What was accepted is readable, and becomes valid where there is room.
+    # Accepted rows are readable, and the file becomes valid when there is room.
     kept = support.numbers_of_growing(full)
     # The task that was running had no result yet.
     assert kept in (Counter(range(20)), Counter(range(21)))
@@ -73,17 +73,17 @@ def test_a_full_disk_is_told_at_once_and_the_other_sink_gets_everything(small_di
     assert support.numbers(full) == kept
 
 
-def test_a_full_disk_is_told_too_where_workers_write_files_of_their_own(
+def test_a_full_disk_is_an_error_too_if_each_worker_writes_its_own_file(
     small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = small_disk / "run.rrd"
     pool = mpr.Pool("app", 1, sinks=path, route="direct", start_method="fork", telemetry=False)
     assert pool.map(tasks.log_number, range(20), chunksize=1) == list(range(20))
     before = [pool.apply_async(tasks.log_number, (number,)) for number in range(20, 40)]
-    # The worker or the parent notices first; the parent when it writes a note into its own file.
+    # Either the worker notices first, or the parent when it writes a note into its own file.
     with pytest.raises((mpr.DeliveryError, mpr.SinkError), match=r"run\.rrd"):
         pool.apply(tasks.log_images, (0, 5))
-    # Their rows were with the system before the disk was full.
+    # The rows of these tasks were written before the disk was full.
     assert [each.get(60) for each in before] == list(range(20, 40))
     # The worker that comes next cannot even begin a file.
     with pytest.raises((mpr.DeliveryError, mpr.SinkError), match="No space left"):
@@ -93,12 +93,12 @@ def test_a_full_disk_is_told_too_where_workers_write_files_of_their_own(
     pool.close()
     with pytest.raises(mpr.SinkError, match="No space left"):
         pool.join()
-    # What was written is where it was, and becomes valid where there is room.
+    # Written rows stay in the files of the workers.
     kept = [each for each in path.with_name("run.rrd.parts").iterdir() if each.stat().st_size]
     assert sum((support.numbers_of_growing(each) for each in kept), Counter()) == Counter(range(40))
 
 
-def test_a_disk_and_a_viewer_that_fail_together_are_told_too(small_disk: Path, tmp_path: Path) -> None:
+def test_a_disk_that_fails_together_with_a_viewer_is_an_error(small_disk: Path, tmp_path: Path) -> None:
     """The SDK may name the viewer only, whose loss alone would cost nothing."""
     path, port = small_disk / "run.rrd", viewers.free_port()
     with viewers.listening(tmp_path / "viewer.rrd", port) as viewer:
@@ -142,7 +142,7 @@ def test_a_disk_that_is_full_only_at_the_end_loses_no_row(small_disk: Path, tmp_
 
 
 @pytest.mark.parametrize("size", [0, 300])
-def test_a_file_that_somebody_else_cuts_is_an_error_and_never_a_success(size: int, tmp_path: Path) -> None:
+def test_a_file_that_another_program_cuts_is_an_error_and_never_a_success(size: int, tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     pool = mpr.Pool("app", 1, sinks=path)
     pool.map(tasks.log_number, range(3))
@@ -165,7 +165,7 @@ def test_a_file_that_is_cut_at_the_very_end_is_an_error_too(tmp_path: Path) -> N
         pool.join()
 
 
-def test_a_disk_that_fails_is_told_with_its_errno(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_disk_that_fails_has_its_errno(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad, good = tmp_path / "bad.rrd", tmp_path / "good.rrd"
     pool = mpr.Pool("app", 1, sinks=[bad, good])
     pool.map(tasks.log_number, range(3))

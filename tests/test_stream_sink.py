@@ -23,15 +23,17 @@ def _written(path: Path, data: list[bytes]) -> Path:
 
 
 @pytest.mark.parametrize("memory_bytes", [64 * 1024 * 1024, 100_000, 0])
-def test_what_a_reader_writes_to_a_file_verifies(memory_bytes: int, start_method: Any, tmp_path: Path) -> None:
-    """In memory, in a temporary file, and in both one after the other; a reader that is late gets all, too."""
+def test_a_file_that_a_reader_of_the_stream_writes_verifies(
+    memory_bytes: int, start_method: Any, tmp_path: Path
+) -> None:
+    """The stream is in memory, in a temporary file, or in memory and then in a file. A late reader gets all of it."""
     sink, other = mpr.BinaryStreamSink(memory_bytes=memory_bytes), tmp_path / "other.rrd"
     with mpr.Pool("app", 2, sinks=[sink, other], start_method=start_method) as pool:
         early: list[bytes] = []
         reader = threading.Thread(target=lambda: early.extend(sink))
         reader.start()
         pool.map(tasks.log_number, range(50), chunksize=1)
-        # A result in hand: a reader can have its rows now.
+        # The rows of a result are in the stream when the result is there.
         support.wait_for(lambda: _has_all(_written(tmp_path / "growing.rrd", early), range(50)))
         pool.starmap(tasks.log_images, [(0, 3), (1, 3)], chunksize=1)
         with pytest.raises(mpr.WorkerDiedError):
@@ -89,13 +91,13 @@ def test_each_part_can_be_read_alone(tmp_path: Path) -> None:
     for parts in (early, list(sink.parts()), asyncio.run(read())):
         found: Counter[support.Cell] = Counter()
         for part in parts:
-            # Without a footer.
+            # The part has no footer.
             found += support.cells_of_growing(_written(tmp_path / "part.rrd", [part]))
         assert found == support.cells(other)
     assert len(early) > 1
 
 
-def test_a_sink_is_good_for_one_recording_and_says_so() -> None:
+def test_a_stream_sink_is_refused_for_a_second_recording() -> None:
     sink = mpr.BinaryStreamSink()
     with pytest.raises(mpr.SinkError, match="nothing to read yet"):
         next(iter(sink))
@@ -112,10 +114,10 @@ def test_a_sink_is_good_for_one_recording_and_says_so() -> None:
         mpr.Pool("app", 1, sinks=[sink, sink])
     for bad in (-1, "1", True, 1.5):
         with pytest.raises(mpr.ConfigError, match="number of bytes"):
-            mpr.BinaryStreamSink(memory_bytes=bad)  # type: ignore[arg-type]  # that is the point
+            mpr.BinaryStreamSink(memory_bytes=bad)  # type: ignore[arg-type]  # the wrong type is tested
 
 
-def test_a_stream_that_fails_is_told_to_its_readers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_fails_raises_in_its_readers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink, good = mpr.BinaryStreamSink(), tmp_path / "good.rrd"
     pool = mpr.Pool("app", 1, sinks=[sink, good])
     pool.map(tasks.log_number, range(3))
@@ -140,7 +142,7 @@ def test_a_stream_that_fails_is_told_to_its_readers_too(tmp_path: Path, monkeypa
     assert support.numbers(good) == Counter(range(4))
 
 
-def test_recordings_of_a_tasks_own_are_in_the_stream_under_their_own_ids(tmp_path: Path) -> None:
+def test_task_recordings_are_in_the_stream_under_their_own_ids(tmp_path: Path) -> None:
     import rerun as rr
 
     sink = mpr.BinaryStreamSink()

@@ -62,7 +62,7 @@ def test_functions_methods_and_static_methods_in_a_pool(tmp_path: Path) -> None:
     assert support.numbers(path) == Counter([*range(5), *range(10, 15), *range(20, 25), 30])
     assert _times(path, "/bare") == [{}] * 4
     _check_walks(path)
-    # What they started is kept, without a time and without a prefix.
+    # Rows of threads and coroutines that tasks have started have no time and no prefix.
     assert _times(path, "/undecorated") == [{}] * 3
     assert _times(path, "/from_thread") == [{}] * 3
 
@@ -86,7 +86,7 @@ def test_interleaved_generators_and_coroutines_stay_apart(tmp_path: Path) -> Non
                 assert left == right
                 rr.log("between", rr.Scalars(float(left)))
             functions.walk_all()
-        # Closed early, with its rows in the file at that moment.
+        # A generator that is closed early has its rows in the file when `close` returns.
         early = functions.count(5)
         assert [next(early), next(early)] == [0, 1]
         early.close()
@@ -105,7 +105,7 @@ def test_interleaved_generators_and_coroutines_stay_apart(tmp_path: Path) -> Non
     assert Counter(time["step"] for time in _times(path, "/steps/counter/n")) == Counter({0: 3, 1: 3, 2: 2})
     assert all(time.keys() == {"step"} for time in _times(path, "/steps/counter/n"))
     assert Counter(time["stream"] for time in _times(path, "/n")) == Counter({100: 3, 200: 3})
-    # In the parent, threads and tasks that have no recording are the caller's own, who has none.
+    # Threads that are no task log to the recording of the caller, and here the caller has none.
     assert not _times(path, "/from_thread")
 
 
@@ -169,7 +169,7 @@ def test_an_async_generator_takes_what_is_sent_and_thrown() -> None:
 
 
 @pytest.fixture
-def own_recording(tmp_path: Path) -> Any:
+def user_recording(tmp_path: Path) -> Any:
     """A recording of the user's own, which is current; its file is written when the test calls `disconnect`."""
     before = rr.get_global_data_recording()
     stream = rr.RecordingStream("own")
@@ -179,7 +179,7 @@ def own_recording(tmp_path: Path) -> Any:
     rr.set_global_data_recording(before)
 
 
-def test_with_nothing_to_join_the_callers_recording_and_its_times_stay(own_recording: Any, tmp_path: Path) -> None:
+def test_with_nothing_to_join_the_callers_recording_and_its_times_stay(user_recording: Any, tmp_path: Path) -> None:
     rr.set_time("frame", sequence=7)
     rr.set_time("other", duration=1.0)
     functions.set_a_time(1)
@@ -189,7 +189,7 @@ def test_with_nothing_to_join_the_callers_recording_and_its_times_stay(own_recor
     rr.log("after", rr.Scalars(1.0))
     with pytest.raises(ValueError, match="task 3 failed"):
         functions.log_and_raise(3)
-    own_recording.disconnect()
+    user_recording.disconnect()
     path = tmp_path / "own.rrd"
     assert _times(path, "/mine") == [{"only_mine": 1}]
     assert _times(path, "/bare") == [{}]
@@ -198,13 +198,13 @@ def test_with_nothing_to_join_the_callers_recording_and_its_times_stay(own_recor
     _check_walks(path)
 
 
-def test_a_thread_and_its_caller_have_times_of_their_own(own_recording: Any, tmp_path: Path) -> None:
+def test_a_thread_and_its_caller_have_times_of_their_own(user_recording: Any, tmp_path: Path) -> None:
     rr.set_time("frame", sequence=7)
     thread = threading.Thread(target=functions.set_a_time, args=(1,))
     thread.start()
     thread.join()
     rr.log("after", rr.Scalars(1.0))
-    own_recording.disconnect()
+    user_recording.disconnect()
     assert _times(tmp_path / "own.rrd", "/mine") == [{"only_mine": 1}]
     assert _times(tmp_path / "own.rrd", "/after") == [{"frame": 7}]
 
@@ -213,7 +213,7 @@ def test_the_current_task_and_its_timeline(tmp_path: Path) -> None:
     assert mpr.current_task() is None
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):
-        first, second = functions.tell(1), functions.tell(2)
+        first, second = functions.log_and_return_the_task(1), functions.log_and_return_the_task(2)
     assert first is not None
     assert second is not None
     assert (first.name, first.worker, first.attempt) == ("named", None, 1)
@@ -222,19 +222,19 @@ def test_the_current_task_and_its_timeline(tmp_path: Path) -> None:
     assert sorted(time["call"] for time in _times(path, "/n")) == [first.index, second.index]
 
 
-def _told(_: int) -> mpr.CurrentTask | None:
+def _return_the_task(_: int) -> mpr.CurrentTask | None:
     return mpr.current_task()
 
 
 def test_the_current_task_of_a_pool(tmp_path: Path) -> None:
     with mpr.Pool("app", 2, sinks=tmp_path / "run.rrd") as pool:
         for chunksize in (1, 3):
-            found = pool.map(_told, range(7), chunksize=chunksize)
+            found = pool.map(_return_the_task, range(7), chunksize=chunksize)
             assert [(each.index, each.name, each.attempt) for each in found if each] == [
-                (index, "_told", 1) for index in range(7)
+                (index, "_return_the_task", 1) for index in range(7)
             ]
             assert {each.worker for each in found if each} <= {1, 2}
-        named = pool.map(functions.tell, range(3))
+        named = pool.map(functions.log_and_return_the_task, range(3))
         assert [(each.index, each.name) for each in named if each] == [(index, "named") for index in range(3)]
         assert pool.apply(functions.thread_knows_the_task) == [None, "thread_knows_the_task"]
     assert sorted(time["call"] for time in _times(tmp_path / "run.rrd", "/n")) == [0, 1, 2]
@@ -245,7 +245,7 @@ def test_a_task_within_a_task_is_a_part_of_it(tmp_path: Path) -> None:
     def outer() -> mpr.CurrentTask | None:
         rr.set_time("step", sequence=5)
         functions.log_without_time(1)
-        return functions.tell(2)
+        return functions.log_and_return_the_task(2)
 
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path):
@@ -444,7 +444,7 @@ def test_a_coroutine_that_is_cancelled_or_times_out_has_its_rows_in(tmp_path: Pa
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(wait(2), 0.01)
         assert support.numbers_of_growing(path) == Counter([1, 2])
-        # Closed from outside of any loop, as at its end.
+        # A coroutine may be closed when no loop runs any more.
         driven = wait(3)
         driven.send(None)
         driven.close()
@@ -453,14 +453,14 @@ def test_a_coroutine_that_is_cancelled_or_times_out_has_its_rows_in(tmp_path: Pa
     with mpr.SharedRecording("app", sinks=path):
         asyncio.run(main())
     support.check_file(path)
-    # That is no error of the task.
+    # This is no error of the task.
     assert support.texts(path) == []
 
 
 def test_a_generator_that_is_closed_while_its_thread_delivers_does_not_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As the garbage collector may close one, at any moment."""
+    """The garbage collector may close a generator at any moment."""
     monkeypatch.setattr(async_delivery, "_CLOSED_SECS", 0.2)
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path) as recording:

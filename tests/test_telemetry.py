@@ -28,7 +28,7 @@ def _ours(path: Path) -> set[str]:
 
 
 def _column(path: Path, entity: str, column: str) -> list[Any]:
-    """The values of a column with one value a row, in the order of their times."""
+    """Return the values of a column with one value a row, in the order of their times."""
     rows: list[tuple[Any, Any]] = []
     for chunk in support.chunks(path):
         batch = chunk.to_record_batch()
@@ -47,7 +47,7 @@ def _state_timelines(path: Path) -> dict[str, list[str]]:
 
 
 def _scalars(path: Path, *, growing: bool = False) -> dict[str, list[list[float]]]:
-    """All rows of the pool's charts, by their entities."""
+    """Return all rows of the pool's charts, by their entities."""
     found: dict[str, list[list[float]]] = {}
     with support.whole_frames_of(path) if growing else contextlib.nullcontext(path) as whole:
         for chunk in support.chunks(whole):
@@ -57,7 +57,7 @@ def _scalars(path: Path, *, growing: bool = False) -> dict[str, list[list[float]
     return found
 
 
-def test_workers_have_lanes_and_tasks_spans(tmp_path: Path, start_method: Any) -> None:
+def test_workers_have_state_timelines_and_tasks_have_spans(tmp_path: Path, start_method: Any) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 2, sinks=path, start_method=start_method) as pool:
         assert list(range(20)) == pool.map(tasks.log_number, range(20), chunksize=3)
@@ -71,12 +71,12 @@ def test_workers_have_lanes_and_tasks_spans(tmp_path: Path, start_method: Any) -
     assert set().union(*state_timelines.values()) <= known
     spans = "/mpr/tasks/log_number"
     assert 20 == sum(_column(path, spans, "count"))
-    # Each has logged one.
+    # Each task has logged one row.
     assert 20 == sum(_column(path, spans, "rows"))
     assert 0 < sum(_column(path, spans, "data_bytes"))
     assert {1} == set(_column(path, spans, "attempt"))
     assert set(_column(path, spans, "worker")) <= {1, 2}
-    # The rows of the tasks are as always.
+    # The rows of the tasks are all there.
     assert Counter(range(20)) == support.numbers(path)
 
 
@@ -100,7 +100,7 @@ def test_each_long_task_has_a_span_of_its_own(tmp_path: Path) -> None:
     assert {0, 1, 2, 3, 4} == numbers
 
 
-def test_the_lane_of_a_killed_worker_says_what_it_was_at_and_the_signal(tmp_path: Path) -> None:
+def test_the_state_timeline_of_a_killed_worker_names_its_task_and_the_signal(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path) as pool:
         with pytest.raises(mpr.WorkerDiedError):
@@ -118,7 +118,7 @@ def test_the_lane_of_a_killed_worker_says_what_it_was_at_and_the_signal(tmp_path
     assert "lost (SIGKILL)" == lost.ended
 
 
-def test_workers_that_are_replaced_after_their_work_share_a_lane(tmp_path: Path) -> None:
+def test_workers_that_are_replaced_after_their_work_share_a_state_timeline(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, maxtasksperchild=1) as pool:
         pool.map(tasks.square, range(4), chunksize=1)
@@ -135,7 +135,7 @@ def test_errors_are_there_with_their_tracebacks(tmp_path: Path) -> None:
     found = [text for text in support.texts(path) if text.entity == "/mpr/tasks/raise_if_odd"]
     assert 2 == len(found)
     assert {"ERROR"} == {text.level for text in found}
-    # The line of the task itself, which the worker has sent along.
+    # The traceback has the line of the task, which the worker has sent along.
     assert all("in raise_if_odd" in text.text for text in found)
 
 
@@ -144,11 +144,11 @@ def test_charts_have_a_number_for_each_worker(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("mpr.telemetry.sampler.TELEMETRY_EVERY_SECS", 0.02)
     go_on = tmp_path / "go on"
     with mpr.Pool("app", 3, sinks=path) as pool:
-        # A file has its name from the first row of the user's own on.
+        # A file gets its name with the first row of the user.
         pool.apply(tasks.log_number, (0,))
         for number in range(6):
             pool.apply_async(tasks.log_then_wait, (number, tmp_path / f"started {number}", go_on))
-        # Three wait, while three others run.
+        # Three tasks wait while three others run.
         support.wait_for(lambda: [3.0, 3.0] in _scalars(path, growing=True).get("/mpr/queue/1", ()))
         go_on.touch()
     charts = {f"/mpr/{name}/1" for name in ("cpu", "memory", "threads", "files", "throughput", "queue")}
@@ -191,7 +191,7 @@ def test_a_chosen_part_of_it(tmp_path: Path, chosen: Any, wanted: set[str]) -> N
     with mpr.Pool("app", 1, sinks=path, telemetry=chosen) as pool:
         pool.map(tasks.log_number, range(8))
     support.check_file(path)
-    # What is measured every second may be there or not.
+    # Values that are measured every second may be there or not.
     assert wanted == {entity for entity in _ours(path) if entity not in _MEASURED}
 
 
@@ -199,7 +199,7 @@ _MEASURED = {f"/mpr/{name}/1" for name in ("cpu", "memory", "threads", "files")}
 
 
 @pytest.mark.parametrize("bad", ["cpu", ["tasks", "cpu"], 1, None])
-def test_a_part_that_there_is_not(bad: Any) -> None:
+def test_an_unknown_part_is_refused(bad: Any) -> None:
     with pytest.raises(mpr.ConfigError, match="'workers', 'tasks', 'resources', 'pool'"):
         options.check_telemetry(bad)
 
@@ -321,13 +321,13 @@ def test_arguments_are_described_shortly_and_cost_no_task(tmp_path: Path) -> Non
 
 
 class _Deadly:
-    """Ends whoever loads it."""
+    """Ends the process that loads it."""
 
     def __reduce__(self) -> Any:
         return os._exit, (3,)
 
 
-def test_to_describe_arguments_nothing_of_theirs_is_run(tmp_path: Path) -> None:
+def test_describing_arguments_runs_none_of_their_code(tmp_path: Path) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         with pytest.raises(mpr.WorkerDiedError):
             pool.apply(_length, (_Deadly(),))

@@ -93,13 +93,13 @@ def test_short_tasks_share_a_span_and_long_ones_have_their_own() -> None:
     assert ["starting", *["f"] * 20, "f[0]", ""] == _states(rows.state_timelines[1])
 
 
-def test_the_results_of_one_parcel_are_told_apart() -> None:
+def test_each_result_of_one_work_item_has_its_own_span() -> None:
     clock = _Clock()
     found = TelemetryTracker(_ALL, 1, clock)
     _ready(found, 1)
     work_item = _work_item(1, 3)
     start = clock.now_ns
-    # What a result says of the time is since the beginning of its work item.
+    # The time in a result counts from the beginning of its work item.
     for elapsed in (100, 300, 600):
         clock.now_ns = start + elapsed * _MS
         _end(found, clock, work_item, 1, elapsed * 1000, last=elapsed == 600, flush=10_000)
@@ -109,7 +109,7 @@ def test_the_results_of_one_parcel_are_told_apart() -> None:
     assert (0.57, 0.03) == (worker.working_secs, worker.flushing_secs)
 
 
-def test_a_task_that_runs_is_shown_once_before_anybody_has_heard_of_it() -> None:
+def test_a_running_task_is_shown_once_before_its_result_arrives() -> None:
     clock = _Clock()
     found = TelemetryTracker(_ALL, 1, clock)
     _ready(found, 1)
@@ -130,13 +130,13 @@ def test_a_task_that_runs_is_shown_once_before_anybody_has_heard_of_it() -> None
     assert [("idle", began + 1600 * _MS)] == [(row.state, row.at_ns) for row in rows]
 
 
-def test_a_task_that_runs_behind_one_of_its_parcel_is_shown_too() -> None:
+def test_a_task_that_runs_behind_another_of_its_work_item_is_shown_too() -> None:
     clock = _Clock()
     found = TelemetryTracker(_ALL, 1, clock)
     _ready(found, 1)
     work_item = _work_item(1, 2)
     clock.now_ns += 100 * _MS
-    # The worker goes on before the result is here.
+    # The worker begins the next task before the result is here.
     began = clock.now_ns - _MS
     _end(found, clock, work_item, 1, 100_000, last=False)
     heard = clock.now_ns
@@ -148,7 +148,7 @@ def test_a_task_that_runs_behind_one_of_its_parcel_is_shown_too() -> None:
     assert [heard] == [row.at_ns for row in rows if row.state == "f[1]"]
 
 
-def test_short_tasks_that_share_a_span_are_slow_ones_of_their_own() -> None:
+def test_slowest_lists_each_of_the_short_tasks_that_share_a_span() -> None:
     clock = _Clock()
     found = TelemetryTracker(_ALL, 1, clock)
     _ready(found, 1)
@@ -188,7 +188,7 @@ def test_errors_beyond_a_number_are_counted() -> None:
     assert 1000 == len(texts) - 1 + int(texts[-1].partition(" ")[0])
 
 
-class Lanes(RuleBasedStateMachine):
+class StateTimelines(RuleBasedStateMachine):
     """Workers start, work, die and are replaced in any order."""
 
     live = Bundle("live")
@@ -238,7 +238,7 @@ class Lanes(RuleBasedStateMachine):
         name=st.sampled_from("fg"),
         late=st.sampled_from([0, 0, 10, 700]),
     )
-    def ends_a_parcel(self, worker: int, micros: int, count: int, name: str, late: int) -> None:
+    def ends_a_work_item(self, worker: int, micros: int, count: int, name: str, late: int) -> None:
         if worker in self.ready & self.alive:
             self.work_items += 1
             self.clock.now_ns += micros * 1000 + 1000
@@ -288,7 +288,7 @@ class Lanes(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.take(last=True)
-        # Every task is in a span, once.
+        # Every task is in exactly one span.
         assert +self.ended_tasks == +self.span_count
         # No more state timelines than there is room for, each worker in one of them.
         assert len(self.state_timelines) <= 2 * self.SIZE + 8
@@ -303,5 +303,5 @@ class Lanes(RuleBasedStateMachine):
         assert set(of_worker) == set(range(1, self.next_worker))
 
 
-Lanes.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestLanes = Lanes.TestCase
+StateTimelines.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestStateTimelines = StateTimelines.TestCase

@@ -82,7 +82,7 @@ def test_a_sink_that_mpr_does_not_know_gets_every_row(start_method: Any, tmp_pat
         assert pool.recording.paths == [toy, path]
         for number in range(5):
             pool.apply(tasks.log_number, (number,))
-            # The rows of a result in hand are in this sink too.
+            # The rows of a result are in this sink too when the result is there.
             assert sum(line.get("chunks", 0) for line in _lines(toy)) == number + 1
         pool.map(tasks.log_number, range(5, 40), chunksize=1)
     support.check_file(path)
@@ -142,7 +142,7 @@ def _kinds_asked_for(path: Path) -> set[str]:
     return found
 
 
-def test_nobody_asks_for_the_kind_of_a_sink() -> None:
+def test_no_module_asks_for_the_kind_of_a_sink() -> None:
     modules = [path for path in _SOURCES.rglob("*.py") if path.relative_to(_SOURCES).parts[0] not in ("sinks", "live")]
     asked = {(path.name, kind) for path in modules for kind in _kinds_asked_for(path)}
     assert ("aggregator.py", "Hello") in asked

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import zmq
 
-from mpr.transport import ipc_folder, messages
+from mpr.transport import encoding, ipc_folder, messages
 from mpr.transport.ipc_folder import SocketFolder
 from mpr.transport.messages import (
     Function,
@@ -30,6 +30,7 @@ from mpr.transport.messages import (
     Tasks,
     Welcome,
 )
+from mpr.transport.packing import MessageError
 from mpr.transport.sockets import Connection, PeerGoneError, Sockets
 
 # Far more than any message takes; nothing waits for so long.
@@ -79,10 +80,10 @@ def _received(sockets: Sockets) -> tuple[Hello | None, Any]:
     return found
 
 
-# --- who is heard -------------------------------------------------------------------------------------------------
+# --- accepted messages --------------------------------------------------------------------------------------------
 
 
-def test_a_producer_with_the_token_is_heard(sockets: Sockets, connect: Callable[[], Connection]) -> None:
+def test_a_producer_with_the_secret_is_heard(sockets: Sockets, connect: Callable[[], Connection]) -> None:
     connection = connect()
     hello = _hello(sockets, connection)
     sent = [
@@ -98,7 +99,7 @@ def test_a_producer_with_the_token_is_heard(sockets: Sockets, connect: Callable[
     assert 0 == sockets.up.rejected_count
 
 
-def test_producers_are_told_apart(sockets: Sockets, connect: Callable[[], Connection]) -> None:
+def test_each_message_comes_with_the_hello_of_its_producer(sockets: Sockets, connect: Callable[[], Connection]) -> None:
     for worker in (1, 2):
         connection = connect()
         hello = _hello(sockets, connection, worker)
@@ -108,20 +109,20 @@ def test_producers_are_told_apart(sockets: Sockets, connect: Callable[[], Connec
 
 
 @pytest.mark.parametrize("secret", ["", "wrong", "0" * 64, "ö", "\ud800"])
-def test_a_peer_with_a_wrong_token_is_not_heard(
+def test_a_peer_with_a_wrong_secret_is_not_heard(
     sockets: Sockets, connect: Callable[[], Connection], secret: str
 ) -> None:
     connection = connect()
     connection.send(Hello(secret, 1, 1, connection.route, "/proc/1/fd/3"))
     connection.send(Result(1, 0, 1, messages.RETURNED, True, 0, [b"payload"]))
     connection.send(Goodbye())
-    # As if nothing had come but a wake-up, three times.
+    # Each of the three messages is received as a mere wake-up.
     assert [b""] * 3 == [_received(sockets) for _ in range(3)]
     assert 3 == sockets.up.rejected_count
     assert connection.receive(0) is None
 
 
-def test_a_peer_may_say_hello_again_with_the_right_token(sockets: Sockets, connect: Callable[[], Connection]) -> None:
+def test_a_peer_may_say_hello_again_with_the_right_secret(sockets: Sockets, connect: Callable[[], Connection]) -> None:
     connection = connect()
     hello = _hello(sockets, connection)
     connection.send(Hello("wrong", 1, 1, connection.route, "/proc/1/fd/3"))
@@ -165,7 +166,7 @@ def _hello_with(change: dict[str, Any]) -> list[bytes]:
         pytest.param([os.urandom(100), os.urandom(100_000)], id="noise"),
     ],
 )
-def test_garbage_is_counted_and_harms_nobody(
+def test_garbage_is_counted_and_ignored(
     sockets: Sockets, connect: Callable[[], Connection], stranger: zmq.Socket[bytes], frames: list[bytes]
 ) -> None:
     stranger.send_multipart(frames)
@@ -179,10 +180,14 @@ def test_garbage_is_counted_and_harms_nobody(
 
 def test_garbage_of_a_known_producer_does_not_end_its_connection(sockets: Sockets, stranger: zmq.Socket[bytes]) -> None:
     hello = Hello(sockets.secret, 1, 2, "route", "/proc/1/fd/3")
-    stranger.send_multipart(messages.encode(hello))
+    stranger.send_multipart(encoding.encode(hello))
     stranger.send_multipart([b"\xff"])
-    stranger.send_multipart(messages.encode(Goodbye()))
-    assert [(hello, hello), b"", (hello, Goodbye())] == [_received(sockets) for _ in range(3)]
+    stranger.send_multipart(encoding.encode(Goodbye()))
+    # The error comes in the place of the message, so that the receiver can end the connection.
+    first, (sender, error), last = (_received(sockets) for _ in range(3))
+    assert [(hello, hello), (hello, Goodbye())] == [first, last]
+    assert sender is not None
+    assert isinstance(error, MessageError)
     assert 1 == sockets.up.rejected_count
 
 
@@ -209,7 +214,7 @@ def test_a_call_that_comes_after_the_end_does_nothing() -> None:
     sockets.up.post(b"event")
 
 
-def test_nothing_is_received_where_nothing_was_sent(sockets: Sockets) -> None:
+def test_nothing_is_received_if_nothing_was_sent(sockets: Sockets) -> None:
     assert sockets.up.receive(0) is None
 
 
@@ -247,12 +252,12 @@ def _send_when_connected(sockets: Sockets, route: str, sent: list[Any]) -> None:
     sockets.down.send(route, *sent[1:])
 
 
-def test_sending_to_somebody_who_is_not_there_says_so(sockets: Sockets) -> None:
+def test_sending_to_an_unknown_route_is_an_error(sockets: Sockets) -> None:
     with pytest.raises(PeerGoneError, match="nobody"):
         sockets.down.send("nobody", Stop())
 
 
-def test_sending_after_the_end_says_so() -> None:
+def test_sending_after_the_end_is_an_error() -> None:
     sockets = Sockets()
     sockets.close()
     with pytest.raises(PeerGoneError):
@@ -290,7 +295,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _use_as_tmpdir(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setenv("TMPDIR", str(folder))
-    # What `tempfile` remembers of the environment.
+    # `tempfile` remembers the folder from the environment.
     monkeypatch.setattr(tempfile, "tempdir", None)
 
 
@@ -322,13 +327,13 @@ def _folder_of_a_killed_process() -> Path:
 
 @pytest.fixture
 def short_tmpdir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    # Not `tmp_path`, which can be too long for a socket's path.
+    # `tmp_path` can be too long for a socket's path.
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
         _use_as_tmpdir(monkeypatch, Path(folder))
         yield Path(folder)
 
 
-def test_sweeping_removes_what_a_killed_owner_left_and_nothing_else(short_tmpdir: Path) -> None:
+def test_sweeping_removes_only_folders_of_killed_owners(short_tmpdir: Path) -> None:
     dead = _folder_of_a_killed_process()
     (dead / "up").touch()
     alive = SocketFolder()
@@ -348,7 +353,7 @@ def test_a_new_recording_sweeps(short_tmpdir: Path) -> None:
     assert not dead.exists()
 
 
-def test_what_a_killed_owner_left_is_found_under_a_very_long_tmpdir(temporary: Path) -> None:
+def test_folders_of_a_killed_owner_are_found_under_a_very_long_tmpdir(temporary: Path) -> None:
     dead = _folder_of_a_killed_process()
     assert dead.parent == Path("/tmp")
     ipc_folder.sweep()

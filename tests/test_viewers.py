@@ -47,7 +47,7 @@ _judged_by_the_native_viewer = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What viewers have to say of a machine without a screen, nobody needs to know."""
+    """Hide the messages of viewers about a machine without a screen."""
     with tempfile.TemporaryDirectory() as folder:
         monkeypatch.setenv("RUST_LOG", "off")
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
@@ -71,12 +71,12 @@ def _schema_of_file(path: Path) -> dict[str, set[str]]:
 
 
 def _without_ours(schema: dict[str, set[str]]) -> dict[str, set[str]]:
-    """What a pool says of itself grows to the end."""
+    """Leave out the telemetry of the pool, which grows until the end."""
     return {path: names for path, names in schema.items() if not path.startswith("/mpr/")}
 
 
 def _schema_of_viewer(client: ViewerClient) -> dict[str, set[str]]:
-    """As `_schema_of_file`, of the only recording that the viewer has."""
+    """Return the same as `_schema_of_file` for the only recording that the viewer has."""
     recordings = client.get_state().recordings
     if len(recordings) != 1:
         return {}
@@ -93,7 +93,7 @@ def _steps_of_viewer(client: ViewerClient) -> tuple[Any, Any]:
 
 
 def _share(picture: bytes) -> float:
-    """How much of a picture has the colour that was logged, or nearly: a renderer rounds."""
+    """Return the share of a picture that has the logged colour, or nearly, because a renderer rounds."""
     pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
     return float((np.abs(pixels - _COLOR).max(axis=2) <= 8).mean())
 
@@ -136,7 +136,7 @@ def test_a_native_viewer_that_comes_late_shows_everything(tmp_path: Path) -> Non
             late = _headless(stack, port)
             support.wait_for(lambda: _schema_of_viewer(late) == wanted, 60)
             assert _steps_of_viewer(late) == (0, 99)
-            # Nobody has sent this one anything: it reads the server.
+            # This viewer gets no rows from mpr directly: it reads the server.
             reader = _headless(stack)
             assert reader.get_state().recordings == []
             reader.open(pool.recording.urls[1])
@@ -154,9 +154,9 @@ def test_a_viewer_that_is_spawned_stays_and_one_that_is_closed_stays_closed(tmp_
         wait_for_state(pool.recording, "connected", 1)
         spawned = {url: _listener(pool.recording.urls[url]) for url in range(2)}
         shares = Path(f"/proc/{spawned[0].pid}/autogroup")
-        # It has a session of its own, in which a low priority of its own would count for nothing.
+        # Linux compares priorities only within a session. The viewer has its own, so the whole session has a low one.
         assert not shares.exists() or shares.read_text().split()[-1] == "10"
-        # Its user closes the second one.
+        # The user closes the second viewer.
         spawned[1].kill()
         wait_for_state(pool.recording, "waiting for a viewer", 1)
         pool.apply(tasks.log_number, (2,))

@@ -1,4 +1,4 @@
-"""Receives rows and results in the parent process. Hands rows to the sinks, and after them each result to its pool.
+"""Receives rows and results in the parent process. Hands rows to the sinks, and then results to the pools.
 
 ```
 upstream socket ─► aggregator ─► intake ─► outbox_intake ─► fanout ─► sinks

@@ -6,8 +6,8 @@ A *producer* is a process that logs, and its *hello* is its first message. A *li
 Covers: the one thread that reads the upstream socket, the producers that are connected, the deaths of workers.
 Does not cover: the messages of one producer (`intake.py`), tasks and processes (`scheduler`), the sinks (`sinks`).
 
-A result is handed on only after the sinks have accepted the rows of its task. The order of messages ensures this.
-A producer sends the segments of a task before the result of the task, and one thread takes all messages in order.
+The listener gets a result only after the sinks have accepted the rows of its task. The order of messages ensures this:
+a producer sends the rows of a task before the result of the task, and one thread takes all messages in order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from mpr.aggregator import events
+from mpr.aggregator import events, guard
 from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.farewell import FlushRequests, note_losses
@@ -29,16 +29,8 @@ from mpr.aggregator.listener import Listener, SurvivingRows
 from mpr.aggregator.row_balance import RowTotals
 from mpr.aggregator.steps import StepQueue
 from mpr.errors import DeliveryError, SinkError
-from mpr.transport.messages import (
-    PROTOCOL,
-    Accepted,
-    Flush,
-    Goodbye,
-    Hello,
-    Synced,
-    Upstream,
-    Welcome,
-)
+from mpr.transport.messages import PROTOCOL, Accepted, Flush, Goodbye, Hello, Synced, Upstream, Welcome
+from mpr.transport.packing import MessageError
 from mpr.transport.sockets import PeerGoneError, Sockets
 
 _log = logging.getLogger("mpr")
@@ -48,9 +40,10 @@ _IDLE_SECS = 0.2
 # long as other threads keep adding steps.
 _STEPS_AT_ONCE = 64
 _RETRY_SECS = 0.001
-# The last messages of a worker that has ended may still be in the kernel, from which ZeroMQ reads them within
-# microseconds. The worker is reaped `_DRAIN_QUIET_SECS` after its end if the queue of messages is empty then, and in
-# any case after `_DRAIN_LIMIT_SECS`.
+# To *reap* a worker is to take the rows and results that it has left, and to report its end. The last messages of a
+# worker that has ended may still be in the kernel, from which ZeroMQ reads them within microseconds. So a worker that
+# has sent no `Goodbye` is reaped `_DRAIN_QUIET_SECS` after its end if the queue of messages is empty then, and in any
+# case after `_DRAIN_LIMIT_SECS`.
 _DRAIN_QUIET_SECS = 0.02
 _DRAIN_LIMIT_SECS = 1.0
 
@@ -72,7 +65,7 @@ class Aggregator:
         self._sockets = sockets
         self._fanout = fanout
         fanout.watch_failures(self._report_sink_failure)
-        #: The rows that were logged, that have come and that are lost.
+        #: Counts the rows that producers have logged, the rows that have come to the sinks, and the rows that are lost.
         self.row_totals = RowTotals()
         self._context = IntakeContext(
             folder=sockets.folder,
@@ -86,13 +79,13 @@ class Aggregator:
         self._rows_of_gone = 0
         #: The ids of all processes that have said hello, whether they have logged rows or not.
         self.pids: set[int] = set()
-        #: How many processes have ended and may have had rows that were not flushed.
+        #: How many processes have ended without a `Goodbye`, and may have lost their last rows.
         self.incomplete_count = 0
         self._listeners: dict[int, Listener] = {}
         self._intakes: dict[str, ProducerIntake] = {}
         #: Asks the processes that have joined for their last rows.
         self.flush_requests = FlushRequests(self._intakes, self._answer, self.soon)
-        # Producers that have no answer to their hello yet, because the socket for answers is not connected.
+        # Producers that have no answer to their hello yet, because their downstream socket is not connected.
         self._newcomers: list[ProducerIntake] = []
         # Workers that have exited and are not reaped yet, each with the time when this thread got `WorkerExited`.
         self._dead: list[tuple[WorkerExited, float]] = []
@@ -145,7 +138,8 @@ class Aggregator:
     def look(self) -> None:
         """Have overdue results read from the journals of their workers. Any thread may call this.
 
-        A result is overdue if its worker cannot send it, because native code of a task keeps the GIL.
+        A worker writes each result into a journal in shared memory, and then sends it. A result is overdue if the
+        worker cannot send the result, because native code of the next task keeps the GIL.
         """
         if any(each.overdue_result() for each in self._intakes.copy().values()):
             self.soon(self._take_overdue)
@@ -153,7 +147,7 @@ class Aggregator:
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
         """Wait up to `timeout_secs` until the sinks have outbox `number` of the producer of `route`, up to byte `end`.
 
-        A failure of a sink ends the wait, too. Returns False if the time is over before either. Any thread but the
+        A failure of a sink ends the wait, too. Returns False if neither has happened in time. Any thread but the
         aggregator's may call this.
         """
 
@@ -167,7 +161,7 @@ class Aggregator:
     def wait_for_goodbyes(self, listener: Listener, timeout_secs: float) -> bool:
         """Wait up to `timeout_secs` until each worker of `listener` has sent its last message, `Goodbye`.
 
-        The end of the aggregator's thread ends the wait, too. Returns False if the time is over before either. Any
+        The end of the aggregator's thread ends the wait, too. Returns False if neither has happened in time. Any
         thread but the aggregator's may call this.
         """
 
@@ -239,11 +233,15 @@ class Aggregator:
         with self._progress:
             self._progress.notify_all()
 
-    def _take_message(self, hello: Hello, message: Upstream) -> None:
+    def _take_message(self, hello: Hello, message: Upstream | MessageError) -> None:
         intake = self._intakes.get(hello.route)
         if intake is None:
             if isinstance(message, Hello):
                 self._greet(message)
+            return
+        if intake.hello is not hello:
+            # Another process has said hello with the name of this producer.
+            self._sockets.up.forget(hello)
             return
         intake.take(message)
         if isinstance(message, Goodbye):
@@ -263,7 +261,7 @@ class Aggregator:
             self._sockets.down.send(hello.route, message)
 
     def _report_sink_failure(self, error: SinkError) -> None:
-        # Report the error to the callers now. Every later result is this error anyway, but may come hours later.
+        # Report the error to the callers now. The next result would report it too, but may come hours later.
         for listener in set(self._listeners.values()):
             listener.sink_failed(error)
 
@@ -277,12 +275,21 @@ class Aggregator:
         # this, the files of dead producers would stay open.
         for each in list(self._intakes.values()):
             self._release_if_dead(each)
+        try:
+            guard.check_hello(hello)
+            if hello.worker and any(each.hello.worker == hello.worker for each in self._intakes.values()):
+                raise MessageError(f"it is not worker {hello.worker}, which has said hello before")
+            intake = ProducerIntake(hello, self._context, self._listeners.get(hello.worker))
+        except Exception as error:  # noqa: BLE001  # whatever the bytes of a hello raise
+            _log.error("mpr: a process %s", guard.describe(error))
+            self._sockets.up.forget(hello)
+            return
         self.pids.add(hello.pid)
-        intake = self._intakes[hello.route] = ProducerIntake(hello, self._context, self._listeners.get(hello.worker))
+        self._intakes[hello.route] = intake
         self._newcomers.append(intake)
 
     def _welcome(self) -> None:
-        """Answer the hello of each producer whose socket for answers is connected. Try the others again after 1 ms."""
+        """Answer the hello of each new producer. A producer whose downstream socket is not connected is tried later."""
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:
@@ -303,7 +310,7 @@ class Aggregator:
                 self._reap(died, found)
 
     def _reap(self, died: WorkerExited, found: list[ProducerIntake]) -> None:
-        """Take the rows and results that a worker has left, and report the end of the worker."""
+        """Take the rows and results that a worker has left in its memory, and report the end of the worker."""
         listener = self._listeners.get(died.worker)
         last = max((each.last_rows_at for each in found if each.last_rows_at is not None), default=None)
         silent_secs = None if last is None else time.monotonic() - last

@@ -20,12 +20,12 @@ class WorkerExited:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Asks the aggregator to end its thread as soon as the queue of messages is empty."""
+    """Asks the aggregator to end its thread as soon as no message, step or dead worker is left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wakeup:
-    """Reports that a thread has added a step for the aggregator's thread."""
+    """Reports that a thread has added a step (`steps.py`) for the aggregator's thread."""
 
 
 Event: TypeAlias = WorkerExited | StopRequested | Wakeup

@@ -1,7 +1,8 @@
 """Hands rows to all sinks, and keeps the reason if rows are lost. The aggregator's thread calls this module.
 
 An *outbox* is the stream that the SDK of one producer writes. A *segment* is a part of an outbox. A *chunk* is the unit
-in which the SDK writes rows. The manifests at the end of an outbox list its chunks.
+in which the SDK writes rows. The manifests at the end of an outbox list its chunks. A *durable* sink, such as a file,
+has all rows of a task before the task has its result. A *live* sink, such as a viewer, may get the rows later.
 
 Covers: writing each segment to every durable sink, announcing segments to the live sinks, sinks that fail, the
 parent's own notes, conflicts of types.
@@ -43,7 +44,7 @@ class Fanout:
     store:
         The encoded store id of the shared recording.
     apart:
-        Whether every sink keeps the rows of each task in a recording of its own. If so, the types of two tasks may
+        Whether every sink writes the rows of each task to a separate recording. If so, the types of two tasks may
         differ.
     has_all:
         Whether all rows come to this object when they are logged. It is False with `route="direct"`, because workers
@@ -83,7 +84,7 @@ class Fanout:
         self._on_failure: Callable[[SinkError], None] = lambda _error: None
         self.accepted_bytes = 0
         self.accepted_chunks = 0
-        # `time.monotonic()` when the writing of the present segment began; None if no segment is being written.
+        # `time.monotonic()` when the sinks began to write a segment; None if no segment is being written now.
         self._writing_since: float | None = None
         self._has_all = has_all
 
@@ -101,17 +102,19 @@ class Fanout:
         return next(self._outboxes)
 
     def write(self, segment: Segment) -> int:
-        """Write `segment` to all sinks. Returns the number of its chunks when the durable sinks have accepted them."""
+        """Write `segment` to all sinks. Returns the number of its chunks, once the durable sinks have accepted them."""
         failpoints.reach("parent.segment")
         chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
         self._writing_since = time.monotonic()
-        for writer in list(self._writers):
-            with self._failing(writer):
-                writer.accept(segment, published=chunks > 0 and not segment.telemetry)
-        if self._feed is not None:
-            self._feed.accepted(segment)
-        self._observer.peek(segment)
-        self._writing_since = None
+        try:
+            for writer in list(self._writers):
+                with self._failing(writer):
+                    writer.accept(segment, published=chunks > 0 and not segment.telemetry)
+            if self._feed is not None:
+                self._feed.accepted(segment)
+            self._observer.peek(segment)
+        finally:
+            self._writing_since = None
         self.accepted_chunks += chunks
         self.accepted_bytes += sum(frame.end - frame.start for frame in segment.frames)
         return chunks
@@ -120,7 +123,7 @@ class Fanout:
         """Give the manifests in `footer` to all durable sinks, and look for conflicts of types in them.
 
         `of_task` says that all chunks are of one task. If the sinks also keep tasks apart, no conflict is possible.
-        Returns how many rows of the shared recording the manifests describe; None if mpr does not understand them.
+        Returns how many rows of the shared recording the manifests describe; None if the manifests cannot be read.
         """
         self._add_manifests(outbox, footer)
         self._observer.note(footer)
@@ -133,6 +136,11 @@ class Fanout:
             self.conflicts.append(conflict)
         return rows
 
+    def distrust(self) -> None:
+        """Have the sinks check all rows at their end, because a producer has sent bytes that cannot be used."""
+        for writer in self._writers:
+            writer.distrust()
+
     def note(self, texts: Sequence[str]) -> None:
         """Write `texts` into the recording as notes of the parent."""
         stream = self._encode_notes(texts) if texts and self._writers else b""
@@ -140,7 +148,7 @@ class Fanout:
             self.write_stream(stream)
 
     def write_stream(self, stream: bytes, *, telemetry: bool = False) -> None:
-        """Write `stream`, a whole stream that the parent itself has made, to all sinks.
+        """Write `stream`, a complete Rerun stream that the parent itself has made, to all sinks.
 
         `telemetry` says that the rows are telemetry of a pool, and not data of the user.
         """
@@ -177,7 +185,7 @@ class Fanout:
         return self.failure
 
     def stalled_secs(self) -> float:
-        """The seconds since the writing of the present segment began; 0 if there is none. Any thread may call this."""
+        """How many seconds the sinks have been writing one segment; 0 if they write none. Any thread may call this."""
         since = self._writing_since
         return 0.0 if since is None else time.monotonic() - since
 

@@ -8,13 +8,12 @@ reads the results that did not arrive from the journal. Beside each result, the 
 parent takes the rows up to this offset before it takes the result.
 
 Rows of recordings that tasks make themselves come in messages only. Such rows are lost if a worker dies before it
-has sent them. The parent does not take a result whose rows were lost in this way. The task of that result counts as
-lost with the worker.
+has sent them. The parent does not take a result whose rows were lost in this way. The task of that result then fails or
+is retried, like a task that the worker had not finished.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
@@ -23,16 +22,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpr import failpoints
+from mpr.aggregator import guard
 from mpr.aggregator.fanout import Fanout
+from mpr.aggregator.guard import guarded, hear, is_own_fault
 from mpr.aggregator.listener import Listener
+from mpr.aggregator.loss_notes import loss_notes
 from mpr.aggregator.outbox_intake import OutboxIntake
 from mpr.aggregator.row_balance import RowBalance, RowTotals
 from mpr.aggregator.row_owner import RowOwner
+from mpr.aggregator.task_recording_intake import TaskRecordingIntake
+from mpr.aggregator.worker_memory import WorkerMemory
 from mpr.errors import DeliveryError, FormatError
-from mpr.rrd import framing, store_id
-from mpr.rrd.segment import MessageBytes, Segment
 from mpr.transport.messages import (
-    TASK_RECORDING_ROWS,
     Accepted,
     Goodbye,
     Hello,
@@ -53,14 +54,13 @@ from mpr.transport.messages import (
     Upstream,
 )
 from mpr.transport.outbox import OutboxReader
-from mpr.transport.result_journal import ResultJournalReader
-from mpr.transport.status_page import StatusPageReader
+from mpr.transport.packing import MessageError
 
 _log = logging.getLogger("mpr")
 
-# A journaled result that has not arrived is overdue if its worker began its last work item longer ago than this
-# (nanoseconds). A worker sends each result within 0.01 s after the entry in the journal, unless a task keeps the GIL.
-_LATE_NANOS = 200_000_000
+# The results of a worker are numbered. A number that is so much larger than the last one is damage. If it was taken,
+# all later results would be ignored.
+_GAP_MAX = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class IntakeContext:
     fanout:
         Hands segments to the sinks.
     answer:
-        Sends a message to the producer with that hello, if the producer is still connected.
+        Called with the hello of a producer and a message. Sends the message to the producer, if it is still connected.
     totals:
         The sums of rows of the recording.
     on_accepted:
@@ -115,31 +115,32 @@ class ProducerIntake:
         self._who = f"worker {hello.worker} (pid {hello.pid})"
         self._context = context
         self._listener = listener
-        # The reason why all further rows of the producer are lost; None if no rows are lost.
+        # The reason why rows of the producer are lost, and its results fail; None if no rows are lost.
         self._failure: BaseException | None = None
-        self._outbox = self._new_outbox(0, self._open(hello.address))
+        # Whether nothing more of the producer is used, because its bytes could not be read.
+        self._is_cut_off = False
+        self._is_ready = False
+        self._memory = WorkerMemory(hello, context.folder)
+        self._outbox = self._new_outbox(0, self._open(hello.address) if self._memory.is_readable else None)
         # The next outbox; None if the producer has not announced one, or the parent cannot open it.
         self._next_reader: OutboxReader | None = None
-        # None if the producer has no status page, or the parent cannot open the page. Usable until `close`.
-        self._status_page: StatusPageReader | None = None
-        if hello.status_page:
-            with contextlib.suppress(OSError):
-                self._status_page = StatusPageReader(hello.status_page, context.folder)
-        # The number of messages that have arrived, with the hello.
+        # The number of messages that have arrived. The hello is one of them.
         self._message_count = 1
         self._last_result = 0
         # How many journaled results of a dead worker are not taken, because their rows were lost with the worker.
         self._lost_results = 0
-        self._task_recording_bytes = 0
+        self._task_recordings = TaskRecordingIntake(
+            hello, context.fanout, lambda message: context.answer(hello, message)
+        )
         self._owner = RowOwner(hello, listener)
         self._balance = RowBalance(context.totals)
 
     # --- messages ----------------------------------------------------------------------------------------------
 
-    def take(self, message: Upstream) -> None:
-        """Take the next message of the producer."""
+    @guarded
+    def take(self, message: Upstream | MessageError) -> None:
+        """Take the next message of the producer, or the error if the message could not be decoded."""
         self._message_count += 1
-        listener, hello = self._listener, self.hello
         match message:
             case SegmentReady():
                 self._take_segment(message)
@@ -154,7 +155,7 @@ class ProducerIntake:
             case TaskEnded():
                 self._owner.end(message)
             case TaskRecordingRows(data):
-                self._take_task_recording(bytes(data))
+                self._task_recordings.take(bytes(data), wanted=not self._is_cut_off)
             case RowsCounted(rows):
                 self._balance.count(rows)
             case NewOutbox(address):
@@ -163,8 +164,8 @@ class ProducerIntake:
                 self.has_flushed = True
             case Sync(number):
                 failure = self._context.fanout.failure or self._failure
-                self._context.answer(hello, Synced(number, "" if failure is None else str(failure)))
-            case Undelivered(reason, rows_are_lost):
+                self._context.answer(self.hello, Synced(number, "" if failure is None else str(failure)))
+            case Undelivered(reason, rows_are_lost) if not self._is_cut_off:
                 self._failure = DeliveryError(reason) if rows_are_lost else self._failure
                 _log.log(logging.ERROR if rows_are_lost else logging.WARNING, "mpr: %s", reason)
                 self._context.fanout.note([reason])
@@ -172,58 +173,51 @@ class ProducerIntake:
                 self.said_goodbye = True
                 self._compare_rows()
             case Ready() | Skipped() | InitializerFailed():
-                if listener is not None:
-                    self._report(listener, message)
+                if self._listener is not None:
+                    self._report(self._listener, message)
+            case Undelivered():
+                pass
+            case MessageError():
+                raise message
             case _:
-                _log.warning("worker %d sent a message that it should not: %r", hello.worker, message)
+                raise MessageError(f"a message that it should not send: {type(message).__name__}")
 
     def _report(self, listener: Listener, message: Ready | Skipped | InitializerFailed) -> None:
+        if self._is_ready and not isinstance(message, Skipped):
+            raise MessageError(f"it was ready before: {type(message).__name__}")
         match message:
             case Ready(micros):
-                listener.worker_ready(self.hello, self._status_page, micros)
+                self._is_ready = True
+                hear(listener.worker_ready, self.hello, self._memory.page, micros)
+                if self._is_cut_off:
+                    hear(listener.unfit, self.hello)
             case Skipped():
-                listener.skipped(self.hello, message)
+                hear(listener.skipped, self.hello, message)
             case InitializerFailed():
-                listener.initializer_failed(self.hello, message)
+                hear(listener.initializer_failed, self.hello, message)
 
     def _settle(self, result: Result) -> None:
         """Hand `result` to the listener, unless the result was taken from the journal before.
 
         The caller has handed all rows of the result to the sinks.
         """
+        if result.number > self._last_result + _GAP_MAX:
+            raise MessageError(f"result {result.number} behind result {self._last_result}")
         if result.number > self._last_result:
-            self._last_result = result.number
             self._outbox.note_result()
             self._balance.note_results(result.count)
             if self._listener is not None:
-                self._listener.result(self.hello, result, self._context.fanout.failure or self._failure)
+                failure = self._context.fanout.failure or self._failure
+                hear(self._listener.result, self.hello, result, failure)
+            self._last_result = result.number
 
     def _load(self, message: ResultInMemory) -> Result:
-        """Return the result of `message`, with the payload that the worker has left in its journal."""
+        """Return the result of `message`, with its payload from the worker's journal. Sets `_failure` if this fails."""
         try:
-            if self._status_page is None:
-                raise OSError("it cannot be opened")
-            return ResultJournalReader(self._status_page).take(message)
-        except (OSError, ValueError, IndexError) as error:
-            self._failure = DeliveryError(f"results of {self._who} cannot be read from its memory: {error}")
+            return self._memory.load(message)
+        except Exception as error:  # noqa: BLE001  # the result is settled in any case, because its caller waits
+            self.cut_off(MessageError(f"a result that cannot be read from its memory: {error}"))
             return message.result
-
-    def _take_task_recording(self, data: bytes) -> None:
-        """Hand `data` to all sinks: the whole stream of a recording that a task has made itself."""
-        fanout = self._context.fanout
-        outbox = fanout.new_outbox()
-        try:
-            framing.check_header(data[: framing.HEADER_SIZE])
-            frames = framing.frames_of(data)
-            end = frames.pop()
-            store = store_id.recording_of_stream(data, frames)
-        except (FormatError, IndexError) as error:
-            self._lose(f"{self._who} sent data that is no Rerun stream: {error}")
-            return
-        fanout.write(Segment(outbox, MessageBytes(0, data), frames, store))
-        fanout.add_manifests(self.hello, outbox, data[end.payload : end.end])
-        self._task_recording_bytes += len(data)
-        self._context.answer(self.hello, Accepted(TASK_RECORDING_ROWS, self._task_recording_bytes))
 
     # --- outboxes ----------------------------------------------------------------------------------------------
 
@@ -243,18 +237,22 @@ class ProducerIntake:
         )
 
     def _open_next(self, address: str) -> None:
-        """Open the next outbox, then answer. The producer writes there only after the answer.
+        """Open the next outbox, then answer. The producer writes into this outbox only after the answer.
 
-        Rows in an outbox that the parent has opened survive if the producer dies.
+        So its rows survive if the producer dies, because the parent has the outbox open.
         """
-        if not self.is_inline:
+        if not self.is_inline and not self._is_cut_off:
+            if self._next_reader is not None:
+                self._next_reader.close()
             self._next_reader = self._open(address)
             if self._next_reader is None:
-                self._failure = DeliveryError(f"the data of {self._who} cannot be read any more")
+                self.cut_off(FormatError("its next outbox cannot be opened"))
         self._context.answer(self.hello, Accepted(self._outbox.number + 1, 0))
 
     def _switch_outbox(self) -> None:
-        """Take the rest of the present outbox, and go on with the next one."""
+        """Take the rest of the current outbox, and go on with the next one."""
+        if self._next_reader is None and not self.is_inline and not self._is_cut_off:
+            raise FormatError("an outbox begins that was not opened")
         self._take_rest()
         self._compare_rows()
         last = self._outbox
@@ -267,96 +265,106 @@ class ProducerIntake:
     def _take_segment(self, message: SegmentReady) -> None:
         if message.outbox == self._outbox.number + 1:
             self._switch_outbox()
+        elif message.outbox != self._outbox.number:
+            raise FormatError(f"outbox {message.outbox} is written, and {self._outbox.number} was")
         self._consume(lambda wanted: self._outbox.consume(message, self._owner.task, wanted=wanted))
-        if self.is_inline and message.data is not None:
-            self._context.answer(self.hello, Accepted(message.outbox, self._outbox.consumed))
+        if self.is_inline and (message.data is not None or self._is_cut_off):
+            # A producer whose bytes are not used makes room itself.
+            end = self._outbox.consumed if not self._is_cut_off else message.end
+            self._context.answer(self.hello, Accepted(message.outbox, end))
 
     def _take_rest(self) -> None:
         self._consume(lambda wanted: self._outbox.consume_rest(self._owner.task, wanted=wanted))
 
     def _consume(self, consume: Callable[[bool], bool]) -> None:
-        """Take rows of the present outbox by `consume(wanted)`. No rows are wanted if earlier rows were lost."""
+        """Call `consume(wanted)`, which takes rows. `wanted` is False if nothing more of the producer is used."""
         try:
-            if consume(self._failure is None):
+            if consume(not self._is_cut_off):
                 self.last_rows_at = time.monotonic()
-        except FormatError as error:
-            self._lose(f"{self._who} sent data that is no Rerun stream: {error}")
+        except Exception as error:
+            if is_own_fault(error):
+                raise
+            self.cut_off(error)
+            # Drop the rows, because the producer may wait for room.
+            consume(False)
         self._context.on_accepted()
 
+    def cut_off(self, error: Exception) -> None:
+        """Use nothing more that the producer sends, because its bytes have raised `error`.
+
+        Its results fail from now on, and a pool replaces it. This is logged and noted once.
+        """
+        if self._is_cut_off:
+            return
+        self._is_cut_off = True
+        self._context.fanout.distrust()
+        self._fail(f"{self._who} {guard.describe(error)}")
+
     def _compare_rows(self) -> None:
-        """Compare the rows that have come with those that the producer has counted."""
-        if self._failure is None:
+        """Compare the number of rows that have come with the number that the producer has counted."""
+        if not self._is_cut_off:
             missing = self._balance.compare(self._outbox.number, self._outbox.count_rows())
             if missing:
-                self._lose(f"{self._who}: {missing}")
-                self._context.fanout.note([f"{self._who}: {missing}"])
+                self._fail(f"{self._who}: {missing}")
 
-    def _lose(self, reason: str) -> None:
-        """Have all further results of the producer fail, because rows are lost, and have a pool replace it."""
-        self._failure = DeliveryError(reason)
+    def _fail(self, reason: str) -> None:
+        """Have all further results of the producer fail, because rows are lost. Its pool replaces the worker."""
+        self._failure = self._failure or DeliveryError(reason)
         _log.error("mpr: %s", reason)
+        self._context.fanout.note([reason])
         if self._listener is not None:
-            self._listener.unfit(self.hello)
+            hear(self._listener.unfit, self.hello)
 
     # --- the end of the producer -------------------------------------------------------------------------------
 
+    @guarded
     def take_journaled(self, last: int | None = None) -> None:
         """Take the results that are in the journal but have not arrived, each after its own rows.
 
         `last` is the highest number of a result to take (None: all results).
         """
-        if self._status_page is None or self.is_inline or self.said_goodbye:
-            # There is no journal, or the rows before a result come in messages only, or all results have come.
+        if self.is_inline or self.said_goodbye:
+            # The rows before a result come in messages only, or all results have come.
             return
         if last is None:
-            self._owner.use_mark(self._status_page, self._outbox.number)
-        with contextlib.suppress(OSError, ValueError):
-            for behind, needed, result in ResultJournalReader(self._status_page).results():
-                if result.number > self._last_result and (last is None or result.number <= last):
-                    if needed > self._message_count:
-                        self._lost_results += 1
-                        continue
-                    if behind.outbox >= self._outbox.number:
-                        self._take_segment(behind)
-                    self._settle(result)
+            self._owner.use_mark(self._memory.page, self._outbox.number)
+        for behind, needed, result in self._memory.results():
+            if result.number > self._last_result and (last is None or result.number <= last):
+                if needed > self._message_count:
+                    self._lost_results += 1
+                    continue
+                if behind.outbox >= self._outbox.number:
+                    self._take_segment(behind)
+                self._settle(result)
 
     def overdue_result(self) -> int:
-        """The number of the last journaled result, if this result is overdue; else 0. Any thread may call this.
+        """Do as `WorkerMemory.overdue_result`. Any thread may call this."""
+        return self._memory.overdue_result(self._last_result, self._message_count)
 
-        The result counts only if all messages before it have arrived, because these must be taken first.
-        """
-        # `ValueError` means that another thread is just closing the status page.
-        with contextlib.suppress(ValueError):
-            status_page = self._status_page
-            journaled, behind = (0, 0) if status_page is None else ResultJournalReader(status_page).journaled()
-            if status_page is not None and journaled > self._last_result and behind <= self._message_count:
-                return journaled if time.monotonic_ns() - status_page.at().begun_ns > _LATE_NANOS else 0
-        return 0
-
+    @guarded
     def salvage(self) -> None:
-        """Take all whole frames in the present outbox and the next one, also frames that no message has announced."""
+        """Take all rows that are completely written, from the current and the next outbox, even if not announced."""
         if not self.said_goodbye:
-            self._owner.use_mark(self._status_page, self._outbox.number)
+            self._owner.use_mark(self._memory.page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():
             self._switch_outbox()
         self._take_rest()
-        if self._status_page is not None and not self.said_goodbye and not self.is_inline:
-            self._balance.count(self._status_page.flushed_counted_rows())
+        page = self._memory.page
+        if page is not None and not self.said_goodbye and not self.is_inline:
+            self._balance.count(page.flushed_counted_rows())
             self._compare_rows()
 
     def may_lack_rows(self) -> bool:
-        """Whether rows may be missing, because the producer has sent no `Goodbye` and may have had unflushed rows."""
-        if self.said_goodbye:
-            return False
-        return not self.has_flushed if self._status_page is None else self._status_page.unflushed() > 0
+        """Whether rows may be missing, because they were dropped, or were not flushed and no `Goodbye` has come."""
+        if self._is_cut_off or self.said_goodbye:
+            return self._is_cut_off
+        return not self.has_flushed if self._memory.page is None else self._memory.page.unflushed() > 0
 
     def loss_notes(self) -> list[str]:
         """Return sentences about lost rows of recordings that tasks of the process have made themselves."""
-        if self._status_page is None or self.said_goodbye:
+        if (page := self._memory.page) is None or self.said_goodbye:
             return []
-        who = f"worker {self.hello.worker}" if self.hello.worker else "a process"
-        unsent = self._status_page.unsent_rows()
-        return _loss_notes(f"{who} (pid {self.hello.pid}) ended", unsent, self._lost_results)
+        return loss_notes(self.hello, page.unsent_rows(), self._lost_results)
 
     def close(self) -> None:
         """Close the producer's files."""
@@ -364,11 +372,7 @@ class ProducerIntake:
         if self._next_reader is not None:
             self._next_reader.close()
             self._next_reader = None
-        if self._status_page is not None:
-            self._status_page.close()
-            self._status_page = None
-
-    # --- questions ---------------------------------------------------------------------------------------------
+        self._memory.close()
 
     @property
     def is_inline(self) -> bool:
@@ -382,36 +386,15 @@ class ProducerIntake:
 
     def rows_logged(self) -> int:
         """The number of rows that the process has logged; 0 if this is not known. Any thread may call this."""
-        # `ValueError` means that the status page is just being closed. `Aggregator` adds the rows of a closed page.
-        with contextlib.suppress(ValueError):
-            status_page = self._status_page
-            return 0 if status_page is None else status_page.rows()
-        return 0
+        return self._memory.rows_logged()
 
     def rows_since_result(self) -> int | None:
         """The number of rows that came after the last result; None if they cannot be counted."""
         return self._outbox.rows_since_result()
 
 
-def _loss_notes(ended: str, unsent_rows: int, lost_results: int) -> list[str]:
-    """Return sentences about lost rows of recordings that tasks had made themselves. `ended` is their beginning."""
-    notes = []
-    # The SDK keeps the rows of a recording without a sink in the memory of its process.
-    if unsent_rows:
-        notes.append(
-            f"{ended} with {unsent_rows} {'row' if unsent_rows == 1 else 'rows'} in recordings that its tasks had made "
-            "themselves, and they are lost: such rows are taken at the end of each task"
-        )
-    if lost_results:
-        notes.append(
-            f"{ended} before rows of recordings that its tasks had made themselves were handed over, and they are "
-            "lost: the tasks count as lost with the worker"
-        )
-    return notes
-
-
 def process_lives(pid: int) -> bool:
-    """Return whether a process with this process id exists, or may exist."""
+    """Return whether a process with this process id exists. Returns True too if the system does not say so."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

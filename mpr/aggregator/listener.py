@@ -14,7 +14,7 @@ from mpr.transport.status_page import StatusPageReader
 
 @dataclass(frozen=True, slots=True)
 class SurvivingRows:
-    """Counts the rows that have survived of a worker that has ended.
+    """Counts the rows of a dead worker that have come to the parent.
 
     Attributes
     ----------
@@ -29,22 +29,31 @@ class SurvivingRows:
 
 
 class Listener(Protocol):
-    """Hears of workers and results. The aggregator's thread makes all calls. No method may wait or raise."""
+    """Hears of workers and results. The aggregator's thread makes all calls. No method may wait.
+
+    No method may raise anything but `MessageError`, for a message that its worker should not have sent.
+    """
 
     def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int) -> None:
         """Note that a worker takes tasks from now on. Its initializer took `init_micros` microseconds."""
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
-        """Put a work item that a worker did not run back into the queue, unless it was taken back before."""
+        """Put a work item into the queue again, because the worker did not run it.
+
+        Does nothing if the pool has taken this work item back before.
+        """
 
     def unfit(self, hello: Hello) -> None:
         """Replace a worker, because the rows that the worker logs from now on cannot be used."""
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
-        """Describe the task that a worker has begun. Returns None if the call of the task was terminated."""
+        """Describe the task that a worker has begun. Returns None if the pool was terminated."""
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
-        """Settle the tasks of `result`. The sinks have all its rows, unless a `failure` says that rows are lost."""
+        """Give the tasks of `result` their outcomes. The sinks have all rows of these tasks if there is no `failure`.
+
+        A `failure` says that rows are lost. It becomes the outcome of all these tasks.
+        """
 
     def sink_failed(self, error: SinkError) -> None:
         """Report `error` to the callers, because a sink has failed and rows are lost."""
@@ -55,7 +64,7 @@ class Listener(Protocol):
     def worker_ended(
         self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], SurvivingRows]
     ) -> list[str]:
-        """Settle the tasks of a worker that has ended. All that the worker sent was read before.
+        """Decide what happens to the tasks of a worker that has ended. All messages of the worker were read before.
 
         `kept` returns which rows of the worker have survived. Returns sentences that the recording should note.
         """

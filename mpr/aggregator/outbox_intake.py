@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from mpr.aggregator.fanout import Fanout
 from mpr.errors import FormatError
-from mpr.rrd import framing
+from mpr.rrd import checks, framing
+from mpr.rrd.checks import FrameCheck
 from mpr.rrd.framing import Frame
 from mpr.rrd.segment import MessageBytes, Segment, SegmentSource, TaskInfo
 from mpr.transport.messages import Hello, SegmentReady
@@ -57,7 +58,7 @@ class OutboxIntake:
         #: The sinks have the outbox up to this offset.
         self.consumed = 0
         self._chunks = 0
-        #: The rows of the recording in this outbox; None until its manifest has come.
+        #: The number of rows of the recording in this outbox; None until the manifest of the outbox has come.
         self.rows: int | None = None
         # The count of chunks when the last result came; None if rows since that result are in an earlier outbox.
         self._settled_chunks: int | None = 0 if counts_rows else None
@@ -65,6 +66,8 @@ class OutboxIntake:
         self._is_complete = False
         # The first bytes of a frame whose rest comes with the next message.
         self._incomplete = b""
+        self._knows_format = checks.knows_format()
+        self._check = FrameCheck()
 
     @property
     def is_inline(self) -> bool:
@@ -85,22 +88,27 @@ class OutboxIntake:
         return None if self._settled_chunks is None else self._fanout.rows_after(self._id, self._settled_chunks)
 
     def count_rows(self) -> int | None:
-        """The rows of the recording in this outbox, even if its manifest is missing; None if they cannot be counted."""
+        """The number of rows of the recording in this outbox; None if they cannot be counted.
+
+        If the manifest of the outbox is missing, a sink counts the rows.
+        """
         return self._fanout.all_rows(self._id) if self.rows is None else self.rows
 
     def consume(self, announced: SegmentReady, task: TaskInfo | None, *, wanted: bool) -> bool:
         """Hand the whole frames up to the end of `announced` to all sinks, and free their memory in the outbox.
 
-        `task` is the task that has logged the rows. Frames that are not `wanted` are dropped. Returns whether the sinks
-        have got rows. Raises `FormatError` if the bytes are no Rerun stream.
+        `task` is the task that has logged the rows. If the frames are not `wanted`, they are dropped. Returns whether
+        the sinks have got rows. Raises `FormatError` if the bytes are no Rerun stream.
         """
         if self._reader is not None:
             return self._consume(self._reader, announced.end, task, wanted=wanted)
         known = self.consumed + len(self._incomplete)
-        if announced.start > known:
+        if wanted and announced.start > known:
             raise FormatError(f"the bytes from {known} to {announced.start} are missing")
-        if announced.data is None or announced.end <= known:
+        if announced.end <= known:
             return False
+        if announced.data is None:
+            raise FormatError("bytes that should be in a message are not there")
         # If an exception interrupts an announcement in the producer, some bytes come a second time.
         data = self._incomplete + announced.data[known - announced.start :]
         came = self._consume(MessageBytes(self.consumed, data), announced.end, task, wanted=wanted)
@@ -119,6 +127,9 @@ class OutboxIntake:
             # The memory is freed even if the frames are dropped, because the producer may wait for room.
             self._accept(end)
             return False
+        if self._reader is not None and not self._reader.is_whole(start, end):
+            # Zeros could be taken for an end. No byte is missing as long as the producer writes nothing but rows.
+            raise FormatError(f"its memory has not all bytes from {start} to {end}")
         frames, footer, consumed = self._scan(source, end)
         if consumed == start:
             return False
@@ -128,6 +139,8 @@ class OutboxIntake:
         if frames:
             self._chunks += self._fanout.write(Segment(self._id, source, frames, task=task))
         if footer is not None:
+            if self._knows_format:
+                checks.check_footer(footer)
             self._is_complete = True
             self.rows = self._fanout.add_manifests(self._hello, self._id, footer, of_task=task is not None)
         self._accept(consumed)
@@ -138,19 +151,22 @@ class OutboxIntake:
 
         Returns the frames without the footer, the footer if there is one, and the offset up to which bytes are used.
         """
-        try:
-            first = self.consumed
-            if first == 0:
-                framing.check_header(source.read(0, framing.HEADER_SIZE))
-                first = framing.HEADER_SIZE
-            frames, consumed = framing.scan(source.read, first, end)
-            if not frames or frames[-1].kind != framing.END:
-                return frames, None, consumed
+        first = self.consumed
+        if first == 0:
+            framing.check_header(source.read(0, framing.HEADER_SIZE))
+            first = framing.HEADER_SIZE
+        frames, consumed = framing.scan(source.read, first, end)
+        footer: bytes | None = None
+        if frames and frames[-1].kind == framing.END:
             last = frames.pop()
-            # All bytes up to `end` are used, because only the closing bytes of the stream follow.
-            return frames, source.read(last.payload, last.size), end
-        except IndexError as error:
-            raise FormatError(str(error)) from error
+            footer, consumed = source.read(last.payload, last.size), end
+            if self._knows_format:
+                # If the closing bytes of the stream are not there yet, the frame is read again with them.
+                footer = checks.closed_footer(source.read, last, end)
+                consumed = last.start if footer is None else end
+        if self._knows_format:
+            self._check.check(source.read, frames)
+        return frames, footer, consumed
 
     def _accept(self, end: int) -> None:
         if self._reader is not None:

@@ -3,8 +3,9 @@
 Covers: the balance of one producer, and the sums of a recording.
 Does not cover: how a process counts (`producer/row_account.py`), and reading the rows (`outbox_intake.py`).
 
-Both sides are known at the end of each outbox, because the SDK writes a manifest there, which says how many rows the
-outbox has. The producer announces its count just before. If the outboxes have fewer rows, rows are lost.
+Both numbers are known at the end of each outbox. The SDK writes a manifest there, which says how many rows the outbox
+has. The producer sends its count when it has announced the last bytes of the outbox. If the outboxes have fewer rows
+than the producer has counted, rows are lost.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ class RowTotals:
     Attributes
     ----------
     counted, accepted:
-        The rows that the producers have counted, and the rows that have come. The second number may be higher.
+        The rows that the producers have counted, and the rows that have come. The second number may be higher, because
+        a producer does not count every row (`producer/row_account.py`).
     lost:
         The rows that were counted and have not come.
     """
@@ -49,7 +51,7 @@ class RowBalance:
         self._results = 0
 
     def count(self, rows: int) -> None:
-        """Take the count of the producer: the outboxes until here have at least `rows` rows."""
+        """Take the count of the producer: all its outboxes until now must have at least `rows` rows together."""
         if rows > self._counted:
             self._totals.counted += rows - self._counted
             self._counted = rows
@@ -59,10 +61,10 @@ class RowBalance:
         self._results += count
 
     def compare(self, outbox: int, rows: int | None) -> str:
-        """Add the `rows` rows of outbox number `outbox`, and compare. An outbox is added once.
+        """Add the `rows` rows of outbox number `outbox` (None: unknown), and compare the sum with the count.
 
-        `rows` is None if they cannot be counted. Returns a sentence about the rows that are missing, or an empty text.
-        Each row is reported once.
+        Adds an outbox only once, even if called again for it. Returns a sentence about missing rows that were not
+        reported before, or an empty text.
         """
         if outbox > self._added:
             self._added = outbox
@@ -72,7 +74,7 @@ class RowBalance:
         missing, results, self._results = self._counted - self._accepted, self._results, 0
         if missing <= 0 or not self._is_known:
             return ""
-        # From now on, the missing rows count as settled.
+        # Added, so that these missing rows are not reported again.
         self._accepted += missing
         self._totals.lost += missing
         return f"{missing} of its rows are lost (tasks with a result since the last check of its rows: {results})"

@@ -1,4 +1,4 @@
-"""Knows which task the rows of a worker belong to.
+"""Finds the task to which the rows of a worker belong.
 
 Covers: the messages about the begin and the end of tasks, and the mark that a dead worker has left.
 Does not cover: the rows (`outbox_intake.py`), what a sink does with the task (`sinks/directory.py`).
@@ -9,12 +9,16 @@ from __future__ import annotations
 from mpr.aggregator.listener import Listener
 from mpr.rrd.segment import TaskInfo
 from mpr.transport.messages import Hello, TaskBegan, TaskEnded
+from mpr.transport.packing import MessageError
 from mpr.transport.status_page import StatusPageReader
 from mpr.transport.task_mark import TaskMark, read_mark
 
+# The Rerun SDK takes times of 63 bits.
+_NANOS_MAX = 2**63
+
 
 class RowOwner:
-    """The task whose rows come now. Only the aggregator's thread uses this object.
+    """Keeps the task of one worker whose rows come now. Only the aggregator's thread uses this object.
 
     Parameters
     ----------
@@ -38,6 +42,8 @@ class RowOwner:
 
     def begin(self, began: TaskBegan) -> None:
         """Take the message that the next rows belong to a task."""
+        if began.started_nanos >= _NANOS_MAX:
+            raise MessageError(f"a task that began at {began.started_nanos}")
         self._began = began
         self.task = None if self._listener is None else self._listener.task_info(self._hello, began)
 
@@ -53,7 +59,7 @@ class RowOwner:
         self._apply_mark(number)
 
     def use_mark(self, status_page: StatusPageReader | None, outbox: int) -> None:
-        """Use the mark of a worker that has ended, because messages about its last task may be lost.
+        """Take the last task of a dead worker from the mark in its status page. Messages about this task may be lost.
 
         `outbox` is the number of the outbox whose rows come now.
         """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-# The limits (chunks, and bytes) for what is decoded while a recording grows.
+# The most chunks, and the most bytes, of a recording that mpr decodes. Later data is known only from the manifests.
 _LOOK_CHUNKS = 200
 _LOOK_BYTES = 8 * 1024 * 1024
 _OURS = ("/mpr", "/__")
@@ -37,8 +37,8 @@ class Contents:
     kinds:
         The archetypes of each entity, such as `Points2D`.
     timelines:
-        A weight for each timeline: one for each decoded row on the timeline, and one for each manifest that names the
-        timeline.
+        A weight for each timeline, which says roughly how much data is on the timeline. Each decoded row on the
+        timeline adds one, and each manifest that names the timeline adds one.
     has_layout:
         Whether a process has sent a blueprint along with its rows.
     """

@@ -86,7 +86,8 @@ def blueprint(
         time_panel = rrb.TimePanel(state="collapsed" if given is None or given.collapse_panels else None)
     if time_panel.timeline is None:
         time_panel.timeline = timeline
-    # The title names the timeline `log_time`, because the state timelines are empty on any other timeline.
+    # If the viewer shows another timeline first, the title names `log_time`, because the state timelines have data only
+    # on `log_time`.
     on_ours = time_panel.timeline in (None, "log_time")
     timeline_name = "Workers" if on_ours else "Workers, on the timeline log_time"
     pools = pool_views(recorded, legend=state_timelines <= _LEGEND, visible=pools_visible, timeline_name=timeline_name)
@@ -104,7 +105,12 @@ def blueprint(
 
 
 def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool, timeline_name: str) -> rrb.Container:
-    """Make the views of pools: the state timelines, and beside them tabs with charts and texts."""
+    """Make the views of pools: the state timelines, and beside them tabs with charts and texts.
+
+    If the pools do not record the states of workers, there are only the tabs. `legend` says whether the charts of
+    workers have a legend. `visible` says whether the views are unfolded. `timeline_name` is the title of the state
+    timelines.
+    """
     import rerun as rr
     import rerun.blueprint as rrb
 
@@ -136,7 +142,7 @@ def _grid(views: Sequence[rrb.View]) -> list[Any]:
 
 
 def user_views(kinds: Kinds) -> list[rrb.View]:
-    """Make a view for each space, for each group of scalars, and for each entity that needs a view of its own."""
+    """Make a view for each space, for each group of scalars, and for each text, tensor, bar chart, graph or map."""
     import rerun.blueprint as rrb
 
     spatial: list[rrb.View] = []
@@ -181,7 +187,11 @@ def _by_top(paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
-    """Return the origins of the 2D views. Each image gets a view, which also shows the shapes on this image."""
+    """Return the origins of the 2D views for the 2D entities at `paths`.
+
+    If there are several images, each image gets its own view, which also shows the shapes beside and below this image.
+    If there is at most one image, or if there is data at the common path of all entities, one view shows everything.
+    """
     if not paths:
         return []
     common = _common(paths)
@@ -218,5 +228,9 @@ def _parts(path: str) -> list[str]:
 
 
 def bucket(state_timelines: int) -> int:
-    """Return the same number for all numbers of state timelines with the same layout, so that layouts can be cached."""
+    """Return one of three numbers that stands for `state_timelines`.
+
+    Two layouts are the same if their numbers of state timelines have the same result here. So a layout can be cached
+    under this result.
+    """
     return next((limit for limit in (_LEGEND, _MANY_TIMELINES - 1) if state_timelines <= limit), _MANY_TIMELINES)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 #: The entity above all entities that mpr itself logs.
 ROOT = "mpr"
-#: Has one entity below it for each state timeline.
+#: The entity above the entities of the state timelines. Each state timeline has one entity.
 WORKERS = f"{ROOT}/workers"
-#: Has one entity below it for each task function.
+#: The entity above the entities of the task functions. Each task function has one entity.
 TASKS = f"{ROOT}/tasks"
-#: Has one entity below it for each pool.
+#: The entity above the entities with the insights of the pools. Each pool has one entity.
 INSIGHTS = f"{ROOT}/insights"
-#: The timeline on which rows about a task are at the number of this task in its pool.
+#: The timeline of rows about tasks. The time of such a row is the number of the task in its pool.
 TASK_TIMELINE = "mpr_task"
 
 #: Charts with a line for each worker: path below `ROOT`, and title. Below this path, each pool has an entity.

@@ -52,10 +52,10 @@ class BlueprintUpdates:
             self._kinds |= kinds
 
     def refresh(self) -> tuple[bytes, bool]:
-        """Return the layout for the present contents as a whole stream, and whether it differs from the last one.
+        """Return the layout for the present contents as a whole stream, and whether this layout is new.
 
-        The stream is empty if mpr makes no layout. There are three reasons: no pool records telemetry, a worker has
-        sent a blueprint, or the user has given a blueprint and wants no views of pools.
+        The stream is empty if mpr makes no layout. There are four possible reasons: no pool records telemetry; a worker
+        has sent a blueprint; the user has given a blueprint and wants no views of pools; or an attempt has failed.
         """
         with self._lock:
             if (
@@ -90,7 +90,8 @@ class BlueprintUpdates:
     def _timeline(self) -> str | None:
         """Return the timeline that the viewer shows first: the timeline with most of the user's data.
 
-        If `log_time` has as much data as any other timeline, return `log_time`, because pools are shown on it, too.
+        If `log_time` has at least as much data as every other timeline, and the views of the pools are unfolded, return
+        `log_time`. The reason is that the state timelines of the pools have data only on `log_time`.
         """
         counts = self._contents.timelines
         users = {name: count for name, count in counts.items() if name not in ("log_time", "log_tick")}
@@ -123,6 +124,6 @@ def _encoded(
 ) -> bytes:
     """Encode a layout as `_encode` does, and keep the last 64 results.
 
-    Each call of `_encode` takes milliseconds, and leaves two threads of the SDK behind.
+    The results are kept, because each call of `_encode` takes milliseconds, and leaves two threads of the SDK behind.
     """
     return _encode(application_id, dict(seen), timeline, state_timelines, kinds, visible)

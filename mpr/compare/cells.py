@@ -74,9 +74,10 @@ def _keys_of_lists(values: pa.ListArray) -> list[bytes]:
 
 
 def _bytes_of_numbers(values: pa.Array) -> tuple[memoryview, int] | None:
-    """Return the bytes of `values`, which are numbers or vectors of numbers, and the size in bytes of one.
+    """Return the bytes of all entries of `values`, and the size of one entry in bytes.
 
-    Returns None if `values` are neither.
+    Returns None if the entries are neither numbers nor vectors of numbers, or if a vector or a part of it is null. The
+    bytes of a number that is null have no meaning.
     """
     width = 1
     while pa.types.is_fixed_size_list(values.type) and not values.null_count:

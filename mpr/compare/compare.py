@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mpr.errors import ConfigError, RecordingError
+from mpr.errors import ConfigError, FormatError, RecordingError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -119,7 +119,11 @@ def differences(
     check_level(level)
     ignored = (set(ignore_timelines), matcher(ignore_entities))
     ours, theirs = _entities(Path(expected), *ignored), _entities(Path(actual), *ignored)
-    found = list(_of_recordings(ours, theirs, level, tolerance))
+    try:
+        found = list(_of_recordings(ours, theirs, level, tolerance))
+    except (RuntimeError, ValueError, LookupError, TypeError) as error:
+        # Values that the SDK reads, but that are no valid values of their type.
+        raise RecordingError(f"cannot compare {expected} with {actual}: {error!r}") from error
     if len(found) > limit:
         return [*found[:limit], f"and {len(found) - limit} more differences"]
     return found
@@ -150,6 +154,40 @@ def _pattern(path: str) -> re.Pattern[str]:
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
+def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return the files that the SDK cannot read, or on which it crashes. Each has the reason, in a sentence.
+
+    `differences` reads in this process, and a crash of the SDK would end this process. So this function reads the files
+    in another process before. Call it for files that may be damaged. Raises `RecordingError` if there can be no such
+    process.
+    """
+    from mpr.sdk import programs
+
+    refused = {path: reason for path in paths if (reason := _damage(path)) is not None}
+    try:
+        refused |= programs.unreadable([path for path in paths if path not in refused])
+    except OSError as error:
+        raise RecordingError(f"recordings cannot be read in another process: {error}") from error
+    return {path: f"cannot read the recording {path}: {reason}" for path, reason in refused.items()}
+
+
+def _damage(path: Path) -> str | None:
+    """Return why the SDK shall not even try to read a file; None if it may. It takes 2 kB for each broken message."""
+    from mpr import files
+    from mpr.rrd.survey import reader_of, survey
+
+    try:
+        files.check_regular(path, follow=True)
+        with path.open("rb") as file:
+            found = survey(reader_of(file.fileno()), path.stat().st_size)
+    except FormatError:
+        # The format is another one, and only the SDK can say whether it is a recording.
+        return None
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "it is damaged; 'mpr recover' makes a valid file of its rows" if found.is_damaged else None
+
+
 def _entities(path: Path, ignored_timelines: set[str], is_ignored: Callable[[str], bool]) -> dict[str, _Entity]:
     from mpr.sdk.reader import quiet_reader
 
@@ -161,7 +199,7 @@ def _entities(path: Path, ignored_timelines: set[str], is_ignored: Callable[[str
             entity = str(chunk.entity_path)
             if not is_ignored(entity):
                 _add(found.setdefault(entity, _Entity()), chunk.to_record_batch(), ignored_timelines)
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, LookupError, TypeError, MemoryError) as error:
         raise RecordingError(f"cannot read the recording {path}: {error}") from error
     return found
 
@@ -287,7 +325,10 @@ _Unmatched = dict[tuple[Any, ...], list[_Place]]
 def _unmatched(
     one: _Series, other: _Series, timelines: dict[str, str], *, is_static: bool
 ) -> tuple[_Unmatched, _Unmatched]:
-    """Return the cells of each series that the other series does not have, bit for bit, grouped by their times."""
+    """Return the cells of `one` that `other` does not have, and the reverse, each grouped by their times.
+
+    Cells are compared bit for bit. It matters how often a cell occurs, except for static cells.
+    """
     ours, theirs = list(one.places(timelines)), list(other.places(timelines))
     counts = [Counter((stamp, key) for stamp, key, _ in cells) for cells in (ours, theirs)]
     if is_static:

@@ -27,10 +27,10 @@ class ExporterConfig:
     head:
         A stream that the exporter sends before all other data.
     first:
-        Whether this is the first exporter of the sink.
+        Whether this is the first exporter of the sink. Only the first one opens the viewer of a `SpawnViewerSink`.
     environ:
-        The environment variables of the parent. They are sent, because an exporter that a fork server starts would
-        have the older variables of the fork server.
+        The environment variables of the parent. These variables are sent, because an exporter that a fork server starts
+        would have the older variables of the fork server.
     pipe:
         The connection to the parent.
     """

@@ -1,13 +1,13 @@
-"""The process between a recording and one live sink. It can wait, hang or die without harm to the parent.
+"""The process between a recording and one live sink. This process can wait, hang or die without harm to the parent.
 
 Covers: connecting to a viewer or serving viewers, sending slices of the replay log, reporting progress.
 Does not cover: starting and killing exporters (`supervisor.py`, `exporter_handle.py`), the replay log
 (`replay_log.py`), and connecting each kind of sink (`sinks/viewers.py`).
 
-The Rerun SDK connects only once. It waits without limit if a viewer does not read, and it loses all rows that it gets
-after the connection has broken. So an exporter lives only as long as one connection. When the connection breaks, the
-exporter ends. The parent then starts another exporter, which sends everything again. A viewer takes each chunk only
-once, because each chunk has an id.
+The Rerun SDK connects only once. If a viewer does not read, the SDK waits without limit. After the connection has
+broken, the SDK loses all rows that it gets. So an exporter lives only as long as one connection. When the connection
+breaks, the exporter ends. The parent then starts another exporter, which sends everything again. A viewer takes each
+chunk only once, because each chunk has an id.
 
 ```
 parent ── Load(file) + descriptor, SendSlice(file, start, end), Finish ─────► exporter ── the SDK ──► viewer
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _NICE = 19
 # The system does not report that a viewer begins to listen, so an exporter tries at this interval.
 _LOOK_EVERY_SECS = 0.25
-# An exporter flushes at this interval, because the SDK reports a broken connection only when it flushes.
+# An exporter flushes at this interval, because the SDK reports a broken connection only at a flush.
 _CHECK_EVERY_SECS = 1.0
 # The time that the viewers of a server have to read the last rows before the server ends.
 _SERVER_FAREWELL_SECS = 1.5
@@ -55,7 +55,8 @@ def main(config: ExporterConfig, _shared: None) -> None:
     """Run as the exporter of `config.sink`, until the parent sends `Finish` or ends."""
     os.environ.clear()
     os.environ.update(config.environ)
-    # All signals are unblocked, because this process inherits blocked signals from `mpr run`, which waits for them.
+    # Unblock all signals. If the parent is `mpr run`, it has blocked some signals in order to wait for them
+    # (`run/command.py`), and a child process inherits this.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _lower_priority()
     try:
@@ -70,7 +71,7 @@ def _lower_priority() -> None:
     """Leave the CPU to the workers. Programs that this process starts get the same low priority."""
     os.nice(_NICE)
     if sys.platform == "linux":
-        # A batch process does not interrupt a worker when it wakes up, but waits until a CPU is free.
+        # When a batch process wakes up, it does not interrupt a worker. It waits until a CPU is free.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
@@ -144,7 +145,8 @@ class _Exporter:
             data, chunks = framing.whole_frames(read, position, end)
             dropped = dropped_until(fd) if is_memory else 0
             if dropped > position:
-                # The memory ring has dropped the bytes, so they may be a hole of the file already.
+                # The memory ring has dropped these bytes. `data` is not used, because it may be from a hole of the
+                # file.
                 position = min(dropped, end)
                 chunks = 0
             elif not data:
@@ -177,7 +179,10 @@ def _read(fd: int, offset: int, size: int) -> bytes:
 
 
 def _be_silent() -> None:
-    """Drop the SDK's repeated messages about connections on stderr, because the parent logs each of them once."""
+    """Discard everything that this process writes to stderr from now on.
+
+    The SDK repeats its messages about a broken connection there. The parent logs each broken connection once.
+    """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)

@@ -117,7 +117,10 @@ class ExporterHandle:
 
     @property
     def may_finish(self) -> bool:
-        """Whether the exporter can still send rows at the end of the recording."""
+        """Whether the exporter may still send rows at the end of the recording.
+
+        Then it is about to connect, or it is connected. An exporter that waits for a viewer would only wait longer.
+        """
         return self._state in (ExporterState.STARTING, ExporterState.CONNECTED, ExporterState.FINISHING)
 
     def _is_fed(self) -> bool:
@@ -202,7 +205,7 @@ class ExporterHandle:
             self._pipe.send(message)
 
     def check_starvation(self, now: float) -> float | None:
-        """Warn once if the sink gets nothing for `_PATIENCE_SECS`.
+        """Warn once if the sink has taken no rows for `_PATIENCE_SECS`.
 
         Returns the time at which to call this method again, or None if no call is needed before the state changes.
         """
@@ -229,7 +232,8 @@ class ExporterHandle:
             while self._pipe is not None and self._pipe.poll():
                 self._read(self._pipe.recv())
         except (EOFError, OSError):
-            # The launcher reports the end of the process, so it is not handled here.
+            # The exporter has ended, so its end of the connection is closed. The launcher reports this too, and then
+            # `reap` is called.
             self._pipe.close()
             self._pipe = None
 
@@ -256,7 +260,10 @@ class ExporterHandle:
                 self._state = ExporterState.DONE
 
     def reap(self) -> None:
-        """Clean up after the exporter, which has ended. If it had not sent everything, plan another attempt."""
+        """Clean up after the exporter, which has ended.
+
+        If the exporter had not sent everything, plan another attempt.
+        """
         self.listen()
         self.release()
         if self._state is not ExporterState.DONE:
@@ -269,7 +276,7 @@ class ExporterHandle:
         self._backoff.wait()
 
     def give_up(self, reason: str) -> None:
-        """Note the reason why the sink gets no more rows."""
+        """Note the reason why the sink gets no more rows, so that `missed` can name this reason."""
         self._reason = reason
 
     def kill(self) -> None:
@@ -304,23 +311,26 @@ class _Backoff:
 
 
 class _Starvation:
-    """Measures for how long a sink has got none of the rows that wait for it. Keeps whether the user was warned."""
+    """Measures for how long a sink has taken no rows. Also notes whether the user was warned."""
 
     def __init__(self) -> None:
         self._since: float | None = time.monotonic()
         self.is_reported = False
 
     def begin(self, now: float) -> float:
-        """Start to measure, unless this was done before, because rows wait. Returns the time since which they wait."""
+        """Start to measure, unless this has begun before, because the sink takes no rows now.
+
+        Returns the time at which the measurement has begun.
+        """
         self._since = self._since or now
         return self._since
 
     def begin_again(self, now: float) -> None:
-        """Measure the time from `now` on, because some rows were sent, and others may wait."""
+        """Measure the time from `now` on, because the sink has just taken some rows."""
         self._since = now
 
     def end(self) -> None:
-        """Stop to measure, because no rows wait."""
+        """Stop to measure, because the exporter is connected, and has sent everything that it was told to send."""
         self._since = None
 
     def report(self) -> None:

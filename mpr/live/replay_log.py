@@ -3,9 +3,9 @@
 Covers: the files that hold the rows (the file of a `FileSink`, or a bounded ring in memory).
 Does not cover: the time at which each reader gets the rows (`supervisor.py`, `exporter_handle.py`, `exporter.py`).
 
-A replay log has a head (header, store infos, properties, blueprint), which every reader gets first. It also has one or
-two files with frames. Usually there is one file, which belongs to a `FileSink`. If there is no such file, or if its
-writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments.
+A replay log has a head (header, store infos, properties, blueprint), which every reader gets first. The log also has
+one or two files with frames. Usually there is one file, which belongs to a `FileSink`. If there is no such file, or if
+its writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments.
 
 The first 8 bytes of the ring are the offset up to which bytes are dropped. The ring writes this offset before it drops
 bytes. A reader first reads frames, and then this offset. The frames are valid if they do not begin before this offset.
@@ -50,7 +50,9 @@ class LogFile:
 
 
 class MemoryRing(LogFile):
-    """A file in memory with the newest segments, of up to `REPLAY_MAX_BYTES` bytes, or with one larger segment.
+    """A file in memory with the newest segments, of up to `REPLAY_MAX_BYTES` bytes together.
+
+    The newest segment is kept even if this segment alone has more bytes.
 
     Parameters
     ----------
@@ -75,7 +77,8 @@ class MemoryRing(LogFile):
                 segment.source.copy(self.fd, start, stop - start)
                 end += stop - start
         except OSError:
-            os.ftruncate(self.fd, self.end)
+            # Not truncated, because a memory file cannot shrink. The next segment is written over these bytes.
+            self._file.release(self.end, self._file.size())
             return
         self._segments.append((self.end, end))
         while end - self._segments[0][0] > REPLAY_MAX_BYTES and len(self._segments) > 1:
@@ -94,12 +97,17 @@ class MemoryRing(LogFile):
 
 
 def dropped_until(fd: int) -> int:
-    """Return the offset up to which the memory ring `fd` has dropped its bytes. Any process may call this."""
+    """Return the offset up to which a memory ring has dropped its bytes. `fd` is a descriptor of its file.
+
+    Any process that has the descriptor may call this.
+    """
     return int(_MARK.unpack(os.pread(fd, _MARK.size, 0))[0])
 
 
 class ReplayLog:
-    """The accepted rows that are kept. Only the aggregator's thread writes, but any thread may read the attributes.
+    """Keeps the rows that the durable sinks have accepted, so that exporters can send them.
+
+    Only the aggregator's thread writes, but any thread may read the attributes.
 
     Parameters
     ----------

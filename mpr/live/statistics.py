@@ -17,11 +17,11 @@ class LiveSinkStatistics:
         One of 'connected', 'waiting for a viewer', 'starting', 'not running' (a new attempt follows), 'finishing' and
         'done'.
     sent_chunks:
-        The number of chunks that were sent over the present connection, or else over the last one. It is known
-        only in the state 'done' that the viewer or server has read them.
+        The number of chunks that were sent over the present connection. If there is no connection now, over the last
+        one. The viewer or server has certainly read these chunks only if the state is 'done'.
     missing_chunks:
-        The number of chunks of the recording that were not sent. They may still be sent while the recording is open.
-        When the recording is closed, the viewer or server has missed them.
+        The number of chunks of the recording that were not sent. While the recording is open, these chunks may still be
+        sent. After the recording is closed, the viewer or server has missed these chunks.
     connections:
         How often an exporter has connected to a viewer, or has started a server.
     """

@@ -1,12 +1,12 @@
-"""Runs the live sinks of a recording, in the parent. A thread starts an exporter for each sink, and gives rows to it.
+"""Runs the live sinks of a recording, in the parent. A thread starts an exporter for each sink, and feeds it.
 
 Covers: the thread, the events that wake it up, and its end within a time limit.
 Does not cover: one sink and its exporter (`exporter_handle.py`), the code in the exporter's process (`exporter.py`),
 and the rows (`replay_log.py`).
 
 The aggregator only reports that rows were accepted. Everything that can wait, hang or fail is in the exporters. This
-thread exchanges messages of a few bytes with the exporters. It sends no message to an exporter that has not answered
-the last message.
+thread exchanges messages of a few bytes with the exporters. The thread sends no message to an exporter that has not
+answered the last message.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ _LOOK_EVERY_SECS = 0.05
 
 
 def main() -> None:
-    """Draw the picture for the order in a folder, and write the answer to that folder.
+    """Read an order (`rendering.Order`) from a folder, draw the picture, and write picture and answer to this folder.
 
     The only argument of the command line is the path of the folder.
     """
@@ -80,7 +80,7 @@ def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[b
 
 
 def _report(stage: str) -> None:
-    """Report the present stage to the caller. If the time is up, the caller's error names this stage."""
+    """Report the present stage to the caller, by standard output. If the time is up, the caller's error names it."""
     sys.stdout.write(f"{stage}\n")
     sys.stdout.flush()
 
@@ -174,7 +174,7 @@ def headless_viewer(
     port: int | None = None,
     viewers: list[subprocess.Popen[bytes]] | None = None,
 ) -> Iterator[ViewerClient]:
-    """Run a viewer without a window within the block, for a picture of `size` in pixels.
+    """Run a viewer without a window within the block, for a picture of `size` in pixels. Yield its client.
 
     Only this machine can reach the viewer. The viewer keeps its files in `folder`. Its process is added to `viewers`
     as soon as it has started. Raises `NoViewerError` if this machine cannot run a viewer.
@@ -206,7 +206,8 @@ def headless_viewer(
         try:
             yield client
         except Exception as error:
-            # The viewer listens before it tries to draw. So a viewer that finds no driver may end only now.
+            # A viewer without a graphics driver ends only when it tries to draw, and that is after it began to listen.
+            # So wait a moment: if the viewer ends, its output tells the true cause of `error`.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 raise _ended(viewer.wait(1), log.read_text(errors="replace")) from error
             raise
@@ -240,7 +241,10 @@ def _ended(status: int, output: str) -> PictureError:
 
 
 def _patiently(ask: Callable[[], _T]) -> _T:
-    """Return the answer of the viewer, however long it takes, because the caller of this process limits the wait."""
+    """Wait for the answer of the viewer, and return the answer.
+
+    The wait has no limit, because the caller of this process limits the time for the whole picture.
+    """
     while True:
         try:
             return ask()
@@ -268,7 +272,7 @@ def settled(client: ViewerClient) -> bytes:
     """
     before = _patiently(client.take_screenshot)
     while True:
-        # The viewer draws one frame for each answer.
+        # The viewer draws one frame for each answer. After this many frames, each earlier notification is hidden.
         for _ in range(_FRAMES_OF_A_NOTIFICATION):
             _patiently(client.get_state)
         shots = [_patiently(client.take_screenshot) for _ in range(2)]

@@ -4,4 +4,8 @@ Covers: the user's calls (`pool.py`, `executor.py`), the work items of each call
 checks of arguments (`options.py`), the start of all parts and the order in which they end (`runtime.py`).
 Does not cover: which worker runs which task (`scheduler`), and where rows go (`recording`).
 May import: transport, processes, worker, scheduler, telemetry, recording.
+
+A task is one call of a function in a worker. A work item is one or several tasks that a worker gets in one message,
+such as a chunk of a map (`chunksize`). The dispatcher (`scheduler/dispatcher.py`) gives work items to workers. The
+outcome of a task is its result or its error.
 """

@@ -18,9 +18,10 @@ from mpr.processes import task_pickling
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 
-# The number of work items that a map submits together.
+# The number of work items that a map submits together (see `PoolCalls.map`).
 _SUBMITTED_AT_ONCE = 64
-# As in `multiprocessing.Pool`. With four work items per worker, all workers stay busy if some tasks take longer.
+# The number of work items per worker that a map makes by default, as in `multiprocessing.Pool`. With more than one work
+# item per worker, all workers stay busy even if some tasks take longer.
 _CHUNKS_PER_WORKER = 4
 
 
@@ -64,7 +65,10 @@ class PoolCalls:
         callback: Callback | None,
         error_callback: Callback | None,
     ) -> AsyncResult[list[Any]]:
-        """Submit a task for each item: `function(item)` if `mode` is `EACH`, `function(*item)` if it is `STAR`."""
+        """Submit a task for each item: `function(item)` if `mode` is `EACH`, `function(*item)` if `mode` is `STAR`.
+
+        Returns the object for the results.
+        """
         items = list(iterable)
         if chunksize is None:
             chunksize = -(-len(items) // (self._size * _CHUNKS_PER_WORKER)) or 1
@@ -98,9 +102,12 @@ class PoolCalls:
     def imap(
         self, function: Callable[..., Any], iterable: Iterable[Any], chunksize: int, *, ordered: bool
     ) -> ResultIterator[Any]:
-        """Start a thread that submits a task for each item, only as fast as the caller takes results."""
+        """Start a thread that submits a task for each item, only as fast as the caller takes results.
+
+        Returns the iterator from which the caller takes the results.
+        """
         return imap.start(self._dispatcher, self._size, function, iterable, check_chunksize(chunksize), ordered=ordered)
 
     def executor(self, check_running: Callable[[], None], shutdown: Callable[[bool, bool], None]) -> PoolExecutor:
-        """Make a `concurrent.futures.Executor` that submits to the same dispatcher."""
+        """Make a `concurrent.futures.Executor` that submits to the same dispatcher. The arguments go to its class."""
         return PoolExecutor(self._dispatcher, check_running, shutdown)

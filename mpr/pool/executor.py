@@ -170,8 +170,8 @@ class PoolExecutor(Executor):
         Parameters
         ----------
         timeout:
-            If a result is not there so many seconds after the call of `map`, `next` raises `TimeoutError`. None: no
-            limit.
+            The time in seconds, from the call of `map`, within which all results must come. If a result comes later,
+            `next` raises `TimeoutError`. None: no limit.
         chunksize:
             The number of calls that are sent to a worker at a time.
         buffersize:

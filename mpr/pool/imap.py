@@ -79,7 +79,7 @@ class ImapFeeder:
     room:
         Has one entry for each item that may be submitted now. Each result that the caller takes adds one.
     results:
-        The caller's iterator. The reference is weak, so that the thread ends when the caller drops it.
+        The caller's iterator. The reference is weak, so that the thread ends when the caller drops the iterator.
     """
 
     dispatcher: Dispatcher

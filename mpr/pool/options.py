@@ -42,7 +42,7 @@ class PoolOptions:
     capture:
         The choice of the workers' output and `logging` records that go into the recording.
     telemetry:
-        The kinds of telemetry that are recorded, out of `TELEMETRY`. It is empty if nothing is recorded.
+        The kinds of telemetry that are recorded, out of `TELEMETRY`. Empty if nothing is recorded.
     progress:
         Whether the pool shows a progress bar.
     """
@@ -151,7 +151,10 @@ def check_maxmemoryperchild(limit: object) -> int | None:
 
 
 def check_telemetry(telemetry: object) -> frozenset[str]:
-    """Return the kinds of telemetry that the argument `telemetry` stands for."""
+    """Return the kinds of telemetry that the argument `telemetry` stands for.
+
+    Raises `ConfigError` if the value cannot be used.
+    """
     if telemetry is True or telemetry is False:
         return frozenset(TELEMETRY if telemetry else ())
     kinds = [telemetry] if isinstance(telemetry, str) else telemetry

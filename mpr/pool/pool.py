@@ -262,8 +262,9 @@ class Pool:
     def join(self) -> None:
         """Wait until all tasks and workers have ended. If the pool has made the recording, close the recording.
 
-        Raises `ValueError` if neither `close` nor `terminate` was called before, and `SinkError` if rows were lost at
-        the end. If an error has ended the pool, and no call has raised this error yet, `join` raises it.
+        Raises `ValueError` if neither `close` nor `terminate` was called before. If this closes the recording, also
+        raises the errors of `SharedRecording.close`. If an error has ended the pool, and no call has raised this error
+        yet, `join` raises it.
         """
         self._check_process()
         self._runtime.join()
@@ -293,7 +294,7 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Call `close` and `join`. If an exception ends the block, call `terminate` instead."""
+        """Call `close` and `join`. If an exception ends the block, or Ctrl-C ends `join`, call `terminate` instead."""
         if kind is not None:
             self.terminate()
             return

@@ -49,7 +49,7 @@ class Progress(PoolObserver):
             self._grow(name, count)
 
     def submitted(self, name: str, count: int) -> None:
-        """Add to the bar those of `count` submitted tasks that no call has announced."""
+        """Count `count` tasks as submitted. Tasks that no call has announced are added to the bar."""
         with self._drawing():
             known = min(count, self._announced)
             self._announced -= known

@@ -55,9 +55,9 @@ class PoolRuntime:
        (`_FAREWELL_SECS`). After that, steps 4 and 5 are done again.
 
     `close` does step 1, and `join` does the other steps. If an error has ended the pool, `join` kills the workers
-    instead of step 3. `terminate` does steps 1, 5 and 6, and gives an error to every call that has no result. The same
-    steps end a pool that is dropped, or that is still open when the interpreter exits. Steps 3 to 7 run in a thread
-    that Ctrl-C does not interrupt.
+    instead of step 3. `terminate` does steps 1, 5 and 6, and gives an error to every call that has no result. Steps 1,
+    5 and 6 also end a pool that is dropped, or that is still open when the interpreter exits. Steps 3 to 7 run in a
+    thread that Ctrl-C does not interrupt.
 
     Parameters
     ----------
@@ -81,7 +81,8 @@ class PoolRuntime:
         self._ending = threading.Lock()
         self._ended = False
         with contextlib.ExitStack() as undo:
-            # This comes first, because the zygote of the start method `fork` must be forked before threads exist.
+            # The launcher is made first, because the zygote of the start method `fork` must be forked before threads
+            # exist.
             launcher = make_launcher(options.start_method, options.preload, MAIN, options.initializer)
             undo.callback(launcher.close)
             self._owns_recording = recording is None
@@ -98,6 +99,7 @@ class PoolRuntime:
                 failed=self._worker_start_failed,
                 has_no_hello=self._rows.aggregator.is_unknown,
                 look=self._look,
+                obstacle=self._rows.obstacle,
             )
             self._dispatcher = Dispatcher(
                 self._rows.sockets.down,
@@ -110,7 +112,8 @@ class PoolRuntime:
             if self._telemetry is not None:
                 self._sampler = self._new_sampler(self._telemetry)
                 self._sampler.start()
-                # The start of the supervisor fails if the system gives no more threads.
+                # The sampler is closed again if the start of the supervisor fails. This happens if the system gives no
+                # more threads.
                 undo.callback(self._sampler.close)
             self._supervisor.start()
             undo.pop_all()
@@ -170,7 +173,7 @@ class PoolRuntime:
 
     @property
     def state(self) -> PoolState:
-        """Whether the pool takes tasks."""
+        """The state of the pool, which says whether the pool takes calls."""
         return self._dispatcher.state
 
     @property
@@ -268,7 +271,7 @@ class PoolRuntime:
         self._close_recording(failed=True)
 
     def _close_telemetry(self) -> None:
-        # This takes a moment, in which the workers end and the system releases their memory.
+        # Writing the last rows takes a moment. Meanwhile the workers end, and the system releases their memory.
         if self._sampler is not None:
             self._sampler.close()
 

@@ -9,4 +9,7 @@
 Covers: start methods (`start.py` chooses one), ending workers whose parent has ended, the main module, pickling.
 Does not cover: how many workers there are and what they do (`scheduler`, `worker`).
 May import: transport.
+
+A launcher starts workers by one start method. A sentinel (a word of `multiprocessing`) is a descriptor that becomes
+readable when a process has ended. The parent is the process that has the launcher.
 """

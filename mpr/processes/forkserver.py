@@ -117,7 +117,8 @@ class _Popen(popen_fork.Popen):
             try:
                 self.returncode = read_signed(self.sentinel)
             except (OSError, EOFError):
-                # The exit code of the worker is lost, because the fork server was killed.
+                # The exit code of the worker is lost, because the fork server was killed. `multiprocessing` reports 255
+                # in this case, too.
                 self.returncode = 255
         return self.returncode
 
@@ -177,10 +178,11 @@ class ForkServerLauncher(ProcessLauncher):
         self._server = server
         # When to look next whether the server is stopped (`time.monotonic()`).
         self._look_at = 0.0
-        # The first worker is forked now. A fork takes milliseconds, and the parent opens the recording meanwhile. The
-        # worker reads its work from a pipe. If there is no work for the worker, it gets a `_Nothing` and ends.
+        # The process of the first worker, as (sentinel, pipe). The launcher lets the server fork it now, because a fork
+        # takes milliseconds, and the parent opens the recording meanwhile. Then the process reads its work from the
+        # pipe. If no worker is needed, the process gets a `_Nothing` and ends.
         self._ahead: list[tuple[int, int]] = []
-        # If the server has just been killed, `start` finds another one.
+        # An error means that the server was killed just now. Then `start` waits for another server.
         with contextlib.suppress(EOFError, ConnectionError):
             self._ahead.append(server.connect_to_new_process([]))
 
@@ -210,7 +212,8 @@ class ForkServerLauncher(ProcessLauncher):
     def _connect(self, fds: list[int]) -> tuple[int, int]:
         """Return the sentinel of a new child, and the pipe from which the child reads its work.
 
-        A child that was forked ahead cannot get `fds`, because `fds` are sent with the request for a child.
+        `fds` are descriptors that the child needs. If there are any, a new child is requested, because descriptors can
+        only be sent together with the request.
         """
         if self._ahead and not fds:
             return self._ahead.pop(0)

@@ -34,7 +34,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def waitables(self) -> list[Any]:
-        """Return objects for `multiprocessing.connection.wait`. One of them is ready when a worker has ended."""
+        """Return objects for `multiprocessing.connection.wait`. One of these is ready when a worker has ended."""
 
     @abstractmethod
     def ended(self) -> Iterable[tuple[int, int | None]]:
@@ -45,14 +45,16 @@ class Launcher(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release the resources of the launcher. Call it after all workers have ended."""
+        """Release the resources of the launcher. Call this after all workers have ended."""
 
 
 @contextlib.contextmanager
 def ctrl_c_blocked() -> Iterator[None]:
-    """Block Ctrl-C in the processes that this thread starts within the block, until they ignore it themselves.
+    """Block Ctrl-C in the processes that this thread starts within the block.
 
-    The reason: Ctrl-C reaches the whole process group. If it came while a worker imports the SDK, the worker would
+    Each process later ignores Ctrl-C by itself, with `ignore_ctrl_c`.
+
+    The reason: Ctrl-C reaches the whole process group. If Ctrl-C came while a worker imports the SDK, the worker would
     print a traceback.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

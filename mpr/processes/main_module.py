@@ -18,8 +18,8 @@ def prepare_main() -> None:
         )
     main = sys.modules.get("__main__")
     if getattr(main, "__file__", None) == "<stdin>":
-        # The name is removed, because `multiprocessing` would make workers import a file of this name. With `python -c`
-        # there is no name either.
+        # The file name `<stdin>` is removed, because `multiprocessing` would make workers import a file of this name.
+        # With `python -c`, `__main__` has no file name either.
         del main.__file__  # type: ignore[union-attr]  # it has one
 
 
@@ -33,7 +33,7 @@ def workers_import_main() -> bool:
     return _can_be_imported(getattr(getattr(main, "__spec__", None), "name", None), getattr(main, "__file__", None))
 
 
-# The answers are cached, because each task and each result asks for one.
+# The answers are cached, because this function is called for each task and each result.
 @functools.lru_cache(maxsize=16)
 def _can_be_imported(name: str | None, path: str | None) -> bool:
     if name is not None:

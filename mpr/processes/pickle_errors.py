@@ -20,7 +20,11 @@ def find_culprit(value: object) -> str | None:
 
 
 def _culprit(value: object, seen: set[int]) -> str | None:
-    """Return the same as `find_culprit`, but "" if all bad parts of `value` only refer back to objects in `seen`."""
+    """Return a text that says which part of `value` cannot be pickled; None if no single part is the cause.
+
+    `seen` has the ids of the objects that the search has visited. Returns "" if each part that cannot be pickled only
+    leads back to such an object, because then the search runs in a circle.
+    """
     seen.add(id(value))
     in_circle = False
     for where, part in _parts(value):

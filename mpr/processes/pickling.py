@@ -28,7 +28,10 @@ def dumps(value: object) -> list[Buffer]:
 
 
 def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
-    """Return the pickle of `value`. Large buffers are added to `buffers`, or stay in the pickle if that is None."""
+    """Return the pickle of `value`.
+
+    Large buffers are added to `buffers`. If `buffers` is None, large buffers stay in the pickle.
+    """
     out_of_band = None if buffers is None else buffers.append
     if workers_import_main():
         try:
@@ -42,7 +45,10 @@ def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
 
 
 def loads(payload: Sequence[Buffer]) -> Any:
-    """Return the value in `payload`. The sender of `payload` must have proved that it knows the recording's secret."""
+    """Return the value in `payload`.
+
+    The sender of `payload` must have proved that it knows the recording's secret, because unpickling can run any code.
+    """
     # The buffers are made writable, because arrays use them as memory and are writable with `multiprocessing` too.
     buffers = [bytearray(part) if isinstance(part, bytes) else part for part in payload[1:]]
     return pickle.loads(payload[0], buffers=buffers)  # noqa: S301  # authenticated, see above
@@ -60,9 +66,9 @@ class Portable:
 
     def __reduce__(self) -> tuple[Any, ...]:
         try:
-            # Only multiprocessing's pickler can send its queues, locks and connections.
+            # Only the pickler of multiprocessing can send the queues, locks and connections of multiprocessing.
             return _portable, (bytes(ForkingPickler.dumps(self.value, PICKLE_PROTOCOL)),)
-        except Exception:  # noqa: BLE001  # as in `dumps`
+        except Exception:  # noqa: BLE001  # as in `pickled`
             from mpr.processes import by_value
 
             return _portable, (by_value.dumps(self.value, PICKLE_PROTOCOL),)

@@ -78,7 +78,10 @@ def _as_if_spawning() -> Iterator[None]:
 
 
 class _Spawning:
-    """Has the methods of a `Popen` that the reducers of multiprocessing use."""
+    """Stands in place of the `Popen` of a process that is being started.
+
+    The class has only the methods that `multiprocessing` calls when it pickles locks, queues and connections.
+    """
 
     DupFd = staticmethod(int)
 
@@ -162,7 +165,7 @@ def _pickling_or_failure(result: object) -> object:
 
 
 def dump_exception(error: BaseException) -> list[Buffer]:
-    """Pickle an exception with the text of its traceback. A `TaskError` replaces one that cannot be pickled."""
+    """Pickle an exception with the text of its traceback. If this fails, pickle a `TaskError` instead."""
     # All errors are suppressed, because a user's exception may raise anything when it is formatted or pickled.
     text = name = describe(error)
     with contextlib.suppress(BaseException):
@@ -211,11 +214,11 @@ def load_exception(payload: Sequence[Buffer]) -> BaseException:
         # Read the `__class__` of the error here, because later code reads it, too. A user's `__class__` may be a
         # property that raises. In this case, the error is replaced below.
         isinstance(error, CancelledError)
-    except BaseException as failure:  # noqa: BLE001  # as in `dump_exception`
+    except BaseException as failure:  # noqa: BLE001  # a user's exception may raise anything when it is unpickled
         error = TaskError(f"a task raised {name}, which cannot be unpickled here: {represent(failure)}")
         error.__cause__ = RemoteTraceback(text)
     return error
 
 
-# The setter of `__cause__`. It raises `TypeError` if the object is no exception.
+# The setter of `__cause__`. The setter raises `TypeError` if the object is no exception.
 _set_cause: Callable[[BaseException, BaseException], None] = BaseException.__dict__["__cause__"].__set__

@@ -22,8 +22,9 @@ from mpr.threads import CARRIER
 class ZygoteLauncher(Launcher):
     """Lets the zygote fork the workers. The constructor forks the zygote.
 
-    The zygote never has more than one thread. So a worker that replaces a dead one is forked as safely as the first
-    one. The workers inherit the shared value. The pipe only transports configs, pids and exit codes of workers.
+    A fork is safe only in a process with one thread, and the zygote never has another thread. So a worker that replaces
+    a dead one is forked as safely as the first worker. The workers inherit the shared value. The pipe between the
+    parent and the zygote only transports configs, pids and exit codes of workers.
     """
 
     def __init__(self, target: str, shared: Any) -> None:
@@ -88,7 +89,10 @@ class ZygoteLauncher(Launcher):
 
 
 def _is_harmless(thread: threading.Thread) -> bool:
-    """Return whether `thread` belongs to mpr, or is pyzmq's for freeing memory. Workers need no lock of these."""
+    """Return whether `thread` belongs to mpr, or is the thread with which pyzmq frees memory.
+
+    Such a thread is harmless at a fork, because workers need no lock that the thread may hold.
+    """
     is_ours = thread.name.startswith("mpr-") or thread.name == CARRIER
     return is_ours or type(thread).__module__.startswith("zmq.")
 

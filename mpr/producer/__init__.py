@@ -2,8 +2,10 @@
 
 ```
 rr.log ─► router ─► log_counters ─► outbox_writer (waits for credit) ─► announcer ─► aggregator
-result ─► producer ─► announcer ─► result_sender (behind its rows) ─► aggregator
+result ─► producer ─► announcer ─► result_sender (after its rows) ─► aggregator
 ```
+
+The *credit* is the number of bytes that the outbox may still take.
 
 Covers: the functions that a logging call invokes, the outbox and its credit, results, joining and leaving.
 Does not cover: which task runs (`worker`, `tasks`) and what the parent does with the bytes (`aggregator`).

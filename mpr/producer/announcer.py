@@ -1,11 +1,14 @@
-"""Announces to the parent how many bytes the SDK has written into the outbox, and sends results behind their rows.
+"""Announces to the parent how many bytes the SDK has written into the outbox, and sends results after their rows.
 
 Covers: the outbox that the SDK writes into, the part of it that was announced, and the change to the next outbox.
 Does not cover: having the SDK write (`outbox_writer.py`), which results wait (`result_sender.py`).
 
 To *announce* bytes of the outbox is to send the parent a `SegmentReady`. The parent then hands the bytes to the sinks.
-One lock guards all of this. A thread holds the lock for a system call or a message, but never while it waits. A logging
-call does not take the lock, because a handler of a signal may interrupt the call. It only wakes the announcer's thread.
+The result of a short task may wait in this process, so that it is sent together with later results.
+
+One lock guards the state of the announcer. A thread holds the lock during a system call, or while it sends a message,
+but never while it waits. A logging call does not take the lock, because a signal handler may interrupt the call, and
+may log too. A logging call only wakes the announcer's thread.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ class OpenOutbox:
     retired:
         The outbox before this one; None for the first.
     written, announced:
-        The size of the outbox at the last flush, and the part of it that was announced, in bytes.
+        How many bytes the outbox had after the last flush, and how many of its bytes were announced.
     """
 
     outbox: Outbox
@@ -144,7 +147,7 @@ class Announcer:
 
     def _announce_all(self) -> None:
         if self._results:
-            # Announce only the rows before these results. The rows of the present task are announced after the results.
+            # Announce only the rows before these results. The rows of the running task are announced after the results.
             self._announce_up_to(self._results.end)
             self._results.send()
         self._announce_up_to(self.current.outbox.size())
@@ -161,7 +164,7 @@ class Announcer:
         current.announced = end
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` behind the rows that were written. With `may_wait`, `result` may be sent later.
+        """Send `result` after the rows that were written. With `may_wait`, `result` may be sent later.
 
         Returns whether `result` waits. `send_results`, and every announcement of rows, sends the results that wait.
         """
@@ -194,7 +197,7 @@ class Announcer:
             return self.current.number, self.current.announced
 
     def note_written(self) -> None:
-        """Note the size of the outbox after a flush of the SDK. Each later result is sent behind these bytes."""
+        """Note the size of the outbox after a flush of the SDK. Each later result is sent after these bytes."""
         with self._lock:
             self.current.written = self.current.outbox.size()
 
@@ -212,7 +215,7 @@ class Announcer:
                 self.current.outbox.release(0, message.end)
 
     def have_opened(self, fresh: Outbox) -> None:
-        """Have the parent open the outbox `fresh`. Wait until the parent has opened it, or the recording is gone."""
+        """Have the parent open the outbox `fresh`. Wait until the parent has opened it, or the recording is closed."""
         self._opened.clear()
         self._connection.send(NewOutbox(fresh.address))
         while not self._opened.wait(_POLL_SECS) and not self._watch.is_gone():

@@ -26,7 +26,7 @@ _CLOSED_SECS = 10.0
 
 
 class _Waiting:
-    """Delivers the rows of one producer for all callers that wait. The thread ends when no caller waits."""
+    """Delivers the rows of one producer in a thread, for all callers that wait. The thread ends if no caller waits."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = weakref.ref(producer)
@@ -73,9 +73,10 @@ def _begin(producer: Producer, on_delivered: OnDelivered) -> None:
 
 
 async def deliver(producer: Producer) -> None:
-    """Call `producer.deliver()` in another thread, so that the event loop of `asyncio` runs on.
+    """Call `producer.deliver()` in another thread, so that the event loop of `asyncio` continues to run.
 
-    If the event loop is not of `asyncio`, or if no thread can be started, the call blocks the event loop.
+    If the event loop is not of `asyncio`, or if no thread can be started, the calling thread delivers the rows. Then
+    the event loop waits.
     """
     try:
         loop = asyncio.get_running_loop()

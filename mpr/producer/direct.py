@@ -3,7 +3,7 @@
 Covers: the sinks that this process opens, flushing with a time limit, viewers that are lost, closing.
 Does not cover: tasks and results (`producer.py`), and the parent's part (`recording/gather.py`).
 
-Tasks and results travel as on every other route.
+Tasks and results go through the parent, as they do without `route="direct"`.
 
 ```
 rr.log ─► entry ─► SDK's batcher ─► SDK's own sinks: <path>.parts/worker-000001-<pid>.rrd · viewers · servers
@@ -45,7 +45,7 @@ class DirectWriter(OutboxWriter):
     Parameters
     ----------
     parts, outbox:
-        As for every writer. The outbox stays empty.
+        As for `OutboxWriter`. The outbox stays empty.
     route:
         The sinks to open.
     """
@@ -91,9 +91,10 @@ class DirectWriter(OutboxWriter):
                 self._parts.stream.set_sinks(rr.FileSink(os.devnull))
 
     def wait_for_credit(self) -> None:
-        """Wait for credit. If this process is `spent`, end it if it is a worker, and otherwise raise `DeliveryError`.
+        """Flush the SDK if it holds many bytes. If this process is `spent`, a worker ends at once.
 
-        Otherwise `rr.log` would wait for a viewer that hangs.
+        Any other process that is `spent` raises `DeliveryError`. Without this, `rr.log` would wait for ever for a
+        viewer that hangs.
         """
         if not self.spent:
             super().wait_for_credit()
@@ -116,7 +117,7 @@ class DirectWriter(OutboxWriter):
             left = Path(self._file)
             failure = self._bounded(self.roll)
             if not failure and not framing.is_finished(left):
-                # If several sinks fail together, the SDK names only one of them.
+                # The file is checked too, because the SDK names only one sink if several sinks fail together.
                 failure = f"{left} could not be finished"
         if failure:
             self._give_up(failure)
@@ -138,7 +139,7 @@ class DirectWriter(OutboxWriter):
     def _bounded(self, step: Callable[[], None]) -> str:
         """Do `step`, with a time limit. Returns the reason if the step fails or takes too long, else an empty text."""
         try:
-            # One second more than the limit of `flush`, so that the SDK can raise an error of its own before.
+            # One second more than the limit of `flush`, so that the SDK can raise its own error before this wait ends.
             if self.side.do(step, DIRECT_FLUSH_SECS + 1):
                 return ""
         except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a sink

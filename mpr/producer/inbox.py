@@ -43,10 +43,10 @@ class Inbox:
     def take_answers(self, timeout_secs: float = 0) -> None:
         """Take the answers that have arrived. If no message has arrived, wait up to `timeout_secs` for one.
 
-        Messages for the main thread are kept. Does nothing if another thread reads already.
+        Messages for the main thread are kept for `next_message`. Does nothing if another thread reads already.
         """
         if not self._reading.acquire(blocking=False):
-            # The main thread reads and takes the answers while it waits for the next task.
+            # The thread that reads takes the answers. It may be the main thread, which waits for the next task.
             return
         try:
             while (message := self._connection.receive(timeout_secs)) is not None:

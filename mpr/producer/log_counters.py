@@ -18,20 +18,24 @@ if TYPE_CHECKING:
 
 
 class LogCounters:
-    """Holds the counters of one process. Any thread may call, because CPython does not switch threads within a `+=`.
+    """Holds the counters of one process.
+
+    Any thread may call the methods, because CPython does not switch threads within a `+=`.
 
     Attributes
     ----------
     counters:
         The numbers in the status page. One of them is the number of rows.
     sdk_used:
-        Whether the SDK was used in a way that has to be undone before the next task.
+        Whether the SDK was used since the last task began. If so, its times and its current recording have to be reset
+        before the next task.
     entered:
         The number of logging calls.
     unchecked:
         The number of bytes that were logged since the last call of `wait_for_credit`.
     sees_all:
-        Whether every logging call of the process is counted. If not, no flush is skipped, whatever was counted.
+        Whether every logging call of the process is counted. If not, no flush is skipped, because rows may have been
+        logged that were not counted.
     """
 
     __slots__ = ("_task_recordings", "_wait_for_credit", "counters", "entered", "sdk_used", "sees_all", "unchecked")

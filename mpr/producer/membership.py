@@ -1,4 +1,4 @@
-"""Knows the recordings of this process: those that the process owns, and those that it has joined.
+"""Keeps the recordings of this process: those that the process owns, and those that it has joined.
 
 | process | how the process gets its producer |
 |---|---|
@@ -296,16 +296,17 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
     _current.joined[config.secret] = producer
     exits.protect(has_joined, leave_all)
     _leave_at_the_end(producer)
-    # A child of `multiprocessing` may join while it unpickles its arguments. After that, it drops all finalizers, and
-    # runs its fork hooks. So a fork hook registers the finalizer again.
+    # A child of `multiprocessing` may join while it unpickles its arguments. After that, `multiprocessing` drops all
+    # finalizers in the child, and calls the functions of `register_after_fork`. So one of these functions registers the
+    # finalizer again.
     util.register_after_fork(producer, _leave_at_the_end)
     return producer
 
 
 def _leave_at_the_end(producer: Producer) -> None:
-    """Leave the recording at the end of this process, as its last finalizer.
+    """Register a finalizer that leaves the recording at the end of this process, after all other finalizers.
 
-    Children of `multiprocessing` run finalizers when their function has returned, other processes at exit.
+    Children of `multiprocessing` run finalizers when their function has returned. Other processes run them at exit.
     """
     if _current.joined.get(producer.config.secret) is producer:
         util.Finalize(None, _leave_behind_threads, (_current, producer), exitpriority=-100)
@@ -338,7 +339,10 @@ def _leave_the_closed() -> None:
 
 
 def _leave(memberships: _Memberships, producer: Producer) -> None:
-    """Deliver all rows of this process to the recording, and close `producer`."""
+    """Deliver all rows of this process to the recording, and close `producer`.
+
+    Does nothing if this process has left the recording before, or is a fork of the process that has joined.
+    """
     if memberships is not _current or memberships.joined.get(producer.config.secret) is not producer:
         return
     router.release(producer)

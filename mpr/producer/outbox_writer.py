@@ -176,7 +176,8 @@ class OutboxWriter(abc.ABC):
                     return str(error)
             else:
                 return ""
-            # Each check counts as one period. So a process that was stopped for a long time is not taken for silent.
+            # Each check counts as `FLUSH_LOOK_SECS`, however long it took. So if the whole process was stopped for a
+            # long time, the SDK does not count as silent.
             before, size = size, self.announcer.current.outbox.size()
             silent_secs = silent_secs + FLUSH_LOOK_SECS if size == before else 0.0
             if silent_secs >= FLUSH_SILENT_SECS:
@@ -201,7 +202,7 @@ class OutboxWriter(abc.ABC):
             rr.unregister_shutdown()
 
     def report(self, event: str, *, rows_are_lost: bool) -> None:
-        """Send `event` to the parent, behind the results that wait, because the rows of these results are not lost."""
+        """Send `event` to the parent, after the results that wait, because the rows of these results are not lost."""
         self.announcer.announce()
         worker = self._parts.worker
         who = f"worker {worker} (pid {os.getpid()})" if worker else f"process {os.getpid()}"
@@ -252,7 +253,8 @@ class OutboxWriter(abc.ABC):
     def write_out(self, *, in_any_case: bool = False) -> int:
         """Have the SDK write every row into the outbox. Returns the number of bytes written until now.
 
-        If all logging calls are counted, and none came since the last flush, only `in_any_case` causes a flush.
+        Does not flush if all logging calls are counted, and none came since the last flush. With `in_any_case`, always
+        flushes.
         """
         parts = self._parts
         entered = parts.log_counters.entered
@@ -276,14 +278,14 @@ class OutboxWriter(abc.ABC):
     def attach_again(self) -> None:
         """Give the stream an outbox again if a task has given the stream another sink.
 
-        Called before each task, because the next task of a work item must not log into the sink of the last one.
+        Called before each task, because a task must not log into the sink that the task before has chosen.
         """
 
         def step() -> None:
             with self._rolling:
                 if self._detached:
                     self._detached = False
-                    # The SDK also writes the rows that were logged without any sink.
+                    # The SDK also writes the rows that were logged while the stream had no sink at all.
                     self.roll()
                     self._parts.row_account.attached()
 
@@ -324,7 +326,7 @@ class OutboxWriter(abc.ABC):
             self._do_aside(step)
 
     def sink_changed(self) -> None:
-        """Note that a task has given the stream another sink. `write_out` undoes that when the task has ended."""
+        """Note that a task has given the stream another sink. `attach_again` undoes this when the task has ended."""
         self._detached = True
 
     # --- the end -------------------------------------------------------------------------------------------------
@@ -377,7 +379,8 @@ def _is_ended(outbox: Outbox) -> bool:
     """Whether `outbox` is a finished stream, or is empty because logging is switched off."""
     size = outbox.size()
     start = size - len(framing.CLOSING)
-    # If the end was released, it was complete, because the parent releases only whole messages.
+    # The bytes at the end cannot be read if the parent has released them. Then the outbox counts as finished, because
+    # the parent releases only complete frames, and an outbox that the SDK could not finish ends within a frame.
     return size == 0 or outbox.read(start, size - start) == framing.CLOSING or outbox.is_released(start)
 
 

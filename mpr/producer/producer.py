@@ -70,7 +70,8 @@ class Producer:
     timeout_secs:
         The longest wait for the parent's answer, in seconds.
     is_owner:
-        Whether this process has made the recording. Its rows then go through the aggregator, on every route.
+        Whether this process has made the recording. If so, its rows go through the aggregator, even with
+        `route="direct"`.
 
     Raises
     ------
@@ -85,8 +86,10 @@ class Producer:
     ) -> None:
         if not ipc_folder.is_owned(config.folder):
             raise RecordingClosedError(
-                f"the recording {config.application_id!r} ({config.recording_id}) is closed, or its process has ended"
+                f"the recording {config.application_id!r} ({config.recording_id}) is closed, or its process has ended, "
+                f"or another program has removed or moved the folder {config.folder}"
             )
+        ipc_folder.watch(config.folder)
         self.config = config
         self.worker = worker
         self._connection = Connection(config.upstream, config.downstream, copies=not worker)
@@ -111,7 +114,7 @@ class Producer:
                 config.application_id, config.recording_id, send_properties=False
             )
         is_direct = config.direct is not None and not is_owner
-        #: The rows of this process, for the comparison with those that come to the parent.
+        #: Counts the rows of this process. The parent compares this number with the rows that come to it.
         self.row_account = RowAccount(self.status_page.counters, self.stream, is_on=not is_direct)
         if not is_direct:
             outbox_writer.attach(self.stream, outbox)
@@ -179,7 +182,7 @@ class Producer:
 
     @property
     def lost(self) -> bool:
-        """Whether this process has noticed that the recording is gone."""
+        """Whether this process has noticed that the recording is closed, or that its process has ended."""
         return self._watch.lost is not None
 
     # --- rows ----------------------------------------------------------------------------------------------------
@@ -198,10 +201,14 @@ class Producer:
         """Have the SDK write every row into the outbox. Returns the number of bytes written until now."""
         return self._writer.write_out()
 
-    def flush(self) -> None:
-        """Announce every row that this process has logged. Takes no time if there are no new rows."""
+    def flush(self) -> tuple[str, int, int]:
+        """Announce every row that this process has logged. Takes no time if there are no new rows.
+
+        Returns the route of this producer, the number of its outbox, and the announced end of that outbox in bytes.
+        """
         self._writer.write_out()
         self._writer.announcer.announce()
+        return self._connection.route, *self._writer.announcer.position()
 
     def deliver(self) -> None:
         """Flush, and wait until every durable sink has all rows that this process has logged.
@@ -229,7 +236,8 @@ class Producer:
     def _wait(self, done: Callable[[], bool]) -> None:
         """Read messages of the parent until `done()`.
 
-        Raises an error if the recording is gone, or if it takes no bytes for `SINK_TIMEOUT_SECS`.
+        Raises `RecordingClosedError` if the recording is closed. Raises `DeliveryError` if the recording takes no bytes
+        for `SINK_TIMEOUT_SECS`.
         """
         held_bytes, deadline = -1, 0.0
         while True:
@@ -244,10 +252,6 @@ class Producer:
                 raise DeliveryError(
                     f"the recording {self.config.application_id!r} has taken nothing for {SINK_TIMEOUT_SECS:.0f} s"
                 )
-
-    def position(self) -> tuple[str, int, int]:
-        """Return the route of this producer, the number of its outbox, and the announced end of that outbox."""
-        return self._connection.route, *self._writer.announcer.position()
 
     # --- tasks and results ---------------------------------------------------------------------------------------
 
@@ -265,7 +269,7 @@ class Producer:
         self.log_counters.sdk_used = not router.current_is_watched()
 
     def mark_begin(self, work_item: int, task: int, attempt: int) -> None:
-        """Announce that the next rows belong to this task. Earlier rows belong to no task, and get their own outbox."""
+        """Announce that the next rows belong to this task. Earlier rows stay in another outbox, without a task."""
         self._writer.complete()
         began = TaskBegan(work_item, task, attempt, time.time_ns())
         self._marker.begin(self._writer.announcer.current.number, began)
@@ -279,7 +283,7 @@ class Producer:
         self._writer.complete()
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` behind its rows. With `may_wait`, it may be sent later. Returns whether the result waits."""
+        """Send `result` after its rows. With `may_wait`, `result` may be sent later. Returns whether `result` waits."""
         return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:
@@ -287,7 +291,7 @@ class Producer:
         self._writer.announcer.send_results()
 
     def send(self, message: object) -> None:
-        """Send `message` upstream, behind all segments that were announced before."""
+        """Send `message` to the parent, after all bytes that were announced before."""
         self._connection.send(message)  # type: ignore[arg-type]  # results and such; typed where they are made
 
     def receive(self) -> DownstreamMessage:
@@ -312,7 +316,7 @@ class Producer:
     # --- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Flush, have the SDK write the last manifest, send `Goodbye`, and hand over all messages."""
+        """Flush, have the SDK write the last manifest, send `Goodbye`, and wait until the kernel has all messages."""
         self._writer.close()
         self._end()
 
@@ -336,3 +340,4 @@ class Producer:
     def _release(self, *, hand_over: bool) -> None:
         self._connection.close(hand_over=hand_over)
         self.status_page.close()
+        ipc_folder.unwatch(self.config.folder)

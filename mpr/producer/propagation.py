@@ -1,7 +1,8 @@
 """Passes the connection info to children, in the environment and in the process configuration of `multiprocessing`.
 
-Children of a fork server do not get the present environment of their parent. But `multiprocessing` copies its process
-configuration to every child, with every start method. All other children inherit the environment.
+Children of a fork server get the environment that the server had at its start, and not the current one of their parent.
+But `multiprocessing` copies its process configuration to every child, with every start method. All other children
+inherit the environment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Notices that the recording of a producer is gone, and reports once that rows are lost because of that."""
+"""Notices that the recording of a producer is gone, and reports once that rows are lost because of that.
+
+A recording is *gone* if it was closed, or if the process that has made it has ended.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ class RecordingWatch:
             _log.error("%s. Nothing that it logs from now on is kept.", self.lost)
 
     def note_leaving(self) -> None:
-        """Report nothing from now on, if the recording is gone and has all rows. Only a footer is missing then."""
+        """Report nothing from now on, if the recording is gone and has all rows. Then only a footer cannot be sent."""
         if self._log_counters.entered == self._delivered and not ipc_folder.is_owned(self._config.folder):
             self._reported = True
 

@@ -1,4 +1,4 @@
-"""Sends the results of a worker, each behind the rows of its tasks. Sends results of short tasks together.
+"""Sends the results of a worker, each after the rows of its tasks. Sends results of short tasks together.
 
 Covers: which results wait for later ones, and writing each result into the journal first.
 Does not cover: announcing the rows (`announcer.py`), the journal (`transport/result_journal.py`).
@@ -26,7 +26,7 @@ class ResultSender:
     Parameters
     ----------
     connection:
-        The connection for results, which is also that of the rows.
+        Sends the results. The rows are announced on the same connection.
     journal:
         Keeps the last results.
     parent_reads:
@@ -43,7 +43,8 @@ class ResultSender:
         self._journal = journal
         self._parent_reads = parent_reads
         self._waiting: list[Result | ResultInMemory] = []
-        # How many messages have to arrive before the result that was added last, because rows are in them.
+        # How many messages have to arrive before the result that was added last, because they carry rows or say that
+        # rows are lost.
         self._needed_before = 0
         #: When the first of the waiting results was ready (`time.monotonic_ns()`).
         self._since_nanos = 0
@@ -54,11 +55,11 @@ class ResultSender:
         return bool(self._waiting)
 
     def add(self, result: Result, behind: SegmentReady, *, may_wait: bool) -> bool:
-        """Add `result`, whose rows are in the outbox up to `behind`. Returns whether `result` waits for later ones.
+        """Add `result`, whose rows are in the outbox up to the end of `behind`. Returns whether `result` waits.
 
         If `result` does not wait, the caller has to send all results that wait.
         """
-        # `needed` is 0 unless messages with rows were sent since the last result.
+        # `needed` is 0 unless such messages (`Connection.send_needed`) were sent since the last result.
         latest = self._connection.needed_count
         needed = latest if latest != self._needed_before else 0
         self._needed_before = latest

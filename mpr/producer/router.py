@@ -71,7 +71,8 @@ class _Process:
     lazy: Callable[[], object] | None = None
     #: Held while a thread joins, so that rows of other threads wait until the process has joined.
     joining = threading.Lock()
-    #: The producers whose streams have a sink of mpr's, by recording id.
+    #: The producers for which `guard` was called, by recording id. The SDK's sink of their streams leads to mpr, so
+    #: calls that change this sink are watched.
     guarded: ClassVar[dict[str | None, RoutedProducer]] = {}
     sinks_watched = False
     #: The message to log once for rows that no producer takes.
@@ -80,11 +81,12 @@ class _Process:
     entries_installed = False
     taken_over = False
     current_is_watched = False
-    #: The SDK's handle of the recording of all threads without their own; None if that is not known.
+    #: The SDK's handle of the recording to which threads without a recording of their own log; None if not known.
     default_current: Any = None
-    #: The same for threads of which mpr knows nothing yet. None in processes that may have had threads before mpr.
+    #: The SDK's handle of the recording that is current in a thread when mpr first sees the thread; None if not known.
+    #: It is known only in workers, because another process may have had threads before mpr.
     current_of_new_threads: Any = None
-    #: Logging entries that this release of the SDK does not have.
+    #: The logging functions of the SDK that mpr wraps, but that this release of the SDK does not have.
     missing: tuple[str, ...] = ()
 
 
@@ -98,7 +100,7 @@ class _ThreadRoute(threading.local):
         self.context: RoutedTask | None = None
         #: The times that were set, by recording id.
         self.times: dict[str, Times] = {}
-        #: Whether this thread joins for the whole process at this moment. Its SDK calls are then those of mpr.
+        #: Whether this thread joins for the whole process at this moment. If so, mpr itself makes its SDK calls.
         self.joins = False
         #: The SDK's handle of the recording that is certainly current in this thread; None if that is not known.
         self.current: Any = _process.current_of_new_threads
@@ -141,7 +143,7 @@ def install_entries() -> None:
 
 
 def take_over(producer: RoutedProducer) -> bool:
-    """Send all rows that this process logs to `producer`. Returns whether `producer` gets every logging call.
+    """Route the logging calls of this process to `producer`. Returns whether `producer` gets every logging call.
 
     Only for a process that was started as a worker or has joined, never for the user's own process.
     """
@@ -155,7 +157,7 @@ def take_over(producer: RoutedProducer) -> bool:
 def join_lazily(join: Callable[[], object]) -> None:
     """Call `join` at the first logging call of this process, and of each child that is forked from it.
 
-    `join` takes the process over. From then on, the process cannot choose the sinks of the recording.
+    `join` calls `take_over`. From then on, the process cannot choose the sinks of the recording.
     """
     _process.lazy = join
     install_times()
@@ -236,7 +238,7 @@ def _entered(size: int, rows: int, recording: Any) -> Prefix | None:
 
 def _logged(rows: int, recording: Any) -> None:
     # Each logging call runs this code, so the usual case comes first, and counts without a call. Rows that mpr itself
-    # logs to the shared recording count too, because they come with the others.
+    # logs to the shared recording count too, because they come to the parent in the same outboxes.
     handle = thread_state.current if recording is None else recording
     account = _process.account
     if account is not None and handle is account.handle:
@@ -274,7 +276,7 @@ def _note_current(handle: Any, of_thread: bool) -> None:
     if of_thread:
         thread_state.current = _process.default_current if handle is None else handle
     elif _process.account is not None and handle is not _process.account.handle:
-        # Any thread without its own recording may log there from now on.
+        # Threads without a recording of their own may log to the other recording from now on.
         _process.account.stop()
 
 

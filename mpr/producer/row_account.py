@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class RowAccount:
-    """The count of one process.
+    """Counts the rows of one process.
 
     Any thread may call the methods, because CPython does not switch threads within a `+=`.
 
@@ -46,8 +46,8 @@ class RowAccount:
     def __init__(self, counters: memoryview, stream: rr.RecordingStream, *, is_on: bool) -> None:
         import rerun as rr
 
-        # An object that no call has as its recording, if nothing is to be counted. The SDK drops rows of a recording
-        # that is not enabled (`RERUN=off`).
+        # If nothing is to be counted, the handle is a new object, which is the recording of no call. The SDK drops rows
+        # of a recording that is not enabled (`RERUN=off`), so these rows are not counted.
         self.handle: Any = stream.inner if is_on and rr.is_enabled(stream) else object()
         self.counters = counters
         # The count at the moment when a task gave the stream another sink; None if the SDK writes into the outbox.
@@ -58,7 +58,7 @@ class RowAccount:
         self.handle = object()
 
     def settled(self) -> int:
-        """Return the count of rows that the next flush of the SDK brings into the outbox."""
+        """Return how many counted rows the outboxes have after the next flush of the SDK."""
         return self.counters[COUNTED_ROWS] if self._kept is None else self._kept
 
     def flushed(self, rows: int) -> None:

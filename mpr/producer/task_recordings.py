@@ -4,8 +4,8 @@ Covers: `rr.RecordingStream(...)` and `rr.thread_local_stream` in a worker, from
 Does not cover: recordings that a task gives a sink, and the files of these rows (`sinks/per_recording.py`).
 
 mpr does not change such a recording while its task runs, so that the task may give the recording a sink. mpr takes the
-rows at the end of the task, and each time that as many bytes were logged as the SDK may hold. No row is lost before
-that, because the SDK keeps the rows of a recording without a sink. The rows have the ids of their own recording.
+rows at the end of the task, and each time that as many bytes were logged as the SDK may hold. Until then, the SDK keeps
+the rows in memory, because the recording has no sink. The rows have the ids of their own recording.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ class _TaskRecording:
 
 
 class TaskRecordings:
-    """Knows the recordings that tasks of this process have made. Any thread may call. A call waits only for the SDK.
+    """Keeps the recordings that tasks of this process have made.
+
+    Any thread may call the methods. They wait only for the SDK.
 
     Parameters
     ----------
     send:
-        Sends a whole stream, header to footer, of one recording.
+        Sends a complete Rerun stream, header to footer, with rows of one recording.
     held:
-        Gets the number of rows of all recordings that were not sent yet. These rows are lost if this process dies.
+        Called with the number of rows that were not sent yet. These rows are lost if this process dies.
     """
 
     def __init__(self, send: Callable[[bytes], None], held: Callable[[int], None]) -> None:
@@ -65,7 +67,7 @@ class TaskRecordings:
         self._accepted_bytes = end
 
     def forget_unaccepted(self) -> None:
-        """Count all bytes that were sent as accepted, because the recording is gone."""
+        """Count all bytes that were sent as accepted, because the recording is closed and accepts no more."""
         self._accepted_bytes = self._sent_bytes
 
     def made(self, inner: Any) -> None:
@@ -86,7 +88,7 @@ class TaskRecordings:
                 self._count()
 
     def sink_call(self, call: str, recording_id: str | None) -> None:
-        """Prepare the recording of that id for a call of `rr.save` or the like (`shutdown`: all recordings)."""
+        """Prepare the recording `recording_id` for a call of `rr.save` or the like (`shutdown`: all recordings)."""
         with self._lock:
             if self._taking:
                 return
@@ -118,7 +120,7 @@ class TaskRecordings:
                     self._ended += 1
 
     def clean_up(self) -> None:
-        """Have the SDK end the threads of recordings that are over, if there are `_CLEAN_UP_AFTER` of them.
+        """Have the SDK end the threads of recordings that have ended, once there are `_CLEAN_UP_AFTER` of them.
 
         Only call this between two tasks, because the SDK then forgets which recording is current.
         """

@@ -11,8 +11,8 @@ test ─► Recorder ─► file of the test and journal ─► Controller ─�
 
 `Controller.finish` makes a `RecordedTest` of each test, and passes the list to the pictures and the page.
 
-A golden recording has the rows of an earlier run, which were right. It is compared while the test still runs. For this,
-`Recorder.snapshot` writes the rows that the test has logged until then to a file.
+A golden recording has the rows of an earlier run, which were right. The rows of a test are compared with it while the
+test still runs. For this, `Recorder.snapshot` writes the rows that the test has logged until then to a file.
 
 A test that uses one of the fixtures in `RECORDED_FIXTURES` is recorded in every mode. If the mode is off, the recording
 is removed at the end of the test.

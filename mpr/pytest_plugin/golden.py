@@ -11,7 +11,6 @@ never share a file. The file has the rows of the test, but not the rows of mpr a
 from __future__ import annotations
 
 import functools
-import glob
 import os
 import shlex
 import tempfile
@@ -19,9 +18,9 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import psutil
 import pytest
 
+from mpr import files
 from mpr.compare import compare
 from mpr.errors import RecordingError
 from mpr.pytest_plugin.recording import file_names, test_rows
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.test_stream import TestStream
 
 FOLDER = "__recordings__"
-#: The properties of reports that name golden recordings: those that a test has used, and those that it has written.
+#: The properties of pytest's reports that name the golden recordings that a test has used, and has written.
 USED, WRITTEN = "mpr_golden", "mpr_golden_written"
 # Entities with rows about the run. These rows are not compared, because they do not belong to the test.
 _OF_RUN = (*compare.IGNORED_ENTITIES, f"/{test_rows.ROOT}/**")
@@ -61,7 +60,7 @@ class Golden:
         tolerance: float = 0.0,
         name: str | None = None,
     ) -> None:
-        """Compare the rows that the test has logged until now with its golden recording. Fail the test if they differ.
+        """Compare the rows of the test until now with its golden recording. Fail the test if the rows differ.
 
         Parameters
         ----------
@@ -95,6 +94,7 @@ class Golden:
                 self._missing(golden, actual, ignored)
                 return
             try:
+                _check(golden)
                 found = compare.differences(
                     golden,
                     actual,
@@ -174,14 +174,10 @@ class Golden:
     def _write(self, golden: Path, actual: Path, ignored: Collection[str]) -> None:
         __tracebackhide__ = True
         golden.parent.mkdir(parents=True, exist_ok=True)
-        part = golden.with_name(f".{golden.name}.{os.getpid()}.tmp")
-        _sweep(golden)
-        try:
+        with files.temporary_beside(golden, ".tmp", 0o666) as (_, part):
             if not self._store(part, actual, ignored):
                 _fail("mpr_golden: this test has logged nothing that could be compared")
             part.replace(golden)
-        finally:
-            part.unlink(missing_ok=True)
         self._note(WRITTEN, golden)
 
     def _store(self, target: Path, actual: Path, ignored: Collection[str]) -> bool:
@@ -218,11 +214,36 @@ class Golden:
         return shlex.join(["pytest", "--mpr-golden-update", self._item.nodeid])
 
 
-def _sweep(golden: Path) -> None:
-    """Remove the temporary files of processes that died while they wrote this golden recording."""
-    for path in golden.parent.glob(f".{glob.escape(golden.name)}.*.tmp"):
-        if not psutil.pid_exists(int(path.name.split(".")[-2])):
-            path.unlink(missing_ok=True)
+# The golden recordings that were checked, each with what identifies its contents, and the reason if it is unreadable.
+_checked: dict[Path, tuple[tuple[int, ...], str | None]] = {}
+
+
+def _check(golden: Path) -> None:
+    """Raise `RecordingError` if the SDK cannot read a golden recording, on which it may also crash.
+
+    All recordings of a folder are checked together, because each check starts a process.
+    """
+    if not _is_checked(golden):
+        paths = [golden, *(path for path in golden.parent.glob("*.rrd") if path != golden and not _is_checked(path))]
+        stamps = [_stamp(path) for path in paths]
+        refused = compare.unreadable(paths)
+        _checked.update((path, (stamp, refused.get(path))) for path, stamp in zip(paths, stamps, strict=True))
+    reason = _checked[golden][1]
+    if reason is not None:
+        raise RecordingError(reason)
+
+
+def _is_checked(path: Path) -> bool:
+    return path in _checked and _checked[path][0] == _stamp(path)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return numbers that change if the file changes; none if it is missing."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @functools.cache
@@ -257,7 +278,8 @@ def write_golden_summary(terminal: Any) -> None:
 def _unused(terminal: Any) -> list[str]:
     """Return the golden recordings that no test has used.
 
-    The list is empty unless the run was an update of golden recordings in which all tests have run and passed.
+    Only folders with a used golden recording are searched. The list is empty unless the run was an update of golden
+    recordings in which all tests have run and passed.
     """
     config: pytest.Config = terminal.config
     is_whole = {"failed", "error", "skipped", "deselected", "xfailed"}.isdisjoint(terminal.stats)

@@ -132,7 +132,7 @@ class Settings:
 
 
 def value(config: pytest.Config, name: str) -> Any:
-    """Return the value of an option from the command line or, if it is not there, from the configuration file."""
+    """Return the value of an option: from the command line if it is given there, else from the configuration file."""
     given = config.getoption(name, None)
     return config.getini(name) if given is None else given
 

@@ -39,13 +39,16 @@ def make_run_folder(settings: Settings) -> Path:
 
 
 def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> None:
-    """Write `run.json` after all other files of the run, and remove old runs. Raises `OSError`."""
+    """Write `run.json` after all other files of the run, and remove old runs. Raises `OSError`.
+
+    If no other file is left in the folder of the run, remove this folder instead.
+    """
     folder = settings.folder
     for path in journal_files(folder):
         path.unlink(missing_ok=True)
     files = sorted(str(path.relative_to(folder)) for path in _files(folder))
     if files == [_MANIFEST]:
-        # No recording was kept, so the folders are removed.
+        # No recording was kept.
         _remove(folder, files)
         if [path.name for path in settings.output.iterdir()] == [_IGNORE]:
             _remove(settings.output, [_IGNORE])
@@ -67,7 +70,7 @@ def _remove_old_runs(settings: Settings) -> None:
 def _ours(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """Return the names of the files that mpr has put into `folder`, the folder of a run.
 
-    The list is empty if the run has not ended.
+    The list is empty if the process of the run still lives, because the run may still add files.
     """
     files: list[str] | None = manifest.get("files")
     if files is not None:

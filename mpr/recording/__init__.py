@@ -8,4 +8,8 @@ The layout of the viewer shows the telemetry of pools. Still, this package does 
 layout (`blueprint`) needs only the names under which telemetry is logged.
 
 May import: sdk, transport, processes, rrd, producer, sinks, tasks, live, aggregator, blueprint.
+
+The parent is the process that has made the recording. A process joins the recording to log into it, and then has a
+producer, which sends its rows to the parent. A durable sink (such as a file) has the rows of a task before the caller
+gets the result. No result waits for a live sink (such as a viewer).
 """

@@ -20,7 +20,8 @@ from pathlib import Path
 from mpr import errors
 from mpr.aggregator.fanout import Fanout
 from mpr.errors import ConfigError, SinkError
-from mpr.rrd import compat, framing
+from mpr.rrd import checks, compat, framing
+from mpr.rrd.checks import FrameCheck
 from mpr.rrd.segment import Segment
 from mpr.sdk import programs
 from mpr.sinks.base import Sink
@@ -84,7 +85,10 @@ class WorkerFiles:
         self.folder.rmdir()
 
     def gather(self, fanout: Fanout) -> None:
-        """Copy the workers' files to the durable sinks, after all workers that sent results have finished writing."""
+        """Copy the workers' files to the durable sinks.
+
+        Call this after all workers that sent results have finished writing.
+        """
         try:
             paths = sorted(self.folder.iterdir())
         except OSError as error:
@@ -108,12 +112,15 @@ class WorkerFiles:
             framing.check_header(reader.read(0, framing.HEADER_SIZE))
             frames, _ = framing.scan(reader.read, framing.HEADER_SIZE, reader.size())
             end = frames.pop() if frames and frames[-1].kind == framing.END else None
+            footer = None if end is None else checks.closed_footer(reader.read, end, reader.size())
+            FrameCheck().check(reader.read, frames)
+            checks.check_footer(footer or b"")
             if self._has_blueprint:
                 frames = [frame for frame in frames if frame.kind != framing.BLUEPRINT_ACTIVATION]
             outbox = fanout.new_outbox()
             fanout.write(Segment(outbox, reader, frames))
-            if end is not None:
-                fanout.add_manifests(hello, outbox, reader.read(end.payload, end.size))
+            if footer is not None:
+                fanout.add_manifests(hello, outbox, footer)
         finally:
             reader.close()
 

@@ -81,7 +81,7 @@ def open_sinks(
         return OpenSinks(writers=writers, live=None, urls=[], served=[])
     logs = (writer.log for writer in writers)
     file = next((log for log in logs if log is not None and log.shared_fd is not None), None)
-    # A preamble without the recording's id is left out, because a viewer would show it as another recording.
+    # A preamble without the recording's id is left out, because a viewer would show another recording for it.
     first = [preamble, layout] if unknown is None else [layout]
     head = preamble[: framing.HEADER_SIZE] + b"".join(_messages(stream) for stream in first if stream)
     feed = LiveSupervisor(live, ReplayLog(head, file, folder), application_id, recording_id)

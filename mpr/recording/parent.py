@@ -33,7 +33,7 @@ class ParentMembership:
         membership.own_recording(connection_info, self.producer)
 
     def producer(self) -> Producer:
-        """Return the producer of this process. The first call makes it. Any thread may call this."""
+        """Return the producer of this process. The first call makes the producer. Any thread may call this."""
         # Aside, because a handler of a signal may use the recording while this process joins it.
         return aside(self._made) if self._producer is None else self._producer
 
@@ -45,17 +45,19 @@ class ParentMembership:
             return self._producer
 
     def flush(self) -> tuple[str, int, int] | None:
-        """Send the rows that this process has logged. Returns the position after these rows, as `Producer.position`.
+        """Send the rows that this process has logged. Returns the position after these rows, as `Producer.flush`.
 
         Returns None if this process has no producer, because then it has logged no rows.
         """
         if self._producer is None:
             return None
-        self._producer.flush()
-        return self._producer.position()
+        return self._producer.flush()
 
     def propagate(self, new_text: Callable[[], str]) -> None:
-        """From now on, let new child processes inherit the text that `new_text()` returns, by which they can join."""
+        """From now on, let new child processes inherit the text that `new_text()` returns, by which they can join.
+
+        Only the first call has an effect.
+        """
         if self._propagation is None:
             exits.protect_pools()
             self._propagation = propagation.Propagation(new_text())

@@ -36,7 +36,7 @@ from mpr.transport.sockets import Sockets
 
 _log = logging.getLogger("mpr")
 
-# A message at the end names the files of recordings that tasks have made, but at most so many of them.
+# A message at the end names the files of recordings that tasks have made, but at most this many files.
 _NAMED_FILES = 10
 
 
@@ -51,8 +51,8 @@ class RecordingRuntime:
     2. Drain: the aggregator takes everything that was sent before, and its thread ends. Limit: 60 s
        (`SINK_TIMEOUT_SECS`). If a sink hangs longer, step 3 still follows, and then an error is raised. The other
        steps are left out, because the thread still uses sinks and sockets.
-    3. Live sinks: each sends the rows that are left. Limit: 3 s (`LIVE_FAREWELL_SECS`). After that, the number of rows
-       that are missing is logged.
+    3. Live sinks: each sends the rows that are left. Limit: 3 s (`LIVE_FAREWELL_SECS`). After that, a warning says how
+       many chunks each sink lacks.
     4. Gather: with `route='direct'`, the files of the workers are copied into the recording. No limit.
     5. Durable sinks: each writes notes, the last layout and a footer, even if another sink fails. No limit.
     6. Sockets: they are closed, and their folder is removed. Limit: none, it takes no time.
@@ -205,6 +205,15 @@ class RecordingRuntime:
             direct=self._direct,
         )
 
+    def obstacle(self) -> str | None:
+        """Return why no process can join, and where the rows are, without the end of the sentence. None if unknown."""
+        reason = self.sockets.obstacle()
+        return reason and f"{reason}. {self._where_rows_are()}"
+
+    def _where_rows_are(self) -> str:
+        names = ", ".join(writer.name for writer in self.writers) or "the viewers"
+        return f"The rows of all results that you have are in {names}"
+
     def new_worker(self) -> int:
         """Return a number for one more worker. No number is returned twice."""
         return next(self._worker_numbers)
@@ -265,15 +274,15 @@ class RecordingRuntime:
         if not drained:
             raise self.fanout.stuck()
         self.fanout.stop_feeding()
-        for loss in ipc_folder.noted_losses(self.sockets.folder):
-            _log.error("mpr: %s", loss)
-            self.fanout.note([loss])
-            self.fanout.give_up(DeliveryError(loss))
+        _take_noted_losses(self.sockets, self.fanout)
         try:
             if self._worker_files is not None:
                 self._worker_files.gather(self.fanout)
             unfinished = self._close_writers(missed, discard_unpublished=failed)
         finally:
+            if (gone := self.sockets.loss()) is not None:
+                text = "mpr: while the recording was open, %s. Later no process could join. %s"
+                _log.error(text, gone, self._where_rows_are())
             self.sockets.close()
         self._name_other_files()
         failure = self.fanout.failure or unfinished
@@ -332,8 +341,19 @@ class RecordingRuntime:
             _log.warning("mpr: recordings that tasks have made are in %s: %s%s", made[0].parent, names, dots)
 
 
+def _take_noted_losses(sockets: Sockets, fanout: Fanout) -> None:
+    """Log and note what processes that could not join have noted, and make it the error of the recording."""
+    for loss in ipc_folder.noted_losses(sockets.folder):
+        _log.error("mpr: %s", loss)
+        fanout.note([loss])
+        fanout.give_up(DeliveryError(loss))
+
+
 class _EndOnce:
-    """Runs a step at the first call of `run`. Every other call waits until the step has ended."""
+    """Runs a step at the first call of `run`. Every other call waits until the step has ended.
+
+    If the thread that runs the step calls `run` again, this call does not wait, because it would wait for ever.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

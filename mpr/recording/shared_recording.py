@@ -166,8 +166,8 @@ class SharedRecording:
     ) -> None:
         """Show the viewer in a cell of a notebook, with all rows from the beginning and all new rows.
 
-        Call this method at any time, also after `close`, and as often as you like. If a page is loaded again, it gets
-        all rows again. The method needs `pip install 'mpr[notebook]'`. The recording needs a `FileSink` or a
+        Call this method at any time, also after `close`, and as often as you like. If a page is loaded again, the page
+        gets all rows again. The method needs `pip install 'mpr[notebook]'`. The recording needs a `FileSink` or a
         `BinaryStreamSink`, because the rows are read from there.
 
         A kernel gets the page's messages between two cells. So show the viewer in a cell before the cell with the work.
@@ -179,7 +179,7 @@ class SharedRecording:
         width, height:
             The size in pixels, or 'auto' for the width of the page. By default, 640 and 480.
         wait_secs:
-            Wait up to so many seconds for the page, if the recording is open. This method waits only with
+            The longest time in seconds to wait for the page, if the recording is open. This method waits only with
             `ipykernel` before version 7, because later versions do not get the page's messages within a cell. 0: do not
             wait.
 
@@ -202,7 +202,8 @@ class SharedRecording:
         """Take all rows that were sent, write the footers, and end the processes that feed live sinks.
 
         A second call does nothing. Raises `SinkError` if a sink has failed. The rows that this sink had accepted before
-        stay readable. Raises `ConflictError` if two workers have given one timeline or component two types.
+        stay readable. Raises `DeliveryError` if rows that were logged have not come, and `ConflictError` if two workers
+        have given one timeline or component two types.
         """
         run_to_completion(functools.partial(self._runtime.close, failed=False))
 

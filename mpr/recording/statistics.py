@@ -24,9 +24,9 @@ class RecordingStatistics:
         The number of processes that ended while they logged, because they were killed or the recording was closed. Some
         of the last rows of such a process may be missing.
     counted_rows, accepted_rows:
-        The number of rows that processes have counted when they logged, and the number of rows that came. Both are
-        known when a process has finished a memory file, and at its end. The second number may be higher, because rows
-        of importers and properties are not counted when they are logged.
+        The number of rows that processes have counted when they logged, and the number of rows that came. Both numbers
+        are known when a process has finished a memory file, and at its end. The second number may be higher, because
+        rows of importers and properties are not counted when they are logged.
     lost_rows:
         The number of counted rows that did not come. If it is not 0, `close` raises `DeliveryError`.
     live_sinks:

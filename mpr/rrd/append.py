@@ -1,6 +1,7 @@
 """Adds rows to an `.rrd` file that no process writes any more, and makes the file valid.
 
-The file may be incomplete.
+The file may be incomplete: its footer may be missing, or its last message may be cut. A message is one frame of the
+file (`framing.py`).
 
 Covers: removing the footer or an incomplete message at the end, and appending messages.
 Does not cover: the new footer, which `recover.py` makes.
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream], None]) -> None:
     """Add the rows that `write` logs to the recording in the file at `path`. The file is valid afterwards.
 
-    If the file is empty, it gets a new recording of `application_id`. Raises `SinkError` if the file is not a Rerun
-    file, or if the disk reports an error.
+    If the file has no recording, for example because it is empty, the rows become a new recording. `application_id` is
+    the application id of this new recording. Raises `SinkError` if the file is not a Rerun file, or if the disk reports
+    an error.
     """
     added = encoder.encoded_by_sdk(write)
     if added:
@@ -40,7 +42,10 @@ def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream]
 
 
 def _append(fd: int, application_id: str, added: bytes) -> None:
-    """Write the messages of the stream `added` behind the last whole message of the file with the descriptor `fd`."""
+    """Replace everything behind the last whole message of a file, also its footer, by the messages of `added`.
+
+    `fd` is a descriptor of the file, and `added` is a stream. Its messages get the store id of the file's recording.
+    """
 
     def read(offset: int, size: int) -> bytes:
         return os.pread(fd, size, offset)

@@ -1,5 +1,7 @@
 """Lets any number of readers follow a growing stream: each reader gets all accepted bytes, from the beginning.
 
+The writer of the file accepts bytes when the file has them completely. Accepted bytes never change.
+
 Covers: the number of accepted bytes, readers in threads and in `asyncio`, the end of the stream.
 Does not cover: the file with the bytes (`part_file.py`, `sinks/binary_stream.py`), cutting a stream (`slices.py`), and
 viewers, which are other processes (`live/replay_log.py`).
@@ -31,7 +33,7 @@ class ByteLog:
     def __init__(self, file: OutputFile) -> None:
         self._file = file
         self._listeners: set[Callable[[], None]] = set()
-        #: The number of accepted bytes. Accepted bytes never change.
+        #: The number of accepted bytes.
         self.end = 0
         #: Whether `end` is final, because no more bytes will be accepted.
         self.is_over = False
@@ -42,7 +44,10 @@ class ByteLog:
 
     @property
     def shared_fd(self) -> int | None:
-        """The descriptor by which another process can read the bytes, or None if the bytes may move to another file."""
+        """The descriptor by which another process can read the bytes.
+
+        None if the bytes may move to another file later, because this descriptor would then lead to the old file.
+        """
         return self._file.fd if self._file.stays else None
 
     def grow(self, end: int) -> None:
@@ -119,7 +124,11 @@ class LogReader:
                 time.sleep(pause_secs)
 
     async def aread_all(self, *, parts: bool = False) -> AsyncIterator[bytes]:
-        """Do the same as `read_all` in an event loop. If the loop cancels the reader, its listener is removed."""
+        """Yield the items that `read_all` yields. Wait for more bytes without blocking the event loop.
+
+        If the iteration ends early, for example because its asyncio task is cancelled, the log no longer wakes this
+        iteration.
+        """
         # Imported here because few programs read in an event loop.
         import asyncio
 
@@ -127,7 +136,7 @@ class LogReader:
         changed = asyncio.Event()
 
         def wake() -> None:
-            # An error says that the event loop is closed already. Then no reader waits in the loop.
+            # `RuntimeError` means that the event loop is closed already. Then no reader waits in the loop.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(changed.set)
 
@@ -149,7 +158,8 @@ class LogReader:
     def _next(self, cursor: Slices | Pieces) -> tuple[bytes | None, int]:
         """Return the next bytes, and the end of the accepted bytes at this time.
 
-        The bytes are `b""` if no more are accepted yet, and None after the last byte.
+        The bytes are `b""` if no more bytes are accepted yet, and None after the last byte. If bytes are missing at the
+        end, raises the error that `finish` got.
         """
         with self._log.changed:
             end, is_over, failure = self._log.end, self._log.is_over, self._log.failure

@@ -1,4 +1,4 @@
-"""Checks whether mpr knows the file format of the installed SDK, and lets the SDK make parts of a stream."""
+"""Checks whether mpr knows the file format of the installed SDK. Lets the SDK make store infos and manifests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def store_info() -> bytes:
     """Return the payload of a store info, the frame that introduces a recording or a blueprint.
 
     The store id in the payload is a placeholder, which the caller replaces. The payload is empty if logging is switched
-    off.
+    off, or if mpr does not know the SDK's format.
     """
     data = encoded_head()
     # An unknown format is no error here, because `format_is_known` reports it.
@@ -34,8 +34,9 @@ def store_info() -> bytes:
 def manifest_by_sdk(data: bytes) -> Manifest:
     """Return the manifest that the SDK writes for the chunks in `data`.
 
-    `data` is a header, store infos, and messages of one store. The manifest has the chunk ids of `data`, but another
-    store id, and the offsets of a new encoding.
+    `data` is a header, store infos, and messages of one store. The SDK writes the chunks into a new stream. So the
+    manifest has the chunk ids of `data`, but the store id, the offsets and the sizes of the new stream. The caller has
+    to replace these.
     """
     encoded = encoded_by_sdk(lambda stream: send_decoded(data, stream))
     frames = framing.frames_of(encoded)

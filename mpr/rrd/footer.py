@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from mpr.rrd import compat, framing, manifest, store_id, wide_footer
 from mpr.rrd.manifest import ChunkLocation, Manifest
 
-# The number of bytes of the file that are read again at a time, for chunks without a manifest.
+# The most bytes of chunks without a manifest that the SDK reads again at a time. A larger chunk is read alone.
 _LOT_BYTES = 32 * 1024 * 1024
-# The SDK describes up to this many chunks and bytes in less time than a process takes to start. This needs memory for
-# a few times as many bytes.
+# If there are at most this many chunks, with at most this many bytes together, the SDK reads the chunks in this
+# process. This takes less time than the start of another process. It takes memory of a few times the chunks' bytes.
 _FEW, _LITTLE_BYTES = 200, 4 * 1024 * 1024
 
 
@@ -79,19 +79,20 @@ class ManifestMaker:
         table = manifest.merged_table(parts)
         model = parts[0]
         if not manifest.same_columns(parts):
-            # Only the SDK can make the schema and its hash. One chunk of each kind is enough for this.
+            # Only the SDK can make a schema with all columns, and its hash. For this, the SDK needs only one chunk for
+            # each entity path and set of columns.
             places = manifest.chunk_locations(table, manifest.one_chunk_of_each_kind(table))
             small = len(places) <= _FEW and sum(size for _, size in places) <= _LITTLE_BYTES
             routed = None
             if not small:
                 head = self.header + _info_frame(self.store_infos[store])
                 routed = wide_footer.routed(store, parts, table, fd=self.fd, head=head)
-            model = routed or self._by_sdk(places)
+            model = routed or self._by_sdk(store, places)
         return replace(model, store_id=store, table=table)
 
     def _located(self, store: bytes, places: list[ChunkLocation]) -> Manifest:
         """Return the SDK's manifest of the chunks at `places`, with their offsets and sizes in this file."""
-        described = self._by_sdk(places)
+        described = self._by_sdk(store, places)
         locations = {}
         for start, size in places:
             payload = os.pread(self.fd, size, start + framing.FRAME_HEADER_SIZE)
@@ -102,9 +103,10 @@ class ManifestMaker:
         table = manifest.with_sizes(table, [size for _, size in found])
         return replace(described, store_id=store, table=table)
 
-    def _by_sdk(self, places: list[ChunkLocation]) -> Manifest:
-        """Return the SDK's manifest of the chunks at `places`. All these chunks belong to one store."""
-        infos = [_info_frame(info) for info in self.store_infos.values()]
+    def _by_sdk(self, store: bytes, places: list[ChunkLocation]) -> Manifest:
+        """Return the SDK's manifest of the chunks at `places`. All these chunks belong to `store`."""
+        # Only its own info, because a file may have thousands of stores.
+        infos = [_info_frame(self.store_infos[store])] if store in self.store_infos else []
         chunks = [os.pread(self.fd, size + framing.FRAME_HEADER_SIZE, start) for start, size in places]
         return compat.manifest_by_sdk(b"".join([self.header, *infos, *chunks]))
 

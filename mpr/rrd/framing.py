@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from mpr.errors import FormatError
-from mpr.limits import SLICE_BYTES
+from mpr.limits import FRAME_MAX_BYTES, SLICE_BYTES
 from mpr.rrd.protobuf import encode_field
 
 FOURCC = b"RRF2"
@@ -68,7 +68,8 @@ class DamagedError(FormatError):
     """The error for a stream with bytes that are no frame. `frames` are the whole frames before these bytes."""
 
     def __init__(self, kind: int, position: int, frames: list[Frame]) -> None:
-        super().__init__(f"unknown frame kind {kind} at offset {position}")
+        reason = f"unknown frame kind {kind}" if kind > BLUEPRINT_ACTIVATION else "impossible size of a frame"
+        super().__init__(f"{reason} at offset {position}")
         self.frames = frames
 
 
@@ -81,8 +82,8 @@ def check_header(header: bytes) -> None:
 def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
     """Return the whole frames within `[start, end)`, and the offset behind the last one.
 
-    An incomplete frame at the end is not returned, so the next call can begin with it. Nothing behind an `END` frame is
-    read. Raises `DamagedError` if there are bytes that are no frame.
+    An incomplete frame at the end is left out. The offset is then the start of this frame, so a later call can begin
+    there. Nothing behind an `END` frame is read. Raises `DamagedError` if there are bytes that are no frame.
     """
     frames: list[Frame] = []
     position = start
@@ -93,7 +94,7 @@ def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
             break
         while position - base + FRAME_HEADER_SIZE <= len(window):
             kind, size = _FRAME.unpack_from(window, position - base)
-            if kind > BLUEPRINT_ACTIVATION:
+            if kind > BLUEPRINT_ACTIVATION or size > FRAME_MAX_BYTES:
                 raise DamagedError(kind, position, frames)
             frame = Frame(kind, position, size)
             if frame.end > end:
@@ -136,11 +137,13 @@ def frame_at(read: Read, start: int) -> Frame:
 
 
 def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
-    """Return the bytes of some whole frames from `start` on, and the number of chunks in these frames.
+    """Return the bytes of the next whole frames from `start` on, and the number of chunks in these frames.
 
-    There is at least one frame, which may have any size. Several frames together have a few megabytes at most. An `END`
-    frame is left out. The bytes are empty if there is no whole frame, if the stream is damaged, or if an `END` frame is
-    at `start`. They are also empty in a hole of the file, because a hole reads as zeros, which look like an `END`.
+    The frames together have `SLICE_BYTES` at most. If the first frame alone has more, only this frame is returned. An
+    `END` frame is left out.
+
+    Returns empty bytes if there is no whole frame, if the stream is damaged, or if an `END` frame is at `start`. Also
+    returns empty bytes in a hole of the file. The system reads a hole as zeros, and these look like an `END` frame.
     """
     try:
         frames, stop = scan(read, start, min(end, start + SLICE_BYTES))
@@ -187,9 +190,14 @@ def frame_header(kind: int, size: int) -> bytes:
 
 def closing(offset: int, manifests: list[bytes]) -> bytes:
     """Return the end of a file whose frames end at `offset`: the `END` frame and the stream footer."""
-    # Imported here because only a parent that closes a file computes a hash.
+    footer = b"".join(encode_field(1, manifest) for manifest in manifests)
+    return frame_header(END, len(footer)) + footer + stream_footer(offset + FRAME_HEADER_SIZE, footer)
+
+
+def stream_footer(offset: int, footer: bytes) -> bytes:
+    """Return the bytes that close a stream, whose `footer` (the payload of the `END` frame) is at `offset`."""
+    # Imported here because only a parent computes a hash.
     import xxhash
 
-    footer = b"".join(encode_field(1, manifest) for manifest in manifests)
-    entry = _FOOTER_ENTRY.pack(offset + FRAME_HEADER_SIZE, len(footer), xxhash.xxh32_intdigest(footer, seed=_CRC_SEED))
-    return frame_header(END, len(footer)) + footer + entry + CLOSING
+    entry = _FOOTER_ENTRY.pack(offset, len(footer), xxhash.xxh32_intdigest(footer, seed=_CRC_SEED))
+    return entry + CLOSING

@@ -5,8 +5,9 @@ A file has one manifest for each store. A store is a recording or a blueprint.
 Covers: reading the manifests of an `END` frame, moving their byte offsets, and merging their rows.
 Does not cover: the frames around them (`framing.py`) and merging schemas that differ (`footer.py`, `wide_footer.py`).
 
-The message is `RrdManifest{store_id = 1, sorbet_schema = 2, sorbet_schema_sha256 = 3, data = 4}`. Its field `data` is
-a compressed Arrow stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` and
+In a file, a manifest is the protobuf message
+`RrdManifest{store_id = 1, sorbet_schema = 2, sorbet_schema_sha256 = 3, data = 4}`. Its field `data` is a compressed
+Arrow stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` and
 `re_log_encoding/src/rrd/footer/raw_rrd_manifest.rs`.
 """
 
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from mpr.errors import FormatError
 from mpr.rrd import framing, protobuf
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ _ROWS = "chunk_num_rows"
 _STATIC = "chunk_is_static"
 
 _LZ4 = 2
+# A block of LZ4 has at most this many times as many bytes when it is decompressed.
+_LZ4_RATIO = 255
 
 ChunkLocation: TypeAlias = tuple[int, int]
 """The place of a chunk in the file: offset of its frame, size of its payload."""
@@ -56,16 +60,20 @@ class Manifest:
 class OffsetMap:
     """Maps offsets in an outbox to offsets in a file.
 
-    The bytes are added as runs, in ascending order of their offsets in the outbox.
+    A run is a piece of the outbox that was copied to one place in the file. The runs are added in the order that they
+    have in the outbox.
     """
 
     def __init__(self) -> None:
-        # Arrays of bare numbers, because there may be many runs: one per small segment.
+        # Arrays of bare numbers take little memory. There may be many runs, because each small segment is a run.
         self._sources = array("q")
         self._shifts = array("q")
 
     def add(self, source: int, target: int) -> None:
-        """Map the bytes from offset `source` on to offset `target`. A run that continues the last takes no memory."""
+        """Add a run that begins at `source` in the outbox and at `target` in the file.
+
+        If the run follows the previous run in the outbox and also in the file, it takes no memory.
+        """
         shift = target - source
         if not self._shifts or self._shifts[-1] != shift:
             self._sources.append(source)
@@ -76,39 +84,68 @@ class OffsetMap:
 
 
 def parse(footer: bytes) -> list[Manifest]:
-    """Return the manifests in the payload of an `END` frame."""
+    """Return the manifests in the payload of an `END` frame. Raises `FormatError` if the bytes are something else."""
+    try:
+        return [_parsed(message) for message in _messages(footer)]
+    except FormatError:
+        raise
+    except Exception as error:
+        # Arrow raises errors of many types for bytes that it cannot read.
+        raise FormatError(f"a manifest that cannot be read: {error!r}") from error
+
+
+def _messages(footer: bytes) -> Iterator[bytes]:
+    return (value for number, value in protobuf.fields(footer) if number == 1 and isinstance(value, bytes))
+
+
+def _parsed(message: bytes) -> Manifest:
     import pyarrow as pa
 
-    found = []
-    for number, message in protobuf.fields(footer):
-        if number != 1 or not isinstance(message, bytes):
-            continue
-        part: dict[int, Any] = dict(protobuf.fields(protobuf.field(message, 4)))
-        payload = part[2]
-        if part.get(3) == _LZ4:
-            payload = pa.Codec("lz4_raw").decompress(payload, part[4])
-        found.append(
-            Manifest(
-                store_id=protobuf.field(message, 1),
-                schema=protobuf.field(message, 2),
-                sha256=protobuf.field(message, 3),
-                table=pa.ipc.open_stream(payload).read_all(),
-            )
-        )
-    return found
+    part: dict[int, Any] = dict(protobuf.fields(protobuf.field(message, 4)))
+    payload = part[2]
+    if part.get(3) == _LZ4:
+        if not 0 <= part[4] <= _LZ4_RATIO * len(payload):
+            # Refused before memory is allocated for it.
+            raise FormatError(f"a manifest of {len(payload)} bytes that claims {part[4]}")
+        payload = pa.Codec("lz4_raw").decompress(payload, part[4])
+    table = pa.ipc.open_stream(payload).read_all()
+    # Arrow reads offsets within the buffers as they are, and a wrong one could end this process.
+    table.validate(full=True)
+    for name in (OFFSET, SIZE):
+        if not pa.types.is_integer(table[name].type) or table[name].null_count:
+            raise FormatError(f"a manifest whose column {name} has no numbers")
+    return Manifest(
+        store_id=protobuf.field(message, 1),
+        schema=protobuf.field(message, 2),
+        sha256=protobuf.field(message, 3),
+        table=table,
+    )
 
 
 def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
-    """Yield the store id and the schema of each manifest.
+    """Return the store id and the schema of each manifest. Raises `FormatError` if the bytes are something else.
 
     A schema has one column per timeline, and one per component of an entity.
     """
+    try:
+        return iter([_schema(message) for message in _messages(footer)])
+    except FormatError:
+        raise
+    except Exception as error:
+        raise FormatError(f"a schema that cannot be read: {error!r}") from error
+
+
+def _schema(message: bytes) -> tuple[bytes, pa.Schema]:
     import pyarrow as pa
 
-    for number, message in protobuf.fields(footer):
-        if number == 1 and isinstance(message, bytes):
-            schema = protobuf.field(protobuf.field(message, 2), 1)
-            yield protobuf.field(message, 1), pa.ipc.read_schema(pa.BufferReader(schema))
+    encoded = protobuf.field(protobuf.field(message, 2), 1)
+    schema = pa.ipc.read_schema(pa.BufferReader(encoded))
+    for column in schema:
+        meta = column.metadata or {}
+        if meta.get(b"rerun:kind") == b"data":
+            meta[b"rerun:component"].decode()
+            meta.get(b"rerun:entity_path", b"/").decode()
+    return protobuf.field(message, 1), schema
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -134,12 +171,15 @@ def _with_numbers(table: pa.Table, name: str, numbers: list[int]) -> pa.Table:
 
 
 def with_offsets(table: pa.Table, offsets: list[int]) -> pa.Table:
-    """Return `table` with `offsets` as the offsets of the chunks' payloads. A payload is behind its frame's header."""
+    """Return `table` with `offsets` as the new offsets of the chunks.
+
+    In a manifest, the offset of a chunk is the offset of its payload, which is behind the header of its frame.
+    """
     return _with_numbers(table, OFFSET, offsets)
 
 
 def with_sizes(table: pa.Table, sizes: list[int]) -> pa.Table:
-    """Return `table` with `sizes` as the sizes of the chunks' payloads."""
+    """Return `table` with `sizes` as the new sizes of the chunks' payloads, in bytes."""
     return _with_numbers(table, SIZE, sizes)
 
 
@@ -150,7 +190,10 @@ def chunk_locations(table: pa.Table, rows: Iterable[int]) -> list[ChunkLocation]
 
 
 def moved(manifest: Manifest, offsets: OffsetMap) -> Manifest:
-    """Return `manifest`, which has offsets in an outbox, with the offsets of its chunks in the file."""
+    """Return `manifest` with the offsets of the chunks in the file, instead of their offsets in the outbox.
+
+    `offsets` says which offset in the file belongs to an offset in the outbox.
+    """
     header = framing.FRAME_HEADER_SIZE
     targets = [offsets.target(source - header) + header for source in manifest.table[OFFSET].to_pylist()]
     return replace(manifest, table=with_offsets(manifest.table, targets))
@@ -164,9 +207,9 @@ def same_columns(manifests: list[Manifest]) -> bool:
 def merged_table(manifests: list[Manifest]) -> pa.Table:
     """Return the rows of all manifests in one table.
 
-    If only some manifests have a column, the missing values are filled as in the SDK (`RawRrdManifest::merge`). They
-    are null, or `False` or 0 if the reader requires a value. If a timeline has several types, all its times get the
-    first type.
+    If only some manifests have a column, this function fills the missing values as the SDK does
+    (`RawRrdManifest::merge`). A missing value becomes null, or `False` or 0 if the column may not have null. If a
+    timeline has several types, all its times get the first type.
     """
     import pyarrow as pa
 
@@ -185,7 +228,8 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
                 table = table.set_column(
                     index, each.with_type(wanted), table.column(index).cast(pa.int64()).cast(wanted)
                 )
-        # `cast` is not used here, because it loads `pyarrow.compute`, which took 30 ms for the first file of a process.
+        # The table is not cast to the new schema, because `cast` loads `pyarrow.compute`. This took 30 ms for the first
+        # file of a process.
         loose = pa.schema([each.with_nullable(True) for each in table.schema])
         nullable.append(pa.Table.from_arrays(table.columns, schema=loose))
     merged = pa.concat_tables(nullable, promote_options="default")
@@ -239,7 +283,10 @@ def _validity(piece: pa.Array) -> NDArray[np.bool_]:
 
 
 def all_rows(footer: bytes, store: bytes) -> int:
-    """Return how many rows of the recording `store` the chunks have that `footer` describes."""
+    """Return the number of rows in all chunks of the recording `store` that `footer` describes.
+
+    `store` is an encoded store id, and `footer` is the payload of an `END` frame.
+    """
     return sum(sum(each.table[_ROWS].to_pylist()) for each in parse(footer) if each.store_id == store)
 
 

@@ -48,7 +48,7 @@ class ManifestStore:
             self._kept.clear()
         except OSError as error:
             # The manifests stay in memory, because a missing footer would be worse. The limit grows, so that the next
-            # call does not try again.
+            # calls do not try again at once.
             self._max_bytes = 2 * size
             _log.debug("manifests stay in memory: %s", error)
 
@@ -63,7 +63,7 @@ class ManifestStore:
 
 
 def _on_disk(manifests: list[Manifest], folder: Path) -> list[Manifest]:
-    """Write the tables to a file, and return manifests whose tables are read from that file when they are used."""
+    """Write the tables to a file, and return manifests with tables that are read from that file on use."""
     import pyarrow as pa
 
     with tempfile.TemporaryFile(dir=folder, prefix=".mpr-manifests-") as file:

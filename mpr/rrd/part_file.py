@@ -10,6 +10,7 @@ import weakref
 from pathlib import Path
 from typing import Protocol
 
+from mpr import files
 from mpr.errors import SinkError
 from mpr.rrd import framing
 
@@ -51,21 +52,38 @@ class TakenAwayError(OSError):
 
 
 class PartFile:
-    """A file that is named `.<name>.part` until it gets its final name. It is locked against other writers."""
+    """A file that is named `.<name>.part` until it gets its final name. It is locked against other writers.
+
+    The name is always the same, because its lock keeps two recordings from writing one file. If a killed process has
+    left such a file, it is used again. Anything else with this name is refused: a link, or a file with a second name.
+
+    Parameters
+    ----------
+    path:
+        The final path. If it is a link, the file that the link leads to is replaced, and the link stays.
+
+    Attributes
+    ----------
+    path:
+        The final path, without a link at its end.
+    part:
+        The path of the file until it gets its final name.
+    """
 
     stays = True
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self.part = path.with_name(f".{path.name}.part")
+        try:
+            self.path = files.without_link(path)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                files.check_regular(self.path, follow=False)
+        except OSError as error:
+            raise SinkError(error.errno, f"cannot replace {path}: {error.strerror}") from error
+        self.part = self.path.with_name(f".{self.path.name}.part")
         self.published = False
         self._is_closed = False
+        self.fd = self._open_part()
         try:
-            self.fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise SinkError(error.errno, f"cannot write into the folder of {path}: {error.strerror}") from error
-        try:
-            self._lock(self.fd)
             self._check_target()
             if os.fstat(self.fd).st_size:
                 # A new file is not truncated. ext4 treats a truncated file as a replacement, and writes its data to the
@@ -76,12 +94,40 @@ class PartFile:
             os.close(fd)
             raise
 
+    def _open_part(self) -> int:
+        """Open and lock the `.part` file, which is made if it is missing."""
+        while True:
+            try:
+                fd = files.open_regular(self.part, os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as error:
+                raise self._no_part(error) from error
+            try:
+                self._lock(fd)
+                found = os.fstat(fd)
+                if found.st_nlink > 1:
+                    raise self._no_part(OSError(errno.EEXIST, "it has a second name, whose contents would be lost"))
+                # Another process may have given the file its final name, or removed it, before it was locked here.
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(found, os.lstat(self.part)):
+                        return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+
+    def _no_part(self, error: OSError) -> SinkError:
+        if os.path.lexists(self.part):
+            text = f"cannot use {self.part} for writing {self.path.name}: {error.strerror}; remove it"
+        else:
+            text = f"cannot write into the folder of {self.path}: {error.strerror}"
+        return SinkError(error.errno, text)
+
     def _lock(self, fd: int) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise SinkError(
-                error.errno, f"{self._path} is being written by another recording: give each its own path"
+                error.errno, f"{self.path} is being written by another recording: give each its own path"
             ) from error
 
     def _check_target(self) -> None:
@@ -90,12 +136,12 @@ class PartFile:
         That file still has the lock of its writer, because a file stays locked after it gets its final name.
         """
         try:
-            target = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            target = files.open_regular(self.path, os.O_RDWR)
         except FileNotFoundError:
             return
         except OSError as error:
             self.part.unlink(missing_ok=True)
-            raise SinkError(error.errno, f"cannot replace {self._path}: {error.strerror}") from error
+            raise SinkError(error.errno, f"cannot replace {self.path}: {error.strerror}") from error
         try:
             self._lock(target)
         except SinkError:
@@ -106,7 +152,10 @@ class PartFile:
 
     def publish(self) -> None:
         if not self.published:
-            os.replace(self.part, self._path)
+            with contextlib.suppress(FileNotFoundError):
+                # Somebody may have made something else there meanwhile.
+                files.check_regular(self.path, follow=False)
+            os.replace(self.part, self.path)
             self.published = True
 
     def check(self, size: int) -> None:
@@ -129,7 +178,7 @@ class PartFile:
         is_closed = self._is_closed
         # The reader has its own descriptor, because `close` closes `fd`. After `close`, the file is opened by its path,
         # because a compact file may have replaced it.
-        held = _HeldFile(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC) if is_closed else os.dup(self.fd))
+        held = _HeldFile(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC) if is_closed else os.dup(self.fd))
         return held.read, os.fstat(held.fd).st_size if is_closed else None
 
     def close(self) -> None:

@@ -6,17 +6,24 @@ from collections.abc import Iterator
 
 from mpr.errors import FormatError
 
+# A number of 64 bits has this many bytes at most. Without the limit, the time for a number grows with the square of its
+# length: 3 MB take minutes.
+_VARINT_MAX = 10
+
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
+    limit = position + _VARINT_MAX
     while position < len(data):
+        if position == limit:
+            raise FormatError(f"a number of more than {_VARINT_MAX} bytes")
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
         shift += 7
-    raise FormatError("a protobuf message ends within a number")
+    raise FormatError("a protobuf message has a number that does not end")
 
 
 def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:

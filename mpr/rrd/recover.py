@@ -2,29 +2,37 @@
 
 Such a file has no footer, has an incomplete message at its end, or is still a `.part` file.
 
-Covers: finding the whole frames, making their footer, and replacing the file.
-Does not cover: files that a living process writes. They are refused, because they are locked.
+Covers: making the new file, and replacing the old one.
+Does not cover: finding the whole messages (`survey.py`), making their footer (`footer_process.py`), and files that a
+living process writes. Those are refused, because they are locked.
 
-The original stays until the new file has passed `rerun rrd verify`. For the manifest, the SDK decodes a few chunks at a
-time. Nothing else is decoded, so the memory that is needed does not grow with the file.
+The original stays until the new file has passed `rerun rrd verify`. The file may be damaged or made by an enemy. So
+every step in which the SDK reads the file runs in another process, which may crash or may be killed. For the manifest,
+the SDK decodes a few chunks at a time. Nothing else is decoded, so the memory that is needed does not grow with the
+file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import itertools
 import os
 import re
-import shutil
+import stat
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpr import errors
-from mpr.errors import SinkError
-from mpr.rrd import framing, store_id
-from mpr.rrd.footer import ManifestMaker
-from mpr.sdk import programs, reader
+from mpr import files
+from mpr.errors import FormatError, SinkError
+from mpr.rrd import footer_process, framing
+from mpr.rrd.footer_process import Chunks
+from mpr.rrd.manifest import OffsetMap
+from mpr.rrd.survey import Survey, reader_of, survey
+from mpr.sdk import programs
 
 _PART = re.compile(r"\.(.+)\.part")
 _TEMPORARY = ".recovered"
@@ -61,35 +69,57 @@ class Recovered:
 def find(path: Path) -> list[Path]:
     """Return the files to recover for `path`.
 
-    If `path` is a folder, return all `.rrd` and `.rrd.part` files in it. If `path` is missing and its `.part` file
-    exists, return the `.part` file. Otherwise return `path`.
+    If `path` is a folder, return all `.rrd` and `.rrd.part` files in it, but no links. A folder in it that cannot be
+    read is returned too. If `path` is missing and its `.part` file exists, return the `.part` file. Otherwise return
+    `path`.
     """
     if path.is_dir():
-        parts = (each for each in sorted(path.rglob(".*.rrd.part")) if each.is_file())
-        return [*(each for each in sorted(path.rglob("[!.]*.rrd")) if each.is_file()), *parts]
-    part = path.with_name(f".{path.name}.part")
-    return [part] if part.exists() and not path.exists() else [path]
+        return _in_folder(path)
+    part = path.with_name(f".{path.name}.part") if path.name else path
+    return [part] if os.path.lexists(part) and not os.path.lexists(path) else [path]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    parts: list[Path] = []
+    closed: list[Path] = []
+    for place, _, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
+        for name in names:
+            path = Path(place, name)
+            is_part = _PART.fullmatch(name) is not None and name.endswith(".rrd.part")
+            if not is_part and (name.startswith(".") or not name.endswith(".rrd")):
+                continue
+            with contextlib.suppress(OSError):
+                if stat.S_ISREG(path.lstat().st_mode):
+                    (parts if is_part else found).append(path)
+    return [*sorted(found), *sorted(parts), *closed]
 
 
 def recover(path: Path) -> Recovered:
     """Make the file at `path` valid, and keep every whole message in it.
 
-    A `.part` file gets its final name. Raises `SinkError` if a living process writes the file, if the file is not a
-    Rerun file, or if the disk reports an error. The file is then unchanged.
+    A `.part` file gets its final name. If `path` is a link, the file that it leads to is made valid, and the link
+    stays. Raises `SinkError` if a living process writes the file, if the file is not a Rerun file, if it changes
+    meanwhile, or if the disk reports an error. The file is then unchanged.
     """
     try:
+        if path.is_dir():
+            # Raises the reason why nothing was found in it, if there is one.
+            os.listdir(path)
+        path = path if _PART.fullmatch(path.name) else files.without_link(path)
         with _locked(path) as fd:
             return _recover(path, fd)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         if isinstance(error, SinkError):
             raise
-        raise SinkError(error.errno, f"cannot recover {path}: {error.strerror or error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise SinkError(getattr(error, "errno", None), f"cannot recover {path}: {reason}") from error
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
     """Yield a descriptor of the file, and lock the file so that no other process writes or recovers it."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = files.open_regular(path, os.O_RDONLY)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,22 +135,36 @@ def _locked(path: Path) -> Iterator[int]:
 def _recover(path: Path, fd: int) -> Recovered:
     part = _PART.fullmatch(path.name)
     target = path.with_name(part[1]) if part else path
-    if part and target.exists():
-        raise SinkError(17, f"{path} belongs to {target}, which is there already: move one of them away")
-    # The first check is cheap and finds most errors. Only the second check reads the whole file.
-    if not part and reader.refusal(path) is None and programs.verify(path) is None:
+    if part and os.path.lexists(target):
+        raise SinkError(errno.EEXIST, f"{path} belongs to {target}, which is there already: move one of them away")
+    before = os.fstat(fd)
+    found = _surveyed(path, fd, before.st_size)
+    # The first check is cheap and finds most errors. Only the last check reads the whole file.
+    seems_whole = found is not None and found.has_footer and not found.is_damaged and framing.is_finished(path)
+    if not part and seems_whole and programs.refusal(path) is None and programs.verify(path) is None:
         return Recovered(path=path, was_whole=True)
-    temporary = target.with_name(f".{target.name}{_TEMPORARY}")
-    try:
-        result = _write_anew(path, fd, target, temporary)
-        refused = programs.verify(temporary)
-        if refused is not None and result.chunk_count is not None:
-            # The content of some whole messages is broken, so the SDK copies the messages that it can read.
-            result = _rewritten_by_sdk(path, target, temporary)
+    with contextlib.ExitStack() as stack:
+        result = refused = None
+        out, temporary = stack.enter_context(files.temporary_beside(target, _TEMPORARY))
+        if found is not None:
+            result = _rebuilt(fd, out, target, found, before.st_size)
             refused = programs.verify(temporary)
+        if result is None or refused is not None:
+            # The format is not known, or a message is broken in another way. The SDK copies what it can read, but not
+            # from bytes that are no messages, because it takes long for each error.
+            source = path if found is None else temporary
+            out, temporary = stack.enter_context(files.temporary_beside(target, _TEMPORARY))
+            programs.rewrite(source, out)
+            result = Recovered(path=target, original=_name_for_original(target))
+            refused = programs.verify(temporary)
+            with contextlib.suppress(FormatError):
+                if not survey(reader_of(out), os.fstat(out).st_size).chunk_count:
+                    refused = refused or "the Rerun SDK can read none of its messages"
         if refused is not None:
             raise SinkError(f"{path} cannot be recovered, and is as it was: {refused}")
-        shutil.copymode(path, temporary)
+        _check_unchanged(path, fd, before)
+        os.fchmod(out, stat.S_IMODE(before.st_mode))
+        os.fsync(out)
         if part:
             # `os.link` is used because, unlike `os.replace`, it never replaces a file that was made meanwhile.
             os.link(temporary, target)
@@ -130,76 +174,84 @@ def _recover(path: Path, fd: int) -> Recovered:
                 os.link(path, result.original)
             os.replace(temporary, target)
         return result
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def _write_anew(path: Path, fd: int, target: Path, temporary: Path) -> Recovered:
-    def read(offset: int, size: int) -> bytes:
-        return os.pread(fd, size, offset)
+def _check_unchanged(path: Path, fd: int, before: os.stat_result) -> None:
+    """Raise `SinkError` if the file was changed or replaced. A process that takes no lock may still write it."""
+    now = os.fstat(fd)
+    is_same = (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    if not is_same or not os.path.samestat(now, os.lstat(path)):
+        raise SinkError(f"{path} was changed by another process meanwhile: it is as that process has left it")
 
-    size = os.fstat(fd).st_size
-    header = read(0, framing.HEADER_SIZE)
+
+def _surveyed(path: Path, fd: int, size: int) -> Survey | None:
+    """Return the messages of the file; None if only the SDK can read it. Raises `SinkError` if there are none."""
+    header = os.pread(fd, framing.HEADER_SIZE, 0)
     if len(header) < framing.HEADER_SIZE or header[:4] != framing.FOURCC:
         raise SinkError(f"{path} is not a recording of Rerun, or was cut before its first message: it is as it was")
-    damaged = False
     try:
-        framing.check_header(header)
-        frames, _ = framing.scan(read, framing.HEADER_SIZE, size)
-    except framing.DamagedError as error:
-        frames, damaged = error.frames, True
-    except errors.FormatError:
-        return _rewritten_by_sdk(path, target, temporary)
-    rest = size
-    if frames and frames[-1].kind == framing.END:
-        end = frames.pop()
-        # The footer may be incomplete, or it may be zeros after a power failure.
-        rest = end.start
-        if end.size and size > end.end + framing.STREAM_FOOTER_SIZE:
-            # The file has several streams one behind the other, and only the SDK can merge them.
-            return _rewritten_by_sdk(path, target, temporary)
-    if not frames:
+        found = survey(reader_of(fd), size)
+    except FormatError:
+        return None
+    if not found.chunk_count:
         raise SinkError(f"there is no whole message in {path}: it is as it was")
-    end_of_frames = frames[-1].end
-    manifest_maker = ManifestMaker(fd=fd, header=header)
-    for frame in frames:
-        if frame.kind == framing.SET_STORE_INFO:
-            payload = read(frame.payload, frame.size)
-            manifest_maker.store_infos[store_id.store_id_of_info(payload)] = payload
-    places = [(frame.start, frame.size) for frame in frames if frame.kind == framing.ARROW_MSG]
-    try:
-        closing = manifest_maker.closing(end_of_frames, manifest_maker.described(places))
-    except (errors.FormatError, KeyError, ValueError, RuntimeError):
-        return _rewritten_by_sdk(path, target, temporary)
-    _copy(fd, temporary, end_of_frames, closing)
+    # If the file has several streams one behind the other, only the SDK can merge them.
+    return None if found.has_more else found
+
+
+def _rebuilt(fd: int, out: int, target: Path, found: Survey, size: int) -> Recovered | None:
+    """Write the messages that were `found`, and a footer, to `out`. Returns None if the SDK does not make the footer.
+
+    Chunks that the SDK cannot read are left out.
+    """
+    chunks = _copied(fd, out, found)
+    if not footer_process.add_footer(chunks, os.fstat(out).st_size):
+        unreadable = footer_process.unreadable(chunks)
+        if unreadable is None:
+            return None
+        found = found.without(unreadable)
+        if unreadable and not found.chunk_count:
+            return None
+        chunks = _copied(fd, out, found)
+        if not footer_process.add_footer(chunks, os.fstat(out).st_size):
+            return None
+    whole = found.end if found.has_footer else size
     return Recovered(
         path=target,
-        chunk_count=len(places),
-        dropped_bytes=rest - end_of_frames,
-        original=_name_for_original(target) if damaged else None,
+        chunk_count=found.chunk_count,
+        dropped_bytes=whole - framing.HEADER_SIZE - found.kept_bytes,
+        original=_name_for_original(target) if found.is_damaged else None,
     )
 
 
-def _copy(fd: int, temporary: Path, size: int, closing: bytes) -> None:
-    with temporary.open("wb") as out:
-        done = 0
-        while done < size:
-            copied = os.pread(fd, min(_COPY_BYTES, size - done), done)
-            out.write(copied)
-            done += len(copied)
-        out.write(closing)
-        out.flush()
-        os.fsync(out.fileno())
+def _copied(fd: int, out: int, found: Survey) -> Chunks:
+    """Copy the header and all messages to `out`. Returns the chunks with their places in `out`."""
+    os.ftruncate(out, 0)
+    os.lseek(out, 0, os.SEEK_SET)
+    _copy(fd, out, 0, framing.HEADER_SIZE)
+    end, offsets = framing.HEADER_SIZE, OffsetMap()
+    for start, stop in found.spans():
+        offsets.add(start, end)
+        _copy(fd, out, start, stop)
+        end += stop - start
+    places = array("Q")
+    for start, size in found.places():
+        places.extend((offsets.target(start), size))
+    return Chunks(fd=out, header=found.header, infos=found.infos, places=places)
 
 
-def _rewritten_by_sdk(path: Path, target: Path, temporary: Path) -> Recovered:
-    programs.rewrite(path, temporary)
-    return Recovered(path=target, original=_name_for_original(target))
+def _copy(fd: int, out: int, start: int, end: int) -> None:
+    """Copy the bytes `[start, end)`. Raises `OSError` if the file does not have them any more."""
+    while start < end:
+        view = memoryview(os.pread(fd, min(_COPY_BYTES, end - start), start))
+        if not view:
+            raise OSError(errno.EIO, "another process has made it shorter meanwhile")
+        start += len(view)
+        while view:
+            view = view[os.write(out, view) :]
 
 
 def _name_for_original(target: Path) -> Path:
-    numbers = iter(range(1, 1000))
-    name = target.with_name(f"{target.name}.damaged")
-    while name.exists():
-        name = target.with_name(f"{target.name}.damaged-{next(numbers)}")
-    return name
+    names = itertools.chain([".damaged"], (f".damaged-{number}" for number in itertools.count(1)))
+    paths = (target.with_name(f"{target.name}{name}") for name in names)
+    return next(path for path in paths if not os.path.lexists(path))

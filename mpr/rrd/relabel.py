@@ -19,7 +19,7 @@ from mpr.rrd.store_id import info_of
 
 
 def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
-    """Return `stream` as a stream of the recording `store`.
+    """Return `stream` as a stream of the recording with the encoded store id `store`.
 
     `stream` is a whole stream of one recording with its footer. `info` is the payload of a store info frame. If `info`
     is given and `stream` has no store info, the result begins with `info` under the id `store`.
@@ -52,17 +52,17 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     return bytes(out + framing.closing(len(out), encoded))
 
 
-# The store id is the first field of a message with rows. Even the longest application id and the longest recording id
-# fit into this many bytes together.
+# Only this many bytes of a message with rows are read, because the store id is its first field. Even the longest
+# application id and the longest recording id fit into this many bytes together.
 _HEAD_BYTES = 8192
 
 
 def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
     """Replace the store id `old` by `new` in the file with the descriptor `fd`.
 
-    Both ids have the same length, so no byte is moved.
+    Both ids must have the same length, because no byte of the file is moved.
 
-    Returns whether the file has a footer, which means that its writer has closed the file. Raises `DamagedError` if the
+    Returns True if the file has a footer, which means that its writer has closed the file. Raises `DamagedError` if the
     file has bytes that are no frame, and `OSError` if the disk reports an error.
     """
     assert len(old) == len(new)
@@ -111,7 +111,10 @@ class Relabeller:
         self._sizes: dict[int, int] = {}
 
     def segment(self, segment: Segment) -> Segment:
-        """Return `segment` with the new store id, and with the new offsets of its frames."""
+        """Return `segment` with the new store id.
+
+        The new id may be longer or shorter. So the frames get new sizes, and new offsets in the returned source.
+        """
         source = _RelabelledSource(segment.source)
         for frame in segment.frames:
             head, rest = self._head(segment.source, frame)
@@ -137,7 +140,7 @@ class Relabeller:
         return found
 
     def _head(self, source: SegmentSource, frame: Frame) -> tuple[bytes, int]:
-        """Return the new beginning of a frame, and the offset from which the rest of the frame is unchanged."""
+        """Return the new beginning of a frame, and the offset in `source` from which the frame stays unchanged."""
         if frame.kind == framing.SET_STORE_INFO:
             payload = source.read(frame.payload, frame.size)
             if store_id.store_id_of_info(payload) == self._old:

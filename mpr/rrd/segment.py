@@ -101,7 +101,7 @@ class StandaloneStreams:
 
 
 class MessageBytes:
-    """The bytes of a segment that are in a message, and not in a file. `base` is the offset of the first byte."""
+    """A `SegmentSource` whose bytes are in a message, and not in a file. `base` is the offset of the first byte."""
 
     def __init__(self, base: int, data: bytes) -> None:
         self._base = base

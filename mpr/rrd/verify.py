@@ -1,7 +1,8 @@
 """Writes into a recording how many rows it has, and checks a finished file against that number.
 
 Covers: the property `mpr` of a recording, and the check of a file.
-Does not cover: the balance while the recording is open (`aggregator/row_balance.py`), recovering files (`recover.py`).
+Does not cover: counting rows while the recording is open (`aggregator/row_balance.py`) and recovering files
+(`recover.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mpr.sdk import encoder, programs, reader
 if TYPE_CHECKING:
     import rerun as rr
 
-# The property with the numbers, and its entity path.
+# The property that says how many rows with times the recording has, and its entity path.
 _PROPERTY = "mpr"
 _ENTITY = f"/__properties/{_PROPERTY}"
 
@@ -37,7 +38,7 @@ class VerifiedRecording:
     expected_rows:
         The number of such rows when mpr closed the recording; None if the file does not say it.
     lost_rows:
-        The number of rows that were logged and did not come to the recording.
+        The number of rows that were logged, but did not come to the recording; 0 if the file does not say it.
     """
 
     application_id: str
@@ -48,12 +49,18 @@ class VerifiedRecording:
 
     @property
     def is_whole(self) -> bool:
-        """Whether no row is missing, as far as the file says it."""
+        """Whether the file has exactly the expected number of rows with times, and no row was lost.
+
+        False if the file does not say how many rows are expected.
+        """
         return self.rows == self.expected_rows and not self.lost_rows
 
 
 def encoded_count(store: bytes, rows: int, lost_rows: int) -> bytes:
-    """Return a stream of the recording `store` with the property that says how many rows the recording has."""
+    """Return a stream with the property that says how many rows have times, and how many rows were lost.
+
+    `store` is the encoded store id of the recording.
+    """
 
     def write(stream: rr.RecordingStream) -> None:
         import rerun as rr
@@ -70,7 +77,7 @@ def verify(path: Path) -> list[VerifiedRecording]:
     """
     try:
         path.open("rb").close()
-        # In a process of its own first, because a damaged file may abort the process that reads it.
+        # Another process reads the file first, because a damaged file may abort the process that reads it.
         refused = programs.verify(path)
     except OSError as error:
         raise SinkError(error.errno, f"{path}: {error.strerror or error}") from error

@@ -28,9 +28,10 @@ _log = logging.getLogger("mpr")
 def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, head: bytes) -> Manifest | None:
     """Return a manifest with the columns of all `parts`, or None if the SDK does not make one.
 
-    `rerun rrd route` merges and hashes the columns in the manifests of its input streams, and reads no chunk. Here
-    the command gets two streams that have the same small chunk. The manifest of the first stream claims all columns.
-    The manifest of the second stream claims only some columns.
+    The command `rerun rrd route` joins streams. If the manifests of the streams differ, the command merges and hashes
+    the columns that the manifests claim, and reads no chunk. So this function gives the command two streams, which have
+    the same small chunk. The manifest of the first stream claims all columns. The manifest of the second stream leaves
+    out the columns of all entities but the entity of this chunk.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, hea
     head += os.pread(fd, size + framing.FRAME_HEADER_SIZE, start)
     streams = []
     for mark, claimed, listed in ((b"0", columns, row), (b"1", some, _without_others(row))):
-        # The marks are no real hashes. Because they differ, the command computes a new hash.
+        # The two marks stand in place of the hashes. Because the marks differ, the command computes a real hash.
         claim = Manifest(store_id=store, schema=_encode_columns(claimed), sha256=32 * mark, table=listed)
         streams.append(head + framing.closing(len(head), [manifest.encode(claim)]))
     try:
@@ -79,7 +80,7 @@ def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
 
     The SDK's `SchemaBuilder` merges the columns of chunks in the same way: a column is marked as semantically empty
     only if every manifest marks it so. Raises `ValueError` if a component is static in one manifest and not in another.
-    In this case the first chunk of the file decides, and this function does not read chunks.
+    In this case the SDK decides by the first chunk of the file. This function cannot do so, because it reads no chunk.
     """
     import pyarrow as pa
 
@@ -109,7 +110,7 @@ def _columns_without_others(columns: pa.Schema, entity: str) -> pa.Schema:
 
 
 def _without_others(row: pa.Table) -> pa.Table:
-    """Return `row` (a table of one chunk) without the times of components that the chunk does not have."""
+    """Return `row` (a table of one chunk) without the columns of components that the chunk does not have."""
     others = [
         each.name for each in row.schema if row[each.name].null_count and b"rerun:component" in (each.metadata or {})
     ]

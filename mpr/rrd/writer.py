@@ -11,14 +11,16 @@ the end, the SDK reads these chunks again and makes their manifest.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
+import stat
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mpr import errors
+from mpr import errors, files
 from mpr.errors import SinkError
 from mpr.rrd import framing, manifest, store_id
 from mpr.rrd.byte_log import ByteLog
@@ -31,11 +33,11 @@ from mpr.sdk import programs, reader
 
 _log = logging.getLogger("mpr")
 
-# The most bytes of the file that `rows_of` reads again. This takes some hundredths of a second, in which the thread of
-# the aggregator serves no producer.
+# If the chunks to be counted have more bytes than this together, `rows_of` does not read them again, and returns None.
+# Reading this many bytes takes some hundredths of a second. Meanwhile the thread of the aggregator serves no producer.
 _QUICK_BYTES = 8 * 1024 * 1024
-# If a file has more chunks than this, another process checks it at the end. That is slower, but takes no memory of the
-# parent.
+# If a file has more chunks than this, another process checks the file at the end. That is slower, but takes no memory
+# of the parent.
 _MANY_CHUNKS = 20_000
 
 
@@ -64,8 +66,11 @@ class FileWriter:
     ) -> None:
         self._write_footer = write_footer
         self._compact = compact
+        if file is None:
+            file = PartFile(path)
+            path = file.path
         self.path = Path(os.path.abspath(path))
-        self._file: OutputFile = file or PartFile(self.path)
+        self._file: OutputFile = file
         self._log = ByteLog(self._file)
         # The maker has the header of the file, and one store info of each store.
         self._manifest_maker = ManifestMaker(fd=self._file.fd)
@@ -75,6 +80,7 @@ class FileWriter:
         # numbers in one array, because there may be hundreds of thousands of pairs.
         self._undescribed: dict[int, array[int]] = {}
         self._manifest_store = ManifestStore(self.path.parent)
+        self._is_distrusted = False
 
     def open(self, preamble: bytes) -> None:
         """Begin with `preamble`, a whole stream of a header, a store info and the properties of the recording."""
@@ -112,9 +118,11 @@ class FileWriter:
             self._file.check(end)
             if published:
                 self._file.publish()
-        except OSError as error:
+        except BaseException as error:
             self._file.cut(self._log.end)
-            raise self._failure("write", error) from error
+            if isinstance(error, OSError):
+                raise self._failure("write", error) from error
+            raise
         self._log.grow(end)
         if not self._write_footer:
             return
@@ -147,10 +155,16 @@ class FileWriter:
             self._manifest_store.add([manifest.moved(each, offsets) for each in manifests])
             del self._offsets[outbox], self._undescribed[outbox]
 
+    def distrust(self) -> None:
+        """Have the SDK decode all rows at the end, because a producer was cut off. Rows that it refuses are dropped."""
+        self._is_distrusted = True
+
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         """Count the rows in the chunks of an outbox that has no footer, by reading these chunks again.
 
-        The first `skip` chunks are not counted. Returns None if there are too many bytes, or if they cannot be read.
+        The first `skip` chunks are not counted. With `users_only`, rows of mpr itself and properties are not counted
+        either. Returns None if the file gets no footer, if the chunks have more than `_QUICK_BYTES`, or if they cannot
+        be read.
         """
         places = _places(self._undescribed.get(outbox, array("Q")))[skip:]
         if not self._write_footer or sum(size for _, size in places) > _QUICK_BYTES:
@@ -158,7 +172,7 @@ class FileWriter:
         try:
             count = functools.partial(manifest.row_count, users_only=users_only)
             return sum(map(count, self._manifest_maker.described(places)))
-        except (OSError, errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001  # the SDK and Arrow raise errors of many types for damaged chunks
             _log.debug("the rows of a worker that has died cannot be counted: %r", error)
             return None
 
@@ -169,14 +183,14 @@ class FileWriter:
         try:
             self._describe_rest()
         except (OSError, errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            # `close` meets the same error, and reports it.
+            # `close` is called later, meets the same error, and reports the error.
             _log.debug("the rows of %s cannot be counted: %r", self.path, error)
             return None
         described = self._manifest_store.all()
         return sum(manifest.timed_rows(each) for each in described if store_id.is_recording(each.store_id))
 
     def _describe_rest(self) -> None:
-        """Have the SDK read the chunks again that no manifest has described, and describe them."""
+        """Let the SDK read each chunk again that no manifest describes, and keep the manifests that the SDK makes."""
         for outbox, missing in list(self._undescribed.items()):
             self._manifest_store.add(self._manifest_maker.described(_places(missing)))
             del self._undescribed[outbox]
@@ -201,7 +215,9 @@ class FileWriter:
                 closing = self._closing() if self._write_footer else b""
                 self._write(closing)
                 self._log.grow(self._log.end + len(closing))
-            except (errors.FormatError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            except OSError:
+                raise
+            except Exception as error:  # noqa: BLE001  # as in `rows_of`
                 refused = f"no manifest can be made: {error!r}"
             self._file.publish()
         except OSError as error:
@@ -211,12 +227,22 @@ class FileWriter:
         self._file.close()
         if not self._write_footer:
             return
-        look = programs.refusal if self._manifest_store.chunks > _MANY_CHUNKS else reader.refusal
-        refused = refused or look(self.path)
-        if refused is not None:
+        refused = refused or (programs.verify(self.path) if self._is_distrusted else self._refusal())
+        if refused is not None and self._is_distrusted:
+            _log.warning("%s is written anew without rows that the Rerun SDK cannot decode (%s)", self.path, refused)
+            self._write_anew(programs.rewrite)
+        elif refused is not None:
             self._rebuild(refused)
         if self._compact:
             self._write_anew(programs.optimize)
+
+    def _refusal(self) -> str | None:
+        """Return the error of the SDK's reader for the finished file; None if there is none."""
+        if self._manifest_store.chunks > _MANY_CHUNKS:
+            # If there can be no other process, that is no fault of the file, so this process reads the file.
+            with contextlib.suppress(OSError):
+                return programs.refusal(self.path)
+        return reader.refusal(self.path)
 
     def _closing(self) -> bytes:
         self._describe_rest()
@@ -270,14 +296,14 @@ class FileWriter:
         )
         self._write_anew(programs.rewrite)
 
-    def _write_anew(self, write: Callable[[Path, Path], None]) -> None:
-        """Replace this file by the file that `write(file, target)` makes."""
-        rebuilt = self.path.with_name(f".{self.path.name}.rebuilt")
+    def _write_anew(self, write: Callable[[Path, int], None]) -> None:
+        """Call `write(path, fd)`, which writes a new file to a descriptor, and replace this file by the new file."""
         try:
-            write(self.path, rebuilt)
-            os.replace(rebuilt, self.path)
+            with files.temporary_beside(self.path, ".rebuilt") as (fd, rebuilt):
+                write(self.path, fd)
+                os.fchmod(fd, stat.S_IMODE(self.path.stat().st_mode))
+                os.replace(rebuilt, self.path)
         except OSError as error:
-            rebuilt.unlink(missing_ok=True)
             raise self._failure("rebuild", error) from error
 
 

@@ -130,7 +130,8 @@ def _start(command: Sequence[str], recording: SharedRecording, folder: Path, mas
 def _wait(pid: int) -> int:
     """Wait for the process `pid` and forward signals to it.
 
-    Returns its exit status as a shell does: 128 + the number of the signal, if one has ended it.
+    Returns the exit status of the process, in the form of a shell: if a signal has ended the process, the status is 128
+    plus the number of the signal.
     """
     while True:
         number, sender = _next_signal()

@@ -16,7 +16,7 @@ from types import ModuleType
 
 
 def begin() -> None:
-    """Prepare this process to join the recording of `mpr run` when it logs to Rerun for the first time."""
+    """Prepare this process to join the recording of `mpr run` when the process logs to Rerun for the first time."""
     sys.meta_path.insert(0, _AfterImport("rerun", _after_rerun))
     # The second module is that of pathos.
     for name in ("multiprocessing.pool", "multiprocess.pool"):
@@ -47,7 +47,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname != self._name:
             return None
-        # This finder is removed, so that the search finds the same as without mpr.
+        # This finder is removed, so that the search below uses only the other finders.
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:

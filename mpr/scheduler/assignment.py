@@ -21,9 +21,9 @@ P = TypeVar("P", bound=Hashable)
 
 #: Work items are sent ahead of time if they take less than this (microseconds).
 SHORT_MICROS = 5_000
-# Pairs of a limit in microseconds and a number of work items. If work items take less than the limit, a worker has up
-# to this number of them at a time. Measured with maps of empty tasks: a task costs 38 us with 16 at a time, 32 us with
-# 32, 30 us with 64.
+# Pairs of a limit in microseconds and a number of work items. If the work item that ended last took less than the
+# limit, a worker may have up to this number of work items at a time. Measured with maps of empty tasks: a task costs
+# 38 us with 16 work items at a time, 32 us with 32, and 30 us with 64.
 _DEPTHS = ((200, WORK_ITEMS_MAX), (1_000, 16), (SHORT_MICROS, 3))
 
 
@@ -65,12 +65,13 @@ class Assignment(Generic[P]):
     def __init__(self) -> None:
         self._queue: deque[P] = deque()
         self._workers: dict[int, _Load[P]] = {}
-        # Workers that get the next items. A worker is added when it has at most half of the items that it may have.
+        # Workers that get the next items. A worker is added when it has at most half of the items that it may have at
+        # a time.
         self._idle: dict[int, None] = {}
         self._depth = 1
 
     def assigned(self, worker: int) -> Sequence[P]:
-        """The work items of a worker, the present one first."""
+        """The work items that a worker has. The first one is the item that the worker runs, or will run next."""
         state = self._workers.get(worker)
         return () if state is None else state.work_items
 
@@ -80,14 +81,14 @@ class Assignment(Generic[P]):
         return self._assign()
 
     def add_first(self, work_items: Iterable[P]) -> list[tuple[int, P]]:
-        """Put work items that a worker had at the front of the queue, in this order."""
+        """Put `work_items` at the front of the queue, in this order. A worker had these items before."""
         self._queue.extendleft(reversed(list(work_items)))
         return self._assign()
 
     def ready(self, worker: int, work_items: int | None, *, ahead: bool = True) -> list[tuple[int, P]]:
         """Add a worker that takes tasks. The worker gets up to `work_items` work items in its life (None: any number).
 
-        With `ahead` the worker gets some of its work items ahead of time.
+        With `ahead`, the worker may have several work items at a time. Otherwise it has at most one.
         """
         self._workers[worker] = _Load(work_items_left=work_items, most=WORK_ITEMS_MAX if ahead else 1)
         self._idle[worker] = None
@@ -114,9 +115,9 @@ class Assignment(Generic[P]):
         for work_item in work_items:
             if work_item in state.work_items:
                 state.work_items.remove(work_item)
-        # The worker gets new items only when it has at most half of its items. So several items are sent at once, and
-        # the threads on the way to the worker are woken only once. Measured: an empty task costs 35 us then, and 41 us
-        # if each item is sent as soon as there is room.
+        # The worker gets new items only when it has at most half of the items that it may have at a time. So several
+        # items are sent at once, and the threads on the way to the worker are woken only once. Measured: an empty task
+        # costs 35 us then, and 41 us if each item is sent as soon as there is room.
         if state.work_items_left != 0 and len(state.work_items) <= min(self._depth, state.most) // 2:
             self._idle[worker] = None
 
@@ -127,18 +128,18 @@ class Assignment(Generic[P]):
             self._workers[worker].retire()
 
     def lost(self, worker: int) -> list[P]:
-        """Forget a worker that has ended. Returns the work items of the worker, the present one first."""
+        """Forget a worker that has ended. Returns its work items. The worker ran at most the first of them."""
         self._idle.pop(worker, None)
         state = self._workers.pop(worker, None)
         return [] if state is None else list(state.work_items)
 
     def exhausted(self, worker: int) -> bool:
-        """Whether the worker has done all work items that it may get in its life."""
+        """Whether the worker has no work item and may get no more. False if the worker is not known."""
         state = self._workers.get(worker)
         return state is not None and state.work_items_left == 0 and not state.work_items
 
     def could_take_back(self) -> bool:
-        """Whether a worker has nothing to do while another worker has work items that wait behind the present one."""
+        """Whether a worker has nothing to do, while work items wait behind the one that another worker runs."""
         if self._queue or all(self._workers[worker].work_items for worker in self._idle):
             return False
         return any(len(each.work_items) > 1 for each in self._workers.values())

@@ -53,11 +53,14 @@ class PoolBooks:
         return not self._deliveries and not self.has_work()
 
     def begin_delivery(self) -> None:
-        """Note that outcomes are being delivered, until `end_delivery`. The calling thread holds the lock."""
+        """Count one delivery of outcomes as under way, until `end_delivery`. The calling thread holds the lock.
+
+        `is_done` is False meanwhile, because the callers do not have these outcomes yet.
+        """
         self._deliveries += 1
 
     def end_delivery(self) -> None:
-        """Note that the outcomes that one `begin_delivery` has announced were delivered."""
+        """Note that one delivery of outcomes has ended. The calling thread does not hold the lock."""
         with self.lock:
             self._deliveries -= 1
             if not self._deliveries and not self.work.has_items:

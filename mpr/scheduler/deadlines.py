@@ -39,7 +39,7 @@ class Deadlines:
     def look(self) -> float:
         """Kill workers whose task takes too long, and take back work items that wait behind a long one.
 
-        Returns after how many seconds to call this again.
+        Returns the number of seconds after which to call `look` again.
         """
         again_secs = self._task_secs if self._task_secs is not None else _NEVER_SECS
         late: list[tuple[int, WorkItem, int, BaseException]] = []
@@ -67,9 +67,10 @@ class Deadlines:
         return again_secs
 
     def _take_back_if_long(self, worker: int, begun_secs: float) -> float:
-        """Take back the work items behind a long one if another worker has nothing to do.
+        """Take back the work items that wait behind a long one, if another worker has nothing to do.
 
-        Returns after how many seconds the present work item will count as long; `_NEVER_SECS` if this does not matter.
+        `worker` began its running work item `begun_secs` seconds ago. Returns the number of seconds until this item
+        counts as long; `_NEVER_SECS` if no work item has to be taken back then.
         """
         workers = self._books.workers
         if len(workers.assigned(worker)) <= 1 or not workers.could_take_back():
@@ -88,8 +89,8 @@ class Deadlines:
     def kill_at(self, worker: int, work_item: WorkItem, task: int | None, error: BaseException) -> bool:
         """Kill `worker` if it is still at task `task` of `work_item`. Returns whether the worker was killed.
 
-        If `task` is None, the worker may be at any task of `work_item`. The task at which the worker is killed
-        gets `error`.
+        If `task` is None, the worker may be at any task of `work_item`. The outcome of the task at which the worker is
+        killed is `error`. A `CancelledError` is the outcome of all tasks of `work_item` that have no outcome yet.
         """
 
         def is_at_it() -> bool:

@@ -26,7 +26,7 @@ class OutcomeDelivery:
         self._observer = observer
 
     def deliver(self, outcomes: Iterable[Outcome]) -> None:
-        """Deliver outcomes that `PoolBooks.begin_delivery` has announced."""
+        """Deliver `outcomes`, then call `PoolBooks.end_delivery`. The caller has called `PoolBooks.begin_delivery`."""
         try:
             for outcome in outcomes:
                 self.hand_over(outcome)
@@ -34,7 +34,10 @@ class OutcomeDelivery:
             self._books.end_delivery()
 
     def hand_over(self, outcome: Outcome) -> None:
-        """Deliver one outcome, unless the caller has got an early outcome for all tasks of the work item."""
+        """Deliver one outcome. Does nothing if the caller has got one error for the whole work item before.
+
+        The caller has got such an error if a sink has failed (`WorkerEvents.sink_failed`).
+        """
         if not outcome.work_item.is_reported:
             self.report(outcome)
 

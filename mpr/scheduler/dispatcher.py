@@ -1,8 +1,8 @@
-"""Takes tasks from the callers of one pool, and settles the tasks that are left when the pool ends.
+"""Takes tasks from the callers of one pool, and gives an error to the tasks that are left when the pool ends.
 
 ```
 callers ── submit ──► Dispatcher ── give ──► ReadyWorkers ── messages ──► workers
-   ▲                                                                         │ results, behind their rows
+   ▲                                                                         │ results, after their rows
    └── outcomes ── OutcomeDelivery ◄── WorkerEvents ◄────────────────── aggregator
 ```
 
@@ -10,10 +10,10 @@ Covers: submitting, cancelling, closing and terminating.
 Does not cover: what a result or the end of a worker means (`worker_events.py`), time limits (`deadlines.py`), which
 worker gets which item (`assignment.py`), processes (`worker_supervisor.py`).
 
-Callers submit from any thread. The aggregator's thread does everything after that, and the worker supervisor's thread
-calls `look`. The thread of a caller does as little as possible, because Ctrl-C may come between any two of its
-instructions. The caller may go on after Ctrl-C. The main thread never holds the lock, and never calls an observer,
-because a handler of a signal may run there and end the pool (see `mpr/threads.py`).
+Callers submit from any thread. Then the aggregator's thread sends the work items to workers and takes the results. The
+worker supervisor's thread calls `look`. The thread of a caller does as little as possible, because Ctrl-C may interrupt
+it between any two instructions, and the caller may use the pool after that. The main thread never holds the lock, and
+never calls an observer, because a signal handler may run there and end the pool (see `mpr/threads.py`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _GIVEN_UP_SECS = 0.2
 
 
 class Dispatcher:
-    """Accepts the tasks of one pool, cancels tasks, and settles the tasks that are left when the pool ends.
+    """Accepts the tasks of one pool, cancels tasks, and gives an error to the tasks that are left when the pool ends.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Dispatcher:
     control:
         Starts and kills the worker processes.
     soon:
-        Has the aggregator's thread call a function.
+        Called with a function. The aggregator's thread then calls this function.
     observer:
         Hears of tasks and workers.
     """
@@ -111,7 +111,10 @@ class Dispatcher:
             self._delivery.hand_over(Outcome.of_rest(work_item, error))
 
     def begin_feeding(self, feeder: object) -> None:
-        """Note that `feeder` will submit work items, until `end_feeding`. A feeder is a part of an `imap` call."""
+        """Note that `feeder` will submit work items, until `end_feeding`.
+
+        A feeder is the part of an `imap` call that submits the work items of the call.
+        """
         self._books.work.begin_feeding(feeder)
         self._soon(lambda: self._observer.feeding(1))
 
@@ -251,13 +254,16 @@ class Dispatcher:
         return self._books.lock.locked()
 
     def look(self) -> float:
-        """Kill workers whose task takes too long. Returns after how many seconds to call this again.
+        """Kill workers whose task takes too long. Returns the number of seconds after which to call `look` again.
 
         Work items that wait behind a long one are taken back, if another worker has nothing to do.
         """
         return self._deadlines.look()
 
     def activities(self) -> list[WorkerActivity]:
-        """The present activity of each worker that is ready, for a display."""
+        """The activity of each ready worker at this moment, for a display.
+
+        Workers without a status page are left out.
+        """
         with self._books.lock:
             return self._books.workers.activities()

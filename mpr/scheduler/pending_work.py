@@ -28,7 +28,7 @@ class PendingWork:
         self._feeders: set[object] = set()
 
     def submit(self, work_items: Iterable[WorkItem]) -> None:
-        """Add work items, which `take_submitted` returns later. Any thread may call this."""
+        """Add work items. `take_submitted` returns them later. Any thread may call this."""
         self._submitted.extend(work_items)
 
     def take_submitted(self) -> Iterator[WorkItem]:
@@ -37,20 +37,20 @@ class PendingWork:
             yield self._submitted.popleft()
 
     def accept(self, work_item: WorkItem) -> None:
-        """Number `work_item`, and keep it until it is forgotten."""
+        """Give `work_item` its number, and keep the work item until `forget` or `forget_all`."""
         work_item.accepted(next(self._numbers), self._task_count)
         self._task_count += work_item.count
         self._accepted[work_item.number] = work_item
 
     def get(self, number: int) -> WorkItem | None:
-        """The accepted work item of that number; None if there is none."""
+        """The accepted work item with this number; None if there is none."""
         return self._accepted.get(number)
 
     def __contains__(self, work_item: WorkItem) -> bool:
         return work_item.number in self._accepted
 
     def forget(self, work_item: WorkItem) -> None:
-        """Forget `work_item`, because it has its outcome, or was cancelled and needs none."""
+        """Forget `work_item`, because all its tasks have their outcome, or the work item was cancelled."""
         del self._accepted[work_item.number]
 
     def forget_all(self) -> list[WorkItem]:
@@ -60,7 +60,10 @@ class PendingWork:
         return forgotten
 
     def report_all(self) -> list[WorkItem]:
-        """Mark all accepted work items as reported. Returns those that were not reported before."""
+        """Mark all accepted work items as reported: their callers get an outcome now, before the tasks have ended.
+
+        Returns the work items that were not marked before. The caller of this method must report these.
+        """
         waiting = [work_item for work_item in self._accepted.values() if not work_item.is_reported]
         for work_item in waiting:
             work_item.reported()
@@ -79,7 +82,7 @@ class PendingWork:
 
     @property
     def has_items(self) -> bool:
-        """Whether a work item has no outcome."""
+        """Whether a submitted or accepted work item is left that has no outcome yet."""
         return bool(self._submitted or self._accepted)
 
     @property

@@ -40,7 +40,7 @@ class ReadyWorkers:
     def add(self, worker: int, handle: WorkerHandle, work_items: int | None, *, ahead: bool) -> None:
         """Add a worker that takes tasks. The worker gets up to `work_items` work items in its life (None: any number).
 
-        With `ahead` the worker gets some of its work items ahead of time.
+        With `ahead`, the worker may have several work items at a time. Otherwise it has at most one.
         """
         self._handles[worker] = handle
         self._send(self._assignment.ready(worker, work_items, ahead=ahead))
@@ -68,7 +68,7 @@ class ReadyWorkers:
         self._assignment.retire(worker)
 
     def is_exhausted(self, worker: int) -> bool:
-        """Whether `worker` has done all work items that it may get in its life."""
+        """Whether `worker` has no work item and may get no more."""
         return self._assignment.exhausted(worker)
 
     def stop(self, worker: int) -> None:
@@ -82,7 +82,7 @@ class ReadyWorkers:
             self.stop(worker)
 
     def activities(self) -> list[WorkerActivity]:
-        """The present activity of each worker, for a display."""
+        """The activity of each worker at this moment, for a display. Workers without a status page are left out."""
         return [
             handle.activity(worker, self._assignment.assigned(worker))
             for worker, handle in self._handles.items()
@@ -92,7 +92,7 @@ class ReadyWorkers:
     # --- work items --------------------------------------------------------------------------------------------
 
     def assigned(self, worker: int) -> Sequence[WorkItem]:
-        """The work items of `worker`, the present one first."""
+        """The work items of `worker`. The first one is the item that the worker runs, or will run next."""
         return self._assignment.assigned(worker)
 
     def holder(self, work_item: WorkItem) -> int | None:
@@ -104,7 +104,7 @@ class ReadyWorkers:
         self._send(self._assignment.add(work_item))
 
     def give_again(self, work_items: Iterable[WorkItem]) -> None:
-        """Put work items that a worker had at the front of the queue, in this order."""
+        """Put `work_items` at the front of the queue, in this order. A worker had these items before."""
         self._send(self._assignment.add_first(work_items))
 
     def done(self, worker: int, work_item: WorkItem, micros: int) -> None:
@@ -112,7 +112,7 @@ class ReadyWorkers:
         self._send(self._assignment.done(worker, work_item, micros))
 
     def skipped(self, worker: int, sequence: int) -> None:
-        """Put the `sequence`-th work item of `worker` back into the queue, because the worker did not run it."""
+        """Put the `sequence`-th work item of `worker` into the queue again. The worker did not run this item."""
         handle = self._handles.get(worker)
         if handle is None:
             return
@@ -126,7 +126,11 @@ class ReadyWorkers:
         self.give_again(missed)
 
     def take_back(self, worker: int) -> list[WorkItem]:
-        """Take back all work items that `worker` has not begun, and return them. The queue does not get them."""
+        """Take back all work items that `worker` has not begun, and return them.
+
+        The caller must give these items to a worker again, or cancel them. Returns an empty list if the worker has no
+        status page.
+        """
         at = self._handles[worker].revoke()
         if at is None:
             return []
@@ -135,11 +139,11 @@ class ReadyWorkers:
         return taken
 
     def could_take_back(self) -> bool:
-        """Whether a worker has nothing to do while another worker has work items that wait behind the present one."""
+        """Whether a worker has nothing to do, while work items wait behind the one that another worker runs."""
         return self._assignment.could_take_back()
 
     def drop(self, work_item: WorkItem) -> bool:
-        """Remove `work_item` from the queue. Returns False if a worker has it, or it is not known."""
+        """Remove `work_item` from the queue. Returns False if it is not in the queue."""
         return self._assignment.drop(work_item)
 
     def drop_waiting(self) -> list[WorkItem]:
@@ -155,6 +159,6 @@ class ReadyWorkers:
                 waiting.extend(self._assignment.take_back(worker, [work_item]))
                 continue
             handle = self._handles[worker]
-            # If the worker is gone, the report of its end follows, and settles the work item.
+            # If the worker has ended, `WorkerEvents.worker_ended` is called soon. It decides what happens to the item.
             with contextlib.suppress(PeerGoneError):
                 self._down.send(handle.route, *handle.assign(work_item))

@@ -1,7 +1,8 @@
-"""Runs all code of a user that the threads of a pool have to run.
+"""Runs code of a user in the threads of a pool: unpickling of results, and callbacks.
 
 Covers: unpickling what a task has returned or raised, and calling the callbacks of the caller.
-Does not cover: code in workers, and observers of the pool (`observer.py`), because they are part of mpr.
+Does not cover: code in workers, the exception of an initializer (`worker_events.py`), and observers of the pool
+(`observer.py`), because observers are part of mpr.
 
 Code of a user runs when a result or an exception is unpickled, when an exception becomes a text, and in callbacks. Such
 code may raise anything, also `SystemExit`. No function of this module raises. An error becomes the outcome of the task,
@@ -15,6 +16,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mpr.errors import DeliveryError
 from mpr.processes import pickling, task_pickling
 from mpr.scheduler.work_item import WorkItem
 from mpr.transport.messages import MIXED, RAISED, Result
@@ -46,8 +48,10 @@ def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseEx
                 failure = task_pickling.load_exception(result.payload)
             else:
                 values = pickling.loads(result.payload)
+                if type(values) is not list or len(values) != count:
+                    raise DeliveryError(f"a worker has sent no {count} results of {work_item.name(result.first)}")
         except BaseException as error:  # noqa: BLE001  # whatever a user's `__setstate__` raises
-            failure = error
+            values, failure = None, error
     if values is None or result.status != MIXED:
         return [Outcome(work_item, result.first, count, values, failure)]
     outcomes = []
@@ -67,7 +71,7 @@ def start(work_item: WorkItem) -> bool:
     """
     try:
         return work_item.start()
-    except BaseException:  # noqa: BLE001  # raised if the caller has settled the future itself
+    except BaseException:  # noqa: BLE001  # raised if the caller has set the result of the future itself
         _log_failure("the caller of task %s cannot be told that it starts", work_item.name(0))
         return False
 

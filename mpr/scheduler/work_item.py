@@ -22,7 +22,7 @@ OnOutcome = Callable[[int, int, Sequence[Any] | None, BaseException | None], Non
 
 @dataclass(frozen=True, slots=True)
 class TaskFunction:
-    """A pickled task function: its name for texts, the digest that identifies it, and the pickle."""
+    """A pickled task function: its name for messages, the digest that identifies the function, and the pickle."""
 
     name: str
     digest: bytes
@@ -47,7 +47,7 @@ class WorkItem:
     function:
         The task function.
     index:
-        The index of the first task in its call.
+        The position of the work item's first task in its call, counted from 0.
     count:
         How many tasks the work item has.
     mode, payload:
@@ -63,9 +63,10 @@ class WorkItem:
     sequence:
         The number of the work item among those that were sent to the same worker.
     first:
-        The first task without an outcome.
+        The number of the first task without an outcome, counted from 0 in the work item.
     attempt, again:
-        The `again` tasks from `first` on are tried for the `attempt`-th time, because their worker has died before.
+        The next `again` tasks, from `first` on, run for the `attempt`-th time, because their worker died before. The
+        tasks after them run for the first time.
     is_reported:
         Whether the caller has got an outcome before the tasks ended. If so, the caller gets no other outcome.
     """
@@ -92,7 +93,7 @@ class WorkItem:
         self.on_outcome, self.on_start = on_outcome, on_start
 
     def accepted(self, number: int, first_task: int) -> None:
-        """Note that the pool has taken the work item, with this `number` and behind `first_task` tasks."""
+        """Note that the pool has taken the work item, as work item `number`, after `first_task` tasks."""
         self.number, self.first_task = number, first_task
 
     def start(self) -> bool:
@@ -119,12 +120,12 @@ class WorkItem:
             self.attempt = 1
 
     def fail(self, count: int) -> None:
-        """Note that the next `count` tasks have died with their worker. The others begin with a first attempt."""
+        """Note that the next `count` tasks have failed, because their worker has died. Later tasks have attempt 1."""
         self.settle(count)
         self.attempt = 1
 
     def retry(self, begun: int) -> None:
-        """Have tasks run again: those that have no outcome, and that have a number below `begun`."""
+        """Have the tasks that have no outcome, and whose number is less than `begun`, run once more."""
         self.attempt += 1
         self.again = max(self.again, begun - self.first)
 
@@ -161,16 +162,17 @@ class WorkItem:
         )
 
     def begun(self, at: At | None) -> tuple[int, int]:
-        """How many tasks of this item a worker at position `at` had begun, and the number of the task that ran.
+        """Return how many tasks of this item a worker at position `at` had begun, and the number of the task that ran.
 
-        The number is -1 if no task of this item ran.
+        Both count from task 0 of this item. The number of the task is -1 if no task of this item ran.
         """
         if at is None:
-            # A worker without a status page has one work item at a time, and may have begun all of it.
+            # A worker without a status page has one work item at a time, and may have begun all tasks of this item.
             return self.count, self.first
         if at.sequence != self.sequence:
             # The worker was at a later work item, or had not reached this one.
             return (self.count if at.sequence > self.sequence else self.first), -1
-        if at.running:
+        # Limited to the tasks that there are, because the worker may have overwritten its status page.
+        if at.running and self.first <= at.task < self.count:
             return at.task + 1, at.task
-        return max(at.task, self.first), -1
+        return min(max(at.task, self.first), self.count), -1

@@ -1,4 +1,4 @@
-"""Decides which tasks of a dead worker fail, which are retried, and which wait again. Does no I/O."""
+"""Decides which tasks of a dead worker fail, which are retried, and which go back to the queue. Does no I/O."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class WorkerLoss:
     def settle(self, work_item: WorkItem, retries: int, notes: list[str]) -> list[tuple[int, BaseException]]:
         """Let the tasks of `work_item` that the worker had begun fail, or have them retried.
 
-        The other tasks are still to be done. Returns the tasks that fail, each with its error. Adds sentences to
-        `notes` that the recording should note.
+        The tasks that the worker had not begun are still to be run, unless the work item was cancelled. Then all tasks
+        fail. Returns the tasks that fail, each with its error. Adds sentences for the recording to `notes`.
         """
         begun, running = work_item.begun(self.at)
         reason = self.planned_kill[1] if self.planned_kill is not None and self.planned_kill[0] is work_item else None
@@ -58,7 +58,8 @@ class WorkerLoss:
             if reason is not None and (is_cancelled or task == running):
                 error = reason
             else:
-                # Rows are counted only for a task alone, because the rows of several tasks cannot be told apart.
+                # The error says how many rows have survived only if a single task fails, because the rows of several
+                # tasks cannot be told apart.
                 error = self._death(work_item, task, running, alone=begun == work_item.first + 1)
             errors.append((task, error))
             notes.append(f"task {work_item.name(task)} was cancelled" if is_cancelled else str(error))

@@ -1,4 +1,4 @@
-"""Takes the reports of the aggregator about the workers of a pool, and settles their work items.
+"""Takes the reports of the aggregator about the workers of a pool, and decides what happens to their work items.
 
 Covers: results, retries, and workers that are ready, fail or end.
 Does not cover: calls of the pool's users (`dispatcher.py`), each single task of a dead worker (`worker_death.py`).
@@ -23,6 +23,7 @@ from mpr.scheduler.work_item import WorkItem
 from mpr.scheduler.worker_death import WorkerLoss
 from mpr.scheduler.worker_handle import WorkerControl, WorkerHandle
 from mpr.transport.messages import Hello, InitializerFailed, Result, Skipped, TaskBegan
+from mpr.transport.packing import MessageError
 from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")
@@ -88,15 +89,20 @@ class WorkerEvents:
         self._observer.ready(hello, init_micros)
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
-        """Settle the tasks of `result`. If there is a `failure`, rows are lost, and the tasks get this error."""
+        """Give the tasks of `result` their outcomes. If rows of these tasks are lost, all of them get `failure`."""
         books = self._books
         with books.lock:
             work_item = books.work.get(result.work_item)
-            if work_item is None or result.first != work_item.first:
-                # The call was terminated, or the result was taken from the journal before.
+            if work_item is None or result.first < work_item.first:
+                # The pool was terminated, or this result was taken from the journal before.
                 return
-            # The count is 0 if the worker could not unpickle the work item. The result then counts for all its tasks.
+            # The count is 0 if the worker could not unpickle the work item. Then the result is for all its tasks that
+            # have no outcome yet.
             count = result.count or work_item.count - work_item.first
+            left = work_item.count - work_item.first
+            is_its_own = work_item in books.workers.assigned(hello.worker)
+            if not is_its_own or result.first > work_item.first or count > left or (result.last and count < left):
+                raise MessageError(f"results of {count} tasks of a work item that it does not have, or has not ended")
             self._observer.result(hello, work_item, count, result)
             work_item.settle(count)
             if result.last:
@@ -116,7 +122,7 @@ class WorkerEvents:
             self._control.look_soon()
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
-        """Describe the task that a worker has begun. Returns None if the call of the task was terminated."""
+        """Describe the task that a worker has begun. Returns None if the pool was terminated."""
         work_item = self._books.work.get(began.work_item)
         return None if work_item is None else work_item.task_info(hello, began)
 
@@ -128,12 +134,18 @@ class WorkerEvents:
             self._delivery.report(Outcome.of_rest(work_item, error))
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
-        """Put a work item that a worker did not run back into the queue, unless it was taken back before."""
+        """Put a work item into the queue again, because the worker did not run it.
+
+        Does nothing if the pool has taken this work item back before.
+        """
         with self._books.lock:
             self._books.workers.skipped(hello.worker, skipped.sequence)
 
     def unfit(self, hello: Hello) -> None:
-        """Replace a worker after its present work item. The other work items of the worker go to other workers."""
+        """Replace a worker, because the rows that the worker logs from now on cannot be used.
+
+        The worker first ends the work item that it runs. Its other work items go to other workers.
+        """
         workers = self._books.workers
         with self._books.lock:
             if workers.get(hello.worker) is not None:
@@ -142,7 +154,7 @@ class WorkerEvents:
                 workers.stop(hello.worker)
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
-        """End the pool, because its initializer raised in a worker."""
+        """End the pool, because the initializer of the pool has raised in a worker."""
         cause = task_pickling.load_exception(failed.payload)
         text = task_pickling.represent(cause)
         error = InitializerError(f"the initializer raised in worker {hello.worker} (pid {hello.pid}): {text}")
@@ -152,7 +164,7 @@ class WorkerEvents:
     def worker_ended(
         self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], SurvivingRows]
     ) -> list[str]:
-        """Settle the work items that the worker had, and replace the worker if one is still needed.
+        """Decide what happens to the work items of the worker. Start another worker if one is still needed.
 
         `kept` returns which rows of the worker have survived. Returns sentences that the recording should note.
         """
@@ -173,7 +185,7 @@ class WorkerEvents:
         if outcomes:
             self._delivery.deliver(outcomes)
         if is_hopeless:
-            self.broken(died_at_start(exitcode))
+            self.broken(died_at_start(exitcode, self._control.start_obstacle()))
         elif is_needed:
             if not said_goodbye:
                 _log.info("worker %d %s and is replaced", worker, describe_exit(exitcode))
@@ -181,7 +193,11 @@ class WorkerEvents:
         return notes
 
     def _settle_lost(self, had: list[WorkItem], loss: WorkerLoss, notes: list[str]) -> list[Outcome]:
-        """Let begun tasks of a dead worker fail, or have them retried. The others go back to the queue."""
+        """Decide what happens to the work items `had` of a dead worker. Returns the outcomes of the tasks that fail.
+
+        Tasks that the worker had begun fail, or are retried. Work items that still have tasks to run go back to the
+        front of the queue. Adds sentences for the recording to `notes`.
+        """
         books = self._books
         outcomes = []
         for work_item in had:

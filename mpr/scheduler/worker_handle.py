@@ -11,30 +11,36 @@ from mpr.transport.function_cache import FunctionCache
 from mpr.transport.messages import Function, Tasks
 from mpr.transport.status_page import At, StatusPageReader
 
-#: Has the aggregator's thread call a function.
+#: Called with a function. The aggregator's thread then calls this function.
 Soon = Callable[[Callable[[], None]], None]
 
 
 class WorkerControl(Protocol):
-    """Starts and kills worker processes. Any thread may call the methods. Only `kill_if` may wait, for milliseconds."""
+    """Starts and kills worker processes. Any thread may call the methods.
+
+    Only `kill_if` may wait: usually for milliseconds, and for a second if a process does not stop at once.
+    """
 
     def note_ready(self) -> None:
-        """Note that at least one worker of the pool is ready."""
+        """Note that a worker of the pool is ready. The supervisor starts the other workers when the first is ready."""
 
     def replace(self) -> None:
         """Start one more worker."""
+
+    def start_obstacle(self) -> str | None:
+        """Return why no worker can start, if that is known."""
 
     def look_soon(self) -> None:
         """Have the supervisor's thread call `Dispatcher.look` now."""
 
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
-        """Suspend the worker of process `pid`. Kill it if `condition()` is true meanwhile, and otherwise resume it.
+        """Suspend the worker of process `pid`, and call `condition`. Kill the worker if the answer is True.
 
-        Returns whether the worker was killed.
+        Otherwise resume the worker. Returns whether the worker was killed.
         """
 
     def memory(self, pid: int) -> int:
-        """The resident bytes of the worker."""
+        """The resident memory of the worker of process `pid` (bytes); 0 if the worker has just ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ class WorkerHandle:
     def assign(self, work_item: WorkItem) -> list[Function | Tasks]:
         """Give the worker `work_item`. Returns the messages for the worker.
 
-        The task function is among them only if the worker does not have it yet.
+        One of them carries the task function, if the worker does not have this function yet.
         """
         self._last_sequence += 1
         work_item.assigned(self._last_sequence)
@@ -118,9 +124,10 @@ class WorkerHandle:
         return None if self.status_page is None else self.status_page.revoke(self._last_sequence)
 
     def activity(self, worker: int, assigned: Iterable[WorkItem]) -> WorkerActivity:
-        """The present activity of worker number `worker`, which must have a status page.
+        """The activity of worker number `worker` at this moment. The worker must have a status page.
 
-        `assigned` are the work items of the worker. They are needed, because the status page has only their numbers.
+        `assigned` are the work items of the worker. This method needs them, because the status page has only the
+        number of the work item that the worker runs.
         """
         assert self.status_page is not None
         at = self.status_page.at()

@@ -62,10 +62,13 @@ class WorkerSupervisor:
     failed:
         Called with the error in the supervisor's thread, when a worker cannot be started.
     has_no_hello:
-        Returns whether no hello of a worker has arrived. The hello is the first message of a worker.
+        Called with the number of a worker. Returns whether no hello of this worker has arrived. The hello is the first
+        message of a worker.
     look:
-        Called in the supervisor's thread at least twice a second. Returns after how many seconds to call it again, at
-        the latest.
+        Called in the supervisor's thread at least twice a second. Returns the number of seconds after which `look` has
+        to be called again at the latest.
+    obstacle:
+        Returns why no worker can join the recording, if that is known. Any thread may call it.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class WorkerSupervisor:
         failed: Callable[[BaseException], None],
         has_no_hello: Callable[[int], bool],
         look: Callable[[], float],
+        obstacle: Callable[[], str | None],
     ) -> None:
         self._launcher = launcher
         self._new_config = new_config
@@ -87,6 +91,7 @@ class WorkerSupervisor:
         self._failed = failed
         self._has_no_hello = has_no_hello
         self._look = look
+        self._obstacle = obstacle
         self._pids: dict[int, int] = {}
         self._starts_no_more = False
         self._first_is_ready = threading.Event()
@@ -113,16 +118,20 @@ class WorkerSupervisor:
             self._wanted += not self._starts_no_more
         self._wakeup.wake()
 
+    def start_obstacle(self) -> str | None:
+        """Return why no worker can start, if that is known. Any thread may call this."""
+        return self._obstacle()
+
     def look_soon(self) -> None:
         """Have the supervisor's thread call `look` now. Any thread may call this."""
         self._wakeup.wake()
 
     def pid(self, worker: int) -> int | None:
-        """The process id of `worker`; None if the worker does not live. Any thread may call this."""
+        """The process id of `worker`; None if the worker is not running. Any thread may call this."""
         return self._pids.get(worker)
 
     def memory(self, pid: int) -> int:
-        """The resident bytes of a worker; 0 if the worker has just ended. Any thread may call this."""
+        """The resident memory of a worker (bytes); 0 if the worker has just ended. Any thread may call this."""
         import psutil
 
         try:
@@ -131,12 +140,15 @@ class WorkerSupervisor:
             return 0
 
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
-        """Suspend the worker of process `pid`. Kill it if `condition()` is true meanwhile, and otherwise resume it.
+        """Suspend the worker of process `pid`, and call `condition`. Kill the worker if the answer is True.
 
-        Returns whether the worker was killed. Any thread may call this.
+        Otherwise resume the worker. Returns whether the worker was killed. Any thread may call this.
         """
         import psutil
 
+        if pid not in self._pids.values():
+            # The worker has ended, or what it said is not its id. No other process may be harmed.
+            return False
         # One thread at a time, because one thread could otherwise resume a worker that another thread has suspended.
         with self._standstill_lock, contextlib.suppress(psutil.Error):
             worker = psutil.Process(pid)

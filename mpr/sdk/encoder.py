@@ -25,11 +25,12 @@ def new_stream(application_id: str, recording_id: str, *, send_properties: bool)
 
 @functools.cache
 def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.Lock, bytes]:
-    """Return the only stream with which mpr encodes in process `pid`, its storage, a lock, and its first bytes.
+    """Return the stream with which mpr encodes in process `pid`, and three things that belong to this stream.
 
-    There is only one stream, because each stream of the SDK costs two threads that never end. The storage collects the
-    encoded bytes of the stream. The first bytes contain the store info (the ids of the recording), which the SDK writes
-    only once. The first bytes are empty if logging is switched off.
+    These are the storage that collects the encoded bytes of the stream, a lock for both, and the first bytes of the
+    stream. The first bytes contain the store info (the ids of the recording), which the SDK writes only once. The first
+    bytes are empty if logging is switched off. A process has only one such stream, because each stream of the SDK costs
+    two threads that never end.
     """
     import rerun as rr
 
@@ -47,18 +48,26 @@ def encoded_head() -> bytes:
 
 
 def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
-    """Return the encoded rows that `write` logs: header to footer, no store info. Empty if `write` logs no rows."""
+    """Return a stream of the rows that `write` logs: from the header to the footer, but without a store info.
+
+    Returns empty bytes if `write` logs no rows. `write` may be called twice.
+    """
     for _ in range(2):
         stream, storage, lock, head = _scratch(os.getpid())
         with lock:
             with internal():
                 stream.reset_time()
-                write(stream)
+                try:
+                    write(stream)
+                except BaseException:
+                    # Rows from before the error must not be in the next stream.
+                    storage.read(flush=True)
+                    raise
             data = storage.read(flush=True) or b""
         if data or not head:
             break
-        # The SDK shuts down all streams at the interpreter's exit, but a recording may still be open then. So a new
-        # stream is made.
+        # There are no bytes, perhaps because the stream is shut down. The SDK shuts down all streams at the
+        # interpreter's exit, when a recording of mpr may still be open. So `write` is called again, with a new stream.
         _scratch.cache_clear()
     return data
 

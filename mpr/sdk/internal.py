@@ -18,7 +18,7 @@ thread = _CallOrigin()
 
 @contextlib.contextmanager
 def internal() -> Iterator[None]:
-    """Mark the SDK calls of this thread within the block as mpr's own, so that they do not count as a task's calls."""
+    """Mark the SDK calls of this thread within the block as mpr's own. Such calls do not count as calls of a task."""
     outer, thread.is_internal = thread.is_internal, True
     try:
         yield

@@ -40,7 +40,7 @@ def missing_entries() -> list[str]:
 
 
 def _logged_bytes(components: Any) -> int:
-    """Return the size of the Arrow arrays in `components`, in bytes."""
+    """Return the size in bytes of the Arrow arrays in `components`, or `_UNKNOWN_SIZE` if there are no such arrays."""
     size = 0
     try:
         # A loop is used, because it is faster than a generator, and each `rr.log` runs this code.
@@ -64,10 +64,11 @@ def _logged_rows(name: str, components: Any) -> int:
 def install_entries(entered: Callable[[int, int, Any], Prefix | None], logged: Callable[[int, Any], None]) -> list[str]:
     """Make each entry of the SDK in this process call `entered` before it logs, and `logged` afterwards.
 
-    The calls are `entered(bytes, rows, recording)` and `logged(rows, recording)`. The second one comes only if the SDK
+    The calls are `entered(bytes, rows, recording)` and `logged(rows, recording)`. `logged` is called only if the SDK
     has taken rows, and only if their number is known. `recording` is the SDK's handle of a recording, or None for the
-    current one. If `entered` returns a prefix, the entry puts this prefix before the entity paths. Returns the names of
-    entries that this SDK release does not have.
+    current one. If `entered` returns a prefix, the entry puts this prefix before the entity paths.
+
+    The classes of `_bypasses` call `entered` too. Returns the names of entries that this SDK release does not have.
     """
     import rerun_bindings
 
@@ -88,7 +89,10 @@ def _wrapped(
     entered: Callable[[int, int, Any], Prefix | None],
     logged: Callable[[int, Any], None],
 ) -> Callable[..., Any]:
-    """Wrap the entry `name`, which may have any parameters."""
+    """Return a wrapper of the entry `name` that calls `entered` before and `logged` after `original`.
+
+    The entry may have any parameters.
+    """
     import rerun_bindings
 
     @functools.wraps(original)
@@ -108,7 +112,10 @@ def _wrapped(
 
 
 def _is_plain_log(original: Callable[..., Any]) -> bool:
-    """Return whether `original` is the function that `rr.log` calls, and has the parameters that `_wrapped_log` has."""
+    """Return whether `original` is `log_arrow_msg`, the entry that `rr.log` calls, with the expected parameters.
+
+    The parameters must be those of the wrapper that `_wrapped_log` makes.
+    """
     with contextlib.suppress(ValueError):
         return str(inspect.signature(original)) == "(entity_path, components, static_, recording=None)"
     return False
@@ -119,10 +126,12 @@ def _wrapped_log(
     entered: Callable[[int, int, Any], Prefix | None],
     logged: Callable[[int, Any], None],
 ) -> Callable[..., Any]:
-    """Wrap `log_arrow_msg`, the entry that `rr.log` calls, as `_wrapped` wraps the others.
+    """Return a faster wrapper of `log_arrow_msg`, the entry that `rr.log` calls.
 
+    The wrapper calls `entered` before and `logged` after `original`, as the wrappers that `_wrapped` makes.
     `_wrapped` takes any arguments. Packing and unpacking them costs 0.5 us for each `rr.log`. This wrapper costs less,
-    because it names the parameters of `log_arrow_msg`. So it works only if `log_arrow_msg` has these parameters.
+    because it names the parameters of `log_arrow_msg`. So this wrapper works only if `log_arrow_msg` has exactly these
+    parameters.
     """
     import rerun_bindings
 
@@ -130,7 +139,7 @@ def _wrapped_log(
     def entry(entity_path: str, components: Any, static_: bool, recording: Any = None) -> Any:
         size = 0
         try:
-            # The same as in `_logged_bytes`, because calling that function would cost time in each `rr.log`.
+            # This repeats the loop of `_logged_bytes`, because a call of that function would slow each `rr.log` down.
             for array in components.values():
                 size += array.get_total_buffer_size()
         except AttributeError:
@@ -148,7 +157,7 @@ def _wrapped_log(
 
 
 def _bypasses() -> Iterable[tuple[type, str]]:
-    """Return the SDK's classes that send data without an entry, each with the attribute that does so."""
+    """Return the SDK's classes that send data without an entry, each with the attribute by which it sends."""
     from rerun.chunk import LazyChunkStream
     from rerun.urdf import UrdfTree
 
@@ -156,7 +165,10 @@ def _bypasses() -> Iterable[tuple[type, str]]:
 
 
 def _watched(attribute: str, entered: Callable[[int, int, Any], object]) -> property:
-    """Return a property for `attribute`. Each read calls `entered`, because the code that reads it may send data."""
+    """Return a property for `attribute` that calls `entered` each time when code reads the attribute.
+
+    The reason is that code which reads this attribute may then send data.
+    """
 
     def get(self: Any) -> Any:
         entered(_UNKNOWN_SIZE, 0, None)

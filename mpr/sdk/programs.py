@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
+# The longest time that a program of the SDK may take, and a check of one file (seconds).
+_PROGRAM_SECS = 3600.0
+_REFUSAL_SECS = 600.0
+# The number of bytes that are kept of what a program writes to its standard error.
+_KEPT_BYTES = 4096
+_READ_ALL = """
+import json, sys
+from pathlib import Path
 from mpr.sdk import reader
+for path in sys.stdin.buffer.read().decode(errors="surrogateescape").split("\\0"):
+    print(json.dumps(reader.unreadable(Path(path))), flush=True)
+"""
 
 
 def viewer_executable() -> str | None:
@@ -27,29 +47,31 @@ def viewer_executable() -> str | None:
     return shutil.which("rerun")
 
 
-def rewrite(path: Path, target: Path) -> None:
-    """Rewrite the file at `path` to `target` with `rerun rrd merge`, which leaves out data that it cannot read.
+def rewrite(path: Path, target: int) -> None:
+    """Write the file at `path` anew to the descriptor `target`, without the data that the SDK cannot read.
 
-    Raises `OSError` if the program fails.
+    `rerun rrd merge` does that. Raises `OSError` if the program fails.
     """
-    with target.open("wb") as out:
-        ran = _rerun_rrd("merge", "--continue-on-error", path, stdout=out)
+    ran = _rerun_rrd("merge", "--continue-on-error", path, stdout=target)
     if ran.returncode:
-        raise OSError(f"'rerun rrd merge {path}' fails: {_last_line(ran.stderr)}")
+        raise OSError(f"'rerun rrd merge {path}' fails: {ran.reason}")
 
 
 def merge(paths: list[Path], target: Path) -> None:
     """Merge the files at `paths` into `target` with `rerun rrd merge`. Raises `OSError` if the program fails."""
-    ran = _rerun_rrd("merge", "--continue-on-error", *paths, "-o", target, stdout=subprocess.DEVNULL)
+    ran = _rerun_rrd("merge", "--continue-on-error", *paths, "-o", target)
     if ran.returncode:
-        raise OSError(f"'rerun rrd merge {' '.join(map(str, paths))}' fails: {_last_line(ran.stderr)}")
+        raise OSError(f"'rerun rrd merge {' '.join(map(str, paths))}' fails: {ran.reason}")
 
 
-def optimize(path: Path, target: Path) -> None:
-    """Rewrite the file at `path` to `target` with `rerun rrd optimize`. Raises `OSError` if the program fails."""
-    ran = _rerun_rrd("optimize", path, "-o", target, stdout=subprocess.DEVNULL)
+def optimize(path: Path, target: int) -> None:
+    """Write the file at `path` to the descriptor `target` with `rerun rrd optimize`.
+
+    Raises `OSError` if the program fails.
+    """
+    ran = _rerun_rrd("optimize", path, stdout=target)
     if ran.returncode:
-        raise OSError(f"'rerun rrd optimize {path}' fails: {_last_line(ran.stderr)}")
+        raise OSError(f"'rerun rrd optimize {path}' fails: {ran.reason}")
 
 
 def routed(streams: bytes) -> bytes:
@@ -57,34 +79,91 @@ def routed(streams: bytes) -> bytes:
 
     Raises `OSError` if the program fails.
     """
-    ran = subprocess.run([*_program(), "rrd", "route"], input=streams, capture_output=True, timeout=600, check=False)
+    ran = _run([*_program(), "rrd", "route"], _REFUSAL_SECS, data=streams)
     if ran.returncode:
-        raise OSError(f"'rerun rrd route' fails: {_last_line(ran.stderr.decode(errors='replace'))}")
+        raise OSError(f"'rerun rrd route' fails: {ran.reason}")
     return ran.stdout
 
 
 def verify(path: Path) -> str | None:
-    """Return the error that `rerun rrd verify` finds in the file at `path`; None if it finds none."""
-    ran = _rerun_rrd("verify", path, stdout=subprocess.DEVNULL)
-    return _last_line(ran.stderr) if ran.returncode else None
+    """Return the error that `rerun rrd verify` finds in the file at `path`; None if there is no error."""
+    ran = _rerun_rrd("verify", path)
+    return ran.reason if ran.returncode else None
 
 
 def refusal(path: Path) -> str | None:
-    """Check the file at `path` as `reader.refusal` does, but in another process.
+    """Call `reader.refusal` in another process. The reader may abort, and takes about 3 kB of memory for each chunk.
 
-    The SDK's reader takes about 3 kB of memory for each chunk. This memory is free again when the process has ended.
+    Raises `OSError` if there can be no such process.
     """
-    code = (
-        "import sys; from pathlib import Path; from mpr.sdk import reader; "
-        "print(reader.refusal(Path(sys.argv[1])) or '')"
-    )
-    command = [sys.executable, "-c", code, str(path)]
-    try:
-        ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=600, check=True)
-    except (OSError, subprocess.SubprocessError):
-        # The process failed, perhaps not because of the file, so this process reads the file.
-        return reader.refusal(path)
+    return _asked(f"print(reader.refusal(Path({str(path)!r})) or '')")
+
+
+def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
+    """Read the whole files at `paths` in another process, because the SDK's reader may abort on a broken file.
+
+    Returns the files that the SDK cannot read, each with the reason. Raises `OSError` if there can be no such process.
+    """
+    found: dict[Path, str] = {}
+    left = list(paths)
+    while left:
+        ran = run_python(_READ_ALL, data="\0".join(map(str, left)).encode(errors="surrogateescape"))
+        if ran.returncode > 0:
+            raise OSError(f"another Python process fails: {ran.reason}")
+        # One line for each file that was read: the reason, or nothing. If the process has crashed, one is missing.
+        read = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith((b'"', b"null"))]
+        found |= {path: refused for path, refused in zip(left, read, strict=False) if refused is not None}
+        if len(read) < len(left):
+            found[left[len(read)]] = ran.reason
+        left = left[len(read) + 1 :]
+    return found
+
+
+def _asked(question: str) -> str | None:
+    """Return what a new process prints for `question`, or that it crashed. None if it prints nothing."""
+    ran = run_python(f"from pathlib import Path; from mpr.sdk import reader; {question}")
+    if ran.returncode > 0:
+        raise OSError(f"another Python process fails: {ran.reason}")
+    if ran.returncode:
+        return ran.reason
     return ran.stdout.decode(errors="replace").strip() or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """The end of another program.
+
+    Attributes
+    ----------
+    returncode:
+        Its exit code; negative if a signal has ended it.
+    stdout:
+        What it wrote to its standard output, if that was not a file.
+    last_line:
+        The last line that it wrote to its standard error.
+    """
+
+    returncode: int
+    stdout: bytes
+    last_line: str
+
+    @property
+    def reason(self) -> str:
+        """The reason why the program failed, in words."""
+        if self.returncode < 0:
+            return f"the Rerun SDK crashed on it ({signal.Signals(-self.returncode).name})"
+        return self.last_line or "it does not say why"
+
+
+def run_python(code: str, *arguments: str, data: bytes = b"", pass_fds: Sequence[int] = ()) -> Ran:
+    """Run `code` in a new Python process, which can import mpr as this process can. `data` is its standard input."""
+    # `sys.path` goes along, because mpr may be found by an entry that only this process has. A crash leaves no
+    # core file, because it is expected.
+    code = (
+        f"import resource, sys; sys.path[:] = {sys.path!r}\n"
+        f"resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))\n{code}"
+    )
+    return _run([sys.executable, "-c", code, *arguments], _REFUSAL_SECS, data=data, pass_fds=pass_fds)
 
 
 def _program() -> list[str]:
@@ -96,13 +175,63 @@ def _program() -> list[str]:
     return [sys.executable, "-m", "rerun"] if program is None else [program]
 
 
-def _rerun_rrd(*arguments: str | Path, stdout: Any) -> subprocess.CompletedProcess[str]:
-    command = [*_program(), "rrd", *map(str, arguments)]
-    try:
-        return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=3600, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise OSError(f"{error}") from error
+def _rerun_rrd(*arguments: str | Path, stdout: int = subprocess.DEVNULL) -> Ran:
+    return _run([*_program(), "rrd", *map(str, arguments)], _PROGRAM_SECS, stdout=stdout)
+
+
+def _run(
+    command: Sequence[str],
+    timeout_secs: float,
+    *,
+    data: bytes = b"",
+    stdout: int = subprocess.PIPE,
+    pass_fds: Sequence[int] = (),
+) -> Ran:
+    """Run `command`. Raises `OSError` if it cannot be started, or does not end in time.
+
+    Only the end of its standard error is kept, because the SDK writes some hundred bytes for each message that it
+    cannot read, and there may be millions.
+    """
+    with contextlib.ExitStack() as stack:
+        stdin: int | IO[bytes] = subprocess.DEVNULL
+        if data:
+            # Not a pipe, because the program may end without reading all of it.
+            stdin = stack.enter_context(tempfile.TemporaryFile())
+            stdin.write(data)
+            stdin.seek(0)
+        # Without a backtrace, because it takes longer than the start of the process, and nobody reads it.
+        env = {**os.environ, "RUST_BACKTRACE": "0"}
+        process = subprocess.Popen(
+            command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, pass_fds=pass_fds, env=env
+        )
+    with process:
+        end: list[bytes] = [b""]
+        reader = threading.Thread(target=_keep_end, args=(process.stderr, end), daemon=True)
+        reader.start()
+        timer = threading.Timer(timeout_secs, process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            printed = b"" if process.stdout is None else process.stdout.read()
+            reader.join()
+            returncode = process.wait()
+            is_late = not timer.is_alive()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            timer.cancel()
+    if is_late and returncode == -signal.SIGKILL:
+        raise OSError(errno.ETIMEDOUT, f"{command[0]} has not ended in {timeout_secs:.0f} s")
+    return Ran(returncode=returncode, stdout=printed, last_line=_last_line(end[0].decode(errors="replace")))
+
+
+def _keep_end(stream: IO[bytes], end: list[bytes]) -> None:
+    # The errors of a stream that is closed, because the wait for the program was interrupted.
+    with contextlib.suppress(OSError, ValueError):
+        while piece := os.read(stream.fileno(), 64 * 1024):
+            end[0] = (end[0] + piece)[-_KEPT_BYTES:]
 
 
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it does not say why"])[-1]
+    return (text.strip().splitlines() or [""])[-1]

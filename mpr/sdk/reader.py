@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpr.sdk.memory_file import memory_file, path_of
+from mpr import files
 
 if TYPE_CHECKING:
     import rerun as rr
 
 
 def quiet_reader(path: str | Path) -> Any:
-    """Return the SDK's reader of the file at `path`, which may have no footer. Raises the errors of the SDK."""
+    """Return the SDK's reader of the file at `path`, which may have no footer.
+
+    Raises the errors of the SDK, and `OSError` if `path` leads to no regular file. The SDK would wait at a FIFO.
+    """
     import rerun as rr
 
+    files.check_regular(Path(path), follow=True)
     with warnings.catch_warnings():
         # The reader warns of a missing footer, but it finds all chunks of a file without a footer.
         warnings.simplefilter("ignore", rr.error_utils.RerunWarning)
@@ -46,35 +50,58 @@ def _streams_of(data: bytes, *, blueprints: bool) -> Iterator[Any]:
             yield reader.stream(store=entry)
 
 
+def damage(data: bytes) -> str | None:
+    """Return why the SDK cannot decode the stream `data`; None if it can."""
+    try:
+        for _ in chunks_of(data):
+            pass
+    except Exception as error:  # noqa: BLE001  # the SDK raises errors of many types for a broken stream
+        return str(error)
+    return None
+
+
 class ReadableFile:
-    """Holds `data` as a file that the SDK's reader can open by a path. On Linux the file is in memory only."""
+    """Holds `data` as a file that the SDK's reader can open by a path. The file is in memory if possible."""
 
     def __init__(self, data: bytes) -> None:
-        import tempfile
-
-        fd = memory_file("mpr-reader")
-        self._unlink = fd is None
-        self._fd, self._path = tempfile.mkstemp(suffix=".rrd") if fd is None else (fd, path_of(fd))
+        self._file = files.MemoryFile("mpr-reader")
         view = memoryview(data)
         while view:
-            view = view[os.write(self._fd, view) :]
+            view = view[os.write(self._file.fd, view) :]
 
     def __enter__(self) -> str:
-        return self._path
+        return self._file.path
 
     def __exit__(self, *_: object) -> None:
-        fd, self._fd = self._fd, -1
-        os.close(fd)
-        if self._unlink:
-            os.unlink(self._path)
+        self._file.close()
 
 
 def refusal(path: Path) -> str | None:
     """Return the error that the SDK's reader raises for the manifest of the file at `path`; None if there is none."""
-    try:
-        reader = quiet_reader(path)
+
+    def read(reader: Any) -> None:
         for entry in reader.recordings():
             reader.store(store=entry)
-    except Exception as error:  # noqa: BLE001  # the SDK raises errors of many types for a broken file
-        return str(error)
+
+    return _failure(path, read)
+
+
+def unreadable(path: Path) -> str | None:
+    """Return the error that the SDK's reader raises for the chunks of the file at `path`; None if there is none."""
+
+    def read(reader: Any) -> None:
+        for entry in reader.recordings():
+            for chunk in reader.stream(store=entry):
+                chunk.to_record_batch()
+
+    return _failure(path, read)
+
+
+def _failure(path: Path, read: Callable[[Any], None]) -> str | None:
+    try:
+        read(quiet_reader(path))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  # the SDK raises errors of many types, also its `PanicException`
+        return str(error) or type(error).__name__
     return None

@@ -20,9 +20,10 @@ def divert_new_recordings(
 ) -> None:
     """Make `rr.init` in this process use the stream that `diverted()` returns, instead of a new recording.
 
-    The stream becomes the current one, and `noted(application_id, recording_id)` is called. If `diverted()` returns
-    None, `rr.init` does the same as without mpr. The user may also make a recording that is not the default one, such
-    as an `rr.RecordingStream`. This recording is made as usual, and `made` is called with its handle.
+    The stream becomes the current one, and `noted(application_id, recording_id)` is called with the arguments of
+    `rr.init`. If `diverted()` returns None, `rr.init` works as it does without mpr. The user may also make a recording
+    that is not the default one, such as an `rr.RecordingStream`. The SDK makes this recording as usual, and `made` is
+    called with its handle.
     """
     import rerun_bindings
 
@@ -75,11 +76,11 @@ _RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nan
 
 
 def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.RecordingStream, str] | None]) -> None:
-    """Write the name and the start that this process sets for the recording as a property of the process.
+    """Make the SDK's calls that set a recording's name or start write a property of another name instead.
 
-    The recording has many writers, and each would overwrite the name and the start of the others. `diverted(call,
-    recording id)` returns the stream and the name of the property. If `diverted` returns None, the SDK's call is made
-    as usual.
+    The reason is that many processes write the recording, and each would overwrite the name and the start that another
+    has set. `diverted(call, recording id)` returns the stream and the name of the property. If `diverted` returns None,
+    the SDK's call is made as usual.
     """
     import rerun_bindings
 
@@ -122,7 +123,7 @@ def encoded_rows_of(inner: Any) -> Any:
 
 
 def disconnect(inner: Any) -> None:
-    """Take the sink of a recording away. The SDK keeps the rows until the recording gets another sink."""
+    """Take the sink of a recording away. The SDK keeps later rows in memory until the recording gets another sink."""
     import rerun_bindings
 
     inspect.unwrap(rerun_bindings.disconnect)(recording=inner)
@@ -143,7 +144,7 @@ def watch_current(changed: Callable[[Any, bool], None]) -> bool:
 
     `handle` is the SDK's handle of the new recording; None for none. `of_thread` says whether the recording is current
     in the calling thread only. Returns whether this release of the SDK has both functions of `_SET_CURRENT`. Calls of
-    `rr.init` are not watched, because they use `new_recording` instead.
+    `rr.init` are not watched, because `rr.init` uses `new_recording` instead.
     """
     import rerun_bindings
 

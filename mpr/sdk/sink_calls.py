@@ -8,7 +8,7 @@ from typing import Any
 
 from mpr.sdk import internal
 
-# Calls that give the current recording another sink, or none.
+# Calls of the SDK that give a recording another sink, or take its sink away.
 _SINK_CALLS = (
     "save",
     "set_sinks",

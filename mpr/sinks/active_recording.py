@@ -1,4 +1,6 @@
-"""The active recording of the calling program as a sink: `rr.init(...)` and `rr.save(...)` before `mpr.Pool(...)`.
+"""Uses the active recording of the calling program as a sink.
+
+The active recording is the one to which plain `rr.log` logs, for example after `rr.init(...)` and `rr.save(...)`.
 
 Covers: finding the active recording, sending rows to it, giving up if sending takes too long, the ambient recording.
 Does not cover: the sinks of the active recording, which the caller chooses.
@@ -20,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpr.errors import SinkError
+from mpr.errors import FormatError, SinkError
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.rrd import framing
 from mpr.rrd.segment import PREAMBLE, Segment, StandaloneStreams
@@ -86,8 +88,8 @@ class ActiveRecordingWriter(Writer):
     """Sends rows to the caller's active recording.
 
     The caller gets a result only after the sinks of the active recording have the rows of the task. If these sinks take
-    longer than `SINK_TIMEOUT_SECS` once, this writer sends nothing more. It then logs a warning, and counts the chunks
-    that it does not send.
+    longer than `SINK_TIMEOUT_SECS` once, this writer sends nothing more. The writer then logs a warning, and counts the
+    chunks that it does not send.
     """
 
     replay_hint = "the rows go to your own active recording, which can show them itself: rr.notebook_show()"
@@ -157,6 +159,8 @@ class ActiveRecordingWriter(Writer):
     def _do(self, step: Callable[[], None], chunks: int) -> None:
         try:
             has_returned = self._side.do(step, self._timeout_secs)
+        except FormatError:
+            raise
         except Exception as error:
             raise SinkError(f"cannot write to {self.name}: {error}") from error
         if not has_returned:
@@ -174,9 +178,15 @@ class ActiveRecordingWriter(Writer):
         if keeps_ids:
             rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
         else:
-            # `log_file_from_contents` is not used for most rows, because it starts an importer of the SDK that leaves
-            # threads behind. After that, imports hang in forked processes.
-            reader.send_decoded(stream, self._stream, blueprints=False)
+            # Only `log_file_from_contents` keeps the ids that the stream has. These rows do not need their ids, so this
+            # function is not used: it starts an importer of the SDK that leaves threads behind, and then imports hang
+            # in forked processes.
+            try:
+                reader.send_decoded(stream, self._stream, blueprints=False)
+            except (RuntimeError, ValueError) as error:
+                if (damage := reader.damage(stream)) is not None:
+                    raise FormatError(f"the Rerun SDK cannot decode it: {damage}") from error
+                raise
         # This flush is needed because only a flush reports a full disk.
         self._stream.flush(timeout_sec=self._timeout_secs)
 
@@ -188,13 +198,16 @@ _writers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def set_current(stream: rr.RecordingStream | None) -> None:
-    """Make `stream` the ambient recording. If it is None, there is no ambient recording."""
+    """Make `stream` the ambient recording. If `stream` is None, there is no ambient recording."""
     global _current, _pid
     _current, _pid = stream, os.getpid()
 
 
 def current() -> rr.RecordingStream | None:
-    """Return the ambient recording, or None in a forked child, because the stream does not work there."""
+    """Return the ambient recording, or None if there is none.
+
+    Returns None in a forked child, because the parent's stream does not work there.
+    """
     return _current if _pid == os.getpid() else None
 
 

@@ -15,7 +15,7 @@ _RECORDING_ID = "mpr_recording_id"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments for sinks to `parser`. Unlike Rerun's own arguments, they can be combined and repeated.
+    """Add the arguments for sinks to `parser`. Unlike Rerun's own arguments, these can be combined and repeated.
 
     ```python
     parser = argparse.ArgumentParser()
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     - `--spawn`: a native viewer.
     - `--recording-id ID`: the id of the recording.
 
-    For a script without arguments, the environment variable `MPR_SINKS` names the sinks:
+    If the command line names no sink, mpr uses the sinks in the environment variable `MPR_SINKS`, for example
     `MPR_SINKS=run.rrd,rerun+http://127.0.0.1:9876/proxy,serve:9877,web,spawn`.
     """
     group = parser.add_argument_group("recording (mpr)")

@@ -134,6 +134,9 @@ class Writer(ABC):
     def add_manifests(self, outbox: int, footer: bytes) -> None:  # noqa: B027  # not every sink needs them
         """Add the manifests that the SDK wrote at the end of `outbox`. `footer` is the payload of the `END` frame."""
 
+    def distrust(self) -> None:  # noqa: B027  # not every sink can drop rows at its end
+        """Check all rows at the end, and drop those that the SDK cannot decode, because a producer was cut off."""
+
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         """Count the rows in the chunks of an outbox that has no footer. The first `skip` chunks are not counted.
 

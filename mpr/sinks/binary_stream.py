@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mpr import files
 from mpr.errors import ConfigError, SinkError
 from mpr.limits import STREAM_MEMORY_BYTES
 from mpr.rrd import framing
 from mpr.rrd.byte_log import ByteLog, LogReader
 from mpr.rrd.writer import FileWriter
-from mpr.sdk.memory_file import memory_file, path_of
 from mpr.sinks.base import OpenContext, Sink, Writer
 
 _COPY_BYTES = 32 * 1024 * 1024
@@ -36,15 +36,13 @@ class StreamFile:
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
-        fd = memory_file("mpr-stream")
-        self._in_memory = fd is not None
-        self.fd = _temporary() if fd is None else fd
-        self._close = weakref.finalize(self, os.close, self.fd)
-
-    @property
-    def readable_path(self) -> str:
-        """The path at which the SDK's reader can open the file."""
-        return path_of(self.fd)
+        # Without files in memory, the file has a name, because there may be no `/proc` to open it by its descriptor.
+        file = files.MemoryFile("mpr-stream")
+        self._in_memory = file.in_memory
+        self.fd = file.fd
+        #: The path at which the SDK's reader can open the file.
+        self.readable_path = file.path
+        self._close = weakref.finalize(self, file.close)
 
     def check(self, size: int) -> None:
         """Move the file to the disk if `size` is more than `memory_bytes`. Raises `OSError` if this fails."""
@@ -81,7 +79,7 @@ class StreamFile:
             os.lseek(self.fd, size, os.SEEK_SET)
 
     def close(self) -> None:
-        """Leave the file open for readers. It is closed when nothing refers to this object."""
+        """Leave the file open for readers. The file is closed when nothing refers to this object."""
 
 
 def _temporary() -> int:
@@ -98,6 +96,9 @@ class StreamWriter(FileWriter, Writer):
     def __init__(self, file: StreamFile) -> None:
         super().__init__(Path(file.readable_path), file)
 
+    def distrust(self) -> None:
+        """Do nothing, because readers have the rows already."""
+
     def _failure(self, verb: str, error: OSError) -> SinkError:
         return SinkError(error.errno, f"cannot {verb} the binary stream: {error.strerror or error}")
 
@@ -113,9 +114,9 @@ class StreamWriter(FileWriter, Writer):
 class BinaryStreamSink(Sink):
     """The encoded recording as bytes, for programs that iterate: `for data in sink` or `async for data in sink`.
 
-    Each iteration starts at the first byte. It waits for more bytes while the recording is open, and ends when the
-    recording is closed. All bytes of one iteration together are one valid `.rrd` file. When the caller has the result
-    of a task, an iteration can read the rows of that task without waiting.
+    Each iteration starts at the first byte. An iteration waits for more bytes while the recording is open, and ends
+    when the recording is closed. All bytes of one iteration together are one valid `.rrd` file. When the caller has the
+    result of a task, an iteration can read the rows of that task without waiting.
 
     Any number of iterations may run at once, in threads and in event loops. A slow iteration delays nothing, because
     all bytes are kept as long as the sink exists: first in memory, then in a temporary file. Recordings that tasks make
@@ -186,7 +187,7 @@ class BinaryStreamSink(Sink):
 
 @dataclass(frozen=True)
 class StreamParts:
-    """The parts of a recording (see `BinaryStreamSink.parts`). They can be iterated any number of times."""
+    """The parts of a recording (see `BinaryStreamSink.parts`). The parts can be iterated any number of times."""
 
     _sink: BinaryStreamSink
 

@@ -7,11 +7,10 @@ Blueprints that workers send are not kept.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpr.errors import SinkError
+from mpr.errors import FormatError, SinkError
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.rrd import framing
 from mpr.rrd.part_file import PartFile
@@ -34,10 +33,10 @@ class DecodingWriter:
     """
 
     def __init__(self, path: Path, application_id: str, recording_id: str) -> None:
-        self.path = Path(os.path.abspath(path))
         # There is no log, because the SDK writes other bytes than those that were accepted.
         self.log = None
-        self._file = PartFile(self.path)
+        self._file = PartFile(path)
+        self.path = self._file.path
         self._stream: rr.RecordingStream = encoder.new_stream(application_id, recording_id, send_properties=False)
         self._stream.save(self._file.part)
 
@@ -62,11 +61,16 @@ class DecodingWriter:
             reader.send_decoded(stream, self._stream, blueprints=False)
             self._stream.flush(timeout_sec=SINK_TIMEOUT_SECS)
         except (RuntimeError, ValueError) as error:
+            if (damage := reader.damage(stream)) is not None:
+                raise FormatError(f"the Rerun SDK cannot decode it: {damage}") from error
             # If the disk is full, the error is raised here, because the SDK reports it only at a flush.
             raise SinkError(f"cannot write {self.path}: {error}; what it has until here is readable") from error
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
         """Do nothing, because the SDK writes its own manifest."""
+
+    def distrust(self) -> None:
+        """Do nothing, because the SDK has decoded all rows."""
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         """Return None, because only the SDK knows the rows."""

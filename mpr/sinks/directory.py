@@ -78,7 +78,8 @@ class DirectoryWriter:
         self._header = b""
         # The store info of the shared recording. Every file gets a copy with the store id of the file.
         self._info = b""
-        # Streams of the parent itself, such as a blueprint. Every file gets them.
+        # Streams of the parent itself, such as a blueprint, as (segment, payload of the `END` frame). The file of each
+        # task begins with copies of all these streams.
         self._layouts: list[tuple[Segment, bytes]] = []
         self._latest: Segment | None = None
         self._taken: set[str] = {SHARED}
@@ -105,7 +106,7 @@ class DirectoryWriter:
 
     def accept(self, segment: Segment, *, published: bool) -> None:
         if segment.telemetry:
-            # Telemetry is left out, because the folder is only for episodes.
+            # Telemetry is left out, because the folder is only for the data of the user.
             self._latest = None
             return
         if not self._info:
@@ -119,6 +120,9 @@ class DirectoryWriter:
         if outbox == PREAMBLE and self._latest is not None:
             self._layouts.append((self._latest, footer))
         self._router.add_manifests(outbox, footer)
+
+    def distrust(self) -> None:
+        self._shared.distrust()
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         """Return None, because the rows are in many files."""
@@ -188,11 +192,14 @@ class _TaskFile:
         self._outboxes: dict[int, Relabeller] = {}
 
     def begin(self, header: bytes, info: bytes, layouts: Sequence[tuple[Segment, bytes]]) -> None:
-        """Begin with the header of a stream, the store info, and the segment and the footer of each of `layouts`."""
+        """Begin with the header of a stream, the store info `info`, and the streams in `layouts`.
+
+        Each layout is a segment, and the payload of its `END` frame. `info` may be empty.
+        """
         self._writer.begin(header)
         if info:
-            # A worker's outbox has a store info too. But that store info may have been sent before the task began, and
-            # then it is in another file.
+            # A worker's outbox has a store info too. But that store info may have been sent before the task began. In
+            # this case, that store info is in another file.
             payload = store_id.info_of(info, self._new)
             data = framing.frame_header(framing.SET_STORE_INFO, len(payload)) + payload
             frames, _ = framing.scan(lambda at, size: data[at : at + size], 0, len(data))
@@ -264,8 +271,8 @@ class DirectorySink(Sink):
 
     The recording of a task has the rows that the task has logged, its own id and its own name. The properties of the
     recording say which function ran, in which worker, for how long, and how the function ended. The file is finished
-    before the caller gets the result of the task. If a task logs nothing, it has no file. Rows that belong to no task
-    (from the parent or an initializer) are in `shared.rrd`.
+    before the caller gets the result of the task. If a task logs nothing, there is no file for this task. Rows that
+    belong to no task (from the parent or an initializer) are in `shared.rrd`.
 
     Parameters
     ----------

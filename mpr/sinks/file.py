@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpr.errors import ConfigError
+from mpr.files import odd_kind
 from mpr.rrd.writer import FileWriter
 from mpr.sinks.base import OpenContext, Sink
 from mpr.sinks.decoding import DecodingWriter
@@ -24,7 +25,8 @@ class FileSink(Sink):
     Parameters
     ----------
     path:
-        The path of the file. Its folder must exist. An existing file is replaced.
+        The path of the file. Its folder must exist. An existing file is replaced. If the path is a link, the file that
+        the link leads to is replaced, and the link stays.
     write_footer:
         Whether the file ends with a manifest of its chunks, as in `rr.FileSink`. While the file grows, the manifest
         takes about 250 bytes of memory per chunk, and the rest of the manifest is on the disk. When the file is closed,
@@ -37,7 +39,8 @@ class FileSink(Sink):
     Raises
     ------
     ConfigError
-        If the path is empty, a folder, a URL, or of a wrong type. If `compact` is set without `write_footer`.
+        If the path is empty, a folder, a FIFO, a device, a URL, or of a wrong type. If `compact` is set without
+        `write_footer`.
     """
 
     path: str | os.PathLike[str]
@@ -53,13 +56,14 @@ class FileSink(Sink):
             raise ConfigError(f"FileSink needs the path of a file such as 'run.rrd', got {self.path!r}")
         if "://" in os.fspath(self.path):
             raise ConfigError(f"{self.path!r} is a URL, and FileSink needs the path of a file")
-        path = Path(self.path)
-        if path.is_dir():
-            raise ConfigError(f"FileSink needs the path of a file, and {str(path)!r} is a folder")
+        if "\0" in os.fspath(self.path):
+            raise ConfigError(f"{self.path!r} cannot be the path of a file")
+        kind = odd_kind(Path(self.path))
+        if kind is not None:
+            raise ConfigError(f"FileSink needs the path of a file, and {os.fspath(self.path)!r} is {kind}")
 
     def _places(self) -> tuple[str, ...]:
-        # Only the folder is resolved, because a link with the name of the file is replaced, and is not followed.
-        return (str(Path(self.path).parent.resolve() / Path(self.path).name),)
+        return (os.path.realpath(self.path),)
 
     def open(self, context: OpenContext) -> PerRecordingWriter:
         """Open the sink for a new recording. Only mpr itself calls this."""

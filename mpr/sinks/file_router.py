@@ -59,7 +59,7 @@ class FileRouter(Generic[K]):
         self._open_max = open_max
         # The open files. The file that has got nothing for the longest time comes first.
         self._open: dict[K, RoutedFile] = {}
-        # Per outbox: the files that its segments went to.
+        # Per outbox: the files that its segments went to, by the key of the segments.
         self._by_outbox: dict[int, dict[K | None, RoutedFile]] = {}
 
     def accept(self, segment: Segment, *, published: bool) -> None:

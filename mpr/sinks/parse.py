@@ -53,7 +53,10 @@ def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sin
 
 
 def sinks_of_environment() -> list[Sink] | None:
-    """Return the sinks in the variable `MPR_SINKS`, separated by commas, or None if it is empty or not set."""
+    """Return the sinks in the environment variable `MPR_SINKS`; None if the variable is empty or not set.
+
+    The sinks are words, separated by commas. Raises `ConfigError` if a word is no sink.
+    """
     words = [word.strip() for word in os.environ.get(SINKS_VARIABLE, "").split(",")]
     try:
         return [sink_of_word(word) for word in words if word] or None

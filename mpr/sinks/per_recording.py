@@ -20,7 +20,8 @@ from mpr.sinks.file_router import FileRouter, RoutedFile
 # The characters of a recording id that are replaced in a file name.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\].]")
 _NAME_LENGTH = 100
-# The limit exists because each open file takes a descriptor, and the parent may have only 1024 or fewer.
+# The most files of other recordings that are open at the same time. Each open file takes a descriptor, and the parent
+# may be allowed to have only 1024 descriptors or fewer.
 _OPEN_FILES_MAX = 64
 
 
@@ -48,9 +49,14 @@ class MainFile(RoutedFile, Protocol):
 
     def timed_rows(self) -> int | None: ...
 
+    def distrust(self) -> None: ...
+
 
 class OneFile(MainFile, Protocol):
-    """A file for any recording. Unlike a file with a preamble, it can begin without properties of the recording."""
+    """A file for any recording.
+
+    The file can begin with `open`, as a `MainFile` does, or with `begin`, without properties of the recording.
+    """
 
     def begin(self, header: bytes) -> None:
         """Begin the file with only `header`, the header of a stream."""
@@ -118,6 +124,9 @@ class PerRecordingWriter(Writer):
 
     def timed_rows(self) -> int | None:
         return self._main.timed_rows()
+
+    def distrust(self) -> None:
+        self._main.distrust()
 
     def close(self) -> None:
         self._router.close()

@@ -60,16 +60,19 @@ class LiveSink(Sink):
         return (f"port {address.port} of {host}",) if address.port else ()
 
     def _with_ports(self) -> LiveSink:
-        """Return this sink with a free port for each port that is 0. Raises `SinkError` if a port is taken."""
+        """Return this sink with a free port for each port that is 0.
+
+        Raises `SinkError` if a port is taken, or if the sink needs the Rerun viewer, and the viewer is not installed.
+        """
         return self
 
     # --- in the exporter's process -------------------------------------------------------------------------------
 
     def _start_program(self, *, first: bool) -> subprocess.Popen[bytes] | None:
-        """Start the program that the sink needs, if any. This process still has only one thread.
+        """Start the program that the sink needs, if any.
 
-        `first` says whether this is the first exporter of the sink. Returns the program if the sink cannot work after
-        the program has ended, else None.
+        The exporter calls this while its process has only one thread. `first` says whether this is the first exporter
+        of the sink. Returns the program if the sink cannot work after the program has ended, else None.
         """
         return None
 
@@ -89,8 +92,8 @@ def is_live(sink: Sink) -> TypeGuard[LiveSink]:
 class GrpcSink(LiveSink):
     """A viewer or server that another program starts, as with `rr.connect_grpc`.
 
-    The viewer may start late, stop, die and start again. It then gets all rows from the start if the recording has a
-    `FileSink`, else the last 256 MiB.
+    The viewer may start late, stop, die and start again. Each time, the viewer gets all rows from the start if the
+    recording has a `FileSink`, else the last 256 MiB.
 
     Parameters
     ----------
@@ -269,8 +272,8 @@ class WebViewerSink(LiveSink):
 class SpawnViewerSink(LiveSink):
     """A new native viewer on this machine, as with `rr.spawn`, but with a memory limit and its own port.
 
-    The viewer stays open when the program ends. If the user closes the viewer, it is not started again. Like all live
-    sinks, it runs at a low priority, so that it does not slow the workers down.
+    The viewer stays open when the program ends. If the user closes the viewer, mpr does not start another one. The
+    viewer runs at a low priority, so that it does not slow the workers down.
 
     Parameters
     ----------
@@ -291,7 +294,7 @@ class SpawnViewerSink(LiveSink):
     Raises
     ------
     ConfigError
-        If a value cannot be used, or the Rerun viewer is not installed.
+        If a value cannot be used.
     """
 
     port: int = 0
@@ -342,9 +345,10 @@ class SpawnViewerSink(LiveSink):
 
 
 def _end_with_parent() -> None:
-    """Let the kernel kill this process when its parent process ends. On other systems than Linux, do nothing.
+    """Let the kernel kill this process when the exporter ends. On other systems than Linux, do nothing.
 
-    This runs between fork and exec, which is safe because the exporter's process has only one thread at this time.
+    This process is the program that the exporter starts. The function runs in this process between fork and exec. This
+    is safe, because the exporter's process has only one thread at this time.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

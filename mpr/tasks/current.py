@@ -1,4 +1,4 @@
-"""Knows which task runs in the present context, and holds the arguments of `@mpr.task`."""
+"""Keeps the task that runs in the current context of `contextvars`, and holds the arguments of `@mpr.task`."""
 
 from __future__ import annotations
 

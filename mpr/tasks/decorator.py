@@ -175,9 +175,9 @@ def _found_at(function: Any) -> Any:
 
 
 class _Renamed:
-    """The result of a call `mpr.task(function)` for a function that keeps its name, or that has none.
+    """The result of a call `mpr.task(function)`, if `function` keeps its name in its module, or is no plain function.
 
-    By the function's name, pickle finds the undecorated function. So pickle gets the function and the options instead.
+    By that name, pickle finds the undecorated function. So the result is pickled as the function and the options.
     """
 
     def __init__(self, call: Callable[..., Any], function: Callable[..., Any], options: TaskOptions) -> None:

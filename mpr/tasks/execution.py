@@ -42,7 +42,7 @@ class Execution:
     options:
         The arguments of the task's decorator.
     config:
-        The recording that the task logs to; None for the inherited one, or else the current one.
+        The recording that the task logs to; None for the inherited one, or for the current one if none was inherited.
 
     Raises
     ------
@@ -65,7 +65,7 @@ class Execution:
         self._in_worker = producer is not None and membership.is_worker(producer)
         outer = current.current_task() if self._in_worker else None
         if outer is None or outer.name != options.function:
-            # This is not the pool's task itself. Either that task calls this one, or there is no pool.
+            # This is not the task of a pool itself. Either a task of a pool calls this one, or there is no pool.
             index = next(_calls.setdefault(options.name, itertools.count()))
             worker = producer.worker if producer is not None and self._in_worker else None
             self._task = CurrentTask(name=options.name, index=index, worker=worker)
@@ -91,10 +91,10 @@ class Execution:
             yield
 
     def close(self, error: BaseException | None) -> None:
-        """Deliver the rows of a body that has returned or has raised `error` to every durable sink.
+        """Deliver the rows of the task to every durable sink, because its body has returned, or has raised `error`.
 
-        Only the first call does so. Raises `DeliveryError` or `RecordingClosedError` if the delivery fails. If the task
-        itself has failed, the error of the delivery is only logged, because the caller has to get the task's own error.
+        Only the first call delivers. Raises `DeliveryError` or `RecordingClosedError` if the delivery fails. If the
+        body has raised, an error of the delivery is only logged, because the caller has to get the body's own error.
         """
         producer = self._to_deliver(error)
         if producer is not None:
@@ -113,7 +113,10 @@ class Execution:
                 await async_delivery.deliver(producer)
 
     def _to_deliver(self, error: BaseException | None) -> Producer | None:
-        """Return the producer that has to deliver rows of this task; None for none. The task ended with `error`."""
+        """End the task, whose body has returned or has raised `error`. Returns the producer that must deliver its rows.
+
+        Returns None if there is nothing to deliver.
+        """
         if self._context is None or self._context.forked or self._is_over:
             return None
         self._is_over = True

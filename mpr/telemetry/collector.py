@@ -1,6 +1,6 @@
 """Collects the rows of a pool's telemetry until they are written.
 
-Covers: which kinds are kept, and how many errors.
+Covers: the choice of the kinds that are kept, and the number of errors that are kept.
 Does not cover: which rows are made for an event (`worker_timeline.py`, `tracker.py`).
 """
 
@@ -35,12 +35,15 @@ class RowCollector:
             self._rows.state_timelines.setdefault(timeline, []).append(StateRow(at_ns, state, worker))
 
     def add_span(self, span: Span) -> None:
-        """Keep `span` until the next `take`, if spans of tasks are kept. The span is complete."""
+        """Keep `span` until the next `take`, if spans of tasks are kept. No task may be added to `span` afterwards."""
         if self._keeps_tasks:
             self._rows.spans.setdefault(span.function, []).append(span)
 
     def wants_error(self) -> bool:
-        """Count one more error. Returns whether the caller must add this error."""
+        """Count one more error. Returns whether the caller must add this error with `add_error`.
+
+        Returns False if errors are not kept, or if enough errors were kept since the last `take`.
+        """
         if self._keeps_tasks:
             self._errors_left -= 1
         return self._keeps_tasks and self._errors_left >= 0

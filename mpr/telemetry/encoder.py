@@ -27,7 +27,8 @@ def encoded(rows: Rows, insights: Insights | None, pool: int, wall_offset_ns: in
     rows:
         The rows, with times in nanoseconds of the monotonic clock.
     insights:
-        The insights at the end of the pool, or None. They become a text, a table of workers and a table of slow tasks.
+        The insights at the end of the pool, or None. The stream gets them as a text, a table of workers and a table of
+        slow tasks.
     pool:
         The number of the pool in its recording.
     wall_offset_ns:
@@ -37,7 +38,7 @@ def encoded(rows: Rows, insights: Insights | None, pool: int, wall_offset_ns: in
 
     Returns
     -------
-    The stream. It is empty if there are no rows, or logging is switched off.
+    The stream. It is empty if there are neither rows nor insights, or if logging is switched off.
     """
 
     def write(stream: rr.RecordingStream) -> None:

@@ -71,8 +71,8 @@ class SlowTask:
     attempt:
         The number of times that the task has been started, from 1.
     seconds:
-        The duration of the task. If short tasks of the same chunk ran just before the task, `seconds` is up to 0.01 s
-        too long.
+        The duration of the task. A worker gets several tasks together if `chunksize` is more than 1. If short ones of
+        these tasks ran just before this task, `seconds` is up to 0.01 s too long, because their time is included.
     rows, data_bytes:
         The number of rows that the task and such short tasks have logged, and the encoded bytes of these rows.
     arguments:

@@ -39,8 +39,7 @@ class Span:
     number:
         The number that the last task has in the pool.
     index:
-        The index that the last task has in its call. After `extend`, the index of the first of the tasks that the last
-        call of `extend` has added.
+        The index that the last task has in its call.
     attempt:
         The attempt of the task in `name`, from 1.
     count:

@@ -48,7 +48,7 @@ class SlowTasks:
         return len(self._heap) < _SLOWEST or micros > self._heap[0][0]
 
     def add(self, micros: int, slow: SlowTask, work_item: Arguments, task: int) -> None:
-        """Keep task `task` of `work_item`, for which `wants` has returned True."""
+        """Keep `slow`, which describes task `task` of `work_item`. `wants` has returned True for this task."""
         number = next(self._numbers)
         self._undescribed[number] = work_item, task
         heapq.heappush(self._heap, (micros, number, slow))
@@ -56,7 +56,7 @@ class SlowTasks:
             self._undescribed.pop(heapq.heappop(self._heap)[1], None)
 
     def describe(self) -> None:
-        """Describe the arguments of the tasks that were added, and release them."""
+        """Describe the arguments of the tasks that were added since the last call, and release these arguments."""
         if self._undescribed:
             self._heap = [(micros, number, self._described(number, slow)) for micros, number, slow in self._heap]
             self._undescribed.clear()

@@ -110,8 +110,8 @@ class TelemetryTracker(PoolObserver):
     # --- tasks -------------------------------------------------------------------------------------------------
 
     def submitted(self, name: str, count: int) -> None:
-        # The lock is not taken here. The caller is a thread of the user, and Ctrl-C may interrupt this thread while it
-        # holds the lock.
+        # The lock is not taken here, because the caller is a thread of the user. If Ctrl-C interrupted this thread at a
+        # bad moment, the lock would never be free again. To append to a deque needs no lock.
         self._submitted.append(count)
 
     def unsettled(self) -> int:

@@ -23,9 +23,9 @@ from mpr.telemetry.rows import Span
 from mpr.transport.messages import CALL, Result
 
 #: The longest span (nanoseconds) that several tasks share. A running task or an idle time is shown at once only if it
-#: lasts longer than this. If it is shorter, it is shown when it is over.
+#: lasts longer than this. A shorter task, or a shorter idle time, is shown after its end.
 SPAN_NS = 50_000_000
-# The shortest pause (nanoseconds) between two tasks that is shown.
+# The shortest pause between two tasks, and the shortest wait of `rr.log`, that is shown (nanoseconds).
 _GAP_NS = 2_000_000
 
 
@@ -47,11 +47,11 @@ class WorkerTotals:
     current_ns: int = 0
 
     def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
-        """Record that the worker takes tasks from now on."""
+        """Record that the worker takes tasks from now on. Its initializer took `init_micros` microseconds."""
         self.pid, self.ready_ns, self.init_ns = pid, now_ns, init_micros * 1000
 
     def add(self, count: int, working_ns: int, result: Result) -> None:
-        """Add `count` tasks that have ended. `working_ns` is the time that they ran; `result` has the other numbers."""
+        """Add `count` tasks that have ended. `working_ns` is their time in total; `result` has the other numbers."""
         self.tasks += count
         self.rows += result.rows
         self.data_bytes += result.data_bytes
@@ -110,7 +110,7 @@ class WorkerTimeline:
         self._timeline = timeline
         self._rows = rows
         self._totals = WorkerTotals(now_ns)
-        #: The time at which the process has ended. None if it runs.
+        #: The time at which the process has ended. None if the process runs.
         self.ended_ns: int | None = None
         #: The time at which the state timeline has ended, which may be before the end of the process.
         self._closed_ns: int | None = None
@@ -139,7 +139,7 @@ class WorkerTimeline:
         self._idle_ns = now_ns
 
     def note_result(self, work_item: WorkItem, count: int, result: Result) -> int:
-        """Record that the next `count` tasks of `work_item` have ended. Returns how many microseconds they ran."""
+        """Record that the next `count` tasks of `work_item` have ended. Returns how many microseconds these ran."""
         is_same = self._work_item == work_item.number
         micros = result.micros - (self._work_item_micros if is_same else 0)
         self._work_item, self._work_item_micros = (0, 0) if result.last else (work_item.number, result.micros)
@@ -162,7 +162,10 @@ class WorkerTimeline:
         return micros
 
     def note_activity(self, work: WorkerActivity, now_ns: int) -> None:
-        """Show `work`, the present activity of the worker, if it lasts long enough. Also update the time of waits."""
+        """Show `work`, the present activity of the worker, if it lasts long enough.
+
+        Also record for how long the worker's `rr.log` has waited until now.
+        """
         since_ns = work.back_pressure_since_ns
         self._totals.note_back_pressure(work.back_pressure_ns + (now_ns - since_ns if since_ns else 0))
         self._show_running(work, now_ns)
@@ -176,7 +179,10 @@ class WorkerTimeline:
                 self._show(now_ns, display_name(work.work_item, work.at.task))
 
     def note_end(self, now_ns: int, lost: str = "", work: WorkerActivity | None = None) -> None:
-        """Record that the process has ended. If it has died, `lost` says how, and `work` is its last activity."""
+        """Record that the process has ended.
+
+        If the process has died, `lost` says how, and `work` is the last activity of the worker.
+        """
         self.ended_ns = now_ns
         self._lost = lost
         if lost and work is not None:
@@ -192,7 +198,7 @@ class WorkerTimeline:
             self._show(now_ns, self._lost or ENDED)
 
     def catch_up(self, now_ns: int, *, last: bool) -> None:
-        """Complete the span if it ended more than `SPAN_NS` ago. If the worker is idle for so long, show this.
+        """Complete the span if it ended more than `SPAN_NS` ago. If the worker is idle for longer than that, show this.
 
         If `last` is true, complete the span in any case.
         """

@@ -1,4 +1,4 @@
-"""Describes how a process joins a shared recording, also as a text for the environment."""
+"""Defines what a process needs to join a shared recording, and writes it as a text for an environment variable."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ConnectionInfo:
     Attributes
     ----------
     application_id, recording_id:
-        The ids of the one recording.
+        The ids of the shared recording.
     folder:
         The private folder of the sockets (mode 0700).
     upstream, downstream:
@@ -63,7 +63,7 @@ class ConnectionInfo:
     direct: DirectRoute | None = None
 
 
-#: The environment variable by which a child process joins. Its value has the secret, so it is never logged.
+#: The environment variable by which a child process joins. Its value contains the secret, so mpr never logs the value.
 VARIABLE = "MPR_RECORDING"
 # The types of the fields that are not `str`.
 _TYPES: dict[str, Any] = {

@@ -1,4 +1,7 @@
-"""Remembers the task functions that a worker has. Parent and worker keep the same list, so the parent need not ask."""
+"""Remembers the task functions that a worker has.
+
+Parent and worker keep the same list. So the parent knows without asking which functions it must send.
+"""
 
 from __future__ import annotations
 

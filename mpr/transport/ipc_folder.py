@@ -10,10 +10,13 @@ import itertools
 import os
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator
 from multiprocessing import process, util
 from pathlib import Path
+
+from mpr.files import MemoryFile
 
 _PREFIX = "mpr-"
 # The longest path of a socket (bytes). The system has room for 108 bytes with the closing zero (`sockaddr_un`).
@@ -54,7 +57,32 @@ class SocketFolder:
         _owned.discard(self)
         shutil.rmtree(self.path, ignore_errors=True)
         fd, self._fd = self._fd, -1
+        # Processes that keep the file open look at the lock only. A process forked meanwhile has the descriptor too.
+        fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
+
+    def loss(self) -> str | None:
+        """Return what has happened to the folder, if it is gone. The sentence has no end."""
+        if (self.path / _OWNER).exists():
+            return None
+        return f"the folder {self.path}, in which processes join the recording, was {self._fate()}"
+
+    def obstacle(self) -> str | None:
+        """Return why no process can join the recording, in a sentence without its end. None if nothing is known."""
+        if (loss := self.loss()) is not None:
+            return loss
+        try:
+            MemoryFile("mpr-outbox", self.path).close()
+        except OSError as error:
+            return f"a process has no place for its rows: {error.strerror}"
+        return None
+
+    def _fate(self) -> str:
+        with contextlib.suppress(OSError):
+            now = Path(os.readlink(f"/proc/self/fd/{self._fd}"))
+            if now.exists():
+                return f"moved to {now.parent} by another program"
+        return "removed or moved by another program"
 
     def close_lock(self) -> None:
         """Close the lock in a forked child, because the lock belongs to the parent and has to end with the parent."""
@@ -74,11 +102,49 @@ def _close_locks() -> None:
 os.register_at_fork(after_in_child=_close_locks)
 
 
-def is_owned(folder: Path) -> bool:
-    """Whether the recording of `folder` is open and its process is alive.
+class _Watched:
+    """The folders that this process watches, each with a descriptor of its file `owner`."""
 
-    If this process has no descriptor or memory left to find out, the answer is yes.
+    def __init__(self) -> None:
+        self.fds: dict[Path, int] = {}
+        # It may be taken again by a signal handler of the same thread.
+        self.lock = threading.RLock()
+
+
+_watched = _Watched()
+
+
+def _renew_lock() -> None:
+    _watched.lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+def watch(folder: Path) -> None:
+    """Have `is_owned` give the right answer for `folder` even if another program moves or removes the folder."""
+    with _watched.lock, contextlib.suppress(OSError):
+        if folder not in _watched.fds:
+            _watched.fds[folder] = os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def unwatch(folder: Path) -> None:
+    """End what `watch` has begun."""
+    with _watched.lock:
+        fd = _watched.fds.pop(folder, None)
+        if fd is not None:
+            os.close(fd)
+
+
+def is_owned(folder: Path) -> bool:
+    """Whether the recording of `folder` is open, and the process that has made the folder is alive.
+
+    The answer is also yes if this process has no descriptor or memory left to find out.
     """
+    with _watched.lock:
+        fd = _watched.fds.get(folder)
+        if fd is not None:
+            return _is_locked(fd)
     try:
         fd = os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -88,12 +154,18 @@ def is_owned(folder: Path) -> bool:
             return True
         raise
     try:
+        return _is_locked(fd)
+    finally:
+        os.close(fd)
+
+
+def _is_locked(fd: int) -> bool:
+    try:
         # A shared lock, because two processes that ask at the same time must not take each other for the owner.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    finally:
-        os.close(fd)
+    fcntl.flock(fd, fcntl.LOCK_UN)
     return False
 
 
@@ -128,7 +200,7 @@ def short_listener_paths() -> Iterator[None]:
 @functools.cache
 def _short_folder(_pid: int) -> str:
     folder = tempfile.mkdtemp(prefix="pymp-", dir=_SHORT_FOLDER)
-    # Removed together with the folder of `multiprocessing`, because the processes that use it have ended by then.
+    # Removed when `multiprocessing` removes its own folder, because all processes that use this folder have ended then.
     util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=-100)
     return folder
 

@@ -4,25 +4,28 @@ Covers: making an outbox, its size, reading it from another process, releasing b
 Does not cover: the frames in an outbox (`rrd/framing.py`), and how far it was written (`producer/outbox_writer.py`).
 
 The SDK encodes in a thread of its own and writes each message with one `write`. So no byte of a row passes through
-Python in the worker. The parent opens the same file through `/proc/<pid>/fd`, and lets the kernel copy from the file
-(`sendfile`). Then the parent punches holes where it has read. The bytes that the file still holds in memory are on the
-way to the sinks. If there are too many of these bytes, the worker waits before it logs more. If a worker is killed, the
-bytes that it has written remain. On a system without memory files (macOS) an outbox is an ordinary file in the
-recording's private folder.
+Python in the worker. The parent opens the same file (`shared_file.py`), and lets the kernel copy from it (`sendfile`).
+Then the parent frees the memory of the bytes that it has read, by punching holes into the file. The bytes that the file
+still holds in memory are on the way to the sinks. If there are too many of these bytes, the worker waits before it logs
+more. If a worker is killed, the bytes that it has written remain. Without memory files (see `files.py`) an outbox is an
+ordinary file in the recording's private folder.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import errno
 import os
-import re
 import sys
 from pathlib import Path
+
+from mpr.errors import FormatError
+from mpr.transport import shared_file
 
 _PAGE = 4096
 # linux/falloc.h: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 _PUNCH_HOLE = 0x01 | 0x02
+_BEYOND = 1 << 40
 
 
 class Outbox:
@@ -33,17 +36,14 @@ class Outbox:
     path:
         The path that the SDK uses in this process.
     address:
-        The path by which another process of the same user opens the file.
+        The address by which another process of the same user opens the file, and proves that it is this file.
     """
 
     def __init__(self, folder: Path) -> None:
-        if sys.platform == "linux":
-            self.fd = os.memfd_create("mpr-outbox", os.MFD_CLOEXEC)
-            self.path = f"/proc/self/fd/{self.fd}"
-            self.address = f"/proc/{os.getpid()}/fd/{self.fd}"
-        else:
-            self.path = self.address = str(folder / f"outbox-{os.getpid()}-{os.urandom(4).hex()}.rrd")
-            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._file, self.address = shared_file.new_shared(folder)
+        self.fd, self.path = self._file.fd, self._file.path
+        # The end of the bytes that were released, if the system cannot free them. None if it can.
+        self._released: int | None = None
 
     def size(self) -> int:
         """Return the number of bytes written until now. The last message may still be incomplete."""
@@ -51,15 +51,18 @@ class Outbox:
 
     def held_bytes(self) -> int:
         """Return the number of bytes that the file occupies: those written and not yet released."""
-        return os.fstat(self.fd).st_blocks * 512
+        found = os.fstat(self.fd)
+        return found.st_blocks * 512 if self._released is None else found.st_size - self._released
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset` on. Released bytes are returned as zeros."""
         return os.pread(self.fd, size, offset)
 
     def release(self, start: int, end: int) -> None:
-        """Release the memory of the whole pages within `[start, end)`."""
-        punch_hole(self.fd, start, end)
+        """Release the memory of the bytes from `start` to `end`, in whole pages (see `punch_hole`)."""
+        if not punch_hole(self.fd, start, end):
+            # The bytes stay until the file is closed, but they take no credit.
+            self._released = max(end, self._released or 0)
 
     def is_released(self, offset: int) -> bool:
         """Whether the memory at `offset` was released, by this process or by another one."""
@@ -71,27 +74,23 @@ class Outbox:
 
     def close(self) -> None:
         """Close the file. Its memory remains as long as another process has the file open."""
-        fd, self.fd = self.fd, -1
-        os.close(fd)
-        if sys.platform != "linux":
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
-
-
-def open_shared(address: str, folder: Path) -> int:
-    """Open the file that another process of this user has at `address`. Raises `OSError` if that fails."""
-    if not re.fullmatch(r"/proc/\d+/fd/\d+", address) and Path(address).parent != folder:
-        raise PermissionError(f"not the address of an outbox: {address!r}")
-    # Opened for writing too, because the kernel punches no hole through a read-only descriptor.
-    return os.open(address, os.O_RDWR | os.O_CLOEXEC)
+        self.fd = -1
+        self._file.close()
 
 
 class OutboxReader:
     """The parent's end of an outbox: reads the file of another process."""
 
     def __init__(self, address: str, folder: Path) -> None:
-        """Open the outbox at `address`. Raises `OSError` if this process may not or cannot open it."""
-        self.fd = open_shared(address, folder)
+        """Open the outbox at `address`.
+
+        Raises `OSError` if this process may not or cannot open it, or cannot release its memory.
+        """
+        self.fd = shared_file.open_shared(address, folder)
+        # Beyond the end of every outbox, because rows may be in this one already.
+        if not punch_hole(self.fd, _BEYOND, _BEYOND + _PAGE):
+            self.close()
+            raise OSError(errno.EOPNOTSUPP, "the system cannot release a part of a file")
 
     def size(self) -> int:
         """Return the number of bytes written until now. The last message may still be incomplete."""
@@ -104,7 +103,7 @@ class OutboxReader:
     def copy(self, target: int, offset: int, size: int) -> None:
         """Have the kernel copy `size` bytes, from `offset` on, to the file descriptor `target`.
 
-        Raises `OSError` if the outbox has fewer bytes.
+        Raises `FormatError` if the outbox has fewer bytes, because its producer has damaged it.
         """
         while size:
             try:
@@ -116,16 +115,20 @@ class OutboxReader:
                     raise
                 done = os.write(target, os.pread(self.fd, min(size, 1 << 20), offset))
             if not done:
-                raise OSError(f"an outbox ended {size} bytes too early")
+                raise FormatError(f"an outbox ends {size} bytes too early")
             offset += done
             size -= done
+
+    def is_whole(self, start: int, end: int) -> bool:
+        """Whether the file has bytes everywhere in `[start, end)`, none of which was released."""
+        return shared_file.is_whole(self.fd, start, end)
 
     def held_bytes(self) -> int:
         """Return the number of bytes that the file occupies: those written and not yet released."""
         return os.fstat(self.fd).st_blocks * 512
 
     def release(self, start: int, end: int) -> None:
-        """Release the memory of the whole pages within `[start, end)`."""
+        """Release the memory of the bytes from `start` to `end`, in whole pages (see `punch_hole`)."""
         punch_hole(self.fd, start, end)
 
     def close(self) -> None:
@@ -134,12 +137,17 @@ class OutboxReader:
         os.close(fd)
 
 
-def punch_hole(fd: int, start: int, end: int) -> None:
-    """Free the whole pages within `[start, end)` of a memory file. Does nothing on systems other than Linux."""
+def punch_hole(fd: int, start: int, end: int) -> bool:
+    """Free the pages of a memory file from the page of byte `start` up to, but without, the page of byte `end`.
+
+    So bytes before `start` in the first page are freed too: the caller must not need them any more. Returns False if
+    the system cannot do that.
+    """
     first = start & ~(_PAGE - 1)
     last = end & ~(_PAGE - 1)
-    if _fallocate is not None and last > first:
-        _fallocate(fd, _PUNCH_HOLE, first, last - first)
+    if _fallocate is None:
+        return False
+    return last <= first or _fallocate(fd, _PUNCH_HOLE, first, last - first) == 0
 
 
 def _load_fallocate() -> ctypes._NamedFuncPointer | None:
@@ -152,5 +160,5 @@ def _load_fallocate() -> ctypes._NamedFuncPointer | None:
 
 
 _fallocate = _load_fallocate()
-# EINVAL, ENOSYS, ENOTSOCK: the errors by which `sendfile` says that it is not supported.
-_NO_SENDFILE = (22, 38, 88)
+# The errors by which `sendfile` says that it is not supported. Sandboxes answer EPERM, EACCES or ENOSYS.
+_NO_SENDFILE = {getattr(errno, name) for name in ("EINVAL", "ENOSYS", "ENOTSOCK", "EOPNOTSUPP", "EPERM", "EACCES")}

@@ -3,9 +3,9 @@
 Covers: slots for small results and areas for large ones, behind the page of counters in the same file.
 Does not cover: the counters (`status_page.py`), which results wait (`producer/result_sender.py`).
 
-ZeroMQ sends a message in a thread of its own, a moment after the call. If a worker ends a task, and is killed in the
-next task some microseconds later, the message with the result is lost. So the worker writes each result into the
-journal before it sends the result.
+ZeroMQ sends a message in a thread of its own, a moment after the call that sends. If a worker is killed some
+microseconds after the end of a task, the message with the result of this task is lost. So the worker writes each result
+into the journal before it sends the result.
 
 ```
 page 0      counters              the status page
@@ -26,7 +26,7 @@ from mpr.transport.messages import Result, ResultInMemory, SegmentReady
 from mpr.transport.packing import Buffer
 from mpr.transport.status_page import JOURNALED, PAGE_BYTES, SENT, TAKEN, StatusPage, StatusPageReader
 
-# One slot for each result that can be on its way: one per work item of the worker, and one for the current result.
+# One slot for each result that may not have arrived: one per work item of the worker, and one for the current result.
 _SLOTS = WORK_ITEMS_MAX + 1
 _HEADER = struct.Struct("<QIIBBQIbQQQQQIQQ")
 _SIZE = struct.Struct("<Q")
@@ -50,9 +50,11 @@ class ResultJournal:
     def write(
         self, result: Result, behind: SegmentReady, sent: int, *, needed: int = 0, parent_reads: bool
     ) -> tuple[Result | ResultInMemory, bool]:
-        """Write `result` into the journal. `result` comes behind the segment `behind` and the first `sent` messages.
+        """Write `result` into the journal, before the worker sends the result.
 
-        The first `needed` messages must arrive before the parent may read the result here, because rows are in them.
+        The rows of `result` are in the outboxes up to the end of `behind`. The worker has sent `sent` messages before
+        the result. The parent may read the result here only after the first `needed` messages have arrived, because
+        these messages carry rows, or say that rows are lost.
 
         Returns the message to send, and whether the result was written and so survives this process. With
         `parent_reads`, a large payload stays in an area for the parent to take. A result is not written if its payload
@@ -71,7 +73,7 @@ class ResultJournal:
         except OSError:
             # A limit of the process forbids writing (RLIMIT_FSIZE). The message is sent with its payload.
             return result, False
-        # Written in this order, so that the parent sees the number of messages before the result if it sees the result.
+        # `SENT` is written first. So when the parent sees the new number in `JOURNALED`, it also sees the new `SENT`.
         self._counters[SENT] = sent
         self._counters[JOURNALED] = result.number
         return (result if fits else ResultInMemory(replace(result, payload=[]), area, sizes)), True
@@ -108,21 +110,20 @@ class ResultJournalReader:
 
         Raises `ValueError` or `OSError` if the payload is not there.
         """
-        if not 0 <= message.area < _AREAS:
-            raise ValueError(f"a journal has no area {message.area}")
-        payload = self._read(_AREAS_START + message.area * _AREA_BYTES, message.sizes)
+        payload = self._read_area(message.area, message.sizes)
         self._page.counters[TAKEN + message.area] += 1
         return replace(message.result, payload=payload)
 
     def journaled(self) -> tuple[int, int]:
-        """Return the number of the last result written (0: none yet), and how many messages come before that result."""
+        """Return the number of the last written result (0: none yet), and how many messages were sent before it."""
         return self._page.counters[JOURNALED], self._page.counters[SENT]
 
     def results(self) -> Iterator[tuple[SegmentReady, int, Result]]:
         """Return the last results that the worker has written, the oldest first.
 
-        Each item has three parts: the segment that the result comes behind, a number of messages, and the result. The
-        parent may take the result only after that number of messages has arrived.
+        Each item has three parts: a segment, a number of messages, and the result. The rows of the result are in the
+        outboxes up to the end of this segment. The parent may take the result only after this number of messages has
+        arrived.
 
         While the worker lives, the last result may be incomplete. Its number is then higher than the number that
         `journaled` returns.
@@ -135,18 +136,27 @@ class ResultJournalReader:
             work_item, first, count, status, last, micros, parts, area, *rest = _HEADER.unpack_from(head)
             if work_item:
                 end = _HEADER.size + parts * _SIZE.size
-                start = slot + end if area < 0 else _AREAS_START + area * _AREA_BYTES
-                payload = self._read(start, head[_HEADER.size : end])
+                sizes = head[_HEADER.size : end]
+                payload = self._read(slot + end, sizes, PAGE_BYTES - end) if area < 0 else self._read_area(area, sizes)
                 *spent, outbox, written, needed = rest
                 result = Result(work_item, first, count, status, bool(last), micros, payload, *spent)
                 found.append((SegmentReady(outbox, 0, written), needed, result))
         return iter(sorted(found, key=lambda journaled: journaled[2].number))
 
-    def _read(self, offset: int, sizes: bytes) -> list[Buffer]:
+    def _read_area(self, area: int, sizes: bytes) -> list[Buffer]:
+        if not 0 <= area < _AREAS:
+            raise ValueError(f"a journal has no area {area}")
+        return self._read(_AREAS_START + area * _AREA_BYTES, sizes, _AREA_BYTES)
+
+    def _read(self, offset: int, sizes: bytes, most: int) -> list[Buffer]:
         if len(sizes) % _SIZE.size:
             raise ValueError("not a list of sizes")
-        parts = [bytearray(size) for (size,) in _SIZE.iter_unpack(sizes)]
-        if parts and os.preadv(self._page.fd, parts, offset) < sum(map(len, parts)):
+        found = [size for (size,) in _SIZE.iter_unpack(sizes)]
+        # Checked before memory is allocated for it.
+        if sum(found) > most:
+            raise ValueError(f"a payload of {sum(found)} bytes where {most} fit")
+        parts = [bytearray(size) for size in found]
+        if parts and os.preadv(self._page.fd, parts, offset) < sum(found):
             raise OSError("a journal ends too early")
         return [memoryview(part) for part in parts]
 

@@ -38,13 +38,14 @@ import zmq.utils.garbage
 from mpr.limits import MESSAGE_MAX_BYTES
 from mpr.threads import WakeupPipe
 from mpr.transport import ipc_folder
+from mpr.transport.encoding import decode, encode
 from mpr.transport.ipc_folder import SocketFolder
 from mpr.transport.messages import Downstream as DownstreamMessage
-from mpr.transport.messages import Hello, decode, encode
+from mpr.transport.messages import Hello
 from mpr.transport.messages import Upstream as UpstreamMessage
 from mpr.transport.packing import Frames, MessageError, pack, unpack
 
-# The longest time that a closing socket waits until its messages are handed over (milliseconds).
+# The longest time that a closing socket waits until it has passed its messages to the kernel (milliseconds).
 _LINGER_MS = 2000
 # Frames above this size (bytes) are sent and received without a copy.
 _COPY_LIMIT = 64 * 1024
@@ -83,6 +84,14 @@ class Sockets:
         self.up = UpstreamServer(self._context, self.folder, self.secret)
         self.down = DownstreamServer(self._context, self.folder)
 
+    def loss(self) -> str | None:
+        """Return what has happened to the folder, if it is gone. The sentence has no end."""
+        return self._folder.loss()
+
+    def obstacle(self) -> str | None:
+        """Return why no process can join, in a sentence without its end. None if nothing is known."""
+        return self._folder.obstacle()
+
     def close(self) -> None:
         """Close both sockets and remove the folder."""
         self.up.close()
@@ -93,8 +102,8 @@ class Sockets:
 
 def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
     socket = context.socket(kind)
-    # No limit here, because credit bounds the bytes on their way. A limit of ZeroMQ counts messages, and a ROUTER drops
-    # all messages above the limit.
+    # No limit here, because a limit of ZeroMQ counts messages, and a ROUTER drops all messages above the limit. mpr
+    # limits bytes instead: `rr.log` waits while the outbox of its process is full.
     socket.set_hwm(0)
     socket.linger = _LINGER_MS
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_MAX_BYTES)
@@ -131,10 +140,11 @@ class UpstreamServer:
         self._posted.append(data)
         self._wakeup.wake()
 
-    def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage] | bytes | None:
+    def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage | MessageError] | bytes | None:
         """Return the next message with the hello of its producer, or the bytes that `post` has got.
 
-        Returns None after the timeout, and empty bytes for a message that is refused.
+        Returns None after the timeout, and empty bytes for a message of a peer that has not shown the secret. If a
+        producer sends something that is no message, the error takes the place of the message.
         """
         if self._posted:
             return self._posted.popleft()
@@ -147,15 +157,15 @@ class UpstreamServer:
             frames = self._receiver.receive(0)
         return None if frames is None else self._understand(frames)
 
-    def _understand(self, frames: list[zmq.Frame]) -> tuple[Hello, UpstreamMessage] | bytes:
+    def _understand(self, frames: list[zmq.Frame]) -> tuple[Hello, UpstreamMessage | MessageError] | bytes:
         sender = frames[0].bytes
+        hello = self._greeted.get(sender)
         try:
             light = [_light(frame) for frame in frames[1:]]
             message = decode(unpack(light[0]) if len(light) == 1 else light)
-        except MessageError:
+        except MessageError as error:
             self.rejected_count += 1
-            return b""
-        hello = self._greeted.get(sender)
+            return b"" if hello is None else (hello, error)
         if hello is not None:
             return hello, message  # type: ignore[return-value]  # downstream kinds are ignored by the receiver
         if isinstance(message, Hello) and self._knows_secret(message):
@@ -198,7 +208,7 @@ class _Receiver:
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
-        # The present timeout of the socket (milliseconds). It is kept here, because asking the socket takes 1 us.
+        # The current timeout of the socket (milliseconds). It is kept here, because asking the socket takes 1 us.
         self._timeout = -1
 
     def receive(
@@ -214,7 +224,7 @@ class _Receiver:
         except zmq.Again:
             if before_waiting is not None:
                 before_waiting()
-            # Not `poll`, because a receiving call that waits takes a third of the time.
+            # Not `poll` and then `recv`, because both together take three times as long as a `recv` that waits.
             timeout = -1 if timeout_secs is None else int(timeout_secs * 1000)
             if not timeout:
                 return None
@@ -276,7 +286,7 @@ class Connection:
     def __init__(self, upstream: str, downstream: str, *, copies: bool = False) -> None:
         self._copies = copies
         self.route = secrets.token_hex(16)
-        #: The number of messages that were sent: all of them, and those up to the last `send_needed`.
+        #: The number of all messages that were sent, and their number when `send_needed` was last called.
         self.sent_count = self.needed_count = 0
         self._context = zmq.Context()
         self._up = _socket(self._context, zmq.DEALER)
@@ -296,7 +306,7 @@ class Connection:
             self.sent_count += 1
 
     def send_needed(self, message: UpstreamMessage) -> None:
-        """Send a message with rows. Until it arrives, the parent must not take a later result out of the journal."""
+        """Send a message that later results need. Before it arrives, the parent must not take them from the journal."""
         self.send(message)
         self.needed_count = self.sent_count
 
@@ -313,7 +323,7 @@ class Connection:
         return decode([_light(frame) for frame in frames])  # type: ignore[return-value]  # the parent is trusted
 
     def close(self, *, hand_over: bool = True) -> None:
-        """Close both sockets. With `hand_over`, wait up to two seconds until all messages are handed over."""
+        """Close both sockets. With `hand_over`, wait up to two seconds until the kernel has all messages."""
         linger = _LINGER_MS if hand_over else 0
         with self._up_lock:
             self._up.close(linger)

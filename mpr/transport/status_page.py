@@ -1,7 +1,8 @@
 """Shares a page of counters, the status page, between a worker and its parent. The page outlives the worker.
 
 Covers: the task that the worker runs, the work items that the parent has taken back, counts of rows and waits.
-Does not cover: the results behind it in the same file (`result_journal.py`), and the use of the counters (`scheduler`).
+Does not cover: the results behind the page in the same file (`result_journal.py`), the use of the counters
+(`scheduler`).
 
 A worker that is killed cannot say which task it ran. So before each task, the worker writes the number of the task into
 shared memory. The write takes nanoseconds, because no other thread is woken. A message would wake two threads.
@@ -19,12 +20,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpr.transport.outbox import Outbox, open_shared
+from mpr.transport import shared_file
+from mpr.transport.outbox import Outbox
 
 #: The size of the page in bytes. The journal begins behind the page.
 PAGE_BYTES = 4096
-# The places of the numbers in the page. The worker writes the first thirteen. The parent writes the others, which have
-# cache lines of their own.
+# The places of the numbers in the page. The worker writes the first thirteen numbers. The parent writes the others.
+# These lie in other cache lines, so that the two processes do not slow each other down.
 (
     _SEQUENCE,
     _BEGUN,
@@ -68,12 +70,12 @@ class At:
 
 
 class StatusPage:
-    """The worker's end of its status page. Without memory files (macOS) the parent cannot see the page.
+    """The worker's end of its status page. On macOS the parent cannot see the page.
 
     Attributes
     ----------
     address:
-        The path at which the parent opens the file; empty if the parent cannot.
+        The address by which the parent opens the file; empty if the parent cannot.
     fd:
         The file; None if there is none.
     counters:
@@ -88,7 +90,8 @@ class StatusPage:
         if sys.platform == "linux":
             self._file = Outbox(folder)
             self.address, self.fd = self._file.address, self._file.fd
-            os.ftruncate(self.fd, PAGE_BYTES)
+            # Not just a longer file: if it is on a full disk, the process would be killed when it writes the page.
+            os.posix_fallocate(self.fd, 0, PAGE_BYTES)
             self.counters = memoryview(mmap.mmap(self.fd, PAGE_BYTES)).cast("Q")
         else:
             self.counters = memoryview(bytearray(PAGE_BYTES)).cast("Q")
@@ -122,7 +125,7 @@ class StatusPage:
         self.counters[_FLUSHED] = rows
 
     def set_unsent_rows(self, rows: int) -> None:
-        """Note that `rows` rows, of recordings that tasks have made, would be lost if the worker died."""
+        """Note how many rows of recordings that tasks have made would be lost if the worker died now."""
         self.counters[_UNSENT_ROWS] = rows
 
     def begin(self, task: int, now_ns: int) -> None:
@@ -161,8 +164,11 @@ class StatusPageReader:
     """
 
     def __init__(self, address: str, folder: Path) -> None:
-        self.fd = open_shared(address, folder)
+        self.fd = shared_file.open_shared(address, folder)
         try:
+            if not shared_file.is_sealed(self.fd):
+                # A page that vanishes would end this process (SIGBUS).
+                raise OSError("its size can shrink")
             self._map = mmap.mmap(self.fd, PAGE_BYTES)
         except (OSError, ValueError) as error:
             fd, self.fd = self.fd, -1
@@ -182,7 +188,10 @@ class StatusPageReader:
         return self.counters[ROWS]
 
     def back_pressure(self) -> tuple[int, int]:
-        """Return since when `rr.log` waits (0: it does not), and how long it has waited before. Both in nanoseconds."""
+        """Return since when `rr.log` waits, and how many nanoseconds all earlier waits took.
+
+        The first number is a `time.monotonic_ns()`; 0 if `rr.log` does not wait.
+        """
         return self.counters[_BACK_PRESSURE_SINCE], self.counters[_BACK_PRESSURE]
 
     def flushed_counted_rows(self) -> int:

@@ -1,11 +1,13 @@
-"""Notes in shared memory to which task the rows of an outbox belong. The parent reads the mark if the worker has died.
+"""Writes a *mark* into shared memory: to which task the rows of an outbox belong. The parent reads it in a dead worker.
 
-Covers: one mark, the last task that the worker has begun, behind the counters of the status page.
-Does not cover: the messages that say the same, and the use of the mark (`aggregator/row_owner.py`).
+Covers: the one mark of a worker, for the last task that it has begun. It lies behind the counters of the status page.
+Does not cover: the messages `TaskBegan` and `TaskEnded`, which say the same, and the use of the mark
+(`aggregator/row_owner.py`).
 
-ZeroMQ sends a message from a thread of its own, a moment later. If the worker is killed before that, its rows are still
-in the outbox, but the parent does not know to which task they belong. One mark is enough: before a worker writes into
-the next outbox, it waits for an answer of the parent. So the messages about earlier outboxes have arrived.
+ZeroMQ sends a message in a thread of its own, a moment after the call that sends. If the worker is killed in this
+moment, its rows are still in the outbox, but the parent does not know to which task they belong. One mark is enough:
+before a worker writes into the next outbox, it waits for an answer of the parent. So the messages about earlier
+outboxes have arrived.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from mpr.transport.messages import TaskBegan, TaskEnded
 from mpr.transport.status_page import PAGE_BYTES, StatusPage, StatusPageReader
 
-# The place of the mark in the page, in bytes. The counters need less.
+# The offset of the mark in the page, in bytes. The counters end before this offset.
 _START = 512
 # The number of the outbox plus 1. While that is 0, the mark is not valid.
 _VALID = struct.Struct("<Q")
@@ -53,7 +55,7 @@ class TaskMarker:
 
     def begin(self, outbox: int, began: TaskBegan) -> None:
         """Note that the rows in outbox number `outbox` belong to the task of `began`."""
-        # In this order, so that a mark of which only a part was written is not valid.
+        # Written in this order, so that a mark of which only a part was written is not valid.
         _VALID.pack_into(self._page, _START, 0)
         _BEGAN.pack_into(self._page, _BEGAN_AT, began.work_item, began.task, began.attempt, began.started_nanos)
         _ENDED.pack_into(self._page, _ENDED_AT, 0, 0.0, 0)

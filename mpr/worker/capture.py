@@ -28,7 +28,7 @@ OUTPUT = "mpr/output"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureOptions:
-    """The choice of a worker's log records and output that go into the recording.
+    """Says which log records and which output of a worker go into the recording.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class CaptureOptions:
 
 
 class _Busy(threading.local):
-    """Holds whether the present thread is writing a record into the recording.
+    """Holds whether the calling thread is writing a record into the recording.
 
     Records and lines that the writing itself causes are left out, because each of them would cause another one.
     """

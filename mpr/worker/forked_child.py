@@ -23,7 +23,7 @@ def watch() -> None:
     global _watched
     is_child[0] = False
     if not _watched:
-        # The hook is registered only once, because it cannot be removed. A worker that a worker has forked inherits it.
+        # The hook is registered only once, because it cannot be removed. A forked child inherits the hook.
         _watched = True
         os.register_at_fork(after_in_child=_note_fork)
 

@@ -56,7 +56,7 @@ class WorkerLoop:
         self._reported_bytes = producer.write_out()
 
     def run(self) -> None:
-        """Run tasks until the parent stops this worker, or its producer is spent."""
+        """Run tasks until the parent stops this worker, or until its producer can deliver no more rows."""
         while True:
             message = self._producer.receive()
             match message:

@@ -82,7 +82,7 @@ class Run:
         return sorted(self.output.rglob("*.rrd"))
 
     def cells(self, nodeid: str, attempt: int = 0) -> list[support.Cell]:
-        """Return what the test itself has logged."""
+        """Return the cells that the test itself has logged."""
         found = support.cells(self.path(nodeid, attempt))
         return sorted(cell for cell in found.elements() if not cell.entity.startswith("/pytest/"))
 

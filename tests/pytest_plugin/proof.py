@@ -73,7 +73,7 @@ SUITES = {
         package=None,
         files=(
             "tests/test_bad_input.py", "tests/test_capture.py", "tests/test_config.py", "tests/test_exports.py",
-            "tests/test_layers.py", "tests/test_manifest.py", "tests/test_own_recordings.py", "tests/test_recover.py",
+            "tests/test_layers.py", "tests/test_manifest.py", "tests/test_task_recordings.py", "tests/test_recover.py",
             "tests/test_rrd.py", "tests/test_scheduler.py", "tests/test_stream_sink.py",
         ),
     ),

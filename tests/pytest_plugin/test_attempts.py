@@ -161,7 +161,7 @@ def test_distributions(tmp_path: Path, dist: str) -> None:
         assert 3 == sum("-gw0.rrd" in name for name in names) == sum("-gw1.rrd" in name for name in names)
     else:
         assert 3 == len(names)
-        # In whatever way they are distributed, they have the same names.
+        # The names are the same in every way of distribution.
         assert "test_groups.py-test_grouped[x]-5e31ced6.rrd" in names
 
 

@@ -83,7 +83,7 @@ def test_the_recording_of_a_crashed_test_is_repaired(crashed: Run) -> None:
         (note,) = crashed.texts(nodeid, "notes")
         assert "has died during the call" in note
     assert ["setup"] == crashed.texts("test_crashes.py::test_in_setup", "phase")
-    # What was logged before the last phase began was flushed.
+    # Rows of earlier phases were flushed.
     assert {"/before", "/call"} <= crashed.entities("test_crashes.py::test_in_teardown")
     assert ["setup", "call", "teardown"] == crashed.texts("test_crashes.py::test_in_teardown", "phase")
 
@@ -128,7 +128,7 @@ def test_a_crash_at_import(tmp_path: Path) -> None:
 @pytest.mark.edge(25)
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])
 def test_a_run_that_ends_itself_is_recovered(tmp_path: Path, workers: str) -> None:
-    """As the thread method of pytest-timeout does, which ends the whole process."""
+    """The thread method of pytest-timeout ends the whole process."""
     found = inner.run(
         tmp_path, workers, "--mpr=on", "--timeout-method=thread",
         plugins=("xdist", "xdist.looponfail", "timeout"),

@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-# Not by a test with that mark: the figure of a benchmark, and a fixture with tests of its own.
+# Cases without a mark: a benchmark covers one, and the tests of a fixture cover the other.
 _ELSEWHERE = {45: "benchmarks/pytest_plugin.py", 53: "tests"}
 
 

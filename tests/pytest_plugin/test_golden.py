@@ -66,10 +66,10 @@ def walk(walked: Run, tmp_path: Path) -> Path:
     return tmp_path / "walk"
 
 
-def test_the_first_run_writes_golden_recordings_of_what_tests_log(walked: Run) -> None:
+def test_the_first_run_writes_golden_recordings(walked: Run) -> None:
     assert walked.code == 0, walked.stdout
     written = _goldens(walked.folder)
-    # One per test, beside its file, however alike their names are.
+    # Each test has its own recording beside its file, even if names are alike.
     assert 3 == len(written)
     assert {"sub/__recordings__/test_walk"} == {str(Path(name).parent) for name in written}
     assert 2 == sum(Path(name).name.startswith("TestWalk-test_walk[a-b]-") for name in written)
@@ -78,7 +78,7 @@ def test_the_first_run_writes_golden_recordings_of_what_tests_log(walked: Run) -
     paths = [walked.folder / name for name in written]
     assert support.rerun_cli("rrd", "verify", *paths).returncode == 0
     for path in paths:
-        # Nothing of the run: no output, no properties.
+        # The output and the properties of the run are not in it.
         entities = {cell.entity for cell in support.cells(path, properties=True)}
         assert entities == ({"/n", "/world"} if "TestWalk" in path.name else {"/n"})
     # The mode is off: nothing else is left.
@@ -99,7 +99,7 @@ def test_the_same_again_passes_and_writes_nothing(walk: Path, arguments: tuple[s
 
 
 @pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "xdist"])
-def test_a_difference_fails_the_test_and_is_said_in_words(walk: Path, workers: tuple[str, ...]) -> None:
+def test_a_difference_fails_the_test_and_is_described_in_words(walk: Path, workers: tuple[str, ...]) -> None:
     before = _goldens(walk)
     different = _run(walk, *workers, WRONG="0.5")
     assert different.code == 1
@@ -107,7 +107,7 @@ def test_a_difference_fails_the_test_and_is_said_in_words(walk: Path, workers: t
     assert "what the test logged differs from its golden recording:\n" in different.stdout
     assert "  /n: Scalars:scalars: at step=7 7.0 expected, 7.5 found (and 2 rows more)\n" in different.stdout
     assert "pytest --mpr-golden-update 'sub/test_walk.py::TestWalk::test_walk[a/b]'" in different.stdout
-    # What was logged instead is kept, and named.
+    # The different recording is kept, and the output names it.
     kept = different.files()
     assert 2 == len(kept)
     assert all(f"{path.relative_to(walk)}'" in different.stdout for path in kept)
@@ -116,7 +116,7 @@ def test_a_difference_fails_the_test_and_is_said_in_words(walk: Path, workers: t
 
 
 @pytest.mark.parametrize("arguments", [(), ("-n2",), ("-n2", "--dist=each")], ids=["alone", "xdist", "each"])
-def test_an_update_writes_what_differs_and_nothing_else(walk: Path, arguments: tuple[str, ...]) -> None:
+def test_an_update_writes_only_golden_recordings_that_differ(walk: Path, arguments: tuple[str, ...]) -> None:
     before = _goldens(walk)
     updated = _run(walk, *arguments, "--mpr-golden-update", WRONG="0.5", CI="true")
     assert updated.code == 0, updated.stdout
@@ -128,7 +128,7 @@ def test_an_update_writes_what_differs_and_nothing_else(walk: Path, arguments: t
     assert "unused:" not in updated.stdout
 
 
-def test_an_update_names_those_that_no_test_asks_for(walk: Path) -> None:
+def test_an_update_names_golden_recordings_that_no_test_uses(walk: Path) -> None:
     source = walk / "sub" / "test_walk.py"
     source.write_text(source.read_text().replace('"a:b"', '"a-b"'))
     old = f"sub/__recordings__/test_walk/{file_names.stem('TestWalk::test_walk[a:b]', Path())}.rrd"
@@ -137,11 +137,11 @@ def test_an_update_names_those_that_no_test_asks_for(walk: Path) -> None:
     assert "unused:" not in part.stdout
     updated = _run(walk, "--mpr-golden-update", "-n2")
     assert f"unused: {old}\n" in updated.stdout
-    # To remove it is not for us.
+    # The plugin does not remove it.
     assert old in _goldens(walk)
 
 
-def test_where_ci_is_set_a_missing_one_fails_and_is_not_written(walk: Path) -> None:
+def test_with_ci_set_a_missing_golden_recording_fails_and_is_not_written(walk: Path) -> None:
     shutil.rmtree(walk / "sub" / "__recordings__")
     missing = _run(walk, CI="true")
     assert missing.code == 1
@@ -208,7 +208,7 @@ def test_level(mpr_golden):
 """
 
 
-def test_what_counts_is_chosen_by_the_test(tmp_path: Path) -> None:
+def test_the_test_chooses_what_is_compared(tmp_path: Path) -> None:
     first = inner.run(tmp_path, "-q", env=_LOCALLY, test_ways=_WAYS)
     assert first.code == 0, first.stdout
     assert 10 == len(_goldens(tmp_path))
@@ -216,8 +216,8 @@ def test_what_counts_is_chosen_by_the_test(tmp_path: Path) -> None:
     passed = {each[0].rpartition("::")[2] for each in wrong.reports if each[1:3] == ["call", "passed"]}
     assert {"test_summary", "test_timeline", "test_entity", "test_tolerance", "test_uncalled"} == passed
     assert "2 failed, 5 passed, 1 skipped, 1 deselected, 1 error" in wrong.stdout
-    # In the test itself, at its second call; at the end of the test where it has called nothing; nowhere where it has
-    # failed by itself, or was skipped.
+    # A second call compares at once. A test without a call is compared at its end. A test that has failed or was
+    # skipped is not compared.
     assert 2 == wrong.stdout.partition("short test summary")[0].count("differs from its golden recording")
     assert "test_parts-second-" in wrong.stdout
     assert "ERROR test_ways.py::test_uncalled" in wrong.stdout
@@ -242,7 +242,7 @@ def test_taken(mpr_golden, mpr_recording, tmp_path):
 """
 
 
-def test_what_cannot_be_compared_fails_with_the_reason(tmp_path: Path) -> None:
+def test_a_recording_that_cannot_be_compared_fails_with_the_reason(tmp_path: Path) -> None:
     refused = inner.run(tmp_path, "-q", env=_LOCALLY, test_refused=_REFUSED)
     assert "3 failed" in refused.stdout
     assert "this test has logged nothing that could be compared" in refused.stdout
@@ -271,7 +271,7 @@ def test_rows_of_other_processes_count(tmp_path: Path) -> None:
     assert inner.run(tmp_path, "-q", env=_LOCALLY, test_pooled=_POOLED).code == 0
     (name,) = _goldens(tmp_path)
     assert dict.fromkeys(range(20), 1) == support.numbers(tmp_path / name)
-    # In whatever order, by whichever worker.
+    # The order of the rows and the workers may differ.
     again = _run(tmp_path, CI="true")
     assert again.code == 0, again.stdout
     assert "/n: Scalars:scalars: at step=3 3.0 expected, 4.0 found" in _run(tmp_path, WRONG="1").stdout

@@ -63,7 +63,7 @@ def _some(folder: Path) -> list[RecordedTest]:
 def test_a_page_needs_nothing_but_its_folder_and_escapes_what_it_is_given(tmp_path: Path) -> None:
     text = html_page.write(tmp_path, _some(tmp_path)).read_text(encoding="utf-8")
     found = _Page(text)
-    # One script and one style of its own, and no more by the names of tests.
+    # The page has one script and one style, and the names of tests add none.
     assert (1, 1) == (found.tags.count("script"), found.tags.count("style"))
     assert "<script>alert" not in text
     assert "&lt;died&gt;" in text
@@ -75,7 +75,7 @@ def test_a_page_needs_nothing_but_its_folder_and_escapes_what_it_is_given(tmp_pa
     assert [html_page.NAME] == os.listdir(tmp_path)
 
 
-def test_a_page_says_what_was_and_puts_the_worst_first(tmp_path: Path) -> None:
+def test_a_page_lists_outcomes_and_puts_the_worst_first(tmp_path: Path) -> None:
     text = html_page.page(tmp_path, _some(tmp_path))
     plain = re.sub(r"<[^>]*>", "", text)
     assert "4 tests in 5 attempts: 1 crashed, 2 failed, 2 passed. Started 20" in plain
@@ -192,13 +192,13 @@ def test_failing_tests_leave_a_picture(tmp_path: Path) -> None:
     found = _Page(made.read_text())
     links = {(made.parent / unquote(link)).resolve() for link in found.links}
     assert links == {*run.files(), *drawn.values()}
-    # They are of the run, and go with it.
+    # The pictures are files of the run, and are removed with it.
     files = set(run.manifest["files"])
     assert {html_page.NAME, *(path.name for path in drawn.values())} <= files
 
 
 @pytest.mark.parametrize(
-    ("ini", "env", "told"),
+    ("ini", "env", "message"),
     [
         ("", {"VK_DRIVER_FILES": "/none", "VK_ICD_FILENAMES": "/none"}, r"mpr: no pictures: .*(Vulkan driver|0\.41)"),
         ("mpr_screenshot_timeout = 0.01", {}, r"no picture: cannot draw .*: it took more than 0\.01 s"),
@@ -206,16 +206,18 @@ def test_failing_tests_leave_a_picture(tmp_path: Path) -> None:
     ],
     ids=["driver", "timeout", "time"],
 )
-def test_why_there_is_no_picture_is_said_once(tmp_path: Path, ini: str, env: dict[str, str], told: str) -> None:
+def test_the_reason_for_a_missing_picture_is_printed_once(
+    tmp_path: Path, ini: str, env: dict[str, str], message: str
+) -> None:
     (tmp_path / "pytest.ini").write_text(f"[pytest]\n{ini}\n")
     run = inner.run(tmp_path, *_SHOT, env=env, test_p=_FAILING)
     assert "1 failed, 2 passed" in run.stdout
-    assert 1 == len(re.findall(told, run.stdout)), run.stdout
+    assert 1 == len(re.findall(message, run.stdout)), run.stdout
     assert [] == list(run.output.rglob("*.png"))
     assert 1 == len(list(run.output.glob(f"*/{html_page.NAME}")))
 
 
-def test_without_recordings_there_is_no_page_and_wrong_settings_are_told(tmp_path: Path) -> None:
+def test_without_recordings_there_is_no_page_and_wrong_settings_are_reported(tmp_path: Path) -> None:
     run = inner.run(
         tmp_path, "--mpr=retain-on-failure", "--mpr-screenshot=only-on-failure", "-k", "good", test_p=_FAILING
     )

@@ -11,7 +11,7 @@ import pytest
 from tests import support
 from tests.pytest_plugin.inner import Run
 
-# What artifact stores refuse, and what means something to a shell or a file system.
+# Characters that artifact stores refuse, or that have a meaning for a shell or a file system.
 _REFUSED = re.compile(r'["\':<>|*?\r\n\\/\s$`]')
 
 
@@ -79,7 +79,7 @@ def test_errors_before_and_after(recorded: Run) -> None:
 
 
 @pytest.mark.edge(7, 8, 9)
-def test_what_is_kept_of_what_fails(failures: Run) -> None:
+def test_only_recordings_of_failing_tests_are_kept(failures: Run) -> None:
     kept = {each.removesuffix(" 0") for each in failures.kept()}
     wanted = {
         "test_setup_error", "test_teardown_error", "test_both_fail", "test_strict_xpass", "test_b", "test_subtests",
@@ -99,7 +99,7 @@ def test_fixtures_of_a_module_are_with_its_first_and_last_test(recorded: Run) ->
     assert {"['module setup']", "['setup']", "['call']", "['teardown']"} == set(first)
     last = [cell.value for cell in recorded.cells("test_phases.py::test_last")]
     assert {"['last']", "['module teardown']"} == set(last)
-    # Of a unittest class, too.
+    # The same holds for a unittest class.
     a = [cell.value for cell in recorded.cells("test_phases.py::TestUnittest::test_a")]
     b = [cell.value for cell in recorded.cells("test_phases.py::TestUnittest::test_b")]
     assert ["['a']", "['class setup']"] == a
@@ -115,7 +115,7 @@ def test_other_sorts_of_items(recorded: Run) -> None:
     assert {"/doctest"} == recorded.entities("some_doctests.py::some_doctests.logs")
 
 
-def test_what_a_test_says_is_in_its_recording(recorded: Run) -> None:
+def test_output_logging_and_properties_of_a_test_are_in_its_recording(recorded: Run) -> None:
     nodeid = "test_phases.py::test_first"
     assert ["printed"] == recorded.texts(nodeid, "output/stdout")
     assert ["complained"] == recorded.texts(nodeid, "output/stderr")
@@ -137,17 +137,17 @@ def test_times_end_with_their_test(recorded: Run) -> None:
 
 
 @pytest.mark.edge(29, 30)
-def test_recordings_of_the_tests_own(recorded: Run) -> None:
+def test_recordings_that_tests_make_themselves(recorded: Run) -> None:
     users = "test_users.py::"
     assert "/in_init" in recorded.entities(users + "test_init")
-    # It is current still; what an earlier test has logged is not copied twice.
+    # The recording of an earlier test is still current; its rows are not copied twice.
     assert {"/after_init"} == recorded.entities(users + "test_what_is_left_of_init")
     for name in ("test_init_and_late_save", "TestFixtureWithSink::test_a", "test_memory_recording", "test_set_sinks"):
         (note,) = recorded.texts(users + name, "notes")
         assert "rr.init" in note
         assert recorded.test(users + name)["complete"] is False
     assert "/a" in recorded.entities(users + "TestFixtureThatSavesAtLast::test_a")
-    # The fixture has saved it by itself before the test was over.
+    # The fixture has saved the recording before the test was over.
     assert "rr.init" in recorded.texts(users + "TestFixtureThatSavesAtLast::test_b", "notes")[0]
 
 

@@ -99,7 +99,7 @@ def test_pools_and_children_log_into_the_recording(tmp_path: Path, workers: str)
 
 @pytest.mark.edge(33, 55)
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python warns of forks in processes with threads since 3.12")
-def test_a_fork_is_warned_of_only_where_it_would_be_without(tmp_path: Path) -> None:
+def test_the_plugin_adds_no_warning_of_a_fork_and_hides_none(tmp_path: Path) -> None:
     source = """
 import os, threading, pytest
 
@@ -197,12 +197,12 @@ def test_settings_in_the_configuration_file_and_hooks(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         "def pytest_mpr_recording_name(item, attempt):\n    return f'{item.name} attempt {attempt}'\n"
         "def pytest_mpr_recording_finished(item, path, outcome, complete):\n"
-        "    (path.parent.parent / 'told').write_text(f'{item.name} {path.name} {outcome} {complete}')\n"
+        "    (path.parent.parent / 'note').write_text(f'{item.name} {path.name} {outcome} {complete}')\n"
     )
     found = inner.run(tmp_path, test_x=_FAILS)
     (path,) = (tmp_path / "out" / "put").rglob("*.rrd")
     assert "test_fails-attempt-0.rrd" == path.name
-    assert "test_fails test_fails-attempt-0.rrd failed True" == (tmp_path / "out" / "put" / "told").read_text()
+    assert "test_fails test_fails-attempt-0.rrd failed True" == (tmp_path / "out" / "put" / "note").read_text()
     assert "*\n" == (tmp_path / "out" / "put" / ".gitignore").read_text()
     assert f"rerun {path.relative_to(tmp_path)}" in found.stdout
     (entry,) = support.rr.chunk.RrdReader(path).recordings()
@@ -275,10 +275,10 @@ def test_without_capture_there_is_no_noise(tmp_path: Path) -> None:
 
 
 @pytest.mark.edge(46)
-@pytest.mark.parametrize("family", ["xunit1", "xunit2"])
-def test_junit_families(tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize("version", ["xunit1", "xunit2"])
+def test_versions_of_junit_xml(tmp_path: Path, version: str) -> None:
     found = inner.run(
-        tmp_path, "-W", "error", "--mpr=retain-on-failure", "--junitxml=x.xml", "-o", f"junit_family={family}",
+        tmp_path, "-W", "error", "--mpr=retain-on-failure", "--junitxml=x.xml", "-o", f"junit_family={version}",
         test_x=_FAILS,
     )  # fmt: skip
     text = (tmp_path / "x.xml").read_text()
@@ -400,7 +400,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 @pytest.mark.edge(41)
 def test_a_full_disk(tmp_path: Path) -> None:
-    """RLIMIT_FSIZE stands in for it: what lies beyond 300 kB of a file cannot be written."""
+    """RLIMIT_FSIZE stands in for a full disk: no file can grow beyond 300 kB."""
     source = """
 import numpy as np, resource, rerun as rr
 
@@ -442,7 +442,7 @@ def test_old_runs_go_and_foreign_files_stay(tmp_path: Path) -> None:
         found = inner.run(tmp_path, "--mpr=on", "--mpr-output=test-results", "--mpr-keep-runs=2", test_x=_ONE)
         assert 0 == found.code
         runs += [path for path in sorted(output.iterdir()) if path.is_dir() and path not in runs]
-        # A run that is still going on: its process lives.
+        # The process of this run still lives.
         if number == 0:
             (runs[0] / "notes.txt").write_text("mine")
             going_on = output / "20000101-000000-abcd"
@@ -453,7 +453,7 @@ def test_old_runs_go_and_foreign_files_stay(tmp_path: Path) -> None:
     assert "foreign" == (output / "trace.zip").read_text()
     assert not (output / ".gitignore").exists()
     assert (going_on / "x.rrd").exists()
-    # What somebody has put there stays, and nothing else of that run.
+    # A foreign file stays, and nothing else of that run.
     assert ["notes.txt"] == [path.name for path in runs[0].iterdir()]
     assert [True] == [path.exists() for path in runs[-1:]]
     left = {path.parent.name for path in output.rglob("*.rrd")} - {going_on.name}

@@ -4,7 +4,8 @@
   sinks (`mpr/sinks/active_recording.py`).
 - The test starts processes by `multiprocessing` or `subprocess` that use functions decorated by `@mpr.task`, or call
   `mpr.join()`: these processes inherit a shared recording, whose only sink is the test's recording. The shared
-  recording is made as soon as the process of the test has a decorated function. It is kept for later tests.
+  recording is made as soon as the process of the test has a decorated function. Later tests use the same shared
+  recording.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ class InternalErrors:
     Parameters
     ----------
     write:
-        The function that writes the text of an error. It is called with the first error of each sort, and by `close`.
-        It may raise `OSError`.
+        The function that writes the text of an error. This object calls the function with the first error of each sort,
+        and in `close`. The function may raise `OSError`.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
@@ -34,7 +34,10 @@ class InternalErrors:
         self.of_test = []
 
     def attempt(self, what: str, step: Callable[..., object], *args: Any) -> None:
-        """Call `step`, which does `what`. If `step` raises an exception, report the exception instead of raising it."""
+        """Call `step`. If it raises an exception, report the exception instead of raising it.
+
+        `what` is a text for the report that says what `step` does.
+        """
         try:
             step(*args)
         except Exception as error:  # noqa: BLE001  # no error of mpr may reach the test

@@ -81,7 +81,10 @@ class LogSources:
             recordings.exchange_global_recording(before)
 
     def phase_has_ended(self, running: RunningTest) -> None:
-        """Lead the rows of child processes again, because the phase may have imported the first decorated function."""
+        """Prepare again to take the rows of child processes.
+
+        The reason is that the phase may have imported the first function that is decorated by `@mpr.task`.
+        """
         self._children.attach(running.stream)
 
     def detach(self, running: RunningTest) -> None:

@@ -39,7 +39,8 @@ class LogCapture:
     def close(self) -> None:
         """Restore `logging.Logger.callHandlers`.
 
-        If other code has replaced this function since, nothing is restored. Records still go to their handlers.
+        If other code has replaced this function since, nothing is restored. The wrapper of this class then stays, and
+        only passes each record on.
         """
         if logging.Logger.callHandlers is self._ours:
             logging.Logger.callHandlers = self._before  # type: ignore[method-assign]  # as it was

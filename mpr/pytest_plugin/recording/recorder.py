@@ -95,7 +95,7 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         running = self.current
-        # The report is noted here, because this may be the only report of a subtest that fails.
+        # For a subtest that fails, pytest may call only this hook.
         if running is not None and report.failed and report.nodeid == running.item.nodeid:
             running.failed_in_part(report)
 
@@ -258,7 +258,7 @@ class Recorder:
                 item=running.item, path=running.path, outcome=outcome, complete=not running.notes
             )
 
-    # --- parts of it ----------------------------------------------------------------------------------------------
+    # --- parts of these steps -------------------------------------------------------------------------------------
 
     def _running(self) -> RunningTest | None:
         """Return the test that runs in this process. Return None in a process that the test has forked."""

@@ -17,7 +17,7 @@ def is_kept(mode: str, attempt: int, outcome: str) -> bool:
     """Return whether the recording of an attempt that ended with `outcome` is kept."""
     if mode in ("on", "on-first-retry"):
         return True
-    # An attempt that passed after a failure is kept in one mode, so that the two can be compared.
+    # In one mode, an attempt that passed after a failed attempt is kept too, so that both attempts can be compared.
     return outcome in ("failed", "interrupted") or (
         mode == "retain-on-failure-and-retries" and attempt > 0 and outcome == "passed"
     )

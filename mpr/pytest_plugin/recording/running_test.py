@@ -85,7 +85,10 @@ class RunningTest:
         return sections[before:]
 
     def raised(self, phase: str, error: BaseException) -> None:
-        """Set the outcome of `phase`, which `error` has ended. pytest reports some errors too late or never."""
+        """Set the outcome of `phase`, because `error` has ended the phase.
+
+        The outcome is not left to the reports of pytest, because they come too late for some errors, or never.
+        """
         if isinstance(error, pytest.skip.Exception):
             self.outcomes[phase] = "skipped"
         elif isinstance(error, KeyboardInterrupt | pytest.exit.Exception):

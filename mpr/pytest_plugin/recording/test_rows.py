@@ -61,8 +61,8 @@ def log_test(
     import rerun as rr
 
     values = {"nodeid": nodeid, "attempt": attempt, "worker": worker, "outcome": outcome}
-    # The values are Arrow arrays, because the SDK converts plain values slowly. This would take as long as the rest
-    # of a test's recording.
+    # The values are Arrow arrays, because the SDK converts plain values slowly. The conversion would take as long as
+    # all other work for the recording of a test.
     stream.send_property(ROOT, rr.AnyValues(**{name: pa.array([value]) for name, value in values.items()}))
     if phases:
         index: Any = rr.TimeColumn("log_time", timestamp=[time for _, time in phases])

@@ -14,7 +14,10 @@ _MOST_ROWS = 200
 
 
 def named(which: str, results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """Return the results that the summary names. `which` is the value of the option: "failed", "all" or "none"."""
+    """Return the results that the summary names, out of those whose recording was kept.
+
+    `which` is the value of the option: "failed", "all" or "none".
+    """
     kept = [each for each in results if each.path is not None]
     return [each for each in kept if which == "all" or (which == "failed" and each.failed)]
 

@@ -20,7 +20,7 @@ def _ticked() -> bool:
 
 
 def _wait(task: int, go_on: Path) -> int:
-    """Task 0 until a moment has passed, the next one until it is told to go on, the others not at all."""
+    """Wait in task 0 until the clock has ticked, in task 1 until `go_on` exists, and not in other tasks."""
     if task == 0:
         support.wait_for(_ticked)
     elif task == 1:
@@ -36,7 +36,7 @@ def _wait_or_die(task: int) -> int:
     return task
 
 
-def test_what_has_ended_comes_while_a_later_task_of_its_parcel_runs(tmp_path: Path) -> None:
+def test_a_result_arrives_while_a_later_task_of_its_work_item_runs(tmp_path: Path) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         results = pool.imap(functools.partial(_wait, go_on=tmp_path / "go_on"), range(4), chunksize=4)
         assert 0 == results.next(timeout=30)
@@ -44,7 +44,7 @@ def test_what_has_ended_comes_while_a_later_task_of_its_parcel_runs(tmp_path: Pa
         assert [1, 2, 3] == list(results)
 
 
-def test_a_task_that_dies_takes_none_along_that_had_ended_a_moment_before(tmp_path: Path) -> None:
+def test_a_task_that_dies_costs_no_result_of_a_task_before_it(tmp_path: Path) -> None:
     with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
         results = pool.imap(_wait_or_die, range(3), chunksize=3)
         assert 0 == next(results)
@@ -58,9 +58,9 @@ def test_without_another_thread_each_result_comes_at_once(monkeypatch: pytest.Mo
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", no_more)
-    ticker = Clock(lambda: None)
-    ticker.resume()
-    assert (True, [True]) == (ticker.always, ticker.ticked)
+    clock = Clock(lambda: None)
+    clock.resume()
+    assert (True, [True]) == (clock.always, clock.ticked)
 
 
 _TICK_AGAIN = """
@@ -68,19 +68,19 @@ import json, threading, time
 from mpr.worker.clock import Clock
 
 ticked = threading.Event()
-ticker = Clock(ticked.set)
+clock = Clock(ticked.set)
 found = []
 for _ in range(3):
-    ticker.tick_once()
+    clock.tick_once()
     found.append(ticked.wait(30))
-    # It stands still by then, or does not yet: it has to come again either way.
+    # The thread may be idle by then or not. It has to tick again in both cases.
     time.sleep(0.25)
     ticked.clear()
 print(json.dumps(found))
 """
 
 
-def test_it_ticks_once_more_whenever_somebody_wants_it() -> None:
-    # In a process of its own: its thread ends with it.
+def test_the_clock_ticks_once_more_after_each_request() -> None:
+    # The clock runs in another process, because its thread ends only with the process.
     found = support.run_python(_TICK_AGAIN)
     assert "[true, true, true]" == found.stdout.strip(), found.stderr

@@ -21,7 +21,7 @@ def _ids(path: Path) -> tuple[str, str]:
     return entry.application_id, entry.recording_id
 
 
-def test_a_recording_of_a_tasks_own_is_a_file_beside_the_shared_one(
+def test_a_task_recording_is_a_file_beside_the_shared_one(
     start_method: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "run.rrd"
@@ -29,7 +29,7 @@ def test_a_recording_of_a_tasks_own_is_a_file_beside_the_shared_one(
         for number in range(4):
             pool.apply(tasks.log_to_unsaved_recording, (number,))
             other_file = tmp_path / f"run-own_{number}.rrd"
-            # A result in hand means its data is in.
+            # The rows of a result are in the file when the result is there.
             assert support.numbers_of_growing(other_file) == Counter([number, 100 + number])
     support.check_file(path)
     assert support.numbers(path) == Counter([*range(4), *range(200, 204)])
@@ -68,27 +68,27 @@ def test_a_recording_that_lives_on_from_task_to_task_loses_nothing(start_method:
     assert support.numbers(other_file) == Counter([*range(7), *range(1000, 1007)])
 
 
-def test_a_recording_with_a_sink_of_its_own_stays_the_tasks(start_method: Any, tmp_path: Path) -> None:
+def test_a_task_recording_with_its_own_sink_is_left_to_the_task(start_method: Any, tmp_path: Path) -> None:
     path, own = tmp_path / "run.rrd", tmp_path / "own"
     own.mkdir()
     with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
-        assert pool.apply(tasks.log_to_own_recording, (5, own)) == 5
+        assert pool.apply(tasks.log_to_saved_recording, (5, own)) == 5
     assert [path] == [each for each in tmp_path.iterdir() if each.is_file()]
     assert support.numbers(own / "own-5.rrd") == Counter([5])
 
 
-def test_memory_stays_bounded_also_for_a_recording_of_a_tasks_own(tmp_path: Path) -> None:
+def test_memory_stays_bounded_also_for_a_task_recording(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path) as pool:
-        pool.apply(tasks.log_images_to_own_recording, (1,))
-        grown = pool.apply(tasks.log_images_to_own_recording, (300,))
+        pool.apply(tasks.log_images_to_unsaved_recording, (1,))
+        grown = pool.apply(tasks.log_images_to_unsaved_recording, (300,))
     assert grown < 200 * MB
     other_file = tmp_path / "run-images.rrd"
     support.check_file(other_file)
     assert sum(support.row_counts(other_file).values()) == 301
 
 
-def test_what_dies_with_a_worker_before_it_was_taken_is_counted_and_told(
+def test_rows_of_task_recordings_that_are_lost_with_a_worker_are_counted_and_logged(
     start_method: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "run.rrd"
@@ -96,10 +96,10 @@ def test_what_dies_with_a_worker_before_it_was_taken_is_counted_and_told(
         pool.apply(tasks.log_to_unsaved_recording, (1,))
         with pytest.raises(mpr.WorkerDiedError):
             pool.apply(tasks.log_to_unsaved_recording_and_die, (3,))
-    (told,) = [each for each in caplog.messages if "had made themselves" in each]
-    assert "ended with 3 rows" in told
+    (message,) = [each for each in caplog.messages if "had made themselves" in each]
+    assert "ended with 3 rows" in message
     assert [each.text for each in support.texts(path) if "had made themselves" in each.text] == [
-        told.removeprefix("mpr: ")
+        message.removeprefix("mpr: ")
     ]
-    # What a task has taken to a file of its own is not concerned, and what was taken is there.
+    # The recording with a sink is not concerned, and rows that the parent had received are there.
     assert support.numbers(tmp_path / "run-own_1.rrd") == Counter([1, 101])

@@ -1,0 +1,93 @@
+"""Keeps the damage that one producer does to that producer.
+
+Covers: which errors are the fault of a producer's bytes, and the checks of a producer's first message.
+Does not cover: what follows for the producer (`intake.py`) and for its tasks (`scheduler`).
+
+Everything that the aggregator's thread does with the bytes of one producer runs in a guarded method. Whatever the bytes
+raise there cuts off this producer only. Sinks check nothing, so the bytes are checked before a sink gets them
+(`rrd/checks.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from mpr.errors import FormatError, SinkError
+from mpr.transport.messages import Hello
+from mpr.transport.packing import MessageError
+
+P = ParamSpec("P")
+
+# Process ids of Linux have 22 bits at most. Those of other systems have fewer than 32.
+_PID_MAX = 2**31
+_ROUTE_MAX = 255
+# The longest text of an error that is logged and noted in the recording.
+_TEXT_MAX = 500
+
+
+class Guarded(Protocol):
+    """The receiving end of one producer."""
+
+    def cut_off(self, error: Exception) -> None:
+        """Use nothing more that the producer sends, because its bytes have raised `error`."""
+
+
+G = TypeVar("G", bound=Guarded)
+
+
+def guarded(method: Callable[Concatenate[G, P], None]) -> Callable[Concatenate[G, P], None]:
+    """Have `method` cut off its producer if the bytes of the producer raise an error."""
+
+    @functools.wraps(method)
+    def guard(self: G, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            if is_own_fault(error):
+                raise
+            self.cut_off(error)
+
+    return guard  # type: ignore[return-value]  # `wraps` hides that it is called as a method
+
+
+def hear(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Call a method of a listener. If it raises anything but `MessageError`, this is an own fault (`RuntimeError`).
+
+    Such an error must end the pool, because a caller could otherwise wait for a result that no one delivers any more.
+    """
+    try:
+        call(*args, **kwargs)
+    except MessageError:
+        raise
+    except Exception as error:
+        raise RuntimeError(f"the pool's scheduler failed: {error!r}") from error
+
+
+def is_own_fault(error: Exception) -> bool:
+    """Whether `error` is the fault of a sink or of this process, whatever the bytes of a producer are.
+
+    No parser raises a plain `RuntimeError`. This process raises it for threads and locks.
+    """
+    return isinstance(error, SinkError | AssertionError) or type(error) is RuntimeError
+
+
+def describe(error: Exception) -> str:
+    """Say why the bytes of a producer cannot be used."""
+    if isinstance(error, FormatError):
+        text = f"sent data that is no Rerun stream: {error}"
+    elif isinstance(error, MessageError):
+        text = f"sent what is no message: {error}"
+    else:
+        text = f"sent data that cannot be used: {error!r}"
+    # The text may have parts of the bytes, and the recording takes no lone surrogate.
+    return text[:_TEXT_MAX].encode(errors="backslashreplace").decode()
+
+
+def check_hello(hello: Hello) -> None:
+    """Raise `MessageError` if the numbers and the name of a producer cannot be those of a process."""
+    if not 0 < hello.pid < _PID_MAX or not 0 <= hello.worker < 2**63:
+        raise MessageError("a hello with impossible numbers")
+    if not 0 < len(hello.route) <= _ROUTE_MAX or not hello.route.isascii() or not hello.route.isprintable():
+        raise MessageError("a hello with an impossible route")

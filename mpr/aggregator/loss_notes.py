@@ -1,0 +1,28 @@
+"""Says which rows of a process that has ended are lost: those of recordings that its tasks have made themselves."""
+
+from __future__ import annotations
+
+from mpr.transport.messages import Hello
+
+
+def loss_notes(hello: Hello, unsent_rows: int, lost_results: int) -> list[str]:
+    """Return a sentence for each kind of loss.
+
+    `unsent_rows` is the number of rows in the memory of the process. `lost_results` is the number of results that are
+    not taken, because their rows were lost.
+    """
+    who = f"worker {hello.worker}" if hello.worker else "a process"
+    ended = f"{who} (pid {hello.pid}) ended"
+    notes = []
+    # The SDK keeps the rows of a recording without a sink in the memory of its process.
+    if unsent_rows:
+        notes.append(
+            f"{ended} with {unsent_rows} {'row' if unsent_rows == 1 else 'rows'} in recordings that its tasks had made "
+            "themselves, and they are lost: such rows are taken at the end of each task"
+        )
+    if lost_results:
+        notes.append(
+            f"{ended} before rows of recordings that its tasks had made themselves were handed over, and they are "
+            "lost: the tasks count as lost with the worker"
+        )
+    return notes

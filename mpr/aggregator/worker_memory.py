@@ -1,0 +1,88 @@
+"""Reads the memory that a producer shares with the parent: its status page, and the journal of its results.
+
+Covers: every question to this memory, whether it can be opened or not, from any thread.
+Does not cover: what follows from the answers (`intake.py`), the outboxes (`outbox_intake.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mpr.transport.messages import Hello, Result, ResultInMemory, SegmentReady
+from mpr.transport.result_journal import ResultJournalReader
+from mpr.transport.status_page import StatusPageReader
+
+# A journaled result that has not arrived is overdue if its worker began its last work item longer ago than this
+# (nanoseconds). A worker sends each result within 0.01 s after the entry in the journal, unless a task keeps the GIL.
+_LATE_NANOS = 200_000_000
+
+
+class WorkerMemory:
+    """The status page and the journal of one producer.
+
+    Parameters
+    ----------
+    hello:
+        The first message of the producer, which names the file.
+    folder:
+        The private folder of the recording.
+
+    Attributes
+    ----------
+    page:
+        The status page; None if the producer has none, if the parent cannot open it, or after `close`.
+    is_readable:
+        Whether the parent can read what the producer has in memory. If not, everything has to come in messages.
+    """
+
+    def __init__(self, hello: Hello, folder: Path) -> None:
+        self.page: StatusPageReader | None = None
+        if hello.status_page:
+            with contextlib.suppress(OSError):
+                self.page = StatusPageReader(hello.status_page, folder)
+        # If the parent cannot open the page, it does not read outboxes either, because large results are in the page. A
+        # producer without memory files has no page, but the parent may read its outbox.
+        self.is_readable = self.page is not None or not hello.status_page
+
+    def load(self, message: ResultInMemory) -> Result:
+        """Return the result of `message` with its payload. Raises `OSError` or `ValueError` if that is not there."""
+        if self.page is None:
+            raise OSError("it cannot be opened")
+        return ResultJournalReader(self.page).take(message)
+
+    def results(self) -> Iterator[tuple[SegmentReady, int, Result]]:
+        """Yield the last results as `ResultJournalReader.results` does. Ends early if the journal is damaged."""
+        if self.page is not None:
+            with contextlib.suppress(OSError, ValueError):
+                yield from ResultJournalReader(self.page).results()
+
+    def overdue_result(self, last_result: int, message_count: int) -> int:
+        """Return the number of the last journaled result if it is overdue; 0 if it is not. Any thread may call this.
+
+        `last_result` is the number of the last result that has arrived, and `message_count` the number of messages. A
+        result counts only if all messages before it have arrived, because the parent must take these first.
+        """
+        # `ValueError` means that another thread is just closing the status page.
+        with contextlib.suppress(ValueError):
+            page = self.page
+            journaled, behind = (0, 0) if page is None else ResultJournalReader(page).journaled()
+            if page is not None and journaled > last_result and behind <= message_count:
+                return journaled if time.monotonic_ns() - page.at().begun_ns > _LATE_NANOS else 0
+        return 0
+
+    def rows_logged(self) -> int:
+        """The number of rows that the process has logged; 0 if this is not known. Any thread may call this."""
+        # `ValueError` means that the status page is just being closed. `Aggregator` has read the number before.
+        with contextlib.suppress(ValueError):
+            page = self.page
+            return 0 if page is None else page.rows()
+        return 0
+
+    def close(self) -> None:
+        """Close the file. The producer has its own descriptor."""
+        page, self.page = self.page, None
+        if page is not None:
+            page.close()

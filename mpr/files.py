@@ -1,0 +1,219 @@
+"""Opens and makes files, and never touches a file that is not meant.
+
+Covers: files in memory, opening a regular file and nothing else, temporary files beside a file.
+Does not cover: what is in the files.
+
+Folders may be shared with other users, and a name may lead to anything: a link, a FIFO, a device. So a file that mpr
+writes is opened without following a link, and only if it is a regular file with one name. A temporary file has a
+random name and is new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import glob
+import os
+import secrets
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+# The number of characters of a file's name that its temporary files have in theirs. A name has up to 255 bytes, and a
+# character up to 4.
+_NAME_LENGTH = 50
+
+
+# --- regular files --------------------------------------------------------------------------------------------------
+
+
+def odd_kind(path: Path) -> str | None:
+    """Return what `path` leads to, with an article, if that is neither a regular file nor missing. Else None."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
+
+
+def check_regular(path: Path, *, follow: bool) -> None:
+    """Raise `OSError` if `path` is not a regular file. With `follow`, the last part of the path may be a link."""
+    _check_mode(os.stat(path, follow_symlinks=follow).st_mode)
+
+
+def _check_mode(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
+        raise OSError(errno.EINVAL, f"it is {kind}, and not a regular file")
+
+
+def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open the regular file at `path`. Raises `OSError` for a link and for anything else.
+
+    The call never waits, and it does not open a device, because that alone may have effects.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        check_regular(path, follow=False)
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, mode)
+    try:
+        _check_mode(os.fstat(fd).st_mode)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def without_link(path: Path) -> Path:
+    """Return the absolute path of the file that `open(path)` would open: if `path` is a link, what the link leads to.
+
+    Raises `OSError` for a link of another user in a folder in which every user may make files, as Linux does with
+    `fs.protected_symlinks`.
+    """
+    absolute = Path(os.path.abspath(path))
+    try:
+        found = os.lstat(absolute)
+    except OSError:
+        return absolute
+    if not stat.S_ISLNK(found.st_mode):
+        return absolute
+    folder = absolute.parent.stat()
+    is_shared = folder.st_mode & stat.S_ISVTX and folder.st_mode & stat.S_IWOTH
+    if is_shared and found.st_uid not in (os.geteuid(), folder.st_uid):
+        raise OSError(errno.EACCES, "it is a link of another user in a folder that every user may write to")
+    return Path(os.path.realpath(absolute))
+
+
+# --- temporary files ------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def temporary_beside(path: Path, ending: str, mode: int = 0o600) -> Iterator[tuple[int, Path]]:
+    """Make a new, empty file of `mode` in the folder of `path`, and yield its descriptor and its path.
+
+    The name begins with a dot, has random characters, and ends with `ending`. The block may rename the file. If it does
+    not, the file is removed. Files with this ending that killed processes have left for the same `path` are removed.
+    """
+    start = f".{path.name[:_NAME_LENGTH]}."
+    _remove_stale(path.parent, start, ending)
+    temporary = path.with_name(f"{start}{secrets.token_hex(8)}{ending}")
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        # Locked as long as this process lives, so that no other process takes the file for a stale one.
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield fd, temporary
+    finally:
+        made = os.fstat(fd)
+        os.close(fd)
+        # The name may be free again, and another file may have it.
+        with contextlib.suppress(OSError):
+            if os.path.samestat(made, os.lstat(temporary)):
+                temporary.unlink()
+
+
+def _remove_stale(folder: Path, start: str, ending: str) -> None:
+    for path in folder.glob(f"{glob.escape(start)}{'[0-9a-f]' * 16}{glob.escape(ending)}"):
+        with contextlib.suppress(OSError):
+            fd = open_regular(path, os.O_RDONLY)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(fd).st_uid == os.geteuid():
+                    path.unlink()
+            finally:
+                os.close(fd)
+
+
+# --- files in memory ------------------------------------------------------------------------------------------------
+
+
+class MemoryFile:
+    """A new file in memory that this process can open by a path.
+
+    If the system has no such files, it is an ordinary file of mode 0600 in `folder`. macOS has none. Linux has none
+    without `memfd_create` or without `/proc`, for example in some sandboxes.
+
+    Parameters
+    ----------
+    name:
+        A name for people who look at the open files of a process.
+    folder:
+        The folder for an ordinary file. By default it is the system's folder for temporary files.
+
+    is_sealed:
+        Whether the file must be one whose size can only grow, if it is in memory.
+
+    Attributes
+    ----------
+    fd:
+        The descriptor.
+    path:
+        The path by which this process can open the file.
+    in_memory:
+        Whether the file is in memory, and has no name on a disk.
+
+    Raises
+    ------
+    OSError
+        If neither kind of file can be made.
+    """
+
+    def __init__(self, name: str, folder: Path | None = None, *, is_sealed: bool = False) -> None:
+        self._pid = os.getpid()
+        fd, why_not = _memory_fd(name, is_sealed=is_sealed)
+        self.in_memory = fd is not None
+        if fd is not None:
+            self.fd, self.path = fd, _path_of(fd)
+            return
+        folder = Path(tempfile.gettempdir()) if folder is None else folder
+        self.path = str(folder / f"{name.removeprefix('mpr-')}-{os.getpid()}-{secrets.token_hex(8)}.rrd")
+        try:
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            text = f"there are no files in memory ({why_not}), and no file can be made in {folder}: {error.strerror}"
+            raise OSError(error.errno, text) from error
+
+    def close(self) -> None:
+        """Close the file, and remove the name of an ordinary file, which still is there for those who have it open."""
+        fd, self.fd = self.fd, -1
+        os.close(fd)
+        # A forked child has the descriptor too, but the name is its parent's.
+        if not self.in_memory and os.getpid() == self._pid:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+
+
+def _memory_fd(name: str, *, is_sealed: bool) -> tuple[int | None, str]:
+    """Return the descriptor of a new file in memory, or None and the reason why there is none."""
+    if sys.platform != "linux" or not hasattr(os, "memfd_create"):
+        return None, "this system has no memfd_create"
+    try:
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if is_sealed else 0))
+    except OSError as error:
+        return None, f"memfd_create: {error.strerror}"
+    if is_sealed:
+        try:
+            # `F_SEAL_SEAL`, because another seal could forbid another process to release the memory.
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+        except OSError as error:
+            os.close(fd)
+            return None, f"seals: {error.strerror}"
+    if not os.path.exists(_path_of(fd)):
+        os.close(fd)
+        return None, "/proc is missing"
+    return fd, ""
+
+
+def _path_of(fd: int) -> str:
+    """Return a path by which this process can open the file of descriptor `fd` a second time."""
+    return f"/proc/self/fd/{fd}" if sys.platform == "linux" else f"/dev/fd/{fd}"

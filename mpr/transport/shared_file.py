@@ -1,0 +1,124 @@
+"""Makes memory files that another process opens, and proves that the opened file is the one that was meant.
+
+Covers: sealed memory files, the address of a file, opening a file by its address, damage that a file itself shows.
+Does not cover: the bytes in the files (`outbox.py`, `status_page.py`, `result_journal.py`).
+
+An address such as `/proc/7/fd/9` names another file in another PID namespace: perhaps one of a process that is no
+producer. So each memory file has a random name, which is a part of its address. The parent looks at the file before
+opening it, opens only a memory file of this name and user, and locks it. Everything else is refused and left alone.
+Descriptors sent over a socket (`SCM_RIGHTS`) would prove the same, but ZeroMQ cannot carry them. A second socket would
+need a thread of its own and an order between both sockets.
+
+A memory file is sealed: its size can only grow. Otherwise a mapped page could vanish, which ends the parent by SIGBUS.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mpr.files import MemoryFile
+
+_MEMORY = re.compile(r"(?P<path>/proc/[0-9]{1,10}/fd/[0-9]{1,10})#(?P<name>mpr-outbox-[0-9a-f]{32})")
+_IN_FOLDER = re.compile(r"outbox-[0-9a-f]{32}-[0-9]+-[0-9a-f]+\.rrd")
+
+
+def new_shared(folder: Path) -> tuple[MemoryFile, str]:
+    """Make a file that another process of this user can open. Returns the file, and its address.
+
+    If the system has no files in memory, it is an ordinary file in `folder`, the private folder of the recording.
+    Raises `OSError` if neither can be made.
+    """
+    name = f"mpr-outbox-{secrets.token_hex(16)}"
+    file = MemoryFile(name, folder, is_sealed=True)
+    return file, f"/proc/{os.getpid()}/fd/{file.fd}#{name}" if file.in_memory else file.path
+
+
+def open_shared(address: str, folder: Path) -> int:
+    """Open the file that a producer of this user has made at `address`, for reading and for releasing its memory.
+
+    Raises `OSError` if there is no such file, if it cannot be proved that the producer has made it, or if it is open
+    already.
+    """
+    found = _MEMORY.fullmatch(address)
+    if found is not None:
+        return _open_memory(found["path"], found["name"])
+    path = Path(address)
+    if path.parent != folder or not _IN_FOLDER.fullmatch(path.name):
+        raise PermissionError(f"not the address of an outbox: {address!r}")
+    # Without waiting, because a pipe or a device could have this name.
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    return _checked(fd, lambda: _check_owner(fd, links=1))
+
+
+def _open_memory(path: str, name: str) -> int:
+    assert sys.platform == "linux"
+    # `O_PATH` looks without opening, because opening can have effects: on a device, a pipe, or a file with a lease.
+    seen = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if os.readlink(f"/proc/self/fd/{seen}") != f"/memfd:{name} (deleted)":
+            raise PermissionError(f"{path} is not the memory file {name}")
+        _check_owner(seen, links=0)
+        # Opened for writing too, because the kernel punches no hole through a read-only descriptor.
+        fd = os.open(f"/proc/self/fd/{seen}", os.O_RDWR | os.O_CLOEXEC)
+    finally:
+        os.close(seen)
+
+    def check() -> None:
+        if not is_sealed(fd):
+            raise PermissionError(f"the memory file {name} is not sealed")
+        _check_owner(fd, links=0)
+
+    return _checked(fd, check)
+
+
+def is_sealed(fd: int) -> bool:
+    """Whether `fd` is a memory file whose size can only grow, so that a mapped page of it cannot vanish."""
+    if sys.platform != "linux":
+        return False
+    try:
+        return bool(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK)
+    except OSError:
+        # EINVAL: it is no memory file.
+        return False
+
+
+def is_whole(fd: int, start: int, end: int) -> bool:
+    """Whether the file has bytes everywhere in `[start, end)`: it is long enough, and no memory in it was released.
+
+    If the system cannot find released memory, only the length is checked.
+    """
+    if start >= end:
+        return True
+    if sys.platform == "linux":
+        try:
+            return os.lseek(fd, start, os.SEEK_HOLE) >= end
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return False
+    return os.fstat(fd).st_size >= end
+
+
+def _checked(fd: int, check: Callable[[], None]) -> int:
+    """Return `fd`, now locked, if `check` raises no error. Otherwise close it."""
+    try:
+        check()
+        # The lock ends when `fd` is closed. It proves that no other intake of this process reads the same file.
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_owner(fd: int, *, links: int) -> None:
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != links:
+        raise PermissionError("it is no file of this user that only its address leads to")
