@@ -1,7 +1,8 @@
 """Encodes the messages of `messages.py` as lists of frames on the wire, and decodes them.
 
-A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. The first frame is a fixed header. Further frames are JSON or payload. This module unpickles nothing. The receiver
-unpickles a payload only if the sender has shown the recording's secret.
+A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. The first frame is a fixed header.
+Further frames are JSON or payload. This module unpickles nothing. The receiver unpickles a payload only if the sender
+has shown the recording's secret.
 """
 
 from __future__ import annotations
