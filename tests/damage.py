@@ -16,7 +16,7 @@ import mpr
 from mpr.producer import router
 from mpr.producer.producer import Producer
 from mpr.rrd import framing, protobuf
-from mpr.transport import messages
+from mpr.transport import encoding, messages
 from mpr.transport.messages import (
     InitializerFailed,
     NewOutbox,
@@ -195,7 +195,7 @@ def unknown_message(_number: int) -> None:
 
 
 def cut_message(_number: int) -> None:
-    _send_raw(messages.encode(SegmentReady(0, 0, 5))[0][:7])
+    _send_raw(encoding.encode(SegmentReady(0, 0, 5))[0][:7])
 
 
 def deep_json(_number: int) -> None:

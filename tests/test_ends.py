@@ -406,3 +406,17 @@ def test_a_callback_that_exits_ends_neither_pool_nor_program(tmp_path: Path, cap
         pool.apply_async(tasks.square, (2,), callback=sys.exit).wait(60)
         assert pool.apply(tasks.square, (3,)) == 9
     assert "a callback for task square raised" in caplog.text
+
+
+def test_a_fork_server_that_is_stopped_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path, start_method="forkserver") as pool:
+        assert pool.apply(tasks.log_number, (1,)) == 1
+        for pid in forkserver.servers.pids():
+            os.kill(pid, signal.SIGSTOP)
+        # The worker that replaces this one needs the server.
+        with pytest.raises(mpr.WorkerDiedError):
+            pool.apply(tasks.die, (0,))
+        assert pool.apply(tasks.log_number, (2,)) == 2
+    assert any("is stopped, so no worker can start" in record.getMessage() for record in caplog.records)
+    assert support.numbers(path) == Counter([1, 2])

@@ -16,14 +16,13 @@ from hypothesis import strategies as st
 
 from mpr.aggregator import events
 from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
-from mpr.transport import messages
+from mpr.transport import encoding, messages
 from mpr.transport.messages import (
     Accepted,
     Function,
     Goodbye,
     Hello,
     InitializerFailed,
-    MessageError,
     NewOutbox,
     Ready,
     Result,
@@ -40,6 +39,7 @@ from mpr.transport.messages import (
     Undelivered,
     Welcome,
 )
+from mpr.transport.packing import MessageError
 
 _U8 = st.integers(0, 2**8 - 1)
 _U16 = st.integers(0, 2**16 - 1)
@@ -94,15 +94,15 @@ def test_the_list_of_messages_above_is_complete() -> None:
 @given(st.one_of(*_MESSAGES.values()))
 @settings(deadline=None)
 def test_a_message_comes_out_as_it_went_in(message: Any) -> None:
-    frames = messages.encode(message)
-    assert message == messages.decode([bytes(frame) for frame in frames])
+    frames = encoding.encode(message)
+    assert message == encoding.decode([bytes(frame) for frame in frames])
     # Large frames arrive as views on ZeroMQ's memory.
-    assert message == messages.decode([memoryview(frame) for frame in frames])
+    assert message == encoding.decode([memoryview(frame) for frame in frames])
 
 
 def _decoded_or_refused(frames: list[Any]) -> None:
     try:
-        messages.decode(frames)
+        encoding.decode(frames)
     except MessageError:
         pass
 
@@ -131,14 +131,14 @@ def test_any_body_behind_a_known_kind_is_a_message_or_a_message_error(kind: int,
 def test_a_message_with_frames_cut_short_or_missing_is_a_message_error_or_another_message(
     message: Any, data: st.DataObject
 ) -> None:
-    frames = [bytes(frame) for frame in messages.encode(message)]
+    frames = [bytes(frame) for frame in encoding.encode(message)]
     index = data.draw(st.integers(0, len(frames) - 1))
     cut = frames[index][: data.draw(st.integers(0, len(frames[index])))]
     _decoded_or_refused([*frames[:index], cut, *frames[index + 1 :]])
     _decoded_or_refused(frames[:index])
 
 
-_HELLO_KIND = messages.encode(Hello("t", 1, 2, "r", "a"))[0]
+_HELLO_KIND = encoding.encode(Hello("t", 1, 2, "r", "a"))[0]
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,9 @@ _HELLO_KIND = messages.encode(Hello("t", 1, 2, "r", "a"))[0]
 def test_a_hello_with_a_field_of_a_wrong_type_is_refused(change: dict[str, Any]) -> None:
     hello = Hello("t", 1, 2, "r", "a", "s")
     fields = dataclasses.asdict(hello)
-    assert hello == messages.decode([_HELLO_KIND, json.dumps(fields).encode()])
+    assert hello == encoding.decode([_HELLO_KIND, json.dumps(fields).encode()])
     with pytest.raises(MessageError):
-        messages.decode([_HELLO_KIND, json.dumps(fields | change).encode()])
+        encoding.decode([_HELLO_KIND, json.dumps(fields | change).encode()])
 
 
 def test_the_repr_of_a_hello_does_not_have_the_secret() -> None:
@@ -170,11 +170,11 @@ def test_the_repr_of_a_hello_does_not_have_the_secret() -> None:
     assert "secret" not in repr(Hello("secret", 1, 2, "r", "a"))
 
 
-@pytest.mark.parametrize("kind", [_HELLO_KIND, messages.encode(TaskEnded(0.0, None))[0]])
+@pytest.mark.parametrize("kind", [_HELLO_KIND, encoding.encode(TaskEnded(0.0, None))[0]])
 def test_json_nested_too_deeply_to_parse_is_refused(kind: bytes) -> None:
     """A stranger could otherwise end the receiving thread with one small message."""
     with pytest.raises(MessageError):
-        messages.decode([kind, b"[" * 200_000])
+        encoding.decode([kind, b"[" * 200_000])
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_json_nested_too_deeply_to_parse_is_refused(kind: bytes) -> None:
 )
 def test_the_end_of_a_task_with_other_than_a_number_and_a_text_is_refused(body: bytes) -> None:
     with pytest.raises(MessageError):
-        messages.decode([messages.encode(TaskEnded(0.0, None))[0], body])
+        encoding.decode([encoding.encode(TaskEnded(0.0, None))[0], body])
 
 
 @given(st.builds(WorkerExited, st.integers(), st.none() | st.integers()) | st.builds(StopRequested) | st.builds(Wakeup))
@@ -192,23 +192,23 @@ def test_an_event_comes_as_it_was_sent(event: events.Event) -> None:
 
 def test_a_segment_that_ends_before_it_starts_is_refused() -> None:
     with pytest.raises(MessageError):
-        messages.decode(messages.encode(SegmentReady(1, 10, 5)))
+        encoding.decode(encoding.encode(SegmentReady(1, 10, 5)))
 
 
 def test_a_segment_with_other_bytes_than_it_says_is_refused() -> None:
     with pytest.raises(MessageError):
-        messages.decode(messages.encode(SegmentReady(1, 10, 20, b"short")))
+        encoding.decode(encoding.encode(SegmentReady(1, 10, 20, b"short")))
 
 
 def test_no_frames_and_an_empty_frame_are_refused() -> None:
     for frames in ([], [b""]):
         with pytest.raises(MessageError):
-            messages.decode(frames)
+            encoding.decode(frames)
 
 
 def test_a_kind_of_a_later_protocol_is_refused() -> None:
     with pytest.raises(MessageError, match="unknown kind 200"):
-        messages.decode([struct.pack("<B", 200)])
+        encoding.decode([struct.pack("<B", 200)])
 
 
 class _Trap:
@@ -232,7 +232,7 @@ def _spring() -> None:
     ],
 )
 def test_decoding_does_not_unpickle(message: Any) -> None:
-    assert message == messages.decode(messages.encode(message))
+    assert message == encoding.decode(encoding.encode(message))
     assert not _Trap.sprung
 
 

@@ -16,13 +16,12 @@ from typing import Any
 import pytest
 import zmq
 
-from mpr.transport import ipc_folder, messages
+from mpr.transport import encoding, ipc_folder, messages
 from mpr.transport.ipc_folder import SocketFolder
 from mpr.transport.messages import (
     Function,
     Goodbye,
     Hello,
-    MessageError,
     NewOutbox,
     Ready,
     Result,
@@ -31,6 +30,7 @@ from mpr.transport.messages import (
     Tasks,
     Welcome,
 )
+from mpr.transport.packing import MessageError
 from mpr.transport.sockets import Connection, PeerGoneError, Sockets
 
 # Far more than any message takes; nothing waits for so long.
@@ -180,9 +180,9 @@ def test_garbage_is_counted_and_ignored(
 
 def test_garbage_of_a_known_producer_does_not_end_its_connection(sockets: Sockets, stranger: zmq.Socket[bytes]) -> None:
     hello = Hello(sockets.secret, 1, 2, "route", "/proc/1/fd/3")
-    stranger.send_multipart(messages.encode(hello))
+    stranger.send_multipart(encoding.encode(hello))
     stranger.send_multipart([b"\xff"])
-    stranger.send_multipart(messages.encode(Goodbye()))
+    stranger.send_multipart(encoding.encode(Goodbye()))
     # The error comes in the place of the message, so that the receiver can end the connection.
     first, (sender, error), last = (_received(sockets) for _ in range(3))
     assert [(hello, hello), (hello, Goodbye())] == [first, last]

@@ -23,24 +23,14 @@ from collections.abc import Callable
 from mpr.aggregator import events, guard
 from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
 from mpr.aggregator.fanout import Fanout
-from mpr.aggregator.farewell import FlushRequests, lost_rows_note
+from mpr.aggregator.farewell import FlushRequests, note_losses
 from mpr.aggregator.intake import IntakeContext, ProducerIntake, process_lives
 from mpr.aggregator.listener import Listener, SurvivingRows
 from mpr.aggregator.row_balance import RowTotals
 from mpr.aggregator.steps import StepQueue
 from mpr.errors import DeliveryError, SinkError
-from mpr.transport.messages import (
-    PROTOCOL,
-    Accepted,
-    Flushed,
-    FlushRequested,
-    Goodbye,
-    Hello,
-    MessageError,
-    Synced,
-    Upstream,
-    Welcome,
-)
+from mpr.transport.messages import PROTOCOL, Accepted, Flush, Goodbye, Hello, Synced, Upstream, Welcome
+from mpr.transport.packing import MessageError
 from mpr.transport.sockets import PeerGoneError, Sockets
 
 _log = logging.getLogger("mpr")
@@ -50,7 +40,6 @@ _IDLE_SECS = 0.2
 # long as other threads keep adding steps.
 _STEPS_AT_ONCE = 64
 _RETRY_SECS = 0.001
-_LOOK_SECS = 0.02
 # To *reap* a worker is to take the rows and results that it has left, and to report its end. The last messages of a
 # worker that has ended may still be in the kernel, from which ZeroMQ reads them within microseconds. So a worker that
 # has sent no `Goodbye` is reaped `_DRAIN_QUIET_SECS` after its end if the queue of messages is empty then, and in any
@@ -94,6 +83,8 @@ class Aggregator:
         self.incomplete_count = 0
         self._listeners: dict[int, Listener] = {}
         self._intakes: dict[str, ProducerIntake] = {}
+        #: Asks the processes that have joined for their last rows.
+        self.flush_requests = FlushRequests(self._intakes, self._answer, self.soon)
         # Producers that have no answer to their hello yet, because their downstream socket is not connected.
         self._newcomers: list[ProducerIntake] = []
         # Workers that have exited and are not reaped yet, each with the time when this thread got `WorkerExited`.
@@ -182,23 +173,6 @@ class Aggregator:
         with self._progress:
             return self._progress.wait_for(have_left, timeout_secs)
 
-    def collect_joined(self, timeout_secs: float) -> bool:
-        """Have all processes that have joined send their rows, and wait for them up to `timeout_secs`.
-
-        Returns False if the time was over before. What is missing then is logged and noted by `stop`. Any thread but
-        the aggregator's may call this.
-        """
-        requests = FlushRequests(self._answer)
-        self.soon(lambda: requests.ask(self._intakes.values()))
-        deadline = time.monotonic() + timeout_secs
-        while not self.ended and not requests.are_answered():
-            if time.monotonic() > deadline:
-                return False
-            with self._progress:
-                # Nothing reports that a process has ended which mpr has not started.
-                self._progress.wait(_LOOK_SECS)
-        return True
-
     def stop(self, timeout_secs: float) -> bool:
         """Take all messages that were sent before, then end the thread.
 
@@ -216,7 +190,8 @@ class Aggregator:
                 pass
             for intake in self._intakes.values():
                 intake.salvage()
-                self._note_losses(intake)
+                note_losses(intake, self._fanout)
+                self.incomplete_count += intake.may_lack_rows()
             for listener in set(self._listeners.values()):
                 listener.recording_ended()
         except BaseException as error:  # noqa: BLE001  # no future may stay without an answer
@@ -274,15 +249,13 @@ class Aggregator:
                 # This producer is no worker of a pool, so no supervisor will report its end.
                 self._release(intake)
             self._notify_progress()
-        elif isinstance(message, Flushed):
-            self._notify_progress()
 
     def _take_overdue(self) -> None:
         for intake in self._intakes.values():
             if last := intake.overdue_result():
                 intake.take_journaled(last)
 
-    def _answer(self, hello: Hello, message: Accepted | Synced | FlushRequested) -> None:
+    def _answer(self, hello: Hello, message: Accepted | Synced | Flush) -> None:
         # `PeerGoneError` means that the producer has ended. A dead producer needs no answer.
         with contextlib.suppress(PeerGoneError):
             self._sockets.down.send(hello.route, message)
@@ -360,18 +333,12 @@ class Aggregator:
         """Take the rows that a producer has left at its end, and forget the producer."""
         intake.salvage()
         self._rows_of_gone += intake.rows_logged()
-        self._note_losses(intake)
+        note_losses(intake, self._fanout)
+        self.incomplete_count += intake.may_lack_rows()
         intake.close()
         self._sockets.up.forget(intake.hello)
         del self._intakes[intake.hello.route]
         self._newcomers = [each for each in self._newcomers if each is not intake]
-
-    def _note_losses(self, intake: ProducerIntake) -> None:
-        notes = [*intake.loss_notes(), *lost_rows_note(intake)]
-        for note in notes:
-            _log.error("mpr: %s", note)
-        self._fanout.note(notes)
-        self.incomplete_count += intake.may_lack_rows()
 
     def _release_if_dead(self, intake: ProducerIntake) -> None:
         # The supervisor of a pool reports the end of a worker, so workers are skipped here. If the parent cannot open

@@ -1,41 +1,69 @@
 """Asks the processes that have joined for their last rows, because the recording is about to close.
 
-Covers: which processes are asked, which have answered, and the sentence about those that have not.
-Does not cover: the workers of pools, which say goodbye when their pool ends, and the wait (`aggregator.py`).
+Covers: which processes are asked, the wait for them, and the sentences about lost rows.
+Does not cover: the workers of pools, which say goodbye when their pool ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.intake import ProducerIntake, process_lives
-from mpr.transport.messages import FlushRequested, Hello
+from mpr.transport.messages import Flush, Hello
+
+_log = logging.getLogger("mpr")
+
+_LOOK_SECS = 0.01
 
 
 class FlushRequests:
-    """The requests of one closing recording. Any thread may ask whether all are answered.
+    """The requests of one closing recording.
 
     Parameters
     ----------
+    intakes:
+        The producers that are connected. The aggregator's thread changes this dict.
     send:
         Sends a message to the producer with that hello, if the producer is still connected.
+    soon:
+        Has the aggregator's thread run a step.
     """
 
-    def __init__(self, send: Callable[[Hello, FlushRequested], None]) -> None:
+    def __init__(
+        self,
+        intakes: Mapping[str, ProducerIntake],
+        send: Callable[[Hello, Flush], None],
+        soon: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._intakes = intakes
         self._send = send
+        self._soon = soon
         self._asked: list[ProducerIntake] | None = None
 
-    def ask(self, intakes: Iterable[ProducerIntake]) -> None:
-        """Ask the processes of `intakes` that are no workers. The aggregator's thread calls this."""
-        asked = [each for each in intakes if not each.hello.worker and not each.said_goodbye]
-        for intake in asked:
-            self._send(intake.hello, FlushRequested())
-        self._asked = asked
+    def collect(self, timeout_secs: float) -> bool:
+        """Have all processes that have joined send their rows, and wait for them up to `timeout_secs`.
 
-    def are_answered(self) -> bool:
-        """Whether each process has answered, has left or has ended."""
-        return self._asked is not None and not any(map(_may_answer, self._asked))
+        Returns False if the time was over before. `note_losses` then says whose rows are missing. Any thread but the
+        aggregator's may call this.
+        """
+        self._soon(self._ask)
+        deadline = time.monotonic() + timeout_secs
+        while self._asked is None or any(map(_may_answer, self._asked)):
+            if time.monotonic() > deadline:
+                return False
+            # Nothing reports the end of a process that mpr has not started.
+            time.sleep(_LOOK_SECS)
+        return True
+
+    def _ask(self) -> None:
+        asked = [each for each in self._intakes.values() if not each.hello.worker and not each.said_goodbye]
+        for intake in asked:
+            self._send(intake.hello, Flush())
+        self._asked = asked
 
 
 def _may_answer(intake: ProducerIntake) -> bool:
@@ -59,11 +87,13 @@ def _is_zombie(pid: int) -> bool:
     return stat.rpartition(b")")[2].split()[0] == b"Z"
 
 
-def lost_rows_note(intake: ProducerIntake) -> list[str]:
-    """Return a sentence about the last rows of a process that has joined and has not left, if any may be missing."""
-    if intake.hello.worker or not intake.may_lack_rows():
-        return []
-    who = f"a process (pid {intake.hello.pid})"
-    if _may_live(intake):
-        return [f"{who} was still logging when the recording was closed: its last rows are missing"]
-    return [f"{who} ended without leaving the recording: its last rows may be missing"]
+def note_losses(intake: ProducerIntake, fanout: Fanout) -> None:
+    """Log, and note in the recording, which rows of a producer are or may be missing."""
+    notes = intake.loss_notes()
+    if not intake.hello.worker and intake.may_lack_rows():
+        lives = _may_live(intake)
+        how = "was still logging when the recording was closed" if lives else "ended without leaving the recording"
+        notes.append(f"a process (pid {intake.hello.pid}) {how}: its last rows {'are' if lives else 'may be'} missing")
+    for note in notes:
+        _log.error("mpr: %s", note)
+    fanout.note(notes)

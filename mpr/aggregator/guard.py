@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from mpr.errors import FormatError, SinkError
-from mpr.transport.messages import Hello, MessageError
+from mpr.transport.messages import Hello
+from mpr.transport.packing import MessageError
 
 P = ParamSpec("P")
 

@@ -35,11 +35,9 @@ from mpr.aggregator.worker_memory import WorkerMemory
 from mpr.errors import DeliveryError, FormatError
 from mpr.transport.messages import (
     Accepted,
-    Flushed,
     Goodbye,
     Hello,
     InitializerFailed,
-    MessageError,
     NewOutbox,
     Ready,
     Result,
@@ -56,6 +54,7 @@ from mpr.transport.messages import (
     Upstream,
 )
 from mpr.transport.outbox import OutboxReader
+from mpr.transport.packing import MessageError
 
 _log = logging.getLogger("mpr")
 
@@ -161,6 +160,8 @@ class ProducerIntake:
                 self._balance.count(rows)
             case NewOutbox(address):
                 self._open_next(address)
+            case Sync(0):
+                self.has_flushed = True
             case Sync(number):
                 failure = self._context.fanout.failure or self._failure
                 self._context.answer(self.hello, Synced(number, "" if failure is None else str(failure)))
@@ -168,8 +169,6 @@ class ProducerIntake:
                 self._failure = DeliveryError(reason) if rows_are_lost else self._failure
                 _log.log(logging.ERROR if rows_are_lost else logging.WARNING, "mpr: %s", reason)
                 self._context.fanout.note([reason])
-            case Flushed():
-                self.has_flushed = True
             case Goodbye():
                 self.said_goodbye = True
                 self._compare_rows()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from mpr.aggregator.listener import Listener
 from mpr.rrd.segment import TaskInfo
-from mpr.transport.messages import Hello, MessageError, TaskBegan, TaskEnded
+from mpr.transport.messages import Hello, TaskBegan, TaskEnded
+from mpr.transport.packing import MessageError
 from mpr.transport.status_page import StatusPageReader
 from mpr.transport.task_mark import TaskMark, read_mark
 

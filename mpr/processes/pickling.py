@@ -12,7 +12,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from mpr.processes.main_module import workers_import_main
-from mpr.transport.messages import Buffer
+from mpr.transport.packing import Buffer
 
 PICKLE_PROTOCOL = 5
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from mpr.errors import TaskError, TaskLoadError, UnpicklableTaskError
 from mpr.processes.pickle_errors import find_culprit
 from mpr.processes.pickling import PICKLE_PROTOCOL, Portable, dumps, loads, pickled
-from mpr.transport.messages import Buffer
+from mpr.transport.packing import Buffer
 
 # --- tasks --------------------------------------------------------------------------------------------------------
 

@@ -29,12 +29,16 @@ _POOLS = ("multiprocessing.pool", "multiprocess.pool")
 _MARK = "_mpr_flushes"
 
 
-def protect() -> None:
+def protect(has_joined: Callable[[], bool], leave_all: Callable[[], None]) -> None:
     """Deliver the rows of this process, and of all processes that it forks, however they end.
 
-    SIGKILL and a crash still cost the last rows. A second call only looks for pools that were imported meanwhile.
+    Before the end, `leave_all` is called if `has_joined()`. SIGKILL and a crash still cost the last rows. A second call
+    only looks for pools that were imported meanwhile.
     """
-    leave_first()
+    for name in _ENDS:
+        end = getattr(os, name)
+        if not hasattr(end, _MARK):
+            setattr(os, name, _leaving(end, has_joined, leave_all))
     for name in _POOLS:
         module = sys.modules.get(name)
         if module is not None:
@@ -52,21 +56,13 @@ def protect_pools() -> None:
             flush_before_results(sys.modules[name])
 
 
-def leave_first() -> None:
-    """Make the functions of `_ENDS` leave the recordings first, in this process and in each child that it forks."""
-    for name in _ENDS:
-        end = getattr(os, name)
-        if not hasattr(end, _MARK):
-            setattr(os, name, _leaving(end))
-
-
-def _leaving(end: Callable[..., Any]) -> Callable[..., Any]:
+def _leaving(
+    end: Callable[..., Any], has_joined: Callable[[], bool], leave_all: Callable[[], None]
+) -> Callable[..., Any]:
     @functools.wraps(end)
     def leave_and_end(*args: Any, **kwargs: Any) -> Any:
-        from mpr.producer import membership
-
-        if membership.has_joined():
-            _leave_in_time(membership.leave_all)
+        if has_joined():
+            _leave_in_time(leave_all)
         return end(*args, **kwargs)
 
     setattr(leave_and_end, _MARK, True)

@@ -1,6 +1,6 @@
 """Sends all rows of a process that has joined, because the recording is about to close.
 
-Covers: the answer to `FlushRequested`, in a thread of its own.
+Covers: the answer to `Flush`, in a thread of its own.
 Does not cover: leaving the recording (`membership.py`). The process goes on, but what it logs later is lost.
 """
 
@@ -12,14 +12,14 @@ import threading
 from mpr.producer.log_counters import LogCounters
 from mpr.producer.outbox_writer import OutboxWriter
 from mpr.producer.recording_watch import RecordingWatch
-from mpr.transport.messages import Flushed
+from mpr.transport.messages import Sync
 from mpr.transport.sockets import Connection
 
 _log = logging.getLogger("mpr")
 
 
 def flush_aside(writer: OutboxWriter, connection: Connection, watch: RecordingWatch, log_counters: LogCounters) -> None:
-    """Start a thread that sends all rows, and then `Flushed`.
+    """Start a thread that sends all rows, and then `Sync(0)`, the answer.
 
     The rows are flushed in a thread, because the thread that has received the request must go on to receive.
     """
@@ -29,7 +29,7 @@ def flush_aside(writer: OutboxWriter, connection: Connection, watch: RecordingWa
         try:
             writer.write_out(in_any_case=True)
             writer.announcer.announce()
-            connection.send(Flushed())
+            connection.send(Sync(0))
         except Exception as error:  # noqa: BLE001  # the parent says that rows are missing
             _log.error("rows of this process cannot be sent at the end of the recording: %r", error)
         else:

@@ -192,6 +192,7 @@ def attach(config: ConnectionInfo, *, takes_over: bool) -> Producer:
 def join_lazily() -> None:
     """Join the inherited recording at the first logging call, here and in forked children. Only `mpr run` uses this."""
     router.join_lazily(_joined_or_lost)
+    exits.protect(has_joined, leave_all)
 
 
 def _joined_or_lost() -> Producer | None:
@@ -293,7 +294,7 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
     producer.stream.reset_time()
     _current.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
     _current.joined[config.secret] = producer
-    exits.protect()
+    exits.protect(has_joined, leave_all)
     _leave_at_the_end(producer)
     # A child of `multiprocessing` may join while it unpickles its arguments. After that, `multiprocessing` drops all
     # finalizers in the child, and calls the functions of `register_after_fork`. So one of these functions registers the

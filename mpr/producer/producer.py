@@ -32,7 +32,7 @@ from mpr.transport.connection_info import ConnectionInfo
 from mpr.transport.messages import (
     TASK_RECORDING_ROWS,
     Accepted,
-    FlushRequested,
+    Flush,
     Goodbye,
     Hello,
     Result,
@@ -307,7 +307,7 @@ class Producer:
                 self._writer.announcer.accept(message)
         elif isinstance(message, Synced):
             self._synced = message
-        elif isinstance(message, FlushRequested):
+        elif isinstance(message, Flush):
             farewell.flush_aside(self._writer, self._connection, self._watch, self.log_counters)
         else:
             return False

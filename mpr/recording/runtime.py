@@ -265,7 +265,7 @@ class RecordingRuntime:
     def _end(self, *, failed: bool) -> None:
         self._at_exit.cancel()
         self.parent.close()
-        if not self.aggregator.collect_joined(limits.JOINED_FAREWELL_SECS):
+        if not self.aggregator.flush_requests.collect(limits.JOINED_FAREWELL_SECS):
             _log.warning("mpr: not all processes that have joined have sent their last rows in time")
         drained = self.aggregator.stop(limits.SINK_TIMEOUT_SECS)
         missed = [] if self._opened.live is None else self._opened.live.finish()
@@ -274,10 +274,7 @@ class RecordingRuntime:
         if not drained:
             raise self.fanout.stuck()
         self.fanout.stop_feeding()
-        for loss in ipc_folder.noted_losses(self.sockets.folder):
-            _log.error("mpr: %s", loss)
-            self.fanout.note([loss])
-            self.fanout.give_up(DeliveryError(loss))
+        _take_noted_losses(self.sockets, self.fanout)
         try:
             if self._worker_files is not None:
                 self._worker_files.gather(self.fanout)
@@ -342,6 +339,14 @@ class RecordingRuntime:
             names = ", ".join(path.name for path in made[:_NAMED_FILES])
             dots = ", ..." if len(made) > _NAMED_FILES else ""
             _log.warning("mpr: recordings that tasks have made are in %s: %s%s", made[0].parent, names, dots)
+
+
+def _take_noted_losses(sockets: Sockets, fanout: Fanout) -> None:
+    """Log and note what processes that could not join have noted, and make it the error of the recording."""
+    for loss in ipc_folder.noted_losses(sockets.folder):
+        _log.error("mpr: %s", loss)
+        fanout.note([loss])
+        fanout.give_up(DeliveryError(loss))
 
 
 class _EndOnce:

@@ -24,10 +24,9 @@ def begin() -> None:
 
 
 def _after_rerun() -> None:
-    from mpr.producer import exits, membership
+    from mpr.producer import membership
 
     membership.join_lazily()
-    exits.leave_first()
 
 
 def _after_pool(name: str) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from mpr.processes import task_pickling
 from mpr.rrd.segment import TaskInfo
-from mpr.transport.messages import CALL, Buffer, Hello, TaskBegan, Tasks
+from mpr.transport.messages import CALL, Hello, TaskBegan, Tasks
+from mpr.transport.packing import Buffer
 from mpr.transport.status_page import At
 
 #: Takes the outcome of tasks of a call. The arguments are the index of the first task, the number of tasks, and either

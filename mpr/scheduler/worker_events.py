@@ -22,7 +22,8 @@ from mpr.scheduler.user_code import Outcome
 from mpr.scheduler.work_item import WorkItem
 from mpr.scheduler.worker_death import WorkerLoss
 from mpr.scheduler.worker_handle import WorkerControl, WorkerHandle
-from mpr.transport.messages import Hello, InitializerFailed, MessageError, Result, Skipped, TaskBegan
+from mpr.transport.messages import Hello, InitializerFailed, Result, Skipped, TaskBegan
+from mpr.transport.packing import MessageError
 from mpr.transport.status_page import StatusPageReader
 
 _log = logging.getLogger("mpr")

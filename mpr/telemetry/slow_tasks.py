@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from mpr.telemetry.insights import SlowTask, size_text
-from mpr.transport.messages import CALL, STAR, Buffer
+from mpr.transport.messages import CALL, STAR
+from mpr.transport.packing import Buffer
 
 # The number of slow tasks that are kept.
 _SLOWEST = 10

@@ -1,40 +1,17 @@
-"""Defines the messages between a producer and the parent: as frozen values, and as lists of frames on the wire.
+"""Defines the messages between a producer and the parent as frozen values. `encoding.py` has their form on the wire.
 
 A *producer* is a process that logs, such as a worker. Its rows are in an *outbox*, a file in memory (`outbox.py`).
-A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. The first frame is a fixed header.
-Further frames are JSON or payload. This module unpickles nothing. The receiver unpickles a payload only if the sender
-has shown the recording's secret.
 """
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
+
+from mpr.transport.packing import Buffer
 
 PROTOCOL = 5
-
-Buffer: TypeAlias = bytes | memoryview
-Frames: TypeAlias = list[Any]
-
-_KIND = struct.Struct("<B")
-_SEGMENT = struct.Struct("<BIQQ")
-_RESULT = struct.Struct("<BQIIBBQQQQQQ")
-_PLACE = struct.Struct("<B")
-_TASKS = struct.Struct("<BQQBIIHQ16s")
-_OFFSETS = struct.Struct("<BIQ")
-_NUMBER = struct.Struct("<BQ")
-_TASK = struct.Struct("<BQIIQ")
-
-
-# How many frames the error for a message names.
-_FRAMES_SHOWN = 8
-
-
-class MessageError(ValueError):
-    """Says that the frames are no message of this protocol."""
 
 
 # --- upstream: worker to parent -----------------------------------------------------------------------------------
@@ -227,11 +204,6 @@ class Goodbye:
 
 
 @dataclass(frozen=True, slots=True)
-class Flushed:
-    """Answers `FlushRequested`: all rows that the process had logged are announced."""
-
-
-@dataclass(frozen=True, slots=True)
 class Undelivered:
     """Says that the producer cannot write to a sink or its outbox. With `rows_are_lost`, no other sink has the rows."""
 
@@ -241,7 +213,10 @@ class Undelivered:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Asks for `Synced` with this number, as soon as the sinks have accepted all rows that were announced before."""
+    """Asks for `Synced` with this number, as soon as the sinks have accepted all rows that were announced before.
+
+    Number 0 asks for nothing. It answers `Flush`: all rows that the process had logged were announced before.
+    """
 
     number: int
 
@@ -327,7 +302,7 @@ class Synced:
 
 
 @dataclass(frozen=True, slots=True)
-class FlushRequested:
+class Flush:
     """Asks a process that has joined for all its rows now, because the recording is about to close."""
 
 
@@ -351,195 +326,6 @@ Upstream: TypeAlias = (
     | InitializerFailed
     | Undelivered
     | Sync
-    | Flushed
     | Goodbye
 )
-Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | FlushRequested | Stop
-
-(
-    _HELLO,
-    _NEW_OUTBOX,
-    _SEGMENT_READY,
-    _RESULT_READY,
-    _INITIALIZER_FAILED,
-    _GOODBYE,
-    _WELCOME,
-    _FUNCTION,
-    _TASKS_READY,
-    _ACCEPTED,
-    _STOP,
-    _READY,
-    _SKIPPED,
-    _TASK_RECORDING_ROWS,
-    _TASK_BEGAN,
-    _TASK_ENDED,
-    _SYNC,
-    _SYNCED,
-    _UNDELIVERED,
-    _RESULT_IN_MEMORY,
-    _ROWS_COUNTED,
-    _FLUSH_REQUESTED,
-    _FLUSHED,
-) = range(23)
-
-
-def encode(message: Upstream | Downstream) -> Frames:
-    """Return the frames of `message` for the wire."""
-    match message:
-        case SegmentReady(outbox, start, end, data):
-            head = _SEGMENT.pack(_SEGMENT_READY, outbox, start, end)
-            return [head] if data is None else [head, data]
-        case Result(payload=payload):
-            return [_result_head(_RESULT_READY, message), *payload]
-        case ResultInMemory(result, area, sizes):
-            return [_result_head(_RESULT_IN_MEMORY, result), _PLACE.pack(area) + sizes]
-        case Tasks(work_item, sequence, mode, first, again, attempt, index, digest, payload):
-            return [
-                _TASKS.pack(_TASKS_READY, work_item, sequence, mode, first, again, attempt, index, digest),
-                *payload,
-            ]
-        case Accepted(outbox, end):
-            return [_OFFSETS.pack(_ACCEPTED, outbox, end)]
-        case Hello():
-            fields = {name: getattr(message, name) for name in Hello.__slots__}
-            return [_KIND.pack(_HELLO), json.dumps(fields).encode()]
-        case NewOutbox(address):
-            return [_KIND.pack(_NEW_OUTBOX), address.encode()]
-        case InitializerFailed(payload):
-            return [_KIND.pack(_INITIALIZER_FAILED), *payload]
-        case TaskBegan(work_item, task, attempt, started_nanos):
-            return [_TASK.pack(_TASK_BEGAN, work_item, task, attempt, started_nanos)]
-        case TaskEnded(seconds, error):
-            return [_KIND.pack(_TASK_ENDED), json.dumps([seconds, error]).encode()]
-        case TaskRecordingRows(data):
-            return [_KIND.pack(_TASK_RECORDING_ROWS), data]
-        case Ready(micros):
-            return [_NUMBER.pack(_READY, micros)]
-        case RowsCounted(rows):
-            return [_NUMBER.pack(_ROWS_COUNTED, rows)]
-        case Skipped(sequence):
-            return [_NUMBER.pack(_SKIPPED, sequence)]
-        case Undelivered(reason, rows_are_lost):
-            return [_NUMBER.pack(_UNDELIVERED, rows_are_lost), reason.encode()]
-        case Goodbye():
-            return [_KIND.pack(_GOODBYE)]
-        case Sync(number):
-            return [_NUMBER.pack(_SYNC, number)]
-        case Synced(number, failure):
-            return [_NUMBER.pack(_SYNCED, number), failure.encode()]
-        case Welcome(inline):
-            return [_NUMBER.pack(_WELCOME, inline)]
-        case Function(digest, code):
-            return [_KIND.pack(_FUNCTION), digest, code]
-        case Stop():
-            return [_KIND.pack(_STOP)]
-        case FlushRequested():
-            return [_KIND.pack(_FLUSH_REQUESTED)]
-        case Flushed():
-            return [_KIND.pack(_FLUSHED)]
-
-
-def _result_head(kind: int, result: Result) -> bytes:
-    return _RESULT.pack(
-        kind,
-        result.work_item,
-        result.first,
-        result.count,
-        result.status,
-        result.last,
-        result.micros,
-        result.flush_micros,
-        result.rows,
-        result.data_bytes,
-        result.number,
-        result.ended_nanos,
-    )
-
-
-def decode(frames: Frames) -> Upstream | Downstream:
-    """Return the message in `frames`. Raises `MessageError`, and no other error, if `frames` are no message."""
-    try:
-        return _decode(frames)
-    except Exception as error:  # noqa: BLE001  # also `RecursionError` and `MemoryError`, for JSON that is deep or long
-        parts = ", ".join(f"{len(frame)} bytes" for frame in frames[:_FRAMES_SHOWN])
-        begin = bytes(frames[0][:32]).hex() if frames else ""
-        raise MessageError(f"not a message of protocol {PROTOCOL}: {error} ({parts}, from {begin!r} on)") from None
-
-
-def _result(head: bytes, payload: Sequence[Buffer]) -> Result:
-    _, work_item, first, count, status, last, micros, *spent = _RESULT.unpack(head)
-    return Result(work_item, first, count, status, bool(last), micros, payload, *spent)
-
-
-def _task_ended(data: bytes) -> TaskEnded:
-    seconds, error = json.loads(data)
-    if type(seconds) is not float or not (error is None or type(error) is str):
-        raise MessageError("the end of a task with fields of the wrong types")
-    if error is not None:
-        # Raises an error for a text that has no encoding, because JSON may have one.
-        error.encode()
-    return TaskEnded(seconds, error)
-
-
-def _decode(frames: Frames) -> Upstream | Downstream:
-    head = bytes(frames[0])
-    kind = head[0]
-    if kind == _RESULT_READY:
-        return _result(head, frames[1:])
-    if kind == _RESULT_IN_MEMORY:
-        place = bytes(frames[1])
-        return ResultInMemory(_result(head, []), _PLACE.unpack_from(place)[0], place[_PLACE.size :])
-    if kind == _TASKS_READY:
-        _, work_item, sequence, mode, first, again, attempt, index, digest = _TASKS.unpack(head)
-        return Tasks(work_item, sequence, mode, first, again, attempt, index, digest, frames[1:])
-    if kind == _SEGMENT_READY:
-        _, outbox, start, end = _SEGMENT.unpack(head)
-        data = bytes(frames[1]) if len(frames) > 1 else None
-        if end < start or (data is not None and len(data) != end - start):
-            raise MessageError("a segment whose size is not what it says")
-        return SegmentReady(outbox, start, end, data)
-    if kind == _ACCEPTED:
-        return Accepted(*_OFFSETS.unpack(head)[1:])
-    if kind == _HELLO:
-        fields = json.loads(bytes(frames[1]))
-        hello = Hello(**fields)
-        texts = (hello.secret, hello.route, hello.address, hello.status_page)
-        numbers = (hello.worker, hello.pid, hello.protocol)
-        if not all(isinstance(each, str) for each in texts) or not all(type(each) is int for each in numbers):
-            raise MessageError("a hello with fields of the wrong types")
-        return hello
-    if kind == _NEW_OUTBOX:
-        return NewOutbox(bytes(frames[1]).decode())
-    if kind == _INITIALIZER_FAILED:
-        return InitializerFailed(frames[1:])
-    if kind == _TASK_BEGAN:
-        return TaskBegan(*_TASK.unpack(head)[1:])
-    if kind == _TASK_ENDED:
-        return _task_ended(bytes(frames[1]))
-    if kind == _TASK_RECORDING_ROWS:
-        return TaskRecordingRows(bytes(frames[1]))
-    if kind == _READY:
-        return Ready(_NUMBER.unpack(head)[1])
-    if kind == _ROWS_COUNTED:
-        return RowsCounted(_NUMBER.unpack(head)[1])
-    if kind == _SKIPPED:
-        return Skipped(_NUMBER.unpack(head)[1])
-    if kind == _GOODBYE:
-        return Goodbye()
-    if kind == _SYNC:
-        return Sync(_NUMBER.unpack(head)[1])
-    if kind == _SYNCED:
-        return Synced(_NUMBER.unpack(head)[1], bytes(frames[1]).decode())
-    if kind == _UNDELIVERED:
-        return Undelivered(bytes(frames[1]).decode(), bool(_NUMBER.unpack(head)[1]))
-    if kind == _WELCOME:
-        return Welcome(bool(_NUMBER.unpack(head)[1]))
-    if kind == _FUNCTION:
-        return Function(bytes(frames[1]), bytes(frames[2]))
-    if kind == _STOP:
-        return Stop()
-    if kind == _FLUSH_REQUESTED:
-        return FlushRequested()
-    if kind == _FLUSHED:
-        return Flushed()
-    raise MessageError(f"unknown kind {kind}")
+Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Flush | Stop

@@ -14,14 +14,20 @@ from __future__ import annotations
 
 import itertools
 import struct
+from typing import Any, TypeAlias
 
-from mpr.transport.messages import Buffer, Frames, MessageError
+Buffer: TypeAlias = bytes | memoryview
+Frames: TypeAlias = list[Any]
 
 # No kind of message has this number.
 _PACKED = b"\xff"
 _COUNT = struct.Struct("<BI")
 _SIZE = struct.Struct("<Q")
 _ALIGNMENT = 64
+
+
+class MessageError(ValueError):
+    """Says that the frames are no message of this protocol."""
 
 
 def pack(frames: Frames) -> Buffer:

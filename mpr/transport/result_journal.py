@@ -22,7 +22,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from mpr.limits import WORK_ITEMS_MAX
-from mpr.transport.messages import Buffer, Result, ResultInMemory, SegmentReady
+from mpr.transport.messages import Result, ResultInMemory, SegmentReady
+from mpr.transport.packing import Buffer
 from mpr.transport.status_page import JOURNALED, PAGE_BYTES, SENT, TAKEN, StatusPage, StatusPageReader
 
 # One slot for each result that may not have arrived: one per work item of the worker, and one for the current result.

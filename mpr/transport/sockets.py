@@ -38,11 +38,12 @@ import zmq.utils.garbage
 from mpr.limits import MESSAGE_MAX_BYTES
 from mpr.threads import WakeupPipe
 from mpr.transport import ipc_folder
+from mpr.transport.encoding import decode, encode
 from mpr.transport.ipc_folder import SocketFolder
 from mpr.transport.messages import Downstream as DownstreamMessage
-from mpr.transport.messages import Frames, Hello, MessageError, decode, encode
+from mpr.transport.messages import Hello
 from mpr.transport.messages import Upstream as UpstreamMessage
-from mpr.transport.packing import pack, unpack
+from mpr.transport.packing import Frames, MessageError, pack, unpack
 
 # The longest time that a closing socket waits until it has passed its messages to the kernel (milliseconds).
 _LINGER_MS = 2000

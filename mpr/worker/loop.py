@@ -18,20 +18,8 @@ from mpr.producer.producer import Producer
 from mpr.producer.result_sender import TOGETHER_MICROS
 from mpr.tasks.current import set_common
 from mpr.transport.function_cache import FunctionCache
-from mpr.transport.messages import (
-    CALL,
-    EACH,
-    MIXED,
-    RAISED,
-    RETURNED,
-    STAR,
-    Buffer,
-    Function,
-    Result,
-    Skipped,
-    Stop,
-    Tasks,
-)
+from mpr.transport.messages import CALL, EACH, MIXED, RAISED, RETURNED, STAR, Function, Result, Skipped, Stop, Tasks
+from mpr.transport.packing import Buffer
 from mpr.transport.status_page import POSITION, ROWS, SINCE
 from mpr.worker import forked_child
 from mpr.worker.capture import Capture
