@@ -141,10 +141,14 @@ def test_a_system_without_any_place_for_rows_is_told_in_one_message(tmp_path: Pa
 # --- the private folder ---------------------------------------------------------------------------------------------
 
 _FOLDER = """
-import os, shutil, signal, sys, time
+import os, shutil, signal, sys
 from pathlib import Path
 import mpr
+from mpr.producer import recording_watch
 from tests import support, tasks
+
+# A worker looks whether the recording is there before each announcement.
+recording_watch.LOOK_SECS = 0
 
 def pid(number):
     tasks.log_number(number)
@@ -152,16 +156,16 @@ def pid(number):
 
 if __name__ == "__main__":
     path, event = Path(sys.argv[1]), sys.argv[2]
-    with mpr.Pool("app", 2, sinks=path) as pool:
+    with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
         pool.map(tasks.log_number, range(10), chunksize=1)
+        # Both workers have joined.
+        pool.starmap(tasks.pid_after_meeting, [(path.parent / "meeting", 2)] * 2, chunksize=1)
         (folder,) = support.folders_of(os.getpid())
         if event == "moved":
             folder.rename(path.parent / "moved")
         else:
             shutil.rmtree(folder)
         print(folder)
-        # Longer than a worker goes without a look at the recording.
-        time.sleep(0.6)
         pids = pool.map(pid, range(10, 20), chunksize=1)
         if "workers" in sys.argv:
             for each in set(pids):
