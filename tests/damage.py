@@ -24,6 +24,7 @@ from mpr.transport.messages import (
     Result,
     ResultInMemory,
     SegmentReady,
+    TaskEnded,
     TaskRecordingRows,
 )
 from mpr.transport.outbox import Outbox, punch_hole
@@ -199,11 +200,11 @@ def cut_message(_number: int) -> None:
 
 
 def deep_json(_number: int) -> None:
-    _send_raw(bytes([messages._TASK_ENDED]), b"[" * 1_000_000)
+    _send_raw(encoding.encode(TaskEnded(1.0, None))[0][:1], b"[" * 1_000_000)
 
 
 def text_without_encoding(_number: int) -> None:
-    _send_raw(bytes([messages._TASK_ENDED]), b'[1.0, "\\ud800"]')
+    _send_raw(encoding.encode(TaskEnded(1.0, None))[0][:1], b'[1.0, "\\ud800"]')
 
 
 def many_frames(_number: int) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 import mpr
-from mpr.aggregator.intake import ProducerIntake
 from mpr.transport import shared_file
 from mpr.transport.messages import Hello
 from mpr.transport.outbox import Outbox, OutboxReader
@@ -25,6 +24,7 @@ from tests import functions, support
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory files are those of Linux")
 
 _NAME = "mpr-outbox-" + "0" * 32
+_FILE = f"outbox-{'0' * 32}-1-ab.rrd"
 
 
 def _address(fd: int, name: str = _NAME) -> str:
@@ -55,11 +55,11 @@ _OTHERS: dict[str, Callable[[Path], int | str]] = {
     "no process": lambda _: f"/proc/4194305/fd/1#{_NAME}",
     "no name": lambda _: f"/proc/{os.getpid()}/fd/1",
     "a path in the folder": lambda folder: str(folder / "owner"),
-    "a path that leaves the folder": lambda folder: str(folder / ".." / "outbox-1-ab.rrd"),
+    "a path that leaves the folder": lambda folder: str(folder / ".." / _FILE),
     "the folder": lambda folder: str(folder / ".."),
     "a path elsewhere": lambda _: "/etc/passwd",
     "nothing": lambda _: "",
-    "a NUL": lambda folder: str(folder / "outbox-1-ab.rrd\0"),
+    "a NUL": lambda folder: str(folder / (_FILE + "\0")),
     "many digits": lambda _: f"/proc/{'9' * 5000}/fd/1#{_NAME}",
     "digits of another script": lambda _: f"/proc/\u0661/fd/\u0661#{_NAME}",
 }
@@ -87,7 +87,7 @@ def test_another_file_is_not_opened(other: str, opens: type, tmp_path: Path, clo
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/etc/hostname", path), os.mkdir])
 def test_what_is_no_file_is_not_opened_in_the_folder(make: Callable[[Path], None], tmp_path: Path) -> None:
-    path = tmp_path / "outbox-1-ab.rrd"
+    path = tmp_path / _FILE
     make(path)
     with pytest.raises(OSError):  # noqa: PT011  # of several types, none of which matters
         OutboxReader(str(path), tmp_path)
@@ -125,7 +125,7 @@ def test_an_outbox_grows_and_does_not_shrink(tmp_path: Path) -> None:
 
 
 def test_a_page_that_could_vanish_is_not_mapped(tmp_path: Path) -> None:
-    path = tmp_path / "outbox-1-ab.rrd"
+    path = tmp_path / _FILE
     path.write_bytes(bytes(mmap.PAGESIZE))
     with pytest.raises(OSError, match="shrink"):
         StatusPageReader(str(path), tmp_path)
@@ -163,7 +163,7 @@ def test_a_process_whose_numbers_are_those_of_another_one(tmp_path: Path, monkey
     with victim:
         assert victim.stdout.readline() == "ready\n"
         # The id of another process says nothing of this one.
-        monkeypatch.setattr(ProducerIntake, "lives", lambda _: True)
+        monkeypatch.setattr("mpr.aggregator.aggregator.process_lives", lambda _: True)
         path = tmp_path / "run.rrd"
         with mpr.SharedRecording("app", sinks=path):
             target = functions.log_as_in_another_container
@@ -178,9 +178,9 @@ def test_a_process_whose_numbers_are_those_of_another_one(tmp_path: Path, monkey
 
 
 def test_an_address_has_no_path_of_a_disk(tmp_path: Path) -> None:
-    fd, address = shared_file.new_memory_file()
-    assert address.startswith(f"/proc/{os.getpid()}/fd/{fd}#mpr-outbox-")
-    assert shared_file.is_sealed(fd)
+    memory, address = shared_file.new_shared(tmp_path)
+    assert address.startswith(f"/proc/{os.getpid()}/fd/{memory.fd}#mpr-outbox-")
+    assert shared_file.is_sealed(memory.fd)
     with open(tmp_path / "file", "wb") as file:
         assert not shared_file.is_sealed(file.fileno())
-    os.close(fd)
+    memory.close()

@@ -12,6 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mpr.errors import FormatError
+
+# A process that logs a row in a microsecond would need years for this.
+_ROWS_MAX = 1 << 48
+
 
 @dataclass(slots=True)
 class RowTotals:
@@ -51,7 +56,12 @@ class RowBalance:
         self._results = 0
 
     def count(self, rows: int) -> None:
-        """Take the count of the producer: all its outboxes until now must have at least `rows` rows together."""
+        """Take the count of the producer: the outboxes until here have at least `rows` rows.
+
+        Raises `FormatError` if no process can have logged so many rows, because the number is damaged then.
+        """
+        if rows > _ROWS_MAX:
+            raise FormatError(f"an impossible number of rows: {rows}")
         if rows > self._counted:
             self._totals.counted += rows - self._counted
             self._counted = rows
