@@ -23,7 +23,6 @@ from multiprocessing import connection as mp_connection
 from multiprocessing import process
 from typing import Any
 
-
 _log = logging.getLogger("mpr")
 
 #: The longest time in which a server forks a worker, and the time between two looks whether the server is stopped.
