@@ -103,7 +103,8 @@ def recover(paths: tuple[Path, ...]) -> None:
 
     PATH is an .rrd file, the .part of one, or a folder with such files. The valid file has all rows that were accepted.
     The original is kept until the valid file has been verified. Files that are whole, or that are still being written,
-    are not changed.
+    are not changed. Links in a folder are not followed. The exit status is 1 if a file cannot be recovered, or if there
+    is none.
     """
     from mpr.errors import SinkError
     from mpr.rrd import recover as recovery

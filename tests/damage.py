@@ -345,6 +345,16 @@ def log_and_damage(number: int, name: str) -> int:
     return number
 
 
+def noise_within_rows(number: int) -> int:
+    """Overwrite the inside of rows, so that only the SDK could notice it, and then send what is no message."""
+    tasks.log_number(number)
+    _producer().deliver()
+    _in_outbox(number, lambda outbox, start, _end: _write(outbox, os.urandom(1500), start + 400))
+    time.sleep(0.3)
+    unknown_message(number)
+    return number
+
+
 def log_damage_and_die(number: int, name: str) -> None:
     log_and_damage(number, name)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from hypothesis import strategies as st
 from mpr.errors import FormatError
 from mpr.rrd import checks, framing, manifest, protobuf
 from mpr.rrd.checks import FrameCheck
-from mpr.rrd.segment import MessageBytes
+from mpr.rrd.segment import MessageBytes, Segment
+from mpr.rrd.writer import FileWriter
 from mpr.sdk import encoder
 from mpr.transport.result_journal import ResultJournal, ResultJournalReader
 from mpr.transport.status_page import PAGE_BYTES, StatusPage, StatusPageReader
+from tests import support
 
 
 def _write(stream: rr.RecordingStream) -> None:
@@ -176,6 +179,49 @@ def test_a_frame_that_no_message_could_carry_is_damage() -> None:
     data = framing.frame_header(framing.ARROW_MSG, 2**40)
     with pytest.raises(FormatError, match="impossible size of a frame at offset 0"):
         framing.scan(MessageBytes(0, data).read, 0, len(data))
+
+
+def _of_other_chunks(found: manifest.Manifest) -> manifest.Manifest:
+    offsets = found.table[manifest.OFFSET].to_pylist()
+    return replace(found, table=manifest.with_offsets(found.table, [*offsets[1:], offsets[-1] + 16]))
+
+
+def _of_larger_chunks(found: manifest.Manifest) -> manifest.Manifest:
+    sizes = found.table[manifest.SIZE].to_pylist()
+    return replace(found, table=manifest.with_sizes(found.table, [size + 2**40 for size in sizes]))
+
+
+def _of_some_chunks(found: manifest.Manifest) -> manifest.Manifest:
+    return replace(found, table=found.table.slice(1))
+
+
+def _without_a_column(found: manifest.Manifest) -> manifest.Manifest:
+    return replace(found, table=found.table.drop_columns([manifest.OFFSET]))
+
+
+@pytest.mark.parametrize("change", [_of_other_chunks, _of_larger_chunks, _of_some_chunks, _without_a_column])
+def test_a_manifest_that_does_not_fit_is_made_anew(
+    change: Callable[[manifest.Manifest], manifest.Manifest], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = rr.RecordingStream("app", recording_id="whole", send_properties=False)
+    stream.save(tmp_path / "whole.rrd")
+    _write(stream)
+    stream.disconnect()
+    data = (tmp_path / "whole.rrd").read_bytes()
+    frames = framing.frames_of(data)
+    end = frames.pop()
+    footer = b"".join(
+        protobuf.encode_field(1, manifest.encode(change(each))) for each in manifest.parse(data[end.payload : end.end])
+    )
+    path = tmp_path / "run.rrd"
+    writer = FileWriter(path)
+    writer.begin(data[: framing.HEADER_SIZE])
+    writer.accept(Segment(1, MessageBytes(0, data), frames), published=True)
+    writer.add_manifests(1, footer)
+    writer.close()
+    assert "does not understand a manifest" in caplog.text
+    support.check_file(path)
+    assert support.cells(path) == support.cells(tmp_path / "whole.rrd")
 
 
 # --- the journal --------------------------------------------------------------------------------------------------

@@ -80,6 +80,22 @@ def test_damage_with_each_start_method(
     _run(name, tmp_path, caplog, start_method=start_method)
 
 
+def test_rows_that_only_the_sdk_finds_damaged_are_left_out_of_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
+        assert pool.map(tasks.log_number, range(10), chunksize=1) == list(range(10))
+        with pytest.raises(mpr.DeliveryError, match="what is no message"):
+            pool.submit(damage.noise_within_rows, 10).result(60)
+        assert pool.map(tasks.log_number, range(11, 30), chunksize=1) == list(range(11, 30))
+    assert "is written anew without rows that the Rerun SDK cannot decode" in caplog.text
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(30))
+    # All others of its rows are there.
+    assert 15 < sum(each.entity == "/damaged/10" for each in support.texts(path)) < 20
+
+
 _IN_MESSAGES = ["zeros", "no_frame", "chunk_of_no_store", "footer_of_noise", "end_without_closing_bytes", "deep_json"]
 
 

@@ -327,6 +327,19 @@ def test_a_file_that_changes_meanwhile_is_left_alone(
     assert [(path, left[0])] == [(each, each.read_bytes()) for each in tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize("unreadable", [False, True])
+def test_a_new_file_that_the_sdk_refuses_replaces_nothing(
+    unreadable: bool, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.rrd"
+    data = Parts(whole).instead(frame(2, _LONG_NUMBER)) if unreadable else whole[: Parts(whole).end]
+    path.write_bytes(data)
+    monkeypatch.setattr(recover.programs, "verify", lambda _: "as if")
+    with pytest.raises(mpr.SinkError, match="cannot be recovered, and is as it was: as if"):
+        recover.recover(path)
+    assert [(path, data)] == [(each, each.read_bytes()) for each in tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("there", [0, 5, 12, 20, 27, 28, 40, 200])
 def test_a_read_that_is_shorter_than_the_file_ends_a_scan(there: int, whole: bytes) -> None:
     """The file was cut after its size was read."""

@@ -5,12 +5,15 @@ The calls are replaced in every process of the run, before it imports anything o
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from mpr.transport.outbox import Outbox, OutboxReader
 from tests import support
 
 _SITE = """
@@ -102,6 +105,13 @@ def _files(path: Path) -> list[Path]:
     return sorted(path.glob("*.rrd")) if path.is_dir() else [path]
 
 
+def _numbers(path: Path) -> Counter[int]:
+    """The same as `support.numbers`, but images are not decoded, because that takes long."""
+    batches = (chunk.to_record_batch() for chunk in support.chunks(path) if str(chunk.entity_path) == "/n")
+    cells = (cell for batch in batches for cell in support.cells_of("/n", batch))
+    return Counter(int(float(cell.value.strip("[]"))) for cell in cells)
+
+
 _PAIRS = [
     *(("forkserver", "file", each) for each in _MISSING),
     *itertools.product(["spawn", "fork"], ["file"], _MISSING[-1:]),
@@ -120,11 +130,52 @@ def test_all_rows_come(start_method: str, kind: str, missing: str, tmp_path: Pat
     for file in _files(path):
         if kind != "folder":
             support.check_file(file)
-        found += support.numbers(file)
+        found += _numbers(file)
     assert found == Counter(range(40))
     if images:
         counts = support.row_counts(path)
         assert {(f"/image/{number}", step) for number in range(2) for step in range(40)} <= counts.keys()
+
+
+@pytest.mark.parametrize("name", ["EINVAL", "ENOSYS", "ENOTSOCK", "EOPNOTSUPP", "EPERM", "EACCES", "EIO"])
+def test_bytes_are_copied_by_hand_where_sendfile_is_not_supported(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = Outbox(tmp_path)
+    data = os.urandom(3_000_000)
+    os.write(outbox.fd, data)
+    reader = OutboxReader(outbox.address, tmp_path)
+
+    def refuse(*_: object) -> int:
+        raise OSError(getattr(errno, name), name)
+
+    monkeypatch.setattr(os, "sendfile", refuse)
+    with (tmp_path / "copy").open("w+b") as file:
+        if name == "EIO":
+            with pytest.raises(OSError, match="EIO"):
+                reader.copy(file.fileno(), 0, 10)
+        else:
+            reader.copy(file.fileno(), 1000, len(data) - 1000)
+            assert file.read() == b""
+            file.seek(0)
+            assert file.read() == data[1000:]
+    reader.close()
+    outbox.close()
+
+
+def test_without_hole_punching_the_parent_opens_no_outbox_and_credit_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mpr.transport.outbox._fallocate", None)
+    outbox = Outbox(tmp_path)
+    os.write(outbox.fd, bytes(100_000))
+    with pytest.raises(OSError, match="cannot release a part of a file"):
+        OutboxReader(outbox.address, tmp_path)
+    outbox.release(0, 60_000)
+    assert outbox.held_bytes() == 40_000
+    outbox.release(0, 50_000)
+    assert outbox.held_bytes() == 40_000
+    outbox.close()
 
 
 def test_a_system_without_any_place_for_rows_is_reported_in_one_message(tmp_path: Path) -> None:
@@ -141,10 +192,14 @@ def test_a_system_without_any_place_for_rows_is_reported_in_one_message(tmp_path
 # --- the private folder ---------------------------------------------------------------------------------------------
 
 _FOLDER = """
-import os, shutil, signal, sys, time
+import os, shutil, signal, sys
 from pathlib import Path
 import mpr
+from mpr.producer import recording_watch
 from tests import support, tasks
+
+# A worker looks whether the recording is there before each announcement.
+recording_watch.LOOK_SECS = 0
 
 def pid(number):
     tasks.log_number(number)
@@ -152,16 +207,16 @@ def pid(number):
 
 if __name__ == "__main__":
     path, event = Path(sys.argv[1]), sys.argv[2]
-    with mpr.Pool("app", 2, sinks=path) as pool:
+    with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
         pool.map(tasks.log_number, range(10), chunksize=1)
+        # Both workers have joined.
+        pool.starmap(tasks.pid_after_meeting, [(path.parent / "meeting", 2)] * 2, chunksize=1)
         (folder,) = support.folders_of(os.getpid())
         if event == "moved":
             folder.rename(path.parent / "moved")
         else:
             shutil.rmtree(folder)
         print(folder)
-        # Longer than a worker goes without a look at the recording.
-        time.sleep(0.6)
         pids = pool.map(pid, range(10, 20), chunksize=1)
         if "workers" in sys.argv:
             for each in set(pids):

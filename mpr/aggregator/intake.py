@@ -310,7 +310,7 @@ class ProducerIntake:
     def _fail(self, reason: str) -> None:
         """Have all further results of the producer fail, because rows are lost. Its pool replaces the worker."""
         self._failure = self._failure or DeliveryError(reason)
-        _log.error("mpr: %s", reason)
+        _log.error("%s", reason)
         self._context.fanout.note([reason])
         if self._listener is not None:
             hear(self._listener.unfit, self.hello)

@@ -154,8 +154,9 @@ def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
         return b"", 0
     if frames[-1].kind == END:
         stop = frames.pop().start
-    data = read(start, stop - start)
-    if stop > end or len(data) < stop - start:
+    # Nothing is read beyond `end`, because a damaged size may be larger than the memory.
+    data = read(start, stop - start) if stop <= end else b""
+    if len(data) < stop - start:
         return b"", 0
     return data, sum(frame.kind == ARROW_MSG for frame in frames)
 

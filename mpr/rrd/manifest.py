@@ -189,6 +189,15 @@ def chunk_locations(table: pa.Table, rows: Iterable[int]) -> list[ChunkLocation]
     return [(offsets[row].as_py() - framing.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows]
 
 
+def all_locations(manifests: Iterable[Manifest]) -> list[ChunkLocation]:
+    """Return the places of all chunks that `manifests` describe."""
+    found: list[ChunkLocation] = []
+    for each in manifests:
+        starts = (offset - framing.FRAME_HEADER_SIZE for offset in each.table[OFFSET].to_pylist())
+        found += zip(starts, each.table[SIZE].to_pylist(), strict=True)
+    return found
+
+
 def moved(manifest: Manifest, offsets: OffsetMap) -> Manifest:
     """Return `manifest` with the offsets of the chunks in the file, instead of their offsets in the outbox.
 

@@ -144,15 +144,21 @@ class FileWriter:
         """Add the manifests that the SDK wrote at the end of `outbox`. `footer` is the payload of the `END` frame."""
         try:
             self.take_manifests(outbox, manifest.parse(footer))
-        except (errors.FormatError, KeyError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  # Arrow raises errors of many types for columns that are not as known
             # No chunk is lost, because the SDK describes these chunks again at the end.
             _log.warning("mpr does not understand a manifest of the Rerun SDK: %s", error)
 
     def take_manifests(self, outbox: int, manifests: Sequence[Manifest]) -> None:
-        """Add manifests of the chunks that came from `outbox`. The offsets in `manifests` are offsets in the outbox."""
+        """Add manifests of the chunks that came from `outbox`. The offsets in them are offsets in the outbox.
+
+        Raises `FormatError` if `manifests` describe other chunks than those that came.
+        """
         offsets = self._offsets.get(outbox)
         if offsets is not None and self._write_footer:
-            self._manifest_store.add([manifest.moved(each, offsets) for each in manifests])
+            moved = [manifest.moved(each, offsets) for each in manifests]
+            if sorted(manifest.all_locations(moved)) != sorted(_places(self._undescribed[outbox])):
+                raise errors.FormatError("it does not describe the chunks that came")
+            self._manifest_store.add(moved)
             del self._offsets[outbox], self._undescribed[outbox]
 
     def distrust(self) -> None:

@@ -222,7 +222,7 @@ class _TaskFile:
             return False
         try:
             self._writer.take_manifests(outbox, self._outboxes.pop(outbox).manifests(footer))
-        except (errors.FormatError, KeyError, ValueError):
+        except (errors.FormatError, LookupError, ValueError, TypeError, ArithmeticError):
             # This manifest cannot be used. At the end, the SDK describes all chunks that no manifest has described.
             return False
         return self._task is not None and self._task.is_over
