@@ -18,6 +18,8 @@ from mpr.aggregator import events
 from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
 from mpr.transport import encoding, messages
 from mpr.transport.messages import (
+    Flush,
+    RowsCounted,
     Accepted,
     Function,
     Goodbye,
@@ -84,6 +86,8 @@ _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Tasks: st.builds(Tasks, _U64, _U64, _U8, _U32, _U32, _U16, _U64, _DIGEST, _PAYLOAD),
     Accepted: st.builds(Accepted, _U32, _U64),
     Stop: st.builds(Stop),
+    Flush: st.builds(Flush),
+    RowsCounted: st.builds(RowsCounted, _U64),
 }
 
 
