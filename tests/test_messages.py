@@ -241,6 +241,6 @@ def test_decoding_does_not_unpickle(message: Any) -> None:
 
 
 def test_the_module_cannot_unpickle() -> None:
-    tree = ast.parse(inspect.getsource(messages))
+    tree = ast.parse(inspect.getsource(encoding))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert {"json", "struct"} == imported
