@@ -199,11 +199,11 @@ def cut_message(_number: int) -> None:
 
 
 def deep_json(_number: int) -> None:
-    _send_raw(bytes([messages._TASK_ENDED]), b"[" * 1_000_000)
+    _send_raw(bytes([encoding._TASK_ENDED]), b"[" * 1_000_000)
 
 
 def text_without_encoding(_number: int) -> None:
-    _send_raw(bytes([messages._TASK_ENDED]), b'[1.0, "\\ud800"]')
+    _send_raw(bytes([encoding._TASK_ENDED]), b'[1.0, "\\ud800"]')
 
 
 def many_frames(_number: int) -> None:

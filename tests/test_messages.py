@@ -18,9 +18,8 @@ from mpr.aggregator import events
 from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
 from mpr.transport import encoding, messages
 from mpr.transport.messages import (
-    Flush,
-    RowsCounted,
     Accepted,
+    Flush,
     Function,
     Goodbye,
     Hello,
@@ -29,6 +28,7 @@ from mpr.transport.messages import (
     Ready,
     Result,
     ResultInMemory,
+    RowsCounted,
     SegmentReady,
     Skipped,
     Stop,
