@@ -109,7 +109,7 @@ def run_to_completion(step: Callable[[], Any], *, wait: bool = True) -> None:
             is_over.set()
 
     try:
-        start_aside(threading.Thread(target=run, name=CARRIER, daemon=False))
+        start_aside(threading.Thread(target=run, name="carry-through", daemon=False))
     except RuntimeError:
         # The step runs in this thread, because the interpreter is at its exit and starts no more threads.
         step()
@@ -139,7 +139,7 @@ class _Carrier:
 
 
 #: The name of threads that run steps for the main thread. They hold no lock while they have no step.
-CARRIER = "carry-through"
+CARRIER = "carrier"
 # Carriers without a step. One is kept, because starting a thread takes longer than most steps.
 _idle: list[_Carrier] = []
 os.register_at_fork(after_in_child=_idle.clear)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -408,15 +409,18 @@ def test_a_callback_that_exits_ends_neither_pool_nor_program(tmp_path: Path, cap
     assert "a callback for task square raised" in caplog.text
 
 
-def test_a_fork_server_that_is_stopped_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("method", ["forkserver", "fork"])
+def test_a_server_that_is_stopped_goes_on(method: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "run.rrd"
-    with mpr.Pool("app", 1, sinks=path, start_method="forkserver") as pool:
+    with mpr.Pool("app", 1, sinks=path, start_method=method) as pool:
         assert pool.apply(tasks.log_number, (1,)) == 1
-        for pid in forkserver.servers.pids():
+        zygotes = [child.pid for child in multiprocessing.active_children() if child.name == "mpr-zygote"]
+        for pid in zygotes if method == "fork" else forkserver.servers.pids():
+            assert pid is not None
             os.kill(pid, signal.SIGSTOP)
         # The worker that replaces this one needs the server.
         with pytest.raises(mpr.WorkerDiedError):
             pool.apply(tasks.die, (0,))
         assert pool.apply(tasks.log_number, (2,)) == 2
-    assert any("is stopped, so no worker can start" in record.getMessage() for record in caplog.records)
+    assert any("is stopped, so none can start" in record.getMessage() for record in caplog.records)
     assert support.numbers(path) == Counter([1, 2])

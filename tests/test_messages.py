@@ -19,6 +19,7 @@ from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
 from mpr.transport import encoding, messages
 from mpr.transport.messages import (
     Accepted,
+    Flush,
     Function,
     Goodbye,
     Hello,
@@ -27,6 +28,7 @@ from mpr.transport.messages import (
     Ready,
     Result,
     ResultInMemory,
+    RowsCounted,
     SegmentReady,
     Skipped,
     Stop,
@@ -84,6 +86,8 @@ _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Tasks: st.builds(Tasks, _U64, _U64, _U8, _U32, _U32, _U16, _U64, _DIGEST, _PAYLOAD),
     Accepted: st.builds(Accepted, _U32, _U64),
     Stop: st.builds(Stop),
+    Flush: st.builds(Flush),
+    RowsCounted: st.builds(RowsCounted, _U64),
 }
 
 
@@ -237,6 +241,6 @@ def test_decoding_does_not_unpickle(message: Any) -> None:
 
 
 def test_the_module_cannot_unpickle() -> None:
-    tree = ast.parse(inspect.getsource(messages))
+    tree = ast.parse(inspect.getsource(encoding))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert {"json", "struct"} == imported

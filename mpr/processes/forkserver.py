@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing import connection as mp_connection
@@ -16,19 +14,14 @@ from multiprocessing.context import ForkServerProcess, set_spawning_popen
 from multiprocessing.forkserver import ForkServer, read_signed
 from typing import Any
 
-from mpr.processes.launcher import ProcessLauncher
+from mpr.processes.launcher import SERVER_FORK_SECS, SERVER_LOOK_SECS, ProcessLauncher, StoppedServers
 from mpr.transport.ipc_folder import short_listener_paths
-
-_log = logging.getLogger("mpr")
 
 # --- our own fork server ------------------------------------------------------------------------------------------
 
 
 # If the fork server was killed, the start of a worker waits up to this many seconds for a new one.
 _SERVER_SECS = 10.0
-# The longest time in which the server forks a process, and the time between two looks whether the server is stopped.
-_FORK_SECS = 60.0
-_LOOK_SECS = 0.5
 
 
 class _Server(ForkServer):
@@ -124,33 +117,13 @@ class _Popen(popen_fork.Popen):
 
 
 def _wait_for_server(sentinel: int) -> None:
-    """Wait until the fork server has forked the process of `sentinel`. Raises `TimeoutError` after `_FORK_SECS`."""
-    deadline = time.monotonic() + _FORK_SECS
-    while not mp_connection.wait([sentinel], _LOOK_SECS):
-        _continue_servers()
+    """Wait until the fork server has forked the process of `sentinel`. Raises `TimeoutError` if that takes too long."""
+    deadline = time.monotonic() + SERVER_FORK_SECS
+    stopped = StoppedServers()
+    while not mp_connection.wait([sentinel], SERVER_LOOK_SECS):
+        stopped.look(servers.pids())
         if time.monotonic() > deadline:
-            raise TimeoutError(f"mpr's fork server has started no process for {_FORK_SECS:.0f} s")
-
-
-def _continue_servers() -> None:
-    """Continue fork servers that are stopped, because without them no worker starts, and the end of none is noticed.
-
-    They belong to mpr, so nobody else has a reason to stop them.
-    """
-    for pid in servers.pids():
-        if _is_stopped(pid):
-            _log.warning("mpr's fork server (pid %d) is stopped, so no worker can start: it gets SIGCONT", pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-
-
-def _is_stopped(pid: int) -> bool:
-    import psutil
-
-    try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
-    except psutil.Error:
-        return False
+            raise TimeoutError(f"mpr's fork server has started no process for {SERVER_FORK_SECS:.0f} s")
 
 
 def _close(*fds: int) -> None:
@@ -176,8 +149,7 @@ class ForkServerLauncher(ProcessLauncher):
     def __init__(self, server: ForkServer, target: str, shared: Any) -> None:
         super().__init__(functools.partial(_ForkServerProcess, self._popen), target, shared)
         self._server = server
-        # When to look next whether the server is stopped (`time.monotonic()`).
-        self._look_at = 0.0
+        self._stopped = StoppedServers()
         # The process of the first worker, as (sentinel, pipe). The launcher lets the server fork it now, because a fork
         # takes milliseconds, and the parent opens the recording meanwhile. Then the process reads its work from the
         # pipe. If no worker is needed, the process gets a `_Nothing` and ends.
@@ -188,9 +160,7 @@ class ForkServerLauncher(ProcessLauncher):
 
     def ended(self) -> Iterable[tuple[int, int | None]]:
         # The server reports the end of a worker. If it is stopped, it does not, and nobody else would notice.
-        if time.monotonic() > self._look_at:
-            self._look_at = time.monotonic() + _LOOK_SECS
-            _continue_servers()
+        self._stopped.look(servers.pids())
         return super().ended()
 
     def start(self, worker: int, config: Any) -> int:

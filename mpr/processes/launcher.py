@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import multiprocessing
 import os
 import pkgutil
@@ -15,11 +16,18 @@ import select
 import signal
 import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection as mp_connection
 from multiprocessing import process
 from typing import Any
+
+_log = logging.getLogger("mpr")
+
+#: The longest time in which a server forks a worker, and the time between two looks whether the server is stopped.
+SERVER_FORK_SECS = 60.0
+SERVER_LOOK_SECS = 0.5
 
 
 class Launcher(ABC):
@@ -68,6 +76,32 @@ def ignore_ctrl_c() -> None:
     """Ignore Ctrl-C in this process, because the parent ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+class StoppedServers:
+    """Continues the servers of a launcher if they are stopped, because then no worker starts, and no end is noticed.
+
+    The servers belong to mpr, so nobody else has a reason to stop them.
+    """
+
+    def __init__(self) -> None:
+        # `time.monotonic()` of the next look.
+        self._look_at = 0.0
+
+    def look(self, pids: Iterable[int]) -> None:
+        """Continue those of the processes `pids` that are stopped, with a warning. Looks twice a second at most."""
+        if time.monotonic() < self._look_at:
+            return
+        import psutil
+
+        self._look_at = time.monotonic() + SERVER_LOOK_SECS
+        for pid in pids:
+            # An error means that the server has ended, which is noticed elsewhere.
+            with contextlib.suppress(psutil.Error):
+                server = psutil.Process(pid)
+                if server.status() == psutil.STATUS_STOPPED:
+                    _log.warning("mpr's server for workers (pid %d) is stopped, so none can start: it goes on", pid)
+                    server.resume()
 
 
 class ProcessLauncher(Launcher):

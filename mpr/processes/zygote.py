@@ -7,13 +7,22 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Iterable
 from multiprocessing import connection as mp_connection
 from multiprocessing import process
 from typing import Any
 
-from mpr.processes.launcher import Launcher, call_target, guard_against_orphans, ignore_ctrl_c
+from mpr.processes.launcher import (
+    SERVER_FORK_SECS,
+    SERVER_LOOK_SECS,
+    Launcher,
+    StoppedServers,
+    call_target,
+    guard_against_orphans,
+    ignore_ctrl_c,
+)
 from mpr.threads import CARRIER
 
 # --- fork: the zygote ---------------------------------------------------------------------------------------------
@@ -37,6 +46,7 @@ class ZygoteLauncher(Launcher):
                 stacklevel=4,
             )
         self._gone = False
+        self._stopped = StoppedServers()
         self._started: set[int] = set()
         self._ended: list[tuple[int, int | None]] = []
         self._pipe, zygotes_end = multiprocessing.Pipe()
@@ -49,12 +59,21 @@ class ZygoteLauncher(Launcher):
 
     def start(self, worker: int, config: Any) -> int:
         self._pipe.send((worker, config))
+        deadline = time.monotonic() + SERVER_FORK_SECS
         while True:
+            while not self._pipe.poll(SERVER_LOOK_SECS):
+                self._continue_if_stopped()
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"mpr's zygote has started no process for {SERVER_FORK_SECS:.0f} s")
             kind, number, value = self._pipe.recv()
             if kind == "started":
                 self._started.add(number)
                 return int(value)
             self._note_end(number, value)
+
+    def _continue_if_stopped(self) -> None:
+        if self._zygote.pid is not None:
+            self._stopped.look([self._zygote.pid])
 
     def _note_end(self, worker: int, exitcode: int | None) -> None:
         self._started.discard(worker)
@@ -64,6 +83,7 @@ class ZygoteLauncher(Launcher):
         return [] if self._gone else [self._pipe]
 
     def ended(self) -> Iterable[tuple[int, int | None]]:
+        self._continue_if_stopped()
         try:
             while self._pipe.poll():
                 _, number, value = self._pipe.recv()
