@@ -345,12 +345,18 @@ def log_and_damage(number: int, name: str) -> int:
     return number
 
 
-def noise_within_rows(number: int) -> int:
-    """Overwrite the inside of rows, so that only the SDK could notice it, and then send what is no message."""
+def noise_within_a_row(number: int) -> int:
+    """Overwrite the inside of rows, so that only the SDK can notice it."""
     tasks.log_number(number)
     _producer().deliver()
     _in_outbox(number, lambda outbox, start, _end: _write(outbox, os.urandom(1500), start + 400))
     time.sleep(0.3)
+    return number
+
+
+def noise_within_rows(number: int) -> int:
+    """Do that, and then send what is no message."""
+    noise_within_a_row(number)
     unknown_message(number)
     return number
 

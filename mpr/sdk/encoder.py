@@ -47,9 +47,14 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
     for _ in range(2):
         stream, storage, lock, head = _scratch(os.getpid())
         with lock:
-            with internal():
-                stream.reset_time()
-                write(stream)
+            try:
+                with internal():
+                    stream.reset_time()
+                    write(stream)
+            except BaseException:
+                # Drop what was written until then. Otherwise it would be in the next recording.
+                storage.read(flush=True)
+                raise
             data = storage.read(flush=True) or b""
         if data or not head:
             break
