@@ -49,6 +49,8 @@ Where to look:
   not begun go back to the queue in `scheduler/worker_events.py`.
 - Which worker gets which task? `scheduler/assignment.py`.
 - Which results and rows of a dead worker are still taken? `aggregator/intake.py` and `transport/result_journal.py`.
+- What happens if the bytes of a worker are damaged? `aggregator/guard.py` cuts the worker off. `rrd/checks.py` checks
+  its stream, and `transport/shared_file.py` its memory files.
 - Which code runs first in a worker? `processes/launcher.py` or `processes/zygote.py`, then `worker/main.py`.
 - What does a viewer get that comes late? The rows of `live/replay_log.py`. If it reconnects, `live/exporter_handle.py`
   starts another exporter, which sends all of them again.
