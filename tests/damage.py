@@ -13,7 +13,7 @@ from typing import Any
 import rerun as rr
 
 import mpr
-from mpr.producer import router
+from mpr.producer import outbox_writer, router
 from mpr.producer.producer import Producer
 from mpr.rrd import framing, protobuf
 from mpr.transport import messages
@@ -342,6 +342,15 @@ def log_and_damage(number: int, name: str) -> int:
     _BY_NAME[name](number)
     # The parent has it by then. Otherwise the SDK could write the rows of the next task over it.
     time.sleep(0.3)
+    return number
+
+
+def damage_and_log_much(number: int, name: str) -> int:
+    """Do the damage `name`, and log more than an outbox holds, in several outboxes."""
+    outbox_writer.OUTBOX_ROLL_BYTES = 20_000_000
+    log_and_damage(number, name)
+    for _ in range(10):
+        tasks.log_noise(number, 8)
     return number
 
 

@@ -138,6 +138,36 @@ def test_damage_that_comes_to_the_active_recording(tmp_path: Path) -> None:
     assert support.numbers(tmp_path / "run.rrd") == Counter(range(30))
 
 
+@pytest.mark.parametrize(
+    ("name", "in_messages"),
+    [
+        ("zeros", False),
+        ("zeros", True),
+        ("unknown_message", False),
+        ("unknown_message", True),
+        ("outbox_of_init", False),
+        ("announces_too_much_for_a_file", False),
+    ],
+)
+def test_a_worker_that_is_cut_off_does_not_wait_for_room(
+    name: str, in_messages: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It logs more than an outbox holds, and nobody takes that."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("another container")
+
+    if in_messages:
+        monkeypatch.setattr(outbox.OutboxReader, "__init__", refuse)
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
+        much = pool.submit(damage.damage_and_log_much, 0, name)
+        assert isinstance(much.exception(60), mpr.DeliveryError)
+        assert pool.map(tasks.log_number, range(1, 20), chunksize=1) == list(range(1, 20))
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(20))
+
+
 _IN_MESSAGES = ["zeros", "no_frame", "chunk_of_no_store", "footer_of_noise", "end_without_closing_bytes", "deep_json"]
 
 
