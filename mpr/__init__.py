@@ -73,6 +73,8 @@ Where to look:
 - Have all logged rows come? `producer/row_account.py` counts in each process, `aggregator/row_balance.py` compares.
   `rrd/verify.py` checks a finished file.
 - Which results and rows of a dead worker are still taken? `aggregator/intake.py` and `transport/result_journal.py`.
+- What happens if the bytes of a worker are damaged? `aggregator/guard.py` cuts the worker off. `rrd/checks.py` checks
+  its stream, and `transport/shared_file.py` its memory files.
 - Which code runs first in a worker? `processes/launcher.py` or `processes/zygote.py`, then `worker/main.py`.
 - Which rows does a viewer get that comes late? The rows of `live/replay_log.py`. If the viewer reconnects,
   `live/exporter_handle.py` starts another process (`live/exporter.py`), which connects and sends all these rows again.

@@ -13,7 +13,7 @@ from typing import Any
 import rerun as rr
 
 import mpr
-from mpr.producer import router
+from mpr.producer import outbox_writer, router
 from mpr.producer.producer import Producer
 from mpr.rrd import framing, protobuf
 from mpr.transport import encoding, messages
@@ -346,12 +346,27 @@ def log_and_damage(number: int, name: str) -> int:
     return number
 
 
-def noise_within_rows(number: int) -> int:
-    """Overwrite the inside of rows, so that only the SDK could notice it, and then send what is no message."""
+def damage_and_log_much(number: int, name: str) -> int:
+    """Do the damage `name`, and log more than an outbox holds, in several outboxes."""
+    outbox_writer.OUTBOX_ROLL_BYTES = 20_000_000
+    log_and_damage(number, name)
+    for _ in range(10):
+        tasks.log_noise(number, 8)
+    return number
+
+
+def noise_within_a_row(number: int) -> int:
+    """Overwrite the inside of rows, so that only the SDK can notice it."""
     tasks.log_number(number)
     _producer().deliver()
     _in_outbox(number, lambda outbox, start, _end: _write(outbox, os.urandom(1500), start + 400))
     time.sleep(0.3)
+    return number
+
+
+def noise_within_rows(number: int) -> int:
+    """Do that, and then send what is no message."""
+    noise_within_a_row(number)
     unknown_message(number)
     return number
 

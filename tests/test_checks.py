@@ -18,7 +18,7 @@ from mpr.rrd import checks, framing, manifest, protobuf
 from mpr.rrd.checks import FrameCheck
 from mpr.rrd.segment import MessageBytes, Segment
 from mpr.rrd.writer import FileWriter
-from mpr.sdk import encoder
+from mpr.sdk import encoder, reader
 from mpr.transport.result_journal import ResultJournal, ResultJournalReader
 from mpr.transport.status_page import PAGE_BYTES, StatusPage, StatusPageReader
 from tests import support
@@ -224,27 +224,38 @@ def test_a_manifest_that_does_not_fit_is_made_anew(
     assert support.cells(path) == support.cells(tmp_path / "whole.rrd")
 
 
+def test_rows_that_could_not_all_be_encoded_are_in_no_other_recording() -> None:
+    def write_and_fail(stream: rr.RecordingStream) -> None:
+        _write(stream)
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError):
+        encoder.encoded_by_sdk(write_and_fail)
+    only = encoder.encoded_by_sdk(lambda stream: stream.log("only", rr.TextLog("a text")))
+    assert [str(chunk.entity_path) for chunk in reader.chunks_of(only)] == ["/only"]
+
+
 # --- the journal --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def pages(tmp_path: Path) -> Iterator[tuple[StatusPage, StatusPageReader]]:
     page = StatusPage(tmp_path)
-    reader = StatusPageReader(page.address, tmp_path)
-    yield page, reader
-    reader.close()
+    page_reader = StatusPageReader(page.address, tmp_path)
+    yield page, page_reader
+    page_reader.close()
     page.close()
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_a_journal_of_noise_is_refused(seed: int, pages: tuple[StatusPage, StatusPageReader]) -> None:
-    page, reader = pages
+    page, page_reader = pages
     assert page.fd is not None
     ResultJournal(page)
     noise = os.urandom(4 * PAGE_BYTES) if seed else b"\xff" * (4 * PAGE_BYTES)
     os.pwrite(page.fd, noise[: (seed + 1) * 400], PAGE_BYTES)
     try:
-        for _, _, result in ResultJournalReader(reader).results():
+        for _, _, result in ResultJournalReader(page_reader).results():
             assert sum(map(len, result.payload)) <= 8 * 1024 * 1024
     except (ValueError, OSError):
         pass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import multiprocessing
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import rerun as rr
 
 import mpr
+from mpr.rrd import compat
 from mpr.transport import outbox
 from tests import damage, support, tasks
 
@@ -94,6 +97,75 @@ def test_rows_that_only_the_sdk_finds_damaged_are_left_out_of_the_file(
     assert support.numbers(path) == Counter(range(30))
     # All others of its rows are there.
     assert 15 < sum(each.entity == "/damaged/10" for each in support.texts(path)) < 20
+
+
+@pytest.mark.parametrize("task", [damage.noise_within_a_row, functools.partial(damage.log_and_damage, name="zeros")])
+def test_damage_in_a_format_that_is_not_known(
+    task: Callable[[int], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK decodes all rows then, and what it refuses is the fault of a worker and not of the sink."""
+    monkeypatch.setattr(compat, "format_is_known", lambda: "it is from the future")
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
+        assert pool.map(tasks.log_number, range(10), chunksize=1) == list(range(10))
+        with pytest.raises(mpr.DeliveryError, match="no Rerun stream"):
+            pool.submit(task, 10).result(60)
+        assert pool.map(tasks.log_number, range(11, 30), chunksize=1) == list(range(11, 30))
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(30))
+
+
+_ACTIVE = """
+import sys
+import mpr, rerun as rr
+from tests import damage, tasks
+
+if __name__ == "__main__":
+    rr.init("app")
+    rr.save(sys.argv[1])
+    with mpr.Pool("app", 2, start_method="fork") as pool:
+        assert pool.map(tasks.log_number, range(10), chunksize=1) == list(range(10))
+        print(repr(pool.submit(damage.noise_within_a_row, 10).exception(60)))
+        assert pool.map(tasks.log_number, range(11, 30), chunksize=1) == list(range(11, 30))
+"""
+
+
+def test_damage_that_comes_to_the_active_recording(tmp_path: Path) -> None:
+    ran = support.run_python(_ACTIVE, tmp_path / "run.rrd", env={"PYTHONPATH": str(Path(__file__).parent.parent)})
+    assert ran.returncode == 0, ran.stderr
+    assert "DeliveryError" in ran.stdout
+    assert "the Rerun SDK cannot decode it" in ran.stdout
+    assert support.numbers(tmp_path / "run.rrd") == Counter(range(30))
+
+
+@pytest.mark.parametrize(
+    ("name", "in_messages"),
+    [
+        ("zeros", False),
+        ("zeros", True),
+        ("unknown_message", False),
+        ("unknown_message", True),
+        ("outbox_of_init", False),
+        ("announces_too_much_for_a_file", False),
+    ],
+)
+def test_a_worker_that_is_cut_off_does_not_wait_for_room(
+    name: str, in_messages: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It logs more than an outbox holds, and nobody takes that."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("another container")
+
+    if in_messages:
+        monkeypatch.setattr(outbox.OutboxReader, "__init__", refuse)
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method="fork") as pool:
+        much = pool.submit(damage.damage_and_log_much, 0, name)
+        assert isinstance(much.exception(60), mpr.DeliveryError)
+        assert pool.map(tasks.log_number, range(1, 20), chunksize=1) == list(range(1, 20))
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(20))
 
 
 _IN_MESSAGES = ["zeros", "no_frame", "chunk_of_no_store", "footer_of_noise", "end_without_closing_bytes", "deep_json"]

@@ -87,6 +87,12 @@ _TABLE = [
      "test_pickling.test_a_result_that_cannot_travel_fails_alone_as_in_a_multiprocessing_pool"),
     ("the interpreter exits without close", "the file is valid",
      "test_ends.test_the_interpreter_exits_without_close_or_join"),
+    ("a worker damages its memory or its messages", "its tasks fail, it is replaced, the others go on",
+     "test_damage.test_damage_is_the_error_of_its_own_task"),
+    ("a joined process damages them", "its rows fail, the others go on",
+     "test_damage.test_damage_in_a_process_that_has_joined"),
+    ("a process in another container names files by numbers", "no file is opened, its rows travel in messages",
+     "test_shared_file.test_a_process_whose_numbers_are_those_of_another_one"),
     ("the recording is closed under its pool", "the pool ends with that",
      "test_faults.test_a_recording_that_is_closed_under_its_pool_ends_the_pool"),
 ]  # fmt: skip

@@ -246,7 +246,7 @@ class ProducerIntake:
                 self._next_reader.close()
             self._next_reader = self._open(address)
             if self._next_reader is None:
-                self.cut_off(FormatError("its next outbox cannot be opened"))
+                self.cut_off(PermissionError("its next outbox cannot be opened"))
         self._context.answer(self.hello, Accepted(self._outbox.number + 1, 0))
 
     def _switch_outbox(self) -> None:

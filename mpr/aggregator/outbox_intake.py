@@ -159,11 +159,10 @@ class OutboxIntake:
         footer: bytes | None = None
         if frames and frames[-1].kind == framing.END:
             last = frames.pop()
-            footer, consumed = source.read(last.payload, last.size), end
-            if self._knows_format:
-                # If the closing bytes of the stream are not there yet, the frame is read again with them.
-                footer = checks.closed_footer(source.read, last, end)
-                consumed = last.start if footer is None else end
+            # If the closing bytes of the stream are not there yet, the frame is read again with them.
+            read_footer = checks.closed_footer if self._knows_format else checks.unknown_footer
+            footer = read_footer(source.read, last, end)
+            consumed = last.start if footer is None else end
         if self._knows_format:
             self._check.check(source.read, frames)
         return frames, footer, consumed

@@ -78,6 +78,15 @@ def closed_footer(read: Read, last: Frame, end: int) -> bytes | None:
     return footer
 
 
+def unknown_footer(read: Read, last: Frame, end: int) -> bytes | None:
+    """Do as `closed_footer` for a stream whose format is not known. Raises `FormatError` only if zeros follow."""
+    if end == last.end:
+        return None
+    if not any(read(last.end, framing.STREAM_FOOTER_SIZE)):
+        raise FormatError(f"zeros at offset {last.start} where rows should be")
+    return read(last.payload, last.size)
+
+
 def check_footer(footer: bytes) -> None:
     """Raise `FormatError` if the manifests in `footer` cannot be read."""
     if footer:

@@ -55,14 +55,14 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
     for _ in range(2):
         stream, storage, lock, head = _scratch(os.getpid())
         with lock:
-            with internal():
-                stream.reset_time()
-                try:
+            try:
+                with internal():
+                    stream.reset_time()
                     write(stream)
-                except BaseException:
-                    # Rows from before the error must not be in the next stream.
-                    storage.read(flush=True)
-                    raise
+            except BaseException:
+                # Drop what was written until then. Otherwise it would be in the next recording.
+                storage.read(flush=True)
+                raise
             data = storage.read(flush=True) or b""
         if data or not head:
             break
