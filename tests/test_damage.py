@@ -68,14 +68,22 @@ def test_damage_is_the_error_of_its_own_task(name: str, tmp_path: Path, caplog: 
     _run(name, tmp_path, caplog, start_method="fork")
 
 
+# With other sinks, one kind of damage is tried in every run, and these in a run of all tests.
+_MORE = ["footer_that_claims_a_petabyte", "unknown_message", "chunk_of_no_store"]
+
+
 @pytest.mark.parametrize("kind", ["two files", "directory", "stream"])
-@pytest.mark.parametrize("name", ["zeros", "footer_that_claims_a_petabyte", "unknown_message", "chunk_of_no_store"])
+@pytest.mark.parametrize(
+    "name",
+    ["zeros", *(pytest.param(each, marks=pytest.mark.slow) for each in _MORE)],
+)
 def test_damage_with_other_sinks(name: str, kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _run(name, tmp_path, caplog, kind=kind, start_method="fork")
     if kind == "two files":
         assert support.numbers(tmp_path / "other.rrd") == support.numbers(tmp_path / "run.rrd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zeros", "footer_of_noise", "unknown_message"])
 def test_damage_with_each_start_method(
     name: str, start_method: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture

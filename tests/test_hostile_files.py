@@ -148,6 +148,7 @@ def test_a_hostile_file_is_recovered_as_far_as_possible(name: str, whole: bytes,
         assert kept.read_bytes() == data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_is_compared_or_refused(name: str, whole: bytes, tmp_path: Path) -> None:
     good, path = tmp_path / "good.rrd", tmp_path / "run.rrd"

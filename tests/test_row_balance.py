@@ -121,7 +121,14 @@ _WAYS: dict[Callable[[int], int], bool] = {
 
 
 @pytest.mark.filterwarnings("ignore::rerun.error_utils.RerunWarning")
-@pytest.mark.parametrize("way", _WAYS, ids=lambda way: way.__name__.strip("_"))
+@pytest.mark.parametrize(
+    ("way", "start_method"),
+    [
+        *((way, "fork") for way in _WAYS),
+        *((way, method) for way in (_plain, _other_sink) for method in ("forkserver", "spawn")),
+    ],
+    ids=lambda each: each if isinstance(each, str) else each.__name__.strip("_"),
+)
 def test_no_way_of_logging_looks_like_a_loss(way: Callable[[int], int], start_method: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.SharedRecording("app", sinks=path) as recording:
