@@ -73,6 +73,7 @@ Where to look:
 - Have all logged rows come? `producer/row_account.py` counts in each process, `aggregator/row_balance.py` compares.
   `rrd/verify.py` checks a finished file.
 - Which results and rows of a dead worker are still taken? `aggregator/intake.py` and `transport/result_journal.py`.
+  `aggregator/aggregator.py` notices that a process is gone, and decides when its rows are taken.
 - What happens if the bytes of a worker are damaged? `aggregator/guard.py` cuts the worker off. `rrd/checks.py` checks
   its stream, and `transport/shared_file.py` its memory files.
 - Which code runs first in a worker? `processes/launcher.py` or `processes/zygote.py`, then `worker/main.py`.

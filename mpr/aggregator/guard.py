@@ -53,9 +53,10 @@ def guarded(method: Callable[Concatenate[G, P], None]) -> Callable[Concatenate[G
 
 
 def hear(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Call a method of a listener. If it raises anything but `MessageError`, this is an own fault (`RuntimeError`).
+    """Call a method of a listener. `MessageError` passes through, and any other exception becomes a `RuntimeError`.
 
-    Such an error must end the pool, because a caller could otherwise wait for a result that no one delivers any more.
+    `guarded` does not catch this `RuntimeError` (see `is_own_fault`), so the pool ends. Otherwise a caller could wait
+    for ever for a result that nothing delivers any more.
     """
     try:
         call(*args, **kwargs)

@@ -80,7 +80,10 @@ def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[b
 
 
 def _report(stage: str) -> None:
-    """Report the present stage to the caller, by standard output. If the time is up, the caller's error names it."""
+    """Write the name of the stage that begins now to standard output.
+
+    If this process takes too long, the caller names the last stage in its error.
+    """
     sys.stdout.write(f"{stage}\n")
     sys.stdout.flush()
 

@@ -306,7 +306,8 @@ class Pool:
             raise
 
     def __del__(self) -> None:
-        # This only warns, because a running pool is dropped by mistake. The runtime ends the workers of such a pool.
+        # A user who drops a running pool has forgotten to close it, so this warns. It does nothing more, because the
+        # runtime ends the workers of such a pool (`PoolRuntime.end_with`).
         runtime = getattr(self, "_runtime", None)
         if runtime is not None and runtime.state is PoolState.RUNNING and os.getpid() == self._pid:
             warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self, stacklevel=2)

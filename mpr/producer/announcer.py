@@ -181,9 +181,10 @@ class Announcer:
             self.announce()
 
     def request_sync(self) -> int:
-        """Announce all that was written, and request `Synced` for these rows. Returns the number of the request.
+        """Announce all that was written, and ask the parent for a `Synced`. Returns the number of the request.
 
-        Requests are sent in the order of their numbers. So the answer to one request answers all earlier ones, too.
+        The parent sends `Synced` when it has handed these rows to the sinks. It answers the requests in the order of
+        their numbers. So the answer to one request answers all earlier ones, too.
         """
         with self._lock:
             self._announce_all()

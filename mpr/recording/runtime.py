@@ -303,7 +303,11 @@ class RecordingRuntime:
             )
 
     def _close_writers(self, notes: list[str], *, discard_unpublished: bool) -> SinkError | None:
-        """Write `notes` to all sinks and close them, even if one of them fails. Returns the first failure."""
+        """Write the last layout, `notes` and the number of rows to all sinks, and close them, even if one of them fails.
+
+        With `discard_unpublished`, a sink that is not `Writer.published` is aborted instead, so that an older file stays.
+        Returns the first failure.
+        """
         failpoints.reach("parent.closing")
         failure = None
         layout, _ = self._blueprint_updates.refresh() if self._takes_telemetry() else (b"", False)

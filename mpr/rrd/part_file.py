@@ -54,8 +54,9 @@ class TakenAwayError(OSError):
 class PartFile:
     """A file that is named `.<name>.part` until it gets its final name. It is locked against other writers.
 
-    The name is always the same, because its lock keeps two recordings from writing one file. If a killed process has
-    left such a file, it is used again. Anything else with this name is refused: a link, or a file with a second name.
+    The name depends only on the final path. So two recordings that write one path open the same `.part` file, and the
+    lock on this file refuses the second recording. A `.part` file that a killed process has left is used again. Anything
+    else with this name is refused, such as a link, or a file with a second name (a hard link).
 
     Parameters
     ----------

@@ -112,7 +112,11 @@ class Writer(ABC):
 
     @property
     def published(self) -> bool:
-        """Whether the sink has replaced an older file, so that the new file has to be finished."""
+        """Whether the sink must be finished even if the recording fails.
+
+        That is so if its file has the final name already, or if somebody may have read its rows. If it is not so, the
+        sink may be aborted, and an older file stays.
+        """
         return False
 
     @property

@@ -155,7 +155,7 @@ class BinaryStreamSink(Sink):
         return self._reader().aread_all()
 
     def parts(self) -> StreamParts:
-        """Return the same data as parts that can each be read alone: `for part in sink.parts()`, or `async for`.
+        """Return the recording in parts, each of which can be read alone: `for part in sink.parts()`, or `async for`.
 
         Each part is a separate stream without a footer, of a few megabytes at most. Viewers that get data piece by
         piece need such parts, for example `gradio_rerun.Rerun(streaming=True)`. Each iteration starts at the first

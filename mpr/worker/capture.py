@@ -208,7 +208,10 @@ class Capture:
         return bool(self._streams)
 
     def finish_lines(self) -> None:
-        """Log the last lines of a task that has ended. These lines may have no line end."""
+        """Log the text that a task has printed after its last line end, if there is any.
+
+        Complete lines were logged before.
+        """
         for stream in self._streams:
             stream.finish_line()
 

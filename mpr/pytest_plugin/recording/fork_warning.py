@@ -33,7 +33,7 @@ class Watch:
             os.register_at_fork(before=self._forks)
 
     def threads_have_come(self) -> None:
-        """Regard all threads that were started after this object was made as threads of mpr."""
+        """Treat each thread that runs now, but did not run when this object was made, as a thread of mpr."""
         self._ours = set(_threads()) - self._before
 
     def close(self) -> None:
