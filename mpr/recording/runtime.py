@@ -303,10 +303,10 @@ class RecordingRuntime:
             )
 
     def _close_writers(self, notes: list[str], *, discard_unpublished: bool) -> SinkError | None:
-        """Write the last layout, `notes` and the number of rows to all sinks, and close them, even if one of them fails.
+        """Write the last layout, `notes` and the number of rows to all sinks, and close them, even if one fails.
 
-        With `discard_unpublished`, a sink that is not `Writer.published` is aborted instead, so that an older file stays.
-        Returns the first failure.
+        With `discard_unpublished`, a sink that is not `Writer.published` is aborted instead, so that an older file
+        stays. Returns the first failure.
         """
         failpoints.reach("parent.closing")
         failure = None

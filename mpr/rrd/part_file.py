@@ -55,8 +55,8 @@ class PartFile:
     """A file that is named `.<name>.part` until it gets its final name. It is locked against other writers.
 
     The name depends only on the final path. So two recordings that write one path open the same `.part` file, and the
-    lock on this file refuses the second recording. A `.part` file that a killed process has left is used again. Anything
-    else with this name is refused, such as a link, or a file with a second name (a hard link).
+    lock on this file refuses the second recording. A `.part` file that a killed process has left is used again.
+    Anything else with this name is refused, such as a link, or a file with a second name (a hard link).
 
     Parameters
     ----------
