@@ -35,6 +35,13 @@ class RowTotals:
     accepted: int = 0
     lost: int = 0
 
+    def loss(self) -> str:
+        """Return a sentence about the rows that are lost; an empty text if none is lost."""
+        if not self.lost:
+            return ""
+        rows = f"{self.lost} {'row' if self.lost == 1 else 'rows'} of {self.counted} that were logged"
+        return f"{rows} did not come to the recording: see mpr's log and `/mpr/workers` in the recording"
+
 
 class RowBalance:
     """The balance of one producer.

@@ -290,12 +290,8 @@ class RecordingRuntime:
             raise failure
         if self._worker_files is not None:
             self._worker_files.remove([path for writer in self.writers for path in writer.paths])
-        lost = self.aggregator.row_totals.lost
-        if lost and not failed:
-            raise DeliveryError(
-                f"{lost} {'row' if lost == 1 else 'rows'} of {self.aggregator.row_totals.counted} that were logged "
-                "did not come to the recording: see mpr's log and `/mpr/workers` in the recording"
-            )
+        if (loss := self.aggregator.row_totals.loss()) and not failed:
+            raise DeliveryError(loss)
         if self.fanout.conflicts and not failed:
             raise ConflictError(
                 f"{'; '.join(self.fanout.conflicts)}. All rows are in the recording, but Rerun knows one type of "
