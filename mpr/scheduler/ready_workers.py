@@ -14,7 +14,7 @@ from mpr.scheduler import user_code
 from mpr.scheduler.assignment import Assignment
 from mpr.scheduler.work_item import WorkItem
 from mpr.scheduler.worker_handle import WorkerActivity, WorkerHandle
-from mpr.transport.messages import Stop
+from mpr.transport.messages import MessageError, Stop
 from mpr.transport.sockets import DownstreamServer, PeerGoneError
 
 
@@ -112,10 +112,16 @@ class ReadyWorkers:
         self._send(self._assignment.done(worker, work_item, micros))
 
     def skipped(self, worker: int, sequence: int) -> None:
-        """Put the `sequence`-th work item of `worker` into the queue again. The worker did not run this item."""
+        """Put the `sequence`-th work item of `worker` into the queue again. The worker did not run this item.
+
+        Raises `MessageError` if the parent has not taken this item back. A worker with a damaged status page would skip
+        every work item, and get the same one again and again.
+        """
         handle = self._handles.get(worker)
         if handle is None:
             return
+        if sequence > handle.revoked_sequence:
+            raise MessageError(f"it skips work item {sequence}, which was not taken back")
         # If the worker is being killed because of a work item, this item is not put back. It gets its outcome when the
         # worker has ended.
         ending = handle.planned_kill[0] if handle.planned_kill is not None else None

@@ -93,6 +93,8 @@ class WorkerHandle:
         #: The work item because of which the worker is killed, and the error for its task; None if no kill is planned.
         self.planned_kill: tuple[WorkItem, BaseException] | None = None
         self._last_sequence = 0
+        #: The sequence of the last work item that the parent has taken back from the worker; 0 if there is none.
+        self.revoked_sequence = 0
         self._functions: FunctionCache[bool] = FunctionCache()
 
     def assign(self, work_item: WorkItem) -> list[Function | Tasks]:
@@ -121,7 +123,10 @@ class WorkerHandle:
 
         Returns the work item and the task at which the worker is then; None if the worker has no status page.
         """
-        return None if self.status_page is None else self.status_page.revoke(self._last_sequence)
+        if self.status_page is None:
+            return None
+        self.revoked_sequence = self._last_sequence
+        return self.status_page.revoke(self._last_sequence)
 
     def activity(self, worker: int, assigned: Iterable[WorkItem]) -> WorkerActivity:
         """The activity of worker number `worker` at this moment. The worker must have a status page.
