@@ -14,7 +14,8 @@ from mpr.scheduler import user_code
 from mpr.scheduler.assignment import Assignment
 from mpr.scheduler.work_item import WorkItem
 from mpr.scheduler.worker_handle import WorkerActivity, WorkerHandle
-from mpr.transport.messages import MessageError, Stop
+from mpr.transport.messages import Stop
+from mpr.transport.packing import MessageError
 from mpr.transport.sockets import DownstreamServer, PeerGoneError
 
 
