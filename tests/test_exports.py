@@ -105,6 +105,9 @@ _METHODS = {
         "processes",
         "rejected_messages",
         "torn_processes",
+        "counted_rows",
+        "accepted_rows",
+        "lost_rows",
     ],
 }
 
