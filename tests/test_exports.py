@@ -101,13 +101,13 @@ _METHODS = {
     "RecordingStatistics": [
         "accepted_bytes",
         "accepted_chunks",
+        "accepted_rows",
+        "counted_rows",
         "live_sinks",
+        "lost_rows",
         "processes",
         "rejected_messages",
         "torn_processes",
-        "counted_rows",
-        "accepted_rows",
-        "lost_rows",
     ],
 }
 
