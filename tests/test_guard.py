@@ -16,7 +16,8 @@ from mpr.aggregator import guard
 from mpr.aggregator.guard import guarded, hear
 from mpr.errors import FormatError
 from mpr.transport import connection_info
-from mpr.transport.messages import Hello, MessageError, Ready
+from mpr.transport.messages import Hello, Ready
+from mpr.transport.packing import MessageError
 from mpr.transport.sockets import Connection
 from tests import functions, support
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from mpr.transport.messages import MessageError
-from mpr.transport.packing import pack, unpack
+from mpr.transport.packing import MessageError, pack, unpack
 
 _FRAMES: list[list[Any]] = [
     [b"one"],

@@ -60,10 +60,7 @@ def test_a_pool_records_the_same_cells_as_one_process(start_method: Any, tmp_pat
     found = support.cells(path, properties=True)
     start_time = "RecordingInfo:start_time"
     assert {c: n for c, n in expected.items() if c.component != start_time} == {
-        # The number of rows, which mpr itself writes at the end.
-        c: n
-        for c, n in found.items()
-        if c.component != start_time and c.entity != "/__properties/mpr"
+        c: n for c, n in found.items() if c.component != start_time
     }
 
 

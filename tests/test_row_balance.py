@@ -353,10 +353,9 @@ def test_a_file_that_is_not_whole_is_found(damage: str, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_number_of_rows_is_a_property_and_no_row_of_the_user(tmp_path: Path) -> None:
+def test_a_recording_without_telemetry_has_no_row_of_mpr(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with mpr.Pool("app", 1, sinks=path, telemetry=False) as pool:
         pool.map(tasks.log_number, range(4))
-    entities = {cell.entity for cell in support.cells(path, properties=True)}
-    assert "/__properties/mpr" in entities
-    assert {"/n"} == {cell.entity for cell in support.cells(path)}
+    assert {"/n", "/__properties"} == {str(chunk.entity_path) for chunk in support.chunks(path)}
+    assert "does not say how many" in _verify(path).stdout

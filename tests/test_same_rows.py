@@ -178,7 +178,9 @@ def test_the_columns_of_all_workers_are_those_that_the_sdk_finds(
     described = []
     by_sdk = footer.ManifestMaker._by_sdk
     monkeypatch.setattr(
-        footer.ManifestMaker, "_by_sdk", lambda self, places: described.append(places) or by_sdk(self, places)
+        footer.ManifestMaker,
+        "_by_sdk",
+        lambda self, store, places: described.append(places) or by_sdk(self, store, places),
     )
     path = _by_pool(tmp_path, _everything(6))
     assert len(described) == (1 if few else 0)

@@ -51,6 +51,11 @@ class BlueprintUpdates:
             self._state_timelines += size
             self._kinds |= kinds
 
+    @property
+    def records_telemetry(self) -> bool:
+        """Whether a pool records telemetry, so that the recording has rows of mpr."""
+        return bool(self._kinds)
+
     def refresh(self) -> tuple[bytes, bool]:
         """Return the layout for the present contents as a whole stream, and whether this layout is new.
 

@@ -328,7 +328,8 @@ class RecordingRuntime:
 
     def _write_count(self, writer: Writer) -> None:
         """Write into the recording how many rows it has, so that `mpr verify` can check it."""
-        rows = writer.timed_rows() if self._takes_telemetry() else None
+        wanted = self._takes_telemetry() and self._blueprint_updates.records_telemetry
+        rows = writer.timed_rows() if wanted else None
         if rows is not None:
             store = store_id.store_id(self.options.application_id, self.options.recording_id)
             append(writer, verify.encoded_count(store, rows, self.aggregator.row_totals.lost))

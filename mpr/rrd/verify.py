@@ -1,6 +1,6 @@
 """Writes into a recording how many rows it has, and checks a finished file against that number.
 
-Covers: the property `mpr` of a recording, and the check of a file.
+Covers: the static row `/mpr/rows` of a recording, and the check of a file.
 Does not cover: counting rows while the recording is open (`aggregator/row_balance.py`) and recovering files
 (`recover.py`).
 """
@@ -19,9 +19,8 @@ from mpr.sdk import encoder, programs, reader
 if TYPE_CHECKING:
     import rerun as rr
 
-# The property that says how many rows with times the recording has, and its entity path.
-_PROPERTY = "mpr"
-_ENTITY = f"/__properties/{_PROPERTY}"
+# The entity whose static row says how many rows with times the recording has.
+_ENTITY = "/mpr/rows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ class VerifiedRecording:
 
 
 def encoded_count(store: bytes, rows: int, lost_rows: int) -> bytes:
-    """Return a stream with the property that says how many rows have times, and how many rows were lost.
+    """Return a stream with the row that says how many rows have times, and how many rows were lost.
 
     `store` is the encoded store id of the recording.
     """
@@ -65,7 +64,7 @@ def encoded_count(store: bytes, rows: int, lost_rows: int) -> bytes:
     def write(stream: rr.RecordingStream) -> None:
         import rerun as rr
 
-        stream.send_property(_PROPERTY, rr.AnyValues(rows=rows, lost_rows=lost_rows))
+        stream.log(_ENTITY, rr.AnyValues(rows=rows, lost_rows=lost_rows), static=True)
 
     return relabel.relabelled(encoder.encoded_by_sdk(write), store)
 
