@@ -28,7 +28,7 @@ test-all: $(VENV)/.installed
 
 # The heart of the tests with the oldest Rerun SDK and the other Pythons.
 test-matrix: $(VENV)/.installed
-	$(BIN)/python tests/matrix.py tests/test_promise.py tests/test_data_path.py tests/test_ends.py
+	$(BIN)/python tests/matrix.py -n 2 --dist worksteal tests/test_promise.py tests/test_data_path.py tests/test_ends.py
 
 # The pytest plugin with the oldest pytest that it is for.
 test-oldest-pytest: $(VENV)/.installed

@@ -110,9 +110,15 @@ _ENDS = ("end of pool", "terminate", "close")
     ("lines", "calls", "handlers"),
     [
         pytest.param("every", _WORK, ("submit",), id="work-submit"),
-        pytest.param("every", ("submit", "imap", "log", "flush", "task"), ("log", "flush", "task"), id="work-log"),
+        pytest.param(
+            "every",
+            ("submit", "imap", "log", "flush", "task"),
+            ("log", "flush", "task"),
+            id="work-log",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("each", ("submit", "imap", "log", "flush", "task"), ("terminate", "close"), id="work-end"),
-        pytest.param("each", _ENDS, ("terminate", "close"), id="end-end"),
+        pytest.param("each", _ENDS, ("terminate", "close"), id="end-end", marks=pytest.mark.slow),
     ],
 )
 def test_a_handler_at_any_line_of_a_call_may_call_mpr(
