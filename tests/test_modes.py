@@ -42,20 +42,20 @@ class Modes(NamedTuple):
     telemetry: bool
 
 
-_VALUES = Modes(
-    start_method=("fork", "forkserver", "spawn"),  # type: ignore[arg-type]  # the values of each mode
-    route=("memory", "messages", "direct"),  # type: ignore[arg-type]
-    sinks=("file", "compact", "directory", "directory and file", "stream and file"),  # type: ignore[arg-type]
-    logs=("rows", "columns", "images", "threads", "blueprint", "own recordings"),  # type: ignore[arg-type]
-    limits=("usual", "low"),  # type: ignore[arg-type]
-    chunksize=(1, 4),  # type: ignore[arg-type]
-    kill=(  # type: ignore[arg-type]
+_VALUES: dict[str, tuple[Any, ...]] = {
+    "start_method": ("fork", "forkserver", "spawn"),
+    "route": ("memory", "messages", "direct"),
+    "sinks": ("file", "compact", "directory", "directory and file", "stream and file"),
+    "logs": ("rows", "columns", "images", "threads", "blueprint", "own recordings"),
+    "limits": ("usual", "low"),
+    "chunksize": (1, 4),
+    "kill": (
         "", "task", "worker.claimed", "worker.ended", "worker.flushed", "worker.noted", "worker.sent", "worker.roll",
         "worker.opened", "worker.rolled",
     ),
-    retries=(0, 1),  # type: ignore[arg-type]
-    telemetry=(False, True),  # type: ignore[arg-type]
-)  # fmt: skip
+    "retries": (0, 1),
+    "telemetry": (False, True),
+}  # fmt: skip
 
 
 def _is_possible(values: list[Any]) -> bool:
@@ -67,13 +67,13 @@ def _is_possible(values: list[Any]) -> bool:
     )
 
 
-_PAIRS = [Modes(*values) for values in AllPairs([list(each) for each in _VALUES], filter_func=_is_possible)]
+_PAIRS = [Modes(*values) for values in AllPairs([list(each) for each in _VALUES.values()], filter_func=_is_possible)]
 
 
 def _drawn(seed: int) -> Modes:
-    draw = random.Random(seed)  # no secret
+    draw = random.Random(seed)
     while True:
-        values = [draw.choice(list(each)) for each in _VALUES]  # type: ignore[call-overload]  # tuples of values
+        values = [draw.choice(each) for each in _VALUES.values()]
         if _is_possible(values):
             return Modes(*values)
 
