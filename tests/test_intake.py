@@ -172,24 +172,24 @@ def test_rows_that_were_accepted_are_told(pair: _Pair) -> None:
 
 def test_a_producer_is_told_that_its_next_outbox_is_open_and_the_last_one_is_closed(pair: _Pair) -> None:
     pair.intake.take(pair.producer.log(1))
-    files = len(os.listdir("/proc/self/fd"))
+    files = producers.open_memory_files()
     pair.roll()
     assert pair.parent.answers == [Accepted(1, 0)]
     # The producer's end, and the parent's end.
-    assert len(os.listdir("/proc/self/fd")) == files + 2
+    assert producers.open_memory_files() == files + 2
     pair.intake.take(pair.producer.log(2))
-    assert len(os.listdir("/proc/self/fd")) == files + 1
+    assert producers.open_memory_files() == files + 1
     assert pair.numbers() == Counter([1, 2])
 
 
 def test_a_producer_that_dies_while_it_changes_its_outbox_leaves_no_file_open(pair: _Pair) -> None:
     pair.roll()
     pair.intake.close()
-    files = len(os.listdir("/proc/self/fd"))
+    files = producers.open_memory_files()
     pair.intake = pair.parent.intake(ProducerEnd(pair.producer.folder, 2))
     pair.intake.close()
     # The files of that producer's own end.
-    assert len(os.listdir("/proc/self/fd")) == files + 2
+    assert producers.open_memory_files() == files + 2
 
 
 def test_rows_in_the_next_outbox_of_a_dead_producer_are_taken(pair: _Pair) -> None:
