@@ -96,7 +96,7 @@ def _greet(parent: _Parent, end: ProducerEnd, **changes: Any) -> Connection:
     return connection
 
 
-# --- who is heard ------------------------------------------------------------------------------------------------------
+# --- who is heard -------------------------------------------------------------------------------------------------
 
 
 def test_a_process_without_the_secret_is_not_heard(parent: _Parent, end: ProducerEnd) -> None:
@@ -140,7 +140,7 @@ def test_a_worker_has_one_producer(parent: _Parent, end: ProducerEnd) -> None:
     other.close()
 
 
-# --- ends --------------------------------------------------------------------------------------------------------------
+# --- ends ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_dead_worker_is_reported_after_the_results_that_are_on_the_way(parent: _Parent, end: ProducerEnd) -> None:
@@ -207,7 +207,7 @@ def _greet_another(parent: _Parent, end: ProducerEnd) -> None:
     parent.take_until(lambda: hello.route in parent.aggregator._intakes)
 
 
-def test_a_failed_sink_is_told_to_the_callers_at_once(parent: _Parent, end: ProducerEnd) -> None:
+def test_a_failed_sink_is_reported_to_the_callers_at_once(parent: _Parent, end: ProducerEnd) -> None:
     parent.aggregator.listen(1, parent.heard)
     connection = _greet(parent, end)
     connection.send(end.log(1))
@@ -220,7 +220,7 @@ def test_a_failed_sink_is_told_to_the_callers_at_once(parent: _Parent, end: Prod
     assert (kind, type(error)) == ("sink failed", mpr.SinkError)
 
 
-def test_the_end_takes_what_is_not_announced_and_tells_pools_and_closes_files(
+def test_the_end_takes_what_is_not_announced_and_ends_pools_and_closes_files(
     parent: _Parent, end: ProducerEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent.aggregator.listen(1, parent.heard)

@@ -63,9 +63,7 @@ class _Process:
         self.watch = RecordingWatch(config, self.counters)
         self.inbox = Inbox(self.connection, lambda message: self.answers.append(message) or True)  # type: ignore[func-returns-value]
         self.results = ResultSender(self.connection, ResultJournal(self.page), parent_reads=parent_reads)
-        self.announcer = Announcer(
-            self.connection, self.inbox, self.watch, self.results, Outbox(folder), self._segment
-        )
+        self.announcer = Announcer(self.connection, self.inbox, self.watch, self.results, Outbox(folder), self._segment)
         hello = Hello(self.sockets.secret, 1, os.getpid(), self.connection.route, "", "")
         self.connection.send(hello)
         assert self.received() == [hello]
@@ -110,7 +108,7 @@ def _result(number: int, size: int = 1, *, ended_nanos: int = 9) -> Result:
     return replace(producers.result(number, payload=b"p" * size), ended_nanos=ended_nanos)
 
 
-# --- results -----------------------------------------------------------------------------------------------------------
+# --- results ------------------------------------------------------------------------------------------------------
 
 
 def test_results_that_waited_come_behind_their_rows_and_before_later_rows(process: _Process) -> None:
@@ -184,7 +182,7 @@ def test_a_result_needs_the_rows_that_were_sent_in_messages_before_it(process: _
     reader.close()
 
 
-# --- rows --------------------------------------------------------------------------------------------------------------
+# --- rows ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_sync_comes_behind_all_rows(process: _Process) -> None:

@@ -23,15 +23,15 @@ def test_sinks_that_fail_one_after_the_other(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("one.rrd", "two.rrd", "three.rrd")]
     writers = [producers.new_file(path) for path in paths]
     fanout = Fanout(writers, None, producers.encode_notes, producers.NoObserver(), producers.STORE)
-    told: list[mpr.SinkError] = []
-    fanout.watch_failures(told.append)
+    reported: list[mpr.SinkError] = []
+    fanout.watch_failures(reported.append)
     assert fanout.write(_segment(fanout, 1)) == 1
     os.truncate(paths[1], 20)
     fanout.write(_segment(fanout, 2))
     os.truncate(paths[0], 20)
     fanout.write(_segment(fanout, 3))
-    assert [str(error).count("two.rrd") for error in told] == [1, 0]
-    assert fanout.failure is told[0]
+    assert [str(error).count("two.rrd") for error in reported] == [1, 0]
+    assert fanout.failure is reported[0]
     assert fanout.writers == [writers[2]]
     # The files that have failed are closed, so that their paths can be used again.
     for path in paths[:2]:

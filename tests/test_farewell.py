@@ -1,4 +1,4 @@
-"""A recording that closes asks the processes that have joined for their last rows, and names those that do not answer."""
+"""A recording that closes asks joined processes for their last rows, and names those that do not answer."""
 
 from __future__ import annotations
 
@@ -109,9 +109,7 @@ def test_a_process_that_has_ended_and_was_not_waited_for_is_dead(
     assert f"a process (pid {zombie}) ended without leaving the recording: its last rows may be missing" in caplog.text
 
 
-def test_lost_rows_are_said_once_each(
-    recording: _Recording, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_lost_rows_are_said_once_each(recording: _Recording, caplog: pytest.LogCaptureFixture) -> None:
     lives, left, worker = (recording.add(worker=each) for each in (0, 0, 1))
     left.take(Goodbye())
     for intake in (lives, left, worker):

@@ -54,7 +54,7 @@ def test_all_files_are_closed_and_the_first_error_is_raised() -> None:
     router = _router(log, errors=("a", "b"))
     for number, key in enumerate(("a", "b", "c", "")):
         router.accept(_segment(number, key), published=True)
-    with pytest.raises(mpr.SinkError, match="^a$"):
+    with pytest.raises(mpr.SinkError, match=r"^a$"):
         router.close()
     assert log[-4:] == ["a closed", "b closed", "c closed", "main closed"]
 

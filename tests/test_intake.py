@@ -77,7 +77,7 @@ def inline(tmp_path: Path) -> Iterator[_Pair]:
     made.close()
 
 
-# --- results -----------------------------------------------------------------------------------------------------------
+# --- results ------------------------------------------------------------------------------------------------------
 
 
 def test_a_result_counts_once_though_it_comes_from_the_journal_and_as_a_message(pair: _Pair) -> None:
@@ -161,16 +161,16 @@ def test_a_failed_sink_fails_all_results_and_syncs(pair: _Pair) -> None:
     assert pair.parent.answers == [Synced(7, "the disk is full")]
 
 
-def test_rows_that_were_accepted_are_told(pair: _Pair) -> None:
+def test_rows_that_were_accepted_are_reported(pair: _Pair) -> None:
     pair.intake.take(pair.producer.log(1))
     assert pair.parent.accepted_count == 1
     assert pair.intake.has_accepted(0, pair.producer.outbox.size())
 
 
-# --- outboxes ----------------------------------------------------------------------------------------------------------
+# --- outboxes -----------------------------------------------------------------------------------------------------
 
 
-def test_a_producer_is_told_that_its_next_outbox_is_open_and_the_last_one_is_closed(pair: _Pair) -> None:
+def test_a_producer_learns_that_its_next_outbox_is_open_and_the_last_one_is_closed(pair: _Pair) -> None:
     pair.intake.take(pair.producer.log(1))
     files = producers.open_memory_files()
     pair.roll()
@@ -274,7 +274,7 @@ def test_a_blueprint_of_a_worker_does_not_replace_that_of_the_user(tmp_path: Pat
     pair.close()
 
 
-# --- bytes in messages -------------------------------------------------------------------------------------------------
+# --- bytes in messages --------------------------------------------------------------------------------------------
 
 
 def _part(data: bytes, start: int, end: int) -> SegmentReady:
@@ -312,7 +312,7 @@ def test_rows_of_a_task_recording_that_cannot_be_read_fail_the_result(pair: _Pai
     assert isinstance(pair.parent.answers[-1], Accepted)
 
 
-# --- the account -------------------------------------------------------------------------------------------------------
+# --- the account --------------------------------------------------------------------------------------------------
 
 
 def test_rows_that_a_dead_worker_had_flushed_and_that_are_not_there_are_lost(pair: _Pair) -> None:

@@ -80,7 +80,7 @@ def test_a_process_whose_recording_is_gone_waits_for_no_room(producer: Producer)
         producer._watch.lost = None
 
 
-# --- the end of an outbox ----------------------------------------------------------------------------------------------
+# --- the end of an outbox -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def retrying(tmp_path: Path) -> Iterator[_Pool]:
     made.close()
 
 
-# --- results -----------------------------------------------------------------------------------------------------------
+# --- results ------------------------------------------------------------------------------------------------------
 
 
 def test_a_task_has_one_outcome_though_a_sink_fails_while_it_runs(pool: _Pool) -> None:
@@ -161,7 +161,7 @@ def test_a_worker_that_skips_what_was_not_taken_back_is_refused(pool: _Pool) -> 
         pool.listener.skipped(pool.hello(1), Skipped(item.sequence))
 
 
-# --- deaths ------------------------------------------------------------------------------------------------------------
+# --- deaths -------------------------------------------------------------------------------------------------------
 
 
 def test_the_task_that_ran_fails_and_all_behind_it_run_elsewhere(pool: _Pool) -> None:
@@ -219,7 +219,7 @@ def test_only_tasks_that_run_again_have_a_higher_attempt(retrying: _Pool) -> Non
     assert (item.message().first, item.message().again, item.message().attempt) == (2, 0, 1)
 
 
-# --- ends --------------------------------------------------------------------------------------------------------------
+# --- ends ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_cancelled_task_leaves_the_tasks_behind_it_to_others(pool: _Pool) -> None:

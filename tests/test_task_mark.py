@@ -58,7 +58,7 @@ def test_a_long_error_is_cut(page: StatusPage, reader: StatusPageReader) -> None
     assert mark.ended.error.startswith("ü" * 1000)
 
 
-class _Dies(Exception):
+class _DiedError(Exception):
     pass
 
 
@@ -69,7 +69,7 @@ class _Killing:
 
     def pack_into(self, page: Any, offset: int, *values: Any) -> None:
         struct.pack_into("<Q", page, offset, values[0])
-        raise _Dies
+        raise _DiedError
 
 
 def test_a_mark_of_which_a_part_was_written_does_not_count(
@@ -77,13 +77,13 @@ def test_a_mark_of_which_a_part_was_written_does_not_count(
 ) -> None:
     marker = TaskMarker(page)
     marker.begin(0, _FIRST)
-    with monkeypatch.context() as patch, pytest.raises(_Dies):
+    with monkeypatch.context() as patch, pytest.raises(_DiedError):
         patch.setattr(task_mark, "_BEGAN", _Killing())
         marker.begin(1, TaskBegan(2, 0, 1, 600))
     assert read_mark(reader) is None
 
 
-# --- whose rows they are -----------------------------------------------------------------------------------------------
+# --- whose rows they are ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
