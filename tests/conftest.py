@@ -1,4 +1,4 @@
-"""Every test ends with a census: mpr must leave no child process, thread or socket folder behind."""
+"""Every test ends with a census: mpr must leave no child process, thread, open file or socket folder behind."""
 
 from __future__ import annotations
 
