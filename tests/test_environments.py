@@ -51,20 +51,9 @@ def _run(command: str, changes: dict[str, str | None], *tests: str, options: tup
     # The plugin of xdist would take these for its own.
     for name in [name for name in environ if name.startswith(("PYTEST_", "MPR_"))]:
         del environ[name]
-    pytest_command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "not slow",
-        *options,
-        *tests,
-    ]
+    arguments = ["-q", "-p", "no:cacheprovider", "-m", "not slow", *options, *tests]
     ran = subprocess.run(
-        ["sh", "-c", f'{command or ":"}; exec "$@"', "sh", *pytest_command],
+        ["sh", "-c", f'{command or ":"}; exec "$@"', "sh", sys.executable, "-m", "pytest", *arguments],
         cwd=ROOT,
         env=environ,
         capture_output=True,

@@ -59,6 +59,19 @@ def test_a_delivery_flushes_again_though_no_call_came(producer: Producer, monkey
     assert flushed == [True, True, True]
 
 
+def test_a_process_that_can_deliver_no_more_asks_for_no_other_outbox(
+    producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK would wait for ever for its writing thread, which has ended."""
+    writer = producer._writer
+    monkeypatch.setattr(writer, "push", lambda: setattr(writer, "spent", True))
+    monkeypatch.setattr(writer.announcer, "have_opened", lambda _: pytest.fail("it asks for another outbox"))
+    writer.roll()
+    with pytest.raises(mpr.DeliveryError, match="cannot bring its rows to the recording any more"):
+        writer.wait_for_credit()
+    writer.spent = False
+
+
 def test_rows_of_task_recordings_take_credit(producer: Producer) -> None:
     writer, recordings = producer._writer, producer.task_recordings
     assert not writer._is_full()

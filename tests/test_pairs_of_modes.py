@@ -32,6 +32,17 @@ def test_bytes_in_messages_and_outboxes_that_change_often(tmp_path: Path, monkey
     assert support.numbers(path) == Counter(range(40))
 
 
+def test_the_last_rows_of_a_process_come_in_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpr.aggregator.intake.OutboxReader", _refuse)
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path) as recording:
+        # Nothing flushes this row before the recording is closed.
+        recording.stream.log("n", rr.Scalars(7.0))
+    support.check_file(path)
+    assert support.numbers(path) == Counter([7])
+    assert (1, 1) == (recording.stats().counted_rows, recording.stats().accepted_rows)
+
+
 def test_a_worker_that_is_killed_between_tasks_has_lost_nothing(tmp_path: Path) -> None:
     with (
         mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import psutil
 import pytest
 
 import mpr
-from mpr.rrd import recover
+from mpr.rrd import framing, recover
 from tests import killed, support, tasks
 
 _ROWS = 5
@@ -83,7 +82,7 @@ def _victims(parent: psutil.Process) -> list[psutil.Process]:
 
 def _hit(chance: random.Random, victims: list[psutil.Process], waits: list[tuple[float, psutil.Process]]) -> str:
     """Send a random signal to one of `victims`: to the parent less often than to others."""
-    victim = victims[0] if chance.random() < 0.1 else chance.choice(victims)
+    victim = victims[0] if chance.random() < 0.1 else chance.choice(victims[1:] or victims)
     number = chance.choice(_SIGNALS)
     with contextlib.suppress(psutil.NoSuchProcess):
         victim.send_signal(number)
@@ -105,7 +104,8 @@ def _hit_a_run(chance: random.Random, folder: Path, options: list[str]) -> list[
         )
     seen: dict[int, psutil.Process] = {}
     deadline = time.monotonic() + _RUN_SECS
-    hits = chance.randint(3, 6)
+    # The moments of the hits, as sizes of the list of results. So they are spread over the run, however fast it is.
+    moments = sorted(chance.randint(0, 2_400) for _ in range(chance.randint(3, 8)))
     support.wait_for(lambda: (folder / "results").exists() or process.poll() is not None, 60)
     while process.poll() is None:
         assert time.monotonic() < deadline, f"hangs after {done}: {folder}"
@@ -116,7 +116,7 @@ def _hit_a_run(chance: random.Random, folder: Path, options: list[str]) -> list[
                 waits.remove((at, victim))
                 with contextlib.suppress(psutil.NoSuchProcess):
                     victim.send_signal(signal.SIGCONT)
-        if len(done) < hits and chance.random() < 0.3:
+        if len(done) < len(moments) and _size(folder / "results") >= moments[len(done)]:
             done.append(_hit(chance, victims, waits))
         time.sleep(0.02)
     for _, victim in waits:
@@ -127,23 +127,31 @@ def _hit_a_run(chance: random.Random, folder: Path, options: list[str]) -> list[
     return done
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def _rows(folder: Path, start: str) -> Counter[tuple[str, int]]:
-    """Count the scalars of the file whose name begins with `start`. It is recovered first if it was not finished."""
+    """Count the scalars of the file whose name is `start`, or that was left as its `.part` file."""
     found: Counter[tuple[str, int]] = Counter()
-    names = [path for path in folder.iterdir() if re.fullmatch(rf"\.?{re.escape(start)}(\.part)?", path.name)]
-    for path in names:
-        found.update(
-            (cell.entity, int(float(cell.value.strip("[]"))))
-            for cell in support.cells(recover.recover(path).path).elements()
-            if cell.component == "Scalars:scalars"
-        )
+    for path in (folder / start, folder / f".{start}.part"):
+        if path.exists():
+            cells = support.cells(path) if framing.is_finished(path) else support.cells_of_growing(path)
+            found.update(
+                (cell.entity, int(float(cell.value.strip("[]"))))
+                for cell in cells.elements()
+                if cell.component == "Scalars:scalars"
+            )
     return found
 
 
 def _missing(folder: Path, options: list[str]) -> list[str]:
     """Return the rows of results in hand that are in no file, and rows that are there twice."""
     lines = (folder / "results").read_text().splitlines() if (folder / "results").exists() else []
-    main = _rows(folder, "run.rrd") if any(each.split()[0] in ("task", "joined") for each in lines) else Counter()
+    if any(each.startswith(("task", "joined")) for each in lines):
+        (found,) = recover.find(folder / "run.rrd")
+        support.check_file(recover.recover(found).path)
+    main = _rows(folder, "run.rrd")
     wrong = [f"{row} is there {count} times" for row, count in main.items() if count > 1]
     for kind, *numbers in map(str.split, lines):
         if kind == "task":
