@@ -32,7 +32,6 @@ _ODD: dict[str, tuple[str, dict[str, str | None]]] = {
     "umask 0": ("umask 0", {}),
     "interrupts are ignored": ("trap '' INT", {}),
     "locale": ("", {"LC_ALL": "C", "LANG": None}),
-    "ascii": ("", {"LC_ALL": "C", "LANG": None, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
     "dumb terminal": ("", {"TERM": "dumb"}),
     "no terminal": ("", {"TERM": None}),
     "a proxy": ("", dict.fromkeys(("http_proxy", "HTTP_PROXY", "HTTPS_PROXY", "https_proxy", "all_proxy"), _DEAD)),

@@ -23,8 +23,11 @@ import rerun.blueprint as rrb
 from allpairspy import AllPairs
 
 import mpr
-from mpr.producer import log_counters, outbox_writer
+from mpr.producer import log_counters, outbox_writer, router
+from mpr.rrd import manifest_store
+from mpr.rrd.manifest import Manifest
 from mpr.rrd.verify import verify
+from mpr.transport.status_page import _BACK_PRESSURE
 from tests import support
 
 
@@ -126,8 +129,27 @@ def _task(modes: Modes, number: int) -> int:
     return task.attempt
 
 
+def _lower_limits_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let a worker wait for room after a few kilobytes, and keep nothing in memory that can be on the disk.
+
+    Returns a list that gets the number of manifests each time that some are moved to the disk.
+    """
+    monkeypatch.setattr("mpr.limits.OUTBOX_MIN_BYTES", 8 * 1024)
+    monkeypatch.setattr("mpr.limits.OUTBOX_MAX_BYTES", 16 * 1024)
+    monkeypatch.setattr(manifest_store, "MANIFEST_STORE_MAX_BYTES", 0)
+    spilled: list[int] = []
+    on_disk = manifest_store._on_disk
+
+    def note(manifests: list[Manifest], folder: Path) -> list[Manifest]:
+        spilled.append(len(manifests))
+        return on_disk(manifests, folder)
+
+    monkeypatch.setattr(manifest_store, "_on_disk", note)
+    return spilled
+
+
 def _lower_limits() -> None:
-    """Flush, wait for room and change the outbox after every few rows."""
+    """Flush, wait for room and change the outbox after every few rows. This runs in each worker."""
     log_counters.CHECK_EVERY_BYTES = 1
     outbox_writer.UNFLUSHED_MAX_BYTES = 1
     outbox_writer.OUTBOX_ROLL_BYTES = 1
@@ -137,7 +159,7 @@ def _sinks(modes: Modes, folder: Path) -> tuple[list[Any], list[Any]]:
     """Return the sinks of a pool, and the stream sinks among them."""
     file = mpr.FileSink(path=folder / "run.rrd", compact=modes.sinks == "compact")
     if modes.sinks == "stream and file":
-        stream = mpr.BinaryStreamSink()
+        stream = mpr.BinaryStreamSink(memory_bytes=1 if modes.limits == "low" else 2**24)
         return [stream, file], [stream]
     episodes = mpr.DirectorySink(path=folder / "episodes", name="{index}-{attempt}.rrd")
     return {"directory": [episodes], "directory and file": [episodes, file]}.get(modes.sinks, [file]), []
@@ -183,6 +205,7 @@ def _run(modes: Modes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("mpr.aggregator.intake.OutboxReader", _refuse)
     if modes.kill.startswith("worker"):
         monkeypatch.setenv("MPR_FAILPOINTS", f"{modes.kill}@1:2:kill")
+    spilled = _lower_limits_here(monkeypatch) if modes.limits == "low" else []
     sinks, streams = _sinks(modes, folder)
     readers = [threading.Thread(target=_read, args=(stream, folder / "stream.rrd")) for stream in streams]
     with (
@@ -208,7 +231,26 @@ def _run(modes: Modes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not modes.kill or modes.retries:
         assert len(attempts) == _TASKS
     _check(modes, folder, attempts)
+    assert bool(spilled) == (modes.limits == "low")
     assert recording.stats().lost_rows == 0
+
+
+def _wait_for_room(_: int) -> tuple[int, int]:
+    """Log more than the outbox holds. Returns the number of the outbox, and how long the task has waited (ns)."""
+    producer: Any = router.producer()
+    for number in range(5):
+        rr.log("image", rr.Image(np.full((64, 64, 3), number, np.uint8)))
+    return producer._writer.announcer.current.number, producer.status_page.counters[_BACK_PRESSURE]
+
+
+def test_low_limits_are_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spilled = _lower_limits_here(monkeypatch)
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", start_method="fork", initializer=_lower_limits) as pool:
+        for outbox, waited_ns in pool.map(_wait_for_room, range(3), chunksize=1):
+            assert outbox > 0
+            assert waited_ns > 0
+    assert spilled
+    support.check_file(tmp_path / "run.rrd")
 
 
 def _results(pool: mpr.Pool, modes: Modes) -> dict[int, int]:
