@@ -17,7 +17,7 @@ from mpr.transport.status_page import StatusPageReader
 
 @dataclass(frozen=True, slots=True)
 class SurvivingRows:
-    """Says which rows of a dead worker have come to the parent.
+    """Says how many rows of a dead worker have come to the parent, and how long ago.
 
     Attributes
     ----------

@@ -67,7 +67,7 @@ def _open_memory(path: str, name: str) -> int:
         if os.readlink(f"/proc/self/fd/{seen}") != f"/memfd:{name} (deleted)":
             raise PermissionError(f"{path} is not the memory file {name}")
         _check_owner(seen, links=0)
-        # Opened for writing too, because the kernel punches no hole through a read-only descriptor.
+        # Opened for writing too, because the kernel frees parts of a file only through a writable descriptor.
         fd = os.open(f"/proc/self/fd/{seen}", os.O_RDWR | os.O_CLOEXEC)
     finally:
         os.close(seen)

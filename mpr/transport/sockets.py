@@ -326,7 +326,7 @@ class Connection:
     def __init__(self, upstream: str, downstream: str, *, copies: bool = False) -> None:
         self._copies = copies
         self.route = secrets.token_hex(16)
-        #: The number of all messages that were sent, and their number when `send_needed` was last called.
+        #: How many messages were sent, and how many until the last one that `send_needed` has sent.
         self.sent_count = self.needed_count = 0
         self._context = zmq.Context()
         self._up = _socket(self._context, zmq.DEALER)
