@@ -242,7 +242,7 @@ class Aggregator:
                 self._greet(message)
             return
         if intake.hello is not hello:
-            # Another process has said hello with the name of this producer.
+            # Another process has sent a hello with the name of this producer, so nothing that it sends is used.
             self._sockets.up.forget(hello)
             return
         intake.take(message)

@@ -190,7 +190,7 @@ class Fanout:
         return self.failure
 
     def stalled_secs(self) -> float:
-        """How many seconds the sinks have been writing one segment; 0 if they write none. Any thread may call this."""
+        """For how many seconds the sinks have been writing the present segment; 0 if there is none. For any thread."""
         since = self._writing_since
         return 0.0 if since is None else time.monotonic() - since
 

@@ -24,7 +24,7 @@ P = ParamSpec("P")
 _PID_MAX = 2**31
 # The longest name of a producer (characters). ZeroMQ allows names of 255 bytes.
 _ROUTE_MAX = 255
-# The longest text of an error that is logged and noted in the recording.
+# The longest text of an error that is logged and written into the recording (characters).
 _TEXT_MAX = 500
 
 

@@ -18,7 +18,7 @@ def loss_notes(hello: Hello, unsent_rows: int, lost_results: int) -> list[str]:
     who = f"worker {hello.worker}" if hello.worker else "a process"
     ended = f"{who} (pid {hello.pid}) ended"
     notes = []
-    # The SDK keeps the rows of a recording without a sink in the memory of its process.
+    # If a recording has no sink, the SDK keeps its rows in the memory of the process, until mpr takes and sends them.
     if unsent_rows:
         notes.append(
             f"{ended} with {unsent_rows} {'row' if unsent_rows == 1 else 'rows'} in recordings that its tasks had made "

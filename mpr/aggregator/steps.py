@@ -53,7 +53,7 @@ class StepQueue:
         self._run(most)
 
     def close(self) -> None:
-        """Run all steps. From now on a step runs as soon as it is added."""
+        """Run all steps that wait. From now on, `add` itself runs each step that it gets."""
         self.closed = True
         self._run(len(self._steps))
 

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 from mpr.sinks.viewers import LiveSink
 
-#: The entry function of an exporter, in the form that a launcher needs.
+#: The function that an exporter runs, in the form `module:function` (see `processes/launcher.py`).
 MAIN = "mpr.live.exporter:main"
 
 

@@ -50,7 +50,7 @@ class ExporterState(enum.Enum):
     WAITING = "waiting for a viewer"
     #: The exporter sends rows.
     CONNECTED = "connected"
-    #: The exporter knows that no more rows follow.
+    #: The exporter was told that no more rows follow.
     FINISHING = "finishing"
     #: All rows were sent, and the exporter has ended.
     DONE = "done"
@@ -87,7 +87,7 @@ class ExporterHandle:
         self._sent_at = 0.0
         self._sent_chunks = 0
         self._connections = 0
-        # Why the sink gets no rows now, or got none before, in words.
+        # The reason why the sink last got no rows, in words for notes and warnings.
         self._reason = "it was not ready in time"
         self._starvation = _Starvation()
 

@@ -10,8 +10,9 @@ A replay log has a head (header, store infos, properties, blueprint), which ever
 one or two files with frames. Usually there is one file, which belongs to a `FileSink`. If there is no such file, or if
 its writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments.
 
-The first 8 bytes of the ring are the offset up to which bytes are dropped. The ring writes this offset before it drops
-bytes. A reader first reads frames, and then this offset. The frames are valid if they do not begin before this offset.
+The first 8 bytes of the ring are a mark: the offset up to which bytes are dropped. The ring writes the mark before it
+drops bytes. A reader first reads frames, and then the mark. The frames are valid if they do not begin before this
+offset.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from mpr.rrd.byte_log import ByteLog
 from mpr.rrd.segment import Segment, runs
 from mpr.transport.outbox import Outbox
 
-# The offset at the begin of a memory ring.
+# The form of the mark in the first 8 bytes of a memory ring.
 _MARK = struct.Struct("<Q")
-# The frames in a memory ring begin here, on another page of memory than the offset, which is never dropped.
+# The frames in a memory ring begin at this offset, so that they lie on other pages of memory than the mark.
 _MEMORY_START = 4096
 
 
@@ -95,7 +96,7 @@ class MemoryRing(LogFile):
         self.end = end
 
     def _mark(self) -> None:
-        """Write the offset up to which bytes are dropped into the file, for readers."""
+        """Write the mark: the offset up to which bytes are dropped."""
         os.pwrite(self.fd, _MARK.pack(self.start), 0)
 
     def close(self) -> None:

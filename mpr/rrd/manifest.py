@@ -109,11 +109,11 @@ def _parsed(message: bytes) -> Manifest:
     payload = part[2]
     if part.get(3) == _LZ4:
         if not 0 <= part[4] <= _LZ4_RATIO * len(payload):
-            # Refused before memory is allocated for it.
+            # Refused before memory is allocated for the decompressed bytes.
             raise FormatError(f"a manifest of {len(payload)} bytes that claims {part[4]}")
         payload = pa.Codec("lz4_raw").decompress(payload, part[4])
     table = pa.ipc.open_stream(payload).read_all()
-    # Arrow reads offsets within the buffers as they are, and a wrong one could end this process.
+    # When Arrow reads values, it does not check the offsets of these values. A wrong offset could end this process.
     table.validate(full=True)
     for name in (OFFSET, SIZE):
         if not pa.types.is_integer(table[name].type) or table[name].null_count:

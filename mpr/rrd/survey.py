@@ -114,7 +114,7 @@ class Survey:
 def survey(read: Read, size: int) -> Survey:
     """Find the messages in the `size` bytes of a file. Raises `FormatError` if mpr does not know the file's format.
 
-    If the length of a frame is above `MESSAGE_MAX_BYTES`, it is damaged. So the rest of the file is not taken for one
+    A length of a frame above `MESSAGE_MAX_BYTES` counts as damaged. So the rest of the file is not taken for one
     incomplete message.
     """
     header = read(0, framing.HEADER_SIZE)

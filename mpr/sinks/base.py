@@ -164,7 +164,7 @@ class Writer(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Finish the sink. Raises `SinkError` if this fails."""
+        """Finish the sink: for example, write the footer of a file. Raises `SinkError` if this fails."""
 
     @abstractmethod
     def abort(self) -> None:

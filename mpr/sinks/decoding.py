@@ -38,7 +38,7 @@ class DecodingWriter:
     """
 
     def __init__(self, path: Path, application_id: str, recording_id: str) -> None:
-        # There is no log, because the SDK writes other bytes than those that were accepted.
+        # There is no `ByteLog`, because the SDK writes other bytes into the file than those that `accept` gets.
         self.log = None
         self._file = PartFile(path)
         self.path = self._file.path

@@ -58,7 +58,7 @@ class DirectoryWriter:
         If the folder cannot be made, or the file for rows of no task cannot be opened.
     """
 
-    # There is no log, because the recording is in many files.
+    # There is no `ByteLog`, because the recording is in many files.
     log = None
 
     def __init__(self, folder: Path, name: str, application_id: str, recording_id: str) -> None:

@@ -34,7 +34,7 @@ class FunctionCache(Generic[V]):
         return value
 
     def keep(self, digest: bytes, value: V) -> None:
-        """Keep `value` for `digest`, as the one used last. If there are too many values, drop the oldest one."""
+        """Keep `value` for `digest`, as the one used last. If there are too many, drop the least recently used one."""
         self._values.pop(digest, None)
         self._values[digest] = value
         if len(self._values) > FUNCTIONS_KEPT:

@@ -28,7 +28,7 @@ _PATH_LIMIT = 100
 # The place for the folder if the path in the environment variable TMPDIR is too long.
 _SHORT_FOLDER = "/tmp"  # noqa: S108  # the folder in it is of mode 0700
 _OWNER = "owner"
-# The names of files that say which rows are lost begin with this. mpr reads this many characters of each.
+# The names of files that say which rows are lost begin with `_LOST`. mpr reads `_NOTE_CHARS` characters of each.
 _LOST = "lost-"
 _NOTE_CHARS = 1000
 # If a file cannot be opened because of one of these errors, it may exist: this process lacks descriptors or memory.

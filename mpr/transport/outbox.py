@@ -49,7 +49,7 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         self._file, self.address = shared_file.new_shared(folder)
         self.fd, self.path = self._file.fd, self._file.path
-        # The end of the bytes that were released, if the system cannot free them. None if it can.
+        # The offset up to which bytes were released, if the system cannot free their memory. None if it can.
         self._released: int | None = None
 
     def size(self) -> int:

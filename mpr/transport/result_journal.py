@@ -166,7 +166,7 @@ class ResultJournalReader:
         if len(sizes) % _SIZE.size:
             raise ValueError("not a list of sizes")
         found = [size for (size,) in _SIZE.iter_unpack(sizes)]
-        # Checked before memory is allocated for it.
+        # Checked before memory is allocated for the payload.
         if sum(found) > most:
             raise ValueError(f"a payload of {sum(found)} bytes where {most} fit")
         parts = [bytearray(size) for size in found]

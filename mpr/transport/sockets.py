@@ -32,7 +32,8 @@ from typing import Any
 
 import zmq
 
-# Imported now, because importing it registers the exit handler of pyzmq, and ours has to run before that.
+# Imported now, because this registers the exit handler of pyzmq. mpr's exit handler has to run before it, and the
+# handlers run in reverse order.
 import zmq.utils.garbage
 
 from mpr.limits import MESSAGE_MAX_BYTES
