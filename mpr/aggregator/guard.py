@@ -39,7 +39,7 @@ G = TypeVar("G", bound=Guarded)
 
 
 def guarded(method: Callable[Concatenate[G, P], None]) -> Callable[Concatenate[G, P], None]:
-    """Decorate `method` so that an error in it cuts off the producer. Errors that are `is_own_fault` pass through."""
+    """Decorate `method` so that its errors cut off the producer, except errors for which `is_own_fault` is true."""
 
     @functools.wraps(method)
     def guard(self: G, *args: P.args, **kwargs: P.kwargs) -> None:

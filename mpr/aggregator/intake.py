@@ -253,7 +253,7 @@ class ProducerIntake:
         self._context.answer(self.hello, Accepted(self._outbox.number + 1, 0))
 
     def _switch_outbox(self) -> None:
-        """Take the rest of the current outbox, and go on with the next one."""
+        """Take the remaining rows of the current outbox, and go on with the next one."""
         if self._next_reader is None and not self.is_inline and not self._is_cut_off:
             raise FormatError("an outbox begins that was not opened")
         self._take_rest()
@@ -280,7 +280,7 @@ class ProducerIntake:
         self._consume(lambda wanted: self._outbox.consume_rest(self._owner.task, wanted=wanted))
 
     def _consume(self, consume: Callable[[bool], bool]) -> None:
-        """Call `consume(wanted)`, which takes rows. `wanted` is False if the producer was cut off: drop its rows."""
+        """Call `consume(wanted)`, which takes rows. If the producer was cut off, `wanted` is False: drop the rows."""
         try:
             if consume(not self._is_cut_off):
                 self.last_rows_at = time.monotonic()
@@ -358,7 +358,7 @@ class ProducerIntake:
             self._compare_rows()
 
     def may_lack_rows(self) -> bool:
-        """Whether rows may be missing: it was cut off, or it has sent no `Goodbye` and perhaps not all of its rows."""
+        """Whether rows may be missing: the producer was cut off, or sent no `Goodbye` and perhaps not all rows."""
         if self._is_cut_off or self.said_goodbye:
             return self._is_cut_off
         return not self.has_flushed if self._memory.page is None else self._memory.page.unflushed() > 0

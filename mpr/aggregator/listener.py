@@ -82,7 +82,7 @@ class Listener(Protocol):
     def recording_ended(self) -> None:
         """Forget all workers, also those that still live, because the recording takes nothing more.
 
-        Ends the pool if it still has work.
+        Ends the pool, too, unless the pool has ended already.
         """
 
     def broken(self, error: BaseException) -> None:

@@ -1,9 +1,7 @@
 """Hands the frames of one outbox to the sinks.
 
-An *outbox* is a file in memory, into which the SDK of a producer writes a Rerun stream. A *frame* is one message of the
-stream: rows, or the footer at its end.
-
-The outbox belongs to a producer, which is a process that logs.
+An *outbox* is a file in memory, into which the SDK of a producer (a process that logs) writes a Rerun stream. A *frame*
+is one message of the stream: rows, or the footer at its end.
 
 Covers: reading whole frames up to an offset, frames that come in pieces, manifests, freeing the memory of the outbox.
 Does not cover: which outbox comes next and which rows a result needs (`intake.py`), the sinks (`fanout.py`).

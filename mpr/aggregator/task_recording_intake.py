@@ -11,7 +11,7 @@ from mpr.transport.messages import TASK_RECORDING_ROWS, Accepted, Hello
 
 
 class TaskRecordingIntake:
-    """Hands the rows of these recordings to the sinks. Only the aggregator's thread uses this object.
+    """Hands the rows of recordings that tasks make themselves to the sinks. Only the aggregator's thread uses it.
 
     Parameters
     ----------

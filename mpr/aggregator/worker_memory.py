@@ -3,7 +3,7 @@
 The status page has counters and the number of the task that runs (`transport/status_page.py`). The worker writes each
 result into the journal before it sends the result (`transport/result_journal.py`).
 
-Covers: everything that the parent reads there. Calls work, and know nothing, if the memory cannot be opened.
+Covers: everything that the parent reads there. If the memory cannot be opened, the answers say that nothing is known.
 Does not cover: what follows from the answers (`intake.py`), the outboxes (`outbox_intake.py`).
 """
 

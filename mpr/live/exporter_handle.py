@@ -323,7 +323,7 @@ class _Starvation:
         self.is_reported = False
 
     def begin(self, now: float) -> float:
-        """Measure the time from `now` on, unless it is measured already. Returns the time at which this has begun.
+        """Start the measurement at the time `now`, unless it is running. Returns the time at which it was started.
 
         All times are seconds of `time.monotonic`.
         """
@@ -331,7 +331,7 @@ class _Starvation:
         return self._since
 
     def begin_again(self, now: float) -> None:
-        """Measure the time from `now` on, in any case, because the sink has just taken some rows."""
+        """Start the measurement again at the time `now`, because the sink has just taken some rows."""
         self._since = now
 
     def end(self) -> None:

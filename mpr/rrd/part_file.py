@@ -1,4 +1,4 @@
-"""A file that is being written: its name `.<name>.part`, its lock, and the change to its final name."""
+"""Defines a file that is being written: its first name `.<name>.part`, its lock, and the change to its final name."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from mpr.sdk import programs
 
 _PART = re.compile(r"\.(.+)\.part")
 _TEMPORARY = ".recovered"
-# The number of bytes of a file that one system call copies.
+# The largest number of bytes that are read from the original at a time.
 _COPY_BYTES = 32 * 1024 * 1024
 
 

@@ -144,7 +144,7 @@ class Writer(ABC):
         """Add the manifests at the end of outbox number `outbox`. `footer` is the payload of its `END` frame."""
 
     def distrust(self) -> None:  # noqa: B027  # not every sink can drop rows at its end
-        """Check all rows in `close`, and drop those that the SDK cannot decode: a process has sent damaged bytes."""
+        """Note that a process has sent damaged bytes: `close` then drops the rows that the SDK cannot decode."""
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         """Count the rows in the chunks of an outbox that has no manifest. The first `skip` chunks are not counted.

@@ -30,7 +30,7 @@ _COPY_BYTES = 32 * 1024 * 1024
 class StreamFile:
     """The file of one stream: in memory until it has more than `memory_bytes` bytes, and then on the disk.
 
-    It has no name, so its memory or disk space is free again when nothing refers to this object.
+    When nothing refers to this object any more, the file is closed, and its memory or disk space is free again.
     """
 
     # `published` is always True, because readers may have read any byte already, so the stream has to be finished.
@@ -67,7 +67,7 @@ class StreamFile:
         self._in_memory = False
 
     def publish(self) -> None:
-        """Do nothing, because the file has no name."""
+        """Do nothing, because this file gets no final name."""
 
     def reader(self) -> tuple[framing.Read, None]:
         """Return a function that reads the file, also after `close`, and None, because the file may still grow."""

@@ -28,7 +28,7 @@ _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\]]")
 
 
 def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sink, ...]:
-    """Return the sinks for the `Sink` objects, paths and URLs in `sinks`, which may also be a single one.
+    """Return the sinks for the `Sink` objects, paths and URLs in `sinks`. A single one of them may be given, too.
 
     If `sinks` is None, the only sink is a new file in the working directory, whose name has the ids and the time.
     Raises `ConfigError` if an item is no sink, if there is no item, or if two sinks need the same file or port.

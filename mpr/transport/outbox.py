@@ -43,7 +43,8 @@ class Outbox:
     path:
         The path that the SDK uses in this process.
     address:
-        The address by which another process of the same user opens the file, and proves that it is this file.
+        The address by which another process of the same user opens the file. It has a random name, by which that
+        process checks that it has opened the right file.
     """
 
     def __init__(self, folder: Path) -> None:

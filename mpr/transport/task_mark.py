@@ -1,4 +1,4 @@
-"""Writes a *mark* into shared memory. It says to which task the rows of an outbox belong.
+"""Writes a *mark* into shared memory. The mark says to which task the rows of an outbox belong.
 
 If a worker dies, the parent reads its mark. An *outbox* is a file in memory, into which a worker writes its rows.
 
