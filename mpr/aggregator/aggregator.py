@@ -44,8 +44,8 @@ _STEPS_AT_ONCE = 64
 _RETRY_SECS = 0.001
 # To *reap* a worker is to take the rows and results that it has left, and to report its end. The last messages of a
 # worker that has ended may still be in the kernel, from which ZeroMQ reads them within microseconds. So a worker that
-# has sent no `Goodbye` is reaped `_DRAIN_QUIET_SECS` after its end if the queue of messages is empty then, and in any
-# case after `_DRAIN_LIMIT_SECS`.
+# has sent no `Goodbye` is reaped `_DRAIN_QUIET_SECS` after its end, as soon as the queue of messages is empty. It is
+# reaped after `_DRAIN_LIMIT_SECS` in any case.
 _DRAIN_QUIET_SECS = 0.02
 _DRAIN_LIMIT_SECS = 1.0
 

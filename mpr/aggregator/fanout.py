@@ -4,8 +4,8 @@ An *outbox* is the stream that the SDK of one process writes. A *segment* is a p
 in which the SDK writes rows. The manifests at the end of an outbox list its chunks. A *durable* sink, such as a file,
 has all rows of a task before the task has its result. A *live* sink, such as a viewer, may get the rows later.
 
-Covers: writing each segment to every durable sink, telling the live sinks about each segment, sinks that fail, notes
-of the parent in the recording, columns to which two processes have given different types.
+Covers: writing each segment to every durable sink, telling the live sinks about it, sinks that fail, notes of the
+parent in the recording, columns with different types in two processes.
 Does not cover: where segments come from (`outbox_intake.py`), what a sink does with segments (`sinks`).
 """
 

@@ -92,8 +92,8 @@ class LogReader:
     read:
         Reads the file, by offset and size in bytes.
     size:
-        The size of the file in bytes if the writer has closed it, else None. The reader then reads this many bytes, and
-        not up to the end of the log, because the writer may have written the file anew at its end.
+        The size of the file in bytes if the writer has closed the file, else None. The reader reads this many bytes, if
+        given. A closed file may be longer or shorter than the log, because its writer may have written it anew.
     """
 
     def __init__(self, log: ByteLog, read: framing.Read, size: int | None) -> None:

@@ -5,8 +5,8 @@ Does not cover: store ids (`store_id.py`), protobuf messages (`protobuf.py`), th
 and the contents of a chunk (mpr never decodes one).
 
 A stream is a header of 12 bytes, and then frames. Each frame is `<kind: u64><length: u64><payload>`, little-endian. The
-payload of the last frame (kind `END`) is the footer. Behind this frame there are 20 bytes with the offset, the size and
-the hash of the footer, and then `RRF2FOOT` and the number of footers (`u32`), which is always 1.
+payload of the last frame (kind `END`) is the footer. Behind this frame there are 20 bytes: the offset, the size and the
+hash of the footer. The last bytes are `RRF2FOOT` and the number of footers (`u32`), which is always 1.
 Source: rerun-io/rerun, `crates/store/re_log_encoding/src/rrd/frames.rs` and
 `re_protos/proto/rerun/v1alpha1/log_msg.proto`.
 """

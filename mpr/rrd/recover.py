@@ -99,8 +99,10 @@ def recover(path: Path) -> Recovered:
     """Make the file at `path` valid, and keep every whole message in it that the SDK can read.
 
     A `.part` file gets its final name. If `path` is a link, the file that it leads to is made valid, and the link
-    stays. Raises `SinkError` if a living process writes the file, if the file is not a Rerun file, if another process
-    changes it meanwhile, or if the disk reports an error. This function has then changed nothing.
+    stays.
+
+    Raises `SinkError` if a living process writes the file, or changes it meanwhile. Also raises `SinkError` if the file
+    is not a Rerun file, or if the disk reports an error. This function has then changed nothing.
     """
     try:
         if path.is_dir():

@@ -1,7 +1,7 @@
 """The sinks: the places that keep or show the rows of a recording.
 
 A durable sink is a file, a folder or a stream. A live sink is a viewer or a server. A caller gets the result of a task
-only after every durable sink has the rows of the task, but no result waits for a live sink.
+only after every durable sink has the rows of the task. No result waits for a live sink.
 
 For each kind of sink, there is a class whose objects users give to mpr, such as `FileSink`. A durable sink opens a
 writer, which keeps the rows. A writer gets the rows as segments: encoded pieces of a Rerun stream. The words of the

@@ -130,7 +130,7 @@ class Writer(ABC):
 
     @abstractmethod
     def open(self, preamble: bytes) -> None:
-        """Write `preamble`, the begin of the recording: a whole stream with a header, a store info and properties."""
+        """Write `preamble`, with which a file begins: a whole stream of a header, a store info and properties."""
 
     @abstractmethod
     def accept(self, segment: Segment, *, published: bool) -> None:

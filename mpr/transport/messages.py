@@ -70,7 +70,7 @@ class SegmentReady:
     """Announces that outbox number `outbox` was written up to byte `end`.
 
     If the parent cannot open the outbox, `data` has the bytes from `start` to `end`. If `outbox` is one higher than in
-    the last message, the previous outbox is complete, and its list of chunks (the manifest) is at its end.
+    the last message, the previous outbox is complete: it ends with the list of its chunks (the manifest).
     """
 
     outbox: int

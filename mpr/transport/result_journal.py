@@ -4,7 +4,7 @@ The journal is a part of a file in memory. A *slot* is a place for one result. A
 result that is too large for its slot. The payload is the pickled outcomes of the tasks.
 
 Covers: writing results into slots and areas, and reading them in the parent.
-Does not cover: the counters at the begin of the file (`status_page.py`), and the choice which results are sent later
+Does not cover: the counters at the beginning of the file (`status_page.py`), and which results are sent later
 (`producer/result_sender.py`).
 
 ZeroMQ sends a message in a thread of its own, a moment after the call that sends. If a worker is killed some
@@ -58,8 +58,8 @@ class ResultJournal:
         """Write `result` into the journal, before the worker sends the result.
 
         The rows of `result` are in the outboxes up to the end of `behind`. The worker has sent `sent` messages before
-        the result. The parent may read the result here only after the first `needed` messages have arrived, because
-        these messages carry rows, or say that rows are lost.
+        the result. The parent may read the result here only after the first `needed` messages have arrived. These
+        messages carry rows, or say that rows are lost.
 
         Returns the message to send, and whether the result was written, so that it survives the death of this process.
         If `parent_reads` is true, a large payload stays in an area, from which the parent takes it. Otherwise a result

@@ -7,9 +7,9 @@ Does not cover: the messages `TaskBegan` and `TaskEnded`, which say the same, an
 (`aggregator/row_owner.py`).
 
 The messages alone are not enough. ZeroMQ sends a message in a thread of its own, a moment after the call that sends. If
-the worker is killed in this moment, its rows are still in the outbox, but the parent does not know to which task they
-belong. One mark is enough, because a worker waits for an answer of the parent before it writes into the next outbox. So
-the messages about earlier outboxes have arrived.
+the worker is killed in this moment, its rows are still in the outbox. But the parent does not know to which task these
+rows belong. One mark is enough, because a worker waits for an answer of the parent before it writes into the next
+outbox. So the messages about earlier outboxes have arrived.
 """
 
 from __future__ import annotations
