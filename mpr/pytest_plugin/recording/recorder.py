@@ -49,7 +49,7 @@ class Recorder:
         self.current: RunningTest | None = None
         #: The recording of the test that has ended last; None if the recording was not kept.
         self.last: Path | None = None
-        self.errors = InternalErrors(lambda text: self._open_journal().error(text))
+        self.errors: InternalErrors = InternalErrors(lambda text: self._open_journal().error(text))
         self._config = config
         self._attempts: dict[str, int] = {}
         self._journal: Journal | None = None
