@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mpr.errors import DeliveryError, JoinError, RecordingClosedError, RecordingError
 from mpr.limits import SINK_TIMEOUT_SECS
@@ -100,9 +100,7 @@ class Producer:
         self.task_recordings: TaskRecordings = TaskRecordings(
             lambda data: self._connection.send_needed(TaskRecordingRows(data)), self.status_page.set_unsent_rows
         )
-        self.log_counters: LogCounters = LogCounters(
-            self.status_page.counters, self.wait_for_credit, self.task_recordings
-        )
+        self.log_counters: Final = LogCounters(self.status_page.counters, self.wait_for_credit, self.task_recordings)
         self._watch = RecordingWatch(config, self.log_counters)
         self._synced = Synced(0, "")
         self._has_ended = False

@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing import util
+from typing import Final
 
 from mpr import failpoints, limits
 from mpr.aggregator.aggregator import Aggregator
@@ -99,9 +100,7 @@ class RecordingRuntime:
                 apart=all(sink.keeps_tasks_apart for sink in options.sinks),
                 has_all=options.route != "direct",
             )
-            self.aggregator: Aggregator = Aggregator(
-                self.sockets, self.fanout, has_blueprint=options.blueprint is not None
-            )
+            self.aggregator: Final = Aggregator(self.sockets, self.fanout, has_blueprint=options.blueprint is not None)
             self.aggregator.start()
             undo.pop_all()
         self._log_where_rows_go()
