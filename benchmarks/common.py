@@ -75,7 +75,7 @@ def scratch() -> Iterator[Path]:
 
 
 class WrongOutputError(Exception):
-    """The output of a benchmark is wrong, so it has no figures."""
+    """The output of a benchmark is wrong. The benchmark ends without figures."""
 
 
 def count_rows(path: Path) -> int:

@@ -51,7 +51,7 @@ def _memory_files_mb(pid: int) -> float:
                 found = entry.stat()
                 occupied[found.st_ino] = found.st_blocks * 512
         except FileNotFoundError:
-            # The process has closed the file since its folder was listed.
+            # The process has just closed this file.
             continue
     return sum(occupied.values()) / 1e6
 

@@ -27,7 +27,7 @@ Open = Callable[[ExitStack], Map]
 
 
 def _package(name: str) -> Any:
-    """Import a package that may have no types, and may not be installed."""
+    """Import a package, which may have no types. Raises `ImportError` if it is not installed."""
     return importlib.import_module(name)
 
 

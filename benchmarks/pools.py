@@ -24,7 +24,7 @@ import psutil
 import mpr
 from benchmarks import common, peers, report
 
-# (size of a result in MB, number of results)
+# The results whose throughput is measured: (size of one result in MiB, number of results).
 RESULTS = ((1, 100), (100, 4))
 _SAMPLE_SECS = 0.02
 

@@ -124,7 +124,7 @@ def _text(title: str, stacks: list[str]) -> str:
 
 
 def _short(frame: str) -> str:
-    """Return a frame without the parts that differ between machines: folders, numbers of processes and threads."""
+    """Return a frame without the parts that differ from run to run: folders, and the ids of processes and threads."""
     if frame.startswith("thread"):
         _, _, name = frame.partition(":")
         return f"thread{name or ' without a name'}".replace('"', "")

@@ -54,7 +54,7 @@ def episode(seed: int) -> float:
 
 
 def layout() -> rrb.Blueprint:
-    """Show the pendulum, and beside it the actions and their rewards."""
+    """Return a layout that shows the pendulum, and beside it the actions and the rewards."""
     no_legend = rrb.PlotLegend(visible=False)
     charts = rrb.Vertical(
         rrb.TimeSeriesView(origin="action/torque", name="Action: torque", plot_legend=no_legend),

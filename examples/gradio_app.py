@@ -57,7 +57,7 @@ def analyse(step: int, picture: Picture) -> float:
 
 
 def layout() -> rrb.Blueprint:
-    """Show the two pictures side by side, and the chart below."""
+    """Return a layout that shows the two pictures side by side, and the chart below."""
     pictures = rrb.Horizontal(rrb.Spatial2DView(origin="blurred"), rrb.Spatial2DView(origin="edges"))
     chart = rrb.TimeSeriesView(origin="share_of_edges", plot_legend=rrb.PlotLegend(visible=False))
     return rrb.Blueprint(rrb.Vertical(pictures, chart, row_shares=[2, 1]), collapse_panels=True)
@@ -101,7 +101,7 @@ def write_file(picture: Picture, steps: int, made: list[Path]) -> tuple[str, lis
 
 
 def clean_up(folders: list[Path]) -> None:
-    """Remove the files of a user whose state has expired."""
+    """Remove the folders in the list of a user. Gradio calls this when the list has expired."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -156,7 +156,7 @@ def build(folder: Path, state_secs: float) -> Any:
             with gr.Row():
                 start, stop = gr.Button("Analyse", variant="primary"), gr.Button("Stop")
             live = Rerun(**{**VIEWER, "streaming": True})
-            # By default, Gradio handles one user after the other.
+            # By default, Gradio handles one click after the other. With this limit, it handles four at a time.
             running = start.click(stream, [picture, steps], live, concurrency_limit=4)
             stop.click(None, cancels=running)
         with gr.Tab("File"):

@@ -79,7 +79,7 @@ def make(name: str) -> None:
 
 
 def main() -> None:
-    """Make the pictures that the command line names."""
+    """Make the pictures that the command line names, or all of them."""
     parser = argparse.ArgumentParser(description="Make the pictures of the examples.")
     parser.add_argument("names", nargs="*", choices=list(SHOTS), default=None)
     for name in parser.parse_args().names or SHOTS:

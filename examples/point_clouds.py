@@ -64,7 +64,7 @@ def scan(number: int, scans: int) -> int:
 
 
 def layout() -> rrb.Blueprint:
-    """Show the whole cloud, seen from above a corner."""
+    """Return a layout that shows the whole cloud, seen from above a corner."""
     eye = rrb.EyeControls3D(position=(10, -10, 8), look_target=(0, 0, 0), eye_up=(0, 0, 1))
     cloud = rrb.Spatial3DView(origin="scanner", name="All scans", eye_controls=eye)
     return rrb.Blueprint(cloud, collapse_panels=True)

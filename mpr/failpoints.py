@@ -100,7 +100,10 @@ def arm(worker: int) -> None:
 
 
 def reach(place: str) -> None:
-    """Count that this process has reached `place`. If this is the time of a failpoint there, do its action."""
+    """Count that this process has reached `place`.
+
+    If a failpoint names this place and this number of times, do its action, such as killing this process.
+    """
     if place in _armed:
         times, act = _armed.pop(place)
         if times > 1:

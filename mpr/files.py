@@ -157,7 +157,7 @@ class MemoryFile:
     folder:
         The folder for an ordinary file. By default it is the system's folder for temporary files.
     is_sealed:
-        Whether a file in memory must never become smaller (Linux forbids it then by a seal).
+        Whether the file must never become smaller, if it is in memory. Linux enforces this by a seal.
 
     Attributes
     ----------
@@ -213,8 +213,8 @@ def _memory_fd(name: str, *, is_sealed: bool) -> tuple[int | None, str]:
         return None, f"memfd_create: {error.strerror}"
     if is_sealed:
         try:
-            # `F_SEAL_SHRINK` forbids to make the file smaller. `F_SEAL_SEAL` forbids more seals: another seal could
-            # stop the parent from releasing the memory of the file.
+            # After `F_SEAL_SHRINK`, the file can never become smaller. After `F_SEAL_SEAL`, no more seals can be
+            # added: another seal could stop the parent from releasing the memory of the file.
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
         except OSError as error:
             os.close(fd)

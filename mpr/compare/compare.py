@@ -126,7 +126,7 @@ def differences(
     Raises
     ------
     ConfigError
-        If `level` has another value.
+        If `level` is neither "values" nor "summary".
     RecordingError
         If a file cannot be read.
     """

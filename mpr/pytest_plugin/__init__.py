@@ -153,8 +153,8 @@ def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
 def _controller_of_workers(node: Any) -> Controller | None:
     """Return the controller, or None if no worker has recorded tests. `node` is a worker of pytest-xdist.
 
-    If the mode is off, a worker still records some tests. This process then learns it from the run's folder, which the
-    worker has made.
+    A worker may record tests even if the mode is off. This process then finds the run's folder, which the worker has
+    made.
     """
     config: pytest.Config | None = getattr(node, "config", None)
     if config is None or (_CONTROLLER not in config.stash and not _settings(config).folder.exists()):
@@ -179,7 +179,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.fixture
 def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
-    """The `rr.RecordingStream` that logs into this test's recording. If the test is not recorded, it drops all rows."""
+    """The `rr.RecordingStream` of this test's recording. If the test is not recorded, the stream drops all rows."""
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
         stream: rr.RecordingStream = recorder.current.stream.native

@@ -92,7 +92,7 @@ class Golden:
         Raises
         ------
         ConfigError
-            If `level` has another value.
+            If `level` is neither "values" nor "summary".
         """
         __tracebackhide__ = True
         compare.check_level(level)

@@ -142,7 +142,7 @@ class WorkerFiles:
 
 
 class _WorkerFileReader(OutboxReader):
-    """Reads a worker's file. It can be the source of a `Segment`, which are frames that the sinks copy."""
+    """Reads a worker's file, so that a `Segment` can say which frames of this file the sinks shall copy."""
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -23,7 +23,7 @@ _APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
 
 
 def check_application_id(application_id: object) -> str:
-    """Return `application_id`. Raises `ConfigError` if it is no str, or has characters that Rerun does not keep."""
+    """Return `application_id`. Raises `ConfigError` if it is no str, or if Rerun would not keep it as it is."""
     if not isinstance(application_id, str):
         raise ConfigError(
             f"the application id must be a str such as 'my_app', got {application_id!r}: "

@@ -1,7 +1,7 @@
 """Starts all parts of a recording, connects pools and processes with it, and ends the parts in a fixed order.
 
 The docstring of the package explains the aggregator, durable sinks and live sinks. The fan-out passes rows to all
-sinks. Telemetry are rows that a pool logs about its workers and tasks.
+sinks. Telemetry is what a pool logs about its workers and tasks.
 
 Covers: sockets, aggregator, fan-out, durable and live sinks, the layout of the viewer, telemetry.
 Does not cover: the calls of users (`shared_recording.py`), how sinks are opened (`open_sinks.py`).
@@ -195,7 +195,7 @@ class RecordingRuntime:
     # --- for pools and other processes -----------------------------------------------------------------------------
 
     def connection_info(self, workers: int) -> ConnectionInfo:
-        """Return the data by which processes join. If more `workers` share it, each may have a smaller outbox."""
+        """Return the data by which processes join. If it is for more `workers`, each may get a smaller outbox."""
         return ConnectionInfo(
             application_id=self.options.application_id,
             recording_id=self.options.recording_id,
@@ -209,7 +209,7 @@ class RecordingRuntime:
         )
 
     def obstacle(self) -> str | None:
-        """Return a text on why no process can join and where the rows are, without a full stop. None if unknown."""
+        """Return why no process can join, and where the rows are, as text without a full stop. None: no known reason."""
         reason = self.sockets.obstacle()
         return reason and f"{reason}. {self._where_rows_are()}"
 
@@ -301,8 +301,8 @@ class RecordingRuntime:
     def _close_writers(self, notes: list[str], *, discard_unpublished: bool) -> SinkError | None:
         """Write the last layout, `notes` and the number of rows to all sinks, and close them, even if one fails.
 
-        With `discard_unpublished`, sinks without `Writer.published` are aborted, so that an older file stays. Returns
-        the first error.
+        With `discard_unpublished`, sinks that are not `Writer.published` are aborted, so that an older file stays.
+        Returns the first error.
         """
         failpoints.reach("parent.closing")
         failure = None
@@ -343,7 +343,7 @@ class RecordingRuntime:
 
 
 def _take_noted_losses(sockets: Sockets, fanout: Fanout) -> None:
-    """Report the rows of processes that could not join: in the log, in the recording, and as its error.
+    """Report the lost rows of processes that could not join: in the log, as a note, and as an error of the recording.
 
     Such a process has written a sentence about its rows to the folder of `sockets`.
     """

@@ -182,8 +182,8 @@ class SharedRecording:
             The size in pixels, or 'auto' for the width of the page. By default, 640 and 480.
         wait_secs:
             The longest time in seconds to wait for the page, if the recording is open. This method waits only with
-            `ipykernel` before version 7, because later versions do not get the page's messages within a cell. 0: do not
-            wait.
+            `ipykernel` before version 7, because later versions do not get the page's messages within a cell. With 0,
+            it does not wait.
 
         Raises
         ------
@@ -195,7 +195,7 @@ class SharedRecording:
         from mpr.recording.notebook import NotebookView
 
         if not self._runtime.writers:
-            # With RERUN=off, nothing is recorded.
+            # The user has switched logging off (`RERUN=off`), so that there is nothing to show.
             return
         view = NotebookView(self._runtime.replay(), width, height)
         view.show(0 if self._runtime.is_over else wait_secs)

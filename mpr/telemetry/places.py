@@ -17,7 +17,7 @@ class Places:
     Parameters
     ----------
     size:
-        The number of workers at a time.
+        The number of workers that the pool has at a time.
     """
 
     def __init__(self, size: int) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from mpr.transport.messages import Result
 
-#: The names of the kinds of telemetry, which users choose by `mpr.Pool(telemetry=...)`.
+#: The kinds of telemetry, which users choose by `mpr.Pool(telemetry=...)`: the states of workers, the spans and errors
+#: of tasks, what the processes of workers use (CPU, memory), and counts of the whole pool.
 TELEMETRY = ("workers", "tasks", "resources", "pool")
 
 
@@ -80,7 +81,10 @@ class Span:
 
 @dataclass(slots=True)
 class ErrorRow:
-    """The error of one or several tasks that have failed. `task` is the number of the first of these in the pool."""
+    """The error of one or several tasks of one function that have failed.
+
+    `task` is the number of the first of these tasks in the pool. `text` has the name of the task and the traceback.
+    """
 
     at_ns: int
     function: str

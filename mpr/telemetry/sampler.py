@@ -26,7 +26,7 @@ from mpr.telemetry.tracker import TelemetryTracker
 
 _log = logging.getLogger("mpr")
 
-# The shortest interval between two writes.
+# The shortest interval between two times at which rows are written.
 _WRITE_EVERY_SECS = 0.5
 # In a long run, the interval is this share of the time since the start (0 to 1). Fewer writes are enough then, because
 # this share is a short distance on the viewer's time axis.
@@ -70,7 +70,7 @@ class Sampler:
     pool:
         The number of the pool in its recording.
     size:
-        The number of workers at a time.
+        The number of workers that the pool has at a time.
     kinds:
         The kinds of telemetry that are recorded, out of `TELEMETRY`.
     sources:
@@ -183,7 +183,7 @@ class Sampler:
             known = worker in self._processes
             process = self._processes[worker] if known else self._processes.setdefault(worker, psutil.Process(pid))
             with process.oneshot():
-                # psutil measures the CPU use since the call before. So the result of the first call is not used.
+                # psutil returns the CPU use since the previous call. So the result of the first call is not used.
                 cpu = process.cpu_percent()
                 memory = process.memory_info().rss / 1e6
                 return cpu if known else _NAN, memory, process.num_threads(), process.num_fds()

@@ -42,7 +42,7 @@ class TelemetryTracker(PoolObserver):
     kinds:
         The kinds of telemetry that are recorded, out of `TELEMETRY`.
     size:
-        The number of workers at a time.
+        The number of workers that the pool has at a time.
     clock:
         The function that returns the present time in nanoseconds: `time.monotonic_ns`.
     """

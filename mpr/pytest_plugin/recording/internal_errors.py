@@ -45,7 +45,7 @@ class InternalErrors:
             self.report(f"{what} {type(error).__name__}", f"cannot {what}: {type(error).__name__}: {error}")
 
     def report(self, sort: str, text: str) -> None:
-        """Add the error `text` to those of the running test. If it is the first error of this `sort`, also write it."""
+        """Add the error `text` to `of_test`. If it is the first error of this `sort`, also pass it to `write`."""
         self.of_test.append(text)
         self._counts[sort] += 1
         if self._counts[sort] == 1:

@@ -29,7 +29,8 @@ class RrInitRows:
     Parameters
     ----------
     is_ours:
-        The function that says whether a native stream of the SDK (`rr.RecordingStream.inner`) is one of this plugin.
+        The function that says whether a recording belongs to this plugin. Its argument is the `inner` of an
+        `rr.RecordingStream`.
     """
 
     def __init__(self, is_ours: Callable[[Any], bool]) -> None:

@@ -50,7 +50,7 @@ _every: set[str] = set()
 
 
 def is_of_tests(native: Any) -> bool:
-    """Return whether `native` is the stream of any `TestStream`. It is a native object: `rr.RecordingStream.inner`."""
+    """Return whether any `TestStream` uses the stream `native`, which is the `inner` of an `rr.RecordingStream`."""
     return recordings.recording_id_of(native) in _every
 
 
@@ -182,7 +182,7 @@ class TestStreams:
         log_calls.install_entries(entered, lambda _rows, _recording: None)
 
     def has(self, native: Any) -> bool:
-        """Return whether `native`, a native stream of the SDK (`rr.RecordingStream.inner`), is one of these streams."""
+        """Return whether `native`, which is the `inner` of an `rr.RecordingStream`, belongs to one of these streams."""
         recording_id = recordings.recording_id_of(native)
         return any(each.recording_id == recording_id for each in self._streams.values())
 
