@@ -61,7 +61,7 @@ def moment(recording: Path, timeline: str, time: int) -> int:
 
 
 def make(name: str) -> None:
-    """Run the example `name`, draw its recording, and save the picture with few bytes."""
+    """Run the example `name`, draw its recording, and save the picture as a small file."""
     shot, target = SHOTS[name], FOLDER / f"{name}.png"
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, FOLDER / f"{name}.py", *shot.arguments], check=True, cwd=folder, timeout=600)

@@ -39,7 +39,7 @@ from mpr.transport.sockets import Sockets
 
 _log = logging.getLogger("mpr")
 
-# The largest number of files that the message at the end names, of recordings that tasks have made.
+# Tasks may make recordings themselves. The message at the end names up to this many of their files.
 _NAMED_FILES = 10
 
 
@@ -209,7 +209,7 @@ class RecordingRuntime:
         )
 
     def obstacle(self) -> str | None:
-        """Return why no process can join, and where the rows are, as text without a full stop. None: no known reason."""
+        """Return why no process can join, and where the rows are, as text without a full stop. None if unknown."""
         reason = self.sockets.obstacle()
         return reason and f"{reason}. {self._where_rows_are()}"
 
