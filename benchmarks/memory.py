@@ -59,9 +59,9 @@ def _memory_files_mb(pid: int) -> float:
 class Sampler:
     """Records the largest memory of each process in MB, in a thread, until `end` is called.
 
-    `largest` has three numbers for each process: the resident memory above that at the start, the memory files, and the
-    largest sum of both at one moment. The parent has the memory files of its workers open too, so counting them in all
-    processes would count them twice.
+    `largest` has three numbers for each process. These are the growth of its resident memory since the start, the size
+    of its memory files, and the largest sum of both at one moment. The parent has the memory files of its workers open
+    too, so counting them in all processes would count them twice.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """What does the pytest plugin cost a test that does nothing, beside an empty recording per test made by hand?
 
 Each way is a pytest run of its own with the same empty tests. The duration of a test is the time from before its setup
-to after its teardown. The cost of a test in a run is the median duration of all tests, minus the median in a run that
-does not load the plugin.
+to after its teardown. The cost of a test is the median duration of all tests in a run, minus a base. The base is
+the median in a run that does not load the plugin.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Each task logs one row and is sent by itself (`chunksize=1`). So each row becomes a chunk of its own, which is the worst
 case for a file. The run is measured without and with `FileSink(compact=True)`. A file ends with a manifest, which has
 an entry for each chunk. The parent collects these entries until the file is closed, in memory and on the disk. So the
-benchmark also measures by how many bytes per chunk the parent's memory grows: until the file is closed, and at the peak
-while the file is closed.
+benchmark also measures the growth of the parent's memory in bytes per chunk. It has two figures: the growth until the
+file is closed, and the growth at the peak while it is closed.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Level = Literal["summary", "values"]
 
-#: Timelines and entities that are not compared by default, because they differ in every run: the times of logging, and
-#: the rows in which the SDK and mpr describe the run.
+#: Timelines and entities that are not compared by default, because they differ in every run. They are the times of
+#: logging, and the rows in which the SDK and mpr describe the run.
 IGNORED_TIMELINES = ("log_time", "log_tick")
 IGNORED_ENTITIES = ("/__properties/**", "/mpr/**")
 

@@ -220,8 +220,8 @@ def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
 
     yield start
     for pool in pools:
-        # Terminating loses nothing that the test has waited for: if the test has received the result of a task, the
-        # rows of this task are written already.
+        # Terminating loses nothing that the test has waited for. If the test has the result of a task, the rows of
+        # this task are written already.
         pool.terminate()
 
 

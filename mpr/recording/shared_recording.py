@@ -56,9 +56,10 @@ class SharedRecording:
         A blueprint, as in `rr.send_blueprint`. Every sink gets this blueprint before any row. A blueprint that a worker
         sends does not replace this one.
     route:
-        'funnel': all rows go through this process. 'direct': each worker itself sends rows to viewers and servers, and
-        writes a file of its own in `<path>.parts/`. `close` makes one file of the workers' files. With 'direct', a
-        viewer can cause lost rows and slow tasks, and there is no complete file before `close` (see `docs/sinks.md`).
+        'funnel': all rows go through this process. 'direct': each worker sends its rows to viewers and
+        servers itself, and writes a file of its own in `<path>.parts/`. `close` makes one file of the workers' files.
+        With 'direct', a viewer can cause lost rows and slow tasks, and there is no complete file before `close` (see
+        `docs/sinks.md`).
     telemetry_view:
         Whether the viewer shows the telemetry of pools (what their workers did) below your own views. Your own views
         are those of `blueprint`. Without a `blueprint`, mpr chooses views for the data that was logged. With False, the

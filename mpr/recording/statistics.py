@@ -26,7 +26,7 @@ class RecordingStatistics:
         of the last rows of such a process may be missing.
     counted_rows, accepted_rows:
         The number of rows that processes have counted when they logged, and the number of rows that have arrived. mpr
-        compares the two when a process ends, and also earlier, after about 256 MiB or 65,536 rows at the latest. Rows
+        compares the two when a process ends, and also after about 256 MiB or 65,536 rows of a process. Rows
         after the last comparison are not in these numbers. `accepted_rows` may be higher, because processes do not
         count the rows of importers and properties.
     lost_rows:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from mpr.transport.messages import Result
 
-#: The kinds of telemetry, which users choose by `mpr.Pool(telemetry=...)`: the states of workers, the spans and errors
-#: of tasks, what the processes of workers use (CPU, memory), and counts of the whole pool.
+#: The kinds of telemetry, which users choose by `mpr.Pool(telemetry=...)`. They are, in this order: the states
+#: of workers, the spans and errors of tasks, what workers use (CPU, memory), and counts of the whole pool.
 TELEMETRY = ("workers", "tasks", "resources", "pool")
 
 

@@ -120,8 +120,8 @@ class WorkerTimeline:
         self._closed_ns: int | None = None
         self._lost = ""
         self._span: Span | None = None
-        #: The number of the work item that the worker has begun and not ended (0: none), and the microseconds that this
-        #: work item had run when its latest result was sent.
+        #: The number of the work item that the worker has begun and not ended (0: none). After it, the microseconds for
+        #: which this work item had run when its latest result was sent.
         self._work_item, self._work_item_micros = 0, 0
         #: The time since which the worker is idle. None if the worker is not idle, or is shown as idle already.
         self._idle_ns: int | None = None

@@ -58,9 +58,9 @@ def clean(name: str) -> str:
 def reserve(folder: Path, name: str, first_attempt: int = 0) -> tuple[Path, int]:
     """Create an empty file for an attempt of a test: `<name>.rrd` for attempt 0, `<name>-retry1.rrd` for attempt 1.
 
-    The first attempt from `first_attempt` on whose name is free is taken. Two attempts never get the same name, even if
-    another worker runs the test again after a crash, because only one process can create a file. Returns the path of
-    the file, and the number of the attempt. Raises `OSError` if no file can be created.
+    The first attempt from `first_attempt` on whose name is free is taken. Two attempts never get the same name, because
+    only one process can create a file. This holds even if another worker runs the test again after a crash. Returns the
+    path of the file, and the number of the attempt. Raises `OSError` if no file can be created.
     """
     attempt = first_attempt
     while True:
