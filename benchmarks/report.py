@@ -57,9 +57,9 @@ class Target:
         low, high = min(self.values), max(self.values)
         digits = 0 if self.unit == "MB" else 2
         limit = "told" if self.at_most is None else f"{self.at_most:g} {self.unit}"
-        planned_kill = "" if self.at_most is None else "yes" if self.is_met else "**no**"
+        met = "" if self.at_most is None else "yes" if self.is_met else "**no**"
         found = f"{common.median(self.values):.{digits}f} {self.unit} ({low:.{digits}f}-{high:.{digits}f})"
-        return [self.what, found, limit, planned_kill]
+        return [self.what, found, limit, met]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +110,8 @@ class Bench:
     def target(self, what: str, values: Sequence[float], at_most: float | None = None, unit: str = "x") -> None:
         target = Target(what=what, values=list(values), at_most=at_most, unit=unit)
         self._findings.targets.append(target)
-        planned_kill = "" if at_most is None else f", target {at_most:g}: {'met' if target.is_met else 'NOT MET'}"
-        print(f"\n-> {what}: {target.row()[1]}{planned_kill}", flush=True)
+        met = "" if at_most is None else f", target {at_most:g}: {'met' if target.is_met else 'NOT MET'}"
+        print(f"\n-> {what}: {target.row()[1]}{met}", flush=True)
 
     def line(self, title: str, label: str, at: Sequence[float], values: Sequence[float]) -> None:
         self._findings.lines.append(Line(title=title, label=label, at=list(at), values=list(values)))

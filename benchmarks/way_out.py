@@ -58,7 +58,7 @@ class Reading:
         The seconds until everything was written, and the CPU time of the parent in these seconds.
     log_median_us, log_p99_us:
         The median and the 99th percentile of the time of one `rr.log` in a worker, in microseconds.
-    workerpeak_mb:
+    worker_peak_mb:
         The largest resident memory of a worker in MB, above that before the run.
     """
 
@@ -66,7 +66,7 @@ class Reading:
     parent_cpu_secs: float
     log_median_us: float
     log_p99_us: float
-    workerpeak_mb: float
+    worker_peak_mb: float
 
 
 # --- the worker ---------------------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def _run(way: str, work: str, rows: int, folder: Path, targets: list[str]) -> Re
         parent_cpu_secs=cpu_secs,
         log_median_us=log_median,
         log_p99_us=log_p99,
-        workerpeak_mb=peak,
+        worker_peak_mb=peak,
     )
 
 
@@ -399,7 +399,7 @@ def main() -> None:
                 common.ratio(walls, floor),
                 f"{common.median([each.log_median_us for each in runs]):.0f}",
                 f"{common.median([each.log_p99_us for each in runs]):.0f}",
-                f"{common.median([each.workerpeak_mb for each in runs]):.0f}",
+                f"{common.median([each.worker_peak_mb for each in runs]):.0f}",
                 f"{common.median([each.parent_cpu_secs for each in runs]):.2f}",
             ]
             table.append([way, *figures])
