@@ -56,7 +56,7 @@ class Target:
     def row(self) -> list[str]:
         low, high = min(self.values), max(self.values)
         digits = 0 if self.unit == "MB" else 2
-        limit = "told" if self.at_most is None else f"{self.at_most:g} {self.unit}"
+        limit = "none" if self.at_most is None else f"{self.at_most:g} {self.unit}"
         met = "" if self.at_most is None else "yes" if self.is_met else "**no**"
         found = f"{common.median(self.values):.{digits}f} {self.unit} ({low:.{digits}f}-{high:.{digits}f})"
         return [self.what, found, limit, met]
