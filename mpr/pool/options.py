@@ -7,20 +7,23 @@ Does not cover: the arguments of a new recording (`recording/options.py`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpr.errors import ConfigError
 from mpr.limits import MIB
 from mpr.processes import task_pickling
 from mpr.processes.pickling import Portable
 from mpr.processes.start import StartMethod, check_processes, check_start_method
-from mpr.recording.options import check_application_id, check_route
+from mpr.recording.options import RecordingOptions, check_application_id, check_route
 from mpr.recording.shared_recording import SharedRecording, runtime_of
 from mpr.scheduler.state import PoolLimits
 from mpr.telemetry.rows import TELEMETRY
 from mpr.worker.capture import CaptureOptions
+
+if TYPE_CHECKING:
+    from mpr.sinks.base import SinkLike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +114,8 @@ def check_recording(
     recording: SharedRecording | None,
     application_id: object,
     *,
-    recording_id: object,
-    sinks: object,
+    recording_id: str | None,
+    sinks: SinkLike | Sequence[SinkLike] | None,
     blueprint: object,
     route: object,
 ) -> None:
@@ -123,8 +126,18 @@ def check_recording(
     """
     if recording is not None and (sinks, recording_id, blueprint) != (None, None, None):
         raise TypeError("give either recording, or sinks, recording_id and blueprint: they belong to a new one")
-    check_application_id(application_id)
-    if recording is not None:
+    if recording is None:
+        # Checked before the pool starts a process. The recording checks its arguments again.
+        RecordingOptions.check(
+            application_id,
+            recording_id=recording_id,
+            sinks=sinks,
+            blueprint=blueprint,
+            route=route,
+            telemetry_view=True,
+        )
+    else:
+        check_application_id(application_id)
         if check_route(route) != "funnel":
             raise ConfigError("give route='direct' to the SharedRecording: it belongs to the recording")
         runtime_of(recording).check_usable()

@@ -10,9 +10,9 @@ import functools
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from mpr.errors import UnpicklableTaskError
 from mpr.pool.executor import PoolExecutor, TaskFuture
@@ -26,6 +26,11 @@ from mpr.recording.shared_recording import SharedRecording, runtime_of
 from mpr.scheduler.state import PoolState
 from mpr.telemetry.insights import Insights
 from mpr.transport.messages import EACH, STAR
+
+if TYPE_CHECKING:
+    from rerun.blueprint import BlueprintLike
+
+    from mpr.sinks.base import SinkLike
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -105,8 +110,8 @@ class Pool:
         maxtasksperchild: int | None = None,
         *,
         recording_id: str | None = None,
-        sinks: Any = None,
-        blueprint: Any = None,
+        sinks: SinkLike | Sequence[SinkLike] | None = None,
+        blueprint: BlueprintLike | None = None,
         route: Route = "funnel",
         recording: SharedRecording | None = None,
         start_method: StartMethod | None = None,

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from mpr.errors import ConfigError
 from mpr.recording import gather
+from mpr.sdk import encoder
 from mpr.sinks import active_recording
-from mpr.sinks.base import Sink
+from mpr.sinks.base import Sink, SinkLike
 from mpr.sinks.parse import as_sinks, sinks_of_environment
 
 Route = Literal["funnel", "direct"]
@@ -88,14 +90,15 @@ class RecordingOptions:
         application_id: object,
         *,
         recording_id: str | None,
-        sinks: Any,
+        sinks: SinkLike | Sequence[SinkLike] | None,
         blueprint: Any,
         route: object,
         telemetry_view: bool,
     ) -> RecordingOptions:
         """Check the arguments of `mpr.SharedRecording` that have the same names, and choose sinks if `sinks` is None.
 
-        Raises `ConfigError` for a value that cannot be used, and `SinkError` if `route='direct'` is not possible.
+        Raises `ConfigError` for a value that cannot be used, also for a `blueprint` that is none. Raises `SinkError` if
+        `route='direct'` is not possible.
         """
         checked_route = check_route(route)
         application_id = check_application_id(application_id)
@@ -108,6 +111,8 @@ class RecordingOptions:
                 sinks, recording_id = active, active.recording_id
                 announces_sink = not active.is_ambient
         recording_id = check_recording_id(recording_id)
+        if blueprint is not None:
+            encoder.as_blueprint(blueprint)
         chosen = as_sinks(sinks, application_id, recording_id)
         if checked_route == "direct":
             gather.check(chosen)

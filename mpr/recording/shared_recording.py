@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -25,6 +25,9 @@ from mpr.transport import connection_info
 
 if TYPE_CHECKING:
     import rerun as rr
+    from rerun.blueprint import BlueprintLike
+
+    from mpr.sinks.base import SinkLike
 
 
 P = ParamSpec("P")
@@ -45,7 +48,7 @@ class SharedRecording:
         The recording id, as in `rr.init`. By default, a new random id.
     sinks:
         The destinations of the rows: one or several sinks of mpr, paths (`"run.rrd"`, or `"episodes/"` for a folder)
-        and URLs of viewers. With None, mpr takes the first of these that exists:
+        and URLs of viewers. A path must end with `.rrd` or `/`. With None, mpr takes the first of these that exists:
 
         1. The sinks in the environment variable `MPR_SINKS` (see `mpr.add_arguments`).
         2. The active recording of this process, if `rr.init` was called with this application id.
@@ -84,8 +87,8 @@ class SharedRecording:
         application_id: str,
         *,
         recording_id: str | None = None,
-        sinks: Any = None,
-        blueprint: Any = None,
+        sinks: SinkLike | Sequence[SinkLike] | None = None,
+        blueprint: BlueprintLike | None = None,
         route: Route = "funnel",
         telemetry_view: bool = True,
     ) -> None:
