@@ -67,8 +67,7 @@ class FileSink(Sink):
 
     def open(self, context: OpenContext) -> PerRecordingWriter:
         """Open the sink for a new recording. Only mpr itself calls this."""
-        # The folder of the file itself, if the path is a link.
-        folder = Path(os.path.realpath(self.path)).parent
+        folder = Path(self.path).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

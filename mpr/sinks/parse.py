@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mpr.errors import ConfigError
+from mpr.files import odd_kind
 from mpr.sinks.base import Sink, SinkLike
 from mpr.sinks.directory import DirectorySink
 from mpr.sinks.file import FileSink
@@ -113,6 +114,9 @@ def _check_kind_of_path(path: object) -> None:
         return
     if Path(path).is_dir():
         raise ConfigError(f"{path!r} is a folder: give '{path}{os.sep}' for one file per task in this folder")
+    if odd_kind(Path(path)):
+        # `FileSink` refuses a device, and says which device it is.
+        return
     word = path.partition(":")[0]
     if word in _WORDS:
         raise ConfigError(
