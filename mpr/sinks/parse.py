@@ -1,4 +1,4 @@
-"""Makes sinks from the values, paths, URLs and words that a user or the environment gives."""
+"""Makes sinks from the objects, paths, URLs and words that a user or the environment gives."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\]]")
 
 
 def as_sinks(sinks: SinkLike | Sequence[SinkLike] | None, application_id: str, recording_id: str) -> tuple[Sink, ...]:
-    """Return the sinks for the values, paths and URLs in `sinks`.
+    """Return the sinks for the `Sink` objects, paths and URLs in `sinks`. A single one of them may be given, too.
 
-    If `sinks` is None, the only sink is a new file in the working directory. Raises `ConfigError` if a value is no
-    sink, if a path does not say whether it is a file or a folder, if there is no sink, or if two sinks need the same
-    file or port.
+    If `sinks` is None, the only sink is a new file in the working directory, whose name has the ids and the time.
+    Raises `ConfigError` if an item is no sink, if a path does not say whether it is a file or a folder, if there is no
+    item, or if two sinks need the same file or port.
     """
     if sinks is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -75,7 +75,10 @@ def sinks_of_environment() -> list[Sink] | None:
 
 
 def sink_of_word(word: str) -> Sink:
-    """Return the sink for a word of a command line: a path, a URL, `serve`, `web` or `spawn`."""
+    """Return the sink for a word of a command line: a path, a URL, `serve`, `web` or `spawn`.
+
+    A colon and a port may follow `serve`, `web` and `spawn`. Raises `ConfigError` if `word` is no sink.
+    """
     name, _, port = word.partition(":")
     if name not in _WORDS:
         return _as_sink(word)
@@ -92,7 +95,7 @@ def sink_of_path(path: str | os.PathLike[str]) -> Sink:
 
 
 def _as_sink(sink: object) -> Sink:
-    """Return the sink for a value, a path or a URL."""
+    """Return the sink for a `Sink` object, a path or a URL. Raises `ConfigError` for anything else."""
     if isinstance(sink, Sink):
         return sink
     if isinstance(sink, str) and "://" in sink:
