@@ -25,7 +25,7 @@ _APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
 
 
 def check_application_id(application_id: object) -> str:
-    """Return `application_id`. Raises `ConfigError` if the SDK would silently change the id."""
+    """Return `application_id`. Raises `ConfigError` if it is no str, or if Rerun would not keep it as it is."""
     if not isinstance(application_id, str):
         raise ConfigError(
             f"the application id must be a str such as 'my_app', got {application_id!r}: "
@@ -40,7 +40,10 @@ def check_application_id(application_id: object) -> str:
 
 
 def check_recording_id(recording_id: object) -> str:
-    """Return `recording_id` as a str, or a new random id for None. Raises `ConfigError` for a wrong length."""
+    """Return `recording_id` as a str, or a new random id if it is None.
+
+    Raises `ConfigError` if the id has no characters, or more than 1000.
+    """
     if recording_id is None:
         return secrets.token_hex(16)
     text = str(recording_id)
@@ -50,7 +53,7 @@ def check_recording_id(recording_id: object) -> str:
 
 
 def check_route(route: object) -> Route:
-    """Return `route`. Raises `ConfigError` if there is no such route."""
+    """Return `route`. Raises `ConfigError` if it is neither 'funnel' nor 'direct'."""
     if route == "funnel" or route == "direct":
         return route
     raise ConfigError(f"route must be 'funnel' (through this process) or 'direct' (workers open sinks), got {route!r}")
@@ -58,7 +61,7 @@ def check_route(route: object) -> Route:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingOptions:
-    """The checked arguments of a recording. `check` makes them.
+    """The checked arguments of a recording. The class method `check` makes such an object.
 
     Attributes
     ----------
@@ -67,13 +70,13 @@ class RecordingOptions:
     sinks:
         The sinks, in the order in which the user has named them.
     announces_sink:
-        Whether a message on stderr names the sink, because the user has not named one.
+        Whether a message on stderr says where the rows go. That is so if mpr has chosen the sink.
     blueprint:
         The user's blueprint, or None.
     route:
-        The way in which rows come to the sinks: 'funnel' or 'direct'.
+        The way in which rows come to the sinks: 'funnel' (through the parent) or 'direct' (from each worker).
     telemetry_view:
-        Whether the views of the pools' telemetry are unfolded in the layout.
+        Whether the viewer shows the views of the pools' telemetry. If not, these views are folded.
     """
 
     application_id: str
@@ -95,10 +98,10 @@ class RecordingOptions:
         route: object,
         telemetry_view: bool,
     ) -> RecordingOptions:
-        """Check the arguments of `mpr.SharedRecording` that have the same names, and choose sinks if `sinks` is None.
+        """Check the arguments of `mpr.SharedRecording`, which have the same names. If `sinks` is None, choose sinks.
 
-        Raises `ConfigError` for a value that cannot be used, also for a `blueprint` that is none. Raises `SinkError` if
-        `route='direct'` is not possible.
+        Raises `ConfigError` if a value cannot be used. Raises `SinkError` if `route='direct'` is not possible, because
+        mpr does not know the file format of the SDK.
         """
         checked_route = check_route(route)
         application_id = check_application_id(application_id)
