@@ -7,23 +7,20 @@ Does not cover: the arguments of a new recording (`recording/options.py`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mpr.errors import ConfigError
 from mpr.limits import MIB
 from mpr.processes import task_pickling
 from mpr.processes.pickling import Portable
 from mpr.processes.start import StartMethod, check_processes, check_start_method
-from mpr.recording.options import RecordingOptions, check_application_id, check_route
+from mpr.recording.options import RecordingOptions, SinksLike, check_application_id, check_route
 from mpr.recording.shared_recording import SharedRecording, runtime_of
 from mpr.scheduler.state import PoolLimits
 from mpr.telemetry.rows import TELEMETRY
 from mpr.worker.capture import CaptureOptions
-
-if TYPE_CHECKING:
-    from mpr.sinks.base import SinkLike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +112,7 @@ def check_recording(
     application_id: object,
     *,
     recording_id: str | None,
-    sinks: SinkLike | Sequence[SinkLike] | None,
+    sinks: SinksLike | None,
     blueprint: object,
     route: object,
 ) -> None:

@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -21,7 +21,7 @@ from mpr.pool.results import AsyncResult, Callback, ResultIterator
 from mpr.pool.runtime import PoolRuntime
 from mpr.processes.main_module import prepare_main
 from mpr.processes.start import StartMethod
-from mpr.recording.options import Route
+from mpr.recording.options import Route, SinksLike
 from mpr.recording.shared_recording import SharedRecording, runtime_of
 from mpr.scheduler.state import PoolState
 from mpr.telemetry.insights import Insights
@@ -29,8 +29,6 @@ from mpr.transport.messages import EACH, STAR
 
 if TYPE_CHECKING:
     from rerun.blueprint import BlueprintLike
-
-    from mpr.sinks.base import SinkLike
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -110,7 +108,7 @@ class Pool:
         maxtasksperchild: int | None = None,
         *,
         recording_id: str | None = None,
-        sinks: SinkLike | Sequence[SinkLike] | None = None,
+        sinks: SinksLike | None = None,
         blueprint: BlueprintLike | None = None,
         route: Route = "funnel",
         recording: SharedRecording | None = None,

@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from mpr.errors import ConfigError
 from mpr.recording import gather
@@ -20,6 +20,8 @@ from mpr.sinks.base import Sink, SinkLike
 from mpr.sinks.parse import as_sinks, sinks_of_environment
 
 Route = Literal["funnel", "direct"]
+#: The values of the argument `sinks`.
+SinksLike: TypeAlias = SinkLike | Sequence[SinkLike]
 
 _APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
 
@@ -93,7 +95,7 @@ class RecordingOptions:
         application_id: object,
         *,
         recording_id: str | None,
-        sinks: SinkLike | Sequence[SinkLike] | None,
+        sinks: SinksLike | None,
         blueprint: Any,
         route: object,
         telemetry_view: bool,

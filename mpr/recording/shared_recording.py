@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from mpr import limits
 from mpr.errors import WrongProcessError
 from mpr.processes import start
-from mpr.recording.options import RecordingOptions, Route
+from mpr.recording.options import RecordingOptions, Route, SinksLike
 from mpr.recording.runtime import RecordingRuntime
 from mpr.recording.statistics import RecordingStatistics
 from mpr.tasks.wrapped import Wrapped
@@ -26,8 +26,6 @@ from mpr.transport import connection_info
 if TYPE_CHECKING:
     import rerun as rr
     from rerun.blueprint import BlueprintLike
-
-    from mpr.sinks.base import SinkLike
 
 
 P = ParamSpec("P")
@@ -88,7 +86,7 @@ class SharedRecording:
         application_id: str,
         *,
         recording_id: str | None = None,
-        sinks: SinkLike | Sequence[SinkLike] | None = None,
+        sinks: SinksLike | None = None,
         blueprint: BlueprintLike | None = None,
         route: Route = "funnel",
         telemetry_view: bool = True,

@@ -136,7 +136,7 @@ def _no_sink(value: object) -> ConfigError:
     """Return the error for a value that is no sink. It names the sink that the user probably wants."""
     # Not `isinstance` with the SDK's classes, because a wrong value must not import the SDK.
     kind = value if isinstance(value, type) else type(value)
-    if kind.__module__.partition(".")[0] in ("rerun", "rerun_bindings") and kind.__name__ in _COUNTERPARTS:
+    if kind.__module__.startswith("rerun") and kind.__name__ in _COUNTERPARTS:
         return ConfigError(
             f"a {kind.__name__} of the Rerun SDK belongs to one process: give {_COUNTERPARTS[kind.__name__]}, whose "
             "rows come from all processes"
