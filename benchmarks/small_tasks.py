@@ -46,7 +46,7 @@ class Reading:
 def _run(tasks: int, compact: bool) -> Reading:
     with common.scratch() as folder:
         path = folder / "out.rrd"
-        pool = mpr.Pool("benchmark", way_out.WORKERS, sinks=mpr.FileSink(path=path, compact=compact))
+        pool = mpr.Pool("benchmark", way_out.WORKERS, sinks=mpr.FileSink(path, compact=compact))
         begin = time.perf_counter()
         # The growth during the first half is not counted, because it includes memory that is needed only once.
         results = pool.map(log_row, range(tasks // 2), chunksize=1)

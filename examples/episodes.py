@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=16)
     args = parser.parse_args()
 
-    folder = mpr.DirectorySink(path=args.folder, name="episode-{index:03d}.rrd")
+    folder = mpr.DirectorySink(args.folder, name="episode-{index:03d}.rrd")
     with mpr.Pool("mpr_episodes", sinks=folder, blueprint=layout()) as pool:
         returns = pool.map(episode, range(args.episodes))
     best = int(np.argmax(returns))

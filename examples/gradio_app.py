@@ -126,7 +126,7 @@ def episodes(picture: Picture, folder: Path, url: str) -> list[str]:
     `url` is the URL of `folder`.
     """
     made = Path(tempfile.mkdtemp(dir=folder))
-    with mpr.Pool(APP_ID, WORKERS, sinks=mpr.DirectorySink(path=made, name="episode-{index}.rrd")) as pool:
+    with mpr.Pool(APP_ID, WORKERS, sinks=mpr.DirectorySink(made, name="episode-{index}.rrd")) as pool:
         pool.starmap(follow_edge, [(number, picture) for number in range(3)])
     first, second, third = (made / f"episode-{number}.rrd" for number in range(3))
     return [str(first), str(second), f"{url}/{third.relative_to(folder)}"]

@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path, default="live.rrd", help="the recording (default: %(default)s)")
     args = parser.parse_args()
     viewer = mpr.SpawnViewerSink(headless=args.picture is not None)
-    sinks = [viewer, mpr.FileSink(path=args.save), mpr.GrpcServerSink(port=0)]
+    sinks = [viewer, mpr.FileSink(args.save), mpr.GrpcServerSink(port=0)]
     with mpr.Pool("swarms", WORKERS, sinks=sinks, blueprint=blueprint()) as pool:
         for count, energy in enumerate(pool.imap_unordered(swarm, range(SWARMS)), 1):
             print(f"{count} of {SWARMS} done, energy {energy:.1f}")

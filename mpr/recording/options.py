@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from mpr.errors import ConfigError
 from mpr.recording import gather
+from mpr.sdk import encoder
 from mpr.sinks import active_recording
-from mpr.sinks.base import Sink
+from mpr.sinks.base import Sink, SinkLike
 from mpr.sinks.parse import as_sinks, sinks_of_environment
 
 Route = Literal["funnel", "direct"]
+#: The values of the argument `sinks`.
+SinksLike: TypeAlias = SinkLike | Sequence[SinkLike]
 
 _APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
 
@@ -91,7 +95,7 @@ class RecordingOptions:
         application_id: object,
         *,
         recording_id: str | None,
-        sinks: Any,
+        sinks: SinksLike | None,
         blueprint: Any,
         route: object,
         telemetry_view: bool,
@@ -112,6 +116,8 @@ class RecordingOptions:
                 sinks, recording_id = active, active.recording_id
                 announces_sink = not active.is_ambient
         recording_id = check_recording_id(recording_id)
+        if blueprint is not None:
+            encoder.as_blueprint(blueprint)
         chosen = as_sinks(sinks, application_id, recording_id)
         if checked_route == "direct":
             gather.check(chosen)

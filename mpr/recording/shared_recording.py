@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from mpr import limits
 from mpr.errors import WrongProcessError
 from mpr.processes import start
-from mpr.recording.options import RecordingOptions, Route
+from mpr.recording.options import RecordingOptions, Route, SinksLike
 from mpr.recording.runtime import RecordingRuntime
 from mpr.recording.statistics import RecordingStatistics
 from mpr.tasks.wrapped import Wrapped
@@ -25,6 +25,7 @@ from mpr.transport import connection_info
 
 if TYPE_CHECKING:
     import rerun as rr
+    from rerun.blueprint import BlueprintLike
 
 
 P = ParamSpec("P")
@@ -45,7 +46,7 @@ class SharedRecording:
         The recording id, as in `rr.init`. By default, a new random id.
     sinks:
         The destinations of the rows: one or several sinks of mpr, paths (`"run.rrd"`, or `"episodes/"` for a folder)
-        and URLs of viewers. With None, mpr takes the first of these that exists:
+        and URLs of viewers. A path must end with `.rrd` or `/`. With None, mpr takes the first of these that exists:
 
         1. The sinks in the environment variable `MPR_SINKS` (see `mpr.add_arguments`).
         2. The active recording of this process, if `rr.init` was called with this application id.
@@ -85,8 +86,8 @@ class SharedRecording:
         application_id: str,
         *,
         recording_id: str | None = None,
-        sinks: Any = None,
-        blueprint: Any = None,
+        sinks: SinksLike | None = None,
+        blueprint: BlueprintLike | None = None,
         route: Route = "funnel",
         telemetry_view: bool = True,
     ) -> None:
