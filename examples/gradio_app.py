@@ -1,6 +1,6 @@
 """Serve a web page with a button that starts a pool. The page shows what the workers log while they work.
 
-    pip install 'mpr[gradio]'
+    pip install '.[gradio]'      # in a clone of mpr; `rerun-mpr[gradio]` once it is published
     python gradio_app.py            # and open http://127.0.0.1:7860
 
 The page has three tabs, each with a viewer of Rerun. The recordings come to these viewers in three different ways:

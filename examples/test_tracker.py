@@ -1,6 +1,6 @@
 """Test a tracker. One of the tests fails, and its recording shows why.
 
-    pip install 'mpr[pytest]'
+    pip install '.[pytest]'      # in a clone of mpr; `rerun-mpr[pytest]` once it is published
     pytest --mpr=retain-on-failure test_tracker.py          # names the recording at the end
     pytest --mpr=retain-on-failure --mpr-screenshot=only-on-failure test_tracker.py     # and draws it
 

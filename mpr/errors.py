@@ -54,11 +54,14 @@ class MissingDependencyError(MprError, ImportError):
     package:
         The name of the package.
     extra:
-        The extra of mpr that installs the package, as in `pip install 'mpr[extra]'`.
+        The extra of `rerun-mpr` that installs the package, as in `pip install 'rerun-mpr[extra]'`.
     """
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"'{package}' is needed for this and is not installed: pip install 'mpr[{extra}]'")
+        super().__init__(
+            f"'{package}' is needed for this and is not installed: pip install {package} (the extra '{extra}' has it, "
+            f"too: pip install 'rerun-mpr[{extra}]', or pip install '.[{extra}]' in a clone of mpr)"
+        )
         self.package = package
         self.extra = extra
 

@@ -171,7 +171,7 @@ class SharedRecording:
         """Show the viewer in a cell of a notebook, with all rows from the beginning and all new rows.
 
         Call this method at any time, also after `close`, and as often as you like. If a page is loaded again, the page
-        gets all rows again. The method needs `pip install 'mpr[notebook]'`. The recording needs a `FileSink` or a
+        gets all rows again. The method needs the extra `notebook`. The recording needs a `FileSink` or a
         `BinaryStreamSink`, because the rows are read from there.
 
         Show the viewer in a cell before the cell with the work. The rows then appear while the work goes on. The reason
