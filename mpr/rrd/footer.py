@@ -16,9 +16,10 @@ from mpr.rrd.manifest import ChunkLocation, Manifest
 
 # The SDK reads chunks without a manifest again in lots of up to this many bytes. A larger chunk is read alone.
 _LOT_BYTES = 32 * 1024 * 1024
-# If there are at most this many chunks, with at most this many bytes together, the SDK reads the chunks in this
-# process. This takes less time than the start of another process. It takes memory of a few times the chunks' bytes.
-_FEW, _LITTLE_BYTES = 200, 4 * 1024 * 1024
+# The SDK merges columns by reading one chunk of each kind, if these chunks have at most this many bytes together. It
+# needs a few times these bytes of memory. Measured with 10,000 and 20,000 entities: this takes half the time and a
+# fifth of the memory of `rerun rrd route`. That command reads no chunk, so it is used if the chunks are large.
+_MERGED_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(kw_only=True)
@@ -85,7 +86,7 @@ class ManifestMaker:
             # Only the SDK can make a schema with all columns, and its hash. For this, the SDK needs only one chunk for
             # each entity path and set of columns.
             places = manifest.chunk_locations(table, manifest.one_chunk_of_each_kind(table))
-            small = len(places) <= _FEW and sum(size for _, size in places) <= _LITTLE_BYTES
+            small = sum(size for _, size in places) <= _MERGED_BYTES
             routed = None
             if not small:
                 head = self.header + _info_frame(self.store_infos[store])

@@ -1,6 +1,6 @@
-"""Merges the columns of the manifests of one store. The command `rerun rrd route` does this fast for 10,000 columns.
+"""Merges the columns of the manifests of one store without reading its chunks, because they may be large.
 
-Covers: the two small streams from which the command merges and hashes the columns.
+Covers: the two small streams from which the command `rerun rrd route` merges and hashes the columns.
 Does not cover: the choice whether this is worth another process (`footer.py`), and the rows of a manifest
 (`manifest.py`).
 

@@ -10,11 +10,12 @@ Does not cover: the sinks themselves, each in a file of this package.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
 from mpr.errors import SinkError
 from mpr.rrd import store_id
@@ -88,6 +89,10 @@ class Sink(ABC):
     def described(self) -> str:
         """Return words for this sink in the text of an error, such as 'a FileSink'."""
         return f"a {type(self).__name__}"
+
+
+#: A value that a user may give as a sink: a sink, the URL of a viewer, or a path.
+SinkLike: TypeAlias = Sink | str | os.PathLike[str]
 
 
 class Writer(ABC):

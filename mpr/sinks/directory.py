@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -293,7 +293,7 @@ class DirectorySink(Sink):
         If the path is empty, a file, a URL, or of a wrong type. If `name` is not the name of an `.rrd` file.
     """
 
-    path: str | os.PathLike[str]
+    path: str | os.PathLike[str] = field(kw_only=False)
     name: str = "{task:06d}-{name}.rrd"
 
     keeps_tasks_apart = True

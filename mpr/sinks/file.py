@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mpr.errors import ConfigError
+from mpr.errors import ConfigError, SinkError
 from mpr.files import odd_kind
 from mpr.rrd.writer import FileWriter
 from mpr.sinks.base import OpenContext, Sink
@@ -25,8 +25,8 @@ class FileSink(Sink):
     Parameters
     ----------
     path:
-        The path of the file. Its folder must exist. An existing file is replaced. If the path is a link, the file that
-        the link leads to is replaced, and the link stays.
+        The path of the file. If its folder is missing, the folder is made. An existing file is replaced. If the path is
+        a link, the file that the link leads to is replaced, and the link stays.
     write_footer:
         Whether the file ends with a manifest, as with `rr.FileSink`. A manifest is a table of the chunks in the file. A
         chunk is some rows of one entity: with `chunksize=1`, each task makes at least one chunk per entity. While the
@@ -43,7 +43,7 @@ class FileSink(Sink):
         `write_footer`.
     """
 
-    path: str | os.PathLike[str]
+    path: str | os.PathLike[str] = field(kw_only=False)
     write_footer: bool = True
     compact: bool = False
 
@@ -67,6 +67,11 @@ class FileSink(Sink):
 
     def open(self, context: OpenContext) -> PerRecordingWriter:
         """Open the sink for a new recording. Only mpr itself calls this."""
+        folder = Path(self.path).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
         new_file: NewFile = self._reframing
         if not context.format_is_known:
             if self.compact or not self.write_footer:

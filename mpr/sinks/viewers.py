@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
 from urllib.parse import quote, urlsplit
@@ -110,7 +110,7 @@ class GrpcSink(LiveSink):
         If the URL has another scheme or path, or no host or port.
     """
 
-    url: str = _EXAMPLE
+    url: str = field(default=_EXAMPLE, kw_only=False)
 
     def __post_init__(self) -> None:
         wanted = f"a viewer's URL looks like {_EXAMPLE!r}"
