@@ -9,7 +9,10 @@ an error for both checkers, because each of them reports a comment that hides no
 from __future__ import annotations
 
 import concurrent.futures
+from pathlib import Path
 from typing import assert_type
+
+import rerun.blueprint as rrb
 
 import mpr
 
@@ -45,6 +48,10 @@ def right_calls(pool: mpr.Pool, recording: mpr.SharedRecording) -> None:
     assert_type(pool.recording.recording_id, str)
     with mpr.Pool("app", processes=2, task_timeout=1, telemetry=["tasks"]) as entered:
         assert_type(entered, mpr.Pool)
+    mpr.Pool("app", sinks="run.rrd", blueprint=rrb.Spatial3DView())
+    mpr.Pool("app", sinks=mpr.FileSink("run.rrd"), blueprint=rrb.Blueprint(rrb.Grid()))
+    mpr.Pool("app", sinks=["run.rrd", Path("run.rrd"), mpr.DirectorySink("runs/"), mpr.GrpcServerSink()])
+    mpr.SharedRecording("app", sinks=(mpr.GrpcSink("rerun+http://127.0.0.1:9876/proxy"), mpr.BinaryStreamSink()))
 
 
 def wrong_calls(pool: mpr.Pool, recording: mpr.SharedRecording) -> None:
@@ -55,6 +62,10 @@ def wrong_calls(pool: mpr.Pool, recording: mpr.SharedRecording) -> None:
     mpr.Pool("app", start_method="thread")  # type: ignore[arg-type]
     mpr.Pool("app", route="north")  # type: ignore[arg-type]
     mpr.Pool("app", recording="app.rrd")  # type: ignore[arg-type]
+    mpr.Pool("app", sinks=7)  # type: ignore[arg-type]
+    mpr.Pool("app", sinks=[mpr.FileSink])  # type: ignore[list-item]
+    mpr.Pool("app", blueprint=7)  # type: ignore[arg-type]
+    mpr.Pool("app", blueprint="layout.rbl")  # type: ignore[arg-type]
     mpr.Pool("app", workers=4)  # type: ignore[call-arg]
     pool.map(double, 7)  # type: ignore[arg-type]
     pool.map(7, [1])  # type: ignore[arg-type]
@@ -72,8 +83,12 @@ def wrong_calls(pool: mpr.Pool, recording: mpr.SharedRecording) -> None:
     pool.submit(add, 1, middle=2.0)  # type: ignore[call-arg]
     pool.executor.submit(double, "a")  # type: ignore[arg-type]
     square("a")  # type: ignore[arg-type]
+    mpr.SharedRecording("app", sinks=[7])  # type: ignore[list-item]
+    mpr.SharedRecording("app", blueprint=rrb.Spatial3DView)  # type: ignore[arg-type]
     recording.wrap(add)(1)  # type: ignore[call-arg]
     recording.wrap(7)  # type: ignore[arg-type]
+    mpr.FileSink(7)  # type: ignore[arg-type]
+    mpr.FileSink("run.rrd", False)  # type: ignore[call-arg]
     mpr.FileSink()  # type: ignore[call-arg]
     mpr.GrpcSink(url=7)  # type: ignore[arg-type]
 
