@@ -274,3 +274,26 @@ def test_what_can_pass_does_not_end_the_thread(
     support.wait_for(lambda: (process.announcer.announce_soon(), len(calls) >= 4)[1])
     process.announcer.close()
     assert [each.getMessage().count("goes on trying") for each in caplog.records] == [1]
+
+
+class _Socket:
+    """A socket that keeps whether its messages were copied."""
+
+    def __init__(self) -> None:
+        self.copied: list[bool] = []
+
+    def send(self, _data: object, _flags: int, *, copy: bool) -> None:
+        self.copied.append(copy)
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_a_process_that_may_send_at_its_exit_copies_each_message(copies: bool, process: _Process) -> None:
+    """The exit handler of pyzmq forgets all messages that were sent without a copy."""
+    connection = Connection(process.sockets.up.endpoint, process.sockets.down.endpoint, copies=copies)
+    up, socket = connection._up, _Socket()
+    connection._up = socket  # type: ignore[assignment]
+    for size in (10, 1_000_000):
+        connection.send(TaskRecordingRows(b"x" * size))
+    connection._up = up
+    connection.close(hand_over=False)
+    assert socket.copied == [True, copies]

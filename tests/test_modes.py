@@ -50,7 +50,7 @@ _VALUES: dict[str, tuple[Any, ...]] = {
     "route": ("memory", "messages", "direct"),
     "sinks": ("file", "compact", "directory", "directory and file", "stream and file"),
     "logs": ("rows", "columns", "images", "threads", "blueprint", "own recordings"),
-    "limits": ("usual", "low"),
+    "limits": ("usual", "low", "small outbox"),
     "chunksize": (1, 4),
     "kill": (
         "", "task", "worker.claimed", "worker.ended", "worker.flushed", "worker.noted", "worker.sent", "worker.roll",
@@ -148,18 +148,20 @@ def _lower_limits_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return spilled
 
 
-def _lower_limits() -> None:
-    """Flush, wait for room and change the outbox after every few rows. This runs in each worker."""
+def _lower_limits(limits: str) -> None:
+    """Flush and look for room after every row, and with low limits change the outbox. This runs in each worker."""
     log_counters.CHECK_EVERY_BYTES = 1
     outbox_writer.UNFLUSHED_MAX_BYTES = 1
-    outbox_writer.OUTBOX_ROLL_BYTES = 1
+    if limits == "low":
+        # An outbox that is changed so often is never full.
+        outbox_writer.OUTBOX_ROLL_BYTES = 1
 
 
 def _sinks(modes: Modes, folder: Path) -> tuple[list[Any], list[Any]]:
     """Return the sinks of a pool, and the stream sinks among them."""
     file = mpr.FileSink(path=folder / "run.rrd", compact=modes.sinks == "compact")
     if modes.sinks == "stream and file":
-        stream = mpr.BinaryStreamSink(memory_bytes=1 if modes.limits == "low" else 2**24)
+        stream = mpr.BinaryStreamSink(memory_bytes=2**24 if modes.limits == "usual" else 1)
         return [stream, file], [stream]
     episodes = mpr.DirectorySink(path=folder / "episodes", name="{index}-{attempt}.rrd")
     return {"directory": [episodes], "directory and file": [episodes, file]}.get(modes.sinks, [file]), []
@@ -205,7 +207,7 @@ def _run(modes: Modes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("mpr.aggregator.intake.OutboxReader", _refuse)
     if modes.kill.startswith("worker"):
         monkeypatch.setenv("MPR_FAILPOINTS", f"{modes.kill}@1:2:kill")
-    spilled = _lower_limits_here(monkeypatch) if modes.limits == "low" else []
+    spilled = [] if modes.limits == "usual" else _lower_limits_here(monkeypatch)
     sinks, streams = _sinks(modes, folder)
     readers = [threading.Thread(target=_read, args=(stream, folder / "stream.rrd")) for stream in streams]
     with (
@@ -217,7 +219,7 @@ def _run(modes: Modes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             2,
             recording=recording,
             start_method=modes.start_method,  # type: ignore[arg-type]  # one of the three
-            initializer=_lower_limits if modes.limits == "low" else None,
+            initializer=None if modes.limits == "usual" else functools.partial(_lower_limits, modes.limits),
             retries=modes.retries,
             telemetry=modes.telemetry,
         ) as pool,
@@ -231,7 +233,7 @@ def _run(modes: Modes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not modes.kill or modes.retries:
         assert len(attempts) == _TASKS
     _check(modes, folder, attempts)
-    assert bool(spilled) == (modes.limits == "low")
+    assert bool(spilled) == (modes.limits != "usual")
     assert recording.stats().lost_rows == 0
 
 
@@ -243,12 +245,13 @@ def _wait_for_room(_: int) -> tuple[int, int]:
     return producer._writer.announcer.current.number, producer.status_page.counters[_BACK_PRESSURE]
 
 
-def test_low_limits_are_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("limits", ["low", "small outbox"])
+def test_low_limits_are_reached(limits: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     spilled = _lower_limits_here(monkeypatch)
-    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", start_method="fork", initializer=_lower_limits) as pool:
+    lower = functools.partial(_lower_limits, limits)
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", start_method="fork", initializer=lower) as pool:
         for outbox, waited_ns in pool.map(_wait_for_room, range(3), chunksize=1):
-            assert outbox > 0
-            assert waited_ns > 0
+            assert (outbox > 0, waited_ns > 0) == (limits == "low", limits != "low")
     assert spilled
     support.check_file(tmp_path / "run.rrd")
 

@@ -13,10 +13,11 @@ import pytest
 import rerun as rr
 
 import mpr
+from mpr.errors import FormatError
 from mpr.producer import outbox_writer
 from mpr.producer.producer import Producer
 from mpr.rrd import framing
-from mpr.transport.outbox import Outbox
+from mpr.transport.outbox import Outbox, OutboxReader
 
 
 @pytest.fixture
@@ -117,6 +118,17 @@ def test_an_outbox_is_finished_if_its_end_is_there_or_was_taken(outbox: Outbox) 
     assert not outbox_writer._is_ended(outbox)
     outbox.release(0, outbox.size())
     assert outbox_writer._is_ended(outbox)
+
+
+def test_an_outbox_that_a_task_has_cut_is_not_copied_for_ever(outbox: Outbox, tmp_path: Path) -> None:
+    os.write(outbox.fd, b"x" * 100)
+    reader = OutboxReader(outbox.address, tmp_path)
+    with (tmp_path / "target").open("wb") as target:
+        reader.copy(target.fileno(), 0, 100)
+        with pytest.raises(FormatError, match="ends 50 bytes too early"):
+            reader.copy(target.fileno(), 50, 100)
+    assert (tmp_path / "target").read_bytes() == b"x" * 150
+    reader.close()
 
 
 # The SDK's call for which a test has no time: it writes a little in each second, for longer than the limit.

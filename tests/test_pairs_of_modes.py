@@ -40,7 +40,7 @@ def test_the_last_rows_of_a_process_come_in_messages(tmp_path: Path, monkeypatch
         recording.stream.log("n", rr.Scalars(7.0))
     support.check_file(path)
     assert support.numbers(path) == Counter([7])
-    assert (1, 1) == (recording.stats().counted_rows, recording.stats().accepted_rows)
+    assert recording.stats().accepted_rows == 1
 
 
 def test_a_worker_that_is_killed_between_tasks_has_lost_nothing(tmp_path: Path) -> None:
