@@ -140,7 +140,7 @@ def test_nothing_is_taken_from_the_journal_if_rows_come_in_messages(tmp_path: Pa
     pair.producer.log(1)
     pair.producer.note_result()
     pair.intake.take_journaled()
-    assert pair.parent.heard.results == []
+    assert pair.parent.heard.events == []
     pair.close()
 
 
