@@ -247,7 +247,9 @@ _once = Counter(
     {
         "pipe:": 4,  # those of mpr's and multiprocessing's fork servers, and of the resource tracker
         "socket:": 2,  # ZeroMQ's global context, which the client of a notebook makes
-        "anon_inode:[eventpoll]": 1,  # the same
+        # The same, and the context with which pyzmq frees memory of messages that were sent without a copy.
+        "anon_inode:[eventpoll]": 4,
+        "anon_inode:[eventfd]": 8,
     }
 )
 
