@@ -16,9 +16,11 @@ import pytest
 
 import mpr
 from mpr.aggregator import aggregator as aggregator_module
+from mpr.aggregator import guard
 from mpr.aggregator.aggregator import Aggregator
 from mpr.aggregator.fanout import Fanout
 from mpr.transport.messages import Goodbye, Hello, Ready, Welcome
+from mpr.transport.packing import MessageError
 from mpr.transport.sockets import Connection, Sockets
 from tests import producers, support
 from tests.producers import Heard, ProducerEnd
@@ -242,3 +244,10 @@ def test_a_worker_that_dies_at_the_end_is_still_reported(parent: _Parent, end: P
     parent.aggregator.start()
     assert parent.aggregator.stop(30)
     assert parent.heard.events == [("ended", 1, -9, False, 0)]
+
+
+@pytest.mark.parametrize("change", [{"pid": 0}, {"pid": -1}, {"pid": 2**31}, {"worker": -1}, {"route": ""}], ids=str)
+def test_a_hello_with_impossible_numbers_is_refused(change: dict[str, Any], end: ProducerEnd) -> None:
+    guard.check_hello(end.hello)
+    with pytest.raises(MessageError, match="impossible"):
+        guard.check_hello(replace(end.hello, **change))
