@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import mmap
 import os
 import re
 import shutil
@@ -30,7 +31,6 @@ from mpr.rrd import framing
 from mpr.rrd.segment import Segment
 from mpr.sinks.binary_stream import StreamFile
 from mpr.transport.messages import Hello
-from mpr.transport.status_page import StatusPage
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
@@ -257,14 +257,17 @@ _once = Counter(
 
 
 def _held_by_objects() -> Counter[str]:
-    """Count the descriptors of objects that live: of maps of closed status pages, and of streams."""
-    objects = gc.get_objects()
-    return Counter(
-        {
-            "/memfd:mpr-outbox": sum(type(each) is StatusPage for each in objects),
-            "/memfd:mpr-stream": sum(type(each) is StreamFile for each in objects),
-        }
-    )
+    """Count the descriptors of objects that live: of maps of memory, and of streams."""
+    maps: set[int] = set()
+    streams = 0
+    for each in gc.get_objects():
+        if type(each) is memoryview:
+            # `ValueError`: it was released.
+            with contextlib.suppress(ValueError):
+                if type(each.obj) is mmap.mmap:
+                    maps.add(id(each.obj))
+        streams += type(each) is StreamFile
+    return Counter({"/memfd:mpr-outbox": len(maps), "/memfd:mpr-stream": streams})
 
 
 def open_files() -> Counter[str]:

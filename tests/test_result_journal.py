@@ -55,34 +55,36 @@ def test_every_result_arrives_and_the_last_ones_stay(
 ) -> None:
     status_page = StatusPage(tmp_path)
     page_reader = StatusPageReader(status_page.address, tmp_path)
-    journal, reader = ResultJournal(status_page), ResultJournalReader(page_reader)
-    sent: list[tuple[Result, Result | ResultInMemory]] = []
-    journaled: list[tuple[int, list[bytes]]] = []
-    for number, sizes in enumerate(payloads, 1):
-        result = _result(number, *sizes)
-        message, is_journaled = journal.write(result, _behind(result), 3 * number, parent_reads=True)
-        sent.append((result, message))
-        # A large result goes on the status page, or as a message if there is no room.
-        in_memory = isinstance(message, ResultInMemory)
-        assert in_memory or message == result
-        assert is_journaled == (in_memory or sum(sizes) < 3900)
-        if is_journaled:
-            journaled.append(_plain(result))
-            assert (number, 3 * number) == reader.journaled()
-        while sent and data.draw(st.booleans()):
-            original, message = sent.pop(0)
+    # Hypothesis may end an example within `draw`.
+    with contextlib.closing(status_page), contextlib.closing(page_reader):
+        journal, reader = ResultJournal(status_page), ResultJournalReader(page_reader)
+        sent: list[tuple[Result, Result | ResultInMemory]] = []
+        journaled: list[tuple[int, list[bytes]]] = []
+        for number, sizes in enumerate(payloads, 1):
+            result = _result(number, *sizes)
+            message, is_journaled = journal.write(result, _behind(result), 3 * number, parent_reads=True)
+            sent.append((result, message))
+            # A large result goes on the status page, or as a message if there is no room.
+            in_memory = isinstance(message, ResultInMemory)
+            assert in_memory or message == result
+            assert is_journaled == (in_memory or sum(sizes) < 3900)
+            if is_journaled:
+                journaled.append(_plain(result))
+                assert (number, 3 * number) == reader.journaled()
+            while sent and data.draw(st.booleans()):
+                original, message = sent.pop(0)
+                assert _plain(reader.take(message) if isinstance(message, ResultInMemory) else message) == _plain(
+                    original
+                )
+        assert all(behind == _behind(each) for behind, _, each in reader.results())
+        found = [_plain(each) for _, _, each in reader.results()]
+        # Results that the parent has taken may be overwritten. Of all others the last ones are there.
+        untaken = {original.number for original, _ in sent}
+        assert [each for each in found if each[0] in untaken] == [
+            each for each in journaled[-(WORK_ITEMS_MAX + 1) :] if each[0] in untaken
+        ]
+        for original, message in sent:
             assert _plain(reader.take(message) if isinstance(message, ResultInMemory) else message) == _plain(original)
-    assert all(behind == _behind(each) for behind, _, each in reader.results())
-    found = [_plain(each) for _, _, each in reader.results()]
-    # Results that the parent has taken may be overwritten. Of all others the last ones are there.
-    untaken = {original.number for original, _ in sent}
-    assert [each for each in found if each[0] in untaken] == [
-        each for each in journaled[-(WORK_ITEMS_MAX + 1) :] if each[0] in untaken
-    ]
-    for original, message in sent:
-        assert _plain(reader.take(message) if isinstance(message, ResultInMemory) else message) == _plain(original)
-    page_reader.close()
-    status_page.close()
 
 
 def test_a_result_that_is_too_large_for_the_journal_goes_as_a_message(ends: Ends) -> None:
