@@ -4,9 +4,9 @@
 The tests that are named for a change run in the copy, two changes at a time. A run that takes too long counts as
 noticed, because a test that hangs fails. Ends with status 1 if fewer than 85 % are noticed, or if a place is not found.
 
-The list was made by hand, because only a person knows which lines are hard. Two well-kept tools were tried instead:
-`mutmut` and `cosmic-ray` change every operator of every line. That gives tens of thousands of changes, most of which no
-user would notice, and each needs tests that start processes.
+The list was made by hand, because only a person knows which lines are hard. Tools such as `mutmut` and `cosmic-ray`
+change every operator of every line. Most of these changes no user would notice, and each needs tests that start
+processes.
 """
 
 from __future__ import annotations
