@@ -256,3 +256,7 @@ class FormatError(ValueError):
 # their module. Otherwise `inspect.getsource` and `typing.get_type_hints` would look for them in `mpr/__init__.py`.
 for _each in [each for each in globals().values() if isinstance(each, type) and issubclass(each, MprError)]:
     _each.__module__ = "mpr"
+
+
+class ReleasedError(RuntimeError):
+    """mpr itself has read bytes whose memory was released before. This is a fault of mpr, and never one of a user."""

@@ -48,6 +48,8 @@ class ConnectionInfo:
         The number of bytes that the outbox of a producer may hold before `rr.log` waits.
     marks_tasks:
         Whether a worker marks where the rows of each task begin and end, for sinks that keep the rows of tasks apart.
+    keeps_apart:
+        Whether every sink keeps the rows of tasks apart, so that the recording of a task is its own.
     direct:
         The sinks that the process opens itself; None if its rows go through the parent.
     """
@@ -60,6 +62,7 @@ class ConnectionInfo:
     secret: str = field(repr=False)
     outbox_bytes: int = OUTBOX_MAX_BYTES
     marks_tasks: bool = False
+    keeps_apart: bool = False
     direct: DirectRoute | None = None
 
 
@@ -70,6 +73,7 @@ _TYPES: dict[str, Any] = {
     "folder": Path,
     "outbox_bytes": int,
     "marks_tasks": bool,
+    "keeps_apart": bool,
     "direct": DirectRoute | None,
 }
 
