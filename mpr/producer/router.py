@@ -182,9 +182,10 @@ def join_lazily(join: Callable[[], object]) -> None:
 def _install_take_over() -> None:
     if not _process.taken_over:
         _process.taken_over = True
-        recordings.divert_new_recordings(_diverted, _note_init, _note_made)
         recordings.divert_recording_info(_diverted_info)
-        _process.current_is_watched = recordings.watch_current(_note_current)
+        # `rr.init` changes the current recording too, so its calls must be watched as well.
+        watches_init = recordings.divert_new_recordings(_diverted, _note_init, _note_made)
+        _process.current_is_watched = recordings.watch_current(_note_current) and watches_init
 
 
 def current_is_watched() -> bool:

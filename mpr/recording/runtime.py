@@ -342,7 +342,7 @@ class RecordingRuntime:
         if made:
             names = ", ".join(path.name for path in made[:_NAMED_FILES])
             dots = ", ..." if len(made) > _NAMED_FILES else ""
-            _log.warning("mpr: recordings that tasks have made are in %s: %s%s", made[0].parent, names, dots)
+            _log.warning("mpr: recordings that tasks or scripts have made are in %s: %s%s", made[0].parent, names, dots)
 
 
 def _take_noted_losses(sockets: Sockets, fanout: Fanout) -> None:

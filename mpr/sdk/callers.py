@@ -36,7 +36,7 @@ def public_call(name: str) -> str:
     function, is_inner, _ = frames[-1].f_code.co_qualname.partition(".<locals>")
     if is_inner:
         return f"@rr.{function}"
-    return "rr.init(spawn=True)" if function == "init" else f"rr.{function}()"
+    return "rr.init(spawn=True)" if function == "init" and name != "new_recording" else f"rr.{function}()"
 
 
 def argument_of(function: str, argument: str) -> Any:

@@ -100,7 +100,7 @@ NAMES: dict[str, Private] = {
     "reset_time": _TIME,
     "finalize_deferred_sinks": Private(
         "the SDK calls it at the end of a 'with stream:' block. There, it would finish the sink that leads to mpr",
-        "rows that a task logs after such a block of the shared recording's stream are lost",
+        "rows that a task logs after such a block of the shared recording's stream are lost, and the pool fails",
     ),
     "save": _SINK,
     "set_sinks": _SINK,

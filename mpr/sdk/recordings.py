@@ -42,13 +42,13 @@ def divert_new_recordings(
     diverted: Callable[[], rr.RecordingStream | None],
     noted: Callable[[str | None, str | None], None],
     made: Callable[[Any], None],
-) -> None:
+) -> bool:
     """Make `rr.init` in this process use the stream that `diverted()` returns, instead of a new recording.
 
     The stream becomes the current one, and `noted(application_id, recording_id)` is called with the arguments of
     `rr.init`. If `diverted()` returns None, `rr.init` works as it does without mpr. The user may also make a recording
     that is not the default one, such as an `rr.RecordingStream`. The SDK makes this recording as usual, and `made` is
-    called with its handle.
+    called with its handle. Returns whether this release of the SDK has both functions that `rr.init` calls.
     """
 
     def watched_new(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,8 +79,8 @@ def divert_new_recordings(
 
         return flush_and_cleanup_orphaned_recordings
 
-    private_names.wrap("new_recording", watched_new)
-    private_names.wrap("flush_and_cleanup_orphaned_recordings", forgiving)
+    is_watched = private_names.wrap("new_recording", watched_new)
+    return private_names.wrap("flush_and_cleanup_orphaned_recordings", forgiving) and is_watched
 
 
 def watch_new_recordings(made: Callable[[str | None], None]) -> None:
