@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 
+from mpr.producer.router import thread_state
 from mpr.sdk.callers import public_call
 from mpr.transport.connection_info import ConnectionInfo
 
@@ -80,11 +81,11 @@ class Notices:
         made = public_call(call)
         if not self._is_new(made):
             return
-        until = "the task ends" if self._worker else "this process has a task, or ends"
-        goal = "go to what it returns" if call in _RETURNS_ROWS else "go there"
+        until = "until its end" if self._in_task() else "from now on"
+        goal = "to what the call returns" if call in _RETURNS_ROWS else "there"
         hint = " Give mpr the sink, and they go to both." if call in _HAS_A_SINK else ""
         _log.warning(
-            "%s in %s of mpr: until %s, its rows %s, and not to the shared recording %r.%s",
+            "%s in %s of mpr: %s its rows go %s, and not to the shared recording %r.%s",
             made,
             self._place(),
             until,
@@ -97,8 +98,8 @@ class Notices:
         """Log that `rr.save` or a similar call in a script under `mpr run` does not choose where rows go."""
         made = public_call(call)
         if self._is_new(made):
-            what = "gives no rows" if call in _RETURNS_ROWS else "opens no file, server or viewer"
-            _log.warning("%s under 'mpr run' %s: the options of 'mpr run' say where the rows go", made, what)
+            what = "gives no rows" if call in _RETURNS_ROWS else "does not choose where the rows go"
+            _log.warning("%s under 'mpr run' %s: the options of 'mpr run' say where they go", made, what)
 
     def recording_info(self, call: str) -> str | None:
         """Log that a recording name or start time that a task sets becomes a property. Returns the property's name.
@@ -119,8 +120,12 @@ class Notices:
             )
         return self._property
 
+    def _in_task(self) -> bool:
+        """Whether the present call was made in a task. A worker does nothing else."""
+        return bool(self._worker) or thread_state.context is not None
+
     def _place(self) -> str:
-        return "a task" if self._worker else "a process"
+        return "a task" if self._in_task() else "a process"
 
     def _is_new(self, said: str) -> bool:
         is_new = said not in self._said

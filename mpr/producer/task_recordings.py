@@ -122,7 +122,9 @@ class TaskRecordings:
                 is_over = sys.getrefcount(found.inner) <= 2
                 if self.until_end and not (is_over or at_end):
                     continue
-                self._take(found)
+                # A script may make a recording and never use it. Then there is no file for it.
+                if found.rows or not self.until_end:
+                    self._take(found)
                 if is_over:
                     del self.known[recording_id]
                     self._ended += 1
