@@ -166,7 +166,8 @@ def test_every_call_that_chooses_a_destination_keeps_all_rows_and_its_blueprint(
 
 _TWO_IDS = """
 import subprocess, sys, rerun as rr
-source = "import sys, rerun as rr; rr.init('app', recording_id=sys.argv[1]); rr.log('n', rr.Scalars(float(sys.argv[1])))"
+source = "import sys, rerun as rr; number = sys.argv[1]; rr.init('app', recording_id=number); "
+source += "rr.log('n', rr.Scalars(float(number)))"
 if len(sys.argv) == 1:
     for number in ("1", "2"):
         subprocess.run([sys.executable, "-c", source, number], check=True)
@@ -176,7 +177,7 @@ if len(sys.argv) == 1:
 """
 
 
-def test_a_process_that_brings_a_recording_id_is_told_once_that_there_is_one_recording(tmp_path: Path) -> None:
+def test_a_process_with_a_recording_id_of_its_own_says_once_that_there_is_one_recording(tmp_path: Path) -> None:
     ran = _run(_TWO_IDS, tmp_path)
     assert support.numbers(tmp_path / "run.rrd") == Counter([1, 2, 3])
     assert re.findall(r"rr\.init\(\) under 'mpr run' chooses the recording id '(\d)'", ran.stderr) == ["1", "2"]
@@ -209,11 +210,17 @@ with kept:
     rr.log("n", rr.Scalars(5.0))
 log(before, 6)
 rr.log("n", rr.Scalars(7.0))
+# Its own viewer is not skipped: here there is none, which is an error.
+try:
+    kept.spawn(executable_name="no-such-viewer", connect=False)
+except RuntimeError:
+    print("no viewer")
 """
 
 
 def test_a_stream_of_the_script_itself_has_its_own_sink_or_a_file_beside(tmp_path: Path) -> None:
     ran = _run(_STREAMS, tmp_path)
+    assert ran.stdout == "no viewer\n"
     found = {path.name: support.numbers(path) for path in sorted(tmp_path.glob("*.rrd"))}
     assert found == {
         "run.rrd": Counter([2, 7]),
@@ -222,6 +229,7 @@ def test_a_stream_of_the_script_itself_has_its_own_sink_or_a_file_beside(tmp_pat
         "run-kept.rrd": Counter([3, 5]),
         "run-short.rrd": Counter([3]),
     }
+    assert "rr.spawn" not in ran.stderr
     for name in found:
         # The summary names the files that mpr has written.
         assert (f"mpr run: {name}: " in ran.stderr) == name.startswith("run")

@@ -28,7 +28,6 @@ from mpr.recording.parent import ParentMembership
 from mpr.recording.replay import Replay, replay
 from mpr.recording.statistics import RecordingStatistics
 from mpr.rrd import compat, relabel, store_id, verify
-from mpr.sdk import private_names
 from mpr.sinks.base import Writer
 from mpr.threads import Latch, aside, run_to_completion
 from mpr.transport import ipc_folder
@@ -104,7 +103,6 @@ class RecordingRuntime:
             self.aggregator.start()
             undo.pop_all()
         self._log_where_rows_go()
-        private_names.warn_once()
         if self._opened.live is not None:
             self._opened.live.start()
         self.parent = ParentMembership(self.connection_info(1))

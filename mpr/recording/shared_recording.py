@@ -19,6 +19,7 @@ from mpr.processes import start
 from mpr.recording.options import RecordingOptions, Route
 from mpr.recording.runtime import RecordingRuntime
 from mpr.recording.statistics import RecordingStatistics
+from mpr.sdk import private_names
 from mpr.tasks.wrapped import Wrapped
 from mpr.threads import run_to_completion
 from mpr.transport import connection_info
@@ -100,6 +101,7 @@ class SharedRecording:
         self.application_id = options.application_id
         self.recording_id = options.recording_id
         self._runtime = RecordingRuntime(options)
+        private_names.warn_once()
         self.urls = self._runtime.urls
 
     @property
