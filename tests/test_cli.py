@@ -30,8 +30,8 @@ def test_the_doctor_finds_no_fault_in_the_installed_sdk() -> None:
 
 
 def test_the_doctor_says_what_follows_if_the_sdk_is_another_one() -> None:
-    other = "import rerun, rerun_bindings; rerun.__version__ = '0.99.0'; del rerun_bindings.new_recording; "
-    ran = support.run_python(f"{other}from mpr import cli; cli.main(['doctor'])")
+    other = "import rerun; rerun.__version__ = '0.99.0'; without_names.remove('new_recording')"
+    ran = support.run_python(f"from tests import without_names; {other}; from mpr import cli; cli.main(['doctor'])")
     assert ran.returncode == 1, ran.stderr
     assert "not tested with this rerun-sdk, but with 0.39 to 0.41\n" in ran.stdout
     assert f"functions of the SDK: {len(NAMES) - 1} of {len(NAMES)} found\n" in ran.stdout

@@ -212,7 +212,7 @@ log(before, 6)
 rr.log("n", rr.Scalars(7.0))
 # Its own viewer is not skipped: here there is none, which is an error.
 try:
-    kept.spawn(executable_name="no-such-viewer", connect=False)
+    rr.spawn(executable_name="no-such-viewer", connect=False, recording=kept)
 except RuntimeError:
     print("no viewer")
 """
