@@ -207,6 +207,7 @@ class RecordingRuntime:
             outbox_bytes=limits.outbox_limit(workers),
             marks_tasks=any(sink.keeps_tasks_apart for sink in self.options.sinks),
             keeps_apart=all(sink.keeps_tasks_apart for sink in self.options.sinks),
+            is_watched=any(sink.is_live or sink.is_readable for sink in self.options.sinks),
             direct=self._direct,
         )
 

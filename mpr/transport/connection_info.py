@@ -51,6 +51,8 @@ class ConnectionInfo:
         keep the rows of tasks apart.
     keeps_apart:
         Whether every sink keeps the rows of tasks apart, so that the recording of a task is its own.
+    is_watched:
+        Whether somebody may watch the rows come: whether a sink is a viewer, a server or a stream.
     direct:
         The sinks that the process opens itself; None if its rows go through the parent.
     """
@@ -64,6 +66,7 @@ class ConnectionInfo:
     outbox_bytes: int = OUTBOX_MAX_BYTES
     marks_tasks: bool = False
     keeps_apart: bool = False
+    is_watched: bool = False
     direct: DirectRoute | None = None
 
 
@@ -75,6 +78,7 @@ _TYPES: dict[str, Any] = {
     "outbox_bytes": int,
     "marks_tasks": bool,
     "keeps_apart": bool,
+    "is_watched": bool,
     "direct": DirectRoute | None,
 }
 
