@@ -82,7 +82,7 @@ Where to look:
 - In which order do the parts of a pool or a recording start and end, and what limits each step? `pool/runtime.py`,
   `recording/runtime.py`.
 - How does a process join a recording? `producer/membership.py`.
-- Which private names of the SDK are used? `sdk/__init__.py` lists them. `sdk/log_calls.py`, `sdk/sink_calls.py`,
+- Which private names of the SDK are used? `sdk/private_names.py` lists them. `sdk/log_calls.py`, `sdk/sink_calls.py`,
   `sdk/recordings.py` and `sdk/times.py` use them.
 - What is at the end of a file? `rrd/footer.py` makes it, `rrd/writer.py` writes it, `rrd/recover.py` adds it later.
 - How does mpr open and make files, also in memory? `files.py`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import mmap
 import os
 import re
@@ -178,6 +179,20 @@ def check_file(path: Path) -> None:
     assert sorted(set(ids)) == sorted(ids)
     assert sorted(ids) == listed
     assert not list(path.parent.glob(f".{path.name}.*"))
+
+
+@contextlib.contextmanager
+def records_of_mpr() -> Iterator[list[logging.LogRecord]]:
+    """Collect what mpr logs in this process within the block, also in a worker."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]  # the shortest handler
+    logger = logging.getLogger("mpr")
+    logger.addHandler(handler)
+    try:
+        yield records
+    finally:
+        logger.removeHandler(handler)
 
 
 def run_python(source: str, *arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 60) -> Any:

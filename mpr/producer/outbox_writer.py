@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpr import failpoints, limits
-from mpr.errors import DeliveryError
+from mpr.errors import DeliveryError, ReleasedError
 from mpr.limits import OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, UNFLUSHED_MAX_BYTES
 from mpr.producer.announcer import Announcer, OpenOutbox
 from mpr.producer.inbox import Inbox
@@ -387,9 +387,12 @@ def _is_ended(outbox: Outbox) -> bool:
     """Whether `outbox` is a finished stream, or is empty because logging is switched off."""
     size = outbox.size()
     start = size - len(framing.CLOSING)
-    # The bytes at the end cannot be read if the parent has released them. Then the outbox counts as finished, because
-    # the parent releases only complete frames, and an outbox that the SDK could not finish ends within a frame.
-    return size == 0 or outbox.read(start, size - start) == framing.CLOSING or outbox.is_released(start)
+    try:
+        return size == 0 or outbox.read(start, size - start) == framing.CLOSING
+    except ReleasedError:
+        # The outbox counts as finished, because the parent releases only complete frames, and an outbox that the SDK
+        # could not finish ends within a frame.
+        return True
 
 
 def is_raised_by_sdk(error: BaseException) -> bool:

@@ -267,7 +267,7 @@ class Producer:
         self.task_recordings.clean_up()
         self._writer.attach_again()
         recordings.make_current(self.stream)
-        router.note_current(self.stream.inner)
+        router.note_current(self.stream.to_native())
         self.stream.reset_time()
         # Set after these calls, because they count as uses of the SDK, too.
         self.log_counters.sdk_used = not router.current_is_watched()
@@ -328,6 +328,7 @@ class Producer:
         """Do what `close` does, and wait until every durable sink has all rows. Failures are logged, not raised."""
         self._watch.note_leaving()
         try:
+            self.task_recordings.collect(at_end=True)
             self._writer.close()
             self.deliver()
         except RecordingError as error:
