@@ -226,9 +226,10 @@ class _Ends:
         os.set_blocking(self.reader, False)
         os.set_blocking(self.writer, False)
 
-    def __del__(self) -> None:
+    # A default, because the globals of this module may be gone at the exit of the interpreter.
+    def __del__(self, _close: Callable[[int], None] = os.close) -> None:
         for fd in (self.reader, self.writer):
-            os.close(fd)
+            _close(fd)
 
 
 class WakeupPipe:

@@ -55,8 +55,7 @@ from mpr.transport.messages import (
 )
 from mpr.transport.outbox import OutboxReader
 from mpr.transport.packing import MessageError
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 # The results of a worker are numbered. A number that is so much larger than the last one is damage. If it was taken,
 # all later results would be ignored.

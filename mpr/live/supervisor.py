@@ -11,7 +11,6 @@ answered the last message.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -28,8 +27,7 @@ from mpr.processes.start import check_start_method, make_launcher
 from mpr.rrd.segment import Segment
 from mpr.sinks.viewers import LiveSink
 from mpr.threads import WakeupPipe
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 # The time limit for the start of a process, even if the fork server was killed and a new one must import everything.
 _START_SECS = 30.0

@@ -59,20 +59,36 @@ class Portable:
 
     If that pickler fails, cloudpickle pickles the value. With the start method `fork` nothing is pickled, because the
     child inherits the value.
+
+    In the child, the value is unpickled when `value` is read for the first time. So the child can report the error if
+    this fails.
     """
 
     def __init__(self, value: Any) -> None:
-        self.value = value
+        self._value = value
+        # The pickle of the value; None if it was unpickled.
+        self._data: bytes | None = None
+
+    @classmethod
+    def of_pickle(cls, data: bytes) -> Portable:
+        """Make an object whose value is unpickled from `data`, when it is read."""
+        portable = cls(None)
+        portable._data = data
+        return portable
+
+    @property
+    def value(self) -> Any:
+        """The value. Reading it may raise anything, because unpickling runs code of the user."""
+        if self._data is not None:
+            # The data comes from the parent, through a pipe of multiprocessing.
+            self._value, self._data = pickle.loads(self._data), None  # noqa: S301  # see above
+        return self._value
 
     def __reduce__(self) -> tuple[Any, ...]:
         try:
             # Only the pickler of multiprocessing can send the queues, locks and connections of multiprocessing.
-            return _portable, (bytes(ForkingPickler.dumps(self.value, PICKLE_PROTOCOL)),)
+            return Portable.of_pickle, (bytes(ForkingPickler.dumps(self.value, PICKLE_PROTOCOL)),)
         except Exception:  # noqa: BLE001  # as in `pickled`
             from mpr.processes import by_value
 
-            return _portable, (by_value.dumps(self.value, PICKLE_PROTOCOL),)
-
-
-def _portable(data: bytes) -> Portable:
-    return Portable(pickle.loads(data))  # noqa: S301  # from the parent, through multiprocessing's own pipe
+            return Portable.of_pickle, (by_value.dumps(self.value, PICKLE_PROTOCOL),)

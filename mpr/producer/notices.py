@@ -5,12 +5,10 @@ The messages are no Python warnings, because a user's task would fail if warning
 
 from __future__ import annotations
 
-import logging
 import os
 
 from mpr.transport.connection_info import ConnectionInfo
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 
 class Notices:

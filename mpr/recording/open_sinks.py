@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment
 from mpr.sdk import encoder
 from mpr.sinks.base import OpenContext, Sink, Writer
 from mpr.sinks.viewers import is_live
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 
 @dataclass(frozen=True, kw_only=True)

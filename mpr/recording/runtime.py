@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -33,8 +32,7 @@ from mpr.threads import Latch, aside, run_to_completion
 from mpr.transport import ipc_folder
 from mpr.transport.connection_info import ConnectionInfo, DirectRoute
 from mpr.transport.sockets import Sockets
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 # A message at the end names the files of recordings that tasks have made, but at most this many files.
 _NAMED_FILES = 10

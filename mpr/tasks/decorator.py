@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from mpr.errors import ConfigError
 from mpr.tasks.current import TaskOptions
 from mpr.transport.connection_info import ConnectionInfo
+from mpr.user_code import is_a
 
 if TYPE_CHECKING:
     from mpr.tasks.execution import Execution
@@ -138,7 +138,7 @@ def decorated(
 
         @functools.wraps(function)
         def call_generator(*args: Any, **kwargs: Any) -> Any:
-            with _execution(options, config) as execution:
+            with _Executing(options, config) as execution:
                 return (yield from _Steps(function(*args, **kwargs), execution))
 
         wrapper = call_generator
@@ -147,7 +147,7 @@ def decorated(
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with _execution(options, config) as execution, execution.step():
+            with _Executing(options, config) as execution, execution.step():
                 return function(*args, **kwargs)
 
         wrapper = call
@@ -236,21 +236,23 @@ def _begin(options: TaskOptions, config: ConnectionInfo | None) -> Execution:
     return Execution(options, config)
 
 
-@contextmanager
-def _execution(options: TaskOptions, config: ConnectionInfo | None) -> Iterator[Execution]:
-    """Begin an execution of a task, and close it at the end of the block."""
-    execution = _begin(options, config)
-    try:
-        yield execution
-    except BaseException as error:
-        execution.close(error)
-        raise
-    execution.close(None)
+class _Executing:
+    """Begins an execution of a task, and closes it at the end of the block."""
+
+    # Not `contextlib.contextmanager`, because that sets attributes of an exception, and a user's may refuse this.
+    def __init__(self, options: TaskOptions, config: ConnectionInfo | None) -> None:
+        self._execution = _begin(options, config)
+
+    def __enter__(self) -> Execution:
+        return self._execution
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._execution.close(error)
 
 
 async def _close(execution: Execution, error: BaseException) -> None:
     """Close the execution of a coroutine that has raised `error`."""
-    if isinstance(error, GeneratorExit | KeyboardInterrupt | SystemExit):
+    if is_a(error, (GeneratorExit, KeyboardInterrupt, SystemExit)):
         # Not `await`, because the coroutine was closed, or the event loop ends.
         execution.close(error)
     else:
