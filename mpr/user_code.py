@@ -8,8 +8,8 @@ handler of `logging`. It may raise anything, also `SystemExit`. An exception tha
 thread, and all calls that wait for this thread would hang. So mpr goes through the functions of this module instead.
 An exception of a user's code then becomes a text, or a line in the log.
 
-`KeyboardInterrupt` and `SystemExit` in the main thread of a process always pass. They may come from Ctrl-C, and the
-main thread is a thread of the user.
+In the main thread of a program, `KeyboardInterrupt` and `SystemExit` always pass, because they may come from Ctrl-C or
+from another signal's handler. Workers ignore Ctrl-C, so there everything is an error of the task.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import signal
 import sys
 import threading
 import traceback
@@ -34,8 +35,12 @@ _trace = BaseException.__dict__["__traceback__"].__get__
 
 
 def passes(error: BaseException) -> bool:
-    """Return whether `error` may come from Ctrl-C or from the end of the program, so that it must not be swallowed."""
-    return not is_a(error, Exception) and threading.current_thread() is threading.main_thread()
+    """Return whether `error` may come from Ctrl-C or from another signal's handler, so that it must not be swallowed."""
+    return (
+        not is_a(error, Exception)
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    )
 
 
 def is_a(value: object, kind: type[Any] | tuple[type[Any], ...]) -> bool:

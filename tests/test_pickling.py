@@ -150,7 +150,7 @@ def _in_a_circle() -> Node:
         pytest.param(lambda: {"key": threading.Lock()}, f"the value of 'key' {_A_LOCK}", id="dict"),
         pytest.param(
             _with_lock_in_list,
-            f"its variable 'things' is a builtins.list, where item 1 {_A_LOCK}",
+            f"its variable 'things' is a list, where item 1 {_A_LOCK}",
             id="list in closure",
         ),
         pytest.param(
@@ -166,7 +166,7 @@ def _in_a_circle() -> Node:
         ),
         pytest.param(
             lambda: functools.partial(_with_lock()),
-            f"its function is a builtins.function, where its variable 'lock' {_A_LOCK}",
+            f"its function is a function, where its variable 'lock' {_A_LOCK}",
             id="partial of a closure",
         ),
         pytest.param(lambda: lambda lock=_LOCK: lock, f"its default 0 {_A_LOCK}", id="default"),
@@ -238,13 +238,32 @@ def test_an_array_next_to_a_lambda_travels_as_well() -> None:
 
 
 def test_a_result_that_cannot_travel_fails_alone_as_in_a_multiprocessing_pool() -> None:
-    payload, all_pickled = task_pickling.dump_results([1, threading.Lock(), 3])
-    assert not all_pickled
-    first, second, third = pickling.loads([bytes(part) for part in payload])
-    assert (1, 3) == (first, third)
-    error = task_pickling.load_exception(second.payload)
+    payload, together = task_pickling.dump_results([1, threading.Lock(), np.arange(100_000)])
+    assert not together
+    parts = task_pickling.parts_of_results([bytes(part) for part in payload], 3)
+    assert [False, True, False] == [has_raised for has_raised, _ in parts]
+    assert 1 == pickling.loads(parts[0][1])
+    assert np.array_equal(np.arange(100_000), pickling.loads(parts[2][1]))
+    error = task_pickling.load_exception(parts[1][1])
     assert MaybeEncodingError is type(error)
     assert "lock" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [([1, None, "x", 2.5], True), ([{"a": 1}], True), ([{"a": 1}, 2], False), ([Counter(1), 2], False)],
+)
+def test_only_plain_results_are_pickled_together(results: list[Any], expected: bool) -> None:
+    payload, together = task_pickling.dump_results(results)
+    assert expected == together
+    if together:
+        assert results == pickling.loads(payload)
+
+
+def test_results_of_another_number_are_refused() -> None:
+    payload, _ = task_pickling.dump_results([{}, {}])
+    with pytest.raises(ValueError, match="2 results and not 3"):
+        task_pickling.parts_of_results(payload, 3)
 
 
 def test_a_portable_value_travels_by_either_pickler() -> None:

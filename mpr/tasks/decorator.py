@@ -111,6 +111,10 @@ def decorated(
     function: Callable[..., Any], options: TaskOptions, config: ConnectionInfo | None = None
 ) -> Callable[..., Any]:
     """Return `function` as a task with `options`, which logs to the recording of `config` (None: the inherited one)."""
+    # The interpreter may close a coroutine or a generator at its exit, when the globals of this module are gone.
+    # Nothing can be delivered then.
+    is_exit = sys.is_finalizing
+
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -119,7 +123,8 @@ def decorated(
             try:
                 result = await _Steps(function(*args, **kwargs), execution)
             except BaseException as error:
-                await _close(execution, error)
+                if not is_exit():
+                    await _close(execution, error)
                 raise
             await execution.close_in_loop(None)
             return result
@@ -246,8 +251,16 @@ class _Executing:
     def __enter__(self) -> Execution:
         return self._execution
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._execution.close(error)
+    def __exit__(
+        self,
+        kind: object,
+        error: BaseException | None,
+        trace: object,
+        _is_exit: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        # A default, as in `decorated`.
+        if not _is_exit():
+            self._execution.close(error)
 
 
 async def _close(execution: Execution, error: BaseException) -> None:
@@ -292,7 +305,10 @@ class _Part:
 
 
 async def _drive(
-    body: AsyncGenerator[Any, Any], options: TaskOptions, config: ConnectionInfo | None
+    body: AsyncGenerator[Any, Any],
+    options: TaskOptions,
+    config: ConnectionInfo | None,
+    is_exit: Callable[[], bool] = sys.is_finalizing,
 ) -> AsyncGenerator[Any, Any]:
     """Run the async generator `body`, with the task's context in place during each step. Follows PEP 380."""
     execution = _begin(options, config)
@@ -302,6 +318,8 @@ async def _drive(
             try:
                 sent = yield value
             except GeneratorExit as error:
+                if is_exit():
+                    raise
                 # Unlike a coroutine, an async generator may await while it is closed.
                 await _Part(body.aclose(), execution)
                 await execution.close_in_loop(error)
@@ -313,5 +331,6 @@ async def _drive(
     except StopAsyncIteration:
         await execution.close_in_loop(None)
     except BaseException as error:
-        await _close(execution, error)
+        if not is_exit():
+            await _close(execution, error)
         raise
