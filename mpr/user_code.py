@@ -35,7 +35,7 @@ _trace = BaseException.__dict__["__traceback__"].__get__
 
 
 def passes(error: BaseException) -> bool:
-    """Return whether `error` may come from Ctrl-C or from another signal's handler, so that it must not be swallowed."""
+    """Return whether `error` may come from Ctrl-C or another signal's handler, so that it must not be swallowed."""
     return (
         not is_a(error, Exception)
         and threading.current_thread() is threading.main_thread()

@@ -6,8 +6,10 @@ Does not cover: exceptions that tasks raise (`test_hostile_exceptions.py`).
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import rerun as rr
 
 import mpr
 from tests import support, tasks
@@ -313,12 +316,13 @@ def test_an_executor_s_map_loses_only_the_call_that_cannot_be_pickled(tmp_path: 
 @every_kind
 def test_a_hostile_argument_of_the_initializer(kind: type, tmp_path: Path) -> None:
     sinks = tmp_path / "run.rrd"
-    if kind in _CANNOT_BE_PICKLED:
+    if kind in _CANNOT_BE_PICKLED - {HasNoClass}:
         error = _error_of(lambda: mpr.Pool("app", 1, _take, (kind(_PID),), sinks=sinks))
         assert type(error) in (RuntimeError, SystemExit, mpr.UnpicklableTaskError)
         return
     pool = mpr.Pool("app", 1, _take, (kind(_PID),), sinks=sinks)
-    if kind in _CANNOT_REACH_WORKERS:
+    # `HasNoClass` arrives, because the pickler of multiprocessing does not ask for the `__class__`.
+    if kind in _CANNOT_REACH_WORKERS - {HasNoClass}:
         error = _error_of(lambda: pool.apply(tasks.square, (1,)))
         assert type(error) is mpr.InitializerError
         assert "cannot load the initializer or its arguments" in str(error)
@@ -439,3 +443,208 @@ def test_all_callbacks_of_a_future_are_called(error: BaseException, tmp_path: Pa
         future.result(60)
         _check_pool(pool)
     assert called == ["mpr-aggregator"] * 3
+
+
+# --- the log ------------------------------------------------------------------------------------------------------
+
+
+class _Raises(logging.Handler):
+    """A handler and a filter that raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+        self.count = 0
+
+    def filter(self, record: logging.LogRecord) -> NoReturn:
+        self.count += 1
+        raise self.error
+
+    handle = filter
+
+
+def _raise_value_error(_: object) -> NoReturn:
+    raise ValueError("in a callback")
+
+
+@pytest.mark.parametrize("place", ["filter", "handler", "handler of the root", "record factory"])
+@pytest.mark.parametrize("error", [ValueError("no log"), SystemExit(1)])
+def test_a_log_that_raises_ends_no_thread(
+    place: str, error: BaseException, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, hostile = tmp_path / "run.rrd", _Raises(error)
+    logger, root, make_record = logging.getLogger("mpr"), logging.getLogger(), logging.getLogRecordFactory()
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    if place == "filter":
+        logger.addFilter(hostile)
+    elif place == "record factory":
+        logging.setLogRecordFactory(lambda *_args, **_kwargs: hostile.filter(None))  # type: ignore[arg-type]
+    else:
+        (logger if place == "handler" else root).addHandler(hostile)
+    try:
+        with mpr.Pool("app", 2, sinks=path) as pool:
+            # The aggregator's thread logs that the callback has raised, and that a worker has died.
+            assert pool.apply_async(tasks.square, (3,), callback=_raise_value_error).get(60) == 9
+            with pytest.raises(mpr.WorkerDiedError):
+                pool.apply(tasks.log_and_die, (5,))
+            _check_pool(pool)
+    finally:
+        logging.setLogRecordFactory(make_record)
+        logger.setLevel(level)
+        logger.removeFilter(hostile)
+        logger.removeHandler(hostile)
+        root.removeHandler(hostile)
+    assert hostile.count >= 2
+    support.check_file(path)
+    assert support.numbers(path) == Counter([5, *range(100, 110)])
+    # What could not be logged is printed.
+    printed = capfd.readouterr().err
+    assert "a callback for task square raised" in printed
+    assert "a handler or filter of logging has raised" in printed
+
+
+def _install_hostile_log(name: str) -> None:
+    logging.getLogger(name).addFilter(_Raises(ValueError("no log")))
+    logging.getLogger(name).setLevel(logging.DEBUG)
+
+
+class _NoText:
+    __str__ = __repr__ = _refuse
+
+
+def _log_hostile(number: int) -> int:
+    # Without capture, nothing would make a text of this argument, so it must not harm the task.
+    logging.getLogger("app").debug("%s", _NoText())
+    logging.getLogger("app").handle(logging.makeLogRecord({"name": None, "levelno": 50}))
+    return tasks.log_number(number)
+
+
+def test_logging_in_a_worker_harms_neither_its_tasks_nor_mpr(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 2, _install_hostile_log, ("mpr",), sinks=path) as pool:
+        assert pool.map(_log_hostile, range(8)) == list(range(8))
+        # mpr itself logs a warning in the worker, because of this call.
+        pool.apply(_save, (tmp_path / "other.rrd",))
+        _check_pool(pool)
+    assert support.numbers(path) == Counter([*range(8), *range(100, 110)])
+
+
+def _save(path: Path) -> None:
+    rr.save(path)
+
+
+class Text(str):
+    """A text of a user's class that raises when it is looked at."""
+
+    __bool__ = __len__ = __eq__ = __hash__ = _refuse
+
+    def __radd__(self, other: str) -> Text:
+        return self
+
+    def split(self, *_: Any) -> Any:
+        return ["x", self]
+
+
+def _print_hostile(number: int) -> int:
+    sys.stdout.write(Text(f"line {number}"))
+    return tasks.log_number(number)
+
+
+def test_a_printed_text_of_a_user_s_class_harms_no_task(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path, capture_output=True) as pool:
+        assert pool.map(_print_hostile, range(4)) == list(range(4))
+    assert sorted(each.text for each in support.texts(path) if "stdout" in each.entity) == [
+        f"line {number}" for number in range(4)
+    ]
+
+
+# --- forked children ----------------------------------------------------------------------------------------------
+
+
+class _ExitWithHostileCode(SystemExit):
+    @property
+    def code(self) -> Any:
+        raise RuntimeError("no code")
+
+    @code.setter
+    def code(self, value: object) -> None: ...
+
+
+def _fork_and_raise(number: int) -> tuple[int, int]:
+    child = os.fork()
+    if child == 0:
+        raise _ExitWithHostileCode
+    return tasks.log_number(number), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_forked_child_ends_also_if_its_exception_is_hostile(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path) as pool:
+        assert pool.map(_fork_and_raise, range(3)) == [(number, 1) for number in range(3)]
+    assert support.numbers(path) == Counter(range(3))
+
+
+# --- the end of the interpreter -----------------------------------------------------------------------------------
+
+# The codec search path is dropped after the globals of all modules. Until then it keeps `__main__` alive, and what is
+# in it. Some libraries do so, too.
+_KEPT_ALIVE = """
+import codecs, sys, types
+from pathlib import Path
+import mpr
+import rerun as rr
+
+codecs.register(lambda _, main=sys.modules["__main__"]: None)
+
+@mpr.task
+def generate():
+    rr.log("n", rr.Scalars(1.0))
+    yield 1
+    yield 2
+
+@types.coroutine
+def wait():
+    yield
+
+@mpr.task
+async def walk():
+    await wait()
+
+@mpr.task
+async def stream():
+    yield 1
+    yield 2
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    closed = mpr.Pool("app", 1, sinks=folder / "closed.rrd")
+    iterator = closed.imap(abs, range(4))
+    results = closed.executor.map(abs, range(4))
+    assert (next(iterator), next(results)) == (0, 0)
+    closed.close()
+    closed.join()
+    running = mpr.Pool("app", 1, sinks=folder / "running.rrd")
+    future = running.submit(abs, -3)
+    assert future.result() == 3
+    sink = mpr.BinaryStreamSink()
+    recording = mpr.SharedRecording("app", sinks=[sink, folder / "recording.rrd"])
+    reader, parts = iter(sink), iter(sink.parts())
+    next(reader)
+    generator, coroutine, numbers = generate(), walk(), stream()
+    next(generator)
+    coroutine.send(None)
+    try:
+        numbers.__anext__().send(None)
+    except StopIteration:
+        pass
+"""
+
+
+def test_nothing_is_said_at_the_exit_if_something_keeps_the_main_module_alive(tmp_path: Path) -> None:
+    ran = support.run_python(_KEPT_ALIVE, tmp_path, env={"PYTHONWARNINGS": "ignore"})
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    support.check_file(tmp_path / "closed.rrd")
+    support.check_file(tmp_path / "recording.rrd")
+    assert support.numbers(tmp_path / "recording.rrd") == Counter([1])

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from multiprocessing.pool import MaybeEncodingError, RemoteTraceback
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 
 from mpr.errors import SinkError, TaskError, TaskLoadError, UnpicklableTaskError, WorkerDiedError
-from mpr.processes import pickle_errors, pickling, task_pickling
+from mpr.processes import by_value, pickle_errors, pickling, task_pickling
 from mpr.processes.pickling import Portable
 
 _LOCK = threading.Lock()
@@ -99,6 +100,39 @@ def test_an_object_that_cannot_be_called_is_refused(value: Any) -> None:
 def test_a_function_that_cannot_be_loaded_says_why() -> None:
     with pytest.raises(TaskLoadError, match=r"No module named 'not_there'.*must be importable"):
         task_pickling.load_function(b"cnot_there\ntask\n.")
+
+
+def test_a_function_that_is_sent_by_its_name_says_so() -> None:
+    with pytest.raises(TaskLoadError, match=r"no attribute 'not_there'.*It was sent by its name.*not in a notebook"):
+        task_pickling.load_function(b"cos\nnot_there\n.")
+
+
+def test_what_is_no_function_in_the_worker_is_refused_there() -> None:
+    with pytest.raises(TaskLoadError, match="it became 7"):
+        task_pickling.load_function(pickle.dumps(7))
+
+
+@functools.lru_cache(maxsize=7, typed=True)
+def _cached(number: int) -> int:
+    return number + 1
+
+
+def test_a_function_with_a_cache_goes_by_its_name_if_it_can_be_imported() -> None:
+    assert by_value.dumps(_cached, pickling.PICKLE_PROTOCOL) == cloudpickle.dumps(_cached, pickling.PICKLE_PROTOCOL)
+
+
+def test_a_function_with_a_cache_goes_by_value_if_it_cannot_be_imported() -> None:
+    @functools.lru_cache(maxsize=7, typed=True)
+    def cached(number: int) -> int:
+        """Add one."""
+        return number + 1
+
+    cached.owner = "me"  # type: ignore[attr-defined]  # as libraries do
+    there: Any = task_pickling.load_function(task_pickling.dump_function(cached)[1])
+    assert there is not cached
+    assert [there(1), there(1), there.__doc__, there.owner] == [2, 2, "Add one.", "me"]
+    assert there.cache_info() == (1, 1, 7, 1)
+    assert there.cache_parameters() == {"maxsize": 7, "typed": True}
 
 
 @pytest.mark.parametrize(

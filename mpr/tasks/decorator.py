@@ -288,7 +288,10 @@ class _Steps(Generator[Any, Any, Any]):
     def throw(self, *error: Any) -> Any:
         return self._step(self._body.throw, *error)
 
-    def _step(self, step: Callable[..., Any], *args: Any) -> Any:
+    def _step(self, step: Callable[..., Any], *args: Any, _is_exit: Callable[[], bool] = sys.is_finalizing) -> Any:
+        # A default, as in `decorated`.
+        if _is_exit():
+            return step(*args)
         with self._execution.step():
             return step(*args)
 
