@@ -186,9 +186,10 @@ def _print_instead(msg: object, args: tuple[object, ...], error: BaseException) 
     if not logging.raiseExceptions:
         return
     # Not `sys.stderr`, because the program may have replaced it.
-    with contextlib.suppress(Exception):
-        text = str(msg) % args if args else str(msg)
-        print(f"{text}\n(a handler or filter of logging has raised {describe(error)})", file=sys.__stderr__)
+    if sys.__stderr__ is not None:
+        with contextlib.suppress(Exception):
+            text = str(msg) % args if args else str(msg)
+            sys.__stderr__.write(f"{text}\n(a handler or filter of logging has raised {describe(error)})\n")
 
 
 #: The logger of mpr. All messages of mpr go through it.

@@ -600,7 +600,6 @@ codecs.register(lambda _, main=sys.modules["__main__"]: None)
 
 @mpr.task
 def generate():
-    rr.log("n", rr.Scalars(1.0))
     yield 1
     yield 2
 
@@ -630,6 +629,7 @@ if __name__ == "__main__":
     assert future.result() == 3
     sink = mpr.BinaryStreamSink()
     recording = mpr.SharedRecording("app", sinks=[sink, folder / "recording.rrd"])
+    recording.stream.log("n", rr.Scalars(1.0))
     reader, parts = iter(sink), iter(sink.parts())
     next(reader)
     generator, coroutine, numbers = generate(), walk(), stream()

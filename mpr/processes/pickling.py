@@ -6,6 +6,7 @@ a task of one module share the globals of that module. Lambdas, closures and fun
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
@@ -42,6 +43,29 @@ def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
     from mpr.processes import by_value
 
     return by_value.dumps(value, PICKLE_PROTOCOL, out_of_band)
+
+
+class _NotPlainError(Exception):
+    """The value has an object of a class, so it is not plain."""
+
+
+class _PlainPickler(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        # Python calls this for every object that is not of a built-in type such as `int`, `str`, `list` or `dict`.
+        raise _NotPlainError
+
+
+def dumps_plain(value: object) -> bytes | None:
+    """Return the pickle of `value` if it consists of built-in types only; otherwise None.
+
+    No code of a user runs when such a pickle is unpickled.
+    """
+    with io.BytesIO() as file:
+        try:
+            _PlainPickler(file, PICKLE_PROTOCOL).dump(value)
+        except Exception:  # noqa: BLE001  # also a list that is too deep; other code reports that
+            return None
+        return file.getvalue()
 
 
 def loads(payload: Sequence[Buffer]) -> Any:

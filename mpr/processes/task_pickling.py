@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from mpr.errors import TaskError, TaskLoadError, UnpicklableTaskError
 from mpr.processes.pickle_errors import find_culprit
-from mpr.processes.pickling import PICKLE_PROTOCOL, Portable, dumps, loads, pickled
+from mpr.processes.pickling import PICKLE_PROTOCOL, Portable, dumps, dumps_plain, loads, pickled
 from mpr.transport.packing import Buffer
 from mpr.user_code import describe, is_a, passes, plain_name, represent, traceback_text
 
@@ -163,10 +163,6 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
 # --- outcomes -----------------------------------------------------------------------------------------------------
 
 
-# The types whose values neither run code of a user when they are unpickled, nor share parts with each other.
-_PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
-
-
 class Failure:
     """Takes the place of a result in the list of results of a worker, if the task has raised `error`.
 
@@ -192,11 +188,16 @@ class _Shown:
 def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
     """Pickle results of tasks, and also return whether they were pickled together, as one list.
 
-    Otherwise, `parts_of_results` opens the pickle. The result of a task that raised is a `Failure`. Results of classes
-    are pickled one by one. If the parent then cannot unpickle one of them, it still has the others. A result that
-    cannot be pickled is replaced by a `MaybeEncodingError`, because `multiprocessing.Pool` raises this error too.
+    Otherwise, `parts_of_results` opens the pickle. The result of a task that raised is a `Failure`. If the results have
+    objects of classes, they are pickled one by one. If the parent then cannot unpickle one of them, it still has the
+    others. A result that cannot be pickled is replaced by a `MaybeEncodingError`, because `multiprocessing.Pool` raises
+    this error too.
     """
-    if _PLAIN.issuperset(map(type, results)) or (len(results) == 1 and type(results[0]) is not Failure):
+    if len(results) > 1:
+        plain = dumps_plain(results)
+        if plain is not None:
+            return [plain], True
+    elif type(results[0]) is not Failure:
         # The error of a single result is found once more below.
         with contextlib.suppress(BaseException):
             return dumps(results), True
