@@ -177,9 +177,10 @@ class MemoryFile:
     def __init__(self, name: str, folder: Path | None = None, *, is_sealed: bool = False) -> None:
         self._pid = os.getpid()
         fd, why_not = _memory_fd(name, is_sealed=is_sealed)
-        self.in_memory = fd is not None
+        self.in_memory: bool = fd is not None
         if fd is not None:
-            self.fd, self.path = fd, _path_of(fd)
+            self.fd: int = fd
+            self.path: str = _path_of(fd)
             return
         folder = Path(tempfile.gettempdir()) if folder is None else folder
         self.path = str(folder / f"{name.removeprefix('mpr-')}-{os.getpid()}-{secrets.token_hex(8)}.rrd")

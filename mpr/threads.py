@@ -264,7 +264,7 @@ class WakeupPipe:
                 os.read(ends.reader, 4096)
 
     def close(self) -> None:
-        """Stop to wake the waiting thread. The ends of the pipe are closed when no call of `wake` uses them."""
+        """Wake the waiting thread no more. The ends of the pipe are closed when no call of `wake` uses them."""
         self._ends = None
 
 

@@ -204,16 +204,6 @@ def test_a_wrong_blueprint_is_refused_before_a_process_starts(
     assert not (working_directory / "new").exists()
 
 
-def test_type_checkers_refuse_a_value_that_is_no_sink_and_no_blueprint() -> None:
-    # mypy reports a `type: ignore` that is not needed, so these lines check the types of the arguments, too.
-    with pytest.raises(ConfigError):
-        mpr.Pool("app", 1, sinks=7)  # type: ignore[arg-type]  # this error is tested
-    with pytest.raises(ConfigError):
-        mpr.SharedRecording("app", sinks=[FileSink])  # type: ignore[list-item]  # this error is tested
-    with pytest.raises(ConfigError):
-        mpr.SharedRecording("app", sinks="run.rrd", blueprint=7)  # type: ignore[arg-type]  # this error is tested
-
-
 def test_the_folder_of_a_file_is_made(working_directory: Path) -> None:
     with mpr.SharedRecording("app", sinks="a/b/run.rrd") as recording:
         recording.stream.log("x", rr.TextLog("y"))

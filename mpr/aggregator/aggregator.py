@@ -66,7 +66,7 @@ class Aggregator:
         self._fanout = fanout
         fanout.watch_failures(self._report_sink_failure)
         #: The numbers of rows that producers have logged, that have come to the sinks, and that are lost.
-        self.row_totals = RowTotals()
+        self.row_totals: RowTotals = RowTotals()
         self._context = IntakeContext(
             folder=sockets.folder,
             fanout=fanout,
@@ -80,11 +80,11 @@ class Aggregator:
         #: The ids of all processes that have said hello, whether they have logged rows or not.
         self.pids: set[int] = set()
         #: How many producers that have ended may have lost rows (see `ProducerIntake.may_lack_rows`).
-        self.incomplete_count = 0
+        self.incomplete_count: int = 0
         self._listeners: dict[int, Listener] = {}
         self._intakes: dict[str, ProducerIntake] = {}
         #: Asks the processes that have joined for their last rows.
-        self.flush_requests = FlushRequests(self._intakes, self._answer, self.soon)
+        self.flush_requests: FlushRequests = FlushRequests(self._intakes, self._answer, self.soon)
         # Producers whose hello has no answer yet, because they are not connected to the socket for answers.
         self._newcomers: list[ProducerIntake] = []
         # Workers that have exited and are not reaped yet, each with the time when this thread got `WorkerExited`.

@@ -81,8 +81,8 @@ class Fanout:
         self.conflicts: list[str] = []
         self.failure: BaseException | None = None
         self._on_failure: Callable[[SinkError], None] = lambda _error: None
-        self.accepted_bytes = 0
-        self.accepted_chunks = 0
+        self.accepted_bytes: int = 0
+        self.accepted_chunks: int = 0
         # `time.monotonic()` when the sinks began to write a segment; None if no segment is being written now.
         self._writing_since: float | None = None
         self._has_all = has_all

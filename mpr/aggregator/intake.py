@@ -109,9 +109,9 @@ class ProducerIntake:
     def __init__(self, hello: Hello, context: IntakeContext, listener: Listener | None) -> None:
         self.hello = hello
         #: Whether the producer has sent its last message, `Goodbye`.
-        self.said_goodbye = False
+        self.said_goodbye: bool = False
         #: Whether the producer, which is no worker, has answered `Flush`. It has then sent all its rows.
-        self.has_flushed = False
+        self.has_flushed: bool = False
         #: `time.monotonic()` when rows came last; None if no rows have come.
         self.last_rows_at: float | None = None
         self._who = f"worker {hello.worker} (pid {hello.pid})"

@@ -56,7 +56,7 @@ class OutboxIntake:
         # The number by which all sinks know this outbox.
         self._id = fanout.new_outbox()
         #: The sinks have the outbox up to this offset.
-        self.consumed = 0
+        self.consumed: int = 0
         self._chunks = 0
         #: The number of rows of the recording in this outbox; None until the manifest of the outbox has come.
         self.rows: int | None = None

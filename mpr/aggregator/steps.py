@@ -24,7 +24,7 @@ class StepQueue:
         self._steps: deque[Callable[[], None]] = deque()
         self._is_woken = False
         #: Whether the owning thread has ended. If so, a step runs as soon as it is added.
-        self.closed = False
+        self.closed: bool = False
 
     def __bool__(self) -> bool:
         """Whether steps wait to be run."""

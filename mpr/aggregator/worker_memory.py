@@ -49,7 +49,7 @@ class WorkerMemory:
         # If the parent cannot open the page, it does not read the outboxes either. Otherwise the worker would leave
         # large results in memory that the parent cannot read. A process without a page may still have an outbox that
         # the parent can read.
-        self.is_readable = self.page is not None or not hello.status_page
+        self.is_readable: bool = self.page is not None or not hello.status_page
 
     def load(self, message: ResultInMemory) -> Result:
         """Return the result of `message`, with its payload from the journal.

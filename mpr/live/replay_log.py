@@ -42,9 +42,9 @@ class LogFile:
     def __init__(self, fd: int, start: int) -> None:
         # A copy of the descriptor, because the writer closes its own one if the file fails. The rows in the file are
         # still valid then.
-        self.fd = os.dup(fd)
+        self.fd: int = os.dup(fd)
         self.start = start
-        self.end = start
+        self.end: int = start
 
     def grow(self, end: int) -> None:
         """Note that the file has whole frames up to the offset `end` now."""
@@ -93,7 +93,7 @@ class MemoryRing(LogFile):
             self.start = last
             self._mark()
             self._file.release(first, last)
-        self.end = end
+        self.end: int = end
 
     def _mark(self) -> None:
         """Write the mark: the offset up to which bytes are dropped."""
@@ -136,7 +136,7 @@ class ReplayLog:
         #: The files with the frames. The index in this list is the number of the file in messages to exporters.
         self.sources: list[LogFile] = []
         #: The number of chunks that the durable sinks have accepted since this log was made.
-        self.chunks = 0
+        self.chunks: int = 0
         if file is not None and file.shared_fd is not None:
             self.sources.append(LogFile(file.shared_fd, file.end))
 

@@ -154,7 +154,7 @@ class Pool:
         self._size = options.size
         self._pid = os.getpid()
         self._runtime = PoolRuntime(options, recording, new_recording)
-        self.recording = self._runtime.recording
+        self.recording: SharedRecording = self._runtime.recording
         self._runtime.end_with(self)
 
     # --- calls -------------------------------------------------------------------------------------------------

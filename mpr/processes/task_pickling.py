@@ -172,7 +172,7 @@ class Failure:
     __slots__ = ("payload",)
 
     def __init__(self, error: BaseException) -> None:
-        self.payload = dump_exception(error)
+        self.payload: list[Buffer] = dump_exception(error)
 
 
 class _Shown:

@@ -91,7 +91,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, worker: str) -> None:
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         path = folder / f"{_PREFIX}{worker}-{self.pid}{_SUFFIX}"
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 

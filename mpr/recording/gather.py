@@ -72,7 +72,7 @@ class WorkerFiles:
     """
 
     def __init__(self, path: Path, *, has_blueprint: bool) -> None:
-        self.folder = Path(os.path.abspath(path)).with_name(f"{path.name}.parts")
+        self.folder: Path = Path(os.path.abspath(path)).with_name(f"{path.name}.parts")
         self._has_blueprint = has_blueprint
         try:
             self.folder.mkdir(exist_ok=True)

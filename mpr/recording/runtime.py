@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing import util
+from typing import Final
 
 from mpr import failpoints, limits
 from mpr.aggregator.aggregator import Aggregator
@@ -80,7 +81,7 @@ class RecordingRuntime:
         self._direct: DirectRoute | None = None
         ids = (options.application_id, options.recording_id)
         with contextlib.ExitStack() as undo:
-            self.sockets = Sockets()
+            self.sockets: Sockets = Sockets()
             undo.callback(self.sockets.close)
             self._opened = open_sinks(options.sinks, *ids, options.blueprint, self.sockets.folder)
             for writer in self._opened.writers:
@@ -91,7 +92,7 @@ class RecordingRuntime:
             self._blueprint_updates = BlueprintUpdates(
                 options.application_id, contents, options.blueprint, pools_visible=options.telemetry_view
             )
-            self.fanout = Fanout(
+            self.fanout: Fanout = Fanout(
                 self._opened.writers,
                 self._opened.live,
                 functools.partial(encoded_notes, "mpr/workers", *ids),
@@ -100,13 +101,13 @@ class RecordingRuntime:
                 apart=all(sink.keeps_tasks_apart for sink in options.sinks),
                 has_all=options.route != "direct",
             )
-            self.aggregator = Aggregator(self.sockets, self.fanout, has_blueprint=options.blueprint is not None)
+            self.aggregator: Final = Aggregator(self.sockets, self.fanout, has_blueprint=options.blueprint is not None)
             self.aggregator.start()
             undo.pop_all()
         self._log_where_rows_go()
         if self._opened.live is not None:
             self._opened.live.start()
-        self.parent = ParentMembership(self.connection_info(1))
+        self.parent: ParentMembership = ParentMembership(self.connection_info(1))
         # At the interpreter's exit, `close` is called before `multiprocessing` waits for child processes.
         close = functools.partial(self.close, failed=False)
         self._at_exit = util.Finalize(None, run_to_completion, (close,), exitpriority=90)

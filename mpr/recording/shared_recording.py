@@ -99,10 +99,10 @@ class SharedRecording:
             route=route,
             telemetry_view=telemetry_view,
         )
-        self.application_id = options.application_id
-        self.recording_id = options.recording_id
+        self.application_id: str = options.application_id
+        self.recording_id: str = options.recording_id
         self._runtime = RecordingRuntime(options)
-        self.urls = self._runtime.urls
+        self.urls: list[str] = self._runtime.urls
 
     @property
     def paths(self) -> list[Path]:

@@ -34,13 +34,13 @@ class ByteLog:
         self._file = file
         self._listeners: set[Callable[[], None]] = set()
         #: The number of accepted bytes.
-        self.end = 0
+        self.end: int = 0
         #: Whether no more bytes will be accepted.
-        self.is_over = False
+        self.is_over: bool = False
         #: The error if bytes are missing at the end, else None.
         self.failure: BaseException | None = None
         #: The lock for the attributes above, and the condition that wakes readers.
-        self.changed = threading.Condition()
+        self.changed: threading.Condition = threading.Condition()
 
     @property
     def shared_fd(self) -> int | None:

@@ -83,15 +83,15 @@ class PartFile:
 
     def __init__(self, path: Path) -> None:
         try:
-            self.path = files.without_link(path)
+            self.path: Path = files.without_link(path)
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 files.check_regular(self.path, follow=False)
         except OSError as error:
             raise SinkError(error.errno, f"cannot replace {path}: {error.strerror}") from error
-        self.part = self.path.with_name(f".{self.path.name}.part")
-        self.published = False
+        self.part: Path = self.path.with_name(f".{self.path.name}.part")
+        self.published: bool = False
         self._is_closed = False
-        self.fd = self._open_part()
+        self.fd: int = self._open_part()
         try:
             self._check_target()
             if os.fstat(self.fd).st_size:

@@ -67,7 +67,7 @@ class FileWriter:
         if file is None:
             file = PartFile(path)
             path = file.path
-        self.path = Path(os.path.abspath(path))
+        self.path: Path = Path(os.path.abspath(path))
         self._file: OutputFile = file
         self._log = ByteLog(self._file)
         # The maker has the header of the file, and one store info of each store.

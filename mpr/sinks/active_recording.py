@@ -115,7 +115,7 @@ class ActiveRecordingWriter(Writer):
         self._stream: rr.RecordingStream = stream
         self._gave_up = False
         #: The number of chunks that the recording did not get.
-        self.missed = 0
+        self.missed: int = 0
         # A separate thread calls the SDK, because such a call may never return.
         self._side = BoundedThread("mpr-active-recording")
 

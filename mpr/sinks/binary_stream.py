@@ -43,9 +43,9 @@ class StreamFile:
         # If the system has no files in memory, this is a temporary file with a name.
         file = files.MemoryFile("mpr-stream")
         self._in_memory = file.in_memory
-        self.fd = file.fd
+        self.fd: int = file.fd
         #: The path at which the SDK's reader can open the file.
-        self.readable_path = file.path
+        self.readable_path: str = file.path
         self._close = weakref.finalize(self, file.close)
         # Not at the exit of the interpreter, because the recording is closed later than that and still writes.
         self._close.atexit = False

@@ -39,9 +39,9 @@ class DecodingWriter:
 
     def __init__(self, path: Path, application_id: str, recording_id: str) -> None:
         # There is no `ByteLog`, because the SDK writes other bytes into the file than those that `accept` gets.
-        self.log = None
+        self.log: None = None
         self._file = PartFile(path)
-        self.path = self._file.path
+        self.path: Path = self._file.path
         self._stream: rr.RecordingStream = encoder.new_stream(application_id, recording_id, send_properties=False)
         self._stream.save(self._file.part)
 

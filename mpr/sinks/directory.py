@@ -72,7 +72,7 @@ class DirectoryWriter:
         except OSError as error:
             raise SinkError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
         #: The file for rows that belong to no task. Recordings that tasks make themselves are in `shared-<id>.rrd`.
-        self.path = self._folder / SHARED
+        self.path: Path = self._folder / SHARED
         self._shared = FileWriter(self.path)
         self._router = FileRouter(_TaskFile(self._shared, self._store, self._store), _task_of, self._open_file)
         self._header = b""

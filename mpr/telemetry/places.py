@@ -26,7 +26,7 @@ class Places:
         self._timelines: dict[int, int] = {}
         self._timeline_count = 0
         #: A text for each place, which names the workers that have had the place.
-        self.names = [""] * size
+        self.names: list[str] = [""] * size
 
     def take(self, worker: int) -> tuple[int, int]:
         """Give a new worker a free place. Returns the number of the place, and the number of its state timeline.

@@ -62,9 +62,9 @@ class TelemetryTracker(PoolObserver):
         self._submitted: deque[int] = deque()
         self._submitted_count = 0
         #: The number of tasks that have their outcome: a result or an error.
-        self.settled_count = 0
+        self.settled_count: int = 0
         #: Set if the sampler must write rows soon, because a task has failed or a worker has died.
-        self.urgent = threading.Event()
+        self.urgent: threading.Event = threading.Event()
 
     # --- workers -----------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ class SocketFolder:
     """
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self.path: Path = Path(tempfile.mkdtemp(prefix=_PREFIX))
         if len(str(self.path)) > _PATH_LIMIT - len("/down"):
             self.path.rmdir()
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_SHORT_FOLDER))

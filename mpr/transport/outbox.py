@@ -48,8 +48,10 @@ class Outbox:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file, self.address = shared_file.new_shared(folder)
-        self.fd, self.path = self._file.fd, self._file.path
+        self._file, address = shared_file.new_shared(folder)
+        self.address: str = address
+        self.fd: int = self._file.fd
+        self.path: str = self._file.path
         # The offset up to which bytes were released, if the system cannot free their memory. None if it can.
         self._released: int | None = None
 
@@ -94,7 +96,7 @@ class OutboxReader:
 
         Raises `OSError` if this process may not or cannot open the file, or cannot release its memory.
         """
-        self.fd = shared_file.open_shared(address, folder)
+        self.fd: int = shared_file.open_shared(address, folder)
         # Try whether memory can be released, behind the end of the file, because the file may already have rows.
         if not punch_hole(self.fd, _BEYOND, _BEYOND + _PAGE):
             self.close()

@@ -79,11 +79,11 @@ class Sockets:
     def __init__(self) -> None:
         ipc_folder.sweep()
         self._folder = SocketFolder()
-        self.folder = self._folder.path
-        self.secret = secrets.token_hex(32)
+        self.folder: Path = self._folder.path
+        self.secret: str = secrets.token_hex(32)
         self._context = zmq.Context()
-        self.up = UpstreamServer(self._context, self.folder, self.secret)
-        self.down = DownstreamServer(self._context, self.folder)
+        self.up: UpstreamServer = UpstreamServer(self._context, self.folder, self.secret)
+        self.down: DownstreamServer = DownstreamServer(self._context, self.folder)
 
     def loss(self) -> str | None:
         """Return a sentence, without a full stop, that says how the folder has disappeared. None if it is there."""
@@ -141,14 +141,14 @@ class UpstreamServer:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path, secret: str) -> None:
         self._socket = _socket(context, zmq.ROUTER)
         self._receiver = _Receiver(self._socket)
-        self.endpoint = _bind(self._socket, folder / "up")
+        self.endpoint: str = _bind(self._socket, folder / "up")
         self._secret = secret.encode()
         self._posted: deque[bytes] = deque()
         self._wakeup = WakeupPipe()
         # The arguments of `zmq_poll`. `Any`, because the annotations of pyzmq do not allow descriptors.
         self._waits_for: list[Any] = [(self._socket, int(zmq.POLLIN)), (self._wakeup.fileno(), int(zmq.POLLIN))]
         self._greeted: dict[bytes, Hello] = {}
-        self.rejected_count = 0
+        self.rejected_count: int = 0
 
     def post(self, data: bytes) -> None:
         """Have `receive` return `data`. Any thread and any handler of a signal may call this, because it takes no lock.
@@ -280,7 +280,7 @@ class DownstreamServer:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path) -> None:
         self._socket = _socket(context, zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self.endpoint = _bind(self._socket, folder / "down")
+        self.endpoint: str = _bind(self._socket, folder / "down")
         self._lock = threading.Lock()
         self._closed = False
 
@@ -326,9 +326,10 @@ class Connection:
 
     def __init__(self, upstream: str, downstream: str, *, copies: bool = False) -> None:
         self._copies = copies
-        self.route = secrets.token_hex(16)
+        self.route: str = secrets.token_hex(16)
         #: How many messages were sent, and how many until the last one that `send_needed` has sent.
-        self.sent_count = self.needed_count = 0
+        self.sent_count: int = 0
+        self.needed_count: int = 0
         self._context = zmq.Context()
         self._up = _socket(self._context, zmq.DEALER)
         self._up.connect(upstream)

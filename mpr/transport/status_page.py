@@ -93,7 +93,7 @@ class StatusPage:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.address = ""
+        self.address: str = ""
         self.fd: int | None = None
         self._file: Outbox | None = None
         self._fence = threading.Lock()
@@ -103,7 +103,7 @@ class StatusPage:
             # Reserve the space now. If the file is on a full disk, a later write into the mapped page would kill this
             # process.
             os.posix_fallocate(self.fd, 0, PAGE_BYTES)
-            self.counters = memoryview(mmap.mmap(self.fd, PAGE_BYTES)).cast("Q")
+            self.counters: memoryview = memoryview(mmap.mmap(self.fd, PAGE_BYTES)).cast("Q")
         else:
             self.counters = memoryview(bytearray(PAGE_BYTES)).cast("Q")
 
@@ -178,7 +178,7 @@ class StatusPageReader:
     """
 
     def __init__(self, address: str, folder: Path) -> None:
-        self.fd = shared_file.open_shared(address, folder)
+        self.fd: int = shared_file.open_shared(address, folder)
         try:
             if not shared_file.is_sealed(self.fd):
                 # A page that vanishes would end this process (SIGBUS).
@@ -188,7 +188,7 @@ class StatusPageReader:
             fd, self.fd = self.fd, -1
             os.close(fd)
             raise OSError(f"not a status page: {error}") from error
-        self.counters = memoryview(self._map).cast("Q")
+        self.counters: memoryview = memoryview(self._map).cast("Q")
         self._fence = threading.Lock()
 
     def at(self) -> At:

@@ -60,7 +60,7 @@ class Recorder:
         self.current: RunningTest | None = None
         #: The path of the recording of the test that ended last; None if this recording was not kept.
         self.last: Path | None = None
-        self.errors = InternalErrors(lambda text: self._open_journal().error(text))
+        self.errors: InternalErrors = InternalErrors(lambda text: self._open_journal().error(text))
         self._config = config
         self._attempts: dict[str, int] = {}
         self._journal: Journal | None = None

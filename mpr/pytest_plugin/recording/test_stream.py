@@ -62,9 +62,9 @@ class TestStream:
     def __init__(self, application_id: str) -> None:
         import rerun as rr
 
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         self.application_id = application_id
-        self.recording_id = uuid.uuid4().hex
+        self.recording_id: str = uuid.uuid4().hex
         self.native: rr.RecordingStream = rr.RecordingStream(
             application_id,
             recording_id=self.recording_id,
@@ -76,7 +76,7 @@ class TestStream:
         # `_failed`: whether a flush of the present file has failed. `stuck`: whether the threads of the stream wait for
         # ever, so that the stream cannot be used any more.
         self._failed = False
-        self.stuck = False
+        self.stuck: bool = False
 
     def open(self, path: Path) -> None:
         """Write rows to the file `path` from now on. Times that earlier tests have set no longer count.
