@@ -252,7 +252,7 @@ def _calls(tree: ast.AST) -> Iterator[ast.Call]:
 
 
 def _harmful_calls(trees: dict[str, ast.Module]) -> set[tuple[str, str]]:
-    """The calls that may raise an exception of a user's code, and that `user_code.py` makes for all other modules."""
+    """The calls that may raise an exception of a user's code, and that `mpr/user_code.py` makes for all other modules."""
     found = set()
     for file, tree in trees.items():
         for call in _calls(tree):
@@ -277,7 +277,7 @@ def test_a_call_that_a_user_s_code_may_break_is_found() -> None:
 def test_only_one_module_logs_and_formats_exceptions() -> None:
     # The plugin for pytest runs in the tests' process, in the main thread.
     trees = {file: tree for file, tree in _TREES.items() if not file.startswith("pytest_plugin")}
-    assert {"user_code.py"} == {file for file, _ in _harmful_calls(trees)}
+    assert {"mpr/user_code.py"} == {f"mpr/{file}" for file, _ in _harmful_calls(trees)}
 
 
 def _globals_of_finalizers(tree: ast.Module) -> set[str]:
