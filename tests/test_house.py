@@ -252,7 +252,7 @@ def _calls(tree: ast.AST) -> Iterator[ast.Call]:
 
 
 def _harmful_calls(trees: dict[str, ast.Module]) -> set[tuple[str, str]]:
-    """The calls that may raise an exception of a user's code, and that `mpr/user_code.py` makes for all other modules."""
+    """The calls that may raise an exception of a user, and that `mpr/user_code.py` makes for all other modules."""
     found = set()
     for file, tree in trees.items():
         for call in _calls(tree):
