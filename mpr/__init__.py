@@ -23,7 +23,7 @@ The rest of this page is a map for readers of the code.
   worker ──► tasks ──► producer ◄── rr.log (sdk)          telemetry looks at scheduler and workers
 ```
 
-There are five groups of packages, and five modules that all packages use.
+There are five groups of packages, and six modules that all packages use.
 
 Faces, which users call:
 
@@ -52,7 +52,7 @@ Ground:
 For display: `telemetry` (rows about pools), `blueprint`, `compare` (two recordings), `picture` (a recording as image).
 
 The floor, whose modules import only each other from mpr: `errors.py`, `limits.py`, `files.py` (temporary files, files
-in memory), `threads.py`, `failpoints.py`.
+in memory), `threads.py`, `user_code.py` (code of a user in threads of mpr, and the logger), `failpoints.py`.
 
 The way of a row: `rr.log` -> `sdk/log_calls.py` -> `producer/router.py` -> `producer/outbox_writer.py`, which waits
 while the outbox is full -> `transport/outbox.py` and `transport/sockets.py` -> `aggregator/intake.py` ->
@@ -85,6 +85,8 @@ Where to look:
 - Which private names of the SDK are used? `sdk/private_names.py` lists them. `sdk/log_calls.py`, `sdk/sink_calls.py`,
   `sdk/recordings.py` and `sdk/times.py` use them.
 - What is at the end of a file? `rrd/footer.py` makes it, `rrd/writer.py` writes it, `rrd/recover.py` adds it later.
+- What keeps an exception, a `repr` or a callback of a user from ending a thread of mpr? `user_code.py`, and
+  `scheduler/outcomes.py` for results.
 - How does mpr open and make files, also in memory? `files.py`.
 - How large may something be, and how long may a step take? `limits.py`.
 

@@ -226,9 +226,10 @@ class _Ends:
         os.set_blocking(self.reader, False)
         os.set_blocking(self.writer, False)
 
-    def __del__(self) -> None:
+    # A default, because the globals of this module may be gone at the exit of the interpreter.
+    def __del__(self, _close: Callable[[int], None] = os.close) -> None:
         for fd in (self.reader, self.writer):
-            os.close(fd)
+            _close(fd)
 
 
 class WakeupPipe:
@@ -263,7 +264,7 @@ class WakeupPipe:
                 os.read(ends.reader, 4096)
 
     def close(self) -> None:
-        """Stop to wake the waiting thread. The ends of the pipe are closed when no call of `wake` uses them."""
+        """Wake the waiting thread no more. The ends of the pipe are closed when no call of `wake` uses them."""
         self._ends = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import collections
 import re
 from collections.abc import Iterator
@@ -241,3 +242,64 @@ def test_a_closed_descriptor_is_forgotten_before_it_is_closed() -> None:
         and isinstance(node.args[0], ast.Attribute)
     }
     assert set() == closed
+
+
+# --- code of a user -----------------------------------------------------------------------------------------------
+
+
+def _calls(tree: ast.AST) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def _harmful_calls(trees: dict[str, ast.Module]) -> set[tuple[str, str]]:
+    """The calls that may raise an exception of a user, and that `mpr/user_code.py` makes for all other modules."""
+    found = set()
+    for file, tree in trees.items():
+        for call in _calls(tree):
+            name = ast.unparse(call.func)
+            is_logger = name.endswith("getLogger") and [ast.unparse(each) for each in call.args] == ["'mpr'"]
+            if is_logger or name.rpartition(".")[2] in (
+                "format_exception",
+                "format_exc",
+                "print_exception",
+                "print_exc",
+            ):
+                found.add((file, name))
+    return found
+
+
+def test_a_call_that_a_user_s_code_may_break_is_found() -> None:
+    code = "logging.getLogger('mpr'); logging.getLogger('x'); traceback.format_exc(); format_exception(e); print(e)"
+    expected = {("a.py", "logging.getLogger"), ("a.py", "traceback.format_exc"), ("a.py", "format_exception")}
+    assert expected == _harmful_calls({"a.py": ast.parse(code)})
+
+
+def test_only_one_module_logs_and_formats_exceptions() -> None:
+    # The plugin for pytest runs in the tests' process, in the main thread.
+    trees = {file: tree for file, tree in _TREES.items() if not file.startswith("pytest_plugin")}
+    assert {"mpr/user_code.py"} == {f"mpr/{file}" for file, _ in _harmful_calls(trees)}
+
+
+def _globals_of_finalizers(tree: ast.Module) -> set[str]:
+    """The names that methods `__del__` use, and that are neither their own nor built in."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "__del__":
+            names = {each.id: each for each in ast.walk(node) if isinstance(each, ast.Name)}
+            own = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
+            own |= {
+                each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+            }
+            inside = {each.id for line in node.body for each in ast.walk(line) if isinstance(each, ast.Name)}
+            found |= {name for name in names if name in inside and name not in own and not hasattr(builtins, name)}
+    return found
+
+
+def test_the_globals_of_a_finalizer_are_found() -> None:
+    code = "class A:\n    def __del__(self, b: C = d.e) -> F:\n        g = b\n        print(g, h.i)"
+    assert {"h"} == _globals_of_finalizers(ast.parse(code))
+
+
+def test_a_finalizer_uses_no_globals() -> None:
+    """The interpreter may call it at its exit, when the globals of the module are gone."""
+    assert {} == {file: names for file, tree in _TREES.items() if (names := _globals_of_finalizers(tree))}

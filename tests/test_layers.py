@@ -17,7 +17,7 @@ import mpr
 _FOLDER = Path(mpr.__file__).parent
 
 # The modules of the floor import only each other, and any module may import them.
-FLOOR = {"errors", "failpoints", "files", "limits", "threads"}
+FLOOR = {"errors", "failpoints", "files", "limits", "threads", "user_code"}
 TABLE = {
     "sdk": "",
     "transport": "",

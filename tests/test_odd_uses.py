@@ -476,3 +476,35 @@ def test_tests_that_are_distributed_over_processes_use_pools(tmp_path: Path) -> 
     assert "6 passed" in done.stdout
     for number in range(6):
         _check(tmp_path / f"{number}.rrd", range(10))
+
+
+# --- functions with a cache ---------------------------------------------------------------------------------------
+
+_CACHE_AT_A_PROMPT = """
+import functools, sys
+import mpr
+
+@functools.lru_cache(maxsize=None)
+def fibonacci(number):
+    return number if number < 2 else fibonacci(number - 1) + fibonacci(number - 2)
+
+class Table:
+    @functools.lru_cache
+    def square(self, number):
+        return number * number
+
+with mpr.Pool("app", 2, sinks=sys.argv[1]) as pool:
+    print(pool.map(fibonacci, range(10)), pool.map(Table().square, range(3)))
+"""
+
+
+def test_a_function_with_a_cache_that_is_defined_at_a_prompt(tmp_path: Path) -> None:
+    # Workers import neither a notebook nor the program of `python -c`.
+    ran = subprocess.run(
+        [sys.executable, "-c", _CACHE_AT_A_PROMPT, str(tmp_path / "run.rrd")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "[0, 1, 1, 2, 3, 5, 8, 13, 21, 34] [0, 1, 4]\n", "")

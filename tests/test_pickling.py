@@ -11,11 +11,12 @@ from collections.abc import Callable
 from multiprocessing.pool import MaybeEncodingError, RemoteTraceback
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 
 from mpr.errors import SinkError, TaskError, TaskLoadError, UnpicklableTaskError, WorkerDiedError
-from mpr.processes import pickle_errors, pickling, task_pickling
+from mpr.processes import by_value, pickle_errors, pickling, task_pickling
 from mpr.processes.pickling import Portable
 
 _LOCK = threading.Lock()
@@ -101,6 +102,39 @@ def test_a_function_that_cannot_be_loaded_says_why() -> None:
         task_pickling.load_function(b"cnot_there\ntask\n.")
 
 
+def test_a_function_that_is_sent_by_its_name_says_so() -> None:
+    with pytest.raises(TaskLoadError, match=r"'not_there'.*It was sent by its name.*not in a notebook"):
+        task_pickling.load_function(b"cos\nnot_there\n.")
+
+
+def test_what_is_no_function_in_the_worker_is_refused_there() -> None:
+    with pytest.raises(TaskLoadError, match="it became 7"):
+        task_pickling.load_function(pickle.dumps(7))
+
+
+@functools.lru_cache(maxsize=7, typed=True)
+def _cached(number: int) -> int:
+    return number + 1
+
+
+def test_a_function_with_a_cache_goes_by_its_name_if_it_can_be_imported() -> None:
+    assert by_value.dumps(_cached, pickling.PICKLE_PROTOCOL) == cloudpickle.dumps(_cached, pickling.PICKLE_PROTOCOL)
+
+
+def test_a_function_with_a_cache_goes_by_value_if_it_cannot_be_imported() -> None:
+    @functools.lru_cache(maxsize=7, typed=True)
+    def cached(number: int) -> int:
+        """Add one."""
+        return number + 1
+
+    cached.owner = "me"  # type: ignore[attr-defined]  # as libraries do
+    there: Any = task_pickling.load_function(task_pickling.dump_function(cached)[1])
+    assert there is not cached
+    assert [there(1), there(1), there.__doc__, there.owner] == [2, 2, "Add one.", "me"]
+    assert there.cache_info() == (1, 1, 7, 1)
+    assert there.cache_parameters() == {"maxsize": 7, "typed": True}
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -150,7 +184,7 @@ def _in_a_circle() -> Node:
         pytest.param(lambda: {"key": threading.Lock()}, f"the value of 'key' {_A_LOCK}", id="dict"),
         pytest.param(
             _with_lock_in_list,
-            f"its variable 'things' is a builtins.list, where item 1 {_A_LOCK}",
+            f"its variable 'things' is a list, where item 1 {_A_LOCK}",
             id="list in closure",
         ),
         pytest.param(
@@ -166,7 +200,7 @@ def _in_a_circle() -> Node:
         ),
         pytest.param(
             lambda: functools.partial(_with_lock()),
-            f"its function is a builtins.function, where its variable 'lock' {_A_LOCK}",
+            f"its function is a function, where its variable 'lock' {_A_LOCK}",
             id="partial of a closure",
         ),
         pytest.param(lambda: lambda lock=_LOCK: lock, f"its default 0 {_A_LOCK}", id="default"),
@@ -238,13 +272,37 @@ def test_an_array_next_to_a_lambda_travels_as_well() -> None:
 
 
 def test_a_result_that_cannot_travel_fails_alone_as_in_a_multiprocessing_pool() -> None:
-    payload, all_pickled = task_pickling.dump_results([1, threading.Lock(), 3])
-    assert not all_pickled
-    first, second, third = pickling.loads([bytes(part) for part in payload])
-    assert (1, 3) == (first, third)
-    error = task_pickling.load_exception(second.payload)
+    payload, together = task_pickling.dump_results([1, threading.Lock(), np.arange(100_000)])
+    assert not together
+    parts = task_pickling.parts_of_results([bytes(part) for part in payload], 3)
+    assert [False, True, False] == [has_raised for has_raised, _ in parts]
+    assert 1 == pickling.loads(parts[0][1])
+    assert np.array_equal(np.arange(100_000), pickling.loads(parts[2][1]))
+    error = task_pickling.load_exception(parts[1][1])
     assert MaybeEncodingError is type(error)
     assert "lock" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ([1, None, "x", 2.5, {"a": [1, (2, b"3")]}, {4}], True),
+        ([{"a": double}], True),
+        ([{"a": double}, 2], False),
+        ([np.float64(1), 2], False),
+    ],
+)
+def test_only_plain_results_are_pickled_together(results: list[Any], expected: bool) -> None:
+    payload, together = task_pickling.dump_results(results)
+    assert expected == together
+    if together:
+        assert results == pickling.loads(payload)
+
+
+def test_results_of_another_number_are_refused() -> None:
+    payload, _ = task_pickling.dump_results([double, double])
+    with pytest.raises(ValueError, match="2 results and not 3"):
+        task_pickling.parts_of_results(payload, 3)
 
 
 def test_a_portable_value_travels_by_either_pickler() -> None:

@@ -68,7 +68,6 @@ def test_an_iterator_gives_each_item_once_in_its_order(
     for delivery in order:
         if delivery is None:
             results.finish(length, error)
-            arrived += [error] if error else []
         else:
             delivery.report(results)
             arrived += delivery.items
@@ -81,6 +80,8 @@ def test_an_iterator_gives_each_item_once_in_its_order(
     while not _is_end(got := _take(results)):
         assert not isinstance(got, multiprocessing.TimeoutError)
         found.append(got)
+    # The error of the input comes last, whenever it was raised.
+    arrived += [error] if error else []
     assert (in_order if ordered else arrived) == found
     assert len(found) == len(taken)
     # An iterator that has ended stays at its end.

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable
 
 from mpr.aggregator import events, guard
@@ -32,8 +30,8 @@ from mpr.errors import DeliveryError, SinkError
 from mpr.transport.messages import PROTOCOL, Accepted, Flush, Goodbye, Hello, Synced, Upstream, Welcome
 from mpr.transport.packing import MessageError
 from mpr.transport.sockets import PeerGoneError, Sockets
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
+from mpr.user_code import represent, traceback_text
 
 # The thread waits this long for a message if it has nothing else to do.
 _IDLE_SECS = 0.2
@@ -197,8 +195,8 @@ class Aggregator:
             for listener in set(self._listeners.values()):
                 listener.recording_ended()
         except BaseException as error:  # noqa: BLE001  # no future may stay without an answer
-            _log.error("mpr's aggregator failed:\n%s", traceback.format_exc())
-            failure = self._fanout.give_up(DeliveryError(f"mpr's aggregator failed: {error!r}"))
+            _log.error("mpr's aggregator failed:\n%s", traceback_text(error))
+            failure = self._fanout.give_up(DeliveryError(f"mpr's aggregator failed: {represent(error)}"))
             for listener in set(self._listeners.values()):
                 listener.broken(failure)
         finally:

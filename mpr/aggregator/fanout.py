@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -24,8 +23,7 @@ from mpr.rrd import framing, manifest
 from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment
 from mpr.sinks.base import LiveFeed, Observer, Writer
 from mpr.transport.messages import Hello
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 
 class Fanout:

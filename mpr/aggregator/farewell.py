@@ -8,7 +8,6 @@ Does not cover: the workers of pools, which say goodbye when their pool ends.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,8 +15,7 @@ from pathlib import Path
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.intake import ProducerIntake, process_lives
 from mpr.transport.messages import Flush, Hello
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 # The pause between two looks whether all processes have answered.
 _LOOK_SECS = 0.01

@@ -17,6 +17,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from mpr.errors import FormatError, SinkError
 from mpr.transport.messages import Hello
 from mpr.transport.packing import MessageError
+from mpr.user_code import represent
 
 P = ParamSpec("P")
 
@@ -64,7 +65,7 @@ def hear(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
     except MessageError:
         raise
     except Exception as error:
-        raise RuntimeError(f"the pool's scheduler failed: {error!r}") from error
+        raise RuntimeError(f"the pool's scheduler failed: {represent(error)}") from error
 
 
 def is_own_fault(error: Exception) -> bool:

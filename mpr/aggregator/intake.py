@@ -58,8 +58,7 @@ from mpr.transport.messages import (
 )
 from mpr.transport.outbox import OutboxReader
 from mpr.transport.packing import MessageError
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 # The results of a worker are numbered. If a number is larger than the last one by more than this, the message is
 # damaged. If mpr took this number, it would ignore all later results, because their numbers are smaller.

@@ -7,15 +7,13 @@ Does not cover: the layout itself (`default.py`), and how the layout comes into 
 from __future__ import annotations
 
 import functools
-import logging
 import threading
 from typing import Any
 
 from mpr.blueprint import default
 from mpr.blueprint.contents import Contents
 from mpr.sdk import encoder
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 
 class BlueprintUpdates:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import logging
 import multiprocessing
 import os
 import signal
@@ -26,8 +25,7 @@ from mpr.live.replay_log import ReplayLog
 from mpr.live.statistics import LiveSinkStatistics
 from mpr.processes.launcher import Launcher, ctrl_c_blocked
 from mpr.sinks.viewers import LiveSink
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 # The shortest time between two slices, so that rows which come within this time are sent together. A viewer draws 60
 # times a second, but sending so often would take CPU time from the workers.

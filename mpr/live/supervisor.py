@@ -13,7 +13,6 @@ exporters. The thread sends no slice to an exporter that has not answered the la
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -30,8 +29,7 @@ from mpr.processes.start import check_start_method, make_launcher
 from mpr.rrd.segment import Segment
 from mpr.sinks.viewers import LiveSink
 from mpr.threads import WakeupPipe
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 # The time that the start of an exporter may take, even if the fork server was killed and a new one must import all
 # modules.

@@ -16,6 +16,7 @@ from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.threads import Latch, is_thread_of_ours, run_to_completion
 from mpr.transport.messages import STAR
+from mpr.user_code import Contained, is_a
 
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -49,6 +50,19 @@ class TaskFuture(Future[R]):
         """Return the exception of the task, as `Future.exception` does."""
         self._is_settled.wait(timeout)
         return super().exception(0)
+
+    def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
+        """Call `fn` with this future when the task has ended, as `Future.add_done_callback` does.
+
+        If `fn` raises, this is only logged. The other callbacks are called in any case.
+        """
+
+        # `Future` itself lets `SystemExit` pass, and errors of the handlers of `logging`.
+        def call(future: Future[R]) -> None:
+            with Contained("a callback of a future raised"):
+                fn(future)
+
+        super().add_done_callback(call)
 
     def submit(self, dispatcher: Dispatcher, work_item: WorkItem) -> Self:
         """Submit `work_item`, and return this future, which gets the outcome of the work item."""
@@ -87,11 +101,11 @@ class TaskFuture(Future[R]):
         try:
             if error is None:
                 self.set_result(value)
-            elif isinstance(error, CancelledError) and not self.running():
+            elif is_a(error, CancelledError) and not self.running():
                 # The task was cancelled before any worker had it.
                 self._notify_of_cancel()
             else:
-                self._cancelled_running = isinstance(error, CancelledError)
+                self._cancelled_running = is_a(error, CancelledError)
                 self.set_exception(error)
         except InvalidStateError:
             # The caller has cancelled the future at the same moment.
@@ -119,7 +133,7 @@ class _ChunkFuture(TaskFuture[list[tuple[Any, BaseException | None]]]):
             self._outcomes += [(value, None) for value in values]
         if len(self._outcomes) == self._length:
             outcomes, self._outcomes = self._outcomes, []
-            self._finish(outcomes, error if isinstance(error, CancelledError) else None)
+            self._finish(outcomes, error if is_a(error, CancelledError) else None)
 
 
 class PoolExecutor(Executor):
@@ -193,15 +207,21 @@ class PoolExecutor(Executor):
         futures = deque(itertools.islice(chunks, ahead))
 
         def results() -> Iterator[R]:
+            failure: BaseException | None = None
             try:
                 while futures:
                     outcomes = futures[0].result(None if deadline is None else deadline - time.monotonic())
                     del futures[0]
-                    futures.extend(itertools.islice(chunks, 1))
+                    try:
+                        futures.extend(itertools.islice(chunks, 1))
+                    except Exception as error:  # noqa: BLE001  # an error of the user's iterables comes last
+                        failure = error
                     outcomes.reverse()
                     # Results are removed one by one, so that the generator keeps none that the caller has released.
                     while outcomes:
                         yield _value_of(outcomes.pop())
+                if failure is not None:
+                    raise failure
             finally:
                 for future in futures:
                     future.cancel()
@@ -215,9 +235,23 @@ class PoolExecutor(Executor):
             chunk = list(itertools.islice(calls, chunksize))
             if not chunk:
                 return
+            yield from self._submit_chunk(function, start, chunk)
+
+    def _submit_chunk(self, function: TaskFunction, start: int, chunk: list[tuple[Any, ...]]) -> Iterator[_ChunkFuture]:
+        future = _ChunkFuture(len(chunk))
+        try:
             payload = task_pickling.dump_arguments(f"{function.name}[{start}]", chunk)
-            work_item = WorkItem(function=function, index=start, count=len(chunk), mode=STAR, payload=payload)
-            yield _ChunkFuture(len(chunk)).submit(self._dispatcher, work_item)
+        except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
+            if len(chunk) == 1:
+                future.set_result([(None, error)])
+                yield future
+            else:
+                # Submitted one by one, so that only the calls fail that cannot be pickled.
+                for index, call in enumerate(chunk, start):
+                    yield from self._submit_chunk(function, index, [call])
+            return
+        work_item = WorkItem(function=function, index=start, count=len(chunk), mode=STAR, payload=payload)
+        yield future.submit(self._dispatcher, work_item)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shut the pool down, as `mpr.Pool.shutdown` does: take no new calls.

@@ -20,6 +20,7 @@ from mpr.scheduler.state import PoolState
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.threads import start_aside
 from mpr.transport.messages import EACH
+from mpr.user_code import passes
 
 # The number of chunks per worker that are submitted before the caller takes their results.
 _AHEAD = 4
@@ -51,15 +52,25 @@ def start(
         room=room,
         results=weakref.ref(results),
     )
-    hint = operator.length_hint(iterable)
     try:
         dispatcher.begin_feeding(feeder)
-        dispatcher.announce(task, hint)
+        dispatcher.announce(task, _length_hint(iterable))
         start_aside(threading.Thread(target=feeder.run, name="mpr-imap", daemon=True))
     except BaseException:
         dispatcher.end_feeding(feeder)
         raise
     return results
+
+
+def _length_hint(iterable: Iterable[Any]) -> int:
+    """Return about how many items `iterable` has, for the progress bar; 0 if this is not known."""
+    try:
+        return operator.length_hint(iterable)
+    except BaseException as error:
+        # A user's `__len__` may raise anything, and the call needs no length.
+        if passes(error):
+            raise
+        return 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -101,14 +112,15 @@ class ImapFeeder:
         error: BaseException | None = None
         try:
             while self._wait_for_room():
-                part = list(itertools.islice(self.items, self.chunksize))
-                if not part:
+                part, error = self._read()
+                if part:
+                    self._submit(count, part)
+                    count += len(part)
+                if error is not None or not part:
                     break
-                self._submit(count, part)
-                count += len(part)
             else:
                 error = self.dispatcher.ending_error()
-        except BaseException as raised:  # noqa: BLE001  # the caller gets any error of the user's iterable
+        except BaseException as raised:  # noqa: BLE001  # the caller must not wait for ever
             error = raised
         finally:
             results = self.results()
@@ -130,11 +142,25 @@ class ImapFeeder:
                 needed -= 1
         return True
 
+    def _read(self) -> tuple[list[Any], BaseException | None]:
+        """Read the items of one chunk, and return also the error of the user's iterable if it raises."""
+        part: list[Any] = []
+        try:
+            part.extend(itertools.islice(self.items, self.chunksize))
+        except BaseException as error:  # noqa: BLE001  # the caller gets it, after the results of the items before
+            return part, error
+        return part, None
+
     def _submit(self, start: int, part: list[Any]) -> None:
         try:
             payload = task_pickling.dump_arguments(f"{self.function.name}[{start}]", part)
-        except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
-            self.on_outcome(start, len(part), None, error)
+        except BaseException as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
+            if len(part) == 1:
+                self.on_outcome(start, 1, None, error)
+            else:
+                # Submitted one by one, so that only the items fail that cannot be pickled.
+                for index, item in enumerate(part, start):
+                    self._submit(index, [item])
             return
         self.dispatcher.submit(
             WorkItem(

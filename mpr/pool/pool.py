@@ -308,12 +308,16 @@ class Pool:
             self.terminate()
             raise
 
-    def __del__(self) -> None:
+    # The globals of this module are defaults here. The interpreter may delete a pool at its exit, when the globals are
+    # gone.
+    def __del__(
+        self, _running: PoolState = PoolState.RUNNING, _getpid: Any = os.getpid, _warn: Any = warnings.warn
+    ) -> None:
         # A user who drops a running pool has forgotten to close it, so this warns. It does nothing more, because the
         # runtime ends the workers of such a pool (`PoolRuntime.end_with`).
         runtime = getattr(self, "_runtime", None)
-        if runtime is not None and runtime.state is PoolState.RUNNING and os.getpid() == self._pid:
-            warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self, stacklevel=2)
+        if runtime is not None and runtime.state is _running and _getpid() == self._pid:
+            _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self, stacklevel=2)
 
     def __reduce__(self) -> Any:
         raise UnpicklableTaskError("a pool cannot be sent to another process: make one there, or pass its results")

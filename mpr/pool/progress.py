@@ -10,6 +10,7 @@ from typing import Any
 from mpr.errors import MissingDependencyError
 from mpr.scheduler.observer import PoolObserver
 from mpr.scheduler.work_item import WorkItem
+from mpr.user_code import passes
 
 
 class Progress(PoolObserver):
@@ -89,9 +90,12 @@ class Progress(PoolObserver):
         with self._lock:
             try:
                 yield
-            except Exception:  # noqa: BLE001  # a closed stderr or a notebook's front end may raise anything
+            except BaseException as error:
+                # A closed stderr or a notebook's front end may raise anything.
                 self._hidden = True
                 self._bar = None
+                if passes(error):
+                    raise
 
     def _note(self) -> str:
         rows, size = self._received()

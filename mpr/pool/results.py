@@ -117,6 +117,8 @@ class ResultIterator(Generic[R], Iterator[R]):
         self._next = 0
         self._put_count = 0
         self._length: int | None = None
+        # The error that comes after all outcomes; None if there is none.
+        self._last_error: BaseException | None = None
 
     def __iter__(self) -> ResultIterator[R]:
         return self
@@ -151,10 +153,13 @@ class ResultIterator(Generic[R], Iterator[R]):
             self._add(first, items)
 
     def finish(self, length: int, error: BaseException | None = None) -> None:
-        """End the iteration after `length` items. If the user's iterable has raised `error`, `error` comes last."""
+        """End the iteration after `length` items. If the user's iterable has raised `error`, `error` comes last.
+
+        The outcomes of some of these items may still come.
+        """
         with self._lock:
-            self._length = length + (error is not None)
-            self._add(length, [] if error is None else [(None, error)])
+            self._length, self._last_error = length, error
+            self._add(length, [])
 
     def _add(self, first: int, items: list[_Item]) -> None:
         if self._ordered:
@@ -167,4 +172,6 @@ class ResultIterator(Generic[R], Iterator[R]):
             self._ready.put(item)
         self._put_count += len(items)
         if self._put_count == self._length:
+            if self._last_error is not None:
+                self._ready.put((None, self._last_error))
             self._ready.put(None)

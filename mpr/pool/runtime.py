@@ -8,7 +8,6 @@ Does not cover: checks of arguments (`options.py`), calls (`calls.py`), and how 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -30,9 +29,8 @@ from mpr.telemetry.insights import Insights
 from mpr.telemetry.sampler import Sampler, Sources
 from mpr.telemetry.tracker import TelemetryTracker
 from mpr.threads import aside, is_thread_of_ours, run_to_completion
+from mpr.user_code import log as _log
 from mpr.worker.config import MAIN, WorkerConfig
-
-_log = logging.getLogger("mpr")
 
 # The limit (seconds) for the last rows of the workers, and again for the exit handlers of the workers.
 _FAREWELL_SECS = 10.0

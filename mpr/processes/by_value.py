@@ -1,12 +1,17 @@
-"""Pickles by value with cloudpickle, and keeps the file names of functions.
+"""Pickles by value with cloudpickle, keeps the file names of functions, and sends functions under `lru_cache`.
 
 cloudpickle leaves the file names out from version 3.1.3 on. Without them, a traceback shows neither the file nor the
 source line of a function of `__main__` or of a notebook.
+
+cloudpickle sends the wrapper of `functools.lru_cache` by its name, also if no other process finds this name. This
+module then sends the function and the limits of the cache. The cache itself begins empty in each worker.
 """
 
 from __future__ import annotations
 
+import functools
 import io
+import sys
 from collections import ChainMap
 from collections.abc import Callable
 from types import CodeType
@@ -31,5 +36,31 @@ def _code_of_file(make: Callable[..., CodeType], arguments: tuple[Any, ...], fil
     return make(*arguments).replace(co_filename=filename)
 
 
+def _cached(wrapped: Callable[..., Any], parameters: dict[str, Any], attributes: dict[str, Any]) -> Any:
+    wrapper = functools.lru_cache(**parameters)(wrapped)
+    vars(wrapper).update(attributes)
+    return wrapper
+
+
+def _is_importable(wrapper: Any) -> bool:
+    """Return whether another process finds `wrapper` by its name. The present `__main__` is not importable."""
+    module, found = wrapper.__module__, sys.modules.get(wrapper.__module__)
+    for part in wrapper.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return module != "__main__" and found is wrapper
+
+
+_LruCache = type(functools.lru_cache(len))
+# The attributes that `lru_cache` itself sets.
+_OF_WRAPPER = {*functools.WRAPPER_ASSIGNMENTS, "__wrapped__", "cache_parameters"}
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     dispatch_table: ClassVar = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
+
+    def reducer_override(self, obj: Any) -> Any:
+        # Not in `dispatch_table`, because a wrapper that another process finds by its name goes by its name.
+        if type(obj) is _LruCache and not _is_importable(obj):
+            attributes = {name: value for name, value in vars(obj).items() if name not in _OF_WRAPPER}
+            return _cached, (obj.__wrapped__, obj.cache_parameters(), attributes)
+        return super().reducer_override(obj)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import logging
 import multiprocessing
 import os
 import pkgutil
@@ -23,7 +22,7 @@ from multiprocessing import connection as mp_connection
 from multiprocessing import process
 from typing import Any
 
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 #: The longest time in which a server forks a worker, and the time between two looks whether the server is stopped.
 SERVER_FORK_SECS = 60.0

@@ -9,13 +9,17 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from mpr.processes.pickling import dumps
+from mpr.user_code import is_a, passes, represent, type_name
 
 
 def find_culprit(value: object) -> str | None:
     """Return a text that says which part of `value` cannot be pickled; None if no single part is the cause."""
     try:
         return _culprit(value, set()) or None
-    except Exception:  # noqa: BLE001  # objects may raise when they are inspected: then the message has no such hint
+    except BaseException as error:
+        # Objects may raise anything when they are inspected. The message then has no such hint.
+        if passes(error):
+            raise
         return None
 
 
@@ -34,7 +38,7 @@ def _culprit(value: object, seen: set[int]) -> str | None:
         if deeper == "":
             in_circle = True
             continue
-        found = f"{where} is a {type(part).__module__}.{type(part).__qualname__}"
+        found = f"{where} is a {type_name(type(part))}"
         return f"{found}, where {deeper}" if deeper else found
     return "" if in_circle else None
 
@@ -42,23 +46,26 @@ def _culprit(value: object, seen: set[int]) -> str | None:
 def _can_pickle(value: object) -> bool:
     try:
         dumps(value)
-    except Exception:  # noqa: BLE001  # any error means that it cannot
+    except BaseException as error:
+        # Any error means that it cannot.
+        if passes(error):
+            raise
         return False
     return True
 
 
 def _parts(value: Any) -> Iterator[tuple[str, object]]:
-    if isinstance(value, functools.partial):
+    if is_a(value, functools.partial):
         yield "its function", value.func
         yield from ((f"its argument {index}", each) for index, each in enumerate(value.args))
         yield from ((f"its argument {name!r}", each) for name, each in value.keywords.items())
-    elif isinstance(value, FunctionType):
+    elif is_a(value, FunctionType):
         yield from _parts_of_function(value)
-    elif isinstance(value, dict):
-        yield from ((f"the value of {key!r}", each) for key, each in value.items())
-    elif isinstance(value, list | tuple | set | frozenset):
+    elif is_a(value, dict):
+        yield from ((f"the value of {represent(key)}", each) for key, each in value.items())
+    elif is_a(value, (list, tuple, set, frozenset)):
         yield from ((f"item {index}", each) for index, each in enumerate(value))
-    elif isinstance(value, MethodType):
+    elif is_a(value, MethodType):
         yield "its object", value.__self__
     else:
         yield from ((f"its attribute {name!r}", each) for name, each in getattr(value, "__dict__", {}).items())
@@ -79,4 +86,4 @@ def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, object]]:
             if name in function.__globals__:
                 yield f"its global {name!r}", function.__globals__[name]
         # The functions, lambdas and comprehensions inside this code have code of their own, which is searched too.
-        codes += (each for each in code.co_consts if isinstance(each, CodeType))
+        codes += (each for each in code.co_consts if is_a(each, CodeType))

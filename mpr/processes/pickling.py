@@ -6,6 +6,7 @@ a task of one module share the globals of that module. Lambdas, closures and fun
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
@@ -44,6 +45,29 @@ def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
     return by_value.dumps(value, PICKLE_PROTOCOL, out_of_band)
 
 
+class _NotPlainError(Exception):
+    """The value has an object of a class, so it is not plain."""
+
+
+class _PlainPickler(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        # Python calls this for every object that is not of a built-in type such as `int`, `str`, `list` or `dict`.
+        raise _NotPlainError
+
+
+def dumps_plain(value: object) -> bytes | None:
+    """Return the pickle of `value` if it consists of built-in types only; otherwise None.
+
+    No code of a user runs when such a pickle is unpickled.
+    """
+    with io.BytesIO() as file:
+        try:
+            _PlainPickler(file, PICKLE_PROTOCOL).dump(value)
+        except Exception:  # noqa: BLE001  # also a list that is too deep; other code reports that
+            return None
+        return file.getvalue()
+
+
 def loads(payload: Sequence[Buffer]) -> Any:
     """Return the value in `payload`.
 
@@ -59,20 +83,36 @@ class Portable:
 
     If that pickler fails, cloudpickle pickles the value. With the start method `fork` nothing is pickled, because the
     child inherits the value.
+
+    In the child, the value is unpickled when `value` is read for the first time. So the child can report the error if
+    this fails.
     """
 
     def __init__(self, value: Any) -> None:
-        self.value = value
+        self._value = value
+        # The pickle of the value; None if it was unpickled.
+        self._data: bytes | None = None
+
+    @classmethod
+    def of_pickle(cls, data: bytes) -> Portable:
+        """Make an object whose value is unpickled from `data`, when it is read."""
+        portable = cls(None)
+        portable._data = data
+        return portable
+
+    @property
+    def value(self) -> Any:
+        """The value. Reading it may raise anything, because unpickling runs code of the user."""
+        if self._data is not None:
+            # The data comes from the parent, through a pipe of multiprocessing.
+            self._value, self._data = pickle.loads(self._data), None  # noqa: S301  # see above
+        return self._value
 
     def __reduce__(self) -> tuple[Any, ...]:
         try:
             # Only the pickler of multiprocessing can send the queues, locks and connections of multiprocessing.
-            return _portable, (bytes(ForkingPickler.dumps(self.value, PICKLE_PROTOCOL)),)
+            return Portable.of_pickle, (bytes(ForkingPickler.dumps(self.value, PICKLE_PROTOCOL)),)
         except Exception:  # noqa: BLE001  # as in `pickled`
             from mpr.processes import by_value
 
-            return _portable, (by_value.dumps(self.value, PICKLE_PROTOCOL),)
-
-
-def _portable(data: bytes) -> Portable:
-    return Portable(pickle.loads(data))  # noqa: S301  # from the parent, through multiprocessing's own pipe
+            return Portable.of_pickle, (by_value.dumps(self.value, PICKLE_PROTOCOL),)

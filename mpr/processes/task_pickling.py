@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import pickle
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
 from multiprocessing.context import set_spawning_popen
 from multiprocessing.pool import (  # type: ignore[attr-defined]  # public by use, not in typeshed
     MaybeEncodingError,
@@ -17,16 +16,26 @@ from typing import Any, NoReturn
 
 from mpr.errors import TaskError, TaskLoadError, UnpicklableTaskError
 from mpr.processes.pickle_errors import find_culprit
-from mpr.processes.pickling import PICKLE_PROTOCOL, Portable, dumps, loads, pickled
+from mpr.processes.pickling import PICKLE_PROTOCOL, Portable, dumps, dumps_plain, loads, pickled
 from mpr.transport.packing import Buffer
+from mpr.user_code import describe, is_a, passes, plain_name, represent, traceback_text
 
 # --- tasks --------------------------------------------------------------------------------------------------------
 
 
 def task_name(function: Callable[..., Any]) -> str:
     """Return a name for `function` in messages. `function` may be any callable."""
-    name = getattr(function, "__qualname__", None)
-    return name if type(name) is str and name else type(function).__qualname__
+    name = None
+    try:
+        name = getattr(function, "__qualname__", None)
+        # Messages take no lone surrogates.
+        if type(name) is str and name and name.encode():
+            return name
+    except BaseException as error:
+        # A user's `__getattr__` may raise anything.
+        if passes(error):
+            raise
+    return plain_name(type(function))
 
 
 def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
@@ -35,7 +44,7 @@ def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
     Raises `UnpicklableTaskError`, which names the part that cannot be pickled.
     """
     if not callable(function):
-        raise UnpicklableTaskError(f"a task must be callable, got {function!r}")
+        raise UnpicklableTaskError(f"a task must be callable, got {represent(function)}")
     try:
         # Buffers stay in the pickle, because a worker keeps the pickle of a function in one piece, even for a closure
         # over an array.
@@ -94,11 +103,41 @@ def load_function(data: bytes) -> Callable[..., Any]:
     try:
         function: Callable[..., Any] = loads([data])
     except BaseException as error:
-        raise TaskLoadError(
-            f"a worker cannot load the task function: {type(error).__name__}: {error}. Its module must be importable "
-            "in the workers, and must not fail there on import."
-        ) from error
+        raise _load_error("the task function", error) from error
+    if not callable(function):
+        raise TaskLoadError(f"a worker cannot load the task function: it became {represent(function)}")
     return function
+
+
+def load_initializer(portable: Portable) -> tuple[Callable[..., object] | None, tuple[Any, ...]]:
+    """Return the initializer of a pool and its arguments. Raises `TaskLoadError` if this process cannot load them."""
+    try:
+        function, arguments = portable.value
+    except BaseException as error:
+        raise _load_error("the initializer or its arguments", error) from error
+    return function, arguments
+
+
+def _load_error(what: str, error: BaseException) -> TaskLoadError:
+    text = f"a worker cannot load {what}: {describe(error)}. Its module must be importable in the workers, and must "
+    text += "not fail there on import."
+    if is_a(error, AttributeError):
+        # The object was found by its name in the parent, but not in the worker.
+        text += (
+            " It was sent by its name, as are all classes and functions of modules, and many wrappers by libraries. "
+            "Such an object must be defined in a module with the same name in the workers, and not in a notebook or "
+            "at a prompt."
+        )
+    return TaskLoadError(text)
+
+
+def load_arguments(payload: Sequence[Buffer]) -> list[Any]:
+    """Return the arguments of a work item. Raises `TaskLoadError` if this process cannot load them."""
+    try:
+        arguments: list[Any] = loads(payload)
+    except BaseException as error:
+        raise TaskLoadError(f"a worker cannot load the arguments of a task: {describe(error)}") from error
+    return arguments
 
 
 def dump_arguments(name: str, value: object) -> list[Buffer]:
@@ -112,8 +151,8 @@ def dump_arguments(name: str, value: object) -> list[Buffer]:
 def _refuse(what: str, value: object, error: Exception) -> NoReturn:
     culprit = find_culprit(value)
     text = f"{what} cannot be sent to a worker" + (f": {culprit}" if culprit else "")
-    if isinstance(error, pickle.PicklingError | TypeError | AttributeError | RecursionError):
-        raise UnpicklableTaskError(f"{text} ({type(error).__name__}: {error})") from error
+    if is_a(error, (pickle.PicklingError, TypeError, AttributeError, RecursionError)):
+        raise UnpicklableTaskError(f"{text} ({describe(error)})") from error
     # An error from a user's `__reduce__` is raised unchanged, because `multiprocessing.Pool` does the same.
     with contextlib.suppress(Exception):
         # `add_note` raises an error if the class of the exception is a frozen dataclass.
@@ -125,76 +164,87 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
 
 
 class Failure:
-    """Takes the place of a result in a list of results, if the task raised an exception."""
+    """Takes the place of a result in the list of results of a worker, if the task has raised `error`.
+
+    The exception is pickled at once, because a later task may change it.
+    """
 
     __slots__ = ("payload",)
 
     def __init__(self, error: BaseException) -> None:
-        self.payload: list[bytes] = [bytes(part) for part in dump_exception(error)]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _failure, (self.payload,)
+        self.payload: list[Buffer] = dump_exception(error)
 
 
-def _failure(payload: list[bytes]) -> Failure:
-    failure = Failure.__new__(Failure)
-    failure.payload = payload
-    return failure
+class _Shown:
+    """An object with the text `text` as its `repr`."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
 
 
 def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
-    """Pickle results of tasks, and also return whether all results could be pickled.
+    """Pickle results of tasks, and also return whether they were pickled together, as one list.
 
-    The result of a task that raised is a `Failure`. A result that cannot be pickled is replaced by a `Failure` with a
-    `MaybeEncodingError`, because `multiprocessing.Pool` raises this error too.
+    Otherwise, `parts_of_results` opens the pickle. The result of a task that raised is a `Failure`. If the results have
+    objects of classes, they are pickled one by one. If the parent then cannot unpickle one of them, it still has the
+    others. A result that cannot be pickled is replaced by a `MaybeEncodingError`, because `multiprocessing.Pool` raises
+    this error too.
     """
-    try:
-        return dumps(results), True
-    except BaseException:  # noqa: BLE001  # a user's `__reduce__` may raise anything; the next line finds the result
-        return dumps([_pickling_or_failure(result) for result in results]), False
+    if len(results) > 1:
+        plain = dumps_plain(results)
+        if plain is not None:
+            return [plain], True
+    elif type(results[0]) is not Failure:
+        # The error of a single result is found once more below.
+        with contextlib.suppress(BaseException):
+            return dumps(results), True
+    entries: list[tuple[bool, bytes, int]] = []
+    buffers: list[Buffer] = []
+    for result in results:
+        has_raised, (data, *others) = _dump_result(result)
+        entries.append((has_raised, bytes(data), len(others)))
+        buffers += others
+    return [pickle.dumps(entries, PICKLE_PROTOCOL), *buffers], False
 
 
-def _pickling_or_failure(result: object) -> object:
+def _dump_result(result: object) -> tuple[bool, list[Buffer]]:
+    """Pickle one result. Returns whether the task has failed, and the pickle of the result or of the error."""
+    if type(result) is Failure:
+        return True, result.payload
     try:
-        dumps(result)
-    except Exception as error:  # noqa: BLE001  # as above
-        return Failure(MaybeEncodingError(error, result))
+        return False, dumps(result)
+    except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
+        failure: BaseException = MaybeEncodingError(_Shown(represent(error)), _Shown(represent(result)))
     except BaseException as error:  # noqa: BLE001  # `sys.exit` in a `__reduce__` is the task's error too
-        return Failure(error)
-    return result
+        failure = error
+    return True, dump_exception(failure)
+
+
+def parts_of_results(payload: Sequence[Buffer], count: int) -> list[tuple[bool, list[Buffer]]]:
+    """Return for each of `count` results whether its task has failed, and the pickle of the result or of the error.
+
+    Raises `ValueError` if `payload` has another number of results.
+    """
+    entries: list[tuple[bool, bytes, int]] = loads(payload[:1])
+    if len(entries) != count:
+        raise ValueError(f"{len(entries)} results and not {count}")
+    buffers = iter(payload[1:])
+    return [(has_raised, [data, *itertools.islice(buffers, others)]) for has_raised, data, others in entries]
 
 
 def dump_exception(error: BaseException) -> list[Buffer]:
     """Pickle an exception with the text of its traceback. If this fails, pickle a `TaskError` instead."""
-    # All errors are suppressed, because a user's exception may raise anything when it is formatted or pickled.
-    text = name = describe(error)
-    with contextlib.suppress(BaseException):
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    name, text = describe(error), traceback_text(error)
+    # All errors are suppressed, because a user's exception may raise anything when it is pickled.
     with contextlib.suppress(BaseException):
         inner = [bytes(part) for part in dumps(error)]
         if type(loads(inner)) is type(error):
             return dumps((inner, name, text))
     inner = [bytes(part) for part in dumps(TaskError(f"{name} (the exception itself cannot be pickled)"))]
     return dumps((inner, name, text))
-
-
-def describe(error: BaseException) -> str:
-    """Return the type and the text of an exception. Works even if the `__str__` of the exception raises."""
-    kind = type(error).__qualname__
-    if type(error).__module__ != "builtins":
-        kind = f"{type(error).__module__}.{kind}"
-    try:
-        return f"{kind}: {error}"
-    except BaseException:  # noqa: BLE001  # a user's `__str__`
-        return f"{kind}: (its text cannot be made)"
-
-
-def represent(error: BaseException) -> str:
-    """Return `repr(error)`, or `describe(error)` if a user's `__repr__` raises."""
-    try:
-        return repr(error)
-    except BaseException:  # noqa: BLE001  # a user's `__repr__`
-        return describe(error)
 
 
 def load_exception(payload: Sequence[Buffer]) -> BaseException:
@@ -211,9 +261,6 @@ def load_exception(payload: Sequence[Buffer]) -> BaseException:
         # The cause is not set by an assignment, because an assignment runs a user's `__setattr__`, which may raise. For
         # example, a frozen dataclass raises.
         _set_cause(error, RemoteTraceback(text))
-        # Read the `__class__` of the error here, because later code reads it, too. A user's `__class__` may be a
-        # property that raises. In this case, the error is replaced below.
-        isinstance(error, CancelledError)
     except BaseException as failure:  # noqa: BLE001  # a user's exception may raise anything when it is unpickled
         error = TaskError(f"a task raised {name}, which cannot be unpickled here: {represent(failure)}")
         error.__cause__ = RemoteTraceback(text)

@@ -14,7 +14,6 @@ may log too. A logging call only wakes the announcer's thread.
 from __future__ import annotations
 
 import itertools
-import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -26,8 +25,7 @@ from mpr.producer.result_sender import ResultSender
 from mpr.transport.messages import Accepted, NewOutbox, Result, RowsCounted, SegmentReady, Sync
 from mpr.transport.outbox import Outbox
 from mpr.transport.sockets import Connection
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 # The pause between two looks for the parent's answer (seconds).
 _POLL_SECS = 0.001

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -19,8 +18,7 @@ from typing import Any
 
 from mpr.limits import LEAVE_SECS
 from mpr.threads import BoundedThread
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 # Functions that end a process without its exit handlers. The other functions of `os.exec...` call the last two.
 _ENDS = ("_exit", "execv", "execve")

@@ -6,7 +6,6 @@ Does not cover: leaving the recording (`membership.py`). The process goes on, bu
 
 from __future__ import annotations
 
-import logging
 import threading
 
 from mpr.producer.log_counters import LogCounters
@@ -14,8 +13,7 @@ from mpr.producer.outbox_writer import OutboxWriter
 from mpr.producer.recording_watch import RecordingWatch
 from mpr.transport.messages import Sync
 from mpr.transport.sockets import Connection
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 
 def flush_aside(writer: OutboxWriter, connection: Connection, watch: RecordingWatch, log_counters: LogCounters) -> None:

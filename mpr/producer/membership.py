@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copyreg
 import functools
-import logging
 import os
 import threading
 import time
@@ -27,14 +26,12 @@ from mpr.sdk import recordings
 from mpr.sdk.forks import redirect_stream
 from mpr.transport import connection_info, ipc_folder
 from mpr.transport.connection_info import ConnectionInfo
+from mpr.user_code import log as _log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import rerun as rr
-
-
-_log = logging.getLogger("mpr")
 
 # If the recording has not answered once, the longest wait of each later try, and the time between two of them.
 _AGAIN_SECS = 5.0

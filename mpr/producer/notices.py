@@ -8,14 +8,12 @@ The messages are no Python warnings, because a user's task would fail if warning
 
 from __future__ import annotations
 
-import logging
 import os
 
 from mpr.producer.router import thread_state
 from mpr.sdk.callers import public_call
 from mpr.transport.connection_info import ConnectionInfo
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 # Calls whose destination a user can also give to mpr.
 _HAS_A_SINK = ("save", "set_sinks", "connect_grpc", "serve_grpc")

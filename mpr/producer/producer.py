@@ -7,7 +7,6 @@ bytes (`aggregator/aggregator.py`).
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -49,12 +48,10 @@ from mpr.transport.result_journal import ResultJournal
 from mpr.transport.sockets import Connection
 from mpr.transport.status_page import StatusPage
 from mpr.transport.task_mark import TaskMarker
+from mpr.user_code import log as _log
 
 if TYPE_CHECKING:
     import rerun as rr
-
-
-_log = logging.getLogger("mpr")
 
 WELCOME_TIMEOUT_SECS = 30.0
 

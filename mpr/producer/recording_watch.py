@@ -5,7 +5,6 @@ A recording is *gone* if it was closed, or if the process that has made it has e
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 
@@ -13,8 +12,7 @@ from mpr.errors import RecordingClosedError, RecordingError
 from mpr.producer.log_counters import LogCounters
 from mpr.transport import ipc_folder
 from mpr.transport.connection_info import ConnectionInfo
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 #: How often (seconds) a thread that waits checks whether the recording is still there.
 LOOK_SECS = 0.5

@@ -6,7 +6,6 @@ Does not cover: joining a recording (`membership.py`), how a task uses its conte
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -17,6 +16,7 @@ from mpr.sdk import internal, log_calls, recordings, sink_calls
 from mpr.sdk.sink_calls import SinkCall
 from mpr.sdk.times import watch_times
 from mpr.transport.status_page import COUNTED_ROWS
+from mpr.user_code import log as _log
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from mpr.producer.task_recordings import TaskRecordings
     from mpr.sdk.log_calls import Prefix
     from mpr.sdk.times import SetTime, Times
-
-
-_log = logging.getLogger("mpr")
 
 
 class RoutedProducer(Protocol):

@@ -6,7 +6,6 @@ docstring of the package explains durable and live sinks.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +19,7 @@ from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment
 from mpr.sdk import encoder
 from mpr.sinks.base import OpenContext, Sink, Writer
 from mpr.sinks.viewers import is_live
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 
 @dataclass(frozen=True, kw_only=True)

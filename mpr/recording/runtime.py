@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -37,8 +36,7 @@ from mpr.threads import Latch, aside, run_to_completion
 from mpr.transport import ipc_folder
 from mpr.transport.connection_info import ConnectionInfo, DirectRoute
 from mpr.transport.sockets import Sockets
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 # Tasks may make recordings themselves. The message at the end names up to this many of their files.
 _NAMED_FILES = 10

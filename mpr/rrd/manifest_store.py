@@ -6,7 +6,6 @@ No manifest is read before the file is closed.
 
 from __future__ import annotations
 
-import logging
 import mmap
 import tempfile
 from collections.abc import Iterable
@@ -15,8 +14,7 @@ from pathlib import Path
 
 from mpr.limits import MANIFEST_STORE_MAX_BYTES
 from mpr.rrd.manifest import Manifest
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 # Each table begins at a multiple of this many bytes, because Arrow uses the mapped buffers in place.
 _ALIGNED = 64

@@ -209,7 +209,8 @@ class _HeldFile:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        weakref.finalize(self, os.close, fd)
+        # Not at the exit of the interpreter, because a recording that is closed at the exit may still read.
+        weakref.finalize(self, os.close, fd).atexit = False
 
     def read(self, offset: int, size: int) -> bytes:
         return os.pread(self.fd, size, offset)

@@ -9,7 +9,6 @@ This module can be removed when the SDK has a function that merges columns.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -18,12 +17,10 @@ from mpr import errors
 from mpr.rrd import framing, manifest, protobuf
 from mpr.rrd.manifest import Manifest
 from mpr.sdk import programs
+from mpr.user_code import log as _log
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-_log = logging.getLogger("mpr")
 
 
 def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, head: bytes) -> Manifest | None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import stat
 from array import array
@@ -30,8 +29,7 @@ from mpr.rrd.manifest_store import ManifestStore
 from mpr.rrd.part_file import OutputFile, PartFile, TakenAwayError
 from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment, runs
 from mpr.sdk import programs, reader
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 # If the chunks to be counted have more bytes than this together, `rows_of` does not read them again, and returns None.
 # Reading this many bytes takes some hundredths of a second. Meanwhile the thread of the aggregator serves no producer.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mpr.scheduler import user_code
 from mpr.scheduler.books import PoolBooks
 from mpr.scheduler.observer import PoolObserver
-from mpr.scheduler.user_code import Outcome
+from mpr.scheduler.outcomes import Outcome, hand_over
 
 
 class OutcomeDelivery:
@@ -44,4 +43,4 @@ class OutcomeDelivery:
     def report(self, outcome: Outcome) -> None:
         """Report one outcome to the observer, and give it to the caller."""
         self._observer.settled(outcome.work_item, outcome.first, outcome.task_count, outcome.error)
-        user_code.hand_over(outcome)
+        hand_over(outcome)

@@ -26,8 +26,8 @@ from mpr.scheduler.books import PoolBooks
 from mpr.scheduler.deadlines import Deadlines
 from mpr.scheduler.delivery import OutcomeDelivery
 from mpr.scheduler.observer import PoolObserver, PoolObservers
+from mpr.scheduler.outcomes import Outcome
 from mpr.scheduler.state import PoolLimits, PoolState
-from mpr.scheduler.user_code import Outcome
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.scheduler.worker_events import WorkerEvents
 from mpr.scheduler.worker_handle import Soon, WorkerActivity, WorkerControl

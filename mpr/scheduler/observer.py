@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 
 from mpr.scheduler.work_item import WorkItem
 from mpr.transport.messages import Hello, Result
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import Contained
 
 
 class PoolObserver:
@@ -81,8 +79,8 @@ class PoolObservers(PoolObserver):
 
     def _pass(self, call: Callable[[PoolObserver], None]) -> None:
         for each in self._observers:
-            try:
+            # A terminal may raise anything, and so may a user's exception when it is shown.
+            with Contained("%s hears no more of the tasks, because it has raised", type(each).__name__) as block:
                 call(each)
-            except Exception:  # noqa: BLE001  # a terminal may raise anything, and so may a user's exception when shown
+            if block.raised:
                 self._observers = tuple(other for other in self._observers if other is not each)
-                _log.exception("%s hears no more of the tasks, because it has raised", type(each).__name__)

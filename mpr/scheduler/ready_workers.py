@@ -10,8 +10,8 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from mpr.scheduler import user_code
 from mpr.scheduler.assignment import Assignment
+from mpr.scheduler.outcomes import start
 from mpr.scheduler.work_item import WorkItem
 from mpr.scheduler.worker_handle import WorkerActivity, WorkerHandle
 from mpr.transport.messages import Stop
@@ -161,7 +161,7 @@ class ReadyWorkers:
         waiting = deque(sends)
         while waiting:
             worker, work_item = waiting.popleft()
-            if not user_code.start(work_item):
+            if not start(work_item):
                 self._on_cancelled(work_item)
                 waiting.extend(self._assignment.take_back(worker, [work_item]))
                 continue

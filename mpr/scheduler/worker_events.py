@@ -6,27 +6,25 @@ Does not cover: calls of the pool's users (`dispatcher.py`), each single task of
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from mpr.aggregator.listener import SurvivingRows
 from mpr.errors import InitializerError, RecordingClosedError, describe_exit, died_at_start
 from mpr.processes import task_pickling
 from mpr.rrd.segment import TaskInfo
-from mpr.scheduler import user_code
 from mpr.scheduler.books import PoolBooks
 from mpr.scheduler.delivery import OutcomeDelivery
 from mpr.scheduler.observer import PoolObserver
+from mpr.scheduler.outcomes import Outcome, open_result
 from mpr.scheduler.state import PoolLimits, PoolState, StartBudget, too_small
-from mpr.scheduler.user_code import Outcome
 from mpr.scheduler.work_item import WorkItem
 from mpr.scheduler.worker_death import WorkerLoss
 from mpr.scheduler.worker_handle import WorkerControl, WorkerHandle
 from mpr.transport.messages import Hello, InitializerFailed, Result, Skipped, TaskBegan
 from mpr.transport.packing import MessageError
 from mpr.transport.status_page import StatusPageReader
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
+from mpr.user_code import represent
 
 
 class WorkerEvents:
@@ -90,12 +88,29 @@ class WorkerEvents:
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
         """Give the tasks of `result` their outcomes. If rows of these tasks are lost, all of them get `failure`."""
+        taken = self._take(hello, result)
+        if taken is None:
+            return
+        work_item, count = taken
+        try:
+            if result.last:
+                with self._books.lock:
+                    self._work_item_done(hello, work_item, result.micros)
+        finally:
+            # In any case, because `work` has these tasks no more: no other code would give their caller an outcome.
+            self._delivery.deliver(open_result(work_item, result, count, failure))
+
+    def _take(self, hello: Hello, result: Result) -> tuple[WorkItem, int] | None:
+        """Note that the tasks of `result` have ended. Returns their work item, and how many tasks these are.
+
+        Returns None if these tasks have their outcomes. Otherwise the caller must deliver the outcomes.
+        """
         books = self._books
         with books.lock:
             work_item = books.work.get(result.work_item)
             if work_item is None or result.first < work_item.first:
                 # The pool was terminated, or this result was taken from the journal before.
-                return
+                return None
             # The count is 0 if the worker could not unpickle the work item. Then the result is for all its tasks that
             # have no outcome yet.
             count = result.count or work_item.count - work_item.first
@@ -107,9 +122,8 @@ class WorkerEvents:
             work_item.settle(count)
             if result.last:
                 books.work.forget(work_item)
-                self._work_item_done(hello, work_item, result.micros)
             books.begin_delivery()
-        self._delivery.deliver(user_code.open_result(work_item, result, count, failure))
+        return work_item, count
 
     def _work_item_done(self, hello: Hello, work_item: WorkItem, micros: int) -> None:
         workers, limit = self._books.workers, self._limits.memory
@@ -156,7 +170,7 @@ class WorkerEvents:
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
         """End the pool, because the initializer of the pool has raised in a worker."""
         cause = task_pickling.load_exception(failed.payload)
-        text = task_pickling.represent(cause)
+        text = represent(cause)
         error = InitializerError(f"the initializer raised in worker {hello.worker} (pid {hello.pid}): {text}")
         error.__cause__ = cause
         self.broken(error)
@@ -170,19 +184,21 @@ class WorkerEvents:
         """
         books = self._books
         notes: list[str] = []
+        outcomes: list[Outcome] = []
         found = kept() if books.workers.assigned(worker) else SurvivingRows()
         with books.lock:
-            handle, had = books.workers.remove(worker)
-            outcomes = []
-            if handle is not None:
-                loss = WorkerLoss(worker, handle.pid, exitcode, handle.at(), handle.planned_kill, found)
-                outcomes = self._settle_lost([each for each in had if each in books.work], loss, notes)
-            if outcomes:
-                books.begin_delivery()
-            state = books.lifecycle.state
-            is_needed = state is PoolState.RUNNING or (state is PoolState.CLOSED and books.has_work())
-            is_hopeless = is_needed and handle is None and not self._budget.died_at_start()
-        if outcomes:
+            books.begin_delivery()
+        try:
+            with books.lock:
+                handle, had = books.workers.remove(worker)
+                if handle is not None:
+                    loss = WorkerLoss(worker, handle.pid, exitcode, handle.at(), handle.planned_kill, found)
+                    self._settle_lost([each for each in had if each in books.work], loss, outcomes, notes)
+                state = books.lifecycle.state
+                is_needed = state is PoolState.RUNNING or (state is PoolState.CLOSED and books.has_work())
+                is_hopeless = is_needed and handle is None and not self._budget.died_at_start()
+        finally:
+            # In any case, as in `result`.
             self._delivery.deliver(outcomes)
         if is_hopeless:
             self.broken(died_at_start(exitcode, self._control.start_obstacle()))
@@ -192,21 +208,20 @@ class WorkerEvents:
             self._control.replace()
         return notes
 
-    def _settle_lost(self, had: list[WorkItem], loss: WorkerLoss, notes: list[str]) -> list[Outcome]:
-        """Decide what happens to the work items `had` of a dead worker. Returns the outcomes of the tasks that fail.
+    def _settle_lost(self, had: list[WorkItem], loss: WorkerLoss, outcomes: list[Outcome], notes: list[str]) -> None:
+        """Decide what happens to the work items `had` of a dead worker.
 
         Tasks that the worker had begun fail, or are retried. Work items that still have tasks to run go back to the
-        front of the queue. Adds sentences for the recording to `notes`.
+        front of the queue. Adds the outcomes of the tasks that fail to `outcomes`, and sentences for the recording to
+        `notes`.
         """
         books = self._books
-        outcomes = []
         for work_item in had:
             errors = loss.settle(work_item, self._limits.retries, notes)
             outcomes += [Outcome(work_item, task, 1, None, error) for task, error in errors]
             if work_item.first == work_item.count:
                 books.work.forget(work_item)
         books.workers.give_again([each for each in had if each in books.work])
-        return outcomes
 
     def recording_ended(self) -> None:
         """Forget all workers, because the recording has ended. End the pool if the pool is not finished."""

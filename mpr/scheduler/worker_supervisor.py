@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import signal
 import threading
@@ -28,11 +27,10 @@ from multiprocessing import connection as mp_connection
 from typing import Any
 
 from mpr.errors import WorkerStartError
-from mpr.processes import task_pickling
 from mpr.processes.launcher import Launcher, ctrl_c_blocked
 from mpr.threads import WakeupPipe
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import describe
+from mpr.user_code import log as _log
 
 _LOOK_SECS = 0.5
 # The longest wait until a suspended process has stopped (seconds). A process stops as soon as it is scheduled. In an
@@ -279,7 +277,7 @@ class WorkerSupervisor:
                 with ctrl_c_blocked():
                     self._pids[worker] = self._launcher.start(worker, config)
             except BaseException as error:  # noqa: BLE001  # the system's errors, or a user's `__reduce__`
-                failure = WorkerStartError(f"no worker process can be started: {task_pickling.describe(error)}")
+                failure = WorkerStartError(f"no worker process can be started: {describe(error)}")
                 failure.__cause__ = error
                 self._failed(failure)
                 self._ended(worker, None)

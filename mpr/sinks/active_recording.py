@@ -14,7 +14,6 @@ sinks may hang. Blueprints that workers send are not kept.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import weakref
@@ -29,12 +28,10 @@ from mpr.rrd.segment import PREAMBLE, Segment, StandaloneStreams
 from mpr.sdk import reader
 from mpr.sinks.base import OpenContext, Sink, Writer
 from mpr.threads import BoundedThread
+from mpr.user_code import log as _log
 
 if TYPE_CHECKING:
     import rerun as rr
-
-
-_log = logging.getLogger("mpr")
 
 
 @dataclass(frozen=True, kw_only=True)

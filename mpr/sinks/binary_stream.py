@@ -47,6 +47,8 @@ class StreamFile:
         #: The path at which the SDK's reader can open the file.
         self.readable_path: str = file.path
         self._close = weakref.finalize(self, file.close)
+        # Not at the exit of the interpreter, because the recording is closed later than that and still writes.
+        self._close.atexit = False
 
     def check(self, size: int) -> None:
         """Move the file to the disk if `size` is more than `memory_bytes`. Raises `OSError` if this fails."""

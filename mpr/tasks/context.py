@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mpr.producer import router
 from mpr.producer.router import thread_state
 from mpr.sdk import log_calls, recordings, times
+from mpr.user_code import around
 
 if TYPE_CHECKING:
     from mpr.producer.producer import Producer
@@ -69,20 +69,18 @@ class TaskContext:
         """Whether anything was logged to the producer since the task began."""
         return self.producer is not None and self.producer.log_counters.entered != self._entered_before
 
-    @contextmanager
+    @around
     def step(self) -> Iterator[None]:
         """Put the times, the prefix and the recording of the task in place within the block."""
         outer_context, thread_state.context = thread_state.context, self
         outer_recording = recordings.exchange_thread_recording(self._thread_recording) if self._has_recording else None
         outer_times = self._exchange_times(self._times)
-        try:
-            yield
-        finally:
-            if not self.forked:
-                self._times = self._exchange_times(outer_times)
-                if self._has_recording:
-                    self._thread_recording = recordings.exchange_thread_recording(outer_recording)
-                thread_state.context = outer_context
+        yield
+        if not self.forked:
+            self._times = self._exchange_times(outer_times)
+            if self._has_recording:
+                self._thread_recording = recordings.exchange_thread_recording(outer_recording)
+            thread_state.context = outer_context
 
     def _exchange_times(self, new: Times) -> Times:
         if self._recording_id is None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from mpr.errors import ConfigError
+from mpr.user_code import around
 
 _PREFIX_FIELDS = ("task", "name", "index", "attempt", "worker", "pid")
 
@@ -89,11 +89,9 @@ def current_task() -> CurrentTask | None:
 set_common: Final = _common.set
 
 
-@contextmanager
+@around
 def running(task: CurrentTask) -> Iterator[None]:
     """Make `task` the current one within the block."""
     token = _common.set((task.name, task.index, 1, task.attempt, task.worker, [1]))
-    try:
-        yield
-    finally:
-        _common.reset(token)
+    yield
+    _common.reset(token)

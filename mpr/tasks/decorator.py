@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from mpr.errors import ConfigError
 from mpr.tasks.current import TaskOptions
 from mpr.transport.connection_info import ConnectionInfo
+from mpr.user_code import is_a
 
 if TYPE_CHECKING:
     from mpr.tasks.execution import Execution
@@ -111,6 +111,10 @@ def decorated(
     function: Callable[..., Any], options: TaskOptions, config: ConnectionInfo | None = None
 ) -> Callable[..., Any]:
     """Return `function` as a task with `options`, which logs to the recording of `config` (None: the inherited one)."""
+    # The interpreter may close a coroutine or a generator at its exit, when the globals of this module are gone.
+    # Nothing can be delivered then.
+    is_exit = sys.is_finalizing
+
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -119,7 +123,8 @@ def decorated(
             try:
                 result = await _Steps(function(*args, **kwargs), execution)
             except BaseException as error:
-                await _close(execution, error)
+                if not is_exit():
+                    await _close(execution, error)
                 raise
             await execution.close_in_loop(None)
             return result
@@ -138,7 +143,7 @@ def decorated(
 
         @functools.wraps(function)
         def call_generator(*args: Any, **kwargs: Any) -> Any:
-            with _execution(options, config) as execution:
+            with _Executing(options, config) as execution:
                 return (yield from _Steps(function(*args, **kwargs), execution))
 
         wrapper = call_generator
@@ -147,7 +152,7 @@ def decorated(
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with _execution(options, config) as execution, execution.step():
+            with _Executing(options, config) as execution, execution.step():
                 return function(*args, **kwargs)
 
         wrapper = call
@@ -236,21 +241,31 @@ def _begin(options: TaskOptions, config: ConnectionInfo | None) -> Execution:
     return Execution(options, config)
 
 
-@contextmanager
-def _execution(options: TaskOptions, config: ConnectionInfo | None) -> Iterator[Execution]:
-    """Begin an execution of a task, and close it at the end of the block."""
-    execution = _begin(options, config)
-    try:
-        yield execution
-    except BaseException as error:
-        execution.close(error)
-        raise
-    execution.close(None)
+class _Executing:
+    """Begins an execution of a task, and closes it at the end of the block."""
+
+    # Not `contextlib.contextmanager`, because that sets attributes of an exception, and a user's may refuse this.
+    def __init__(self, options: TaskOptions, config: ConnectionInfo | None) -> None:
+        self._execution = _begin(options, config)
+
+    def __enter__(self) -> Execution:
+        return self._execution
+
+    def __exit__(
+        self,
+        kind: object,
+        error: BaseException | None,
+        trace: object,
+        _is_exit: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        # A default, as in `decorated`.
+        if not _is_exit():
+            self._execution.close(error)
 
 
 async def _close(execution: Execution, error: BaseException) -> None:
     """Close the execution of a coroutine that has raised `error`."""
-    if isinstance(error, GeneratorExit | KeyboardInterrupt | SystemExit):
+    if is_a(error, (GeneratorExit, KeyboardInterrupt, SystemExit)):
         # Not `await`, because the coroutine was closed, or the event loop ends.
         execution.close(error)
     else:
@@ -273,7 +288,10 @@ class _Steps(Generator[Any, Any, Any]):
     def throw(self, *error: Any) -> Any:
         return self._step(self._body.throw, *error)
 
-    def _step(self, step: Callable[..., Any], *args: Any) -> Any:
+    def _step(self, step: Callable[..., Any], *args: Any, _is_exit: Callable[[], bool] = sys.is_finalizing) -> Any:
+        # A default, as in `decorated`.
+        if _is_exit():
+            return step(*args)
         with self._execution.step():
             return step(*args)
 
@@ -290,7 +308,10 @@ class _Part:
 
 
 async def _drive(
-    body: AsyncGenerator[Any, Any], options: TaskOptions, config: ConnectionInfo | None
+    body: AsyncGenerator[Any, Any],
+    options: TaskOptions,
+    config: ConnectionInfo | None,
+    is_exit: Callable[[], bool] = sys.is_finalizing,
 ) -> AsyncGenerator[Any, Any]:
     """Run the async generator `body`, with the task's context in place during each step. Follows PEP 380."""
     execution = _begin(options, config)
@@ -300,6 +321,8 @@ async def _drive(
             try:
                 sent = yield value
             except GeneratorExit as error:
+                if is_exit():
+                    raise
                 # Unlike a coroutine, an async generator may await while it is closed.
                 await _Part(body.aclose(), execution)
                 await execution.close_in_loop(error)
@@ -311,5 +334,6 @@ async def _drive(
     except StopAsyncIteration:
         await execution.close_in_loop(None)
     except BaseException as error:
-        await _close(execution, error)
+        if not is_exit():
+            await _close(execution, error)
         raise

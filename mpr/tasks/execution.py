@@ -8,10 +8,8 @@ prefix and its timeline, and the worker delivers its rows.
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import sys
-import traceback
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +23,8 @@ from mpr.tasks import context, current
 from mpr.tasks.current import CurrentTask, TaskOptions
 from mpr.threads import aside
 from mpr.transport.connection_info import ConnectionInfo
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import around, is_a, traceback_text
+from mpr.user_code import log as _log
 
 # The number of calls of each function in this process, by its name.
 _calls: dict[str, Iterator[int]] = {}
@@ -81,7 +79,7 @@ class Execution:
         with self.step():
             rr.set_time(timeline, sequence=self._task.index)
 
-    @contextmanager
+    @around
     def step(self) -> Iterator[None]:
         """Put the context in place within the block: for a whole function, or a generator up to the next `yield`."""
         if self._context is None:
@@ -99,7 +97,7 @@ class Execution:
         producer = self._to_deliver(error)
         if producer is not None:
             with _logged_after(error):
-                if isinstance(error, GeneratorExit):
+                if is_a(error, GeneratorExit):
                     async_delivery.deliver_of_closed(producer)
                 else:
                     # Aside, because a handler of a signal may run a task, too, and may deliver its rows meanwhile.
@@ -129,7 +127,7 @@ class Execution:
         """Write the text of `error` into the recording, at the times that the task has set."""
         import rerun as rr
 
-        text = "".join(traceback.format_exception(error))
+        text = traceback_text(error)
         path = f"mpr/tasks/{rr.escape_entity_path_part(self._task.name)}"
         # In strict mode the SDK may raise here, but the task's own error is the one to report.
         try:
@@ -153,7 +151,7 @@ def _logged_after(error: BaseException | None) -> Iterator[None]:
 def _is_an_ending(error: BaseException) -> bool:
     """Whether `error` only means that a generator was closed or a coroutine was cancelled."""
     asyncio = sys.modules.get("asyncio")
-    return isinstance(error, GeneratorExit) or (asyncio is not None and isinstance(error, asyncio.CancelledError))
+    return is_a(error, GeneratorExit) or (asyncio is not None and is_a(error, asyncio.CancelledError))
 
 
 def _prefix(options: TaskOptions, task: CurrentTask) -> str | None:

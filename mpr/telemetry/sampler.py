@@ -10,7 +10,6 @@ writes less often.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -23,8 +22,8 @@ from mpr.scheduler.worker_handle import WorkerActivity
 from mpr.telemetry import encoder
 from mpr.telemetry.rows import Sample
 from mpr.telemetry.tracker import TelemetryTracker
-
-_log = logging.getLogger("mpr")
+from mpr.user_code import describe, passes
+from mpr.user_code import log as _log
 
 # The shortest interval between two times at which rows are written.
 _WRITE_EVERY_SECS = 0.5
@@ -120,7 +119,7 @@ class Sampler:
         """Stop recording, because of `error`. Only the first error is logged."""
         if not self._failed:
             self._failed = True
-            _log.warning("mpr: the pool records nothing of itself any more: %s: %s", type(error).__name__, error)
+            _log.warning("mpr: the pool records nothing of itself any more: %s", describe(error))
 
     # --- the thread --------------------------------------------------------------------------------------------
 
@@ -212,10 +211,10 @@ class _LogsFailures:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, Exception):
-            self._sampler.fail(error)
-            return True
-        return False
+        if error is None or passes(error):
+            return False
+        self._sampler.fail(error)
+        return True
 
 
 def _cost_of(step: Callable[[], None]) -> float:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from mpr.telemetry.insights import SlowTask, size_text
 from mpr.transport.messages import CALL, STAR
 from mpr.transport.packing import Buffer
+from mpr.user_code import writable
 
 # The number of slow tasks that are kept.
 _SLOWEST = 10
@@ -91,7 +92,7 @@ def describe_arguments(work_item: Arguments, task: int) -> str:
         parts = [*map(_shortened, positional), *(f"{key}={_shortened(value)}" for key, value in keywords.items())]
     except Exception as error:  # noqa: BLE001  # a pickle of an unforeseen kind may raise anything
         return f"({type(error).__name__} while they were described)"
-    return _cut(", ".join(itertools.islice(parts, 10)))
+    return _cut(writable(", ".join(itertools.islice(parts, 10))))
 
 
 _REPR = reprlib.Repr()

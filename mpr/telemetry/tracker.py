@@ -8,7 +8,6 @@ are encoded (`encoder.py`).
 from __future__ import annotations
 
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
@@ -25,6 +24,7 @@ from mpr.telemetry.rows import ErrorRow, Rows, Sample
 from mpr.telemetry.slow_tasks import SlowTasks
 from mpr.telemetry.worker_timeline import WorkerTimeline, attempt_of, display_name
 from mpr.transport.messages import Hello, Result
+from mpr.user_code import traceback_text
 
 # The number of characters above which the text of an error is cut.
 _TEXT_LENGTH = 20_000
@@ -192,8 +192,5 @@ class TelemetryTracker(PoolObserver):
 
 def _text(error: BaseException) -> str:
     """Return `error` with the traceback as text. The middle of a long text is left out."""
-    try:
-        text = "".join(traceback.format_exception(error)).rstrip()
-    except Exception as failure:  # noqa: BLE001  # the `__str__` of a user's exception may raise anything
-        return f"{type(error).__name__} ({type(failure).__name__} while it was described)"
+    text = traceback_text(error).rstrip()
     return text if len(text) <= _TEXT_LENGTH else f"{text[: _TEXT_LENGTH // 2]}\n...\n{text[-_TEXT_LENGTH // 2 :]}"

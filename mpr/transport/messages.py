@@ -116,7 +116,7 @@ class Result:
     work_item, first, count:
         The number of the work item, the first task of this result, and the number of tasks in it.
     status:
-        `RETURNED`, `MIXED` or `RAISED`.
+        `RETURNED`, `APART` or `RAISED`.
     last:
         Whether this is the last result of the work item.
     micros:
@@ -160,9 +160,10 @@ class ResultInMemory:
     sizes: bytes
 
 
-#: The kinds of outcomes. `RETURNED`: a list of results. `MIXED`: a list with a `task_pickling.Failure` for each task
-#: that raised. `RAISED`: one error for all tasks, because the worker could not open the work item (`count` is 0).
-RETURNED, MIXED, RAISED = range(3)
+#: The kinds of outcomes. `RETURNED`: a list of results. `APART`: results and errors that were pickled one by one, see
+#: `parts_of_results` in `processes/task_pickling.py`. `RAISED`: one error for all tasks, because the worker could not
+#: open the work item (`count` is 0).
+RETURNED, APART, RAISED = range(3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mpr.tasks.current import current_task
+from mpr.user_code import passes, writable
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -88,17 +89,23 @@ class LoggingHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log `record`. Errors go to `handleError`, as in all handlers of `logging`, and never to the caller."""
-        if _busy.now or record.name.partition(".")[0] == "mpr":
+        if _busy.now:
             return
         _busy.now = True
         try:
+            if record.name.partition(".")[0] == "mpr":
+                return
             text = record.getMessage()
             if record.exc_info or record.exc_text or record.stack_info:
                 # The standard formatter adds the traceback.
                 text = logging.Formatter("%(message)s").format(record)
             self._log(_path(self.path_prefix, *record.name.split(".")), text, record.levelname)
-        except Exception:  # noqa: BLE001  # as every handler of `logging`
-            self.handleError(record)
+        except BaseException as error:
+            # The arguments of the record are the user's, and may raise anything when they become a text.
+            if passes(error):
+                raise
+            with contextlib.suppress(Exception):
+                self.handleError(record)
         finally:
             _busy.now = False
 
@@ -142,7 +149,8 @@ class _Lines(io.TextIOBase):
     def write(self, text: str, /) -> int:
         written = self._stream.write(text)
         with self._lock:
-            *lines, self._rest = (self._rest + text).split("\n")
+            # A plain `str`, because `text` may be of a subclass of the user.
+            *lines, self._rest = (self._rest + str.__str__(text)).split("\n")
             for line in lines:
                 self._line(line)
         return written
@@ -221,9 +229,11 @@ def _logger_of(path: str, level: str) -> Callable[[str], None]:
         if _busy.now:
             return
         _busy.now = True
-        # A task that prints must not fail because of the recording.
-        with contextlib.suppress(Exception):
-            log_text(path, text, level)
-        _busy.now = False
+        try:
+            # A task that prints must not fail because of the recording.
+            with contextlib.suppress(Exception):
+                log_text(path, writable(text), level)
+        finally:
+            _busy.now = False
 
     return line

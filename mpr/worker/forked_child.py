@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import traceback
 from typing import NoReturn
+
+from mpr.user_code import traceback_text
 
 #: Whether this process was forked by the worker. It is a list with one value, because reading a list takes 0.02 us per
 #: task, but `os.getpid()` takes up to 0.3 us.
@@ -38,13 +39,12 @@ def exit_with(error: BaseException | None) -> NoReturn:
     Nothing is flushed, because all buffers, sockets and recordings of this process are copies of the worker's.
     """
     code = 0 if error is None else 1
-    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
-        code = (error.code or 0) & 0xFF
-    elif error is not None and sys.__stderr__ is not None:
-        # Not `sys.stderr`, because that may be a stream that logs into the recording.
-        with contextlib.suppress(Exception):
-            if isinstance(error, SystemExit):
-                sys.__stderr__.write(f"{error.code}\n")
-            else:
-                traceback.print_exception(error, file=sys.__stderr__)
+    # The exception is the user's, and may raise anything when it is looked at.
+    with contextlib.suppress(BaseException):
+        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+            code = (error.code or 0) & 0xFF
+        elif error is not None and sys.__stderr__ is not None:
+            # Not `sys.stderr`, because that may be a stream that logs into the recording.
+            text = f"{error.code}\n" if isinstance(error, SystemExit) else traceback_text(error)
+            sys.__stderr__.write(text)
     os._exit(code)

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 from mpr import failpoints
-from mpr.errors import TaskLoadError
-from mpr.processes import pickling, task_pickling
+from mpr.processes import task_pickling
 from mpr.producer.producer import Producer
 from mpr.producer.result_sender import TOGETHER_MICROS
 from mpr.tasks.current import set_common
 from mpr.transport.function_cache import FunctionCache
-from mpr.transport.messages import CALL, EACH, MIXED, RAISED, RETURNED, STAR, Function, Result, Skipped, Stop, Tasks
+from mpr.transport.messages import APART, CALL, EACH, RAISED, RETURNED, STAR, Function, Result, Skipped, Stop, Tasks
 from mpr.transport.packing import Buffer
 from mpr.transport.status_page import POSITION, ROWS, SINCE
+from mpr.user_code import describe
 from mpr.worker import forked_child
 from mpr.worker.capture import Capture
 from mpr.worker.clock import Clock
@@ -83,7 +83,8 @@ class WorkerLoop:
         try:
             call = _CALLS[message.mode]
             function = self._function(message.digest)
-            arguments = _load_arguments(message)
+            name = task_pickling.task_name(function)
+            arguments = task_pickling.load_arguments(message.payload)
         except BaseException as error:  # noqa: BLE001  # every error is the result of the task
             if forked_child.is_child[0]:
                 forked_child.exit_with(error)
@@ -92,7 +93,7 @@ class WorkerLoop:
         run = function if message.mode == EACH else functools.partial(call, function)
         if self._waits and len(arguments) - message.first > 1:
             self._clock.resume()
-        self._run_each(message, run, task_pickling.task_name(function), arguments, started_ns)
+        self._run_each(message, run, name, arguments, started_ns)
         self._clock.pause()
 
     def _run_each(
@@ -112,7 +113,6 @@ class WorkerLoop:
         position_of_task = [2 * first + 1]
         set_common((name, message.index, again_until, message.attempt, producer.worker, position_of_task))
         results: list[Any] = []
-        status = RETURNED
         began_ns, raised = started_ns, None
         # In the status page, the position of a running task is twice the task's number plus 1.
         for position, argument in zip(range(2 * first + 1, 2 * len(arguments), 2), arguments[first:], strict=True):
@@ -121,8 +121,8 @@ class WorkerLoop:
                 ticked[0] = each
                 if results:
                     # Hand over these results now, so that they are not lost if the worker dies in a later task.
-                    self._hand_over_results(message, first, results, status, started_ns, last=False)
-                    first, results, status = task, [], RETURNED
+                    self._hand_over_results(message, first, results, started_ns, last=False)
+                    first, results = task, []
                 counters[SINCE] = clock()
             if log_counters.sdk_used:
                 producer.begin_task()
@@ -140,7 +140,7 @@ class WorkerLoop:
                 if is_child[0]:
                     forked_child.exit_with(error)
                 results.append(task_pickling.Failure(error))
-                status, raised = MIXED, task_pickling.describe(error)
+                raised = describe(error)
             if is_child[0]:
                 forked_child.exit_with(None)
             if prints:
@@ -150,15 +150,15 @@ class WorkerLoop:
                 producer.status_page.end(position // 2)
                 producer.mark_end((ended_ns - began_ns) / 1e9, raised)
         set_common(None)
-        self._hand_over_results(message, first, results, status, started_ns, last=True)
+        self._hand_over_results(message, first, results, started_ns, last=True)
 
     def _hand_over_results(
-        self, message: Tasks, first: int, results: list[Any], status: int, started_ns: int, *, last: bool
+        self, message: Tasks, first: int, results: list[Any], started_ns: int, *, last: bool
     ) -> None:
         count = len(results)
         self._producer.status_page.end(first + count - 1)
-        payload, all_pickled = task_pickling.dump_results(results)
-        status = status if all_pickled else MIXED
+        payload, together = task_pickling.dump_results(results)
+        status = RETURNED if together else APART
         self._hand_over(message, first, count, status, payload, started_ns, last=last)
 
     def _hand_over(
@@ -209,14 +209,6 @@ class WorkerLoop:
             function = task_pickling.load_function(function)
             self._functions.keep(digest, function)
         return function
-
-
-def _load_arguments(message: Tasks) -> list[Any]:
-    try:
-        arguments: list[Any] = pickling.loads(message.payload)
-    except BaseException as error:
-        raise TaskLoadError(f"a worker cannot load the arguments of a task: {type(error).__name__}: {error}") from error
-    return arguments
 
 
 def _call(function: Callable[..., Any], argument: Any) -> Any:

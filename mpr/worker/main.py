@@ -41,22 +41,23 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
     failpoints.arm(config.worker)
     failpoints.reach("worker.started")
     forked_child.watch()
-    function, arguments = initializer.value
     began_ns = time.monotonic_ns()
-    if function is not None:
-        try:
+    try:
+        function, arguments = task_pickling.load_initializer(initializer)
+        began_ns = time.monotonic_ns()
+        if function is not None:
             producer.begin_task()
             function(*arguments)
             if forked_child.is_child[0]:
                 forked_child.exit_with(None)
             producer.flush()
-        except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
-            if forked_child.is_child[0]:
-                forked_child.exit_with(error)
-            producer.flush()
-            producer.send(InitializerFailed(task_pickling.dump_exception(error)))
-            membership.close_worker(producer)
-            return
+    except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
+        if forked_child.is_child[0]:
+            forked_child.exit_with(error)
+        producer.flush()
+        producer.send(InitializerFailed(task_pickling.dump_exception(error)))
+        membership.close_worker(producer)
+        return
     producer.send(Ready((time.monotonic_ns() - began_ns) // 1000))
     WorkerLoop(producer, capture, waits=config.results_wait).run()
     membership.close_worker(producer)

@@ -1,0 +1,109 @@
+"""Opens the outcomes of tasks, and hands them to the callers.
+
+Covers: unpickling what a task has returned or raised, and calling what the caller has given: callbacks and futures.
+Does not cover: code in workers (`worker/loop.py`), and texts of exceptions (`mpr/user_code.py`).
+
+Both run code of a user, which may raise anything, also `SystemExit`. No function of this module raises. An error
+becomes the outcome of the task, or a line in the log, so that the other tasks and the thread go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from mpr.errors import DeliveryError, TaskError
+from mpr.processes import pickling, task_pickling
+from mpr.scheduler.work_item import WorkItem
+from mpr.transport.messages import APART, RAISED, Result
+from mpr.user_code import Contained, represent
+
+
+class Outcome(NamedTuple):
+    """The outcome of `task_count` tasks of a work item, from task `first` on: their results, or one error for all."""
+
+    work_item: WorkItem
+    first: int
+    task_count: int
+    values: Sequence[Any] | None
+    error: BaseException | None
+
+    @classmethod
+    def of_rest(cls, work_item: WorkItem, error: BaseException | None) -> Outcome:
+        """Make `error` the outcome of all tasks of `work_item` that have no outcome yet."""
+        return cls(work_item, work_item.first, work_item.count - work_item.first, None, error)
+
+
+def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseException | None) -> Iterator[Outcome]:
+    """Unpickle the outcomes of `count` tasks in `result`. If there is a `failure`, it is the error of all of them.
+
+    Yields the outcomes in the order of the tasks. If one of several results cannot be unpickled, only its task fails.
+    """
+    first = result.first
+    if failure is not None:
+        yield Outcome(work_item, first, count, None, failure)
+    elif result.status == RAISED:
+        yield Outcome(work_item, first, count, None, task_pickling.load_exception(result.payload))
+    elif result.status == APART:
+        yield from _open_apart(work_item, result, count)
+    else:
+        try:
+            values = pickling.loads(result.payload)
+        except BaseException as error:  # noqa: BLE001  # whatever a user's `__setstate__` raises
+            yield Outcome(work_item, first, count, None, _unreadable(work_item, first, error))
+            return
+        if type(values) is list and len(values) == count:
+            yield Outcome(work_item, first, count, values, None)
+        else:
+            yield Outcome(work_item, first, count, None, _not_results(work_item, first, count))
+
+
+def _open_apart(work_item: WorkItem, result: Result, count: int) -> Iterator[Outcome]:
+    """Unpickle results that were pickled one by one."""
+    task = result.first
+    try:
+        parts = task_pickling.parts_of_results(result.payload, count)
+    except Exception:  # noqa: BLE001  # whatever bytes of another kind raise
+        yield Outcome(work_item, task, count, None, _not_results(work_item, task, count))
+        return
+    for task, (has_raised, payload) in enumerate(parts, result.first):
+        if has_raised:
+            yield Outcome(work_item, task, 1, None, task_pickling.load_exception(payload))
+            continue
+        try:
+            value = pickling.loads(payload)
+        except BaseException as error:  # noqa: BLE001  # whatever a user's `__setstate__` raises
+            yield Outcome(work_item, task, 1, None, _unreadable(work_item, task, error))
+        else:
+            yield Outcome(work_item, task, 1, [value], None)
+
+
+def _unreadable(work_item: WorkItem, task: int, error: BaseException) -> TaskError:
+    text = f"the result of task {work_item.name(task)} cannot be unpickled here: {represent(error)}"
+    failure = TaskError(text)
+    failure.__cause__ = error
+    return failure
+
+
+def _not_results(work_item: WorkItem, task: int, count: int) -> DeliveryError:
+    return DeliveryError(f"a worker has sent no {count} results of {work_item.name(task)}")
+
+
+def start(work_item: WorkItem) -> bool:
+    """Tell the caller that a worker is about to get `work_item`.
+
+    Returns False if the caller has cancelled the work item, or if the caller's code raises.
+    """
+    # An error is raised if the caller has set the result of the future itself.
+    with Contained("the caller of task %s cannot be told that it starts", work_item.name(0)):
+        return work_item.start()
+    return False
+
+
+def hand_over(outcome: Outcome) -> None:
+    """Give an outcome to the caller, and run the callbacks of the caller."""
+    work_item, first, count, values, error = outcome
+    # An error of a callback is only logged, because it must not end this thread. In `multiprocessing.Pool` such an
+    # error ends the thread that handles results, and all calls hang.
+    with Contained("a callback for task %s raised", work_item.name(first)):
+        work_item.on_outcome(work_item.index + first, count, values, error)

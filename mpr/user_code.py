@@ -1,0 +1,196 @@
+"""Runs code of a user in threads of mpr, and in the main loop of a worker, so that it harms only its own task.
+
+Covers: texts of exceptions and other objects, blocks that may raise anything, and the logger of mpr.
+Does not cover: unpickling (`processes/pickling.py`), and the task itself (`worker/loop.py`).
+
+Code of a user runs at many places that look harmless: `str(error)`, `isinstance(value, X)`, `if error:`, a callback, a
+handler of `logging`. It may raise anything, also `SystemExit`. An exception that leaves such a place would end the
+thread, and all calls that wait for this thread would hang. So mpr goes through the functions of this module instead.
+An exception of a user's code then becomes a text, or a line in the log.
+
+In the main thread of a program, `KeyboardInterrupt` and `SystemExit` always pass, because they may come from Ctrl-C or
+from another signal's handler. Workers ignore Ctrl-C, so there everything is an error of the task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, ParamSpec
+
+P = ParamSpec("P")
+
+# These are read by the descriptors of Python's own classes, because a metaclass or an exception of a user may define
+# properties with the same names.
+_qualname = type.__dict__["__qualname__"].__get__
+_module = type.__dict__["__module__"].__get__
+_trace = BaseException.__dict__["__traceback__"].__get__
+
+
+def passes(error: BaseException) -> bool:
+    """Return whether `error` may come from Ctrl-C or another signal's handler, so that it must not be swallowed."""
+    return (
+        not is_a(error, Exception)
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    )
+
+
+def is_a(value: object, kind: type[Any] | tuple[type[Any], ...]) -> bool:
+    """Return whether the type of `value` is `kind`, one of them, or a subclass.
+
+    Unlike `isinstance`, this does not ask `value` for its `__class__`, which may be a property of a user.
+    """
+    return issubclass(type(value), kind)
+
+
+# --- texts --------------------------------------------------------------------------------------------------------
+
+
+def type_name(kind: type[Any]) -> str:
+    """Return the name of the class `kind`, with its module unless that is `builtins`."""
+    name, module = plain_name(kind), _module(kind)
+    return name if type(module) is not str or module == "builtins" else writable(f"{module}.{name}")
+
+
+def plain_name(kind: type[Any]) -> str:
+    """Return the qualified name of the class `kind`, without its module."""
+    return writable(_qualname(kind))
+
+
+def describe(error: BaseException) -> str:
+    """Return the type and the text of an exception. Works even if the `__str__` of the exception raises."""
+    try:
+        text = f"{error}"
+    except BaseException as failure:
+        if passes(failure):
+            raise
+        text = "(its text cannot be made)"
+    return f"{type_name(type(error))}: {writable(text)}"
+
+
+def represent(value: object) -> str:
+    """Return `repr(value)`. If a user's `__repr__` raises, return a text with the type of `value`."""
+    try:
+        return writable(f"{value!r}")
+    except BaseException as failure:
+        if passes(failure):
+            raise
+        return describe(value) if is_a(value, BaseException) else f"<{type_name(type(value))}>"  # type: ignore[arg-type]  # `is_a` is no check for mypy
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return the text that Python prints for an exception that nothing has caught, with its traceback."""
+    try:
+        return writable("".join(traceback.format_exception(type(error), error, _trace(error))))
+    except BaseException as failure:
+        if passes(failure):
+            raise
+    # The traceback is kept even if the exception has attributes that `traceback` cannot use.
+    lines = ["(no traceback can be made)\n"]
+    with contextlib.suppress(Exception):
+        lines = ["Traceback (most recent call last):\n", *traceback.format_tb(_trace(error))]
+    return "".join(lines) + describe(error) + "\n"
+
+
+def writable(text: str) -> str:
+    """Return `text` as a plain `str` that can be encoded. Neither messages nor rows take lone surrogates."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+# --- blocks -------------------------------------------------------------------------------------------------------
+
+
+class Contained:
+    """Logs an exception of the block, and goes on after the block. Never raises.
+
+    Parameters
+    ----------
+    text, args:
+        The message of the log, and the arguments for its placeholders. The traceback is added.
+    """
+
+    def __init__(self, text: str, *args: object) -> None:
+        self._text = text
+        self._args = args
+        #: Whether the block has raised.
+        self.raised = False
+
+    def __enter__(self) -> Contained:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None:
+            return False
+        self.raised = True
+        if passes(error):
+            return False
+        # The text is made here, because a formatter of `logging` would call the code of the exception again.
+        log.error(f"{self._text}\n%s", *self._args, traceback_text(error))
+        return True
+
+
+class _Around:
+    def __init__(self, parts: Iterator[None]) -> None:
+        self._parts = parts
+
+    def __enter__(self) -> None:
+        next(self._parts)
+
+    def __exit__(self, *_: object) -> None:
+        next(self._parts, None)
+
+
+def around(parts: Callable[P, Iterator[None]]) -> Callable[P, _Around]:
+    """Make a context manager of a generator function with one `yield`, for blocks in which code of a user runs.
+
+    The code behind the `yield` runs after the block, also if the block raises. Unlike `contextlib.contextmanager`, this
+    does not set attributes of an exception that passes. An exception of a user may refuse that, such as a frozen
+    dataclass, and would then be replaced by another one.
+    """
+
+    @functools.wraps(parts)
+    def make(*args: P.args, **kwargs: P.kwargs) -> _Around:
+        return _Around(parts(*args, **kwargs))
+
+    return make
+
+
+# --- the log ------------------------------------------------------------------------------------------------------
+
+
+class _Log(logging.LoggerAdapter[logging.Logger]):
+    """The logger `mpr`. Handlers, filters and record factories of a user may raise, and no thread of mpr may end."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        try:
+            if self.logger.isEnabledFor(level):
+                self.logger.log(level, msg, *args, stacklevel=2, **kwargs)
+        except BaseException as error:
+            if passes(error):
+                raise
+            _print_instead(msg, args, error)
+
+
+def _print_instead(msg: object, args: tuple[object, ...], error: BaseException) -> None:
+    """Print a message that cannot be logged, because a handler or a filter has raised `error`."""
+    if not logging.raiseExceptions:
+        return
+    # Not `sys.stderr`, because the program may have replaced it.
+    if sys.__stderr__ is not None:
+        with contextlib.suppress(Exception):
+            text = str(msg) % args if args else str(msg)
+            sys.__stderr__.write(f"{text}\n(a handler or filter of logging has raised {describe(error)})\n")
+
+
+#: The logger of mpr. All messages of mpr go through it.
+log = _Log(logging.getLogger("mpr"), None)
