@@ -10,6 +10,7 @@ from typing import Any, Literal
 from mpr.errors import ConfigError
 from mpr.processes.forkserver import ForkServerLauncher, servers
 from mpr.processes.launcher import Launcher, ProcessLauncher, ctrl_c_blocked
+from mpr.processes.spawning import SpawnedProcess
 from mpr.processes.zygote import ZygoteLauncher
 
 StartMethod = Literal["forkserver", "spawn", "fork"]
@@ -58,7 +59,7 @@ def make_launcher(method: StartMethod, preload: bool, target: str, shared: Any) 
     if method == "fork":
         return ZygoteLauncher(target, shared)
     if method == "spawn":
-        return ProcessLauncher(multiprocessing.get_context("spawn").Process, target, shared)
+        return ProcessLauncher(SpawnedProcess, target, shared)
     server = servers.get(PRELOAD if preload else WITHOUT_SDK)
     # The server is started now, so that the server and the parent import their modules at the same time.
     with ctrl_c_blocked():
