@@ -15,7 +15,7 @@ from multiprocessing.forkserver import ForkServer, read_signed
 from typing import Any
 
 from mpr.processes.launcher import SERVER_FORK_SECS, SERVER_LOOK_SECS, ProcessLauncher, StoppedServers
-from mpr.processes.spawning import starting_bytes
+from mpr.processes.spawning import close_fds, starting_bytes
 from mpr.transport.ipc_folder import short_listener_paths
 
 # --- our own fork server ------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ class _Popen(popen_fork.Popen):
         # This end of the pipe stays open, because the child ends when this end closes. The system closes this end when
         # this process ends.
         parent_end = os.dup(data_end)
-        self.finalizer = util.Finalize(self, _close, (parent_end, self.sentinel))
+        self.finalizer = util.Finalize(self, close_fds, (parent_end, self.sentinel))
         with open(data_end, "wb", closefd=True) as pipe:
             pipe.write(data)
         _wait_for_server(self.sentinel)
@@ -122,11 +122,6 @@ def _wait_for_server(sentinel: int) -> None:
         stopped.look(servers.pids())
         if time.monotonic() > deadline:
             raise TimeoutError(f"mpr's fork server has started no process for {SERVER_FORK_SECS:.0f} s")
-
-
-def _close(*fds: int) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 class _ForkServerProcess(ForkServerProcess):

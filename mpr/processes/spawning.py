@@ -61,16 +61,17 @@ class _Popen(popen_spawn_posix.Popen):
     def _launch(self, process_obj: process.BaseProcess) -> None:
         # Opened first, because the child needs the descriptor. `starting_bytes` adds others to `_fds`.
         tracker_fd = resource_tracker.getfd()
+        assert tracker_fd is not None
         self._fds.append(tracker_fd)
         data = starting_bytes(process_obj, self)
         sentinel, childs_end = os.pipe()
         childs_data, data_end = os.pipe()
         # These ends stay open until the process object is gone, because the child ends when they close.
-        self.finalizer = util.Finalize(self, util.close_fds, (sentinel, data_end))
+        self.finalizer = util.Finalize(self, close_fds, (sentinel, data_end))
         try:
             command = spawn.get_command_line(tracker_fd=tracker_fd, pipe_handle=childs_data)
             self._fds.extend([childs_data, childs_end])
-            self.pid = util.spawnv_passfds(spawn.get_executable(), command, self._fds)
+            self.pid = util.spawnv_passfds(os.fsencode(spawn.get_executable()), command, self._fds)
         finally:
             os.close(childs_data)
             os.close(childs_end)
@@ -78,6 +79,12 @@ class _Popen(popen_spawn_posix.Popen):
         # An error means that the child has ended already, which its exit code reports.
         with contextlib.suppress(BrokenPipeError), open(data_end, "wb", closefd=False) as pipe:
             pipe.write(data)
+
+
+def close_fds(*fds: int) -> None:
+    """Close all descriptors in `fds`."""
+    for fd in fds:
+        os.close(fd)
 
 
 class SpawnedProcess(SpawnProcess):

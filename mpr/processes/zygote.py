@@ -14,6 +14,7 @@ from multiprocessing import connection as mp_connection
 from multiprocessing import process
 from typing import Any
 
+from mpr.processes import random_state
 from mpr.processes.launcher import (
     SERVER_FORK_SECS,
     SERVER_LOOK_SECS,
@@ -52,7 +53,9 @@ class ZygoteLauncher(Launcher):
         self._pipe, zygotes_end = multiprocessing.Pipe()
         context = multiprocessing.get_context("fork")
         self._zygote = context.Process(
-            target=_zygote_main, args=(zygotes_end, self._pipe, target, shared), name="mpr-zygote"
+            target=_zygote_main,
+            args=(zygotes_end, self._pipe, next(random_state.zygotes), target, shared),
+            name="mpr-zygote",
         )
         self._zygote.start()
         zygotes_end.close()
@@ -121,7 +124,7 @@ def _ignore_signal(_number: int, _frame: object) -> None:
     """Do nothing. Without a handler, the system would discard the signal, and nothing would wake the zygote."""
 
 
-def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
+def _zygote_main(pipe: Any, parents_end: Any, zygote: int, target: str, shared: Any) -> None:
     """Fork a worker for each config that the parent sends, and report each exit code.
 
     The zygote ends if the parent sends None or closes its end of the pipe. Then the zygote kills all workers.
@@ -158,7 +161,9 @@ def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
             break
         worker, config = order
         child = context.Process(
-            target=_forked_main, args=(pipe, watched, kept_open, target, config, shared), name=f"mpr-worker-{worker}"
+            target=_forked_main,
+            args=(pipe, watched, kept_open, (zygote, worker), target, config, shared),
+            name=f"mpr-worker-{worker}",
         )
         child.start()
         children[worker] = child
@@ -168,11 +173,14 @@ def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
         child.join()
 
 
-def _forked_main(pipe: Any, watched: int, kept_open: int, target: str, config: Any, shared: Any) -> None:
+def _forked_main(
+    pipe: Any, watched: int, kept_open: int, place: tuple[int, int], target: str, config: Any, shared: Any
+) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     ignore_ctrl_c()
     pipe.close()
     os.close(kept_open)
     guard_against_orphans(watched)
+    random_state.derive(*place)
     call_target(target, config, shared)

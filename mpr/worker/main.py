@@ -34,6 +34,8 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
     if config.environ is not None:
         os.environ.clear()
         os.environ.update(config.environ)
+        # The server may have read another time zone, because it may have started with another environment.
+        time.tzset()
     if config.preloaded:
         forks.forbid_preloaded_servers()
     producer = membership.take_over(config.recording, config.worker)
