@@ -32,6 +32,10 @@ The list has each private name, the reason why mpr uses it, and the loss if a re
   no function that returns the times of a thread. So mpr notes the times, to restore the times of a task's
   caller.
   Without them: times that a task sets stay on the rows of its caller.
+- `rerun_bindings.set_log_time_enabled`, `set_log_tick_enabled`, and in `rerun.error_utils` the names `_strict_mode` and
+  `_rerun_exception_ctx`: mpr notes which settings a task changes, to restore them behind the task.
+  `rerun.recording_stream.active_recording_stream`: the stream of a `with` block that a task has not left.
+  Without them: such settings of a task hold for the next tasks of its worker.
 - `rerun_bindings.finalize_deferred_sinks`: the SDK calls this function at the end of a `with stream:` block. There, it
   would finish the file sink that leads to the recording.
   Without it: rows after the block are lost.
