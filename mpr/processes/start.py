@@ -39,7 +39,7 @@ WITHOUT_SDK = ("numpy", "pyarrow", "mpr.worker.preload")
 def check_start_method(method: object) -> StartMethod:
     """Return the start method. None stands for `forkserver` if the platform has it, else for `spawn`.
 
-    Raises `ConfigError` if the platform does not have the start method.
+    Raises `ConfigError` if the platform does not have the start method, or if gevent prevents it.
     """
     if sys.platform == "win32":
         raise ConfigError("mpr runs on Linux and macOS; Windows is not supported yet")
@@ -48,6 +48,9 @@ def check_start_method(method: object) -> StartMethod:
         return "forkserver" if "forkserver" in offered else "spawn"
     if method not in offered:
         raise ConfigError(f"start_method must be one of {', '.join(sorted(offered))}, got {method!r}")
+    if method == "fork" and str(os.fork.__module__).startswith("gevent"):
+        # gevent waits for a child only in the thread that has forked it.
+        raise ConfigError("start_method='fork' does not work if gevent has replaced os.fork: use 'forkserver'")
     return method  # type: ignore[return-value]  # one of those offered
 
 

@@ -25,6 +25,7 @@ from mpr.producer import exits, propagation, router
 from mpr.producer.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.sdk import recordings
 from mpr.sdk.forks import redirect_stream
+from mpr.threads import check_threads
 from mpr.transport import connection_info, ipc_folder
 from mpr.transport.connection_info import ConnectionInfo
 
@@ -286,6 +287,7 @@ def _member(config: ConnectionInfo, timeout_secs: float, *, takes_over: bool) ->
 
 
 def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
+    check_threads(JoinError)
     _leave_the_closed()
     producer = Producer(config, 0, timeout_secs)
     router.guard(config.recording_id, producer)

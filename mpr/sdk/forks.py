@@ -32,11 +32,11 @@ _process = _Process()
 
 
 def leave_parents_recordings() -> None:
-    """Keep a forked process silent about the recordings of its parent when the process ends. A second call does nothing.
+    """Keep a forked process silent about the recordings of its parent. A second call does nothing.
 
-    `rr.init` and the SDK's exit handler call `shutdown`, which disconnects all recordings, also those that the process
-    has from its parent. For each of these, the SDK would print an error. So `shutdown` does nothing in a forked process
-    that has made no recording of its own. mpr ends the recordings that it has made itself.
+    At the end of a process, the SDK calls `shutdown`, which disconnects all recordings, also those that a forked
+    process has from its parent. For each of these, the SDK would print an error. So `shutdown` does nothing in a forked
+    process that has made no recording of its own. mpr ends the recordings that it has made itself.
 
     Call this before any other module of mpr wraps `new_recording`.
     """
