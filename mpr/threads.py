@@ -10,19 +10,20 @@ thread by a `Latch`, which has no lock that a thread could wait for.
 
 from __future__ import annotations
 
+import _queue
 import _thread
 import contextlib
 import os
 import threading
-
-# Not `queue.SimpleQueue`, because gevent and eventlet replace that one, even if they leave threads as they are.
-from _queue import SimpleQueue
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from mpr.errors import ConfigError, MprError
 
 T = TypeVar("T")
+
+# Not `queue.SimpleQueue`, because gevent and eventlet replace that one, even if they leave threads as they are.
+SimpleQueue = _queue.SimpleQueue
 
 
 def is_thread_of_ours() -> bool:
