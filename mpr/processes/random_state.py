@@ -29,13 +29,13 @@ from typing import Any
 zygotes = itertools.count()
 
 
-class _Server:
+class _ServerState:
     """The state of this process as a server. `pid` is None if it is none."""
 
     pid: int | None = None
 
 
-_server = _Server()
+_server = _ServerState()
 
 
 def renew_in_children() -> None:

@@ -53,7 +53,7 @@ def _preparation_data(name: str) -> dict[str, Any]:
     return data
 
 
-class _Popen(popen_spawn_posix.Popen):
+class _SpawnPopen(popen_spawn_posix.Popen):
     """Does what its base class does, with the bytes of `starting_bytes`."""
 
     _fds: list[int]
@@ -92,4 +92,4 @@ class SpawnedProcess(SpawnProcess):
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802  # multiprocessing's name
-        return _Popen(process_obj)
+        return _SpawnPopen(process_obj)

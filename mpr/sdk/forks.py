@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import rerun as rr
 
 
-class _Process:
-    """The state of this process."""
+class _ForkState:
+    """What this process knows of its forks."""
 
     is_forked = False
     is_watched = False
@@ -28,7 +28,7 @@ class _Process:
     has_recording = False
 
 
-_process = _Process()
+_process = _ForkState()
 
 
 def leave_parents_recordings() -> None:
