@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _ForkState:
-    """What this process knows of its forks."""
+    """Holds the state of this process after forks."""
 
     is_forked = False
     is_watched = False
