@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mpr import failpoints
+from mpr import failpoints, limits
 from mpr.errors import DeliveryError
 from mpr.limits import OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, UNFLUSHED_MAX_BYTES
 from mpr.producer.announcer import Announcer, OpenOutbox
@@ -96,7 +96,13 @@ class OutboxWriter(abc.ABC):
     def __init__(self, parts: WriterParts, outbox: Outbox) -> None:
         self._parts = parts
         self.announcer: Announcer = Announcer(
-            parts.connection, parts.inbox, parts.watch, parts.results, outbox, self.segment
+            parts.connection,
+            parts.inbox,
+            parts.watch,
+            parts.results,
+            outbox,
+            self.segment,
+            limits.WATCHED_ANNOUNCE_EVERY_SECS if parts.config.is_watched else limits.ANNOUNCE_EVERY_SECS,
         )
         self.spent: bool = False
         # Held while the SDK is flushed or given another outbox.

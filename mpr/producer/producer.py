@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from mpr import limits
 from mpr.errors import DeliveryError, JoinError, RecordingClosedError, RecordingError
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.producer import farewell, outbox_writer, router
@@ -114,7 +115,10 @@ class Producer:
         # Start the SDK here, because the parent answers meanwhile.
         with internal():
             self.stream: rr.RecordingStream = encoder.new_stream(
-                config.application_id, config.recording_id, send_properties=False
+                config.application_id,
+                config.recording_id,
+                send_properties=False,
+                flush_tick_secs=limits.WATCHED_FLUSH_TICK_SECS if config.is_watched else None,
             )
         is_direct = config.direct is not None and not is_owner
         #: Counts the rows of this process. The parent compares this number with the rows that come to it.

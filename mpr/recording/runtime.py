@@ -206,6 +206,7 @@ class RecordingRuntime:
             secret=self.sockets.secret,
             outbox_bytes=limits.outbox_limit(workers),
             marks_tasks=any(sink.keeps_tasks_apart for sink in self.options.sinks),
+            is_watched=any(sink.is_live or sink.is_readable for sink in self.options.sinks),
             direct=self._direct,
         )
 

@@ -49,6 +49,8 @@ class ConnectionInfo:
     marks_tasks:
         Whether a worker tells the parent where the rows of each task begin and end. Some sinks need this, because they
         keep the rows of tasks apart.
+    is_watched:
+        Whether somebody may watch the rows come: whether a sink is a viewer, a server or a stream.
     direct:
         The sinks that the process opens itself; None if its rows go through the parent.
     """
@@ -61,6 +63,7 @@ class ConnectionInfo:
     secret: str = field(repr=False)
     outbox_bytes: int = OUTBOX_MAX_BYTES
     marks_tasks: bool = False
+    is_watched: bool = False
     direct: DirectRoute | None = None
 
 
@@ -71,6 +74,7 @@ _TYPES: dict[str, Any] = {
     "folder": Path,
     "outbox_bytes": int,
     "marks_tasks": bool,
+    "is_watched": bool,
     "direct": DirectRoute | None,
 }
 
