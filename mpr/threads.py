@@ -10,20 +10,45 @@ thread by a `Latch`, which has no lock that a thread could wait for.
 
 from __future__ import annotations
 
+import _queue
 import _thread
 import contextlib
 import os
-import queue
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from mpr.errors import ConfigError, MprError
+
 T = TypeVar("T")
+
+# Not `queue.SimpleQueue`, because gevent and eventlet replace that one, even if they leave threads as they are.
+SimpleQueue = _queue.SimpleQueue
 
 
 def is_thread_of_ours() -> bool:
     """Return whether the present thread is one of mpr's own."""
     return threading.current_thread().name.startswith("mpr-")
+
+
+# What to do instead, by the package that has replaced the threads of this process.
+_INSTEAD = {
+    "gevent": "call gevent.monkey.patch_all(thread=False), or use mpr in another process",
+    "eventlet": "use mpr in another process",
+}
+
+
+def check_threads(error: type[MprError] = ConfigError) -> None:
+    """Raise `error` if gevent or eventlet has replaced the threads of this process.
+
+    Their threads share one real thread. A thread of mpr that waits in ZeroMQ would stop all others for ever.
+    """
+    package = str(getattr(_thread.start_new_thread, "__module__", "")).partition(".")[0]
+    if package in _INSTEAD:
+        raise error(
+            f"a recording needs real threads, but {package} has replaced the threads of this process (pid "
+            f"{os.getpid()}): {_INSTEAD[package]}"
+        )
 
 
 class Latch:
@@ -126,7 +151,7 @@ class _Carrier:
     """A thread that runs steps for the main thread, one after another."""
 
     def __init__(self) -> None:
-        self._steps: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._steps: SimpleQueue[Callable[[], None]] = SimpleQueue()
         start_aside(threading.Thread(target=self._run, name=CARRIER, daemon=True))
 
     def carry(self, step: Callable[[], None]) -> None:
@@ -188,7 +213,7 @@ class BoundedThread:
     """
 
     def __init__(self, name: str) -> None:
-        self._work: queue.SimpleQueue[tuple[Callable[[], None], _Outcome] | None] = queue.SimpleQueue()
+        self._work: SimpleQueue[tuple[Callable[[], None], _Outcome] | None] = SimpleQueue()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def do(self, step: Callable[[], None], timeout_secs: float) -> bool:

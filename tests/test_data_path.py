@@ -236,6 +236,15 @@ def test_workers_see_the_environment_of_the_pool_not_of_the_fork_server(
         assert pool.apply(os.getenv, ("MPR_TEST_COLOUR",)) == "blue"
 
 
+def test_workers_have_the_time_zone_of_the_pool_not_of_the_fork_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for zone, hours in (("UTC0", 0), ("AAA-9", 9)):
+        monkeypatch.setenv("TZ", zone)
+        with mpr.Pool("app", 1, sinks=tmp_path / f"{hours}.rrd") as pool:
+            assert 3600 * hours == pool.apply(time.localtime, (0,)).tm_gmtoff
+
+
 def test_the_default_sink_is_a_new_file_whose_path_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,7 +18,7 @@ from mpr.processes import task_pickling
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.state import PoolState
 from mpr.scheduler.work_item import TaskFunction, WorkItem
-from mpr.threads import start_aside
+from mpr.threads import SimpleQueue, start_aside
 from mpr.transport.messages import EACH
 from mpr.user_code import passes
 
@@ -39,7 +39,7 @@ def start(
 ) -> ResultIterator[Any]:
     """Start a thread that submits `iterable` to a pool of `size` workers. Returns the iterator over the results."""
     # Not a semaphore, because a handler of a signal may interrupt the caller while it holds the lock of the semaphore.
-    room: queue.SimpleQueue[None] = queue.SimpleQueue()
+    room: SimpleQueue[None] = SimpleQueue()
     for _ in range(_AHEAD * size * chunksize):
         room.put(None)
     results: ResultIterator[Any] = ResultIterator(ordered, functools.partial(room.put, None))
@@ -97,7 +97,7 @@ class ImapFeeder:
     function: TaskFunction
     items: Iterator[Any]
     chunksize: int
-    room: queue.SimpleQueue[None]
+    room: SimpleQueue[None]
     results: weakref.ref[ResultIterator[Any]]
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-from mpr.threads import Latch
+from mpr.threads import Latch, SimpleQueue
 
 R = TypeVar("R")
 
@@ -110,7 +110,7 @@ class ResultIterator(Generic[R], Iterator[R]):
         self._ordered = ordered
         self._taken = taken
         #: The outcomes that the caller can take; None after the last one.
-        self._ready: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._ready: SimpleQueue[_Item | None] = SimpleQueue()
         # Guards what follows. Only threads of the pool take this lock.
         self._lock = threading.Lock()
         self._early: dict[int, list[_Item]] = {}

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing import connection as mp_connection
-from multiprocessing import popen_fork, process, reduction, spawn, util
-from multiprocessing.context import ForkServerProcess, set_spawning_popen
+from multiprocessing import popen_fork, process, reduction, util
+from multiprocessing.context import ForkServerProcess
 from multiprocessing.forkserver import ForkServer, read_signed
 from typing import Any
 
 from mpr.processes.launcher import SERVER_FORK_SECS, SERVER_LOOK_SECS, ProcessLauncher, StoppedServers
+from mpr.processes.spawning import close_fds, starting_bytes
 from mpr.transport.ipc_folder import short_listener_paths
 
 # --- our own fork server ------------------------------------------------------------------------------------------
@@ -26,8 +27,12 @@ _SERVER_SECS = 10.0
 
 class _Server(ForkServer):
     def ensure_running(self) -> None:
+        method = multiprocessing.get_start_method(allow_none=True)
         with short_listener_paths():
             super().ensure_running()
+        if method is None:
+            # `ForkServer` chooses the default start method of this process. The program may still choose another one.
+            multiprocessing.set_start_method(None, force=True)
 
 
 class _Servers:
@@ -85,21 +90,14 @@ class _Popen(popen_fork.Popen):
         return len(self._fds) - 1
 
     def _launch(self, process_obj: process.BaseProcess) -> None:
-        prepared = spawn.get_preparation_data(process_obj.name)
-        buffer = io.BytesIO()
-        set_spawning_popen(self)  # type: ignore[arg-type]  # a `Popen` of ours
-        try:
-            reduction.dump(prepared, buffer)
-            reduction.dump(process_obj, buffer)
-        finally:
-            set_spawning_popen(None)
+        data = starting_bytes(process_obj, self)
         self.sentinel, data_end = self._connect(self._fds)
         # This end of the pipe stays open, because the child ends when this end closes. The system closes this end when
         # this process ends.
         parent_end = os.dup(data_end)
-        self.finalizer = util.Finalize(self, _close, (parent_end, self.sentinel))
+        self.finalizer = util.Finalize(self, close_fds, (parent_end, self.sentinel))
         with open(data_end, "wb", closefd=True) as pipe:
-            pipe.write(buffer.getbuffer())
+            pipe.write(data)
         _wait_for_server(self.sentinel)
         self.pid = read_signed(self.sentinel)
 
@@ -124,11 +122,6 @@ def _wait_for_server(sentinel: int) -> None:
         stopped.look(servers.pids())
         if time.monotonic() > deadline:
             raise TimeoutError(f"mpr's fork server has started no process for {SERVER_FORK_SECS:.0f} s")
-
-
-def _close(*fds: int) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 class _ForkServerProcess(ForkServerProcess):

@@ -11,7 +11,6 @@ import fcntl
 import multiprocessing
 import os
 import pkgutil
-import select
 import signal
 import sys
 import threading
@@ -168,9 +167,7 @@ def guard_against_orphans(watched: int | None = None) -> None:
         fcntl.fcntl(watched, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(watched, fcntl.F_SETFL, fcntl.fcntl(watched, fcntl.F_GETFL) | os.O_ASYNC)
         # The write end may have closed before the signal was set up.
-        poll = select.poll()
-        poll.register(watched, select.POLLHUP)
-        if any(event & select.POLLHUP for _, event in poll.poll(0)):
+        if mp_connection.wait([watched], 0):
             os.kill(os.getpid(), signal.SIGKILL)
     else:
 

@@ -7,9 +7,15 @@ import os
 import sys
 from multiprocessing import process
 
+from mpr.threads import check_threads
+
 
 def prepare_main() -> None:
-    """Prepare `__main__` for starting workers. Raises `RuntimeError` in a worker that is just importing `__main__`."""
+    """Prepare `__main__` for starting workers. Raises `RuntimeError` in a worker that is just importing `__main__`.
+
+    Raises `ConfigError` if this process has no real threads.
+    """
+    check_threads()
     if getattr(process.current_process(), "_inheriting", False):
         raise RuntimeError(
             "mpr.Pool was created while a worker imported the main script. Put the code that starts the program "

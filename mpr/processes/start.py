@@ -10,6 +10,7 @@ from typing import Any, Literal
 from mpr.errors import ConfigError
 from mpr.processes.forkserver import ForkServerLauncher, servers
 from mpr.processes.launcher import Launcher, ProcessLauncher, ctrl_c_blocked
+from mpr.processes.spawning import SpawnedProcess
 from mpr.processes.zygote import ZygoteLauncher
 
 StartMethod = Literal["forkserver", "spawn", "fork"]
@@ -38,7 +39,7 @@ WITHOUT_SDK = ("numpy", "pyarrow", "mpr.worker.preload")
 def check_start_method(method: object) -> StartMethod:
     """Return the start method. None stands for `forkserver` if the platform has it, else for `spawn`.
 
-    Raises `ConfigError` if the platform does not have the start method.
+    Raises `ConfigError` if the platform does not have the start method, or if gevent prevents it.
     """
     if sys.platform == "win32":
         raise ConfigError("mpr runs on Linux and macOS; Windows is not supported yet")
@@ -47,6 +48,9 @@ def check_start_method(method: object) -> StartMethod:
         return "forkserver" if "forkserver" in offered else "spawn"
     if method not in offered:
         raise ConfigError(f"start_method must be one of {', '.join(sorted(offered))}, got {method!r}")
+    if method == "fork" and str(os.fork.__module__).startswith("gevent"):
+        # gevent waits for a child only in the thread that has forked it.
+        raise ConfigError("start_method='fork' does not work if gevent has replaced os.fork: use 'forkserver'")
     return method  # type: ignore[return-value]  # one of those offered
 
 
@@ -58,7 +62,7 @@ def make_launcher(method: StartMethod, preload: bool, target: str, shared: Any) 
     if method == "fork":
         return ZygoteLauncher(target, shared)
     if method == "spawn":
-        return ProcessLauncher(multiprocessing.get_context("spawn").Process, target, shared)
+        return ProcessLauncher(SpawnedProcess, target, shared)
     server = servers.get(PRELOAD if preload else WITHOUT_SDK)
     # The server is started now, so that the server and the parent import their modules at the same time.
     with ctrl_c_blocked():

@@ -14,6 +14,7 @@ from multiprocessing import connection as mp_connection
 from multiprocessing import process
 from typing import Any
 
+from mpr.processes import random_state
 from mpr.processes.launcher import (
     SERVER_FORK_SECS,
     SERVER_LOOK_SECS,
@@ -52,7 +53,9 @@ class ZygoteLauncher(Launcher):
         self._pipe, zygotes_end = multiprocessing.Pipe()
         context = multiprocessing.get_context("fork")
         self._zygote = context.Process(
-            target=_zygote_main, args=(zygotes_end, self._pipe, target, shared), name="mpr-zygote"
+            target=_zygote_main,
+            args=(zygotes_end, self._pipe, next(random_state.zygotes), target, shared),
+            name="mpr-zygote",
         )
         self._zygote.start()
         zygotes_end.close()
@@ -129,7 +132,7 @@ def _ignore_signal(_number: int, _frame: object) -> None:
     """Do nothing. Without a handler, the system would discard the signal, and nothing would wake the zygote."""
 
 
-def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
+def _zygote_main(pipe: Any, parents_end: Any, zygote: int, target: str, shared: Any) -> None:
     """Fork a worker for each config that the parent sends, and report each exit code.
 
     The zygote ends if the parent sends None or closes its end of the pipe. Then the zygote kills all workers.
@@ -169,7 +172,7 @@ def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
         watched, kept_open[worker] = os.pipe()
         child = context.Process(
             target=_forked_main,
-            args=(pipe, watched, [*kept_open.values()], target, config, shared),
+            args=(pipe, watched, [*kept_open.values()], (zygote, worker), target, config, shared),
             name=f"mpr-worker-{worker}",
         )
         child.start()
@@ -181,7 +184,9 @@ def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
         child.join()
 
 
-def _forked_main(pipe: Any, watched: int, kept_open: list[int], target: str, config: Any, shared: Any) -> None:
+def _forked_main(
+    pipe: Any, watched: int, kept_open: list[int], place: tuple[int, int], target: str, config: Any, shared: Any
+) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     ignore_ctrl_c()
@@ -189,4 +194,5 @@ def _forked_main(pipe: Any, watched: int, kept_open: list[int], target: str, con
     for write_end in kept_open:
         os.close(write_end)
     guard_against_orphans(watched)
+    random_state.derive(*place)
     call_target(target, config, shared)

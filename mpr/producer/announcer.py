@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from mpr.producer.inbox import Inbox
 from mpr.producer.recording_watch import RecordingWatch
 from mpr.producer.result_sender import ResultSender
+from mpr.threads import SimpleQueue
 from mpr.transport.messages import Accepted, NewOutbox, Result, RowsCounted, SegmentReady, Sync
 from mpr.transport.outbox import Outbox
 from mpr.transport.sockets import Connection
@@ -105,7 +106,7 @@ class Announcer:
         self._opened = threading.Event()
         self._syncs = itertools.count(1)
         #: Wakes the thread: True to announce now, False to end.
-        self._wakeups: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._wakeups: SimpleQueue[bool] = SimpleQueue()
         self._is_woken = False
         self._thread = threading.Thread(target=self._announce_often, name="mpr-announcer", daemon=True)
 

@@ -24,6 +24,7 @@ from mpr.producer import exits, propagation, router
 from mpr.producer.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.sdk import recordings
 from mpr.sdk.forks import redirect_stream
+from mpr.threads import check_threads
 from mpr.transport import connection_info, ipc_folder
 from mpr.transport.connection_info import ConnectionInfo
 from mpr.user_code import log as _log
@@ -283,6 +284,7 @@ def _member(config: ConnectionInfo, timeout_secs: float, *, takes_over: bool) ->
 
 
 def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
+    check_threads(JoinError)
     _leave_the_closed()
     producer = Producer(config, 0, timeout_secs)
     router.guard(config.recording_id, producer)

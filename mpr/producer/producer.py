@@ -25,8 +25,9 @@ from mpr.producer.recording_watch import LOOK_SECS, RecordingWatch
 from mpr.producer.result_sender import ResultSender
 from mpr.producer.row_account import RowAccount
 from mpr.producer.task_recordings import TaskRecordings
-from mpr.sdk import encoder, recordings
+from mpr.sdk import encoder, recordings, settings
 from mpr.sdk.internal import internal
+from mpr.sdk.settings import ChangedSettings
 from mpr.transport import ipc_folder
 from mpr.transport.connection_info import ConnectionInfo
 from mpr.transport.messages import (
@@ -99,6 +100,8 @@ class Producer:
             lambda data: self._connection.send_needed(TaskRecordingRows(data)), self.status_page.set_unsent_rows
         )
         self.log_counters: Final = LogCounters(self.status_page.counters, self.wait_for_credit, self.task_recordings)
+        #: The settings of the SDK that the present task of a worker has changed; None if this process is no worker.
+        self.settings: Final = ChangedSettings() if worker else None
         self._watch = RecordingWatch(config, self.log_counters)
         self._synced = Synced(0, "")
         self._has_ended = False
@@ -257,7 +260,7 @@ class Producer:
     # --- tasks and results ---------------------------------------------------------------------------------------
 
     def begin_task(self) -> None:
-        """Make the shared recording the current one, and forget the times that the last task has set.
+        """Make the shared recording the current one, and undo the times and settings that the last task has set.
 
         Only needed if `log_counters.sdk_used`, because otherwise the SDK was not used since the last call.
         """
@@ -266,6 +269,10 @@ class Producer:
         recordings.make_current(self.stream)
         router.note_current(self.stream.to_native())
         self.stream.reset_time()
+        settings.reset_thread()
+        if self.settings is not None:
+            self.settings.undo()
+            self.settings.keep()
         # Set after these calls, because they count as uses of the SDK, too.
         self.log_counters.sdk_used = not router.current_is_watched()
 

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from mpr.sdk import internal, log_calls, recordings, sink_calls
+from mpr.sdk import forks, internal, log_calls, recordings, sink_calls
+from mpr.sdk.settings import watch_settings
 from mpr.sdk.sink_calls import SinkCall
 from mpr.sdk.times import watch_times
 from mpr.transport.status_page import COUNTED_ROWS
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mpr.producer.row_account import RowAccount
     from mpr.producer.task_recordings import TaskRecordings
     from mpr.sdk.log_calls import Prefix
+    from mpr.sdk.settings import ChangedSettings, Setting
     from mpr.sdk.times import SetTime, Times
 
 
@@ -50,6 +52,9 @@ class RoutedProducer(Protocol):
     def recording_id(self) -> str: ...
 
     @property
+    def settings(self) -> ChangedSettings | None: ...
+
+    @property
     def task_recordings(self) -> TaskRecordings: ...
 
 
@@ -58,6 +63,10 @@ class RoutedTask(Protocol):
 
     producer: Any
     prefix: Prefix | None
+    settings: ChangedSettings
+
+    @property
+    def recording_id(self) -> str | None: ...
 
 
 class _Process:
@@ -121,10 +130,11 @@ def producer() -> RoutedProducer | None:
 
 
 def install_times() -> None:
-    """From now on, note the times that tasks and their callers set."""
+    """From now on, note the times and the settings that tasks and their callers set."""
     if not _process.times_installed:
         _process.times_installed = True
         watch_times(_note_time)
+        watch_settings(_note_setting)
 
 
 def guard(recording_id: str, producer: RoutedProducer) -> None:
@@ -179,6 +189,7 @@ def join_lazily(join: Callable[[], object]) -> None:
 def _install_take_over() -> None:
     if not _process.taken_over:
         _process.taken_over = True
+        forks.leave_parents_recordings()
         recordings.divert_recording_info(_diverted_info)
         # `rr.init` changes the current recording too, so its calls must be watched as well.
         watches_init = recordings.divert_new_recordings(_diverted, _note_init, _note_made)
@@ -310,6 +321,14 @@ def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTi
         times.clear()
     else:
         times.pop(timeline, None)
+
+
+def _note_setting(setting: Setting, before: bool) -> None:
+    _note_sdk_use()
+    owner = thread_state.context or _process.producer
+    # Settings of recordings that the task has made itself end with these recordings.
+    if owner is not None and owner.settings is not None and setting.recording_id in (None, owner.recording_id):
+        owner.settings.note(setting, before)
 
 
 def _diverted() -> rr.RecordingStream | None:

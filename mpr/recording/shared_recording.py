@@ -21,7 +21,7 @@ from mpr.recording.runtime import RecordingRuntime
 from mpr.recording.statistics import RecordingStatistics
 from mpr.sdk import private_names
 from mpr.tasks.wrapped import Wrapped
-from mpr.threads import run_to_completion
+from mpr.threads import check_threads, run_to_completion
 from mpr.transport import connection_info
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class SharedRecording:
         route: Route = "funnel",
         telemetry_view: bool = True,
     ) -> None:
+        check_threads()
         options = RecordingOptions.check(
             application_id,
             recording_id=recording_id,

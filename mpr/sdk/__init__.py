@@ -9,6 +9,6 @@ the SDK does not have it. All other modules look the names up there. `mpr doctor
 installed SDK, and `tests/test_private_names.py` removes each name in turn.
 
 The modules that use the list: `log_calls.py` (calls that hand data to a recording), `sink_calls.py` (calls that change
-a sink), `recordings.py` (new and current recordings), `times.py` (times of a thread). `callers.py` finds the public
-function that the user's code has called.
+a sink), `recordings.py` (new and current recordings), `times.py` (times of a thread), `settings.py` (settings that
+outlive a task), `forks.py` (forked processes). `callers.py` finds the public function that the user's code has called.
 """

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpr.errors import ConfigError
+from mpr.sdk import forks
 from mpr.sdk.internal import internal
 from mpr.sdk.reader import ReadableFile
 
@@ -36,20 +37,44 @@ def new_stream(
     )
 
 
-@functools.cache
-def _scratch(pid: int) -> tuple[rr.RecordingStream, rr.BinaryStream, threading.Lock, bytes]:
-    """Return the stream with which mpr encodes in process `pid`, and three things that belong to this stream.
+class _Scratch:
+    """The stream with which mpr encodes in this process, and three things that belong to this stream.
 
     These are the storage that collects the encoded bytes of the stream, a lock for both, and the first bytes of the
     stream. The first bytes contain the store info (the ids of the recording), which the SDK writes only once. The first
-    bytes are empty if logging is switched off. A process has only one such stream, because each stream of the SDK costs
-    two threads that never end.
+    bytes are empty if logging is switched off.
     """
-    import rerun as rr
 
-    stream = new_stream("mpr", "mpr", send_properties=False)
-    storage = rr.binary_stream(stream)
-    return stream, storage, threading.Lock(), storage.read(flush=True) or b""
+    def __init__(self) -> None:
+        import rerun as rr
+
+        with internal():
+            self.stream = new_stream("mpr", "mpr", send_properties=False)
+            self.storage = rr.binary_stream(self.stream)
+        self.lock = threading.Lock()
+        self.head = self.storage.read(flush=True) or b""
+
+
+@functools.cache
+def _scratch() -> _Scratch:
+    # A process has only one, because each stream of the SDK costs two threads that never end.
+    scratch = _Scratch()
+    _made.append(scratch)
+    return scratch
+
+
+# The scratch of this process, in a list because a forked process needs it without making one.
+_made: list[_Scratch] = []
+
+
+def _leave_parents_scratch() -> None:
+    for scratch in _made:
+        forks.never_free(scratch.storage)
+    _made.clear()
+    _scratch.cache_clear()
+
+
+os.register_at_fork(after_in_child=_leave_parents_scratch)
 
 
 def encoded_head() -> bytes:
@@ -57,7 +82,7 @@ def encoded_head() -> bytes:
 
     The ids in the store info are placeholders.
     """
-    return _scratch(os.getpid())[3]
+    return _scratch().head
 
 
 def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
@@ -66,18 +91,18 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
     Returns empty bytes if `write` logs no rows. `write` may be called twice.
     """
     for _ in range(2):
-        stream, storage, lock, head = _scratch(os.getpid())
-        with lock:
+        scratch = _scratch()
+        with scratch.lock:
             try:
                 with internal():
-                    stream.reset_time()
-                    write(stream)
+                    scratch.stream.reset_time()
+                    write(scratch.stream)
             except BaseException:
                 # Drop what was written until then. Otherwise it would be in the next recording.
-                storage.read(flush=True)
+                scratch.storage.read(flush=True)
                 raise
-            data = storage.read(flush=True) or b""
-        if data or not head:
+            data = scratch.storage.read(flush=True) or b""
+        if data or not scratch.head:
             break
         # There are no bytes, perhaps because the stream is shut down. The SDK shuts down all streams at the
         # interpreter's exit, when a recording of mpr may still be open. So `write` is called again, with a new stream.

@@ -8,11 +8,79 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from mpr.sdk import internal, private_names
+
 if TYPE_CHECKING:
     import rerun as rr
+
+
+class _ForkState:
+    """Holds the state of this process after forks."""
+
+    is_forked = False
+    is_watched = False
+    #: Whether the program has made a recording of its own since the fork.
+    has_recording = False
+
+
+_process = _ForkState()
+
+
+def leave_parents_recordings() -> None:
+    """Keep a forked process silent about the recordings of its parent. A second call does nothing.
+
+    At the end of a process, the SDK calls `shutdown`, which disconnects all recordings, also those that a forked
+    process has from its parent. For each of these, the SDK would print an error. So `shutdown` does nothing in a forked
+    process that has made no recording of its own. mpr ends the recordings that it has made itself.
+
+    Call this before any other module of mpr wraps `new_recording`.
+    """
+    if _process.is_watched:
+        return
+    _process.is_watched = True
+
+    def watched(new_recording: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(new_recording)
+        def watched_new_recording(*args: Any, **kwargs: Any) -> Any:
+            _process.has_recording |= not internal.thread.is_internal
+            return new_recording(*args, **kwargs)
+
+        return watched_new_recording
+
+    def unless_forked(shutdown: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(shutdown)
+        def shutdown_unless_forked() -> None:
+            if _process.has_recording or not _process.is_forked:
+                shutdown()
+
+        return shutdown_unless_forked
+
+    private_names.wrap("new_recording", watched)
+    private_names.wrap("shutdown", unless_forked)
+
+
+def _note_fork() -> None:
+    _process.is_forked, _process.has_recording = True, False
+    if "rerun" in sys.modules:
+        leave_parents_recordings()
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def never_free(value: object) -> None:
+    """Keep `value` until this process is gone, even while the interpreter frees everything else.
+
+    The SDK prints an error if a forked process frees a stream of bytes that it has from its parent.
+    """
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 def forbid_preloaded_servers() -> None:

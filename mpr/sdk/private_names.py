@@ -40,6 +40,10 @@ _TIME = Private(
     "times of a task's caller",
     "times that a decorated function sets stay on the rows of its caller",
 )
+_SETTING = Private(
+    "mpr notes which settings a task changes, to restore them behind the task",
+    "such a setting of a task holds for the next tasks of its worker",
+)
 _SINK = Private(
     "a task that calls it takes the sink of the worker away. The worker gets the sink back at the end of the task. "
     "Under 'mpr run' the call is skipped",
@@ -98,6 +102,8 @@ NAMES: dict[str, Private] = {
     "set_time_timestamp_nanos_since_epoch": _TIME,
     "disable_timeline": _TIME,
     "reset_time": _TIME,
+    "set_log_time_enabled": _SETTING,
+    "set_log_tick_enabled": _SETTING,
     "finalize_deferred_sinks": Private(
         "the SDK calls it at the end of a 'with stream:' block. There, it would finish the sink that leads to mpr",
         "rows that a task logs after such a block of the shared recording's stream are lost, and the pool fails",

@@ -1,8 +1,8 @@
-"""Gives a task its own times, entity path prefix and recording, in a thread that the task shares with other code.
+"""Gives a task its own times, prefix, recording and settings, in a thread that the task shares with other code.
 
 The SDK keeps times for each pair of a thread and a recording. A task may share both with its caller, and with other
 generators and coroutines. So the times of a task are set before each of its steps, and are removed after the step. The
-times of the caller stay as they were.
+times of the caller stay as they were. The same holds for settings of the SDK, such as its strict mode.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mpr.producer import router
 from mpr.producer.router import thread_state
 from mpr.sdk import log_calls, recordings, times
+from mpr.sdk.settings import ChangedSettings
 from mpr.user_code import around
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class TaskContext:
         #: The thread's recording during the task; None if plain `rr.log` reaches the task's recording anyway.
         self._thread_recording: Any = None
         self._times: Times = {}
+        #: The settings of the SDK that the task has changed.
+        self.settings = ChangedSettings()
         router.install_times()
         if producer is None:
             self._native, self._recording_id = recordings.current_recording()
@@ -60,6 +63,11 @@ class TaskContext:
         self._entered_before = 0 if producer is None else producer.log_counters.entered
 
     @property
+    def recording_id(self) -> str | None:
+        """The id of the recording to which the task logs; None if there is none."""
+        return self._recording_id
+
+    @property
     def forked(self) -> bool:
         """Whether this object is a copy in a forked process. The task belongs to the parent of that process."""
         return os.getpid() != self._pid
@@ -71,12 +79,14 @@ class TaskContext:
 
     @around
     def step(self) -> Iterator[None]:
-        """Put the times, the prefix and the recording of the task in place within the block."""
+        """Put the times, the prefix, the recording and the settings of the task in place within the block."""
         outer_context, thread_state.context = thread_state.context, self
         outer_recording = recordings.exchange_thread_recording(self._thread_recording) if self._has_recording else None
         outer_times = self._exchange_times(self._times)
+        self.settings.redo()
         yield
         if not self.forked:
+            self.settings.undo()
             self._times = self._exchange_times(outer_times)
             if self._has_recording:
                 self._thread_recording = recordings.exchange_thread_recording(outer_recording)

@@ -14,6 +14,7 @@ from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from mpr.errors import ConfigError
+from mpr.sdk import forks  # noqa: F401  # imported before a fork, so that the forked process knows that it is one
 from mpr.tasks.current import TaskOptions
 from mpr.transport.connection_info import ConnectionInfo
 from mpr.user_code import is_a

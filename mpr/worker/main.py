@@ -13,7 +13,7 @@ from mpr import failpoints
 from mpr.processes import task_pickling
 from mpr.processes.pickling import Portable
 from mpr.producer import membership
-from mpr.sdk import forks
+from mpr.sdk import forks, settings
 from mpr.transport.messages import (
     InitializerFailed,
     Ready,
@@ -32,8 +32,12 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
     `initializer` holds the user's initializer (or None) and its arguments.
     """
     if config.environ is not None:
+        strict_mode = settings.strict_mode_of_environment()
         os.environ.clear()
         os.environ.update(config.environ)
+        # The server may have read another time zone, because it may have started with another environment.
+        time.tzset()
+        settings.follow_environment(strict_mode)
     if config.preloaded:
         forks.forbid_preloaded_servers()
     producer = membership.take_over(config.recording, config.worker)
@@ -50,6 +54,9 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
             function(*arguments)
             if forked_child.is_child[0]:
                 forked_child.exit_with(None)
+            # The initializer is there to set things for all tasks.
+            if producer.settings is not None:
+                producer.settings.keep()
             producer.flush()
     except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
         if forked_child.is_child[0]:

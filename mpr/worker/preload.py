@@ -20,6 +20,7 @@ import mpr.processes.launcher
 import mpr.processes.pickling
 import mpr.transport.sockets
 import mpr.worker.config
+from mpr.processes import random_state
 
 if "rerun" in sys.modules:
     # Make archetypes here, because the first ones of a process take 20 ms: modules are imported, and tables are built.
@@ -34,6 +35,9 @@ if "rerun" in sys.modules:
 # Unblock these signals, because the server learns by SIGCHLD that a child has ended. The server's parent may have
 # blocked them, as `mpr run` does.
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGTERM})
+
+# Otherwise all workers would draw the same numbers.
+random_state.renew_in_children()
 
 gc.collect()
 gc.freeze()

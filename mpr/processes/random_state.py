@@ -1,0 +1,79 @@
+"""Gives each forked worker random numbers of its own, because a fork copies the state of every generator.
+
+Each generator that workers find after a fork without having made it themselves:
+
+| generator | after a fork |
+|---|---|
+| `random` | CPython seeds it again from the system |
+| `uuid.uuid4`, `secrets`, `numpy.random.default_rng()` | have no state: they ask the system at each call |
+| names of `tempfile` | `tempfile` makes a new generator in each process |
+| `numpy.random` (its global generator) | this module gives it a new state |
+| generators of the program (`fork` only) | are copies, as in `multiprocessing`; see `docs/troubleshooting.md` |
+
+A fork server has `numpy.random` if another library imports it: pandas does, and the SDK imports pandas if it is there.
+
+Covers: numpy's global generator.
+Does not cover: `spawn`, because a new interpreter has no copies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import pickle
+import sys
+from typing import Any
+
+# Numbers the zygotes of this process. Without it, two pools would have equal workers if nothing is drawn between them.
+zygotes = itertools.count()
+
+
+class _ServerState:
+    """The state of this process as a server. `pid` is None if it is none."""
+
+    pid: int | None = None
+
+
+_server = _ServerState()
+
+
+def renew_in_children() -> None:
+    """From now on, seed each child of this fork server from the system, before the child imports the main script.
+
+    So a seed that the main script sets on import stays set.
+    """
+    if _server.pid is None:
+        # The hook is registered only once, because it cannot be removed.
+        os.register_at_fork(after_in_child=_renew_once)
+    _server.pid = os.getpid()
+
+
+def _renew_once() -> None:
+    # A child of the server may fork, too. What it has seeded is its own affair.
+    if _server.pid == os.getppid():
+        _set_state(None)
+    _server.pid = None
+
+
+def derive(*place: int) -> None:
+    """Change the state to one that follows from the present state and from `place`, such as a worker's number.
+
+    A copy of a seeded generator thus gives the same numbers in each run of the program, and different ones in each
+    worker. PyTorch's DataLoader derives the seeds of its workers in the same way.
+    """
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        state = pickle.dumps(numpy_random.get_state(legacy=False))
+        _set_state(int.from_bytes(hashlib.blake2b(state).digest(), "big"), place)
+
+
+def _set_state(entropy: int | None, place: tuple[int, ...] = ()) -> None:
+    """Give numpy's global generator the state that follows from `entropy`; None stands for numbers of the system."""
+    numpy_random: Any = sys.modules.get("numpy.random")
+    if numpy_random is None:
+        return
+    # The program may have chosen another kind of generator, so this makes a new one of the same kind.
+    kind = type(numpy_random.get_bit_generator())
+    state = kind(numpy_random.SeedSequence(entropy, spawn_key=place)).state
+    numpy_random.set_state({**state, "has_gauss": 0, "gauss": 0.0})

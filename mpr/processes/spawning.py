@@ -1,0 +1,95 @@
+"""Starts processes for `spawn`, and makes the bytes from which each process of `spawn` and `forkserver` starts.
+
+The process first reads its preparation data: the paths, the main script, and the start method that the process itself
+uses by default. After that, the process reads the pickle of its process object.
+
+Covers: keeping mpr and the default start method of `multiprocessing` independent of each other. A library may set a
+default of its own, and only processes of that library know this method: `loky` and joblib do so in their workers.
+Does not cover: the process of a fork server (`forkserver.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import os
+from multiprocessing import popen_spawn_posix, process, reduction, resource_tracker, spawn, util
+from multiprocessing.context import SpawnProcess, set_spawning_popen
+from types import FunctionType
+from typing import Any
+
+
+def starting_bytes(process_obj: process.BaseProcess, popen: Any) -> memoryview:
+    """Return the bytes that the new process of `process_obj` reads. `popen` takes the descriptors that it needs."""
+    buffer = io.BytesIO()
+    set_spawning_popen(popen)
+    try:
+        reduction.dump(_preparation_data(process_obj.name), buffer)
+        reduction.dump(process_obj, buffer)
+    finally:
+        set_spawning_popen(None)
+    return buffer.getbuffer()
+
+
+def _known_start_method() -> str | None:
+    """Return the default start method of this process if any other process knows it, too; otherwise None.
+
+    None leaves the new process the default of its platform. `multiprocessing.get_start_method` is not called without
+    `allow_none`, because it would choose the default of this process, and the program could no longer choose it.
+    """
+    method = multiprocessing.get_start_method(allow_none=True)
+    return method if method in multiprocessing.get_all_start_methods() else None
+
+
+def _preparation_data(name: str) -> dict[str, Any]:
+    """Return what `multiprocessing.spawn.get_preparation_data` returns, but with the method of `_known_start_method`.
+
+    The code of CPython runs with another `get_start_method`. CPython's own module stays as it is, because other threads
+    may use it at this moment.
+    """
+    names = {**vars(spawn), "get_start_method": _known_start_method}
+    data: dict[str, Any] = FunctionType(spawn.get_preparation_data.__code__, names)(name)
+    return data
+
+
+class _SpawnPopen(popen_spawn_posix.Popen):
+    """Does what its base class does, with the bytes of `starting_bytes`."""
+
+    _fds: list[int]
+
+    def _launch(self, process_obj: process.BaseProcess) -> None:
+        # Opened first, because the child needs the descriptor. `starting_bytes` adds others to `_fds`.
+        tracker_fd = resource_tracker.getfd()
+        assert tracker_fd is not None
+        self._fds.append(tracker_fd)
+        data = starting_bytes(process_obj, self)
+        sentinel, childs_end = os.pipe()
+        childs_data, data_end = os.pipe()
+        # These ends stay open until the process object is gone, because the child ends when they close.
+        self.finalizer = util.Finalize(self, close_fds, (sentinel, data_end))
+        try:
+            command = spawn.get_command_line(tracker_fd=tracker_fd, pipe_handle=childs_data)
+            self._fds.extend([childs_data, childs_end])
+            self.pid = util.spawnv_passfds(os.fsencode(spawn.get_executable()), command, self._fds)
+        finally:
+            os.close(childs_data)
+            os.close(childs_end)
+        self.sentinel = sentinel
+        # An error means that the child has ended already, which its exit code reports.
+        with contextlib.suppress(BrokenPipeError), open(data_end, "wb", closefd=False) as pipe:
+            pipe.write(data)
+
+
+def close_fds(*fds: int) -> None:
+    """Close all descriptors in `fds`."""
+    for fd in fds:
+        os.close(fd)
+
+
+class SpawnedProcess(SpawnProcess):
+    """A process for `spawn`."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802  # multiprocessing's name
+        return _SpawnPopen(process_obj)

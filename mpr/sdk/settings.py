@@ -1,0 +1,193 @@
+"""Watches the settings of the SDK that outlive a task, and sets them back to the values from before the task.
+
+| setting | of | a task sets it by |
+|---|---|---|
+| strict mode | the process | `rr.set_strict_mode`, `rr.init(strict=...)`, `rr.script_setup` |
+| the timelines `log_time` and `log_tick` | a recording | `rr.set_log_time_enabled`, `rr.set_log_tick_enabled` |
+| strict mode of one call, if the call makes another one | a thread | `rr.log(..., strict=...)` and the like |
+| the stream of a `with stream:` that was not left | a thread | `stream.__enter__()` |
+
+Does not cover: times (`times.py`), current recordings (`recordings.py`) and sinks (`sink_calls.py`). The types that
+`rr.AnyValues` has seen stay known, because a component has one type in the whole recording. The size of viewers
+(`rr.notebook.set_default_size`) stays, because only the process of a notebook shows viewers.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any
+
+from mpr.sdk import private_names, recordings
+
+# The SDK's functions that switch a timeline of a recording on or off. Each has the variable with the default, and the
+# default without the variable.
+_LOG_TIMELINES = {
+    "set_log_time_enabled": ("RERUN_LOG_TIME", True),
+    "set_log_tick_enabled": ("RERUN_LOG_TICK", False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting of the SDK. Two objects are equal if they are about the same setting."""
+
+    name: str
+    #: None if the setting holds for the process.
+    recording_id: str | None
+    read: Callable[[], bool] = field(compare=False)
+    put: Callable[[bool], object] = field(compare=False)
+
+
+# The settings that tasks have changed, each with its value from before the first of them, and with these tasks.
+# Tasks may run at the same time in several threads.
+_changed: dict[Setting, tuple[bool, set[ChangedSettings]]] = {}
+os.register_at_fork(after_in_child=_changed.clear)
+
+
+class ChangedSettings:
+    """Holds the settings that one task has changed. A task may run in several steps, such as a generator."""
+
+    def __init__(self) -> None:
+        # The values before this step, of the settings that the task has changed.
+        self._before: dict[Setting, bool] = {}
+        #: The values that the task has set in earlier steps.
+        self.own: dict[Setting, bool] = {}
+
+    def note(self, setting: Setting, before: bool) -> None:
+        """Note that the task changes `setting`, whose value was `before`."""
+        if setting not in self._before:
+            self._before[setting] = before
+            _changed.setdefault(setting, (before, set()))[1].add(self)
+
+    def redo(self) -> None:
+        """Set what the task has set in earlier steps, because its next step begins."""
+        for setting, value in self.own.items():
+            self.note(setting, setting.read())
+            setting.put(value)
+
+    def undo(self) -> None:
+        """Set everything back, because a step of the task has ended.
+
+        A setting that another running task has changed, too, is set back when that task's step has ended.
+        """
+        while self._before:
+            setting, before = self._before.popitem()
+            self.own[setting] = setting.read()
+            before, tasks = _changed.get(setting, (before, set()))
+            tasks.discard(self)
+            if not tasks:
+                _changed.pop(setting, None)
+                setting.put(before)
+
+    def keep(self) -> None:
+        """Let all settings stay as they are now, and forget that they were changed."""
+        for setting in self._before:
+            _changed.pop(setting, None)
+        self._before.clear()
+        self.own.clear()
+
+
+def watch_settings(noted: Callable[[Setting, bool], None]) -> None:
+    """Call `noted(setting, value before)` whenever this process is about to change one of the first two settings."""
+    _watch_strict_mode(noted)
+    _watch_log_timelines(noted)
+
+
+def _watch_strict_mode(noted: Callable[[Setting, bool], None]) -> None:
+    import rerun as rr
+
+    watched: Any = rr.set_strict_mode
+    names = watched.__globals__
+    if "_strict_mode" not in names or list(inspect.signature(watched).parameters) != ["mode"]:
+        return
+    original = FunctionType(watched.__code__, names)
+    setting = Setting("strict mode", None, lambda: names["_strict_mode"], original)
+
+    def set_strict_mode(mode: bool) -> None:
+        noted(setting, setting.read())
+        original(mode)
+
+    # The code is exchanged, and not the function, because programs have imported the function by its name.
+    names[_call_watched.__code__.co_names[0]] = set_strict_mode
+    watched.__code__ = _call_watched.__code__
+
+
+def _call_watched(mode: bool) -> None:
+    _mpr_set_strict_mode(mode)  # type: ignore[name-defined]  # noqa: F821  # a name in `rerun.error_utils`
+
+
+def _watch_log_timelines(noted: Callable[[Setting, bool], None]) -> None:
+    # The SDK has no function that returns these values, so the last ones are noted.
+    known: dict[tuple[str, str], bool] = {}
+    # A forked process has a stream of its own for the recording, with the values of the environment.
+    os.register_at_fork(after_in_child=known.clear)
+
+    def watched(name: str, original: Callable[..., None], *, variable: str, default: bool) -> Callable[..., None]:
+        @functools.wraps(original)
+        def call(enabled: bool, recording: Any = None) -> None:
+            handle = recording if recording is not None else recordings.current_recording()[0]
+            recording_id = None if handle is None else recordings.recording_id_of(handle)
+            if recording_id is None:
+                return original(enabled, recording=recording)
+            key = (name, recording_id)
+
+            def put(value: bool) -> None:
+                known[key] = value
+                original(value, recording=handle)
+
+            def read() -> bool:
+                return known.get(key, _flag(variable, default))
+
+            noted(Setting(name, recording_id, read, put), read())
+            return put(enabled)
+
+        return call
+
+    for name, (variable, default) in _LOG_TIMELINES.items():
+        private_names.wrap(name, functools.partial(watched, name, variable=variable, default=default))
+
+
+def _flag(variable: str, default: bool) -> bool:
+    """Return the value of a variable of the environment, as the SDK reads it."""
+    text = os.environ.get(variable, "").strip().lower()
+    return text in ("1", "true", "yes", "on") or (default and text not in ("0", "false", "no", "off"))
+
+
+def reset_thread() -> None:
+    """Undo the last two settings of this thread. No call of the SDK may be running in the thread."""
+    strict_mode, stream = _thread_settings()
+    if strict_mode is not None:
+        strict_mode.strict_mode = None
+    if stream is not None:
+        stream.set(None)
+
+
+@functools.cache
+def _thread_settings() -> tuple[Any, Any]:
+    """Return the objects in which the SDK keeps the settings of a thread; None if this release has no such object."""
+    import rerun as rr
+    from rerun import recording_stream
+
+    strict_mode = rr.set_strict_mode.__globals__.get("_rerun_exception_ctx")
+    return strict_mode, getattr(recording_stream, "active_recording_stream", None)
+
+
+def strict_mode_of_environment() -> bool:
+    """Return the strict mode with which a process of this environment begins."""
+    return _flag("RERUN_STRICT", False)
+
+
+def follow_environment(before: bool) -> None:
+    """Set the strict mode of a new environment, unless the program has set another one itself.
+
+    `before` is what `strict_mode_of_environment` returned in the old environment.
+    """
+    import rerun as rr
+
+    if rr.strict_mode() == before:
+        rr.set_strict_mode(strict_mode_of_environment())
