@@ -23,7 +23,8 @@ import pytest
 from mpr import files
 from mpr.compare import compare
 from mpr.errors import RecordingError
-from mpr.pytest_plugin.recording import file_names, test_rows
+from mpr.pytest_plugin.options import ROOT
+from mpr.pytest_plugin.recording import file_names
 from mpr.pytest_plugin.recording.running_test import CALL
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ FOLDER = "__recordings__"
 #: The properties of pytest's reports that name the golden recordings that a test has used, and has written.
 USED, WRITTEN = "mpr_golden", "mpr_golden_written"
 # Entities with rows about the run. These rows are not compared, because they do not belong to the test.
-_OF_RUN = (*compare.IGNORED_ENTITIES, f"/{test_rows.ROOT}/**")
+_OF_RUN = (*compare.IGNORED_ENTITIES, f"/{ROOT}/**")
 # The largest number of golden recordings that the summary names.
 _MOST_LINES = 20
 
@@ -126,7 +127,7 @@ class Golden:
         # The node id begins with the path of the test's file. This path is left out, because it depends on the folder
         # in which pytest is started.
         test = file_names.without_group(self._item.nodeid).partition("::")[2] or self._item.name
-        stem = file_names.stem(test if name is None else f"{test}::{name}", Path())
+        stem = file_names.stem(test if name is None else f"{test}::{name}")
         return self._item.path.parent / FOLDER / file_names.clean(self._item.path.stem) / f"{stem}.rrd"
 
     def _snapshot(self, target: Path) -> None:
@@ -198,8 +199,8 @@ class Golden:
         if not counting:
             return False
         stream = _stream(self._recorder.current.stream.application_id, os.getpid())
-        stream.open(target)
-        rr.send_chunks(counting, recording=stream.native)
+        stream.open(str(target))
+        rr.send_chunks(counting, recording=stream.public)
         if not stream.close():
             raise OSError(f"cannot write {target}")
         return True

@@ -20,7 +20,8 @@ def new_stream(application_id: str, recording_id: str, *, send_properties: bool)
     """Return a new stream of the SDK that has no sink."""
     import rerun as rr
 
-    return rr.RecordingStream(application_id, recording_id=recording_id, send_properties=send_properties)
+    with internal():
+        return rr.RecordingStream(application_id, recording_id=recording_id, send_properties=send_properties)
 
 
 @functools.cache

@@ -131,7 +131,7 @@ def test_an_update_writes_only_golden_recordings_that_differ(walk: Path, argumen
 def test_an_update_names_golden_recordings_that_no_test_uses(walk: Path) -> None:
     source = walk / "sub" / "test_walk.py"
     source.write_text(source.read_text().replace('"a:b"', '"a-b"'))
-    old = f"sub/__recordings__/test_walk/{file_names.stem('TestWalk::test_walk[a:b]', Path())}.rrd"
+    old = f"sub/__recordings__/test_walk/{file_names.stem('TestWalk::test_walk[a:b]')}.rrd"
     assert old in _goldens(walk)
     part = _run(walk, "--mpr-golden-update", "-k", "not a-b")
     assert "unused:" not in part.stdout

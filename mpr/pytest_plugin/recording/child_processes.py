@@ -40,7 +40,7 @@ class Children:
             # The recording of an outer test. There is one if this pytest runs within a test.
             self._outer = active_recording.current()
             self._is_attached = True
-        active_recording.set_current(stream.native)
+        active_recording.set_current(stream.public)
         # A shared recording needs sockets and threads. So it is made only if this process has imported `@mpr.task`.
         if self._propagation is None and "mpr.tasks.decorator" in sys.modules:
             from mpr.producer import propagation
