@@ -9,6 +9,7 @@ The functions are attributes of a class, because some tools replace functions in
 from __future__ import annotations
 
 import inspect
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,24 +48,35 @@ class Native:
 
 
 class _Arrow:
-    array = pyarrow.array
+    """Functions of Arrow that make arrays of bytes. `pyarrow.array` is not used, because each call imports a module."""
+
+    from_buffers = pyarrow.Array.from_buffers
+    buffer = pyarrow.py_buffer
+    pack = struct.pack
     list_array = pyarrow.ListArray.from_arrays
-    int32 = pyarrow.int32()
-    nanoseconds = pyarrow.timestamp("ns")
+    text, int32, int64, nanoseconds = pyarrow.utf8(), pyarrow.int32(), pyarrow.int64(), pyarrow.timestamp("ns")
+
+
+def _numbers(kind: Any, numbers: Sequence[int]) -> Any:
+    letter = "i" if kind == _Arrow.int32 else "q"
+    data = _Arrow.pack(f"={len(numbers)}{letter}", *numbers)
+    return _Arrow.from_buffers(kind, len(numbers), [None, _Arrow.buffer(data)])
+
+
+def _texts(texts: Sequence[str]) -> Any:
+    # File names may have lone surrogates, which are no valid text for Arrow.
+    parts = [each.encode("utf-8", "backslashreplace") for each in texts]
+    offsets = [0]
+    for part in parts:
+        offsets.append(offsets[-1] + len(part))
+    buffers = [None, _Arrow.buffer(_Arrow.pack(f"={len(offsets)}i", *offsets)), _Arrow.buffer(b"".join(parts))]
+    return _Arrow.from_buffers(_Arrow.text, len(parts), buffers)
 
 
 class _TextLog:
     """The descriptors of the components of `rr.TextLog`."""
 
     text, level = (batch.component_descriptor() for batch in rerun.TextLog("text", level="INFO").as_component_batches())
-
-
-def _texts(texts: Sequence[str]) -> Any:
-    try:
-        return _Arrow.array(texts)
-    except UnicodeEncodeError:
-        # Arrow has no lone surrogates, which file names may have.
-        return _Arrow.array([each.encode("utf-8", "backslashreplace").decode() for each in texts])
 
 
 def new_recording(application_id: str, recording_id: str) -> Any:
@@ -88,18 +100,18 @@ def log_text(handle: Any, path: str, text: str, level: str) -> None:
 
 def send_texts(handle: Any, path: str, texts: Sequence[str], times: Sequence[float], level: str | None = None) -> None:
     """Log an `rr.TextLog` for each of `texts`, at the times `times` (seconds since the epoch), without other times."""
-    offsets = _Arrow.array(range(len(texts) + 1), _Arrow.int32)
+    offsets = _numbers(_Arrow.int32, range(len(texts) + 1))
     components = {_TextLog.text: _Arrow.list_array(offsets, _texts(texts))}
     if level is not None:
         components[_TextLog.level] = _Arrow.list_array(offsets, _texts([level] * len(texts)))
-    index = _Arrow.array([int(time * 1e9) for time in times], _Arrow.nanoseconds)
+    index = _numbers(_Arrow.nanoseconds, [int(time * 1e9) for time in times])
     Native.send_arrow_chunk(path, timelines={"log_time": index}, components=components, recording=handle)
 
 
 def send_property(handle: Any, name: str, values: Mapping[str, str | int]) -> None:
     """Write the property `name` of the recording, with a component for each of `values`."""
     components = {
-        Native.descriptor(key): _texts([value]) if isinstance(value, str) else _Arrow.array([value])
+        Native.descriptor(key): _texts([value]) if isinstance(value, str) else _numbers(_Arrow.int64, [value])
         for key, value in values.items()
     }
     Native.log_arrow_msg(Native.property_path([name]), components, True, handle)

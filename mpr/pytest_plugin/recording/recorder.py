@@ -261,9 +261,9 @@ class Recorder:
         if kept:
             self.last = running.path
             report_links.attach(running.item, running.path)
-            running.item.ihook.pytest_mpr_recording_finished(
-                item=running.item, path=Path(running.path), outcome=outcome, complete=not running.notes
-            )
+            finished = running.item.ihook.pytest_mpr_recording_finished
+            if finished.get_hookimpls():
+                finished(item=running.item, path=Path(running.path), outcome=outcome, complete=not running.notes)
 
     # --- parts of these steps -------------------------------------------------------------------------------------
 
