@@ -128,8 +128,12 @@ class TestStream:
         finally:
             System.close(fd)
 
-    def close(self) -> bool:
-        """Finish the file, and give its recording a new id. Return whether the file is whole, with its footer."""
+    def close(self, recording_id: str | None = None) -> bool:
+        """Finish the file, and give its recording the id `recording_id`, or a new one.
+
+        `recording_id` has as many characters as all ids of this module. Returns whether the file is whole, with its
+        footer.
+        """
         assert self.path is not None
         path, self.path = self.path, None
         # The file is flushed before `disconnect`, because the flush waits for a limited time. `disconnect` of the SDK
@@ -144,7 +148,7 @@ class TestStream:
             _leave_alone(self)
             return False
         old = store_id.store_id(self.application_id, self.recording_id)
-        new = store_id.store_id(self.application_id, system.new_id())
+        new = store_id.store_id(self.application_id, recording_id or system.new_id())
         try:
             fd = System.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
