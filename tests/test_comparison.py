@@ -222,8 +222,8 @@ def test_pixels_of_colours_and_numbers_of_values_are_named(tmp_path: Path) -> No
         stream.log("many", rr.Points2D([[1, 2]] * (100 + changed)), static=True)
 
     assert [
-        "/colours: static Image:buffer: 2 of 24 pixels are different, the first in row 1, column 2: [0, 0, 0] expected, "
-        "[0, 9, 0] found; the largest difference is 9, the mean of all pixels 0.25",
+        "/colours: static Image:buffer: 2 of 24 pixels are different, the first in row 1, column 2: "
+        "[0, 0, 0] expected, [0, 9, 0] found; the largest difference is 9, the mean of all pixels 0.25",
         "/depths: static DepthImage:buffer: 1 of 6 pixels is different, the first in row 1, column 2: 1.5 expected, "
         "2.5 found; the largest difference is 1, the mean of all pixels 0.167",
         "/few: static Points2D:positions: 2 values expected, 3 found: [[1.0, 2.0], [1.0, 2.0]] expected, "

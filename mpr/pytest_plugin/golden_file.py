@@ -116,7 +116,10 @@ def _numbered(batch: pa.RecordBatch, number: int, key: tuple[str, str]) -> pa.Re
 
 
 def _without_chance(data: bytes) -> bytes:
-    """Return the bytes of a file without what the SDK makes by chance: the id of a message, and orders in the footer."""
+    """Return the bytes of a file with a fixed id of the store info, and with fixed orders in the footer.
+
+    The SDK makes both by chance.
+    """
     parts = [data[: framing.HEADER_SIZE]]
     for frame in framing.frames_of(data):
         payload = data[frame.payload : frame.end]

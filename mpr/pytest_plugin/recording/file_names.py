@@ -1,4 +1,8 @@
-"""Makes the file names of recordings from node ids. Every file system and artifact store accepts these names."""
+"""Makes the file names of recordings from node ids of tests.
+
+The names are short and have only plain characters. So every file system accepts them, and so do the artifact stores of
+CI services.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,15 @@ import re
 from mpr.pytest_plugin.recording import system
 from mpr.pytest_plugin.recording.system import System
 
-# The largest size in bytes of a name without its digest, and the largest size in bytes of the path. So the whole path
-# stays below 260 bytes in the folders of a CI job.
+# The largest size in bytes of a name without its digest, and of a whole path. Some systems refuse paths of 260 bytes
+# and more.
 _STEM_BYTES = 100
 _PATH_BYTES = 240
 _DIGEST_CHARACTERS = 8
 # All other characters are replaced, because artifact stores refuse them or shells give them a meaning.
 _REFUSED = re.compile(r"[^A-Za-z0-9_.=\[\]-]+")
-# `--dist loadgroup` of pytest-xdist adds the group to the node id, after an @. An @ with a bracket after it
-# belongs to a parameter, and not to a group.
+# `--dist loadgroup` of pytest-xdist adds the name of a group to the node id, after an @. If a bracket follows the @,
+# the @ belongs to a parameter of the test, and not to a group.
 _GROUP = re.compile(r"@[^\]\[]*$")
 
 
@@ -31,8 +35,8 @@ def without_group(nodeid: str) -> str:
 def stem(nodeid: str, folder: str = "") -> str:
     """Return a file name without suffix for the recording of the test `nodeid` in `folder`.
 
-    The name ends with a digest of the node id, so that two node ids get different names. A node id always gets the same
-    name, in any order of tests and in any worker.
+    The name ends with a digest of the node id, so that two node ids get different names. In one folder, a node id
+    always gets the same name.
     """
     nodeid = without_group(nodeid)
     digest = System.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]

@@ -1,7 +1,7 @@
 """Suppresses a warning about forks that a test would not get without mpr.
 
-Python 3.12 and later warn if a process with threads forks. Python also counts the threads of the SDK, which only record
-the test. If the test has threads of its own, the warning is not suppressed.
+Python 3.12 and later warn if a process with several threads forks. Python also counts the threads of the SDK, which a
+test has only because it is recorded. If the test has threads of its own, the warning is not suppressed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _is_registered = False
 
 
 class Watch:
-    """Suppresses the warning at forks of this process.
+    """Suppresses the warning when this process forks while a test runs.
 
     Parameters
     ----------

@@ -24,24 +24,24 @@ class InternalErrors:
     Parameters
     ----------
     write:
-        The function that writes the text of an error. This object calls the function with the first error of each sort,
-        and in `close`. The function may raise `OSError`.
+        The function that writes the text of an error, such as `Journal.error`. It is called for the first error of each
+        sort, and in `close`. It may raise `OSError`, which is ignored.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._counts: Counter[str] = Counter()
-        #: The texts that were written, in the order of time.
+        #: The texts that were passed to `write`, in the order of time.
         self.texts: list[str] = []
         #: The texts of all errors of the running test.
         self.of_test: list[str] = []
 
     def begin_test(self) -> None:
-        """Forget the errors of the previous test."""
+        """Empty `of_test`, because another test begins."""
         self.of_test = []
 
     def attempt(self, what: str, step: Callable[..., object], *args: Any) -> None:
-        """Call `step`. If it raises an exception, report the exception instead of raising it.
+        """Call `step` with `args`. If it raises an `Exception`, report this exception instead of raising it.
 
         `what` is a text for the report that says what `step` does. Raises only what a handler of a signal has raised.
         """
@@ -53,14 +53,14 @@ class InternalErrors:
                 raise
 
     def report(self, sort: str, text: str) -> None:
-        """Note an error. Write its `text` if it is the first error of this `sort`."""
+        """Add the error `text` to `of_test`. If it is the first error of this `sort`, also pass it to `write`."""
         self.of_test.append(text)
         self._counts[sort] += 1
         if self._counts[sort] == 1:
             self._say(text)
 
     def close(self) -> None:
-        """Write how often each error was repeated, after the last test."""
+        """Write how often each sort of error was repeated. Call this after the last test."""
         for sort, count in self._counts.items():
             if count > 1:
                 self._say(f"{count - 1} more times: {sort}")

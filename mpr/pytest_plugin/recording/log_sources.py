@@ -1,4 +1,4 @@
-"""Leads the rows of a test from all sources in one process into the test's recording.
+"""Sends the rows of a test from all sources in one process to the test's recording.
 
 | source of the rows | how the rows get into the recording |
 |---|---|
@@ -37,7 +37,7 @@ _THREAD = "thread"
 
 
 class LogSources:
-    """Leads rows from all sources in one process to the recording of the running test.
+    """Sends rows from all sources in one process to the recording of the running test.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class LogSources:
         self._forks = fork_warning.Watch(running)
         self._streams = TestStreams()
         self._children = Children()
-        # The recording of an outer test. There is one if this pytest runs within a test.
+        # If this pytest runs within a test of another pytest, this is the recording of that outer test.
         self._outer: Any = None
         # The thread whose rows are recorded; None if the rows of all threads are.
         self._thread: int | None = None
@@ -75,7 +75,7 @@ class LogSources:
         return found
 
     def attach(self, running: RunningTest) -> None:
-        """Lead all rows to the recording of the test `running` from now on."""
+        """Send the rows from all sources to the recording of the test `running` from now on."""
         self._children.attach(running.stream)
         copies.forget_times(running.stream.recording_id)
         handle = running.stream.handle
@@ -92,16 +92,17 @@ class LogSources:
         # `before` would be the current recording too. Its rows are copied.
 
     def phase_has_ended(self, running: RunningTest) -> None:
-        """Prepare again to take the rows of child processes.
+        """Let child processes of the next phase log into the recording, too.
 
-        The reason is that the phase may have imported the first function that is decorated by `@mpr.task`.
+        `Children.attach` must be called again, because the phase may have imported `@mpr.task`.
         """
         self._children.attach(running.stream)
 
     def detach(self, running: RunningTest) -> None:
-        """Stop leading rows to the recording of the test.
+        """Stop sending rows to the recording of the test `running`.
 
-        If the test has made another recording the current one, that recording stays the current one.
+        If the test has made another recording the current one, that recording stays the current one. Its rows are
+        copied into the recording of the test, if this is possible.
         """
         note = self._children.detach()
         if note is not None:

@@ -1,8 +1,10 @@
 """Records the tests of one process: one file for each attempt of a test, fixtures and their teardown included.
 
-How a test is recorded: `begin` (name, file, journal) -> phases (output, failure) -> `end` (outcome, kept or removed).
+The steps of one attempt: `_begin` chooses a name, opens the file and writes to the journal (`journal.py`). `_phase`
+runs around the setup, the call and the teardown, and records output and failures. `_end` writes the outcome, and keeps
+or removes the file.
 
-Covers: the order of all steps, and that no error of a step reaches the test (`internal_errors.py`).
+Covers: the order of these steps. No error in a step reaches the test (`internal_errors.py`).
 Does not cover: the file (`test_stream.py`), how rows get into the recording (`log_sources.py`), and the repair after a
 crash (`report/controller.py`).
 """
@@ -31,16 +33,25 @@ if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.log_sources import LogSources
 
 
-#: The property of reports that has the path of a test's recording, relative to the folder in which pytest was started.
+#: The property of pytest's reports with the path of a test's recording, relative to the folder in which pytest was
+#: started.
 PROPERTY = "mpr_recording"
 #: The worker's name in a process without pytest-xdist.
 MAIN = "main"
-#: The key of `workeroutput` by which a worker sends errors of mpr itself.
+#: The key in `workeroutput` (the data that a worker of pytest-xdist sends at its end) for errors of mpr itself.
 WORKER_OUTPUT = "mpr_troubles"
 
 
 class Recorder:
-    """The plugin of pytest that records tests. Each process that runs tests has one."""
+    """Records the tests of one process. Each process that runs tests registers one such object with pytest.
+
+    Parameters
+    ----------
+    config:
+        The configuration of pytest.
+    settings:
+        The options of the run.
+    """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.settings = settings
@@ -64,7 +75,8 @@ class Recorder:
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Import the SDK before the first test.
 
-        The import takes some tenths of a second. If it came later, this time would count as time of the first test.
+        The import takes some tenths of a second. If the first test imported it, this time would count as time of this
+        test.
         """
         if session.items:
             self.errors.attempt("begin to record", self._prepare, session.items)
@@ -104,7 +116,7 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Finish the recording of a test that Ctrl-C or `pytest.exit` has interrupted, so that it had no teardown."""
+        """Finish the recording of a test that has had no teardown, because Ctrl-C or `pytest.exit` interrupted it."""
         if self.current is not None:
             self.current.outcomes.setdefault("interrupted", "interrupted")
             self.errors.attempt("finish a recording", self._end)
@@ -125,7 +137,7 @@ class Recorder:
     # --- for fixtures -----------------------------------------------------------------------------------------------
 
     def snapshot(self, target: Path) -> None:
-        """Write the rows that the running test has logged until now to the file `target`, without a footer.
+        """Copy the rows that the running test has logged until now to the file `target`. The copy has no footer.
 
         Raises `RuntimeError` if no test is recorded now, or if the SDK cannot write rows to the disk. Raises `OSError`
         if a file cannot be read or written.
@@ -137,7 +149,10 @@ class Recorder:
         target.write_bytes(framing.whole(system.read_all(self.current.path)))
 
     def artifacts(self) -> Path:
-        """Make and return the folder for files of the running test, beside the test's recording. Raises `OSError`."""
+        """Return the folder for files of the running test, beside the test's recording. Make it if it is missing.
+
+        Raises `OSError` if it cannot be made.
+        """
         assert self.current is not None
         folder = self.current.path.removesuffix(".rrd")
         system.make_folder(folder)
@@ -216,7 +231,11 @@ class Recorder:
             self._flush(running)
 
     def _flush(self, running: RunningTest) -> None:
-        """Flush logged rows to the disk, because the SDK reports only then that the disk is full."""
+        """Write the rows that were logged to the disk.
+
+        Raises `RuntimeError` if this fails, for example because the disk is full. Without a flush, the SDK would not
+        report this.
+        """
         if running.take_logged():
             try:
                 running.stream.flush(self.settings.flush_timeout_secs)
@@ -268,7 +287,7 @@ class Recorder:
     # --- parts of these steps -------------------------------------------------------------------------------------
 
     def _running(self) -> RunningTest | None:
-        """Return the test that runs in this process. Return None in a process that the test has forked."""
+        """Return the recorded test that runs in this process. Return None in a process that a test has forked."""
         return self.current if self.current is not None and self.current.is_here else None
 
     def _sources(self) -> LogSources:

@@ -1,19 +1,19 @@
-"""Writes the recordings of tests with one stream per process, one file after the other.
+"""Writes the recordings of all tests of a process with one stream of the SDK, one file after the other.
 
-Covers: making and giving up the stream, the file that the stream writes now, and the recording id of each file.
+Covers: making the stream, the file that it writes now, the recording id of each file, and streams that hang.
 Does not cover: the name of the file, the rows about the test in the file, and whether the file is kept.
 
-A stream of the SDK has two threads that never end. So each process has one stream for all tests of one application id,
-and each test has a file sink of the SDK. The sink writes from a thread without Python. So rows that were logged some
-milliseconds before a crash of the process are in the file. All rows have the stream's recording id. When a file is
-closed, the recording id in the file is replaced by a new one of the same length.
+A stream of the SDK has two threads that never end. So tests do not get a stream each: all tests with one application id
+share a stream. For each test, the stream gets another file sink of the SDK. A thread of the SDK writes the file,
+without Python. So rows that were logged some milliseconds before a crash of the process are in the file. All rows have
+the stream's recording id. When a file is closed, this id is replaced in the file by a new one of the same length.
 
 Measured: with this one stream, a test takes 1.0 to 1.2 times as long as with a new stream for each test. If Python
 fetched the rows by `rr.binary_stream`, a test would take 2 to 3 times as long.
 
 If a file cannot be written any more, for example because the disk is full, the SDK's threads may wait for each other
-for ever. In release 0.41, the SDK never answers a flush if a row before could not be written. Such a stream is not used
-again, and a new stream is made.
+for ever. In release 0.41, a flush of the SDK never returns if an earlier row could not be written. Such a stream is not
+used again, and a new stream is made.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ FLUSH_TIMEOUT_SECS = 5.0
 _CLOSE_TIMEOUT_SECS = 10.0
 
 
-# Streams whose threads wait for ever. Python must not collect them, because the SDK would then wait for the threads.
+# Streams whose threads wait for ever. They are kept here so that Python never deletes them: the deletion of a stream
+# waits for its threads.
 _stuck: list[Any] = []
 # All streams of this process. They may belong to several plugins, because a test may run pytest, and because a process
 # may run pytest several times.
@@ -115,7 +116,10 @@ class TestStream:
             raise
 
     def is_taken(self) -> bool:
-        """Return whether other code has given the stream another sink. The SDK has then finished the file already."""
+        """Return whether other code has given the stream another sink, for example by `rr.save`.
+
+        The SDK has then finished the file of the test already.
+        """
         assert self.path is not None
         try:
             fd = System.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -136,8 +140,8 @@ class TestStream:
         """
         assert self.path is not None
         path, self.path = self.path, None
-        # The file is flushed before `disconnect`, because the flush waits for a limited time. `disconnect` of the SDK
-        # may wait for ever.
+        # `disconnect` of the SDK may wait for ever. So the file is flushed before, for a limited time. If the flush
+        # fails, `disconnect` is called in another thread.
         with contextlib.suppress(RuntimeError):
             self.flush()
         if self._failed:
@@ -164,8 +168,8 @@ class TestStream:
 def _leave_alone(stream: TestStream) -> None:
     """Make sure that nothing waits for this stream again, because its threads wait for each other for ever.
 
-    At exit, the process finishes only the global recording. The SDK's own exit handler is removed, because it would
-    wait for this stream.
+    The SDK's exit handler is removed, because it would wait for all streams. Another exit handler finishes the global
+    recording of the SDK instead, unless that is such a stream too.
     """
 
     def finish_global_recording() -> None:
