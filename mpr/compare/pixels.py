@@ -37,8 +37,9 @@ def words_of_pixels(expected: pa.Array, found: pa.Array, image_format: pa.Array)
     row, column = int(rows[0]), int(columns[0])
     largest, mean = np.max(apart), np.mean(apart)
     height, width, _ = one.shape
+    are = "is" if rows.size == 1 else "are"
     return (
-        f"{rows.size} of {height * width} pixels {'is' if rows.size == 1 else 'are'} different, the first in row {row}, "
+        f"{rows.size} of {height * width} pixels {are} different, the first in row {row}, "
         f"column {column}: {_value(one[row, column])} expected, {_value(other[row, column])} found; "
         f"the largest difference is {largest:g}, the mean of all pixels {mean:.3g}"
     )

@@ -32,6 +32,9 @@ The list has each private name, the reason why mpr uses it, and the loss if a re
   no function that returns the times of a thread. So mpr notes the times, to restore the times of a task's
   caller.
   Without them: times that a task sets stay on the rows of its caller.
+- `rerun_bindings.save`, `.flush` and the others in `native.Native`: the pytest plugin writes its rows with these native
+  functions, because a test may replace the public functions, and count their calls.
+  Without them: the pytest plugin does not work.
 - `rerun_bindings.finalize_deferred_sinks`: the SDK calls this function at the end of a `with stream:` block. There, it
   would finish the file sink that leads to the recording.
   Without it: rows after the block are lost.

@@ -57,20 +57,6 @@ def divert_new_recordings(
     rerun_bindings.flush_and_cleanup_orphaned_recordings = flush_and_cleanup_orphaned_recordings
 
 
-def watch_new_recordings(made: Callable[[str | None], None]) -> None:
-    """Call `made(recording id)` for every recording that this process makes from now on."""
-    import rerun_bindings
-
-    original = rerun_bindings.new_recording
-
-    @functools.wraps(original)
-    def new_recording(*args: Any, **kwargs: Any) -> Any:
-        made(recording_id_of(inner := original(*args, **kwargs)))
-        return inner
-
-    rerun_bindings.new_recording = new_recording
-
-
 # Calls that set a recording's name or start, each with the matching argument of `rr.archetypes.RecordingInfo`.
 _RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nanos": "start_time"}
 
@@ -120,13 +106,6 @@ def encoded_rows_of(inner: Any) -> Any:
     import rerun_bindings
 
     return rerun_bindings.binary_stream(recording=inner)
-
-
-def disconnect(inner: Any) -> None:
-    """Take the sink of a recording away. The SDK keeps later rows in memory until the recording gets another sink."""
-    import rerun_bindings
-
-    inspect.unwrap(rerun_bindings.disconnect)(recording=inner)
 
 
 def clean_up_recordings() -> None:
@@ -185,18 +164,6 @@ def exchange_thread_recording(native: Any) -> Any:
 
     before = rerun_bindings.get_thread_local_data_recording()
     rerun_bindings.set_thread_local_data_recording(native)
-    return before
-
-
-def exchange_global_recording(native: Any) -> Any:
-    """Make `native` the recording of all threads without their own; None stands for no recording.
-
-    Returns the previous recording.
-    """
-    import rerun_bindings
-
-    before = rerun_bindings.get_global_data_recording()
-    inspect.unwrap(rerun_bindings.set_global_data_recording)(native)
     return before
 
 
