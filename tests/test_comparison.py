@@ -217,7 +217,7 @@ def test_pixels_of_colours_and_numbers_of_values_are_named(tmp_path: Path) -> No
         stream.log("colours", rr.Image(picture), static=True)
         depths = np.full((2, 3), 1.5, np.float32)
         depths[1, 2] += changed
-        stream.log("depths", rr.DepthImage(depths, meter=1.0), static=True)
+        stream.log("depths", rr.DepthImage(depths), static=True)
         stream.log("few", rr.Points2D([[1, 2]] * (2 + changed)), static=True)
         stream.log("many", rr.Points2D([[1, 2]] * (100 + changed)), static=True)
 
