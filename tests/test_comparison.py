@@ -177,8 +177,8 @@ def test_a_difference_is_described_in_words(tmp_path: Path) -> None:
         "/fixed: static Scalars:scalars: 1.0 expected, 2.0 found",
         "/kind: static component Points2D:radii is missing",
         f"/numbers: Scalars:scalars: {at} 7.0 expected, 7.5 found (and 2 rows more)",
-        f"/picture: Image:buffer: {at} 1 of 24 values differ, the first is number 15: 0 expected, 1 found "
-        "(and 2 rows more)",
+        f"/picture: Image:buffer: {at} 1 of 24 pixels is different, the first in row 2, column 3: 0 expected, 1 found; "
+        "the largest difference is 1, the mean of all pixels 0.0417 (and 2 rows more)",
         "/rare: Scalars:scalars: 10 rows expected, 9 found; at step=3, t=2026-01-01T00:00:03 3.0 is missing",
         f"/said: TextLog:text: {at} ...'{a}'... expected, ...'{b}'... found (and 2 rows more)",
     ] == compare.differences(*_two(tmp_path, log))
@@ -190,6 +190,46 @@ def test_a_difference_is_described_in_words(tmp_path: Path) -> None:
     ] == compare.differences(*_two(tmp_path, log), level="summary")
     few = compare.differences(*_two(tmp_path, log), limit=2)
     assert ["timeline other is new", "entity /new is new", "and 6 more differences"] == few
+
+
+@pytest.mark.parametrize(
+    ("by", "words"), [(1, "1 later on step, 1 s later on t"), (-3, "3 earlier on step, 3 s earlier on t")]
+)
+def test_a_shift_in_time_is_called_a_shift(tmp_path: Path, by: int, words: str) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        for number in range(10):
+            step = number + by * changed
+            stream.set_time("step", sequence=step)
+            stream.set_time("t", timestamp=_ORIGIN + datetime.timedelta(seconds=step))
+            stream.log("n", rr.Scalars(number))
+
+    found = compare.differences(*_two(tmp_path, log))
+    assert f"/n: Scalars:scalars: all 10 rows are {words}; the values are as expected" == found[-1]
+    assert ["/n: step from", "/n: t from"] == [
+        each.rpartition(" from ")[0].partition(" from")[0] + " from" for each in found[:-1]
+    ]
+
+
+def test_pixels_of_colours_and_numbers_of_values_are_named(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        picture = np.zeros((4, 6, 3), np.uint8)
+        picture[1:3, 2] = (0, 9 * changed, 0)
+        stream.log("colours", rr.Image(picture), static=True)
+        depths = np.full((2, 3), 1.5, np.float32)
+        depths[1, 2] += changed
+        stream.log("depths", rr.DepthImage(depths), static=True)
+        stream.log("few", rr.Points2D([[1, 2]] * (2 + changed)), static=True)
+        stream.log("many", rr.Points2D([[1, 2]] * (100 + changed)), static=True)
+
+    assert [
+        "/colours: static Image:buffer: 2 of 24 pixels are different, the first in row 1, column 2: "
+        "[0, 0, 0] expected, [0, 9, 0] found; the largest difference is 9, the mean of all pixels 0.25",
+        "/depths: static DepthImage:buffer: 1 of 6 pixels is different, the first in row 1, column 2: 1.5 expected, "
+        "2.5 found; the largest difference is 1, the mean of all pixels 0.167",
+        "/few: static Points2D:positions: 2 values expected, 3 found: [[1.0, 2.0], [1.0, 2.0]] expected, "
+        "[[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]] found",
+        "/many: static Points2D:positions: 100 values expected, 101 found",
+    ] == compare.differences(*_two(tmp_path, log))
 
 
 def test_a_timeline_of_another_type_and_a_component_of_another_type(tmp_path: Path) -> None:
@@ -240,6 +280,19 @@ def test_floating_point_numbers_may_differ_by_the_tolerance(tmp_path: Path, tole
 
     paths = _two(tmp_path, log)
     assert same == (compare.differences(*paths, tolerance=tolerance) == [])
+
+
+@pytest.mark.parametrize("found", [1.0, 5.0, -np.inf, np.nan])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_an_infinite_number_equals_only_itself(tmp_path: Path, found: float, kind: type[np.floating[Any]]) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        stream.log("n", rr.AnyValues(x=np.array([1.0, found if changed else np.inf], kind)))
+
+    expected, actual = _two(tmp_path, log)
+    for tolerance in (0.0, 1e-6, 1e6):
+        assert len(compare.differences(expected, actual, tolerance=tolerance)) == 1
+        assert len(compare.differences(actual, expected, tolerance=tolerance)) == 1
+        assert [] == compare.differences(expected, expected, tolerance=tolerance)
 
 
 def test_nan_equals_nan_and_minus_zero_equals_zero_without_tolerance(tmp_path: Path) -> None:

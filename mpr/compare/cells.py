@@ -150,6 +150,8 @@ def _unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) -
         return different
     with np.errstate(invalid="ignore", over="ignore"):
         near = np.abs(other.astype(float) - one) <= tolerance * np.maximum(1.0, np.abs(one.astype(float)))
+    # An infinite number is near to no other number.
+    near &= np.isfinite(one) & np.isfinite(other)
     different &= ~(near | (np.isnan(one) & np.isnan(other)))
     return different
 
@@ -175,13 +177,17 @@ def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
         if where.size:
             at = int(where[0])
             return (
-                f"{where.size} of {many.size} values differ, the first is number {at}: "
-                f"{many[at]} expected, {others[at]} found"
+                f"{where.size} of {many.size} values {'is' if where.size == 1 else 'are'} different, the first is "
+                f"number {at}: {many[at]} expected, {others[at]} found"
             )
+    if many is not None and others is not None and many.size != others.size:
+        sizes = (many.size, others.size) if len(expected) == len(found) else (len(expected), len(found))
+        return f"{sizes[0]} values expected, {sizes[1]} found"
     one, other = plain(expected), plain(found)
     if isinstance(one, str) and isinstance(other, str):
         return _words_of_texts(one, other)
-    return f"{_WORDS.repr(one)} expected, {_WORDS.repr(other)} found"
+    count = "" if len(expected) == len(found) else f"{len(expected)} values expected, {len(found)} found: "
+    return f"{count}{_WORDS.repr(one)} expected, {_WORDS.repr(other)} found"
 
 
 def plain(cell: pa.Array) -> Any:

@@ -278,7 +278,8 @@ def _of_recordings(
         for kind, first, second in (("", one.temporal, other.temporal), ("static ", one.static, other.static)):
             yield from (f"{path}: {each}" for each in _missing_and_new(f"{kind}component", first, second))
             for name in sorted(first.keys() & second.keys()):
-                found = _of_series(first[name], second[name], level, tolerance, common, is_static=bool(kind))
+                form = first.get(name.removesuffix(":buffer") + ":format") if name.endswith(":buffer") else None
+                found = _of_series(first[name], second[name], level, tolerance, common, form, is_static=bool(kind))
                 if found:
                     yield f"{path}: {kind}{name}: {found}"
 
@@ -302,13 +303,24 @@ def _of_timelines(one: _Entity, other: _Entity, reported: set[str]) -> Iterator[
 
 
 def _of_series(
-    one: _Series, other: _Series, level: Level, tolerance: float, timelines: dict[str, str], *, is_static: bool
+    one: _Series,
+    other: _Series,
+    level: Level,
+    tolerance: float,
+    timelines: dict[str, str],
+    image_format: _Series | None,
+    *,
+    is_static: bool,
 ) -> str | None:
+    """Return how two series differ; None if they are equal. `image_format` is that of images, if they are images."""
     if one.type != other.type:
         return f"type {one.type} expected, {other.type} found"
     found = [] if is_static or len(one) == len(other) else [f"{_rows(len(one))} expected, {len(other)} found"]
     if level == "values":
-        changes = _changes(one, other, tolerance, timelines, is_static=is_static)
+        shift = None if is_static or found else _shift(one, other, timelines)
+        if shift is not None:
+            return shift
+        changes = _changes(one, other, tolerance, timelines, image_format, is_static=is_static)
         first = next(changes, None)
         if first is not None:
             more = sum(1 for _ in changes)
@@ -316,11 +328,46 @@ def _of_series(
     return "; ".join(found) or None
 
 
+def _shift(one: _Series, other: _Series, timelines: dict[str, str]) -> str | None:
+    """Return in words how all rows are shifted in time; None if anything else differs, or nothing."""
+    if not timelines or not len(one) or len(one) != len(other):
+        return None
+    ours, theirs = (sorted(each.places(timelines), key=lambda cell: _sortable(cell[0])) for each in (one, other))
+    if [key for _, key, _ in ours] != [key for _, key, _ in theirs]:
+        return None
+    moved = []
+    for number, (name, kind) in enumerate(timelines.items()):
+        times = [(mine[0][number], its[0][number]) for mine, its in zip(ours, theirs, strict=True)]
+        shifts = {None if None in pair else pair[1] - pair[0] for pair in times if pair != (None, None)}
+        if len(shifts) > 1 or None in shifts:
+            return None
+        shift = next(iter(shifts), 0)
+        if shift:
+            moved.append(f"{_span(shift, kind)} on {name}")
+    rows = "its only row is" if len(one) == 1 else f"all {len(one)} rows are"
+    return f"{rows} {', '.join(moved)}; the values are as expected" if moved else None
+
+
+def _span(shift: int, kind: str) -> str:
+    size = abs(shift) if kind == "int64" else f"{abs(shift) / 1e9:g} s"
+    return f"{size} {'later' if shift > 0 else 'earlier'}"
+
+
 def _changes(
-    one: _Series, other: _Series, tolerance: float, timelines: dict[str, str], *, is_static: bool
+    one: _Series,
+    other: _Series,
+    tolerance: float,
+    timelines: dict[str, str],
+    image_format: _Series | None,
+    *,
+    is_static: bool,
 ) -> Iterator[str]:
     """Yield a sentence for each cell that differs. The sentences are sorted by the times of the cells."""
     from mpr.compare.cells import are_close, words, words_of_both
+    from mpr.compare.pixels import words_of_pixels
+
+    # All images of an entity usually have one format. If they do not, the words are those of other cells.
+    form = image_format.cell((0, 0)) if image_format is not None and image_format.arrays else None
 
     missing, new = _unmatched(one, other, timelines, is_static=is_static)
     for stamp in sorted(missing.keys() | new.keys(), key=_sortable):
@@ -329,11 +376,12 @@ def _changes(
         found = _in_order(other.cell(place) for place in new.get(stamp, ()))
         for cell, its in zip(expected, found, strict=False):
             if not are_close(cell, its, tolerance):
-                yield f"{at} {words_of_both(cell, its, tolerance)}".strip()
+                pixels = words_of_pixels(cell, its, form) if form is not None else None
+                yield f"{at} {pixels or words_of_both(cell, its, tolerance)}".strip()
         for cell in expected[len(found) :]:
-            yield f"{at} {words(cell)} is missing".strip()
+            yield f"{at} {words(cell)} {_is(cell)} missing".strip()
         for cell in found[len(expected) :]:
-            yield f"{at} {words(cell)} is new".strip()
+            yield f"{at} {words(cell)} {_is(cell)} new".strip()
 
 
 _Unmatched = dict[tuple[Any, ...], list[_Place]]
@@ -404,6 +452,12 @@ def _moment(at: int, kind: str) -> str:
 
         return str(np.datetime64(at, "ns")).removesuffix(".000000000")
     return f"{at / 1e9} s" if kind.startswith("duration") else str(at)
+
+
+def _is(cell: pa.Array) -> str:
+    from mpr.compare.cells import words
+
+    return "are" if words(cell).endswith(" values") else "is"
 
 
 def _rows(count: int) -> str:

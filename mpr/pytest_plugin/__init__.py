@@ -182,7 +182,7 @@ def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
     """The `rr.RecordingStream` of this test's recording. If the test is not recorded, the stream drops all rows."""
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
-        stream: rr.RecordingStream = recorder.current.stream.native
+        stream: rr.RecordingStream = recorder.current.stream.public
         return stream
     import rerun
 

@@ -24,7 +24,8 @@ import pytest
 from mpr import files
 from mpr.compare import compare
 from mpr.errors import RecordingError
-from mpr.pytest_plugin.recording import file_names, test_rows
+from mpr.pytest_plugin.options import ROOT
+from mpr.pytest_plugin.recording import file_names
 from mpr.pytest_plugin.recording.running_test import CALL
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 FOLDER = "__recordings__"
 #: Two properties of pytest's reports: the golden recordings that a test has used, and those that it has written.
 USED, WRITTEN = "mpr_golden", "mpr_golden_written"
-# Entities whose rows describe the run. They are not compared, because the test has not logged them.
-_OF_RUN = (*compare.IGNORED_ENTITIES, f"/{test_rows.ROOT}/**")
+# Entities with rows about the run. These rows are not compared, because they do not belong to the test.
+_OF_RUN = (*compare.IGNORED_ENTITIES, f"/{ROOT}/**")
 # The largest number of golden recordings that the summary names.
 _MOST_LINES = 20
 
@@ -142,7 +143,7 @@ class Golden:
         # The node id begins with the path of the test's file. This part is left out, because it depends on the rootdir
         # of pytest.
         test = file_names.without_group(self._item.nodeid).partition("::")[2] or self._item.name
-        stem = file_names.stem(test if name is None else f"{test}::{name}", Path())
+        stem = file_names.stem(test if name is None else f"{test}::{name}")
         return self._item.path.parent / FOLDER / file_names.clean(self._item.path.stem) / f"{stem}.rrd"
 
     def _snapshot(self, target: Path) -> None:
@@ -202,23 +203,18 @@ class Golden:
         The entities in `ignored` are left out. If there are no other rows, nothing is written. Returns whether there
         are other rows.
         """
-        import rerun as rr
-
+        from mpr.pytest_plugin import golden_file
         from mpr.sdk.reader import quiet_reader
 
-        assert self._recorder is not None
-        assert self._recorder.current is not None
         is_ignored = compare.matcher(ignored)
         reader = quiet_reader(actual)
         chunks = (chunk for entry in reader.recordings() for chunk in reader.stream(store=entry))
         counting = [chunk for chunk in chunks if not is_ignored(str(chunk.entity_path))]
         if not counting:
             return False
-        stream = _stream(self._recorder.current.stream.application_id, os.getpid())
-        stream.open(target)
-        rr.send_chunks(counting, recording=stream.native)
-        if not stream.close():
-            raise OSError(f"cannot write {target}")
+        # A fixed id, because the id of the test's own recording may be the name of the folder of the checkout.
+        stream = _stream("golden", os.getpid())
+        golden_file.write(str(target), counting, stream, compare.IGNORED_TIMELINES)
         return True
 
     def _note(self, kind: str, golden: Path) -> None:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from mpr.pytest_plugin.recording import system
+from mpr.pytest_plugin.recording.system import System
 
 _PREFIX, _SUFFIX = "journal-", ".jsonl"
 
@@ -90,34 +93,30 @@ class Journal:
         If the file cannot be made.
     """
 
-    def __init__(self, folder: Path, worker: str) -> None:
-        self.pid: int = os.getpid()
-        path = folder / f"{_PREFIX}{worker}-{self.pid}{_SUFFIX}"
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    def __init__(self, folder: str, worker: str) -> None:
+        self.pid = System.getpid()
+        path = f"{folder}/{_PREFIX}{worker}-{self.pid}{_SUFFIX}"
+        self._fd = System.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def write(self, event: Started | Ended) -> None:
-        """Add `event` to the file. Raises `OSError` if the line cannot be written."""
-        line = json.dumps({"event": type(event).__name__.lower(), **asdict(event)}) + "\n"
-        os.write(self._fd, line.encode())
+        """Add `event` to the file. Raises `OSError` if the disk refuses the line."""
+        kind = "started" if isinstance(event, Started) else "ended"
+        self._add({"event": kind, **{name: getattr(event, name) for name in event.__slots__}})
 
     def phase(self, path: str, name: str, time: float) -> None:
-        """Add the event that the phase `name` (setup, call or teardown) of a test has begun.
-
-        `path` is the path of the test's recording, as in `Started`. `time` is in seconds since the Unix epoch. Raises
-        `OSError` if the line cannot be written.
-        """
-        os.write(self._fd, (json.dumps({"event": "phase", "path": path, "name": name, "time": time}) + "\n").encode())
+        """Add the begin of the phase `name` of the test whose recording is `path`. Raises `OSError`."""
+        self._add({"event": "phase", "path": path, "name": name, "time": time})
 
     def error(self, text: str) -> None:
-        """Add `text`, which is an error of mpr itself, for the summary of the run.
-
-        Raises `OSError` if the line cannot be written.
-        """
-        os.write(self._fd, (json.dumps({"event": "error", "text": text}) + "\n").encode())
+        """Add `text`, an error of mpr itself, for the summary of the run. Raises `OSError`."""
+        self._add({"event": "error", "text": text})
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
-        os.close(fd)
+        System.close(fd)
+
+    def _add(self, event: dict[str, Any]) -> None:
+        System.write(self._fd, (system.to_json(event) + "\n").encode())
 
 
 @dataclass(slots=True)

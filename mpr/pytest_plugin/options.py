@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ import mpr
 MODES = ("off", "on", "retain-on-failure", "retain-on-failure-and-retries", "on-first-retry")
 #: Fixtures whose tests are recorded in every mode, because the fixtures need a recording.
 RECORDED_FIXTURES = frozenset({"mpr_golden", "mpr_pool"})
+#: The entities with mpr's rows about a test, and with the test's `logging` records.
+ROOT = "pytest"
+LOGS = f"{ROOT}/logs"
 CAPTURES = ("global", "thread")
 SCREENSHOTS = ("off", "only-on-failure")
 _MARKER_ARGUMENTS = ("mode", "capture", "application_id", "name")
@@ -209,6 +213,7 @@ def _number(name: str, given: Any, least: float) -> float:
     return number
 
 
+@functools.cache  # a test that runs must not see the import again
 def checked_application_id(given: str) -> str:
     """Return `given`. Raises `pytest.UsageError` if it cannot be used as an application id."""
     from mpr.recording import options

@@ -19,6 +19,7 @@ import psutil
 
 from mpr.pytest_plugin.journal import journal_files, read_journals
 from mpr.pytest_plugin.options import Settings
+from mpr.pytest_plugin.recording import system
 from mpr.pytest_plugin.results import RecordedTest
 
 _MANIFEST = "run.json"
@@ -26,17 +27,20 @@ _MANIFEST = "run.json"
 _IGNORE = ".gitignore"
 
 
-def make_run_folder(settings: Settings) -> Path:
-    """Return the folder of the run. Make the folder if it is missing. Raises `OSError` if this fails."""
-    folder = settings.folder
-    if not folder.exists():
-        is_new = not settings.output.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        if is_new:
-            (settings.output / _IGNORE).write_text("*\n")
-        with contextlib.suppress(FileExistsError), (folder / _MANIFEST).open("x") as file:
-            json.dump({"mpr": settings.version, "pid": settings.pid}, file)
-    return folder
+def make_run_folder(settings: Settings, folder: str, output: str) -> None:
+    """Make the folder of the run if it is missing. Raises `OSError`.
+
+    `folder` and `output` are the folders of `settings` as texts, because a test may run while this function is called.
+    """
+    if not system.exists(folder):
+        is_new = not system.exists(output)
+        system.make_folder(folder)
+        with contextlib.suppress(FileExistsError):
+            if is_new:
+                system.write_new(f"{output}/{_IGNORE}", "*\n")
+        with contextlib.suppress(FileExistsError):
+            first = {"mpr": settings.version, "pid": settings.pid}
+            system.write_new(f"{folder}/{_MANIFEST}", system.to_json(first))
 
 
 def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> None:

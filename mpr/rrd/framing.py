@@ -14,6 +14,7 @@ Source: rerun-io/rerun, `crates/store/re_log_encoding/src/rrd/frames.rs` and
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import struct
 from collections.abc import Callable
@@ -205,9 +206,14 @@ def closing(offset: int, manifests: list[bytes]) -> bytes:
 
 
 def stream_footer(offset: int, footer: bytes) -> bytes:
-    """Return the last bytes of a stream, which follow the `END` frame. Its payload, `footer`, is at `offset`."""
-    # Imported here because only the parent process needs a hash.
+    """Return the bytes that close a stream, whose `footer` (the payload of the `END` frame) is at `offset`."""
+    return _FOOTER_ENTRY.pack(offset, len(footer), _hash_function()(footer, seed=_CRC_SEED)) + CLOSING
+
+
+@functools.cache
+def _hash_function() -> Callable[..., int]:
+    """Return the hash function of footers. It is imported only once, because a test may replace `__import__`."""
+    # Imported here because only a parent computes a hash.
     import xxhash
 
-    entry = _FOOTER_ENTRY.pack(offset, len(footer), xxhash.xxh32_intdigest(footer, seed=_CRC_SEED))
-    return entry + CLOSING
+    return xxhash.xxh32_intdigest

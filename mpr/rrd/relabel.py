@@ -57,6 +57,14 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
 _HEAD_BYTES = 8192
 
 
+class _Disk:
+    """Functions of the system, bound now because a test that the pytest plugin records may replace those of `os`."""
+
+    pread = os.pread
+    pwrite = os.pwrite
+    fstat = os.fstat
+
+
 def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
     """Replace the store id `old` by `new` in the file with the descriptor `fd`.
 
@@ -68,9 +76,9 @@ def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
     assert len(old) == len(new)
 
     def read(offset: int, size: int) -> bytes:
-        return os.pread(fd, size, offset)
+        return _Disk.pread(fd, size, offset)
 
-    size = os.fstat(fd).st_size
+    size = _Disk.fstat(fd).st_size
     frames, _ = framing.scan(read, framing.HEADER_SIZE, size)
     whole = bool(frames) and frames[-1].kind == framing.END and size == frames[-1].end + framing.STREAM_FOOTER_SIZE
     for frame in frames:
@@ -78,18 +86,18 @@ def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
             head = read(frame.payload, min(frame.size, _HEAD_BYTES))
             store, end = protobuf.leading_field(head)
             if store == old:
-                os.pwrite(fd, new, frame.payload + end - len(new))
+                _Disk.pwrite(fd, new, frame.payload + end - len(new))
         elif frame.kind == framing.SET_STORE_INFO:
             payload = read(frame.payload, frame.size)
             if store_id.store_id_of_info(payload) == old:
-                os.pwrite(fd, info_of(payload, new), frame.payload)
+                _Disk.pwrite(fd, info_of(payload, new), frame.payload)
         elif frame.kind == framing.END and whole:
             footer = read(frame.payload, frame.size)
             manifests = [message for _, message in protobuf.fields(footer) if isinstance(message, bytes)]
             renamed = [
                 protobuf.replace_field(each, 1, new) if protobuf.field(each, 1) == old else each for each in manifests
             ]
-            os.pwrite(fd, framing.closing(frame.start, renamed), frame.start)
+            _Disk.pwrite(fd, framing.closing(frame.start, renamed), frame.start)
     return whole
 
 

@@ -11,4 +11,5 @@ installed SDK, and `tests/test_private_names.py` removes each name in turn.
 The modules that use the list: `log_calls.py` (calls that hand data to a recording), `sink_calls.py` (calls that change
 a sink), `recordings.py` (new and current recordings), `times.py` (times of a thread), `settings.py` (settings that
 outlive a task), `forks.py` (forked processes). `callers.py` finds the public function that the user's code has called.
+`native.py` and `copies.py` serve the pytest plugin, whose calls a test must not see.
 """

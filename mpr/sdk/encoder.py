@@ -32,9 +32,10 @@ def new_stream(
     batcher = None
     if flush_tick_secs is not None and "RERUN_FLUSH_TICK_SECS" not in os.environ:
         batcher = rr.ChunkBatcherConfig(flush_tick=flush_tick_secs)
-    return rr.RecordingStream(
-        application_id, recording_id=recording_id, send_properties=send_properties, batcher_config=batcher
-    )
+    with internal():
+        return rr.RecordingStream(
+            application_id, recording_id=recording_id, send_properties=send_properties, batcher_config=batcher
+        )
 
 
 class _Scratch:

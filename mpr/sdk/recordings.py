@@ -83,20 +83,6 @@ def divert_new_recordings(
     return private_names.wrap("flush_and_cleanup_orphaned_recordings", forgiving) and is_watched
 
 
-def watch_new_recordings(made: Callable[[str | None], None]) -> None:
-    """Call `made(recording id)` for every recording that this process makes from now on."""
-
-    def watched(original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def new_recording(*args: Any, **kwargs: Any) -> Any:
-            made(recording_id_of(inner := original(*args, **kwargs)))
-            return inner
-
-        return new_recording
-
-    private_names.wrap("new_recording", watched)
-
-
 # Calls that set a recording's name or start, each with the matching argument of `rr.archetypes.RecordingInfo`.
 _RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nanos": "start_time"}
 
@@ -156,17 +142,6 @@ def encoded_rows_of(inner: Any) -> Any:
     import rerun as rr
 
     return rr.binary_stream(as_stream(inner))
-
-
-def disconnect(inner: Any) -> None:
-    """Take the sink of a recording away. The SDK keeps later rows in memory until the recording gets another sink."""
-    found = private_names.original("disconnect")
-    if found is not None:
-        found(recording=inner)
-        return
-    import rerun as rr
-
-    rr.disconnect(as_stream(inner))
 
 
 def clean_up_recordings() -> None:

@@ -193,7 +193,12 @@ class ActiveRecordingWriter(Writer):
         self._stream.flush(timeout_sec=self._timeout_secs)
 
 
-# The ambient recording, and the id of the process that has set it.
+class _System:
+    """A function of the system, bound now because a test that is recorded may replace it."""
+
+    getpid = os.getpid
+
+
 _current: rr.RecordingStream | None = None
 _pid = 0
 # The writers to ambient recordings: one per pool or shared recording that is not closed.
@@ -203,7 +208,7 @@ _writers: weakref.WeakSet[Any] = weakref.WeakSet()
 def set_current(stream: rr.RecordingStream | None) -> None:
     """Make `stream` the ambient recording. If `stream` is None, there is no ambient recording."""
     global _current, _pid
-    _current, _pid = stream, os.getpid()
+    _current, _pid = stream, _System.getpid()
 
 
 def current() -> rr.RecordingStream | None:
@@ -211,7 +216,7 @@ def current() -> rr.RecordingStream | None:
 
     Returns None in a forked child, because the parent's stream does not work there.
     """
-    return _current if _pid == os.getpid() else None
+    return _current if _pid == _System.getpid() else None
 
 
 def opened(writer: Any) -> None:

@@ -3,6 +3,9 @@
 Suites of installed libraries, and a part of our own, run without the plugin and with it.
 `python -m tests.pytest_plugin.proof [name...]`; part of `make test-all`. Each suite runs twice without the plugin,
 because a test that differs between these two runs proves nothing.
+
+`python -m tests.pytest_plugin.proof structlog=FOLDER` runs all tests of a library whose repository is in FOLDER. What
+its tests need must be installed.
 """
 
 from __future__ import annotations
@@ -33,12 +36,15 @@ class Suite:
         The files to run, relative to that package.
     arguments:
         Arguments for pytest.
+    checkout:
+        The repository of the library, if its tests are not in a package. They run with its own configuration.
     """
 
     why: str
     package: str | None
     files: tuple[str, ...]
     arguments: tuple[str, ...] = ()
+    checkout: Path | None = None
 
 
 SUITES = {
@@ -89,13 +95,14 @@ class Outcome:
 def run(suite: Suite, *arguments: str) -> Outcome:
     """Run a suite once. The outcomes of a test are those of its phases."""
     found = importlib.util.find_spec(suite.package) if suite.package is not None else None
-    folder = ROOT if suite.package is None else Path(str(found.submodule_search_locations[0])) if found else None
+    own = suite.checkout or ROOT
+    folder = own if suite.package is None else Path(str(found.submodule_search_locations[0])) if found else None
     assert folder is not None, f"{suite.package} is not installed"
     with tempfile.TemporaryDirectory(prefix="mpr-proof-") as scratch:
         (Path(scratch) / "mpr_probe.py").write_text(PROBE)
         reports = Path(scratch) / "reports.json"
         environment = {
-            **os.environ, "PROBE": str(reports), "PYTHONPATH": f"{scratch}{os.pathsep}{ROOT}",
+            **os.environ, "PROBE": str(reports), "PYTHONPATH": os.pathsep.join((scratch, str(ROOT), str(own))),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONHASHSEED": "0",
         }  # fmt: skip
         command = [
@@ -106,7 +113,7 @@ def run(suite: Suite, *arguments: str) -> Outcome:
             (Path(scratch) / "pytest.ini").write_text("[pytest]\n")
             command += ["-c", f"{scratch}/pytest.ini", f"--rootdir={folder}"]
         done = subprocess.run(
-            command, cwd=ROOT if suite.package is None else scratch, env=environment, capture_output=True, text=True,
+            command, cwd=own if suite.package is None else scratch, env=environment, capture_output=True, text=True,
             check=False, timeout=1800,
         )  # fmt: skip
         if not reports.exists():
@@ -134,11 +141,18 @@ def differences(suite: Suite, output: str) -> tuple[int, list[str]]:
     return len(steady), found
 
 
+def _all_tests_of(checkout: Path) -> Suite:
+    arguments = ("-p", "asyncio") if importlib.util.find_spec("pytest_asyncio") is not None else ()
+    return Suite(why="chosen by the caller", package=None, files=("tests",), arguments=arguments, checkout=checkout)
+
+
 def main() -> None:
     failed = False
-    for name in sys.argv[1:] or SUITES:
+    for argument in sys.argv[1:] or SUITES:
+        name, _, checkout = argument.partition("=")
+        suite = SUITES[name] if not checkout else _all_tests_of(Path(checkout).absolute())
         with tempfile.TemporaryDirectory(prefix="mpr-proof-") as output:
-            count, found = differences(SUITES[name], output)
+            count, found = differences(suite, output)
             files = len(list(Path(output).rglob("*.rrd")))
         failed = failed or bool(found) or not files
         print(f"{name}: {count} tests have the same outcomes, {len(found)} differ; {files} recordings", flush=True)

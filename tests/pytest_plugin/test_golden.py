@@ -99,6 +99,17 @@ def test_the_same_again_passes_and_writes_nothing(walk: Path, arguments: tuple[s
 
 
 @pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "xdist"])
+def test_the_same_rows_give_the_same_bytes(walk: Path, workers: tuple[str, ...]) -> None:
+    before = _goldens(walk)
+    for name in before:
+        (walk / name).unlink()
+    again = _run(walk, *workers, PYTHONHASHSEED="7")
+    assert again.code == 0, again.stdout
+    assert before == _goldens(walk)
+    assert support.rerun_cli("rrd", "verify", *(walk / name for name in before)).returncode == 0
+
+
+@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "xdist"])
 def test_a_difference_fails_the_test_and_is_described_in_words(walk: Path, workers: tuple[str, ...]) -> None:
     before = _goldens(walk)
     different = _run(walk, *workers, WRONG="0.5")
@@ -131,7 +142,7 @@ def test_an_update_writes_only_golden_recordings_that_differ(walk: Path, argumen
 def test_an_update_names_golden_recordings_that_no_test_uses(walk: Path) -> None:
     source = walk / "sub" / "test_walk.py"
     source.write_text(source.read_text().replace('"a:b"', '"a-b"'))
-    old = f"sub/__recordings__/test_walk/{file_names.stem('TestWalk::test_walk[a:b]', Path())}.rrd"
+    old = f"sub/__recordings__/test_walk/{file_names.stem('TestWalk::test_walk[a:b]')}.rrd"
     assert old in _goldens(walk)
     part = _run(walk, "--mpr-golden-update", "-k", "not a-b")
     assert "unused:" not in part.stdout

@@ -139,16 +139,23 @@ def test_times_end_with_their_test(recorded: Run) -> None:
 @pytest.mark.edge(29, 30)
 def test_recordings_that_tests_make_themselves(recorded: Run) -> None:
     users = "test_users.py::"
-    assert "/in_init" in recorded.entities(users + "test_init")
-    # The recording of an earlier test is still current; its rows are not copied twice.
-    assert {"/after_init"} == recorded.entities(users + "test_what_is_left_of_init")
-    for name in ("test_init_and_late_save", "TestFixtureWithSink::test_a", "test_memory_recording", "test_set_sinks"):
-        (note,) = recorded.texts(users + name, "notes")
-        assert "rr.init" in note
-        assert recorded.test(users + name)["complete"] is False
-    assert "/a" in recorded.entities(users + "TestFixtureThatSavesAtLast::test_a")
-    # The fixture has saved the recording before the test was over.
-    assert "rr.init" in recorded.texts(users + "TestFixtureThatSavesAtLast::test_b", "notes")[0]
+    logged = {
+        "test_init": {"/in_init"},
+        # The recording of an earlier test is still current; its rows are not copied twice.
+        "test_what_is_left_of_init": {"/after_init"},
+        "test_init_and_late_save": {"/early", "/late"},
+        "TestFixtureWithSink::test_a": {"/a"},
+        "TestFixtureWithSink::test_b": {"/b"},
+        "TestFixtureThatSavesAtLast::test_a": {"/a"},
+        "TestFixtureThatSavesAtLast::test_b": {"/b"},
+        "test_memory_recording": {"/m"},
+        "test_set_sinks": {"/s"},
+        "test_own_stream": {"/o"},
+    }
+    assert logged == {name: recorded.entities(users + name) for name in logged}
+    for name in logged:
+        assert [] == recorded.texts(users + name, "notes")
+        assert recorded.test(users + name)["complete"] is True
 
 
 @pytest.mark.edge(31, 32, 33, 39)

@@ -42,8 +42,8 @@ class Children:
             # If this pytest runs within a test of another pytest, this is the recording of that outer test.
             self._outer = active_recording.current()
             self._is_attached = True
-        active_recording.set_current(stream.native)
-        # A shared recording costs sockets and threads. So it is made only if this process has imported `@mpr.task`.
+        active_recording.set_current(stream.public)
+        # A shared recording needs sockets and threads. So it is made only if this process has imported `@mpr.task`.
         if self._propagation is None and "mpr.tasks.decorator" in sys.modules:
             from mpr.producer import propagation
             from mpr.recording.shared_recording import runtime_of

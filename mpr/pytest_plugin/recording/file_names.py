@@ -6,11 +6,10 @@ CI services.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import unicodedata
-from pathlib import Path
+
+from mpr.pytest_plugin.recording import system
+from mpr.pytest_plugin.recording.system import System
 
 # The largest size in bytes of a name without its digest, and of a whole path. Some systems refuse paths of 260 bytes
 # and more.
@@ -33,41 +32,38 @@ def without_group(nodeid: str) -> str:
     return path + colons + _GROUP.sub("", name)
 
 
-def stem(nodeid: str, folder: Path) -> str:
-    """Return a file name without `.rrd` for the recording of the test `nodeid` in `folder`.
+def stem(nodeid: str, folder: str = "") -> str:
+    """Return a file name without suffix for the recording of the test `nodeid` in `folder`.
 
     The name ends with a digest of the node id, so that two node ids get different names. In one folder, a node id
     always gets the same name.
     """
     nodeid = without_group(nodeid)
-    digest = hashlib.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
-    # 24 bytes are for the rest of the path: a slash, a dash, the longest ending (`-retry99.rrd`), and a worker's name.
-    left = _PATH_BYTES - len(os.fsencode(folder)) - len(digest) - 24
+    digest = System.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
+    # 24 bytes are for the rest of the path: a slash, a dash, the longest suffix (`-retry99.rrd`), and the name of a
+    # worker.
+    left = _PATH_BYTES - len(folder.encode("utf-8", "surrogateescape")) - len(digest) - 24
     return f"{clean(nodeid)[: max(8, min(_STEM_BYTES, left))]}-{digest}"
 
 
 def clean(name: str) -> str:
-    """Return `name` with only those ASCII characters that cause no trouble in file names.
-
-    Other characters are left out or become a dash. If nothing is left, returns "test".
-    """
-    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    """Return `name` with only those ASCII characters that every file name may have."""
+    ascii_name = System.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return _REFUSED.sub("-", ascii_name).strip("-.") or "test"
 
 
-def reserve(folder: Path, name: str, first_attempt: int = 0) -> tuple[Path, int]:
-    """Create an empty file for an attempt of a test: `<name>.rrd` for attempt 0, `<name>-retry1.rrd` for attempt 1.
+def reserve(folder: str, name: str, first_attempt: int = 0) -> tuple[str, int]:
+    """Create an empty file with the first free name for an attempt: `<name>.rrd`, `<name>-retry1.rrd` and so on.
 
-    The first attempt from `first_attempt` on whose name is free is taken. Two attempts never get the same name, because
-    only one process can create a file. This holds even if another worker runs the test again after a crash. Returns the
-    path of the file, and the number of the attempt. Raises `OSError` if no file can be created.
+    Only one process can create a file of a given name. So two attempts never get the same name, also if another worker
+    runs the test again after a crash. Returns the name of the file, and the attempt's number. Raises `OSError`.
     """
     attempt = first_attempt
     while True:
-        path = folder / (f"{name}-retry{attempt}.rrd" if attempt else f"{name}.rrd")
+        file = f"{name}-retry{attempt}.rrd" if attempt else f"{name}.rrd"
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+            system.create(f"{folder}/{file}")
         except FileExistsError:
             attempt += 1
         else:
-            return path, attempt
+            return file, attempt

@@ -12,8 +12,14 @@ import sys
 import warnings
 from collections.abc import Callable
 
+from mpr.pytest_plugin.recording import system
+from mpr.pytest_plugin.recording.system import System
+
 # The beginnings of the names of SDK threads that start and end with each file.
 _COME_AND_GO = ("file_writer", "ChunkBatcher", "RecordingStream")
+# The objects that watch forks now. There are several if a test runs pytest.
+_watches: list[Watch] = []
+_is_registered = False
 
 
 class Watch:
@@ -26,34 +32,41 @@ class Watch:
     """
 
     def __init__(self, running: Callable[[], object | None]) -> None:
-        self._running: Callable[[], object | None] | None = running
+        global _is_registered
+        self.running = running
         self._before = set(_threads())
         self._ours: set[str] = set()
-        if sys.version_info >= (3, 12):
-            os.register_at_fork(before=self._forks)
+        _watches.append(self)
+        # Python has no way to take the function back. So it is registered once, even if this process runs pytest often.
+        if sys.version_info >= (3, 12) and not _is_registered:
+            _is_registered = True
+            os.register_at_fork(before=_forks)
 
     def threads_have_come(self) -> None:
         """Treat each thread that runs now, but did not run when this object was made, as a thread of mpr."""
         self._ours = set(_threads()) - self._before
 
-    def close(self) -> None:
-        self._running = None
+    def hides(self, threads: dict[str, str]) -> bool:
+        """Return whether a test runs, and all `threads` but one are those of mpr."""
+        theirs = [name for thread, name in threads.items() if thread not in self._ours]
+        return self.running() is not None and sum(not name.startswith(_COME_AND_GO) for name in theirs) <= 1
 
-    def _forks(self) -> None:
-        if self._running is None or self._running() is None:
-            return
-        # The threads of the test, one of which is the main thread.
-        theirs = [name for thread, name in _threads().items() if thread not in self._ours]
-        if sum(not name.startswith(_COME_AND_GO) for name in theirs) <= 1:
-            # The filter need not be removed here, because pytest removes all filters at the end of the test.
-            warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of .*fork", DeprecationWarning)
+    def close(self) -> None:
+        if self in _watches:
+            _watches.remove(self)
+
+
+def _forks() -> None:
+    if _watches and any(each.hides(_threads()) for each in _watches):
+        # The filter need not be removed here, because pytest removes all filters at the end of the test.
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of .*fork", DeprecationWarning)
 
 
 def _threads() -> dict[str, str]:
     """Return the names of the threads of this process by their ids. The dict is empty if there is no `/proc`."""
     found = {}
     with contextlib.suppress(OSError):
-        for thread in os.listdir("/proc/self/task"):
-            with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/comm") as comm:
-                found[thread] = comm.read().strip()
+        for thread in System.listdir("/proc/self/task"):
+            with contextlib.suppress(OSError):
+                found[thread] = system.read_all(f"/proc/self/task/{thread}/comm").decode(errors="replace").strip()
     return found

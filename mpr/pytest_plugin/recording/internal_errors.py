@@ -1,7 +1,10 @@
 """Collects errors that happen in mpr itself while tests are recorded.
 
-Such an error does not fail the test, unless `--mpr-strict` is set. If the same sort of error happens several times, it
-is reported once, with the number of repetitions at the end.
+Such an error does not fail the test, unless `--mpr-strict` is set. Each sort of error is reported once.
+
+Whatever a step of mpr raises stays here, also `SystemExit` and `pytest.fail`. The one exception is what a handler of a
+signal raises, for example at Ctrl-C or after a time limit. Such an error belongs to the run, and only by chance meets
+the code of mpr.
 """
 
 from __future__ import annotations
@@ -9,7 +12,10 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
+
+from mpr.pytest_plugin.recording import system
 
 
 class InternalErrors:
@@ -37,12 +43,14 @@ class InternalErrors:
     def attempt(self, what: str, step: Callable[..., object], *args: Any) -> None:
         """Call `step` with `args`. If it raises an `Exception`, report this exception instead of raising it.
 
-        `what` says in words what `step` does, such as 'begin to record'. The report contains these words.
+        `what` is a text for the report that says what `step` does. Raises only what a handler of a signal has raised.
         """
         try:
             step(*args)
-        except Exception as error:  # noqa: BLE001  # no error of mpr may reach the test
-            self.report(f"{what} {type(error).__name__}", f"cannot {what}: {type(error).__name__}: {error}")
+        except BaseException as error:  # no error of mpr may reach the test
+            self.report(f"{what} {type(error).__name__}", f"cannot {what}: {type(error).__name__}: {_text(error)}")
+            if _is_of_a_signal(error):
+                raise
 
     def report(self, sort: str, text: str) -> None:
         """Add the error `text` to `of_test`. If it is the first error of this `sort`, also pass it to `write`."""
@@ -60,5 +68,28 @@ class InternalErrors:
 
     def _say(self, text: str) -> None:
         self.texts.append(text)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):
             self._write(text)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # the class of the error may be the test's own
+        return "(no text)"
+
+
+def _is_of_a_signal(error: BaseException) -> bool:
+    """Return whether a handler of a signal has raised `error`.
+
+    The handler of Python for Ctrl-C is native code, so the last frame of its error is the code that it has interrupted.
+    """
+    handlers = system.code_of_signal_handlers()
+    traceback: TracebackType | None = error.__traceback__
+    innermost = ""
+    while traceback is not None:
+        if traceback.tb_frame.f_code in handlers:
+            return True
+        innermost = traceback.tb_frame.f_globals.get("__name__", "")
+        traceback = traceback.tb_next
+    return isinstance(error, KeyboardInterrupt) and innermost.partition(".")[0] == "mpr"

@@ -3,28 +3,32 @@
 | source of the rows | how the rows get into the recording |
 |---|---|
 | plain `rr.log` of the test, its fixtures and threads | the test's stream is the SDK's current recording |
-| plain `rr.log` after `rr.init`, without a sink | the rows are copied at the end of the test (`rr_init.py`) |
-| pools and child processes of the test | see `child_processes.py` |
-| records of Python's `logging` | see `logging_capture.py` |
+| recordings that the test makes (`rr.init`, `rr.save`) | each row is logged once more (`mpr/sdk/copies.py`) |
+| pools, child processes | see `child_processes.py` |
+| `logging` | see `logging_capture.py` |
+| output, outcome and failures of the test | see `test_rows.py` |
 
-This module is imported only when the first test is recorded, because it needs the SDK.
+This module is imported only when the first test is recorded, because it needs the SDK. It imports all that it needs at
+once, because a test may replace even `__import__`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from mpr.pytest_plugin.recording import fork_warning, test_rows
+from mpr.pytest_plugin.options import LOGS
+from mpr.pytest_plugin.recording import fork_warning, system, test_rows
 from mpr.pytest_plugin.recording.child_processes import Children
 from mpr.pytest_plugin.recording.logging_capture import LogCapture
-from mpr.pytest_plugin.recording.rr_init import RrInitRows
+from mpr.pytest_plugin.recording.system import System
 from mpr.pytest_plugin.recording.test_stream import TestStream, TestStreams, is_of_tests
-from mpr.sdk import recordings
+from mpr.sdk import copies, native
+from mpr.sdk.native import Native
 
 if TYPE_CHECKING:
-    import rerun as rr
+    import pytest
 
     from mpr.pytest_plugin.recording.running_test import RunningTest
 
@@ -41,44 +45,51 @@ class LogSources:
         The function that returns the test that runs in this process, or None.
     """
 
-    def __init__(self, running: Callable[[], RunningTest | None]) -> None:
+    def __init__(self, config: pytest.Config, running: Callable[[], RunningTest | None]) -> None:
         self._running = running
         self._forks = fork_warning.Watch(running)
-        self._streams = TestStreams(self._logged)
+        self._streams = TestStreams()
         self._children = Children()
         # If this pytest runs within a test of another pytest, this is the recording of that outer test.
         self._outer: Any = None
-        self._rr_init_rows = RrInitRows(self._streams.has)
-        self._logs = LogCapture(self._native, test_rows.LOGS)
+        # The thread whose rows are recorded; None if the rows of all threads are.
+        self._thread: int | None = None
+        self._logs = LogCapture(config, self._handle_of_running, LOGS, self.logged)
+        copies.copy_to(self)
+        self.log_output, self.log_end = test_rows.log_output, test_rows.log_end
+
+    def make_streams(self, application_ids: Iterable[str]) -> None:
+        """Make the streams for recordings with these ids before the first test runs."""
+        with warnings.catch_warnings():
+            # Warnings of the SDK's own modules must not fail a test that turns warnings into errors.
+            warnings.simplefilter("ignore")
+            for application_id in application_ids:
+                self.stream(application_id)
 
     def stream(self, application_id: str) -> TestStream:
         """Return the stream of this process for recordings with `application_id`. Make one if there is none."""
         if self._streams.knows(application_id):
             return self._streams.get(application_id)
-        with warnings.catch_warnings():
-            # The first stream imports the SDK, which may warn. A test that turns warnings into errors must not fail.
-            warnings.simplefilter("ignore")
-            found = self._streams.get(application_id)
+        found = self._streams.get(application_id)
         self._forks.threads_have_come()
         return found
 
     def attach(self, running: RunningTest) -> None:
         """Send the rows from all sources to the recording of the test `running` from now on."""
         self._children.attach(running.stream)
-        native = running.stream.native.to_native()
+        copies.forget_times(running.stream.recording_id)
+        handle = running.stream.handle
         self._outer = None
-        if running.options.capture == _THREAD:
-            recordings.exchange_thread_recording(native)
+        self._thread = System.thread_id() if running.options.capture == _THREAD else None
+        if self._thread is not None:
+            Native.set_current_of_thread(handle)
             return
-        before = recordings.exchange_global_recording(native)
-        if before is None or self._streams.has(before):
-            return
-        if is_of_tests(before):
-            self._outer = before
-        else:
-            # For example, a fixture that several tests use has made `before` the current recording. It stays the
-            # current recording, as it would without this plugin.
-            recordings.exchange_global_recording(before)
+        before = Native.current_of_process()
+        if before is None or is_of_tests(Native.recording_id(before)):
+            self._outer = None if before is None or self._streams.has(before) else before
+            Native.set_current_of_process(handle)
+        # Otherwise `before` stays the current recording, because a fixture with a wider scope may need it. Without mpr,
+        # `before` would be the current recording too. Its rows are copied.
 
     def phase_has_ended(self, running: RunningTest) -> None:
         """Let child processes of the next phase log into the recording, too.
@@ -96,27 +107,49 @@ class LogSources:
         note = self._children.detach()
         if note is not None:
             running.notes.append(note)
-        exchange = recordings.exchange_global_recording
-        if running.options.capture == _THREAD:
-            exchange = recordings.exchange_thread_recording
-        now = exchange(self._outer)
-        if now is not None and not self._streams.has(now):
-            exchange(now)
-        note = self._rr_init_rows.copy_rows(running.stream.native)
-        if note is not None:
-            running.notes.append(note)
+        if self._thread is not None:
+            if self._is_free(Native.current_of_thread()):
+                Native.set_current_of_thread(self._outer)
+        elif self._is_free(Native.current_of_process()):
+            Native.set_current_of_process(self._outer)
+        self._thread = None
 
     def close(self) -> None:
-        """Undo the changes that this object has made to the process. Call this after the last test."""
+        """Undo the changes that this object has made to the process. Called after the last test."""
+        copies.stop(self)
         self._logs.close()
         self._forks.close()
         self._children.close()
+        self._streams.close()
 
-    def _native(self) -> rr.RecordingStream | None:
+    # --- the target of `copies` -------------------------------------------------------------------------------------
+
+    def handle(self) -> Any:
+        """Return the SDK's handle of the running test's recording; None if it gets no rows of this thread."""
+        if self._thread is not None and self._thread != System.thread_id():
+            return None
+        return self._handle_of_running()
+
+    def is_ours(self, recording_id: str | None) -> bool:
+        """Return whether a recording belongs to the plugin."""
+        return is_of_tests(recording_id)
+
+    def make_recording(self) -> Any:
+        """Return the handle of a new recording with the application id of the running test."""
         running = self._running()
-        return None if running is None else running.stream.native
+        application_id = running.stream.application_id if running is not None else "pytest"
+        return native.new_recording(application_id, system.new_id())
 
-    def _logged(self) -> None:
+    def logged(self) -> None:
+        """Note that rows were logged, so that the end of the phase flushes them to the disk."""
         running = self._running()
         if running is not None:
             running.note_rows()
+
+    def _is_free(self, current: Any) -> bool:
+        """Return whether `current`, a current recording, is none of the test's own."""
+        return current is None or self._streams.has(current)
+
+    def _handle_of_running(self) -> Any:
+        running = self._running()
+        return None if running is None else running.stream.handle

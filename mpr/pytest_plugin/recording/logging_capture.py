@@ -1,53 +1,96 @@
-"""Writes the `logging` records of a test into the test's recording when the records are emitted."""
+"""Writes the `logging` records of a test into the test's recording when pytest's own handler has taken them.
+
+pytest adds handlers to the root logger while a phase of a test runs. One of them formats each record for the report.
+`LogCapture` writes the text that this handler has made. So mpr formats no record and changes none, and `logging` is as
+it is without mpr. There is no handler of mpr, and no frame of mpr while a handler runs: the handler of pytest calls
+`flush` last, when it has formatted the record.
+
+The recording has the same records as the section "Captured log" of pytest's report. Without the plugin `logging` of
+pytest (`-p no:logging`), it has none.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
-from mpr.worker.capture import LoggingHandler
+import pytest
 
-if TYPE_CHECKING:
-    import rerun as rr
+from mpr.sdk import native
 
-
-class _Handler(LoggingHandler):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
-        """Do nothing, because the test's own handlers report a bad record."""
+# The levels that have another name in Rerun.
+_LEVELS = {"WARNING": "WARN"}
 
 
 class LogCapture:
-    """Logs every `logging` record of the process into the recording of the running test.
-
-    This class replaces the method `logging.Logger.callHandlers`. It adds no handler to the root logger, because some
-    tests count the handlers of the root logger.
+    """Writes records into the recording of the running test.
 
     Parameters
     ----------
-    stream:
-        The function that returns the stream of the running test, or None if no test is recorded.
+    handle:
+        The function that returns the SDK's handle of the running test's recording. If it returns None, nothing is
+        written.
     path_prefix:
-        The entity path below which each logger has an entity.
+        The entity path before the names of the loggers.
+    logged:
+        The function that is called for each record that is written.
     """
 
-    def __init__(self, stream: Callable[[], rr.RecordingStream | None], path_prefix: str) -> None:
-        self._before = before = logging.Logger.callHandlers
+    def __init__(
+        self, config: pytest.Config, handle: Callable[[], Any], path_prefix: str, logged: Callable[[], object]
+    ) -> None:
+        self._handle = handle
+        self._prefix = path_prefix
+        self._logged = logged
+        self._paths: dict[str, str] = {}
+        self._last: logging.LogRecord | None = None
+        plugin = config.pluginmanager.get_plugin("logging-plugin")
+        self._handler: Any = getattr(plugin, "report_handler", None)
+        if self._handler is not None:
+            flush = self._handler.flush
 
-        def call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
-            found = stream()
-            if found is not None:
-                _Handler(path_prefix, recording=found).emit(record)
-            before(self, record)
+            def flush_and_write() -> None:
+                flush()
+                self._write()
 
-        self._ours = call_handlers
-        logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]  # see above
+            self._handler.flush = flush_and_write
+
+    def _write(self) -> None:
+        handle = self._handle()
+        records = self._handler.records
+        if handle is None or not records or records[-1] is self._last:
+            return
+        self._last = record = records[-1]
+        if record.name.partition(".")[0] == "mpr":
+            # Records of mpr itself may report an error of the recording.
+            return
+        try:
+            native.log_text(
+                handle, self._path(record.name), _text(record), _LEVELS.get(record.levelname, record.levelname)
+            )
+            self._logged()
+        except Exception:  # noqa: BLE001, S110  # no error of mpr may reach the test, and its report has the record too
+            pass
+
+    def _path(self, name: str) -> str:
+        found = self._paths.get(name)
+        if found is None:
+            parts = (native.Native.escape(part) for part in name.split(".") if part)
+            found = self._paths[name] = "/".join((self._prefix, *parts))
+        return found
 
     def close(self) -> None:
-        """Restore `logging.Logger.callHandlers`.
+        """Leave pytest's handler as it was."""
+        if self._handler is not None:
+            self._handler.__dict__.pop("flush", None)
 
-        If other code has replaced this method since then, it is not restored. The replacement that this class has made
-        then stays in use. If no test is recorded, it only calls the original method.
-        """
-        if logging.Logger.callHandlers is self._ours:
-            logging.Logger.callHandlers = self._before  # type: ignore[method-assign]  # as it was
+
+def _text(record: logging.LogRecord) -> str:
+    """Return the text of a record that a handler has formatted. The formatter has noted the parts in the record."""
+    parts = [record.message]
+    if record.exc_text:
+        parts.append(record.exc_text)
+    if record.stack_info:
+        parts.append(record.stack_info)
+    return "\n".join(parts)

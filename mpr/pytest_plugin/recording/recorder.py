@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import time
 import warnings
 from collections.abc import Generator
 from pathlib import Path
@@ -24,9 +22,10 @@ import pytest
 
 from mpr.pytest_plugin.journal import Ended, Journal, Started
 from mpr.pytest_plugin.options import RECORDED_FIXTURES, Settings, TestOptions, test_options
-from mpr.pytest_plugin.recording import file_names, report_links, retention
+from mpr.pytest_plugin.recording import file_names, report_links, retention, system
 from mpr.pytest_plugin.recording.internal_errors import InternalErrors
 from mpr.pytest_plugin.recording.running_test import CALL, SETUP, TEARDOWN, RunningTest
+from mpr.pytest_plugin.recording.system import System
 from mpr.pytest_plugin.run_folder import make_run_folder
 from mpr.rrd import framing
 
@@ -58,10 +57,14 @@ class Recorder:
         self.settings = settings
         self.worker: str = getattr(config, "workerinput", {}).get("workerid", MAIN)
         self.current: RunningTest | None = None
-        #: The path of the recording of the test that ended last; None if this recording was not kept.
-        self.last: Path | None = None
-        self.errors: InternalErrors = InternalErrors(lambda text: self._open_journal().error(text))
+        #: The recording of the test that has ended last; None if the recording was not kept.
+        self.last: str | None = None
+        self.errors = InternalErrors(lambda text: self._open_journal().error(text))
         self._config = config
+        # Texts, because the methods of `Path` are written in Python, and a test may replace what they call.
+        self._folder, self._output = str(settings.folder), str(settings.output)
+        self._shown_folder = os.path.relpath(self._folder, config.invocation_params.dir)
+        self._is_switched_off = os.environ.get("RERUN", "").lower() in ("off", "0", "false")
         self._attempts: dict[str, int] = {}
         self._journal: Journal | None = None
         self._log_sources: LogSources | None = None
@@ -76,7 +79,7 @@ class Recorder:
         test.
         """
         if session.items:
-            self.errors.attempt("begin to record", lambda: self._sources().stream(self.settings.application_id))
+            self.errors.attempt("begin to record", self._prepare, session.items)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -109,7 +112,7 @@ class Recorder:
         running = self.current
         # For a subtest that fails, pytest may call only this hook.
         if running is not None and report.failed and report.nodeid == running.item.nodeid:
-            running.failed_in_part(report)
+            self.errors.attempt("note an outcome", running.failed_in_part, report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
@@ -118,8 +121,8 @@ class Recorder:
             self.current.outcomes.setdefault("interrupted", "interrupted")
             self.errors.attempt("finish a recording", self._end)
         self.errors.close()
-        if self._journal is None or self._journal.pid != os.getpid():
-            # There is no journal, because nothing could be written. So pytest-xdist sends the errors to the controller.
+        if self._journal is None or self._journal.pid != System.getpid():
+            # If nothing could be written, there is no journal. So pytest-xdist sends the errors.
             output = getattr(self._config, "workeroutput", None)
             if output is not None:
                 output[WORKER_OUTPUT] = list(self.errors.texts)
@@ -127,7 +130,7 @@ class Recorder:
     def pytest_unconfigure(self) -> None:
         if self._log_sources is not None:
             self.errors.attempt("end what tests were recorded with", self._log_sources.close)
-        if self._journal is not None and self._journal.pid == os.getpid():
+        if self._journal is not None and self._journal.pid == System.getpid():
             with contextlib.suppress(OSError):
                 self._journal.close()
 
@@ -142,8 +145,8 @@ class Recorder:
         if self.current is None:
             raise RuntimeError("no test is recorded at this moment")
         self.current.stream.flush(self.settings.flush_timeout_secs)
-        # Only whole messages are copied. The file may end within a message, because other threads may log meanwhile.
-        target.write_bytes(framing.whole(self.current.path.read_bytes()))
+        # Only whole messages are written. Other threads may log meanwhile, so the file may end within a message.
+        target.write_bytes(framing.whole(system.read_all(self.current.path)))
 
     def artifacts(self) -> Path:
         """Return the folder for files of the running test, beside the test's recording. Make it if it is missing.
@@ -151,11 +154,18 @@ class Recorder:
         Raises `OSError` if it cannot be made.
         """
         assert self.current is not None
-        folder = self.current.path.with_suffix("")
-        folder.mkdir(exist_ok=True)
-        return folder
+        folder = self.current.path.removesuffix(".rrd")
+        system.make_folder(folder)
+        return Path(folder)
 
     # --- a test ---------------------------------------------------------------------------------------------------
+
+    def _prepare(self, items: list[pytest.Item]) -> None:
+        used = {self.settings.application_id}
+        for item in items:
+            if item.get_closest_marker("mpr") is not None:
+                used.add(test_options(item, self.settings).application_id)
+        self._sources().make_streams(used)
 
     def _begin(self, item: pytest.Item) -> None:
         if self.current is not None:
@@ -169,9 +179,10 @@ class Recorder:
         needed = not RECORDED_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
         if not (needed or retention.is_recorded(options.mode, first)) or not self._can_record():
             return
-        clock, now = time.perf_counter(), time.time()
-        folder = make_run_folder(self.settings)
-        path, attempt = file_names.reserve(folder, self._name(item, options, first), first)
+        clock, now = System.clock(), System.now()
+        make_run_folder(self.settings, self._folder, self._output)
+        key, attempt = file_names.reserve(self._folder, self._name(item, options, first), first)
+        path = f"{self._folder}/{key}"
         self._attempts[item.nodeid] = attempt + 1
         try:
             sources = self._sources()
@@ -179,25 +190,25 @@ class Recorder:
             stream.open(path)
             self._open_journal().write(
                 Started(
-                    nodeid=item.nodeid, attempt=attempt, worker=self.worker, pid=os.getpid(), path=path.name,
+                    nodeid=item.nodeid, attempt=attempt, worker=self.worker, pid=System.getpid(), path=key,
                     application_id=options.application_id, time=now,
                 )
             )  # fmt: skip
         except BaseException:
-            # Otherwise, the empty file would look like the recording of a test that has crashed.
-            path.unlink(missing_ok=True)
+            # The file is removed, because it would look like the recording of a test that has crashed.
+            system.remove(path)
             raise
         running = self.current = RunningTest(
-            item=item, options=options, attempt=attempt, path=path, key=path.name, stream=stream, started=now,
+            item=item, options=options, attempt=attempt, path=path, key=key, stream=stream, started=now,
             clock=clock, sections=len(getattr(item, "_report_sections", ())),
         )  # fmt: skip
-        self._set_property(item, os.path.relpath(path, self._config.invocation_params.dir))
+        self._set_property(item, f"{self._shown_folder}/{key}")
         sources.attach(running)
 
     def _phase(self, name: str) -> Generator[None, Any, Any]:
         running = self._running()
         if running is not None:
-            running.phases.append((name, time.time()))
+            running.phases.append((name, System.now()))
             self.errors.attempt("note a phase", self._open_journal().phase, running.key, *running.phases[-1])
         try:
             return (yield)
@@ -212,9 +223,7 @@ class Recorder:
         running = self._running()
         if running is None:
             return
-        from mpr.pytest_plugin.recording import test_rows
-
-        test_rows.log_output(running)
+        self._sources().log_output(running)
         running.outcomes.setdefault(name, "passed")
         if name == SETUP:
             self._sources().phase_has_ended(running)
@@ -243,8 +252,6 @@ class Recorder:
         running, self.current = self._running(), None
         if running is None:
             return
-        from mpr.pytest_plugin.recording import test_rows
-
         self.errors.attempt("leave a recording", self._sources().detach, running)
         outcome = retention.outcome_of(running.outcomes.values())
         mode = running.options.mode
@@ -256,26 +263,26 @@ class Recorder:
             )
         elif kept:
             self.errors.attempt("bring all rows to the disk", self._flush, running)
-            self.errors.attempt("note an outcome", test_rows.log_end, running, outcome, self.worker)
+            self.errors.attempt("note an outcome", self._sources().log_end, running, outcome, self.worker)
         whole = running.stream.close()
         if kept and not whole:
             running.notes.append(f"the file has no end: mpr recover {running.path}")
-            self.errors.report("recordings without an end", f"{running.path.name}: {running.notes[-1]}")
+            self.errors.report("recordings without an end", f"{running.key}: {running.notes[-1]}")
         if not kept:
-            running.path.unlink(missing_ok=True)
+            system.remove(running.path)
             self._set_property(running.item, None)
         self._open_journal().write(
             Ended(
-                path=running.key, outcome=outcome, kept=kept, duration_secs=time.perf_counter() - running.clock,
+                path=running.key, outcome=outcome, kept=kept, duration_secs=System.clock() - running.clock,
                 complete=not running.notes, notes=tuple(running.notes),
             )
         )  # fmt: skip
         if kept:
             self.last = running.path
             report_links.attach(running.item, running.path)
-            running.item.ihook.pytest_mpr_recording_finished(
-                item=running.item, path=running.path, outcome=outcome, complete=not running.notes
-            )
+            finished = running.item.ihook.pytest_mpr_recording_finished
+            if finished.get_hookimpls():
+                finished(item=running.item, path=Path(running.path), outcome=outcome, complete=not running.notes)
 
     # --- parts of these steps -------------------------------------------------------------------------------------
 
@@ -285,17 +292,18 @@ class Recorder:
 
     def _sources(self) -> LogSources:
         if self._log_sources is None:
+            # This is so before the first test.
             with warnings.catch_warnings():
                 # Warnings of imported modules must not fail a test that turns warnings into errors.
                 warnings.simplefilter("ignore")
                 from mpr.pytest_plugin.recording.log_sources import LogSources
 
-                self._log_sources = LogSources(self._running)
+                self._log_sources = LogSources(self._config, self._running)
         return self._log_sources
 
     def _name(self, item: pytest.Item, options: TestOptions, attempt: int) -> str:
         given = options.name or item.ihook.pytest_mpr_recording_name(item=item, attempt=attempt)
-        name = file_names.clean(given)[:100] if given else file_names.stem(item.nodeid, self.settings.folder)
+        name = file_names.clean(given)[:100] if given else file_names.stem(item.nodeid, self._folder)
         return f"{name}-{self.worker}" if self.settings.names_worker else name
 
     def _set_property(self, item: pytest.Item, value: str | None) -> None:
@@ -304,20 +312,20 @@ class Recorder:
             item.user_properties.append((PROPERTY, value))
 
     def _open_journal(self) -> Journal:
-        if self._journal is None or self._journal.pid != os.getpid():
-            self._journal = Journal(make_run_folder(self.settings), self.worker)
+        if self._journal is None or self._journal.pid != System.getpid():
+            make_run_folder(self.settings, self._folder, self._output)
+            self._journal = Journal(self._folder, self.worker)
         return self._journal
 
     def _can_record(self) -> bool:
-        if os.environ.get("RERUN", "").lower() in ("off", "0", "false"):
+        if self._is_switched_off:
             self.errors.report("tests that are not recorded: RERUN=off", "nothing is recorded: RERUN=off is set")
             return False
-        existing = next(each for each in (self.settings.folder, *self.settings.folder.parents) if each.exists())
-        free = shutil.disk_usage(existing).free
+        free = system.free_bytes(self._folder)
         if free < self.settings.min_free_bytes:
             self.errors.report(
                 "tests that are not recorded: the disk is full",
-                f"not recorded: {free / 1e6:.0f} MB are free in {existing}, less than mpr_min_free_space",
+                f"not recorded: {free / 1e6:.0f} MB are free for {self._output}, less than mpr_min_free_space",
             )
             return False
         return True

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
 _NAME = "mpr recording"
 
 
-def attach(item: pytest.Item, path: Path) -> None:
-    """Attach the finished recording `path` of the test `item` to the report of allure.
-
-    Call this within the teardown of the test, so that allure attaches the file to this test.
-    """
+def attach(item: pytest.Item, path: str) -> None:
+    """Attach the finished recording of `item` to allure's report. Called within the teardown of the test."""
     if item.config.getoption("allure_report_dir", None) and item.config.pluginmanager.hasplugin("allure_listener"):
         import allure
 
-        allure.attach.file(str(path), name=_NAME, extension="rrd")  # type: ignore[no-untyped-call]  # allure's
+        allure.attach.file(path, name=_NAME, extension="rrd")  # type: ignore[no-untyped-call]  # allure's
 
 
-def add_link(item: pytest.Item, report: pytest.TestReport, path: Path) -> None:
-    """Add a link to the recording `path` of the test `item` to the report of pytest-html.
-
-    `report` is pytest's report of the test's teardown, which carries the link.
-    """
+def add_link(item: pytest.Item, report: pytest.TestReport, path: str) -> None:
+    """Add a link to the recording of `item` for pytest-html. `report` is the report of the test's teardown."""
     target = item.config.getoption("htmlpath", None)
     if target and item.config.pluginmanager.hasplugin("html"):
         import pytest_html

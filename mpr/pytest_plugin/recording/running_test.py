@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mpr.pytest_plugin.options import TestOptions
+from mpr.pytest_plugin.recording.system import System
 
 if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.test_stream import TestStream
@@ -35,9 +34,9 @@ class RunningTest:
     phases:
         The name of each phase that has begun (setup, call, teardown), and its begin in seconds since the Unix epoch.
     outcomes:
-        The outcome of each phase that has ended, by the name of the phase.
-    failures:
-        The name of each phase that failed, with pytest's text about the failure.
+        The outcome of each phase that has ended.
+    failed:
+        The name of each phase that failed, with pytest's report of it, or with pytest's text about the failure.
     notes:
         Notes for readers of the recording: which rows are not in it, and why.
     last_report:
@@ -51,14 +50,14 @@ class RunningTest:
     item: pytest.Item
     options: TestOptions
     attempt: int
-    path: Path
+    path: str
     key: str
     stream: TestStream
     started: float
     clock: float
     phases: list[tuple[str, float]] = field(default_factory=list)
     outcomes: dict[str, str] = field(default_factory=dict)
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, pytest.TestReport | str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     last_report: pytest.TestReport | None = None
     logged: bool = False
@@ -67,7 +66,7 @@ class RunningTest:
     @property
     def is_here(self) -> bool:
         """Whether the test runs in this process. False in a process that the test has forked."""
-        return self.stream.pid == os.getpid()
+        return self.stream.pid == System.getpid()
 
     def note_rows(self) -> None:
         """Note that rows were logged, so that the end of the phase flushes them to the disk."""
@@ -97,7 +96,7 @@ class RunningTest:
             self.outcomes[phase] = "failed"
             if phase == TEARDOWN:
                 text = self.item.repr_failure(pytest.ExceptionInfo.from_exception(error))
-                self.failures.append((phase, str(text)))
+                self.failed.append((phase, str(text)))
 
     def failed_in_part(self, report: pytest.TestReport) -> None:
         """Count the test as failed, because `report` says that a part of it has failed: a subtest.
@@ -107,8 +106,7 @@ class RunningTest:
         if report is self.last_report:
             return
         self.outcomes["subtests"] = "failed"
-        if all(text != report.longreprtext for _, text in self.failures):
-            self.failures.append(("subtest", report.longreprtext))
+        self.failed.append(("subtest", report))
 
     def reported(self, report: pytest.TestReport) -> None:
         """Take the outcome of a phase from pytest's report.
@@ -119,4 +117,15 @@ class RunningTest:
         self.last_report = report
         self.outcomes[phase] = report.outcome
         if report.failed:
-            self.failures.append((phase, report.longreprtext))
+            self.failed.append((phase, report))
+
+    def failures(self) -> list[tuple[str, str]]:
+        """Return the name of each phase that failed, with pytest's text about the failure, each text once.
+
+        Called only at the end of the test. Until then, the test may have replaced functions that pytest calls to make
+        the text.
+        """
+        found: dict[str, str] = {}
+        for phase, failure in self.failed:
+            found.setdefault(failure if isinstance(failure, str) else failure.longreprtext, phase)
+        return [(phase, text) for text, phase in found.items()]

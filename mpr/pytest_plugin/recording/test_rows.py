@@ -15,38 +15,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import rerun as rr
+from mpr.pytest_plugin.options import ROOT
+from mpr.pytest_plugin.recording.system import System
+from mpr.sdk import native
 
+if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.running_test import RunningTest
 
 
-ROOT = "pytest"
-LOGS = f"{ROOT}/logs"
-
-
 def log_output(running: RunningTest) -> None:
-    """Write the output (stdout, stderr) that pytest has captured in the phase that has just ended."""
-    import rerun as rr
-
+    """Write the output of the phase that has just ended."""
     for _when, kind, text in running.new_output():
-        if kind in ("stdout", "stderr") and text:
+        lines = text.splitlines() if kind in ("stdout", "stderr") else []
+        if lines:
             running.note_rows()
-            level = rr.TextLogLevel.INFO if kind == "stdout" else rr.TextLogLevel.WARN
-            for line in text.splitlines():
-                running.stream.native.log(f"{ROOT}/output/{kind}", rr.TextLog(line, level=level))
+            level = "INFO" if kind == "stdout" else "WARN"
+            times = [System.now()] * len(lines)
+            native.send_texts(running.stream.handle, f"{ROOT}/output/{kind}", lines, times, level)
 
 
 def log_end(running: RunningTest, outcome: str, worker: str) -> None:
     """Write the outcome, phases, failures and notes of a test that has ended in this process."""
     log_test(
-        running.stream.native, nodeid=running.item.nodeid, attempt=running.attempt, worker=worker, outcome=outcome,
-        phases=running.phases, failures=running.failures, notes=running.notes,
+        running.stream.handle, nodeid=running.item.nodeid, attempt=running.attempt, worker=worker, outcome=outcome,
+        phases=running.phases, failures=running.failures(), notes=running.notes,
     )  # fmt: skip
 
 
 def log_test(
-    stream: rr.RecordingStream,
+    handle: Any,
     *,
     nodeid: str,
     attempt: int,
@@ -56,28 +53,14 @@ def log_test(
     failures: Iterable[tuple[str, str]],
     notes: Iterable[str],
 ) -> None:
-    """Write the outcome, phases, failures and notes of a test to `stream`. The process of the test may have died.
+    """Write the outcome, phases, failures and notes of any test, even of a test whose process has died.
 
-    Parameters
-    ----------
-    stream:
-        The stream of the test's recording, or one that appends to it.
-    nodeid, attempt, worker, outcome:
-        The values of the property `pytest`, as in `RecordedTest`.
-    phases, failures, notes:
-        As in `RunningTest`.
+    `handle` is the SDK's handle of the recording.
     """
-    import pyarrow as pa
-    import rerun as rr
-
-    values = {"nodeid": nodeid, "attempt": attempt, "worker": worker, "outcome": outcome}
-    # The values are Arrow arrays, because the SDK converts plain values slowly. This conversion would take as much time
-    # as all other work for the recording of an empty test.
-    stream.send_property(ROOT, rr.AnyValues(**{name: pa.array([value]) for name, value in values.items()}))
+    native.send_property(handle, ROOT, {"nodeid": nodeid, "attempt": attempt, "worker": worker, "outcome": outcome})
     if phases:
-        index: Any = rr.TimeColumn("log_time", timestamp=[time for _, time in phases])
-        stream.send_columns(f"{ROOT}/phase", [index], rr.TextLog.columns(text=[name for name, _ in phases]))
+        native.send_texts(handle, f"{ROOT}/phase", [name for name, _ in phases], [time for _, time in phases])
     for phase, text in failures:
-        stream.log(f"{ROOT}/failure", rr.TextLog(f"{phase} failed\n{text}", level=rr.TextLogLevel.ERROR))
+        native.log_text(handle, f"{ROOT}/failure", f"{phase} failed\n{text}", "ERROR")
     for note in notes:
-        stream.log(f"{ROOT}/notes", rr.TextLog(note, level=rr.TextLogLevel.WARN))
+        native.log_text(handle, f"{ROOT}/notes", note, "WARN")

@@ -21,15 +21,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import threading
-import uuid
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpr import errors
+from mpr.pytest_plugin.recording import system
+from mpr.pytest_plugin.recording.system import System
 from mpr.rrd import framing, relabel, store_id
-from mpr.sdk import log_calls, recordings
+from mpr.sdk import native
+from mpr.sdk.native import Native
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -44,49 +43,64 @@ _CLOSE_TIMEOUT_SECS = 10.0
 # Streams whose threads wait for ever. They are kept here so that Python never deletes them: the deletion of a stream
 # waits for its threads.
 _stuck: list[Any] = []
-# The recording ids of all streams that `TestStream` has made in this process. Not all belong to one run of pytest,
-# because a test may itself run pytest in this process.
-_every: set[str] = set()
+# All streams of this process. They may belong to several plugins, because a test may run pytest, and because a process
+# may run pytest several times.
+_every: list[TestStream] = []
 
 
-def is_of_tests(native: Any) -> bool:
-    """Return whether any `TestStream` uses the stream `native`, which is the `inner` of an `rr.RecordingStream`."""
-    return recordings.recording_id_of(native) in _every
+# The first call imports the hash function of footers.
+framing.stream_footer(0, b"")
+
+
+def is_of_tests(recording_id: str | None) -> bool:
+    """Return whether a recording is that of any `TestStream`."""
+    return any(each.recording_id == recording_id for each in _every)
 
 
 class TestStream:
-    """Writes the recordings of tests with one application id in this process, one file after the other."""
+    """Writes the recordings of one application id in this process, one file after the other.
+
+    Attributes
+    ----------
+    handle, public:
+        The SDK's handle of the stream, and its public object.
+    path:
+        The path of the present file; None if there is none.
+    stuck:
+        Whether the stream cannot be used any more.
+    is_borrowed:
+        Whether a `TestStreams` uses this stream now.
+    """
 
     __test__ = False
 
     def __init__(self, application_id: str) -> None:
-        import rerun as rr
-
-        self.pid: int = os.getpid()
+        self.pid = System.getpid()
         self.application_id = application_id
-        self.recording_id: str = uuid.uuid4().hex
-        self.native: rr.RecordingStream = rr.RecordingStream(
-            application_id,
-            recording_id=self.recording_id,
-            send_properties=False,
-            batcher_config=rr.ChunkBatcherConfig.LOW_LATENCY(),
-        )
-        _every.add(self.recording_id)
-        self.path: Path | None = None
-        # `_failed`: whether a flush of the present file has failed. `stuck`: whether the threads of the stream wait for
-        # ever, so that the stream cannot be used any more.
+        self.recording_id = system.new_id()
+        self.handle: Any = native.new_recording(application_id, self.recording_id)
+        self.public: rr.RecordingStream = Native.stream_of(self.handle)
+        self.path: str | None = None
+        self.stuck = False
+        self.is_borrowed = False
+        # Whether a flush of the present file has failed.
         self._failed = False
-        self.stuck: bool = False
+        _every.append(self)
 
-    def open(self, path: Path) -> None:
-        """Write rows to the file `path` from now on. Times that earlier tests have set no longer count.
+    @property
+    def is_usable(self) -> bool:
+        """Whether this process has made the stream, and can use it."""
+        return self.pid == System.getpid() and not self.stuck
+
+    def open(self, path: str) -> None:
+        """Write rows to `path` from now on. Forget the times that were set for earlier rows.
 
         Raises the SDK's error if the file cannot be opened.
         """
-        self.native.save(path)
+        Native.save(path, None, self.handle)
         self.path = path
         self._failed = False
-        self.native.reset_time()
+        Native.reset_time(self.handle)
 
     def flush(self, timeout_secs: float = FLUSH_TIMEOUT_SECS) -> None:
         """Wait up to `timeout_secs` until all rows are in the file.
@@ -96,7 +110,7 @@ class TestStream:
         if self._failed:
             return
         try:
-            self.native.flush(timeout_sec=timeout_secs)
+            Native.flush(timeout_sec=timeout_secs, recording=self.handle)
         except RuntimeError:
             self._failed = True
             raise
@@ -107,10 +121,23 @@ class TestStream:
         The SDK has then finished the file of the test already.
         """
         assert self.path is not None
-        return not self.path.exists() or framing.is_finished(self.path)
+        try:
+            fd = System.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return True
+        try:
+            size = System.fstat(fd).st_size
+            closing = framing.CLOSING
+            return size > len(closing) and System.pread(fd, len(closing), size - len(closing)) == closing
+        finally:
+            System.close(fd)
 
-    def close(self) -> bool:
-        """Finish the file, and give its recording a new id. Return whether this succeeded, so that it has a footer."""
+    def close(self, recording_id: str | None = None) -> bool:
+        """Finish the file, and give its recording the id `recording_id`, or a new one.
+
+        `recording_id` has as many characters as all ids of this module. Returns whether the file is whole, with its
+        footer.
+        """
         assert self.path is not None
         path, self.path = self.path, None
         # `disconnect` of the SDK may wait for ever. So the file is flushed before, for a limited time. If the flush
@@ -118,19 +145,16 @@ class TestStream:
         with contextlib.suppress(RuntimeError):
             self.flush()
         if self._failed:
-            closing = threading.Thread(target=self.native.disconnect, name="mpr-close", daemon=True)
-            closing.start()
-            closing.join(_CLOSE_TIMEOUT_SECS)
-            self.stuck = closing.is_alive()
+            self.stuck = not system.run_bounded(lambda: Native.disconnect(self.handle), _CLOSE_TIMEOUT_SECS)
         else:
-            self.native.disconnect()
+            Native.disconnect(self.handle)
         if self.stuck:
-            _leave_alone(self.native)
+            _leave_alone(self)
             return False
         old = store_id.store_id(self.application_id, self.recording_id)
-        new = store_id.store_id(self.application_id, uuid.uuid4().hex)
+        new = store_id.store_id(self.application_id, recording_id or system.new_id())
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            fd = System.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             return False
         try:
@@ -138,61 +162,62 @@ class TestStream:
         except (errors.FormatError, OSError):
             return False
         finally:
-            os.close(fd)
+            System.close(fd)
 
 
-def _leave_alone(native: Any) -> None:
-    """Make sure that this process never waits for the stream `native`, whose threads wait for each other for ever.
+def _leave_alone(stream: TestStream) -> None:
+    """Make sure that nothing waits for this stream again, because its threads wait for each other for ever.
 
     The SDK's exit handler is removed, because it would wait for all streams. Another exit handler finishes the global
     recording of the SDK instead, unless that is such a stream too.
     """
-    import rerun as rr
 
     def finish_global_recording() -> None:
-        recording = rr.get_global_data_recording()
-        if recording is not None and recording.get_recording_id() not in {each.get_recording_id() for each in _stuck}:
-            recording.flush(timeout_sec=FLUSH_TIMEOUT_SECS)
-            recording.disconnect()
+        handle = Native.current_of_process()
+        stuck_ids = {each.recording_id for each in _stuck}
+        if handle is not None and Native.recording_id(handle) not in stuck_ids:
+            Native.flush(timeout_sec=FLUSH_TIMEOUT_SECS, recording=handle)
+            Native.disconnect(handle)
 
     if not _stuck:
-        rr.unregister_shutdown()
+        Native.unregister_shutdown()
         atexit.register(finish_global_recording)
-    _stuck.append(native)
+    _stuck.append(stream)
 
 
 class TestStreams:
-    """The streams of this process by application id. A forked process does not use the streams of its parent.
+    """The streams that one run of pytest uses in this process, by application id.
 
-    Parameters
-    ----------
-    logged:
-        The function that is called whenever this process logs rows.
+    A forked process does not use the streams of its parent. A later run of pytest in this process uses the streams of
+    an earlier run again, because each stream has two threads that never end.
     """
 
     __test__ = False
 
-    def __init__(self, logged: Callable[[], object]) -> None:
+    def __init__(self) -> None:
         self._streams: dict[str, TestStream] = {}
 
-        # Logging calls are watched, because a flush is needed only after new rows.
-        def entered(_size: int, _rows: int, _recording: Any) -> None:
-            logged()
-
-        log_calls.install_entries(entered, lambda _rows, _recording: None)
-
-    def has(self, native: Any) -> bool:
-        """Return whether `native`, which is the `inner` of an `rr.RecordingStream`, belongs to one of these streams."""
-        recording_id = recordings.recording_id_of(native)
+    def has(self, handle: Any) -> bool:
+        """Return whether `handle`, a handle of the SDK, belongs to one of these streams."""
+        recording_id = Native.recording_id(handle)
         return any(each.recording_id == recording_id for each in self._streams.values())
 
     def knows(self, application_id: str) -> bool:
-        """Return whether this process has a stream for `application_id` that can be used."""
+        """Return whether there is a stream for `application_id` that this process can use."""
         found = self._streams.get(application_id)
-        return found is not None and found.pid == os.getpid() and not found.stuck
+        return found is not None and found.is_usable
 
     def get(self, application_id: str) -> TestStream:
         """Return the stream for `application_id`. Make a new stream if there is none that can be used."""
         if not self.knows(application_id):
-            self._streams[application_id] = TestStream(application_id)
+            free = (each for each in _every if each.application_id == application_id and not each.is_borrowed)
+            found = next((each for each in free if each.is_usable), None) or TestStream(application_id)
+            found.is_borrowed = True
+            self._streams[application_id] = found
         return self._streams[application_id]
+
+    def close(self) -> None:
+        """Leave the streams to a later run of pytest in this process."""
+        for each in self._streams.values():
+            each.is_borrowed = False
+        self._streams.clear()

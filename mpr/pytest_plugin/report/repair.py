@@ -6,7 +6,6 @@ from pathlib import Path
 
 from mpr.errors import SinkError
 from mpr.pytest_plugin.journal import JournaledTest
-from mpr.pytest_plugin.recording import test_rows
 from mpr.pytest_plugin.results import RecordedTest
 from mpr.rrd import append
 
@@ -19,6 +18,9 @@ def repaired(folder: Path, test: JournaledTest, errors: list[str]) -> RecordedTe
     `folder` is the folder of the run, and `test` has the journaled events of the test. If the recording cannot be
     repaired, the reason is added to `errors`.
     """
+    # Imported here because the import needs the SDK, and the process of the controller may record no test itself.
+    from mpr.pytest_plugin.recording import test_rows
+
     path = folder / test.start.path
     phase = test.phases[-1][0] if test.phases else "setup"
     note = (
@@ -29,7 +31,7 @@ def repaired(folder: Path, test: JournaledTest, errors: list[str]) -> RecordedTe
             path,
             test.start.application_id,
             lambda stream: test_rows.log_test(
-                stream, nodeid=test.start.nodeid, attempt=test.start.attempt, worker=test.start.worker,
+                stream.inner, nodeid=test.start.nodeid, attempt=test.start.attempt, worker=test.start.worker,
                 outcome=CRASHED, phases=test.phases, failures=[], notes=[note],
             ),
         )  # fmt: skip

@@ -1,0 +1,152 @@
+"""Writes golden recordings, so that the same rows always give the same bytes.
+
+Version control then shows a golden recording as changed only if its rows have changed. The SDK gives each row and each
+chunk an id that depends on the time. These ids are replaced by numbers, and all rows of an entity with the same columns
+are in one chunk. The times of logging are left out. A row without any other time would be static then, so it gets its
+number as its time of logging.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpr.compare.cells import keys
+from mpr.pytest_plugin.recording.test_stream import TestStream
+from mpr.rrd import framing, manifest, protobuf
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from rerun.chunk import Chunk
+
+_LOG_TIME = "log_time"
+_KIND = b"rerun:kind"
+
+
+def write(target: str, chunks: Iterable[Chunk], stream: TestStream, ignored_timelines: Collection[str]) -> None:
+    """Write the rows of `chunks` to the file `target` by `stream`. Raises `OSError`."""
+    import rerun as rr
+
+    stream.open(target)
+    rr.send_chunks(canonical(chunks, ignored_timelines), recording=stream.public)
+    recording_id = hashlib.sha256(stream.application_id.encode()).hexdigest()[: len(stream.recording_id)]
+    if not stream.close(recording_id):
+        raise OSError(f"cannot write {target}")
+    path = Path(target)
+    path.write_bytes(_without_chance(path.read_bytes()))
+
+
+def canonical(chunks: Iterable[Chunk], ignored_timelines: Collection[str]) -> list[Chunk]:
+    """Return chunks with the rows of `chunks`. The same rows always give the same chunks, with the same ids."""
+    import pyarrow as pa
+    from rerun.chunk import Chunk
+
+    groups: dict[tuple[str, str], list[pa.RecordBatch]] = {}
+    for chunk in chunks:
+        batch = _without_times_of_logging(chunk.to_record_batch(), ignored_timelines)
+        groups.setdefault((str(chunk.entity_path), _columns(batch)), []).append(batch)
+    found: list[Chunk] = []
+    for number, (key, batches) in enumerate(sorted(groups.items())):
+        schema = batches[0].schema
+        table = pa.Table.from_batches([pa.RecordBatch.from_arrays(each.columns, schema=schema) for each in batches])
+        (whole,) = _in_order(table).combine_chunks().to_batches()
+        found += Chunk.from_record_batch(_numbered(whole, number + 1, key))
+    return found
+
+
+def _columns(batch: pa.RecordBatch) -> str:
+    return repr([(field.name, str(field.type)) for field in batch.schema])
+
+
+def _kinds(batch: Any) -> dict[str, bytes]:
+    return {field.name: (field.metadata or {}).get(_KIND, b"") for field in batch.schema}
+
+
+def _without_times_of_logging(batch: pa.RecordBatch, ignored_timelines: Collection[str]) -> pa.RecordBatch:
+    """Return `batch` without ignored timelines, but with the times of logging if there are no other times."""
+    times = [name for name, kind in _kinds(batch).items() if kind == b"index"]
+    ignored = [name for name in times if name in ignored_timelines]
+    if len(ignored) == len(times):
+        ignored = [name for name in ignored if name != _LOG_TIME]
+    kept = [name for name in batch.schema.names if name not in ignored]
+    found: pa.RecordBatch = batch.select(kept)
+    return found
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    """Sort rows by their times, and rows of the same time as they were logged.
+
+    Rows without times but those of logging are sorted by their values, because several processes may have logged them.
+    """
+    kinds = _kinds(table)
+    by = [name for name, kind in kinds.items() if kind == b"index" and name != _LOG_TIME]
+    by += [name for name, kind in kinds.items() if kind == b"control"]
+    if _LOG_TIME not in table.schema.names:
+        return table.take(_order([table.column(name).to_pylist() for name in by]))
+    values = [keys(table.column(name).combine_chunks()) for name, kind in kinds.items() if kind == b"data"]
+    return table.take(_order(values))
+
+
+def _order(columns: list[list[Any]]) -> list[int]:
+    rows = list(zip(*columns, strict=True))
+    # A row without a time on a timeline comes first.
+    return sorted(range(len(rows)), key=lambda at: [(each is not None, each) for each in rows[at]])
+
+
+def _numbered(batch: pa.RecordBatch, number: int, key: tuple[str, str]) -> pa.RecordBatch:
+    """Return `batch` with numbers in place of the ids of its rows, and with an id that depends only on `key`."""
+    import pyarrow as pa
+
+    columns, fields = [], []
+    for field, column, kind in zip(batch.schema, batch.columns, _kinds(batch).values(), strict=True):
+        metadata = {name: value for name, value in (field.metadata or {}).items() if name != b"rerun:is_sorted"}
+        if kind == b"control":
+            ids = [((number << 64) + row + 1).to_bytes(16, "big") for row in range(len(batch))]
+            column = pa.array(ids, pa.binary(16))
+        elif field.name == _LOG_TIME:
+            column = pa.array(range(len(batch)), pa.int64()).cast(field.type)
+        columns.append(column)
+        fields.append(field.with_metadata(metadata))
+    own_id = hashlib.sha256(repr(key).encode()).hexdigest()[:32].upper()
+    metadata = {**batch.schema.metadata, b"rerun:id": f"chunk_{own_id}".encode()}
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields, metadata))
+
+
+def _without_chance(data: bytes) -> bytes:
+    """Return the bytes of a file with a fixed id of the store info, and with fixed orders in the footer.
+
+    The SDK makes both by chance.
+    """
+    parts = [data[: framing.HEADER_SIZE]]
+    for frame in framing.frames_of(data):
+        payload = data[frame.payload : frame.end]
+        if frame.kind == framing.END:
+            manifests = [manifest.encode(_sorted(each)) for each in manifest.parse(payload)]
+            parts.append(framing.closing(frame.start, manifests))
+            continue
+        if frame.kind == framing.SET_STORE_INFO:
+            # The id has two numbers of 64 bits, each behind a byte for its place in the message.
+            its_id = protobuf.field(payload, 1)
+            fixed = b"".join(its_id[at : at + 1] + bytes(8) for at in range(0, len(its_id), 9))
+            payload = protobuf.replace_field(payload, 1, fixed[: len(its_id)])
+        parts += (framing.frame_header(frame.kind, frame.size), payload)
+    return b"".join(parts)
+
+
+def _sorted(found: manifest.Manifest) -> manifest.Manifest:
+    import pyarrow as pa
+
+    def with_sorted_metadata(schema: pa.Schema) -> pa.Schema:
+        fields = [field.with_metadata(dict(sorted((field.metadata or {}).items()))) for field in schema]
+        return pa.schema(fields, dict(sorted((schema.metadata or {}).items())))
+
+    schema = with_sorted_metadata(pa.ipc.read_schema(pa.BufferReader(protobuf.field(found.schema, 1))))
+    schema = pa.schema(sorted(schema, key=lambda field: field.name), schema.metadata)
+    return replace(
+        found,
+        schema=protobuf.encode_field(1, schema.serialize().to_pybytes()),
+        table=pa.table(found.table.columns, schema=with_sorted_metadata(found.table.schema)),
+    )

@@ -1,0 +1,179 @@
+"""What the recording of a test needs of the operating system and of the standard library, bound before any test runs.
+
+A test may replace any function of `os`, `time`, `json` and so on, and may count the calls. It must not see what the
+plugin does. So all code of the plugin that runs while a test runs uses only the functions in this module.
+
+- The functions are native ones. A function that is written in Python would call others, which a test may replace.
+- They are attributes of a class, because some tools (freezegun, pyfakefs) replace functions in the globals of all
+  loaded modules.
+- Paths are texts, because the methods of `pathlib.Path` are written in Python.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # the native part of `signal`, without a stub
+import _thread
+import contextlib
+import json.encoder
+import os
+import time
+import unicodedata
+from _hashlib import openssl_sha256
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+
+class System:
+    """Native functions of the system, as they were when this module was imported."""
+
+    open = os.open
+    close = os.close
+    read = os.read
+    write = os.write
+    pread = os.pread
+    pwrite = os.pwrite
+    stat = os.stat
+    fstat = os.fstat
+    mkdir = os.mkdir
+    unlink = os.unlink
+    listdir = os.listdir
+    space = os.statvfs
+    getpid = os.getpid
+    now = time.time
+    clock = time.perf_counter
+    random = os.urandom
+    sha256 = openssl_sha256
+    normalize = unicodedata.normalize
+    thread_id = _thread.get_ident
+    start_thread = _thread.start_new_thread
+    lock = _thread.allocate_lock
+    signal_handler = _signal.getsignal
+    signals = tuple(int(each) for each in _signal.valid_signals())
+
+
+def new_id() -> str:
+    """Return a random id of 32 hexadecimal digits."""
+    return System.random(16).hex()
+
+
+def exists(path: str) -> bool:
+    """Return whether there is a file or folder at `path`."""
+    try:
+        System.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def make_folder(path: str) -> None:
+    """Make the folder `path`, and the folders above it that are missing. Raises `OSError`."""
+    try:
+        System.mkdir(path)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        above = path.rstrip("/").rpartition("/")[0]
+        if not above or above == path:
+            raise
+        make_folder(above)
+        make_folder(path)
+
+
+def remove(path: str) -> None:
+    """Remove the file `path` if it is there. Raises `OSError`."""
+    with contextlib.suppress(FileNotFoundError):
+        System.unlink(path)
+
+
+def free_bytes(path: str) -> int:
+    """Return how many bytes are free on the disk of `path`, or of the nearest folder above it that is there."""
+    while True:
+        try:
+            found = System.space(path or "/")
+        except FileNotFoundError:
+            path = path.rstrip("/").rpartition("/")[0]
+        else:
+            return found.f_bavail * found.f_frsize
+
+
+def create(path: str) -> None:
+    """Create an empty file. Raises `FileExistsError` if there is one, and `OSError` otherwise."""
+    System.close(System.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+def write_new(path: str, text: str) -> None:
+    """Write `text` to the new file `path`. Raises `FileExistsError` if there is one, and `OSError` otherwise."""
+    fd = System.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+    try:
+        write_all(fd, text.encode())
+    finally:
+        System.close(fd)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data` to the file with the descriptor `fd`. Raises `OSError`."""
+    view = memoryview(data)
+    while view:
+        view = view[System.write(fd, view) :]
+
+
+def read_all(path: str) -> bytes:
+    """Return the content of the file `path`. Raises `OSError`."""
+    fd = System.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := System.read(fd, 1 << 20):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        System.close(fd)
+
+
+def run_bounded(step: Callable[[], object], timeout_secs: float) -> bool:
+    """Run `step` in a thread of its own, and return whether it has ended within `timeout_secs`."""
+    done = System.lock()
+    done.acquire()
+
+    def run() -> None:
+        try:
+            step()
+        except Exception:  # noqa: BLE001, S110  # the caller only asks whether the step has ended
+            pass
+        finally:
+            done.release()
+
+    System.start_thread(run, ())
+    return done.acquire(timeout=timeout_secs)
+
+
+def _refuse(value: object) -> NoReturn:
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _encoder() -> Callable[[Any], str]:
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return json.JSONEncoder().encode
+    # The arguments are those of `json.JSONEncoder.iterencode`, which is written in Python.
+    encode = make(None, _refuse, json.encoder.encode_basestring_ascii, None, ": ", ", ", False, False, True)
+    return lambda value: "".join(encode(value, 0))
+
+
+_encode = _encoder()
+
+
+def to_json(value: dict[str, Any]) -> str:
+    """Return `value` as JSON in one line."""
+    return _encode(value)
+
+
+def code_of_signal_handlers() -> set[Any]:
+    """Return the code of all functions in Python that handle a signal now."""
+    found = set()
+    for number in System.signals:
+        handler = System.signal_handler(number)
+        # The handler may be a method, or a function with some arguments (`functools.partial`), or both.
+        for name in ("func", "__func__"):
+            handler = getattr(handler, name, handler)
+        found.add(getattr(handler, "__code__", None))
+    return found - {None}

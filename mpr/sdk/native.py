@@ -1,0 +1,112 @@
+"""The SDK's native functions as they are before any test runs, and rows that are written with them.
+
+The pytest plugin writes its own rows with these functions. A test may replace any public function of the SDK, such as
+`rr.log` or `RecordingStream.flush`, and may count its calls. It must not see the calls of the plugin.
+
+The functions are attributes of a class, because some tools replace functions in the globals of all loaded modules.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow
+import rerun
+
+from mpr.sdk.private_names import original as _native
+
+
+class Native:
+    """The SDK's native functions. A handle is the SDK's object for a recording."""
+
+    new_recording = _native("new_recording")
+    batcher_config = rerun.ChunkBatcherConfig.LOW_LATENCY
+    stream_of = rerun.RecordingStream._from_native
+    save = _native("save")
+    flush = _native("flush")
+    disconnect = _native("disconnect")
+    reset_time = _native("reset_time")
+    log_arrow_msg = _native("log_arrow_msg")
+    send_arrow_chunk = _native("send_arrow_chunk")
+    recording_id = _native("get_recording_id")
+    current = _native("get_data_recording")
+    current_of_process = _native("get_global_data_recording")
+    set_current_of_process = _native("set_global_data_recording")
+    current_of_thread = _native("get_thread_local_data_recording")
+    set_current_of_thread = _native("set_thread_local_data_recording")
+    escape = _native("escape_entity_path_part")
+    property_path = _native("new_property_entity_path")
+    descriptor = rerun.ComponentDescriptor
+    unregister_shutdown = rerun.unregister_shutdown
+
+
+class _Arrow:
+    """Functions of Arrow that make arrays of bytes. `pyarrow.array` is not used, because each call imports a module."""
+
+    from_buffers = pyarrow.Array.from_buffers
+    buffer = pyarrow.py_buffer
+    pack = struct.pack
+    list_array = pyarrow.ListArray.from_arrays
+    text, int32, int64, nanoseconds = pyarrow.utf8(), pyarrow.int32(), pyarrow.int64(), pyarrow.timestamp("ns")
+
+
+def _numbers(kind: Any, numbers: Sequence[int]) -> Any:
+    letter = "i" if kind == _Arrow.int32 else "q"
+    data = _Arrow.pack(f"={len(numbers)}{letter}", *numbers)
+    return _Arrow.from_buffers(kind, len(numbers), [None, _Arrow.buffer(data)])
+
+
+def _texts(texts: Sequence[str]) -> Any:
+    # File names may have lone surrogates, which are no valid text for Arrow.
+    parts = [each.encode("utf-8", "backslashreplace") for each in texts]
+    offsets = [0]
+    for part in parts:
+        offsets.append(offsets[-1] + len(part))
+    buffers = [None, _Arrow.buffer(_Arrow.pack(f"={len(offsets)}i", *offsets)), _Arrow.buffer(b"".join(parts))]
+    return _Arrow.from_buffers(_Arrow.text, len(parts), buffers)
+
+
+class _TextLog:
+    """The descriptors of the components of `rr.TextLog`."""
+
+    text, level = (batch.component_descriptor() for batch in rerun.TextLog("text", level="INFO").as_component_batches())
+
+
+def new_recording(application_id: str, recording_id: str) -> Any:
+    """Return the handle of a new recording without a sink, which is not the current recording."""
+    return Native.new_recording(
+        application_id=application_id,
+        recording_id=recording_id,
+        make_default=False,
+        make_thread_default=False,
+        default_enabled=True,
+        send_properties=False,
+        batcher_config=Native.batcher_config(),
+    )
+
+
+def log_text(handle: Any, path: str, text: str, level: str) -> None:
+    """Log one `rr.TextLog` at the present time."""
+    components = {_TextLog.text: _texts([text]), _TextLog.level: _texts([level])}
+    Native.log_arrow_msg(path, components, False, handle)
+
+
+def send_texts(handle: Any, path: str, texts: Sequence[str], times: Sequence[float], level: str | None = None) -> None:
+    """Log an `rr.TextLog` for each of `texts`, at the times `times` (seconds since the epoch), without other times."""
+    offsets = _numbers(_Arrow.int32, range(len(texts) + 1))
+    components = {_TextLog.text: _Arrow.list_array(offsets, _texts(texts))}
+    if level is not None:
+        components[_TextLog.level] = _Arrow.list_array(offsets, _texts([level] * len(texts)))
+    index = _numbers(_Arrow.nanoseconds, [int(time * 1e9) for time in times])
+    Native.send_arrow_chunk(path, timelines={"log_time": index}, components=components, recording=handle)
+
+
+def send_property(handle: Any, name: str, values: Mapping[str, str | int]) -> None:
+    """Write the property `name` of the recording, with a component for each of `values`."""
+    components = {
+        Native.descriptor(key): _texts([value]) if isinstance(value, str) else _numbers(_Arrow.int64, [value])
+        for key, value in values.items()
+    }
+    Native.log_arrow_msg(Native.property_path([name]), components, True, handle)
