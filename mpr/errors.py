@@ -64,7 +64,15 @@ class RecordingClosedError(RecordingError):
 
 
 class JoinError(RecordingError):
-    """This process cannot join a recording. It inherited no data for this from its parent, or cannot use the data."""
+    """This process cannot join a recording. It inherited no data for this from its parent, or cannot use the data.
+
+    Attributes
+    ----------
+    machine:
+        The name of the recording's machine; None unless the reason is that this process runs on another machine.
+    """
+
+    machine: str | None = None
 
 
 class SinkError(RecordingError, OSError):

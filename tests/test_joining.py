@@ -98,7 +98,9 @@ def test_functions_that_are_decorated_under_another_name(start_method: str, tmp_
         warnings.simplefilter("ignore", DeprecationWarning)
         assert asyncio.iscoroutinefunction(functions.walk_renamed)
         assert not asyncio.iscoroutinefunction(functions.count_renamed)
-    assert inspect.iscoroutinefunction(functions.walk_renamed) == (sys.version_info >= (3, 12))
+    assert inspect.iscoroutinefunction(functions.walk_renamed)
+    assert inspect.isgeneratorfunction(functions.count_renamed)
+    assert inspect.isfunction(functions.log_partial)
 
 
 def test_the_text_of_an_error_is_in_the_recording(tmp_path: Path) -> None:
@@ -310,13 +312,15 @@ _JOIN = "import mpr; mpr.join(timeout=2)"
 def test_an_unusable_environment_is_one_clear_error(tmp_path: Path) -> None:
     with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
         environ = recording.environ()
+        folder = json.loads(environ[connection_info.VARIABLE])["folder"]
         cases = {
             "not one that mpr has made": {**environ, connection_info.VARIABLE: "nonsense"},
             "speaks protocol 77": _changed(environ, protocol=77),
             "folder of the wrong type|has not what a recording needs": _changed(environ, folder=1),
             "has not what": _changed(environ, colour="red"),
             "did not answer within 2 s": _changed(environ, secret="0" * 64),
-            "is closed, or its process has ended": _changed(environ, folder=str(tmp_path)),
+            "is closed, or its process has ended": _changed(environ, folder=f"{folder}-gone"),
+            "is in another container of this machine": _changed(environ, folder=str(tmp_path)),
         }
         for text, env in cases.items():
             ran = _python(_JOIN, env=env)

@@ -26,10 +26,11 @@ from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.farewell import FlushRequests, note_losses
 from mpr.aggregator.intake import IntakeContext, ProducerIntake, process_lives
 from mpr.aggregator.listener import Listener, SurvivingRows
+from mpr.aggregator.numbers import RecordingNumbers
 from mpr.aggregator.row_balance import RowTotals
 from mpr.aggregator.steps import StepQueue
 from mpr.errors import DeliveryError, SinkError
-from mpr.transport.messages import PROTOCOL, Accepted, Flush, Goodbye, Hello, Synced, Upstream, Welcome
+from mpr.transport.messages import PROTOCOL, Accepted, Flush, Goodbye, Hello, Indices, Synced, Upstream, Welcome
 from mpr.transport.packing import MessageError
 from mpr.transport.sockets import PeerGoneError, Sockets
 
@@ -57,11 +58,15 @@ class Aggregator:
         The sockets of the recording.
     fanout:
         Hands rows to the sinks of the recording.
+    numbers:
+        Gives the processes and the tasks of the recording their numbers.
     has_blueprint:
         Whether the parent has given a blueprint. If so, no blueprint of a worker replaces the parent's.
     """
 
-    def __init__(self, sockets: Sockets, fanout: Fanout, *, has_blueprint: bool = False) -> None:
+    def __init__(
+        self, sockets: Sockets, fanout: Fanout, numbers: RecordingNumbers, *, has_blueprint: bool = False
+    ) -> None:
         self._sockets = sockets
         self._fanout = fanout
         fanout.watch_failures(self._report_sink_failure)
@@ -73,6 +78,7 @@ class Aggregator:
             answer=self._answer,
             on_accepted=self._notify_progress,
             totals=self.row_totals,
+            numbers=numbers,
             has_blueprint=has_blueprint,
         )
         # How many rows were logged by producers that are no longer connected.
@@ -255,7 +261,7 @@ class Aggregator:
             if last := intake.overdue_result():
                 intake.take_journaled(last)
 
-    def _answer(self, hello: Hello, message: Accepted | Synced | Flush) -> None:
+    def _answer(self, hello: Hello, message: Accepted | Synced | Indices | Flush) -> None:
         # `PeerGoneError` means that the producer has ended. A dead producer needs no answer.
         with contextlib.suppress(PeerGoneError):
             self._sockets.down.send(hello.route, message)
@@ -293,7 +299,7 @@ class Aggregator:
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:
-                self._sockets.down.send(intake.hello.route, Welcome(inline=intake.is_inline))
+                self._sockets.down.send(intake.hello.route, Welcome(intake.is_inline, intake.number))
             except PeerGoneError:
                 self._newcomers.append(intake)
         for intake in list(self._newcomers):

@@ -27,6 +27,7 @@ from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.guard import guarded, hear, is_own_fault
 from mpr.aggregator.listener import Listener
 from mpr.aggregator.loss_notes import loss_notes
+from mpr.aggregator.numbers import INDICES_MAX, RecordingNumbers
 from mpr.aggregator.outbox_intake import OutboxIntake
 from mpr.aggregator.row_balance import RowBalance, RowTotals
 from mpr.aggregator.row_owner import RowOwner
@@ -37,6 +38,8 @@ from mpr.transport.messages import (
     Accepted,
     Goodbye,
     Hello,
+    Indices,
+    IndicesWanted,
     InitializerFailed,
     NewOutbox,
     Ready,
@@ -77,6 +80,8 @@ class IntakeContext:
         Called with the hello of a producer and a message. Sends the message to the producer, if it is still connected.
     totals:
         The sums of rows of the recording.
+    numbers:
+        Gives the processes and the tasks of the recording their numbers.
     on_accepted:
         Called when the sinks have taken more rows of an outbox.
     has_blueprint:
@@ -85,9 +90,10 @@ class IntakeContext:
 
     folder: Path
     fanout: Fanout
-    answer: Callable[[Hello, Accepted | Synced], None]
+    answer: Callable[[Hello, Accepted | Synced | Indices], None]
     on_accepted: Callable[[], None]
     totals: RowTotals
+    numbers: RecordingNumbers
     has_blueprint: bool = False
 
 
@@ -106,6 +112,9 @@ class ProducerIntake:
 
     def __init__(self, hello: Hello, context: IntakeContext, listener: Listener | None) -> None:
         self.hello = hello
+        has_joined = not hello.worker and not hello.is_owner
+        #: The number of the process in the recording; 0 for the process that has made the recording.
+        self.number = context.numbers.new_process() if has_joined else hello.worker
         #: Whether the producer has sent its last message, `Goodbye`.
         self.said_goodbye = False
         #: Whether a process that has joined has sent all its rows, because the recording closes.
@@ -160,6 +169,8 @@ class ProducerIntake:
                 self._balance.count(rows)
             case NewOutbox(address):
                 self._open_next(address)
+            case IndicesWanted(count):
+                self._give_indices(count)
             case Sync(0):
                 self.has_flushed = True
             case Sync(number):
@@ -181,6 +192,11 @@ class ProducerIntake:
                 raise message
             case _:
                 raise MessageError(f"a message that it should not send: {type(message).__name__}")
+
+    def _give_indices(self, count: int) -> None:
+        if not 0 < count <= INDICES_MAX:
+            raise MessageError(f"it wants {count} indices")
+        self._context.answer(self.hello, Indices(self._context.numbers.new_indices(count), count))
 
     def _report(self, listener: Listener, message: Ready | Skipped | InitializerFailed) -> None:
         if self._is_ready and not isinstance(message, Skipped):

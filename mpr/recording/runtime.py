@@ -18,6 +18,7 @@ from multiprocessing import util
 from mpr import failpoints, limits
 from mpr.aggregator.aggregator import Aggregator
 from mpr.aggregator.fanout import Fanout
+from mpr.aggregator.numbers import RecordingNumbers
 from mpr.blueprint.contents import Contents
 from mpr.blueprint.updates import BlueprintUpdates
 from mpr.errors import ConflictError, DeliveryError, RecordingClosedError, SinkError, WrongProcessError
@@ -73,7 +74,7 @@ class RecordingRuntime:
         self.options = options
         self._pid = os.getpid()
         self._ending = _EndOnce()
-        self._worker_numbers = itertools.count(1)
+        self._numbers = RecordingNumbers()
         self._pool_numbers = itertools.count(1)
         self._worker_files: gather.WorkerFiles | None = None
         self._direct: DirectRoute | None = None
@@ -99,13 +100,14 @@ class RecordingRuntime:
                 apart=all(sink.keeps_tasks_apart for sink in options.sinks),
                 has_all=options.route != "direct",
             )
-            self.aggregator = Aggregator(self.sockets, self.fanout, has_blueprint=options.blueprint is not None)
+            has_blueprint = options.blueprint is not None
+            self.aggregator = Aggregator(self.sockets, self.fanout, self._numbers, has_blueprint=has_blueprint)
             self.aggregator.start()
             undo.pop_all()
         self._log_where_rows_go()
         if self._opened.live is not None:
             self._opened.live.start()
-        self.parent = ParentMembership(self.connection_info(1))
+        self.parent = ParentMembership(self.connection_info(1), functools.partial(self._numbers.new_indices, 1))
         # At the interpreter's exit, `close` is called before `multiprocessing` waits for child processes.
         close = functools.partial(self.close, failed=False)
         self._at_exit = util.Finalize(None, run_to_completion, (close,), exitpriority=90)
@@ -200,6 +202,8 @@ class RecordingRuntime:
             upstream=self.sockets.up.endpoint,
             downstream=self.sockets.down.endpoint,
             secret=self.sockets.secret,
+            place=ipc_folder.place_of(self.sockets.folder),
+            machine=ipc_folder.machine(),
             outbox_bytes=limits.outbox_limit(workers),
             marks_tasks=any(sink.keeps_tasks_apart for sink in self.options.sinks),
             direct=self._direct,
@@ -216,7 +220,7 @@ class RecordingRuntime:
 
     def new_worker(self) -> int:
         """Return a number for one more worker. No number is returned twice."""
-        return next(self._worker_numbers)
+        return self._numbers.new_process()
 
     def new_pool(self, size: int, kinds: frozenset[str]) -> int:
         """Return a number for one more pool, which has `size` workers and records `kinds` of telemetry."""

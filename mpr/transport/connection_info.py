@@ -50,6 +50,8 @@ class ConnectionInfo:
         Whether a worker marks where the rows of each task begin and end, for sinks that keep the rows of tasks apart.
     direct:
         The sinks that the process opens itself; None if its rows go through the parent.
+    place, machine:
+        The file system that has the folder (`ipc_folder.place_of`), and the name of its machine for messages.
     """
 
     application_id: str
@@ -58,6 +60,8 @@ class ConnectionInfo:
     upstream: str
     downstream: str
     secret: str = field(repr=False)
+    place: str = ""
+    machine: str = ""
     outbox_bytes: int = OUTBOX_MAX_BYTES
     marks_tasks: bool = False
     direct: DirectRoute | None = None

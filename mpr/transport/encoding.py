@@ -19,6 +19,8 @@ from mpr.transport.messages import (
     Function,
     Goodbye,
     Hello,
+    Indices,
+    IndicesWanted,
     InitializerFailed,
     NewOutbox,
     Ready,
@@ -75,7 +77,9 @@ _FRAMES_SHOWN = 8
     _RESULT_IN_MEMORY,
     _ROWS_COUNTED,
     _FLUSH,
-) = range(22)
+    _INDICES_WANTED,
+    _INDICES,
+) = range(24)
 
 
 _BARE: dict[int, type[Goodbye | Flush | Stop]] = {_GOODBYE: Goodbye, _FLUSH: Flush, _STOP: Stop}
@@ -126,8 +130,12 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_NUMBER.pack(_SYNCED, number), failure.encode()]
         case Goodbye() | Flush() | Stop():
             return [_KIND.pack(_BARE_KINDS[type(message)])]
-        case Welcome(inline):
-            return [_NUMBER.pack(_WELCOME, inline)]
+        case IndicesWanted(count):
+            return [_NUMBER.pack(_INDICES_WANTED, count)]
+        case Indices(first, count):
+            return [_OFFSETS.pack(_INDICES, count, first)]
+        case Welcome(inline, number):
+            return [_OFFSETS.pack(_WELCOME, inline, number)]
         case Function(digest, code):
             return [_KIND.pack(_FUNCTION), digest, code]
 
@@ -198,7 +206,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         hello = Hello(**fields)
         texts = (hello.secret, hello.route, hello.address, hello.status_page)
         numbers = (hello.worker, hello.pid, hello.protocol)
-        if not all(isinstance(each, str) for each in texts) or not all(type(each) is int for each in numbers):
+        has_types = all(isinstance(each, str) for each in texts) and all(type(each) is int for each in numbers)
+        if not has_types or type(hello.is_owner) is not bool:
             raise MessageError("a hello with fields of the wrong types")
         return hello
     if kind == _NEW_OUTBOX:
@@ -224,7 +233,13 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     if kind == _UNDELIVERED:
         return Undelivered(bytes(frames[1]).decode(), bool(_NUMBER.unpack(head)[1]))
     if kind == _WELCOME:
-        return Welcome(bool(_NUMBER.unpack(head)[1]))
+        _, inline, number = _OFFSETS.unpack(head)
+        return Welcome(bool(inline), number)
+    if kind == _INDICES_WANTED:
+        return IndicesWanted(_NUMBER.unpack(head)[1])
+    if kind == _INDICES:
+        _, count, first = _OFFSETS.unpack(head)
+        return Indices(first, count)
     if kind == _FUNCTION:
         return Function(bytes(frames[1]), bytes(frames[2]))
     if kind in _BARE:

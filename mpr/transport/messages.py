@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from mpr.transport.packing import Buffer
 
-PROTOCOL = 5
+PROTOCOL = 6
 
 
 # --- upstream: worker to parent -----------------------------------------------------------------------------------
@@ -33,6 +33,8 @@ class Hello:
         The addresses by which the parent opens the producer's first outbox and its status page (empty: no page).
     protocol:
         The version of the messages.
+    is_owner:
+        Whether the producer is the process that has made the recording. Such a producer gets no number.
     """
 
     #: Not part of `repr`, because the text of a message may be logged.
@@ -43,6 +45,7 @@ class Hello:
     address: str
     status_page: str = ""
     protocol: int = PROTOCOL
+    is_owner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,14 +224,26 @@ class Sync:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class IndicesWanted:
+    """Asks for `count` indices of tasks. The parent answers with `Indices`."""
+
+    count: int
+
+
 # --- downstream: parent to worker ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Accepts the producer. With `inline`, the producer has to send the bytes of its outbox in messages."""
+    """Accepts the producer. With `inline`, the producer has to send the bytes of its outbox in messages.
+
+    `number` is the number of the process in the recording: for a worker its own one, and 0 for the process that has
+    made the recording.
+    """
 
     inline: bool
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +317,14 @@ class Synced:
 
 
 @dataclass(frozen=True, slots=True)
+class Indices:
+    """Answers `IndicesWanted`: the indices from `first` on, `count` of them, belong to this producer."""
+
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Flush:
     """Asks a process that has joined for all its rows now, because the recording is about to close."""
 
@@ -326,6 +349,7 @@ Upstream: TypeAlias = (
     | InitializerFailed
     | Undelivered
     | Sync
+    | IndicesWanted
     | Goodbye
 )
-Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Flush | Stop
+Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Indices | Flush | Stop

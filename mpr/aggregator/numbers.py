@@ -1,0 +1,33 @@
+"""Gives the processes and tasks of a recording their numbers. No number is given twice.
+
+Covers: the numbers of workers and of processes that have joined, and the indices of tasks that no pool runs.
+Does not cover: how a process asks for indices and uses them (`producer/task_indices.py`).
+"""
+
+from __future__ import annotations
+
+import threading
+
+#: The most indices that one request may take. A process that asks for more has sent damaged bytes.
+INDICES_MAX = 1024
+
+
+class RecordingNumbers:
+    """Counts the processes and the tasks of one recording. Any thread may call the methods."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._processes = 0
+        self._tasks = 0
+
+    def new_process(self) -> int:
+        """Return a number for one more worker, or for one more process that has joined. The first number is 1."""
+        with self._lock:
+            self._processes += 1
+            return self._processes
+
+    def new_indices(self, count: int) -> int:
+        """Reserve `count` indices for tasks. Returns the first of them. The first index of a recording is 0."""
+        with self._lock:
+            first, self._tasks = self._tasks, self._tasks + count
+            return first
