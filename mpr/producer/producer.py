@@ -248,7 +248,7 @@ class Producer:
         Raises `RecordingClosedError` if the recording is closed, or its process ends, before that. Raises
         `DeliveryError` if a sink has failed, or if the recording takes no bytes for `SINK_TIMEOUT_SECS`.
         """
-        entered = self.log_counters.entered
+        calls = self.log_counters.logging_calls
         with self._closed_is_said():
             # Flush in any case, because another thread may have begun to flush the rows of this thread, but not ended.
             self._writer.write_out(in_any_case=True)
@@ -256,7 +256,7 @@ class Producer:
             self._wait(lambda: self._synced.number >= number)
         if self._synced.failure:
             raise DeliveryError(f"rows of this process (pid {os.getpid()}) are not in a sink: {self._synced.failure}")
-        self._watch.note_delivered(entered)
+        self._watch.note_delivered(calls)
 
     @contextmanager
     def _closed_is_said(self) -> Iterator[None]:
