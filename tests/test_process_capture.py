@@ -197,12 +197,12 @@ def _call_and_look(wrapped: Any, number: int) -> Any:
 
 
 def test_a_worker_of_a_pool_goes_on_with_its_recording(tmp_path: Path) -> None:
-    with mpr.SharedRecording("app", sinks=tmp_path / "other.rrd", recording_id="other") as other:
-        with mpr.Pool("app", 1, sinks=tmp_path / "pool.rrd", recording_id="pool") as pool:
-            for number in (1, 3):
-                (found, variable) = pool.apply(_call_and_look, (other.wrap(guests.work), number))
-                assert found == ("other", True)
-                assert '"recording_id": "pool"' in variable
+    other = mpr.SharedRecording("app", sinks=tmp_path / "other.rrd", recording_id="other")
+    with other, mpr.Pool("app", 1, sinks=tmp_path / "pool.rrd", recording_id="pool") as pool:
+        for number in (1, 3):
+            found, variable = pool.apply(_call_and_look, (other.wrap(guests.work), number))
+            assert found == ("other", True)
+            assert '"recording_id": "pool"' in variable
     assert support.numbers(tmp_path / "pool.rrd") == Counter([1, 3])
     assert support.numbers(tmp_path / "pool.rrd", "/thread") == Counter([2, 4])
     assert support.numbers(tmp_path / "other.rrd") == Counter([2, 4])
