@@ -55,10 +55,16 @@ docs: .venv-docs/.installed
 	.venv-docs/bin/python -m pip install --quiet --group docs
 	touch $@
 
+# Ruff and mypy judge all the code. Pyright, by which many editors judge a user's code, judges the public interface: types
+# are known for all of it, and wrong calls are found. It takes the modules from the Python that is first on the PATH.
+PYRIGHT = PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright
 lint: $(VENV)/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python -m pip install --quiet --group types
+	$(PYRIGHT) tests/typed_calls.py
+	$(PYRIGHT) --verifytypes mpr --ignoreexternal >$(VENV)/types.txt || { cat $(VENV)/types.txt; exit 1; }
 
 # Into benchmarks/results; some 10 minutes on 2 cores that have nothing else to do.
 bench: $(VENV)/.installed

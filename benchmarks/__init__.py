@@ -1,1 +1,4 @@
-"""Benchmarks of mpr. Most compare mpr with what a user would use without mpr. `python -m benchmarks` runs them."""
+"""Benchmarks of mpr. Most of them compare mpr with a program that does the same without mpr.
+
+`python -m benchmarks` runs them. `common.py` explains the words way, floor and round.
+"""

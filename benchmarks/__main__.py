@@ -1,7 +1,7 @@
-"""Run every benchmark, each in a process of its own, and write their figures to `benchmarks/results`.
+"""Run every benchmark in a process of its own, and write the figures of all benchmarks to `benchmarks/results`.
 
-Because each benchmark has its own process, it inherits no threads, fork servers or memory of another benchmark. If a
-benchmark fails, it has no figures, and its name is printed at the end.
+Each benchmark has its own process, so that it inherits no threads, fork servers or memory of another benchmark. If a
+benchmark fails, none of its figures are written, and its name is printed at the end.
 """
 
 from __future__ import annotations

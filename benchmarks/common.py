@@ -1,9 +1,9 @@
 """Repeat measurements in turns, take ratios, and check the files that were written. Every benchmark uses this.
 
-A way is one of the programs that a benchmark compares. The floor is the way with which the others are compared. If a
-machine is shared or changes its clock rate, seconds of different runs cannot be compared. Ratios of runs that follow
-each other can. So every repetition runs each way once, and each ratio is of two runs of the same repetition. A table
-shows the median and the range of the ratios.
+A way is one of the programs that a benchmark compares. The floor is the way with which the others are compared. A round
+runs each way once. Seconds that were measured at different times cannot be compared, because other programs may use the
+machine, and its clock rate may change. The ratio of two runs that follow each other can be compared. So each ratio is
+of two runs of the same round. A table shows the median and the range of these ratios.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ R = TypeVar("R")
 
 
 def interleaved(ways: Mapping[str, Callable[[], R]], rounds: int) -> dict[str, list[R]]:
-    """Run each way once per round. Each round begins with another way. A first round warms up and is not counted."""
+    """Run each way once in each of `rounds` rounds. Return the readings of each way, in the order of the rounds.
+
+    A reading is what the function of a way returns. Each round begins with another way. One more round comes first. It
+    warms up the machine, and its readings are dropped.
+    """
     names = list(ways)
     readings: dict[str, list[R]] = {name: [] for name in names}
     for number in range(rounds + 1):
@@ -59,9 +63,9 @@ def ratio(values: Sequence[float], floor: Sequence[float]) -> str:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Make a folder for the files of one run, and remove the folder at the end of the block.
+    """Make a folder for the files of one run, and remove the folder with its files at the end of the block.
 
-    Because the files are removed at once, the next run need not wait until the disk has written them.
+    The files are removed at once, so that the disk need not write them while the next run is measured.
     """
     with TemporaryDirectory(prefix="mpr-bench-") as folder:
         yield Path(folder)
@@ -71,11 +75,11 @@ def scratch() -> Iterator[Path]:
 
 
 class WrongOutputError(Exception):
-    """The output of a benchmark is wrong, so it has no figures."""
+    """The output of a benchmark is wrong. The benchmark ends without figures."""
 
 
 def count_rows(path: Path) -> int:
-    """Count the rows in the file at `path` by reading all chunks, without properties and mpr's own notes."""
+    """Return the number of rows in the file at `path`, without properties and the rows that mpr itself logs."""
     import rerun as rr
 
     with warnings.catch_warnings():
@@ -91,10 +95,10 @@ def count_rows(path: Path) -> int:
 
 
 def rerun_command(*arguments: str | Path, out: Path | None = None) -> None:
-    """Run the SDK's command line `rerun`. Raises `WrongOutputError` if the command fails.
+    """Run the SDK's command `rerun` with `arguments`. Raises `WrongOutputError` if the command fails.
 
-    The native program is started directly. The Python script `rerun`, which usually starts this program, needs more
-    time than the check of most files.
+    `out` is the file for its standard output; None drops the output. This function starts the native program of the SDK
+    directly. The Python script `rerun` would start it too, but the script alone takes longer than most checks.
     """
     command = [programs.viewer_executable() or "rerun", *map(str, arguments)]
     with (out or Path(os.devnull)).open("wb") as stdout:
@@ -106,7 +110,7 @@ def rerun_command(*arguments: str | Path, out: Path | None = None) -> None:
 def check_file(path: Path, rows: int) -> None:
     """Raise `WrongOutputError` if the file at `path` is not valid, or does not have exactly `rows` rows."""
     with ThreadPoolExecutor(1) as aside:
-        # Both checks run at once, because checking takes longer than most runs.
+        # Both checks run at the same time, because a check takes longer than most runs.
         verified = aside.submit(rerun_command, "rrd", "verify", path)
         expect(count_rows(path), rows, f"rows in {path.name}")
         verified.result()

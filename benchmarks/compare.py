@@ -1,7 +1,8 @@
 """Compare two runs of the benchmarks: `python -m benchmarks.compare before after`.
 
-`before` and `after` are folders that `python -m benchmarks --out` has written. Only targets are compared. Most targets
-are ratios to a program that does not use mpr. If the ranges of both runs overlap, the figures show no difference.
+`before` and `after` are folders that `python -m benchmarks --out` has written. Only targets are compared, which are the
+figures that may have a limit. Most of them are ratios to a program that does not use mpr. If the ranges of both runs
+overlap, the figures show no difference.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
 """What does one file cost?
 
-Measures `mpr.Pool` into one verified file, beside what users do today.
+Measures how long `mpr.Pool` needs until the rows of two workers are in one valid file. Three ways without mpr are
+measured for comparison.
 
 | way | what is timed |
 |---|---|
-| private files | two workers of a fork server, each with the SDK's file sink, until both files are closed |
-| + `rerun rrd merge` | and then the SDK's own command that joins them to one file |
-| direct gRPC | two such workers with the SDK's gRPC sink and one server, until both have flushed; there is no file |
+| private files | two workers, each of which writes a file by `rr.save`, until both files are closed |
+| + `rerun rrd merge` | the same, and then the SDK's command that joins both files to one |
+| direct gRPC | two workers that send their rows to one server of Rerun, until both have flushed; there is no file |
 | mpr: results | `Pool.map` until it returns; every row is in the file then |
-| mpr: closed | the same, and then the end of the pool: the workers have ended, the SDK has checked the finished file |
+| mpr: closed | the same, and then closing the pool: the workers have ended, and the SDK has checked the finished file |
 
-All workers are warm: they have imported everything that they need, and wait.
+When the time begins, all workers have started, have imported everything that they need, and wait.
 """
 
 from __future__ import annotations
@@ -29,9 +30,15 @@ from benchmarks import common, report, way_out, works
 class Reading:
     """The figures of one run. Figures that were not measured are 0.
 
-    `rows_secs` and `file_secs` are the seconds until the rows were written, and until there was one finished file.
-    `rows_cpu_secs` and `file_cpu_secs` are the seconds of CPU that the parent needed in these times. `log_median_us`
-    and `log_p99_us` are the microseconds of one `rr.log` in the slowest worker: median and 99th percentile.
+    Attributes
+    ----------
+    rows_secs, file_secs:
+        The seconds until all rows were written, and until there was one finished file.
+    rows_cpu_secs, file_cpu_secs:
+        The seconds of CPU time that the parent needed until these two moments.
+    log_median_us, log_p99_us:
+        The median and the 99th percentile of the time of one `rr.log`, in microseconds. Each is that of the worker with
+        the larger value.
     """
 
     rows_secs: float
@@ -81,9 +88,22 @@ def one_file(
     closed: Callable[[], None] = lambda: None,
     workers: int = way_out.WORKERS,
 ) -> Reading:
-    """Let each of `workers` log `rows` rows into one file, and into `others`.
+    """Let mpr write one file, check the file, and return the figures.
 
-    `prepare` is called when the workers are ready, and `closed` when there is one finished file.
+    Parameters
+    ----------
+    work:
+        What is logged: a key of `works.WORKS`.
+    rows:
+        The number of rows that each worker logs.
+    others:
+        Sinks (such as URLs of viewers) that get the rows too.
+    prepare:
+        A function that is called with the pool before the time begins, when the workers are ready.
+    closed:
+        A function that is called when there is one finished file.
+    workers:
+        The number of workers.
     """
     with common.scratch() as folder:
         path = folder / "all.rrd"
@@ -110,8 +130,8 @@ def one_file(
     )
 
 
-# Limits of the time to a finished file, as a ratio to the time of private files, of private files merged, and of direct
-# gRPC. None means no limit: the ratio is only printed.
+# For each work, three limits of the time until there is one finished file. They are ratios to the time of private
+# files, of private files with the merge, and of direct gRPC. None means no limit: the ratio is only printed.
 _TARGETS = {
     works.NOISY: (1.35, 0.6, 1.1),
     works.SCALARS: (1.1, None, None),

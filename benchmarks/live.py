@@ -1,16 +1,18 @@
 """What does a viewer cost the workers?
 
-Measures `Pool.map` with a live sink beside the file, and without one.
+Measures `Pool.map` with a file alone, and with a live sink beside the file. A live sink sends the rows to a viewer or a
+server while the pool works.
 
-| way | what is at the other end |
+| way | what the live sink is connected to |
 |---|---|
 | file | there is no live sink |
-| peer | a server that takes everything and keeps nothing, at the lowest priority, unlike a viewer |
+| peer | a server that takes everything and keeps nothing; unlike a viewer, it has the lowest priority |
 | nobody | nothing |
-| stopped | a server that was stopped after it was connected, and no longer reads |
-| viewer | the real viewer without a window, at normal priority on the same cores; without Vulkan it is left out |
+| stopped | a server whose process was stopped after it was connected, so that it no longer reads |
+| viewer | the real viewer without a window, at normal priority on the same cores; left out without a Vulkan driver |
 
-The time ends when `Pool.map` returns; every row is in the file then. The time of closing begins at this moment.
+The time ends when `Pool.map` returns; every row is in the file then. The column "close" has the time that closing the
+pool takes after that.
 """
 
 from __future__ import annotations
@@ -72,8 +74,8 @@ def _run(way: str, work: str, rows: int) -> funnel.Reading:
         return funnel.one_file(work, rows, others, prepare)
 
 
-# The numbers of repetitions. `PEER` has a limit, and its time is close to that of the file alone. So `PEER` needs more
-# repetitions (`_CLOSE`) than the other ways (`_FAR`).
+# The numbers of rounds. The time of `PEER` has a limit, and is close to that of the file alone. So this way needs more
+# rounds (`_CLOSE`) than the others (`_FAR`).
 _CLOSE, _FAR = 7, 2
 
 
@@ -105,7 +107,7 @@ def main() -> None:
     table = []
     for work in (works.NOISY, works.SCALARS):
         table += _compare(bench, work, [PEER], bench.rounds(_CLOSE))
-        # In the ways `NOBODY` and `STOPPED` nothing is read. So scalars would show nothing that images do not show.
+        # With `NOBODY` and `STOPPED`, no data is sent. So they are measured with images only.
         others = [NOBODY, STOPPED, *viewer] if work == works.NOISY else viewer
         if others:
             table += _compare(bench, work, others, bench.rounds(_FAR))

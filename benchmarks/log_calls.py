@@ -1,8 +1,8 @@
 """What does `rr.log` cost in a worker, beside a process that is alone?
 
-One worker of `mpr.Pool` logs into one file. It is compared with one process of a fork server that uses `rr.save`. Each
-call of `rr.log` is timed. The wall time of the task ends with its result, when every row is in the file. The wall time
-of the other process ends when its file is closed.
+One worker of `mpr.Pool` logs into one file. It is compared with one process that logs into its own file by `rr.save`.
+Each call of `rr.log` is timed. The wall time of the worker ends when the parent has the result; every row is in the
+file then. The wall time of the other process ends when its file is closed.
 """
 
 from __future__ import annotations

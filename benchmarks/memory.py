@@ -1,8 +1,8 @@
 """Is memory bounded where the sink is slower than the workers?
 
-Workers log 2 GB of images into a sink that takes 50 MB/s. Every 50 ms, a thread reads the resident memory of each
-worker and of the parent, and the size of the workers' memory files. These files count as no process's resident memory.
-At the end all rows are counted.
+Two workers log 2 GB of images into a file that takes only 50 MB/s. Every 50 ms, a thread reads the resident memory of
+each worker and of the parent. It also reads the size of the workers' memory files, which are not a part of any
+process's resident memory. At the end, all rows are counted.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _SAMPLE_SECS = 0.05
 
 
 class SlowWriter(FileWriter):
-    """A file sink on a disk that takes 50 MB/s."""
+    """Writes a file as slowly as a disk that takes 50 MB/s."""
 
     _free_at = 0.0
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        # The time that the real disk takes counts as a part of the time that the slow disk takes.
+        # The time that the real disk needs is not added: it is a part of the time that the slow disk would need.
         self._free_at = max(self._free_at, time.perf_counter())
         self._free_at += sum(frame.end - frame.start for frame in segment.frames) / BYTES_PER_SEC
         super().accept(segment, published=published)
@@ -42,7 +42,7 @@ class SlowWriter(FileWriter):
 
 
 def _memory_files_mb(pid: int) -> float:
-    """Return the MB that the memory files of a process occupy."""
+    """Return how many MB of memory are occupied by the memory files that the process `pid` has open."""
     occupied = {}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -51,16 +51,25 @@ def _memory_files_mb(pid: int) -> float:
                 found = entry.stat()
                 occupied[found.st_ino] = found.st_blocks * 512
         except FileNotFoundError:
-            # The process has closed the file since its folder was listed.
+            # The process has just closed this file.
             continue
     return sum(occupied.values()) / 1e6
 
 
 class Sampler:
-    """Records the largest memory of each process in MB: (resident above idle, memory files, sum of both at one time).
+    """Records the largest memory of each process in MB, in a thread, until `end` is called.
 
-    The parent has the memory files of its workers open too. So the memory files are not counted in all processes. They
-    are counted in the process with the name `files_of`, or, if that is empty, in each process but the parent.
+    `largest` has three numbers for each process. These are the growth of its resident memory since the start, the size
+    of its memory files, and the largest sum of both at one moment. The parent has the memory files of its workers open
+    too, so counting them in all processes would count them twice.
+
+    Parameters
+    ----------
+    pids:
+        The process ids by the names of the processes. The parent has the name "parent".
+    files_of:
+        The name of the only process whose memory files are counted. If it is empty, they are counted in all processes
+        except the parent.
     """
 
     def __init__(self, pids: dict[str, int], files_of: str = "") -> None:
@@ -85,7 +94,7 @@ class Sampler:
 
 
 def _meet(folder: Path, number: int) -> int:
-    """Wait until every worker runs this task, and return the id of this worker's process."""
+    """Wait until each worker runs this task, so that no worker runs it twice. Return the process id of this worker."""
     (folder / f"here{number}").touch()
     while sum(1 for _ in folder.glob("here*")) < WORKERS:
         time.sleep(0.001)
@@ -99,7 +108,7 @@ def _log_images(images: int, worker: int) -> list[float]:
 def main() -> None:
     bench = report.begin(__doc__)
     images = QUICK_IMAGES if bench.quick else IMAGES
-    # `FileSink` looks up its writer under this name, so it now uses the slow writer.
+    # `FileSink` uses the class with this name in its module as its writer. From now on, this is the slow writer.
     setattr(file, "FileWriter", SlowWriter)  # noqa: B010  # the type checker knows the name as another class
     with common.scratch() as folder:
         path = folder / "out.rrd"

@@ -1,9 +1,9 @@
 """What does the parent need for a gigabyte of images, and for four?
 
-Measures the seconds of CPU of the parent from the first row to the finished file. They are compared with those of
-`cat`, which joins two private files to one file that no reader accepts. Also measures the parent's resident memory
-above idle, while 4 GB come from 2 workers, and from 32. The memory of the outboxes counts as no process's resident
-memory, so it has a column of its own. The limit of all outboxes together is the same for 2 and for 32 workers.
+Measures the CPU time of the parent from the first row to the finished file. It is compared with the CPU time of `cat`,
+which copies the same bytes from two files into one. (No reader accepts that file.) Also measures how much the parent's
+resident memory grows while 4 GB come from 2 workers, and from 32. An outbox is a memory file from which the parent
+copies a worker's rows. Outboxes are not a part of any process's resident memory, so they have a column of their own.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _cat(parts: list[Path]) -> Cost:
 
 
 class _Watch:
-    """Records the largest size of the parent's memory, and of all outboxes together, during a run."""
+    """Records two maximums during a run: the growth of the parent's memory, and the size of all outboxes together."""
 
     def __init__(self) -> None:
         self.resident_mb = self.outboxes_mb = 0.0

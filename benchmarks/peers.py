@@ -1,6 +1,6 @@
-"""Other pools that a user may use, each as a function that maps. Pools that are not installed are left out.
+"""Start mpr's pool and other process pools, all with the same interface: a function that maps.
 
-`pip install --group bench` installs all of them.
+Pools that are not installed are left out. `pip install --group bench` installs all of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Open = Callable[[ExitStack], Map]
 
 
 def _package(name: str) -> Any:
-    """Import a package that may have no types, and may not be installed."""
+    """Import a package, which may have no types. Raises `ImportError` if it is not installed."""
     return importlib.import_module(name)
 
 
@@ -40,8 +40,8 @@ def _multiprocessing(stack: ExitStack) -> Map:
     pool = multiprocessing.get_context("forkserver").Pool(WORKERS)
 
     def end() -> None:
-        # The pool's own `with` block is not used, because it ends with `terminate`. This does less than the ends of the
-        # other pools.
+        # The pool's own `with` block would end with `terminate`, which does not wait for the workers' tasks. The other
+        # pools do wait.
         pool.close()
         pool.join()
 
@@ -65,7 +65,7 @@ def _loky(stack: ExitStack) -> Map:
 
 def _joblib(stack: ExitStack) -> Map:
     joblib, loky = _package("joblib"), _package("joblib.externals.loky")
-    # The first call of joblib starts workers that live until the process ends. So the workers are shut down here.
+    # The workers that joblib starts would live until this process ends. So they are shut down at the end of the pool.
     stack.callback(lambda: loky.get_reusable_executor(max_workers=WORKERS).shutdown(wait=True))
 
     def run(task: Callable[[int], Any], items: Iterable[int], chunksize: int | None) -> Iterable[Any]:
@@ -103,7 +103,7 @@ _PEERS: dict[str, tuple[str, Open]] = {
 
 
 def pools() -> dict[str, Open]:
-    """Return the function that starts a pool, for each kind of pool that is installed, by its name."""
+    """Return the pools that are installed: for each name, the function that starts such a pool."""
     found = {}
     for name, (package, start) in _PEERS.items():
         try:
@@ -116,7 +116,7 @@ def pools() -> dict[str, Open]:
 
 
 def ratio_rows(readings: dict[str, list[float]], floor: str = FLOOR) -> list[list[str]]:
-    """Return a row of a table for each pool: its name, its median, and its ratio to the pool `floor`."""
+    """Return a row of a table for each pool: its name, the median of its readings, the ratio to the pool `floor`."""
     return [
         [name, f"{common.median(found):.3g}", common.ratio(found, readings[floor])] for name, found in readings.items()
     ]

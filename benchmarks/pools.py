@@ -1,7 +1,8 @@
 """How does `mpr.Pool` compare with other process pools?
 
-Measures large results and the memory of all processes together, beside other pools. A dead worker and the end of the
-pool are measured with mpr alone. All pools have two workers. Task overhead and starts are in `tasks` and `start`.
+Compares two things with other pools: how fast large results come, and how much memory all processes need together.
+Measures two things of mpr alone: how soon the death of a worker is reported, and how long the end of a pool takes. All
+pools have two workers. The benchmarks `tasks` and `start` measure the cost of a task and of starting a pool.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import psutil
 import mpr
 from benchmarks import common, peers, report
 
-# (size of a result in MB, number of results)
+# The results whose throughput is measured: (size of one result in MiB, number of results).
 RESULTS = ((1, 100), (100, 4))
 _SAMPLE_SECS = 0.02
 
@@ -60,9 +61,10 @@ def _use_sdk(number: int) -> int:
 
 
 def measure_memory(name: str) -> None:
-    """Print the most MB that this process and its workers have together while a pool works. Needs its own process.
+    """Print the largest memory in MB of this process and its workers together, while the pool `name` works.
 
-    A page that several processes share counts once (PSS). Parent and workers use the SDK, as in a program that logs.
+    Call this in a process of its own. Memory that several processes share counts once (PSS). This process and the
+    workers import the SDK, as a program that logs does.
     """
     import rerun as rr
 
@@ -98,7 +100,7 @@ def _pss_mb() -> float:
 
 
 def _memory(name: str) -> float:
-    # This module is imported and is not the main module, so that only the pool decides what the workers import.
+    # The code imports this module. If this module were the main module, some pools would import it in their workers.
     code = f"from benchmarks import pools; pools.measure_memory({name!r})"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if ran.returncode:
@@ -111,12 +113,12 @@ def _memory(name: str) -> float:
 
 _DEATH, _CLOSE = "the error of a task whose worker was killed", "close and join"
 _GOES_ON, _CTRL_C = "Ctrl-C to what comes behind the pool's `with` block", "Ctrl-C to the end of the program"
-# The targets: the longest time in milliseconds for each moment.
+# The targets: for each of these times, the longest one that is allowed, in milliseconds.
 _MOMENTS = {_DEATH: 100.0, _CLOSE: 20.0, _CTRL_C: 200.0}
 
 
 def _death(folder: Path) -> float:
-    """Measure the milliseconds from the call of a task that kills its worker to the error of this task."""
+    """Return the milliseconds from calling a task that kills its worker until the call raises the error."""
     with mpr.Pool("benchmark", peers.WORKERS, sinks=folder / f"{time.monotonic_ns()}.rrd") as pool:
         pool.map(_nothing, range(100))
         begin = time.perf_counter()
@@ -128,7 +130,7 @@ def _death(folder: Path) -> float:
 
 
 def _close(folder: Path, telemetry: bool = True) -> float:
-    """Measure the milliseconds that the end of a pool takes when all work is done."""
+    """Return the milliseconds that `close` and `join` of a pool take when all tasks have ended."""
     path = folder / f"{time.monotonic_ns()}.rrd"
     pool = mpr.Pool("benchmark", peers.WORKERS, sinks=path, telemetry=telemetry)
     pool.map(_nothing, range(1000))
@@ -169,7 +171,7 @@ finally:
 
 
 def _ctrl_c(source: str, folder: Path) -> tuple[float, float]:
-    """Send Ctrl-C to the process group of a program with the code `source`.
+    """Run a program with the code `source`, and send Ctrl-C (SIGINT) to its process group when it has printed a line.
 
     Returns the milliseconds from Ctrl-C to the next line that the program prints, and to the end of the program.
     """
@@ -183,7 +185,7 @@ def _ctrl_c(source: str, folder: Path) -> tuple[float, float]:
     os.killpg(program.pid, signal.SIGINT)
     limit = threading.Timer(60, program.kill)
     limit.start()
-    # `wait` has no timeout here, because with a timeout it looks only every 50 ms.
+    # `wait` gets no timeout, because with a timeout it checks only every 50 ms whether the program has ended.
     program.wait()
     end = time.monotonic()
     limit.cancel()

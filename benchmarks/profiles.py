@@ -1,9 +1,9 @@
 """Profile a worker and the parent, to see where the time goes. Writes `benchmarks/profiles/*.txt`; needs py-spy.
 
-Each profile is of one process of a real run, sampled by py-spy with native frames. It has three lists of shares of all
-samples: the share of each thread, the share in which a function was the innermost one (self), and the share in which it
-ran at all (total). If the kernel or code without a name runs, its caller counts as the innermost function. Threads that
-wait are left out.
+For each profile, py-spy samples one process of a real run, with its native code. A profile has three lists. The first
+has the share of each thread in all samples. The second (self) has the share of samples in which a function itself ran.
+The third (total) has the share in which the function or one that it had called ran. If the kernel or code without a
+name runs, this counts as its caller. Threads that wait are left out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import mpr
 from benchmarks import common, small_tasks, works
 
 _FOLDER = Path(__file__).parent / "profiles"
+# Samples per second.
 _RATE = 200
 # A thread in one of these functions waits. py-spy does not always recognize this, so such samples are left out here.
 _WAITING = ("lock_PyThread_acquire_lock", "wait (threading.py", "Sockets.receive", "poll (")
@@ -57,7 +58,17 @@ def _py_spy() -> str:
 
 
 def _profile(name: str, of_parent: bool, run: Callable[[mpr.Pool], None], *, until_closed: bool = False) -> None:
-    """Profile a worker or the parent, while `run` runs or while the pool is closed after it."""
+    """Profile a worker or the parent of a pool, and write the profile to the file `<name>.txt`.
+
+    Parameters
+    ----------
+    of_parent:
+        Whether to profile the parent. Otherwise, a worker is profiled.
+    run:
+        The function that lets the pool work.
+    until_closed:
+        Whether to profile the time in which the pool is closed, after `run`. Otherwise, the time of `run` is profiled.
+    """
     with common.scratch() as folder:
         raw = folder / "samples.txt"
         pool = mpr.Pool("benchmark", 2, sinks=[folder / "out.rrd"])
@@ -113,13 +124,13 @@ def _text(title: str, stacks: list[str]) -> str:
 
 
 def _short(frame: str) -> str:
-    """Return a frame without the parts that differ between machines: folders, numbers of processes and threads."""
+    """Return a frame without the parts that differ from run to run: folders, and the ids of processes and threads."""
     if frame.startswith("thread"):
         _, _, name = frame.partition(":")
         return f"thread{name or ' without a name'}".replace('"', "")
     name, _, place = frame.partition(" (")
     if len(name) > _NAME_MAX:
-        # A name of this length is a function of Rust whose name the compiler has changed.
+        # The compiler gives some functions of Rust names that are very long.
         name = f"{name[:_NAME_MAX]}..."
     return f"{name} ({Path(place).name}" if place else name
 

@@ -1,8 +1,8 @@
 """What does the pytest plugin cost a test that does nothing, beside an empty recording per test made by hand?
 
-Each way is a pytest run of its own with the same empty tests. The cost of a test is the median duration of the tests,
-minus the median duration in a run that does not load the plugin. The duration of a test is from before its setup to
-after its teardown.
+Each way is a pytest run of its own with the same empty tests. The duration of a test is the time from before its setup
+to after its teardown. The cost of a test is the median duration of all tests in a run, minus a base. The base is
+the median in a run that does not load the plugin.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def test_nothing(number):
     pass
 """
 
-# Times every test from outside of all other plugins, and inspects the process at the first and the last test.
+# A plugin that measures the duration of every test, including the work of all other plugins. It also looks at the
+# threads and the memory of the process at the 100th and the last test.
 _PROBE = """
 import json, os, time
 import pytest
@@ -53,7 +54,8 @@ def pytest_sessionfinish():
         json.dump({{"secs": secs, "state": state}}, file)
 """
 
-# The floor is a stream per test. Now and then a call makes the SDK end the threads of old streams.
+# The floor is a recording stream for each test, without mpr. After every 32 tests, a call makes the SDK end the threads
+# of old streams.
 _BY_HAND = """
 import pytest, rerun as rr, rerun_bindings
 

@@ -1,7 +1,8 @@
-"""Report the figures of a benchmark: tables for people, and records of one line each, which `results.py` collects.
+"""Report the figures of a benchmark: print tables, and write a line of JSON, from which `results.py` makes a page.
 
-A benchmark is one module with one question, which is the first line of its docstring. `begin` reads its command line.
-The `Bench` that it returns prints tables and targets, and writes them to the file that `--record` names.
+A benchmark is one module. It answers one question, which is the first line of its docstring. The module calls `begin`,
+which reads the command line and returns a `Bench`. The `Bench` prints tables and targets. At the end, it writes them to
+the file that `--record` names.
 """
 
 from __future__ import annotations
@@ -31,12 +32,16 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A figure with the limit `at_most`. If `at_most` is None, there is no limit, and the figure is only printed.
+    """A figure that may have a limit. The target is met if the median of its values is at most the limit.
 
     Attributes
     ----------
+    what:
+        The name of the figure. For a ratio, it names both ways: "this / that".
     values:
-        One value of each repetition: a ratio to the floor that `what` names, or a number in `unit`.
+        One value for each repetition, in `unit`. The unit "x" stands for a ratio.
+    at_most:
+        The limit. None means that there is no limit, and the figure is only printed.
     """
 
     what: str
@@ -51,15 +56,15 @@ class Target:
     def row(self) -> list[str]:
         low, high = min(self.values), max(self.values)
         digits = 0 if self.unit == "MB" else 2
-        limit = "told" if self.at_most is None else f"{self.at_most:g} {self.unit}"
-        planned_kill = "" if self.at_most is None else "yes" if self.is_met else "**no**"
+        limit = "none" if self.at_most is None else f"{self.at_most:g} {self.unit}"
+        met = "" if self.at_most is None else "yes" if self.is_met else "**no**"
         found = f"{common.median(self.values):.{digits}f} {self.unit} ({low:.{digits}f}-{high:.{digits}f})"
-        return [self.what, found, limit, planned_kill]
+        return [self.what, found, limit, met]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line of a plot through the points `(at[i], values[i])`. `label` is the text at the vertical axis."""
+    """A line in a plot, through the points `(at[i], values[i])`. `label` is the text beside the vertical axis."""
 
     title: str
     label: str
@@ -94,7 +99,7 @@ class Bench:
         self._findings = findings
 
     def rounds(self, usual: int) -> int:
-        """Return how often to repeat a run that is usually repeated `usual` times."""
+        """Return how often to repeat a run that is repeated `usual` times without options on the command line."""
         return self._repetitions or (max(2, usual // 3) if self.quick else usual)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -105,14 +110,14 @@ class Bench:
     def target(self, what: str, values: Sequence[float], at_most: float | None = None, unit: str = "x") -> None:
         target = Target(what=what, values=list(values), at_most=at_most, unit=unit)
         self._findings.targets.append(target)
-        planned_kill = "" if at_most is None else f", target {at_most:g}: {'met' if target.is_met else 'NOT MET'}"
-        print(f"\n-> {what}: {target.row()[1]}{planned_kill}", flush=True)
+        met = "" if at_most is None else f", target {at_most:g}: {'met' if target.is_met else 'NOT MET'}"
+        print(f"\n-> {what}: {target.row()[1]}{met}", flush=True)
 
     def line(self, title: str, label: str, at: Sequence[float], values: Sequence[float]) -> None:
         self._findings.lines.append(Line(title=title, label=label, at=list(at), values=list(values)))
 
     def end(self) -> None:
-        """Write all figures to the file of `--record`. A benchmark that fails before this call has no figures there."""
+        """Write all figures to the file that `--record` names. If a benchmark fails before, nothing is written."""
         if self._record is not None:
             with self._record.open("a") as out:
                 out.write(json.dumps(asdict(self._findings)) + "\n")
@@ -123,8 +128,8 @@ def begin(about: str | None) -> Bench:
 
     `about` is the docstring of the main module.
     """
-    # These two are imported here, because workers import this module with their main module, and start faster without
-    # them.
+    # These two modules are imported here, so that workers start faster: workers also import the main module, and thus
+    # this module, but never call `begin`.
     import argparse
 
     import __main__
@@ -142,7 +147,7 @@ def begin(about: str | None) -> Bench:
 
 
 def load(path: Path) -> list[Findings]:
-    """Return the findings of all benchmarks in the file at `path`, which `--record` has named."""
+    """Return the findings of all benchmarks that have written to the file at `path`."""
     found = []
     for line in path.read_text().splitlines():
         data: dict[str, Any] = json.loads(line)

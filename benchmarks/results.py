@@ -1,6 +1,6 @@
-"""Make a page of the findings of all benchmarks, with the machine, the targets and all tables, and a plot.
+"""Make a page and a plot of the findings of all benchmarks. The page describes the machine, and has all tables.
 
-`python -m benchmarks` calls this module. matplotlib is needed for the plot only.
+`python -m benchmarks` calls this module. Only the plot needs matplotlib.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PACKAGES = ("mpr", "rerun-sdk", "pyzmq", "numpy", "pyarrow", "loky", "joblib", 
 
 
 def write(folder: Path, findings: Sequence[Findings], secs: float, quick: bool) -> None:
-    """Write the page and the plot of `findings` to `folder`. All benchmarks together took `secs` seconds."""
+    """Write the page and the plot of `findings` to `folder`. `secs` is the time that all benchmarks took together."""
     page = ["# What the benchmarks found", "", *_machine(), f"It took {secs / 60:.0f} minutes{_kind(quick)}.", ""]
     targets = [target for each in findings for target in each.targets]
     asked = [target for target in targets if target.at_most is not None]
@@ -50,7 +50,7 @@ def _kind(quick: bool) -> str:
 
 
 def _machine() -> list[str]:
-    """Describe the machine as far as the figures depend on it, without the names of the machine and its user."""
+    """Describe the machine in lines of Markdown, without its name and the name of its user."""
     memory = psutil.virtual_memory().total / 2**30
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
@@ -104,7 +104,7 @@ def _draw(path: Path, findings: Sequence[Findings], asked: Sequence[Target]) -> 
     import matplotlib
 
     matplotlib.use("svg")
-    # The salt is fixed, so that the same findings make the same file.
+    # The salt of the random ids in the file is fixed, so that the same findings make the same file.
     matplotlib.rcParams["svg.hashsalt"] = "mpr"
     import matplotlib.pyplot as plt
 
@@ -127,7 +127,7 @@ def _draw(path: Path, findings: Sequence[Findings], asked: Sequence[Target]) -> 
 
 
 def _draw_targets(axis: Any, asked: Sequence[Target]) -> None:
-    """Draw a bar for each target: its median as a share of its limit. A line over the bar shows the range."""
+    """Draw a bar for each target, which shows its median as a share of its limit. A line on the bar shows the range."""
     for place, target in enumerate(asked):
         assert target.at_most is not None
         shares = [value / target.at_most for value in target.values]

@@ -1,8 +1,8 @@
 """Does a byte cost more where there are more workers?
 
 2, 8 and 32 workers log the same number of images into one file. The time begins when all workers are ready, and ends
-with the last result; every row is in the file then. Private files of 2 and of 32 workers are measured for comparison.
-They show how much time the machine itself loses if there are more processes than cores.
+with the last result; every row is in the file then. For comparison, 2 and 32 processes write a file each, without mpr.
+This shows how much time the machine itself loses if there are more processes than cores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run the Rerun command line as a peer: a server without a window, and a reader that saves the rows of a server."""
+"""Run servers of Rerun that receive rows, and read back the rows that a server has received."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks import common
 from mpr.rrd import framing
 from mpr.sdk import programs
 
-# If a reader gets nothing for this time (seconds), it has all rows.
+# If a reader has got nothing for this time, it is taken to have all rows.
 _QUIET_SECS = 0.5
 _LIMIT_SECS = 60.0
 
@@ -45,9 +45,10 @@ def wait_for_port(port: int) -> None:
 
 @contextlib.contextmanager
 def server(port: int, *arguments: str, memory: str, niceness: int = 0) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `rerun --serve-grpc` at `port` within the block, with the priority `niceness`.
+    """Run `rerun --serve-grpc` at `port` within the block, and yield its process.
 
-    The server keeps up to `memory` of the rows that it gets, such as '8GB'. With '0B' it keeps nothing.
+    The server keeps rows in up to `memory` of memory, such as '8GB'. With '0B' it keeps no rows. `niceness` is its
+    priority as in the command `nice`: 0 is normal, and 19 is the lowest priority.
     """
     peer = _rerun("--serve-grpc", "--port", str(port), "--server-memory-limit", memory, *arguments, niceness=niceness)
     try:
@@ -70,7 +71,7 @@ def check_rows(url: str, rows: int, folder: Path) -> None:
     reader = _rerun("--save", str(written), "--port", str(free_port()), url)
     try:
         size, since, deadline = -1, time.monotonic(), time.monotonic() + _LIMIT_SECS
-        # When the file of the reader has a header, the reader has connected. The quiet time counts from then on.
+        # The reader writes the header of its file when it has connected. The quiet time counts only from then on.
         while size < framing.HEADER_SIZE or time.monotonic() < since + _QUIET_SECS:
             if time.monotonic() > deadline:
                 raise common.WrongOutputError(f"{url} could not be read")

@@ -1,9 +1,10 @@
 """What becomes of 100,000 small tasks, and what does the parent keep of each chunk?
 
-Each task logs one row and is sent by itself (`chunksize=1`), so its row is a chunk of its own. This is the worst case
-for a file. The run is measured without and with `FileSink(compact=True)`. The manifest of a file has a row for each
-chunk, which the parent keeps until the file is closed. Two figures are bytes of the parent's memory per chunk: the
-growth until the file is closed, and the growth at the peak, while the file is being closed.
+Each task logs one row and is sent by itself (`chunksize=1`). So each row becomes a chunk of its own, which is the worst
+case for a file. The run is measured without and with `FileSink(compact=True)`. A file ends with a manifest, which has
+an entry for each chunk. The parent collects these entries until the file is closed, in memory and on the disk. So the
+benchmark also measures the growth of the parent's memory in bytes per chunk. It has two figures: the growth until the
+file is closed, and the growth at the peak while it is closed.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class Reading:
 def _run(tasks: int, compact: bool) -> Reading:
     with common.scratch() as folder:
         path = folder / "out.rrd"
-        pool = mpr.Pool("benchmark", way_out.WORKERS, sinks=mpr.FileSink(path=path, compact=compact))
+        pool = mpr.Pool("benchmark", way_out.WORKERS, sinks=mpr.FileSink(path, compact=compact))
         begin = time.perf_counter()
-        # The memory of the first half is not counted, because it includes memory that is taken only once.
+        # The growth during the first half is not counted, because it includes memory that is needed only once.
         results = pool.map(log_row, range(tasks // 2), chunksize=1)
         before, first = psutil.Process().memory_info().rss, pool.recording.stats().accepted_chunks
         results += pool.map(log_row, range(tasks // 2, tasks), chunksize=1)

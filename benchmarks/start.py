@@ -1,9 +1,9 @@
 """How soon is there a first result?
 
-Measures the time of a pool with one task: its start, its first result and its end together. The first pool of a
-process is not counted, because it also needs imports that any library needs. A service or a notebook makes many pools.
-mpr's fork server has imported the SDK. The workers of the other pools import the SDK when their first task needs it.
-The cost of `import mpr` is measured too.
+Measures the time of a pool with one task: its start, its result and its end together. The first pool of a process is
+not counted, because its time includes imports that any library needs. Later pools matter, because a service or a
+notebook makes many of them. mpr's workers are forked from a process that has imported the SDK. The workers of the other
+pools import the SDK when their first task needs it. The time of `import mpr` is measured too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What does a task cost that does next to nothing?
 
-Measures empty tasks, beside other pools. Also measures tasks that log one row, which is in the file when the result is
-there. For these tasks the floor is the time that one process alone needs for `rr.log` and a flush. Every pool has two
-warm workers.
+Measures empty tasks with mpr and with other pools. Also measures tasks of mpr that log one row, which is in the file
+when the caller has the result. The floor for these tasks is the time that one process without mpr needs for `rr.log`
+and a flush. Every pool has two workers, which have started before the time begins.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import mpr
 from benchmarks import common, peers, report
 
 LOGGING = 4_000
-# Runs of empty tasks: the number of tasks, the chunksize (None: each pool's default), and the number of repetitions.
-# With the default chunksize, many tasks are sent at a time. All tasks together then take only 4 ms, so one repetition
-# says little.
+# Runs of empty tasks: (number of tasks, chunksize, number of rounds). None means the default chunksize of each pool,
+# with which many tasks are sent at a time. 10,000 tasks then take only 4 ms, so that one round says little.
 _EMPTY = ((5_000, 1, 5), (10_000, None, 2))
 _EMPTY_OF_TWO = ((10_000, None, 15), (200_000, None, 5))
 _TWO = (peers.MPR, peers.FLOOR)
@@ -49,7 +48,10 @@ def _micros(run: peers.Map, task: Callable[[int], int], count: int, chunksize: i
 def _empty(
     bench: report.Bench, maps: dict[str, peers.Map], count: int, chunksize: int | None, rounds: int
 ) -> tuple[str, dict[str, list[float]]]:
-    """Measure an empty task with each of `maps`; return a description and the readings in microseconds."""
+    """Measure empty tasks with each pool in `maps`, and print a table.
+
+    Returns a description, and the readings of each pool in microseconds per task.
+    """
     ways = {name: functools.partial(_micros, run, _nothing, count, chunksize) for name, run in maps.items()}
     readings = common.interleaved(ways, rounds)
     name = f"{count:,} empty tasks, {f'chunksize {chunksize}' if chunksize else 'default chunksize'}"
@@ -58,9 +60,9 @@ def _empty(
 
 
 def _alone(folder: Path, count: int) -> float:
-    """Return the microseconds per row in a process that logs `count` rows, with a flush after each row.
+    """Log `count` rows with a flush after each row, without mpr. Return the microseconds per row.
 
-    This is the floor, so it runs as a task of `multiprocessing.Pool` and does not use mpr.
+    This is the floor. It runs as a task of `multiprocessing.Pool`.
     """
     import rerun as rr
 

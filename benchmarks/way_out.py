@@ -1,15 +1,15 @@
 """Which way out of a worker is the cheapest? Without mpr's pool.
 
-There are two workers, and five ways by which the bytes that the SDK encodes can leave them. The last way is that of
-users without mpr. It makes no file.
+Two worker processes log rows, and the SDK encodes them. The encoded bytes can leave a worker in five ways. With three
+of them, the parent writes the bytes of both workers into one file. With "file" and "gRPC", the parent gets no bytes.
 
-| way | bytes go |
+| way | how the bytes leave a worker |
 |---|---|
-| file | through the SDK's file sink into a private file each; this is the floor, because the files are not merged |
-| memory file | through the SDK's file sink into an outbox; the parent copies with `sendfile` and punches holes |
-| binary stream | from `BinaryStream.read` every 5 ms, over a socket |
-| callback | from the SDK's (private) callback sink, over a socket |
-| gRPC | from the SDK's gRPC sink, into one `rerun --serve-grpc` that keeps them in memory |
+| file | the SDK writes them to a file of the worker; this is the floor, because these files are not joined |
+| memory file | the SDK writes them to a file in memory (outbox); the parent copies them by `sendfile` |
+| binary stream | the worker reads them by `BinaryStream.read` every 5 ms, and sends them over a socket |
+| callback | the SDK passes them to a callback (a private sink of the SDK), which sends them over a socket |
+| gRPC | the SDK sends them by gRPC to one `rerun --serve-grpc`, which keeps them in memory; there is no file |
 """
 
 from __future__ import annotations
@@ -42,32 +42,38 @@ WORKERS = 2
 _NUMBER = struct.Struct("<Q")
 # A worker sends this number instead of a size when it has sent everything.
 _DONE = 2**63
-# The intervals at which a worker announces the size of its outbox, and at which it reads its binary stream. Unlike the
-# outbox of mpr's workers, this one has no limit. So bytes that are announced later need more memory.
+# The intervals at which a worker tells the parent the size of its outbox, and at which it reads its binary stream.
+# Here, an outbox has no limit, unlike that of mpr's workers. So a longer interval would need more memory.
 _ANNOUNCE_SECS = 0.005
 _READ_SECS = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The figures of one run.
+    """The figures of one run. Figures of workers are those of the worker with the largest value.
 
-    `wall_secs` are the seconds until everything was written. The figures of `rr.log` (microseconds) and of the memory
-    (MB above the memory before the run) are those of the worst worker.
+    Attributes
+    ----------
+    wall_secs, parent_cpu_secs:
+        The seconds until everything was written, and the CPU time of the parent in these seconds.
+    log_median_us, log_p99_us:
+        The median and the 99th percentile of the time of one `rr.log` in a worker, in microseconds.
+    worker_peak_mb:
+        The largest resident memory of a worker in MB, above that before the run.
     """
 
     wall_secs: float
     parent_cpu_secs: float
     log_median_us: float
     log_p99_us: float
-    workerpeak_mb: float
+    worker_peak_mb: float
 
 
 # --- the worker ---------------------------------------------------------------------------------------------------
 
 
 class _Link:
-    """The worker's end of its socket. Threads of the SDK and of the worker send over it."""
+    """Sends numbers and bytes from a worker to the parent, over a socket. Any thread may call its methods."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -88,7 +94,11 @@ class _Link:
 
 
 def _attach(way: str, stream: rr.RecordingStream, target: str, link: _Link) -> Callable[[], object]:
-    """Give `stream` its sink, at the path or URL `target`. Return a function that sends or writes all that is left."""
+    """Let the rows of `stream` leave this worker by `way`.
+
+    `target` is the path of the worker's file, or the URL of the server. Returns a function that writes or sends all
+    bytes that are left.
+    """
     import rerun as rr
 
     if way == FILE:
@@ -130,7 +140,7 @@ def _attach(way: str, stream: rr.RecordingStream, target: str, link: _Link) -> C
 
 
 class _Every:
-    """Call a function again and again, in a thread of its own."""
+    """Calls `action` every `pause_secs` seconds in a thread of its own, until `end` is called."""
 
     def __init__(self, pause_secs: float, action: Callable[[], object]) -> None:
         self._pause_secs = pause_secs
@@ -149,7 +159,7 @@ class _Every:
 
 
 def peak_mb() -> float:
-    """Return the largest resident set in MB since the last `forget_peak`."""
+    """Return the largest resident memory of this process in MB since the last call of `forget_peak`."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) / 1024
@@ -174,7 +184,7 @@ def _worker(way: str, work: str, rows: int, worker: int, target: str, end: socke
     took = sorted(log(rows))
     finish()
     link.number(_DONE)
-    # This waits until the parent has read the outbox, because the outbox must stay open until then.
+    # Wait until the parent has read the outbox. It must stay open until then.
     end.recv(1)
     link.text(json.dumps([took[len(took) // 2] * 1e6, took[len(took) * 99 // 100] * 1e6, peak_mb() - before]))
 
@@ -183,16 +193,16 @@ def _worker(way: str, work: str, rows: int, worker: int, target: str, end: socke
 
 
 class _Feed:
-    """The parent's connection to one worker. Appends the bytes of the worker to the one file, and notes their place."""
+    """Receives the bytes of one worker in the parent. Appends them to a file, and notes their places in this file."""
 
     def __init__(self, way: str, end: socket.socket, folder: Path) -> None:
         self._way = way
         self.end = end
         self._outbox = OutboxReader(self._data().decode(), folder) if way == MEMORY else None
         self._taken = 0
-        #: (offset in the file, size), in the order of the worker.
+        #: The places of the worker's bytes in the file, in the order in which they came: (offset, size) in bytes.
         self.places: list[tuple[int, int]] = []
-        # Some bytes come before anything was logged. They are part of the stream, so they are kept.
+        # The worker sends some bytes before it logs any row. They begin its stream, so they are kept.
         self._early: list[int | bytearray] = []
         while (first := self._next()) is not None:
             self._early.append(first)
@@ -220,7 +230,7 @@ class _Feed:
         return number if self._way == MEMORY else self._exactly(number)
 
     def take(self, target: int, end: int) -> int | None:
-        """Append the next bytes to the file `target`, which ends at `end`.
+        """Append the worker's next bytes to the file with the descriptor `target`, which ends at offset `end`.
 
         Returns the new end of the file, or None if the worker has sent everything.
         """
@@ -245,7 +255,7 @@ class _Feed:
         return end + size
 
     def take_early(self, target: int, end: int) -> int:
-        """Append the bytes that came before the worker was told to log. Returns the new end of the file."""
+        """Append the bytes that came before the worker logged its first row. Returns the new end of the file."""
         while self._early:
             end = self._append(target, end, self._early.pop(0))
         return end
@@ -261,7 +271,7 @@ class _Feed:
 
 
 def _take_all(feeds: list[_Feed], target: int) -> None:
-    """Append the bytes of all workers to the file `target`, in one loop, because the file has only one position."""
+    """Append the bytes of all workers to the file with the descriptor `target`, until all have sent everything."""
     end = 0
     with selectors.DefaultSelector() as selector:
         for feed in feeds:
@@ -278,9 +288,10 @@ def _take_all(feeds: list[_Feed], target: int) -> None:
 
 
 def run(way: str, work: str, rows: int, folder: Path, workers: int = WORKERS) -> Reading:
-    """Let warm workers log `rows` rows of `work` each, once, and check the rows.
+    """Let `workers` processes log `rows` rows of `work` each, check the rows, and return the figures.
 
-    With the way `FILE`, the private files stay in `folder` as `<worker>.rrd`.
+    With the way `FILE`, the files of the workers stay in `folder` as `<worker>.rrd`. The workers have started before
+    the time begins.
     """
     if way != GRPC:
         return _run(way, work, rows, folder, [str(folder / f"{worker}.rrd") for worker in range(workers)])
@@ -328,12 +339,12 @@ def _run(way: str, work: str, rows: int, folder: Path, targets: list[str]) -> Re
         parent_cpu_secs=cpu_secs,
         log_median_us=log_median,
         log_p99_us=log_p99,
-        workerpeak_mb=peak,
+        worker_peak_mb=peak,
     )
 
 
 def _check(way: str, file: int, places: list[tuple[int, int]], rows: int, scratch: Path) -> None:
-    """Raise if the bytes at `places` of `file` are not whole streams that have `rows` rows together."""
+    """Raise an error unless the bytes at `places` of `file` are whole streams, which have `rows` rows together."""
     data = [os.pread(file, size, offset) for offset, size in places]
     # An outbox is one stream. With a binary stream or a callback, each message is a whole stream.
     streams = [b"".join(data)] if way == MEMORY else data
@@ -345,7 +356,7 @@ def _check(way: str, file: int, places: list[tuple[int, int]], rows: int, scratc
             frames, _ = framing.scan(read, framing.HEADER_SIZE, len(stream))
             if number == 0:
                 out.write(stream[: framing.HEADER_SIZE])
-            # The ends are left out, because `RrdReader` reads only one stream in a file.
+            # The end of each stream is left out, because `RrdReader` reads only one stream in a file.
             for frame in frames:
                 if frame.kind == framing.END:
                     ends += 1
@@ -362,7 +373,7 @@ def _slice(stream: memoryview, offset: int, size: int) -> bytes:
 
 
 def prepare_fork_server() -> None:
-    """Let workers start as those of mpr do, from a fork server that has imported the SDK."""
+    """Let the fork server of `multiprocessing` import the SDK, so that workers start as quickly as those of mpr."""
     multiprocessing.set_forkserver_preload(["rerun", "numpy", "pyarrow"])
 
 
@@ -388,7 +399,7 @@ def main() -> None:
                 common.ratio(walls, floor),
                 f"{common.median([each.log_median_us for each in runs]):.0f}",
                 f"{common.median([each.log_p99_us for each in runs]):.0f}",
-                f"{common.median([each.workerpeak_mb for each in runs]):.0f}",
+                f"{common.median([each.worker_peak_mb for each in runs]):.0f}",
                 f"{common.median([each.parent_cpu_secs for each in runs]):.2f}",
             ]
             table.append([way, *figures])

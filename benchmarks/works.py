@@ -1,4 +1,4 @@
-"""The data that the workers of the benchmarks log: large, compressible, small, and many different entities."""
+"""Makes the data that the workers of the benchmarks log: images, compressible images, numbers, and many entities."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ NOISY, SMOOTH, SCALARS, ENTITIES = "noisy VGA images", "compressible VGA images"
 
 #: Bytes of one image before it is encoded.
 IMAGE_BYTES = 480 * 640 * 3
-#: Number of rows that each worker logs.
+#: The number of rows that each worker logs, for each sort of data.
 WORKS = {NOISY: 300, SMOOTH: 300, SCALARS: 50_000, ENTITIES: 5_000}
 
 
 def prepare(work: str, worker: int) -> Callable[[int], list[float]]:
-    """Make the data of `work` for the worker with the number `worker`.
+    """Make data of the sort `work` (a key of `WORKS`) for the worker with the number `worker`.
 
-    Returns a function that logs a given number of rows, and returns the seconds that each `rr.log` took.
+    Returns a function. It logs a given number of rows, and returns the seconds that each `rr.log` took.
     """
     import numpy as np
     import rerun as rr

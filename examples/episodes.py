@@ -1,8 +1,8 @@
 """Make a data set as a folder of episodes: each task has a recording with its properties and its outcome.
 
-A policy with random gains swings a pendulum up. Each task is an episode. `mpr.DirectorySink` gives every episode a
-file, which is finished when the pool returns the episode's result. You can open the folder as it is, or serve it as a
-dataset of Rerun's catalog.
+Each task is an episode: a policy with random gains tries to swing a pendulum up. `mpr.DirectorySink` gives every
+episode a file, which is finished when the pool returns the episode's result. You can open all files in the viewer, or
+serve the folder as a dataset of Rerun's catalog.
 
     python episodes.py
     rerun episodes/*.rrd
@@ -23,11 +23,14 @@ STEPS, STEP_SECS = 200, 0.05
 
 
 def episode(seed: int) -> float:
-    """Swing a pendulum up, and log what a robot would: observations, actions, rewards. Runs in a worker."""
+    """Run one episode with the random numbers of `seed`, and return the sum of its rewards. Runs in a worker.
+
+    Logs what a robot would log at each step: observation, action and reward.
+    """
     random = np.random.default_rng(seed)
     angle, speed = np.pi + random.normal(scale=0.3), 0.0  # hanging down
     pump, hold = random.uniform([0.5, 4.0], [2.5, 14.0])
-    # A table of episodes has a column for each property.
+    # A property of the recording. In a table of episodes, each property is a column.
     rr.send_property("policy", rr.AnyValues(pump=pump, hold=hold))
 
     total = 0.0
@@ -51,7 +54,7 @@ def episode(seed: int) -> float:
 
 
 def layout() -> rrb.Blueprint:
-    """Show the pendulum, and beside it the actions and their rewards."""
+    """Return a layout that shows the pendulum, and beside it the actions and the rewards."""
     no_legend = rrb.PlotLegend(visible=False)
     charts = rrb.Vertical(
         rrb.TimeSeriesView(origin="action/torque", name="Action: torque", plot_legend=no_legend),
@@ -69,7 +72,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=16)
     args = parser.parse_args()
 
-    folder = mpr.DirectorySink(path=args.folder, name="episode-{index:03d}.rrd")
+    folder = mpr.DirectorySink(args.folder, name="episode-{index:03d}.rrd")
     with mpr.Pool("mpr_episodes", sinks=folder, blueprint=layout()) as pool:
         returns = pool.map(episode, range(args.episodes))
     best = int(np.argmax(returns))

@@ -1,15 +1,15 @@
-"""Serve a web page whose button starts a pool. The page shows what the workers log while they work.
+"""Serve a web page with a button that starts a pool. The page shows what the workers log while they work.
 
-    pip install 'mpr[gradio]'
+    pip install '.[gradio]'      # in a clone of mpr; `rerun-mpr[gradio]` once it is published
     python gradio_app.py            # and open http://127.0.0.1:7860
 
-The page has three tabs. Each tab sends recordings to the same kind of viewer in another way:
+The page has three tabs, each with a viewer of Rerun. The recordings come to these viewers in three different ways:
 
 - Live: the page gets the bytes of a `mpr.BinaryStreamSink` while the pool works.
 - File: a pool writes an .rrd file, the page loads the file, and the file is deleted some time later.
 - Episodes: each task makes a recording. One viewer shows three recordings: two from files, and one from a URL.
 
-Each click has a pool and a recording of its own, so users never see each other's data.
+Each click has a pool of its own with its own recordings, so users never see each other's data.
 """
 
 import argparse
@@ -29,8 +29,8 @@ import rerun.blueprint as rrb
 
 import mpr
 
-# Gradio is imported in `build`, because workers import this file too and need no web server. Gradio reads the
-# annotations of functions, so this file has no `from __future__ import annotations`, which would make them texts.
+# Gradio is imported in `build`, because workers import this file too, and need no web server. This file has no
+# `from __future__ import annotations`, because Gradio reads the annotations of functions, which would be texts then.
 
 Picture = npt.NDArray[np.uint8]
 
@@ -41,7 +41,10 @@ VIEWER = {"streaming": False, "height": 520, "panel_states": {"blueprint": "coll
 
 
 def analyse(step: int, picture: Picture) -> float:
-    """Blur the picture a little more with each step, find its edges, and log both. Runs in a worker."""
+    """Blur `picture`, the more the larger `step` is, and find its edges. Log both. Runs in a worker.
+
+    Returns the share (0 to 1) of pixels that are on an edge.
+    """
     blurred = cv2.GaussianBlur(picture, (0, 0), sigmaX=0.5 + step / 4)
     edges = cv2.Canny(blurred, 60, 120)
     share = float(np.count_nonzero(edges) / edges.size)
@@ -54,14 +57,14 @@ def analyse(step: int, picture: Picture) -> float:
 
 
 def layout() -> rrb.Blueprint:
-    """Show the two pictures side by side, and the chart below."""
+    """Return a layout that shows the two pictures side by side, and the chart below."""
     pictures = rrb.Horizontal(rrb.Spatial2DView(origin="blurred"), rrb.Spatial2DView(origin="edges"))
     chart = rrb.TimeSeriesView(origin="share_of_edges", plot_legend=rrb.PlotLegend(visible=False))
     return rrb.Blueprint(rrb.Vertical(pictures, chart, row_shares=[2, 1]), collapse_panels=True)
 
 
 def work(pool: mpr.Pool, picture: Picture, steps: int) -> list[float]:
-    """Run all steps and close the pool, which closes the recording."""
+    """Run `steps` tasks and close the pool, which closes the recording. Return the results of the tasks."""
     with pool:
         return pool.starmap(analyse, [(step, picture) for step in range(int(steps))], chunksize=1)
 
@@ -86,22 +89,28 @@ async def stream(picture: Picture, steps: int) -> AsyncIterator[bytes]:
 
 
 def write_file(picture: Picture, steps: int, made: list[Path]) -> tuple[str, list[Path]]:
-    """Write a file, and note its folder for `clean_up`. Gradio gives the page a copy of the file."""
+    """Write a file. Return its path, and the list `made` with the folder of the file added, for `clean_up`.
+
+    Gradio gives the page a copy of the file.
+    """
     folder = Path(tempfile.mkdtemp(prefix="mpr-gradio-"))
     path = folder / "analysis.rrd"
     work(mpr.Pool(APP_ID, WORKERS, sinks=path, blueprint=layout()), picture, steps)
-    # Gradio counts the lifetime of a state, here the list of folders, from the moment when the state is returned.
+    # The list of folders is a state of Gradio. Its lifetime begins when it is returned.
     return str(path), [*made, folder]
 
 
 def clean_up(folders: list[Path]) -> None:
-    """Remove the files of a user whose state has expired."""
+    """Remove the folders in the list of a user. Gradio calls this when the list has expired."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def follow_edge(number: int, picture: Picture) -> None:
-    """Make an episode: the picture with its own threshold, 16 rows at a time. Runs in a worker."""
+    """Log the pixels of `picture` that are brighter than a threshold, 16 rows more at each time. Runs in a worker.
+
+    The threshold depends on `number`, the number of the episode.
+    """
     gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     shown = np.zeros_like(picture)
     mask = gray > 60 + 50 * number
@@ -112,9 +121,12 @@ def follow_edge(number: int, picture: Picture) -> None:
 
 
 def episodes(picture: Picture, folder: Path, url: str) -> list[str]:
-    """Make three recordings, one per task. Return the paths of two recordings, and the URL of the third one."""
+    """Make three recordings in `folder`, one per task. Return the paths of two of them, and the URL of the third one.
+
+    `url` is the URL of `folder`.
+    """
     made = Path(tempfile.mkdtemp(dir=folder))
-    with mpr.Pool(APP_ID, WORKERS, sinks=mpr.DirectorySink(path=made, name="episode-{index}.rrd")) as pool:
+    with mpr.Pool(APP_ID, WORKERS, sinks=mpr.DirectorySink(made, name="episode-{index}.rrd")) as pool:
         pool.starmap(follow_edge, [(number, picture) for number in range(3)])
     first, second, third = (made / f"episode-{number}.rrd" for number in range(3))
     return [str(first), str(second), f"{url}/{third.relative_to(folder)}"]
@@ -144,7 +156,7 @@ def build(folder: Path, state_secs: float) -> Any:
             with gr.Row():
                 start, stop = gr.Button("Analyse", variant="primary"), gr.Button("Stop")
             live = Rerun(**{**VIEWER, "streaming": True})
-            # By default, Gradio handles one user after the other.
+            # By default, Gradio handles one click after the other. With this limit, it handles four at a time.
             running = start.click(stream, [picture, steps], live, concurrency_limit=4)
             stop.click(None, cancels=running)
         with gr.Tab("File"):

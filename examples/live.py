@@ -1,4 +1,4 @@
-"""Watch a run while it goes on: one pool has a file, a viewer, and a server for more viewers at once.
+"""Watch a run while it goes on. The rows of one pool go to a file, to a viewer, and to a server for more viewers.
 
     python live.py                      opens a viewer, and prints the address of the server to stderr
     python live.py --picture live.png   opens no window: saves what the viewer shows in the middle of the run
@@ -29,7 +29,10 @@ PATIENCE = 120.0  # seconds that the viewer may take to start and draw, without 
 
 
 def swarm(number: int) -> float:
-    """Let particles fall towards a centre, step by step. Each worker has its colour. Runs in a worker."""
+    """Let 60 particles move around a centre, step by step, and return their energy at the end. Runs in a worker.
+
+    The particles have the colour of the worker.
+    """
     task = mpr.current_task()
     worker = task.worker if task is not None and task.worker is not None else 0
     color = COLORS[worker % len(COLORS)]
@@ -54,7 +57,7 @@ def swarm(number: int) -> float:
 
 
 def blueprint() -> rrb.Blueprint:
-    """Show the swarms large, and beside them their energies and the log of the tasks."""
+    """Return a layout that shows the swarms large, and beside them their energies and the log of the tasks."""
     return rrb.Blueprint(
         rrb.Horizontal(
             rrb.Spatial2DView(origin="swarm", name="Swarms, one task each, coloured by worker"),
@@ -72,7 +75,10 @@ def blueprint() -> rrb.Blueprint:
 
 
 def picture_of(recording: mpr.SharedRecording) -> Image.Image:
-    """Take a picture of the viewer now, or as soon as it shows something."""
+    """Return a picture of the viewer, as soon as the viewer shows all its views.
+
+    Raises `TimeoutError` if it does not show them within 120 s.
+    """
     deadline = time.monotonic() + PATIENCE
 
     def wait_until(condition: Callable[[], bool]) -> None:
@@ -94,7 +100,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path, default="live.rrd", help="the recording (default: %(default)s)")
     args = parser.parse_args()
     viewer = mpr.SpawnViewerSink(headless=args.picture is not None)
-    sinks = [viewer, mpr.FileSink(path=args.save), mpr.GrpcServerSink(port=0)]
+    sinks = [viewer, mpr.FileSink(args.save), mpr.GrpcServerSink(port=0)]
     with mpr.Pool("swarms", WORKERS, sinks=sinks, blueprint=blueprint()) as pool:
         for count, energy in enumerate(pool.imap_unordered(swarm, range(SWARMS)), 1):
             print(f"{count} of {SWARMS} done, energy {energy:.1f}")

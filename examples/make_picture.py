@@ -24,10 +24,12 @@ FOLDER = Path(__file__).parent
 
 
 class Shot(NamedTuple):
-    """Say which recording of an example is drawn, at which time, and with which arguments the example runs.
+    """Say how to make the picture of an example.
 
-    If `state_timelines` is true, the picture also shows the state timelines of the workers. They have rows only on the
-    timeline `log_time`. So the picture shows the moment on `log_time` when all rows at `time` had been logged.
+    `recording` is the file that the example writes if it runs with `arguments`. The picture shows this recording at
+    `time` on the timeline `timeline`. If `state_timelines` is true, the picture also shows what each worker did. These
+    rows are only on the timeline `log_time`. So the picture then shows the moment on `log_time` at which all rows with
+    the time `time` had been logged.
     """
 
     recording: str
@@ -48,7 +50,7 @@ SHOTS = {
 
 
 def moment(recording: Path, timeline: str, time: int) -> int:
-    """Return the moment on `log_time` when all rows that are at `time` on the timeline `timeline` had been logged."""
+    """Return the time on `log_time` (nanoseconds) at which all rows with the time `time` on `timeline` were logged."""
     moments = [0]
     for chunk in rr.chunk.RrdReader(recording).stream():
         if timeline in chunk.timeline_names:
@@ -59,7 +61,7 @@ def moment(recording: Path, timeline: str, time: int) -> int:
 
 
 def make(name: str) -> None:
-    """Run an example, draw its recording, and make the picture small."""
+    """Run the example `name`, draw its recording, and save the picture as a small file."""
     shot, target = SHOTS[name], FOLDER / f"{name}.png"
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, FOLDER / f"{name}.py", *shot.arguments], check=True, cwd=folder, timeout=600)
@@ -77,7 +79,7 @@ def make(name: str) -> None:
 
 
 def main() -> None:
-    """Make the pictures that the command line names."""
+    """Make the pictures that the command line names, or all of them."""
     parser = argparse.ArgumentParser(description="Make the pictures of the examples.")
     parser.add_argument("names", nargs="*", choices=list(SHOTS), default=None)
     for name in parser.parse_args().names or SHOTS:

@@ -1,6 +1,7 @@
 """Make one point cloud with many processes: each task computes one scan of a laser scanner that drives around.
 
-Every scan is logged at the place where it was taken (`rr.Transform3D`), so the viewer puts all of them together.
+Every scan is logged together with the place where it was taken (`rr.Transform3D`). So the viewer shows all scans as one
+cloud.
 
     python point_clouds.py
     rerun point_clouds.rrd
@@ -27,7 +28,7 @@ SPHERES = np.array([(4, 1, 1.2, 1.2), (-3, 4, 0.8, 1.4), (-4, -3, 1.5, 1.0), (2,
 
 
 def distance(points: Points) -> npt.NDArray[np.float64]:
-    """Return the distance of each point from the next surface, in metres."""
+    """Return the distance of each point from the nearest surface, in metres. `points` has the shape (n, 3)."""
     x, y, z = points.T
     floor = z - 0.25 * np.sin(x) * np.cos(0.7 * y)
     walls = 8.0 - np.maximum(np.abs(x), np.abs(y))
@@ -37,7 +38,10 @@ def distance(points: Points) -> npt.NDArray[np.float64]:
 
 
 def scan(number: int, scans: int) -> int:
-    """Take scan `number` on the way around, and return how many beams came back. Runs in a worker."""
+    """Take the scan with the index `number` of `scans` scans on a circle, and log it. Runs in a worker.
+
+    Returns the number of beams that have hit a surface.
+    """
     angle = 2 * np.pi * number / scans
     place = np.array([5.5 * np.cos(angle), 5.5 * np.sin(angle), 1.4])
 
@@ -46,7 +50,7 @@ def scan(number: int, scans: int) -> int:
         -1, 3
     )
     reach = np.zeros(len(beams))
-    for _ in range(40):  # a step may be as long as the distance to the next surface, because nothing is nearer
+    for _ in range(40):  # a beam may go on as far as the nearest surface is away, because it hits nothing before
         reach += distance(place + beams * reach[:, None])
     hits = (beams * reach[:, None])[reach < REACH]
 
@@ -60,7 +64,7 @@ def scan(number: int, scans: int) -> int:
 
 
 def layout() -> rrb.Blueprint:
-    """Show the whole cloud, seen from above a corner."""
+    """Return a layout that shows the whole cloud, seen from above a corner."""
     eye = rrb.EyeControls3D(position=(10, -10, 8), look_target=(0, 0, 0), eye_up=(0, 0, 1))
     cloud = rrb.Spatial3DView(origin="scanner", name="All scans", eye_controls=eye)
     return rrb.Blueprint(cloud, collapse_panels=True)

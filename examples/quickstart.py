@@ -1,8 +1,8 @@
 """Analyse photographs in parallel, and see what every worker found in one Rerun recording.
 
-Each task takes one picture apart (edges, segments, boxes, contours) and logs the layers with plain `rr.log`.
-`mpr.Pool` runs the tasks as `multiprocessing.Pool` does, and collects what all of its processes log in one .rrd
-file. The photographs are those inside the scikit-image wheel, so nothing is downloaded:
+Each task analyses one picture: it finds segments, boxes and contours, and logs them with plain `rr.log`. `mpr.Pool`
+runs the tasks as `multiprocessing.Pool` does. It writes the rows that all its workers log into one .rrd file. The
+photographs are a part of the package scikit-image:
 
     pip install scikit-image
     python quickstart.py
@@ -35,7 +35,10 @@ MAX_SIDE = 512  # pixels; larger pictures are scaled down
 
 
 class Summary(NamedTuple):
-    """Hold the result of one task: numbers about its picture, and the id of the process that ran the task."""
+    """The result of one task: numbers about its picture, and the id of the process that ran the task.
+
+    `edge_share` is the share (0 to 1) of pixels that are on an edge. `seconds` is the time of the analysis.
+    """
 
     name: str
     edge_share: float
@@ -47,7 +50,10 @@ class Summary(NamedTuple):
 
 
 def analyse(index: int, name: str) -> Summary:
-    """Take one picture apart and log its layers. Runs in a worker process."""
+    """Analyse the picture of scikit-image with this `name`, and log what was found. Runs in a worker.
+
+    `index` is the time of its rows on the timeline `picture_nr`.
+    """
     started = time.perf_counter()
     rr.set_time("picture_nr", sequence=index)
 
@@ -59,7 +65,8 @@ def analyse(index: int, name: str) -> Summary:
     gray = color.rgb2gray(rgb)
 
     segments = segmentation.felzenszwalb(rgb, scale=250, sigma=1, min_size=300) + 1
-    # Boxes around segments that are neither specks nor background. The class ids give them their segment's colour.
+    # Boxes around segments that are neither tiny nor background. A box has the class id of its segment, and so its
+    # colour.
     regions = [r for r in measure.regionprops(segments) if 0.005 < r.area / segments.size < 0.2]
     mins = [(r.bbox[1], r.bbox[0]) for r in regions]
     sizes = [(r.bbox[3] - r.bbox[1], r.bbox[2] - r.bbox[0]) for r in regions]
@@ -70,7 +77,8 @@ def analyse(index: int, name: str) -> Summary:
     edge_share = float(feature.canny(gray, sigma=2).mean())
     seconds = time.perf_counter() - started
 
-    # All layers are logged at once, so that all layers of a moment are of one picture, also with several workers.
+    # Everything is logged at the end, one call after another. Otherwise, the viewer could mix the layers of two
+    # pictures, because several workers log to the same entities.
     rr.log("picture", rr.Image(util.img_as_ubyte(rgb)))
     rr.log("picture/segments", rr.SegmentationImage(segments.astype(np.uint16), opacity=0.35))
     rr.log("picture/boxes", rr.Boxes2D(mins=mins, sizes=sizes, class_ids=[r.label for r in regions]))
@@ -82,7 +90,7 @@ def analyse(index: int, name: str) -> Summary:
 
 
 def layout() -> rrb.Blueprint:
-    """Show the picture with all its layers large, two layers beside it, and the statistics below."""
+    """Return a layout that shows the picture with all layers large, two layers beside it, and statistics below."""
     no_legend = rrb.PlotLegend(visible=False)
     return rrb.Blueprint(
         rrb.Vertical(
@@ -109,7 +117,7 @@ def layout() -> rrb.Blueprint:
 
 
 def main() -> None:
-    """Analyse all pictures, verify the recording, and print what was found."""
+    """Analyse all pictures, let the SDK verify the recording, and print what was found."""
     parser = argparse.ArgumentParser(description="Analyse photographs in parallel into one Rerun recording.")
     parser.add_argument("path", nargs="?", type=Path, default="quickstart.rrd", help="the recording to write")
     parser.add_argument("--processes", type=int, help="number of workers (default: one per CPU)")

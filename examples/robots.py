@@ -1,7 +1,7 @@
 """Simulate many robots at once: each task simulates one quadruped with its own gait, and all are in one recording.
 
-MuJoCo computes the physics. `walk` knows nothing of the other robots or of mpr. All robots share one clock and one
-scene, so you see at a glance which gait goes furthest.
+MuJoCo computes the physics. The function `walk` simulates one robot. It knows nothing of the other robots or of mpr.
+All robots share one timeline and one scene, so you see at a glance which gait goes furthest.
 
     pip install mujoco
     python robots.py
@@ -52,7 +52,7 @@ ROBOT = """
 
 
 def robot() -> Any:
-    """Build a low body with four legs of two links each."""
+    """Return the model of a robot (`mujoco.MjModel`): a low body with four legs of two links each."""
     places = [(0.2, 0.26), (0.2, -0.26), (-0.2, 0.26), (-0.2, -0.26)]
     legs = "".join(LEG.format(i=i, x=x, y=y) for i, (x, y) in enumerate(places))
     motors = "".join(f'<position joint="hip{i}"/><position joint="knee{i}"/>' for i in range(4))
@@ -60,7 +60,10 @@ def robot() -> Any:
 
 
 def walk(index: int, color: tuple[int, int, int]) -> float:
-    """Let one robot walk with a random gait, and return how far it came, in metres. Runs in a worker."""
+    """Let the robot with this `index` walk with a random gait, and log its moves. Runs in a worker.
+
+    Returns how far it came, in metres.
+    """
     model = robot()
     data = mujoco.MjData(model)
     random = np.random.default_rng(index)
@@ -109,7 +112,7 @@ def rainbow(count: int) -> list[tuple[int, int, int]]:
 
 
 def layout(count: int) -> rrb.Blueprint:
-    """Show the scene from behind the start, and the race as a chart."""
+    """Return a layout that shows the scene of `count` robots from behind, and a chart of the metres walked."""
     centre = np.array([0.8, LANE * (count - 1) / 2 - 1.0, 0.0])
     eye = rrb.EyeControls3D(position=centre + np.array([4.5, -6.5, 3.6]), look_target=centre, eye_up=(0, 0, 1))
     scene = rrb.Spatial3DView(origin="robots", name="A gait for each robot", eye_controls=eye)
@@ -125,7 +128,8 @@ def main() -> None:
     parser.add_argument("--robots", type=int, default=12)
     args = parser.parse_args()
 
-    # All robots share the timeline `time`, on which the pool has no rows. So the views of the pool are folded.
+    # The viewer shows the timeline `time` of the robots. The pool has no rows about its workers on this timeline. So
+    # the views with these rows are folded (`telemetry_view=False`).
     blueprint = layout(args.robots)
     with mpr.Pool("mpr_robots", sinks=args.path, blueprint=blueprint, telemetry_view=False) as pool:
         distances = pool.starmap(walk, enumerate(rainbow(args.robots)))

@@ -1,11 +1,11 @@
 """Test a tracker. One of the tests fails, and its recording shows why.
 
-    pip install 'mpr[pytest]'
+    pip install '.[pytest]'      # in a clone of mpr; `rerun-mpr[pytest]` once it is published
     pytest --mpr=retain-on-failure test_tracker.py          # names the recording at the end
     pytest --mpr=retain-on-failure --mpr-screenshot=only-on-failure test_tracker.py     # and draws it
 
-The tracker looks for the brightest spot near the last one. If the ball stays behind the wall for long, the tracker
-loses it for good.
+The tracker looks for the brightest spot near the place where it has seen the ball last. If the ball stays behind the
+wall for long, the tracker does not find it again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ NEAR = 12  # pixels; the tracker assumes that the ball moves less between two fr
 
 
 def film(pixels_per_frame: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield frames of a ball that goes from left to right behind a wall, and its place in each frame as (x, y)."""
+    """Yield the frames of a film, and the place of the ball in each frame as (x, y), in pixels.
+
+    The ball goes from left to right, behind a wall. A frame is a gray image of shape (HEIGHT, WIDTH).
+    """
     random = np.random.default_rng(0)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     for frame in range(FRAMES):
@@ -34,7 +37,10 @@ def film(pixels_per_frame: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def track(frame: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Return the place of the ball in `frame` as (x, y): the brightest spot near `last`, or `last` if there is none."""
+    """Return the place of the ball in `frame` as (x, y) in pixels: the brightest spot near its last place.
+
+    If there is no bright spot near `last`, return `last`.
+    """
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     near = np.hypot(x - last[0], y - last[1]) < NEAR
     row, column = np.unravel_index(np.argmax(np.where(near, frame, 0)), frame.shape)
@@ -43,7 +49,7 @@ def track(frame: np.ndarray, last: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def layout() -> None:
-    """Show the film, the distance, and what pytest says, in each test's recording."""
+    """Send a layout into each test's recording: the film, the distance, and the rows of pytest."""
     rr.send_blueprint(
         rrb.Blueprint(
             rrb.Horizontal(

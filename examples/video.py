@@ -1,8 +1,8 @@
 """Render and encode clips in many processes. The viewer shows them frame by frame, with the balls that were found.
 
-Each task makes a video file and logs it whole (`rr.AssetVideo`). For each frame it logs the frame's time in the video
-(`rr.VideoFrameReference`). A video is a hundred times smaller than its pictures, and the viewer decodes only the frames
-that it shows.
+Each task makes a video file and logs the whole file (`rr.AssetVideo`). For each frame, it logs the frame's time in the
+video (`rr.VideoFrameReference`). A video is about a hundred times smaller than its pictures, and the viewer decodes
+only the frames that it shows.
 
     pip install av
     python video.py
@@ -30,7 +30,10 @@ Frames = list[npt.NDArray[np.uint8]]
 
 
 def balls(random: np.random.Generator, count: int) -> tuple[Frames, npt.NDArray[np.float64]]:
-    """Let balls bounce; return the pictures, and the place of each ball in each frame."""
+    """Let `count` balls bounce. Return the pictures, and the places of the balls in pixels.
+
+    A picture has the shape (SIDE, SIDE, 3). The places have the shape (FRAMES, count, 2), as (x, y).
+    """
     radius = 18.0
     places, speeds = random.uniform(radius, SIDE - radius, (count, 2)), random.uniform(-5, 5, (count, 2))
     colors = random.integers(60, 255, (count, 3))
@@ -49,7 +52,7 @@ def balls(random: np.random.Generator, count: int) -> tuple[Frames, npt.NDArray[
 
 
 def encode(frames: Frames) -> bytes:
-    """Encode an MP4 file with AV1, which the viewer decodes on every system without other programs."""
+    """Return an MP4 file with `frames`, encoded with AV1. The viewer can decode AV1 on every system by itself."""
     os.environ.setdefault("SVT_LOG", "1")  # otherwise the encoder prints a lot
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
@@ -64,11 +67,14 @@ def encode(frames: Frames) -> bytes:
 
 
 def clip(number: int) -> int:
-    """Make one clip, log it with the boxes around its balls, and return its size in bytes. Runs in a worker."""
+    """Make the clip with this `number`, and log it with boxes around its balls. Runs in a worker.
+
+    Returns the size of the video in bytes.
+    """
     frames, track = balls(np.random.default_rng(number), count=3 + number)
     video = rr.AssetVideo(contents=encode(frames), media_type="video/mp4")
     rr.log(f"clips/{number}", video, static=True)
-    # One call logs all frames, as columns.
+    # One call logs the references to all frames, as columns.
     times = video.read_frame_timestamps_nanos()
     rr.send_columns(
         f"clips/{number}",
@@ -83,7 +89,7 @@ def clip(number: int) -> int:
 
 
 def layout(clips: int) -> rrb.Blueprint:
-    """Show all clips in a grid."""
+    """Return a layout that shows all clips in a grid."""
     views = [rrb.Spatial2DView(origin=f"clips/{number}", name=f"Clip {number}") for number in range(clips)]
     return rrb.Blueprint(rrb.Grid(*views), rrb.TimePanel(state="collapsed", timeline="frame"), collapse_panels=True)
 

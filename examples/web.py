@@ -2,7 +2,7 @@
 
     python web.py
 
-Open the address that the script prints. Every task follows particles on a strange attractor of its own.
+Open the address that the script prints. Every task computes how particles move on a strange attractor of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEPS, DT = 250, 0.016
 
 
 def flow(name: str, places: Points) -> Points:
-    """Return the speed of particles at `places`."""
+    """Return the velocities of particles at `places` on the attractor `name`. Both arrays have the shape (n, 3)."""
     x, y, z = places.T
     match name:
         case "lorenz":
@@ -42,7 +42,10 @@ def flow(name: str, places: Points) -> Points:
 
 
 def follow(name: str, pause_secs: float) -> None:
-    """Follow particles, and log them and their trails. Runs in a worker."""
+    """Move 40 particles on the attractor `name`, and log them and their trails. Runs in a worker.
+
+    Waits `pause_secs` seconds after each step.
+    """
     places = np.random.default_rng(1).uniform(0.1, 0.6, (40, 3))
     speedup = {"thomas": 12.0, "aizawa": 3.0}.get(name, 1.0)
     colors = np.random.default_rng(2).integers(90, 255, (40, 3))
@@ -60,7 +63,7 @@ def follow(name: str, pause_secs: float) -> None:
 
 
 def main() -> None:
-    """Run the tasks, serve the page meanwhile, and write the file."""
+    """Run the tasks in a pool. Their rows go to a file and to a web page, which is served meanwhile."""
     parser = argparse.ArgumentParser(description="Watch a pool in a web browser.")
     parser.add_argument("path", nargs="?", type=Path, default="web.rrd", help="the recording to write")
     parser.add_argument("--pause-secs", type=float, default=0.05, help="between two steps")

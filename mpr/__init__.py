@@ -6,7 +6,7 @@ import mpr, rerun as rr
 def detect(path):
     rr.log("camera/boxes", rr.Boxes2D(...))
 
-with mpr.Pool("my_app", sinks=[mpr.FileSink(path="run.rrd")]) as pool:
+with mpr.Pool("my_app", sinks=mpr.FileSink("run.rrd")) as pool:
     pool.map(detect, paths)
 ```
 

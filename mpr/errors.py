@@ -1,4 +1,7 @@
-"""Defines every error of mpr, in one tree. All errors can be pickled, so other processes get them unchanged.
+"""Defines every error of mpr, in one tree.
+
+All errors can be pickled, so other processes get them unchanged. A sink is a destination of rows, such as a file.
+`FormatError` is not in the tree, because only code of mpr uses it.
 
 ```
 MprError
@@ -9,7 +12,7 @@ MprError
 │   ├── JoinError                     this process cannot join a recording
 │   ├── SinkError (OSError)           a sink could not take or keep the data
 │   ├── ConflictError                 two workers gave one timeline or component two types
-│   ├── DeliveryError                 rows of a task could not be written to the sinks
+│   ├── DeliveryError                 rows that were logged could not be written to the sinks
 │   └── PictureError                  no picture of the recording could be drawn
 │       └── NoViewerError             this machine can draw no picture of any recording
 └── PoolError
@@ -44,10 +47,21 @@ class ConfigError(MprError, ValueError):
 
 
 class MissingDependencyError(MprError, ImportError):
-    """An optional package is not installed. The message has the `pip install` command for this package."""
+    """An optional package is not installed. The message has the `pip install` command for this package.
+
+    Attributes
+    ----------
+    package:
+        The name of the package.
+    extra:
+        The extra of `rerun-mpr` that installs the package, as in `pip install 'rerun-mpr[extra]'`.
+    """
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"'{package}' is needed for this and is not installed: pip install 'mpr[{extra}]'")
+        super().__init__(
+            f"'{package}' is needed for this and is not installed: pip install {package} (the extra '{extra}' has it, "
+            f"too: pip install 'rerun-mpr[{extra}]', or pip install '.[{extra}]' in a clone of mpr)"
+        )
         self.package = package
         self.extra = extra
 
@@ -64,7 +78,10 @@ class RecordingClosedError(RecordingError):
 
 
 class JoinError(RecordingError):
-    """This process cannot join a recording. It inherited no data for this from its parent, or cannot use the data.
+    """This process cannot join a recording.
+
+    Either it has not inherited the data that it needs to join, or the data is out of date, or the recording does not
+    answer, or it belongs to another machine or user. The message says which of these is the reason.
 
     Attributes
     ----------
@@ -88,7 +105,11 @@ class ConflictError(RecordingError):
 
 
 class DeliveryError(RecordingError):
-    """A task ended, but not all of its rows could be written to the sinks."""
+    """Not all rows that were logged could be written to the sinks.
+
+    The call for the result of a task raises this error if rows of the task may be missing. The end of a recording
+    raises it if rows of any process are missing.
+    """
 
 
 class PictureError(RecordingError):
@@ -134,13 +155,14 @@ class TaskError(PoolError):
 
 
 class WorkerStartError(PoolError, BrokenExecutor):
-    """Workers ended before they were ready, again and again, so the pool starts no more workers."""
+    """Workers ended again and again before they were ready for tasks. The pool starts no more workers."""
 
 
 def died_at_start(exitcode: int | None, obstacle: str | None = None) -> WorkerStartError:
-    """Return the error for workers that end before they are ready. The last such worker ended with `exitcode`.
+    """Return the error for workers that end before they are ready for tasks.
 
-    `obstacle` is the reason, if it is known.
+    `exitcode` is that of the last such worker, as in `WorkerDiedError`. `obstacle` is the reason in words, or None if
+    the reason is not known.
     """
     if obstacle is not None:
         return WorkerStartError(f"workers cannot start: {obstacle}")
@@ -156,7 +178,7 @@ class PoolTerminatedError(PoolError):
 
 
 class WorkerDiedError(PoolError):
-    """A worker process ended while it ran a task. The other tasks and workers go on.
+    """A worker process ended while it ran a task, or before it had sent the result. The other tasks and workers go on.
 
     Attributes
     ----------
@@ -170,7 +192,7 @@ class WorkerDiedError(PoolError):
         The exit code of the worker. If a signal ended the worker, the negative number of the signal, as in
         `multiprocessing.Process.exitcode`. None if the exit code is not known.
     ended:
-        Whether the task had ended before the worker ended. If so, only the result of the task is lost.
+        Whether the task had ended before its worker ended. If so, its result is lost, but the task has run to its end.
     rows:
         The number of rows of the task that are in the recording; None if the number is not known.
     silent_secs:
@@ -218,7 +240,7 @@ class TaskTimeoutError(PoolError, TimeoutError):
     task, worker, pid:
         The same as in `WorkerDiedError`.
     seconds:
-        The time in seconds that a task may run.
+        The `task_timeout` of the pool: the longest time in seconds that a task may run.
     """
 
     def __init__(self, task: str, worker: int, pid: int, seconds: float) -> None:
@@ -237,7 +259,10 @@ class TaskTimeoutError(PoolError, TimeoutError):
 
 
 def describe_exit(exitcode: int | None) -> str:
-    """Return `exitcode` in words: 'was killed by SIGKILL', 'exited with code 3'."""
+    """Return `exitcode` in words, such as 'was killed by SIGTERM' or 'exited with code 3'.
+
+    A negative `exitcode` is the negative number of a signal. None means that the exit code is not known.
+    """
     if exitcode is None:
         return "ended in an unknown way"
     if exitcode < 0:
@@ -247,7 +272,7 @@ def describe_exit(exitcode: int | None) -> str:
 
 
 def exit_name(exitcode: int) -> str:
-    """Return `exitcode` as a name: 'SIGKILL', 'code 3'."""
+    """Return a name for `exitcode`: 'SIGKILL' for -9, the negative number of this signal, and 'code 3' for 3."""
     if exitcode >= 0:
         return f"code {exitcode}"
     try:
@@ -257,10 +282,10 @@ def exit_name(exitcode: int) -> str:
 
 
 class FormatError(ValueError):
-    """The bytes are no stream in an `.rrd` format that mpr knows."""
+    """The bytes are damaged, or are no stream in an `.rrd` format that mpr knows."""
 
 
-# Tracebacks and pickles show each error under the name that users write, such as `mpr.SinkError`. Other classes keep
-# their module. Otherwise `inspect.getsource` and `typing.get_type_hints` would look for them in `mpr/__init__.py`.
+# Tracebacks and pickles show each error under the name that users write, such as `mpr.SinkError`. Public classes that
+# are not errors keep their own module, because `inspect.getsource` and `typing.get_type_hints` look there for a class.
 for _each in [each for each in globals().values() if isinstance(each, type) and issubclass(each, MprError)]:
     _each.__module__ = "mpr"

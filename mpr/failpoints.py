@@ -1,23 +1,28 @@
-"""Names places in the code where a test can make a process fail.
+"""Names places in the code at which a test can make a process fail.
 
-`MPR_FAILPOINTS=worker.noted:3:kill` kills each worker when the worker reaches the place `worker.noted` for the third
-time. `worker.noted@1:3:kill` kills only the worker with number 1, and no worker that replaces it. Several failpoints
-are separated by `;`. Only tests set the variable. Without it, a place costs one look into an empty dict.
+A failpoint is a place, a number and an action. `MPR_FAILPOINTS=worker.noted:3:kill` kills each worker when the worker
+reaches the place `worker.noted` for the third time. `worker.noted@1:3:kill` kills only the worker with number 1, and no
+worker that replaces it. Several failpoints are separated by `;`. Only tests set this environment variable. Without it,
+a place costs one look into an empty dict.
+
+A worker writes its rows into an outbox, a file in memory from which the parent copies them to the sinks (files and
+viewers). It writes each result into a result journal before it sends the result. The parent reads this journal if the
+worker dies. A work item is one or several tasks that a worker gets in one message.
 
 | place | the moment |
 |---|---|
 | `worker.started` | the worker has sent its first message (`Hello`), but its initializer has not run |
-| `worker.claimed` | the worker has begun a work item, but no task of it |
+| `worker.claimed` | the worker has noted that it begins a work item, but has begun no task of it |
 | `worker.ended` | the tasks of a work item have returned, but their rows are not flushed |
-| `worker.flushed` | the rows are in the outbox |
-| `worker.noted` | the result is in the result journal |
+| `worker.flushed` | the rows of these tasks are in the outbox |
+| `worker.noted` | the result is in the result journal, but was not sent |
 | `worker.sent` | the result was sent, or waits in the worker until it is sent together with later results |
-| `worker.roll` | the worker is about to make its next outbox |
+| `worker.roll` | the worker is about to make another outbox, because its outbox has become large |
 | `worker.opened` | the parent has opened the next outbox, but the SDK still writes into the old one |
 | `worker.rolled` | the SDK writes into a new outbox, but the parent does not know yet that the old one is complete |
-| `parent.segment` | the parent is about to hand a segment to the sinks |
+| `parent.segment` | the parent is about to hand rows to the sinks |
 | `parent.result` | the sinks have the rows of a result, but the user does not have the result |
-| `parent.telemetry` | a pool is about to write rows about itself |
+| `parent.telemetry` | a pool is about to write its telemetry, which are rows about its workers and tasks |
 | `parent.closing` | all rows are in the file, but the footer is not |
 """
 
@@ -75,14 +80,14 @@ _ACTIONS: dict[str, Callable[[], None]] = {
     "eio": _raise_io_error,
 }
 
-# The failpoints of this process: for each place, how often the process must still reach it, and the action.
+# The failpoints of this process: for each place, how often the process must still reach the place, and the action.
 _armed: dict[str, tuple[int, Callable[[], None]]] = {}
 
 
 def arm(worker: int) -> None:
-    """Read the failpoints of this process from the environment.
+    """Read the failpoints of this process from the environment variable `MPR_FAILPOINTS`.
 
-    `worker` is the number of the worker that this process is, or 0 in the parent.
+    `worker` is the number of this worker, or 0 in the parent. Raises `ValueError` if a place is unknown.
     """
     _armed.clear()
     for each in filter(None, os.environ.get(_VARIABLE, "").split(";")):
@@ -95,7 +100,10 @@ def arm(worker: int) -> None:
 
 
 def reach(place: str) -> None:
-    """Count that this process has reached `place`. If a failpoint is due there, do its action, such as a kill."""
+    """Count that this process has reached `place`.
+
+    If a failpoint names this place and this number of times, do its action, such as killing this process.
+    """
     if place in _armed:
         times, act = _armed.pop(place)
         if times > 1:

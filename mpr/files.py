@@ -1,11 +1,11 @@
-"""Opens and makes files, and never touches a file that is not meant.
+"""Opens and makes files, so that mpr never reads or writes another file than the caller wants.
 
-Covers: files in memory, opening a regular file and nothing else, temporary files beside a file.
+Covers: opening regular files only, temporary files beside a file, files in memory.
 Does not cover: what is in the files.
 
-Folders may be shared with other users, and a name may lead to anything: a link, a FIFO, a device. So a file that mpr
-writes is opened without following a link, and only if it is a regular file with one name. A temporary file has a
-random name and is new.
+Other users may put files into a folder that they share with the user. So a path may lead to anything: a link, a FIFO, a
+device. `open_regular` follows no link and opens only a regular file. `temporary_beside` makes a new file with a random
+name.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# The kinds of files that are not regular, in words.
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFLNK: "a symbolic link",
@@ -30,8 +31,8 @@ _KINDS = {
     stat.S_IFCHR: "a character device",
     stat.S_IFBLK: "a block device",
 }
-# The number of characters of a file's name that its temporary files have in theirs. A name has up to 255 bytes, and a
-# character up to 4.
+# A temporary file beside another file has the first characters of this file's name in its own name, up to this number.
+# It must not be larger, because a name may have 255 bytes, and a character may need 4 bytes.
 _NAME_LENGTH = 50
 
 
@@ -39,7 +40,10 @@ _NAME_LENGTH = 50
 
 
 def odd_kind(path: Path) -> str | None:
-    """Return what `path` leads to, with an article, if that is neither a regular file nor missing. Else None."""
+    """Return the kind of file that `path` leads to, such as 'a folder'.
+
+    Returns None if it leads to a regular file, if there is no file, or if the path cannot be read.
+    """
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
@@ -48,7 +52,7 @@ def odd_kind(path: Path) -> str | None:
 
 
 def check_regular(path: Path, *, follow: bool) -> None:
-    """Raise `OSError` if `path` is not a regular file. With `follow`, the last part of the path may be a link."""
+    """Raise `OSError` if there is no regular file at `path`. With `follow`, `path` may be a link to a regular file."""
     _check_mode(os.stat(path, follow_symlinks=follow).st_mode)
 
 
@@ -59,9 +63,10 @@ def _check_mode(mode: int) -> None:
 
 
 def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Open the regular file at `path`. Raises `OSError` for a link and for anything else.
+    """Open the regular file at `path`, and return the descriptor. `flags` and `mode` are those of `os.open`.
 
-    The call never waits, and it does not open a device, because that alone may have effects.
+    Raises `OSError` if there is a link or any other kind of file at `path`. The call never waits, as opening a FIFO
+    may. It does not open a device, because opening some devices has effects.
     """
     with contextlib.suppress(FileNotFoundError):
         check_regular(path, follow=False)
@@ -75,10 +80,10 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
 
 
 def without_link(path: Path) -> Path:
-    """Return the absolute path of the file that `open(path)` would open: if `path` is a link, what the link leads to.
+    """Return the absolute path of the file that `open(path)` would open. If `path` is a link, this is its target.
 
-    Raises `OSError` for a link of another user in a folder in which every user may make files, as Linux does with
-    `fs.protected_symlinks`.
+    Raises `OSError` if the link belongs to another user and lies in a folder in which every user may make files, such
+    as `/tmp`. Linux does the same if its setting `fs.protected_symlinks` is on.
     """
     absolute = Path(os.path.abspath(path))
     try:
@@ -99,30 +104,32 @@ def without_link(path: Path) -> Path:
 
 @contextlib.contextmanager
 def temporary_beside(path: Path, ending: str, mode: int = 0o600) -> Iterator[tuple[int, Path]]:
-    """Make a new, empty file of `mode` in the folder of `path`, and yield its descriptor and its path.
+    """Make a new, empty file in the folder of `path`, and yield its descriptor and its path.
 
-    The name begins with a dot, has random characters, and ends with `ending`. The block may rename the file. If it does
-    not, the file is removed. Files with this ending that killed processes have left for the same `path` are removed.
+    The file has the permissions `mode`. Its name begins with a dot, has random characters, and ends with `ending`. The
+    block may rename the file. Otherwise, the file is removed after the block. If processes were killed within such a
+    block for the same `path` and `ending`, their files are removed first. Raises `OSError` if no file can be made.
     """
     start = f".{path.name[:_NAME_LENGTH]}."
     _remove_stale(path.parent, start, ending)
     temporary = path.with_name(f"{start}{secrets.token_hex(8)}{ending}")
     fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        # Locked as long as this process lives, so that no other process takes the file for a stale one.
+        # The file is locked as long as it is open. So `_remove_stale` in another process does not remove it.
         with contextlib.suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield fd, temporary
     finally:
         made = os.fstat(fd)
         os.close(fd)
-        # The name may be free again, and another file may have it.
+        # The block may have renamed the file, and another file may have the old name now.
         with contextlib.suppress(OSError):
             if os.path.samestat(made, os.lstat(temporary)):
                 temporary.unlink()
 
 
 def _remove_stale(folder: Path, start: str, ending: str) -> None:
+    """Remove temporary files of this user that no process has locked. `start` and `ending` are parts of their names."""
     for path in folder.glob(f"{glob.escape(start)}{'[0-9a-f]' * 16}{glob.escape(ending)}"):
         with contextlib.suppress(OSError):
             fd = open_regular(path, os.O_RDONLY)
@@ -140,8 +147,8 @@ def _remove_stale(folder: Path, start: str, ending: str) -> None:
 class MemoryFile:
     """A new file in memory that this process can open by a path.
 
-    If the system has no such files, it is an ordinary file of mode 0600 in `folder`. macOS has none. Linux has none
-    without `memfd_create` or without `/proc`, for example in some sandboxes.
+    If the system has no files in memory, the file is an ordinary one in `folder`, which only this user can open (mode
+    0600). macOS has no files in memory. Linux has none if `memfd_create` or `/proc` is missing, as in some sandboxes.
 
     Parameters
     ----------
@@ -149,9 +156,8 @@ class MemoryFile:
         A name for people who look at the open files of a process.
     folder:
         The folder for an ordinary file. By default it is the system's folder for temporary files.
-
     is_sealed:
-        Whether the file must be one whose size can only grow, if it is in memory.
+        Whether the file must never become smaller, if it is in memory. Linux enforces this by a seal.
 
     Attributes
     ----------
@@ -171,9 +177,10 @@ class MemoryFile:
     def __init__(self, name: str, folder: Path | None = None, *, is_sealed: bool = False) -> None:
         self._pid = os.getpid()
         fd, why_not = _memory_fd(name, is_sealed=is_sealed)
-        self.in_memory = fd is not None
+        self.in_memory: bool = fd is not None
         if fd is not None:
-            self.fd, self.path = fd, _path_of(fd)
+            self.fd: int = fd
+            self.path: str = _path_of(fd)
             return
         folder = Path(tempfile.gettempdir()) if folder is None else folder
         self.path = str(folder / f"{name.removeprefix('mpr-')}-{os.getpid()}-{secrets.token_hex(8)}.rrd")
@@ -184,10 +191,14 @@ class MemoryFile:
             raise OSError(error.errno, text) from error
 
     def close(self) -> None:
-        """Close the file, and remove the name of an ordinary file, which still is there for those who have it open."""
+        """Close the file, and remove an ordinary file from its folder.
+
+        Other processes that have the file open can go on using it. In a forked child, the file stays in its folder,
+        because it belongs to the parent.
+        """
         fd, self.fd = self.fd, -1
         os.close(fd)
-        # A forked child has the descriptor too, but the name is its parent's.
+        # A forked child has a copy of this object, but only the parent may remove the file.
         if not self.in_memory and os.getpid() == self._pid:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
@@ -203,7 +214,8 @@ def _memory_fd(name: str, *, is_sealed: bool) -> tuple[int | None, str]:
         return None, f"memfd_create: {error.strerror}"
     if is_sealed:
         try:
-            # `F_SEAL_SEAL`, because another seal could forbid another process to release the memory.
+            # After `F_SEAL_SHRINK`, the file can never become smaller. After `F_SEAL_SEAL`, no more seals can be
+            # added: another seal could stop the parent from releasing the memory of the file.
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
         except OSError as error:
             os.close(fd)

@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import rerun as rr
+import rerun.blueprint as rrb
 
 import mpr
 from mpr import limits
@@ -21,6 +24,7 @@ from mpr.sinks.file import FileSink
 from mpr.sinks.parse import as_sinks
 from mpr.sinks.viewers import GrpcServerSink, GrpcSink, SpawnViewerSink, WebViewerSink
 from mpr.transport.connection_info import ConnectionInfo
+from tests import support
 
 
 @pytest.mark.parametrize(
@@ -113,13 +117,24 @@ def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ([], ["empty", "all data would be lost", "None for a new file"]),
         ((), ["empty"]),
-        (5, ["must be a list such as [mpr.FileSink(path='run.rrd')]", "5"]),
-        ({"run.rrd"}, ["must be a list such as", "run.rrd"]),
-        ([5], ["5 is no sink", "mpr.FileSink(path=...)"]),
+        (5, ["5 is no sink", "mpr.FileSink('run.rrd')"]),
+        ({"run.rrd"}, ["is no sink: give a path", "run.rrd"]),
+        ([5], ["5 is no sink", "mpr.FileSink('run.rrd')"]),
+        ("outdir", ["'outdir' does not say", "'outdir.rrd'", "'outdir/'", "mpr.FileSink('outdir')"]),
+        (Path("out.bin"), ["'out.bin' does not say", "'out.rrd'", "'out/'"]),
+        (b"out.rrd", ["is no sink"]),
+        ("serve", ["MPR_SINKS", "mpr.GrpcServerSink()"]),
+        ("web:8000", ["MPR_SINKS", "mpr.WebViewerSink()"]),
+        (FileSink, ["mpr.FileSink is a class", "call it"]),
+        ([WebViewerSink], ["mpr.WebViewerSink is a class", "call it"]),
+        (rr.FileSink("other.rrd"), ["FileSink of the Rerun SDK", "mpr.FileSink('run.rrd')"]),
+        ([rr.GrpcSink()], ["GrpcSink of the Rerun SDK", "mpr.GrpcSink('rerun+http://<host>:<port>/proxy')"]),
+        ([rr.GrpcServerSink], ["GrpcServerSink of the Rerun SDK", "mpr.GrpcServerSink(port=9876)"]),
+        (rr.BinaryStream, ["BinaryStream of the Rerun SDK", "mpr.BinaryStreamSink()"]),
         ([None], ["None is no sink"]),
         ([b"run.rrd"], ["b'run.rrd' is no sink"]),
         (b"run.rrd", ["is no sink"]),
-        ("folder", ["'folder' is a folder"]),
+        ("folder", ["'folder' is a folder", "'folder/'"]),
         ([""], ["needs the path of a file such as 'run.rrd'", "''"]),
         (["run.rrd", "https://example.org/run.rrd"], ["https://example.org/run.rrd", "unknown scheme 'https'", _URL]),
         ("rerun+http://127.0.0.1:9876", ["does not end with '/proxy'", _URL]),
@@ -159,6 +174,44 @@ def test_a_file_given_through_a_link_to_its_folder_is_one_file(working_directory
 def test_a_file_sink_wants_the_path_of_a_file(path: Any) -> None:
     with pytest.raises(ConfigError):
         mpr.FileSink(path=path)
+
+
+def test_the_path_or_url_may_be_the_first_argument_as_in_the_sdk() -> None:
+    assert FileSink(path="run.rrd") == FileSink("run.rrd")
+    assert GrpcSink(url=_URL) == GrpcSink(_URL)
+    assert mpr.DirectorySink(path="runs", name="{task}.rrd") == mpr.DirectorySink("runs", name="{task}.rrd")
+    with pytest.raises(TypeError, match="positional"):
+        FileSink("run.rrd", False)  # type: ignore[misc]  # this error is tested
+
+
+@pytest.mark.parametrize(
+    ("blueprint", "words"),
+    [
+        (7, ["7 is no blueprint", "a view or a container"]),
+        ("layout.rbl", ["'layout.rbl' is no blueprint"]),
+        ([rrb.Spatial3DView()], ["is no blueprint"]),
+        (rrb.Spatial3DView, ["is no blueprint: call it, as in Spatial3DView(...)"]),
+    ],
+)
+def test_a_wrong_blueprint_is_refused_before_a_process_starts(
+    blueprint: Any, words: list[str], working_directory: Path
+) -> None:
+    children = set(psutil.Process().children(recursive=True))
+    with pytest.raises(ConfigError) as caught:
+        mpr.Pool("app", 1, sinks="new/run.rrd", blueprint=blueprint)
+    assert [] == [word for word in words if word not in str(caught.value)]
+    assert children == set(psutil.Process().children(recursive=True))
+    assert not (working_directory / "new").exists()
+
+
+def test_the_folder_of_a_file_is_made(working_directory: Path) -> None:
+    with mpr.SharedRecording("app", sinks="a/b/run.rrd") as recording:
+        recording.stream.log("x", rr.TextLog("y"))
+    support.check_file(working_directory / "a/b/run.rrd")
+    # A folder that cannot be made is an error that names it.
+    (working_directory / "file").write_text("")
+    with pytest.raises(mpr.SinkError, match=r"cannot make the folder .*file/sub"):
+        mpr.SharedRecording("app", sinks="file/sub/run.rrd")
 
 
 @pytest.mark.parametrize("sinks", ["run.rrd", Path("run.rrd"), FileSink(path="run.rrd")])

@@ -118,7 +118,7 @@ def test_a_worker_died_error_names_the_worker_its_task_and_the_signal() -> None:
 
 
 def test_a_missing_dependency_says_what_to_install() -> None:
-    assert "pip install 'mpr[examples]'" in str(MissingDependencyError("scikit-image", "examples"))
+    assert "pip install scikit-image (the extra 'examples'" in str(MissingDependencyError("scikit-image", "examples"))
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_without_the_widget_the_error_says_what_to_install(tmp_path: Path, monke
     monkeypatch.setitem(__import__("sys").modules, "rerun_notebook", None)
     with (
         mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool,
-        pytest.raises(mpr.MissingDependencyError, match=r"pip install 'mpr\[notebook\]'"),
+        pytest.raises(mpr.MissingDependencyError, match=r"pip install rerun-notebook .*'rerun-mpr\[notebook\]'"),
     ):
         pool.recording.notebook_show()
 

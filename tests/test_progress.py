@@ -42,7 +42,7 @@ def test_the_bar_says_what_is_done_and_what_has_failed(tmp_path: Path) -> None:
 
 def test_without_tqdm_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    with pytest.raises(mpr.MissingDependencyError, match=r"pip install 'mpr\[progress\]'"):
+    with pytest.raises(mpr.MissingDependencyError, match=r"pip install tqdm .*'rerun-mpr\[progress\]'"):
         mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", progress=True)
     assert not (tmp_path / "run.rrd").exists()
 

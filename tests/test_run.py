@@ -187,7 +187,8 @@ def test_signals_reach_the_script(path: Path, tmp_path: Path, name: str, handled
 def test_a_command_that_cannot_be_run_is_an_error(path: Path, tmp_path: Path) -> None:
     ran = _mpr_run("--save", path, "no-such-program-here")
     assert (ran.returncode, ran.stderr) == (1, "Error: cannot run 'no-such-program-here': No such file or directory\n")
-    ran = _mpr_run("--save", tmp_path / "no" / "folder.rrd", "true")
+    (tmp_path / "file").write_text("")
+    ran = _mpr_run("--save", tmp_path / "file" / "run.rrd", "true")
     assert ran.returncode == 1
     assert ran.stderr.startswith("Error: ")
     assert "Traceback" not in ran.stderr

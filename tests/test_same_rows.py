@@ -32,8 +32,8 @@ def catalog() -> Iterator[Any]:
     """Run a catalog server, and let the SDK cut no chunks by time, because `rerun rrd compare` compares chunks."""
     with pytest.MonkeyPatch.context() as patch, rr.server.Server() as server:
         patch.setenv("RERUN_FLUSH_TICK_SECS", "1000")
-        # Merge few columns in the way of many.
-        patch.setattr(footer, "_FEW", 0)
+        # Merge the columns of small chunks in the way of large ones.
+        patch.setattr(footer, "_MERGED_BYTES", 0)
         yield server.client()
 
 
@@ -169,12 +169,12 @@ def _manifest(path: Path) -> manifest.Manifest:
     return found
 
 
-@pytest.mark.parametrize("few", [0, 1_000])
+@pytest.mark.parametrize("merged_bytes", [0, 1 << 20])
 def test_the_columns_of_all_workers_are_those_that_the_sdk_finds(
-    few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    merged_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even the hash is the same, whether `rerun rrd route` merges them or the SDK does out of chunks."""
-    monkeypatch.setattr(footer, "_FEW", few)
+    monkeypatch.setattr(footer, "_MERGED_BYTES", merged_bytes)
     described = []
     by_sdk = footer.ManifestMaker._by_sdk
     monkeypatch.setattr(
@@ -183,7 +183,7 @@ def test_the_columns_of_all_workers_are_those_that_the_sdk_finds(
         lambda self, store, places: described.append(places) or by_sdk(self, store, places),
     )
     path = _by_pool(tmp_path, _everything(6))
-    assert len(described) == (1 if few else 0)
+    assert len(described) == (1 if merged_bytes else 0)
     support.check_file(path)
     expected, found = _manifest_by_sdk(path), _manifest(path)
     assert found.sha256 == expected.sha256
@@ -200,12 +200,12 @@ def _log_mixed(is_static: bool, go_on: Path | None) -> None:
     rr.log("mixed", rr.Scalars(1.0), static=is_static)
 
 
-@pytest.mark.parametrize("few", [0, 1_000])
+@pytest.mark.parametrize("merged_bytes", [0, 1 << 20])
 @pytest.mark.parametrize("static_first", [False, True])
 def test_a_component_that_is_static_in_one_worker_only_is_as_in_its_first_chunk(
-    static_first: bool, few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    static_first: bool, merged_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(footer, "_FEW", few)
+    monkeypatch.setattr(footer, "_MERGED_BYTES", merged_bytes)
     path, go_on = tmp_path / "run.rrd", tmp_path / "go_on"
     with mpr.Pool(IDS[0], 2, sinks=path, telemetry=False, telemetry_view=False) as pool:
         last = pool.apply_async(_log_mixed, (not static_first, go_on))
@@ -222,7 +222,7 @@ def test_columns_that_rerun_does_not_merge_are_merged_out_of_chunks(
     def refuse(_: bytes) -> bytes:
         raise OSError("there is no such command")
 
-    monkeypatch.setattr(footer, "_FEW", 0)
+    monkeypatch.setattr(footer, "_MERGED_BYTES", 0)
     monkeypatch.setattr(wide_footer.programs, "routed", refuse)
     path = _by_pool(tmp_path, _everything(6))
     support.check_file(path)

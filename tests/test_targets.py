@@ -150,12 +150,12 @@ def test_a_link_and_its_target_are_one_place(tmp_path: Path) -> None:
         mpr.Pool("app", 1, sinks=tmp_path / "run.rrd")
 
 
-@pytest.mark.parametrize("link", ["itself", "nowhere/run.rrd"])
+@pytest.mark.parametrize("link", ["itself.rrd", "nowhere/run.rrd"])
 def test_a_link_to_a_missing_file_is_refused(link: str, tmp_path: Path) -> None:
-    (tmp_path / "itself").symlink_to(link)
+    (tmp_path / "itself.rrd").symlink_to(link)
     with pytest.raises(mpr.SinkError, match=r"cannot (replace|write into the folder of)"):
-        _log(tmp_path / "itself")
-    assert [tmp_path / "itself"] == list(tmp_path.iterdir())
+        _log(tmp_path / "itself.rrd")
+    assert [tmp_path / "itself.rrd"] == list(tmp_path.iterdir())
 
 
 def test_a_link_of_another_user_in_a_common_folder_is_not_followed(tmp_path: Path) -> None:

@@ -1,11 +1,28 @@
 """Receives rows and results in the parent process. Hands rows to the sinks, and then results to the pools.
 
+A sink is a place that keeps or shows rows, such as a file or a viewer.
+
 ```
 upstream socket ─► aggregator ─► intake ─► outbox_intake ─► fanout ─► sinks
                                    └────── results ───────► listener (the pool's scheduler)
 ```
 
-A *producer* is a process that logs: a worker, a process that has joined, or the parent itself.
+These words have the same meaning in all modules of this package:
+
+- Producer: a process that logs. It is a worker, another process that has joined the recording, or the parent itself.
+- Hello and goodbye: the first and the last message of a producer (`transport/messages.py`).
+- Outbox: a file in memory, into which a producer writes its rows, and from which the parent reads them
+  (`transport/outbox.py`). A producer fills several outboxes, one after another. The first one has the number 0.
+- To announce: to send the message `SegmentReady`. It says up to which byte the producer has written an outbox.
+- Inline: the parent cannot open the outboxes of the producer, so their bytes come in messages.
+- Chunk, frame, manifest, footer and segment: parts of Rerun's file format (`rrd/__init__.py`).
+- Intake: the object in the parent that takes the messages and the rows of one producer.
+- Listener: the object in the parent that gets the results of a worker, for its pool.
+- Journal: memory in which a worker keeps its last results. The parent can read it even if the worker has died
+  (`transport/result_journal.py`).
+- To reap a dead worker: to take the rows and results that it has left, and to report its end to its pool.
+- To cut off a producer: to use nothing more that it sends, because its bytes are damaged.
+- Durable and live sinks: a result waits until all durable sinks have the rows of its task, but for no live sink.
 
 Covers: the rows and results of each producer, the fan-out to all sinks, the end of a producer.
 Does not cover: tasks and retries (`scheduler`), and what a sink does with the rows (`sinks`).

@@ -1,9 +1,9 @@
 """Reads the messages of all producers. Hands rows to the sinks, and then each result to the listener of its worker.
 
-A *producer* is a process that logs, and its *hello* is its first message. A *listener* is the pool of a worker
-(`listener.py`). An *intake* is the parent's side of one producer (`intake.py`).
+A *producer* is a process that logs, and its *hello* is its first message. A *listener* gets the results of a worker for
+its pool (`listener.py`). An *intake* takes the messages and rows of one producer (`intake.py`).
 
-Covers: the one thread that reads the upstream socket, the producers that are connected, the deaths of workers.
+Covers: the one thread that reads all messages of producers, the producers that are connected, the deaths of workers.
 Does not cover: the messages of one producer (`intake.py`), tasks and processes (`scheduler`), the sinks (`sinks`).
 
 The listener gets a result only after the sinks have accepted the rows of its task. The order of messages ensures this:
@@ -36,21 +36,23 @@ from mpr.transport.sockets import PeerGoneError, Sockets
 
 _log = logging.getLogger("mpr")
 
+# The thread waits this long for a message if it has nothing else to do.
 _IDLE_SECS = 0.2
 # The largest number of steps (`StepQueue`) that run between two messages. Without this limit, messages would wait as
 # long as other threads keep adding steps.
 _STEPS_AT_ONCE = 64
+# The thread waits this long for a message if it must soon look again at a new producer or a dead worker.
 _RETRY_SECS = 0.001
 # To *reap* a worker is to take the rows and results that it has left, and to report its end. The last messages of a
 # worker that has ended may still be in the kernel, from which ZeroMQ reads them within microseconds. So a worker that
-# has sent no `Goodbye` is reaped `_DRAIN_QUIET_SECS` after its end if the queue of messages is empty then, and in any
-# case after `_DRAIN_LIMIT_SECS`.
+# has sent no `Goodbye` is reaped `_DRAIN_QUIET_SECS` after its end, as soon as the queue of messages is empty. It is
+# reaped after `_DRAIN_LIMIT_SECS` in any case.
 _DRAIN_QUIET_SECS = 0.02
 _DRAIN_LIMIT_SECS = 1.0
 
 
 class Aggregator:
-    """Reads all messages of producers, in a thread of its own.
+    """Reads the messages of all producers of one recording, in a thread of its own.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ class Aggregator:
     numbers:
         Gives the processes and the tasks of the recording their numbers.
     has_blueprint:
-        Whether the parent has given a blueprint. If so, no blueprint of a worker replaces the parent's.
+        Whether the parent has set a blueprint (a layout of the viewer). If so, no worker can replace this blueprint.
     """
 
     def __init__(
@@ -70,8 +72,8 @@ class Aggregator:
         self._sockets = sockets
         self._fanout = fanout
         fanout.watch_failures(self._report_sink_failure)
-        #: Counts the rows that producers have logged, the rows that have come to the sinks, and the rows that are lost.
-        self.row_totals = RowTotals()
+        #: The numbers of rows that producers have logged, that have come to the sinks, and that are lost.
+        self.row_totals: RowTotals = RowTotals()
         self._context = IntakeContext(
             folder=sockets.folder,
             fanout=fanout,
@@ -85,13 +87,13 @@ class Aggregator:
         self._rows_of_gone = 0
         #: The ids of all processes that have said hello, whether they have logged rows or not.
         self.pids: set[int] = set()
-        #: How many processes have ended without a `Goodbye`, and may have lost their last rows.
-        self.incomplete_count = 0
+        #: How many producers that have ended may have lost rows (see `ProducerIntake.may_lack_rows`).
+        self.incomplete_count: int = 0
         self._listeners: dict[int, Listener] = {}
         self._intakes: dict[str, ProducerIntake] = {}
         #: Asks the processes that have joined for their last rows.
-        self.flush_requests = FlushRequests(self._intakes, self._answer, self.soon)
-        # Producers that have no answer to their hello yet, because their downstream socket is not connected.
+        self.flush_requests: FlushRequests = FlushRequests(self._intakes, self._answer, self.soon)
+        # Producers whose hello has no answer yet, because they are not connected to the socket for answers.
         self._newcomers: list[ProducerIntake] = []
         # Workers that have exited and are not reaped yet, each with the time when this thread got `WorkerExited`.
         self._dead: list[tuple[WorkerExited, float]] = []
@@ -107,7 +109,7 @@ class Aggregator:
     # --- from other threads ------------------------------------------------------------------------------------
 
     def listen(self, worker: int, listener: Listener) -> None:
-        """Report `worker` and its results to `listener` until the worker ends. Any thread may call this."""
+        """Report the results and the end of the worker with number `worker` to `listener`. Any thread may call this."""
         self._listeners[worker] = listener
 
     def is_unknown(self, worker: int) -> bool:
@@ -118,7 +120,7 @@ class Aggregator:
         return all(each.hello.worker != worker for each in self._intakes.copy().values())
 
     def worker_died(self, worker: int, exitcode: int | None) -> None:
-        """Report that the process of `worker` has ended. Any thread may call this.
+        """Report that the process of `worker` has ended with `exitcode` (None: unknown). Any thread may call this.
 
         The aggregator takes all messages that the worker has sent, and then reports the end to the listener.
         """
@@ -142,7 +144,7 @@ class Aggregator:
         return self._rows_of_gone + sum(each.rows_logged() for each in self._intakes.copy().values())
 
     def look(self) -> None:
-        """Have overdue results read from the journals of their workers. Any thread may call this.
+        """Have the aggregator's thread read overdue results from the journals of the workers. Any thread may call this.
 
         A worker writes each result into a journal in shared memory, and then sends it. A result is overdue if the
         worker cannot send the result, because native code of the next task keeps the GIL.
@@ -151,10 +153,10 @@ class Aggregator:
             self.soon(self._take_overdue)
 
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
-        """Wait up to `timeout_secs` until the sinks have outbox `number` of the producer of `route`, up to byte `end`.
+        """Wait until the sinks have the first `end` bytes of outbox number `number` of the producer with name `route`.
 
-        A failure of a sink ends the wait, too. Returns False if neither has happened in time. Any thread but the
-        aggregator's may call this.
+        A failure of a sink ends the wait, too. Returns False if neither has happened within `timeout_secs`. Any thread
+        but the aggregator's may call this.
         """
 
         def is_accepted() -> bool:
@@ -165,10 +167,10 @@ class Aggregator:
             return self._progress.wait_for(is_accepted, timeout_secs)
 
     def wait_for_goodbyes(self, listener: Listener, timeout_secs: float) -> bool:
-        """Wait up to `timeout_secs` until each worker of `listener` has sent its last message, `Goodbye`.
+        """Wait until each worker of `listener` has sent its last message, `Goodbye`.
 
-        The end of the aggregator's thread ends the wait, too. Returns False if neither has happened in time. Any
-        thread but the aggregator's may call this.
+        The end of the aggregator's thread ends the wait, too. Returns False if neither has happened within
+        `timeout_secs`. Any thread but the aggregator's may call this.
         """
 
         def have_left() -> bool:
@@ -212,7 +214,7 @@ class Aggregator:
             self._notify_progress()
 
     def _take_next(self) -> bool:
-        """Take the next message if there is one, run steps, reap dead workers, and answer the hellos of producers.
+        """Do one round: take the next message if there is one, run steps, reap dead workers, answer new producers.
 
         Returns False if the thread has nothing more to do and must end.
         """
@@ -246,13 +248,13 @@ class Aggregator:
                 self._greet(message)
             return
         if intake.hello is not hello:
-            # Another process has said hello with the name of this producer.
+            # Another process has sent a hello with the name of this producer, so nothing that it sends is used.
             self._sockets.up.forget(hello)
             return
         intake.take(message)
         if isinstance(message, Goodbye):
             if hello.worker not in self._listeners:
-                # This producer is no worker of a pool, so no supervisor will report its end.
+                # This producer is no worker of a pool, so nothing else will report its end.
                 self._release(intake)
             self._notify_progress()
 
@@ -267,7 +269,7 @@ class Aggregator:
             self._sockets.down.send(hello.route, message)
 
     def _report_sink_failure(self, error: SinkError) -> None:
-        # Report the error to the callers now. The next result would report it too, but may come hours later.
+        # Report the error to the callers of tasks now. The next result would have it too, but may come hours later.
         for listener in set(self._listeners.values()):
             listener.sink_failed(error)
 
@@ -277,8 +279,8 @@ class Aggregator:
         if hello.protocol != PROTOCOL:
             _log.error("a producer (pid %d) speaks protocol %d, not %d", hello.pid, hello.protocol, PROTOCOL)
             return
-        # Look for dead producers now, because no supervisor reports the end of a process that joined by itself. Without
-        # this, the files of dead producers would stay open.
+        # Look for dead producers now, because nothing reports the end of a producer that is no worker. Without this,
+        # the files of dead producers would stay open.
         for each in list(self._intakes.values()):
             self._release_if_dead(each)
         try:
@@ -295,7 +297,7 @@ class Aggregator:
         self._newcomers.append(intake)
 
     def _welcome(self) -> None:
-        """Answer the hello of each new producer. A producer whose downstream socket is not connected is tried later."""
+        """Answer the hello of each new producer. A producer that cannot get messages yet is answered later."""
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:
@@ -336,7 +338,7 @@ class Aggregator:
         self._notify_progress()
 
     def _release(self, intake: ProducerIntake) -> None:
-        """Take the rows that a producer has left at its end, and forget the producer."""
+        """Take the rows that a producer has left, close its files, and forget the producer."""
         intake.salvage()
         self._rows_of_gone += intake.rows_logged()
         note_losses(intake, self._fanout)
@@ -347,8 +349,8 @@ class Aggregator:
         self._newcomers = [each for each in self._newcomers if each is not intake]
 
     def _release_if_dead(self, intake: ProducerIntake) -> None:
-        # The supervisor of a pool reports the end of a worker, so workers are skipped here. If the parent cannot open
-        # the outbox, the producer may run in another container, whose process ids the parent does not know.
+        # The pool reports the end of its workers, so workers are skipped here. If the parent cannot open the outbox,
+        # the producer may run in another container, and its process id then means nothing in the parent's container.
         is_unsure = intake.hello.worker in self._listeners or intake.is_inline
         if not is_unsure and not process_lives(intake.hello.pid):
             self._release(intake)

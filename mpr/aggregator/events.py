@@ -1,6 +1,6 @@
-"""Defines events: messages that threads of the parent send to the aggregator.
+"""Defines events: messages that threads of the parent send to the aggregator's thread.
 
-Events and the messages of producers come in one queue.
+The aggregator's thread receives events and the messages of other processes by one call (`UpstreamServer.receive`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class WorkerExited:
-    """Reports that the process of worker `worker` has ended with `exitcode`."""
+    """Reports that the process of worker number `worker` has ended. `exitcode` is None if it is unknown."""
 
     worker: int
     exitcode: int | None
@@ -25,7 +25,7 @@ class StopRequested:
 
 @dataclass(frozen=True, slots=True)
 class Wakeup:
-    """Reports that a thread has added a step (`steps.py`) for the aggregator's thread."""
+    """Wakes the aggregator's thread, because another thread has added a step for it (`steps.py`)."""
 
 
 Event: TypeAlias = WorkerExited | StopRequested | Wakeup
@@ -34,7 +34,7 @@ _STOP = b"stop"
 
 
 def encode(event: Event) -> bytes:
-    """Encode `event` for the socket between threads."""
+    """Return `event` as bytes for `UpstreamServer.post`."""
     match event:
         case WorkerExited(worker, exitcode):
             return json.dumps([worker, exitcode]).encode()
@@ -45,7 +45,7 @@ def encode(event: Event) -> bytes:
 
 
 def decode(data: bytes) -> Event:
-    """Decode an event that `encode` has encoded."""
+    """Return the event that `encode` has turned into `data`."""
     if not data:
         return Wakeup()
     return StopRequested() if data == _STOP else WorkerExited(*json.loads(data))

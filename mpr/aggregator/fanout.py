@@ -1,11 +1,11 @@
 """Hands rows to all sinks, and keeps the reason if rows are lost. The aggregator's thread calls this module.
 
-An *outbox* is the stream that the SDK of one producer writes. A *segment* is a part of an outbox. A *chunk* is the unit
+An *outbox* is the stream that the SDK of one process writes. A *segment* is a part of an outbox. A *chunk* is the unit
 in which the SDK writes rows. The manifests at the end of an outbox list its chunks. A *durable* sink, such as a file,
 has all rows of a task before the task has its result. A *live* sink, such as a viewer, may get the rows later.
 
-Covers: writing each segment to every durable sink, announcing segments to the live sinks, sinks that fail, the
-parent's own notes, conflicts of types.
+Covers: writing each segment to every durable sink, telling the live sinks about it, sinks that fail, notes of the
+parent in the recording, columns with different types in two processes.
 Does not cover: where segments come from (`outbox_intake.py`), what a sink does with segments (`sinks`).
 """
 
@@ -36,26 +36,27 @@ class Fanout:
     writers:
         The durable sinks, already open; none if logging is switched off.
     feed:
-        Announces segments to the live sinks; None if there are no live sinks.
+        Gives segments to the live sinks; None if there are no live sinks.
     encode_notes:
-        Encodes notes as a Rerun stream. A note is a sentence of the parent about the recording, such as lost rows.
+        Turns notes into an encoded Rerun stream. A note is a sentence of the parent, for example about lost rows.
     observer:
         Looks at all segments and manifests, without keeping them.
     store:
-        The encoded store id of the shared recording.
+        The encoded id of the shared recording (`rrd/store_id.py`).
     apart:
-        Whether every sink writes the rows of each task to a separate recording. If so, the types of two tasks may
-        differ.
+        Whether every sink writes the rows of each task to a separate recording. If so, a column may have different
+        types in two tasks.
     has_all:
-        Whether all rows come to this object when they are logged. It is False with `route="direct"`, because workers
-        then write rows to the sinks themselves.
+        Whether all rows come through this object. It is False with `route="direct"`, because workers then write rows
+        to the sinks themselves.
 
     Attributes
     ----------
     conflicts:
-        One sentence for each column to which two workers have given different types.
+        One sentence for each column to which two processes have given different types.
     failure:
-        The first reason why rows were lost; None if no rows were lost. Every later result gets this error.
+        The first reason why rows were lost; None if no rows were lost. Every later result has this error as its
+        outcome.
     accepted_bytes, accepted_chunks:
         How many bytes and chunks the sinks have taken until now.
     """
@@ -82,8 +83,8 @@ class Fanout:
         self.conflicts: list[str] = []
         self.failure: BaseException | None = None
         self._on_failure: Callable[[SinkError], None] = lambda _error: None
-        self.accepted_bytes = 0
-        self.accepted_chunks = 0
+        self.accepted_bytes: int = 0
+        self.accepted_chunks: int = 0
         # `time.monotonic()` when the sinks began to write a segment; None if no segment is being written now.
         self._writing_since: float | None = None
         self._has_all = has_all
@@ -94,7 +95,7 @@ class Fanout:
         return list(self._writers)
 
     def watch_failures(self, on_failure: Callable[[SinkError], None]) -> None:
-        """Have the aggregator's thread call `on_failure` for each sink that fails."""
+        """Call `on_failure` with the error of each sink that fails, in the aggregator's thread."""
         self._on_failure = on_failure
 
     def new_outbox(self) -> int:
@@ -120,8 +121,9 @@ class Fanout:
         return chunks
 
     def add_manifests(self, hello: Hello, outbox: int, footer: bytes, *, of_task: bool = False) -> int | None:
-        """Give the manifests in `footer` to all durable sinks, and look for conflicts of types in them.
+        """Give the manifests in `footer` to all durable sinks, and look for columns that have another type than before.
 
+        `footer` is the payload of the last frame of outbox number `outbox`, which the producer of `hello` has written.
         `of_task` says that all chunks are of one task. If the sinks also keep tasks apart, no conflict is possible.
         Returns how many rows of the shared recording the manifests describe; None if the manifests cannot be read.
         """
@@ -137,7 +139,7 @@ class Fanout:
         return rows
 
     def distrust(self) -> None:
-        """Have the sinks check all rows at their end, because a producer has sent bytes that cannot be used."""
+        """Have the sinks check all rows when they are closed, because a producer has sent bytes that cannot be used."""
         for writer in self._writers:
             writer.distrust()
 
@@ -159,12 +161,15 @@ class Fanout:
         self._add_manifests(outbox, stream[last.payload : last.end])
 
     def all_rows(self, outbox: int) -> int | None:
-        """The number of rows in an outbox without a manifest; None if no sink can count them quickly."""
+        """The number of rows in outbox number `outbox`, whose manifest is missing; None if no sink can count them."""
         counts = (each.rows_of(outbox, 0, users_only=False) for each in self._writers)
         return next((count for count in counts if count is not None), None)
 
     def rows_after(self, outbox: int, chunks: int) -> int | None:
-        """The number of rows of `outbox` that came after its first `chunks` chunks; None if no sink can count them."""
+        """The number of rows in outbox number `outbox` behind its first `chunks` chunks. Rows of mpr are not counted.
+
+        None if no sink can count the rows.
+        """
         if not self._has_all:
             return None
         counts = (each.rows_of(outbox, chunks) for each in self._writers)
@@ -175,22 +180,22 @@ class Fanout:
         self._feed = None
 
     def fail(self, error: SinkError) -> None:
-        """Keep `error` as the reason for lost rows, unless there is an earlier one. All sinks stay open."""
+        """Log `error`, and keep it as the reason why rows are lost, unless there is an earlier one. Closes no sink."""
         _log.error("%s", error)
         self.failure = self.failure or error
 
     def give_up(self, error: BaseException) -> BaseException:
-        """Keep `error` as the reason why no more rows come to the sinks. Returns the first reason why rows are lost."""
+        """Keep `error` as the reason why rows are lost, unless there is an earlier one. Returns the earliest one."""
         self.failure = self.failure or error
         return self.failure
 
     def stalled_secs(self) -> float:
-        """How many seconds the sinks have been writing one segment; 0 if they write none. Any thread may call this."""
+        """For how many seconds the sinks have been writing the present segment; 0 if there is none. For any thread."""
         since = self._writing_since
         return 0.0 if since is None else time.monotonic() - since
 
     def stuck(self) -> SinkError:
-        """Make the error for a sink that hangs."""
+        """Return an error for a sink that hangs. Its text has the names of the sinks, and for how long they hang."""
         names = ", ".join(writer.name for writer in self._writers)
         return SinkError(f"a sink has taken nothing for {self.stalled_secs():.0f} s: {names}")
 
@@ -208,9 +213,9 @@ class Fanout:
 
     @contextlib.contextmanager
     def _failing(self, writer: Writer) -> Iterator[None]:
-        """Abort `writer` if it fails in the `with` block.
+        """Abort `writer`, and stop using it, if it fails in the `with` block. The other sinks go on.
 
-        The other sinks go on. The outboxes are still emptied, because workers would otherwise wait for room.
+        Even if no sink is left, this object still takes segments, because workers wait while their outbox is full.
         """
         try:
             yield

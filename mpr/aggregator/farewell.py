@@ -1,6 +1,8 @@
-"""Asks the processes that have joined for their last rows, because the recording is about to close.
+"""Asks processes for their last rows, because the recording is about to close.
 
-Covers: which processes are asked, the wait for them, and the sentences about lost rows.
+The processes that are asked have joined the recording without being a worker of a pool.
+
+Covers: which processes are asked, the wait for their answers, and the sentences about lost rows.
 Does not cover: the workers of pools, which say goodbye when their pool ends.
 """
 
@@ -17,20 +19,22 @@ from mpr.transport.messages import Flush, Hello
 
 _log = logging.getLogger("mpr")
 
+# The pause between two looks whether all processes have answered.
 _LOOK_SECS = 0.01
 
 
 class FlushRequests:
-    """The requests of one closing recording.
+    """Asks all processes that have joined one recording for their last rows, and waits for them.
 
     Parameters
     ----------
     intakes:
-        The producers that are connected. The aggregator's thread changes this dict.
+        The intake of each process that is connected, by the name of the process. The aggregator's thread changes this
+        dict.
     send:
-        Sends a message to the producer with that hello, if the producer is still connected.
+        Sends a message to the process that has sent the given hello, if that process is still connected.
     soon:
-        Has the aggregator's thread run a step.
+        Has the aggregator's thread call a function soon.
     """
 
     def __init__(
@@ -45,10 +49,10 @@ class FlushRequests:
         self._asked: list[ProducerIntake] | None = None
 
     def collect(self, timeout_secs: float) -> bool:
-        """Have all processes that have joined send their rows, and wait for them up to `timeout_secs`.
+        """Have all processes that have joined send their rows, and wait up to `timeout_secs` for the answers.
 
-        Returns False if the time was over before. `note_losses` then says whose rows are missing. Any thread but the
-        aggregator's may call this.
+        Returns False if a process that may still live has not answered by then. `note_losses` then says whose rows are
+        missing. Any thread but the aggregator's may call this.
         """
         self._soon(self._ask)
         deadline = time.monotonic() + timeout_secs
@@ -73,12 +77,12 @@ def _may_answer(intake: ProducerIntake) -> bool:
 
 
 def _may_live(intake: ProducerIntake) -> bool:
-    # The process ids of another container say nothing here.
+    # A process whose outbox the parent cannot open may run in another container, whose process ids mean nothing here.
     return intake.is_inline or (process_lives(intake.hello.pid) and not _is_zombie(intake.hello.pid))
 
 
 def _is_zombie(pid: int) -> bool:
-    """Return whether the process has ended, and only its exit code waits for its parent. False if that is unknown."""
+    """Return whether process `pid` has ended, but its parent has not read the exit code yet. False if unknown."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
@@ -88,7 +92,7 @@ def _is_zombie(pid: int) -> bool:
 
 
 def note_losses(intake: ProducerIntake, fanout: Fanout) -> None:
-    """Log, and note in the recording, which rows of a producer are or may be missing."""
+    """Log which rows of a producer are or may be missing, and write the same sentences into the recording."""
     notes = intake.loss_notes()
     if not intake.hello.worker and intake.may_lack_rows():
         lives = _may_live(intake)

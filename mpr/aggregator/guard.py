@@ -1,11 +1,11 @@
-"""Keeps the damage that one producer does to that producer.
+"""Makes sure that damaged bytes of one producer do no harm to other producers. A producer is a process that logs.
 
 Covers: which errors are the fault of a producer's bytes, and the checks of a producer's first message.
 Does not cover: what follows for the producer (`intake.py`) and for its tasks (`scheduler`).
 
-Everything that the aggregator's thread does with the bytes of one producer runs in a guarded method. Whatever the bytes
-raise there cuts off this producer only. Sinks check nothing, so the bytes are checked before a sink gets them
-(`rrd/checks.py`).
+Everything that the aggregator's thread does with the bytes of one producer runs in a guarded method. If the bytes raise
+an error there, only this producer is cut off: nothing more that it sends is used. Sinks check nothing, so the bytes are
+checked before a sink gets them (`rrd/checks.py`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ P = ParamSpec("P")
 
 # Process ids of Linux have 22 bits at most. Those of other systems have fewer than 32.
 _PID_MAX = 2**31
+# The longest name of a producer (characters). ZeroMQ allows names of 255 bytes.
 _ROUTE_MAX = 255
-# The longest text of an error that is logged and noted in the recording.
+# The longest text of an error that is logged and written into the recording (characters).
 _TEXT_MAX = 500
 
 
 class Guarded(Protocol):
-    """The receiving end of one producer."""
+    """An object that takes the bytes of one producer, such as `ProducerIntake`."""
 
     def cut_off(self, error: Exception) -> None:
         """Use nothing more that the producer sends, because its bytes have raised `error`."""
@@ -38,7 +39,7 @@ G = TypeVar("G", bound=Guarded)
 
 
 def guarded(method: Callable[Concatenate[G, P], None]) -> Callable[Concatenate[G, P], None]:
-    """Have `method` cut off its producer if the bytes of the producer raise an error."""
+    """Decorate `method` so that its errors cut off the producer, except errors for which `is_own_fault` is true."""
 
     @functools.wraps(method)
     def guard(self: G, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -53,7 +54,7 @@ def guarded(method: Callable[Concatenate[G, P], None]) -> Callable[Concatenate[G
 
 
 def hear(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Call a method of a listener. `MessageError` passes through, and any other exception becomes a `RuntimeError`.
+    """Call a method of a listener, which is part of a pool. Any exception but `MessageError` becomes a `RuntimeError`.
 
     `guarded` does not catch this `RuntimeError` (see `is_own_fault`), so the pool ends. Otherwise a caller could wait
     for ever for a result that nothing delivers any more.
@@ -67,27 +68,28 @@ def hear(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
 
 
 def is_own_fault(error: Exception) -> bool:
-    """Whether `error` is the fault of a sink or of this process, whatever the bytes of a producer are.
+    """Whether a sink or this process has caused `error`, and not the bytes of a producer.
 
-    No parser raises a plain `RuntimeError`. This process raises it for threads and locks.
+    A plain `RuntimeError` counts as caused by this process: it comes from threads, locks and `hear`. Code that reads
+    the bytes of a producer does not raise it.
     """
     return isinstance(error, SinkError | AssertionError) or type(error) is RuntimeError
 
 
 def describe(error: Exception) -> str:
-    """Say why the bytes of a producer cannot be used."""
+    """Return words that say why the bytes of a producer cannot be used, such as 'sent what is no message: ...'."""
     if isinstance(error, FormatError):
         text = f"sent data that is no Rerun stream: {error}"
     elif isinstance(error, MessageError):
         text = f"sent what is no message: {error}"
     else:
         text = f"sent data that cannot be used: {error!r}"
-    # The text may have parts of the bytes, and the recording takes no lone surrogate.
+    # The text may have parts of the bytes. A lone surrogate in them is replaced, because a recording cannot store it.
     return text[:_TEXT_MAX].encode(errors="backslashreplace").decode()
 
 
 def check_hello(hello: Hello) -> None:
-    """Raise `MessageError` if the numbers and the name of a producer cannot be those of a process."""
+    """Raise `MessageError` if the process id, the worker's number or the name in `hello` is impossible."""
     if not 0 < hello.pid < _PID_MAX or not 0 <= hello.worker < 2**63:
         raise MessageError("a hello with impossible numbers")
     if not 0 < len(hello.route) <= _ROUTE_MAX or not hello.route.isascii() or not hello.route.isprintable():

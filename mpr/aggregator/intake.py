@@ -1,6 +1,9 @@
 """Takes the messages of one producer. Hands its rows to the sinks, and then its results to the listener.
 
-Covers: the messages of one producer, the outboxes of a producer one after another, what a dead producer has left.
+A producer is a process that logs, such as a worker. Its outboxes are files in memory with its rows. The other words
+stand in the docstring of this package.
+
+Covers: the messages of one producer, its outboxes one after another, the rows and results that it leaves if it dies.
 Does not cover: which producers are connected or dead (`aggregator.py`), the frames of an outbox (`outbox_intake.py`).
 
 A worker writes each result into a journal in shared memory before it sends the result. If the worker dies, the parent
@@ -61,8 +64,8 @@ from mpr.transport.packing import MessageError
 
 _log = logging.getLogger("mpr")
 
-# The results of a worker are numbered. A number that is so much larger than the last one is damage. If it was taken,
-# all later results would be ignored.
+# The results of a worker are numbered. If a number is larger than the last one by more than this, the message is
+# damaged. If mpr took this number, it would ignore all later results, because their numbers are smaller.
 _GAP_MAX = 1000
 
 
@@ -79,13 +82,13 @@ class IntakeContext:
     answer:
         Called with the hello of a producer and a message. Sends the message to the producer, if it is still connected.
     totals:
-        The sums of rows of the recording.
+        The numbers of rows of the whole recording, to which each intake adds.
     numbers:
         Gives the processes and the tasks of the recording their numbers.
     on_accepted:
         Called when the sinks have taken more rows of an outbox.
     has_blueprint:
-        Whether the parent has given a blueprint. If so, no blueprint of a worker replaces the parent's.
+        Whether the parent has set a blueprint (a layout of the viewer). If so, no worker can replace this blueprint.
     """
 
     folder: Path
@@ -98,7 +101,7 @@ class IntakeContext:
 
 
 class ProducerIntake:
-    """The parent's side of one producer. Threads other than the aggregator's may call only methods that say so.
+    """Takes the messages of one producer. Only the aggregator's thread may call it, except for methods that say so.
 
     Parameters
     ----------
@@ -107,7 +110,7 @@ class ProducerIntake:
     context:
         The parts of the recording that all its intakes share.
     listener:
-        Hears of the worker and its results; None if the producer is no worker of a pool.
+        Gets the worker's results, for its pool; None if the producer is no worker of a pool.
     """
 
     def __init__(self, hello: Hello, context: IntakeContext, listener: Listener | None) -> None:
@@ -116,9 +119,9 @@ class ProducerIntake:
         #: The number of the process in the recording; 0 for the process that has made the recording.
         self.number = context.numbers.new_process() if has_joined else hello.worker
         #: Whether the producer has sent its last message, `Goodbye`.
-        self.said_goodbye = False
-        #: Whether a process that has joined has sent all its rows, because the recording closes.
-        self.has_flushed = False
+        self.said_goodbye: bool = False
+        #: Whether the producer, which is no worker, has answered `Flush`. It has then sent all its rows.
+        self.has_flushed: bool = False
         #: `time.monotonic()` when rows came last; None if no rows have come.
         self.last_rows_at: float | None = None
         self._who = f"worker {hello.worker} (pid {hello.pid})"
@@ -131,7 +134,7 @@ class ProducerIntake:
         self._is_ready = False
         self._memory = WorkerMemory(hello, context.folder)
         self._outbox = self._new_outbox(0, self._open(hello.address) if self._memory.is_readable else None)
-        # The next outbox; None if the producer has not announced one, or the parent cannot open it.
+        # Reads the next outbox; None if the producer has not made it yet, or the parent cannot open it.
         self._next_reader: OutboxReader | None = None
         # The number of messages that have arrived. The hello is one of them.
         self._message_count = 1
@@ -148,7 +151,7 @@ class ProducerIntake:
 
     @guarded
     def take(self, message: Upstream | MessageError) -> None:
-        """Take the next message of the producer, or the error if the message could not be decoded."""
+        """Take the next message of the producer. It is a `MessageError` if its bytes could not be decoded."""
         self._message_count += 1
         match message:
             case SegmentReady():
@@ -228,7 +231,7 @@ class ProducerIntake:
             self._last_result = result.number
 
     def _load(self, message: ResultInMemory) -> Result:
-        """Return the result of `message`, with its payload from the worker's journal. Sets `_failure` if this fails."""
+        """Return the result of `message`, with its payload from the journal. If that fails, cut off the producer."""
         try:
             return self._memory.load(message)
         except Exception as error:  # noqa: BLE001  # the result is settled in any case, because its caller waits
@@ -238,7 +241,7 @@ class ProducerIntake:
     # --- outboxes ----------------------------------------------------------------------------------------------
 
     def _open(self, address: str) -> OutboxReader | None:
-        """Open the outbox at `address`. Returns None if this fails: the bytes of the outbox then come in messages."""
+        """Open the outbox at `address`. Returns None if this process cannot open it."""
         try:
             return OutboxReader(address, self._context.folder)
         except OSError as error:
@@ -253,9 +256,9 @@ class ProducerIntake:
         )
 
     def _open_next(self, address: str) -> None:
-        """Open the next outbox, then answer. The producer writes into this outbox only after the answer.
+        """Open the producer's next outbox at `address`, then answer. The producer writes into it only after the answer.
 
-        So its rows survive if the producer dies, because the parent has the outbox open.
+        The rows in this outbox survive even if the producer dies, because the parent has the outbox open.
         """
         if not self.is_inline and not self._is_cut_off:
             if self._next_reader is not None:
@@ -266,7 +269,7 @@ class ProducerIntake:
         self._context.answer(self.hello, Accepted(self._outbox.number + 1, 0))
 
     def _switch_outbox(self) -> None:
-        """Take the rest of the current outbox, and go on with the next one."""
+        """Take the remaining rows of the current outbox, and go on with the next one."""
         if self._next_reader is None and not self.is_inline and not self._is_cut_off:
             raise FormatError("an outbox begins that was not opened")
         self._take_rest()
@@ -285,7 +288,7 @@ class ProducerIntake:
             raise FormatError(f"outbox {message.outbox} is written, and {self._outbox.number} was")
         self._consume(lambda wanted: self._outbox.consume(message, self._owner.task, wanted=wanted))
         if self.is_inline and (message.data is not None or self._is_cut_off):
-            # A producer whose bytes are not used makes room itself.
+            # The producer frees the bytes that this message names. If it was cut off, it may free all of them.
             end = self._outbox.consumed if not self._is_cut_off else message.end
             self._context.answer(self.hello, Accepted(message.outbox, end))
 
@@ -293,7 +296,7 @@ class ProducerIntake:
         self._consume(lambda wanted: self._outbox.consume_rest(self._owner.task, wanted=wanted))
 
     def _consume(self, consume: Callable[[bool], bool]) -> None:
-        """Call `consume(wanted)`, which takes rows. `wanted` is False if nothing more of the producer is used."""
+        """Call `consume(wanted)`, which takes rows. If the producer was cut off, `wanted` is False: drop the rows."""
         try:
             if consume(not self._is_cut_off):
                 self.last_rows_at = time.monotonic()
@@ -301,14 +304,14 @@ class ProducerIntake:
             if is_own_fault(error):
                 raise
             self.cut_off(error)
-            # Drop the rows, because the producer may wait for room.
+            # Drop the rows, because the producer may wait until its outbox has room.
             consume(False)
         self._context.on_accepted()
 
     def cut_off(self, error: Exception) -> None:
-        """Use nothing more that the producer sends, because its bytes have raised `error`.
+        """Use no more rows of the producer, because its bytes have raised `error`. Only the first call has an effect.
 
-        Its results fail from now on, and a pool replaces it. This is logged and noted once.
+        Its results fail from now on, and its pool replaces it. The reason is logged, and written into the recording.
         """
         if self._is_cut_off:
             return
@@ -317,7 +320,7 @@ class ProducerIntake:
         self._fail(f"{self._who} {guard.describe(error)}")
 
     def _compare_rows(self) -> None:
-        """Compare the number of rows that have come with the number that the producer has counted."""
+        """Report an error if fewer rows have come than the producer has counted."""
         if not self._is_cut_off:
             missing = self._balance.compare(self._outbox.number, self._outbox.count_rows())
             if missing:
@@ -340,7 +343,7 @@ class ProducerIntake:
         `last` is the highest number of a result to take (None: all results).
         """
         if self.is_inline or self.said_goodbye:
-            # The rows before a result come in messages only, or all results have come.
+            # Inline rows come only in messages, so a result could have lost its rows. After `Goodbye`, no result waits.
             return
         if last is None:
             self._owner.use_mark(self._memory.page, self._outbox.number)
@@ -354,12 +357,12 @@ class ProducerIntake:
                 self._settle(result)
 
     def overdue_result(self) -> int:
-        """Do as `WorkerMemory.overdue_result`. Any thread may call this."""
+        """Return the number of the last journaled result if it is overdue; 0 if it is not. Any thread may call this."""
         return self._memory.overdue_result(self._last_result, self._message_count)
 
     @guarded
     def salvage(self) -> None:
-        """Take all rows that are completely written, from the current and the next outbox, even if not announced."""
+        """Take all rows that the producer has written completely, even if it has not announced them."""
         if not self.said_goodbye:
             self._owner.use_mark(self._memory.page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():
@@ -371,19 +374,19 @@ class ProducerIntake:
             self._compare_rows()
 
     def may_lack_rows(self) -> bool:
-        """Whether rows may be missing, because they were dropped, or were not flushed and no `Goodbye` has come."""
+        """Whether rows may be missing: the producer was cut off, or sent no `Goodbye` and perhaps not all rows."""
         if self._is_cut_off or self.said_goodbye:
             return self._is_cut_off
         return not self.has_flushed if self._memory.page is None else self._memory.page.unflushed() > 0
 
     def loss_notes(self) -> list[str]:
-        """Return sentences about lost rows of recordings that tasks of the process have made themselves."""
+        """Return sentences about lost rows of recordings that tasks of this producer have made themselves."""
         if (page := self._memory.page) is None or self.said_goodbye:
             return []
         return loss_notes(self.hello, page.unsent_rows(), self._lost_results)
 
     def close(self) -> None:
-        """Close the producer's files."""
+        """Close the files of the producer that this process has opened."""
         self._outbox.close()
         if self._next_reader is not None:
             self._next_reader.close()
@@ -396,12 +399,12 @@ class ProducerIntake:
         return self._outbox.is_inline
 
     def has_accepted(self, number: int, end: int) -> bool:
-        """Whether the sinks have the producer's outbox `number` up to offset `end`. Any thread may call this."""
+        """Whether the sinks have the first `end` bytes of the producer's outbox `number`. Any thread may call this."""
         outbox = self._outbox
         return outbox.number > number or (outbox.number == number and outbox.consumed >= end)
 
     def rows_logged(self) -> int:
-        """The number of rows that the process has logged; 0 if this is not known. Any thread may call this."""
+        """The number of rows that the producer has logged; 0 if this is not known. Any thread may call this."""
         return self._memory.rows_logged()
 
     def rows_since_result(self) -> int | None:
@@ -410,7 +413,7 @@ class ProducerIntake:
 
 
 def process_lives(pid: int) -> bool:
-    """Return whether a process with this process id exists. Returns True too if the system does not say so."""
+    """Return whether a process with this process id exists. Returns True also if the system does not tell."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

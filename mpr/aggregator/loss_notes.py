@@ -1,4 +1,8 @@
-"""Says which rows of a process that has ended are lost: those of recordings that its tasks have made themselves."""
+"""Makes sentences about lost rows of a process that has ended.
+
+Covers: rows of recordings that the tasks of the process have made themselves.
+Does not cover: rows of the shared recording (`farewell.py`, `row_balance.py`).
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,15 @@ from mpr.transport.messages import Hello
 
 
 def loss_notes(hello: Hello, unsent_rows: int, lost_results: int) -> list[str]:
-    """Return a sentence for each kind of loss.
+    """Return a sentence for each kind of loss of the process that has sent `hello`.
 
-    `unsent_rows` is the number of rows in the memory of the process. `lost_results` is the number of results that are
-    not taken, because their rows were lost.
+    `unsent_rows` is the number of rows that were in the memory of the process when it ended. `lost_results` is the
+    number of results that the parent does not take, because rows of their tasks were lost.
     """
     who = f"worker {hello.worker}" if hello.worker else "a process"
     ended = f"{who} (pid {hello.pid}) ended"
     notes = []
-    # The SDK keeps the rows of a recording without a sink in the memory of its process.
+    # If a recording has no sink, the SDK keeps its rows in the memory of the process, until mpr takes and sends them.
     if unsent_rows:
         notes.append(
             f"{ended} with {unsent_rows} {'row' if unsent_rows == 1 else 'rows'} in recordings that its tasks had made "

@@ -1,7 +1,7 @@
 """Hands the frames of one outbox to the sinks.
 
-An *outbox* is a file in memory, into which the SDK of a producer writes a Rerun stream. A *frame* is one message of the
-stream: rows, or the footer at its end.
+An *outbox* is a file in memory, into which the SDK of a producer (a process that logs) writes a Rerun stream. A *frame*
+is one message of the stream: rows, or the footer at its end.
 
 Covers: reading whole frames up to an offset, frames that come in pieces, manifests, freeing the memory of the outbox.
 Does not cover: which outbox comes next and which rows a result needs (`intake.py`), the sinks (`fanout.py`).
@@ -20,22 +20,22 @@ from mpr.transport.outbox import OutboxReader
 
 
 class OutboxIntake:
-    """The parent's side of one outbox of a producer. Only the aggregator's thread changes this object.
+    """Reads one outbox of a producer, in the parent. Only the aggregator's thread changes this object.
 
     Parameters
     ----------
     hello:
-        The hello of the producer.
+        The first message of the producer.
     number:
-        The number of this outbox among those of the producer.
+        The number of this outbox among those of the producer, counted from 0.
     reader:
         Reads the outbox; None if the bytes of the outbox come in messages.
     fanout:
         Hands segments to the sinks.
     keeps_blueprint:
-        Whether the active blueprint stays active if another blueprint comes in this outbox.
+        Whether the active blueprint (the layout of the viewer) stays active if another blueprint comes in this outbox.
     counts_rows:
-        Whether the rows since the last result can be counted, because all of them are in this outbox.
+        Whether all rows since the worker's last result are in this outbox. If not, these rows cannot be counted.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class OutboxIntake:
         # The number by which all sinks know this outbox.
         self._id = fanout.new_outbox()
         #: The sinks have the outbox up to this offset.
-        self.consumed = 0
+        self.consumed: int = 0
         self._chunks = 0
         #: The number of rows of the recording in this outbox; None until the manifest of the outbox has come.
         self.rows: int | None = None
-        # The count of chunks when the last result came; None if rows since that result are in an earlier outbox.
+        # The number of chunks when the last result came; None if rows since that result are in an earlier outbox.
         self._settled_chunks: int | None = 0 if counts_rows else None
         # Whether the footer of the outbox has come. If so, only the closing bytes of the stream follow.
         self._is_complete = False
@@ -76,7 +76,7 @@ class OutboxIntake:
 
     @property
     def is_settled(self) -> bool:
-        """Whether no rows have come since the last result."""
+        """Whether no rows have come since the last result of the worker."""
         return self._chunks == self._settled_chunks
 
     def note_result(self) -> None:
@@ -84,7 +84,7 @@ class OutboxIntake:
         self._settled_chunks = self._chunks
 
     def rows_since_result(self) -> int | None:
-        """The number of rows that came after the last result; None if they cannot be counted."""
+        """The number of rows that came after the worker's last result; None if they cannot be counted."""
         return None if self._settled_chunks is None else self._fanout.rows_after(self._id, self._settled_chunks)
 
     def count_rows(self) -> int | None:
@@ -95,10 +95,11 @@ class OutboxIntake:
         return self._fanout.all_rows(self._id) if self.rows is None else self.rows
 
     def consume(self, announced: SegmentReady, task: TaskInfo | None, *, wanted: bool) -> bool:
-        """Hand the whole frames up to the end of `announced` to all sinks, and free their memory in the outbox.
+        """Hand whole frames to all sinks, up to the byte that `announced` names, and free their memory in the outbox.
 
-        `task` is the task that has logged the rows. If the frames are not `wanted`, they are dropped. Returns whether
-        the sinks have got rows. Raises `FormatError` if the bytes are no Rerun stream.
+        `task` is the task that has logged the rows; None if it is unknown or there is none. If the frames are not
+        `wanted`, they are dropped. Returns whether the sinks have got frames. Raises `FormatError` if the bytes are no
+        Rerun stream.
         """
         if self._reader is not None:
             return self._consume(self._reader, announced.end, task, wanted=wanted)
@@ -109,14 +110,17 @@ class OutboxIntake:
             return False
         if announced.data is None:
             raise FormatError("bytes that should be in a message are not there")
-        # If an exception interrupts an announcement in the producer, some bytes come a second time.
+        # Some bytes come a second time if an exception interrupts the producer after it has sent a message.
         data = self._incomplete + announced.data[known - announced.start :]
         came = self._consume(MessageBytes(self.consumed, data), announced.end, task, wanted=wanted)
         self._incomplete = data[len(data) - (announced.end - self.consumed) :]
         return came
 
     def consume_rest(self, task: TaskInfo | None, *, wanted: bool) -> bool:
-        """Consume all whole frames in the outbox, also those that the producer has not announced."""
+        """Do as `consume` for all whole frames in the outbox, also for those that the producer has not announced.
+
+        Does nothing if the bytes of the outbox come in messages.
+        """
         return self._reader is not None and self._consume(self._reader, self._reader.size(), task, wanted=wanted)
 
     def _consume(self, source: SegmentSource, end: int, task: TaskInfo | None, *, wanted: bool) -> bool:
@@ -128,7 +132,8 @@ class OutboxIntake:
             self._accept(end)
             return False
         if self._reader is not None and not self._reader.is_whole(start, end):
-            # Zeros could be taken for an end. No byte is missing as long as the producer writes nothing but rows.
+            # Bytes that are missing are read as zeros, and zeros look like the last frame of a stream. A producer that
+            # only logs leaves no byte out.
             raise FormatError(f"its memory has not all bytes from {start} to {end}")
         frames, footer, consumed = self._scan(source, end)
         if consumed == start:
@@ -159,7 +164,7 @@ class OutboxIntake:
         footer: bytes | None = None
         if frames and frames[-1].kind == framing.END:
             last = frames.pop()
-            # If the closing bytes of the stream are not there yet, the frame is read again with them.
+            # If the bytes that close the stream are not there yet, the last frame is read again later, with them.
             read_footer = checks.closed_footer if self._knows_format else checks.unknown_footer
             footer = read_footer(source.read, last, end)
             consumed = last.start if footer is None else end
@@ -173,7 +178,7 @@ class OutboxIntake:
         self.consumed = end
 
     def close(self) -> None:
-        """Close the file of the outbox. The producer has its own descriptor."""
+        """Close this process's descriptor of the outbox. The producer has its own descriptor."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None

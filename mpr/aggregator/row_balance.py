@@ -1,11 +1,13 @@
 """Compares the rows that producers have counted with the rows that have come to the sinks.
 
-Covers: the balance of one producer, and the sums of a recording.
+A producer is a process that logs. An outbox is a file in memory, into which a producer writes its rows.
+
+Covers: the comparison for one producer, and the sums of a recording.
 Does not cover: how a process counts (`producer/row_account.py`), and reading the rows (`outbox_intake.py`).
 
 Both numbers are known at the end of each outbox. The SDK writes a manifest there, which says how many rows the outbox
-has. The producer sends its count when it has announced the last bytes of the outbox. If the outboxes have fewer rows
-than the producer has counted, rows are lost.
+has. The producer sends its count after the last bytes of the outbox. If the outboxes have fewer rows than the producer
+has counted, rows are lost.
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ from dataclasses import dataclass
 
 from mpr.errors import FormatError
 
-# A process that logs a row in a microsecond would need years for this.
+# The largest count that can be true. A process that logs a row in each microsecond needs nine years for it.
 _ROWS_MAX = 1 << 48
 
 
 @dataclass(slots=True)
 class RowTotals:
-    """The sums of all producers of a recording.
+    """Counts rows of all producers of a recording.
 
     Attributes
     ----------
@@ -44,12 +46,12 @@ class RowTotals:
 
 
 class RowBalance:
-    """The balance of one producer.
+    """Compares the rows that one producer has counted with its rows that have come to the sinks.
 
     Parameters
     ----------
     totals:
-        The sums of the recording, which this object adds to.
+        The sums of the recording, to which this object adds.
     """
 
     def __init__(self, totals: RowTotals) -> None:
@@ -63,9 +65,10 @@ class RowBalance:
         self._results = 0
 
     def count(self, rows: int) -> None:
-        """Take the count of the producer: the outboxes until here have at least `rows` rows.
+        """Note that the producer has counted `rows` rows in all its outboxes until now.
 
-        Raises `FormatError` if no process can have logged so many rows, because the number is damaged then.
+        The outboxes may have more rows, but not fewer. Raises `FormatError` if no process can have logged so many rows,
+        because the number is damaged then.
         """
         if rows > _ROWS_MAX:
             raise FormatError(f"an impossible number of rows: {rows}")
@@ -78,10 +81,10 @@ class RowBalance:
         self._results += count
 
     def compare(self, outbox: int, rows: int | None) -> str:
-        """Add the `rows` rows of outbox number `outbox` (None: unknown), and compare the sum with the count.
+        """Add the `rows` rows that have come from outbox number `outbox`. Compare the sum with the producer's count.
 
-        Adds an outbox only once, even if called again for it. Returns a sentence about missing rows that were not
-        reported before, or an empty text.
+        `rows` is None if it is unknown. A second call for the same outbox adds nothing. Returns a sentence about
+        missing rows that were not reported before, or an empty text.
         """
         if outbox > self._added:
             self._added = outbox

@@ -1,5 +1,7 @@
 """Finds the task to which the rows of a worker belong.
 
+A *mark* is a note in the shared memory of a worker about its last task (`transport/task_mark.py`).
+
 Covers: the messages about the begin and the end of tasks, and the mark that a dead worker has left.
 Does not cover: the rows (`outbox_intake.py`), what a sink does with the task (`sinks/directory.py`).
 """
@@ -18,14 +20,14 @@ _NANOS_MAX = 2**63
 
 
 class RowOwner:
-    """Keeps the task of one worker whose rows come now. Only the aggregator's thread uses this object.
+    """Knows to which task the rows belong that come from one worker now. Only the aggregator's thread uses this object.
 
     Parameters
     ----------
     hello:
-        The hello of the worker.
+        The first message of the worker.
     listener:
-        Knows the tasks of the worker; None if the producer is no worker of a pool.
+        Knows the tasks of the worker; None if the process is no worker of a pool.
 
     Attributes
     ----------
@@ -41,27 +43,28 @@ class RowOwner:
         self._mark: TaskMark | None = None
 
     def begin(self, began: TaskBegan) -> None:
-        """Take the message that the next rows belong to a task."""
+        """Take the message that the next rows belong to a task. Raises `MessageError` if its time is impossible."""
         if began.started_nanos >= _NANOS_MAX:
             raise MessageError(f"a task that began at {began.started_nanos}")
         self._began = began
         self.task = None if self._listener is None else self._listener.task_info(self._hello, began)
 
     def end(self, ended: TaskEnded) -> None:
-        """Take the message that the task has ended. The rest of its outbox still belongs to the task."""
+        """Take the message that the task has ended. Rows that follow in the same outbox still belong to the task."""
         if self.task is not None:
             self.task.ended(ended.seconds, ended.error)
 
     def outbox_begins(self, number: int) -> None:
-        """Note that the next rows come from outbox `number`."""
+        """Note that the next rows come from outbox `number`. If the task has ended, they do not belong to it."""
         if self.task is not None and self.task.is_over:
             self.task = None
         self._apply_mark(number)
 
     def use_mark(self, status_page: StatusPageReader | None, outbox: int) -> None:
-        """Take the last task of a dead worker from the mark in its status page. Messages about this task may be lost.
+        """Read the last task of a dead worker from the mark in its memory, because messages about the task may be lost.
 
-        `outbox` is the number of the outbox whose rows come now.
+        `status_page` is this memory; None if the parent cannot read it. `outbox` is the number of the outbox whose rows
+        come now.
         """
         self._mark = None if status_page is None else read_mark(status_page)
         self._apply_mark(outbox)

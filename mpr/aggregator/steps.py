@@ -1,4 +1,4 @@
-"""Provides a queue of steps. A step is a function that the aggregator's thread calls for another thread."""
+"""Provides a queue of steps. A step is a function without arguments that one thread calls for other threads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from mpr.threads import aside
 class StepQueue:
     """Runs steps in the thread that owns the queue, in the order in which other threads have added them.
 
+    The aggregator's thread owns the only queue.
+
     Parameters
     ----------
     wake:
@@ -22,7 +24,7 @@ class StepQueue:
         self._steps: deque[Callable[[], None]] = deque()
         self._is_woken = False
         #: Whether the owning thread has ended. If so, a step runs as soon as it is added.
-        self.closed = False
+        self.closed: bool = False
 
     def __bool__(self) -> bool:
         """Whether steps wait to be run."""
@@ -35,7 +37,8 @@ class StepQueue:
         """
         self._steps.append(step)
         if self.closed:
-            # Aside, because a step takes locks, and a handler of a signal may run in the main thread meanwhile.
+            # `aside` runs the step in another thread if this is the main thread. A step takes locks. The main thread
+            # must hold no lock, because a handler of a signal may interrupt it and need the same lock.
             aside(lambda: self._run(len(self._steps)))
         elif not self._is_woken:
             # Ctrl-C may interrupt the calling thread before `_wake`. The owning thread still finds the step, because
@@ -44,13 +47,13 @@ class StepQueue:
             self._wake()
 
     def run(self, most: int) -> None:
-        """Run up to `most` steps. Only the owning thread may call this."""
+        """Run the steps that wait, but no more than `most`. Only the owning thread may call this."""
         # Reset before the steps run, because a thread that adds a step from now on must wake the owning thread again.
         self._is_woken = False
         self._run(most)
 
     def close(self) -> None:
-        """Run all steps. From now on a step runs as soon as it is added."""
+        """Run all steps that wait. From now on, `add` itself runs each step that it gets."""
         self.closed = True
         self._run(len(self._steps))
 

@@ -1,4 +1,4 @@
-"""Takes the rows of recordings that the tasks of one producer make themselves. They come in messages only."""
+"""Takes the rows of recordings that the tasks of one process make themselves. These rows come in messages only."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mpr.transport.messages import TASK_RECORDING_ROWS, Accepted, Hello
 
 
 class TaskRecordingIntake:
-    """The parent's side of these recordings. Only the aggregator's thread uses this object.
+    """Hands the rows of recordings that tasks make themselves to the sinks. Only the aggregator's thread uses it.
 
     Parameters
     ----------
     hello:
-        The hello of the producer.
+        The first message of the process.
     fanout:
         Hands the rows to the sinks.
     answer:
-        Sends an answer to the producer.
+        Sends an answer to the process.
     """
 
     def __init__(self, hello: Hello, fanout: Fanout, answer: Callable[[Accepted], None]) -> None:
@@ -30,15 +30,15 @@ class TaskRecordingIntake:
         self._bytes = 0
 
     def take(self, data: bytes, *, wanted: bool) -> None:
-        """Hand `data` to all sinks: a whole stream, which is dropped if it is not `wanted`.
+        """Hand `data`, a whole Rerun stream, to all sinks. If `wanted` is false, drop `data`.
 
-        Raises `FormatError` if it is no whole stream.
+        Raises `FormatError` if `data` is no whole stream.
         """
         try:
             if wanted:
                 self._write(data)
         finally:
-            # Answered in any case, because the producer waits for room.
+            # Answered in any case, because the process may wait until its earlier bytes are accepted.
             self._bytes += len(data)
             self._answer(Accepted(TASK_RECORDING_ROWS, self._bytes))
 

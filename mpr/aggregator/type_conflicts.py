@@ -1,7 +1,8 @@
-"""Finds timelines and components to which several workers give different types.
+"""Finds timelines and components to which several processes give different types.
 
-Rerun keeps one type for each column of a recording, and shows rows of another type wrongly or not at all. The types are
-read from the manifests that the SDK writes at the end of each outbox. Therefore no row is decoded.
+A column is a timeline, or a component of an entity. Rerun keeps one type for each column of a recording, and shows rows
+of another type wrongly or not at all. The types are read from the manifests that the SDK writes at the end of each
+outbox. Therefore no row is decoded.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ if TYPE_CHECKING:
 
 
 _Column: TypeAlias = tuple[bytes, str, str]
-"""Store, entity path (empty for a timeline), and name of a column."""
+"""The encoded id of the recording, the entity path (empty for a timeline), and the name of a column."""
 
 
 class ColumnTypes:
-    """The first type of each column of a recording, and the process that gave this type."""
+    """Remembers the first type of each column, and the process that gave this type."""
 
     def __init__(self) -> None:
         self._first: dict[_Column, tuple[str, str]] = {}
         self._noted: set[tuple[_Column, str]] = set()
 
     def note(self, who: str, footer: bytes) -> list[str]:
-        """Note the schemas in `footer`, which is the payload of an `END` frame that process `who` has written.
+        """Note the types of the columns in `footer`. Returns a sentence for each column that had another type before.
 
-        Returns a sentence for each column to which another process has given another type. Each further type of a
-        column is reported once.
+        `footer` is the payload of the last frame of a stream. `who` names the process that has written the stream. Each
+        further type of a column is reported once.
         """
         sentences = []
         for store, schema in manifest.schemas(footer):
@@ -57,9 +58,9 @@ def _sentence(column: _Column, first: str, first_who: str, other: str, other_who
 
 
 def _type_name(kind: pa.DataType, *, is_timeline: bool) -> str:
-    """Name a type. Two types are the same if their names are the same.
+    """Return a name for the type `kind` of a column. Two types are the same if their names are the same.
 
-    The name of a timeline's type is one that `rr.set_time` uses.
+    The name for a timeline is in the words of `rr.set_time`: a sequence, a duration or a timestamp.
     """
     import pyarrow as pa
 

@@ -1,6 +1,9 @@
-"""Reads the memory that a producer shares with the parent: its status page, and the journal of its results.
+"""Reads the memory that a worker shares with the parent: its status page, and the journal of its results.
 
-Covers: every question to this memory, whether it can be opened or not, from any thread.
+The status page has counters and the number of the task that runs (`transport/status_page.py`). The worker writes each
+result into the journal before it sends the result (`transport/result_journal.py`).
+
+Covers: everything that the parent reads there. If the memory cannot be opened, the answers say that nothing is known.
 Does not cover: what follows from the answers (`intake.py`), the outboxes (`outbox_intake.py`).
 """
 
@@ -21,21 +24,21 @@ _LATE_NANOS = 200_000_000
 
 
 class WorkerMemory:
-    """The status page and the journal of one producer.
+    """The status page and the journal of one process that logs.
 
     Parameters
     ----------
     hello:
-        The first message of the producer, which names the file.
+        The first message of the process. It has the address of the memory.
     folder:
         The private folder of the recording.
 
     Attributes
     ----------
     page:
-        The status page; None if the producer has none, if the parent cannot open it, or after `close`.
+        The status page; None if the process has none, if the parent cannot open it, or after `close`.
     is_readable:
-        Whether the parent can read what the producer has in memory. If not, everything has to come in messages.
+        Whether the parent can read the memory files of the process. If not, all rows and results come in messages.
     """
 
     def __init__(self, hello: Hello, folder: Path) -> None:
@@ -43,18 +46,22 @@ class WorkerMemory:
         if hello.status_page:
             with contextlib.suppress(OSError):
                 self.page = StatusPageReader(hello.status_page, folder)
-        # If the parent cannot open the page, it does not read outboxes either, because large results are in the page. A
-        # producer without memory files has no page, but the parent may read its outbox.
-        self.is_readable = self.page is not None or not hello.status_page
+        # If the parent cannot open the page, it does not read the outboxes either. Otherwise the worker would leave
+        # large results in memory that the parent cannot read. A process without a page may still have an outbox that
+        # the parent can read.
+        self.is_readable: bool = self.page is not None or not hello.status_page
 
     def load(self, message: ResultInMemory) -> Result:
-        """Return the result of `message` with its payload. Raises `OSError` or `ValueError` if that is not there."""
+        """Return the result of `message`, with its payload from the journal.
+
+        Raises `OSError` or `ValueError` if the payload is not there.
+        """
         if self.page is None:
             raise OSError("it cannot be opened")
         return ResultJournalReader(self.page).take(message)
 
     def results(self) -> Iterator[tuple[SegmentReady, int, Result]]:
-        """Yield the last results as `ResultJournalReader.results` does. Ends early if the journal is damaged."""
+        """Yield the results in the journal, as `ResultJournalReader.results` does. Ends early if it is damaged."""
         if self.page is not None:
             with contextlib.suppress(OSError, ValueError):
                 yield from ResultJournalReader(self.page).results()
@@ -62,8 +69,9 @@ class WorkerMemory:
     def overdue_result(self, last_result: int, message_count: int) -> int:
         """Return the number of the last journaled result if it is overdue; 0 if it is not. Any thread may call this.
 
-        `last_result` is the number of the last result that has arrived, and `message_count` the number of messages. A
-        result counts only if all messages before it have arrived, because the parent must take these first.
+        `last_result` is the number of the last result that has arrived. `message_count` is the number of messages that
+        have arrived. A result counts only if all messages that the worker sent before it have arrived, because the
+        parent must take these first.
         """
         # `ValueError` means that another thread is just closing the status page.
         with contextlib.suppress(ValueError):
@@ -75,14 +83,15 @@ class WorkerMemory:
 
     def rows_logged(self) -> int:
         """The number of rows that the process has logged; 0 if this is not known. Any thread may call this."""
-        # `ValueError` means that the status page is just being closed. `Aggregator` has read the number before.
+        # `ValueError` means that another thread is just closing the status page. `Aggregator` has read the number
+        # before.
         with contextlib.suppress(ValueError):
             page = self.page
             return 0 if page is None else page.rows()
         return 0
 
     def close(self) -> None:
-        """Close the file. The producer has its own descriptor."""
+        """Close this process's descriptor of the memory. The worker has its own descriptor."""
         page, self.page = self.page, None
         if page is not None:
             page.close()

@@ -47,7 +47,7 @@ class Contents:
         self._store = store
         self.kinds: dict[str, set[str]] = {}
         self.timelines: Counter[str] = Counter()
-        self.has_layout = False
+        self.has_layout: bool = False
         self._lock = threading.Lock()
         self._chunks_left, self._bytes_left = _LOOK_CHUNKS, _LOOK_BYTES
         self._header = b""

@@ -1,8 +1,10 @@
 """Compares two recordings, and says in which rows they differ.
 
-A cell is the component batch of one row: the value of one component of one entity at one time.
+A row of a recording has a list of values for each of its components. A cell is one such list: the values of one
+component of one entity in one row. Rerun calls it a component batch.
 
 Covers: reading both recordings, matching their rows, comparing cells within tolerances.
-Does not cover: the pytest fixture and the command, which call this package (`pytest_plugin/golden.py`, `cli.py`).
+Does not cover: the fixture `mpr_golden` (`pytest_plugin/golden.py`) and the command `mpr compare` (`cli.py`). Both call
+this package.
 May import: sdk, rrd.
 """

@@ -1,7 +1,10 @@
-"""Compares cells of recordings, and describes cells in words. A cell is the component batch of one row.
+"""Compares cells of recordings, and describes cells in words.
 
-Covers: cells of any Arrow type, as entries of a list column. Cells may be equal, or nearly equal.
-Does not cover: which cells belong together (`compare.py`).
+The docstring of the package defines a cell. All cells of a component have one Arrow type. Several cells are an Arrow
+array of lists, with one list for each cell.
+
+Covers: keys by which equal cells are found, comparing two cells within a tolerance, cells as text.
+Does not cover: which cells are compared with each other (`compare.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 # The longest key in bytes. A longer key is replaced by its digest, so that the key of an image is not a copy of the
 # image.
 _LONG_KEY = 64
-# The key of an entry that is null.
+# The key of an entry that has no value (null).
 _GAP = b"gap"
 # The largest number of values that are written out for a cell.
 _SHORT_CELL = 16
@@ -34,10 +37,10 @@ _WORDS.maxlist = _WORDS.maxdict = _SHORT_CELL
 
 
 def keys(values: pa.Array) -> list[bytes]:
-    """Return a key for each entry of `values`. Keys are compared instead of the entries, because that is faster.
+    """Return a key of up to 64 bytes for each entry of `values`.
 
-    Two entries of the same Arrow type have equal keys if the entries are equal, bit for bit.
-    Pass all entries at once, because one call per entry would take a hundred times as long.
+    Compare the keys instead of the entries, because that is faster. If two entries of one Arrow type are equal bit for
+    bit, their keys are equal too. Pass all entries at once, because a call for each entry takes much more time.
     """
     found = _keys(values)
     if values.null_count:
@@ -76,8 +79,8 @@ def _keys_of_lists(values: pa.ListArray) -> list[bytes]:
 def _bytes_of_numbers(values: pa.Array) -> tuple[memoryview, int] | None:
     """Return the bytes of all entries of `values`, and the size of one entry in bytes.
 
-    Returns None if the entries are neither numbers nor vectors of numbers, or if a vector or a part of it is null. The
-    bytes of a number that is null have no meaning.
+    Returns None if the entries are neither numbers nor vectors of numbers. Also returns None if a vector, or a number
+    in a vector, is null. If an entry is a number that is null, its bytes have no meaning.
     """
     width = 1
     while pa.types.is_fixed_size_list(values.type) and not values.null_count:
@@ -106,9 +109,10 @@ def _short(key: bytes | memoryview) -> bytes:
 
 
 def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
-    """Return the nulls, lengths, numbers and texts in `values` as arrays, from the outermost level to the innermost.
+    """Return the content of `values` as flat arrays, from the outermost level to the innermost.
 
-    Two cells have the same values if all these arrays are the same.
+    The arrays say which values are null, how long the lists are, and which numbers and texts they have. Two cells are
+    equal if all their arrays are equal.
     """
     kind = values.type
     leaves = [np.asarray(values.is_valid())] if values.null_count else []
@@ -129,10 +133,10 @@ def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
 
 
 def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
-    """Return whether two cells are equal, with a tolerance for floating point numbers.
+    """Return whether the cell `other` is equal to the expected cell `one`, with a tolerance for floating point numbers.
 
-    Two numbers may differ by up to `tolerance` times the expected number, which is in `one`. If the expected number is
-    smaller than 1, they may differ by up to `tolerance`. NaN is equal to NaN.
+    A number may differ from the expected number by up to `tolerance` times the absolute expected number. If this
+    absolute number is smaller than 1, the numbers may differ by up to `tolerance`. NaN is equal to NaN.
     """
     ours, theirs = _leaves(one), _leaves(other)
     if [(leaf.dtype, leaf.shape) for leaf in ours] != [(leaf.dtype, leaf.shape) for leaf in theirs]:
@@ -151,7 +155,7 @@ def _unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) -
 
 
 def words(cell: pa.Array) -> str:
-    """Return the values of a cell as text, or the number of values if there are many."""
+    """Return the values of a cell as text. If there are more than 16 numbers, only return how many there are."""
     many = _many_numbers(cell)
     if many is not None:
         return f"{many.size} values"
@@ -159,7 +163,12 @@ def words(cell: pa.Array) -> str:
 
 
 def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
-    """Return the values of two different cells as text, or only the first difference if there are many values."""
+    """Return a text that says how the cell `found` differs from the cell `expected`.
+
+    If both have the same count of numbers, and more than 16, the text has the first number that differs, and says how
+    many differ. `tolerance` has the meaning that it has in `are_close`. In other cases, the text has the values of both
+    cells, shortened.
+    """
     many, others = _many_numbers(expected), _many_numbers(found)
     if many is not None and others is not None and many.dtype == others.dtype and many.shape == others.shape:
         where = np.flatnonzero(_unequal(many, others, tolerance))
@@ -180,13 +189,13 @@ def plain(cell: pa.Array) -> Any:
     try:
         values = cell.to_pylist()
     except ValueError:
-        # The value is a time with nanoseconds, which Python's own times do not have.
+        # The value is a time with nanoseconds. Python's `datetime` has only microseconds.
         return str(cell)
     return values[0] if len(values) == 1 else values
 
 
 def _many_numbers(cell: pa.Array) -> npt.NDArray[Any] | None:
-    """Return the numbers in a cell if there are too many to write them out, else None."""
+    """Return the numbers in a cell as a flat array, or None if there are so few that a text can have all of them."""
     if pa.types.is_string(_innermost(cell.type)):
         return None
     longest = max(_leaves(cell), key=len)

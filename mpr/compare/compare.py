@@ -21,18 +21,28 @@ if TYPE_CHECKING:
 
 Level = Literal["summary", "values"]
 
-#: Parts of a recording that differ in every run: the times of logging, and the rows of mpr and of the SDK that describe
-#: the run.
+#: Timelines and entities that are not compared by default, because they differ in every run. They are the times of
+#: logging, and the rows in which the SDK and mpr describe the run.
 IGNORED_TIMELINES = ("log_time", "log_tick")
 IGNORED_ENTITIES = ("/__properties/**", "/mpr/**")
 
-# The place of a cell in a series: the index of an array, and the index of a row in that array.
+# The place of a cell in a `_Series`: the index of an array in `arrays`, and the index of a row in that array.
 _Place = tuple[int, int]
 
 
 @dataclass
 class _Series:
-    """All cells of one component of one entity."""
+    """All cells of one component of one entity.
+
+    Attributes
+    ----------
+    type:
+        The Arrow type of the values, as text.
+    arrays:
+        The cells of each chunk. Each array has one list of values for each row.
+    times:
+        For each array: the times of its rows, by the name of the timeline. A row may have no time (None).
+    """
 
     type: str
     arrays: list[pa.ListArray] = field(default_factory=list)
@@ -42,9 +52,9 @@ class _Series:
         return sum(len(array) for array in self.arrays)
 
     def places(self, timelines: Collection[str]) -> Iterator[tuple[tuple[Any, ...], bytes, _Place]]:
-        """Yield for each cell its times on `timelines`, its key and its place.
+        """Yield for each cell its times on `timelines`, its key (`cells.keys`) and its place (`_Place`).
 
-        The time is None on a timeline on which the cell has no time.
+        If the cell has no time on a timeline, None stands for this time.
         """
         from mpr.compare.cells import keys
 
@@ -61,11 +71,14 @@ class _Series:
 
 @dataclass
 class _Entity:
-    """All data of a recording at one entity path."""
+    """All data of a recording at one entity path.
+
+    `temporal` has the components with times, and `static` has the components without. The keys are their names.
+    """
 
     temporal: dict[str, _Series] = field(default_factory=dict)
     static: dict[str, _Series] = field(default_factory=dict)
-    #: The Arrow type of the times on each timeline.
+    #: The Arrow type of the times on each timeline, as text.
     timelines: dict[str, str] = field(default_factory=dict)
     #: The first and the last time on each timeline.
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -81,10 +94,11 @@ def differences(
     tolerance: float = 0.0,
     limit: int = 20,
 ) -> list[str]:
-    """Return the differences between two recordings.
+    """Return the differences between two recordings, as sentences.
 
-    Two recordings are equal if they have the same cells at the same times, in any order and any chunks. For static
-    data only the values count, not how often each value was logged. Both recordings are held in memory.
+    Two recordings are equal if they have the same cells at the same times. The order of the rows and the chunks do not
+    matter. A cell is the values of one component of one entity in one row. Static cells may be logged any number of
+    times. Both recordings are held in memory.
 
     Parameters
     ----------
@@ -112,7 +126,7 @@ def differences(
     Raises
     ------
     ConfigError
-        If `level` has another value.
+        If `level` is neither "values" nor "summary".
     RecordingError
         If a file cannot be read.
     """
@@ -122,7 +136,7 @@ def differences(
     try:
         found = list(_of_recordings(ours, theirs, level, tolerance))
     except (RuntimeError, ValueError, LookupError, TypeError) as error:
-        # Values that the SDK reads, but that are no valid values of their type.
+        # The SDK has read a value that is not valid for its type.
         raise RecordingError(f"cannot compare {expected} with {actual}: {error!r}") from error
     if len(found) > limit:
         return [*found[:limit], f"and {len(found) - limit} more differences"]
@@ -155,11 +169,11 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
-    """Return the files that the SDK cannot read, or on which it crashes. Each has the reason, in a sentence.
+    """Find the files that the SDK cannot read, or that make the SDK crash. Return a sentence with the reason for each.
 
-    `differences` reads in this process, and a crash of the SDK would end this process. So this function reads the files
-    in another process before. Call it for files that may be damaged. Raises `RecordingError` if there can be no such
-    process.
+    Call this before `differences` if files may be damaged. `differences` reads files in the calling process, so a crash
+    of the SDK would end this process. This function reads the files in another process. Raises `RecordingError` if the
+    other process cannot start or fails.
     """
     from mpr.sdk import programs
 
@@ -172,7 +186,10 @@ def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _damage(path: Path) -> str | None:
-    """Return why the SDK shall not even try to read a file; None if it may. It takes 2 kB for each broken message."""
+    """Return the reason why the SDK must not read a file, or None if the SDK may read it.
+
+    A damaged file is refused here, because the SDK's reader needs time and memory for each broken message.
+    """
     from mpr import files
     from mpr.rrd.survey import reader_of, survey
 
@@ -181,7 +198,7 @@ def _damage(path: Path) -> str | None:
         with path.open("rb") as file:
             found = survey(reader_of(file.fileno()), path.stat().st_size)
     except FormatError:
-        # The format is another one, and only the SDK can say whether it is a recording.
+        # mpr does not know this format. Only the SDK can say whether the file is a recording.
         return None
     except (OSError, ValueError) as error:
         return str(error)
@@ -302,7 +319,7 @@ def _of_series(
 def _changes(
     one: _Series, other: _Series, tolerance: float, timelines: dict[str, str], *, is_static: bool
 ) -> Iterator[str]:
-    """Yield a sentence for each cell that differs, in the order of time."""
+    """Yield a sentence for each cell that differs. The sentences are sorted by the times of the cells."""
     from mpr.compare.cells import are_close, words, words_of_both
 
     missing, new = _unmatched(one, other, timelines, is_static=is_static)
@@ -325,9 +342,10 @@ _Unmatched = dict[tuple[Any, ...], list[_Place]]
 def _unmatched(
     one: _Series, other: _Series, timelines: dict[str, str], *, is_static: bool
 ) -> tuple[_Unmatched, _Unmatched]:
-    """Return the cells of `one` that `other` does not have, and the reverse, each grouped by their times.
+    """Return the places of cells of `one` that `other` lacks, and of cells of `other` that `one` lacks.
 
-    Cells are compared bit for bit. It matters how often a cell occurs, except for static cells.
+    The places are grouped by the times of the cells. Cells are compared bit for bit. If a cell occurs twice in one
+    series and once in the other, one cell is left over. Static cells count only once.
     """
     ours, theirs = list(one.places(timelines)), list(other.places(timelines))
     counts = [Counter((stamp, key) for stamp, key, _ in cells) for cells in (ours, theirs)]
@@ -347,7 +365,7 @@ def _taken(cells: list[tuple[tuple[Any, ...], bytes, _Place]], left: Counter[tup
 
 
 def _in_order(cells: Iterator[pa.Array]) -> list[pa.Array]:
-    """Sort cells by their values, so that the most similar rows of one time are compared with each other."""
+    """Sort cells of one time by their values, so that similar cells are compared with each other."""
     from mpr.compare.cells import plain
 
     found = list(cells)
@@ -361,9 +379,10 @@ def _flat(value: Any) -> tuple[Any, ...]:
 
 
 def _sortable(values: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:
-    """Return a sort key for `values`, which may have any types, also None.
+    """Return a sort key for `values`, which may have different types.
 
-    Values are sorted by the names of their types, and values of one type as usual.
+    Numbers and texts are sorted by the names of their types, and within one type as usual. All other values come first,
+    sorted by their `repr`.
     """
     return tuple(
         (type(each).__name__, each) if isinstance(each, int | float | str) and each == each else ("", repr(each))

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 from mpr.sinks.viewers import LiveSink
 
-#: The entry function of an exporter, in the form that a launcher needs.
+#: The function that an exporter runs, in the form `module:function` (see `processes/launcher.py`).
 MAIN = "mpr.live.exporter:main"
 
 
@@ -25,12 +25,12 @@ class ExporterConfig:
     application_id, recording_id:
         Ids of the recording.
     head:
-        A stream that the exporter sends before all other data.
+        An encoded Rerun stream that the exporter sends before all other data: the properties and the blueprint.
     first:
         Whether this is the first exporter of the sink. Only the first one opens the viewer of a `SpawnViewerSink`.
     environ:
-        The environment variables of the parent. These variables are sent, because an exporter that a fork server starts
-        would have the older variables of the fork server.
+        The environment variables of the parent, which the exporter sets. Otherwise an exporter that a fork server
+        starts would have the older variables of the fork server.
     pipe:
         The connection to the parent.
     """

@@ -1,4 +1,7 @@
-"""The process between a recording and one live sink. This process can wait, hang or die without harm to the parent.
+"""Runs an exporter: the process that sends the rows of a recording to one live sink, which is a viewer or a server.
+
+This process can wait, hang or die without harm to the parent. The replay log is a list of files with the rows to send.
+A slice is a part of such a file.
 
 Covers: connecting to a viewer or serving viewers, sending slices of the replay log, reporting progress.
 Does not cover: starting and killing exporters (`supervisor.py`, `exporter_handle.py`), the replay log
@@ -10,7 +13,7 @@ breaks, the exporter ends. The parent then starts another exporter, which sends 
 chunk only once, because each chunk has an id.
 
 ```
-parent ── Load(file) + descriptor, SendSlice(file, start, end), Finish ─────► exporter ── the SDK ──► viewer
+parent ── Load(file) and its descriptor, SendSlice(file, start, end), Finish ► exporter ── the SDK ──► viewer
        ◄── Waiting, Connected, SliceSent(file, end, chunks), Lost, Done ──────
 ```
 """
@@ -41,18 +44,18 @@ if TYPE_CHECKING:
     from mpr.sinks.viewers import LiveSink
 
 
-# With this priority, an exporter on a busy machine gets a seventieth of the CPU time of a worker.
+# The nice value (priority) of an exporter: on a busy machine, it gets a seventieth of the CPU time of a worker.
 _NICE = 19
 # The system does not report that a viewer begins to listen, so an exporter tries at this interval.
 _LOOK_EVERY_SECS = 0.25
 # An exporter flushes at this interval, because the SDK reports a broken connection only at a flush.
 _CHECK_EVERY_SECS = 1.0
-# The time that the viewers of a server have to read the last rows before the server ends.
+# A server that ends first waits this long for viewers that still read its last rows.
 _SERVER_FAREWELL_SECS = 1.5
 
 
 def main(config: ExporterConfig, _shared: None) -> None:
-    """Run as the exporter of `config.sink`, until the parent sends `Finish` or ends."""
+    """Run as the exporter of `config.sink`, until the parent sends `Finish` or ends, or the connection breaks."""
     os.environ.clear()
     os.environ.update(config.environ)
     # Unblock all signals. If the parent is `mpr run`, it has blocked some signals in order to wait for them
@@ -68,17 +71,20 @@ def main(config: ExporterConfig, _shared: None) -> None:
 
 
 def _lower_priority() -> None:
-    """Leave the CPU to the workers. Programs that this process starts get the same low priority."""
+    """Give this process a low priority, so that workers get the CPU first. Programs that it starts inherit this."""
     os.nice(_NICE)
     if sys.platform == "linux":
-        # When a batch process wakes up, it does not interrupt a worker. It waits until a CPU is free.
+        # When a process with this policy wakes up, it does not interrupt a worker. It waits until a CPU is free.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 class _Exporter:
+    """Sends the rows of a recording to one live sink, as the parent's messages say."""
+
     def __init__(self, config: ExporterConfig) -> None:
         self._config = config
         self._pipe = config.pipe
+        # Per file of the replay log: its descriptor, and whether it is a memory ring.
         self._sources: dict[int, tuple[int, bool]] = {}
         self._header = config.head[: framing.HEADER_SIZE]
         self._program: subprocess.Popen[bytes] | None = None
@@ -145,12 +151,12 @@ class _Exporter:
             data, chunks = framing.whole_frames(read, position, end)
             dropped = dropped_until(fd) if is_memory else 0
             if dropped > position:
-                # The memory ring has dropped these bytes. `data` is not used, because it may be from a hole of the
-                # file.
+                # The memory ring has dropped these bytes, perhaps while they were read here. So `data` may have zeros,
+                # and is not used.
                 position = min(dropped, end)
                 chunks = 0
             elif not data:
-                # Another program has cut the file, so the rest is lost.
+                # Another program has cut the file, so the rest of the slice is lost.
                 position = end
             else:
                 self._send(self._header + data)
@@ -158,7 +164,7 @@ class _Exporter:
             self._pipe.send(SliceSent(number, position, chunks))
 
     def _send(self, stream: bytes) -> None:
-        """Send a stream, and wait as long as the viewer does not read.
+        """Send `stream` to the live sink. Waits without limit as long as the viewer does not read.
 
         Raises an exception if the connection is broken.
         """
@@ -189,9 +195,9 @@ def _be_silent() -> None:
 
 
 def _wait_for_readers(port: int | None) -> None:
-    """Wait up to `_SERVER_FAREWELL_SECS` until all viewers have closed their connections.
+    """Wait up to `_SERVER_FAREWELL_SECS` until all viewers have closed their connections to the server at `port`.
 
-    A viewer that has closed its connection has read everything.
+    A viewer that has closed its connection needs no more rows.
     """
     import psutil
 

@@ -1,4 +1,7 @@
-"""One live sink in the parent: the state of the sink, and the exporter process that feeds the sink now.
+"""Starts, feeds and replaces the exporters of one live sink, in the parent.
+
+A live sink is a viewer or a server. An exporter is the process that sends rows to it. The replay log is a list of files
+with these rows (`replay_log.py`).
 
 Covers: starting and replacing an exporter, the messages to and from the exporter, and the end of the exporter.
 Does not cover: the thread that does this for all live sinks (`supervisor.py`), and the code in the exporter's process
@@ -26,8 +29,8 @@ from mpr.sinks.viewers import LiveSink
 
 _log = logging.getLogger("mpr")
 
-# Small pieces are sent together at this interval. A viewer draws 60 times a second, but sending so often would take CPU
-# time from the workers.
+# The shortest time between two slices, so that rows which come within this time are sent together. A viewer draws 60
+# times a second, but sending so often would take CPU time from the workers.
 _SEND_EVERY_SECS = 0.05
 # The shortest and the longest time until an exporter that has ended is replaced. The time doubles with each attempt.
 _FIRST_RETRY_SECS = 0.1
@@ -37,7 +40,7 @@ _PATIENCE_SECS = 10.0
 
 
 class ExporterState(enum.Enum):
-    """The state of a live sink. The values are the texts of `LiveSinkStatistics.state`."""
+    """The state of a live sink. The values are the texts that users see in `LiveSinkStatistics.state`."""
 
     #: There is no exporter, and another attempt follows.
     DOWN = "not running"
@@ -47,14 +50,16 @@ class ExporterState(enum.Enum):
     WAITING = "waiting for a viewer"
     #: The exporter sends rows.
     CONNECTED = "connected"
-    #: The exporter knows that no more rows follow.
+    #: The exporter was told that no more rows follow.
     FINISHING = "finishing"
     #: All rows were sent, and the exporter has ended.
     DONE = "done"
 
 
 class ExporterHandle:
-    """A live sink and its exporter. Any thread may call `stats`, but only the supervisor's thread calls other methods.
+    """Keeps the state of a live sink, and feeds its exporter.
+
+    Any thread may call `stats`. Only the thread of the `LiveSupervisor` calls the other methods.
 
     Parameters
     ----------
@@ -63,7 +68,7 @@ class ExporterHandle:
     sink:
         The sink. Ports that were 0 are replaced by free ports.
     replay_log:
-        The rows to send.
+        The files with the rows to send.
     """
 
     def __init__(self, number: int, sink: LiveSink, replay_log: ReplayLog) -> None:
@@ -82,6 +87,7 @@ class ExporterHandle:
         self._sent_at = 0.0
         self._sent_chunks = 0
         self._connections = 0
+        # The reason why the sink last got no rows, in words for notes and warnings.
         self._reason = "it was not ready in time"
         self._starvation = _Starvation()
 
@@ -92,12 +98,12 @@ class ExporterHandle:
 
     @property
     def pipe(self) -> Any:
-        """The connection to the exporter, or None if there is no connection."""
+        """The connection between this process and the exporter, or None if there is none."""
         return self._pipe
 
     @property
     def has_process(self) -> bool:
-        """Whether an exporter was started, and `reap` has not been called for it yet."""
+        """Whether an exporter was started, and `release` was not called after that."""
         return self._pid is not None
 
     @property
@@ -107,19 +113,19 @@ class ExporterHandle:
 
     @property
     def retry_at(self) -> float:
-        """The time of the next attempt if there is no exporter, in seconds of `time.monotonic`."""
+        """If there is no exporter: the time at which to start another one, in seconds of `time.monotonic`."""
         return self._backoff.at
 
     @property
     def is_ready(self) -> bool:
-        """Whether the exporter waits for something to send."""
+        """Whether the exporter is connected, and has sent everything that it was told to send."""
         return self._is_fed() and self._pipe is not None
 
     @property
     def may_finish(self) -> bool:
-        """Whether the exporter may still send rows at the end of the recording.
+        """Whether the exporter may still send rows when the recording ends: it is connected, or about to connect.
 
-        Then it is about to connect, or it is connected. An exporter that waits for a viewer would only wait longer.
+        False if the exporter waits for a viewer, because it could wait for ever.
         """
         return self._state in (ExporterState.STARTING, ExporterState.CONNECTED, ExporterState.FINISHING)
 
@@ -142,12 +148,12 @@ class ExporterHandle:
         if not total or (self._state is ExporterState.DONE and not found.missing_chunks):
             return None
         if self._state in (ExporterState.CONNECTED, ExporterState.FINISHING):
-            # The exporter has not reported that the viewer has read the last chunks.
+            # The exporter has not reported `Done`, so it is not known whether the viewer has read the last chunks.
             return f"{found.sink} stopped reading: it lacks {found.missing_chunks} of {total} chunks or more"
         return f"{found.sink} lacks {found.missing_chunks} of {total} chunks: {self._reason}"
 
     def start(self, launcher: Launcher, application_id: str, recording_id: str) -> None:
-        """Start an exporter. If this fails, another attempt follows."""
+        """Start an exporter by `launcher`. If this fails, plan another attempt (`retry_at`)."""
         ours, exporters = multiprocessing.Pipe()
         config = ExporterConfig(
             sink=self._sink,
@@ -172,10 +178,11 @@ class ExporterHandle:
             exporters.close()
 
     def send(self, now: float, *, is_last: bool) -> float | None:
-        """Let the exporter send new rows. The caller checks `is_ready` before.
+        """Tell the exporter to send a slice of new rows, if there are any. The caller checks `is_ready` before.
 
-        If `is_last` is true, the exporter sends without delay, and finishes when it has sent all rows. If it is too
-        early to send, returns the time at which to call this method again. Else returns None.
+        `now` is the present `time.monotonic()`. If it is too early to send, returns the time at which to call this
+        method again. Else returns None. If `is_last` is true, it is never too early, and the exporter is told to finish
+        if there are no new rows.
         """
         for number, source in enumerate(self._replay_log.sources):
             start = max(self._positions.get(number, 0), source.start)
@@ -200,14 +207,15 @@ class ExporterHandle:
         return None
 
     def _write(self, message: object) -> None:
-        # An error is ignored, because the launcher soon reports that the exporter has died.
+        # An error means that the exporter has died. It is ignored, because the launcher reports each death.
         with contextlib.suppress(OSError):
             self._pipe.send(message)
 
     def check_starvation(self, now: float) -> float | None:
-        """Warn once if the sink has taken no rows for `_PATIENCE_SECS`.
+        """Log a warning if the sink has taken no rows for `_PATIENCE_SECS` by the time `now`. Only one is ever logged.
 
-        Returns the time at which to call this method again, or None if no call is needed before the state changes.
+        `now` is the present `time.monotonic()`. Returns the time at which to call this method again, or None if no call
+        is needed before the state changes.
         """
         if self._starvation.is_reported:
             return None
@@ -232,8 +240,8 @@ class ExporterHandle:
             while self._pipe is not None and self._pipe.poll():
                 self._read(self._pipe.recv())
         except (EOFError, OSError):
-            # The exporter has ended, so its end of the connection is closed. The launcher reports this too, and then
-            # `reap` is called.
+            # The exporter has ended, so its end of the connection is closed. The launcher reports this too. The
+            # supervisor then calls `reap`.
             self._pipe.close()
             self._pipe = None
 
@@ -260,10 +268,7 @@ class ExporterHandle:
                 self._state = ExporterState.DONE
 
     def reap(self) -> None:
-        """Clean up after the exporter, which has ended.
-
-        If the exporter had not sent everything, plan another attempt.
-        """
+        """Clean up after the exporter, which has ended. If it had not sent everything, plan to start another one."""
         self.listen()
         self.release()
         if self._state is not ExporterState.DONE:
@@ -294,7 +299,7 @@ class ExporterHandle:
 
 
 class _Backoff:
-    """The time of the next attempt. The delay doubles after each attempt, until an exporter has sent something."""
+    """Says when to start the next exporter. The delay doubles after each attempt, until an exporter has sent rows."""
 
     def __init__(self) -> None:
         self.at = 0.0
@@ -306,31 +311,31 @@ class _Backoff:
         self._secs = min(2 * self._secs, _LAST_RETRY_SECS)
 
     def reset(self) -> None:
-        """Set the shortest delay again, because an attempt was successful."""
+        """Use the shortest delay again, because an exporter has sent rows."""
         self._secs = _FIRST_RETRY_SECS
 
 
 class _Starvation:
-    """Measures for how long a sink has taken no rows. Also notes whether the user was warned."""
+    """Measures for how long a sink has taken no rows. Remembers whether the user was warned."""
 
     def __init__(self) -> None:
         self._since: float | None = time.monotonic()
         self.is_reported = False
 
     def begin(self, now: float) -> float:
-        """Start to measure, unless this has begun before, because the sink takes no rows now.
+        """Start the measurement at the time `now`, unless it is running. Returns the time at which it was started.
 
-        Returns the time at which the measurement has begun.
+        All times are seconds of `time.monotonic`.
         """
         self._since = self._since or now
         return self._since
 
     def begin_again(self, now: float) -> None:
-        """Measure the time from `now` on, because the sink has just taken some rows."""
+        """Start the measurement again at the time `now`, because the sink has just taken some rows."""
         self._since = now
 
     def end(self) -> None:
-        """Stop to measure, because the exporter is connected, and has sent everything that it was told to send."""
+        """Stop the measurement, because the exporter has sent everything that it was told to send."""
         self._since = None
 
     def report(self) -> None:

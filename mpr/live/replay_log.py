@@ -1,14 +1,18 @@
-"""A copy of the rows that the durable sinks have accepted, for live sinks that come late or are slow.
+"""Keeps the rows that the durable sinks have accepted, for live sinks that connect late or are slow.
 
-Covers: the files that hold the rows (the file of a `FileSink`, or a bounded ring in memory).
+A durable sink is, for example, a file. A live sink is a viewer or a server. The readers of the log are exporters: the
+processes that send rows to live sinks. Words of the file format, such as frame and segment, are in `rrd/__init__.py`.
+
+Covers: the files that hold the rows (the file of a `FileSink`, or a ring of limited size in memory).
 Does not cover: the time at which each reader gets the rows (`supervisor.py`, `exporter_handle.py`, `exporter.py`).
 
 A replay log has a head (header, store infos, properties, blueprint), which every reader gets first. The log also has
 one or two files with frames. Usually there is one file, which belongs to a `FileSink`. If there is no such file, or if
 its writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments.
 
-The first 8 bytes of the ring are the offset up to which bytes are dropped. The ring writes this offset before it drops
-bytes. A reader first reads frames, and then this offset. The frames are valid if they do not begin before this offset.
+The first 8 bytes of the ring are a mark: the offset up to which bytes are dropped. The ring writes the mark before it
+drops bytes. A reader first reads frames, and then the mark. The frames are valid if they do not begin before this
+offset.
 """
 
 from __future__ import annotations
@@ -24,33 +28,36 @@ from mpr.rrd.byte_log import ByteLog
 from mpr.rrd.segment import Segment, runs
 from mpr.transport.outbox import Outbox
 
+# The form of the mark in the first 8 bytes of a memory ring.
 _MARK = struct.Struct("<Q")
+# The frames in a memory ring begin at this offset, so that they lie on other pages of memory than the mark.
 _MEMORY_START = 4096
 
 
 class LogFile:
-    """A file with whole frames from `start` to `end`. The file grows at `end`."""
+    """A file of a replay log, with whole frames from the offset `start` to the offset `end`. It grows at `end`."""
 
     is_memory = False
 
     def __init__(self, fd: int, start: int) -> None:
         # A copy of the descriptor, because the writer closes its own one if the file fails. The rows in the file are
         # still valid then.
-        self.fd = os.dup(fd)
+        self.fd: int = os.dup(fd)
         self.start = start
-        self.end = start
+        self.end: int = start
 
     def grow(self, end: int) -> None:
-        """Move the end of the log to `end`, because the file has whole frames up to there."""
+        """Note that the file has whole frames up to the offset `end` now."""
         self.end = end
 
     def close(self) -> None:
+        """Close this object's descriptor of the file."""
         fd, self.fd = self.fd, -1
         os.close(fd)
 
 
 class MemoryRing(LogFile):
-    """A file in memory with the newest segments, of up to `REPLAY_MAX_BYTES` bytes together.
+    """A file in memory with the newest segments, which have up to `REPLAY_MAX_BYTES` bytes together.
 
     The newest segment is kept even if this segment alone has more bytes.
 
@@ -86,9 +93,10 @@ class MemoryRing(LogFile):
             self.start = last
             self._mark()
             self._file.release(first, last)
-        self.end = end
+        self.end: int = end
 
     def _mark(self) -> None:
+        """Write the mark: the offset up to which bytes are dropped."""
         os.pwrite(self.fd, _MARK.pack(self.start), 0)
 
     def close(self) -> None:
@@ -128,20 +136,22 @@ class ReplayLog:
         #: The files with the frames. The index in this list is the number of the file in messages to exporters.
         self.sources: list[LogFile] = []
         #: The number of chunks that the durable sinks have accepted since this log was made.
-        self.chunks = 0
+        self.chunks: int = 0
         if file is not None and file.shared_fd is not None:
             self.sources.append(LogFile(file.shared_fd, file.end))
 
     @property
     def head(self) -> bytes:
+        """The stream that every reader gets first: header, store infos, properties, blueprint."""
         return self._head
 
     def accepted(self, segment: Segment) -> None:
-        """Keep `segment`. Every writer that still works has accepted `segment` before."""
+        """Keep the frames of `segment`. All durable sinks that still work have accepted `segment` before."""
         if self._file is not None and self._file.end > self.sources[0].end:
             self.sources[0].grow(self._file.end)
         else:
-            # There is no file, the segment went to another file, or the file has failed.
+            # The file has not grown: there is none, it has failed, or the segment belongs to another recording, which
+            # has its own file.
             if self._memory_ring is None:
                 self._memory_ring = MemoryRing(self._folder)
                 self.sources.append(self._memory_ring)

@@ -1,4 +1,4 @@
-"""The statistics of a live sink in `SharedRecording.stats()`."""
+"""The statistics of a live sink (a viewer or a server), which `SharedRecording.stats()` returns."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class LiveSinkStatistics:
         One of 'connected', 'waiting for a viewer', 'starting', 'not running' (a new attempt follows), 'finishing' and
         'done'.
     sent_chunks:
-        The number of chunks that were sent over the present connection. If there is no connection now, over the last
-        one. The viewer or server has certainly read these chunks only if the state is 'done'.
+        The number of chunks that were sent over the present connection, or over the last one if there is none now. A
+        chunk is some rows of one entity. The viewer or server has certainly read these chunks only if the state is
+        'done'.
     missing_chunks:
         The number of chunks of the recording that were not sent. While the recording is open, these chunks may still be
-        sent. After the recording is closed, the viewer or server has missed these chunks.
+        sent. When the recording is closed, they are missing in the viewer or server.
     connections:
         How often an exporter has connected to a viewer, or has started a server.
     """

@@ -1,12 +1,14 @@
 """Runs the live sinks of a recording, in the parent. A thread starts an exporter for each sink, and feeds it.
 
+A live sink is a viewer or a server. An exporter is the process that sends rows to one live sink.
+
 Covers: the thread, the events that wake it up, and its end within a time limit.
 Does not cover: one sink and its exporter (`exporter_handle.py`), the code in the exporter's process (`exporter.py`),
 and the rows (`replay_log.py`).
 
-The aggregator only reports that rows were accepted. Everything that can wait, hang or fail is in the exporters. This
-thread exchanges messages of a few bytes with the exporters. The thread sends no message to an exporter that has not
-answered the last message.
+The aggregator (`aggregator/aggregator.py`) only reports that the durable sinks, such as files, have accepted rows.
+Everything that can wait, hang or fail is in the exporters. This thread exchanges messages of a few bytes with the
+exporters. The thread sends no slice to an exporter that has not answered the last one.
 """
 
 from __future__ import annotations
@@ -31,21 +33,22 @@ from mpr.threads import WakeupPipe
 
 _log = logging.getLogger("mpr")
 
-# The time limit for the start of a process, even if the fork server was killed and a new one must import everything.
+# The time that the start of an exporter may take, even if the fork server was killed and a new one must import all
+# modules.
 _START_SECS = 30.0
-# The time limit for the end of a killed process.
+# The time that a killed exporter may take to end.
 _KILL_SECS = 1.0
 
 
 class LiveSupervisor:
-    """All open live sinks of a recording.
+    """Feeds all live sinks of one recording, in a thread of its own.
 
     Parameters
     ----------
     sinks:
         The sinks. Ports that were 0 are replaced by free ports.
     replay_log:
-        The rows that the sinks get.
+        The files with the rows that the sinks get.
     application_id, recording_id:
         Ids of the recording.
     """
@@ -83,10 +86,10 @@ class LiveSupervisor:
         return [handle.stats() for handle in self._handles]
 
     def finish(self) -> list[str]:
-        """Send rows for up to `LIVE_FAREWELL_SECS` more, then end all exporters.
+        """Send rows for up to `LIVE_FAREWELL_SECS` more, then end all exporters and the thread.
 
-        Any thread but the supervisor's own may call this. `accepted` must not be called any more. Returns one text for
-        each sink that has missed rows.
+        Any thread but the supervisor's own may call this. `accepted` must not be called after that. Returns one text
+        for each sink that has missed rows.
         """
         self._deadline = time.monotonic() + LIVE_FAREWELL_SECS
         self._wakeup.wake()
@@ -130,9 +133,9 @@ class LiveSupervisor:
         return [self._wakeup.fileno(), *pipes, *launcher.waitables()]
 
     def _step(self, launcher: Launcher) -> float | None:
-        """Start exporters and send rows that are due.
+        """Start exporters whose time has come, and have exporters send new rows.
 
-        Returns the seconds until the next step, or None if no step is planned.
+        Returns the number of seconds until this must be called again, or None if only an event can make it necessary.
         """
         self._idle = True
         now = time.monotonic()

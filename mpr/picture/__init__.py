@@ -1,7 +1,7 @@
 """Draws a picture of a recording with the real viewer: `mpr.picture.render`.
 
-Covers: the process with the viewer, and the wait for its picture.
-Does not cover: which recordings get a picture (`pytest_plugin/report/pictures.py`).
+Covers: a process that runs the viewer and saves the picture, and the wait for this process.
+Does not cover: which recordings of tests get a picture (`pytest_plugin/report/pictures.py`).
 May import: sdk, rrd.
 """
 

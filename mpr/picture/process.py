@@ -40,16 +40,18 @@ _T = TypeVar("_T")
 
 #: The height in pixels of the bar that the viewer still draws at the top if the top panel is hidden.
 _EMPTY_TOP = 36
-# A notification is shown for 4 s of the viewer's clock. In a viewer without a window, the clock advances by 0.25 s per
-# frame.
+# The viewer draws this many frames until it hides a notification. It shows a notification for 4 s of its own clock.
+# Without a window, its clock advances by 0.25 s with each frame. So 17 frames take longer than 4 s of this clock.
 _FRAMES_OF_A_NOTIFICATION = 17
+# The interval (seconds) at which this module asks whether the viewer is ready.
 _LOOK_EVERY_SECS = 0.05
 
 
 def main() -> None:
-    """Read an order (`rendering.Order`) from a folder, draw the picture, and write picture and answer to this folder.
+    """Read the file `order` (a pickled `rendering.Order`) in a folder, and draw the picture that it describes.
 
-    The only argument of the command line is the path of the folder.
+    The only argument of the command line is the path of the folder. Writes `picture.png` and `answer` to this folder.
+    `answer` is a JSON file with the reports of the viewer, or with the error.
     """
     folder = Path(sys.argv[1])
     order: Order = pickle.loads((folder / "order").read_bytes())  # noqa: S301  # written by the caller
@@ -64,11 +66,12 @@ def main() -> None:
     (folder / "answer.part").write_text(json.dumps(answer))
     (folder / "answer.part").rename(folder / "answer")
     sys.stdout.flush()
-    # The SDK's exit handlers are skipped, because they would wait for the viewer, which has ended already.
+    # `os._exit` skips the SDK's exit handlers. They would wait for the viewer, which has ended already.
     os._exit(0)
 
 
 def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[bytes]]) -> None:
+    """Wait until standard input closes, and then end the viewers and this process. `caller` is a process id."""
     sys.stdin.buffer.read()
     for viewer in viewers:
         viewer.kill()
@@ -118,9 +121,10 @@ def _stores(recording: Path) -> tuple[list[str], bool]:
 
 
 def _readable(recording: Path, folder: Path) -> Path:
-    """Return the recording, or a copy of its readable part if Rerun cannot read the recording.
+    """Return the path of a file that Rerun can read: `recording`, or a copy of its readable part in `folder`.
 
-    If the writer of a recording was killed, the recording may end within a message.
+    If the writer of a recording was killed, the file may end within a message. The copy then ends before this message.
+    Raises `PictureError` if Rerun can read no part of the recording.
     """
     try:
         _stores(recording)
@@ -138,10 +142,10 @@ def _readable(recording: Path, folder: Path) -> Path:
 
 
 def _with_blueprint(recording: Path, folder: Path, blueprint: Any) -> Path:
-    """Return a file with the recording and the wanted layout.
+    """Return the path of a file with the recording and a layout, which is `blueprint` if this is not None.
 
-    Both are merged into one file, because the viewer gives each opened recording a data set id of its own. A blueprint
-    from another file would not apply to the recording.
+    Recording and layout must be in one file. The viewer gives each file that it opens its own data set id, so a layout
+    from another file would not apply to the recording. Raises `PictureError` if the file cannot be made.
     """
     import rerun.blueprint as rrb
 
@@ -177,10 +181,25 @@ def headless_viewer(
     port: int | None = None,
     viewers: list[subprocess.Popen[bytes]] | None = None,
 ) -> Iterator[ViewerClient]:
-    """Run a viewer without a window within the block, for a picture of `size` in pixels. Yield its client.
+    """Run a viewer without a window within the block, and yield a client that can control it.
 
-    Only this machine can reach the viewer. The viewer keeps its files in `folder`. Its process is added to `viewers`
-    as soon as it has started. Raises `NoViewerError` if this machine cannot run a viewer.
+    Parameters
+    ----------
+    folder:
+        The folder for the files of the viewer.
+    size:
+        The width and the height of the picture in pixels.
+    port:
+        The port at which the viewer listens, on this machine only. By default a free port.
+    viewers:
+        A list to which the process of the viewer is added as soon as it has started.
+
+    Raises
+    ------
+    NoViewerError
+        If this machine cannot run a viewer.
+    PictureError
+        If the viewer ends too early.
     """
     from rerun.experimental import ViewerClient
 
@@ -209,8 +228,8 @@ def headless_viewer(
         try:
             yield client
         except Exception as error:
-            # A viewer without a graphics driver ends only when it tries to draw, and that is after it began to listen.
-            # So wait a moment: if the viewer ends, its output tells the true cause of `error`.
+            # A viewer without a graphics driver ends when it tries to draw for the first time. It listens before that.
+            # So wait up to 1 s for its end: if the viewer ends, its output has the true cause of `error`.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 raise _ended(viewer.wait(1), log.read_text(errors="replace")) from error
             raise
@@ -244,9 +263,9 @@ def _ended(status: int, output: str) -> PictureError:
 
 
 def _patiently(ask: Callable[[], _T]) -> _T:
-    """Wait for the answer of the viewer, and return the answer.
+    """Call `ask` until the viewer answers in time, and return the answer.
 
-    The wait has no limit, because the caller of this process limits the time for the whole picture.
+    This may go on for ever, because the caller of this process limits the time for the whole picture.
     """
     while True:
         try:
@@ -256,7 +275,11 @@ def _patiently(ask: Callable[[], _T]) -> _T:
 
 
 def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: int | None) -> None:
-    """Show the wanted time, by default the last time on the timeline that the viewer has chosen."""
+    """Let the viewer show the time `at` on the timeline `timeline`.
+
+    If `timeline` is None, this is the timeline that the viewer has chosen. If `at` is None, this is the last time on
+    the timeline. Raises `PictureError` if the recording has no such timeline.
+    """
     (recording,) = (each for each in state.recordings if each.store_id == state.active_recording)
     name = timeline or recording.current_timeline
     ends = {each.name: each.end for each in recording.timelines if each.end is not None}
@@ -275,7 +298,7 @@ def settled(client: ViewerClient) -> bytes:
     """
     before = _patiently(client.take_screenshot)
     while True:
-        # The viewer draws one frame for each answer. After this many frames, each earlier notification is hidden.
+        # The viewer draws one frame for each answer. After these frames, all earlier notifications are hidden.
         for _ in range(_FRAMES_OF_A_NOTIFICATION):
             _patiently(client.get_state)
         shots = [_patiently(client.take_screenshot) for _ in range(2)]

@@ -31,7 +31,11 @@ _END_SECS = 5.0
 
 
 class Order(NamedTuple):
-    """The arguments of `render`, as the process that draws gets them."""
+    """The arguments of `render`, as the process that draws gets them.
+
+    `recording` is the path of the recording. `folder` is a temporary folder, to which the process writes the picture
+    and its answer.
+    """
 
     recording: str
     folder: str
@@ -67,8 +71,8 @@ def render(
     size:
         The width and the height of the picture in pixels.
     blueprint:
-        The layout, as `rr.send_blueprint` takes it. By default the layout of the recording. If the recording has no
-        layout, the viewer chooses one for the data, without panels.
+        The layout: a value that `rr.send_blueprint` takes. By default the layout of the recording. If the recording has
+        no layout, the viewer chooses one for the data, without panels.
     timeline:
         The name of the timeline to show. By default the viewer chooses the timeline.
     time:
@@ -86,6 +90,8 @@ def render(
         old.
     PictureError
         If this recording cannot be drawn, or not within `timeout_secs`.
+    OSError
+        If the picture cannot be saved.
     """
     source, target = Path(recording).absolute(), Path(picture).absolute()
     if not source.is_file():
@@ -101,9 +107,10 @@ def render(
 
 
 def _reports(source: Path, folder: str, failure: str) -> list[str]:
-    """Return the reports of views from the answer in `folder`.
+    """Return the errors of views that the process has written to the file `answer` in `folder`.
 
-    Raises the error in the answer, or an error with the text `failure` if there is no answer.
+    If the answer is an error, this error is raised. If there is no answer, raises `PictureError` with the text
+    `failure`.
     """
     answer = _answer(folder)
     if answer is None:
@@ -169,7 +176,7 @@ def _answer(folder: str) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file, which gets the name `path` if the block succeeds. So `path` is never incomplete."""
+    """Yield a new file for writing, and rename it to `path` if the block succeeds. So `path` is never incomplete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -16,7 +16,7 @@ from mpr.limits import MIB
 from mpr.processes import task_pickling
 from mpr.processes.pickling import Portable
 from mpr.processes.start import StartMethod, check_processes, check_start_method
-from mpr.recording.options import check_application_id, check_route
+from mpr.recording.options import RecordingOptions, SinksLike, check_application_id, check_route
 from mpr.recording.shared_recording import SharedRecording, runtime_of
 from mpr.scheduler.state import PoolLimits
 from mpr.telemetry.rows import TELEMETRY
@@ -111,8 +111,8 @@ def check_recording(
     recording: SharedRecording | None,
     application_id: object,
     *,
-    recording_id: object,
-    sinks: object,
+    recording_id: str | None,
+    sinks: SinksLike | None,
     blueprint: object,
     route: object,
 ) -> None:
@@ -123,8 +123,18 @@ def check_recording(
     """
     if recording is not None and (sinks, recording_id, blueprint) != (None, None, None):
         raise TypeError("give either recording, or sinks, recording_id and blueprint: they belong to a new one")
-    check_application_id(application_id)
-    if recording is not None:
+    if recording is None:
+        # Checked before the pool starts a process. The recording checks its arguments again.
+        RecordingOptions.check(
+            application_id,
+            recording_id=recording_id,
+            sinks=sinks,
+            blueprint=blueprint,
+            route=route,
+            telemetry_view=True,
+        )
+    else:
+        check_application_id(application_id)
         if check_route(route) != "funnel":
             raise ConfigError("give route='direct' to the SharedRecording: it belongs to the recording")
         runtime_of(recording).check_usable()

@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from mpr.errors import UnpicklableTaskError
 from mpr.pool.executor import PoolExecutor, TaskFuture
@@ -21,11 +21,14 @@ from mpr.pool.results import AsyncResult, Callback, ResultIterator
 from mpr.pool.runtime import PoolRuntime
 from mpr.processes.main_module import prepare_main
 from mpr.processes.start import StartMethod
-from mpr.recording.options import Route
+from mpr.recording.options import Route, SinksLike
 from mpr.recording.shared_recording import SharedRecording, runtime_of
 from mpr.scheduler.state import PoolState
 from mpr.telemetry.insights import Insights
 from mpr.transport.messages import EACH, STAR
+
+if TYPE_CHECKING:
+    from rerun.blueprint import BlueprintLike
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -105,8 +108,8 @@ class Pool:
         maxtasksperchild: int | None = None,
         *,
         recording_id: str | None = None,
-        sinks: Any = None,
-        blueprint: Any = None,
+        sinks: SinksLike | None = None,
+        blueprint: BlueprintLike | None = None,
         route: Route = "funnel",
         recording: SharedRecording | None = None,
         start_method: StartMethod | None = None,
@@ -151,7 +154,7 @@ class Pool:
         self._size = options.size
         self._pid = os.getpid()
         self._runtime = PoolRuntime(options, recording, new_recording)
-        self.recording = self._runtime.recording
+        self.recording: SharedRecording = self._runtime.recording
         self._runtime.end_with(self)
 
     # --- calls -------------------------------------------------------------------------------------------------

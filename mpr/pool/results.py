@@ -141,7 +141,8 @@ class ResultIterator(Generic[R], Iterator[R]):
         result: R = value
         return result
 
-    __next__ = next
+    def __next__(self) -> R:
+        return self.next()
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
         """Take the results of `count` items from item `first` on, or one error for all of them if `values` is None."""

@@ -86,7 +86,7 @@ class PoolRuntime:
             launcher = make_launcher(options.start_method, options.preload, MAIN, options.initializer)
             undo.callback(launcher.close)
             self._owns_recording = recording is None
-            self.recording = recording or new_recording()
+            self.recording: SharedRecording = recording or new_recording()
             self._rows = runtime_of(self.recording)
             if self._owns_recording:
                 undo.callback(self._rows.close, failed=True)
@@ -108,7 +108,7 @@ class PoolRuntime:
                 self._rows.aggregator.soon,
                 self._observer(),
             )
-            self.calls = PoolCalls(self._dispatcher, options.size)
+            self.calls: PoolCalls = PoolCalls(self._dispatcher, options.size)
             if self._telemetry is not None:
                 self._sampler = self._new_sampler(self._telemetry)
                 self._sampler.start()

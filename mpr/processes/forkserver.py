@@ -55,7 +55,7 @@ class _Servers:
         self._servers.clear()
 
 
-servers = _Servers()
+servers: _Servers = _Servers()
 # A forked process must not wait for inherited servers or stop them, because they belong to its parent.
 os.register_at_fork(after_in_child=servers.forget)
 

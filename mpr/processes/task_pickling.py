@@ -130,7 +130,7 @@ class Failure:
     __slots__ = ("payload",)
 
     def __init__(self, error: BaseException) -> None:
-        self.payload = [bytes(part) for part in dump_exception(error)]
+        self.payload: list[bytes] = [bytes(part) for part in dump_exception(error)]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _failure, (self.payload,)

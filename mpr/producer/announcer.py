@@ -98,7 +98,7 @@ class Announcer:
         self._watch = watch
         self._results = results
         self._segment = segment
-        self.current = OpenOutbox(outbox)
+        self.current: OpenOutbox = OpenOutbox(outbox)
         self._lock = threading.Lock()
         #: Set when the parent has opened the next outbox.
         self._opened = threading.Event()

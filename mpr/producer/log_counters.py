@@ -55,12 +55,14 @@ class LogCounters:
         self, counters: memoryview, wait_for_credit: Callable[[], None], task_recordings: TaskRecordings
     ) -> None:
         """Count from 0. `enter` calls `wait_for_credit` each time that `CHECK_EVERY_BYTES` more bytes were logged."""
-        self.counters = counters
+        self.counters: memoryview = counters
         self._wait_for_credit = wait_for_credit
         self._task_recordings = task_recordings
-        self.sdk_used = True
-        self.sees_all = False
-        self.entered = self.unchecked = self.without_rows = 0
+        self.sdk_used: bool = True
+        self.sees_all: bool = False
+        self.entered: int = 0
+        self.without_rows: int = 0
+        self.unchecked: int = 0
 
     @property
     def logging_calls(self) -> int:

@@ -95,12 +95,14 @@ class OutboxWriter(abc.ABC):
 
     def __init__(self, parts: WriterParts, outbox: Outbox) -> None:
         self._parts = parts
-        self.announcer = Announcer(parts.connection, parts.inbox, parts.watch, parts.results, outbox, self.segment)
-        self.spent = False
+        self.announcer: Announcer = Announcer(
+            parts.connection, parts.inbox, parts.watch, parts.results, outbox, self.segment
+        )
+        self.spent: bool = False
         # Held while the SDK is flushed or given another outbox.
         self._rolling = threading.Lock()
         # A thread of its own, because in the main thread a signal handler could raise in the middle of the change.
-        self.side = BoundedThread("mpr-roller")
+        self.side: BoundedThread = BoundedThread("mpr-roller")
         #: Whether a task has given the stream another sink.
         self._detached = False
         # `_flushed` is the number of logging calls before the last flush. `_completed` is the number of logging calls

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mpr.errors import DeliveryError, JoinError, RecordingClosedError, RecordingError
 from mpr.limits import SINK_TIMEOUT_SECS
@@ -121,20 +121,20 @@ class Producer:
         self.worker = worker
         self._connection = Connection(config.upstream, config.downstream, copies=not worker)
         self._inbox = Inbox(self._connection, self._take_answer)
-        self.status_page = StatusPage(config.folder)
+        self.status_page: StatusPage = StatusPage(config.folder)
         self._marker = TaskMarker(self.status_page)
         #: The recordings that tasks make themselves.
-        self.task_recordings = TaskRecordings(
+        self.task_recordings: TaskRecordings = TaskRecordings(
             lambda data: self._connection.send_needed(TaskRecordingRows(data)), self.status_page.set_unsent_rows
         )
-        self.log_counters = LogCounters(self.status_page.counters, self.wait_for_credit, self.task_recordings)
+        self.log_counters: Final = LogCounters(self.status_page.counters, self.wait_for_credit, self.task_recordings)
         self._watch = RecordingWatch(config, self.log_counters)
         self._synced = Synced(0, "")
         self._has_ended = False
         self._indices = TaskIndices(self._ask_for_indices)
         self._next_index = own_next_index or self._indices.next
-        self.number = worker
-        self.notices = Notices(config, worker)
+        self.number: int = worker
+        self.notices: Notices = Notices(config, worker)
         outbox = Outbox(config.folder)
         addresses = (outbox.address, self.status_page.address)
         route = self._connection.route
@@ -146,7 +146,7 @@ class Producer:
             )
         is_direct = config.direct is not None and not is_owner
         #: Counts the rows of this process. The parent compares this number with the rows that come to it.
-        self.row_account = RowAccount(self.status_page.counters, self.stream, is_on=not is_direct)
+        self.row_account: RowAccount = RowAccount(self.status_page.counters, self.stream, is_on=not is_direct)
         if not is_direct:
             outbox_writer.attach(self.stream, outbox)
         try:

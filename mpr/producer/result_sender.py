@@ -48,7 +48,7 @@ class ResultSender:
         self._needed_before = 0
         #: When the first of the waiting results was ready (`time.monotonic_ns()`).
         self._since_nanos = 0
-        self.end = 0
+        self.end: int = 0
 
     def __bool__(self) -> bool:
         """Whether results wait."""

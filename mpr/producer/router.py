@@ -112,7 +112,7 @@ class _ThreadRoute(threading.local):
         self.current: Any = _process.current_of_new_threads
 
 
-thread_state = _ThreadRoute()
+thread_state: _ThreadRoute = _ThreadRoute()
 
 
 def has_taken_over(producer: RoutedProducer) -> bool:

@@ -1,21 +1,26 @@
-"""Makes a Rerun recording of each test, even of one whose worker crashed: the pytest plugin.
+"""Makes a Rerun recording of each test, even if the process of the test crashes. This package is mpr's pytest plugin.
 
 While nothing is recorded (`--mpr=off`), pytest imports only this module, `options.py` and `hookspecs.py`.
 
-With pytest-xdist, each worker has a `Recorder`, and the process in which pytest was started has the `Controller`.
-Without pytest-xdist, one process has both.
+The `Recorder` records the tests of one process. It also writes a journal, which is a file with the begin and the end of
+each test. The `Controller` reads the journals of all processes when all tests have ended. With pytest-xdist, each
+worker has a `Recorder`, and the process in which pytest was started has the `Controller`. Without pytest-xdist, one
+process has both.
 
 ```
 test ─► Recorder ─► file of the test and journal ─► Controller ─► repaired files, folder of the run, summary
 ```
 
-`Controller.finish` makes a `RecordedTest` of each test, and passes the list to the pictures and the page.
+`Controller.finish` makes a `RecordedTest` of each attempt of a test. From these results it makes pictures, a page and a
+summary.
 
-A golden recording has the rows of an earlier run, which were right. The rows of a test are compared with it while the
-test still runs. For this, `Recorder.snapshot` writes the rows that the test has logged until then to a file.
+A golden recording is a file with the rows that a test should log. `golden.py` compares the rows of the test with this
+file before the test ends. For this, `Recorder.snapshot` copies the rows that the test has logged until then to another
+file.
 
-A test that uses one of the fixtures in `RECORDED_FIXTURES` is recorded in every mode. If the mode is off, the recording
-is removed at the end of the test.
+The mode (`--mpr=...`) says which tests are recorded, and which recordings are kept. A test that uses one of the
+fixtures in `RECORDED_FIXTURES` is recorded in every mode. If the mode is off, its recording is removed at the end of
+the test.
 """
 
 from __future__ import annotations
@@ -45,7 +50,7 @@ _RUN = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of the plugin. pytest calls this hook once per run, even if nothing is recorded."""
+    """Add the options of the plugin to pytest. pytest calls this hook in each process, even if nothing is recorded."""
     from mpr.pytest_plugin.options import add_options
 
     add_options(parser)
@@ -87,7 +92,10 @@ def _has_sdk() -> bool:
 
 
 def _activate(config: pytest.Config) -> None:
-    """Start to record tests in this process, as the options of the run and the markers of the tests say."""
+    """Start to record the tests of this process. With `--collect-only`, and in a second call, do nothing.
+
+    Raises `pytest.UsageError` if the Rerun SDK is not installed, or if an option cannot be used.
+    """
     if _RECORDER in config.stash or config.getoption("collectonly", False):
         return
     settings = _settings(config)
@@ -111,7 +119,7 @@ def _controller(config: pytest.Config) -> Controller:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Start to record if a test has the marker or uses one of the `RECORDED_FIXTURES`, even if the mode is off."""
+    """Start to record, even if the mode is off, if a test has the marker `mpr` or uses a fixture that needs it."""
     marked = [item for item in items if item.get_closest_marker("mpr") is not None]
     if marked and not _is_worker(config):
         from mpr.pytest_plugin.options import test_options
@@ -143,9 +151,10 @@ def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
 
 
 def _controller_of_workers(node: Any) -> Controller | None:
-    """Return the controller, or None if no worker has recorded tests.
+    """Return the controller, or None if no worker has recorded tests. `node` is a worker of pytest-xdist.
 
-    If the options of the run do not ask for recordings, only the run's folder shows that a worker has recorded tests.
+    A worker may record tests even if the mode is off. This process then finds the run's folder, which the worker has
+    made.
     """
     config: pytest.Config | None = getattr(node, "config", None)
     if config is None or (_CONTROLLER not in config.stash and not _settings(config).folder.exists()):
@@ -160,8 +169,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         not _is_worker(config) and _CONTROLLER not in config.stash and config.pluginmanager.hasplugin("dsession")
     )
     if may_be_late and _settings(config).folder.exists():
-        # pytest does not call a hook of a plugin that is registered while the hook runs. So the hook of the controller
-        # is called here.
+        # `_controller` registers the controller only now. pytest does not call the present hook of a plugin that is
+        # registered while this hook runs. So the controller's hook is called here.
         _controller(config).pytest_sessionfinish(exitstatus)
 
 
@@ -170,7 +179,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.fixture
 def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
-    """The stream of this test's recording. If the test is not recorded, the stream is disabled."""
+    """The `rr.RecordingStream` of this test's recording. If the test is not recorded, the stream drops all rows."""
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
         stream: rr.RecordingStream = recorder.current.stream.native
@@ -182,9 +191,9 @@ def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
 
 @pytest.fixture
 def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for files of this test, beside the test's recording.
+    """A folder for files of this test. It lies beside the test's recording and has the same name without `.rrd`.
 
-    If the test is not recorded, the folder is a temporary one.
+    If the test is not recorded, it is a temporary folder.
     """
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
@@ -196,8 +205,8 @@ def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
     """Starts pools whose rows go to this test's recording.
 
-    Call the fixture as `pool = mpr_pool(2)`. The arguments are those of `mpr.Pool` without `application_id`. The pools
-    are terminated when the test ends.
+    Call the fixture as `pool = mpr_pool(2)`, which starts an `mpr.Pool` with two workers. The arguments are those of
+    `mpr.Pool` without `application_id`. When the test ends, its pools are terminated.
     """
     import mpr
 
@@ -211,17 +220,17 @@ def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
 
     yield start
     for pool in pools:
-        # The pool may be terminated now. The rows of each task whose result the test has received are written already,
-        # and the test has not waited for the other tasks.
+        # Terminating loses nothing that the test has waited for. If the test has the result of a task, the rows of
+        # this task are written already.
         pool.terminate()
 
 
 @pytest.fixture
 def mpr_golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
-    """Compares the rows that this test logs with its golden recording.
+    """Compares the rows that this test logs with its golden recording, a file with the rows that it should log.
 
-    Call the fixture as `mpr_golden()` when all rows are logged. If the test does not call the fixture, the rows are
-    compared at the end of the test.
+    Call the fixture as `mpr_golden()` when the test has logged all rows. If the test does not call it, the rows are
+    compared when the test has passed. If they differ, the test fails. If there is no golden recording, it is written.
     """
     from mpr.pytest_plugin.golden import Golden
 

@@ -1,11 +1,12 @@
-"""Compares the rows of a test with its golden recording: the rows of an earlier run, which were right.
+"""Compares the rows of a test with its golden recording, which is a file with the rows that the test should log.
 
 Covers: the files of golden recordings, when these files are written, and the message of a test whose rows differ.
-Does not cover: the comparison (`mpr.compare.compare`).
+Does not cover: the comparison of two files (`mpr.compare.compare`).
 
-Each test has its own file, `__recordings__/<module>/<test>.rrd` beside the file of the test. If a test has several
-golden recordings, each has its own name and file. A file is always replaced as a whole, and workers of pytest-xdist
-never share a file. The file has the rows of the test, but not the rows of mpr about the run or the machine.
+The golden recording of a test is `__recordings__/<module>/<test>.rrd` beside the file of the test. It was written by an
+earlier run of the test. A test may have several golden recordings, each with its own name and file. A file is always
+replaced as a whole. Workers of pytest-xdist never write the same file, because each test has its own files. A golden
+recording has the rows of the test. It does not have the rows in which mpr describes the run or the machine.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.test_stream import TestStream
 
 FOLDER = "__recordings__"
-#: The properties of pytest's reports that name the golden recordings that a test has used, and has written.
+#: Two properties of pytest's reports: the golden recordings that a test has used, and those that it has written.
 USED, WRITTEN = "mpr_golden", "mpr_golden_written"
-# Entities with rows about the run. These rows are not compared, because they do not belong to the test.
+# Entities whose rows describe the run. They are not compared, because the test has not logged them.
 _OF_RUN = (*compare.IGNORED_ENTITIES, f"/{test_rows.ROOT}/**")
 # The largest number of golden recordings that the summary names.
 _MOST_LINES = 20
@@ -43,7 +44,14 @@ _MOST_LINES = 20
 class Golden:
     """The value of the fixture `mpr_golden`. Each call compares the rows of the test with a golden recording.
 
-    Call this object when the test has logged all rows that are to be compared.
+    Call this object when the test has logged all rows that the comparison needs.
+
+    Parameters
+    ----------
+    item:
+        The test.
+    recorder:
+        The recorder of this process, or None if no test is recorded.
     """
 
     def __init__(self, item: pytest.Item, recorder: Recorder | None) -> None:
@@ -60,7 +68,10 @@ class Golden:
         tolerance: float = 0.0,
         name: str | None = None,
     ) -> None:
-        """Compare the rows of the test until now with its golden recording. Fail the test if the rows differ.
+        """Compare the rows that the test has logged until now with its golden recording. If they differ, fail the test.
+
+        If there is no golden recording, write it. With `--mpr-golden-fail-if-missing`, the test fails instead. With
+        `--mpr-golden-update`, a golden recording that is missing or differs is written, and the test does not fail.
 
         Parameters
         ----------
@@ -76,7 +87,12 @@ class Golden:
             Two floating point numbers may differ by `tolerance` times the expected number, or by `tolerance` itself if
             the expected number is smaller than 1.
         name:
-            A name for this golden recording. A test with several golden recordings needs a name for each.
+            A name for this golden recording. A test that calls this object several times needs a name for each call.
+
+        Raises
+        ------
+        ConfigError
+            If `level` is neither "values" nor "summary".
         """
         __tracebackhide__ = True
         compare.check_level(level)
@@ -111,7 +127,7 @@ class Golden:
                 self._differs(golden, actual, ignored, found)
 
     def at_teardown(self) -> None:
-        """Compare the rows now if the test has passed and has not compared them itself."""
+        """Compare the rows now if the test has passed and has never called this object."""
         __tracebackhide__ = True
         running = self._recorder.current if self._recorder is not None else None
         if not self._names and running is not None and running.outcomes.get(CALL) == "passed":
@@ -123,8 +139,8 @@ class Golden:
         return self._recorder.settings
 
     def _path(self, name: str | None) -> Path:
-        # The node id begins with the path of the test's file. This path is left out, because it depends on the folder
-        # in which pytest is started.
+        # The node id begins with the path of the test's file. This part is left out, because it depends on the rootdir
+        # of pytest.
         test = file_names.without_group(self._item.nodeid).partition("::")[2] or self._item.name
         stem = file_names.stem(test if name is None else f"{test}::{name}", Path())
         return self._item.path.parent / FOLDER / file_names.clean(self._item.path.stem) / f"{stem}.rrd"
@@ -158,9 +174,9 @@ class Golden:
         )
 
     def _kept(self, golden: Path, actual: Path, ignored: Collection[str]) -> str:
-        """Keep the rows of this run in a file, and return a sentence for the message of the failed test.
+        """Write the rows of this run to a file in the run's folder, and return a sentence for the failed test.
 
-        The sentence has the command that shows both recordings, or says why there is no file.
+        The sentence has the command that shows both recordings. If there is no file, it says why.
         """
         assert self._recorder is not None
         try:
@@ -181,9 +197,10 @@ class Golden:
         self._note(WRITTEN, golden)
 
     def _store(self, target: Path, actual: Path, ignored: Collection[str]) -> bool:
-        """Write to `target` all rows of the recording `actual` that are not ignored.
+        """Write the rows of the recording `actual` to the new recording `target`.
 
-        Returns whether there are such rows.
+        The entities in `ignored` are left out. If there are no other rows, nothing is written. Returns whether there
+        are other rows.
         """
         import rerun as rr
 
@@ -214,14 +231,15 @@ class Golden:
         return shlex.join(["pytest", "--mpr-golden-update", self._item.nodeid])
 
 
-# The golden recordings that were checked, each with what identifies its contents, and the reason if it is unreadable.
+# For each golden recording that was checked: its `_stamp` at that time, and the reason if the SDK cannot read it.
 _checked: dict[Path, tuple[tuple[int, ...], str | None]] = {}
 
 
 def _check(golden: Path) -> None:
-    """Raise `RecordingError` if the SDK cannot read a golden recording, on which it may also crash.
+    """Raise `RecordingError` if the SDK cannot read the file `golden`, or if the SDK crashes when it reads the file.
 
-    All recordings of a folder are checked together, because each check starts a process.
+    Another process reads the file, because a crash would end this process. It reads all recordings in the folder of
+    `golden` at once, because starting a process for each file takes more time.
     """
     if not _is_checked(golden):
         paths = [golden, *(path for path in golden.parent.glob("*.rrd") if path != golden and not _is_checked(path))]
@@ -238,7 +256,7 @@ def _is_checked(path: Path) -> bool:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """Return numbers that change if the file changes; none if it is missing."""
+    """Return the inode, the size (bytes) and the time of change (nanoseconds) of a file; () if the file is missing."""
     try:
         found = path.stat()
     except OSError:
@@ -250,7 +268,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
 def _stream(application_id: str, _pid: int) -> TestStream:
     """Return the stream that writes all golden recordings of `application_id` in this process.
 
-    Only one stream is made, because each stream of the SDK has two threads that never end.
+    There is only one stream, because each stream of the SDK has two threads that never end. The process id is an
+    argument, so that a forked child makes a stream of its own.
     """
     from mpr.pytest_plugin.recording.test_stream import TestStream
 
@@ -263,7 +282,7 @@ def _fail(text: str) -> NoReturn:
 
 
 def write_golden_summary(terminal: Any) -> None:
-    """Write the names of the golden recordings that tests have written, and of those that no test has used."""
+    """Write a section to the summary in the terminal: golden recordings that tests have written, and unused ones."""
     lines = [f"written: {path}" for path in sorted(_named(terminal, WRITTEN))]
     lines += [f"unused: {path}" for path in _unused(terminal)]
     if not lines:
@@ -276,10 +295,10 @@ def write_golden_summary(terminal: Any) -> None:
 
 
 def _unused(terminal: Any) -> list[str]:
-    """Return the golden recordings that no test has used.
+    """Return the paths of golden recordings that no test has used.
 
-    Only folders with a used golden recording are searched. The list is empty unless the run was an update of golden
-    recordings in which all tests have run and passed.
+    Only folders with at least one used golden recording are searched. The list is empty without
+    `--mpr-golden-update`, and if a test was left out, was skipped or has failed.
     """
     config: pytest.Config = terminal.config
     is_whole = {"failed", "error", "skipped", "deselected", "xfailed"}.isdisjoint(terminal.stats)
@@ -292,7 +311,7 @@ def _unused(terminal: Any) -> list[str]:
 
 
 def _named(terminal: Any, kind: str) -> set[str]:
-    """Return the golden recordings that the property `kind` names, in the reports of all tests."""
+    """Return the paths of the golden recordings in the reports of all tests. `kind` is `USED` or `WRITTEN`."""
     reports: Iterable[Any] = (report for reports in terminal.stats.values() for report in reports)
     properties = (each for report in reports for each in getattr(report, "user_properties", ()))
     return {path for name, path in properties if name == kind}

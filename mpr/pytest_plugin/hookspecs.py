@@ -9,7 +9,7 @@ import pytest
 
 @pytest.hookspec(firstresult=True)
 def pytest_mpr_recording_name(item: pytest.Item, attempt: int) -> str | None:
-    """Return a name for the recording of `item`. Without this hook, mpr makes the name from the node id.
+    """Return a name for the recording of a test. Without this hook, mpr makes the name from the test's node id.
 
     Parameters
     ----------
@@ -20,16 +20,17 @@ def pytest_mpr_recording_name(item: pytest.Item, attempt: int) -> str | None:
 
     Returns
     -------
-    A name without suffix, or None. If it is None, pytest asks the next plugin. If all plugins return None, mpr makes
-    the name. Characters that cause trouble in file names are replaced. If the name is taken, a number is added.
+    A file name without `.rrd`, or None. If it is None, pytest asks the next plugin. If all plugins return None, mpr
+    makes the name. mpr replaces characters that cause trouble in file names. If a file has the name already, mpr adds a
+    number.
     """
 
 
 def pytest_mpr_recording_finished(item: pytest.Item, path: Path, outcome: str, complete: bool) -> None:
-    """Use the recording of `item`, which is closed and kept.
+    """Do something with the recording of a test. The recording is closed, and mpr keeps it.
 
-    mpr calls this hook in the process that ran the test, after the test's teardown. mpr does not call this hook if the
-    worker crashed.
+    mpr calls this hook in the process that ran the test, after the test's teardown. If this process crashed, mpr does
+    not call the hook.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
-"""Writes the begin and end of each test to a file, one JSON line per event. The controller reads the file.
+"""Writes and reads journals. A journal is a file with the begin and the end of each test, one JSON line per event.
 
-The events are not sent as `workeroutput` of pytest-xdist, because a worker that crashes sends none. If a journal has
-the begin of a test, but not its end when all processes have ended, the test has crashed.
+Each process that records tests writes a journal into the folder of the run. The controller reads all journals when all
+processes have ended. If a journal then has the begin of a test, but not its end, the process of the test has crashed.
+The `workeroutput` of pytest-xdist is no help here, because a worker that crashes sends none.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Started:
     application_id:
         The application id of the recording.
     time:
-        The begin of the test in seconds since the epoch.
+        The begin of the test in seconds since the Unix epoch.
     """
 
     nodeid: str
@@ -73,26 +74,45 @@ class Ended:
 class Journal:
     """Writes the journal of one process.
 
-    Each line is one `write` to a file that is open for appending. So no other process can write into the middle of a
-    line. If this process is killed, all lines that it has written are in the file.
+    Each line is written by one system call to a file that is open for appending. So a forked child cannot write into
+    the middle of a line. If this process is killed, all lines that it has written are in the file.
+
+    Parameters
+    ----------
+    folder:
+        The folder of the run.
+    worker:
+        The name of the worker, which becomes a part of the file's name.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be made.
     """
 
     def __init__(self, folder: Path, worker: str) -> None:
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         path = folder / f"{_PREFIX}{worker}-{self.pid}{_SUFFIX}"
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def write(self, event: Started | Ended) -> None:
-        """Add `event` to the file. Raises `OSError` if the disk refuses the line."""
+        """Add `event` to the file. Raises `OSError` if the line cannot be written."""
         line = json.dumps({"event": type(event).__name__.lower(), **asdict(event)}) + "\n"
         os.write(self._fd, line.encode())
 
     def phase(self, path: str, name: str, time: float) -> None:
-        """Add the begin of the phase `name` of the test whose recording is `path`. Raises `OSError`."""
+        """Add the event that the phase `name` (setup, call or teardown) of a test has begun.
+
+        `path` is the path of the test's recording, as in `Started`. `time` is in seconds since the Unix epoch. Raises
+        `OSError` if the line cannot be written.
+        """
         os.write(self._fd, (json.dumps({"event": "phase", "path": path, "name": name, "time": time}) + "\n").encode())
 
     def error(self, text: str) -> None:
-        """Add `text`, an error of mpr itself, for the summary of the run. Raises `OSError`."""
+        """Add `text`, which is an error of mpr itself, for the summary of the run.
+
+        Raises `OSError` if the line cannot be written.
+        """
         os.write(self._fd, (json.dumps({"event": "error", "text": text}) + "\n").encode())
 
     def close(self) -> None:
@@ -102,7 +122,11 @@ class Journal:
 
 @dataclass(slots=True)
 class JournaledTest:
-    """The events of one recording. `end` is None if the process has died before the end of the test."""
+    """The events of one attempt of a test, which has one recording.
+
+    `phases` has the name of each phase, and its begin in seconds since the Unix epoch. `end` is None if the process
+    died before the end of the test.
+    """
 
     start: Started
     phases: list[tuple[str, float]] = field(default_factory=list)
@@ -111,7 +135,10 @@ class JournaledTest:
 
 @dataclass(slots=True)
 class Journals:
-    """The content of all journals of a run: tests by the paths of their recordings, and errors of mpr itself."""
+    """The content of all journals of a run.
+
+    The keys of `tests` are the paths of the recordings, as in `Started`. `errors` has the errors of mpr itself.
+    """
 
     tests: dict[str, JournaledTest] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
@@ -146,7 +173,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         try:
             found = json.loads(line)
         except ValueError:
-            # The line is not whole, because the disk was full. The line is left out.
+            # The line is incomplete, because the disk was full. Such a line is left out.
             continue
         if isinstance(found, dict):
             yield found

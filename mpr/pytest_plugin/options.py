@@ -1,4 +1,4 @@
-"""Reads the options of the plugin from pytest's command line, its configuration file, and markers."""
+"""Reads the options of the plugin from pytest's command line, its configuration file, and the marker `mpr`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 import mpr
 
+#: The values of the option `--mpr`, which says which tests are recorded and which recordings are kept.
 MODES = ("off", "on", "retain-on-failure", "retain-on-failure-and-retries", "on-first-retry")
 #: Fixtures whose tests are recorded in every mode, because the fixtures need a recording.
 RECORDED_FIXTURES = frozenset({"mpr_golden", "mpr_pool"})
@@ -21,6 +22,7 @@ _MARKER_ARGUMENTS = ("mode", "capture", "application_id", "name")
 
 
 def add_options(parser: pytest.Parser) -> None:
+    """Add the options of the plugin to the command line of pytest, and to its configuration file."""
     group = parser.getgroup("mpr", "a Rerun recording of each test (mpr)")
 
     def add(option: str, *, help: str, ini: str | None = None, **kwargs: Any) -> None:  # argparse's word
@@ -65,12 +67,12 @@ def add_options(parser: pytest.Parser) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The options of the whole run, the same in each of its processes.
+    """The options of the whole run. They are the same in each process of the run.
 
     Attributes
     ----------
     mode:
-        Which recordings are kept: one of `MODES`.
+        Which tests are recorded, and which recordings are kept: one of `MODES`.
     output:
         The folder of all runs.
     run:
@@ -82,8 +84,8 @@ class Settings:
     strict:
         Whether a test has an error if its recording cannot be made.
     capture:
-        The threads in which plain `rr.log` is recorded: "global" means all threads that have no recording of their own,
-        "thread" means only the thread of the test.
+        The threads in which plain `rr.log` is recorded. "global": all threads that have no recording of their own.
+        "thread": only the thread of the test.
     application_id:
         The application id of the recordings of tests whose marker names none.
     flush_timeout_secs:
@@ -91,7 +93,8 @@ class Settings:
     min_free_bytes:
         The number of bytes that must be free on the disk. If there are fewer, nothing is recorded.
     names_worker:
-        Whether the names of recordings have the worker's name, because each worker runs every test (`--dist each`).
+        Whether the file names of recordings contain the worker's name. That is so with `--dist each` of pytest-xdist,
+        because each worker then runs every test.
     screenshot:
         Which recordings get a picture: one of `SCREENSHOTS`.
     screenshot_timeout_secs, screenshots_secs:
@@ -132,7 +135,7 @@ class Settings:
 
 
 def value(config: pytest.Config, name: str) -> Any:
-    """Return the value of an option: from the command line if it is given there, else from the configuration file."""
+    """Return the value of the option `name` from the command line, or else from the configuration file."""
     given = config.getoption(name, None)
     return config.getini(name) if given is None else given
 
@@ -140,8 +143,8 @@ def value(config: pytest.Config, name: str) -> Any:
 def settings_of(config: pytest.Config, run: str) -> Settings:
     """Return the settings of the run whose folder has the name `run`.
 
-    A worker of pytest-xdist ignores `run`, because the process in which pytest was started has sent the name.
-    Raises `pytest.UsageError` if an option has a value that cannot be used.
+    In a worker of pytest-xdist, `run` is ignored. The worker gets the name from the process in which pytest was
+    started. Raises `pytest.UsageError` if an option has a value that cannot be used.
     """
     given = getattr(config, "workerinput", {}).get("mpr")
     if given is not None:
@@ -177,7 +180,7 @@ def _fails_if_missing(config: pytest.Config) -> bool:
 
 
 def for_worker(settings: Settings) -> dict[str, Any]:
-    """Return the settings, in plain types, that a worker of pytest-xdist cannot get from the command line."""
+    """Return the settings that a worker of pytest-xdist cannot get from the command line, for `workerinput`."""
     return {
         "output": str(settings.output),
         "run": settings.run,
@@ -207,7 +210,7 @@ def _number(name: str, given: Any, least: float) -> float:
 
 
 def checked_application_id(given: str) -> str:
-    """Return the application id `given`. Raises `pytest.UsageError` if it cannot be used."""
+    """Return `given`. Raises `pytest.UsageError` if it cannot be used as an application id."""
     from mpr.recording import options
 
     try:
@@ -223,7 +226,8 @@ def checked_application_id(given: str) -> str:
 class TestOptions:
     """The options of one test.
 
-    Each option is taken from the closest `@pytest.mark.mpr(...)` that has it, or else from the settings.
+    A test may have several markers `@pytest.mark.mpr(...)`: its own, and those of its class and module. Each option is
+    taken from the closest marker that has it. If no marker has it, it is taken from `Settings`.
     """
 
     mode: str
@@ -233,7 +237,7 @@ class TestOptions:
 
 
 def test_options(item: pytest.Item, settings: Settings) -> TestOptions:
-    """Return the options of the test `item`. Raises `pytest.UsageError` if a marker cannot be used."""
+    """Return the options of the test `item`. Raises `pytest.UsageError` if a marker has a wrong argument."""
     found: dict[str, Any] = {}
     for marker in item.iter_markers("mpr"):
         _check_marker(item, marker)

@@ -1,6 +1,7 @@
 """Defines the result of a recorded test.
 
-The controller makes the results from the journals. The summary, the page and the pictures are made from the results.
+`Controller` makes the results from the journals when all tests have ended. The summary, the page and the pictures are
+made from the results.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class RecordedTest:
     outcome:
         "passed", "failed", "skipped", "interrupted", or "crashed" if the process of the test has died.
     started, duration_secs:
-        The begin of the test in seconds since the epoch, and its duration in seconds (None if the test crashed).
+        The begin of the test in seconds since the Unix epoch, and its duration in seconds (None if the test crashed).
     path:
         The path of the recording; None if the recording was not kept.
     size_bytes:

@@ -1,8 +1,8 @@
 """Makes the folder of a run, and removes the folders of the oldest runs.
 
-The folder `<output>/<run>/` has the recordings and `run.json`. `run.json` has the results of the tests, and the names
-of all files that mpr has put into the folder. mpr removes only these files, so files of other programs stay. The
-process in which pytest was started removes old runs.
+The folder `<output>/<run>/` has the recordings of one run, and the file `run.json`. `run.json` has the results of the
+tests, and the names of all files that mpr has put into the folder. When mpr removes an old run, it removes only these
+files, so files of other programs stay. The process in which pytest was started does this.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from mpr.pytest_plugin.options import Settings
 from mpr.pytest_plugin.results import RecordedTest
 
 _MANIFEST = "run.json"
+# mpr writes this file into the folder of all runs, so that Git ignores this folder.
 _IGNORE = ".gitignore"
 
 
 def make_run_folder(settings: Settings) -> Path:
-    """Return the folder of the run. Make the folder if it is missing. Raises `OSError`."""
+    """Return the folder of the run. Make the folder if it is missing. Raises `OSError` if this fails."""
     folder = settings.folder
     if not folder.exists():
         is_new = not settings.output.exists()
@@ -39,9 +40,9 @@ def make_run_folder(settings: Settings) -> Path:
 
 
 def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> None:
-    """Write `run.json` after all other files of the run, and remove old runs. Raises `OSError`.
+    """Remove the journals, write `run.json`, and remove old runs. Raises `OSError` if this fails.
 
-    If no other file is left in the folder of the run, remove this folder instead.
+    Call this when all other files of the run are written. If there are none, the folder of the run is removed instead.
     """
     folder = settings.folder
     for path in journal_files(folder):
@@ -60,7 +61,10 @@ def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> No
 
 
 def _remove_old_runs(settings: Settings) -> None:
-    """Remove the files of mpr from the folders of the oldest runs. If this fails, the next run tries again."""
+    """Keep the newest `settings.keep_runs` runs, and remove mpr's files from the folders of all older runs.
+
+    If a file cannot be removed, no error is raised, and the next run tries again.
+    """
     runs = sorted(path.parent for path in settings.output.glob(f"*/{_MANIFEST}"))
     for folder in [each for each in runs if each != settings.folder][: len(runs) - settings.keep_runs]:
         with contextlib.suppress(OSError, ValueError):
@@ -68,9 +72,9 @@ def _remove_old_runs(settings: Settings) -> None:
 
 
 def _ours(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Return the names of the files that mpr has put into `folder`, the folder of a run.
+    """Return the names of the files that mpr has put into the folder of a run. `manifest` is the content of `run.json`.
 
-    The list is empty if the process of the run still lives, because the run may still add files.
+    If the run has not ended, the list is empty, because the run may still add files.
     """
     files: list[str] | None = manifest.get("files")
     if files is not None:

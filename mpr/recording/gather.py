@@ -1,12 +1,15 @@
 """Does the parent's part of `route="direct"`: checks the sinks, and copies the workers' files at the end.
 
-Covers: sinks that are refused, the folder of the workers' files, copying these files to the recording's own sinks.
+With this route, a worker does not send its rows to the parent. It writes a file of its own, and sends rows to viewers
+itself.
+
+Covers: which sinks are refused, the folder of the workers' files, copying these files to the file of the recording.
 Does not cover: the worker's part (`producer/direct.py`).
 
-At the end, the parent reads a worker's file as it reads an outbox, and copies the file frame by frame. If a killed
-worker has left a file without an end, the parent copies the frames that are complete. The parent does not use the
-programs of the SDK, because `rerun rrd merge` holds the whole recording in memory, and `rerun rrd route` fails if two
-files have different columns.
+At the end, the parent copies the frames of each worker's file. A frame is one message of the `.rrd` format with its
+header. If a worker was killed, its file may have no end. The parent then copies the frames that are complete. The
+parent does not use the programs of the SDK. `rerun rrd merge` holds the whole recording in memory, and `rerun rrd
+route` fails if two files have different columns.
 """
 
 from __future__ import annotations
@@ -28,14 +31,15 @@ from mpr.sinks.base import Sink
 from mpr.transport.messages import Hello
 from mpr.transport.outbox import OutboxReader
 
+# The name of a worker's file: the number of the worker, its process id, and random characters.
 _PART = re.compile(r"worker-(\d+)-(\d+)-\w+\.rrd")
 
 
 def check(chosen: Sequence[Sink]) -> None:
-    """Raise an error if a sink does not suit `route="direct"`.
+    """Raise an error if a sink in `chosen` cannot be used with `route="direct"`.
 
-    Raises `ConfigError` if workers cannot open a sink, or if a file has no footer. Raises `SinkError` if the SDK writes
-    files in a format that mpr does not know.
+    Raises `ConfigError` if workers cannot write to a sink themselves, or if a `FileSink` has `write_footer=False`.
+    Raises `SinkError` if there is a file, but mpr does not know the file format of the installed SDK.
     """
     for sink in chosen:
         if not sink.takes_direct_rows:
@@ -58,8 +62,8 @@ class WorkerFiles:
     path:
         The path of the recording's own file.
     has_blueprint:
-        Whether the parent has a blueprint. If so, blueprints of workers are not copied, because the parent's blueprint
-        must stay.
+        Whether the user has given the recording a blueprint. If so, this blueprint stays active: the frames that make a
+        worker's blueprint active are not copied.
 
     Raises
     ------
@@ -68,7 +72,7 @@ class WorkerFiles:
     """
 
     def __init__(self, path: Path, *, has_blueprint: bool) -> None:
-        self.folder = Path(os.path.abspath(path)).with_name(f"{path.name}.parts")
+        self.folder: Path = Path(os.path.abspath(path)).with_name(f"{path.name}.parts")
         self._has_blueprint = has_blueprint
         try:
             self.folder.mkdir(exist_ok=True)
@@ -81,13 +85,13 @@ class WorkerFiles:
             )
 
     def abort(self) -> None:
-        """Remove the folder, because the recording could not be opened."""
+        """Remove the empty folder, because the recording could not be opened."""
         self.folder.rmdir()
 
     def gather(self, fanout: Fanout) -> None:
-        """Copy the workers' files to the durable sinks.
+        """Copy the workers' files to the durable sinks, which `fanout` writes to.
 
-        Call this after all workers that sent results have finished writing.
+        Call this when no worker writes any more. If a file cannot be read, this becomes the failure of `fanout`.
         """
         try:
             paths = sorted(self.folder.iterdir())
@@ -125,9 +129,10 @@ class WorkerFiles:
             reader.close()
 
     def remove(self, files: Sequence[Path]) -> None:
-        """Check `files`, which now have all rows, with `rerun rrd verify`, and then remove the workers' files.
+        """Remove the folder with the workers' files, if `rerun rrd verify` finds that `files` are valid.
 
-        If one of `files` is not valid, raises `SinkError` and keeps the workers' files.
+        `files` are the files of the recording, which now have all rows. If one of them is not valid, raises `SinkError`
+        and keeps the workers' files.
         """
         for path in files:
             refused = programs.verify(path) if path.exists() else None
@@ -137,7 +142,7 @@ class WorkerFiles:
 
 
 class _WorkerFileReader(OutboxReader):
-    """Reads a worker's file as the source of a segment."""
+    """Reads a worker's file, so that a `Segment` can say which frames of this file the sinks shall copy."""
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -3,9 +3,10 @@
 Covers: the widget of `rerun-notebook`, and a thread that sends the recording to the widget.
 Does not cover: reading the recording (`replay.py`).
 
-A page that opens the widget sends "ready". The kernel gets this message between two cells, or when the running cell
-polls for messages. The thread then sends the whole recording. If a page is loaded again, the whole recording is
-sent again. A viewer takes each chunk only once, because each chunk has an id.
+When a page of the notebook shows the widget, the page sends the message "ready". The kernel gets this message between
+two cells, or when the running cell polls for messages. A thread then sends the whole recording to the widget. If the
+page is loaded again, the whole recording is sent again. Each chunk has an id, by which a viewer ignores chunks that it
+has already.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mpr.recording.replay import Replay
 
 # The default size (pixels), as in `rerun.notebook`.
 _WIDTH, _HEIGHT = 640, 480
-# The interval (seconds) between two polls for messages of the page. A person does not notice such a short delay.
+# The interval between two polls for messages of the page. It is so short that nobody notices the delay.
 _POLL_SECS = 0.05
 
 
@@ -29,9 +30,9 @@ class NotebookView:
     Parameters
     ----------
     replay:
-        Yields the recording from the beginning, in streams. Each stream can be decoded without the others.
+        The function that yields the recording from the beginning, in streams (see `Replay`).
     width, height:
-        The size in pixels, or 'auto'. None: 640 and 480.
+        The size in pixels, or 'auto'. None means 640 for the width, and 480 for the height.
 
     Raises
     ------
@@ -54,12 +55,15 @@ class NotebookView:
         self._widget.on_msg(self._take_message)
 
     def show(self, wait_secs: float) -> None:
-        """Display the viewer. Wait up to `wait_secs` for the page, if the kernel can get messages within a cell."""
+        """Display the viewer in the output of the running cell.
+
+        If the kernel can get messages while a cell runs, wait up to `wait_secs` until the page shows the viewer.
+        """
         from IPython import get_ipython
         from IPython.display import display
 
         display(self._error_widget, self._widget)
-        # ipykernel does not have this function from version 7 on. Messages of the page then go to another thread of
+        # From version 7 on, ipykernel does not have this function. Messages of the page then go to another thread of
         # the kernel, or wait until the cell has ended.
         if hasattr(getattr(get_ipython(), "kernel", None), "do_one_iteration"):
             self._wait(wait_secs)
@@ -79,9 +83,9 @@ class NotebookView:
             threading.Thread(target=self._send, args=(self._pages,), name="mpr-notebook", daemon=True).start()
 
     def _send(self, page: int) -> None:
-        """Send the recording to page number `page`, until a later page comes."""
+        """Send the recording to the page with the number `page`. Stop if a later page has asked for the recording."""
         for part in self._replay():
             if page != self._pages:
-                # The thread of the later page sends all rows, and the widget passes these rows on to both pages.
+                # The thread of the later page sends all rows again, and the widget passes them on to both pages.
                 return
             self._widget.send_rrd(part)

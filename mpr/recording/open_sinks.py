@@ -1,4 +1,8 @@
-"""Opens the sinks that the user has named, and writes the recording's properties and blueprint to each sink."""
+"""Opens the sinks that the user has named, and writes the first rows to each sink.
+
+The first rows are the preamble (the properties of the recording, such as its start time) and the user's blueprint. The
+docstring of the package explains durable and live sinks.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +35,11 @@ class OpenSinks:
     live:
         The supervisor of the live sinks. None if there are no live sinks.
     urls:
-        The address of each live sink, at which a person sees the rows: of a viewer, a server or a page.
+        For each live sink, the URL at which a person sees the rows: that of a viewer, a server or a web page.
     served:
-        The part of `urls` that mpr shows to the user, because mpr itself starts these servers and pages.
+        The URLs in `urls` of servers and web pages that mpr itself starts. They are shown to the user.
     open_to_senders:
-        The URL of each live sink, to which a process can send rows directly.
+        For each live sink, the URL to which a process can send rows with `route="direct"`.
     """
 
     writers: list[Writer]
@@ -48,13 +52,31 @@ class OpenSinks:
 def open_sinks(
     chosen: Sequence[Sink], application_id: str, recording_id: str, blueprint: Any, folder: Path
 ) -> OpenSinks:
-    """Open all sinks. If one sink cannot be opened, close the others, and raise `SinkError`.
+    """Open all sinks, and write the first rows to the durable ones. If logging is switched off, no sink is opened.
 
-    `folder` is a private folder for files. If logging is switched off, no sink is opened.
+    Parameters
+    ----------
+    chosen:
+        The sinks that the user has named.
+    application_id, recording_id:
+        The ids of the recording.
+    blueprint:
+        The user's blueprint, or None.
+    folder:
+        A folder of this recording for temporary files. Only this user can open it.
+
+    Returns
+    -------
+    The open sinks.
+
+    Raises
+    ------
+    SinkError
+        If a sink cannot be opened. The other sinks are closed then.
     """
     preamble = encoder.preamble(time.time_ns())
     if not preamble:
-        # With RERUN=off, tasks run, but nothing is recorded.
+        # The user has switched logging off (`RERUN=off`). Tasks run, but nothing is recorded.
         return OpenSinks(writers=[], live=None, urls=[], served=[])
     unknown = compat.format_is_known()
     if unknown is None:
@@ -81,7 +103,8 @@ def open_sinks(
         return OpenSinks(writers=writers, live=None, urls=[], served=[])
     logs = (writer.log for writer in writers)
     file = next((log for log in logs if log is not None and log.shared_fd is not None), None)
-    # A preamble without the recording's id is left out, because a viewer would show another recording for it.
+    # If mpr does not know the format, the preamble has a placeholder instead of the recording's id. It is left out
+    # then, because a viewer would show a second recording for this id.
     first = [preamble, layout] if unknown is None else [layout]
     head = preamble[: framing.HEADER_SIZE] + b"".join(_messages(stream) for stream in first if stream)
     feed = LiveSupervisor(live, ReplayLog(head, file, folder), application_id, recording_id)
@@ -95,9 +118,9 @@ def open_sinks(
 
 
 def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
-    """Write `stream`, a whole stream that the parent has made, to `writer`.
+    """Write `stream` to the sink of `writer`. It is a whole stream, from its header to its footer.
 
-    `telemetry` says that the rows are telemetry of a pool, and not data of the user.
+    `telemetry` says that the rows are not data of the user. Raises `SinkError` if the sink fails.
     """
     frames = framing.frames_of(stream)
     last = frames.pop()
@@ -106,12 +129,15 @@ def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
 
 
 def encoded_notes(entity_path: str, application_id: str, recording_id: str, notes: Sequence[str]) -> bytes:
-    """Return a stream of the recording with `notes` as warnings under `entity_path`, or b"" if logging is off."""
+    """Return a stream of this recording that logs `notes` as warnings at `entity_path`.
+
+    The stream is empty (b"") if there are no notes, or if logging is switched off.
+    """
     stream = encoder.warnings_by_sdk(entity_path, notes)
     return relabel.relabelled(stream, store_id.store_id(application_id, recording_id)) if stream else b""
 
 
 def _messages(stream: bytes) -> bytes:
-    """Return the frames of `stream` without the header and the end."""
+    """Return the bytes of `stream` without its header, and without the frame with its footer."""
     frames = framing.frames_of(stream)
     return stream[framing.HEADER_SIZE : frames[-1].start]

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from mpr.errors import ConfigError
 from mpr.recording import gather
+from mpr.sdk import encoder
 from mpr.sinks import active_recording
-from mpr.sinks.base import Sink
+from mpr.sinks.base import Sink, SinkLike
 from mpr.sinks.parse import as_sinks, sinks_of_environment
 
 Route = Literal["funnel", "direct"]
+#: The values of the argument `sinks`.
+SinksLike: TypeAlias = SinkLike | Sequence[SinkLike]
 
 _APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
 
 
 def check_application_id(application_id: object) -> str:
-    """Return `application_id`. Raises `ConfigError` if the SDK would silently change the id."""
+    """Return `application_id`. Raises `ConfigError` if it is no str, or if Rerun would not keep it as it is."""
     if not isinstance(application_id, str):
         raise ConfigError(
             f"the application id must be a str such as 'my_app', got {application_id!r}: "
@@ -38,7 +42,10 @@ def check_application_id(application_id: object) -> str:
 
 
 def check_recording_id(recording_id: object) -> str:
-    """Return `recording_id` as a str, or a new random id for None. Raises `ConfigError` for a wrong length."""
+    """Return `recording_id` as a str, or a new random id if it is None.
+
+    Raises `ConfigError` if the id has no characters, or more than 1000.
+    """
     if recording_id is None:
         return secrets.token_hex(16)
     text = str(recording_id)
@@ -48,7 +55,7 @@ def check_recording_id(recording_id: object) -> str:
 
 
 def check_route(route: object) -> Route:
-    """Return `route`. Raises `ConfigError` if there is no such route."""
+    """Return `route`. Raises `ConfigError` if it is neither 'funnel' nor 'direct'."""
     if route == "funnel" or route == "direct":
         return route
     raise ConfigError(f"route must be 'funnel' (through this process) or 'direct' (workers open sinks), got {route!r}")
@@ -56,7 +63,7 @@ def check_route(route: object) -> Route:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingOptions:
-    """The checked arguments of a recording. `check` makes them.
+    """The checked arguments of a recording. The class method `check` makes such an object.
 
     Attributes
     ----------
@@ -65,13 +72,13 @@ class RecordingOptions:
     sinks:
         The sinks, in the order in which the user has named them.
     announces_sink:
-        Whether a message on stderr names the sink, because the user has not named one.
+        Whether a message on stderr says where the rows go. That is so if mpr has chosen the sink.
     blueprint:
         The user's blueprint, or None.
     route:
-        The way in which rows come to the sinks: 'funnel' or 'direct'.
+        The way in which rows come to the sinks: 'funnel' (through the parent) or 'direct' (from each worker).
     telemetry_view:
-        Whether the views of the pools' telemetry are unfolded in the layout.
+        Whether the viewer shows the views of the pools' telemetry. If not, these views are folded.
     """
 
     application_id: str
@@ -88,14 +95,15 @@ class RecordingOptions:
         application_id: object,
         *,
         recording_id: str | None,
-        sinks: Any,
+        sinks: SinksLike | None,
         blueprint: Any,
         route: object,
         telemetry_view: bool,
     ) -> RecordingOptions:
-        """Check the arguments of `mpr.SharedRecording` that have the same names, and choose sinks if `sinks` is None.
+        """Check the arguments of `mpr.SharedRecording`, which have the same names. If `sinks` is None, choose sinks.
 
-        Raises `ConfigError` for a value that cannot be used, and `SinkError` if `route='direct'` is not possible.
+        Raises `ConfigError` if a value cannot be used. Raises `SinkError` if `route='direct'` is not possible, because
+        mpr does not know the file format of the SDK.
         """
         checked_route = check_route(route)
         application_id = check_application_id(application_id)
@@ -108,6 +116,8 @@ class RecordingOptions:
                 sinks, recording_id = active, active.recording_id
                 announces_sink = not active.is_ambient
         recording_id = check_recording_id(recording_id)
+        if blueprint is not None:
+            encoder.as_blueprint(blueprint)
         chosen = as_sinks(sinks, application_id, recording_id)
         if checked_route == "direct":
             gather.check(chosen)

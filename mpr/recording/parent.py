@@ -1,7 +1,9 @@
-"""Makes the parent process a member of its own recording.
+"""Lets the parent log into its own recording, as any other process that joins.
+
+The docstring of the package explains parent, producer and joining.
 
 Covers: the parent's producer, which is made on first use, and the environment variable that child processes inherit.
-Does not cover: processes that have joined (`producer/membership.py`).
+Does not cover: other processes that join (`producer/membership.py`).
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from mpr.transport.connection_info import ConnectionInfo
 class ParentMembership:
     """Lets the process that has made a recording log into this recording, and lets its child processes join.
 
+    From the creation of this object on, functions that are decorated by `@mpr.task` log into the recording if they run
+    in this process.
+
     Parameters
     ----------
     connection_info:
-        The data by which this process joins. From now on, functions that run as tasks in this process log into the
-        recording.
+        The data by which this process joins.
     next_index:
         Reserves an index for a task of this process.
     """
@@ -36,8 +40,9 @@ class ParentMembership:
         membership.own_recording(connection_info, self.producer)
 
     def producer(self) -> Producer:
-        """Return the producer of this process. The first call makes the producer. Any thread may call this."""
-        # Aside, because a handler of a signal may use the recording while this process joins it.
+        """Return the producer of this process. The first call makes it. Any thread may call this."""
+        # Another thread makes the producer, and holds the lock. If the main thread held the lock, a signal handler that
+        # uses the recording would wait for the lock for ever.
         return aside(self._made) if self._producer is None else self._producer
 
     def _made(self) -> Producer:
@@ -48,18 +53,19 @@ class ParentMembership:
             return self._producer
 
     def flush(self) -> tuple[str, int, int] | None:
-        """Send the rows that this process has logged. Returns the position after these rows, as `Producer.flush`.
+        """Announce the rows that this process has logged to the aggregator.
 
-        Returns None if this process has no producer, because then it has logged no rows.
+        Returns the position after these rows, which is the value of `Producer.flush`. Returns None if this process has
+        logged no rows, so that it has no producer.
         """
         if self._producer is None:
             return None
         return self._producer.flush()
 
     def propagate(self, new_text: Callable[[], str]) -> None:
-        """From now on, let new child processes inherit the text that `new_text()` returns, by which they can join.
+        """Let child processes that start from now on join the recording.
 
-        Only the first call has an effect.
+        They inherit an environment variable with the text that `new_text()` returns. Only the first call has an effect.
         """
         if self._propagation is None:
             exits.protect_pools()

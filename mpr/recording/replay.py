@@ -1,8 +1,8 @@
-"""Finds the sink from which a viewer in a notebook reads the recording, from the beginning to the end.
+"""Reads the recording from one of its sinks, for a viewer in a notebook.
 
-Covers: which sink is read, and how often.
-Does not cover: how a sink is read (`rrd/byte_log.py`), how the rows are shown (`notebook.py`), and viewers in processes
-of their own (`live/supervisor.py`).
+Covers: which sink is read, and how often new rows are read.
+Does not cover: how a sink is read (`rrd/byte_log.py`), how the rows are shown (`notebook.py`), and live sinks
+(`live/supervisor.py`).
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from mpr.errors import SinkError
 from mpr.rrd.byte_log import ByteLog, LogReader
 from mpr.sinks.base import Writer
 
-# The interval (seconds) at which a viewer gets new rows. A viewer can draw 60 times a second, but the workers need the
-# CPU.
+# The interval (seconds) at which a viewer gets new rows. A viewer could draw more often, but the workers need the CPU.
 _SEND_EVERY_SECS = 0.05
 
 Replay = Callable[[], Iterator[bytes]]
-"""A function that yields the recording in streams, each of which can be decoded without the others.
+"""A function that yields the recording as streams (bytes). Each stream can be decoded without the others.
 
-Each call begins at the first row, and waits for more rows until the recording has ended.
+Each call begins with the first row. It waits for more rows until the recording has ended.
 """
 
 
 def replay(writers: Sequence[Writer]) -> Replay:
-    """Return a function that yields the recording from the beginning, from the first writer that can be read.
+    """Return a function that yields the recording from the beginning. It reads the first sink that can be read.
 
-    Raises `SinkError` if no writer has the recording in one piece, or if the file of the writer cannot be read.
+    `writers` are the writers of the durable sinks. Raises `SinkError` if no sink has the whole recording in one file or
+    in memory, or if this file cannot be read.
     """
     for writer in writers:
         if writer.log is not None:
@@ -49,6 +49,6 @@ def _reader(log: ByteLog, name: str) -> LogReader:
 
 
 def _parts(reader: LogReader) -> Iterator[bytes]:
-    # No error is raised here, because `SharedRecording.close` reports a sink that fails.
+    # If the sink fails, no error is raised here, because `SharedRecording.close` raises it.
     with contextlib.suppress(SinkError):
         yield from reader.read_all(parts=True, pause_secs=_SEND_EVERY_SECS)

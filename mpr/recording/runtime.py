@@ -1,6 +1,9 @@
 """Starts all parts of a recording, connects pools and processes with it, and ends the parts in a fixed order.
 
-Covers: sockets, aggregator, fan-out, durable and live sinks, the layout, rows of telemetry.
+The docstring of the package explains the aggregator, durable sinks and live sinks. The fan-out passes rows to all
+sinks. Telemetry is what a pool logs about its workers and tasks.
+
+Covers: sockets, aggregator, fan-out, durable and live sinks, the layout of the viewer, telemetry.
 Does not cover: the calls of users (`shared_recording.py`), how sinks are opened (`open_sinks.py`).
 """
 
@@ -14,6 +17,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing import util
+from typing import Final
 
 from mpr import failpoints, limits
 from mpr.aggregator.aggregator import Aggregator
@@ -37,7 +41,7 @@ from mpr.transport.sockets import Sockets
 
 _log = logging.getLogger("mpr")
 
-# A message at the end names the files of recordings that tasks have made, but at most this many files.
+# Tasks may make recordings themselves. The message at the end names up to this many of their files.
 _NAMED_FILES = 10
 
 
@@ -46,7 +50,7 @@ class RecordingRuntime:
 
     The parts end in six steps:
 
-    1. Leave: this process sends the rest of its own rows. Children do not inherit the recording any more.
+    1. Leave: this process sends the rest of its own rows. New child processes cannot join any more.
        Processes that have joined are asked for their rows. Limit: 5 s (`JOINED_FAREWELL_SECS`). After that, the log and
        the recording say whose rows are missing.
     2. Drain: the aggregator takes everything that was sent before, and its thread ends. Limit: 60 s
@@ -56,7 +60,7 @@ class RecordingRuntime:
        many chunks each sink lacks.
     4. Gather: with `route='direct'`, the files of the workers are copied into the recording. No limit.
     5. Durable sinks: each writes notes, the last layout and a footer, even if another sink fails. No limit.
-    6. Sockets: they are closed, and their folder is removed. Limit: none, it takes no time.
+    6. Sockets: they are closed, and their folder is removed. This needs no limit.
 
     Parameters
     ----------
@@ -80,7 +84,7 @@ class RecordingRuntime:
         self._direct: DirectRoute | None = None
         ids = (options.application_id, options.recording_id)
         with contextlib.ExitStack() as undo:
-            self.sockets = Sockets()
+            self.sockets: Sockets = Sockets()
             undo.callback(self.sockets.close)
             self._opened = open_sinks(options.sinks, *ids, options.blueprint, self.sockets.folder)
             for writer in self._opened.writers:
@@ -91,7 +95,7 @@ class RecordingRuntime:
             self._blueprint_updates = BlueprintUpdates(
                 options.application_id, contents, options.blueprint, pools_visible=options.telemetry_view
             )
-            self.fanout = Fanout(
+            self.fanout: Fanout = Fanout(
                 self._opened.writers,
                 self._opened.live,
                 functools.partial(encoded_notes, "mpr/workers", *ids),
@@ -101,19 +105,20 @@ class RecordingRuntime:
                 has_all=options.route != "direct",
             )
             has_blueprint = options.blueprint is not None
-            self.aggregator = Aggregator(self.sockets, self.fanout, self._numbers, has_blueprint=has_blueprint)
+            self.aggregator: Final = Aggregator(self.sockets, self.fanout, self._numbers, has_blueprint=has_blueprint)
             self.aggregator.start()
             undo.pop_all()
         self._log_where_rows_go()
         if self._opened.live is not None:
             self._opened.live.start()
-        self.parent = ParentMembership(self.connection_info(1), functools.partial(self._numbers.new_indices, 1))
+        next_index = functools.partial(self._numbers.new_indices, 1)
+        self.parent: ParentMembership = ParentMembership(self.connection_info(1), next_index)
         # At the interpreter's exit, `close` is called before `multiprocessing` waits for child processes.
         close = functools.partial(self.close, failed=False)
         self._at_exit = util.Finalize(None, run_to_completion, (close,), exitpriority=90)
 
     def _open_direct_route(self, undo: contextlib.ExitStack) -> None:
-        """Prepare the folder and the URLs with which the workers open the sinks themselves."""
+        """Prepare what workers need to write to the sinks themselves: a folder for their files, and URLs of viewers."""
         opened = self._opened
         file = next((path for writer in opened.writers for path in writer.paths), None)
         if file is not None:
@@ -133,7 +138,7 @@ class RecordingRuntime:
 
     @property
     def writers(self) -> Sequence[Writer]:
-        """The durable sinks, also those that have failed. There are none if logging is switched off."""
+        """The open durable sinks, also those that have failed. There are none if logging is switched off."""
         return self._opened.writers
 
     @property
@@ -148,7 +153,7 @@ class RecordingRuntime:
 
     @property
     def is_over(self) -> bool:
-        """Whether `close` has ended, with or without an error. No row comes after that."""
+        """Whether `close` has ended, with or without an error. No row arrives after that."""
         return self._ending.over.is_set()
 
     def check_usable(self) -> None:
@@ -194,7 +199,7 @@ class RecordingRuntime:
     # --- for pools and other processes -----------------------------------------------------------------------------
 
     def connection_info(self, workers: int) -> ConnectionInfo:
-        """Return the data by which each of `workers` processes joins. The more workers, the smaller each outbox."""
+        """Return the data by which processes join. If it is for more `workers`, each may get a smaller outbox."""
         return ConnectionInfo(
             application_id=self.options.application_id,
             recording_id=self.options.recording_id,
@@ -210,7 +215,7 @@ class RecordingRuntime:
         )
 
     def obstacle(self) -> str | None:
-        """Return why no process can join, and where the rows are, without the end of the sentence. None if unknown."""
+        """Return why no process can join, and where the rows are, as text without a full stop. None if unknown."""
         reason = self.sockets.obstacle()
         return reason and f"{reason}. {self._where_rows_are()}"
 
@@ -228,10 +233,7 @@ class RecordingRuntime:
         return next(self._pool_numbers)
 
     def accept_telemetry(self, stream: bytes) -> None:
-        """Write `stream`, which has telemetry of a pool, under the ids of the recording. Update the layout, too.
-
-        If `stream` is empty, only the layout is updated.
-        """
+        """Write a whole `stream` of telemetry under the ids of the recording, unless it is empty. Update the layout."""
         if not self._takes_telemetry():
             return
         if stream:
@@ -248,7 +250,7 @@ class RecordingRuntime:
 
     def _write_telemetry(self, stream: bytes) -> None:
         def write() -> None:
-            # After the aggregator's end, the calling thread runs this function, and the sinks may be closed.
+            # If the aggregator's thread has ended, the calling thread runs this function. The sinks may be closed then.
             if not self.aggregator.ended:
                 self.fanout.write_stream(stream, telemetry=True)
 
@@ -260,8 +262,8 @@ class RecordingRuntime:
         """End all parts. A second call waits until the first call has ended.
 
         In a process that has not made the recording, this does nothing. With `failed`, a file without a row of the user
-        does not replace an older file. Raises `SinkError` if a sink has failed, `DeliveryError` if logged rows have not
-        come, and `ConflictError` if workers have given one timeline or component two types.
+        does not replace an older file. Raises `SinkError` if a sink has failed. If `failed` is false, raises
+        `DeliveryError` if rows are missing, and `ConflictError` if workers gave one timeline or component two types.
         """
         if os.getpid() == self._pid:
             self._ending.run(functools.partial(self._end, failed=failed))
@@ -305,8 +307,8 @@ class RecordingRuntime:
     def _close_writers(self, notes: list[str], *, discard_unpublished: bool) -> SinkError | None:
         """Write the last layout, `notes` and the number of rows to all sinks, and close them, even if one fails.
 
-        With `discard_unpublished`, a sink that is not `Writer.published` is aborted instead, so that an older file
-        stays. Returns the first failure.
+        With `discard_unpublished`, sinks that are not `Writer.published` are aborted, so that an older file stays.
+        Returns the first error.
         """
         failpoints.reach("parent.closing")
         failure = None
@@ -319,7 +321,7 @@ class RecordingRuntime:
                     writer.abort()
                 else:
                     if layout:
-                        # The error is dropped. If the disk or the file is the reason, `close` raises an error, too.
+                        # The error is ignored. If the disk or the file is the reason, `close` raises an error, too.
                         with contextlib.suppress(SinkError):
                             append(writer, layout, telemetry=True)
                     if stream:
@@ -347,7 +349,10 @@ class RecordingRuntime:
 
 
 def _take_noted_losses(sockets: Sockets, fanout: Fanout) -> None:
-    """Log and note what processes that could not join have noted, and make it the error of the recording."""
+    """Report the lost rows of processes that could not join: in the log, as a note, and as an error of the recording.
+
+    Such a process has written a sentence about its rows to the folder of `sockets`.
+    """
     for loss in ipc_folder.noted_losses(sockets.folder):
         _log.error("mpr: %s", loss)
         fanout.note([loss])
@@ -355,9 +360,9 @@ def _take_noted_losses(sockets: Sockets, fanout: Fanout) -> None:
 
 
 class _EndOnce:
-    """Runs a step at the first call of `run`. Every other call waits until the step has ended.
+    """Runs a step at the first call of `run`. Every other call waits until this step has ended.
 
-    If the thread that runs the step calls `run` again, this call does not wait, because it would wait for ever.
+    If the step itself calls `run` again, this call returns at once, because it would wait for ever.
     """
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from mpr import limits
 from mpr.errors import WrongProcessError
 from mpr.processes import start
-from mpr.recording.options import RecordingOptions, Route
+from mpr.recording.options import RecordingOptions, Route, SinksLike
 from mpr.recording.runtime import RecordingRuntime
 from mpr.recording.statistics import RecordingStatistics
 from mpr.tasks.wrapped import Wrapped
@@ -25,6 +25,7 @@ from mpr.transport import connection_info
 
 if TYPE_CHECKING:
     import rerun as rr
+    from rerun.blueprint import BlueprintLike
 
 
 P = ParamSpec("P")
@@ -34,8 +35,8 @@ R = TypeVar("R")
 class SharedRecording:
     """One recording that many processes log into.
 
-    Every process that is started within the `with` block of the recording can join. Such a process joins by
-    `mpr.join()`, or when it calls a function that is decorated with `@mpr.task`.
+    Every process that is started within the `with` block of the recording can join it. A process joins when it calls
+    `mpr.join()`, or a function that is decorated with `@mpr.task`.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ class SharedRecording:
         The recording id, as in `rr.init`. By default, a new random id.
     sinks:
         The destinations of the rows: one or several sinks of mpr, paths (`"run.rrd"`, or `"episodes/"` for a folder)
-        and URLs of viewers. With None, mpr takes the first of these that exists:
+        and URLs of viewers. A path must end with `.rrd` or `/`. With None, mpr takes the first of these that exists:
 
         1. The sinks in the environment variable `MPR_SINKS` (see `mpr.add_arguments`).
         2. The active recording of this process, if `rr.init` was called with this application id.
@@ -56,13 +57,14 @@ class SharedRecording:
         A blueprint, as in `rr.send_blueprint`. Every sink gets this blueprint before any row. A blueprint that a worker
         sends does not replace this one.
     route:
-        'funnel': all rows go through this process. 'direct': each worker itself sends rows to viewers and servers, and
-        writes a file of its own in `<path>.parts/`. `close` makes one file of the workers' files. With 'direct', a
-        viewer can cause lost rows and slow tasks, and there is no file before `close` (see `docs/sinks.md`).
+        'funnel': all rows go through this process. 'direct': each worker sends its rows to viewers and
+        servers itself, and writes a file of its own in `<path>.parts/`. `close` makes one file of the workers' files.
+        With 'direct', a viewer can cause lost rows and slow tasks, and there is no complete file before `close` (see
+        `docs/sinks.md`).
     telemetry_view:
-        Whether the viewer shows the telemetry of pools below the user's views. The user's views are those of
-        `blueprint`. Without a `blueprint`, mpr chooses these views by the data that was logged. With False, the
-        telemetry is folded, and a `blueprint` is not changed.
+        Whether the viewer shows the telemetry of pools (what their workers did) below your own views. Your own views
+        are those of `blueprint`. Without a `blueprint`, mpr chooses views for the data that was logged. With False, the
+        views of telemetry are folded, and a `blueprint` is not changed.
 
     Attributes
     ----------
@@ -84,8 +86,8 @@ class SharedRecording:
         application_id: str,
         *,
         recording_id: str | None = None,
-        sinks: Any = None,
-        blueprint: Any = None,
+        sinks: SinksLike | None = None,
+        blueprint: BlueprintLike | None = None,
         route: Route = "funnel",
         telemetry_view: bool = True,
     ) -> None:
@@ -97,10 +99,10 @@ class SharedRecording:
             route=route,
             telemetry_view=telemetry_view,
         )
-        self.application_id = options.application_id
-        self.recording_id = options.recording_id
+        self.application_id: str = options.application_id
+        self.recording_id: str = options.recording_id
         self._runtime = RecordingRuntime(options)
-        self.urls = self._runtime.urls
+        self.urls: list[str] = self._runtime.urls
 
     @property
     def paths(self) -> list[Path]:
@@ -125,7 +127,7 @@ class SharedRecording:
         """Return the environment of this process with one more variable, by which a child process can join.
 
         Example: `subprocess.Popen([sys.executable, "child.py"], env=recording.environ())`. The value of the variable
-        contains a secret, so keep it out of logs.
+        contains a secret, so keep it out of logs. Raises the errors of `stream`.
         """
         self._runtime.check_usable()
         return {**os.environ, connection_info.VARIABLE: self._propagation_text()}
@@ -136,25 +138,27 @@ class SharedRecording:
     def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]:
         """Return a function that does what `fn` does, and logs to this recording from any process on this machine.
 
-        Use this with other engines, such as Ray, Dask or joblib. The function can be pickled with pickle and with
-        cloudpickle. The pickle contains a secret. When the function returns or raises, its rows are in every durable
-        sink. If the recording is closed before the call, the function raises `RecordingClosedError`.
+        Use this with other engines, such as Dask or joblib. The returned function can be pickled with pickle and with
+        cloudpickle. The pickle contains a secret. When the returned function returns or raises, its rows are in every
+        durable sink (such as a file). If the recording is closed before such a call, the call raises
+        `RecordingClosedError`. `wrap` itself raises the errors of `stream`.
         """
         self._runtime.check_usable()
         wrapped: Callable[P, R] = Wrapped(fn, self._runtime.connection_info(start.check_processes(None)))
         return wrapped
 
     def flush(self, timeout: float = limits.SINK_TIMEOUT_SECS) -> None:
-        """Wait until every durable sink has the rows that this process has logged to `stream`.
+        """Wait until every durable sink (such as a file) has the rows that this process has logged to `stream`.
 
-        Rows of tasks need no flush, because these rows are in the sinks when the result comes. Raises `TimeoutError` if
-        the sinks need more than `timeout` seconds, and `SinkError` if a sink has failed.
+        Rows of tasks need no flush, because they are in the sinks when the caller gets the result. Raises
+        `TimeoutError` if the sinks need more than `timeout` seconds, and `SinkError` if a sink has failed. Also raises
+        the errors of `stream`.
         """
         self._runtime.check_usable()
         self._runtime.flush(timeout)
 
     def stats(self) -> RecordingStatistics:
-        """Count the chunks, bytes, messages and processes of the recording until now."""
+        """Return how many chunks, bytes, rows, messages and processes the recording has had until now."""
         return self._runtime.stats()
 
     def notebook_show(
@@ -167,12 +171,12 @@ class SharedRecording:
         """Show the viewer in a cell of a notebook, with all rows from the beginning and all new rows.
 
         Call this method at any time, also after `close`, and as often as you like. If a page is loaded again, the page
-        gets all rows again. The method needs `pip install 'mpr[notebook]'`. The recording needs a `FileSink` or a
+        gets all rows again. The method needs the extra `notebook`. The recording needs a `FileSink` or a
         `BinaryStreamSink`, because the rows are read from there.
 
-        A kernel gets the page's messages between two cells. So show the viewer in a cell before the cell with the work.
-        The rows then appear while they come. Whether this works within one cell depends on the versions of Jupyter and
-        `ipykernel`.
+        Show the viewer in a cell before the cell with the work. The rows then appear while the work goes on. The reason
+        is that a kernel gets the page's messages between two cells. Whether it also works within one cell depends on
+        the versions of Jupyter and `ipykernel`.
 
         Parameters
         ----------
@@ -180,8 +184,8 @@ class SharedRecording:
             The size in pixels, or 'auto' for the width of the page. By default, 640 and 480.
         wait_secs:
             The longest time in seconds to wait for the page, if the recording is open. This method waits only with
-            `ipykernel` before version 7, because later versions do not get the page's messages within a cell. 0: do not
-            wait.
+            `ipykernel` before version 7, because later versions do not get the page's messages within a cell. With 0,
+            it does not wait.
 
         Raises
         ------
@@ -193,17 +197,17 @@ class SharedRecording:
         from mpr.recording.notebook import NotebookView
 
         if not self._runtime.writers:
-            # With RERUN=off, nothing is recorded.
+            # The user has switched logging off (`RERUN=off`), so that there is nothing to show.
             return
         view = NotebookView(self._runtime.replay(), width, height)
         view.show(0 if self._runtime.is_over else wait_secs)
 
     def close(self) -> None:
-        """Take all rows that were sent, write the footers, and end the processes that feed live sinks.
+        """Take all rows that were sent, write the footers of files, and end the processes that feed live sinks.
 
-        A second call does nothing. Raises `SinkError` if a sink has failed. The rows that this sink had accepted before
-        stay readable. Raises `DeliveryError` if rows that were logged have not come, and `ConflictError` if two workers
-        have given one timeline or component two types.
+        A second call only waits for the first one. Raises `SinkError` if a sink has failed. The rows that this sink had
+        accepted before stay readable. Raises `DeliveryError` if rows that were logged have not arrived, and
+        `ConflictError` if two workers have given one timeline or component two types.
         """
         run_to_completion(functools.partial(self._runtime.close, failed=False))
 
@@ -226,5 +230,5 @@ class SharedRecording:
 
 
 def runtime_of(recording: SharedRecording) -> RecordingRuntime:
-    """Return the parts of `recording`, for pools and for other code of mpr that starts processes."""
+    """Return the runtime of `recording`, which holds its parts. Only mpr itself calls this, for example a pool."""
     return recording._runtime

@@ -14,21 +14,23 @@ class RecordingStatistics:
     Attributes
     ----------
     accepted_chunks, accepted_bytes:
-        The number of chunks that every durable sink has, and the encoded bytes of these chunks.
+        The number of chunks that every durable sink (such as a file) has, and the encoded bytes of these chunks.
     rejected_messages:
-        The number of messages that did not have the recording's secret, or that could not be decoded.
+        The number of messages that mpr has dropped, because they did not have the recording's secret or could not be
+        decoded.
     processes:
         The number of processes that have joined, including those that have ended. The parent process counts if it has
-        used `stream`, or has logged from a function that is a task.
+        used `stream`, or if a function that is decorated by `@mpr.task` has run in it.
     torn_processes:
         The number of processes that ended while they logged, because they were killed or the recording was closed. Some
         of the last rows of such a process may be missing.
     counted_rows, accepted_rows:
-        The number of rows that processes have counted when they logged, and the number of rows that came. Both numbers
-        are known when a process has finished a memory file, and at its end. The second number may be higher, because
-        rows of importers and properties are not counted when they are logged.
+        The number of rows that processes have counted when they logged, and the number of rows that have arrived. mpr
+        compares the two when a process ends, and also after about 256 MiB or 65,536 rows of a process. Rows
+        after the last comparison are not in these numbers. `accepted_rows` may be higher, because processes do not
+        count the rows of importers and properties.
     lost_rows:
-        The number of counted rows that did not come. If it is not 0, `close` raises `DeliveryError`.
+        The number of counted rows that have not arrived. If it is not 0, `close` raises `DeliveryError`.
     live_sinks:
         The statistics of each live sink, in the order of the sinks.
     """

@@ -12,8 +12,10 @@ These words have the same meaning in all modules:
   is the frame that introduces the store.
 - Manifest: a table of the chunks of one store, with their offsets and sizes. To describe a chunk is to make its row.
 - Footer: the manifests of a file, one for each store. The footer is the payload of the last frame, of the kind `END`.
+- To encode a row: to write it in the form of this format, as bytes. To decode it: to read its values from the bytes.
 - Outbox: a file in memory, into which a process that logs writes its encoded rows. The parent reads the rows there.
 - Segment: some whole frames of one outbox, in the form in which a sink gets them.
+- Run: bytes that lie one behind the other in a file or an outbox, without a gap.
 - Preamble: the stream with which a file begins: the store info and the properties of the recording.
 - Relabel: to replace the store id in a stream, and the offsets and sizes that change by this.
 """

@@ -4,7 +4,7 @@ The file may be incomplete: its footer may be missing, or its last message may b
 file (`framing.py`).
 
 Covers: removing the footer or an incomplete message at the end, and appending messages.
-Does not cover: the new footer, which `recover.py` makes.
+Does not cover: making the new footer (`recover.py`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream], None]) -> None:
     """Add the rows that `write` logs to the recording in the file at `path`. The file is valid afterwards.
 
-    If the file has no recording, for example because it is empty, the rows become a new recording. `application_id` is
-    the application id of this new recording. Raises `SinkError` if the file is not a Rerun file, or if the disk reports
-    an error.
+    `write` is called with a stream, and logs to this stream. If the file has no recording, for example because it is
+    empty, the rows become a new recording with the application id `application_id`. Raises `SinkError` if the file is
+    not a Rerun file, or if the disk reports an error.
     """
     added = encoder.encoded_by_sdk(write)
     if added:
@@ -42,9 +42,10 @@ def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream]
 
 
 def _append(fd: int, application_id: str, added: bytes) -> None:
-    """Replace everything behind the last whole message of a file, also its footer, by the messages of `added`.
+    """Cut the file behind its last whole message, and append the messages of the stream `added`.
 
-    `fd` is a descriptor of the file, and `added` is a stream. Its messages get the store id of the file's recording.
+    A footer is cut off, too. `fd` is a descriptor of the file. The appended messages get the store id of the file's
+    recording. If the file has no recording, they get a new store id, with `application_id`.
     """
 
     def read(offset: int, size: int) -> bytes:
@@ -71,7 +72,7 @@ def _append(fd: int, application_id: str, added: bytes) -> None:
 
 
 def _recording(read: framing.Read, frames: list[framing.Frame]) -> bytes | None:
-    """Return the encoded store id in the first store info, or None if there is no store info."""
+    """Return the encoded store id in the first store info among `frames`, or None if there is no store info."""
     for frame in frames:
         if frame.kind == framing.SET_STORE_INFO:
             payload = read(frame.payload, frame.size)

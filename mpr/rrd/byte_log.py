@@ -1,6 +1,6 @@
 """Lets any number of readers follow a growing stream: each reader gets all accepted bytes, from the beginning.
 
-The writer of the file accepts bytes when the file has them completely. Accepted bytes never change.
+The writer of a file writes whole frames, and then counts their bytes as *accepted*. Accepted bytes never change.
 
 Covers: the number of accepted bytes, readers in threads and in `asyncio`, the end of the stream.
 Does not cover: the file with the bytes (`part_file.py`, `sinks/binary_stream.py`), cutting a stream (`slices.py`), and
@@ -34,19 +34,19 @@ class ByteLog:
         self._file = file
         self._listeners: set[Callable[[], None]] = set()
         #: The number of accepted bytes.
-        self.end = 0
-        #: Whether `end` is final, because no more bytes will be accepted.
-        self.is_over = False
+        self.end: int = 0
+        #: Whether no more bytes will be accepted.
+        self.is_over: bool = False
         #: The error if bytes are missing at the end, else None.
         self.failure: BaseException | None = None
         #: The lock for the attributes above, and the condition that wakes readers.
-        self.changed = threading.Condition()
+        self.changed: threading.Condition = threading.Condition()
 
     @property
     def shared_fd(self) -> int | None:
-        """The descriptor by which another process can read the bytes.
+        """The descriptor by which another process can read the file; None if the bytes may move to another file later.
 
-        None if the bytes may move to another file later, because this descriptor would then lead to the old file.
+        After such a move, the descriptor in the other process would still lead to the old file.
         """
         return self._file.fd if self._file.stays else None
 
@@ -55,7 +55,7 @@ class ByteLog:
         self._note(end, False, None)
 
     def finish(self, failure: BaseException | None = None) -> None:
-        """Mark the log as complete. If there is a `failure`, readers raise this error after the last byte."""
+        """Mark the log as complete. If `failure` is not None, readers raise this error after the last byte."""
         self._note(self.end, True, failure)
 
     def _note(self, end: int, is_over: bool, failure: BaseException | None) -> None:
@@ -68,7 +68,7 @@ class ByteLog:
 
     @contextlib.contextmanager
     def listening(self, listener: Callable[[], None]) -> Iterator[None]:
-        """Call `listener` after each change while the context lasts, in the thread that adds bytes."""
+        """Call `listener` after each change within the `with` block, in the thread that adds bytes."""
         with self.changed:
             self._listeners.add(listener)
         try:
@@ -83,17 +83,17 @@ class ByteLog:
 
 
 class LogReader:
-    """Reads a log. Each iteration starts at the first byte.
+    """Reads the accepted bytes of a file. Each iteration starts at the first byte.
 
     Parameters
     ----------
     log:
-        The log, which says how many bytes may be read.
+        The log, which says how many bytes of the file are accepted.
     read:
-        The function that reads the file, by offset and size.
+        Reads the file, by offset and size in bytes.
     size:
-        The size of the file in bytes if the file is already closed. This size may differ from the end of the log,
-        because a closed file may have been written anew. None if the reader reads up to the end of the log.
+        The size of the file in bytes if the writer has closed the file, else None. The reader reads this many bytes, if
+        given. A closed file may be longer or shorter than the log, because its writer may have written it anew.
     """
 
     def __init__(self, log: ByteLog, read: framing.Read, size: int | None) -> None:
@@ -102,10 +102,11 @@ class LogReader:
         self._size = size
 
     def read_all(self, *, parts: bool = False, pause_secs: float = 0.0) -> Iterator[bytes]:
-        """Yield all bytes, and wait for more until the log ends.
+        """Yield all bytes, and wait for more until the log is complete.
 
-        If `parts` is true, each item is a stream that can be read alone. After each wait, pause for `pause_secs`, so
-        that the next item has more bytes.
+        If `parts` is true, each item is a stream that can be read alone. After each wait for more bytes, sleep for
+        `pause_secs`, so that the next item has more bytes. If bytes are missing at the end, raises the error that
+        `ByteLog.finish` got.
         """
         cursor = self._cursor(parts)
         while True:
@@ -156,10 +157,10 @@ class LogReader:
         return Slices(self._read) if parts else Pieces(self._read, _READ_BYTES)
 
     def _next(self, cursor: Slices | Pieces) -> tuple[bytes | None, int]:
-        """Return the next bytes, and the end of the accepted bytes at this time.
+        """Return the next bytes, and how many bytes of the file are accepted at this time.
 
         The bytes are `b""` if no more bytes are accepted yet, and None after the last byte. If bytes are missing at the
-        end, raises the error that `finish` got.
+        end, raises the error that `ByteLog.finish` got.
         """
         with self._log.changed:
             end, is_over, failure = self._log.end, self._log.is_over, self._log.failure

@@ -1,10 +1,10 @@
-"""Checks the bytes of a producer before a sink gets them, without decoding a row.
+"""Checks the bytes of a process that logs before a sink gets them, without decoding a row.
 
-Covers: the beginnings of frames, the bytes that close a stream, its footer.
-Does not cover: finding frames (`framing.py`), and the contents of a chunk. Only the SDK can check these.
+Covers: the beginnings of frames, the footer of a stream, the bytes behind the footer.
+Does not cover: finding frames (`framing.py`), and the contents of a chunk, which only the SDK can check.
 
-A sink copies frames as they are. If one of them had no store id, or a store info could not be read, the whole file
-would be unreadable, with the rows of all other producers.
+A sink copies frames as they are. A frame without a store id, or with a damaged store info, would make the whole file
+unreadable, with the rows of all other processes.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from mpr.rrd import compat, framing, manifest, protobuf, store_id
 from mpr.rrd.framing import ARROW_MSG, SET_STORE_INFO, Frame, Read
 from mpr.rrd.segment import MessageBytes
 
-# Even the longest ids fit into this many bytes. A store info has a hundred bytes, and the versions of some programs.
+# The store id is read from this many bytes at the beginning of a chunk's payload. Even the longest ids fit into them.
 _HEAD_BYTES = 8192
+# The largest payload of a frame that is no chunk (bytes). Usually it has some hundred bytes.
 _INFO_MAX = 1024 * 1024
 
 
 class FrameCheck:
-    """Checks the frames of one outbox."""
+    """Checks the frames of one outbox. It remembers the last store id, so that most chunks are checked fast."""
 
     def __init__(self) -> None:
-        # The first bytes of the last chunk, which are its store id. The next chunk has the same, as a rule.
+        # The first bytes of the last chunk's payload, up to the end of its store id. Most chunks begin with the same
+        # bytes as the chunk before.
         self._known = b""
 
     def check(self, read: Read, frames: Iterable[Frame]) -> None:
-        """Raise `FormatError` if the payload of a frame does not begin as its kind requires."""
+        """Raise `FormatError` if a payload in `frames` does not begin with the fields that its kind must have."""
         for frame in frames:
             if frame.kind == ARROW_MSG:
                 known = self._known
@@ -45,14 +47,14 @@ class FrameCheck:
 
 
 def _store_id_field(payload: bytes) -> bytes:
-    """Return the beginning of a chunk up to the end of its store id. Raises `FormatError` if there is none."""
+    """Return the payload of a chunk up to the end of its store id. Raises `FormatError` if there is no store id."""
     store, end = protobuf.leading_field(payload)
     _check_store(store)
     return payload[:end]
 
 
 def _check_store(store: bytes) -> None:
-    """Raise `FormatError` if `store` is no encoded store id, whose parts are texts."""
+    """Raise `FormatError` if `store` is no encoded store id, or if its ids are not valid UTF-8."""
     try:
         store_id.ids_of_store(store)
     except UnicodeDecodeError as error:
@@ -60,15 +62,16 @@ def _check_store(store: bytes) -> None:
 
 
 def knows_format() -> bool:
-    """Whether streams can be checked, because the format of the installed SDK is known. If not, the SDK checks them."""
+    """Whether mpr knows the format of the installed SDK, and so can check its streams. If not, the SDK checks them."""
     return compat.format_is_known() is None
 
 
 def closed_footer(read: Read, last: Frame, end: int) -> bytes | None:
-    """Return the footer of a stream, which is the payload of its `END` frame `last`.
+    """Return the footer of a stream: the payload of its `END` frame `last`.
 
-    Returns None if the bytes that close the stream are not all there before `end`. Raises `FormatError` if they do not
-    fit the footer, which is so if the frame is a hole, or if other bytes follow.
+    The stream has bytes up to the offset `end`. Returns None if the bytes that close the stream are not all there yet.
+    Raises `FormatError` if the bytes behind the footer are not those that belong to this footer. That happens if zeros,
+    which look like an `END` frame, are in place of missing bytes, or if other bytes follow.
     """
     if end < last.end + framing.STREAM_FOOTER_SIZE:
         return None
@@ -79,7 +82,10 @@ def closed_footer(read: Read, last: Frame, end: int) -> bytes | None:
 
 
 def unknown_footer(read: Read, last: Frame, end: int) -> bytes | None:
-    """Do as `closed_footer` for a stream whose format is not known. Raises `FormatError` only if zeros follow."""
+    """Return the footer of a stream whose format is not known: the payload of its `END` frame `last`.
+
+    Returns None if no byte behind this frame is there yet. Raises `FormatError` if only zeros are behind it.
+    """
     if end == last.end:
         return None
     if not any(read(last.end, framing.STREAM_FOOTER_SIZE)):
@@ -96,9 +102,10 @@ def check_footer(footer: bytes) -> None:
 
 
 def check_stream(stream: bytes) -> tuple[list[Frame], bytes, bytes | None]:
-    """Check a whole stream. Returns its frames without the last one, its footer, and the id of its first recording.
+    """Check a whole stream. Returns its frames without the `END` frame, its footer, and the id of its first recording.
 
-    Raises `FormatError` if it is no whole stream.
+    The id is an encoded store id, or None if the stream has only blueprints. Raises `FormatError` if `stream` is no
+    whole stream.
     """
     framing.check_header(stream[: framing.HEADER_SIZE])
     frames = framing.frames_of(stream)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def store_info() -> bytes:
     """Return the payload of a store info, the frame that introduces a recording or a blueprint.
 
-    The store id in the payload is a placeholder, which the caller replaces. The payload is empty if logging is switched
-    off, or if mpr does not know the SDK's format.
+    The store id in the payload is a placeholder, which the caller has to replace. Returns empty bytes if logging is
+    switched off, or if mpr does not know the SDK's format.
     """
     data = encoded_head()
     # An unknown format is no error here, because `format_is_known` reports it.
@@ -34,9 +34,9 @@ def store_info() -> bytes:
 def manifest_by_sdk(data: bytes) -> Manifest:
     """Return the manifest that the SDK writes for the chunks in `data`.
 
-    `data` is a header, store infos, and messages of one store. The SDK writes the chunks into a new stream. So the
+    `data` is a header, store infos, and chunks of one store. The SDK writes the chunks into a new stream. So the
     manifest has the chunk ids of `data`, but the store id, the offsets and the sizes of the new stream. The caller has
-    to replace these.
+    to replace these three. Raises `FormatError` if the SDK finds no chunk in `data`.
     """
     encoded = encoded_by_sdk(lambda stream: send_decoded(data, stream))
     frames = framing.frames_of(encoded)
@@ -50,7 +50,7 @@ def manifest_by_sdk(data: bytes) -> Manifest:
 def format_is_known() -> str | None:
     """Return None if mpr understands the streams of the installed SDK, else the reason why not.
 
-    Lets the SDK encode two chunks, and checks everything on which `framing.py` and `manifest.py` rely.
+    Lets the SDK encode two chunks, and checks everything in the result on which `framing.py` and `manifest.py` rely.
     """
     import rerun as rr
 

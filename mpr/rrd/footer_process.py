@@ -1,10 +1,11 @@
-"""Makes the footer of a file in a process of its own, because the SDK may abort on a chunk that is broken.
+"""Makes the footer of a file in another process, because the SDK may end its process when it reads a damaged chunk.
 
 Covers: the footer, and finding the chunks that the SDK cannot read.
-Does not cover: what the footer consists of (`footer.py`), and which frames are chunks (`survey.py`).
+Does not cover: the parts of the footer (`footer.py`), and which frames are chunks (`survey.py`).
 
-The parent gives the process descriptors and the places of the chunks. The process writes the footer to the file itself,
-and the numbers of unreadable chunks to another file. So the parent's memory does not grow with the footer.
+The calling process gives the other process descriptors and the places of the chunks. The other process writes the
+footer into the file itself, and the numbers of unreadable chunks into a temporary file. So the footer takes no memory
+of the calling process.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from mpr.rrd.footer import ManifestMaker
 from mpr.rrd.manifest import ChunkLocation
 from mpr.sdk import programs
 
-# The number of chunks that are checked together. If one of them is unreadable, each is checked alone.
+# The number of chunks that the SDK checks together. If one of them is unreadable, each of them is checked alone.
 _TOGETHER = 256
-# The search ends after this many crashes of the SDK. Each takes half a second.
+# The search ends after this many crashes of the SDK. Each crash costs half a second, for a new process.
 _CRASHES_MAX = 40
 _PROGRESS = struct.Struct("<QQ")
 _NUMBER = struct.Struct("<Q")
-# The errors by which a chunk is unreadable.
+# If the SDK raises one of these errors for a chunk, the chunk is unreadable.
 _BROKEN = (FormatError, KeyError, IndexError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunks:
-    """The chunks of one file.
+    """The places of the chunks of one file.
 
     Attributes
     ----------
@@ -43,7 +44,8 @@ class Chunks:
     header, infos:
         The header of the file, and the payload of the store info of each store, by the store's encoded id.
     places:
-        Offset and size of each chunk, as in `ChunkLocation`, in one row of numbers.
+        The offset and the size of each chunk, as in `ChunkLocation`: first offset, first size, second offset, and so
+        on.
     """
 
     fd: int
@@ -52,6 +54,7 @@ class Chunks:
     places: array[int]
 
     def maker(self) -> ManifestMaker:
+        """Return a new maker of manifests for the file."""
         return ManifestMaker(fd=self.fd, header=self.header, store_infos=self.infos)
 
     def slice(self, first: int, end: int) -> list[ChunkLocation]:
@@ -61,18 +64,20 @@ class Chunks:
 
 
 def add_footer(chunks: Chunks, end: int) -> bool:
-    """Have another process write the footer of `chunks` at the offset `end`. Returns whether that has worked.
+    """Have another process write the footer of the file of `chunks` at the offset `end`.
 
-    Raises `OSError` if there can be no such process, or if the process has not ended in time.
+    Returns False if the process fails, for example because the SDK ends it. Raises `OSError` if the process cannot be
+    started, or if it has not ended in time.
     """
     ran = programs.run_python(_code("_add_footer"), data=pickle.dumps((chunks, end)), pass_fds=[chunks.fd])
     return ran.returncode == 0
 
 
 def unreadable(chunks: Chunks) -> set[int] | None:
-    """Return the indexes of the chunks that the SDK cannot read. Returns None if it crashes again and again.
+    """Return the indexes of the chunks that the SDK cannot read, by having other processes read them.
 
-    Raises `OSError` as `add_footer`.
+    Returns None if the SDK crashes `_CRASHES_MAX` times, or if a process fails before it reads a chunk. Raises
+    `OSError` if a process cannot be started, or if it has not ended in time.
     """
     found: set[int] = set()
     first, alone_until = 0, 0
@@ -120,7 +125,7 @@ def _check() -> None:
     count = len(chunks.places) // 2
 
     def is_readable(start: int, together: int) -> bool:
-        # Noted before, because the process may not survive the call.
+        # Noted before the call, because the SDK may end this process in the call.
         os.pwrite(notes, _PROGRESS.pack(start, together), 0)
         try:
             maker.described(chunks.slice(start, start + together))

@@ -4,8 +4,9 @@ Covers: finding the frames of a stream, and the bytes that close a file.
 Does not cover: store ids (`store_id.py`), protobuf messages (`protobuf.py`), the table of a manifest (`manifest.py`),
 and the contents of a chunk (mpr never decodes one).
 
-A stream is a header of 12 bytes, and then frames. Each frame is `<kind: u64><length: u64><payload>`. The payload of the
-last frame (kind `END`) is the footer. Behind this frame there are 20 bytes per footer, and then `RRF2FOOT<count: u32>`.
+A stream is a header of 12 bytes, and then frames. Each frame is `<kind: u64><length: u64><payload>`, little-endian. The
+payload of the last frame (kind `END`) is the footer. Behind this frame there are 20 bytes: the offset, the size and the
+hash of the footer. The last bytes are `RRF2FOOT` and the number of footers (`u32`), which is always 1.
 Source: rerun-io/rerun, `crates/store/re_log_encoding/src/rrd/frames.rs` and
 `re_protos/proto/rerun/v1alpha1/log_msg.proto`.
 """
@@ -26,6 +27,7 @@ from mpr.rrd.protobuf import encode_field
 FOURCC = b"RRF2"
 HEADER_SIZE = 12
 
+# The kinds of frames: the footer, a store info, a chunk, and the message that makes a blueprint the active one.
 END = 0
 SET_STORE_INFO = 1
 ARROW_MSG = 2
@@ -34,10 +36,10 @@ BLUEPRINT_ACTIVATION = 3
 _FRAME = struct.Struct("<QQ")
 FRAME_HEADER_SIZE = _FRAME.size
 _FOOTER_ENTRY = struct.Struct("<QQI")
-#: The last bytes of a file: a mark, and the number of footer entries before the mark (one).
+#: The last 12 bytes of a file: a mark, and the number of footers (one).
 CLOSING = FOURCC + b"FOOT" + struct.pack("<I", 1)
 STREAM_FOOTER_SIZE = _FOOTER_ENTRY.size + len(CLOSING)
-# The seed of the hash of a footer: `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
+# The seed of the hash of a footer. Source: `StreamFooter::CRC_SEED` of the SDK's `frames.rs`.
 _CRC_SEED = 7850921
 
 # The number of bytes that `scan` reads at a time. One read finds the headers of many small frames. Most of the payload
@@ -57,15 +59,17 @@ class Frame(NamedTuple):
 
     @property
     def payload(self) -> int:
+        """The offset of the payload."""
         return self.start + FRAME_HEADER_SIZE
 
     @property
     def end(self) -> int:
+        """The offset behind the frame."""
         return self.start + FRAME_HEADER_SIZE + self.size
 
 
 class DamagedError(FormatError):
-    """The error for a stream with bytes that are no frame. `frames` are the whole frames before these bytes."""
+    """The error for a stream with bytes that cannot be a frame. `frames` are the whole frames before these bytes."""
 
     def __init__(self, kind: int, position: int, frames: list[Frame]) -> None:
         reason = f"unknown frame kind {kind}" if kind > BLUEPRINT_ACTIVATION else "impossible size of a frame"
@@ -74,16 +78,17 @@ class DamagedError(FormatError):
 
 
 def check_header(header: bytes) -> None:
-    """Raise `FormatError` if `header` is not the header of a stream of the known format."""
+    """Raise `FormatError` if `header` is not the header of a stream in the format that mpr knows."""
     if len(header) < HEADER_SIZE or header[:4] != FOURCC or header[9] != 2:
         raise FormatError(f"not an RRF2 stream of protobuf messages: it starts with {header[:HEADER_SIZE]!r}")
 
 
 def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
-    """Return the whole frames within `[start, end)`, and the offset behind the last one.
+    """Return the whole frames of a stream within the bytes `[start, end)`, and the offset behind the last one.
 
-    An incomplete frame at the end is left out. The offset is then the start of this frame, so a later call can begin
-    there. Nothing behind an `END` frame is read. Raises `DamagedError` if there are bytes that are no frame.
+    `start` is the offset of a frame. An incomplete frame at the end is left out. The offset is then the start of this
+    frame, so a later call can begin there. Nothing behind an `END` frame is read. Raises `DamagedError` if there are
+    bytes that cannot be a frame.
     """
     frames: list[Frame] = []
     position = start
@@ -109,7 +114,7 @@ def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
 def frames_of(stream: bytes) -> list[Frame]:
     """Return the whole frames of `stream`, which begins with a header.
 
-    Raises `DamagedError` if there are bytes that are no frame.
+    Raises `DamagedError` if there are bytes that cannot be a frame.
     """
     return scan(lambda at, size: stream[at : at + size], HEADER_SIZE, len(stream))[0]
 
@@ -162,7 +167,7 @@ def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
 
 
 def footer_span(file: BinaryIO) -> tuple[int, int]:
-    """Return the offset and the size of the footer of an open file.
+    """Return the offset and the size of the footer of an open file, in bytes.
 
     Raises `FormatError` if the file has no footer, and `OSError` if the file is too short for a footer.
     """
@@ -175,7 +180,7 @@ def footer_span(file: BinaryIO) -> tuple[int, int]:
 
 
 def is_finished(path: Path) -> bool:
-    """Return whether the file at `path` ends with a footer. Returns False if the file is missing or too short."""
+    """Return whether the file at `path` ends as a file with a footer does. Returns False if the file cannot be read."""
     with contextlib.suppress(OSError, FormatError), path.open("rb") as file:
         footer_span(file)
         return True
@@ -186,18 +191,22 @@ def is_finished(path: Path) -> bool:
 
 
 def frame_header(kind: int, size: int) -> bytes:
+    """Return the header of a frame whose payload has `size` bytes."""
     return _FRAME.pack(kind, size)
 
 
 def closing(offset: int, manifests: list[bytes]) -> bytes:
-    """Return the end of a file whose frames end at `offset`: the `END` frame and the stream footer."""
+    """Return the bytes that close a file whose frames end at `offset`: the `END` frame, and the bytes behind it.
+
+    `manifests` are encoded manifests, one for each store.
+    """
     footer = b"".join(encode_field(1, manifest) for manifest in manifests)
     return frame_header(END, len(footer)) + footer + stream_footer(offset + FRAME_HEADER_SIZE, footer)
 
 
 def stream_footer(offset: int, footer: bytes) -> bytes:
-    """Return the bytes that close a stream, whose `footer` (the payload of the `END` frame) is at `offset`."""
-    # Imported here because only a parent computes a hash.
+    """Return the last bytes of a stream, which follow the `END` frame. Its payload, `footer`, is at `offset`."""
+    # Imported here because only the parent process needs a hash.
     import xxhash
 
     entry = _FOOTER_ENTRY.pack(offset, len(footer), xxhash.xxh32_intdigest(footer, seed=_CRC_SEED))

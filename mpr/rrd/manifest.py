@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# The names of columns in the table of a manifest.
 OFFSET = "chunk_byte_offset"
 SIZE = "chunk_byte_size"
 CHUNK_ID = "chunk_id"
@@ -36,19 +37,21 @@ ENTITY = "chunk_entity_path"
 _ROWS = "chunk_num_rows"
 _STATIC = "chunk_is_static"
 
+# The number of the compression LZ4 in the protobuf message.
 _LZ4 = 2
-# A block of LZ4 has at most this many times as many bytes when it is decompressed.
+# LZ4 makes data smaller by this factor at most.
 _LZ4_RATIO = 255
 
 ChunkLocation: TypeAlias = tuple[int, int]
-"""The place of a chunk in the file: offset of its frame, size of its payload."""
+"""The place of a chunk in a file: the offset of its frame, and the size of its payload in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The manifest of one store.
 
-    `table` has one row per chunk. `schema` describes the columns of the store, and `sha256` is the hash of the schema.
+    `store_id` is the encoded store id. `table` has one row per chunk. `schema` is the encoded list of the columns of
+    the store, and `sha256` is the hash of the schema.
     """
 
     store_id: bytes
@@ -72,7 +75,7 @@ class OffsetMap:
     def add(self, source: int, target: int) -> None:
         """Add a run that begins at `source` in the outbox and at `target` in the file.
 
-        If the run follows the previous run in the outbox and also in the file, it takes no memory.
+        If the run follows the previous run without a gap, in the outbox and in the file, nothing has to be stored.
         """
         shift = target - source
         if not self._shifts or self._shifts[-1] != shift:
@@ -80,11 +83,12 @@ class OffsetMap:
             self._shifts.append(shift)
 
     def target(self, source: int) -> int:
+        """Return the offset in the file that belongs to the offset `source` in the outbox."""
         return source + self._shifts[bisect_right(self._sources, source) - 1]
 
 
 def parse(footer: bytes) -> list[Manifest]:
-    """Return the manifests in the payload of an `END` frame. Raises `FormatError` if the bytes are something else."""
+    """Return the manifests in `footer`, the payload of an `END` frame. Raises `FormatError` if they cannot be read."""
     try:
         return [_parsed(message) for message in _messages(footer)]
     except FormatError:
@@ -105,11 +109,11 @@ def _parsed(message: bytes) -> Manifest:
     payload = part[2]
     if part.get(3) == _LZ4:
         if not 0 <= part[4] <= _LZ4_RATIO * len(payload):
-            # Refused before memory is allocated for it.
+            # Refused before memory is allocated for the decompressed bytes.
             raise FormatError(f"a manifest of {len(payload)} bytes that claims {part[4]}")
         payload = pa.Codec("lz4_raw").decompress(payload, part[4])
     table = pa.ipc.open_stream(payload).read_all()
-    # Arrow reads offsets within the buffers as they are, and a wrong one could end this process.
+    # When Arrow reads values, it does not check the offsets of these values. A wrong offset could end this process.
     table.validate(full=True)
     for name in (OFFSET, SIZE):
         if not pa.types.is_integer(table[name].type) or table[name].null_count:
@@ -123,9 +127,10 @@ def _parsed(message: bytes) -> Manifest:
 
 
 def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
-    """Return the store id and the schema of each manifest. Raises `FormatError` if the bytes are something else.
+    """Return the encoded store id and the schema of each manifest in `footer`, the payload of an `END` frame.
 
-    A schema has one column per timeline, and one per component of an entity.
+    A schema has one column per timeline, and one per component of an entity. Raises `FormatError` if a schema cannot be
+    read.
     """
     try:
         return iter([_schema(message) for message in _messages(footer)])
@@ -171,7 +176,7 @@ def _with_numbers(table: pa.Table, name: str, numbers: list[int]) -> pa.Table:
 
 
 def with_offsets(table: pa.Table, offsets: list[int]) -> pa.Table:
-    """Return `table` with `offsets` as the new offsets of the chunks.
+    """Return `table` with `offsets` as the new offsets of the chunks, one for each row, in bytes.
 
     In a manifest, the offset of a chunk is the offset of its payload, which is behind the header of its frame.
     """
@@ -184,7 +189,7 @@ def with_sizes(table: pa.Table, sizes: list[int]) -> pa.Table:
 
 
 def chunk_locations(table: pa.Table, rows: Iterable[int]) -> list[ChunkLocation]:
-    """Return the places of the chunks in the rows `rows` of `table`."""
+    """Return the places of the chunks in the rows of `table` with the indexes `rows`."""
     offsets, sizes = table[OFFSET], table[SIZE]
     return [(offsets[row].as_py() - framing.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows]
 
@@ -300,7 +305,7 @@ def all_rows(footer: bytes, store: bytes) -> int:
 
 
 def timed_rows(found: Manifest) -> int:
-    """Return how many rows with times, which are not static, are in the chunks that `found` describes."""
+    """Return how many rows that have times are in the chunks that `found` describes. Static rows have no times."""
     rows = zip(found.table[_STATIC].to_pylist(), found.table[_ROWS].to_pylist(), strict=True)
     return sum(count for is_static, count in rows if not is_static)
 

@@ -39,6 +39,7 @@ class ManifestStore:
         self._max_bytes = MANIFEST_STORE_MAX_BYTES
 
     def add(self, manifests: Iterable[Manifest]) -> None:
+        """Keep `manifests`. If all manifests in memory are too large together, move them to the disk."""
         self._kept += manifests
         size = sum(each.table.nbytes for each in self._kept)
         if size <= self._max_bytes:
@@ -48,7 +49,7 @@ class ManifestStore:
             self._kept.clear()
         except OSError as error:
             # The manifests stay in memory, because a missing footer would be worse. The limit grows, so that the next
-            # calls do not try again at once.
+            # calls do not try to write to the disk again at once.
             self._max_bytes = 2 * size
             _log.debug("manifests stay in memory: %s", error)
 

@@ -1,4 +1,4 @@
-"""A file that is being written: its name `.<name>.part`, its lock, and the change to its final name."""
+"""Defines a file that is being written: its first name `.<name>.part`, its lock, and the change to its final name."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mpr.rrd import framing
 
 
 class OutputFile(Protocol):
-    """The interface of a file to which a `FileWriter` writes."""
+    """The interface of a file to which a `FileWriter` writes. `fd` is a descriptor for writing."""
 
     fd: int
 
     @property
     def stays(self) -> bool:
-        """Whether `fd` is the same file until the end, so that another process can read the file by `fd`."""
+        """Whether `fd` always leads to the same file, so that another process can read the file by a copy of `fd`."""
 
     def reader(self) -> tuple[framing.Read, int | None]:
         """Return a function that reads the file, also after `close`, and the size of the file.
@@ -38,7 +38,10 @@ class OutputFile(Protocol):
         """Give the file its final name. The writer calls this with the first rows, or else at the close."""
 
     def check(self, size: int) -> None:
-        """Raise `OSError` if the file does not have the `size` bytes that were written."""
+        """Raise `OSError` if the file does not have the `size` bytes that were written.
+
+        A file in memory may move to the disk in this call (`sinks/binary_stream.py`).
+        """
 
     def cut(self, size: int) -> None:
         """Drop all bytes behind the first `size` bytes, if possible. Raises nothing."""
@@ -66,24 +69,29 @@ class PartFile:
     Attributes
     ----------
     path:
-        The final path, without a link at its end.
+        The final path. If the given path is a link, this is the path of the file that it leads to.
     part:
         The path of the file until it gets its final name.
+
+    Raises
+    ------
+    SinkError
+        If the file cannot be made, or if another recording writes it.
     """
 
     stays = True
 
     def __init__(self, path: Path) -> None:
         try:
-            self.path = files.without_link(path)
+            self.path: Path = files.without_link(path)
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 files.check_regular(self.path, follow=False)
         except OSError as error:
             raise SinkError(error.errno, f"cannot replace {path}: {error.strerror}") from error
-        self.part = self.path.with_name(f".{self.path.name}.part")
-        self.published = False
+        self.part: Path = self.path.with_name(f".{self.path.name}.part")
+        self.published: bool = False
         self._is_closed = False
-        self.fd = self._open_part()
+        self.fd: int = self._open_part()
         try:
             self._check_target()
             if os.fstat(self.fd).st_size:
@@ -154,13 +162,14 @@ class PartFile:
     def publish(self) -> None:
         if not self.published:
             with contextlib.suppress(FileNotFoundError):
-                # Somebody may have made something else there meanwhile.
+                # Another program may have put something else there meanwhile, such as a folder, which must not be
+                # replaced.
                 files.check_regular(self.path, follow=False)
             os.replace(self.part, self.path)
             self.published = True
 
     def check(self, size: int) -> None:
-        """Raise `TakenAwayError` if the file has no name any more, or has not the `size` bytes that were written."""
+        """Raise `TakenAwayError` if another program has removed the file, or if it has not the `size` written bytes."""
         found = os.fstat(self.fd)
         if not found.st_nlink:
             raise TakenAwayError(errno.ENOENT, "it was removed or replaced while it was written")

@@ -1,4 +1,8 @@
-"""Reads and writes the few parts of protobuf that an `.rrd` stream needs: fields and varints."""
+"""Reads and writes the few parts of protobuf that an `.rrd` stream needs: fields and varints.
+
+A varint is a number of variable length: 7 bits per byte, the lowest bits first. Source: the Protocol Buffers
+documentation, page "Encoding".
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ _VARINT_MAX = 10
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Return the varint at offset `position`, and the offset behind it. Raises `FormatError` if there is none."""
     value = shift = 0
     limit = position + _VARINT_MAX
     while position < len(data):
@@ -27,7 +32,10 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Yield each field of one message as (tag, start of the field, start of the value, end of the field)."""
+    """Yield each field of one message as (tag, start of the field, start of the value, end of the field).
+
+    A tag is 8 times the number of the field, plus its wire type. Raises `FormatError` if the message is damaged.
+    """
     end = 0
     while end < len(data):
         start = end
@@ -48,7 +56,10 @@ def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the fields of one protobuf message as (number, value). The value of a nested message is its bytes."""
+    """Yield the fields of one protobuf message as (number, value). The value of a nested message is its bytes.
+
+    Raises `FormatError` if the message is damaged.
+    """
     for tag, _, position, end in _spans(data):
         yield tag >> 3, data[position:end] if tag & 7 else _varint(data, position)[0]
 
@@ -62,9 +73,9 @@ def field(data: bytes, number: int) -> bytes:
 
 
 def leading_field(data: bytes) -> tuple[bytes, int]:
-    """Return the nested message or bytes in field 1 at the start of a message, and the offset of the field's end.
+    """Return the nested message or bytes in field 1 at the start of a message, and the offset behind the field.
 
-    `data` may lack the rest of the message behind this field.
+    `data` may lack the rest of the message behind this field. Raises `FormatError` if the message begins otherwise.
     """
     if data[:1] != b"\x0a":
         raise FormatError("a message does not begin with its store id")
@@ -85,13 +96,17 @@ def _encode_varint(value: int) -> bytes:
 
 
 def encode_field(number: int, value: int | bytes) -> bytes:
+    """Return the bytes of a field: a varint if `value` is an integer, else bytes or a nested message."""
     if isinstance(value, int):
         return _encode_varint(number << 3) + _encode_varint(value)
     return _encode_varint(number << 3 | 2) + _encode_varint(len(value)) + value
 
 
 def replace_field(data: bytes, number: int, value: bytes) -> bytes:
-    """Return the message `data` with `value` in its nested field `number`. All other fields are unchanged."""
+    """Return the message `data` with `value` in its nested field `number`. All other fields are unchanged.
+
+    Raises `FormatError` if there is no such field.
+    """
     for tag, start, _, end in _spans(data):
         if tag == number << 3 | 2:
             return data[:start] + encode_field(number, value) + data[end:]

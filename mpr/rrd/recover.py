@@ -1,15 +1,15 @@
 """Makes a valid file from a file that a killed process has left.
 
-Such a file has no footer, has an incomplete message at its end, or is still a `.part` file.
+Such a file has no footer, has an incomplete message at its end, or still has its first name, `.<name>.part`. A message
+is one frame of the file (`framing.py`).
 
 Covers: making the new file, and replacing the old one.
 Does not cover: finding the whole messages (`survey.py`), making their footer (`footer_process.py`), and files that a
 living process writes. Those are refused, because they are locked.
 
-The original stays until the new file has passed `rerun rrd verify`. The file may be damaged or made by an enemy. So
+The original stays until the new file has passed `rerun rrd verify`. The file may be damaged, or made to do harm. So
 every step in which the SDK reads the file runs in another process, which may crash or may be killed. For the manifest,
-the SDK decodes a few chunks at a time. Nothing else is decoded, so the memory that is needed does not grow with the
-file.
+the SDK decodes a few chunks at a time. Nothing else is decoded, so a large file does not need more memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mpr.sdk import programs
 
 _PART = re.compile(r"\.(.+)\.part")
 _TEMPORARY = ".recovered"
-# The number of bytes of a file that one system call copies.
+# The largest number of bytes that are read from the original at a time.
 _COPY_BYTES = 32 * 1024 * 1024
 
 
@@ -49,7 +49,7 @@ class Recovered:
     path:
         The valid file.
     was_whole:
-        Whether the file was valid before, so that it was not changed.
+        Whether the file was valid already, so that it was not changed.
     chunk_count:
         The number of chunks in the file. None if the file was whole, or if the SDK wrote the file anew.
     dropped_bytes:
@@ -69,9 +69,9 @@ class Recovered:
 def find(path: Path) -> list[Path]:
     """Return the files to recover for `path`.
 
-    If `path` is a folder, return all `.rrd` and `.rrd.part` files in it, but no links. A folder in it that cannot be
-    read is returned too. If `path` is missing and its `.part` file exists, return the `.part` file. Otherwise return
-    `path`.
+    If `path` is a folder, returns all `.rrd` and `.rrd.part` files in it and in its subfolders, but no links. A
+    subfolder that cannot be read is returned too, so that `recover` raises the reason. If `path` is missing and its
+    `.part` file exists, returns the `.part` file. Otherwise returns `path`.
     """
     if path.is_dir():
         return _in_folder(path)
@@ -96,15 +96,17 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def recover(path: Path) -> Recovered:
-    """Make the file at `path` valid, and keep every whole message in it.
+    """Make the file at `path` valid, and keep every whole message in it that the SDK can read.
 
     A `.part` file gets its final name. If `path` is a link, the file that it leads to is made valid, and the link
-    stays. Raises `SinkError` if a living process writes the file, if the file is not a Rerun file, if it changes
-    meanwhile, or if the disk reports an error. The file is then unchanged.
+    stays.
+
+    Raises `SinkError` if a living process writes the file, or changes it meanwhile. Also raises `SinkError` if the file
+    is not a Rerun file, or if the disk reports an error. This function has then changed nothing.
     """
     try:
         if path.is_dir():
-            # Raises the reason why nothing was found in it, if there is one.
+            # Raises `OSError` if the folder cannot be read.
             os.listdir(path)
         path = path if _PART.fullmatch(path.name) else files.without_link(path)
         with _locked(path) as fd:
@@ -139,7 +141,7 @@ def _recover(path: Path, fd: int) -> Recovered:
         raise SinkError(errno.EEXIST, f"{path} belongs to {target}, which is there already: move one of them away")
     before = os.fstat(fd)
     found = _surveyed(path, fd, before.st_size)
-    # The first check is cheap and finds most errors. Only the last check reads the whole file.
+    # The first checks are cheap and find most errors. Only `programs.verify` reads the whole file.
     seems_whole = found is not None and found.has_footer and not found.is_damaged and framing.is_finished(path)
     if not part and seems_whole and programs.refusal(path) is None and programs.verify(path) is None:
         return Recovered(path=path, was_whole=True)
@@ -150,8 +152,8 @@ def _recover(path: Path, fd: int) -> Recovered:
             result = _rebuilt(fd, out, target, found, before.st_size)
             refused = programs.verify(temporary)
         if result is None or refused is not None:
-            # The format is not known, or a message is broken in another way. The SDK copies what it can read, but not
-            # from bytes that are no messages, because it takes long for each error.
+            # The format is not known, or the SDK refuses the new file. So the SDK itself copies all that it can read.
+            # If there is a new file, the SDK reads the new file, because each error in the original takes it long.
             source = path if found is None else temporary
             out, temporary = stack.enter_context(files.temporary_beside(target, _TEMPORARY))
             programs.rewrite(source, out)
@@ -177,7 +179,7 @@ def _recover(path: Path, fd: int) -> Recovered:
 
 
 def _check_unchanged(path: Path, fd: int, before: os.stat_result) -> None:
-    """Raise `SinkError` if the file was changed or replaced. A process that takes no lock may still write it."""
+    """Raise `SinkError` if the file was changed or replaced since `before`, by a process that takes no lock."""
     now = os.fstat(fd)
     is_same = (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     if not is_same or not os.path.samestat(now, os.lstat(path)):
@@ -185,7 +187,7 @@ def _check_unchanged(path: Path, fd: int, before: os.stat_result) -> None:
 
 
 def _surveyed(path: Path, fd: int, size: int) -> Survey | None:
-    """Return the messages of the file; None if only the SDK can read it. Raises `SinkError` if there are none."""
+    """Return the messages of the file; None if only the SDK can find them. Raises `SinkError` if there are none."""
     header = os.pread(fd, framing.HEADER_SIZE, 0)
     if len(header) < framing.HEADER_SIZE or header[:4] != framing.FOURCC:
         raise SinkError(f"{path} is not a recording of Rerun, or was cut before its first message: it is as it was")
@@ -200,9 +202,10 @@ def _surveyed(path: Path, fd: int, size: int) -> Survey | None:
 
 
 def _rebuilt(fd: int, out: int, target: Path, found: Survey, size: int) -> Recovered | None:
-    """Write the messages that were `found`, and a footer, to `out`. Returns None if the SDK does not make the footer.
+    """Write the messages that were `found`, and a footer, to `out`. Returns None if the SDK cannot make the footer.
 
-    Chunks that the SDK cannot read are left out.
+    Chunks that the SDK cannot read are left out. `fd` and `out` are descriptors of the original and of the new file.
+    `target` is the final path, and `size` is the size of the original in bytes.
     """
     chunks = _copied(fd, out, found)
     if not footer_process.add_footer(chunks, os.fstat(out).st_size):
@@ -225,7 +228,7 @@ def _rebuilt(fd: int, out: int, target: Path, found: Survey, size: int) -> Recov
 
 
 def _copied(fd: int, out: int, found: Survey) -> Chunks:
-    """Copy the header and all messages to `out`. Returns the chunks with their places in `out`."""
+    """Copy the header and the messages that were `found` to `out`. Returns the chunks with their places in `out`."""
     os.ftruncate(out, 0)
     os.lseek(out, 0, os.SEEK_SET)
     _copy(fd, out, 0, framing.HEADER_SIZE)
@@ -241,7 +244,7 @@ def _copied(fd: int, out: int, found: Survey) -> Chunks:
 
 
 def _copy(fd: int, out: int, start: int, end: int) -> None:
-    """Copy the bytes `[start, end)`. Raises `OSError` if the file does not have them any more."""
+    """Append the bytes `[start, end)` of `fd` to `out`. Raises `OSError` if the file does not have them any more."""
     while start < end:
         view = memoryview(os.pread(fd, min(_COPY_BYTES, end - start), start))
         if not view:

@@ -1,8 +1,8 @@
 """Gives an encoded stream another store id (application id and recording id) without decoding a chunk.
 
 Each new stream of the SDK starts two threads that never end (rerun-io/rerun issue 2116). So mpr makes no new stream for
-another recording, but encodes its rows with an existing stream. This module then replaces the store ids of these rows,
-and the offsets and sizes in their manifests.
+another recording, but encodes the rows of that recording with an existing stream. This module then replaces the store
+ids of these rows, and the offsets and sizes in their manifests.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mpr.rrd.store_id import info_of
 def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     """Return `stream` as a stream of the recording with the encoded store id `store`.
 
-    `stream` is a whole stream of one recording with its footer. `info` is the payload of a store info frame. If `info`
-    is given and `stream` has no store info, the result begins with `info` under the id `store`.
+    `stream` is a whole stream of one recording with its footer. `info` is the payload of a store info, or empty. If
+    `stream` has no store info and `info` is not empty, the result begins with `info`, in which the id is `store`.
     """
     frames = framing.frames_of(stream)
     out = bytearray(stream[: framing.HEADER_SIZE])
@@ -60,7 +60,7 @@ _HEAD_BYTES = 8192
 def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
     """Replace the store id `old` by `new` in the file with the descriptor `fd`.
 
-    Both ids must have the same length, because no byte of the file is moved.
+    Both are encoded store ids. They must have the same length, because no byte of the file is moved.
 
     Returns True if the file has a footer, which means that its writer has closed the file. Raises `DamagedError` if the
     file has bytes that are no frame, and `OSError` if the disk reports an error.
@@ -111,9 +111,10 @@ class Relabeller:
         self._sizes: dict[int, int] = {}
 
     def segment(self, segment: Segment) -> Segment:
-        """Return `segment` with the new store id.
+        """Return `segment` with the new store id. Call this for all segments of the outbox, in order.
 
-        The new id may be longer or shorter. So the frames get new sizes, and new offsets in the returned source.
+        The new id may be longer or shorter than the old one. So the returned segment has frames with other sizes and
+        other offsets, and a source in which they have these offsets.
         """
         source = _RelabelledSource(segment.source)
         for frame in segment.frames:
@@ -155,7 +156,7 @@ class Relabeller:
 
 
 class _RelabelledSource:
-    """A `SegmentSource` of frames with new beginnings. The rest of each frame is read from another source."""
+    """A `SegmentSource` whose frames have new beginnings. The rest of each frame is read from the original source."""
 
     def __init__(self, source: SegmentSource) -> None:
         self._source = source

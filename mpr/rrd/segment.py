@@ -129,7 +129,8 @@ class TaskInfo:
     name:
         The name of the task function.
     index:
-        The index of the task in the call that submitted it. For a single call (`apply`, `submit`), `number`.
+        The index of the task in the call that submitted it, counted from 0. For a single call (`apply`, `submit`),
+        `number`.
     attempt:
         1 for the first attempt, and one more for each retry.
     worker, pid:
@@ -137,7 +138,7 @@ class TaskInfo:
     started_nanos:
         The time at which the attempt began, in nanoseconds since the Unix epoch.
     is_over:
-        Whether the attempt has returned or raised, so that no more of its rows come.
+        Whether the attempt has returned or raised. Its last rows may still be in its outbox.
     seconds:
         The duration of the attempt in seconds; 0 while the attempt runs.
     error:

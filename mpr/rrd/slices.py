@@ -12,7 +12,7 @@ from mpr.rrd import framing
 
 
 class Slices:
-    """Cuts the stream that `read` reads into parts of whole frames."""
+    """Cuts the stream that `read` reads into parts. Each part has whole frames, and can be read alone."""
 
     def __init__(self, read: framing.Read) -> None:
         self._read = read
@@ -30,7 +30,7 @@ class Slices:
             return b""
         data, _ = framing.whole_frames(self._read, self._position, end)
         if not data:
-            # There is no whole frame yet, or only the end of the stream is left.
+            # There is no whole frame yet, or only the `END` frame and the bytes behind it are left.
             return b""
         self._position += len(data)
         part = (self._head or self._read(0, framing.HEADER_SIZE)) + data

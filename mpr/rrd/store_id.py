@@ -1,4 +1,8 @@
-"""Ids of the stores (recordings and blueprints) in the messages of an `.rrd` stream."""
+"""Reads, makes and replaces the ids of stores in an `.rrd` stream. A store is a recording or a blueprint.
+
+An encoded store id is the protobuf message `StoreId{kind = 1, recording_id = 2, application_id = 3}`. Source:
+rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/common.proto` and `log_msg.proto`.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,17 @@ _RECORDING = 1
 
 
 def store_id_of_info(payload: bytes) -> bytes:
-    """Return the encoded `StoreId` of a `SetStoreInfo` message (its `info.store_id`)."""
+    """Return the encoded `StoreId` in `payload`, which is a `SetStoreInfo`: the payload of a store info frame."""
     return field(field(payload, 2), 2)
 
 
 def store_id_of_chunk(payload: bytes) -> bytes:
-    """Return the encoded `StoreId` in `payload`, which is an `ArrowMsg`: a message with a chunk."""
+    """Return the encoded `StoreId` in `payload`, which is an `ArrowMsg`: the payload of a chunk's frame."""
     return field(payload, 1)
 
 
 def recording_of_stream(data: bytes, frames: list[Frame]) -> bytes | None:
-    """Return the encoded `StoreId` of the first recording in a stream, or None if there are only blueprints."""
+    """Return the encoded `StoreId` of the first recording in the stream `data`; None if there are only blueprints."""
     for frame in frames:
         payload = data[frame.payload : frame.end]
         if frame.kind == SET_STORE_INFO:
@@ -46,7 +50,7 @@ def ids_of_store(store: bytes) -> tuple[str, str]:
 
 
 def chunk_id(payload: bytes) -> bytes:
-    """Return the id of the chunk in an `ArrowMsg`, in the form that manifests use (16 bytes, big-endian)."""
+    """Return the id of the chunk in `payload`, an `ArrowMsg`. It has the form of manifests: 16 bytes, big-endian."""
     halves = dict(fields(field(payload, 6)))
     return b"".join(bytes(reversed(half)) for half in (halves[1], halves[2]) if isinstance(half, bytes))
 
@@ -59,5 +63,5 @@ def store_id(application_id: str, recording_id: str) -> bytes:
 
 
 def info_of(info: bytes, store: bytes) -> bytes:
-    """Return the store info `info` (the payload of its frame) with `store` in place of its store id."""
+    """Return the store info `info` with `store` in place of its store id. Both forms are the payload of a frame."""
     return protobuf.replace_field(info, 2, protobuf.replace_field(protobuf.field(info, 2), 2, store))

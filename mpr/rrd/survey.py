@@ -1,4 +1,6 @@
-"""Finds the whole messages of a file that may be damaged, or made by an enemy.
+"""Finds the whole messages of a file that may be damaged, or made to do harm.
+
+A message is a frame whose payload begins with the fields that its kind must have.
 
 Covers: which frames are messages, and where the messages end.
 Does not cover: the contents of chunks, which only the SDK can read (`footer_process.py`), and the new file
@@ -23,7 +25,8 @@ from mpr.rrd.manifest import ChunkLocation
 
 # The number of bytes that are scanned at a time. An empty frame has 16 bytes, so there are up to 65,536 frames in them.
 _SPAN = 1024 * 1024
-# A store info has some hundred bytes, and a message begins with the id of its store, which is as short.
+# The largest store info, and the largest id at the beginning of a message (bytes). Usually both are much shorter, so
+# only the smaller number of bytes is read first.
 _INFO_MAX_BYTES = 1024 * 1024
 _QUICK_BYTES = 512
 
@@ -37,15 +40,15 @@ class Survey:
     header:
         The header of the file.
     runs:
-        The bytes of all messages, as start and end of each run of adjacent messages.
+        The places of all messages: start and end of each run of messages without a gap, one after another.
     chunks:
-        Offset and size of the payload of each chunk, as in `ChunkLocation`, in one row of numbers.
+        The offset of the frame and the size of the payload of each chunk, as in `ChunkLocation`, one after another.
     infos:
         The payload of the first store info of each store, by the store's encoded id.
     end:
-        The offset behind the last frame, or of the footer if there is one.
+        The offset behind the last whole frame that is no `END` frame.
     is_damaged:
-        Whether bytes before `end` or at `end` are no messages, and no incomplete message either.
+        Whether the file has bytes that are no message. An incomplete message at the end of the file does not count.
     has_footer:
         Whether there is an `END` frame.
     has_more:
@@ -63,6 +66,7 @@ class Survey:
 
     @property
     def chunk_count(self) -> int:
+        """The number of chunks."""
         return len(self.chunks) // 2
 
     @property
@@ -88,7 +92,7 @@ class Survey:
             self.chunks.extend((frame.start, frame.size))
 
     def without(self, unreadable: set[int]) -> Survey:
-        """Return the survey without the chunks of these indexes."""
+        """Return a copy of the survey without the chunks that have the indexes `unreadable`. It counts as damaged."""
         rest = replace(self, runs=array("Q"), chunks=array("Q"), is_damaged=True)
         gaps: deque[tuple[int, int]] = deque()
         for index, (start, size) in enumerate(self.places()):
@@ -108,10 +112,10 @@ class Survey:
 
 
 def survey(read: Read, size: int) -> Survey:
-    """Survey the `size` bytes of a file. Raises `FormatError` if its header is not that of the known format.
+    """Find the messages in the `size` bytes of a file. Raises `FormatError` if mpr does not know the file's format.
 
-    A frame that claims more than `MESSAGE_MAX_BYTES` is no message. So bytes behind a damaged length are not taken for
-    an incomplete message.
+    A length of a frame above `MESSAGE_MAX_BYTES` counts as damaged. So the rest of the file is not taken for one
+    incomplete message.
     """
     header = read(0, framing.HEADER_SIZE)
     framing.check_header(header)
@@ -133,7 +137,7 @@ def survey(read: Read, size: int) -> Survey:
 
 
 def _frames(read: Read, start: int, end: int) -> Iterator[Frame]:
-    """Yield the whole frames in `[start, end)`. Raises `DamagedError` behind the last frame before damaged bytes."""
+    """Yield the whole frames in the bytes `[start, end)`. Raises `DamagedError` at bytes that cannot be a frame."""
     while end - start >= framing.FRAME_HEADER_SIZE:
         try:
             frames, stop = framing.scan(read, start, min(end, start + _SPAN))
@@ -141,7 +145,7 @@ def _frames(read: Read, start: int, end: int) -> Iterator[Frame]:
             yield from error.frames
             raise
         if not frames:
-            # The frame is larger than what is scanned at a time, or it is incomplete, or the file was cut meanwhile.
+            # The frame has more bytes than are scanned at a time, or it is incomplete, or the file was cut meanwhile.
             try:
                 frame = framing.frame_at(read, start)
             except FormatError:
@@ -156,7 +160,7 @@ def _frames(read: Read, start: int, end: int) -> Iterator[Frame]:
 
 
 def _is_message(read: Read, frame: Frame, found: Survey) -> bool:
-    """Whether `frame` begins as a message of its kind does. Notes the store info in `found` if it is one."""
+    """Whether `frame` is a message. If it is a store info, it is added to `found`."""
     try:
         if frame.kind == framing.SET_STORE_INFO:
             if frame.size > _INFO_MAX_BYTES:
@@ -182,5 +186,5 @@ def _leading_store(read: Read, frame: Frame) -> None:
 
 
 def reader_of(fd: int) -> Read:
-    """Return a function that reads the file of descriptor `fd`."""
+    """Return a function that reads the file with the descriptor `fd`."""
     return lambda offset, size: os.pread(fd, size, offset)

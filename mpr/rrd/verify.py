@@ -1,4 +1,4 @@
-"""Writes into a recording how many rows it has, and checks a finished file against that number.
+"""Makes the row in which a recording says how many rows it has, and checks a finished file against that number.
 
 Covers: the static row `/mpr/rows` of a recording, and the check of a file.
 Does not cover: counting rows while the recording is open (`aggregator/row_balance.py`) and recovering files
@@ -56,9 +56,9 @@ class VerifiedRecording:
 
 
 def encoded_count(store: bytes, rows: int, lost_rows: int) -> bytes:
-    """Return a stream with the row that says how many rows have times, and how many rows were lost.
+    """Return a stream with one static row, which says how many rows the recording has and how many were lost.
 
-    `store` is the encoded store id of the recording.
+    `store` is the encoded store id of the recording. `rows` counts only rows with times, and not static rows.
     """
 
     def write(stream: rr.RecordingStream) -> None:
@@ -70,7 +70,7 @@ def encoded_count(store: bytes, rows: int, lost_rows: int) -> bytes:
 
 
 def verify(path: Path) -> list[VerifiedRecording]:
-    """Read the whole file at `path`, and return what it says of each recording in it.
+    """Read the whole file at `path`, and return the numbers of rows of each recording in it.
 
     Raises `SinkError` if the file cannot be read, or if `rerun rrd verify` finds an error.
     """
@@ -103,7 +103,7 @@ def _verified(entry: Any, chunks: Any) -> VerifiedRecording:
 
 
 def _numbers(chunk: Any) -> dict[str, int]:
-    """Return the numbers in the last row of `chunk` by their names."""
+    """Return the numbers in the last row of `chunk`, by the names of their components."""
     batch, found = chunk.to_record_batch(), {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         with contextlib.suppress(IndexError, TypeError, ValueError):

@@ -1,7 +1,8 @@
-"""Merges the columns of a store whose manifests differ. `rerun rrd route` does this fast for 10,000 columns.
+"""Merges the columns of the manifests of one store without reading its chunks, because they may be large.
 
-Covers: the two small streams from which the SDK merges and hashes the columns.
-Does not cover: the choice whether this is worth a process (`footer.py`), and the rows of a manifest (`manifest.py`).
+Covers: the two small streams from which the command `rerun rrd route` merges and hashes the columns.
+Does not cover: the choice whether this is worth another process (`footer.py`), and the rows of a manifest
+(`manifest.py`).
 
 This module can be removed when the SDK has a function that merges columns.
 """
@@ -29,9 +30,9 @@ def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, hea
     """Return a manifest with the columns of all `parts`, or None if the SDK does not make one.
 
     The command `rerun rrd route` joins streams. If the manifests of the streams differ, the command merges and hashes
-    the columns that the manifests claim, and reads no chunk. So this function gives the command two streams, which have
-    the same small chunk. The manifest of the first stream claims all columns. The manifest of the second stream leaves
-    out the columns of all entities but the entity of this chunk.
+    the columns that the manifests list, and reads no chunk. So this function gives the command two streams, which have
+    the same small chunk. The manifest of the first stream lists all columns. The manifest of the second stream lists
+    only the timelines, and the columns of the entity of this chunk.
 
     Parameters
     ----------
@@ -80,7 +81,8 @@ def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
 
     The SDK's `SchemaBuilder` merges the columns of chunks in the same way: a column is marked as semantically empty
     only if every manifest marks it so. Raises `ValueError` if a component is static in one manifest and not in another.
-    In this case the SDK decides by the first chunk of the file. This function cannot do so, because it reads no chunk.
+    In this case the SDK decides by the first chunk of the file. This function cannot do that, because it reads no
+    chunk.
     """
     import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""Writes a file: copies encoded frames into the file, and closes the file with one merged manifest per store.
+"""Writes an `.rrd` file: copies encoded frames into the file, and closes it with one merged manifest per store.
 
 Covers: copying frames, collecting manifests, the check by the SDK at the end.
 Does not cover: the file's name and lock (`part_file.py`), the footer (`footer.py`), and formats that mpr does not know
@@ -36,8 +36,8 @@ _log = logging.getLogger("mpr")
 # If the chunks to be counted have more bytes than this together, `rows_of` does not read them again, and returns None.
 # Reading this many bytes takes some hundredths of a second. Meanwhile the thread of the aggregator serves no producer.
 _QUICK_BYTES = 8 * 1024 * 1024
-# If a file has more chunks than this, another process checks the file at the end. That is slower, but takes no memory
-# of the parent.
+# If a file has more chunks than this, another process checks the file when it is closed. That is slower, but takes no
+# memory of this process.
 _MANY_CHUNKS = 20_000
 
 
@@ -51,14 +51,14 @@ class FileWriter:
     file:
         The file to write to. By default, this is a `PartFile` of `path`.
     write_footer:
-        Whether the file ends with a manifest of its chunks.
+        Whether the file ends with a footer: a list of its chunks.
     compact:
-        Whether the SDK merges small chunks at the end.
+        Whether the SDK merges small chunks when the file is closed.
 
     Raises
     ------
     SinkError
-        If the folder is missing or read-only, or another process is writing this file.
+        If the folder is missing or read-only, or another recording is writing this file.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class FileWriter:
         if file is None:
             file = PartFile(path)
             path = file.path
-        self.path = Path(os.path.abspath(path))
+        self.path: Path = Path(os.path.abspath(path))
         self._file: OutputFile = file
         self._log = ByteLog(self._file)
         # The maker has the header of the file, and one store info of each store.
@@ -104,7 +104,7 @@ class FileWriter:
         """Write the frames of `segment`. When this method returns, any process can read the frames from the file.
 
         If `published` is true, the file gets its final name now, unless it has this name already. Raises `SinkError` if
-        the disk reports an error. The file then still ends with the last whole segment.
+        the disk reports an error. The incomplete segment is then removed from the file again.
         """
         offsets = self._offsets.setdefault(segment.outbox, OffsetMap())
         undescribed = self._undescribed.setdefault(segment.outbox, array("Q"))
@@ -141,11 +141,14 @@ class FileWriter:
             yield frame
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
-        """Add the manifests that the SDK wrote at the end of `outbox`. `footer` is the payload of the `END` frame."""
+        """Add the manifests that the SDK wrote at the end of `outbox`. `footer` is the payload of the `END` frame.
+
+        Manifests that mpr cannot read are left out, because the SDK makes new ones when the file is closed.
+        """
         try:
             self.take_manifests(outbox, manifest.parse(footer))
         except Exception as error:  # noqa: BLE001  # Arrow raises errors of many types for columns that are not as known
-            # No chunk is lost, because the SDK describes these chunks again at the end.
+            # No chunk is lost, because the SDK makes another manifest of these chunks when the file is closed.
             _log.warning("mpr does not understand a manifest of the Rerun SDK: %s", error)
 
     def take_manifests(self, outbox: int, manifests: Sequence[Manifest]) -> None:
@@ -162,15 +165,18 @@ class FileWriter:
             del self._offsets[outbox], self._undescribed[outbox]
 
     def distrust(self) -> None:
-        """Have the SDK decode all rows at the end, because a producer was cut off. Rows that it refuses are dropped."""
+        """Have the SDK decode all rows when the file is closed, because a process has sent damaged bytes.
+
+        Rows that the SDK cannot decode are then dropped.
+        """
         self._is_distrusted = True
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         """Count the rows in the chunks of an outbox that has no footer, by reading these chunks again.
 
-        The first `skip` chunks are not counted. With `users_only`, rows of mpr itself and properties are not counted
-        either. Returns None if the file gets no footer, if the chunks have more than `_QUICK_BYTES`, or if they cannot
-        be read.
+        The first `skip` chunks are not counted. If `users_only` is true, rows of mpr itself and properties of the
+        recording are not counted either. Returns None if the file gets no footer, if the chunks have more than
+        `_QUICK_BYTES`, or if they cannot be read.
         """
         places = _places(self._undescribed.get(outbox, array("Q")))[skip:]
         if not self._write_footer or sum(size for _, size in places) > _QUICK_BYTES:
@@ -183,7 +189,10 @@ class FileWriter:
             return None
 
     def timed_rows(self) -> int | None:
-        """Count the rows in the file that have times; None if the file gets no footer, or a chunk cannot be read."""
+        """Count the rows of recordings in the file that have times (static rows have none).
+
+        Returns None if the file gets no footer, or if a chunk cannot be read.
+        """
         if not self._write_footer:
             return None
         try:
@@ -196,7 +205,7 @@ class FileWriter:
         return sum(manifest.timed_rows(each) for each in described if store_id.is_recording(each.store_id))
 
     def _describe_rest(self) -> None:
-        """Let the SDK read each chunk again that no manifest describes, and keep the manifests that the SDK makes."""
+        """Have the SDK read all chunks again that no manifest describes, and keep the manifests that the SDK makes."""
         for outbox, missing in list(self._undescribed.items()):
             self._manifest_store.add(self._manifest_maker.described(_places(missing)))
             del self._undescribed[outbox]
@@ -245,7 +254,8 @@ class FileWriter:
     def _refusal(self) -> str | None:
         """Return the error of the SDK's reader for the finished file; None if there is none."""
         if self._manifest_store.chunks > _MANY_CHUNKS:
-            # If there can be no other process, that is no fault of the file, so this process reads the file.
+            # `OSError`: the other process cannot be started, or has not ended in time. That is no fault of the file, so
+            # this process reads the file.
             with contextlib.suppress(OSError):
                 return programs.refusal(self.path)
         return reader.refusal(self.path)
@@ -255,7 +265,7 @@ class FileWriter:
         return self._manifest_maker.closing(self._log.end, self._manifest_store.all())
 
     def _failure(self, verb: str, error: OSError) -> SinkError:
-        """Return the error that the user gets for `error`."""
+        """Return the error that the user gets for `error`. `verb` says what could not be done with the file."""
         text = f"cannot {verb} {self.path}: {error.strerror or error}"
         if self.published and not isinstance(error, TakenAwayError):
             text += f". The rows of every result that you have are in it, without a footer: mpr recover {self.path}"
@@ -290,9 +300,9 @@ class FileWriter:
             view = view[os.write(self._file.fd, view) :]
 
     def _rebuild(self, refused: str) -> None:
-        """Let the SDK write the whole file anew, because the SDK's reader refuses the manifest.
+        """Have the SDK write the whole file anew, with the same rows, because the SDK's reader refuses the footer.
 
-        The rows are the same.
+        `refused` is the reason of the SDK.
         """
         _log.error(
             "The footer of %s is not accepted by the Rerun SDK (%s); the file is being rebuilt by 'rerun rrd merge'. "

@@ -36,11 +36,11 @@ class PoolBooks:
     """
 
     def __init__(self, down: DownstreamServer) -> None:
-        self.lock = threading.Lock()
-        self.all_done = threading.Condition(self.lock)
-        self.lifecycle = PoolLifecycle()
-        self.work = PendingWork()
-        self.workers = ReadyWorkers(down, self._forget_cancelled)
+        self.lock: threading.Lock = threading.Lock()
+        self.all_done: threading.Condition = threading.Condition(self.lock)
+        self.lifecycle: PoolLifecycle = PoolLifecycle()
+        self.work: PendingWork = PendingWork()
+        self.workers: ReadyWorkers = ReadyWorkers(down, self._forget_cancelled)
         # How many deliveries of outcomes are under way. The work items of these outcomes are no longer in `work`.
         self._deliveries = 0
 

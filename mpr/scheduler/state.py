@@ -61,8 +61,8 @@ class PoolLifecycle:
     """
 
     def __init__(self) -> None:
-        self.state = PoolState.RUNNING
-        self.is_finished = False
+        self.state: PoolState = PoolState.RUNNING
+        self.is_finished: bool = False
         self._error: BaseException | None = None
         # Whether a call has raised the error that ended the pool.
         self._is_reported = False

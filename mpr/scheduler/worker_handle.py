@@ -94,7 +94,7 @@ class WorkerHandle:
         self.planned_kill: tuple[WorkItem, BaseException] | None = None
         self._last_sequence = 0
         #: The sequence of the last work item that the parent has taken back from the worker; 0 if there is none.
-        self.revoked_sequence = 0
+        self.revoked_sequence: int = 0
         self._functions: FunctionCache[bool] = FunctionCache()
 
     def assign(self, work_item: WorkItem) -> list[Function | Tasks]:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpr.errors import ConfigError
 from mpr.sdk.internal import internal
 from mpr.sdk.reader import ReadableFile
 
 if TYPE_CHECKING:
     import rerun as rr
+    import rerun.blueprint as rrb
 
 
 def new_stream(application_id: str, recording_id: str, *, send_properties: bool) -> rr.RecordingStream:
@@ -72,17 +74,31 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
     return data
 
 
+def as_blueprint(blueprint: Any) -> rrb.Blueprint:
+    """Return `blueprint` as a `rerun.blueprint.Blueprint`. Views and containers are put into a new one.
+
+    Raises `ConfigError` if the SDK cannot make a blueprint of the value.
+    """
+    import rerun.blueprint as rrb
+
+    if isinstance(blueprint, rrb.Blueprint):
+        return blueprint
+    try:
+        return rrb.Blueprint(blueprint)
+    except (TypeError, ValueError) as error:
+        call = f": call it, as in {blueprint.__name__}(...)" if isinstance(blueprint, type) else ""
+        raise ConfigError(
+            f"{blueprint!r} is no blueprint{call} (a `rerun.blueprint.Blueprint`, a view or a container is one)"
+        ) from error
+
+
 def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
     """Return a whole stream that makes `blueprint` active and the default.
 
     `blueprint` is a value that `rr.send_blueprint` takes.
     """
-    import rerun.blueprint as rrb
-
-    if not isinstance(blueprint, rrb.Blueprint):
-        blueprint = rrb.Blueprint(blueprint)
     with ReadableFile(b"") as path, internal():
-        blueprint.save(application_id, path)
+        as_blueprint(blueprint).save(application_id, path)
         return Path(path).read_bytes()
 
 

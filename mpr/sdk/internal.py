@@ -13,7 +13,7 @@ class _CallOrigin(threading.local):
     is_internal = False
 
 
-thread = _CallOrigin()
+thread: _CallOrigin = _CallOrigin()
 
 
 @contextlib.contextmanager

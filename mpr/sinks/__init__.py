@@ -1,10 +1,13 @@
-"""The sinks, which keep or show the rows of a recording.
+"""The sinks: the places that keep or show the rows of a recording.
 
 A durable sink is a file, a folder or a stream. A live sink is a viewer or a server. A caller gets the result of a task
-only after every durable sink has the rows of the task, but no result waits for a live sink. Each durable sink has a
-module with the value that users give, and the writer that keeps the rows.
+only after every durable sink has the rows of the task. No result waits for a live sink.
 
-Covers: the values that users give, reading them from text, and the writers of durable sinks.
+For each kind of sink, there is a class whose objects users give to mpr, such as `FileSink`. A durable sink opens a
+writer, which keeps the rows. A writer gets the rows as segments: encoded pieces of a Rerun stream. The words of the
+file format, such as segment, chunk, manifest and store, are explained in `rrd/__init__.py`.
+
+Covers: the classes of sinks, reading sinks from text, and the writers of durable sinks.
 Does not cover: the processes that feed viewers (`live`) and the file format (`rrd`).
 May import: sdk, rrd.
 """

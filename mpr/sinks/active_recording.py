@@ -2,11 +2,11 @@
 
 The active recording is the one to which plain `rr.log` logs, for example after `rr.init(...)` and `rr.save(...)`.
 
-Covers: finding the active recording, sending rows to it, giving up if sending takes too long, the ambient recording.
-Does not cover: the sinks of the active recording, which the caller chooses.
+The ambient recording is another recording that may take the rows, if the user has named no sinks. Only the pytest
+plugin sets an ambient recording: the recording of the running test.
 
-The ambient recording takes the rows if the user has named no sinks. Only the pytest plugin sets an ambient recording:
-the recording of the running test.
+Covers: finding the active recording, sending rows to it, giving up if sending takes too long, the ambient recording.
+Does not cover: the sinks of the active recording, which the calling program chooses.
 
 The SDK's reader decodes the rows, and `rr.send_chunks` sends them. A separate thread does this, because the caller's
 sinks may hang. Blueprints that workers send are not kept.
@@ -39,7 +39,13 @@ _log = logging.getLogger("mpr")
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveRecordingSink(Sink):
-    """The recording to which plain `rr.log` of the caller logs. This sink is valid only in this process."""
+    """The recording to which plain `rr.log` of the calling program logs. This sink is valid only in this process.
+
+    Attributes
+    ----------
+    application_id, recording_id:
+        Ids of that recording.
+    """
 
     application_id: str
     recording_id: str
@@ -58,7 +64,7 @@ class ActiveRecordingSink(Sink):
 
 
 def find(application_id: str, recording_id: str | None) -> ActiveRecordingSink | None:
-    """Return the active recording if it has these ids, else the ambient recording, else None.
+    """Return the active recording as a sink if it has these ids, else the ambient recording, else None.
 
     If `recording_id` is None, the active recording may have any recording id.
     """
@@ -85,9 +91,9 @@ def _own(application_id: str, recording_id: str | None) -> ActiveRecordingSink |
 
 
 class ActiveRecordingWriter(Writer):
-    """Sends rows to the caller's active recording.
+    """Sends rows to the active recording of the calling program, or to the ambient recording.
 
-    The caller gets a result only after the sinks of the active recording have the rows of the task. If these sinks take
+    The caller gets a result only after the sinks of that recording have the rows of the task. If these sinks take
     longer than `SINK_TIMEOUT_SECS` once, this writer sends nothing more. The writer then logs a warning, and counts the
     chunks that it does not send.
     """
@@ -112,8 +118,8 @@ class ActiveRecordingWriter(Writer):
         self._stream: rr.RecordingStream = stream
         self._gave_up = False
         #: The number of chunks that the recording did not get.
-        self.missed = 0
-        # A separate thread makes the calls of the SDK, because a call may never return.
+        self.missed: int = 0
+        # A separate thread calls the SDK, because such a call may never return.
         self._side = BoundedThread("mpr-active-recording")
 
     @property
@@ -140,7 +146,7 @@ class ActiveRecordingWriter(Writer):
         stream = self._streams.stream(segment)
         if not stream:
             return
-        # The streams of the parent and the recordings that tasks have made keep their own ids.
+        # Streams that the parent makes, and recordings that tasks make themselves, keep their own ids.
         keeps_ids = segment.outbox == PREAMBLE or segment.store is not None
         self._do(lambda: self._send(stream, keeps_ids), chunks)
 
@@ -178,9 +184,8 @@ class ActiveRecordingWriter(Writer):
         if keeps_ids:
             rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
         else:
-            # Only `log_file_from_contents` keeps the ids that the stream has. These rows do not need their ids, so this
-            # function is not used: it starts an importer of the SDK that leaves threads behind, and then imports hang
-            # in forked processes.
+            # These rows get the ids of the active recording. `log_file_from_contents` is not used for them, because it
+            # starts threads of the SDK that never end, and imports may then hang in forked processes.
             try:
                 reader.send_decoded(stream, self._stream, blueprints=False)
             except (RuntimeError, ValueError) as error:
@@ -191,6 +196,7 @@ class ActiveRecordingWriter(Writer):
         self._stream.flush(timeout_sec=self._timeout_secs)
 
 
+# The ambient recording, and the id of the process that has set it.
 _current: rr.RecordingStream | None = None
 _pid = 0
 # The writers to ambient recordings: one per pool or shared recording that is not closed.
@@ -212,12 +218,12 @@ def current() -> rr.RecordingStream | None:
 
 
 def opened(writer: Any) -> None:
-    """Count `writer` as a writer to an ambient recording until `closed` is called."""
+    """Count `writer` as an open writer to an ambient recording, until `closed` is called with it."""
     _writers.add(writer)
 
 
 def closed(writer: Any) -> None:
-    """Stop counting `writer`, because it writes nothing more."""
+    """Stop counting `writer`, because it writes nothing more. Does nothing if `writer` is not counted."""
     _writers.discard(writer)
 
 

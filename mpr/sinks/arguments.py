@@ -1,4 +1,4 @@
-"""The command-line arguments `--save`, `--connect`, `--serve`, `--web` and `--spawn` for scripts that record."""
+"""Adds arguments for sinks to the command line of a user's script: `--save`, `--connect`, `--serve` and others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mpr.sinks.base import Sink
 from mpr.sinks.parse import sink_of_path, sink_of_word
 from mpr.sinks.viewers import GrpcSink
 
+# The names of the attributes in the namespace that `argparse` returns.
 _DESTINATION = "mpr_sinks"
 _RECORDING_ID = "mpr_recording_id"
 
@@ -51,15 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def from_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the keywords `sinks` and `recording_id` for `mpr.Pool` and `mpr.SharedRecording`.
+    """Return the keyword arguments `sinks` and `recording_id` for `mpr.Pool` and `mpr.SharedRecording`.
 
-    A keyword is None, its default, if no argument on the command line sets it.
+    `args` is the result of `parse_args` of a parser that `add_arguments` has extended. A keyword argument is None, its
+    default, if the command line does not set it.
     """
     return {"sinks": getattr(args, _DESTINATION, None), "recording_id": getattr(args, _RECORDING_ID, None)}
 
 
 class _Append(argparse.Action):
-    """Adds the sink of an option to the sinks of the previous options."""
+    """Makes a sink of an option, and appends it to the sinks of the options before."""
 
     def __init__(self, option_strings: list[str], dest: str, **kwargs: Any) -> None:
         super().__init__(option_strings, _DESTINATION, default=None, **kwargs)

@@ -1,7 +1,8 @@
-"""The interface of a sink: the value that a user gives, and the writer that a durable sink opens.
+"""The interface of sinks: `Sink`, which a user gives to mpr, and `Writer`, which a durable sink opens.
 
 A sink gets rows as segments (`rrd/segment.py`): whole frames from one outbox. An outbox is the file in memory in which
-a process that logs leaves its rows for the parent. A manifest is a table of chunks (`rrd/manifest.py`).
+a process that logs leaves its rows for the parent. A manifest is a table of chunks (`rrd/manifest.py`). The `END` frame
+is the last frame of an outbox, and its payload has the manifests of the outbox.
 
 Covers: everything that the rest of mpr may ask a sink or its writer. No other module checks the class of a sink.
 Does not cover: the sinks themselves, each in a file of this package.
@@ -9,11 +10,12 @@ Does not cover: the sinks themselves, each in a file of this package.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
 from mpr.errors import SinkError
 from mpr.rrd import store_id
@@ -30,7 +32,7 @@ class OpenContext:
     application_id, recording_id:
         Ids of the shared recording.
     format_is_known:
-        Whether mpr knows the file format of the installed Rerun SDK, so that frames can be copied as they are.
+        Whether mpr knows the file format of the installed Rerun SDK, so that frames can be copied without decoding.
     """
 
     application_id: str
@@ -39,29 +41,29 @@ class OpenContext:
 
     @property
     def store(self) -> bytes:
-        """The encoded store id of the shared recording."""
+        """The store id of the shared recording, in the encoded form of the file format."""
         return store_id.store_id(self.application_id, self.recording_id)
 
     def check_format(self, who_needs: str) -> None:
-        """Raise `SinkError` if the format is unknown.
+        """Raise `SinkError` if mpr does not know the file format.
 
-        The text of the error begins with `who_needs`, such as "an XSink needs".
+        The text of the error begins with `who_needs`, for example "a DirectorySink needs".
         """
         if not self.format_is_known:
             raise SinkError(f"{who_needs} to know the Rerun SDK's file format: see `mpr doctor`")
 
 
 class Sink(ABC):
-    """A destination for the data of a recording. Each kind of sink is a frozen value that can be pickled.
+    """A destination for the data of a recording. Its settings never change after it is made, and it can be pickled.
 
-    A durable sink has `open`. A live sink derives from `LiveSink` (`viewers.py`).
+    A durable sink defines `open`. A live sink derives from `LiveSink` (`viewers.py`).
     """
 
     #: Whether a separate process feeds the sink (see `mpr.live`). No result waits for such a sink.
     is_live: ClassVar[bool] = False
-    #: Whether each task has its own recording in the sink. Workers then end an outbox with each task.
+    #: Whether each task has its own recording in the sink. Workers then begin a new outbox after each task.
     keeps_tasks_apart: ClassVar[bool] = False
-    #: Whether the user reads the recording from the sink while rows come.
+    #: Whether the user's program reads the recording from this object while rows come.
     is_readable: ClassVar[bool] = False
     #: Whether workers can write to the sink without the parent (`route="direct"`). A durable sink then has a file in
     #: `Writer.paths`.
@@ -69,36 +71,43 @@ class Sink(ABC):
 
     @abstractmethod
     def _places(self) -> tuple[str, ...]:
-        """Return names for the files and ports that the sink needs for itself.
+        """Return names of the files and ports that no other sink may use.
 
-        If two sinks need the same file or port, both return the same name.
+        If two sinks need the same file or port, both return the same name for it. mpr then refuses to use both.
         """
 
     def open(self, context: OpenContext) -> Writer:
-        """Open the sink for a new recording. Raises `SinkError` if this fails."""
+        """Open the sink for a new recording. Raises `SinkError` if this fails. Only mpr itself calls this.
+
+        A live sink has no writer, and raises `TypeError`.
+        """
         raise TypeError(f"no writer for {self!r}")
 
     def check_direct(self) -> None:  # noqa: B027  # most have nothing to check
         """Raise `ConfigError` if `takes_direct_rows` is true, but a setting of this sink does not allow direct rows."""
 
     def described(self) -> str:
-        """Return the words for this sink in the texts of errors, such as 'a FileSink'."""
+        """Return words for this sink in the text of an error, such as 'a FileSink'."""
         return f"a {type(self).__name__}"
 
 
-class Writer(ABC):
-    """An open durable sink. Only one thread at a time calls its methods.
+#: A value that a user may give as a sink: a sink, the URL of a viewer, or a path.
+SinkLike: TypeAlias = Sink | str | os.PathLike[str]
 
-    Rows that `accept` has taken are kept, even if a later call fails.
+
+class Writer(ABC):
+    """Keeps the rows of one recording in a durable sink, from `open` to `close` or `abort`.
+
+    Only one thread at a time calls the methods. Rows that `accept` has taken are kept, even if a later call fails.
     """
 
-    #: If this sink cannot be read: a text for errors that says how a user can see the rows. Else empty.
+    #: If mpr cannot read rows back from this sink: a text for errors that says how a user can see the rows. Else empty.
     replay_hint: ClassVar[str] = ""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """The name of the sink in errors and notes: a path, or words."""
+        """The name of the sink in errors and notes: its path, or some words if it has no path."""
 
     @property
     def paths(self) -> Sequence[Path]:
@@ -107,80 +116,81 @@ class Writer(ABC):
 
     @property
     def other_files(self) -> Sequence[Path]:
-        """The files in `paths` that hold recordings which tasks made themselves."""
+        """The files in `paths` that have recordings which tasks have made themselves."""
         return ()
 
     @property
     def published(self) -> bool:
-        """Whether the sink must be finished even if the recording fails.
+        """Whether `close` must be called even if the recording fails.
 
-        That is so if its file has the final name already, or if somebody may have read its rows. If it is not so, the
-        sink may be aborted, and an older file stays.
+        It is True if the file of the sink has its final name already, or if another program may have read rows. If it
+        is False, `abort` may be called, and an older file of this name stays.
         """
         return False
 
     @property
     def log(self) -> ByteLog | None:
-        """The accepted bytes of the shared recording, or None if they cannot be read as one stream."""
+        """The bytes of the shared recording that were written until now; None if they cannot be read as one stream."""
         return None
 
     @abstractmethod
     def open(self, preamble: bytes) -> None:
-        """Begin with `preamble`, a whole stream of a header, a store info and the properties of the recording."""
+        """Write `preamble`, with which a file begins: a whole stream of a header, a store info and properties."""
 
     @abstractmethod
     def accept(self, segment: Segment, *, published: bool) -> None:
         """Keep the frames of `segment`. Raises `SinkError` if this fails.
 
-        `published` says whether some frames have rows that are not telemetry. A file gets its final name then.
+        `published` says whether some frames have rows that are not telemetry of a pool. If so, a file gets its final
+        name.
         """
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:  # noqa: B027  # not every sink needs them
-        """Add the manifests that the SDK wrote at the end of `outbox`. `footer` is the payload of the `END` frame."""
+        """Add the manifests at the end of outbox number `outbox`. `footer` is the payload of its `END` frame."""
 
     def distrust(self) -> None:  # noqa: B027  # not every sink can drop rows at its end
-        """Check all rows at the end, and drop those that the SDK cannot decode, because a producer was cut off."""
+        """Note that a process has sent damaged bytes: `close` then drops the rows that the SDK cannot decode."""
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
-        """Count the rows in the chunks of an outbox that has no footer. The first `skip` chunks are not counted.
+        """Count the rows in the chunks of an outbox that has no manifest. The first `skip` chunks are not counted.
 
-        With `users_only`, rows of mpr itself and properties of the recording are not counted.
-        Returns None if the sink cannot count the rows, or cannot count them quickly.
+        If `users_only` is true, rows of mpr itself and properties of the recording are not counted. Returns None if the
+        sink cannot count the rows, or cannot count them quickly.
         """
         return None
 
     def timed_rows(self) -> int | None:
-        """Count the rows of the shared recording that have times; None if the sink cannot count them.
+        """Count the rows that have times. Returns None if the sink cannot count them.
 
-        `mpr verify` checks a file against this number. Static rows are left out, because the SDK drops a static row if
-        a later one replaces it.
+        `mpr verify` checks a file against this number. Static rows have no times, and are left out, because the SDK
+        drops a static row if a later one replaces it.
         """
         return None
 
     @abstractmethod
     def close(self) -> None:
-        """Finish the sink. Raises `SinkError` if this fails."""
+        """Finish the sink: for example, write the footer of a file. Raises `SinkError` if this fails."""
 
     @abstractmethod
     def abort(self) -> None:
-        """End the sink without finishing it. Raises nothing."""
+        """End the sink without finishing it. For example, a file without its final name is removed. Raises nothing."""
 
 
 class Observer(Protocol):
-    """Looks at the rows of a recording, without keeping them."""
+    """Looks at all rows of a recording as they come, for example to know which entities there are. Keeps no rows."""
 
     def peek(self, segment: Segment) -> None:
         """Look at `segment`, which all durable sinks have accepted. Never waits and never raises."""
 
     def note(self, footer: bytes) -> None:
-        """Look at the manifests at the end of an outbox. `footer` is the payload of the `END` frame."""
+        """Look at the manifests at the end of an outbox. `footer` is the payload of its `END` frame."""
 
 
 class LiveFeed(Protocol):
-    """All open live sinks of a recording. Each live sink tracks which rows it has not sent to its viewer yet."""
+    """The interface by which all live sinks of a recording together get rows (`live/supervisor.py`)."""
 
     def accepted(self, segment: Segment) -> None:
-        """Let the live sinks send `segment`, which every durable sink that still works has accepted.
+        """Let the live sinks send `segment`. All durable sinks that still work have accepted it before.
 
         Never waits and never raises.
         """

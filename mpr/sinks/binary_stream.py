@@ -1,4 +1,4 @@
-"""`BinaryStreamSink`: the encoded recording for readers in this process, in threads and in event loops.
+"""`BinaryStreamSink`: gives the encoded recording as bytes to readers in this process, in threads and event loops.
 
 Covers: the file that holds the bytes (first in memory, then on the disk), and the interface for readers.
 Does not cover: writing the bytes (`rrd/writer.py`), and waiting for them (`rrd/byte_log.py`).
@@ -28,20 +28,24 @@ _COPY_BYTES = 32 * 1024 * 1024
 
 
 class StreamFile:
-    """A file without a name. It is in memory until it has more than `memory_bytes` bytes, and then on the disk."""
+    """The file of one stream: in memory until it has more than `memory_bytes` bytes, and then on the disk.
 
-    # Always True, because readers may have read any byte already, so the stream has to be finished.
+    When nothing refers to this object any more, the file is closed, and its memory or disk space is free again.
+    """
+
+    # `published` is always True, because readers may have read any byte already, so the stream has to be finished.
     published = True
+    # False, because the bytes may move from memory to the disk.
     stays = False
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
-        # Without files in memory, the file has a name, because there may be no `/proc` to open it by its descriptor.
+        # If the system has no files in memory, this is a temporary file with a name.
         file = files.MemoryFile("mpr-stream")
         self._in_memory = file.in_memory
-        self.fd = file.fd
+        self.fd: int = file.fd
         #: The path at which the SDK's reader can open the file.
-        self.readable_path = file.path
+        self.readable_path: str = file.path
         self._close = weakref.finalize(self, file.close)
 
     def check(self, size: int) -> None:
@@ -63,13 +67,14 @@ class StreamFile:
         self._in_memory = False
 
     def publish(self) -> None:
-        """Do nothing, because the file has no name."""
+        """Do nothing, because this file gets no final name."""
 
     def reader(self) -> tuple[framing.Read, None]:
+        """Return a function that reads the file, also after `close`, and None, because the file may still grow."""
         return self._read, None
 
     def _read(self, offset: int, size: int) -> bytes:
-        # The descriptor's number is used, because the number stays the same when the bytes move to the disk.
+        # The number of the descriptor stays the same when the bytes move to the disk.
         return os.pread(self.fd, size, offset)
 
     def cut(self, size: int) -> None:
@@ -79,7 +84,7 @@ class StreamFile:
             os.lseek(self.fd, size, os.SEEK_SET)
 
     def close(self) -> None:
-        """Leave the file open for readers. The file is closed when nothing refers to this object."""
+        """Do nothing, because readers still need the file. It is closed when nothing refers to this object."""
 
 
 def _temporary() -> int:
@@ -88,7 +93,7 @@ def _temporary() -> int:
 
 
 class StreamWriter(FileWriter, Writer):
-    """Writes all recordings into one stream, also recordings that tasks make themselves."""
+    """Writes the shared recording, and all recordings that tasks make themselves, into one stream."""
 
     name = "the binary stream"
     paths: tuple[()] = ()
@@ -127,7 +132,8 @@ class BinaryStreamSink(Sink):
     Parameters
     ----------
     memory_bytes:
-        The most bytes of the recording that are kept in memory. If there are more, all bytes are in a temporary file.
+        The largest number of bytes that are kept in memory. If the recording has more, all its bytes are moved to a
+        temporary file.
 
     Raises
     ------
@@ -151,7 +157,7 @@ class BinaryStreamSink(Sink):
         return self._reader().read_all()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the bytes as `for data in sink` does, without a thread that waits."""
+        """Yield the bytes as `for data in sink` does, but wait for more bytes without blocking the event loop."""
         return self._reader().aread_all()
 
     def parts(self) -> StreamParts:
@@ -187,7 +193,7 @@ class BinaryStreamSink(Sink):
 
 @dataclass(frozen=True)
 class StreamParts:
-    """The parts of a recording (see `BinaryStreamSink.parts`). The parts can be iterated any number of times."""
+    """The parts of a recording (see `BinaryStreamSink.parts`). Any number of iterations over the parts is possible."""
 
     _sink: BinaryStreamSink
 

@@ -1,8 +1,8 @@
-"""Writes a file by decoding, if `rrd/writer.py` does not know the SDK's file format.
+"""Writes a file by decoding all rows and encoding them again. Used if mpr does not know the SDK's file format.
 
-The SDK's reader decodes every segment. The chunks then go to a recording stream of the parent, which has the SDK's own
-file sink. Only public functions of the SDK are used. This is slower than copying: 240 to 430 MB/s were measured.
-Blueprints that workers send are not kept.
+The SDK's reader decodes every segment. The chunks then go to a recording stream of the parent, whose SDK writes the
+file. Only public functions of the SDK are used. This is slower than copying (`rrd/writer.py`): 240 to 430 MB/s were
+measured. Blueprints that workers send are not kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class DecodingWriter:
-    """Writes one `.rrd` file with the SDK's own file sink.
+    """Writes one `.rrd` file with the SDK's own file sink. The methods do the same as those of a `Writer` (`base.py`).
 
     Parameters
     ----------
@@ -30,13 +30,18 @@ class DecodingWriter:
         The path of the finished file.
     application_id, recording_id:
         Ids of the only recording in the file.
+
+    Raises
+    ------
+    SinkError
+        If the file cannot be made, or if another recording writes it.
     """
 
     def __init__(self, path: Path, application_id: str, recording_id: str) -> None:
-        # There is no log, because the SDK writes other bytes than those that were accepted.
-        self.log = None
+        # There is no `ByteLog`, because the SDK writes other bytes into the file than those that `accept` gets.
+        self.log: None = None
         self._file = PartFile(path)
-        self.path = self._file.path
+        self.path: Path = self._file.path
         self._stream: rr.RecordingStream = encoder.new_stream(application_id, recording_id, send_properties=False)
         self._stream.save(self._file.part)
 
@@ -67,17 +72,17 @@ class DecodingWriter:
             raise SinkError(f"cannot write {self.path}: {error}; what it has until here is readable") from error
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
-        """Do nothing, because the SDK writes its own manifest."""
+        """Do nothing, because the SDK makes the manifests of this file itself."""
 
     def distrust(self) -> None:
-        """Do nothing, because the SDK has decoded all rows."""
+        """Do nothing, because the SDK has checked all rows when it decoded them."""
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
-        """Return None, because only the SDK knows the rows."""
+        """Return None, because mpr cannot count rows in a format that it does not know."""
         return None
 
     def timed_rows(self) -> int | None:
-        """Return None, because only the SDK knows the rows."""
+        """Return None, because mpr cannot count rows in a format that it does not know."""
         return None
 
     def close(self) -> None:

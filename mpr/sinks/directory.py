@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-.]")
 
 
 class DirectoryWriter:
-    """Writes one `.rrd` file per task into a folder.
+    """Writes one `.rrd` file per task into a folder. The methods do the same as those of a `Writer` (`base.py`).
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class DirectoryWriter:
         If the folder cannot be made, or the file for rows of no task cannot be opened.
     """
 
-    # There is no log, because the recording is in many files.
+    # There is no `ByteLog`, because the recording is in many files.
     log = None
 
     def __init__(self, folder: Path, name: str, application_id: str, recording_id: str) -> None:
@@ -71,8 +71,8 @@ class DirectoryWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
-        #: The file for rows of no task. Recordings that tasks make themselves are in `shared-<id>.rrd`.
-        self.path = self._folder / SHARED
+        #: The file for rows that belong to no task. Recordings that tasks make themselves are in `shared-<id>.rrd`.
+        self.path: Path = self._folder / SHARED
         self._shared = FileWriter(self.path)
         self._router = FileRouter(_TaskFile(self._shared, self._store, self._store), _task_of, self._open_file)
         self._header = b""
@@ -81,7 +81,9 @@ class DirectoryWriter:
         # Streams of the parent itself, such as a blueprint, as (segment, payload of the `END` frame). The file of each
         # task begins with copies of all these streams.
         self._layouts: list[tuple[Segment, bytes]] = []
+        # The last of these streams, until its `END` frame comes.
         self._latest: Segment | None = None
+        # The names of all files.
         self._taken: set[str] = {SHARED}
 
     @property
@@ -125,11 +127,11 @@ class DirectoryWriter:
         self._shared.distrust()
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
-        """Return None, because the rows are in many files."""
+        """Return None, because the rows of the recording are in many files, which are not counted together."""
         return None
 
     def timed_rows(self) -> int | None:
-        """Return None, because the rows are in many files."""
+        """Return None, because the rows of the recording are in many files, which are not counted together."""
         return None
 
     def close(self) -> None:
@@ -172,7 +174,7 @@ def _task_of(segment: Segment) -> TaskInfo | None:
 
 
 class _TaskFile:
-    """The file of one task, or the file for rows of no task. Each file has its own store id.
+    """Writes the rows of one task, or the rows of no task, into a file with its own recording id.
 
     Parameters
     ----------
@@ -181,7 +183,7 @@ class _TaskFile:
     old, new:
         The encoded store ids of the shared recording and of the recording in this file.
     task:
-        The task, or None for rows of no task.
+        The task, or None for rows that belong to no task.
     """
 
     def __init__(self, writer: FileWriter, old: bytes, new: bytes, task: TaskInfo | None = None) -> None:
@@ -198,8 +200,8 @@ class _TaskFile:
         """
         self._writer.begin(header)
         if info:
-            # A worker's outbox has a store info too. But that store info may have been sent before the task began. In
-            # this case, that store info is in another file.
+            # The outbox with the rows of the task has a store info, too. But the store info may have come before the
+            # task began, and it is in another file then.
             payload = store_id.info_of(info, self._new)
             data = framing.frame_header(framing.SET_STORE_INFO, len(payload)) + payload
             frames, _ = framing.scan(lambda at, size: data[at : at + size], 0, len(data))
@@ -223,13 +225,14 @@ class _TaskFile:
         try:
             self._writer.take_manifests(outbox, self._outboxes.pop(outbox).manifests(footer))
         except (errors.FormatError, LookupError, ValueError, TypeError, ArithmeticError):
-            # This manifest cannot be used. At the end, the SDK describes all chunks that no manifest has described.
+            # This manifest cannot be used. When the file is closed, the SDK makes a manifest for all chunks that have
+            # none.
             return False
         return self._task is not None and self._task.is_over
 
     def close(self) -> None:
         if not self._writer.published:
-            # There is no row, because the task logged nothing, or logged to a recording that it made itself.
+            # There is no row, because the task has logged nothing, or has logged to a recording that it made itself.
             self._writer.abort()
             return
         if self._task is not None:
@@ -270,9 +273,9 @@ class DirectorySink(Sink):
     """A folder with one recording per task. This is the usual way to turn a data set into episodes.
 
     The recording of a task has the rows that the task has logged, its own id and its own name. The properties of the
-    recording say which function ran, in which worker, for how long, and how the function ended. The file is finished
-    before the caller gets the result of the task. If a task logs nothing, there is no file for this task. Rows that
-    belong to no task (from the parent or an initializer) are in `shared.rrd`.
+    recording say which function ran, in which worker, for how many seconds, and how the function ended. The file is
+    finished before the caller gets the result of the task. If a task logs nothing, there is no file for this task. Rows
+    that belong to no task (from the parent or an initializer) are in `shared.rrd`.
 
     Parameters
     ----------
@@ -280,9 +283,9 @@ class DirectorySink(Sink):
         The folder, which is made if it is missing. Files with the same names are replaced, and all other files stay.
     name:
         The name of a task's file, with fields as in `str.format`. `task` is the number of the task in the pool, from 0.
-        `name` is the name of the function. `index` is the index of the task in its `map`, and the same as `task` for an
-        `apply` or `submit`. The other fields are `attempt` and `worker`. If two files would have the same name, a
-        number is added to the name of the second file.
+        `name` is the name of the function. `index` is the index of the task in its `map`, from 0. For an `apply` or
+        `submit`, it is the same as `task`. `attempt` is 1, or more after retries. `worker` is the number of the worker.
+        If two files would have the same name, a number is added to the name of the second file.
 
     Raises
     ------
@@ -290,7 +293,7 @@ class DirectorySink(Sink):
         If the path is empty, a file, a URL, or of a wrong type. If `name` is not the name of an `.rrd` file.
     """
 
-    path: str | os.PathLike[str]
+    path: str | os.PathLike[str] = field(kw_only=False)
     name: str = "{task:06d}-{name}.rrd"
 
     keeps_tasks_apart = True

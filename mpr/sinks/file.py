@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mpr.errors import ConfigError
+from mpr.errors import ConfigError, SinkError
 from mpr.files import odd_kind
 from mpr.rrd.writer import FileWriter
 from mpr.sinks.base import OpenContext, Sink
@@ -25,16 +25,16 @@ class FileSink(Sink):
     Parameters
     ----------
     path:
-        The path of the file. Its folder must exist. An existing file is replaced. If the path is a link, the file that
-        the link leads to is replaced, and the link stays.
+        The path of the file. If its folder is missing, the folder is made. An existing file is replaced. If the path is
+        a link, the file that the link leads to is replaced, and the link stays.
     write_footer:
-        Whether the file ends with a manifest of its chunks, as in `rr.FileSink`. While the file grows, the manifest
-        takes about 250 bytes of memory per chunk, and the rest of the manifest is on the disk. When the file is closed,
-        the manifest takes 2 to 5 kB of memory per chunk for a short time. With `chunksize=1`, each task makes at least
-        one chunk per entity. Without this manifest, the file can be read only from front to back, and
-        `rerun rrd verify` refuses the file.
+        Whether the file ends with a manifest, as with `rr.FileSink`. A manifest is a table of the chunks in the file. A
+        chunk is some rows of one entity: with `chunksize=1`, each task makes at least one chunk per entity. While the
+        file grows, the manifest takes about 250 bytes of memory per chunk, and the rest of it is on the disk. When the
+        file is closed, the manifest takes 2 to 5 kB of memory per chunk for a short time. Without the manifest, a
+        program can read the file only from front to back, and `rerun rrd verify` refuses the file.
     compact:
-        Whether `rerun rrd optimize` merges small chunks at the end. This writes the file a second time.
+        Whether `rerun rrd optimize` merges small chunks when the file is closed. This writes the file a second time.
 
     Raises
     ------
@@ -43,7 +43,7 @@ class FileSink(Sink):
         `write_footer`.
     """
 
-    path: str | os.PathLike[str]
+    path: str | os.PathLike[str] = field(kw_only=False)
     write_footer: bool = True
     compact: bool = False
 
@@ -67,6 +67,11 @@ class FileSink(Sink):
 
     def open(self, context: OpenContext) -> PerRecordingWriter:
         """Open the sink for a new recording. Only mpr itself calls this."""
+        folder = Path(self.path).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
         new_file: NewFile = self._reframing
         if not context.format_is_known:
             if self.compact or not self.write_footer:
@@ -76,11 +81,11 @@ class FileSink(Sink):
         return PerRecordingWriter(main, context.store, new_file)
 
     def _reframing(self, path: Path, _application_id: str, _recording_id: str) -> FileWriter:
-        """Open a file with the settings of this sink. The ids are not used, because the frames contain the ids."""
+        """Open a writer that copies frames, with the settings of this sink. The frames already have the ids."""
         return FileWriter(path, write_footer=self.write_footer, compact=self.compact)
 
     def check_direct(self) -> None:
-        """Raise `ConfigError` if the file has no footer. Only mpr itself calls this."""
+        """Raise `ConfigError` if `write_footer` is false. Only mpr itself calls this."""
         if not self.write_footer:
             raise ConfigError(
                 "route='direct' needs a footer to put the workers' files together: leave write_footer=True"

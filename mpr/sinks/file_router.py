@@ -1,4 +1,6 @@
-"""Routes segments to files by a key, such as the recording or the task that a segment belongs to.
+"""Gives each segment to one of several files, by a key: the recording or the task that the segment belongs to.
+
+A segment is a piece of an encoded Rerun stream (`rrd/segment.py`).
 
 Covers: the choice of a file for each segment, the limit of open files, and closing all files.
 Does not cover: the choice of the keys, and opening new files (`per_recording.py`, `directory.py`).
@@ -16,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class RoutedFile(Protocol):
-    """A file that gets some of the segments. Its methods do the same as those of a `Writer`."""
+    """A file that gets some of the segments. Its methods do the same as those of a `Writer` (`base.py`)."""
 
     def accept(self, segment: Segment, *, published: bool) -> None: ...
 
@@ -40,9 +42,9 @@ class FileRouter(Generic[K]):
     new_file:
         Opens the file for a key.
     open_max:
-        The most files that may be open besides `main`, or None for any number. At this limit, the file that has got
-        nothing for the longest time is closed before another one is opened. If more segments with the key of the closed
-        file come, `new_file` opens another file for this key.
+        The largest number of files that may be open besides `main`, or None for any number. At this limit, the file
+        that has got nothing for the longest time is closed before another one is opened. If more segments with the key
+        of the closed file come, `new_file` opens another file for this key.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class FileRouter(Generic[K]):
         file.accept(segment, published=published)
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
-        """Give manifests to the files that have segments of `outbox`, and close the files that are complete."""
+        """Give manifests to all files that have segments of `outbox`, and close the files that are now complete."""
         for key, file in self._by_outbox.pop(outbox, {}).items():
             if file.add_manifests(outbox, footer) and key is not None:
                 del self._open[key]

@@ -1,4 +1,4 @@
-"""Makes sinks from the values, paths, URLs and words that a user or the environment gives."""
+"""Makes sinks from the objects, paths, URLs and words that a user or the environment gives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mpr.errors import ConfigError
-from mpr.sinks.base import Sink
+from mpr.files import odd_kind
+from mpr.sinks.base import Sink, SinkLike
 from mpr.sinks.directory import DirectorySink
 from mpr.sinks.file import FileSink
 from mpr.sinks.viewers import GrpcServerSink, GrpcSink, SpawnViewerSink, WebViewerSink
@@ -23,15 +24,24 @@ _WORDS: dict[str, Callable[..., Sink]] = {
     "spawn": lambda port=0: SpawnViewerSink(port=port),
 }
 
+# The sink of mpr for each sink class of the Rerun SDK. An object of the SDK does not tell its path or URL.
+_COUNTERPARTS = {
+    "FileSink": "mpr.FileSink('run.rrd')",
+    "GrpcSink": "mpr.GrpcSink('rerun+http://<host>:<port>/proxy')",
+    "GrpcServerSink": "mpr.GrpcServerSink(port=9876)",
+    "BinaryStream": "mpr.BinaryStreamSink()",
+}
+
 # The characters that are replaced in a default file name.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\]]")
 
 
-def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sink, ...]:
-    """Return the sinks for the values, paths and URLs in `sinks`.
+def as_sinks(sinks: SinkLike | Sequence[SinkLike] | None, application_id: str, recording_id: str) -> tuple[Sink, ...]:
+    """Return the sinks for the `Sink` objects, paths and URLs in `sinks`. A single one of them may be given, too.
 
-    If `sinks` is None, the only sink is a new file in the working directory. Raises `ConfigError` if a value is no
-    sink, if there is no sink, or if two sinks need the same file or port.
+    If `sinks` is None, the only sink is a new file in the working directory, whose name has the ids and the time.
+    Raises `ConfigError` if an item is no sink, if a path does not say whether it is a file or a folder, if there is no
+    item, or if two sinks need the same file or port.
     """
     if sinks is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -41,7 +51,7 @@ def as_sinks(sinks: object, application_id: str, recording_id: str) -> tuple[Sin
     if isinstance(sinks, str | os.PathLike | Sink):
         sinks = [sinks]
     if not isinstance(sinks, Sequence):
-        raise ConfigError(f"sinks must be a list such as [mpr.FileSink(path='run.rrd')], got {sinks!r}")
+        raise _no_sink(sinks)
     found = [_as_sink(sink) for sink in sinks]
     if not found:
         raise ConfigError("sinks is empty, so all data would be lost: give at least one, or None for a new file")
@@ -65,7 +75,10 @@ def sinks_of_environment() -> list[Sink] | None:
 
 
 def sink_of_word(word: str) -> Sink:
-    """Return the sink for a word of a command line: a path, a URL, `serve`, `web` or `spawn`."""
+    """Return the sink for a word of a command line: a path, a URL, `serve`, `web` or `spawn`.
+
+    A colon and a port may follow `serve`, `web` and `spawn`. Raises `ConfigError` if `word` is no sink.
+    """
     name, _, port = word.partition(":")
     if name not in _WORDS:
         return _as_sink(word)
@@ -82,11 +95,52 @@ def sink_of_path(path: str | os.PathLike[str]) -> Sink:
 
 
 def _as_sink(sink: object) -> Sink:
-    """Return the sink for a value, a path or a URL."""
+    """Return the sink for a `Sink` object, a path or a URL. Raises `ConfigError` for anything else."""
     if isinstance(sink, Sink):
         return sink
     if isinstance(sink, str) and "://" in sink:
-        return GrpcSink(url=sink)
+        return GrpcSink(sink)
     if isinstance(sink, str | os.PathLike):
+        _check_kind_of_path(os.fspath(sink))
         return sink_of_path(sink)
-    raise ConfigError(f"{sink!r} is no sink: give a path, a viewer's URL, or mpr.FileSink(path=...)")
+    raise _no_sink(sink)
+
+
+def _check_kind_of_path(path: object) -> None:
+    """Raise `ConfigError` if `path` neither ends with '/' nor is the path of an `.rrd` file.
+
+    Without this check, `sinks="episodes"` would make one file without a suffix, which the viewer does not open.
+    """
+    if not isinstance(path, str):
+        raise ConfigError(f"{path!r} is no path of a sink: give a str or a pathlib.Path")
+    if path.endswith(os.sep) or Path(path).suffix.lower() == ".rrd" or not path:
+        return
+    if Path(path).is_dir():
+        raise ConfigError(f"{path!r} is a folder: give '{path}{os.sep}' for one file per task in this folder")
+    if odd_kind(Path(path)):
+        # `FileSink` refuses a device, and says which device it is.
+        return
+    word = path.partition(":")[0]
+    if word in _WORDS:
+        raise ConfigError(
+            f"{path!r} is a word for {SINKS_VARIABLE}: in Python, give mpr.{type(_WORDS[word]()).__name__}()"
+        )
+    stem = path.removesuffix(Path(path).suffix)
+    raise ConfigError(
+        f"{path!r} does not say whether it is a file or a folder: give '{stem}.rrd' for one file with all rows, or "
+        f"'{stem}{os.sep}' for a folder with one file per task (mpr.FileSink({path!r}) writes a file of any name)"
+    )
+
+
+def _no_sink(value: object) -> ConfigError:
+    """Return the error for a value that is no sink. It names the sink that the user probably wants."""
+    # Not `isinstance` with the SDK's classes, because a wrong value must not import the SDK.
+    kind = value if isinstance(value, type) else type(value)
+    if kind.__module__.startswith("rerun") and kind.__name__ in _COUNTERPARTS:
+        return ConfigError(
+            f"a {kind.__name__} of the Rerun SDK belongs to one process: give {_COUNTERPARTS[kind.__name__]}, whose "
+            "rows come from all processes"
+        )
+    if isinstance(value, type) and issubclass(value, Sink):
+        return ConfigError(f"mpr.{value.__name__} is a class, and no sink: call it, as in mpr.{value.__name__}(...)")
+    return ConfigError(f"{value!r} is no sink: give a path, a viewer's URL, or a sink such as mpr.FileSink('run.rrd')")

@@ -1,6 +1,6 @@
-"""Writes the file of a sink, and another file for each recording that tasks make themselves.
+"""Writes the shared recording to one file, and each recording that tasks make themselves to another file.
 
-Covers: the recording that a segment belongs to, and the names of the other files.
+Covers: finding the recording that a segment belongs to, and the names of the other files.
 Does not cover: how a file is written (`rrd/writer.py`).
 """
 
@@ -19,6 +19,7 @@ from mpr.sinks.file_router import FileRouter, RoutedFile
 
 # The characters of a recording id that are replaced in a file name.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\].]")
+# A recording id takes up to this many characters of a file name.
 _NAME_LENGTH = 100
 # The most files of other recordings that are open at the same time. Each open file takes a descriptor, and the parent
 # may be allowed to have only 1024 descriptors or fewer.
@@ -26,7 +27,7 @@ _OPEN_FILES_MAX = 64
 
 
 class MainFile(RoutedFile, Protocol):
-    """The file of the shared recording. Its members do the same as those of a `Writer`."""
+    """The file of the shared recording. Its members do the same as those of a `Writer` (`base.py`)."""
 
     @property
     def path(self) -> Path: ...
@@ -55,19 +56,19 @@ class MainFile(RoutedFile, Protocol):
 class OneFile(MainFile, Protocol):
     """A file for any recording.
 
-    The file can begin with `open`, as a `MainFile` does, or with `begin`, without properties of the recording.
+    Either `open` or `begin` is called first. After `begin`, the file has no properties of the recording yet.
     """
 
     def begin(self, header: bytes) -> None:
-        """Begin the file with only `header`, the header of a stream."""
+        """Write only `header`, the header of a stream."""
 
 
 NewFile = Callable[[Path, str, str], OneFile]
-"""`new_file(path, application_id, recording_id)` opens a file for that recording."""
+"""The type of a function `new_file(path, application_id, recording_id)`, which opens a file for that recording."""
 
 
 class PerRecordingWriter(Writer):
-    """Writes the shared recording to `main`, and every other recording to a file beside it.
+    """Writes the shared recording to `main`, and every other recording to its own file in the same folder.
 
     Parameters
     ----------
@@ -150,7 +151,7 @@ class PerRecordingWriter(Writer):
         return file
 
     def _path(self, recording_id: str) -> Path:
-        """Return a path in the folder of the main file that no other recording has."""
+        """Return a path for the file of another recording, in the folder of the main file. No path is used twice."""
         main = self._main.path
         name = f"{main.stem}-{_UNUSUAL.sub('_', recording_id)[:_NAME_LENGTH]}"
         count = self._names[name] = self._names.get(name, 0) + 1

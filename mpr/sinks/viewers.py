@@ -1,6 +1,8 @@
 """The live sinks: viewers and servers. No result waits for a live sink, and no live sink can make a file lose a row.
 
-Covers: the values of live sinks, their checks and ports, and the way in which an exporter connects to each sink.
+An exporter is the process that sends rows to one live sink (`live/exporter.py`).
+
+Covers: the classes of live sinks, their checks and ports, and the way in which an exporter connects to each sink.
 Does not cover: sending rows to live sinks (`live/supervisor.py`, `live/exporter.py`).
 """
 
@@ -16,7 +18,7 @@ import socket
 import subprocess
 import sys
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
 from urllib.parse import quote, urlsplit
@@ -27,18 +29,18 @@ from mpr.sinks.base import Sink
 
 _SCHEMES = ("rerun", "rerun+http", "rerun+https")
 _EXAMPLE = "rerun+http://127.0.0.1:9876/proxy"
-# The nice value of the session of a viewer that stays open after the program. The viewer gets a tenth of the CPU share
-# of another program. The viewer does not get less, because a person watches it.
+# The nice value (priority) of a viewer that stays open after the program. On a busy machine, the viewer gets a tenth of
+# the CPU time of another program. It does not get less, because a person watches it.
 _SESSION_NICE = 10
 _MEMORY = re.compile(r"\d+(\.\d+)?([kKMGT]?B|[KMGT]iB|%)")
 
 
 class LiveSink(Sink):
-    """A sink that shows rows while they come. The viewer may be absent, late or slow, and may end at any time."""
+    """A viewer or a server that gets rows while they come. It may be absent, late or slow, and may end at any time."""
 
     is_live = True
     takes_direct_rows = True
-    #: Whether viewers connect to the sink. Such a sink listens in the exporter's process, and ends with this process.
+    #: Whether the sink is a server, to which viewers connect. The server runs in the exporter, and ends with it.
     is_server: ClassVar[bool] = False
 
     def _name(self) -> str:
@@ -47,7 +49,7 @@ class LiveSink(Sink):
 
     @abstractmethod
     def _url(self) -> str:
-        """Return the URL at which the viewer or server listens."""
+        """Return the URL at which the viewer or server gets rows, such as `rerun+http://127.0.0.1:9876/proxy`."""
 
     def _reached_at(self) -> str:
         """Return the address that a person opens to see the recording."""
@@ -56,23 +58,24 @@ class LiveSink(Sink):
     def _places(self) -> tuple[str, ...]:
         address = urlsplit(self._url())
         host = "127.0.0.1" if address.hostname in ("localhost", "0.0.0.0", "::", "::1") else address.hostname  # noqa: S104  # compared, not bound
-        # Port 0 is no name, because it becomes a free port that no other sink has.
+        # Port 0 has no name here, because it becomes a free port that no other sink has.
         return (f"port {address.port} of {host}",) if address.port else ()
 
     def _with_ports(self) -> LiveSink:
-        """Return this sink with a free port for each port that is 0.
+        """Return a copy of this sink with a free port in place of each port that is 0.
 
-        Raises `SinkError` if a port is taken, or if the sink needs the Rerun viewer, and the viewer is not installed.
+        Raises `SinkError` if another program uses a port, or if the sink needs the Rerun viewer, which is not
+        installed.
         """
         return self
 
     # --- in the exporter's process -------------------------------------------------------------------------------
 
     def _start_program(self, *, first: bool) -> subprocess.Popen[bytes] | None:
-        """Start the program that the sink needs, if any.
+        """Start the program that the sink needs, if any: a native viewer, or the server of a web page.
 
         The exporter calls this while its process has only one thread. `first` says whether this is the first exporter
-        of the sink. Returns the program if the sink cannot work after the program has ended, else None.
+        of the sink. Returns the program if the sink cannot work without it, else None.
         """
         return None
 
@@ -84,21 +87,22 @@ class LiveSink(Sink):
 
 
 def is_live(sink: Sink) -> TypeGuard[LiveSink]:
-    """Return `sink.is_live`, in a form that a type checker understands."""
+    """Return `sink.is_live`. A type checker then knows that `sink` is a `LiveSink`."""
     return sink.is_live
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrpcSink(LiveSink):
-    """A viewer or server that another program starts, as with `rr.connect_grpc`.
+    """A viewer or server that is not started by mpr. mpr connects to it, as `rr.connect_grpc` does.
 
-    The viewer may start late, stop, die and start again. Each time, the viewer gets all rows from the start if the
-    recording has a `FileSink`, else the last 256 MiB.
+    The viewer may start late, stop, die and start again. Each time that it starts, it gets all rows from the beginning
+    if the recording has a `FileSink`, else the last 256 MiB.
 
     Parameters
     ----------
     url:
-        The URL, such as `rerun+http://<host>:<port>/proxy`. `rerun://` and `rerun+https://` mean TLS.
+        The URL, in the form `rerun+http://<host>:<port>/proxy`. With `rerun://` or `rerun+https://`, the connection is
+        encrypted (TLS).
 
     Raises
     ------
@@ -106,7 +110,7 @@ class GrpcSink(LiveSink):
         If the URL has another scheme or path, or no host or port.
     """
 
-    url: str = _EXAMPLE
+    url: str = field(default=_EXAMPLE, kw_only=False)
 
     def __post_init__(self) -> None:
         wanted = f"a viewer's URL looks like {_EXAMPLE!r}"
@@ -142,8 +146,8 @@ class GrpcServerSink(LiveSink):
         The address at which the server listens. By default, only this machine reaches it. With '0.0.0.0', all machines
         reach it.
     server_memory_limit:
-        The most memory for rows that the server keeps for later viewers ('512MB', '1GiB', '10%'). Above this limit, the
-        oldest rows are dropped.
+        The most memory for rows that the server keeps for viewers that connect later: '512MB', '1GiB', or '10%' of the
+        machine's memory. Above this limit, the oldest rows are dropped.
     newest_first:
         Whether a viewer that comes late gets the newest rows first.
     cors_allow_origin:
@@ -191,7 +195,7 @@ class GrpcServerSink(LiveSink):
 
 @dataclass(frozen=True, kw_only=True)
 class WebViewerSink(LiveSink):
-    """A server and the page of the web viewer, as with `rr.serve_grpc` and `rr.serve_web_viewer`.
+    """A server for the data and a web page with a viewer, as with `rr.serve_grpc` and `rr.serve_web_viewer`.
 
     Both end when the recording is closed.
 
@@ -202,12 +206,13 @@ class WebViewerSink(LiveSink):
     grpc_port:
         The port of the server from which the page gets the data, or 0 for a free port.
     bind_ip:
-        The address at which both listen. By default, only this machine reaches them. With '0.0.0.0', all machines
+        The address at which both ports listen. By default, only this machine reaches them. With '0.0.0.0', all machines
         reach them.
     open_browser:
         Whether to open the page in the default browser.
     server_memory_limit:
-        As in `GrpcServerSink`.
+        The most memory for rows that the server keeps for pages that are opened later: '512MB', '1GiB', or '10%' of the
+        machine's memory. Above this limit, the oldest rows are dropped.
 
     Raises
     ------
@@ -280,10 +285,11 @@ class SpawnViewerSink(LiveSink):
     port:
         The port at which the viewer listens, or 0 for a free port.
     memory_limit:
-        The most memory for rows in the viewer ('2GB', or '25%' of the machine's memory). Above this limit, the oldest
+        The most memory for rows in the viewer: '2GB', or '25%' of the machine's memory. Above this limit, the oldest
         rows are dropped.
     server_memory_limit:
-        The most memory for rows in the server of the viewer.
+        The most memory for rows in the server that is part of the viewer, and receives rows for it. The form is the
+        same as for `memory_limit`.
     hide_welcome_screen:
         Whether the viewer hides its welcome screen, as in `rr.spawn`.
     headless:
@@ -338,17 +344,17 @@ class SpawnViewerSink(LiveSink):
             preexec_fn=None if stays else _end_with_parent,
         )
         if stays:
-            # The session gets a low priority too, because Linux first shares the CPU among sessions. The viewer's own
-            # priority counts only within its session, in which no other program runs.
+            # The viewer runs in a session of its own. Linux first shares the CPU among sessions, and then within each
+            # session by the priorities of processes. So the session needs a low priority, too.
             with contextlib.suppress(OSError):
                 Path(f"/proc/{viewer.pid}/autogroup").write_text(str(_SESSION_NICE))
 
 
 def _end_with_parent() -> None:
-    """Let the kernel kill this process when the exporter ends. On other systems than Linux, do nothing.
+    """Let the kernel kill the calling process when its parent, the exporter, ends. Does nothing except on Linux.
 
-    This process is the program that the exporter starts. The function runs in this process between fork and exec. This
-    is safe, because the exporter's process has only one thread at this time.
+    The calling process becomes the program that the exporter starts: it calls this function between fork and exec. This
+    is safe, because the exporter has only one thread at this time.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -383,7 +389,7 @@ def _check_memory(name: str, limit: object) -> None:
 
 def _port(sink: LiveSink, ip: str, port: int) -> int:
     with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)) as probe:
-        # A port that was just closed counts as free, because the server can listen at such a port.
+        # With this option, a port that was closed a moment ago counts as free. The server can listen at such a port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((ip, port))

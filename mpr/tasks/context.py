@@ -54,7 +54,7 @@ class TaskContext:
                 self._thread_recording = self._native
         if prefix is not None or producer is not None:
             router.install_entries()
-        self.prefix = None
+        self.prefix: log_calls.Prefix | None = None
         if prefix is not None and self._recording_id is not None:
             self.prefix = log_calls.Prefix(prefix.strip("/"), self._recording_id)
         self._entered_before = 0 if producer is None else producer.log_counters.entered

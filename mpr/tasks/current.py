@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from mpr.errors import ConfigError
 
@@ -70,7 +70,7 @@ def current_task() -> CurrentTask | None:
 
 #: Set the shared values of the next tasks: `(name, index of task 0, again_until, attempt, worker, [position])`. Tasks
 #: with a number below `again_until` run for the `attempt`-th time, all others for the first. None says: no task runs.
-set_common = _common.set
+set_common: Final = _common.set
 
 
 @contextmanager

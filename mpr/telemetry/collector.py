@@ -1,6 +1,6 @@
-"""Collects the rows of a pool's telemetry until they are written.
+"""Collects the rows of a pool's telemetry until they are written into the recording.
 
-Covers: the choice of the kinds that are kept, and the number of errors that are kept.
+Covers: leaving out the kinds of telemetry that the user does not want, and limiting the number of errors.
 Does not cover: which rows are made for an event (`worker_timeline.py`, `tracker.py`).
 """
 
@@ -30,19 +30,22 @@ class RowCollector:
         self._errors_left = _ERRORS
 
     def add_state(self, timeline: int, at_ns: int, state: str, worker: int) -> None:
-        """Let the state timeline with the number `timeline` show `state` of `worker` from `at_ns` on."""
+        """Let the state timeline with the number `timeline` show `state` of `worker` from `at_ns` on.
+
+        `at_ns` is a time in nanoseconds of the monotonic clock.
+        """
         if self._keeps_states:
             self._rows.state_timelines.setdefault(timeline, []).append(StateRow(at_ns, state, worker))
 
     def add_span(self, span: Span) -> None:
-        """Keep `span` until the next `take`, if spans of tasks are kept. No task may be added to `span` afterwards."""
+        """Keep `span` until the next `take`, if telemetry of tasks is kept. The caller must not change `span` later."""
         if self._keeps_tasks:
             self._rows.spans.setdefault(span.function, []).append(span)
 
     def wants_error(self) -> bool:
-        """Count one more error. Returns whether the caller must add this error with `add_error`.
+        """Count one more error. Returns whether the caller must add the row of this error by `add_error`.
 
-        Returns False if errors are not kept, or if enough errors were kept since the last `take`.
+        Returns False if telemetry of tasks is not kept, or if 100 errors were kept since the last `take`.
         """
         if self._keeps_tasks:
             self._errors_left -= 1
@@ -57,14 +60,14 @@ class RowCollector:
         self._rows.samples.append(sample)
 
     def set_names(self, names: Sequence[str]) -> None:
-        """From now on, use these names for the lines of the charts, one name for each place."""
+        """Let the lines of the charts have these names, one name for each place of the pool."""
         self._rows.names = list(names)
 
     def take(self, now_ns: int, settled_count: int) -> Rows:
         """Return the rows since the last call.
 
-        If some errors were only counted, one more error row gives their number. This row has the time `now_ns` and the
-        task number `settled_count`.
+        If there were too many errors, some have no row. One more row then says how many these are. It has the time
+        `now_ns` (nanoseconds of the monotonic clock) and the task number `settled_count`.
         """
         if self._errors_left < 0:
             text = f"{-self._errors_left} more errors are not written down one by one"

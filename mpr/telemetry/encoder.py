@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def encoded(rows: Rows, insights: Insights | None, pool: int, wall_offset_ns: int, kinds: frozenset[str]) -> bytes:
-    """Encode rows as a whole stream. The ids in this stream belong to no recording, and are replaced later.
+    """Encode rows as a whole stream in the format of `.rrd` files.
+
+    The ids in the stream are placeholders. `RecordingRuntime.accept_telemetry` replaces them by the recording's ids.
 
     Parameters
     ----------
@@ -113,7 +115,7 @@ class _RowWriter:
             _task_path(function),
             [each.begin_ns for each in spans],
             [each.number for each in spans],
-            # The columns are not `rr.Scalars`, because the viewer would add a chart for each function.
+            # The columns are not `rr.Scalars`, because the viewer would then add a chart for each function.
             rr.AnyValues.columns(drop_untyped_nones=True, **columns),
         )
 
@@ -152,7 +154,8 @@ class _RowWriter:
         stamps = (np.array(times, np.int64) + self._offset).astype("datetime64[ns]")
         indexes = [rr.TimeColumn("log_time", timestamp=stamps)]
         if tasks is not None:
-            # Only rows of tasks get this timeline, because the viewer begins with the timeline that has the most rows.
+            # Other rows do not get this timeline. The viewer begins with the timeline that has the most rows, and this
+            # should be a timeline of the user.
             indexes.append(rr.TimeColumn(TASK_TIMELINE, sequence=tasks))
         rr.send_columns(path, indexes, [each for some in columns for each in some], recording=self._stream)
 

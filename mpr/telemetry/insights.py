@@ -18,7 +18,8 @@ class WorkerInsights:
     worker, pid:
         The number of the worker, and the process id of the worker.
     ended:
-        'runs', 'ended', or how the worker was lost, such as 'lost (SIGKILL)'.
+        'runs' if the worker still runs, and 'ended' if it has ended as usual. If it has died, the cause, such as
+        'lost (SIGKILL)' or 'lost (code 3)'.
     tasks, rows, data_bytes:
         The number of tasks that have ended, of rows that these tasks have logged, and of encoded bytes of these rows.
     start_up_secs:
@@ -32,7 +33,7 @@ class WorkerInsights:
     flushing_secs:
         The time between the end of a task and its result, summed over all tasks. In this time the SDK encodes the rows.
     held_back_secs:
-        The part of `working_secs` in which `rr.log` waited, because the sinks could not keep up.
+        The part of `working_secs` in which `rr.log` waited, because files and other sinks could not keep up.
     """
 
     worker: int
@@ -71,10 +72,11 @@ class SlowTask:
     attempt:
         The number of times that the task has been started, from 1.
     seconds:
-        The duration of the task. A worker gets several tasks together if `chunksize` is more than 1. If short ones of
-        these tasks ran just before this task, `seconds` is up to 0.01 s too long, because their time is included.
+        The duration of the task in seconds. If `chunksize` is more than 1, short tasks may have run just before this
+        task. Their time is included then, which is at most 0.01 s.
     rows, data_bytes:
-        The number of rows that the task and such short tasks have logged, and the encoded bytes of these rows.
+        The number of rows that the task has logged, and the encoded bytes of these rows. Those of the included short
+        tasks count too.
     arguments:
         The arguments as a shortened text.
     """
@@ -147,6 +149,7 @@ def _sum(workers: Sequence[WorkerInsights]) -> WorkerInsights:
 
 
 def size_text(count: float) -> str:
+    """Return a size of `count` bytes as text with a unit, such as '1.5 kB'."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

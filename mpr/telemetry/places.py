@@ -1,12 +1,13 @@
-"""The places of a pool. In charts and displays, a worker gets the place of the worker that it replaces.
+"""Numbers the places of a pool, and gives each place a state timeline.
 
-Each place has a state timeline: an entity that shows the states of the workers at this place, one after another.
+A pool of n workers has the places 0 to n - 1. A worker gets the place of the worker that it replaces. A state timeline
+is an entity that shows the states of the workers at one place, one after another.
 """
 
 from __future__ import annotations
 
-# If a worker has died, its state timeline is kept, and the next worker at this place gets a new one. A pool has at most
-# twice as many state timelines as workers, plus this number.
+# If a worker has died, its state timeline ends, and the next worker at this place gets a new one. But a pool of n
+# workers has at most about 2 * n + 8 state timelines. From this limit on, the next worker continues the old one.
 _MORE_TIMELINES = 8
 
 
@@ -16,7 +17,7 @@ class Places:
     Parameters
     ----------
     size:
-        The number of workers at a time.
+        The number of workers that the pool has at a time.
     """
 
     def __init__(self, size: int) -> None:
@@ -25,10 +26,13 @@ class Places:
         self._timelines: dict[int, int] = {}
         self._timeline_count = 0
         #: A text for each place, which names the workers that have had the place.
-        self.names = [""] * size
+        self.names: list[str] = [""] * size
 
     def take(self, worker: int) -> tuple[int, int]:
-        """Give a new worker a free place. Returns the place, and the number of the state timeline of the place."""
+        """Give a new worker a free place. Returns the number of the place, and the number of its state timeline.
+
+        The number of a state timeline is the number of the first worker that it shows.
+        """
         place = self._free.pop(0) if self._free else 0
         timeline = self._timelines.get(place)
         if timeline is None:
@@ -40,7 +44,8 @@ class Places:
     def release(self, place: int, *, lost: bool) -> None:
         """Free `place`, because the worker there has ended.
 
-        If the worker has died (`lost`), the next worker at `place` gets a new state timeline, up to the limit.
+        If the worker has died (`lost`), the next worker at `place` gets a new state timeline. If there are many state
+        timelines already, it continues the old one.
         """
         self._free.append(place)
         if lost and self._timeline_count < 2 * self._size + _MORE_TIMELINES:

@@ -1,6 +1,7 @@
-"""The kinds of telemetry, and the rows that are recorded. All times are nanoseconds of the monotonic clock.
+"""Defines the kinds of telemetry, and the rows that are recorded.
 
-`places.py` defines the places of a pool and their state timelines.
+All times are nanoseconds of the monotonic clock. The docstring of the package explains places, state timelines and
+spans.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from dataclasses import dataclass, field
 
 from mpr.transport.messages import Result
 
-#: The names of the kinds of telemetry, which users choose by `mpr.Pool(telemetry=...)`.
+#: The kinds of telemetry, which users choose by `mpr.Pool(telemetry=...)`. They are, in this order: the states
+#: of workers, the spans and errors of tasks, what workers use (CPU, memory), and counts of the whole pool.
 TELEMETRY = ("workers", "tasks", "resources", "pool")
 
 
@@ -31,15 +33,16 @@ class Span:
     function:
         The name of the task function.
     name:
-        The name of the task that ended last in the first result. One result may report several tasks.
+        The name of one of the tasks: the last task in the first result of the span. (One result may report several
+        tasks.)
     begin_ns, end_ns:
         The begin of the first task, and the end of the last task.
     worker:
         The number of the worker.
     number:
-        The number that the last task has in the pool.
+        The number of the last task in the pool, from 0.
     index:
-        The index that the last task has in its call.
+        The index of the last task in its call, such as 3 for the fourth task of a `map`.
     attempt:
         The attempt of the task in `name`, from 1.
     count:
@@ -49,7 +52,7 @@ class Span:
     rows, data_bytes:
         The number of rows that the tasks have logged, and the encoded bytes of these rows.
     shown:
-        Whether a state timeline shows the task already, because the sampler has seen the task while it ran.
+        Whether a state timeline shows the task already. That is so if the sampler has seen the task while it ran.
     """
 
     function: str
@@ -78,7 +81,10 @@ class Span:
 
 @dataclass(slots=True)
 class ErrorRow:
-    """The error of one or several tasks that have failed. `task` is the number of the first of them in the pool."""
+    """The error of one or several tasks of one function that have failed.
+
+    `task` is the number of the first of these tasks in the pool. `text` has the name of the task and the traceback.
+    """
 
     at_ns: int
     function: str
@@ -91,8 +97,9 @@ class Sample:
     """The measurements of one moment.
 
     `cpu` (percent of a core), `memory` (MB), `threads` and `files` (open files) have a number for each place of the
-    pool. The number is NaN if the place has no process. `throughput` is in tasks per second. `waiting` and `running`
-    are numbers of tasks. `rows` and `data_bytes` are sums of the whole recording since its start.
+    pool. The number is NaN if it could not be measured. `throughput` is in tasks per second. `waiting` and `running`
+    are numbers of tasks. `rows` is the number of rows that all processes have logged since the start of the recording.
+    `data_bytes` is the number of bytes that the sinks have accepted since then.
     """
 
     at_ns: int
@@ -111,7 +118,7 @@ class Sample:
 class Rows:
     """The rows that are written together.
 
-    The keys of `state_timelines` are the numbers of state timelines, and the keys of `spans` are names of functions.
+    The keys of `state_timelines` are the numbers of state timelines. The keys of `spans` are names of functions.
     `names` has a text for each place, which names the workers that have had the place. If no worker has started since
     the last write, `names` is empty.
     """

@@ -1,11 +1,11 @@
 """Observes the workers of a pool in a thread, and writes the telemetry into the recording.
 
-Covers: how often the thread looks and writes, the limit of the thread's cost, processor time and memory of the workers.
+Covers: how often the thread looks at the workers and writes rows, what this may cost, and measuring the workers.
 Does not cover: which rows there are (`tracker.py`), how rows are encoded (`encoder.py`).
 
-No task waits for this thread. If an error occurs in the thread, the error is logged once, and all tasks go on. The
-thread measures its own processor time. If this would be more than one percent of a core, the thread looks and writes
-less often.
+No task waits for this thread. If an error occurs in the thread, it is logged once, nothing more is recorded, and all
+tasks go on. The thread measures its own processor time. If it needs more than one percent of a core, it looks and
+writes less often.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from mpr.telemetry.tracker import TelemetryTracker
 
 _log = logging.getLogger("mpr")
 
-# The shortest interval (seconds) between two writes. In a long run, fewer writes are enough. The interval is then two
-# percent of the run's duration, which is a short distance on the viewer's time axis.
+# The shortest interval between two times at which rows are written.
 _WRITE_EVERY_SECS = 0.5
+# In a long run, the interval is this share of the time since the start (0 to 1). Fewer writes are enough then, because
+# this share is a short distance on the viewer's time axis.
 _LATE_SHARE = 0.02
-# The shares of a core (0 to 1) that looking and writing may use.
+# The share of a core (0 to 1) that looking at the workers may use, and the share that writing may use.
 _LOOK_SHARE = 0.006
 _WRITE_SHARE = 0.004
 _NAN = float("nan")
@@ -49,7 +50,8 @@ class Sources:
     counters:
         Returns how many rows all processes have logged, and how many bytes the sinks have accepted.
     accept:
-        Writes an encoded stream of rows, which may be empty, into the recording. Also updates the layout.
+        Writes an encoded stream of rows into the recording, and updates the layout of the viewer. The stream may be
+        empty.
     """
 
     activities: Callable[[], list[WorkerActivity]]
@@ -59,7 +61,7 @@ class Sources:
 
 
 class Sampler:
-    """Observes the workers of one pool.
+    """Observes the workers of one pool, in a thread that `start` starts.
 
     Parameters
     ----------
@@ -68,11 +70,11 @@ class Sampler:
     pool:
         The number of the pool in its recording.
     size:
-        The number of workers at a time.
+        The number of workers that the pool has at a time.
     kinds:
         The kinds of telemetry that are recorded, out of `TELEMETRY`.
     sources:
-        The functions by which the sampler reads and writes.
+        The functions by which the sampler reads the state of the pool and writes rows.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Sampler:
     def close(self) -> None:
         """Stop the thread, and write the insights and the rows that are left. A second call does nothing.
 
-        The pool calls this method when all tasks have their outcome.
+        The pool calls this method when all tasks are settled.
         """
         if self._closed:
             return
@@ -109,7 +111,7 @@ class Sampler:
             self._write(last=True)
 
     def worker_ended(self, worker: int, exitcode: int | None) -> None:
-        """Record that the process of `worker` has ended."""
+        """Record that the process of `worker` has ended. `exitcode` is negative for a signal, and None if unknown."""
         with _LogsFailures(self):
             work = self._sources.activities() if exitcode else []
             self._telemetry.ended(worker, exitcode, next((each for each in work if each.worker == worker), None))
@@ -171,7 +173,7 @@ class Sampler:
         )
 
     def _measured(self, worker: int) -> tuple[float, float, float, float]:
-        """Return CPU use (percent of a core), memory (MB), threads and open files of a worker; NaN if unknown."""
+        """Return what a worker uses: CPU (percent of a core), memory (MB), threads, open files. NaN if unknown."""
         import psutil
 
         pid = self._sources.pid(worker)
@@ -181,7 +183,7 @@ class Sampler:
             known = worker in self._processes
             process = self._processes[worker] if known else self._processes.setdefault(worker, psutil.Process(pid))
             with process.oneshot():
-                # The result of the first call is not used, because this call only begins to measure.
+                # psutil returns the CPU use since the previous call. So the result of the first call is not used.
                 cpu = process.cpu_percent()
                 memory = process.memory_info().rss / 1e6
                 return cpu if known else _NAN, memory, process.num_threads(), process.num_fds()

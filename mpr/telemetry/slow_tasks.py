@@ -1,6 +1,6 @@
 """Finds the slowest tasks, and describes their arguments.
 
-Covers: unpickling arguments without importing or calling anything of the user.
+Covers: which tasks are the slowest, and unpickling their arguments without importing or calling code of the user.
 Does not cover: how long a task took (`worker_timeline.py`).
 """
 
@@ -38,17 +38,22 @@ class Arguments(Protocol):
 class SlowTasks:
     """Keeps the slowest tasks. The arguments are kept only until `describe` has turned them into text."""
 
+    #: (duration in microseconds, number, task). It is a heap, so the shortest of these durations comes first.
     _heap: list[tuple[int, int, SlowTask]] = field(default_factory=list)
-    #: The tasks that are not described yet, as (work item, task in the work item). The keys are the numbers in `_heap`.
+    #: The tasks that are not described yet, as (work item, index of the task in the work item). The keys are the
+    #: numbers in `_heap`.
     _undescribed: dict[int, tuple[Arguments, int]] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def wants(self, micros: int) -> bool:
-        """Return whether a task that took `micros` microseconds is one of the slowest until now."""
+        """Return whether a task that took `micros` microseconds is one of the 10 slowest tasks until now."""
         return len(self._heap) < _SLOWEST or micros > self._heap[0][0]
 
     def add(self, micros: int, slow: SlowTask, work_item: Arguments, task: int) -> None:
-        """Keep `slow`, which describes task `task` of `work_item`. `wants` has returned True for this task."""
+        """Keep the slow task `slow`, which took `micros` microseconds. Call this only if `wants` has returned True.
+
+        `task` is the index of this task in `work_item`, which has its arguments.
+        """
         number = next(self._numbers)
         self._undescribed[number] = work_item, task
         heapq.heappush(self._heap, (micros, number, slow))
@@ -71,7 +76,10 @@ class SlowTasks:
 
 
 def describe_arguments(work_item: Arguments, task: int) -> str:
-    """Return the arguments of task `task` of `work_item` as a shortened text."""
+    """Return the arguments of the task with the index `task` in `work_item`, as a shortened text.
+
+    If the arguments are too large or cannot be unpickled, the text says so, in parentheses.
+    """
     size = sum(len(part) for part in work_item.payload)
     if size > _ARGUMENTS_BYTES:
         return f"({size_text(size)})"
@@ -99,12 +107,18 @@ def _cut(text: str) -> str:
 
 
 def view(payload: Sequence[Buffer]) -> Any:
-    """Unpickle `payload`, with a stand-in for each object of a class. Raises the errors of `pickle.loads`."""
+    """Unpickle `payload`, with a stand-in for each object that is not of a built-in type.
+
+    `payload` is a pickle, followed by its out-of-band buffers. Raises the errors of `pickle.loads`.
+    """
     return _StandInUnpickler(io.BytesIO(payload[0]), buffers=payload[1:]).load()
 
 
 class _StandIn:
-    """Stands for an object, or for a function that makes an object. A call of the stand-in does nothing."""
+    """Stands for an object whose class must not be imported, or for a function that makes an object.
+
+    Calling a stand-in, or changing it, has no effect.
+    """
 
     _name = ""
     _arguments: tuple[Any, ...] = ()

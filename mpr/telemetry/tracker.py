@@ -1,6 +1,6 @@
 """Turns the events of a pool into rows of telemetry and into insights. Reads a clock, and does no I/O.
 
-Covers: which workers there are, the outcomes of tasks, errors, the slowest tasks.
+Covers: the list of workers, the outcomes of tasks, errors, the slowest tasks.
 Does not cover: one worker's states and spans (`worker_timeline.py`), measuring the processes (`sampler.py`), how rows
 are encoded (`encoder.py`).
 """
@@ -42,9 +42,9 @@ class TelemetryTracker(PoolObserver):
     kinds:
         The kinds of telemetry that are recorded, out of `TELEMETRY`.
     size:
-        The number of workers at a time.
+        The number of workers that the pool has at a time.
     clock:
-        The clock, which is `time.monotonic_ns`.
+        The function that returns the present time in nanoseconds: `time.monotonic_ns`.
     """
 
     def __init__(self, kinds: frozenset[str], size: int, clock: Clock) -> None:
@@ -62,9 +62,9 @@ class TelemetryTracker(PoolObserver):
         self._submitted: deque[int] = deque()
         self._submitted_count = 0
         #: The number of tasks that have their outcome: a result or an error.
-        self.settled_count = 0
-        #: Set if rows must be written at once, because a task has failed or a worker has died.
-        self.urgent = threading.Event()
+        self.settled_count: int = 0
+        #: Set if the sampler must write rows soon, because a task has failed or a worker has died.
+        self.urgent: threading.Event = threading.Event()
 
     # --- workers -----------------------------------------------------------------------------------------------
 
@@ -82,7 +82,11 @@ class TelemetryTracker(PoolObserver):
                 worker.note_ready(hello.pid, self._clock(), init_micros)
 
     def ended(self, worker: int, exitcode: int | None, work: WorkerActivity | None) -> None:
-        """Record that the process of `worker` has ended. `work` is its last activity, or None if unknown."""
+        """Record that the process of `worker` has ended.
+
+        `exitcode` is the exit code, negative for a signal, or None if unknown. `work` is what the worker did last, or
+        None if unknown.
+        """
         with self._lock:
             found = self._workers.pop(worker, None)
             if found is None:
@@ -95,7 +99,7 @@ class TelemetryTracker(PoolObserver):
             self._places.release(found.place, lost=found.is_lost)
 
     def look(self, work: WorkerActivity) -> None:
-        """Show `work`, the present activity of a worker, in the state timeline of this worker."""
+        """Show in a state timeline what a worker does now. `work` says which worker it is, and what it does."""
         with self._lock:
             found = self._workers.get(work.worker)
             if found is not None:
@@ -103,7 +107,7 @@ class TelemetryTracker(PoolObserver):
 
     @property
     def places(self) -> dict[int, int]:
-        """The place of each worker that lives, by the number of the worker."""
+        """The place of each worker whose process runs. The keys are the numbers of the workers."""
         with self._lock:
             return {number: worker.place for number, worker in self._workers.items()}
 
@@ -111,11 +115,11 @@ class TelemetryTracker(PoolObserver):
 
     def submitted(self, name: str, count: int) -> None:
         # The lock is not taken here, because the caller is a thread of the user. If Ctrl-C interrupted this thread at a
-        # bad moment, the lock would never be free again. To append to a deque needs no lock.
+        # bad moment, the lock would never be free again. Appending to a deque needs no lock.
         self._submitted.append(count)
 
     def unsettled(self) -> int:
-        """Return the number of tasks that have no outcome. Only the sampler's thread calls this."""
+        """Return the number of submitted tasks that are not settled. Only the sampler's thread calls this."""
         while self._submitted:
             self._submitted_count += self._submitted.popleft()
         return max(0, self._submitted_count - self.settled_count)
@@ -157,7 +161,7 @@ class TelemetryTracker(PoolObserver):
             self._rows.add_sample(sample)
 
     def take(self, *, last: bool = False) -> Rows:
-        """Return the rows since the last call. If `last` is true, first complete all spans and state timelines."""
+        """Return the rows since the last call. With `last`, first end all spans and state timelines."""
         with self._lock:
             now = self._clock()
             self._closing = self._closing or last

@@ -1,13 +1,13 @@
-"""Follows one worker: the state timeline, the spans of tasks, and how the worker spends its time.
+"""Follows one worker: its state timeline, the spans of its tasks, and how it spends its time.
 
 Covers: when tasks share a span, which states are long enough to be shown, times and counts for the insights.
 Does not cover: which workers there are (`tracker.py`), how rows are encoded (`encoder.py`).
 
-Tasks may take less than a microsecond, and a person cannot see two lines that are closer than a pixel. So tasks of one
-function that follow each other within `SPAN_NS` in a worker share one span, which counts the tasks. Therefore a worker
-has at most 20 spans per second, however short the tasks are.
+A row for each task would be too much, because a task may take less than a microsecond. So tasks of one function that a
+worker runs one after another, within `SPAN_NS`, share one span. The span has the number of these tasks. A worker that
+runs only one function has at most about 20 spans per second, however short the tasks are.
 
-A work item is one or several tasks that a worker gets in one message. `places.py` defines places and state timelines.
+The docstring of the package explains work items, spans, places and state timelines.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from mpr.telemetry.insights import WorkerInsights
 from mpr.telemetry.rows import Span
 from mpr.transport.messages import CALL, Result
 
-#: The longest span (nanoseconds) that several tasks share. A running task or an idle time is shown at once only if it
-#: lasts longer than this. A shorter task, or a shorter idle time, is shown after its end.
+#: The longest span (nanoseconds) that several tasks share. If a task runs for longer than this, the state timeline
+#: shows the task while it runs. Otherwise, it shows the task after its end. The same holds for the time that a worker
+#: is idle.
 SPAN_NS = 50_000_000
-# The shortest pause between two tasks, and the shortest wait of `rr.log`, that is shown (nanoseconds).
+# A shorter pause between two tasks is not shown, and neither is a shorter wait of `rr.log` (nanoseconds).
 _GAP_NS = 2_000_000
 
 
@@ -43,7 +44,7 @@ class WorkerTotals:
     working_ns: int = 0
     flushing_ns: int = 0
     back_pressure_ns: int = 0
-    #: The time spent on the task that runs now.
+    #: The time that the worker has spent on the task that runs now.
     current_ns: int = 0
 
     def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
@@ -51,7 +52,7 @@ class WorkerTotals:
         self.pid, self.ready_ns, self.init_ns = pid, now_ns, init_micros * 1000
 
     def add(self, count: int, working_ns: int, result: Result) -> None:
-        """Add `count` tasks that have ended. `working_ns` is their time in total; `result` has the other numbers."""
+        """Add `count` tasks that have ended, and that took `working_ns` together. `result` has the other numbers."""
         self.tasks += count
         self.rows += result.rows
         self.data_bytes += result.data_bytes
@@ -60,15 +61,18 @@ class WorkerTotals:
         self.current_ns = 0
 
     def note_current(self, current_ns: int) -> None:
-        """Record that a task has run for `current_ns`, and still runs."""
+        """Record that the task which runs now has run for `current_ns` until now."""
         self.current_ns = current_ns
 
     def note_back_pressure(self, back_pressure_ns: int) -> None:
-        """Record for how long the worker's `rr.log` has waited in total."""
+        """Record for how long `rr.log` has waited in this worker, in total since its start."""
         self.back_pressure_ns = back_pressure_ns
 
     def insights(self, worker: int, end_ns: int, ended: str) -> WorkerInsights:
-        """Sum up the time until `end_ns`. `ended` has the meaning of `WorkerInsights.ended`."""
+        """Return the insights about the worker with the number `worker`, until the time `end_ns`.
+
+        `ended` is the value for `WorkerInsights.ended`.
+        """
         ready_ns = self.ready_ns if self.ready_ns is not None else end_ns
         working_ns = self.working_ns + self.current_ns
         return WorkerInsights(
@@ -99,9 +103,9 @@ class WorkerTimeline:
     timeline:
         The number of the state timeline.
     now_ns:
-        The time at which the process is started (nanoseconds of the monotonic clock, as all times here).
+        The time at which the process is started. All times here are nanoseconds of the monotonic clock.
     rows:
-        The collector that takes the rows.
+        The collector that keeps the rows until they are written.
     """
 
     def __init__(self, number: int, place: int, timeline: int, now_ns: int, rows: RowCollector) -> None:
@@ -110,18 +114,18 @@ class WorkerTimeline:
         self._timeline = timeline
         self._rows = rows
         self._totals = WorkerTotals(now_ns)
-        #: The time at which the process has ended. None if the process runs.
+        #: The time at which the process has ended. None while the process runs.
         self.ended_ns: int | None = None
         #: The time at which the state timeline has ended, which may be before the end of the process.
         self._closed_ns: int | None = None
         self._lost = ""
         self._span: Span | None = None
-        #: The number of the work item that the worker has not ended, and for how many microseconds this work item had
-        #: run when its latest result was sent.
+        #: The number of the work item that the worker has begun and not ended (0: none). After it, the microseconds for
+        #: which this work item had run when its latest result was sent.
         self._work_item, self._work_item_micros = 0, 0
         #: The time since which the worker is idle. None if the worker is not idle, or is shown as idle already.
         self._idle_ns: int | None = None
-        #: The last running task that the state timeline shows, as (number of the work item, task).
+        #: The last task that the state timeline has shown while it ran: (number of the work item, index of the task).
         self._shown = (0, 0)
         self._back_pressure_since_ns = 0
         #: The end of the last task whose result has come.
@@ -139,7 +143,10 @@ class WorkerTimeline:
         self._idle_ns = now_ns
 
     def note_result(self, work_item: WorkItem, count: int, result: Result) -> int:
-        """Record that the next `count` tasks of `work_item` have ended. Returns how many microseconds these ran."""
+        """Record that the next `count` tasks of `work_item` have ended, which `result` reports.
+
+        Returns the time in microseconds that these tasks took together.
+        """
         is_same = self._work_item == work_item.number
         micros = result.micros - (self._work_item_micros if is_same else 0)
         self._work_item, self._work_item_micros = (0, 0) if result.last else (work_item.number, result.micros)
@@ -162,14 +169,14 @@ class WorkerTimeline:
         return micros
 
     def note_activity(self, work: WorkerActivity, now_ns: int) -> None:
-        """Show `work`, the present activity of the worker, if it lasts long enough.
+        """Show in the state timeline what the worker does now (`work`), if it has lasted long enough.
 
-        Also record for how long the worker's `rr.log` has waited until now.
+        Also record for how long `rr.log` has waited in this worker until now.
         """
         since_ns = work.back_pressure_since_ns
         self._totals.note_back_pressure(work.back_pressure_ns + (now_ns - since_ns if since_ns else 0))
         self._show_running(work, now_ns)
-        # Shorter waits are not shown, because they come and go as the sinks take data.
+        # Shorter waits are not shown, because there are many of them whenever the sinks take data.
         if since_ns and now_ns - since_ns > _GAP_NS and not self._back_pressure_since_ns:
             self._back_pressure_since_ns = since_ns
             self._show(since_ns, BACK_PRESSURE)
@@ -181,7 +188,7 @@ class WorkerTimeline:
     def note_end(self, now_ns: int, lost: str = "", work: WorkerActivity | None = None) -> None:
         """Record that the process has ended.
 
-        If the process has died, `lost` says how, and `work` is the last activity of the worker.
+        If the process has died, `lost` says how, such as 'lost (SIGKILL)', and `work` is what the worker did last.
         """
         self.ended_ns = now_ns
         self._lost = lost
@@ -198,9 +205,9 @@ class WorkerTimeline:
             self._show(now_ns, self._lost or ENDED)
 
     def catch_up(self, now_ns: int, *, last: bool) -> None:
-        """Complete the span if it ended more than `SPAN_NS` ago. If the worker is idle for longer than that, show this.
+        """Pass the latest span to the collector if its last task ended more than `SPAN_NS` ago, or with `last`.
 
-        If `last` is true, complete the span in any case.
+        If the worker has been idle for longer than `SPAN_NS`, show this in the state timeline.
         """
         if self._span is not None and (last or now_ns - self._span.end_ns > SPAN_NS):
             self._end_span()
@@ -208,7 +215,7 @@ class WorkerTimeline:
             self._show_idle(now_ns)
 
     def insights(self, now_ns: int) -> WorkerInsights:
-        """Sum up how the worker has spent its time."""
+        """Return how the worker has spent its time until `now_ns`, or until its end."""
         ended = self._lost or ("runs" if self._closed_ns is None else "ended")
         return self._totals.insights(self.number, self._closed_ns or now_ns, ended)
 
@@ -241,7 +248,7 @@ class WorkerTimeline:
             return
         self._idle_ns = span.end_ns
         if not span.shown:
-            # One long task is shown by its own name. Many short tasks are shown by the name of their function.
+            # A long task, or a single one, is shown by its own name. Other spans are shown by the name of the function.
             is_long = span.count == 1 or span.end_ns - span.begin_ns > SPAN_NS
             self._show(span.begin_ns, span.name if is_long else span.function)
         self._rows.add_span(span)
@@ -250,17 +257,17 @@ class WorkerTimeline:
         self._rows.add_state(self._timeline, at_ns, state, self.number)
 
     def _show_idle(self, until_ns: int) -> None:
-        """Show that the worker was idle until `until_ns`, if this time was long enough to be seen."""
+        """Show that the worker was idle until `until_ns`, if it was idle for more than 2 ms."""
         since_ns, self._idle_ns = self._idle_ns, None
         if since_ns is not None and until_ns - since_ns > _GAP_NS:
             self._show(since_ns, IDLE)
 
     def _show_running(self, work: WorkerActivity, now_ns: int, after_ns: int = SPAN_NS) -> None:
-        """Show the running task, if it has run for at least `after_ns` and its result has not come."""
+        """Show the task that runs, if it has run for at least `after_ns`, and if its result has not come."""
         at, work_item = work.at, work.work_item
         if work_item is None or not at.running or at.task < work_item.first:
             return
-        # `at.since_ns` may be too early if short tasks ran before. The task began after the last of these had ended.
+        # If short tasks ran before this task, `at.since_ns` may be too early. The task began after their end.
         since_ns = max(at.since_ns, self._last_result_ns)
         if now_ns - since_ns < after_ns:
             return
@@ -273,9 +280,10 @@ class WorkerTimeline:
 
 
 def display_name(work_item: WorkItem, task: int) -> str:
-    """Return the name of a task in a state timeline.
+    """Return the name under which a state timeline shows the task with the index `task` in `work_item`.
 
-    The name is `detect[3]`, or, if the call has no index, `detect #3` with the number of the task in the pool.
+    A task of a `map` has a name such as `detect[3]`, with its index in the call. A task of `apply` or `submit` has a
+    name such as `detect #7`, with its number in the pool.
     """
     if work_item.mode == CALL:
         return f"{work_item.function.name} #{work_item.first_task + task}"
@@ -283,5 +291,5 @@ def display_name(work_item: WorkItem, task: int) -> str:
 
 
 def attempt_of(work_item: WorkItem, task: int) -> int:
-    """Return the number of times that this task has been started, from 1."""
+    """Return how often the task with the index `task` in `work_item` has been started: 1 for its first attempt."""
     return work_item.attempt + 1 if task < work_item.first + work_item.again else 1

@@ -1,5 +1,15 @@
 """Connects two processes by messages, sockets and shared memory. Only this package uses ZeroMQ.
 
+The parent is the process with the recording and its sinks. These words have the same meaning in all modules:
+
+- Producer: a process that logs. It is a worker, another process that has joined the recording, or the parent itself.
+- Upstream: from a producer to the parent. Downstream: from the parent to a producer.
+- Outbox: a file in memory, into which a producer writes its rows, and from which the parent reads them.
+- To announce rows: to send `SegmentReady`, the message that says up to which byte an outbox was written.
+- Status page: a page of memory in which a worker says which task it runs. The parent can read it at any time.
+- Journal: memory in which a worker keeps its last results. The parent can read it even if the worker has died.
+- Work item: one or several tasks of one call, which a worker gets in one message.
+
 Covers: message types and their encoding, sockets, the outbox, a worker's status page and its journal of results.
 Does not cover: the meaning of a message (`producer`, `aggregator`, `scheduler`).
 May import: nothing but the floor.

@@ -1,4 +1,4 @@
-"""Defines what a process needs to join a shared recording, and writes it as a text for an environment variable."""
+"""Defines the values that a process needs to join a shared recording, and their form in an environment variable."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mpr.transport.messages import PROTOCOL
 
 @dataclass(frozen=True, kw_only=True)
 class DirectRoute:
-    """The sinks that a process opens itself.
+    """The sinks that a process opens itself with `route="direct"`, so that its rows do not go through the parent.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class DirectRoute:
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionInfo:
-    """Holds what a process needs to join a shared recording.
+    """The values that a process needs to join a shared recording.
 
     Attributes
     ----------
@@ -41,13 +41,14 @@ class ConnectionInfo:
     folder:
         The private folder of the sockets (mode 0700).
     upstream, downstream:
-        ZeroMQ endpoints of the parent: for messages from producers, and for messages to producers.
+        ZeroMQ endpoints of the parent: for messages from the process, and for messages to the process.
     secret:
-        The secret that a producer must show. It is never logged.
+        The secret that the process must send in its first message. It is never logged.
     outbox_bytes:
-        The number of bytes that the outbox of a producer may hold before `rr.log` waits.
+        The number of bytes that may wait in the outbox of the process (`outbox.py`). If there are more, `rr.log` waits.
     marks_tasks:
-        Whether a worker marks where the rows of each task begin and end, for sinks that keep the rows of tasks apart.
+        Whether a worker tells the parent where the rows of each task begin and end. Some sinks need this, because they
+        keep the rows of tasks apart.
     direct:
         The sinks that the process opens itself; None if its rows go through the parent.
     place, machine:
@@ -79,12 +80,12 @@ _TYPES: dict[str, Any] = {
 
 
 def to_text(config: ConnectionInfo) -> str:
-    """Return `config` as the value of the environment variable."""
+    """Return `config` as a value for the environment variable `VARIABLE`. The value contains the secret."""
     return json.dumps({"protocol": PROTOCOL, **dataclasses.asdict(config)}, default=os.fspath)
 
 
 def from_text(text: str) -> ConnectionInfo:
-    """Return the config that `text` describes. Raises `JoinError` if `text` is not valid.
+    """Return the values in `text`, which `to_text` has made. Raises `JoinError` if `text` is not valid.
 
     The error does not contain `text`, because the secret of a recording is in `text`.
     """

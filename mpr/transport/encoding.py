@@ -1,8 +1,8 @@
 """Encodes the messages of `messages.py` as lists of frames on the wire, and decodes them.
 
-A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. The first frame is a fixed header.
-Further frames are JSON or payload. This module unpickles nothing. The receiver unpickles a payload only if the sender
-has shown the recording's secret.
+A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. The first frame is a header of fixed
+size. Further frames are JSON, or bytes such as a pickle. This module unpickles nothing. The receiver unpickles only
+bytes of a sender that has sent the recording's secret.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ from mpr.transport.messages import (
 )
 from mpr.transport.packing import Buffer, Frames, MessageError
 
+# The headers. Each begins with the kind of the message. Only `_PLACE` is no header: it begins the second frame of a
+# `ResultInMemory`.
 _KIND = struct.Struct("<B")
 _SEGMENT = struct.Struct("<BIQQ")
 _RESULT = struct.Struct("<BQIIBBQQQQQQ")
@@ -51,7 +53,7 @@ _OFFSETS = struct.Struct("<BIQ")
 _NUMBER = struct.Struct("<BQ")
 _TASK = struct.Struct("<BQIIQ")
 
-# How many frames the error for a message names.
+# The error for bytes that are no message says the sizes of this many frames.
 _FRAMES_SHOWN = 8
 
 (
@@ -82,12 +84,13 @@ _FRAMES_SHOWN = 8
 ) = range(24)
 
 
+# The messages without fields, by their kind.
 _BARE: dict[int, type[Goodbye | Flush | Stop]] = {_GOODBYE: Goodbye, _FLUSH: Flush, _STOP: Stop}
 _BARE_KINDS = {bare: kind for kind, bare in _BARE.items()}
 
 
 def encode(message: Upstream | Downstream) -> Frames:
-    """Return the frames of `message` for the wire."""
+    """Return `message` as a list of frames, in the form in which it is sent."""
     match message:
         case SegmentReady(outbox, start, end, data):
             head = _SEGMENT.pack(_SEGMENT_READY, outbox, start, end)
@@ -177,7 +180,7 @@ def _task_ended(data: bytes) -> TaskEnded:
     if type(seconds) is not float or not (error is None or type(error) is str):
         raise MessageError("the end of a task with fields of the wrong types")
     if error is not None:
-        # Raises an error for a text that has no encoding, because JSON may have one.
+        # Raises an error if UTF-8 cannot encode the text. JSON may contain such a text.
         error.encode()
     return TaskEnded(seconds, error)
 

@@ -1,4 +1,8 @@
-"""Makes the private folder for a recording's sockets, and removes folders that killed processes have left."""
+"""Makes the private folder for a recording's sockets, and removes folders that killed processes have left.
+
+Covers: the folder and its lock, the question whether its recording is open, notes about lost rows in the folder.
+Does not cover: the sockets (`sockets.py`).
+"""
 
 from __future__ import annotations
 
@@ -23,25 +27,25 @@ from mpr.files import MemoryFile
 _PREFIX = "mpr-"
 # The longest path of a socket (bytes). The system has room for 108 bytes with the closing zero (`sockaddr_un`).
 _PATH_LIMIT = 100
-# The place for the folder if TMPDIR is too long.
+# The place for the folder if the path in the environment variable TMPDIR is too long.
 _SHORT_FOLDER = "/tmp"  # noqa: S108  # the folder in it is of mode 0700
 _OWNER = "owner"
-# The begin of the names of files that say which rows are lost, and the longest text of each.
+# The names of files that say which rows are lost begin with `_LOST`. mpr reads `_NOTE_CHARS` characters of each.
 _LOST = "lost-"
 _NOTE_CHARS = 1000
-# Errors that say nothing about the file.
+# If a file cannot be opened because of one of these errors, it may exist: this process lacks descriptors or memory.
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class SocketFolder:
     """A new folder of mode 0700, whose path is short enough for a socket.
 
-    The process locks the file `owner` in the folder as long as the process lives. Unlike a process id, a lock means the
-    same in every container that shares the place of the folder.
+    The process locks the file `owner` in the folder as long as the process lives. Other processes see by this lock that
+    the folder is in use. A process id would not do, because it means nothing in another container.
     """
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self.path: Path = Path(tempfile.mkdtemp(prefix=_PREFIX))
         if len(str(self.path)) > _PATH_LIMIT - len("/down"):
             self.path.rmdir()
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_SHORT_FOLDER))
@@ -59,18 +63,18 @@ class SocketFolder:
         _owned.discard(self)
         shutil.rmtree(self.path, ignore_errors=True)
         fd, self._fd = self._fd, -1
-        # Processes that keep the file open look at the lock only. A process forked meanwhile has the descriptor too.
+        # Unlock explicitly. A process that was forked meanwhile has the descriptor too, and would keep the lock.
         fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 
     def loss(self) -> str | None:
-        """Return what has happened to the folder, if it is gone. The sentence has no end."""
+        """Return a sentence, without a full stop, that says how the folder has disappeared. None if it is there."""
         if (self.path / _OWNER).exists():
             return None
         return f"the folder {self.path}, in which processes join the recording, was {self._fate()}"
 
     def obstacle(self) -> str | None:
-        """Return why no process can join the recording, in a sentence without its end. None if nothing is known."""
+        """Return a sentence, without a full stop, that says why no process can join. None if no reason is known."""
         if (loss := self.loss()) is not None:
             return loss
         try:
@@ -87,11 +91,12 @@ class SocketFolder:
         return "removed or moved by another program"
 
     def close_lock(self) -> None:
-        """Close the lock in a forked child, because the lock belongs to the parent and has to end with the parent."""
+        """Close the descriptor of the lock, in a forked child. Otherwise the lock would outlive the parent."""
         fd, self._fd = self._fd, -1
         os.close(fd)
 
 
+# The folders that this process has made, and has not removed.
 _owned: weakref.WeakSet[SocketFolder] = weakref.WeakSet()
 
 
@@ -109,7 +114,7 @@ class _Watched:
 
     def __init__(self) -> None:
         self.fds: dict[Path, int] = {}
-        # It may be taken again by a signal handler of the same thread.
+        # Re-entrant, because a signal handler may need the lock while the same thread holds it.
         self.lock = threading.RLock()
 
 
@@ -124,14 +129,14 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 def watch(folder: Path) -> None:
-    """Have `is_owned` give the right answer for `folder` even if another program moves or removes the folder."""
+    """Keep the file `owner` of `folder` open, so that `is_owned` is right even if a program removes the folder."""
     with _watched.lock, contextlib.suppress(OSError):
         if folder not in _watched.fds:
             _watched.fds[folder] = os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def unwatch(folder: Path) -> None:
-    """End what `watch` has begun."""
+    """Close the file that `watch` has opened for `folder`. Does nothing if there is none."""
     with _watched.lock:
         fd = _watched.fds.pop(folder, None)
         if fd is not None:
@@ -141,8 +146,8 @@ def unwatch(folder: Path) -> None:
 def is_owned(folder: Path) -> bool:
     """Whether the recording of `folder` is open, and the process that has made the folder is alive.
 
-    The answer is no if this process cannot enter the folder (`why_unreachable`). The answer is yes if this process has
-    no descriptor or memory left to find out.
+    Returns False if this process cannot enter the folder (`why_unreachable`). Returns True if this process cannot find
+    out, because it lacks descriptors or memory.
     """
     with _watched.lock:
         fd = _watched.fds.get(folder)
@@ -227,21 +232,24 @@ def _user_name(uid: int) -> str:
 
 
 def note_loss(folder: Path, text: str) -> None:
-    """Note for the recording of `folder` that rows are lost, if no message can reach its process."""
+    """Write `text`, about lost rows, into a file in `folder`. Used if no message reaches the recording's process."""
     # `OSError`: the recording is closed, or the disk is full.
     with contextlib.suppress(OSError):
         (folder / f"{_LOST}{os.getpid()}").write_text(text)
 
 
 def noted_losses(folder: Path) -> list[str]:
-    """Return what other processes have noted by `note_loss`."""
+    """Return the texts that other processes have written into `folder` by `note_loss`."""
     return [path.read_text(errors="replace")[:_NOTE_CHARS] for path in sorted(folder.glob(f"{_LOST}*"))]
 
 
 @contextlib.contextmanager
 def short_listener_paths() -> Iterator[None]:
-    """Keep the paths of `multiprocessing`'s sockets short enough within the block, even if TMPDIR is long."""
-    # `multiprocessing` makes its folder at first use, and keeps it.
+    """Have `multiprocessing` make its sockets in a folder with a short path, within the block, even if TMPDIR is long.
+
+    The path of a socket has a limit of about 100 bytes.
+    """
+    # `multiprocessing` makes its folder when it is first needed, and keeps it.
     folder = util.get_temp_dir()
     if len(folder) + len("/listener-01234567") <= _PATH_LIMIT:
         yield

@@ -1,6 +1,7 @@
 """Defines the messages between a producer and the parent as frozen values. `encoding.py` has their form on the wire.
 
-A *producer* is a process that logs, such as a worker. Its rows are in an *outbox*, a file in memory (`outbox.py`).
+A *producer* is a process that logs, such as a worker. Its rows are in an *outbox*, a file in memory (`outbox.py`). A
+*work item* is one or several tasks of one call, which a worker gets in one message.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TypeAlias
 
 from mpr.transport.packing import Buffer
 
+#: The version of the messages. A parent refuses a producer that has another version.
 PROTOCOL = 6
 
 
@@ -24,13 +26,14 @@ class Hello:
     Attributes
     ----------
     secret:
-        The recording's secret.
+        The recording's secret, which proves that the producer may join.
     worker, pid:
-        The producer's number in the pool (0: no worker), and its process id.
+        The producer's number among the workers (0: it is no worker), and its process id.
     route:
-        The producer's name on the downstream socket.
+        The producer's name, by which the parent sends messages to it.
     address, status_page:
-        The addresses by which the parent opens the producer's first outbox and its status page (empty: no page).
+        The addresses of the producer's first outbox and of its status page (`status_page.py`; empty: no page). The
+        parent opens both.
     protocol:
         The version of the messages.
     is_owner:
@@ -50,14 +53,14 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Says that the worker takes tasks. Its initializer has returned, after `micros` microseconds."""
+    """Says that the worker takes tasks from now on. Its initializer took `micros` microseconds."""
 
     micros: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class NewOutbox:
-    """Asks the parent to open the outbox at `address`.
+    """Asks the parent to open the producer's next outbox, which is at `address`.
 
     The parent answers with `Accepted`, in which `end` is 0. The producer writes into this outbox only after the answer.
     """
@@ -67,10 +70,10 @@ class NewOutbox:
 
 @dataclass(frozen=True, slots=True)
 class SegmentReady:
-    """Announces that outbox number `outbox` was written up to `end`.
+    """Announces that outbox number `outbox` was written up to byte `end`.
 
     If the parent cannot open the outbox, `data` has the bytes from `start` to `end`. If `outbox` is one higher than in
-    the last message, the previous outbox is complete and has its manifest.
+    the last message, the previous outbox is complete: it ends with the list of its chunks (the manifest).
     """
 
     outbox: int
@@ -81,7 +84,7 @@ class SegmentReady:
 
 @dataclass(frozen=True, slots=True)
 class RowsCounted:
-    """Says how many rows the producer has counted: its outboxes until now must have at least `rows` rows together.
+    """Says how many rows the producer has counted: all its outboxes until now must have at least `rows` rows together.
 
     The producer sends this message after it has announced the last bytes of an outbox, and before it announces the next
     one. If the outboxes have fewer rows, rows are lost.
@@ -101,14 +104,15 @@ class TaskRecordingRows:
     data: Buffer
 
 
+#: The value of `Accepted.outbox` in the answer to `TaskRecordingRows`. No outbox has this number.
 TASK_RECORDING_ROWS = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Carries the outcomes of `count` tasks of a work item, from task `first` on.
+    """Carries the outcomes of `count` tasks of a work item, from task `first` on (task 0 is the first one).
 
-    Earlier results have carried the outcomes of the tasks before.
+    Earlier results have carried the outcomes of the tasks before `first`.
 
     Attributes
     ----------
@@ -121,10 +125,10 @@ class Result:
     micros:
         The time since the worker began the work item, in microseconds.
     payload:
-        The outcomes, packed by `processes/pickling.py`.
+        The outcomes, pickled by `processes/pickling.py`.
     flush_micros, rows, data_bytes:
-        All since the last result of the worker: the microseconds that the worker has waited for the SDK to encode rows,
-        the number of logged rows, and the number of their bytes.
+        All three are counted from the worker's last result on: the time that the worker has waited for the SDK to
+        encode rows (microseconds), the number of logged rows, and the number of their bytes.
     number:
         The number of this result among those of the worker, counted from 1.
     ended_nanos:
@@ -148,9 +152,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class ResultInMemory:
-    """Carries `result` without its payload. The worker has left the payload in area `area` of its journal.
+    """Carries `result` without its payload, because the payload is large.
 
-    `sizes` has the sizes of the parts of the payload, as `result_journal.py` packs them.
+    The worker has left the payload in area `area` of its journal (`result_journal.py`), from which the parent takes it.
+    `sizes` has the size of each part of the payload: 8 bytes per size, little-endian.
     """
 
     result: Result
@@ -165,9 +170,10 @@ RETURNED, MIXED, RAISED = range(3)
 
 @dataclass(frozen=True, slots=True)
 class TaskBegan:
-    """Marks that the next rows belong to attempt `attempt` of task `task`, begun at `started_nanos` (`time.time_ns()`).
+    """Says that the next rows belong to attempt `attempt` of task `task` of a work item.
 
-    Workers send `TaskBegan` and `TaskEnded` only if a sink keeps the rows of each task apart.
+    The attempt began at `started_nanos` (`time.time_ns()`). Workers send `TaskBegan` and `TaskEnded` only if a sink
+    keeps the rows of each task apart.
     """
 
     work_item: int
@@ -178,9 +184,10 @@ class TaskBegan:
 
 @dataclass(frozen=True, slots=True)
 class TaskEnded:
-    """Marks that the task has ended after `seconds`, with `error` if it raised.
+    """Says that the task of the last `TaskBegan` has ended after `seconds`. `error` is a text about its exception.
 
-    The worker then completes the current outbox, so that no rows of another task are in this outbox.
+    `error` is None if the task has raised nothing. The worker then completes the current outbox, so that no rows of
+    another task are in this outbox.
     """
 
     seconds: float
@@ -196,19 +203,22 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class InitializerFailed:
-    """Carries the exception that the worker's initializer has raised."""
+    """Carries the pickled exception that the worker's initializer has raised."""
 
     payload: Sequence[Buffer]
 
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """Says that the producer has sent all its messages, and that its last outbox is complete."""
+    """Says that the producer sends no more messages, and that its last outbox is complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """Says that the producer cannot write to a sink or its outbox. With `rows_are_lost`, no other sink has the rows."""
+    """Says that the producer cannot write rows to a sink or to its outbox, and gives the `reason`.
+
+    `rows_are_lost` says whether no other sink has these rows.
+    """
 
     reason: str
     rows_are_lost: bool
@@ -216,9 +226,9 @@ class Undelivered:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Asks for `Synced` with this number, as soon as the sinks have accepted all rows that were announced before.
+    """Asks the parent to answer `Synced`, with this number, when the sinks have all rows that were announced before.
 
-    Number 0 asks for nothing. It answers `Flush`: all rows that the process had logged were announced before.
+    Number 0 asks for no answer. The process sends it as its own answer to `Flush`, after it has announced all its rows.
     """
 
     number: int
@@ -236,7 +246,7 @@ class IndicesWanted:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Accepts the producer. With `inline`, the producer has to send the bytes of its outbox in messages.
+    """Accepts the producer. If `inline` is true, the producer has to send the bytes of its outboxes in messages.
 
     `number` is the number of the process in the recording: for a worker its own one, and 0 for the process that has
     made the recording.
@@ -248,9 +258,10 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """Carries a task function. The parent sends it before a work item, if the worker does not have the function.
+    """Carries a pickled task function. The parent sends it before a work item if the worker lacks the function.
 
-    A worker keeps only the functions that it used last (`function_cache.py`).
+    `digest` is a hash of the pickle: 16 bytes. A worker keeps only the functions that it used last
+    (`function_cache.py`).
     """
 
     digest: bytes
@@ -266,19 +277,20 @@ class Tasks:
     work_item:
         The number of the work item in the pool.
     sequence:
-        The number of the work item among those that were sent to this worker.
+        The number of the work item among those that were sent to this worker, counted from 1.
     mode:
         How the function gets each item of the arguments: `CALL`, `EACH` or `STAR`.
     first:
-        The task to begin with. Earlier tasks are done.
+        The task to begin with. The tasks before it have their results already.
     again, attempt:
-        From `first` on, `again` tasks run for the `attempt`-th time. The tasks after them run for the first time.
+        The first `again` tasks, from `first` on, run for the `attempt`-th time. The tasks after them run for the first
+        time.
     index:
         The index of task 0 of this work item in its call.
     digest:
         The digest of the function to call: 16 bytes.
     payload:
-        The arguments of all tasks, packed by `processes/pickling.py`.
+        The arguments of all tasks, pickled by `processes/pickling.py`.
     """
 
     work_item: int
@@ -298,7 +310,7 @@ CALL, EACH, STAR = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Says that outbox number `outbox` is open (`end` is 0), or that the sinks have its bytes up to `end`.
+    """Says that the parent has opened outbox number `outbox` (`end` is 0), or that the sinks have `end` bytes of it.
 
     The parent sends the second kind only for bytes that came in messages. For an outbox in shared memory, the producer
     itself sees how many bytes the parent has not released yet.
@@ -310,7 +322,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """Answers the `Sync` of this number: the sinks have all rows announced before, unless `failure` says why not."""
+    """Answers the `Sync` of this number. If `failure` is empty, the sinks have all rows that were announced before.
+
+    Otherwise `failure` says why rows are lost.
+    """
 
     number: int
     failure: str
@@ -326,7 +341,7 @@ class Indices:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """Asks a process that has joined for all its rows now, because the recording is about to close."""
+    """Asks a process that has joined to announce all its rows now, because the recording is about to close."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ The SDK encodes in a thread of its own and writes each message with one `write`.
 Python in the worker. The parent opens the same file (`shared_file.py`), and lets the kernel copy from it (`sendfile`).
 Then the parent frees the memory of the bytes that it has read, by punching holes into the file. The bytes that the file
 still holds in memory are on the way to the sinks. If there are too many of these bytes, the worker waits before it logs
-more. If a worker is killed, the bytes that it has written remain. Without memory files (see `files.py`) an outbox is an
-ordinary file in the recording's private folder.
+more. If a worker is killed, the bytes that it has written remain. If the system has no files in memory (see
+`files.py`), an outbox is an ordinary file in the recording's private folder.
 """
 
 from __future__ import annotations
@@ -22,27 +22,37 @@ from pathlib import Path
 from mpr.errors import FormatError
 from mpr.transport import shared_file
 
+# The size of a page of memory (bytes).
 _PAGE = 4096
 # linux/falloc.h: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 _PUNCH_HOLE = 0x01 | 0x02
+# An offset behind the end of every outbox.
 _BEYOND = 1 << 40
 
 
 class Outbox:
-    """The worker's end of an outbox: a file for the SDK's file sink.
+    """The worker's end of an outbox: a new file, into which the SDK's file sink writes.
+
+    Parameters
+    ----------
+    folder:
+        The private folder of the recording. If the system has no files in memory, the file is made there.
 
     Attributes
     ----------
     path:
         The path that the SDK uses in this process.
     address:
-        The address by which another process of the same user opens the file, and proves that it is this file.
+        The address by which another process of the same user opens the file. It has a random name, by which that
+        process checks that it has opened the right file.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file, self.address = shared_file.new_shared(folder)
-        self.fd, self.path = self._file.fd, self._file.path
-        # The end of the bytes that were released, if the system cannot free them. None if it can.
+        self._file, address = shared_file.new_shared(folder)
+        self.address: str = address
+        self.fd: int = self._file.fd
+        self.path: str = self._file.path
+        # The offset up to which bytes were released, if the system cannot free their memory. None if it can.
         self._released: int | None = None
 
     def size(self) -> int:
@@ -50,7 +60,7 @@ class Outbox:
         return os.fstat(self.fd).st_size
 
     def held_bytes(self) -> int:
-        """Return the number of bytes that the file occupies: those written and not yet released."""
+        """Return the number of bytes that were written and not yet released, so that they take memory."""
         found = os.fstat(self.fd)
         return found.st_blocks * 512 if self._released is None else found.st_size - self._released
 
@@ -61,7 +71,7 @@ class Outbox:
     def release(self, start: int, end: int) -> None:
         """Release the memory of the bytes from `start` to `end`, in whole pages (see `punch_hole`)."""
         if not punch_hole(self.fd, start, end):
-            # The bytes stay until the file is closed, but they take no credit.
+            # The bytes stay until the file is closed, but `held_bytes` no longer counts them.
             self._released = max(end, self._released or 0)
 
     def is_released(self, offset: int) -> bool:
@@ -79,15 +89,15 @@ class Outbox:
 
 
 class OutboxReader:
-    """The parent's end of an outbox: reads the file of another process."""
+    """The parent's end of an outbox: reads the file of another process, and frees memory that is no longer needed."""
 
     def __init__(self, address: str, folder: Path) -> None:
-        """Open the outbox at `address`.
+        """Open the outbox at `address`. `folder` is the private folder of the recording.
 
-        Raises `OSError` if this process may not or cannot open it, or cannot release its memory.
+        Raises `OSError` if this process may not or cannot open the file, or cannot release its memory.
         """
-        self.fd = shared_file.open_shared(address, folder)
-        # Beyond the end of every outbox, because rows may be in this one already.
+        self.fd: int = shared_file.open_shared(address, folder)
+        # Try whether memory can be released, behind the end of the file, because the file may already have rows.
         if not punch_hole(self.fd, _BEYOND, _BEYOND + _PAGE):
             self.close()
             raise OSError(errno.EOPNOTSUPP, "the system cannot release a part of a file")
@@ -124,7 +134,7 @@ class OutboxReader:
         return shared_file.is_whole(self.fd, start, end)
 
     def held_bytes(self) -> int:
-        """Return the number of bytes that the file occupies: those written and not yet released."""
+        """Return the number of bytes that were written and not yet released, so that they take memory."""
         return os.fstat(self.fd).st_blocks * 512
 
     def release(self, start: int, end: int) -> None:
@@ -138,10 +148,10 @@ class OutboxReader:
 
 
 def punch_hole(fd: int, start: int, end: int) -> bool:
-    """Free the pages of a memory file from the page of byte `start` up to, but without, the page of byte `end`.
+    """Free the memory of a file from the page that has byte `start` up to, but without, the page that has byte `end`.
 
-    So bytes before `start` in the first page are freed too: the caller must not need them any more. Returns False if
-    the system cannot do that.
+    Memory is freed in whole pages. So bytes before `start` in the first page are freed too, and the caller must not
+    need them any more. Returns False if the system cannot free a part of a file.
     """
     first = start & ~(_PAGE - 1)
     last = end & ~(_PAGE - 1)

@@ -1,7 +1,8 @@
 """Packs the frames of a message into one, because ZeroMQ sends one frame in one step, but several in several steps.
 
-A handler of a signal may run between two steps. If it raises, half a message would stay in the socket, and the next
-message would continue it. If it logs, its own message would land in the middle.
+A frame is one part of a ZeroMQ message. A handler of a signal may run between two steps. If it raises an exception,
+half a message would stay in the socket, and the next message would continue it. If it sends a message itself, that
+message would land in the middle of the other one.
 
 ```
 0xFF | number of frames | size of each frame | padding | frame | padding | frame ...
@@ -19,7 +20,7 @@ from typing import Any, TypeAlias
 Buffer: TypeAlias = bytes | memoryview
 Frames: TypeAlias = list[Any]
 
-# No kind of message has this number.
+# The first byte of several packed frames. No kind of message has this number.
 _PACKED = b"\xff"
 _COUNT = struct.Struct("<BI")
 _SIZE = struct.Struct("<Q")
@@ -27,11 +28,11 @@ _ALIGNMENT = 64
 
 
 class MessageError(ValueError):
-    """Says that the frames are no message of this protocol."""
+    """The error for bytes that are no message, or for a message that its sender should not have sent."""
 
 
 def pack(frames: Frames) -> Buffer:
-    """Return all of `frames` as one frame."""
+    """Return all of `frames` as one frame. A single frame is returned as it is."""
     if len(frames) == 1:
         only: Buffer = frames[0]
         return only
@@ -45,9 +46,9 @@ def pack(frames: Frames) -> Buffer:
 
 
 def unpack(packed: Buffer) -> Frames:
-    """Return the frames in `packed`, as parts of its memory if it is no `bytes`.
+    """Return the frames in `packed`. If `packed` is a `memoryview`, the frames are views of the same memory.
 
-    Raises `MessageError` if `packed` was not made by `pack`.
+    Raises `MessageError` if `packed` is damaged, so that `pack` cannot have made it.
     """
     if packed[:1] != _PACKED:
         return [packed]

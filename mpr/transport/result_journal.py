@@ -1,7 +1,11 @@
 """Keeps a worker's last results in a journal, which the parent can read after the worker's death.
 
-Covers: slots for small results and areas for large ones, behind the page of counters in the same file.
-Does not cover: the counters (`status_page.py`), which results wait (`producer/result_sender.py`).
+The journal is a part of a file in memory. A *slot* is a place for one result. An *area* is a place for the payload of a
+result that is too large for its slot. The payload is the pickled outcomes of the tasks.
+
+Covers: writing results into slots and areas, and reading them in the parent.
+Does not cover: the counters at the beginning of the file (`status_page.py`), and which results are sent later
+(`producer/result_sender.py`).
 
 ZeroMQ sends a message in a thread of its own, a moment after the call that sends. If a worker is killed some
 microseconds after the end of a task, the message with the result of this task is lost. So the worker writes each result
@@ -26,7 +30,8 @@ from mpr.transport.messages import Result, ResultInMemory, SegmentReady
 from mpr.transport.packing import Buffer
 from mpr.transport.status_page import JOURNALED, PAGE_BYTES, SENT, TAKEN, StatusPage, StatusPageReader
 
-# One slot for each result that may not have arrived: one per work item of the worker, and one for the current result.
+# One slot for each result that may not have arrived at the parent: one for each work item that the worker may have, and
+# one for the result that is being written.
 _SLOTS = WORK_ITEMS_MAX + 1
 _HEADER = struct.Struct("<QIIBBQIbQQQQQIQQ")
 _SIZE = struct.Struct("<Q")
@@ -38,13 +43,13 @@ _AREAS_START = PAGE_BYTES * (1 + _SLOTS)
 
 
 class ResultJournal:
-    """The worker's end: writes results into the file of the status page. Does nothing without memory files (macOS)."""
+    """The worker's end: writes results into the file of the status page. Does nothing on macOS, which has no file."""
 
     def __init__(self, status_page: StatusPage) -> None:
         self._counters = status_page.counters
         self._fd = status_page.fd
         self._next = 0
-        #: How often each area was written. The parent counts how often it has taken the payload of each area.
+        #: How often each area was written. If the parent has taken as many payloads from an area, the area is free.
         self._written = [0] * _AREAS
 
     def write(
@@ -53,12 +58,13 @@ class ResultJournal:
         """Write `result` into the journal, before the worker sends the result.
 
         The rows of `result` are in the outboxes up to the end of `behind`. The worker has sent `sent` messages before
-        the result. The parent may read the result here only after the first `needed` messages have arrived, because
-        these messages carry rows, or say that rows are lost.
+        the result. The parent may read the result here only after the first `needed` messages have arrived. These
+        messages carry rows, or say that rows are lost.
 
-        Returns the message to send, and whether the result was written and so survives this process. With
-        `parent_reads`, a large payload stays in an area for the parent to take. A result is not written if its payload
-        is too large for an area, or if all areas are in use.
+        Returns the message to send, and whether the result was written, so that it survives the death of this process.
+        If `parent_reads` is true, a large payload stays in an area, from which the parent takes it. Otherwise a result
+        with a large payload is not written. It is not written either if the payload is too large for an area, or if all
+        areas are in use.
         """
         sizes = b"".join([_SIZE.pack(len(part)) for part in result.payload])
         size = sum(len(part) for part in result.payload)
@@ -79,7 +85,11 @@ class ResultJournal:
         return (result if fits else ResultInMemory(replace(result, payload=[]), area, sizes)), True
 
     def _write_slot(self, head: bytes, result: Result, area: int, size: int) -> bool:
-        """Write the payload, then the head, which makes the slot valid. Returns False if there is no memory."""
+        """Write the payload of `result`, then `head`, which makes the slot valid.
+
+        `area` is the number of the area for the payload; -1 if the payload goes into the slot. `size` is the number of
+        bytes of the payload. Returns False if there is not enough memory.
+        """
         assert self._fd is not None
         slot = PAGE_BYTES * (1 + self._next % _SLOTS)
         if area < 0:
@@ -94,6 +104,10 @@ class ResultJournal:
         return True
 
     def _free_area(self, size: int, sizes_bytes: int) -> int | None:
+        """Return the number of an area for a payload of `size` bytes. None if it is too large, or no area is free.
+
+        `sizes_bytes` is the length of the list of sizes, which has to fit into a slot.
+        """
         if size > _AREA_BYTES or _HEADER.size + sizes_bytes > PAGE_BYTES:
             return None
         return next((area for area in range(_AREAS) if self._counters[TAKEN + area] == self._written[area]), None)
@@ -106,7 +120,7 @@ class ResultJournalReader:
         self._page = status_page
 
     def take(self, message: ResultInMemory) -> Result:
-        """Return the result of `message` with its payload. After that, the worker may use the area again.
+        """Return the result of `message`, with its payload from the journal. The worker may then use the area again.
 
         Raises `ValueError` or `OSError` if the payload is not there.
         """
@@ -152,7 +166,7 @@ class ResultJournalReader:
         if len(sizes) % _SIZE.size:
             raise ValueError("not a list of sizes")
         found = [size for (size,) in _SIZE.iter_unpack(sizes)]
-        # Checked before memory is allocated for it.
+        # Checked before memory is allocated for the payload.
         if sum(found) > most:
             raise ValueError(f"a payload of {sum(found)} bytes where {most} fit")
         parts = [bytearray(size) for size in found]

@@ -1,13 +1,13 @@
-"""Makes memory files that another process opens, and proves that the opened file is the one that was meant.
+"""Makes files in memory that another process opens, and proves that the opened file is the one that was meant.
 
-Covers: sealed memory files, the address of a file, opening a file by its address, damage that a file itself shows.
+Covers: sealed files in memory, the address of a file, opening a file by its address, finding missing bytes in a file.
 Does not cover: the bytes in the files (`outbox.py`, `status_page.py`, `result_journal.py`).
 
-An address such as `/proc/7/fd/9` names another file in another PID namespace: perhaps one of a process that is no
-producer. So each memory file has a random name, which is a part of its address. The parent looks at the file before
-opening it, opens only a memory file of this name and user, and locks it. Everything else is refused and left alone.
-Descriptors sent over a socket (`SCM_RIGHTS`) would prove the same, but ZeroMQ cannot carry them. A second socket would
-need a thread of its own and an order between both sockets.
+A path such as `/proc/7/fd/9` may lead to a wrong file: in another container, process 7 is another process. So each
+memory file has a random name, which is a part of its address. The parent looks at the file before opening it, opens
+only a memory file of this name and user, and locks it. Everything else is refused and left alone. Descriptors sent over
+a socket (`SCM_RIGHTS`) would prove the same, but ZeroMQ cannot carry them. A second socket would need a thread of its
+own, and an order between the messages of both sockets.
 
 A memory file is sealed: its size can only grow. Otherwise a mapped page could vanish, which ends the parent by SIGBUS.
 """
@@ -31,10 +31,10 @@ _IN_FOLDER = re.compile(r"outbox-[0-9a-f]{32}-[0-9]+-[0-9a-f]+\.rrd")
 
 
 def new_shared(folder: Path) -> tuple[MemoryFile, str]:
-    """Make a file that another process of this user can open. Returns the file, and its address.
+    """Make an empty file that another process of this user can open. Returns the file, and its address.
 
-    If the system has no files in memory, it is an ordinary file in `folder`, the private folder of the recording.
-    Raises `OSError` if neither can be made.
+    The file is in memory. If the system has no files in memory, it is an ordinary file in `folder`, the private folder
+    of the recording. Raises `OSError` if neither kind can be made.
     """
     name = f"mpr-outbox-{secrets.token_hex(16)}"
     file = MemoryFile(name, folder, is_sealed=True)
@@ -42,10 +42,11 @@ def new_shared(folder: Path) -> tuple[MemoryFile, str]:
 
 
 def open_shared(address: str, folder: Path) -> int:
-    """Open the file that a producer of this user has made at `address`, for reading and for releasing its memory.
+    """Open the file that another process has made by `new_shared`. Returns a descriptor for reading and freeing memory.
 
-    Raises `OSError` if there is no such file, if it cannot be proved that the producer has made it, or if it is open
-    already.
+    `address` is the address that `new_shared` has returned, and `folder` is the private folder of the recording. Raises
+    `OSError` if there is no such file, if the file is not certainly the one of `new_shared`, or if another reader has
+    it open.
     """
     found = _MEMORY.fullmatch(address)
     if found is not None:
@@ -53,7 +54,7 @@ def open_shared(address: str, folder: Path) -> int:
     path = Path(address)
     if path.parent != folder or not _IN_FOLDER.fullmatch(path.name):
         raise PermissionError(f"not the address of an outbox: {address!r}")
-    # Without waiting, because a pipe or a device could have this name.
+    # `O_NONBLOCK`, because a pipe or a device could have this name, and opening it could wait.
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     return _checked(fd, lambda: _check_owner(fd, links=1))
 
@@ -66,7 +67,7 @@ def _open_memory(path: str, name: str) -> int:
         if os.readlink(f"/proc/self/fd/{seen}") != f"/memfd:{name} (deleted)":
             raise PermissionError(f"{path} is not the memory file {name}")
         _check_owner(seen, links=0)
-        # Opened for writing too, because the kernel punches no hole through a read-only descriptor.
+        # Opened for writing too, because the kernel frees parts of a file only through a writable descriptor.
         fd = os.open(f"/proc/self/fd/{seen}", os.O_RDWR | os.O_CLOEXEC)
     finally:
         os.close(seen)
@@ -91,7 +92,7 @@ def is_sealed(fd: int) -> bool:
 
 
 def is_whole(fd: int, start: int, end: int) -> bool:
-    """Whether the file has bytes everywhere in `[start, end)`: it is long enough, and no memory in it was released.
+    """Whether the file has all bytes in `[start, end)`: it is long enough, and no memory of these bytes was released.
 
     If the system cannot find released memory, only the length is checked.
     """
@@ -107,10 +108,10 @@ def is_whole(fd: int, start: int, end: int) -> bool:
 
 
 def _checked(fd: int, check: Callable[[], None]) -> int:
-    """Return `fd`, now locked, if `check` raises no error. Otherwise close it."""
+    """Lock and return `fd` if `check` raises no error. Otherwise close `fd`, and raise the error."""
     try:
         check()
-        # The lock ends when `fd` is closed. It proves that no other intake of this process reads the same file.
+        # The lock ends when `fd` is closed. If another reader has the same file open, this raises `BlockingIOError`.
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:
         os.close(fd)

@@ -1,6 +1,6 @@
-"""Connects a recording's parent and its producers by sockets. Only this module uses ZeroMQ.
+"""Connects the parent of a recording with its producers by sockets. Only this module uses ZeroMQ.
 
-A *producer* is a process that logs, such as a worker.
+A *producer* is a process that logs, such as a worker. Its first message, `Hello`, has the recording's secret.
 
 ```
 producer                                   parent
@@ -10,12 +10,12 @@ Downstream  DEALER ◄── tasks, stop ──────── ROUTER   Downs
 
 A producer has two sockets, because only one thread at a time may use a ZeroMQ socket. Any thread of a worker sends on
 the first socket, under a lock. Meanwhile the main thread waits at the second socket. Both are `ipc://` sockets in a new
-folder of mode 0700. A peer that has not shown the recording's secret gets no answer. Its messages are dropped, and
+folder of mode 0700. If a peer has not sent the recording's secret, it gets no answer. Its messages are dropped, and
 nothing in them is unpickled.
 
 A handler of a signal may run between any two instructions of a main thread, and may send messages itself. So a
 producer sends each message as one frame (`packing.py`), and its lock may be taken again by the thread that holds it. In
-the parent, the main thread uses no socket at all: `UpstreamServer.post` takes no lock.
+the parent, the main thread itself uses no socket, and `UpstreamServer.post` takes no lock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from typing import Any
 
 import zmq
 
-# Imported now, because importing it registers the exit handler of pyzmq, and ours has to run before that.
+# Imported now, because this registers the exit handler of pyzmq. mpr's exit handler has to run before it, and the
+# handlers run in reverse order.
 import zmq.utils.garbage
 
 from mpr.limits import MESSAGE_MAX_BYTES
@@ -52,10 +53,10 @@ _COPY_LIMIT = 64 * 1024
 
 
 class _Exit:
-    """Whether the exit handlers of this process run. From then on every message is copied.
+    """Remembers whether the exit handlers of this process have begun to run. From then on every message is copied.
 
-    The exit handler of pyzmq forgets all messages that were sent without a copy, also those that wait in a socket. It
-    refuses to send more of them.
+    The exit handler of pyzmq forgets all messages that were sent without a copy, also those that wait in a socket.
+    After it, pyzmq cannot send a message without a copy.
     """
 
     has_begun = False
@@ -69,7 +70,7 @@ atexit.register(_begin_exit)
 
 
 class PeerGoneError(Exception):
-    """Says that the receiver of a message is not connected any more, or not yet."""
+    """The error if the receiver of a message is not connected any more, or not yet."""
 
 
 class Sockets:
@@ -78,18 +79,18 @@ class Sockets:
     def __init__(self) -> None:
         ipc_folder.sweep()
         self._folder = SocketFolder()
-        self.folder = self._folder.path
-        self.secret = secrets.token_hex(32)
+        self.folder: Path = self._folder.path
+        self.secret: str = secrets.token_hex(32)
         self._context = zmq.Context()
-        self.up = UpstreamServer(self._context, self.folder, self.secret)
-        self.down = DownstreamServer(self._context, self.folder)
+        self.up: UpstreamServer = UpstreamServer(self._context, self.folder, self.secret)
+        self.down: DownstreamServer = DownstreamServer(self._context, self.folder)
 
     def loss(self) -> str | None:
-        """Return what has happened to the folder, if it is gone. The sentence has no end."""
+        """Return a sentence, without a full stop, that says how the folder has disappeared. None if it is there."""
         return self._folder.loss()
 
     def obstacle(self) -> str | None:
-        """Return why no process can join, in a sentence without its end. None if nothing is known."""
+        """Return a sentence, without a full stop, that says why no process can join. None if no reason is known."""
         return self._folder.obstacle()
 
     def close(self) -> None:
@@ -102,8 +103,8 @@ class Sockets:
 
 def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
     socket = context.socket(kind)
-    # No limit here, because a limit of ZeroMQ counts messages, and a ROUTER drops all messages above the limit. mpr
-    # limits bytes instead: `rr.log` waits while the outbox of its process is full.
+    # The queue of messages has no limit, because ZeroMQ counts messages, and a ROUTER drops all messages above the
+    # limit. mpr limits bytes instead: `rr.log` waits while the outbox of its process is full.
     socket.set_hwm(0)
     socket.linger = _LINGER_MS
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_MAX_BYTES)
@@ -118,19 +119,36 @@ def _bind(socket: zmq.Socket[bytes], path: Path) -> str:
 
 
 class UpstreamServer:
-    """Receives the messages of all producers. Only one thread may call `receive`."""
+    """Receives the messages of all producers, in the parent. Only one thread may call `receive`.
+
+    Parameters
+    ----------
+    context:
+        The ZeroMQ context of the parent.
+    folder:
+        The private folder for the socket.
+    secret:
+        The recording's secret. Messages of a peer that has not sent it are dropped.
+
+    Attributes
+    ----------
+    endpoint:
+        The address of the socket, for producers.
+    rejected_count:
+        The number of messages that were dropped or could not be decoded.
+    """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path, secret: str) -> None:
         self._socket = _socket(context, zmq.ROUTER)
         self._receiver = _Receiver(self._socket)
-        self.endpoint = _bind(self._socket, folder / "up")
+        self.endpoint: str = _bind(self._socket, folder / "up")
         self._secret = secret.encode()
         self._posted: deque[bytes] = deque()
         self._wakeup = WakeupPipe()
-        # What `zmq_poll` takes. Its annotation leaves out descriptors.
+        # The arguments of `zmq_poll`. `Any`, because the annotations of pyzmq do not allow descriptors.
         self._waits_for: list[Any] = [(self._socket, int(zmq.POLLIN)), (self._wakeup.fileno(), int(zmq.POLLIN))]
         self._greeted: dict[bytes, Hello] = {}
-        self.rejected_count = 0
+        self.rejected_count: int = 0
 
     def post(self, data: bytes) -> None:
         """Have `receive` return `data`. Any thread and any handler of a signal may call this, because it takes no lock.
@@ -141,10 +159,10 @@ class UpstreamServer:
         self._wakeup.wake()
 
     def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage | MessageError] | bytes | None:
-        """Return the next message with the hello of its producer, or the bytes that `post` has got.
+        """Return the next message with the hello of its producer, or the next bytes that a thread has posted.
 
-        Returns None after the timeout, and empty bytes for a message of a peer that has not shown the secret. If a
-        producer sends something that is no message, the error takes the place of the message.
+        Returns None after the timeout. Returns empty bytes for a message of a peer that has not sent the secret. If
+        bytes of a producer are no message, a `MessageError` takes the place of the message. The error is not raised.
         """
         if self._posted:
             return self._posted.popleft()
@@ -179,24 +197,24 @@ class UpstreamServer:
         return hmac.compare_digest(hello.secret.encode(errors="backslashreplace"), self._secret)
 
     def forget(self, hello: Hello) -> None:
-        """Forget the producer of `hello`, because it has ended."""
+        """Forget the producer of `hello`, because it has ended. Messages that still come from it are dropped."""
         for sender in [sender for sender, known in self._greeted.items() if known is hello]:
             del self._greeted[sender]
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the socket. From now on, `post` does nothing."""
         self._socket.close()
         self._wakeup.close()
 
 
-# Plain numbers for `send` and `recv`. pyzmq's `send_multipart` and `recv_multipart` make an enum of the flags of each
-# frame, and so take twice the time.
+# Flags for `send` and `recv`, as plain numbers. pyzmq's `send_multipart` and `recv_multipart` are not used, because
+# they take twice the time: they make an enum of the flags of each frame.
 _MORE = int(zmq.SNDMORE)
 _NOBLOCK = int(zmq.NOBLOCK)
 
 
 def _send(socket: zmq.Socket[bytes], frames: Frames) -> None:
-    """Send a message of several frames. No other thread may use the socket meanwhile."""
+    """Send `frames` as one message. No other thread may use the socket meanwhile."""
     copy = _copies(frames)
     for frame in frames[:-1]:
         socket.send(frame, _MORE, copy=copy)
@@ -244,17 +262,30 @@ def _light(frame: zmq.Frame) -> bytes | memoryview:
 
 
 class DownstreamServer:
-    """Sends messages to producers. Any thread may send."""
+    """Sends messages of the parent to producers. Any thread may send.
+
+    Parameters
+    ----------
+    context:
+        The ZeroMQ context of the parent.
+    folder:
+        The private folder for the socket.
+
+    Attributes
+    ----------
+    endpoint:
+        The address of the socket, for producers.
+    """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path) -> None:
         self._socket = _socket(context, zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self.endpoint = _bind(self._socket, folder / "down")
+        self.endpoint: str = _bind(self._socket, folder / "down")
         self._lock = threading.Lock()
         self._closed = False
 
     def send(self, route: str, *messages: DownstreamMessage) -> None:
-        """Send `messages` to the producer of `route`. Raises `PeerGoneError` if that producer is not connected."""
+        """Send `messages` to the producer with name `route`. Raises `PeerGoneError` if it is not connected."""
         with self._lock:
             if self._closed:
                 raise PeerGoneError(route)
@@ -280,14 +311,25 @@ def _copies(frames: Frames) -> bool:
 class Connection:
     """A producer's two sockets. Any thread may `send`, but only one thread at a time may `receive`.
 
-    With `copies`, every message is copied. A process that may still send at its exit needs that (`_Exit`).
+    Parameters
+    ----------
+    upstream, downstream:
+        The endpoints of the parent's two sockets.
+    copies:
+        Whether every message is copied. A process that may still send messages at its exit needs this (see `_Exit`).
+
+    Attributes
+    ----------
+    route:
+        The name of this producer, by which the parent sends messages to it.
     """
 
     def __init__(self, upstream: str, downstream: str, *, copies: bool = False) -> None:
         self._copies = copies
-        self.route = secrets.token_hex(16)
-        #: The number of all messages that were sent, and their number when `send_needed` was last called.
-        self.sent_count = self.needed_count = 0
+        self.route: str = secrets.token_hex(16)
+        #: How many messages were sent, and how many until the last one that `send_needed` has sent.
+        self.sent_count: int = 0
+        self.needed_count: int = 0
         self._context = zmq.Context()
         self._up = _socket(self._context, zmq.DEALER)
         self._up.connect(upstream)
@@ -306,7 +348,7 @@ class Connection:
             self.sent_count += 1
 
     def send_needed(self, message: UpstreamMessage) -> None:
-        """Send a message that later results need. Before it arrives, the parent must not take them from the journal."""
+        """Send a message that the parent must have before it takes later results from the journal."""
         self.send(message)
         self.needed_count = self.sent_count
 
@@ -323,7 +365,7 @@ class Connection:
         return decode([_light(frame) for frame in frames])  # type: ignore[return-value]  # the parent is trusted
 
     def close(self, *, hand_over: bool = True) -> None:
-        """Close both sockets. With `hand_over`, wait up to two seconds until the kernel has all messages."""
+        """Close both sockets. If `hand_over` is true, wait up to two seconds until the kernel has all messages."""
         linger = _LINGER_MS if hand_over else 0
         with self._up_lock:
             self._up.close(linger)

@@ -1,5 +1,8 @@
 """Shares a page of counters, the status page, between a worker and its parent. The page outlives the worker.
 
+The worker gets its tasks in work items: messages with one or several tasks. The parent may take a work item back, as
+long as the worker has not begun it.
+
 Covers: the task that the worker runs, the work items that the parent has taken back, counts of rows and waits.
 Does not cover: the results behind the page in the same file (`result_journal.py`), the use of the counters
 (`scheduler`).
@@ -25,8 +28,9 @@ from mpr.transport.outbox import Outbox
 
 #: The size of the page in bytes. The journal begins behind the page.
 PAGE_BYTES = 4096
-# The places of the numbers in the page. The worker writes the first thirteen numbers. The parent writes the others.
-# These lie in other cache lines, so that the two processes do not slow each other down.
+# The places of the numbers in the page: each number has 8 bytes. The worker writes the first thirteen numbers, and the
+# parent writes the numbers from `_REVOKED` on. The numbers of the parent lie in other cache lines, so that the two
+# processes do not slow each other down.
 (
     _SEQUENCE,
     _BEGUN,
@@ -52,14 +56,15 @@ class At:
     Attributes
     ----------
     sequence:
-        The number of the last work item that the worker has begun, among those sent to the worker; 0: none yet.
+        The number of the last work item that the worker has begun, among those sent to the worker. It is 0 if the
+        worker has begun none yet.
     task:
-        The task of that work item that runs, or that comes next.
+        The index in this work item of the task that runs, or that comes next.
     running:
         Whether the task runs: the user's function was called and has not returned.
     begun_ns, since_ns:
-        `time.monotonic_ns()` when the worker began the work item, and when it began its last task. The second value may
-        be too early, by the duration of the short tasks before that task (about 0.01 s, see `worker/clock.py`).
+        `time.monotonic_ns()` when the worker began the work item, and when it began its last task. The second time may
+        be about 0.01 s too early, because the worker reads the clock only that often (`worker/clock.py`).
     """
 
     sequence: int
@@ -70,34 +75,43 @@ class At:
 
 
 class StatusPage:
-    """The worker's end of its status page. On macOS the parent cannot see the page.
+    """The worker's end of its status page. On macOS there is no file, so the parent cannot see the page.
+
+    Parameters
+    ----------
+    folder:
+        The private folder of the recording. If the system has no files in memory, the file is made there.
 
     Attributes
     ----------
     address:
-        The address by which the parent opens the file; empty if the parent cannot.
+        The address by which the parent opens the file; empty if there is no file.
     fd:
-        The file; None if there is none.
+        The descriptor of the file; None if there is no file.
     counters:
         The numbers in the page, for code that has no time for a method call.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.address = ""
+        self.address: str = ""
         self.fd: int | None = None
         self._file: Outbox | None = None
         self._fence = threading.Lock()
         if sys.platform == "linux":
             self._file = Outbox(folder)
             self.address, self.fd = self._file.address, self._file.fd
-            # Not just a longer file: if it is on a full disk, the process would be killed when it writes the page.
+            # Reserve the space now. If the file is on a full disk, a later write into the mapped page would kill this
+            # process.
             os.posix_fallocate(self.fd, 0, PAGE_BYTES)
-            self.counters = memoryview(mmap.mmap(self.fd, PAGE_BYTES)).cast("Q")
+            self.counters: memoryview = memoryview(mmap.mmap(self.fd, PAGE_BYTES)).cast("Q")
         else:
             self.counters = memoryview(bytearray(PAGE_BYTES)).cast("Q")
 
     def begin_work_item(self, sequence: int, first: int) -> bool:
-        """Begin the `sequence`-th work item, at task `first`. Returns False if the parent has taken this item back."""
+        """Note that the worker begins the `sequence`-th work item, with task `first`.
+
+        Returns False if the parent has taken this work item back. The worker must then not run it.
+        """
         counters = self.counters
         counters[_BEGUN] = time.monotonic_ns()
         counters[POSITION] = 2 * first
@@ -107,7 +121,7 @@ class StatusPage:
 
     @contextlib.contextmanager
     def back_pressure(self) -> Iterator[None]:
-        """Note that a task waits within the block, because the sinks have not taken what the task has logged."""
+        """Note that a task waits within the `with` block, because the sinks have not taken the rows that it logged."""
         began = self.counters[_BACK_PRESSURE_SINCE] = time.monotonic_ns()
         try:
             yield
@@ -121,15 +135,15 @@ class StatusPage:
         return self.counters[ROWS]
 
     def flushed(self, rows: int) -> None:
-        """Note that the first `rows` rows are flushed, so they survive if the worker dies."""
+        """Note that the first `rows` rows that were logged are in the outbox, so they survive if the worker dies."""
         self.counters[_FLUSHED] = rows
 
     def set_unsent_rows(self, rows: int) -> None:
-        """Note how many rows of recordings that tasks have made would be lost if the worker died now."""
+        """Note how many rows would be lost if the worker died now, in recordings that tasks have made themselves."""
         self.counters[_UNSENT_ROWS] = rows
 
     def begin(self, task: int, now_ns: int) -> None:
-        """Note that task `task` of the work item runs from now on."""
+        """Note that task `task` of the work item runs from now on. `now_ns` is the present `time.monotonic_ns()`."""
         # Written in this order, so that the parent sees the time of the task if it sees the task.
         self.counters[SINCE] = now_ns
         self.counters[POSITION] = 2 * task + 1
@@ -139,7 +153,7 @@ class StatusPage:
         self.counters[POSITION] = 2 * task + 2
 
     def close(self) -> None:
-        """Close the file. The parent has opened its own descriptor."""
+        """Close the file. The parent has its own descriptor."""
         if self._file is not None:
             self._file.close()
 
@@ -150,12 +164,12 @@ class StatusPageReader:
     Parameters
     ----------
     address, folder:
-        The address of the worker's page, and the folder of the recording.
+        The address of the worker's page, and the private folder of the recording.
 
     Attributes
     ----------
     fd, counters:
-        The file, and the numbers in its first page.
+        The descriptor of the file, and the numbers in its first page.
 
     Raises
     ------
@@ -164,7 +178,7 @@ class StatusPageReader:
     """
 
     def __init__(self, address: str, folder: Path) -> None:
-        self.fd = shared_file.open_shared(address, folder)
+        self.fd: int = shared_file.open_shared(address, folder)
         try:
             if not shared_file.is_sealed(self.fd):
                 # A page that vanishes would end this process (SIGBUS).
@@ -174,7 +188,7 @@ class StatusPageReader:
             fd, self.fd = self.fd, -1
             os.close(fd)
             raise OSError(f"not a status page: {error}") from error
-        self.counters = memoryview(self._map).cast("Q")
+        self.counters: memoryview = memoryview(self._map).cast("Q")
         self._fence = threading.Lock()
 
     def at(self) -> At:
@@ -188,37 +202,40 @@ class StatusPageReader:
         return self.counters[ROWS]
 
     def back_pressure(self) -> tuple[int, int]:
-        """Return since when `rr.log` waits, and how many nanoseconds all earlier waits took.
+        """Return since when `rr.log` waits for room in the outbox, and how many nanoseconds all earlier waits took.
 
-        The first number is a `time.monotonic_ns()`; 0 if `rr.log` does not wait.
+        The first number is a `time.monotonic_ns()`; 0 if `rr.log` does not wait now.
         """
         return self.counters[_BACK_PRESSURE_SINCE], self.counters[_BACK_PRESSURE]
 
     def flushed_counted_rows(self) -> int:
-        """Return how many counted rows were in the outboxes at the last flush (`producer/row_account.py`)."""
+        """Return how many of the rows that the worker has counted are certainly in its outboxes.
+
+        `producer/row_account.py` says which rows are counted.
+        """
         return self.counters[FLUSHED_COUNTED_ROWS]
 
     def unflushed(self) -> int:
-        """Return how many rows would be lost, at most, if the worker died at this moment."""
+        """Return how many rows of the shared recording would be lost, at most, if the worker died at this moment."""
         return self.counters[ROWS] - self.counters[_FLUSHED]
 
     def unsent_rows(self) -> int:
-        """Return the number of rows that the worker has not sent, in recordings that tasks have made."""
+        """Return how many rows the worker has not sent, in recordings that tasks have made themselves."""
         return self.counters[_UNSENT_ROWS]
 
     def revoke(self, sequence: int) -> At:
         """Take back all work items up to the `sequence`-th, except those that the worker has begun.
 
-        Returns the position of the worker at that moment. The worker will not run the work items between this position
-        and the `sequence`-th. If the worker begins a work item at this very moment, it may skip that item, too. It then
-        sends `Skipped`.
+        Returns the task that the worker runs at that moment. The worker will not run the work items behind the one of
+        this task, up to the `sequence`-th. If the worker begins a work item at this very moment, it may skip that item,
+        too. It then sends `Skipped`.
         """
         self.counters[_REVOKED] = sequence
         _pass(self._fence)
         return self.at()
 
     def close(self) -> None:
-        """Close the page. From now on, a call in another thread raises `ValueError`."""
+        """Close the page. From now on, all other methods raise `ValueError`."""
         self.counters.release()
         self._map.close()
         fd, self.fd = self.fd, -1

@@ -1,13 +1,15 @@
-"""Writes a *mark* into shared memory: to which task the rows of an outbox belong. The parent reads it in a dead worker.
+"""Writes a *mark* into shared memory. The mark says to which task the rows of an outbox belong.
+
+If a worker dies, the parent reads its mark. An *outbox* is a file in memory, into which a worker writes its rows.
 
 Covers: the one mark of a worker, for the last task that it has begun. It lies behind the counters of the status page.
 Does not cover: the messages `TaskBegan` and `TaskEnded`, which say the same, and the use of the mark
 (`aggregator/row_owner.py`).
 
-ZeroMQ sends a message in a thread of its own, a moment after the call that sends. If the worker is killed in this
-moment, its rows are still in the outbox, but the parent does not know to which task they belong. One mark is enough:
-before a worker writes into the next outbox, it waits for an answer of the parent. So the messages about earlier
-outboxes have arrived.
+The messages alone are not enough. ZeroMQ sends a message in a thread of its own, a moment after the call that sends. If
+the worker is killed in this moment, its rows are still in the outbox. But the parent does not know to which task these
+rows belong. One mark is enough, because a worker waits for an answer of the parent before it writes into the next
+outbox. So the messages about earlier outboxes have arrived.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from mpr.transport.status_page import PAGE_BYTES, StatusPage, StatusPageReader
 
 # The offset of the mark in the page, in bytes. The counters end before this offset.
 _START = 512
-# The number of the outbox plus 1. While that is 0, the mark is not valid.
+# The number of the outbox plus 1. If it is 0, the mark is not valid.
 _VALID = struct.Struct("<Q")
+# The fields of `TaskBegan`.
 _BEGAN = struct.Struct("<QIIQ")
-# Whether the task has ended, its duration, and the size of the text of its error in bytes (0: no error).
+# Whether the task has ended, its duration in seconds, and the size of the text of its error in bytes (0: no error).
 _ENDED = struct.Struct("<BdH")
 _BEGAN_AT = _START + _VALID.size
 _ENDED_AT = _BEGAN_AT + _BEGAN.size
@@ -54,7 +57,7 @@ class TaskMarker:
         self._page = status_page.counters.cast("B")
 
     def begin(self, outbox: int, began: TaskBegan) -> None:
-        """Note that the rows in outbox number `outbox` belong to the task of `began`."""
+        """Note that the rows in outbox number `outbox`, and in later ones, belong to the task of `began`."""
         # Written in this order, so that a mark of which only a part was written is not valid.
         _VALID.pack_into(self._page, _START, 0)
         _BEGAN.pack_into(self._page, _BEGAN_AT, began.work_item, began.task, began.attempt, began.started_nanos)
@@ -62,14 +65,14 @@ class TaskMarker:
         _VALID.pack_into(self._page, _START, outbox + 1)
 
     def end(self, ended: TaskEnded) -> None:
-        """Note that the task has ended. A long text of an error is cut."""
+        """Note that the task has ended. A text of an error that does not fit into the page is cut."""
         error = (ended.error or "").encode(errors="replace")[: PAGE_BYTES - _ERROR_AT]
         self._page[_ERROR_AT : _ERROR_AT + len(error)] = error
         _ENDED.pack_into(self._page, _ENDED_AT, 1, ended.seconds, len(error))
 
 
 def read_mark(status_page: StatusPageReader) -> TaskMark | None:
-    """Return the mark in the page of a worker that has died; None if the worker has begun no task."""
+    """Return the mark in the page of a worker that has died; None if there is no valid mark."""
     page = status_page.counters.cast("B")
     (valid,) = _VALID.unpack_from(page, _START)
     if not valid:

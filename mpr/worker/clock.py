@@ -20,8 +20,8 @@ class Clock:
     """
 
     def __init__(self, on_tick: Callable[[], None]) -> None:
-        self.ticked = [False]
-        self.always = False
+        self.ticked: list[bool] = [False]
+        self.always: bool = False
         self._on_tick = on_tick
         self._busy = self._wanted = self._runs = self._started = False
         self._wake = threading.Event()

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 #: Whether this process was forked by the worker. It is a list with one value, because reading a list takes 0.02 us per
 #: task, but `os.getpid()` takes up to 0.3 us.
-is_child = [False]
+is_child: list[bool] = [False]
 _watched = False
 
 

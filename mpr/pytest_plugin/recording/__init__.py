@@ -1,5 +1,5 @@
-"""Records each test, in each process that runs tests.
+"""Records tests, in each process that runs tests. Each attempt of a test gets a file.
 
-Covers: rows that a test logs in any way, and the phases, output and traceback of the test.
+Covers: the rows that a test logs in any way, and rows about the test: its phases, output, outcome and traceback.
 Does not cover: the report when all tests have ended (`report`).
 """

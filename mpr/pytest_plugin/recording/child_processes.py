@@ -1,11 +1,13 @@
 """Lets processes that a test starts log into the test's recording.
 
-- The test starts an `mpr.Pool`, or an `mpr.SharedRecording` without sinks: the test's recording takes the place of the
-  sinks (`mpr/sinks/active_recording.py`).
-- The test starts processes by `multiprocessing` or `subprocess` that use functions decorated by `@mpr.task`, or call
-  `mpr.join()`: these processes inherit a shared recording, whose only sink is the test's recording. The shared
-  recording is made as soon as the process of the test has a decorated function. Later tests use the same shared
-  recording.
+There are two cases:
+
+- The test makes an `mpr.Pool` or an `mpr.SharedRecording`, and names no sinks (destinations of rows). The rows then go
+  to the test's recording (`mpr/sinks/active_recording.py`).
+- The test starts processes by `multiprocessing` or `subprocess`. They call functions that are decorated by `@mpr.task`,
+  or `mpr.join()`. These processes inherit an `mpr.SharedRecording`, whose only sink is the test's recording. This
+  module makes the shared recording as soon as the process of the test has imported `@mpr.task`. Later tests use the
+  same shared recording.
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class Children:
-    """Leads the rows of the child processes of this process to the recording of the running test."""
+    """Sends the rows of this process's child processes to the recording of the running test."""
 
     def __init__(self) -> None:
-        # The shared recordings by application id, each with the stream that gets the rows.
+        # For each application id: the shared recording that child processes inherit, and the stream that gets the rows.
         self._shared: dict[str, tuple[TestStream, SharedRecording]] = {}
         self._propagation: Propagation | None = None
         self._open_before = 0
@@ -35,13 +37,13 @@ class Children:
         self._outer: rr.RecordingStream | None = None
 
     def attach(self, stream: TestStream) -> None:
-        """Lead the rows of child processes to `stream` from now on."""
+        """Send the rows of child processes to `stream`, the stream of the running test, from now on."""
         if not self._is_attached:
-            # The recording of an outer test. There is one if this pytest runs within a test.
+            # If this pytest runs within a test of another pytest, this is the recording of that outer test.
             self._outer = active_recording.current()
             self._is_attached = True
         active_recording.set_current(stream.native)
-        # A shared recording needs sockets and threads. So it is made only if this process has imported `@mpr.task`.
+        # A shared recording costs sockets and threads. So it is made only if this process has imported `@mpr.task`.
         if self._propagation is None and "mpr.tasks.decorator" in sys.modules:
             from mpr.producer import propagation
             from mpr.recording.shared_recording import runtime_of
@@ -53,14 +55,17 @@ class Children:
         self._open_before = active_recording.open_writers()
 
     def detach(self) -> str | None:
-        """Stop leading rows to the test's recording. Return a note if children of the test still run."""
+        """Stop sending rows to the test's recording.
+
+        If pools or shared recordings of the test are still open, return a note that says so. Otherwise, return None.
+        """
         self._is_attached = False
         active_recording.set_current(self._outer)
         if self._propagation is not None:
             self._propagation.close()
             self._propagation = None
-        # Pools and recordings that were open before the test do not count, because they belong to fixtures with a wider
-        # scope.
+        # Pools and recordings that were open before the test do not count. They belong to fixtures that several tests
+        # use.
         left = active_recording.open_writers() - self._open_before
         if left > 0:
             return f"{left} pools or shared recordings of the test are still open: rows that come later are not here"

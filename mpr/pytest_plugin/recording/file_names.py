@@ -1,4 +1,8 @@
-"""Makes the file names of recordings from node ids. Every file system and artifact store accepts these names."""
+"""Makes the file names of recordings from node ids of tests.
+
+The names are short and have only plain characters. So every file system accepts them, and so do the artifact stores of
+CI services.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,15 @@ import re
 import unicodedata
 from pathlib import Path
 
-# The largest size in bytes of a name without its digest, and the largest size in bytes of the path. So the whole path
-# stays below 260 bytes in the folders of a CI job.
+# The largest size in bytes of a name without its digest, and of a whole path. Some systems refuse paths of 260 bytes
+# and more.
 _STEM_BYTES = 100
 _PATH_BYTES = 240
 _DIGEST_CHARACTERS = 8
 # All other characters are replaced, because artifact stores refuse them or shells give them a meaning.
 _REFUSED = re.compile(r"[^A-Za-z0-9_.=\[\]-]+")
-# `--dist loadgroup` of pytest-xdist adds the group to the node id, after an @. An @ with a bracket after it
-# belongs to a parameter, and not to a group.
+# `--dist loadgroup` of pytest-xdist adds the name of a group to the node id, after an @. If a bracket follows the @,
+# the @ belongs to a parameter of the test, and not to a group.
 _GROUP = re.compile(r"@[^\]\[]*$")
 
 
@@ -30,30 +34,33 @@ def without_group(nodeid: str) -> str:
 
 
 def stem(nodeid: str, folder: Path) -> str:
-    """Return a file name without suffix for the recording of the test `nodeid` in `folder`.
+    """Return a file name without `.rrd` for the recording of the test `nodeid` in `folder`.
 
-    The name ends with a digest of the node id, so that two node ids get different names. A node id always gets the same
-    name, in any order of tests and in any worker.
+    The name ends with a digest of the node id, so that two node ids get different names. In one folder, a node id
+    always gets the same name.
     """
     nodeid = without_group(nodeid)
     digest = hashlib.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
-    # 24 bytes are for the rest of the path: a slash, a dash, the longest suffix (`-retry99.rrd`), and the name of a
-    # worker.
+    # 24 bytes are for the rest of the path: a slash, a dash, the longest ending (`-retry99.rrd`), and a worker's name.
     left = _PATH_BYTES - len(os.fsencode(folder)) - len(digest) - 24
     return f"{clean(nodeid)[: max(8, min(_STEM_BYTES, left))]}-{digest}"
 
 
 def clean(name: str) -> str:
-    """Return `name` with only those ASCII characters that every file name may have."""
+    """Return `name` with only those ASCII characters that cause no trouble in file names.
+
+    Other characters are left out or become a dash. If nothing is left, returns "test".
+    """
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return _REFUSED.sub("-", ascii_name).strip("-.") or "test"
 
 
 def reserve(folder: Path, name: str, first_attempt: int = 0) -> tuple[Path, int]:
-    """Create an empty file with the first free name for an attempt: `<name>.rrd`, `<name>-retry1.rrd` and so on.
+    """Create an empty file for an attempt of a test: `<name>.rrd` for attempt 0, `<name>-retry1.rrd` for attempt 1.
 
-    Only one process can create a file of a given name. So two attempts never get the same name, also if another worker
-    runs the test again after a crash. Returns the path of the file, and the attempt's number. Raises `OSError`.
+    The first attempt from `first_attempt` on whose name is free is taken. Two attempts never get the same name, because
+    only one process can create a file. This holds even if another worker runs the test again after a crash. Returns the
+    path of the file, and the number of the attempt. Raises `OSError` if no file can be created.
     """
     attempt = first_attempt
     while True:

@@ -1,7 +1,7 @@
 """Suppresses a warning about forks that a test would not get without mpr.
 
-Python 3.12 and later warn if a process with threads forks. Python also counts the threads of the SDK, which only record
-the test. If the test has threads of its own, the warning is not suppressed.
+Python 3.12 and later warn if a process with several threads forks. Python also counts the threads of the SDK, which a
+test has only because it is recorded. If the test has threads of its own, the warning is not suppressed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _COME_AND_GO = ("file_writer", "ChunkBatcher", "RecordingStream")
 
 
 class Watch:
-    """Suppresses the warning at forks of this process.
+    """Suppresses the warning when this process forks while a test runs.
 
     Parameters
     ----------
@@ -42,6 +42,7 @@ class Watch:
     def _forks(self) -> None:
         if self._running is None or self._running() is None:
             return
+        # The threads of the test, one of which is the main thread.
         theirs = [name for thread, name in _threads().items() if thread not in self._ours]
         if sum(not name.startswith(_COME_AND_GO) for name in theirs) <= 1:
             # The filter need not be removed here, because pytest removes all filters at the end of the test.

@@ -1,11 +1,11 @@
-"""Leads the rows of a test from all sources in one process into the test's recording.
+"""Sends the rows of a test from all sources in one process to the test's recording.
 
 | source of the rows | how the rows get into the recording |
 |---|---|
 | plain `rr.log` of the test, its fixtures and threads | the test's stream is the SDK's current recording |
 | plain `rr.log` after `rr.init`, without a sink | the rows are copied at the end of the test (`rr_init.py`) |
-| pools, child processes | see `child_processes.py` |
-| `logging` | see `logging_capture.py` |
+| pools and child processes of the test | see `child_processes.py` |
+| records of Python's `logging` | see `logging_capture.py` |
 
 This module is imported only when the first test is recorded, because it needs the SDK.
 """
@@ -33,7 +33,7 @@ _THREAD = "thread"
 
 
 class LogSources:
-    """Leads rows from all sources in one process to the recording of the running test.
+    """Sends rows from all sources in one process to the recording of the running test.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class LogSources:
         self._forks = fork_warning.Watch(running)
         self._streams = TestStreams(self._logged)
         self._children = Children()
-        # The recording of an outer test. There is one if this pytest runs within a test.
+        # If this pytest runs within a test of another pytest, this is the recording of that outer test.
         self._outer: Any = None
         self._rr_init_rows = RrInitRows(self._streams.has)
         self._logs = LogCapture(self._native, test_rows.LOGS)
@@ -56,14 +56,14 @@ class LogSources:
         if self._streams.knows(application_id):
             return self._streams.get(application_id)
         with warnings.catch_warnings():
-            # Warnings of the SDK's own modules must not fail a test that turns warnings into errors.
+            # The first stream imports the SDK, which may warn. A test that turns warnings into errors must not fail.
             warnings.simplefilter("ignore")
             found = self._streams.get(application_id)
         self._forks.threads_have_come()
         return found
 
     def attach(self, running: RunningTest) -> None:
-        """Lead all rows to the recording of the test `running` from now on."""
+        """Send the rows from all sources to the recording of the test `running` from now on."""
         self._children.attach(running.stream)
         native = running.stream.native.inner
         self._outer = None
@@ -76,21 +76,22 @@ class LogSources:
         if is_of_tests(before):
             self._outer = before
         else:
-            # `before` stays the current recording, because a fixture with a wider scope may need it. Without mpr,
-            # `before` would be the current recording too.
+            # For example, a fixture that several tests use has made `before` the current recording. It stays the
+            # current recording, as it would without this plugin.
             recordings.exchange_global_recording(before)
 
     def phase_has_ended(self, running: RunningTest) -> None:
-        """Prepare again to take the rows of child processes.
+        """Let child processes of the next phase log into the recording, too.
 
-        The reason is that the phase may have imported the first function that is decorated by `@mpr.task`.
+        `Children.attach` must be called again, because the phase may have imported `@mpr.task`.
         """
         self._children.attach(running.stream)
 
     def detach(self, running: RunningTest) -> None:
-        """Stop leading rows to the recording of the test.
+        """Stop sending rows to the recording of the test `running`.
 
-        If the test has made another recording the current one, that recording stays the current one.
+        If the test has made another recording the current one, that recording stays the current one. Its rows are
+        copied into the recording of the test, if this is possible.
         """
         note = self._children.detach()
         if note is not None:
@@ -106,7 +107,7 @@ class LogSources:
             running.notes.append(note)
 
     def close(self) -> None:
-        """Undo the changes that this object has made to the process. Called after the last test."""
+        """Undo the changes that this object has made to the process. Call this after the last test."""
         self._logs.close()
         self._forks.close()
         self._children.close()

@@ -18,10 +18,17 @@ class _Handler(LoggingHandler):
 
 
 class LogCapture:
-    """Passes every `logging` record of the process to the recording of the running test.
+    """Logs every `logging` record of the process into the recording of the running test.
 
-    Replaces `logging.Logger.callHandlers` instead of adding a handler to the root logger, because some tests count the
-    handlers of the root logger.
+    This class replaces the method `logging.Logger.callHandlers`. It adds no handler to the root logger, because some
+    tests count the handlers of the root logger.
+
+    Parameters
+    ----------
+    stream:
+        The function that returns the stream of the running test, or None if no test is recorded.
+    path_prefix:
+        The entity path below which each logger has an entity.
     """
 
     def __init__(self, stream: Callable[[], rr.RecordingStream | None], path_prefix: str) -> None:
@@ -39,8 +46,8 @@ class LogCapture:
     def close(self) -> None:
         """Restore `logging.Logger.callHandlers`.
 
-        If other code has replaced this function since, nothing is restored. The wrapper of this class then stays, and
-        only passes each record on.
+        If other code has replaced this method since then, it is not restored. The replacement that this class has made
+        then stays in use. If no test is recorded, it only calls the original method.
         """
         if logging.Logger.callHandlers is self._ours:
             logging.Logger.callHandlers = self._before  # type: ignore[method-assign]  # as it was

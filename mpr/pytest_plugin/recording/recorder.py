@@ -1,8 +1,10 @@
 """Records the tests of one process: one file for each attempt of a test, fixtures and their teardown included.
 
-How a test is recorded: `begin` (name, file, journal) -> phases (output, failure) -> `end` (outcome, kept or removed).
+The steps of one attempt: `_begin` chooses a name, opens the file and writes to the journal (`journal.py`). `_phase`
+runs around the setup, the call and the teardown, and records output and failures. `_end` writes the outcome, and keeps
+or removes the file.
 
-Covers: the order of all steps, and that no error of a step reaches the test (`internal_errors.py`).
+Covers: the order of these steps. No error in a step reaches the test (`internal_errors.py`).
 Does not cover: the file (`test_stream.py`), how rows get into the recording (`log_sources.py`), and the repair after a
 crash (`report/controller.py`).
 """
@@ -32,24 +34,33 @@ if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.log_sources import LogSources
 
 
-#: The property of reports that has the path of a test's recording, relative to the folder in which pytest was started.
+#: The property of pytest's reports with the path of a test's recording, relative to the folder in which pytest was
+#: started.
 PROPERTY = "mpr_recording"
 #: The worker's name in a process without pytest-xdist.
 MAIN = "main"
-#: The key of `workeroutput` by which a worker sends errors of mpr itself.
+#: The key in `workeroutput` (the data that a worker of pytest-xdist sends at its end) for errors of mpr itself.
 WORKER_OUTPUT = "mpr_troubles"
 
 
 class Recorder:
-    """The plugin of pytest that records tests. Each process that runs tests has one."""
+    """Records the tests of one process. Each process that runs tests registers one such object with pytest.
+
+    Parameters
+    ----------
+    config:
+        The configuration of pytest.
+    settings:
+        The options of the run.
+    """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.settings = settings
         self.worker: str = getattr(config, "workerinput", {}).get("workerid", MAIN)
         self.current: RunningTest | None = None
-        #: The recording of the test that has ended last; None if the recording was not kept.
+        #: The path of the recording of the test that ended last; None if this recording was not kept.
         self.last: Path | None = None
-        self.errors = InternalErrors(lambda text: self._open_journal().error(text))
+        self.errors: InternalErrors = InternalErrors(lambda text: self._open_journal().error(text))
         self._config = config
         self._attempts: dict[str, int] = {}
         self._journal: Journal | None = None
@@ -61,7 +72,8 @@ class Recorder:
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Import the SDK before the first test.
 
-        The import takes some tenths of a second. If it came later, this time would count as time of the first test.
+        The import takes some tenths of a second. If the first test imported it, this time would count as time of this
+        test.
         """
         if session.items:
             self.errors.attempt("begin to record", lambda: self._sources().stream(self.settings.application_id))
@@ -101,13 +113,13 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Finish the recording of a test that Ctrl-C or `pytest.exit` has interrupted, so that it had no teardown."""
+        """Finish the recording of a test that has had no teardown, because Ctrl-C or `pytest.exit` interrupted it."""
         if self.current is not None:
             self.current.outcomes.setdefault("interrupted", "interrupted")
             self.errors.attempt("finish a recording", self._end)
         self.errors.close()
         if self._journal is None or self._journal.pid != os.getpid():
-            # If nothing could be written, there is no journal. So pytest-xdist sends the errors.
+            # There is no journal, because nothing could be written. So pytest-xdist sends the errors to the controller.
             output = getattr(self._config, "workeroutput", None)
             if output is not None:
                 output[WORKER_OUTPUT] = list(self.errors.texts)
@@ -122,7 +134,7 @@ class Recorder:
     # --- for fixtures -----------------------------------------------------------------------------------------------
 
     def snapshot(self, target: Path) -> None:
-        """Write the rows that the running test has logged until now to the file `target`, without a footer.
+        """Copy the rows that the running test has logged until now to the file `target`. The copy has no footer.
 
         Raises `RuntimeError` if no test is recorded now, or if the SDK cannot write rows to the disk. Raises `OSError`
         if a file cannot be read or written.
@@ -130,11 +142,14 @@ class Recorder:
         if self.current is None:
             raise RuntimeError("no test is recorded at this moment")
         self.current.stream.flush(self.settings.flush_timeout_secs)
-        # Only whole messages are written. Other threads may log meanwhile, so the file may end within a message.
+        # Only whole messages are copied. The file may end within a message, because other threads may log meanwhile.
         target.write_bytes(framing.whole(self.current.path.read_bytes()))
 
     def artifacts(self) -> Path:
-        """Make and return the folder for files of the running test, beside the test's recording. Raises `OSError`."""
+        """Return the folder for files of the running test, beside the test's recording. Make it if it is missing.
+
+        Raises `OSError` if it cannot be made.
+        """
         assert self.current is not None
         folder = self.current.path.with_suffix("")
         folder.mkdir(exist_ok=True)
@@ -169,7 +184,7 @@ class Recorder:
                 )
             )  # fmt: skip
         except BaseException:
-            # The file is removed, because it would look like the recording of a test that has crashed.
+            # Otherwise, the empty file would look like the recording of a test that has crashed.
             path.unlink(missing_ok=True)
             raise
         running = self.current = RunningTest(
@@ -207,7 +222,11 @@ class Recorder:
             self._flush(running)
 
     def _flush(self, running: RunningTest) -> None:
-        """Flush logged rows to the disk, because the SDK reports only then that the disk is full."""
+        """Write the rows that were logged to the disk.
+
+        Raises `RuntimeError` if this fails, for example because the disk is full. Without a flush, the SDK would not
+        report this.
+        """
         if running.take_logged():
             try:
                 running.stream.flush(self.settings.flush_timeout_secs)
@@ -261,7 +280,7 @@ class Recorder:
     # --- parts of these steps -------------------------------------------------------------------------------------
 
     def _running(self) -> RunningTest | None:
-        """Return the test that runs in this process. Return None in a process that the test has forked."""
+        """Return the recorded test that runs in this process. Return None in a process that a test has forked."""
         return self.current if self.current is not None and self.current.is_here else None
 
     def _sources(self) -> LogSources:

@@ -11,7 +11,10 @@ _NAME = "mpr recording"
 
 
 def attach(item: pytest.Item, path: Path) -> None:
-    """Attach the finished recording of `item` to allure's report. Called within the teardown of the test."""
+    """Attach the finished recording `path` of the test `item` to the report of allure.
+
+    Call this within the teardown of the test, so that allure attaches the file to this test.
+    """
     if item.config.getoption("allure_report_dir", None) and item.config.pluginmanager.hasplugin("allure_listener"):
         import allure
 
@@ -19,7 +22,10 @@ def attach(item: pytest.Item, path: Path) -> None:
 
 
 def add_link(item: pytest.Item, report: pytest.TestReport, path: Path) -> None:
-    """Add a link to the recording of `item` for pytest-html. `report` is the report of the test's teardown."""
+    """Add a link to the recording `path` of the test `item` to the report of pytest-html.
+
+    `report` is pytest's report of the test's teardown, which carries the link.
+    """
     target = item.config.getoption("htmlpath", None)
     if target and item.config.pluginmanager.hasplugin("html"):
         import pytest_html

@@ -1,6 +1,6 @@
 """Decides which attempts of a test are recorded, and which recordings are kept.
 
-The decision depends only on the mode, the number of the attempt, and the outcome.
+The decision depends only on the mode (`--mpr=...`), the number of the attempt, and the outcome.
 """
 
 from __future__ import annotations
@@ -9,21 +9,25 @@ from collections.abc import Iterable
 
 
 def is_recorded(mode: str, attempt: int) -> bool:
-    """Return whether the attempt with the number `attempt` (from 0) is recorded."""
+    """Return whether the attempt with the number `attempt` (from 0) is recorded. `mode` is one of `options.MODES`."""
     return mode == "on" or mode.startswith("retain") or (mode == "on-first-retry" and attempt == 1)
 
 
 def is_kept(mode: str, attempt: int, outcome: str) -> bool:
-    """Return whether the recording of an attempt that ended with `outcome` is kept."""
+    """Return whether the recording of a recorded attempt is kept.
+
+    `attempt` is its number (from 0), and `outcome` is what `outcome_of` returns.
+    """
     if mode in ("on", "on-first-retry"):
         return True
-    # In one mode, an attempt that passed after a failed attempt is kept too, so that both attempts can be compared.
+    # In the mode with "retries", an attempt that passed after a failed one is kept too, so that a user can compare
+    # them.
     return outcome in ("failed", "interrupted") or (
         mode == "retain-on-failure-and-retries" and attempt > 0 and outcome == "passed"
     )
 
 
 def outcome_of(phases: Iterable[str]) -> str:
-    """Return the outcome of a test: the worst outcome of its phases."""
+    """Return the outcome of a test, which is the worst of the outcomes of its `phases`."""
     found = set(phases)
     return next((outcome for outcome in ("failed", "interrupted", "skipped") if outcome in found), "passed")

@@ -1,9 +1,9 @@
 """Copies rows to the test's recording from a recording that the test has made itself, by `rr.init(...)`.
 
-Code under test often begins with `rr.init`. While the recording made by `rr.init` has no sink, the SDK keeps its rows
-in memory. At the end of the test, this module reads these rows, copies them, and puts them back into that recording. So
-a later `rr.save` still finds them. If the recording has a sink, or may have had one, the rows are not copied. A note in
-the test's recording says so.
+Code under test often begins with `rr.init`, which makes another recording the current one. While that recording has no
+sink (a destination such as a file), the SDK keeps its rows in memory. At the end of the test, this module reads these
+rows, copies them to the test's recording, and puts them back. So a later `rr.save` still finds them. If the recording
+has a sink, or may have had one, its rows are not copied. A note in the test's recording says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import rerun as rr
 
 
-# The largest number of bytes that is copied at the end of a test. A larger recording is not copied, then or later.
+# If a recording has more bytes than this at the end of a test, it is not copied, and neither is it after later tests.
 _MOST_BYTES = 256 * 1024 * 1024
 
 
@@ -29,12 +29,14 @@ class RrInitRows:
     Parameters
     ----------
     is_ours:
-        The function that returns whether a handle of the SDK belongs to a recording of this plugin.
+        The function that says whether a recording belongs to this plugin. Its argument is the `inner` of an
+        `rr.RecordingStream`.
     """
 
     def __init__(self, is_ours: Callable[[Any], bool]) -> None:
         self._is_ours = is_ours
-        # The ids of new recordings without a sink. Other recordings are not read, because reading takes the sink away.
+        # The ids of recordings that were made after this object, and that have never had a sink. Other recordings are
+        # not read, because reading takes the sink away.
         self._without_sink: set[str] = set()
         # The id of the recording that was copied last, and the ids of its chunks that are copied already.
         self._known: tuple[str, set[str]] = ("", set())
@@ -50,7 +52,10 @@ class RrInitRows:
             self._without_sink.discard(recording_id or "")
 
     def copy_rows(self, stream: rr.RecordingStream) -> str | None:
-        """Copy the rows of the current recording to `stream`. Return a note if the rows cannot be copied."""
+        """Copy the new rows of the current recording to `stream`, the stream of the test.
+
+        Returns a note that says why, if there are rows that cannot be copied. Otherwise, returns None.
+        """
         native, recording_id = recordings.current_recording()
         if native is None or recording_id is None or self._is_ours(native):
             return None
@@ -62,7 +67,7 @@ class RrInitRows:
 
         with internal():
             data: bytes = recordings.encoded_rows_of(native).read(flush=True) or b""
-            # Reading has given the recording a sink. The sink is removed, so that the SDK keeps the rows again.
+            # Reading has given the recording a sink in memory. It is removed, so that the SDK keeps rows again.
             recordings.disconnect(native)
             if not data or len(data) == framing.HEADER_SIZE:
                 return None

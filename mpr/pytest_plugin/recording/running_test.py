@@ -1,4 +1,4 @@
-"""Defines the state of the test that runs in this process, as the recorder and its steps share it."""
+"""Defines the state of the test that runs in this process. The recorder and the modules that it calls share it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class RunningTest:
     stream:
         The stream that writes the recording.
     started, clock:
-        The begin of the test, in seconds since the epoch and in seconds of `time.perf_counter`.
+        The begin of the test, in seconds since the Unix epoch, and in seconds of `time.perf_counter`.
     phases:
-        The name of each phase (setup, call, teardown), with the time of its begin in seconds since the epoch.
+        The name of each phase that has begun (setup, call, teardown), and its begin in seconds since the Unix epoch.
     outcomes:
-        The outcome of each phase that has ended.
+        The outcome of each phase that has ended, by the name of the phase.
     failures:
         The name of each phase that failed, with pytest's text about the failure.
     notes:
@@ -43,9 +43,9 @@ class RunningTest:
     last_report:
         The last report of pytest about a phase.
     logged:
-        Whether there may be rows that are not on the disk.
+        Whether rows were logged since the last flush, which may not be on the disk yet.
     sections:
-        The number of pieces of captured output that are in the recording already.
+        The number of pieces of output, captured by pytest, that are in the recording already.
     """
 
     item: pytest.Item
@@ -74,7 +74,7 @@ class RunningTest:
         self.logged = True
 
     def take_logged(self) -> bool:
-        """Return whether rows were logged since the last call."""
+        """Return whether rows were logged since the last call, and set `logged` to False."""
         logged, self.logged = self.logged, False
         return logged
 
@@ -85,9 +85,9 @@ class RunningTest:
         return sections[before:]
 
     def raised(self, phase: str, error: BaseException) -> None:
-        """Set the outcome of `phase`, because `error` has ended the phase.
+        """Set the outcome of `phase`, which the exception `error` has ended.
 
-        The outcome is not left to the reports of pytest, because they come too late for some errors, or never.
+        pytest's report also has the outcome. But for some errors it comes too late, or never comes.
         """
         if isinstance(error, pytest.skip.Exception):
             self.outcomes[phase] = "skipped"
@@ -100,9 +100,9 @@ class RunningTest:
                 self.failures.append((phase, str(text)))
 
     def failed_in_part(self, report: pytest.TestReport) -> None:
-        """Count the test as failed, because `report` says that a subtest has failed.
+        """Count the test as failed, because `report` says that a part of it has failed: a subtest.
 
-        Does nothing if `report` is about the test itself.
+        Does nothing if `report` is the last report about the test itself.
         """
         if report is self.last_report:
             return
@@ -111,7 +111,10 @@ class RunningTest:
             self.failures.append(("subtest", report.longreprtext))
 
     def reported(self, report: pytest.TestReport) -> None:
-        """Note pytest's report of a phase. In a report, an expected failure does not count as failed."""
+        """Take the outcome of a phase from pytest's report.
+
+        The report overrides the outcome that `raised` has set. For example, an expected failure has not failed there.
+        """
         phase = report.when or CALL
         self.last_report = report
         self.outcomes[phase] = report.outcome

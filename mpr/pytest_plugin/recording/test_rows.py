@@ -26,7 +26,7 @@ LOGS = f"{ROOT}/logs"
 
 
 def log_output(running: RunningTest) -> None:
-    """Write the output of the phase that has just ended."""
+    """Write the output (stdout, stderr) that pytest has captured in the phase that has just ended."""
     import rerun as rr
 
     for _when, kind, text in running.new_output():
@@ -56,13 +56,23 @@ def log_test(
     failures: Iterable[tuple[str, str]],
     notes: Iterable[str],
 ) -> None:
-    """Write the outcome, phases, failures and notes of any test, even of a test whose process has died."""
+    """Write the outcome, phases, failures and notes of a test to `stream`. The process of the test may have died.
+
+    Parameters
+    ----------
+    stream:
+        The stream of the test's recording, or one that appends to it.
+    nodeid, attempt, worker, outcome:
+        The values of the property `pytest`, as in `RecordedTest`.
+    phases, failures, notes:
+        As in `RunningTest`.
+    """
     import pyarrow as pa
     import rerun as rr
 
     values = {"nodeid": nodeid, "attempt": attempt, "worker": worker, "outcome": outcome}
-    # The values are Arrow arrays, because the SDK converts plain values slowly. The conversion would take as long as
-    # all other work for the recording of a test.
+    # The values are Arrow arrays, because the SDK converts plain values slowly. This conversion would take as much time
+    # as all other work for the recording of an empty test.
     stream.send_property(ROOT, rr.AnyValues(**{name: pa.array([value]) for name, value in values.items()}))
     if phases:
         index: Any = rr.TimeColumn("log_time", timestamp=[time for _, time in phases])

@@ -1,19 +1,19 @@
-"""Writes the recordings of tests with one stream per process, one file after the other.
+"""Writes the recordings of all tests of a process with one stream of the SDK, one file after the other.
 
-Covers: making and giving up the stream, the file that the stream writes now, and the recording id of each file.
+Covers: making the stream, the file that it writes now, the recording id of each file, and streams that hang.
 Does not cover: the name of the file, the rows about the test in the file, and whether the file is kept.
 
-A stream of the SDK has two threads that never end. So each process has one stream for all tests of one application id,
-and each test has a file sink of the SDK. The sink writes from a thread without Python. So rows that were logged some
-milliseconds before a crash of the process are in the file. All rows have the stream's recording id. When a file is
-closed, the recording id in the file is replaced by a new one of the same length.
+A stream of the SDK has two threads that never end. So tests do not get a stream each: all tests with one application id
+share a stream. For each test, the stream gets another file sink of the SDK. A thread of the SDK writes the file,
+without Python. So rows that were logged some milliseconds before a crash of the process are in the file. All rows have
+the stream's recording id. When a file is closed, this id is replaced in the file by a new one of the same length.
 
 Measured: with this one stream, a test takes 1.0 to 1.2 times as long as with a new stream for each test. If Python
 fetched the rows by `rr.binary_stream`, a test would take 2 to 3 times as long.
 
 If a file cannot be written any more, for example because the disk is full, the SDK's threads may wait for each other
-for ever. In release 0.41, the SDK never answers a flush if a row before could not be written. Such a stream is not used
-again, and a new stream is made.
+for ever. In release 0.41, a flush of the SDK never returns if an earlier row could not be written. Such a stream is not
+used again, and a new stream is made.
 """
 
 from __future__ import annotations
@@ -41,29 +41,30 @@ FLUSH_TIMEOUT_SECS = 5.0
 _CLOSE_TIMEOUT_SECS = 10.0
 
 
-# Streams whose threads wait for ever. Python must not collect them, because the SDK would then wait for the threads.
+# Streams whose threads wait for ever. They are kept here so that Python never deletes them: the deletion of a stream
+# waits for its threads.
 _stuck: list[Any] = []
-# The recording ids of all streams that were made by `TestStream` in this process. The streams may belong to several
-# plugins, because a test may run pytest.
+# The recording ids of all streams that `TestStream` has made in this process. Not all belong to one run of pytest,
+# because a test may itself run pytest in this process.
 _every: set[str] = set()
 
 
 def is_of_tests(native: Any) -> bool:
-    """Return whether `native`, a handle of the SDK, belongs to a recording of any `TestStream`."""
+    """Return whether any `TestStream` uses the stream `native`, which is the `inner` of an `rr.RecordingStream`."""
     return recordings.recording_id_of(native) in _every
 
 
 class TestStream:
-    """Writes the recordings of one application id in this process, one file after the other."""
+    """Writes the recordings of tests with one application id in this process, one file after the other."""
 
     __test__ = False
 
     def __init__(self, application_id: str) -> None:
         import rerun as rr
 
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         self.application_id = application_id
-        self.recording_id = uuid.uuid4().hex
+        self.recording_id: str = uuid.uuid4().hex
         self.native: rr.RecordingStream = rr.RecordingStream(
             application_id,
             recording_id=self.recording_id,
@@ -72,13 +73,13 @@ class TestStream:
         )
         _every.add(self.recording_id)
         self.path: Path | None = None
-        # `_failed` says whether a flush of the present file has failed. `stuck` says whether the stream cannot be used
-        # any more.
+        # `_failed`: whether a flush of the present file has failed. `stuck`: whether the threads of the stream wait for
+        # ever, so that the stream cannot be used any more.
         self._failed = False
-        self.stuck = False
+        self.stuck: bool = False
 
     def open(self, path: Path) -> None:
-        """Write rows to `path` from now on. Forget the times that were set for earlier rows.
+        """Write rows to the file `path` from now on. Times that earlier tests have set no longer count.
 
         Raises the SDK's error if the file cannot be opened.
         """
@@ -101,16 +102,19 @@ class TestStream:
             raise
 
     def is_taken(self) -> bool:
-        """Return whether other code has given the stream another sink. The SDK has then finished the file already."""
+        """Return whether other code has given the stream another sink, for example by `rr.save`.
+
+        The SDK has then finished the file of the test already.
+        """
         assert self.path is not None
         return not self.path.exists() or framing.is_finished(self.path)
 
     def close(self) -> bool:
-        """Finish the file, and give its recording a new id. Return whether the file is whole, with its footer."""
+        """Finish the file, and give its recording a new id. Return whether this succeeded, so that it has a footer."""
         assert self.path is not None
         path, self.path = self.path, None
-        # The file is flushed before `disconnect`, because the flush waits for a limited time. `disconnect` of the SDK
-        # may wait for ever.
+        # `disconnect` of the SDK may wait for ever. So the file is flushed before, for a limited time. If the flush
+        # fails, `disconnect` is called in another thread.
         with contextlib.suppress(RuntimeError):
             self.flush()
         if self._failed:
@@ -138,10 +142,10 @@ class TestStream:
 
 
 def _leave_alone(native: Any) -> None:
-    """Make sure that nothing waits for this stream again, because its threads wait for each other for ever.
+    """Make sure that this process never waits for the stream `native`, whose threads wait for each other for ever.
 
-    At exit, the process finishes only the global recording. The SDK's own exit handler is removed, because it would
-    wait for this stream.
+    The SDK's exit handler is removed, because it would wait for all streams. Another exit handler finishes the global
+    recording of the SDK instead, unless that is such a stream too.
     """
     import rerun as rr
 
@@ -158,26 +162,32 @@ def _leave_alone(native: Any) -> None:
 
 
 class TestStreams:
-    """The streams of this process by application id. A forked process does not use the streams of its parent."""
+    """The streams of this process by application id. A forked process does not use the streams of its parent.
+
+    Parameters
+    ----------
+    logged:
+        The function that is called whenever this process logs rows.
+    """
 
     __test__ = False
 
     def __init__(self, logged: Callable[[], object]) -> None:
         self._streams: dict[str, TestStream] = {}
 
-        # Calls that log rows are watched, because a flush is needed only if there are new rows.
+        # Logging calls are watched, because a flush is needed only after new rows.
         def entered(_size: int, _rows: int, _recording: Any) -> None:
             logged()
 
         log_calls.install_entries(entered, lambda _rows, _recording: None)
 
     def has(self, native: Any) -> bool:
-        """Return whether `native`, a handle of the SDK, belongs to one of these streams."""
+        """Return whether `native`, which is the `inner` of an `rr.RecordingStream`, belongs to one of these streams."""
         recording_id = recordings.recording_id_of(native)
         return any(each.recording_id == recording_id for each in self._streams.values())
 
     def knows(self, application_id: str) -> bool:
-        """Return whether this process has a stream for `application_id`, and can use the stream."""
+        """Return whether this process has a stream for `application_id` that can be used."""
         found = self._streams.get(application_id)
         return found is not None and found.pid == os.getpid() and not found.stuck
 

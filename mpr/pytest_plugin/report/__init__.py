@@ -1,5 +1,5 @@
 """Reports on a run when all tests have ended: repairs files, and writes the summary, the page and the pictures.
 
-Covers: the process that controls the run.
+Covers: everything that happens in the process in which pytest was started, after the last test.
 Does not cover: recording a test while it runs (`recording`).
 """

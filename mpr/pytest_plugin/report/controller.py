@@ -1,7 +1,8 @@
 """Finishes a run when all tests have ended, in the process in which pytest was started.
 
-Covers: the list of recordings, the order of all steps, and errors in the steps.
-Does not cover: the steps themselves, which are repair, pictures, page, summary, and old runs (`run_folder.py`).
+Covers: making the list of results, the order of the steps, and errors in the steps.
+Does not cover: the steps themselves. These are: repairing recordings, drawing pictures, writing the page and the
+summary (each has a module here), and removing old runs (`run_folder.py`).
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ from mpr.pytest_plugin.run_folder import finish_run_folder
 
 
 class Controller:
-    """The plugin of pytest that finishes the run.
+    """Finishes the run. One process registers such an object as a plugin of pytest.
 
     Parameters
     ----------
+    config:
+        The configuration of pytest.
+    settings:
+        The options of the run.
     recorder:
         The recorder of the same process. None if the process does not run tests itself.
     """
@@ -42,7 +47,7 @@ class Controller:
         self._errors = InternalErrors(self._problems.append)
 
     def crashed(self, nodeid: str, report: pytest.TestReport) -> None:
-        """Add the path of the recording to the report of the test `nodeid`, whose worker has crashed."""
+        """Add the path of a test's recording to pytest's `report` that the worker has crashed in the test `nodeid`."""
         self._errors.attempt("find the recording of a crashed test", self._name_recording, nodeid, report)
 
     def _name_recording(self, nodeid: str, report: pytest.TestReport) -> None:
@@ -58,7 +63,7 @@ class Controller:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Finish the run after all workers have ended, and before the summary is written to the terminal."""
+        """Finish the run. pytest calls this when all workers have ended, before it writes the summary."""
         if self.settings.folder.exists():
             # A user who presses Ctrl-C does not want to wait for pictures.
             draw = exitstatus != pytest.ExitCode.INTERRUPTED
@@ -71,7 +76,10 @@ class Controller:
             self._errors.attempt("write the summary of the CI job", self._write_page, page, results)
 
     def finish(self, draw: bool) -> None:
-        """Make all results, repair recordings, and write the page. Draw pictures only if `draw` is true."""
+        """Make the results, repair recordings, draw pictures if `draw` is true, write the page, and remove old runs.
+
+        Raises `OSError` if a file cannot be read or written.
+        """
         found = read_journals(self.settings.folder)
         self._problems += found.errors
         for test in found.tests.values():

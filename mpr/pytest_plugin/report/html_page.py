@@ -1,7 +1,6 @@
-"""Writes the page of a run: its tests, their outcomes, and the commands that open their recordings.
+"""Writes the page of a run: an HTML file with its tests, their outcomes, and commands that open their recordings.
 
-The page is one HTML file in the run's folder. The page needs only files of this folder, so the folder can be moved or
-sent as a whole.
+The page lies in the run's folder and needs only files of this folder. So the folder can be moved or sent as a whole.
 """
 
 from __future__ import annotations
@@ -25,7 +24,10 @@ _ORDER = ("crashed", "failed", "interrupted", "passed", "skipped")
 
 
 def write(folder: Path, results: Sequence[RecordedTest]) -> Path:
-    """Write the page of the run in `folder` in one step, and return its path. Raises `OSError`."""
+    """Write the page of the run whose folder is `folder`, and return the path of the page.
+
+    Raises `OSError` if it cannot be written. A page with this name is replaced as a whole.
+    """
     path = folder / NAME
     part = folder / f".{NAME}.part"
     part.write_text(page(folder, results), encoding="utf-8", errors="xmlcharrefreplace")
@@ -56,7 +58,7 @@ def _rank(outcome: str) -> int:
 
 
 def _in_order(results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """Return the results sorted by the worst outcome of each test, with all attempts of one test together."""
+    """Return the results with the attempts of each test together. Tests with the worst outcomes come first."""
     worst: dict[str, int] = {}
     for each in results:
         worst[each.nodeid] = min(worst.get(each.nodeid, len(_ORDER)), _rank(each.outcome))

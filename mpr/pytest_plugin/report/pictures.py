@@ -16,10 +16,10 @@ from mpr.pytest_plugin.results import RecordedTest
 
 
 def drawn(settings: Settings, results: Sequence[RecordedTest], troubles: list[str]) -> list[RecordedTest]:
-    """Return the `results` with a picture for each failed test, as long as there is time.
+    """Draw a picture for each failed test whose recording was kept, until the time for pictures is over.
 
-    If no picture can be drawn at all, or the time is up, the reason is added to `troubles`. If only the picture of one
-    test cannot be drawn, the reason is added to the notes of this test.
+    Returns `results` with the paths of the pictures. If no picture can be drawn at all, or if the time is over, the
+    reason is added to `troubles`. If only one picture cannot be drawn, the reason is added to the notes of its test.
     """
     wanted = settings.screenshot == "only-on-failure"
     end = time.monotonic() + settings.screenshots_secs

@@ -16,7 +16,8 @@ CRASHED = "crashed"
 def repaired(folder: Path, test: JournaledTest, errors: list[str]) -> RecordedTest:
     """Repair the recording of a test that has begun and never ended, and return the result of the test.
 
-    If the recording cannot be repaired, the reason is added to `errors`.
+    `folder` is the folder of the run, and `test` has the journaled events of the test. If the recording cannot be
+    repaired, the reason is added to `errors`.
     """
     path = folder / test.start.path
     phase = test.phases[-1][0] if test.phases else "setup"

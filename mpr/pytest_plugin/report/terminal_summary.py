@@ -1,4 +1,4 @@
-"""Writes the summary of a run's recordings, for the terminal and for the page of a CI job."""
+"""Writes the summary of a run's recordings, for the terminal and for the summary page of a job on GitHub Actions."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from mpr.pytest_plugin.results import RecordedTest
 
-# The largest number of recordings that are named on the page of a CI job. With this limit, the page stays below 1 MB,
+# The largest number of recordings that are named on the page of a job. With this limit, the text stays below 1 MB,
 # which is the most that GitHub accepts.
 _MOST_ROWS = 200
 
 
 def named(which: str, results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """Return the results that the summary names, out of those whose recording was kept.
+    """Return the results that the summary names. Only results whose recording was kept are named.
 
-    `which` is the value of the option: "failed", "all" or "none".
+    `which` is the value of `--mpr-summary`: "failed", "all" or "none".
     """
     kept = [each for each in results if each.path is not None]
     return [each for each in kept if which == "all" or (which == "failed" and each.failed)]
@@ -29,7 +29,21 @@ def write(
     shown: Callable[[Path], str],
     page: Path | None = None,
 ) -> None:
-    """Write the section about recordings to the summary in the terminal, unless the section would be empty."""
+    """Write a section about recordings to the summary in the terminal, unless the section would be empty.
+
+    Parameters
+    ----------
+    terminal:
+        The terminal reporter of pytest.
+    results:
+        The results to name. Each has a recording.
+    troubles:
+        Errors of mpr itself. Each is written once.
+    shown:
+        The function that returns a path as the user types it.
+    page:
+        The path of the page of the run, or None if there is none.
+    """
     if not results and not troubles:
         return
     terminal.section("mpr recordings")
@@ -48,7 +62,7 @@ def write(
 
 
 def step_summary(results: Sequence[RecordedTest], troubles: Sequence[str], shown: Callable[[Path], str]) -> str:
-    """Return the summary as Markdown, for the page of a CI job."""
+    """Return the summary as Markdown, for the page of a job. The arguments are those of `write`."""
     return "\n".join(_markdown(results, troubles, shown)) + "\n"
 
 
@@ -77,8 +91,8 @@ def _size(result: RecordedTest) -> str:
 
 
 def _quoted(path: str) -> str:
-    """Return `path` for a command line, in quotes if it needs them.
+    """Return `path` for a command line, in quotes if it has spaces or brackets.
 
-    The names of recordings may have brackets. Some shells take brackets without quotes for a pattern.
+    The names of recordings often have brackets, which some shells take for a pattern.
     """
     return f"'{path}'" if any(character in path for character in " []") else path
