@@ -342,7 +342,8 @@ def test_a_recording_of_another_machine_or_container_is_not_called_closed(tmp_pa
     with mpr.SharedRecording("app", sinks=path) as recording:
         environ = recording.environ()
         gone = json.loads(environ[connection_info.VARIABLE])["folder"] + "-elsewhere"
-        elsewhere = {"folder": gone, "place": "kernel/1/2"}
+        # Another secret, because this process has made the recording of the right one.
+        elsewhere = {"folder": gone, "place": "kernel/1/2", "secret": "0" * 64}
         other = connection_info.from_text(_changed(environ, machine="a", **elsewhere)[connection_info.VARIABLE])
         with pytest.raises(mpr.JoinError, match=f"is on machine 'a', this is '{socket.gethostname()}'") as caught:
             Wrapped(tasks.log_number, other)(1)

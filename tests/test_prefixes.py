@@ -114,7 +114,7 @@ def test_processes_do_not_share_a_number(start_method: str, tmp_path: Path) -> N
             process = context.Process(target=log_by_worker, args=(number,))
             process.start()
             process.join(60)
-        with mpr.Pool(recording, 1, start_method=start_method) as pool:
+        with mpr.Pool("app", 1, recording=recording, start_method=start_method) as pool:
             worker = pool.apply(log_by_worker, (2,))
         assert log_by_worker(3) == 0
     assert worker not in (None, 0, 1, 2)
