@@ -30,7 +30,7 @@ from mpr.aggregator.numbers import RecordingNumbers
 from mpr.aggregator.row_balance import RowTotals
 from mpr.aggregator.steps import StepQueue
 from mpr.errors import DeliveryError, SinkError
-from mpr.transport.messages import PROTOCOL, Accepted, Flush, Goodbye, Hello, Indices, Synced, Upstream, Welcome
+from mpr.transport.messages import PROTOCOL, Accepted, Flush, Goodbye, Hello, Indices, Synced, Upstream
 from mpr.transport.packing import MessageError
 from mpr.transport.sockets import PeerGoneError, Sockets
 
@@ -60,27 +60,24 @@ class Aggregator:
         The sockets of the recording.
     fanout:
         Hands rows to the sinks of the recording.
-    numbers:
-        Gives the processes and the tasks of the recording their numbers.
     has_blueprint:
         Whether the parent has set a blueprint (a layout of the viewer). If so, no worker can replace this blueprint.
     """
 
-    def __init__(
-        self, sockets: Sockets, fanout: Fanout, numbers: RecordingNumbers, *, has_blueprint: bool = False
-    ) -> None:
+    def __init__(self, sockets: Sockets, fanout: Fanout, *, has_blueprint: bool = False) -> None:
         self._sockets = sockets
         self._fanout = fanout
         fanout.watch_failures(self._report_sink_failure)
         #: The numbers of rows that producers have logged, that have come to the sinks, and that are lost.
         self.row_totals: RowTotals = RowTotals()
+        self.numbers: RecordingNumbers = RecordingNumbers()
         self._context = IntakeContext(
             folder=sockets.folder,
             fanout=fanout,
             answer=self._answer,
             on_accepted=self._notify_progress,
             totals=self.row_totals,
-            numbers=numbers,
+            numbers=self.numbers,
             has_blueprint=has_blueprint,
         )
         # How many rows were logged by producers that are no longer connected.
@@ -301,7 +298,7 @@ class Aggregator:
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:
-                self._sockets.down.send(intake.hello.route, Welcome(intake.is_inline, intake.number))
+                self._sockets.down.send(intake.hello.route, self.numbers.welcome(intake.hello, intake.is_inline))
             except PeerGoneError:
                 self._newcomers.append(intake)
         for intake in list(self._newcomers):

@@ -17,6 +17,7 @@ is retried, like a task that the worker had not finished.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -30,7 +31,7 @@ from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.guard import guarded, hear, is_own_fault
 from mpr.aggregator.listener import Listener
 from mpr.aggregator.loss_notes import loss_notes
-from mpr.aggregator.numbers import INDICES_MAX, RecordingNumbers
+from mpr.aggregator.numbers import RecordingNumbers
 from mpr.aggregator.outbox_intake import OutboxIntake
 from mpr.aggregator.row_balance import RowBalance, RowTotals
 from mpr.aggregator.row_owner import RowOwner
@@ -115,9 +116,6 @@ class ProducerIntake:
 
     def __init__(self, hello: Hello, context: IntakeContext, listener: Listener | None) -> None:
         self.hello = hello
-        has_joined = not hello.worker and not hello.is_owner
-        #: The number of the process in the recording; 0 for the process that has made the recording.
-        self.number = context.numbers.new_process() if has_joined else hello.worker
         #: Whether the producer has sent its last message, `Goodbye`.
         self.said_goodbye: bool = False
         #: Whether the producer, which is no worker, has answered `Flush`. It has then sent all its rows.
@@ -141,9 +139,7 @@ class ProducerIntake:
         self._last_result = 0
         # How many journaled results of a dead worker are not taken, because their rows were lost with the worker.
         self._lost_results = 0
-        self._task_recordings = TaskRecordingIntake(
-            hello, context.fanout, lambda message: context.answer(hello, message)
-        )
+        self._task_recordings = TaskRecordingIntake(hello, context.fanout, functools.partial(context.answer, hello))
         self._owner = RowOwner(hello, listener)
         self._balance = RowBalance(context.totals)
 
@@ -173,7 +169,7 @@ class ProducerIntake:
             case NewOutbox(address):
                 self._open_next(address)
             case IndicesWanted(count):
-                self._give_indices(count)
+                self._context.answer(self.hello, self._context.numbers.answer(count))
             case Sync(0):
                 self.has_flushed = True
             case Sync(number):
@@ -195,11 +191,6 @@ class ProducerIntake:
                 raise message
             case _:
                 raise MessageError(f"a message that it should not send: {type(message).__name__}")
-
-    def _give_indices(self, count: int) -> None:
-        if not 0 < count <= INDICES_MAX:
-            raise MessageError(f"it wants {count} indices")
-        self._context.answer(self.hello, Indices(self._context.numbers.new_indices(count), count))
 
     def _report(self, listener: Listener, message: Ready | Skipped | InitializerFailed) -> None:
         if self._is_ready and not isinstance(message, Skipped):

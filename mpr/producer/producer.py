@@ -131,8 +131,8 @@ class Producer:
         self._watch = RecordingWatch(config, self.log_counters)
         self._synced = Synced(0, "")
         self._has_ended = False
-        self._indices = TaskIndices(self._ask_for_indices)
-        self._next_index = own_next_index or self._indices.next
+        #: Gives the tasks of this process their indices.
+        self.indices: TaskIndices = TaskIndices(self._ask_for_indices, own_next_index)
         self.number: int = worker
         self.notices: Notices = Notices(config, worker)
         outbox = Outbox(config.folder)
@@ -249,7 +249,7 @@ class Producer:
         `DeliveryError` if a sink has failed, or if the recording takes no bytes for `SINK_TIMEOUT_SECS`.
         """
         calls = self.log_counters.logging_calls
-        with self._closed_is_said():
+        with _closed_is_said(self):
             # Flush in any case, because another thread may have begun to flush the rows of this thread, but not ended.
             self._writer.write_out(in_any_case=True)
             number = self._writer.announcer.request_sync()
@@ -257,18 +257,6 @@ class Producer:
         if self._synced.failure:
             raise DeliveryError(f"rows of this process (pid {os.getpid()}) are not in a sink: {self._synced.failure}")
         self._watch.note_delivered(calls)
-
-    @contextmanager
-    def _closed_is_said(self) -> Iterator[None]:
-        """Raise `RecordingClosedError` if the block fails because another thread has closed the files and sockets."""
-        try:
-            yield
-        except Exception as error:
-            if self._has_ended and not isinstance(error, RecordingError):
-                raise RecordingClosedError(
-                    f"the recording {self.config.application_id!r} was closed before it had all rows of this process"
-                ) from error
-            raise
 
     def _wait(self, done: Callable[[], bool]) -> None:
         """Read messages of the parent until `done()`.
@@ -319,12 +307,8 @@ class Producer:
         self._connection.send(ended)
         self._writer.complete()
 
-    def next_index(self) -> int:
-        """Return an index for a task, which no other task of the recording has. See `TaskIndices.next`."""
-        return self._next_index()
-
     def _ask_for_indices(self, count: int, have_come: Callable[[], bool]) -> None:
-        with self._closed_is_said():
+        with _closed_is_said(self):
             self._connection.send(IndicesWanted(count))
             self._wait(have_come)
 
@@ -354,7 +338,7 @@ class Producer:
         elif isinstance(message, Synced):
             self._synced = message
         elif isinstance(message, Indices):
-            self._indices.take(message)
+            self.indices.take(message)
         elif isinstance(message, Flush):
             farewell.flush_aside(self._writer, self._connection, self._watch, self.log_counters)
         else:
@@ -389,3 +373,16 @@ class Producer:
         self._connection.close(hand_over=hand_over)
         self.status_page.close()
         ipc_folder.unwatch(self.config.folder)
+
+
+@contextmanager
+def _closed_is_said(producer: Producer) -> Iterator[None]:
+    """Raise `RecordingClosedError` if the block fails because another thread has closed the files and sockets."""
+    try:
+        yield
+    except Exception as error:
+        if producer._has_ended and not isinstance(error, RecordingError):
+            raise RecordingClosedError(
+                f"the recording {producer.config.application_id!r} was closed before it had all rows of this process"
+            ) from error
+        raise

@@ -43,10 +43,15 @@ class TaskIndices:
     ----------
     ask:
         Asks the parent for a number of indices. Waits until the function that is its second argument returns True.
+    own_next:
+        Reserves the next index, in the process that has made the recording; None in any other process.
     """
 
-    def __init__(self, ask: Callable[[int, Callable[[], bool]], None]) -> None:
+    def __init__(
+        self, ask: Callable[[int, Callable[[], bool]], None], own_next: Callable[[], int] | None = None
+    ) -> None:
         self._ask = ask
+        self._own_next = own_next
         # Without a lock, because threads may add to one end and take from the other end at any time.
         self._free: deque[int] = deque()
         self._next_count = 1
@@ -56,6 +61,8 @@ class TaskIndices:
 
         Raises `RecordingClosedError` if the recording is closed, and `DeliveryError` if the parent does not answer.
         """
+        if self._own_next is not None:
+            return self._own_next()
         while True:
             try:
                 return self._free.popleft()

@@ -22,7 +22,6 @@ from typing import Final
 from mpr import failpoints, limits
 from mpr.aggregator.aggregator import Aggregator
 from mpr.aggregator.fanout import Fanout
-from mpr.aggregator.numbers import RecordingNumbers
 from mpr.blueprint.contents import Contents
 from mpr.blueprint.updates import BlueprintUpdates
 from mpr.errors import ConflictError, DeliveryError, RecordingClosedError, SinkError, WrongProcessError
@@ -78,7 +77,6 @@ class RecordingRuntime:
         self.options = options
         self._pid = os.getpid()
         self._ending = _EndOnce()
-        self._numbers = RecordingNumbers()
         self._pool_numbers = itertools.count(1)
         self._worker_files: gather.WorkerFiles | None = None
         self._direct: DirectRoute | None = None
@@ -104,14 +102,13 @@ class RecordingRuntime:
                 apart=all(sink.keeps_tasks_apart for sink in options.sinks),
                 has_all=options.route != "direct",
             )
-            has_blueprint = options.blueprint is not None
-            self.aggregator: Final = Aggregator(self.sockets, self.fanout, self._numbers, has_blueprint=has_blueprint)
+            self.aggregator: Final = Aggregator(self.sockets, self.fanout, has_blueprint=options.blueprint is not None)
             self.aggregator.start()
             undo.pop_all()
         self._log_where_rows_go()
         if self._opened.live is not None:
             self._opened.live.start()
-        next_index = functools.partial(self._numbers.new_indices, 1)
+        next_index = functools.partial(self.aggregator.numbers.new_indices, 1)
         self.parent: ParentMembership = ParentMembership(self.connection_info(1), next_index)
         # At the interpreter's exit, `close` is called before `multiprocessing` waits for child processes.
         close = functools.partial(self.close, failed=False)
@@ -225,7 +222,7 @@ class RecordingRuntime:
 
     def new_worker(self) -> int:
         """Return a number for one more worker. No number is returned twice."""
-        return self._numbers.new_process()
+        return self.aggregator.numbers.new_process()
 
     def new_pool(self, size: int, kinds: frozenset[str]) -> int:
         """Return a number for one more pool, which has `size` workers and records `kinds` of telemetry."""

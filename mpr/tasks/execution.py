@@ -70,7 +70,7 @@ class Execution:
             if producer is None:
                 self._task = CurrentTask(name=options.name, index=next(_unrecorded))
             else:
-                self._task = CurrentTask(name=options.name, index=producer.next_index(), worker=producer.number)
+                self._task = CurrentTask(name=options.name, index=producer.indices.next(), worker=producer.number)
         else:
             self._task = replace(outer, name=options.name)
         path = options.entity_path_prefix
@@ -85,7 +85,7 @@ class Execution:
             rr.set_time(timeline, sequence=self._task.index)
 
     def capture(self) -> AbstractContextManager[None]:
-        """Have threads that the body starts log to the recording too, within the block (`process_capture.py`).
+        """Have threads that the body starts log to the recording too, within the block (`producer/process_capture.py`).
 
         For functions of `SharedRecording.wrap`. All other processes log to their recording anyway.
         """

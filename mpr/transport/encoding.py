@@ -86,6 +86,13 @@ _FRAMES_SHOWN = 8
 
 # The messages without fields, by their kind.
 _BARE: dict[int, type[Goodbye | Flush | Stop]] = {_GOODBYE: Goodbye, _FLUSH: Flush, _STOP: Stop}
+_OF_ONE_NUMBER: dict[int, type[Ready | RowsCounted | Skipped | Sync | IndicesWanted]] = {
+    _READY: Ready,
+    _ROWS_COUNTED: RowsCounted,
+    _SKIPPED: Skipped,
+    _SYNC: Sync,
+    _INDICES_WANTED: IndicesWanted,
+}
 _BARE_KINDS = {bare: kind for kind, bare in _BARE.items()}
 
 
@@ -223,14 +230,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return _task_ended(bytes(frames[1]))
     if kind == _TASK_RECORDING_ROWS:
         return TaskRecordingRows(bytes(frames[1]))
-    if kind == _READY:
-        return Ready(_NUMBER.unpack(head)[1])
-    if kind == _ROWS_COUNTED:
-        return RowsCounted(_NUMBER.unpack(head)[1])
-    if kind == _SKIPPED:
-        return Skipped(_NUMBER.unpack(head)[1])
-    if kind == _SYNC:
-        return Sync(_NUMBER.unpack(head)[1])
+    if kind in _OF_ONE_NUMBER:
+        return _OF_ONE_NUMBER[kind](_NUMBER.unpack(head)[1])
     if kind == _SYNCED:
         return Synced(_NUMBER.unpack(head)[1], bytes(frames[1]).decode())
     if kind == _UNDELIVERED:
@@ -238,8 +239,6 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     if kind == _WELCOME:
         _, inline, number = _OFFSETS.unpack(head)
         return Welcome(bool(inline), number)
-    if kind == _INDICES_WANTED:
-        return IndicesWanted(_NUMBER.unpack(head)[1])
     if kind == _INDICES:
         _, count, first = _OFFSETS.unpack(head)
         return Indices(first, count)
