@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ from typing import Any
 import rerun as rr
 
 import mpr
-from mpr.transport.connection_info import VARIABLE
+from mpr.producer import propagation
 from tests import functions
 
 TIMEOUT_SECS = 30.0
@@ -26,9 +25,9 @@ _threads: list[threading.Thread] = []
 
 
 def current() -> tuple[str | None, str | None]:
-    """Return what a plain function sees: the id of its recording, and the variable by which a process joins."""
+    """Return what a plain function sees: the id of its recording, and the text by which it could join one."""
     recording = rr.get_data_recording()
-    return recording and recording.get_recording_id(), os.environ.get(VARIABLE)
+    return recording and recording.get_recording_id(), propagation.extract()
 
 
 def begin_own(path: Path, *, of_thread: bool = False) -> None:

@@ -115,6 +115,11 @@ class _ThreadRoute(threading.local):
 thread_state: _ThreadRoute = _ThreadRoute()
 
 
+def producer() -> RoutedProducer | None:
+    """Return the producer that gets every plain logging call of the process; None if there is none."""
+    return _process.producer
+
+
 def has_taken_over(producer: RoutedProducer) -> bool:
     """Whether `producer` gets every plain logging call of the process until it ends."""
     return _process.producer is producer and _process.before is None
