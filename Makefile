@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all test-matrix test-oldest-pytest test-gradio lint docs bench bench-quick profiles clean
+.PHONY: demo test test-all mutants test-matrix test-oldest-pytest test-gradio lint docs bench bench-quick profiles clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,10 @@ test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python tests/matrix.py
 	$(MAKE) test-oldest-pytest
+
+# Makes some 200 changes to hard lines of mpr in a copy, one by one, and says which of them the tests notice.
+mutants: $(VENV)/.installed
+	$(BIN)/python tests/mutants.py
 
 # The heart of the tests with the oldest Rerun SDK and the other Pythons.
 test-matrix: $(VENV)/.installed

@@ -20,6 +20,7 @@ NAMES = (
     "parent",
     "scaling",
     "live",
+    "latency",
     "small_tasks",
     "start",
     "tasks",

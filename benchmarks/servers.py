@@ -59,6 +59,19 @@ def server(port: int, *arguments: str, memory: str, niceness: int = 0) -> Iterat
         peer.wait()
 
 
+@contextlib.contextmanager
+def receiver(port: int, path: Path) -> Iterator[None]:
+    """Run a server at `port` within the block. It writes each message into the file `path` when the message comes."""
+    peer = _rerun("--save", str(path), "--port", str(port))
+    try:
+        wait_for_port(port)
+        yield
+    finally:
+        # SIGTERM, because the server then writes what it has got.
+        peer.terminate()
+        peer.wait()
+
+
 def _rerun(*arguments: str, niceness: int = 0) -> subprocess.Popen[bytes]:
     command = ["nice", "-n", str(niceness), programs.viewer_executable() or "rerun", "--bind", "127.0.0.1", *arguments]
     quiet = {"RUST_LOG": "off", "RERUN_APP_ONLY": "true"}

@@ -46,8 +46,9 @@ def run(
     mpr run --save run.rrd -- python script.py --its-own options
 
     mpr run ends with the command's exit status, and says where the rows are. Calls in the script that choose where its
-    rows go, such as rr.init, rr.save and rr.spawn, have no effect. A rerun.RecordingStream that the script makes stays
-    the script's own.
+    rows go, such as rr.save and rr.spawn, open nothing, but their blueprint counts. A rerun.RecordingStream that the
+    script makes stays the script's own: its rows go to the sinks that the script gives it, or else to a file beside
+    that of the run.
     """
     from mpr.errors import MprError
     from mpr.run.command import run as run_command
@@ -76,23 +77,30 @@ def _say(text: str, colour: str | None = None) -> None:
 
 @main.command()
 def doctor() -> None:
-    """Say whether mpr knows the file format and the functions of the installed Rerun SDK."""
+    """Say whether mpr knows the file format and the functions of the installed Rerun SDK.
+
+    The exit status is 1 if something is not known, and 0 if mpr knows all of it, also in a release of the SDK that it
+    was not tested with.
+    """
     import rerun
 
     from mpr.processes import start
     from mpr.rrd import compat
-    from mpr.sdk import log_calls
+    from mpr.sdk import private_names
 
     click.echo(f"mpr {mpr.__version__}, rerun-sdk {rerun.__version__}, Python {sys.version.split()[0]}")
+    if private_names.untested_version() is not None:
+        click.echo(f"not tested with this rerun-sdk, but with {private_names.tested_versions()}")
     click.echo(f"start method: {start.check_start_method(None)}")
     unknown = compat.format_is_known()
     if unknown is None:
         click.echo("file format: known; files are written without decoding")
     else:
         click.echo(f"file format: not known ({unknown}); files are written by decoding, which is slower")
-    missing = log_calls.missing_entries()
-    if missing:
-        click.echo(f"entries that this SDK lacks: {', '.join(missing)}; every task is flushed, logging or not")
+    missing = private_names.missing()
+    click.echo(f"functions of the SDK: {len(private_names.NAMES) - len(missing)} of {len(private_names.NAMES)} found")
+    for name in missing:
+        click.echo(f"  {name} is missing: {private_names.NAMES[name].without}")
     sys.exit(1 if unknown is not None or missing else 0)
 
 

@@ -289,3 +289,7 @@ class FormatError(ValueError):
 # are not errors keep their own module, because `inspect.getsource` and `typing.get_type_hints` look there for a class.
 for _each in [each for each in globals().values() if isinstance(each, type) and issubclass(each, MprError)]:
     _each.__module__ = "mpr"
+
+
+class ReleasedError(RuntimeError):
+    """mpr itself has read bytes whose memory was released before. This is a fault of mpr, and never one of a user."""

@@ -29,6 +29,10 @@ CHECK_EVERY_BYTES = 1 * MIB
 #: The time between two announcements of a worker. The SDK flushes by itself every 0.2 s. So rows of a task that still
 #: runs reach the sinks within about 0.25 s.
 ANNOUNCE_EVERY_SECS = 0.05
+#: The same if somebody may watch the rows come: if a sink is a viewer, a server or a stream. Rows of a task that still
+#: runs reach such a sink within about 0.05 s if a CPU is free. The price: the SDK makes more and smaller chunks.
+WATCHED_FLUSH_TICK_SECS = 0.01
+WATCHED_ANNOUNCE_EVERY_SECS = 0.02
 #: After this many bytes, a worker closes its outbox and begins another one. When an outbox is closed, the SDK writes
 #: its manifest, which is a table of its chunks. If a worker is killed, its last outbox has no manifest. To make one,
 #: the parent must read the rows of this outbox once more, at about 300 MB/s. The limit keeps this time below 1 s.

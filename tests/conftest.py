@@ -1,4 +1,4 @@
-"""Every test ends with a census: mpr must leave no child process, thread or socket folder behind."""
+"""Every test ends with a census: mpr must leave no child process, thread, open file or socket folder behind."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.fixture(autouse=True)
-def census() -> Iterator[None]:
+def census(request: pytest.FixtureRequest) -> Iterator[None]:
     before = support.census()
     yield
+    # Pytest keeps what the fixtures have made. A map of memory has a descriptor as long as anything refers to the map.
+    request.node.funcargs.clear()
     assert support.left_over(before) == []
 
 

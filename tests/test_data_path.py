@@ -18,7 +18,7 @@ from mpr.recording.statistics import RecordingStatistics
 from mpr.rrd import compat, manifest_store, writer
 from mpr.rrd.manifest import Manifest
 from mpr.rrd.segment import Segment
-from mpr.sdk import log_calls, reader
+from mpr.sdk import reader
 from mpr.transport import outbox
 from tests import support, tasks
 
@@ -190,49 +190,6 @@ if __name__ == "__main__":
     assert ran.stdout.count("error: 27 ") == 2
     assert "error at the end" in ran.stdout
     assert set(support.numbers_of_growing(path)) == set(range(20))
-
-
-def test_a_function_that_the_sdk_lacks_costs_no_row(tmp_path: Path) -> None:
-    script = """
-import sys, rerun_bindings, mpr
-from tests import tasks
-
-if __name__ == "__main__":
-    # A later SDK may name it otherwise; forked workers see it as we do.
-    del rerun_bindings.send_recording_name
-    with mpr.Pool("app", 2, sinks=sys.argv[1], start_method="fork") as pool:
-        pool.map(tasks.log_number, range(20), chunksize=1)
-"""
-    ran = support.run_python(script, tmp_path / "run.rrd")
-    assert ran.returncode == 0, ran.stderr
-    support.check_file(tmp_path / "run.rrd")
-    assert support.numbers(tmp_path / "run.rrd") == Counter(range(20))
-
-
-def test_the_private_names_of_the_sdk_exist() -> None:
-    import rerun_bindings
-    from rerun.chunk import LazyChunkStream
-    from rerun.urdf import UrdfTree
-
-    assert log_calls.missing_entries() == []
-    assert compat.format_is_known() is None
-    for name in (
-        "new_recording",
-        "finalize_deferred_sinks",
-        "get_thread_local_data_recording",
-        "set_thread_local_data_recording",
-        "set_time_sequence",
-        "set_time_duration_nanos",
-        "set_time_timestamp_nanos_since_epoch",
-        "disable_timeline",
-        "reset_time",
-        "flush_and_cleanup_orphaned_recordings",
-        "set_global_data_recording",
-        "set_thread_local_data_recording",
-    ):
-        assert callable(getattr(rerun_bindings, name))
-    assert "_internal" in LazyChunkStream.__annotations__
-    assert "_inner" in UrdfTree.__init__.__code__.co_names
 
 
 def test_rows_that_no_python_call_logs_one_by_one_keep_the_promise_too(start_method: Any, tmp_path: Path) -> None:

@@ -56,6 +56,37 @@ def test_each_task_has_a_recording_of_its_own(chunksize: int, start_method: Any,
     assert everything == set(support.cells(whole))
 
 
+def test_a_task_names_its_own_recording(start_method: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "episodes"
+    with mpr.Pool("app", 1, sinks=mpr.DirectorySink(path=folder), start_method=start_method) as pool:
+        # mpr says nothing about it.
+        assert pool.map(_name_and_log, range(3), chunksize=1) == [[], [], []]
+        pool.apply(tasks.log_number, (3,))
+    for number in range(3):
+        path = folder / f"{number:06d}-_name_and_log.rrd"
+        support.check_file(path)
+        info = {
+            (cell.entity, cell.component): cell.value
+            for cell in support.cells(path, properties=True)
+            if cell.component.startswith("RecordingInfo:")
+        }
+        assert info == {
+            ("/__properties", "RecordingInfo:name"): f"['as task {number} says']",
+            ("/__properties", "RecordingInfo:start_time"): f"[{number}]",
+        }
+        assert _properties(path)["outcome"] == "['returned']"
+    # A task that says nothing has the name of its file, also behind one that does.
+    assert _properties(folder / "000003-log_number.rrd")["RecordingInfo:name"] == "['000003-log_number']"
+
+
+def _name_and_log(number: int) -> list[str]:
+    """Name the recording, and log. Returns what mpr has logged meanwhile."""
+    with support.records_of_mpr() as records:
+        tasks.name_recording(number)
+        tasks.log_number(number)
+    return [each.getMessage() for each in records]
+
+
 def test_rows_outside_of_tasks_are_in_one_more_file(tmp_path: Path) -> None:
     folder = tmp_path / "episodes"
     import rerun.blueprint as rrb

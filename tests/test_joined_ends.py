@@ -169,7 +169,7 @@ def _waiting() -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("route", ["memory", "messages"])
 def test_a_recording_that_closes_has_the_rows_of_processes_that_live(
-    route: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    route: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     if route == "messages":
         _as_in_another_container(monkeypatch)
@@ -178,6 +178,8 @@ def test_a_recording_that_closes_has_the_rows_of_processes_that_live(
         children = [_waiting() for _ in range(2)]
     support.check_file(path)
     assert support.numbers(path) == Counter([*range(100), *range(100)])
+    # They have answered, so the recording has not waited until its limit.
+    assert "not all processes" not in caplog.text
     assert recording.stats().torn_processes == 0
     for child in children:
         _, said = child.communicate("go on\n", timeout=60)

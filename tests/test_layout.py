@@ -12,6 +12,7 @@ import rerun.blueprint as rrb
 import mpr
 from mpr.blueprint import default
 from mpr.telemetry import rows
+from mpr.transport import outbox
 from tests import support, tasks
 
 _ALL = frozenset(rows.TELEMETRY)
@@ -108,6 +109,32 @@ def test_a_file_ends_with_a_layout_of_what_is_in_it(tmp_path: Path) -> None:
     with mpr.Pool("app", 2, sinks=path) as pool:
         pool.map(tasks.log_number, range(6))
     support.check_file(path)
+    (shown,) = _shown(path)
+    assert {"StateTimeline", "TimeSeries", "TextLog", "TextDocument"} == shown
+
+
+def _refuse(*_: object) -> None:
+    raise PermissionError("another container")
+
+
+@pytest.mark.parametrize("in_messages", [False, True])
+def test_a_file_that_a_task_logs_does_not_cost_the_layout(
+    in_messages: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The SDK introduces the recording once more in the middle of the outbox, whose first bytes were released."""
+    if in_messages:
+        monkeypatch.setattr(outbox.OutboxReader, "__init__", _refuse)
+    note, other, path = tmp_path / "note.md", tmp_path / "other.rrd", tmp_path / "run.rrd"
+    note.write_text("# A note")
+    with rr.RecordingStream("another", send_properties=False) as stream:
+        stream.save(other)
+        stream.log("foreign", rr.TextDocument("text"))
+    with mpr.Pool("app", 1, sinks=path) as pool:
+        pool.map(tasks.log_number, range(3))
+        for file in (note, other):
+            pool.apply(tasks.log_file, (file,))
+            pool.apply(tasks.log_number, (7,))
+    assert "layout" not in caplog.text
     (shown,) = _shown(path)
     assert {"StateTimeline", "TimeSeries", "TextLog", "TextDocument"} == shown
 

@@ -24,6 +24,8 @@ import mpr
 from mpr.live import replay_log
 from mpr.rrd import compat, framing, protobuf, store_id, writer
 from mpr.rrd.segment import MessageBytes, Segment
+from mpr.sdk import encoder
+from mpr.transport import connection_info
 from tests import support, tasks, viewers
 from tests.viewers import listening, live, reading, url_of, wait_for_state
 
@@ -174,6 +176,45 @@ def test_a_viewer_that_reads_is_not_reported(
     assert "has got nothing" not in caplog.text
 
 
+def test_rows_leave_the_sdk_soon_if_somebody_may_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stream(name: str) -> tuple[rr.RecordingStream, rr.BinaryStream]:
+        made = encoder.new_stream("app", name, send_properties=False, flush_tick_secs=0.01)
+        return made, rr.binary_stream(made)
+
+    # The user's own value wins.
+    monkeypatch.setenv("RERUN_FLUSH_TICK_SECS", "1000")
+    late, late_bytes = stream("late")
+    monkeypatch.delenv("RERUN_FLUSH_TICK_SECS")
+    soon, soon_bytes = stream("soon")
+    begins = [each.read(flush=True) for each in (late_bytes, soon_bytes)]
+    late.log("x", rr.Scalars(1.0))
+    soon.log("x", rr.Scalars(1.0))
+    support.wait_for(lambda: soon_bytes.read(flush=False))
+    assert all(begins)
+    assert not late_bytes.read(flush=False)
+    for each in (late, soon):
+        each.disconnect()
+
+
+@pytest.mark.parametrize(
+    ("sinks", "is_watched"),
+    [
+        (["run.rrd"], False),
+        (["runs/"], False),
+        (["run.rrd", url_of(1)], True),
+        ([mpr.GrpcServerSink(port=0)], True),
+        ([mpr.BinaryStreamSink()], True),
+    ],
+)
+def test_a_sink_that_shows_rows_while_they_come_is_known_to_the_workers(
+    sinks: list[Any], is_watched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with mpr.SharedRecording("app", sinks=sinks) as recording:
+        text = recording.environ()[connection_info.VARIABLE]
+    assert connection_info.from_text(text).is_watched is is_watched
+
+
 def test_an_exporter_that_is_killed_is_replaced(tmp_path: Path) -> None:
     port = viewers.free_port()
     path = tmp_path / "run.rrd"
@@ -182,7 +223,7 @@ def test_an_exporter_that_is_killed_is_replaced(tmp_path: Path) -> None:
             pool.map(tasks.log_number, range(10))
             wait_for_state(pool.recording, "connected")
             for exporter in viewers.exporters():
-                assert os.sched_getscheduler(exporter.pid) == os.SCHED_BATCH
+                assert exporter.nice() == psutil.Process().nice() + 5
                 exporter.kill()
             pool.map(tasks.log_number, range(10, 20))
             support.wait_for(lambda: live(pool.recording)[0].connections == 2)

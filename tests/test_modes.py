@@ -23,8 +23,11 @@ import rerun.blueprint as rrb
 from allpairspy import AllPairs
 
 import mpr
-from mpr.producer import log_counters, outbox_writer
+from mpr.producer import log_counters, outbox_writer, router
+from mpr.rrd import manifest_store
+from mpr.rrd.manifest import Manifest
 from mpr.rrd.verify import verify
+from mpr.transport.status_page import _BACK_PRESSURE
 from tests import support
 
 
@@ -47,7 +50,7 @@ _VALUES: dict[str, tuple[Any, ...]] = {
     "route": ("memory", "messages", "direct"),
     "sinks": ("file", "compact", "directory", "directory and file", "stream and file"),
     "logs": ("rows", "columns", "images", "threads", "blueprint", "own recordings"),
-    "limits": ("usual", "low"),
+    "limits": ("usual", "low", "small outbox"),
     "chunksize": (1, 4),
     "kill": (
         "", "task", "worker.claimed", "worker.ended", "worker.flushed", "worker.noted", "worker.sent", "worker.roll",
@@ -126,18 +129,39 @@ def _task(modes: Modes, number: int) -> int:
     return task.attempt
 
 
-def _lower_limits() -> None:
-    """Flush, wait for room and change the outbox after every few rows."""
+def _lower_limits_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let a worker wait for room after a few kilobytes, and keep nothing in memory that can be on the disk.
+
+    Returns a list that gets the number of manifests each time that some are moved to the disk.
+    """
+    monkeypatch.setattr("mpr.limits.OUTBOX_MIN_BYTES", 8 * 1024)
+    monkeypatch.setattr("mpr.limits.OUTBOX_MAX_BYTES", 16 * 1024)
+    monkeypatch.setattr(manifest_store, "MANIFEST_STORE_MAX_BYTES", 0)
+    spilled: list[int] = []
+    on_disk = manifest_store._on_disk
+
+    def note(manifests: list[Manifest], folder: Path) -> list[Manifest]:
+        spilled.append(len(manifests))
+        return on_disk(manifests, folder)
+
+    monkeypatch.setattr(manifest_store, "_on_disk", note)
+    return spilled
+
+
+def _lower_limits(limits: str) -> None:
+    """Flush and look for room after every row, and with low limits change the outbox. This runs in each worker."""
     log_counters.CHECK_EVERY_BYTES = 1
     outbox_writer.UNFLUSHED_MAX_BYTES = 1
-    outbox_writer.OUTBOX_ROLL_BYTES = 1
+    if limits == "low":
+        # An outbox that is changed so often is full only if a single row is too large for it.
+        outbox_writer.OUTBOX_ROLL_BYTES = 1
 
 
 def _sinks(modes: Modes, folder: Path) -> tuple[list[Any], list[Any]]:
     """Return the sinks of a pool, and the stream sinks among them."""
     file = mpr.FileSink(path=folder / "run.rrd", compact=modes.sinks == "compact")
     if modes.sinks == "stream and file":
-        stream = mpr.BinaryStreamSink()
+        stream = mpr.BinaryStreamSink(memory_bytes=2**24 if modes.limits == "usual" else 1)
         return [stream, file], [stream]
     episodes = mpr.DirectorySink(path=folder / "episodes", name="{index}-{attempt}.rrd")
     return {"directory": [episodes], "directory and file": [episodes, file]}.get(modes.sinks, [file]), []
@@ -183,6 +207,7 @@ def _run(modes: Modes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("mpr.aggregator.intake.OutboxReader", _refuse)
     if modes.kill.startswith("worker"):
         monkeypatch.setenv("MPR_FAILPOINTS", f"{modes.kill}@1:2:kill")
+    spilled = [] if modes.limits == "usual" else _lower_limits_here(monkeypatch)
     sinks, streams = _sinks(modes, folder)
     readers = [threading.Thread(target=_read, args=(stream, folder / "stream.rrd")) for stream in streams]
     with (
@@ -194,7 +219,7 @@ def _run(modes: Modes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             2,
             recording=recording,
             start_method=modes.start_method,  # type: ignore[arg-type]  # one of the three
-            initializer=_lower_limits if modes.limits == "low" else None,
+            initializer=None if modes.limits == "usual" else functools.partial(_lower_limits, modes.limits),
             retries=modes.retries,
             telemetry=modes.telemetry,
         ) as pool,
@@ -208,7 +233,29 @@ def _run(modes: Modes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not modes.kill or modes.retries:
         assert len(attempts) == _TASKS
     _check(modes, folder, attempts)
+    assert bool(spilled) == (modes.limits != "usual")
     assert recording.stats().lost_rows == 0
+
+
+def _wait_for_room(_: int) -> tuple[int, int]:
+    """Log more than the outbox holds. Returns the number of the outbox, and how long the task has waited (ns)."""
+    producer: Any = router.producer()
+    for number in range(5):
+        # Each image is larger than the outbox may be. Noise, because the SDK compresses.
+        noise = np.random.default_rng(number).integers(0, 255, (200, 200, 3), np.uint8)
+        rr.log("image", rr.Image(noise))
+    return producer._writer.announcer.current.number, producer.status_page.counters[_BACK_PRESSURE]
+
+
+@pytest.mark.parametrize("limits", ["low", "small outbox"])
+def test_low_limits_are_reached(limits: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spilled = _lower_limits_here(monkeypatch)
+    lower = functools.partial(_lower_limits, limits)
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", start_method="fork", initializer=lower) as pool:
+        for outbox, waited_ns in pool.map(_wait_for_room, range(3), chunksize=1):
+            assert (outbox > 0, waited_ns > 0) == (limits == "low", True)
+    assert spilled
+    support.check_file(tmp_path / "run.rrd")
 
 
 def _results(pool: mpr.Pool, modes: Modes) -> dict[int, int]:

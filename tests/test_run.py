@@ -88,7 +88,7 @@ def test_every_process_of_a_script_is_in_one_recording(start_method: str, path: 
     assert ran.returncode == 7, ran.stderr
     # The script has got all of its own arguments.
     assert ran.stdout == f"script {[str(script), str(never), start_method, '--save', 'its own']}\n"
-    assert "rr.save() under 'mpr run' does nothing" in ran.stderr
+    assert "rr.save() under 'mpr run' does not choose where the rows go" in ran.stderr
     assert "Error" not in ran.stderr
     support.check_file(path)
     assert support.numbers(path) == Counter(range(12))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import multiprocessing
+import os
 import re
 import socket
 import subprocess
@@ -16,6 +18,7 @@ from typing import Any
 
 import pytest
 import rerun as rr
+import rerun_bindings
 from rerun.recording_stream import recording_stream_generator_ctx
 
 import mpr
@@ -135,6 +138,90 @@ def test_file_sink_through_set_sinks(run: _Run, path: Path, tmp_path: Path) -> N
     run(_to_two_files, tmp_path)
     assert _numbers_without_check(path) == Counter([1])
     assert support.numbers(tmp_path / "one.rrd") == support.numbers(tmp_path / "two.rrd") == Counter([2])
+
+
+def _with_a_second_stream(folder: Path | None) -> list[str]:
+    """Make another stream with the id of the shared recording. Returns what mpr has logged meanwhile."""
+    with support.records_of_mpr() as records:
+        tasks.log_number(1)
+        second = rr.RecordingStream("app", recording_id=rr.get_recording_id(), send_properties=False)
+        if folder is not None:
+            second.save(folder / "second.rrd")
+        with second:
+            tasks.log_number(2)
+        second.log("n", rr.Scalars(3.0))
+        second.flush()
+        tasks.log_number(4)
+        second.disconnect()
+        tasks.log_number(5)
+    return [each.getMessage() for each in records]
+
+
+@pytest.mark.parametrize("has_a_sink", [True, False])
+def test_a_second_stream_with_the_id_of_the_shared_one(run: _Run, path: Path, tmp_path: Path, has_a_sink: bool) -> None:
+    # It has its own sink, so mpr has nothing to say about the sink of the shared one, which stays.
+    assert run(_with_a_second_stream, tmp_path if has_a_sink else None) == []
+    if has_a_sink:
+        # The SDK finishes a file at the end of a `with` block.
+        assert support.numbers(tmp_path / "second.rrd") == Counter([2])
+    assert _numbers_without_check(path) == Counter([1, 4, 5] if has_a_sink else [1, 2, 3, 4, 5])
+
+
+#: A call that takes the worker's sink, and its name in the message, with what the message says of the rows.
+_SINK_CALLS: dict[str, tuple[Callable[[], object], str]] = {
+    "rr.binary_stream()": (rr.binary_stream, "go to what the call returns, and not"),
+    "rr.memory_recording()": (rr.memory_recording, "go to what the call returns, and not"),
+    "rr.RecordingStream.save()": (lambda: rr.get_global_data_recording().save(os.devnull), "go there, and not"),  # type: ignore[union-attr]  # a worker has one
+    "rr.set_sinks()": (lambda: rr.set_sinks(rr.FileSink(os.devnull)), "Give mpr the sink, and they go to both"),
+    "rr.script_setup()": (lambda: rr.script_setup(_SCRIPT_ARGS, "app", recording_id="run-7"), "go there, and not"),
+    "rerun_bindings.save()": (lambda: rerun_bindings.save(path=os.devnull), "go there, and not"),
+    # These make no sink, or take it away for the time being only.
+    "": (lambda: (rr.disconnect(), rr.RecordingStream("own").log("n", rr.Scalars(1.0))), ""),
+}
+_SCRIPT_ARGS = argparse.Namespace(
+    stdout=False, serve=False, connect=False, url=None, save=os.devnull, headless=True, memory_limit="1GB"
+)
+
+
+def _said_of(call: str) -> list[str]:
+    with support.records_of_mpr() as records:
+        _SINK_CALLS[call][0]()
+    return [each.getMessage() for each in records]
+
+
+@pytest.mark.parametrize("call", _SINK_CALLS)
+def test_messages_name_the_call_that_was_made(run: _Run, call: str) -> None:
+    said = run(_said_of, call)
+    assert len(said) == bool(call), said
+    for message in said:
+        assert message.startswith(f"{call} in a task of mpr: until its end its rows ")
+        assert _SINK_CALLS[call][1] in message
+
+
+def _to_stdout(terminal: bool) -> list[str]:
+    kept = os.dup(1)
+    ours, theirs = os.openpty() if terminal else os.pipe()[::-1]
+    os.dup2(theirs if terminal else ours, 1)
+    try:
+        with support.records_of_mpr() as records:
+            tasks.log_number(1)
+            rr.stdout()
+            tasks.log_number(2)
+            rr.get_global_data_recording().flush()  # type: ignore[union-attr]  # a worker has one
+    finally:
+        os.dup2(kept, 1)
+        for each in (kept, ours, theirs):
+            os.close(each)
+    return [each.getMessage() for each in records]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_stdout(run: _Run, path: Path, terminal: bool) -> None:
+    said = run(_to_stdout, terminal)
+    # The SDK writes nothing to a terminal, so the rows stay, and there is nothing to say.
+    assert [each.partition(":")[0] for each in said] == ([] if terminal else ["rr.stdout() in a task of mpr"])
+    assert "Give mpr the sink" not in "".join(said)
+    assert _numbers_without_check(path) == Counter([1, 2] if terminal else [1])
 
 
 def _ids() -> list[str | None]:

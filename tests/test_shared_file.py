@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 import mpr
+from mpr.errors import ReleasedError
+from mpr.rrd.segment import MessageBytes, SegmentSource
 from mpr.transport import shared_file
 from mpr.transport.messages import Hello
 from mpr.transport.outbox import Outbox, OutboxReader
@@ -184,3 +186,28 @@ def test_an_address_has_no_path_of_a_disk(tmp_path: Path) -> None:
     with open(tmp_path / "file", "wb") as file:
         assert not shared_file.is_sealed(file.fileno())
     memory.close()
+
+
+def test_no_source_of_rows_returns_other_bytes_for_those_that_were_released(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    reader = OutboxReader(outbox.address, tmp_path)
+    os.write(outbox.fd, bytes(range(1, 201)) * 100)
+    sources: list[SegmentSource] = [reader, MessageBytes(9_000, bytes(range(1, 201)) * 55)]
+    reader.release(0, 9_000)
+    with (tmp_path / "copy").open("wb", buffering=0) as copy:
+        for source in sources:
+            # Also in the last page, whose first bytes are still there.
+            for offset in (0, 8_193, 8_999):
+                with pytest.raises(ReleasedError):
+                    source.read(offset, 12)
+                with pytest.raises(ReleasedError):
+                    source.copy(copy.fileno(), offset, 12)
+            assert source.read(9_000, 3) == b"\x01\x02\x03"
+            source.copy(copy.fileno(), 9_000, 3)
+    assert (tmp_path / "copy").read_bytes() == b"\x01\x02\x03" * 2
+    # The producer notices what the parent has released.
+    with pytest.raises(ReleasedError):
+        outbox.read(0, 12)
+    assert outbox.read(9_000, 3) == b"\x01\x02\x03"
+    reader.close()
+    outbox.close()

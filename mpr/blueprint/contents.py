@@ -10,9 +10,9 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from mpr.rrd import framing, manifest
+from mpr.rrd import framing, manifest, store_id
 from mpr.rrd.segment import Segment
-from mpr.sdk import reader
+from mpr.sdk import encoder, reader
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,7 +50,7 @@ class Contents:
         self.has_layout: bool = False
         self._lock = threading.Lock()
         self._chunks_left, self._bytes_left = _LOOK_CHUNKS, _LOOK_BYTES
-        self._header = b""
+        # The frame that introduces the recording.
         self._info = b""
         self._peeked: list[bytes] = []
 
@@ -62,10 +62,11 @@ class Contents:
             self.has_layout = True
         if self._chunks_left <= 0:
             return
-        read = segment.source.read
         for frame in segment.frames:
             if frame.kind == framing.SET_STORE_INFO:
-                self._header, self._info = read(0, framing.HEADER_SIZE), read(frame.start, frame.end - frame.start)
+                data = segment.bytes_of(frame)
+                if store_id.store_id_of_info(data[framing.FRAME_HEADER_SIZE :]) == self._store:
+                    self._info = data
             elif frame.kind == framing.ARROW_MSG and self._info:
                 self._chunks_left -= 1
                 self._bytes_left -= frame.size
@@ -73,14 +74,15 @@ class Contents:
                     self._chunks_left = 0
                     return
                 with self._lock:
-                    self._peeked.append(read(frame.start, frame.end - frame.start))
+                    self._peeked.append(segment.bytes_of(frame))
 
     def learn(self) -> None:
         """Decode the chunks that `peek` has kept. Any thread may call this."""
         with self._lock:
             peeked, self._peeked = self._peeked, []
         if peeked:
-            for chunk in reader.chunks_of(b"".join([self._header, self._info, *peeked]), blueprints=False):
+            header = encoder.encoded_head()[: framing.HEADER_SIZE]
+            for chunk in reader.chunks_of(b"".join([header, self._info, *peeked]), blueprints=False):
                 self._note(chunk.to_record_batch().schema, chunk.num_rows)
 
     def note(self, footer: bytes) -> None:

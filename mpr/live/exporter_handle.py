@@ -31,7 +31,7 @@ _log = logging.getLogger("mpr")
 
 # The shortest time between two slices, so that rows which come within this time are sent together. A viewer draws 60
 # times a second, but sending so often would take CPU time from the workers.
-_SEND_EVERY_SECS = 0.05
+_SEND_EVERY_SECS = 0.025
 # The shortest and the longest time until an exporter that has ended is replaced. The time doubles with each attempt.
 _FIRST_RETRY_SECS = 0.1
 _LAST_RETRY_SECS = 2.0

@@ -163,7 +163,7 @@ class ReplayLog:
         """Keep the store infos of `segment` in the head, because a memory ring drops its oldest frames."""
         for frame in segment.frames:
             if frame.kind == framing.SET_STORE_INFO:
-                info = segment.source.read(frame.start, frame.end - frame.start)
+                info = segment.bytes_of(frame)
                 store = store_id.store_id_of_info(info[framing.FRAME_HEADER_SIZE :])
                 if store not in self._stores:
                     self._stores.add(store)

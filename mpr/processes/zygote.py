@@ -58,6 +58,14 @@ class ZygoteLauncher(Launcher):
         zygotes_end.close()
 
     def start(self, worker: int, config: Any) -> int:
+        try:
+            return self._start(worker, config)
+        except (EOFError, ConnectionError) as error:
+            # No other process can take its place, because this process has threads by now.
+            text = "the process that forks the workers was killed, and start_method='fork' has no other one"
+            raise ChildProcessError(text) from error
+
+    def _start(self, worker: int, config: Any) -> int:
         self._pipe.send((worker, config))
         deadline = time.monotonic() + SERVER_FORK_SECS
         while True:
@@ -128,9 +136,9 @@ def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
     """
     parents_end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Every worker watches this pipe. Only the zygote has the write end, so the pipe closes when the zygote ends, and
-    # then the workers end.
-    watched, kept_open = os.pipe()
+    # Each worker watches a pipe of its own, because the kernel sends the signal of one pipe to one process only. Only
+    # the zygote has the write ends, so the pipes close when the zygote ends, and then the workers end.
+    kept_open: dict[int, int] = {}
     # A signal reports the end of a child. The sentinel of a child cannot, because processes that the child has forked
     # keep the sentinel open.
     woken, wake = os.pipe()
@@ -148,6 +156,7 @@ def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
             if not child.is_alive():
                 pipe.send(("ended", worker, child.exitcode))
                 del children[worker]
+                os.close(kept_open.pop(worker))
         if pipe not in ready:
             continue
         try:
@@ -157,10 +166,14 @@ def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
         if order is None:
             break
         worker, config = order
+        watched, kept_open[worker] = os.pipe()
         child = context.Process(
-            target=_forked_main, args=(pipe, watched, kept_open, target, config, shared), name=f"mpr-worker-{worker}"
+            target=_forked_main,
+            args=(pipe, watched, [*kept_open.values()], target, config, shared),
+            name=f"mpr-worker-{worker}",
         )
         child.start()
+        os.close(watched)
         children[worker] = child
         pipe.send(("started", worker, child.pid))
     for child in children.values():
@@ -168,11 +181,12 @@ def _zygote_main(pipe: Any, parents_end: Any, target: str, shared: Any) -> None:
         child.join()
 
 
-def _forked_main(pipe: Any, watched: int, kept_open: int, target: str, config: Any, shared: Any) -> None:
+def _forked_main(pipe: Any, watched: int, kept_open: list[int], target: str, config: Any, shared: Any) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     ignore_ctrl_c()
     pipe.close()
-    os.close(kept_open)
+    for write_end in kept_open:
+        os.close(write_end)
     guard_against_orphans(watched)
     call_target(target, config, shared)

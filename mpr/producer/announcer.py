@@ -20,7 +20,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mpr.limits import ANNOUNCE_EVERY_SECS
 from mpr.producer.inbox import Inbox
 from mpr.producer.recording_watch import RecordingWatch
 from mpr.producer.result_sender import ResultSender
@@ -77,6 +76,8 @@ class Announcer:
         The first outbox, which the parent knows.
     segment:
         Makes the message that announces an outbox up to an offset.
+    every_secs:
+        The time between two announcements (seconds).
 
     Attributes
     ----------
@@ -92,12 +93,14 @@ class Announcer:
         results: ResultSender,
         outbox: Outbox,
         segment: Callable[[OpenOutbox, int], SegmentReady],
+        every_secs: float,
     ) -> None:
         self._connection = connection
         self._inbox = inbox
         self._watch = watch
         self._results = results
         self._segment = segment
+        self._every_secs = every_secs
         self.current: OpenOutbox = OpenOutbox(outbox)
         self._lock = threading.Lock()
         #: Set when the parent has opened the next outbox.
@@ -109,7 +112,7 @@ class Announcer:
         self._thread = threading.Thread(target=self._announce_often, name="mpr-announcer", daemon=True)
 
     def start(self) -> None:
-        """Announce every `ANNOUNCE_EVERY_SECS` from now on."""
+        """Announce every `every_secs` from now on."""
         self._thread.start()
 
     def _announce_often(self) -> None:
@@ -125,9 +128,9 @@ class Announcer:
                     _log.exception("mpr cannot announce rows of this process at the moment, and goes on trying")
 
     def _next_wakeup(self) -> bool:
-        """Wait up to `ANNOUNCE_EVERY_SECS` for a wake-up. Returns whether the thread goes on."""
+        """Wait up to `every_secs` for a wake-up. Returns whether the thread goes on."""
         try:
-            goes_on = self._wakeups.get(timeout=ANNOUNCE_EVERY_SECS)
+            goes_on = self._wakeups.get(timeout=self._every_secs)
         except queue.Empty:
             return True
         # Reset before the next announcement, because rows may be written while that is made.

@@ -100,7 +100,7 @@ def take_over(config: ConnectionInfo, worker: int) -> Producer:
     router.guard(config.recording_id, producer)
     _let_streams_travel()
     producer.log_counters.set_sees_all(router.take_over(producer))
-    router.expect_current_in_new_threads(producer.stream.inner)
+    router.expect_current_in_new_threads(producer.stream.to_native())
     _current.joined[config.secret] = producer
     _current.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
     return producer
@@ -301,7 +301,7 @@ def _member(config: ConnectionInfo, timeout_secs: float, *, takes_over: bool) ->
         if takes_over and is_free and not router.has_taken_over(producer):
             producer.log_counters.set_sees_all(router.take_over(producer))
             recordings.make_current(producer.stream)
-            router.note_current(producer.stream.inner)
+            router.note_current(producer.stream.to_native())
             if config.secret not in _current.active:
                 _current.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
         return producer

@@ -26,8 +26,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mpr import failpoints
-from mpr.errors import DeliveryError
+from mpr import failpoints, limits
+from mpr.errors import DeliveryError, ReleasedError
 from mpr.limits import OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, UNFLUSHED_MAX_BYTES
 from mpr.producer.announcer import Announcer, OpenOutbox
 from mpr.producer.inbox import Inbox
@@ -96,7 +96,13 @@ class OutboxWriter(abc.ABC):
     def __init__(self, parts: WriterParts, outbox: Outbox) -> None:
         self._parts = parts
         self.announcer: Announcer = Announcer(
-            parts.connection, parts.inbox, parts.watch, parts.results, outbox, self.segment
+            parts.connection,
+            parts.inbox,
+            parts.watch,
+            parts.results,
+            outbox,
+            self.segment,
+            limits.WATCHED_ANNOUNCE_EVERY_SECS if parts.config.is_watched else limits.ANNOUNCE_EVERY_SECS,
         )
         self.spent: bool = False
         # Held while the SDK is flushed or given another outbox.
@@ -381,9 +387,12 @@ def _is_ended(outbox: Outbox) -> bool:
     """Whether `outbox` is a finished stream, or is empty because logging is switched off."""
     size = outbox.size()
     start = size - len(framing.CLOSING)
-    # The bytes at the end cannot be read if the parent has released them. Then the outbox counts as finished, because
-    # the parent releases only complete frames, and an outbox that the SDK could not finish ends within a frame.
-    return size == 0 or outbox.read(start, size - start) == framing.CLOSING or outbox.is_released(start)
+    try:
+        return size == 0 or outbox.read(start, size - start) == framing.CLOSING
+    except ReleasedError:
+        # The outbox counts as finished, because the parent releases only complete frames, and an outbox that the SDK
+        # could not finish ends within a frame.
+        return True
 
 
 def is_raised_by_sdk(error: BaseException) -> bool:

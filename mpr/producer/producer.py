@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from mpr import limits
 from mpr.errors import DeliveryError, JoinError, RecordingClosedError, RecordingError
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.producer import farewell, outbox_writer, router
@@ -142,7 +143,10 @@ class Producer:
         # Start the SDK here, because the parent answers meanwhile.
         with internal():
             self.stream: rr.RecordingStream = encoder.new_stream(
-                config.application_id, config.recording_id, send_properties=False
+                config.application_id,
+                config.recording_id,
+                send_properties=False,
+                flush_tick_secs=limits.WATCHED_FLUSH_TICK_SECS if config.is_watched else None,
             )
         is_direct = config.direct is not None and not is_owner
         #: Counts the rows of this process. The parent compares this number with the rows that come to it.
@@ -288,7 +292,7 @@ class Producer:
         self.task_recordings.clean_up()
         self._writer.attach_again()
         recordings.make_current(self.stream)
-        router.note_current(self.stream.inner)
+        router.note_current(self.stream.to_native())
         self.stream.reset_time()
         # Set after these calls, because they count as uses of the SDK, too.
         self.log_counters.sdk_used = not router.current_is_watched()
@@ -356,6 +360,7 @@ class Producer:
         """Do what `close` does, and wait until every durable sink has all rows. Failures are logged, not raised."""
         self._watch.note_leaving()
         try:
+            self.task_recordings.collect(at_end=True)
             self._writer.close()
             self.deliver()
         except RecordingError as error:

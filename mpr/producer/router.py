@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mpr.sdk import internal, log_calls, recordings, sink_calls
+from mpr.sdk.sink_calls import SinkCall
 from mpr.sdk.times import watch_times
 from mpr.transport.status_page import COUNTED_ROWS
 
@@ -81,6 +83,10 @@ class _Process:
     #: calls that change this sink are watched.
     guarded: ClassVar[dict[str | None, RoutedProducer]] = {}
     sinks_watched = False
+    #: The handles of recordings that user code has made, and that have the id of a guarded recording.
+    twins: ClassVar[list[Any]] = []
+    #: The handles of recordings that user code has made before this process has joined under `mpr run`.
+    made_before_joining: ClassVar[list[Any]] = []
     #: The message to log once for rows that no producer takes.
     lost_rows: str | None = None
     times_installed = False
@@ -97,6 +103,9 @@ class _Process:
 
 
 _process = _Process()
+
+# The value of `sys.getrefcount` for a handle that only a list and a loop over the list refer to.
+_LIST_REFERENCES = 3
 
 
 class _ThreadRoute(threading.local):
@@ -139,11 +148,15 @@ def guard(recording_id: str, producer: RoutedProducer) -> None:
     open after a `with stream:` block.
     """
     install_times()
+    _install_sinks()
+    _process.guarded[recording_id] = producer
+
+
+def _install_sinks() -> None:
     if not _process.sinks_watched:
         _process.sinks_watched = True
-        sink_calls.keep_sinks(_process.guarded.__contains__)
+        sink_calls.keep_sinks(lambda handle: _guarded(handle, recordings.recording_id_of(handle)) is not None)
         sink_calls.watch_sinks(_skips_sink, _before_sink, _note_sink)
-    _process.guarded[recording_id] = producer
 
 
 def install_entries() -> None:
@@ -189,7 +202,7 @@ def capture(producer: RoutedProducer) -> None:
     # No account, because a thread may be within a logging call at this moment. The account of the task itself counts
     # the rows that its body logs.
     _process.account = None
-    recording = recordings.exchange_global_recording(producer.stream.inner)
+    recording = recordings.exchange_global_recording(producer.stream.to_native())
     if _process.before is None:
         _process.before = Routes(_process.producer, account, _process.default_current, recording)
     _process.default_current = None
@@ -214,6 +227,7 @@ def join_lazily(join: Callable[[], object]) -> None:
     """
     _process.lazy = join
     install_times()
+    _install_sinks()
     install_entries()
     _install_take_over()
 
@@ -221,9 +235,10 @@ def join_lazily(join: Callable[[], object]) -> None:
 def _install_take_over() -> None:
     if not _process.taken_over:
         _process.taken_over = True
-        recordings.divert_new_recordings(_diverted, _note_init, _note_made)
         recordings.divert_recording_info(_diverted_info)
-        _process.current_is_watched = recordings.watch_current(_note_current)
+        # `rr.init` changes the current recording too, so its calls must be watched as well.
+        watches_init = recordings.divert_new_recordings(_diverted, _note_init, _note_made)
+        _process.current_is_watched = recordings.watch_current(_note_current) and watches_init
 
 
 def current_is_watched() -> bool:
@@ -271,6 +286,8 @@ def forked() -> list[Any]:
     _process.before = None
     _process.left_threads.clear()
     _process.guarded.clear()
+    _process.twins.clear()
+    _process.made_before_joining.clear()
     _process.joining = threading.Lock()
     thread_state.context = None
     return parents
@@ -319,6 +336,7 @@ def _join_now() -> RoutedProducer | None:
                     _process.lazy()
                 finally:
                     thread_state.joins = False
+                _hand_over_made()
     elif _process.lost_rows is not None:
         message, _process.lost_rows = _process.lost_rows, None
         _log.warning("%s", message)
@@ -387,57 +405,102 @@ def _diverted() -> rr.RecordingStream | None:
     return None if found is None else found.stream
 
 
-# Only calls that return nothing may be skipped, because then no caller misses a result.
-_SKIPPED_CALLS = ("save", "set_sinks", "connect_grpc", "stdout", "disconnect", "spawn")
+def _hand_over_made() -> None:
+    """Give the producer the recordings that user code has made before this process has joined."""
+    if _process.producer is not None:
+        made, _process.made_before_joining[:] = list(_process.made_before_joining), []
+        _process.producer.task_recordings.until_end = True
+        for handle in made:
+            _process.producer.task_recordings.made(handle)
 
 
-def _skips_sink(call: str, recording_id: str | None) -> bool:
-    """Whether to skip `call`, which changes a sink. Under `mpr run`, only the options of `mpr run` choose the sinks."""
+def _guarded(handle: Any, recording_id: str | None) -> RoutedProducer | None:
+    """Return the producer of the guarded recording with this handle and id; None if it is no guarded recording.
+
+    User code may make another stream with the id of a guarded recording. This stream has its own sinks.
+    """
     found = _process.guarded.get(recording_id)
-    if _process.lazy is None or thread_state.joins or call not in _SKIPPED_CALLS or found is None:
+    if found is not None and _process.twins:
+        handle = thread_state.current if handle is None else handle
+        if any(handle is each for each in _process.twins):
+            return None
+    return found
+
+
+def _skips_sink(call: SinkCall) -> bool:
+    """Whether to skip `call`, which changes a sink. Under `mpr run`, only the options of `mpr run` choose the sinks."""
+    if _process.lazy is None or thread_state.joins or call.name == "shutdown":
         return False
-    if call == "disconnect":
+    found = _guarded(call.recording, call.recording_id)
+    if found is None:
+        return False
+    if call.name == "disconnect":
         found.stream.flush()
     else:
-        found.notices.sink_skipped(call)
+        found.notices.sink_skipped(call.name)
     return True
 
 
 def _note_init(application_id: str | None, recording_id: str | None) -> None:
-    if (found := _of_this_thread()) is not None and _process.lazy is None:
+    found = _of_this_thread()
+    if found is None:
+        return
+    if _process.lazy is None:
         found.notices.init(application_id, recording_id)
+    else:
+        found.notices.init_in_run(application_id, recording_id)
 
 
 def _note_made(inner: Any) -> None:
     _note_sdk_use()
     # The new recording may be the current one of this thread.
     thread_state.current = None
+    # Two references are left if no other code holds a handle: the list, and the argument of `getrefcount`.
+    _process.twins[:] = [each for each in _process.twins if sys.getrefcount(each) > _LIST_REFERENCES]
+    if recordings.recording_id_of(inner) in _process.guarded:
+        _process.twins.append(inner)
     if (found := _of_this_thread()) is not None:
         found.task_recordings.made(inner)
+    elif _process.lazy is not None:
+        _process.made_before_joining.append(inner)
 
 
 def _diverted_info(call: str, recording_id: str | None) -> tuple[rr.RecordingStream, str] | None:
     found = _of_this_thread()
-    if found is None or found.recording_id != recording_id:
+    # Under `mpr run`, no parent names the recording, so the calls of the script do.
+    if found is None or found.recording_id != recording_id or _process.lazy is not None:
         return None
-    return found.stream, found.notices.recording_info(call)
+    name = found.notices.recording_info(call)
+    return None if name is None else (found.stream, name)
 
 
-def _before_sink(call: str, recording_id: str | None) -> None:
+def _before_sink(call: SinkCall) -> None:
     _note_sdk_use()
-    if call != "spawn":
-        for guarded_id, guarded in list(_process.guarded.items()):
-            if recording_id in (None, guarded_id):
-                guarded.row_account.detached()
+    if call.name == "spawn":
+        return
+    for guarded in _concerned(call):
+        guarded.row_account.detached()
     found = _of_this_thread()
-    if found is not None and found.recording_id != recording_id and call != "spawn":
-        found.task_recordings.sink_call(call, recording_id)
+    if found is None:
+        _process.made_before_joining[:] = [
+            each
+            for each in _process.made_before_joining
+            if call.name == "shutdown" or recordings.recording_id_of(each) != call.recording_id
+        ]
+    elif _guarded(call.recording, call.recording_id) is not found:
+        found.task_recordings.sink_call(call.name, call.recording_id)
 
 
-def _note_sink(call: str, recording_id: str | None) -> None:
+def _note_sink(call: SinkCall) -> None:
     # `spawn` only starts a viewer. Another call, which is noted too, connects to the viewer.
-    if call != "spawn":
-        for guarded_id, found in list(_process.guarded.items()):
-            # None is the id for `shutdown`, which ends the sinks of all recordings.
-            if recording_id in (None, guarded_id):
-                found.sink_changed(call)
+    if call.name != "spawn":
+        for found in _concerned(call):
+            found.sink_changed(call.name)
+
+
+def _concerned(call: SinkCall) -> list[RoutedProducer]:
+    """Return the producers of the guarded recordings that `call` concerns. The SDK's `shutdown` concerns all."""
+    if call.name == "shutdown":
+        return list(_process.guarded.values())
+    found = _guarded(call.recording, call.recording_id)
+    return [] if found is None else [found]

@@ -48,7 +48,7 @@ class RowAccount:
 
         # If nothing is to be counted, the handle is a new object, which is the recording of no call. The SDK drops rows
         # of a recording that is not enabled (`RERUN=off`), so these rows are not counted.
-        self.handle: Any = stream.inner if is_on and rr.is_enabled(stream) else object()
+        self.handle: Any = stream.to_native() if is_on and rr.is_enabled(stream) else object()
         self.counters: memoryview = counters
         # The count at the moment when a task gave the stream another sink; None if the SDK writes into the outbox.
         self._kept: int | None = None

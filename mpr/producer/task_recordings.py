@@ -53,6 +53,9 @@ class TaskRecordings:
         # Reentrant, because `collect` calls the SDK, whose calls invoke `sink_call`.
         self._lock = threading.RLock()
         self._taking = False
+        #: Whether recordings that other code still holds keep their rows until the end. Under `mpr run`, a script may
+        #: give them a sink at any time, and must then have all rows there.
+        self.until_end = False
         self._ended = 0
         # The number of bytes that were sent, and the number of those that the sinks have accepted.
         self._sent_bytes = self._accepted_bytes = 0
@@ -93,7 +96,7 @@ class TaskRecordings:
             if self._taking:
                 return
             if call == "shutdown":
-                self.collect()
+                self.collect(at_end=True)
                 return
             found = self.known.get(recording_id or "")
             if found is None:
@@ -106,15 +109,22 @@ class TaskRecordings:
                 del self.known[recording_id or ""]
                 self._count()
 
-    def collect(self) -> None:
-        """Send the rows since the last call, and forget recordings that no other code holds any more."""
+    def collect(self, *, at_end: bool = False) -> None:
+        """Send the rows since the last call, and forget recordings that no other code holds any more.
+
+        With `until_end`, the rows of recordings that other code holds are sent only `at_end`.
+        """
         if not self.known:
             return
         with self._lock:
             for recording_id, found in list(self.known.items()):
                 # Two references are left then: `found.inner`, and the argument of `getrefcount`.
                 is_over = sys.getrefcount(found.inner) <= 2
-                self._take(found)
+                if self.until_end and not (is_over or at_end):
+                    continue
+                # A script may make a recording and never use it. Then there is no file for it.
+                if found.rows or not self.until_end:
+                    self._take(found)
                 if is_over:
                     del self.known[recording_id]
                     self._ended += 1

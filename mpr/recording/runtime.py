@@ -208,6 +208,8 @@ class RecordingRuntime:
             machine=ipc_folder.machine(),
             outbox_bytes=limits.outbox_limit(workers),
             marks_tasks=any(sink.keeps_tasks_apart for sink in self.options.sinks),
+            keeps_apart=all(sink.keeps_tasks_apart for sink in self.options.sinks),
+            is_watched=any(sink.is_live or sink.is_readable for sink in self.options.sinks),
             direct=self._direct,
         )
 
@@ -342,7 +344,7 @@ class RecordingRuntime:
         if made:
             names = ", ".join(path.name for path in made[:_NAMED_FILES])
             dots = ", ..." if len(made) > _NAMED_FILES else ""
-            _log.warning("mpr: recordings that tasks have made are in %s: %s%s", made[0].parent, names, dots)
+            _log.warning("mpr: recordings that tasks or scripts have made are in %s: %s%s", made[0].parent, names, dots)
 
 
 def _take_noted_losses(sockets: Sockets, fanout: Fanout) -> None:

@@ -19,6 +19,7 @@ from mpr.processes import start
 from mpr.recording.options import RecordingOptions, Route, SinksLike
 from mpr.recording.runtime import RecordingRuntime
 from mpr.recording.statistics import RecordingStatistics
+from mpr.sdk import private_names
 from mpr.tasks.wrapped import Wrapped
 from mpr.threads import run_to_completion
 from mpr.transport import connection_info
@@ -102,6 +103,7 @@ class SharedRecording:
         self.application_id: str = options.application_id
         self.recording_id: str = options.recording_id
         self._runtime = RecordingRuntime(options)
+        private_names.warn_once()
         self.urls: list[str] = self._runtime.urls
 
     @property

@@ -140,6 +140,18 @@ def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
         raise FormatError(f"a schema that cannot be read: {error!r}") from error
 
 
+def components_of(footer: bytes, store: bytes, entity: str) -> set[str]:
+    """Return the components that the manifest of `store` has for `entity`. Raises `FormatError` as `schemas` does."""
+    return {
+        field.metadata[b"rerun:component"].decode()
+        for found, schema in schemas(footer)
+        if found == store
+        for field in schema
+        if (field.metadata or {}).get(b"rerun:kind") == b"data"
+        and field.metadata.get(b"rerun:entity_path") == entity.encode()
+    }
+
+
 def _schema(message: bytes) -> tuple[bytes, pa.Schema]:
     import pyarrow as pa
 

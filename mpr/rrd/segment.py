@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from mpr.errors import ReleasedError
 from mpr.rrd import framing, store_id
 from mpr.rrd.framing import Frame
 
@@ -22,7 +23,11 @@ PREAMBLE = 0
 
 
 class SegmentSource(Protocol):
-    """The bytes of a segment, which are in an outbox or in a message."""
+    """The bytes of a segment, which are in an outbox or in a message.
+
+    Both methods raise `ReleasedError` for bytes that the source does not have any more, and never return other bytes in
+    their place.
+    """
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset` on. Returns fewer bytes only at the end of the source."""
@@ -59,6 +64,10 @@ class Segment:
     task: TaskInfo | None = None
     telemetry: bool = False
 
+    def bytes_of(self, frame: Frame) -> bytes:
+        """Return one of `frames`, with its header."""
+        return self.source.read(frame.start, frame.end - frame.start)
+
 
 def runs(frames: Iterable[Frame]) -> list[tuple[int, int]]:
     """Return the runs of bytes of `frames` as (start, end) in their source. Adjacent frames are one run."""
@@ -92,7 +101,7 @@ class StandaloneStreams:
         """
         frames = []
         for frame in segment.frames:
-            data = segment.source.read(frame.start, frame.end - frame.start)
+            data = segment.bytes_of(frame)
             if frame.kind == framing.SET_STORE_INFO:
                 self._infos[store_id.store_id_of_info(data[framing.FRAME_HEADER_SIZE :])] = data
             else:
@@ -108,14 +117,22 @@ class MessageBytes:
         self._data = memoryview(data)
 
     def read(self, offset: int, size: int) -> bytes:
-        start = offset - self._base
+        start = self._start(offset)
         return bytes(self._data[start : start + size])
 
     def copy(self, target: int, offset: int, size: int) -> None:
-        start = offset - self._base
+        start = self._start(offset)
         view = self._data[start : start + size]
         while view:
             view = view[os.write(target, view) :]
+
+    def _start(self, offset: int) -> int:
+        """Return where the byte at `offset` is in the message."""
+        if offset < self._base:
+            raise ReleasedError(
+                f"the bytes from {offset} on were in an earlier message; this one begins at {self._base}"
+            )
+        return offset - self._base
 
 
 @dataclass(eq=False, kw_only=True, slots=True)

@@ -18,11 +18,22 @@ if TYPE_CHECKING:
     import rerun.blueprint as rrb
 
 
-def new_stream(application_id: str, recording_id: str, *, send_properties: bool) -> rr.RecordingStream:
-    """Return a new stream of the SDK that has no sink."""
+def new_stream(
+    application_id: str, recording_id: str, *, send_properties: bool, flush_tick_secs: float | None = None
+) -> rr.RecordingStream:
+    """Return a new stream of the SDK that has no sink.
+
+    With `flush_tick_secs`, the SDK keeps rows for at most this time (seconds) before it writes them. By default, that
+    is 0.2 s. A value that the user has set for the SDK (`RERUN_FLUSH_TICK_SECS`) wins.
+    """
     import rerun as rr
 
-    return rr.RecordingStream(application_id, recording_id=recording_id, send_properties=send_properties)
+    batcher = None
+    if flush_tick_secs is not None and "RERUN_FLUSH_TICK_SECS" not in os.environ:
+        batcher = rr.ChunkBatcherConfig(flush_tick=flush_tick_secs)
+    return rr.RecordingStream(
+        application_id, recording_id=recording_id, send_properties=send_properties, batcher_config=batcher
+    )
 
 
 @functools.cache

@@ -50,7 +50,10 @@ def _forked_stream_type() -> Any:
         # All methods of a stream use the handle of the recording that this attribute returns.
         @property
         def inner(self) -> Any:  # type: ignore[override]  # it is never set
-            return self._mpr_target().inner
+            return self._mpr_target().to_native()
+
+        def to_native(self) -> Any:
+            return self._mpr_target().to_native()
 
         def __del__(self) -> None:  # type: ignore[no-untyped-def, unused-ignore]  # as in the SDK
             # Nothing is cleaned up, because the recording in this stream belongs to the parent.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpr import files
+from mpr.sdk.internal import internal
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -38,8 +39,9 @@ def send_decoded(data: bytes, stream: rr.RecordingStream, *, blueprints: bool = 
     """Log the chunks of every store in `data` to `stream`, without a Python object for each chunk."""
     import rerun as rr
 
-    for chunks in _streams_of(data, blueprints=blueprints):
-        rr.send_chunks(chunks, recording=stream)
+    with internal():
+        for chunks in _streams_of(data, blueprints=blueprints):
+            rr.send_chunks(chunks, recording=stream)
 
 
 def _streams_of(data: bytes, *, blueprints: bool) -> Iterator[Any]:

@@ -1,74 +1,100 @@
-"""Watches which recordings this process makes, and which recording is current in a thread or in the process."""
+"""Watches which recordings this process makes, and which recording is current in a thread or in the process.
+
+A handle is the SDK's object that stands for one recording (`private_names.py`).
+"""
 
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from mpr.sdk import internal
+from mpr.sdk import internal, private_names
 
 if TYPE_CHECKING:
     import rerun as rr
+
+
+class Handle:
+    """Stands for the stream with the handle `inner` in calls of the SDK's public functions.
+
+    Those functions ask a stream for nothing but its handle. A real stream would end its recording when it is freed.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def to_native(self) -> Any:
+        """Return the handle."""
+        return self.inner
+
+
+def as_stream(inner: Any) -> rr.RecordingStream | None:
+    """Return an object that public functions of the SDK take as the stream with the handle `inner`; None for None."""
+    return None if inner is None else cast("rr.RecordingStream", Handle(inner))
+
+
+def _handle_of(stream: rr.RecordingStream | None) -> Any:
+    return None if stream is None else stream.to_native()
 
 
 def divert_new_recordings(
     diverted: Callable[[], rr.RecordingStream | None],
     noted: Callable[[str | None, str | None], None],
     made: Callable[[Any], None],
-) -> None:
+) -> bool:
     """Make `rr.init` in this process use the stream that `diverted()` returns, instead of a new recording.
 
     The stream becomes the current one, and `noted(application_id, recording_id)` is called with the arguments of
     `rr.init`. If `diverted()` returns None, `rr.init` works as it does without mpr. The user may also make a recording
     that is not the default one, such as an `rr.RecordingStream`. The SDK makes this recording as usual, and `made` is
-    called with its handle.
+    called with its handle. Returns whether this release of the SDK has both functions that `rr.init` calls.
     """
-    import rerun_bindings
 
-    original = rerun_bindings.new_recording
+    def watched_new(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def new_recording(*args: Any, **kwargs: Any) -> Any:
+            stream = diverted() if kwargs.get("make_default") else None
+            if stream is None:
+                inner = original(*args, **kwargs)
+                if not kwargs.get("make_default") and not internal.thread.is_internal:
+                    made(inner)
+                return inner
+            noted(kwargs.get("application_id"), kwargs.get("recording_id"))
+            make_current(stream)
+            return stream.to_native()
 
-    @functools.wraps(original)
-    def new_recording(*args: Any, **kwargs: Any) -> Any:
-        stream = diverted() if kwargs.get("make_default") else None
-        if stream is None:
-            inner = original(*args, **kwargs)
-            if not kwargs.get("make_default") and not internal.thread.is_internal:
-                made(inner)
-            return inner
-        noted(kwargs.get("application_id"), kwargs.get("recording_id"))
-        make_current(stream)
-        return stream.inner
+        return new_recording
 
-    rerun_bindings.new_recording = new_recording
-    clean_up = rerun_bindings.flush_and_cleanup_orphaned_recordings
+    def forgiving(clean_up: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(clean_up)
+        def flush_and_cleanup_orphaned_recordings() -> None:
+            try:
+                clean_up()
+            except RuntimeError:
+                # `rr.init` calls this function first. In a forked process the SDK raises an error here, because the
+                # process still has its parent's recordings.
+                if diverted() is None:
+                    raise
 
-    @functools.wraps(clean_up)
-    def flush_and_cleanup_orphaned_recordings() -> None:
-        try:
-            clean_up()
-        except RuntimeError:
-            # `rr.init` calls this function first. In a forked process the SDK raises an error here, because the process
-            # still has its parent's recordings.
-            if diverted() is None:
-                raise
+        return flush_and_cleanup_orphaned_recordings
 
-    rerun_bindings.flush_and_cleanup_orphaned_recordings = flush_and_cleanup_orphaned_recordings
+    is_watched = private_names.wrap("new_recording", watched_new)
+    return private_names.wrap("flush_and_cleanup_orphaned_recordings", forgiving) and is_watched
 
 
 def watch_new_recordings(made: Callable[[str | None], None]) -> None:
     """Call `made(recording id)` for every recording that this process makes from now on."""
-    import rerun_bindings
 
-    original = rerun_bindings.new_recording
+    def watched(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def new_recording(*args: Any, **kwargs: Any) -> Any:
+            made(recording_id_of(inner := original(*args, **kwargs)))
+            return inner
 
-    @functools.wraps(original)
-    def new_recording(*args: Any, **kwargs: Any) -> Any:
-        made(recording_id_of(inner := original(*args, **kwargs)))
-        return inner
+        return new_recording
 
-    rerun_bindings.new_recording = new_recording
+    private_names.wrap("new_recording", watched)
 
 
 # Calls that set a recording's name or start, each with the matching argument of `rr.archetypes.RecordingInfo`.
@@ -82,12 +108,11 @@ def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.Recordi
     has set. `diverted(call, recording id)` returns the stream and the name of the property. If `diverted` returns None,
     the SDK's call is made as usual.
     """
-    import rerun_bindings
 
     def wrapped(call: str, field: str, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def send(value: Any, recording: Any = None) -> None:
-            found = diverted(call, rerun_bindings.get_recording_id(recording))
+            found = diverted(call, recording_id_of(recording))
             if found is None:
                 original(value, recording=recording)
                 return
@@ -99,17 +124,25 @@ def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.Recordi
         return send
 
     for call, field in _RECORDING_INFO.items():
-        original = getattr(rerun_bindings, call, None)
-        if original is not None:
-            setattr(rerun_bindings, call, wrapped(call, field, original))
+        private_names.wrap(call, functools.partial(wrapped, call, field))
+
+
+@functools.cache
+def recording_id_function() -> Callable[[Any], str | None]:
+    """Return the function that returns the id of the recording with a handle; None stands for the current recording."""
+    found = private_names.find("get_recording_id")
+    return _public_recording_id if found is None else cast("Callable[[Any], str | None]", found)
+
+
+def _public_recording_id(inner: Any) -> str | None:
+    import rerun as rr
+
+    return rr.get_recording_id(as_stream(inner))
 
 
 def recording_id_of(inner: Any) -> str | None:
-    """Return the id of the recording with the SDK's handle `inner`."""
-    import rerun_bindings
-
-    found: str | None = rerun_bindings.get_recording_id(inner)
-    return found
+    """Return the id of the recording with the handle `inner`; None stands for the current recording."""
+    return recording_id_function()(inner)
 
 
 def encoded_rows_of(inner: Any) -> Any:
@@ -117,23 +150,30 @@ def encoded_rows_of(inner: Any) -> Any:
 
     The rows that the SDK has kept for the recording come first.
     """
-    import rerun_bindings
+    found = private_names.find("binary_stream")
+    if found is not None:
+        return found(recording=inner)
+    import rerun as rr
 
-    return rerun_bindings.binary_stream(recording=inner)
+    return rr.binary_stream(as_stream(inner))
 
 
 def disconnect(inner: Any) -> None:
     """Take the sink of a recording away. The SDK keeps later rows in memory until the recording gets another sink."""
-    import rerun_bindings
+    found = private_names.original("disconnect")
+    if found is not None:
+        found(recording=inner)
+        return
+    import rerun as rr
 
-    inspect.unwrap(rerun_bindings.disconnect)(recording=inner)
+    rr.disconnect(as_stream(inner))
 
 
 def clean_up_recordings() -> None:
     """Let the SDK end the threads of unused recordings. There is no current recording afterwards."""
-    import rerun_bindings
-
-    rerun_bindings.flush_and_cleanup_orphaned_recordings()
+    found = private_names.find("flush_and_cleanup_orphaned_recordings")
+    if found is not None:
+        found()
 
 
 _SET_CURRENT = ("set_thread_local_data_recording", "set_global_data_recording")
@@ -143,15 +183,13 @@ def watch_current(changed: Callable[[Any, bool], None]) -> bool:
     """Call `changed(handle, of_thread)` whenever the current recording of this process or of a thread is changed.
 
     `handle` is the SDK's handle of the new recording; None for none. `of_thread` says whether the recording is current
-    in the calling thread only. Returns whether this release of the SDK has both functions of `_SET_CURRENT`. Calls of
-    `rr.init` are not watched, because `rr.init` uses `new_recording` instead.
+    in the calling thread only. Returns whether this release of the SDK has both functions of `_SET_CURRENT`. If not,
+    nothing is watched. Calls of `rr.init` are not watched, because `rr.init` uses `new_recording` instead.
     """
-    import rerun_bindings
-
-    if not all(hasattr(rerun_bindings, name) for name in _SET_CURRENT):
+    if any(private_names.find(name) is None for name in _SET_CURRENT):
         return False
 
-    def watched(original: Callable[..., Any], *, of_thread: bool) -> Callable[..., Any]:
+    def watched(of_thread: bool, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
             changed(args[0] if args else kwargs.get("recording"), of_thread)
@@ -160,31 +198,24 @@ def watch_current(changed: Callable[[Any, bool], None]) -> bool:
         return call
 
     for name in _SET_CURRENT:
-        of_thread = name == "set_thread_local_data_recording"
-        setattr(rerun_bindings, name, watched(getattr(rerun_bindings, name), of_thread=of_thread))
+        private_names.wrap(name, functools.partial(watched, name == "set_thread_local_data_recording"))
     return True
 
 
 def make_current(stream: rr.RecordingStream) -> None:
     """Make `stream` the current recording in this thread, and in each other thread without its own recording."""
-    try:
-        import rerun_bindings
-
-        inspect.unwrap(rerun_bindings.set_thread_local_data_recording)(None)
-        inspect.unwrap(rerun_bindings.set_global_data_recording)(stream.inner)
-    except (AttributeError, ImportError, TypeError):
-        import rerun as rr
-
-        rr.set_thread_local_data_recording(None)
-        rr.set_global_data_recording(stream)
+    _set_current("set_thread_local_data_recording", None)
+    _set_current("set_global_data_recording", stream.to_native())
 
 
 def exchange_thread_recording(native: Any) -> Any:
     """Make `native` the recording of this thread; None stands for no recording. Returns the previous recording."""
-    import rerun_bindings
-
-    before = rerun_bindings.get_thread_local_data_recording()
-    rerun_bindings.set_thread_local_data_recording(native)
+    before = _get_current("get_thread_local_data_recording")
+    found = private_names.find("set_thread_local_data_recording")
+    if found is not None:
+        found(native)
+    else:
+        _set_current("set_thread_local_data_recording", native)
     return before
 
 
@@ -193,16 +224,36 @@ def exchange_global_recording(native: Any) -> Any:
 
     Returns the previous recording.
     """
-    import rerun_bindings
-
-    before = rerun_bindings.get_global_data_recording()
-    inspect.unwrap(rerun_bindings.set_global_data_recording)(native)
+    before = _get_current("get_global_data_recording")
+    _set_current("set_global_data_recording", native)
     return before
 
 
 def current_recording() -> tuple[Any, str | None]:
     """Return the handle and the id of the current recording in this thread; (None, None) if there is none."""
-    import rerun_bindings
+    native = _get_current("get_data_recording")
+    return native, None if native is None else recording_id_of(native)
 
-    native = rerun_bindings.get_data_recording(None)
-    return native, None if native is None else rerun_bindings.get_recording_id(native)
+
+def _set_current(name: str, inner: Any) -> None:
+    """Call the SDK's function `name`, or the public function of this name, with the handle `inner`.
+
+    The call is not watched.
+    """
+    found = private_names.original(name)
+    if found is not None:
+        found(inner)
+        return
+    import rerun as rr
+
+    getattr(rr, name)(as_stream(inner))
+
+
+def _get_current(name: str) -> Any:
+    """Return the handle that the SDK's function `name` returns, or the public function of this name."""
+    found = private_names.original(name)
+    if found is not None:
+        return found()
+    import rerun as rr
+
+    return _handle_of(getattr(rr, name)())

@@ -1,12 +1,17 @@
-"""Watches the calls of the SDK that change the sink of a recording."""
+"""Watches the calls of the SDK that change the sink of a recording, and makes them without their destination.
+
+Covers: which calls there are, which recording they concern, and the rest of a call whose destination is skipped.
+Does not cover: which calls are skipped, and what follows from the others (`producer/router.py`).
+"""
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from mpr.sdk import internal
+from mpr.sdk import callers, encoder, internal, private_names, recordings
 
 # Calls of the SDK that give a recording another sink, or take its sink away.
 _SINK_CALLS = (
@@ -17,60 +22,132 @@ _SINK_CALLS = (
     "stdout",
     "memory_recording",
     "binary_stream",
+    "set_callback_sink",
     "disconnect",
     "shutdown",
     "spawn",
 )
+# The port that the SDK serves at if the caller names none.
+_DEFAULT_PORT = 9876
+
+
+class SinkCall(NamedTuple):
+    """A call that may change the sink of a recording.
+
+    Attributes
+    ----------
+    name:
+        The name of the function in the SDK's native module.
+    recording:
+        The handle of the recording; None for the current one.
+    recording_id:
+        The id of the recording; None for `shutdown`, which concerns all recordings.
+    """
+
+    name: str
+    recording: Any
+    recording_id: str | None
 
 
 def watch_sinks(
-    skips: Callable[[str, str | None], bool],
-    changes: Callable[[str, str | None], None],
-    changed: Callable[[str, str | None], None],
+    skips: Callable[[SinkCall], bool],
+    changes: Callable[[SinkCall], None],
+    changed: Callable[[SinkCall], None],
 ) -> None:
     """Call `changes` before and `changed` after each SDK call in this process that may change a recording's sink.
 
-    If `skips` returns true, the SDK's call is not made. All three functions get the name of the SDK's call and the
-    recording id. The id is None for `shutdown`, which concerns all recordings.
+    If `skips` returns true, neither is called, and the recording keeps its sink. The blueprint of such a call is sent
+    to the recording, and the caller gets a result of the usual type.
     """
-    import rerun_bindings
 
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
             if internal.thread.is_internal:
                 return original(*args, **kwargs)
-            concerned = None if name == "shutdown" else rerun_bindings.get_recording_id(kwargs.get("recording"))
-            if skips(name, concerned):
-                return None
-            changes(name, concerned)
+            made = _sink_call(name, kwargs)
+            if skips(made):
+                return _without_destination(made, args, kwargs)
+            changes(made)
             try:
                 return original(*args, **kwargs)
             finally:
-                changed(name, concerned)
+                changed(made)
 
         return call
 
     for name in _SINK_CALLS:
-        original = getattr(rerun_bindings, name, None)
-        if original is not None:
-            setattr(rerun_bindings, name, watched(name, original))
+        private_names.wrap(name, functools.partial(watched, name))
+    private_names.wrap("serve_web_viewer", _without_skipped_servers)
 
 
-def keep_sinks(is_ours: Callable[[str | None], bool]) -> None:
-    """Keep the sink of a stream open after a `with stream:` block, if `is_ours(recording id)` is true.
+def _sink_call(name: str, kwargs: dict[str, Any]) -> SinkCall:
+    if name == "shutdown":
+        return SinkCall(name, None, None)
+    recording = kwargs.get("recording")
+    if name == "spawn":
+        # The native call only starts a viewer. Its caller then connects this stream to the viewer.
+        stream = callers.argument_of("spawn", "recording")
+        recording = None if stream is None else stream.to_native()
+    return SinkCall(name, recording, recordings.recording_id_of(recording))
+
+
+# --- calls whose destination is skipped -----------------------------------------------------------------------------
+
+# The URLs that callers got for servers that were not started.
+_skipped_urls: set[str] = set()
+
+
+def _without_destination(call: SinkCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Do everything that `call` does, except for its destination. Returns a result of the call's usual type."""
+    blueprint = kwargs.get("default_blueprint")
+    send = private_names.find("send_blueprint")
+    if blueprint is not None and send is not None:
+        # As the SDK does: the default blueprint, and active only if there is no other.
+        send(blueprint, make_active=False, make_default=True, recording=call.recording)
+    if call.name == "serve_grpc":
+        port = (args[0] if args else kwargs.get("grpc_port")) or _DEFAULT_PORT
+        url = f"rerun+http://127.0.0.1:{port}/proxy"
+        _skipped_urls.add(url)
+        return url
+    if call.name in ("binary_stream", "memory_recording"):
+        return private_names.original(call.name)(recording=_empty_stream(os.getpid()).to_native())
+    return None
+
+
+@functools.cache
+def _empty_stream(_pid: int) -> Any:
+    """Return the stream that this process uses for storages that stay empty."""
+    with internal.internal():
+        return encoder.new_stream("mpr", "mpr-empty", send_properties=False)
+
+
+def _without_skipped_servers(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a wrapper of `serve_web_viewer` that shows no page for a server that was not started."""
+
+    @functools.wraps(original)
+    def serve_web_viewer(*args: Any, **kwargs: Any) -> Any:
+        connect_to = kwargs.get("connect_to", args[2] if len(args) > 2 else None)
+        return None if connect_to in _skipped_urls else original(*args, **kwargs)
+
+    return serve_web_viewer
+
+
+# --- the end of a `with` block --------------------------------------------------------------------------------------
+
+
+def keep_sinks(is_ours: Callable[[Any], bool]) -> None:
+    """Keep the sink of a stream open after a `with stream:` block, if `is_ours(handle)` is true.
 
     Otherwise the SDK would finish a file sink at the end of the block, and lose rows that are logged later.
     """
-    import rerun_bindings
 
-    original = getattr(rerun_bindings, "finalize_deferred_sinks", None)
-    if original is None:
-        return
+    def kept(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def finalize_deferred_sinks(recording: Any = None) -> None:
+            if not is_ours(recording):
+                original(recording)
 
-    @functools.wraps(original)
-    def finalize_deferred_sinks(recording: Any = None) -> None:
-        if not is_ours(rerun_bindings.get_recording_id(recording)):
-            original(recording)
+        return finalize_deferred_sinks
 
-    rerun_bindings.finalize_deferred_sinks = finalize_deferred_sinks
+    private_names.wrap("finalize_deferred_sinks", kept)

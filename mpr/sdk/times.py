@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias
+
+from mpr.sdk import private_names, recordings
 
 #: A function of the SDK that sets a time, called with `(timeline, value, recording)`.
 SetTime: TypeAlias = Callable[..., None]
@@ -13,51 +14,56 @@ SetTime: TypeAlias = Callable[..., None]
 Times: TypeAlias = dict[str, tuple[SetTime, Any]]
 
 
-# The SDK's functions that set a time of a thread for a recording.
+# The SDK's functions that set a time of a thread for a recording, and those that remove times.
 _SET_TIME = ("set_time_sequence", "set_time_duration_nanos", "set_time_timestamp_nanos_since_epoch")
+_REMOVE_TIME = ("disable_timeline", "reset_time")
 
 
 def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | None], None]) -> None:
     """Call `noted(recording id, timeline, (function, value))` whenever a thread of this process sets a time.
 
     The pair is None if the time was removed. The timeline is None if all times were removed. The calls are watched,
-    because the SDK has no function that returns the times of a thread.
+    because the SDK has no function that returns the times of a thread. If a release of the SDK lacks one of them, none
+    is watched, because times that are partly known would be restored wrongly.
     """
-    import rerun_bindings
+    if any(private_names.find(name) is None for name in (*_SET_TIME, *_REMOVE_TIME)):
+        return
+    recording_id_of = recordings.recording_id_function()
 
     def watched_set(original: SetTime) -> SetTime:
         @functools.wraps(original)
         def call(timeline: str, value: Any, recording: Any = None) -> None:
             original(timeline, value, recording)
-            noted(rerun_bindings.get_recording_id(recording), timeline, (original, value))
+            noted(recording_id_of(recording), timeline, (original, value))
 
         return call
 
-    disable_timeline, reset_time = rerun_bindings.disable_timeline, rerun_bindings.reset_time
+    def watched_disable(original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def call(timeline: str, recording: Any = None) -> None:
+            original(timeline, recording)
+            noted(recording_id_of(recording), timeline, None)
 
-    @functools.wraps(disable_timeline)
-    def watched_disable(timeline: str, recording: Any = None) -> None:
-        disable_timeline(timeline, recording)
-        noted(rerun_bindings.get_recording_id(recording), timeline, None)
+        return call
 
-    @functools.wraps(reset_time)
-    def watched_reset(recording: Any = None) -> None:
-        reset_time(recording)
-        noted(rerun_bindings.get_recording_id(recording), None, None)
+    def watched_reset(original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def call(recording: Any = None) -> None:
+            original(recording)
+            noted(recording_id_of(recording), None, None)
+
+        return call
 
     for name in _SET_TIME:
-        setattr(rerun_bindings, name, watched_set(getattr(rerun_bindings, name)))
-    rerun_bindings.disable_timeline = watched_disable
-    rerun_bindings.reset_time = watched_reset
+        private_names.wrap(name, watched_set)
+    private_names.wrap("disable_timeline", watched_disable)
+    private_names.wrap("reset_time", watched_reset)
 
 
 def change_times(native: Any, old: Times, new: Times) -> None:
     """Remove the times `old` of this thread for the recording `native`, and set the times `new`."""
-    import rerun_bindings
-
-    disable_timeline = inspect.unwrap(rerun_bindings.disable_timeline)
     for timeline in old:
         if timeline not in new:
-            disable_timeline(timeline, native)
+            private_names.original("disable_timeline")(timeline, native)
     for timeline, (how, value) in new.items():
         how(timeline, value, native)

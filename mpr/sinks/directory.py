@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpr import errors
 from mpr.errors import ConfigError, SinkError
-from mpr.rrd import framing, relabel, store_id
+from mpr.rrd import framing, manifest, relabel, store_id
 from mpr.rrd.relabel import Relabeller
 from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment, TaskInfo
 from mpr.rrd.writer import FileWriter
@@ -192,6 +192,8 @@ class _TaskFile:
         self._new = new
         self._task = task
         self._outboxes: dict[int, Relabeller] = {}
+        # The components of the recording's properties that the task has set, such as its name.
+        self._said: set[str] = set()
 
     def begin(self, header: bytes, info: bytes, layouts: Sequence[tuple[Segment, bytes]]) -> None:
         """Begin with the header of a stream, the store info `info`, and the streams in `layouts`.
@@ -224,6 +226,7 @@ class _TaskFile:
             return False
         try:
             self._writer.take_manifests(outbox, self._outboxes.pop(outbox).manifests(footer))
+            self._said |= manifest.components_of(footer, self._old, "/__properties")
         except (errors.FormatError, LookupError, ValueError, TypeError, ArithmeticError):
             # This manifest cannot be used. When the file is closed, the SDK makes a manifest for all chunks that have
             # none.
@@ -236,7 +239,7 @@ class _TaskFile:
             self._writer.abort()
             return
         if self._task is not None:
-            stream = relabel.relabelled(_properties(self._writer.path.stem, self._task), self._new)
+            stream = relabel.relabelled(_properties(self._writer.path.stem, self._task, self._said), self._new)
             frames = framing.frames_of(stream)
             end = frames.pop()
             self._writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames), published=True)
@@ -247,8 +250,11 @@ class _TaskFile:
         self._writer.abort()
 
 
-def _properties(recording_name: str, task: TaskInfo) -> bytes:
-    """Return a stream with the properties of the recording of `task`. The caller replaces the stream's store id."""
+def _properties(recording_name: str, task: TaskInfo, said: Container[str]) -> bytes:
+    """Return a stream with the properties of the recording of `task`, without those that the task has set (`said`).
+
+    The caller replaces the stream's store id.
+    """
     import rerun as rr
 
     values: dict[str, Any] = {
@@ -261,8 +267,10 @@ def _properties(recording_name: str, task: TaskInfo) -> bytes:
     }
 
     def write(stream: rr.RecordingStream) -> None:
-        stream.send_recording_name(recording_name)
-        stream.send_recording_start_time_nanos(task.started_nanos)
+        if "RecordingInfo:name" not in said:
+            stream.send_recording_name(recording_name)
+        if "RecordingInfo:start_time" not in said:
+            stream.send_recording_start_time_nanos(task.started_nanos)
         stream.send_property("task", rr.AnyValues(**values))
 
     return encoder.encoded_by_sdk(write)
@@ -272,10 +280,11 @@ def _properties(recording_name: str, task: TaskInfo) -> bytes:
 class DirectorySink(Sink):
     """A folder with one recording per task. This is the usual way to turn a data set into episodes.
 
-    The recording of a task has the rows that the task has logged, its own id and its own name. The properties of the
-    recording say which function ran, in which worker, for how many seconds, and how the function ended. The file is
-    finished before the caller gets the result of the task. If a task logs nothing, there is no file for this task. Rows
-    that belong to no task (from the parent or an initializer) are in `shared.rrd`.
+    The recording of a task has the rows that the task has logged, its own id and its own name. A task may choose the
+    name and the start by the SDK's calls. The properties of the recording say which function ran, in which worker, for
+    how many seconds, and how the function ended. The file is finished before the caller gets the result of the task. If
+    a task logs nothing, there is no file for this task. Rows that belong to no task (from the parent or an initializer)
+    are in `shared.rrd`.
 
     Parameters
     ----------

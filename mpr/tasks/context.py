@@ -45,7 +45,7 @@ class TaskContext:
             self._native, self._recording_id = recordings.current_recording()
             self._has_recording = False
         else:
-            self._native, self._recording_id = producer.stream.inner, producer.config.recording_id
+            self._native, self._recording_id = producer.stream.to_native(), producer.config.recording_id
             self._has_recording = True
             if router.has_taken_over(producer):
                 recordings.make_current(producer.stream)

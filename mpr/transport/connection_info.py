@@ -49,6 +49,10 @@ class ConnectionInfo:
     marks_tasks:
         Whether a worker tells the parent where the rows of each task begin and end. Some sinks need this, because they
         keep the rows of tasks apart.
+    keeps_apart:
+        Whether every sink keeps the rows of tasks apart, so that the recording of a task is its own.
+    is_watched:
+        Whether somebody may watch the rows come: whether a sink is a viewer, a server or a stream.
     direct:
         The sinks that the process opens itself; None if its rows go through the parent.
     place, machine:
@@ -65,6 +69,8 @@ class ConnectionInfo:
     machine: str = ""
     outbox_bytes: int = OUTBOX_MAX_BYTES
     marks_tasks: bool = False
+    keeps_apart: bool = False
+    is_watched: bool = False
     direct: DirectRoute | None = None
 
 
@@ -75,6 +81,8 @@ _TYPES: dict[str, Any] = {
     "folder": Path,
     "outbox_bytes": int,
     "marks_tasks": bool,
+    "keeps_apart": bool,
+    "is_watched": bool,
     "direct": DirectRoute | None,
 }
 

@@ -19,7 +19,7 @@ import os
 import sys
 from pathlib import Path
 
-from mpr.errors import FormatError
+from mpr.errors import FormatError, ReleasedError
 from mpr.transport import shared_file
 
 # The size of a page of memory (bytes).
@@ -65,8 +65,14 @@ class Outbox:
         return found.st_blocks * 512 if self._released is None else found.st_size - self._released
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes from `offset` on. Released bytes are returned as zeros."""
-        return os.pread(self.fd, size, offset)
+        """Return up to `size` bytes from `offset` on. Raises `ReleasedError` if their memory was released.
+
+        The parent may release them at any moment, so it is asked after the bytes were read.
+        """
+        data = os.pread(self.fd, size, offset)
+        if data and self.is_released(offset):
+            raise ReleasedError(f"the bytes from {offset} on were released")
+        return data
 
     def release(self, start: int, end: int) -> None:
         """Release the memory of the bytes from `start` to `end`, in whole pages (see `punch_hole`)."""
@@ -89,7 +95,11 @@ class Outbox:
 
 
 class OutboxReader:
-    """The parent's end of an outbox: reads the file of another process, and frees memory that is no longer needed."""
+    """The parent's end of an outbox: reads the file of another process.
+
+    The kernel returns zeros for memory that was released. So this object keeps the end of the released bytes, and
+    raises `ReleasedError` instead.
+    """
 
     def __init__(self, address: str, folder: Path) -> None:
         """Open the outbox at `address`. `folder` is the private folder of the recording.
@@ -97,6 +107,7 @@ class OutboxReader:
         Raises `OSError` if this process may not or cannot open the file, or cannot release its memory.
         """
         self.fd: int = shared_file.open_shared(address, folder)
+        self._released = 0
         # Try whether memory can be released, behind the end of the file, because the file may already have rows.
         if not punch_hole(self.fd, _BEYOND, _BEYOND + _PAGE):
             self.close()
@@ -107,14 +118,17 @@ class OutboxReader:
         return os.fstat(self.fd).st_size
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes from `offset` on. Released bytes are returned as zeros."""
+        """Return up to `size` bytes from `offset` on. Raises `ReleasedError` if they were released."""
+        self._check(offset)
         return os.pread(self.fd, size, offset)
 
     def copy(self, target: int, offset: int, size: int) -> None:
         """Have the kernel copy `size` bytes, from `offset` on, to the file descriptor `target`.
 
-        Raises `FormatError` if the outbox has fewer bytes, because its producer has damaged it.
+        Raises `FormatError` if the outbox has fewer bytes, because its producer has damaged it. Raises `ReleasedError`
+        if the bytes were released.
         """
+        self._check(offset)
         while size:
             try:
                 # At most 32 MiB per call, because a signal cannot interrupt the kernel during a call.
@@ -138,8 +152,16 @@ class OutboxReader:
         return os.fstat(self.fd).st_blocks * 512
 
     def release(self, start: int, end: int) -> None:
-        """Release the memory of the bytes from `start` to `end`, in whole pages (see `punch_hole`)."""
+        """Release the memory of the bytes from `start` to `end`, in whole pages (see `punch_hole`).
+
+        All bytes before `end` count as released, also those in the last page.
+        """
         punch_hole(self.fd, start, end)
+        self._released = max(self._released, end)
+
+    def _check(self, offset: int) -> None:
+        if offset < self._released:
+            raise ReleasedError(f"the bytes from {offset} to {self._released} were released")
 
     def close(self) -> None:
         """Close the parent's descriptor of the file."""

@@ -65,7 +65,7 @@ class LogSources:
     def attach(self, running: RunningTest) -> None:
         """Send the rows from all sources to the recording of the test `running` from now on."""
         self._children.attach(running.stream)
-        native = running.stream.native.inner
+        native = running.stream.native.to_native()
         self._outer = None
         if running.options.capture == _THREAD:
             recordings.exchange_thread_recording(native)

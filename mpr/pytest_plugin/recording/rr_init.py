@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mpr.rrd import framing
 from mpr.sdk import reader, recordings, sink_calls
 from mpr.sdk.internal import internal
+from mpr.sdk.sink_calls import SinkCall
 
 if TYPE_CHECKING:
     import rerun as rr
@@ -40,16 +41,16 @@ class RrInitRows:
         self._without_sink: set[str] = set()
         # The id of the recording that was copied last, and the ids of its chunks that are copied already.
         self._known: tuple[str, set[str]] = ("", set())
-        sink_calls.watch_sinks(lambda _call, _recording: False, lambda _call, _recording: None, self._sink_changed)
+        sink_calls.watch_sinks(lambda _call: False, lambda _call: None, self._sink_changed)
         recordings.watch_new_recordings(self._made)
 
     def _made(self, recording_id: str | None) -> None:
         if recording_id is not None:
             self._without_sink.add(recording_id)
 
-    def _sink_changed(self, call: str, recording_id: str | None) -> None:
-        if call != "disconnect":
-            self._without_sink.discard(recording_id or "")
+    def _sink_changed(self, call: SinkCall) -> None:
+        if call.name != "disconnect":
+            self._without_sink.discard(call.recording_id or "")
 
     def copy_rows(self, stream: rr.RecordingStream) -> str | None:
         """Copy the new rows of the current recording to `stream`, the stream of the test.
@@ -72,8 +73,7 @@ class RrInitRows:
             if not data or len(data) == framing.HEADER_SIZE:
                 return None
             chunks = list(reader.chunks_of(data, blueprints=False))
-            owner = rr.RecordingStream._from_native(native)
-            rr.send_chunks(chunks, recording=owner)
+            rr.send_chunks(chunks, recording=recordings.as_stream(native))
             if len(data) > _MOST_BYTES:
                 self._without_sink.discard(recording_id)
                 return f"rr.init has made a recording of {len(data) / 1e6:.0f} MB: what went there is not here"

@@ -1,0 +1,47 @@
+"""Finds out which public function of the SDK the user's code has called, so that messages name this function.
+
+One public function may make several calls of the native module: `rr.init(spawn=True)` makes three.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+
+def _sdk_frames() -> Iterator[FrameType]:
+    """Yield the frames of the SDK that lead to the present call of the native module, from the inner to the outer."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _package(frame) == "mpr":
+        frame = frame.f_back
+    while frame is not None and _package(frame) == "rerun":
+        yield frame
+        frame = frame.f_back
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def public_call(name: str) -> str:
+    """Return the call of the user's code that leads to the present call `name` of the native module.
+
+    The result is such as "rr.save()" or "rr.init(spawn=True)". Only call this within a wrapper of that function.
+    """
+    frames = list(_sdk_frames())
+    if not frames:
+        return f"rerun_bindings.{name}()"
+    function, is_inner, _ = frames[-1].f_code.co_qualname.partition(".<locals>")
+    if is_inner:
+        return f"@rr.{function}"
+    return "rr.init(spawn=True)" if function == "init" and name != "new_recording" else f"rr.{function}()"
+
+
+def argument_of(function: str, argument: str) -> Any:
+    """Return an argument of the public function `function`, if it leads to the present call; None if it does not."""
+    for frame in _sdk_frames():
+        if frame.f_code.co_name == function:
+            return frame.f_locals.get(argument)
+    return None
