@@ -45,6 +45,10 @@ class RecordingNumbers:
             first, self._tasks = self._tasks, self._tasks + count
             return first
 
+    def new_index(self) -> int:
+        """Reserve one index for a task, and return it."""
+        return self.new_indices(1)
+
     def answer(self, count: int) -> Indices:
         """Return the answer to a request for `count` indices. Raises `MessageError` if no process wants so many."""
         if not 0 < count <= INDICES_MAX:

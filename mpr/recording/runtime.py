@@ -108,8 +108,7 @@ class RecordingRuntime:
         self._log_where_rows_go()
         if self._opened.live is not None:
             self._opened.live.start()
-        next_index = functools.partial(self.aggregator.numbers.new_indices, 1)
-        self.parent: ParentMembership = ParentMembership(self.connection_info(1), next_index)
+        self.parent: ParentMembership = ParentMembership(self.connection_info(1), self.aggregator.numbers.new_index)
         # At the interpreter's exit, `close` is called before `multiprocessing` waits for child processes.
         close = functools.partial(self.close, failed=False)
         self._at_exit = util.Finalize(None, run_to_completion, (close,), exitpriority=90)
