@@ -216,8 +216,7 @@ def end_capture(threads: Iterable[threading.Thread]) -> None:
     _process.producer = before.producer
     recordings.exchange_global_recording(before.recording)
     _process.account, _process.default_current = before.account, before.default_current
-    for each in threads:
-        _process.left_threads.add(each)
+    _process.left_threads.update(threads)
 
 
 def join_lazily(join: Callable[[], object]) -> None:
@@ -344,19 +343,13 @@ def _join_now() -> RoutedProducer | None:
 
 
 def _warn_of_left_thread(recording: Any) -> None:
-    """Log that rows are lost if a wrapped function has started this thread and has ended, and no recording is current.
-
-    This is logged once for each thread.
-    """
+    """Log once per thread that outlives its wrapped function that its rows are lost, if no recording is current."""
     thread = threading.current_thread()
     if recording is None and thread in _process.left_threads:
         _process.left_threads.discard(thread)
         if recordings.current_recording()[0] is None:
-            _log.warning(
-                "thread %r was started while a function of SharedRecording.wrap ran, and logs after the function has "
-                "returned: its rows are lost. Wait for the thread in the function.",
-                thread.name,
-            )
+            text = "thread %r was started while a function of SharedRecording.wrap ran, and logs after its end: rows"
+            _log.warning(f"{text} are lost. Wait for the thread in the function.", thread.name)
 
 
 def _of_this_thread() -> RoutedProducer | None:
