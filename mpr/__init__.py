@@ -81,7 +81,9 @@ Where to look:
   `live/exporter_handle.py` starts another process (`live/exporter.py`), which connects and sends all these rows again.
 - In which order do the parts of a pool or a recording start and end, and what limits each step? `pool/runtime.py`,
   `recording/runtime.py`.
-- How does a process join a recording? `producer/membership.py`.
+- How does a process join a recording? `producer/membership.py`. What changes in a process of another engine while a
+  wrapped function runs? `producer/process_capture.py`.
+- Where does the index of a task come from? `producer/task_indices.py`, or its pool (`scheduler/work_item.py`).
 - Which private names of the SDK are used? `sdk/private_names.py` lists them. `sdk/log_calls.py`, `sdk/sink_calls.py`,
   `sdk/recordings.py` and `sdk/times.py` use them.
 - What is at the end of a file? `rrd/footer.py` makes it, `rrd/writer.py` writes it, `rrd/recover.py` adds it later.

@@ -81,8 +81,15 @@ class JoinError(RecordingError):
     """This process cannot join a recording.
 
     Either it has not inherited the data that it needs to join, or the data is out of date, or the recording does not
-    answer. The message says which of these is the reason.
+    answer, or it belongs to another machine or user. The message says which of these is the reason.
+
+    Attributes
+    ----------
+    machine:
+        The name of the recording's machine; None unless the reason is that this process runs on another machine.
     """
+
+    machine: str | None = None
 
 
 class SinkError(RecordingError, OSError):

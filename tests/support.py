@@ -26,6 +26,7 @@ import rerun as rr
 
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.intake import IntakeContext, ProducerIntake
+from mpr.aggregator.numbers import RecordingNumbers
 from mpr.aggregator.row_balance import RowTotals
 from mpr.processes import forkserver
 from mpr.rrd import framing
@@ -225,7 +226,12 @@ def intake_of(hello: Hello, folder: Path) -> ProducerIntake:
     """Return the parent's side of a producer, without sinks and without a receiver of its results."""
     fanout = Fanout([], None, lambda _: b"", _NoObserver(), b"")
     context = IntakeContext(
-        folder=folder, fanout=fanout, answer=lambda *_: None, totals=RowTotals(), on_accepted=lambda: None
+        folder=folder,
+        fanout=fanout,
+        answer=lambda *_: None,
+        totals=RowTotals(),
+        numbers=RecordingNumbers(),
+        on_accepted=lambda: None,
     )
     return ProducerIntake(hello, context, None)
 

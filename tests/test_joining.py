@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import warnings
@@ -25,6 +26,7 @@ import rerun as rr
 import mpr
 from mpr.aggregator import aggregator, intake
 from mpr.producer import outbox_writer, propagation
+from mpr.tasks.wrapped import Wrapped
 from mpr.transport import connection_info
 from tests import functions, support, tasks
 
@@ -98,7 +100,9 @@ def test_functions_that_are_decorated_under_another_name(start_method: str, tmp_
         warnings.simplefilter("ignore", DeprecationWarning)
         assert asyncio.iscoroutinefunction(functions.walk_renamed)
         assert not asyncio.iscoroutinefunction(functions.count_renamed)
-    assert inspect.iscoroutinefunction(functions.walk_renamed) == (sys.version_info >= (3, 12))
+    assert inspect.iscoroutinefunction(functions.walk_renamed)
+    assert inspect.isgeneratorfunction(functions.count_renamed)
+    assert inspect.isfunction(functions.log_partial)
 
 
 def test_the_text_of_an_error_is_in_the_recording(tmp_path: Path) -> None:
@@ -310,13 +314,15 @@ _JOIN = "import mpr; mpr.join(timeout=2)"
 def test_an_unusable_environment_is_one_clear_error(tmp_path: Path) -> None:
     with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
         environ = recording.environ()
+        folder = json.loads(environ[connection_info.VARIABLE])["folder"]
         cases = {
             "not one that mpr has made": {**environ, connection_info.VARIABLE: "nonsense"},
             "speaks protocol 77": _changed(environ, protocol=77),
             "folder of the wrong type|has not what a recording needs": _changed(environ, folder=1),
             "has not what": _changed(environ, colour="red"),
             "did not answer within 2 s": _changed(environ, secret="0" * 64),
-            "is closed, or its process has ended": _changed(environ, folder=str(tmp_path)),
+            "is closed, or its process has ended": _changed(environ, folder=f"{folder}-gone"),
+            "is in another container of this machine": _changed(environ, folder=str(tmp_path)),
         }
         for text, env in cases.items():
             ran = _python(_JOIN, env=env)
@@ -329,6 +335,70 @@ def test_an_unusable_environment_is_one_clear_error(tmp_path: Path) -> None:
         assert recording.stats().rejected_messages > 0
     ran = _python(_JOIN, env=environ)
     assert "RecordingClosedError" in ran.stderr
+
+
+def test_a_recording_of_another_machine_or_container_is_not_called_closed(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path) as recording:
+        environ = recording.environ()
+        gone = json.loads(environ[connection_info.VARIABLE])["folder"] + "-elsewhere"
+        # Another secret, because this process has made the recording of the right one.
+        elsewhere = {"folder": gone, "place": "kernel/1/2", "secret": "0" * 64}
+        other = connection_info.from_text(_changed(environ, machine="a", **elsewhere)[connection_info.VARIABLE])
+        with pytest.raises(mpr.JoinError, match=f"is on machine 'a', this is '{socket.gethostname()}'") as caught:
+            Wrapped(tasks.log_number, other)(1)
+        assert caught.value.machine == "a"
+        assert pickle.loads(pickle.dumps(caught.value)).machine == "a"
+        container = connection_info.from_text(_changed(environ, **elsewhere)[connection_info.VARIABLE])
+        with pytest.raises(mpr.JoinError, match="is in another container of this machine") as caught:
+            Wrapped(tasks.log_number, container)(1)
+        assert caught.value.machine is None
+        # A decorated function runs, and logs the reason once.
+        source = "from tests import functions; print(functions.log_number(1), functions.log_number(2))"
+        ran = _python(source, env=_changed(environ, machine="a", **elsewhere))
+        assert ran.stdout == "1 2\n"
+        assert ran.stderr.count("is on machine 'a'") == 1
+
+
+_AS_ANOTHER_USER = """
+import os, sys, mpr, rerun as rr
+from mpr.producer import membership
+from tests import functions
+os.setuid(65534)
+try:
+    mpr.join(timeout=2)
+except mpr.JoinError as error:
+    print(error)
+print(functions.log_number(1))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_recording_of_another_user_is_a_message(tmp_path: Path) -> None:
+    with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
+        ran = _python(_AS_ANOTHER_USER, env=recording.environ())
+    assert "belongs to user 'root' (uid 0), this process runs as" in ran.stdout, ran.stderr
+    assert ran.stdout.endswith("\n1\n")
+    assert "PermissionError" not in ran.stderr
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may enter every folder")
+def test_a_folder_that_may_not_be_entered_is_a_message(tmp_path: Path) -> None:
+    with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
+        environ = recording.environ()
+        folder = Path(json.loads(environ[connection_info.VARIABLE])["folder"])
+        folder.chmod(0)
+        ran = _python(_JOIN, env=environ)
+        folder.chmod(0o700)
+    assert "may not enter it" in ran.stderr
+
+
+def test_a_folder_that_is_no_folder_is_a_message(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
+        ran = _python(_JOIN, env=_changed(recording.environ(), folder=str(tmp_path / "file" / "deeper")))
+    assert "JoinError: " in ran.stderr
+    assert "cannot enter it" in ran.stderr
 
 
 def test_a_task_that_cannot_join_runs_all_the_same_and_says_so_once(tmp_path: Path) -> None:
@@ -454,6 +524,37 @@ def test_a_wrapped_function_joins_the_recording_in_a_process_that_does_not_know_
     support.check_file(path)
     assert support.numbers(path) == Counter(range(5))
     assert support.numbers(second) == Counter([1])
+
+
+def test_a_wrapped_function_passes_as_a_function(tmp_path: Path) -> None:
+    def local(number: int, *, factor: float = 2.0) -> float:
+        """Multiply."""
+        return number * factor
+
+    with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
+        wrapped = recording.wrap(local)
+        copies = [
+            loads(dumps(wrapped)) for dumps, loads in ((pickle.dumps, pickle.loads), (cloudpickle.dumps, pickle.loads))
+        ]
+        for each in (wrapped, *copies):
+            assert inspect.isfunction(each)
+            assert each(3, factor=3.0) == 9.0
+            assert (each.__name__, each.__doc__, each.__module__) == ("local", "Multiply.", __name__)
+            assert each.__qualname__ == local.__qualname__
+        assert inspect.signature(wrapped) == inspect.signature(local)
+        assert inspect.signature(copies[0]) == inspect.signature(local)
+        assert inspect.unwrap(wrapped) is local
+        # It is what its function is.
+        assert inspect.isgeneratorfunction(recording.wrap(functions.count))
+        assert inspect.iscoroutinefunction(recording.wrap(functions.walk))
+        assert not inspect.isgeneratorfunction(wrapped)
+        # A copy of a copy, in both ways.
+        assert cloudpickle.loads(cloudpickle.dumps(copies[1]))(1) == 2.0
+        assert pickle.loads(pickle.dumps(copies[0]))(1) == 2.0
+        assert "secret" not in repr(wrapped)
+        # As a method.
+        holder = type("Holder", (), {"method": recording.wrap(lambda self, number: number)})()
+        assert holder.method(4) == 4
 
 
 def test_an_object_that_cannot_be_wrapped_is_refused_at_once(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from mpr.transport.messages import (
     Function,
     Goodbye,
     Hello,
+    Indices,
+    IndicesWanted,
     InitializerFailed,
     NewOutbox,
     Ready,
@@ -61,7 +63,7 @@ def _segments(draw: st.DrawFn) -> SegmentReady:
 
 
 _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
-    Hello: st.builds(Hello, _TEXT, st.integers(), st.integers(), _TEXT, _TEXT, _TEXT, st.integers()),
+    Hello: st.builds(Hello, _TEXT, st.integers(), st.integers(), _TEXT, _TEXT, _TEXT, st.integers(), st.booleans()),
     Ready: st.builds(Ready),
     NewOutbox: st.builds(NewOutbox, _TEXT),
     SegmentReady: _segments(),
@@ -81,7 +83,9 @@ _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Goodbye: st.builds(Goodbye),
     Sync: st.builds(Sync, _U64),
     Synced: st.builds(Synced, _U64, _TEXT),
-    Welcome: st.builds(Welcome, st.booleans()),
+    Welcome: st.builds(Welcome, st.booleans(), _U64),
+    IndicesWanted: st.builds(IndicesWanted, _U64),
+    Indices: st.builds(Indices, _U64, _U32),
     Function: st.builds(Function, st.binary(max_size=50), st.binary(max_size=50)),
     Tasks: st.builds(Tasks, _U64, _U64, _U8, _U32, _U32, _U16, _U64, _DIGEST, _PAYLOAD),
     Accepted: st.builds(Accepted, _U32, _U64),

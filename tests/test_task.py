@@ -216,8 +216,8 @@ def test_the_current_task_and_its_timeline(tmp_path: Path) -> None:
         first, second = functions.log_and_return_the_task(1), functions.log_and_return_the_task(2)
     assert first is not None
     assert second is not None
-    assert (first.name, first.worker, first.attempt) == ("named", None, 1)
-    assert second.index == first.index + 1
+    assert (first.name, first.worker, first.attempt, first.index) == ("named", 0, 1, 0)
+    assert second.index == 1
     assert mpr.current_task() is None
     assert sorted(time["call"] for time in _times(path, "/n")) == [first.index, second.index]
 
@@ -289,6 +289,9 @@ def test_a_prefix_is_before_all_that_a_task_logs(tmp_path: Path) -> None:
         ({"name": ""}, "name of a task must be a str"),
         ({"timeline": 3}, "timeline of a task must be a str"),
         ({"entity_path_prefix": "a/{tsk}"}, "names {tsk}, and there are: {task}, {name}"),
+        ({"entity_path_prefix": "a/{tsk.x:{name}}"}, "{pid}, and the arguments {number}"),
+        ({"entity_path_prefix": "a/{number:{width}}"}, "names {width}"),
+        ({"entity_path_prefix": "a/{}"}, "names {}"),
         ({"entity_path_prefix": "a/{"}, "no format string"),
     ],
 )

@@ -229,7 +229,7 @@ def test_messages_reach_the_producer_of_the_route_in_order(sockets: Sockets, con
     large = bytes(range(256)) * 1024
     for index, connection in enumerate(connections):
         sent = [
-            Welcome(bool(index)),
+            Welcome(bool(index), index),
             Function(b"a digest of 16 b", b"code"),
             Tasks(5, 1, messages.EACH, 0, 0, 0, 0, b"a digest of 16 b", [b"a", large]),
         ]

@@ -24,10 +24,11 @@ from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.farewell import FlushRequests, note_losses
 from mpr.aggregator.intake import IntakeContext, ProducerIntake, process_lives
 from mpr.aggregator.listener import Listener, SurvivingRows
+from mpr.aggregator.numbers import RecordingNumbers
 from mpr.aggregator.row_balance import RowTotals
 from mpr.aggregator.steps import StepQueue
 from mpr.errors import DeliveryError, SinkError
-from mpr.transport.messages import PROTOCOL, Accepted, Flush, Goodbye, Hello, Synced, Upstream, Welcome
+from mpr.transport.messages import PROTOCOL, Accepted, Flush, Goodbye, Hello, Indices, Synced, Upstream
 from mpr.transport.packing import MessageError
 from mpr.transport.sockets import PeerGoneError, Sockets
 from mpr.user_code import log as _log
@@ -67,12 +68,14 @@ class Aggregator:
         fanout.watch_failures(self._report_sink_failure)
         #: The numbers of rows that producers have logged, that have come to the sinks, and that are lost.
         self.row_totals: RowTotals = RowTotals()
+        self.numbers: RecordingNumbers = RecordingNumbers()
         self._context = IntakeContext(
             folder=sockets.folder,
             fanout=fanout,
             answer=self._answer,
             on_accepted=self._notify_progress,
             totals=self.row_totals,
+            numbers=self.numbers,
             has_blueprint=has_blueprint,
         )
         # How many rows were logged by producers that are no longer connected.
@@ -255,7 +258,7 @@ class Aggregator:
             if last := intake.overdue_result():
                 intake.take_journaled(last)
 
-    def _answer(self, hello: Hello, message: Accepted | Synced | Flush) -> None:
+    def _answer(self, hello: Hello, message: Accepted | Synced | Indices | Flush) -> None:
         # `PeerGoneError` means that the producer has ended. A dead producer needs no answer.
         with contextlib.suppress(PeerGoneError):
             self._sockets.down.send(hello.route, message)
@@ -293,7 +296,7 @@ class Aggregator:
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:
-                self._sockets.down.send(intake.hello.route, Welcome(inline=intake.is_inline))
+                self._sockets.down.send(intake.hello.route, self.numbers.welcome(intake.hello, intake.is_inline))
             except PeerGoneError:
                 self._newcomers.append(intake)
         for intake in list(self._newcomers):

@@ -17,6 +17,7 @@ is retried, like a task that the worker had not finished.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -30,6 +31,7 @@ from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.guard import guarded, hear, is_own_fault
 from mpr.aggregator.listener import Listener
 from mpr.aggregator.loss_notes import loss_notes
+from mpr.aggregator.numbers import RecordingNumbers
 from mpr.aggregator.outbox_intake import OutboxIntake
 from mpr.aggregator.row_balance import RowBalance, RowTotals
 from mpr.aggregator.row_owner import RowOwner
@@ -40,6 +42,8 @@ from mpr.transport.messages import (
     Accepted,
     Goodbye,
     Hello,
+    Indices,
+    IndicesWanted,
     InitializerFailed,
     NewOutbox,
     Ready,
@@ -79,6 +83,8 @@ class IntakeContext:
         Called with the hello of a producer and a message. Sends the message to the producer, if it is still connected.
     totals:
         The numbers of rows of the whole recording, to which each intake adds.
+    numbers:
+        Gives the processes and the tasks of the recording their numbers.
     on_accepted:
         Called when the sinks have taken more rows of an outbox.
     has_blueprint:
@@ -87,9 +93,10 @@ class IntakeContext:
 
     folder: Path
     fanout: Fanout
-    answer: Callable[[Hello, Accepted | Synced], None]
+    answer: Callable[[Hello, Accepted | Synced | Indices], None]
     on_accepted: Callable[[], None]
     totals: RowTotals
+    numbers: RecordingNumbers
     has_blueprint: bool = False
 
 
@@ -131,9 +138,7 @@ class ProducerIntake:
         self._last_result = 0
         # How many journaled results of a dead worker are not taken, because their rows were lost with the worker.
         self._lost_results = 0
-        self._task_recordings = TaskRecordingIntake(
-            hello, context.fanout, lambda message: context.answer(hello, message)
-        )
+        self._task_recordings = TaskRecordingIntake(hello, context.fanout, functools.partial(context.answer, hello))
         self._owner = RowOwner(hello, listener)
         self._balance = RowBalance(context.totals)
 
@@ -162,6 +167,8 @@ class ProducerIntake:
                 self._balance.count(rows)
             case NewOutbox(address):
                 self._open_next(address)
+            case IndicesWanted(count):
+                self._context.answer(self.hello, self._context.numbers.answer(count))
             case Sync(0):
                 self.has_flushed = True
             case Sync(number):

@@ -23,7 +23,7 @@ def flush_aside(writer: OutboxWriter, connection: Connection, watch: RecordingWa
     """
 
     def flush() -> None:
-        entered = log_counters.entered
+        calls = log_counters.logging_calls
         try:
             writer.write_out(in_any_case=True)
             writer.announcer.announce()
@@ -31,6 +31,6 @@ def flush_aside(writer: OutboxWriter, connection: Connection, watch: RecordingWa
         except Exception as error:  # noqa: BLE001  # the parent says that rows are missing
             _log.error("rows of this process cannot be sent at the end of the recording: %r", error)
         else:
-            watch.note_delivered(entered)
+            watch.note_delivered(calls)
 
     threading.Thread(target=flush, name="mpr-flusher", daemon=True).start()

@@ -30,7 +30,9 @@ class LogCounters:
         Whether the SDK was used since the last task began. If so, its times and its current recording have to be reset
         before the next task.
     entered:
-        The number of logging calls.
+        The number of logging calls, and of other calls that make a flush necessary.
+    without_rows:
+        The number of those other calls.
     unchecked:
         The number of bytes that were logged since the last call of `wait_for_credit`.
     sees_all:
@@ -38,7 +40,16 @@ class LogCounters:
         logged that were not counted.
     """
 
-    __slots__ = ("_task_recordings", "_wait_for_credit", "counters", "entered", "sdk_used", "sees_all", "unchecked")
+    __slots__ = (
+        "_task_recordings",
+        "_wait_for_credit",
+        "counters",
+        "entered",
+        "sdk_used",
+        "sees_all",
+        "unchecked",
+        "without_rows",
+    )
 
     def __init__(
         self, counters: memoryview, wait_for_credit: Callable[[], None], task_recordings: TaskRecordings
@@ -50,7 +61,13 @@ class LogCounters:
         self.sdk_used: bool = True
         self.sees_all: bool = False
         self.entered: int = 0
+        self.without_rows: int = 0
         self.unchecked: int = 0
+
+    @property
+    def logging_calls(self) -> int:
+        """The number of logging calls."""
+        return self.entered - self.without_rows
 
     def enter(self, size: int, rows: int, recording: Any) -> None:
         """Count a call that is about to hand `size` bytes and `rows` rows to the SDK. Runs in the thread that logs."""
@@ -66,6 +83,7 @@ class LogCounters:
     def count_call(self) -> None:
         """Count a call that logs nothing itself, but makes a flush necessary."""
         self.entered += 1
+        self.without_rows += 1
 
     def take_unchecked(self) -> int:
         """Return the number of bytes that were logged since the last call of this method."""

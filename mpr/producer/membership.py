@@ -6,6 +6,9 @@
 | is a worker of a pool | `take_over` |
 | was not started by mpr | `join`, or the first decorated function: by inherited connection info (`propagation.py`) |
 | runs a function of `SharedRecording.wrap` | `attach`: by the connection info that came with the function |
+
+The first three kinds of processes log to their recording for good. The last kind only does so while such a function
+runs (`process_capture.py`).
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ import functools
 import os
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing import util
 from typing import TYPE_CHECKING
 
 from mpr.errors import JoinError, RecordingError, UnpicklableTaskError
 from mpr.limits import JOIN_PATIENCE_SECS
 from mpr.producer import exits, propagation, router
+from mpr.producer.process_capture import ProcessCaptures
 from mpr.producer.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.sdk import recordings
 from mpr.sdk.forks import redirect_stream
@@ -47,8 +52,9 @@ class _Memberships:
         self.lock = threading.RLock()
         self.owned: dict[str, tuple[ConnectionInfo, Callable[[], Producer]]] = {}
         self.joined: dict[str, Producer] = {}
-        #: The connection info that children of this process inherit, one for each joined recording.
+        #: The connection info that children of this process inherit, one for each recording that has taken it over.
         self.active: dict[str, propagation.Propagation] = {}
+        self.captures = ProcessCaptures()
         #: The producer of a worker; None in other processes. The rows of a task are delivered with its result.
         self.worker: Producer | None = None
         #: The inherited texts by which no recording could be joined, with the reasons. No text is tried again.
@@ -178,13 +184,24 @@ def extracted_producer() -> Producer | None:
         return None
 
 
-def attach(config: ConnectionInfo, *, takes_over: bool) -> Producer:
+def attach(config: ConnectionInfo) -> Producer:
     """Return this process's producer for the recording of `config`. Joins the recording if necessary.
 
-    With `takes_over`, all plain logging calls of this process go to the recording, unless the process is a worker. So
-    threads that the task starts log there, too. Raises the errors of `join`.
+    The process then logs where it logged before: see `capture`. Raises the errors of `join`.
     """
-    return _member(config, JOIN_PATIENCE_SECS, takes_over=takes_over)
+    return _member(config, JOIN_PATIENCE_SECS, takes_over=False)
+
+
+def capture(producer: Producer) -> AbstractContextManager[None]:
+    """Have all plain logging calls of this process go to the recording of `producer` within the block.
+
+    So threads that a task starts log there, too. Does nothing if the process logs there anyway, or has made the
+    recording.
+    """
+    config = producer.config
+    if config.secret in _current.owned or config.secret in _current.active:
+        return nullcontext()
+    return _current.captures.hold(producer, routes=_current.worker is None)
 
 
 def join_lazily() -> None:
@@ -274,12 +291,17 @@ def _member(config: ConnectionInfo, timeout_secs: float, *, takes_over: bool) ->
         if owner is not None:
             return owner[1]()
         producer = _current.joined.get(config.secret)
-        if producer is None or producer.lost:
+        if producer is None or producer.lost or not ipc_folder.is_owned(config.folder):
             producer = _joined(config, timeout_secs)
-        if takes_over and _current.worker is None and router.producer() is not producer:
+        # The recording of plain `rr.log` does not change while a wrapped function runs. Such a function hands this
+        # process its recording for a time, and so all that asks for the inherited recording within that time.
+        is_free = _current.worker is None and not _current.captures
+        if takes_over and is_free and not router.has_taken_over(producer):
             producer.log_counters.set_sees_all(router.take_over(producer))
             recordings.make_current(producer.stream)
             router.note_current(producer.stream.to_native())
+            if config.secret not in _current.active:
+                _current.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
         return producer
 
 
@@ -291,7 +313,6 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
     _let_streams_travel()
     # Reset, because a forked process has inherited the times of its parent.
     producer.stream.reset_time()
-    _current.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
     _current.joined[config.secret] = producer
     exits.protect(has_joined, leave_all)
     _leave_at_the_end(producer)
@@ -333,7 +354,9 @@ def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None
 def _leave_the_closed() -> None:
     """Leave all closed recordings, because a worker of another engine (Ray, Dask) lives longer than a recording."""
     for producer in list(_current.joined.values()):
-        if producer is not _current.worker and not ipc_folder.is_owned(producer.config.folder):
+        is_over = producer is not _current.worker and not ipc_folder.is_owned(producer.config.folder)
+        # The stream of a function that runs must keep its sink, because the SDK would keep its rows in memory.
+        if is_over and not _current.captures.is_captured(producer):
             _leave(_current, producer)
 
 
@@ -346,5 +369,6 @@ def _leave(memberships: _Memberships, producer: Producer) -> None:
         return
     router.release(producer)
     memberships.joined.pop(producer.config.secret, None)
-    memberships.active.pop(producer.config.secret).close()
+    if (active := memberships.active.pop(producer.config.secret, None)) is not None:
+        active.close()
     producer.leave()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from mpr import limits
@@ -24,6 +25,7 @@ from mpr.producer.outbox_writer import InlineOutboxWriter, OutboxWriter, SharedO
 from mpr.producer.recording_watch import LOOK_SECS, RecordingWatch
 from mpr.producer.result_sender import ResultSender
 from mpr.producer.row_account import RowAccount
+from mpr.producer.task_indices import TaskIndices
 from mpr.producer.task_recordings import TaskRecordings
 from mpr.sdk import encoder, recordings, settings
 from mpr.sdk.internal import internal
@@ -36,6 +38,8 @@ from mpr.transport.messages import (
     Flush,
     Goodbye,
     Hello,
+    Indices,
+    IndicesWanted,
     Result,
     Synced,
     TaskBegan,
@@ -57,6 +61,21 @@ if TYPE_CHECKING:
 WELCOME_TIMEOUT_SECS = 30.0
 
 
+def _check_reachable(config: ConnectionInfo) -> None:
+    """Raise the error of `Producer` if the recording of `config` is closed, or this process cannot reach it."""
+    if ipc_folder.is_owned(config.folder):
+        return
+    reason = ipc_folder.why_unreachable(config.folder, config.place, config.machine)
+    if reason is not None:
+        error = JoinError(f"the recording {config.application_id!r} ({config.recording_id}) {reason}")
+        error.machine = config.machine if config.machine != ipc_folder.machine() else None
+        raise error
+    raise RecordingClosedError(
+        f"the recording {config.application_id!r} ({config.recording_id}) is closed, or its process has ended, "
+        f"or another program has removed or moved the folder {config.folder}"
+    )
+
+
 class Producer:
     """Connects this process to one recording, and sends the rows and results of this process.
 
@@ -68,27 +87,35 @@ class Producer:
         The number of this worker in its pool; 0 for the parent itself, and for a process that has joined.
     timeout_secs:
         The longest wait for the parent's answer, in seconds.
-    is_owner:
-        Whether this process has made the recording. If so, its rows go through the aggregator, even with
-        `route="direct"`.
+    own_next_index:
+        Reserves an index for a task, in the process that has made the recording; None in any other process. The rows of
+        the process that has made the recording go through the aggregator, even with `route="direct"`.
+
+    Attributes
+    ----------
+    number:
+        The number of this process in the recording, which no other process of the recording has. It is 0 in the process
+        that has made the recording, and equal to `worker` in a worker.
 
     Raises
     ------
     RecordingClosedError
         If the recording is closed, or its process has ended.
     JoinError
-        If the parent does not answer.
+        If the parent does not answer, or if the recording belongs to another machine or user.
     """
 
     def __init__(
-        self, config: ConnectionInfo, worker: int, timeout_secs: float = WELCOME_TIMEOUT_SECS, *, is_owner: bool = False
+        self,
+        config: ConnectionInfo,
+        worker: int,
+        timeout_secs: float = WELCOME_TIMEOUT_SECS,
+        *,
+        own_next_index: Callable[[], int] | None = None,
     ) -> None:
-        if not ipc_folder.is_owned(config.folder):
-            raise RecordingClosedError(
-                f"the recording {config.application_id!r} ({config.recording_id}) is closed, or its process has ended, "
-                f"or another program has removed or moved the folder {config.folder}"
-            )
+        _check_reachable(config)
         ipc_folder.watch(config.folder)
+        is_owner = own_next_index is not None
         self.config = config
         self.worker = worker
         self._connection = Connection(config.upstream, config.downstream, copies=not worker)
@@ -105,10 +132,14 @@ class Producer:
         self._watch = RecordingWatch(config, self.log_counters)
         self._synced = Synced(0, "")
         self._has_ended = False
+        #: Gives the tasks of this process their indices.
+        self.indices: TaskIndices = TaskIndices(self._ask_for_indices, own_next_index)
+        self.number: int = worker
         self.notices: Notices = Notices(config, worker)
         outbox = Outbox(config.folder)
         addresses = (outbox.address, self.status_page.address)
-        self._connection.send(Hello(config.secret, worker, os.getpid(), self._connection.route, *addresses))
+        route = self._connection.route
+        self._connection.send(Hello(config.secret, worker, os.getpid(), route, *addresses, is_owner=is_owner))
         # Start the SDK here, because the parent answers meanwhile.
         with internal():
             self.stream: rr.RecordingStream = encoder.new_stream(
@@ -123,8 +154,9 @@ class Producer:
         if not is_direct:
             outbox_writer.attach(self.stream, outbox)
         try:
-            inline = self._wait_for_welcome(timeout_secs)
-            self._writer = self._new_writer(outbox, inline=inline, is_direct=is_direct)
+            welcome = self._wait_for_welcome(timeout_secs)
+            self.number = welcome.number
+            self._writer = self._new_writer(outbox, inline=welcome.inline, is_direct=is_direct)
         except BaseException:
             with internal():
                 self.stream.disconnect()
@@ -132,14 +164,14 @@ class Producer:
             self._release(hand_over=False)
             raise
 
-    def _wait_for_welcome(self, timeout_secs: float) -> bool:
-        """Wait for the parent's answer. Returns whether the parent cannot open the memory of this process."""
+    def _wait_for_welcome(self, timeout_secs: float) -> Welcome:
+        """Wait for the parent's answer, and return it."""
         deadline = time.monotonic() + timeout_secs
         warn_at = time.monotonic() + WELCOME_TIMEOUT_SECS
         while (left := deadline - time.monotonic()) > 0:
             message = self._connection.receive(min(left, LOOK_SECS))
             if isinstance(message, Welcome):
-                return message.inline
+                return message
             if not ipc_folder.is_owned(self.config.folder):
                 raise RecordingClosedError(f"the recording {self.config.application_id!r} was closed meanwhile")
             if warn_at < time.monotonic() < deadline:
@@ -220,22 +252,15 @@ class Producer:
         Raises `RecordingClosedError` if the recording is closed, or its process ends, before that. Raises
         `DeliveryError` if a sink has failed, or if the recording takes no bytes for `SINK_TIMEOUT_SECS`.
         """
-        entered = self.log_counters.entered
-        try:
+        calls = self.log_counters.logging_calls
+        with _closed_is_said(self):
             # Flush in any case, because another thread may have begun to flush the rows of this thread, but not ended.
             self._writer.write_out(in_any_case=True)
             number = self._writer.announcer.request_sync()
             self._wait(lambda: self._synced.number >= number)
-        except Exception as error:
-            if self._has_ended and not isinstance(error, RecordingError):
-                # Another thread has closed the files and sockets meanwhile.
-                raise RecordingClosedError(
-                    f"the recording {self.config.application_id!r} was closed before it had all rows of this process"
-                ) from error
-            raise
         if self._synced.failure:
             raise DeliveryError(f"rows of this process (pid {os.getpid()}) are not in a sink: {self._synced.failure}")
-        self._watch.note_delivered(entered)
+        self._watch.note_delivered(calls)
 
     def _wait(self, done: Callable[[], bool]) -> None:
         """Read messages of the parent until `done()`.
@@ -290,6 +315,11 @@ class Producer:
         self._connection.send(ended)
         self._writer.complete()
 
+    def _ask_for_indices(self, count: int, have_come: Callable[[], bool]) -> None:
+        with _closed_is_said(self):
+            self._connection.send(IndicesWanted(count))
+            self._wait(have_come)
+
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
         """Send `result` after its rows. With `may_wait`, `result` may be sent later. Returns whether `result` waits."""
         return self._writer.announcer.hand_over(result, may_wait=may_wait)
@@ -315,6 +345,8 @@ class Producer:
                 self._writer.announcer.accept(message)
         elif isinstance(message, Synced):
             self._synced = message
+        elif isinstance(message, Indices):
+            self.indices.take(message)
         elif isinstance(message, Flush):
             farewell.flush_aside(self._writer, self._connection, self._watch, self.log_counters)
         else:
@@ -350,3 +382,16 @@ class Producer:
         self._connection.close(hand_over=hand_over)
         self.status_page.close()
         ipc_folder.unwatch(self.config.folder)
+
+
+@contextmanager
+def _closed_is_said(producer: Producer) -> Iterator[None]:
+    """Raise `RecordingClosedError` if the block fails because another thread has closed the files and sockets."""
+    try:
+        yield
+    except Exception as error:
+        if producer._has_ended and not isinstance(error, RecordingError):
+            raise RecordingClosedError(
+                f"the recording {producer.config.application_id!r} was closed before it had all rows of this process"
+            ) from error
+        raise

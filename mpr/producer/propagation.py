@@ -19,7 +19,7 @@ _KEY = "mpr_recording"
 def extract() -> str | None:
     """Return the connection info that this process was given, as text; None if it was given none."""
     given = _process_config()
-    if _KEY in given:
+    if _KEY in given and (given[_KEY] or not _own.knows_environment):
         text: str | None = given[_KEY]
         return text
     return os.environ.get(VARIABLE) or None
@@ -32,6 +32,26 @@ def _process_config() -> dict[str, Any]:
     return found
 
 
+class _Own:
+    """Whether the variable in the environment of this process is up to date.
+
+    The children of a fork server have its old environment. They know that by the key in their configuration. In a
+    process that has set the key itself, the key says nothing about the environment.
+    """
+
+    knows_environment = False
+
+
+_own = _Own()
+
+
+def _forked() -> None:
+    _own.knows_environment = False
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 # The propagations that are open, in the order in which they were made.
 _active: list[Propagation] = []
 
@@ -41,6 +61,7 @@ class Propagation:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        _own.knows_environment = _own.knows_environment or _KEY not in _process_config()
         _active.append(self)
         self._before = os.environ.get(VARIABLE)
         self._before_in_config: str | None = _process_config().get(_KEY)
@@ -65,4 +86,5 @@ class Propagation:
         if _process_config().get(_KEY) == self._text:
             # The key is not removed, even if its value is None. A fork server that was started meanwhile keeps the old
             # environment variable for ever, and its children must not use that variable.
-            _process_config()[_KEY] = self._before_in_config or os.environ.get(VARIABLE)
+            from_environment = os.environ.get(VARIABLE) if _own.knows_environment else None
+            _process_config()[_KEY] = self._before_in_config or from_environment

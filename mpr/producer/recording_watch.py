@@ -48,19 +48,19 @@ class RecordingWatch:
                 )
         return self.lost is not None
 
-    def note_delivered(self, entered: int) -> None:
-        """Note that all durable sinks have the rows of the first `entered` logging calls."""
-        self._delivered = entered
+    def note_delivered(self, calls: int) -> None:
+        """Note that all durable sinks have the rows of the first `calls` logging calls."""
+        self._delivered = max(self._delivered, calls)
 
     def report_lost_rows(self) -> None:
         """Log once that rows of this process are lost, unless all of them were delivered."""
-        if self._log_counters.entered != self._delivered and not self._reported:
+        if self._log_counters.logging_calls != self._delivered and not self._reported:
             self._reported = True
             _log.error("%s. Nothing that it logs from now on is kept.", self.lost)
 
     def note_leaving(self) -> None:
         """Report nothing from now on, if the recording is gone and has all rows. Then only a footer cannot be sent."""
-        if self._log_counters.entered == self._delivered and not ipc_folder.is_owned(self._config.folder):
+        if self._log_counters.logging_calls == self._delivered and not ipc_folder.is_owned(self._config.folder):
             self._reported = True
 
     def report(self, error: RecordingError) -> None:

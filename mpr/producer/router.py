@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mpr.sdk import forks, internal, log_calls, recordings, sink_calls
@@ -73,8 +75,12 @@ class _Process:
     """Holds the state of the process. `producer` is set if every plain logging call goes to a producer."""
 
     producer: RoutedProducer | None = None
-    #: The row account of `producer`.
+    #: The row account of `producer`; None if it is not certain to which recording a thread logs.
     account: RowAccount | None = None
+    #: The routes to put back when a capture ends; None if there is no capture.
+    before: Routes | None = None
+    #: Threads that were started during a capture that has ended. They may go on to log.
+    left_threads: ClassVar[weakref.WeakSet[threading.Thread]] = weakref.WeakSet()
     #: Joins at the first logging call if the process has not joined before. `mpr run` sets this.
     lazy: Callable[[], object] | None = None
     #: Held while a thread joins, so that rows of other threads wait until the process has joined.
@@ -129,6 +135,11 @@ def producer() -> RoutedProducer | None:
     return _process.producer
 
 
+def has_taken_over(producer: RoutedProducer) -> bool:
+    """Whether `producer` gets every plain logging call of the process until it ends."""
+    return _process.producer is producer and _process.before is None
+
+
 def install_times() -> None:
     """From now on, note the times and the settings that tasks and their callers set."""
     if not _process.times_installed:
@@ -174,6 +185,47 @@ def take_over(producer: RoutedProducer) -> bool:
     return not _process.missing
 
 
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The routes of the process before a capture."""
+
+    producer: RoutedProducer | None
+    account: RowAccount | None
+    default_current: Any
+    recording: Any
+
+
+def capture(producer: RoutedProducer) -> None:
+    """Route the logging calls of this process to `producer`, until `end_capture`.
+
+    A second call changes the producer only.
+    """
+    install_entries()
+    _install_take_over()
+    account = _process.account
+    if account is not None:
+        # From now on, other threads may log to either recording.
+        account.stop()
+    # No account, because a thread may be within a logging call at this moment. The account of the task itself counts
+    # the rows that its body logs.
+    _process.account = None
+    recording = recordings.exchange_global_recording(producer.stream.to_native())
+    if _process.before is None:
+        _process.before = Routes(_process.producer, account, _process.default_current, recording)
+    _process.default_current = None
+    _process.producer = producer
+
+
+def end_capture(threads: Iterable[threading.Thread]) -> None:
+    """Put back the routes before `capture`. `threads` were started meanwhile, and may go on to log."""
+    before, _process.before = _process.before, None
+    assert before is not None, "there is a capture"
+    _process.producer = before.producer
+    recordings.exchange_global_recording(before.recording)
+    _process.account, _process.default_current = before.account, before.default_current
+    _process.left_threads.update(threads)
+
+
 def join_lazily(join: Callable[[], object]) -> None:
     """Call `join` at the first logging call of this process, and of each child that is forked from it.
 
@@ -213,12 +265,14 @@ def expect_current_in_new_threads(handle: Any) -> None:
 
 def release(producer: RoutedProducer) -> None:
     """Route no more calls to `producer`, because it has ended."""
-    if _process.producer is producer:
+    if has_taken_over(producer):
         _process.producer = _process.account = None
         _process.lost_rows = (
             f"A process (pid {os.getpid()}) logs to Rerun when it has left the recording, at its very end or after the "
             "recording was closed: its rows are lost. Daemon threads and exit handlers come too late."
         )
+    if _process.before is not None and _process.before.producer is producer:
+        _process.before = replace(_process.before, producer=None, account=None)
     for recording_id, guarded in list(_process.guarded.items()):
         if guarded is producer:
             del _process.guarded[recording_id]
@@ -236,6 +290,8 @@ def forked() -> list[Any]:
             "task, call mpr.join() in the new process, or decorate the function that it runs with @mpr.task."
         )
     _process.producer = _process.account = None
+    _process.before = None
+    _process.left_threads.clear()
     _process.guarded.clear()
     _process.twins.clear()
     _process.made_before_joining.clear()
@@ -258,6 +314,8 @@ def _entered(size: int, rows: int, recording: Any) -> Prefix | None:
     found = _process.producer or _join_now()
     if found is not None:
         found.log_counters.enter(size, rows, recording)
+    elif _process.left_threads:
+        _warn_of_left_thread(recording)
     return None if context is None else context.prefix
 
 
@@ -289,6 +347,25 @@ def _join_now() -> RoutedProducer | None:
     elif _process.lost_rows is not None:
         message, _process.lost_rows = _process.lost_rows, None
         _log.warning("%s", message)
+    return _process.producer
+
+
+def _warn_of_left_thread(recording: Any) -> None:
+    """Log once per thread that outlives its wrapped function that its rows are lost, if no recording is current."""
+    thread = threading.current_thread()
+    if recording is None and thread in _process.left_threads:
+        _process.left_threads.discard(thread)
+        if recordings.current_recording()[0] is None:
+            text = "thread %r was started while a function of SharedRecording.wrap ran, and logs after its end: rows"
+            _log.warning(f"{text} are lost. Wait for the thread in the function.", thread.name)
+
+
+def _of_this_thread() -> RoutedProducer | None:
+    """Return the producer to which the current task of this thread logs, else that of the process."""
+    context = thread_state.context
+    if _process.producer is not None and context is not None and context.producer is not None:
+        found: RoutedProducer = context.producer
+        return found
     return _process.producer
 
 
@@ -333,7 +410,7 @@ def _note_setting(setting: Setting, before: bool) -> None:
 
 def _diverted() -> rr.RecordingStream | None:
     _note_sdk_use()
-    found = _process.producer or (_join_now() if _process.lazy is not None else None)
+    found = _of_this_thread() or (_join_now() if _process.lazy is not None else None)
     return None if found is None else found.stream
 
 
@@ -374,12 +451,13 @@ def _skips_sink(call: SinkCall) -> bool:
 
 
 def _note_init(application_id: str | None, recording_id: str | None) -> None:
-    if _process.producer is None:
+    found = _of_this_thread()
+    if found is None:
         return
     if _process.lazy is None:
-        _process.producer.notices.init(application_id, recording_id)
+        found.notices.init(application_id, recording_id)
     else:
-        _process.producer.notices.init_in_run(application_id, recording_id)
+        found.notices.init_in_run(application_id, recording_id)
 
 
 def _note_made(inner: Any) -> None:
@@ -390,14 +468,14 @@ def _note_made(inner: Any) -> None:
     _process.twins[:] = [each for each in _process.twins if sys.getrefcount(each) > _LIST_REFERENCES]
     if recordings.recording_id_of(inner) in _process.guarded:
         _process.twins.append(inner)
-    if _process.producer is not None:
-        _process.producer.task_recordings.made(inner)
+    if (found := _of_this_thread()) is not None:
+        found.task_recordings.made(inner)
     elif _process.lazy is not None:
         _process.made_before_joining.append(inner)
 
 
 def _diverted_info(call: str, recording_id: str | None) -> tuple[rr.RecordingStream, str] | None:
-    found = _process.producer
+    found = _of_this_thread()
     # Under `mpr run`, no parent names the recording, so the calls of the script do.
     if found is None or found.recording_id != recording_id or _process.lazy is not None:
         return None
@@ -411,7 +489,7 @@ def _before_sink(call: SinkCall) -> None:
         return
     for guarded in _concerned(call):
         guarded.row_account.detached()
-    found = _process.producer
+    found = _of_this_thread()
     if found is None:
         _process.made_before_joining[:] = [
             each

@@ -27,10 +27,13 @@ class ParentMembership:
     ----------
     connection_info:
         The data by which this process joins.
+    next_index:
+        Reserves an index for a task of this process.
     """
 
-    def __init__(self, connection_info: ConnectionInfo) -> None:
+    def __init__(self, connection_info: ConnectionInfo, next_index: Callable[[], int]) -> None:
         self._connection_info = connection_info
+        self._next_index = next_index
         self._lock = threading.Lock()
         self._producer: Producer | None = None
         self._propagation: propagation.Propagation | None = None
@@ -45,7 +48,7 @@ class ParentMembership:
     def _made(self) -> Producer:
         with self._lock:
             if self._producer is None:
-                self._producer = Producer(self._connection_info, 0, is_owner=True)
+                self._producer = Producer(self._connection_info, 0, own_next_index=self._next_index)
                 router.guard(self._connection_info.recording_id, self._producer)
             return self._producer
 

@@ -75,7 +75,6 @@ class RecordingRuntime:
         self.options = options
         self._pid = os.getpid()
         self._ending = _EndOnce()
-        self._worker_numbers = itertools.count(1)
         self._pool_numbers = itertools.count(1)
         self._worker_files: gather.WorkerFiles | None = None
         self._direct: DirectRoute | None = None
@@ -107,7 +106,7 @@ class RecordingRuntime:
         self._log_where_rows_go()
         if self._opened.live is not None:
             self._opened.live.start()
-        self.parent: ParentMembership = ParentMembership(self.connection_info(1))
+        self.parent: ParentMembership = ParentMembership(self.connection_info(1), self.aggregator.numbers.new_index)
         # At the interpreter's exit, `close` is called before `multiprocessing` waits for child processes.
         close = functools.partial(self.close, failed=False)
         self._at_exit = util.Finalize(None, run_to_completion, (close,), exitpriority=90)
@@ -202,6 +201,8 @@ class RecordingRuntime:
             upstream=self.sockets.up.endpoint,
             downstream=self.sockets.down.endpoint,
             secret=self.sockets.secret,
+            place=ipc_folder.place_of(self.sockets.folder),
+            machine=ipc_folder.machine(),
             outbox_bytes=limits.outbox_limit(workers),
             marks_tasks=any(sink.keeps_tasks_apart for sink in self.options.sinks),
             keeps_apart=all(sink.keeps_tasks_apart for sink in self.options.sinks),
@@ -220,7 +221,7 @@ class RecordingRuntime:
 
     def new_worker(self) -> int:
         """Return a number for one more worker. No number is returned twice."""
-        return next(self._worker_numbers)
+        return self.aggregator.numbers.new_process()
 
     def new_pool(self, size: int, kinds: frozenset[str]) -> int:
         """Return a number for one more pool, which has `size` workers and records `kinds` of telemetry."""

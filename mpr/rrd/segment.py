@@ -146,7 +146,8 @@ class TaskInfo:
     name:
         The name of the task function.
     index:
-        The index of the task in the call that submitted it, counted from 0.
+        The index of the task in the call that submitted it, counted from 0. For a single call (`apply`, `submit`),
+        `number`.
     attempt:
         1 for the first attempt, and one more for each retry.
     worker, pid:

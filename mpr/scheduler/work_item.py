@@ -47,7 +47,7 @@ class WorkItem:
     function:
         The task function.
     index:
-        The position of the work item's first task in its call, counted from 0.
+        The position of the work item's first task in its call, counted from 0. For a single call, `first_task`.
     count:
         How many tasks the work item has.
     mode, payload:
@@ -95,6 +95,9 @@ class WorkItem:
     def accepted(self, number: int, first_task: int) -> None:
         """Note that the pool has taken the work item, as work item `number`, after `first_task` tasks."""
         self.number, self.first_task = number, first_task
+        if self.mode == CALL:
+            # A single call has no position in a `map`. So that no two of them have the same index, it is their number.
+            self.index = first_task
 
     def start(self) -> bool:
         """Tell the caller that a worker is about to get the item. Returns False if the caller has cancelled it."""

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-_log = logging.getLogger("mpr")
+from mpr.user_code import log as _log
 
 
 class Private(NamedTuple):

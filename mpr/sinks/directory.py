@@ -292,9 +292,9 @@ class DirectorySink(Sink):
         The folder, which is made if it is missing. Files with the same names are replaced, and all other files stay.
     name:
         The name of a task's file, with fields as in `str.format`. `task` is the number of the task in the pool, from 0.
-        `name` is the name of the function. `index` is the index of the task in its call, from 0. `attempt` is 1, or
-        more after retries. `worker` is the number of the worker. If two files would have the same name, a number is
-        added to the name of the second file.
+        `name` is the name of the function. `index` is the index of the task in its `map`, from 0. For an `apply` or
+        `submit`, it is the same as `task`. `attempt` is 1, or more after retries. `worker` is the number of the worker.
+        If two files would have the same name, a number is added to the name of the second file.
 
     Raises
     ------

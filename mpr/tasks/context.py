@@ -50,7 +50,7 @@ class TaskContext:
         else:
             self._native, self._recording_id = producer.stream.to_native(), producer.config.recording_id
             self._has_recording = True
-            if router.producer() is producer:
+            if router.has_taken_over(producer):
                 recordings.make_current(producer.stream)
                 router.note_current(self._native)
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ from typing import Final, TypeAlias
 
 from mpr.errors import ConfigError
 from mpr.user_code import around
-
-_PREFIX_FIELDS = ("task", "name", "index", "attempt", "worker", "pid")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +20,14 @@ class CurrentTask:
     name:
         The qualified name of the task's function, or the name from `@mpr.task(name=...)`.
     index:
-        The task's index in its call of the pool, from 0. Outside of a pool, the number of earlier calls of the task in
-        this process.
+        In a `map`, the position of the task's item, from 0. In an `apply` or `submit`, the number of the task in the
+        pool. Outside of a pool, a number that no other such task of the recording has, in any of its processes. The
+        first task of a recording has 0. If there is no recording to join, the number of earlier tasks of this process.
     attempt:
         1 for the first attempt, and one more for each retry.
     worker:
-        The worker's id, which is unique in its pool; None outside of a pool.
+        The number of the process. No other process of the recording has it: neither a worker of a pool, nor a process
+        that has joined. It is 0 in the process that has made the recording. None if there is no recording to join.
     """
 
     name: str
@@ -50,21 +49,6 @@ class TaskOptions:
         for field, value in (("name", self.name), ("timeline", self.timeline), ("prefix", self.entity_path_prefix)):
             if value is not None and (not isinstance(value, str) or not value):
                 raise ConfigError(f"the {field} of a task must be a str that is not empty, got {value!r}")
-        if self.entity_path_prefix is not None:
-            self._check_prefix(self.entity_path_prefix)
-
-    @staticmethod
-    def _check_prefix(prefix: str) -> None:
-        try:
-            fields = [field for _, field, _, _ in string.Formatter().parse(prefix) if field is not None]
-        except ValueError as error:
-            raise ConfigError(f"entity_path_prefix={prefix!r} is no format string: {error}") from None
-        unknown = [field for field in fields if field not in _PREFIX_FIELDS]
-        if unknown:
-            raise ConfigError(
-                f"entity_path_prefix={prefix!r} names {{{unknown[0]}}}, and there are: "
-                + ", ".join(f"{{{field}}}" for field in _PREFIX_FIELDS)
-            )
 
 
 # The values that the tasks of one work item share, and a list with the position of the task that runs. A worker sets

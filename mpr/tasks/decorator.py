@@ -10,12 +10,14 @@ import functools
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from types import FunctionType, MethodType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from mpr.errors import ConfigError
 from mpr.sdk import forks  # noqa: F401  # imported before a fork, so that the forked process knows that it is one
+from mpr.tasks import prefix
 from mpr.tasks.current import TaskOptions
+from mpr.tasks.function_like import FunctionLike
 from mpr.transport.connection_info import ConnectionInfo
 from mpr.user_code import is_a
 
@@ -67,7 +69,9 @@ def task(
     entity_path_prefix:
         A path that is put before every entity path that the body logs, such as `"run/{index}"`. The path may have
         the fields `{name}`, `{index}`, `{task}` (name and index with a slash between them), `{attempt}`, `{worker}` and
-        `{pid}`. Other tasks and threads that the body starts log without this path.
+        `{pid}`. Other fields are arguments of the function, such as `{cam_id}` or `{config.cam_id}`. The value of a
+        field is one part of the path, so a slash in it is escaped. Other tasks and threads that the body starts log
+        without this path.
     timeline:
         The name of a timeline. Every row of the body has the task's index on this timeline.
 
@@ -78,7 +82,9 @@ def task(
     Raises
     ------
     ConfigError
-        If one of these values cannot be used. A call of the function may raise `JoinError`, as `mpr.join` does.
+        If one of these values cannot be used, for example because the function has no argument of the name of a field.
+        A call of the function raises this if an argument has no such attribute. A call may also raise `JoinError`, as
+        `mpr.join` does.
     DeliveryError, RecordingClosedError
         A call raises these if the function has returned, but the sinks did not get its rows.
     """
@@ -90,20 +96,20 @@ def task(
         if not callable(function):
             raise ConfigError(f"@mpr.task is for functions, got {function!r}")
         own_name = getattr(function, "__qualname__", type(function).__qualname__)
+        options = TaskOptions(
+            function=own_name,
+            name=own_name if name is None else name,
+            entity_path_prefix=entity_path_prefix,
+            timeline=timeline,
+        )
+        if entity_path_prefix is not None:
+            prefix.check(entity_path_prefix, function)
         if "rerun" in sys.modules:
             # Watch times from now on, because otherwise the times of a caller cannot be restored.
             from mpr.producer import router
 
             router.install_times()
-        return decorated(
-            function,
-            TaskOptions(
-                function=own_name,
-                name=own_name if name is None else name,
-                entity_path_prefix=entity_path_prefix,
-                timeline=timeline,
-            ),
-        )
+        return decorated(function, options)
 
     return decorate if function is None else decorate(function)
 
@@ -116,13 +122,17 @@ def decorated(
     # Nothing can be delivered then.
     is_exit = sys.is_finalizing
 
+    def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Execution:
+        return _begin(options, config, prefix.arguments_of(options.entity_path_prefix, function, args, kwargs))
+
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def call_coroutine(*args: Any, **kwargs: Any) -> Any:
-            execution = _begin(options, config)
+            execution = begin(args, kwargs)
             try:
-                result = await _Steps(function(*args, **kwargs), execution)
+                with execution.capture():
+                    result = await _Steps(function(*args, **kwargs), execution)
             except BaseException as error:
                 if not is_exit():
                     await _close(execution, error)
@@ -136,7 +146,7 @@ def decorated(
 
         @functools.wraps(function)
         def call_async_generator(*args: Any, **kwargs: Any) -> Any:
-            return _drive(function(*args, **kwargs), options, config)
+            return _drive(function(*args, **kwargs), lambda: begin(args, kwargs))
 
         wrapper = call_async_generator
 
@@ -144,7 +154,7 @@ def decorated(
 
         @functools.wraps(function)
         def call_generator(*args: Any, **kwargs: Any) -> Any:
-            with _Executing(options, config) as execution:
+            with _Executing(begin(args, kwargs)) as execution:
                 return (yield from _Steps(function(*args, **kwargs), execution))
 
         wrapper = call_generator
@@ -153,7 +163,7 @@ def decorated(
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with _Executing(options, config) as execution, execution.step():
+            with _Executing(begin(args, kwargs)) as execution, execution.step():
                 return function(*args, **kwargs)
 
         wrapper = call
@@ -180,23 +190,17 @@ def _found_at(function: Any) -> Any:
     return found
 
 
-class _Renamed:
+class _Renamed(FunctionLike):
     """The result of a call `mpr.task(function)`, if `function` keeps its name in its module, or is no plain function.
 
     By that name, pickle finds the undecorated function. So the result is pickled as the function and the options.
     """
 
+    __slots__ = ("_made_of",)
+
     def __init__(self, call: Callable[..., Any], function: Callable[..., Any], options: TaskOptions) -> None:
-        functools.update_wrapper(self, call)
-        mark_like(self, call)
-        self._call = call
+        FunctionLike.__init__(self, call, call)
         self._made_of = function, options
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._call(*args, **kwargs)
-
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        return self if instance is None else MethodType(self, instance)
 
     def __reduce__(self) -> Any:
         if _found_at(self) is self:
@@ -220,34 +224,19 @@ def undecorated(function: Callable[..., Any]) -> tuple[Callable[..., Any], TaskO
     return function, TaskOptions(function=name, name=name)
 
 
-def mark_like(wrapper: object, function: Callable[..., Any]) -> None:
-    """Mark `wrapper` as a coroutine function if `function` is one, for `asyncio` and `inspect`.
-
-    Before Python 3.12, asyncio has a mark of its own. See `iscoroutinefunction` in CPython's Lib/asyncio/coroutines.py.
-    """
-    if not inspect.iscoroutinefunction(function):
-        return
-    if sys.version_info >= (3, 12):
-        inspect.markcoroutinefunction(wrapper)
-    else:
-        from asyncio import coroutines
-
-        vars(wrapper)["_is_coroutine"] = coroutines._is_coroutine  # type: ignore[attr-defined]  # private
-
-
-def _begin(options: TaskOptions, config: ConnectionInfo | None) -> Execution:
+def _begin(options: TaskOptions, config: ConnectionInfo | None, arguments: dict[str, Any]) -> Execution:
     # Imported only when a task runs, so that a module which defines decorated functions needs no SDK and no ZeroMQ.
     from mpr.tasks.execution import Execution
 
-    return Execution(options, config)
+    return Execution(options, config, arguments)
 
 
 class _Executing:
-    """Begins an execution of a task, and closes it at the end of the block."""
+    """Closes an execution of a task at the end of the block."""
 
     # Not `contextlib.contextmanager`, because that sets attributes of an exception, and a user's may refuse this.
-    def __init__(self, options: TaskOptions, config: ConnectionInfo | None) -> None:
-        self._execution = _begin(options, config)
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
 
     def __enter__(self) -> Execution:
         return self._execution
@@ -305,17 +294,15 @@ class _Part:
         self._execution = execution
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return _Steps(self._body, self._execution)
+        with self._execution.capture():
+            return (yield from _Steps(self._body, self._execution))
 
 
 async def _drive(
-    body: AsyncGenerator[Any, Any],
-    options: TaskOptions,
-    config: ConnectionInfo | None,
-    is_exit: Callable[[], bool] = sys.is_finalizing,
+    body: AsyncGenerator[Any, Any], begin: Callable[[], Execution], is_exit: Callable[[], bool] = sys.is_finalizing
 ) -> AsyncGenerator[Any, Any]:
     """Run the async generator `body`, with the task's context in place during each step. Follows PEP 380."""
-    execution = _begin(options, config)
+    execution = begin()
     try:
         value = await _Part(body.__anext__(), execution)
         while True:

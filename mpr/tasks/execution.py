@@ -8,28 +8,25 @@ prefix and its timeline, and the worker delivers its rows.
 from __future__ import annotations
 
 import itertools
-import os
 import sys
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 from mpr.errors import RecordingError
 from mpr.producer import async_delivery, membership
 from mpr.producer.producer import Producer
 from mpr.producer.router import thread_state
-from mpr.tasks import context, current
+from mpr.tasks import context, current, prefix
 from mpr.tasks.current import CurrentTask, TaskOptions
 from mpr.threads import aside
 from mpr.transport.connection_info import ConnectionInfo
 from mpr.user_code import around, is_a, traceback_text
 from mpr.user_code import log as _log
 
-# The number of calls of each function in this process, by its name.
-_calls: dict[str, Iterator[int]] = {}
-# The executions that run. While there is one, the recording of plain `rr.log` must not change.
-_running: weakref.WeakSet[Execution] = weakref.WeakSet()
+# Counts the tasks of this process that have no recording to join.
+_unrecorded = itertools.count()
 
 
 class Execution:
@@ -41,35 +38,41 @@ class Execution:
         The arguments of the task's decorator.
     config:
         The recording that the task logs to; None for the inherited one, or for the current one if none was inherited.
+    arguments:
+        The arguments of the call that the prefix may name.
 
     Raises
     ------
     RecordingClosedError, JoinError
         If the recording of `config` cannot be joined.
+    ConfigError
+        If the prefix cannot be filled in.
     """
 
-    def __init__(self, options: TaskOptions, config: ConnectionInfo | None = None) -> None:
+    def __init__(
+        self, options: TaskOptions, config: ConnectionInfo | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> None:
         self._context: context.TaskContext | None = None
         self._is_over = False
         if thread_state.context is not None:
             # Another task calls this one, so this one is a part of that task.
             return
-        producer = (
-            membership.extracted_producer() if config is None else membership.attach(config, takes_over=not _running)
-        )
-        _running.add(self)
+        producer = membership.extracted_producer() if config is None else membership.attach(config)
         self._producer = producer
+        self._captures = config is not None
         #: Whether this process is a pool's worker. A worker delivers rows together with the result of their task.
         self._in_worker = producer is not None and membership.is_worker(producer)
         outer = current.current_task() if self._in_worker else None
         if outer is None or outer.name != options.function:
             # This is not the task of a pool itself. Either a task of a pool calls this one, or there is no pool.
-            index = next(_calls.setdefault(options.name, itertools.count()))
-            worker = producer.worker if producer is not None and self._in_worker else None
-            self._task = CurrentTask(name=options.name, index=index, worker=worker)
+            if producer is None:
+                self._task = CurrentTask(name=options.name, index=next(_unrecorded))
+            else:
+                self._task = CurrentTask(name=options.name, index=producer.indices.next(), worker=producer.number)
         else:
             self._task = replace(outer, name=options.name)
-        self._context = context.TaskContext(producer, _prefix(options, self._task))
+        path = options.entity_path_prefix
+        self._context = context.TaskContext(producer, path and prefix.fill(path, self._task, arguments or {}))
         if options.timeline is not None:
             self._begin_timeline(options.timeline)
 
@@ -79,13 +82,22 @@ class Execution:
         with self.step():
             rr.set_time(timeline, sequence=self._task.index)
 
+    def capture(self) -> AbstractContextManager[None]:
+        """Have threads that the body starts log to the recording too, within the block (`producer/process_capture.py`).
+
+        For functions of `SharedRecording.wrap`. All other processes log to their recording anyway.
+        """
+        if self._context is None or self._producer is None or not self._captures:
+            return nullcontext()
+        return membership.capture(self._producer)
+
     @around
     def step(self) -> Iterator[None]:
         """Put the context in place within the block: for a whole function, or a generator up to the next `yield`."""
         if self._context is None:
             yield
             return
-        with self._context.step(), current.running(self._task):
+        with self.capture(), self._context.step(), current.running(self._task):
             yield
 
     def close(self, error: BaseException | None) -> None:
@@ -118,7 +130,6 @@ class Execution:
         if self._context is None or self._context.forked or self._is_over:
             return None
         self._is_over = True
-        _running.discard(self)
         if error is not None and not _is_an_ending(error):
             self._note(error)
         return self._producer if self._context.has_logged and not self._in_worker else None
@@ -152,21 +163,3 @@ def _is_an_ending(error: BaseException) -> bool:
     """Whether `error` only means that a generator was closed or a coroutine was cancelled."""
     asyncio = sys.modules.get("asyncio")
     return is_a(error, GeneratorExit) or (asyncio is not None and is_a(error, asyncio.CancelledError))
-
-
-def _prefix(options: TaskOptions, task: CurrentTask) -> str | None:
-    """Return the entity path prefix of `task`, with its fields filled in."""
-    if options.entity_path_prefix is None:
-        return None
-    import rerun as rr
-
-    name = rr.escape_entity_path_part(task.name)
-    worker = "" if task.worker is None else task.worker
-    return options.entity_path_prefix.format(
-        task=f"{name}/{task.index}",
-        name=name,
-        index=task.index,
-        attempt=task.attempt,
-        worker=worker,
-        pid=os.getpid(),
-    )

@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
-import functools
 import pickle
 from collections.abc import Callable
 from typing import Any
 
 from mpr.errors import UnpicklableTaskError
 from mpr.processes import task_pickling
-from mpr.tasks.decorator import decorated, mark_like, undecorated
+from mpr.tasks.decorator import decorated, undecorated
+from mpr.tasks.function_like import FunctionLike, real_function
 from mpr.transport import connection_info
 from mpr.transport.connection_info import ConnectionInfo
 
 
-class Wrapped:
+class Wrapped(FunctionLike):
     """Calls `function` in any process, and lets it log to the recording of `config`."""
+
+    __slots__ = ("_made_of",)
 
     def __init__(self, function: Callable[..., Any], config: ConnectionInfo) -> None:
         if not callable(function):
             raise UnpicklableTaskError(f"only what can be called can be wrapped, got {function!r}")
-        functools.update_wrapper(self, function)
-        self._function = function
-        self._config = config
+        call = _WrappedCall(function, config)
+        FunctionLike.__init__(self, real_function(call, call.task), function)
+        self._made_of = call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load, self._made_of.__reduce__()[1]
+
+    def __repr__(self) -> str:
+        call = self._made_of
+        return f"<{task_pickling.task_name(call.function)} for the recording {call.config.application_id!r}>"
+
+
+class _WrappedCall:
+    """Calls `function` as a task of the recording of `config`. This is the part of `Wrapped` that any pickle copies."""
+
+    def __init__(self, function: Callable[..., Any], config: ConnectionInfo) -> None:
+        self.function = function
+        self.config = config
         body, options = undecorated(function)
-        self._call = decorated(body, options, config)
-        mark_like(self, self._call)
+        self.task = decorated(body, options, config)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._call(*args, **kwargs)
-
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
+        return self.task(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A function of `__main__` is pickled by value, because a process of another engine has another `__main__`.
-        return _load, (task_pickling.dump_by_value(self._function), connection_info.to_text(self._config))
-
-    def __repr__(self) -> str:
-        return f"<{task_pickling.task_name(self._function)} for the recording {self._config.application_id!r}>"
+        return _load_call, (task_pickling.dump_by_value(self.function), connection_info.to_text(self.config))
 
 
 def _load(function: bytes, config: str) -> Wrapped:
+    call = _load_call(function, config)
+    return Wrapped(call.function, call.config)
+
+
+def _load_call(function: bytes, config: str) -> _WrappedCall:
     # No new risk, because these bytes are part of a pickle that is being loaded already. `from_text` raises `JoinError`
     # for another version of mpr.
-    return Wrapped(pickle.loads(function), connection_info.from_text(config))  # noqa: S301  # see above
+    return _WrappedCall(pickle.loads(function), connection_info.from_text(config))  # noqa: S301  # see above

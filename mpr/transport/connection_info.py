@@ -55,6 +55,8 @@ class ConnectionInfo:
         Whether somebody may watch the rows come: whether a sink is a viewer, a server or a stream.
     direct:
         The sinks that the process opens itself; None if its rows go through the parent.
+    place, machine:
+        The file system that has the folder (`ipc_folder.place_of`), and the name of its machine for messages.
     """
 
     application_id: str
@@ -63,6 +65,8 @@ class ConnectionInfo:
     upstream: str
     downstream: str
     secret: str = field(repr=False)
+    place: str = ""
+    machine: str = ""
     outbox_bytes: int = OUTBOX_MAX_BYTES
     marks_tasks: bool = False
     keeps_apart: bool = False

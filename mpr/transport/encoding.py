@@ -19,6 +19,8 @@ from mpr.transport.messages import (
     Function,
     Goodbye,
     Hello,
+    Indices,
+    IndicesWanted,
     InitializerFailed,
     NewOutbox,
     Ready,
@@ -77,11 +79,20 @@ _FRAMES_SHOWN = 8
     _RESULT_IN_MEMORY,
     _ROWS_COUNTED,
     _FLUSH,
-) = range(22)
+    _INDICES_WANTED,
+    _INDICES,
+) = range(24)
 
 
 # The messages without fields, by their kind.
 _BARE: dict[int, type[Goodbye | Flush | Stop]] = {_GOODBYE: Goodbye, _FLUSH: Flush, _STOP: Stop}
+_OF_ONE_NUMBER: dict[int, type[Ready | RowsCounted | Skipped | Sync | IndicesWanted]] = {
+    _READY: Ready,
+    _ROWS_COUNTED: RowsCounted,
+    _SKIPPED: Skipped,
+    _SYNC: Sync,
+    _INDICES_WANTED: IndicesWanted,
+}
 _BARE_KINDS = {bare: kind for kind, bare in _BARE.items()}
 
 
@@ -129,8 +140,12 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_NUMBER.pack(_SYNCED, number), failure.encode()]
         case Goodbye() | Flush() | Stop():
             return [_KIND.pack(_BARE_KINDS[type(message)])]
-        case Welcome(inline):
-            return [_NUMBER.pack(_WELCOME, inline)]
+        case IndicesWanted(count):
+            return [_NUMBER.pack(_INDICES_WANTED, count)]
+        case Indices(first, count):
+            return [_OFFSETS.pack(_INDICES, count, first)]
+        case Welcome(inline, number):
+            return [_OFFSETS.pack(_WELCOME, inline, number)]
         case Function(digest, code):
             return [_KIND.pack(_FUNCTION), digest, code]
 
@@ -201,7 +216,8 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         hello = Hello(**fields)
         texts = (hello.secret, hello.route, hello.address, hello.status_page)
         numbers = (hello.worker, hello.pid, hello.protocol)
-        if not all(isinstance(each, str) for each in texts) or not all(type(each) is int for each in numbers):
+        has_types = all(isinstance(each, str) for each in texts) and all(type(each) is int for each in numbers)
+        if not has_types or type(hello.is_owner) is not bool:
             raise MessageError("a hello with fields of the wrong types")
         return hello
     if kind == _NEW_OUTBOX:
@@ -214,20 +230,18 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return _task_ended(bytes(frames[1]))
     if kind == _TASK_RECORDING_ROWS:
         return TaskRecordingRows(bytes(frames[1]))
-    if kind == _READY:
-        return Ready(_NUMBER.unpack(head)[1])
-    if kind == _ROWS_COUNTED:
-        return RowsCounted(_NUMBER.unpack(head)[1])
-    if kind == _SKIPPED:
-        return Skipped(_NUMBER.unpack(head)[1])
-    if kind == _SYNC:
-        return Sync(_NUMBER.unpack(head)[1])
+    if kind in _OF_ONE_NUMBER:
+        return _OF_ONE_NUMBER[kind](_NUMBER.unpack(head)[1])
     if kind == _SYNCED:
         return Synced(_NUMBER.unpack(head)[1], bytes(frames[1]).decode())
     if kind == _UNDELIVERED:
         return Undelivered(bytes(frames[1]).decode(), bool(_NUMBER.unpack(head)[1]))
     if kind == _WELCOME:
-        return Welcome(bool(_NUMBER.unpack(head)[1]))
+        _, inline, number = _OFFSETS.unpack(head)
+        return Welcome(bool(inline), number)
+    if kind == _INDICES:
+        _, count, first = _OFFSETS.unpack(head)
+        return Indices(first, count)
     if kind == _FUNCTION:
         return Function(bytes(frames[1]), bytes(frames[2]))
     if kind in _BARE:

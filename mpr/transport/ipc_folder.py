@@ -12,7 +12,9 @@ import fcntl
 import functools
 import itertools
 import os
+import pwd
 import shutil
+import socket
 import tempfile
 import threading
 import weakref
@@ -144,7 +146,8 @@ def unwatch(folder: Path) -> None:
 def is_owned(folder: Path) -> bool:
     """Whether the recording of `folder` is open, and the process that has made the folder is alive.
 
-    Returns True also if this process cannot find out, because it lacks descriptors or memory.
+    Returns False if this process cannot enter the folder (`why_unreachable`). Returns True if this process cannot find
+    out, because it lacks descriptors or memory.
     """
     with _watched.lock:
         fd = _watched.fds.get(folder)
@@ -152,12 +155,8 @@ def is_owned(folder: Path) -> bool:
             return _is_locked(fd)
     try:
         fd = os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
     except OSError as error:
-        if error.errno in _PASSING:
-            return True
-        raise
+        return error.errno in _PASSING
     try:
         return _is_locked(fd)
     finally:
@@ -172,6 +171,64 @@ def _is_locked(fd: int) -> bool:
         return True
     fcntl.flock(fd, fcntl.LOCK_UN)
     return False
+
+
+def machine() -> str:
+    """Return the name of this machine or container, for messages."""
+    return socket.gethostname()
+
+
+def place_of(folder: Path) -> str:
+    """Return a text that is the same in two processes if both find the same folders beside `folder`.
+
+    The text names the running kernel, and the file system and the inode of the parent of `folder`. It is empty if the
+    system does not say these. Another machine has another kernel. Another container has another file system there,
+    unless the containers share the parent folder.
+    """
+    try:
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        status = folder.parent.stat()
+    except OSError:
+        return ""
+    return f"{kernel}/{status.st_dev}/{status.st_ino}"
+
+
+def why_unreachable(folder: Path, place: str, machine_name: str) -> str | None:
+    """Return why this process cannot use `folder`, although its recording may be open. None if it is not open.
+
+    `place` and `machine_name` are `place_of(folder)` and `machine()` in the process that has made the folder. The
+    result is the end of a sentence about the recording.
+    """
+    try:
+        os.close(os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC))
+    except FileNotFoundError:
+        here = place_of(folder)
+        if not place or place == here:
+            return None
+        if machine_name != machine():
+            return f"is on machine {machine_name!r}, this is {machine()!r}, and only processes of one machine can join"
+        return (
+            f"is in another container of this machine ({machine_name!r}), or has another folder {folder.parent}: "
+            "give both the same one, or run this process beside the recording"
+        )
+    except PermissionError:
+        with contextlib.suppress(OSError):
+            if (uid := folder.stat().st_uid) != os.geteuid():
+                return (
+                    f"belongs to {_user_name(uid)}, this process runs as {_user_name(os.geteuid())}, and only "
+                    "processes of one user can join"
+                )
+        return f"has the folder {folder}, and this process (as {_user_name(os.geteuid())}) may not enter it"
+    except OSError as error:
+        return f"has the folder {folder}, and this process cannot enter it: {error.strerror}"
+    return None
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name!r} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
 
 
 def note_loss(folder: Path, text: str) -> None:

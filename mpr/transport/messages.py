@@ -13,7 +13,7 @@ from typing import TypeAlias
 from mpr.transport.packing import Buffer
 
 #: The version of the messages. A parent refuses a producer that has another version.
-PROTOCOL = 5
+PROTOCOL = 6
 
 
 # --- upstream: worker to parent -----------------------------------------------------------------------------------
@@ -36,6 +36,8 @@ class Hello:
         parent opens both.
     protocol:
         The version of the messages.
+    is_owner:
+        Whether the producer is the process that has made the recording. Such a producer gets no number.
     """
 
     #: Not part of `repr`, because the text of a message may be logged.
@@ -46,6 +48,7 @@ class Hello:
     address: str
     status_page: str = ""
     protocol: int = PROTOCOL
+    is_owner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,14 +235,26 @@ class Sync:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class IndicesWanted:
+    """Asks for `count` indices of tasks. The parent answers with `Indices`."""
+
+    count: int
+
+
 # --- downstream: parent to worker ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Accepts the producer. If `inline` is true, the producer has to send the bytes of its outboxes in messages."""
+    """Accepts the producer. If `inline` is true, the producer has to send the bytes of its outboxes in messages.
+
+    `number` is the number of the process in the recording: for a worker its own one, and 0 for the process that has
+    made the recording.
+    """
 
     inline: bool
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +333,14 @@ class Synced:
 
 
 @dataclass(frozen=True, slots=True)
+class Indices:
+    """Answers `IndicesWanted`: the indices from `first` on, `count` of them, belong to this producer."""
+
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Flush:
     """Asks a process that has joined to announce all its rows now, because the recording is about to close."""
 
@@ -342,6 +365,7 @@ Upstream: TypeAlias = (
     | InitializerFailed
     | Undelivered
     | Sync
+    | IndicesWanted
     | Goodbye
 )
-Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Flush | Stop
+Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Indices | Flush | Stop

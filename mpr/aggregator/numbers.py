@@ -1,0 +1,56 @@
+"""Gives the processes and tasks of a recording their numbers. No number is given twice.
+
+Covers: the numbers of workers and of processes that have joined, and the indices of tasks that no pool runs.
+Does not cover: how a process asks for indices and uses them (`producer/task_indices.py`).
+"""
+
+from __future__ import annotations
+
+import threading
+
+from mpr.transport.messages import Hello, Indices, Welcome
+from mpr.transport.packing import MessageError
+
+#: The most indices that one request may take. A process that asks for more has sent damaged bytes.
+INDICES_MAX = 1024
+
+
+class RecordingNumbers:
+    """Counts the processes and the tasks of one recording. Any thread may call the methods."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._processes = 0
+        self._tasks = 0
+        # The numbers of processes that have joined, by their routes. Only the aggregator's thread uses this.
+        self._joined: dict[str, int] = {}
+
+    def welcome(self, hello: Hello, inline: bool) -> Welcome:
+        """Return the answer to `hello`, with the number of its process."""
+        if hello.worker or hello.is_owner:
+            return Welcome(inline, hello.worker)
+        if hello.route not in self._joined:
+            self._joined[hello.route] = self.new_process()
+        return Welcome(inline, self._joined[hello.route])
+
+    def new_process(self) -> int:
+        """Return a number for one more worker, or for one more process that has joined. The first number is 1."""
+        with self._lock:
+            self._processes += 1
+            return self._processes
+
+    def new_indices(self, count: int) -> int:
+        """Reserve `count` indices for tasks. Returns the first of them. The first index of a recording is 0."""
+        with self._lock:
+            first, self._tasks = self._tasks, self._tasks + count
+            return first
+
+    def new_index(self) -> int:
+        """Reserve one index for a task, and return it."""
+        return self.new_indices(1)
+
+    def answer(self, count: int) -> Indices:
+        """Return the answer to a request for `count` indices. Raises `MessageError` if no process wants so many."""
+        if not 0 < count <= INDICES_MAX:
+            raise MessageError(f"it wants {count} indices")
+        return Indices(self.new_indices(count), count)

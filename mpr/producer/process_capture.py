@@ -1,0 +1,105 @@
+"""Sends what this process logs to one recording while a wrapped function runs, and then puts everything back.
+
+Covers: the functions of `SharedRecording.wrap` in a process of another engine, such as a Dask or Ray worker.
+Does not cover: joining and leaving (`membership.py`), the times and the prefix of the function (`tasks/context.py`).
+
+Two things are kept apart. A *membership* connects the process with a recording. It lasts until the recording is closed,
+so that the next call joins at no cost. A *capture* lets the rows of the process go there. It lasts as long as a call
+runs:
+
+```
+first call begins ─► plain rr.log, rr.init and new threads log to the recording, children inherit how to join
+last call ends    ─► the recording, the environment and the routes of before are back
+```
+
+- Calls of the same recording share a capture, which ends with the last call. Calls may run in several threads.
+- If calls of two recordings run at the same time, each body logs to its own recording. Other threads log to the
+  recording of the call that began first. When that capture ends, they log to the other one.
+- A generator captures while one of its steps runs. A coroutine captures from its begin to its end, because threads log
+  for it while it waits. An async generator captures while its caller waits for a value.
+- If a worker of a pool calls such a function, only its children inherit the recording. Other threads log to the pool's.
+- A capture is of the whole process. So a thread of somebody else that logs at the same moment is captured too, unless
+  it has a recording of its own (`rr.set_thread_local_data_recording`, `with stream:`, an argument `recording`).
+- A thread that goes on after the call has ended logs to the recording that is current then. If there is none, its rows
+  are lost, and mpr logs this once for the thread. Rows that it has logged until the end of the call are in the sinks.
+- A child that is forked within a call has no capture. It inherits how to join, as every child does.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+from mpr.producer import propagation, router
+from mpr.producer.producer import Producer
+from mpr.transport import connection_info
+from mpr.user_code import around
+
+
+class _ProcessCapture:
+    """The calls of one recording that run in this process. `threads` are the threads that ran before."""
+
+    def __init__(self, producer: Producer) -> None:
+        self.producer = producer
+        self.calls = 1
+        self.threads = set(threading.enumerate())
+        self.propagation = propagation.Propagation(connection_info.to_text(producer.config))
+
+    def new_threads(self) -> list[threading.Thread]:
+        """Return the threads of other code that have begun since this capture, and still run."""
+        return [each for each in threading.enumerate() if each not in self.threads and not each.name.startswith("mpr-")]
+
+
+class ProcessCaptures:
+    """Keeps the captures of this process. Any thread may call the methods."""
+
+    def __init__(self) -> None:
+        # Reentrant, because a handler of a signal may call a wrapped function, too.
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        # In the order in which they began. The first one has the logging calls of the process.
+        self._active: list[_ProcessCapture] = []
+
+    def __bool__(self) -> bool:
+        """Whether there is a capture."""
+        return bool(self._active)
+
+    def is_captured(self, producer: Producer) -> bool:
+        """Whether a call of the recording of `producer` runs."""
+        return any(each.producer is producer for each in self._active)
+
+    @around
+    def hold(self, producer: Producer, *, routes: bool) -> Iterator[None]:
+        """Capture for `producer` within the block. Without `routes`, only children inherit the recording."""
+        capture = self._begin(producer, routes=routes)
+        yield
+        # A forked child that leaves the block has nothing to put back.
+        if os.getpid() == self._pid:
+            self._end(capture, routes=routes)
+
+    def _begin(self, producer: Producer, *, routes: bool) -> _ProcessCapture:
+        with self._lock:
+            for each in self._active:
+                if each.producer is producer:
+                    each.calls += 1
+                    return each
+            capture = _ProcessCapture(producer)
+            self._active.append(capture)
+            if routes and capture is self._active[0]:
+                router.capture(producer)
+            return capture
+
+    def _end(self, capture: _ProcessCapture, *, routes: bool) -> None:
+        with self._lock:
+            capture.calls -= 1
+            if capture.calls:
+                return
+            was_first = capture is self._active[0]
+            self._active.remove(capture)
+            capture.propagation.close()
+            if routes and was_first:
+                if self._active:
+                    router.capture(self._active[0].producer)
+                else:
+                    router.end_capture(capture.new_threads())

@@ -1,0 +1,80 @@
+"""Gives the tasks of this process their indices, which are unique in the recording.
+
+Covers: tasks that no pool has submitted, in every process of a recording.
+Does not cover: the index of a pool's task, which comes with the task (`scheduler/work_item.py`).
+
+The way of an index: the parent counts the tasks of a recording (`aggregator/numbers.py`). A process asks for the next
+index when its first task begins. It then asks for 1, 2, 4 and more at a time, up to `_AT_ONCE_MAX`:
+
+```
+first task ─► IndicesWanted(1) ─► parent ─► Indices(0, 1)
+third task ─► IndicesWanted(2) ─► parent ─► Indices(5, 2)     other processes have got 1 to 4 meanwhile
+```
+
+So a process that calls one task gets a small number, and a process that calls many tasks seldom waits. The process that
+has made the recording takes its indices from the counter itself, one by one.
+
+What may go wrong:
+
+- A process ends before it has used its indices: these indices are missing, and no index is used twice.
+- The recording is closed while a process waits for indices: the call of the task raises `RecordingClosedError`.
+- The parent does not answer for `SINK_TIMEOUT_SECS`: the call of the task raises `DeliveryError`.
+- A process forks: the child joins by itself, and gets indices of its own.
+- Two threads ask at the same time: each request is answered, and the indices that are left are used later.
+- A signal handler calls a task while the main thread waits: it asks too, in another thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from mpr.threads import aside
+from mpr.transport.messages import Indices
+
+# The most indices that a process asks for at once. An answer takes about 0.3 ms, so a task waits 5 us on average.
+_AT_ONCE_MAX = 64
+
+
+class TaskIndices:
+    """Keeps the indices of one producer that no task has yet. Any thread may call the methods.
+
+    Parameters
+    ----------
+    ask:
+        Asks the parent for a number of indices. Waits until the function that is its second argument returns True.
+    own_next:
+        Reserves the next index, in the process that has made the recording; None in any other process.
+    """
+
+    def __init__(
+        self, ask: Callable[[int, Callable[[], bool]], None], own_next: Callable[[], int] | None = None
+    ) -> None:
+        self._ask = ask
+        self._own_next = own_next
+        # Without a lock, because threads may add to one end and take from the other end at any time.
+        self._free: deque[int] = deque()
+        self._next_count = 1
+
+    def next(self) -> int:
+        """Return an index that no other task of the recording has. May wait for the parent.
+
+        Raises `RecordingClosedError` if the recording is closed, and `DeliveryError` if the parent does not answer.
+        """
+        if self._own_next is not None:
+            return self._own_next()
+        while True:
+            try:
+                return self._free.popleft()
+            except IndexError:
+                # Aside, because a handler of a signal may interrupt the wait, and begin a task itself.
+                aside(self._request)
+
+    def _request(self) -> None:
+        count = self._next_count
+        self._next_count = min(2 * count, _AT_ONCE_MAX)
+        self._ask(count, lambda: bool(self._free))
+
+    def take(self, message: Indices) -> None:
+        """Take an answer of the parent."""
+        self._free.extend(range(message.first, message.first + message.count))

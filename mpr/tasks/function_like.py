@@ -1,0 +1,76 @@
+"""Makes objects that pass as plain functions, but are pickled in their own way.
+
+Pickle always pickles a real function by its name. The functions of `recording.wrap` and `mpr.task` need another pickle,
+because their name leads to the function without mpr. Other libraries take nothing but functions. So these objects say
+that they are functions: `inspect.isfunction` and `isinstance` believe that. Pickle asks for the real type.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import FunctionType, MethodType
+from typing import Any
+
+
+class FunctionLike:
+    """An object that passes as a plain function. Subclasses define `__reduce__`.
+
+    cloudpickle takes it for a function too, and pickles a copy of `call`. So everything that `call` refers to must be
+    picklable.
+
+    Parameters
+    ----------
+    call:
+        The real function that is called. If it is a generator or coroutine function, this object is one, too.
+    like:
+        The function whose name, docstring and signature this object has.
+    """
+
+    # Not in `__dict__`, because cloudpickle copies that.
+    __slots__ = ("__dict__", "__weakref__", "__wrapped__", "_call")
+
+    def __init__(self, call: Callable[..., Any], like: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, like)
+        # `update_wrapper` has set `__wrapped__` in the slot.
+        self._call: Any = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __reduce__(self) -> Any:
+        raise NotImplementedError
+
+    # The attributes by which libraries, such as `inspect`, Ray and cloudpickle, know a function.
+    __class__ = property(lambda self: FunctionType)  # this is what `isinstance` believes
+    __code__ = property(lambda self: self._call.__code__)
+    __globals__ = property(lambda self: self._call.__globals__)
+    __closure__ = property(lambda self: self._call.__closure__)
+    __defaults__ = property(lambda self: self._call.__defaults__)
+    __kwdefaults__ = property(lambda self: self._call.__kwdefaults__)
+
+
+def real_function(call: Callable[..., Any], like: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a real function that calls `call`. It is a generator or coroutine function if `like` is one."""
+    if inspect.iscoroutinefunction(like):
+
+        async def forward_coroutine(*args: Any, **kwargs: Any) -> Any:
+            return await call(*args, **kwargs)
+
+        return forward_coroutine
+
+    if inspect.isgeneratorfunction(like):
+
+        def forward_generator(*args: Any, **kwargs: Any) -> Any:
+            return (yield from call(*args, **kwargs))
+
+        return forward_generator
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return call(*args, **kwargs)
+
+    return forward
