@@ -23,7 +23,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, ParamSpec
+from typing import Any, Final, ParamSpec
 
 P = ParamSpec("P")
 
@@ -121,7 +121,7 @@ class Contained:
         self._text = text
         self._args = args
         #: Whether the block has raised.
-        self.raised = False
+        self.raised: bool = False
 
     def __enter__(self) -> Contained:
         return self
@@ -193,4 +193,4 @@ def _print_instead(msg: object, args: tuple[object, ...], error: BaseException) 
 
 
 #: The logger of mpr. All messages of mpr go through it.
-log = _Log(logging.getLogger("mpr"), None)
+log: Final = _Log(logging.getLogger("mpr"), None)

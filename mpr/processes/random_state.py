@@ -23,10 +23,10 @@ import itertools
 import os
 import pickle
 import sys
-from typing import Any
+from typing import Any, Final
 
 # Numbers the zygotes of this process. Without it, two pools would have equal workers if nothing is drawn between them.
-zygotes = itertools.count()
+zygotes: Final = itertools.count()
 
 
 class _ServerState:

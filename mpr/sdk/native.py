@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import pyarrow
 import rerun
@@ -21,25 +21,25 @@ from mpr.sdk.private_names import original as _native
 class Native:
     """The SDK's native functions. A handle is the SDK's object for a recording."""
 
-    new_recording = _native("new_recording")
-    batcher_config = rerun.ChunkBatcherConfig.LOW_LATENCY
-    stream_of = rerun.RecordingStream._from_native
-    save = _native("save")
-    flush = _native("flush")
-    disconnect = _native("disconnect")
-    reset_time = _native("reset_time")
-    log_arrow_msg = _native("log_arrow_msg")
-    send_arrow_chunk = _native("send_arrow_chunk")
-    recording_id = _native("get_recording_id")
-    current = _native("get_data_recording")
-    current_of_process = _native("get_global_data_recording")
-    set_current_of_process = _native("set_global_data_recording")
-    current_of_thread = _native("get_thread_local_data_recording")
-    set_current_of_thread = _native("set_thread_local_data_recording")
-    escape = _native("escape_entity_path_part")
-    property_path = _native("new_property_entity_path")
+    new_recording: Final = _native("new_recording")
+    batcher_config: Final = rerun.ChunkBatcherConfig.LOW_LATENCY
+    stream_of: Final = rerun.RecordingStream._from_native
+    save: Final = _native("save")
+    flush: Final = _native("flush")
+    disconnect: Final = _native("disconnect")
+    reset_time: Final = _native("reset_time")
+    log_arrow_msg: Final = _native("log_arrow_msg")
+    send_arrow_chunk: Final = _native("send_arrow_chunk")
+    recording_id: Final = _native("get_recording_id")
+    current: Final = _native("get_data_recording")
+    current_of_process: Final = _native("get_global_data_recording")
+    set_current_of_process: Final = _native("set_global_data_recording")
+    current_of_thread: Final = _native("get_thread_local_data_recording")
+    set_current_of_thread: Final = _native("set_thread_local_data_recording")
+    escape: Final = _native("escape_entity_path_part")
+    property_path: Final = _native("new_property_entity_path")
     descriptor = rerun.ComponentDescriptor
-    unregister_shutdown = rerun.unregister_shutdown
+    unregister_shutdown: Final = rerun.unregister_shutdown
 
 
 class _Arrow:

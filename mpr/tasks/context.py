@@ -42,7 +42,7 @@ class TaskContext:
         self._thread_recording: Any = None
         self._times: Times = {}
         #: The settings of the SDK that the task has changed.
-        self.settings = ChangedSettings()
+        self.settings: ChangedSettings = ChangedSettings()
         router.install_times()
         if producer is None:
             self._native, self._recording_id = recordings.current_recording()

@@ -11,7 +11,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, Final
 
 
 class FunctionLike:
@@ -47,11 +47,11 @@ class FunctionLike:
 
     # The attributes by which libraries, such as `inspect`, Ray and cloudpickle, know a function.
     __class__ = property(lambda self: FunctionType)  # this is what `isinstance` believes
-    __code__ = property(lambda self: self._call.__code__)
-    __globals__ = property(lambda self: self._call.__globals__)
-    __closure__ = property(lambda self: self._call.__closure__)
-    __defaults__ = property(lambda self: self._call.__defaults__)
-    __kwdefaults__ = property(lambda self: self._call.__kwdefaults__)
+    __code__: Final = property(lambda self: self._call.__code__)
+    __globals__: Final = property(lambda self: self._call.__globals__)
+    __closure__: Final = property(lambda self: self._call.__closure__)
+    __defaults__: Final = property(lambda self: self._call.__defaults__)
+    __kwdefaults__: Final = property(lambda self: self._call.__kwdefaults__)
 
 
 def real_function(call: Callable[..., Any], like: Callable[..., Any]) -> Callable[..., Any]:

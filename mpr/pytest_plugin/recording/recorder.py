@@ -59,7 +59,7 @@ class Recorder:
         self.current: RunningTest | None = None
         #: The recording of the test that has ended last; None if the recording was not kept.
         self.last: str | None = None
-        self.errors = InternalErrors(lambda text: self._open_journal().error(text))
+        self.errors: InternalErrors = InternalErrors(lambda text: self._open_journal().error(text))
         self._config = config
         # Texts, because the methods of `Path` are written in Python, and a test may replace what they call.
         self._folder, self._output = str(settings.folder), str(settings.output)

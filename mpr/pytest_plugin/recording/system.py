@@ -20,35 +20,35 @@ import time
 import unicodedata
 from _hashlib import openssl_sha256
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 
 class System:
     """Native functions of the system, as they were when this module was imported."""
 
-    open = os.open
-    close = os.close
-    read = os.read
-    write = os.write
-    pread = os.pread
-    pwrite = os.pwrite
-    stat = os.stat
-    fstat = os.fstat
-    mkdir = os.mkdir
-    unlink = os.unlink
-    listdir = os.listdir
-    space = os.statvfs
-    getpid = os.getpid
-    now = time.time
-    clock = time.perf_counter
-    random = os.urandom
+    open: Final = os.open
+    close: Final = os.close
+    read: Final = os.read
+    write: Final = os.write
+    pread: Final = os.pread
+    pwrite: Final = os.pwrite
+    stat: Final = os.stat
+    fstat: Final = os.fstat
+    mkdir: Final = os.mkdir
+    unlink: Final = os.unlink
+    listdir: Final = os.listdir
+    space: Final = os.statvfs
+    getpid: Final = os.getpid
+    now: Final = time.time
+    clock: Final = time.perf_counter
+    random: Final = os.urandom
     sha256 = openssl_sha256
-    normalize = unicodedata.normalize
-    thread_id = _thread.get_ident
-    start_thread = _thread.start_new_thread
-    lock = _thread.allocate_lock
+    normalize: Final = unicodedata.normalize
+    thread_id: Final = _thread.get_ident
+    start_thread: Final = _thread.start_new_thread
+    lock: Final = _thread.allocate_lock
     signal_handler = _signal.getsignal
-    signals = tuple(int(each) for each in _signal.valid_signals())
+    signals: Final = tuple(int(each) for each in _signal.valid_signals())
 
 
 def new_id() -> str:

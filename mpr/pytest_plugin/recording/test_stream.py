@@ -77,11 +77,11 @@ class TestStream:
     def __init__(self, application_id: str) -> None:
         self.pid = System.getpid()
         self.application_id = application_id
-        self.recording_id = system.new_id()
+        self.recording_id: str = system.new_id()
         self.handle: Any = native.new_recording(application_id, self.recording_id)
         self.public: rr.RecordingStream = Native.stream_of(self.handle)
         self.path: str | None = None
-        self.stuck = False
+        self.stuck: bool = False
         self.is_borrowed = False
         # Whether a flush of the present file has failed.
         self._failed = False
