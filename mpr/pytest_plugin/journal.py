@@ -94,7 +94,7 @@ class Journal:
     """
 
     def __init__(self, folder: str, worker: str) -> None:
-        self.pid = System.getpid()
+        self.pid: int = System.getpid()
         path = f"{folder}/{_PREFIX}{worker}-{self.pid}{_SUFFIX}"
         self._fd = System.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mpr.pytest_plugin.options import LOGS
 from mpr.pytest_plugin.recording import fork_warning, system, test_rows
@@ -56,7 +56,8 @@ class LogSources:
         self._thread: int | None = None
         self._logs = LogCapture(config, self._handle_of_running, LOGS, self.logged)
         copies.copy_to(self)
-        self.log_output, self.log_end = test_rows.log_output, test_rows.log_end
+        self.log_output: Final = test_rows.log_output
+        self.log_end: Final = test_rows.log_end
 
     def make_streams(self, application_ids: Iterable[str]) -> None:
         """Make the streams for recordings with these ids before the first test runs."""

@@ -75,7 +75,7 @@ class TestStream:
     __test__ = False
 
     def __init__(self, application_id: str) -> None:
-        self.pid = System.getpid()
+        self.pid: int = System.getpid()
         self.application_id = application_id
         self.recording_id: str = system.new_id()
         self.handle: Any = native.new_recording(application_id, self.recording_id)
