@@ -18,6 +18,7 @@ import rerun as rr
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.intake import IntakeContext, ProducerIntake
 from mpr.aggregator.listener import SurvivingRows
+from mpr.aggregator.numbers import RecordingNumbers
 from mpr.aggregator.row_balance import RowTotals
 from mpr.rrd import framing, relabel, store_id
 from mpr.rrd.segment import Segment, TaskInfo
@@ -207,6 +208,7 @@ class ParentEnd:
             fanout=self.fanout,
             answer=lambda _, message: self.answers.append(message),
             totals=self.totals,
+            numbers=RecordingNumbers(),
             on_accepted=self._count,
             has_blueprint=has_blueprint,
         )

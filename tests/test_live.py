@@ -178,7 +178,7 @@ def test_a_viewer_that_reads_is_not_reported(
 
 def test_rows_leave_the_sdk_soon_if_somebody_may_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     def stream(name: str) -> tuple[rr.RecordingStream, rr.BinaryStream]:
-        made = encoder.new_stream("app", name, send_properties=False, flush_tick_secs=0.01)
+        made = encoder.new_stream("app", name, flush_tick_secs=0.01)
         return made, rr.binary_stream(made)
 
     # The user's own value wins.

@@ -97,7 +97,7 @@ class _Exporter:
         # The program is started before the SDK starts threads here, because a fork is not safe while threads run.
         self._program = sink._start_program(first=self._config.first)
         _be_silent()
-        self._stream = encoder.new_stream(self._config.application_id, self._config.recording_id, send_properties=False)
+        self._stream = encoder.new_stream(self._config.application_id, self._config.recording_id)
         if not sink.is_server:
             self._wait_for_listener(sink)
         self._stream.set_sinks(sink._sdk_sink())

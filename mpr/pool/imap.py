@@ -112,15 +112,15 @@ class ImapFeeder:
         error: BaseException | None = None
         try:
             while self._wait_for_room():
-                part, error = self._read()
-                if part:
-                    self._submit(count, part)
-                    count += len(part)
-                if error is not None or not part:
+                # If the iterable raises, the items of this chunk are dropped, as in `multiprocessing`.
+                part = list(itertools.islice(self.items, self.chunksize))
+                if not part:
                     break
+                self._submit(count, part)
+                count += len(part)
             else:
                 error = self.dispatcher.ending_error()
-        except BaseException as raised:  # noqa: BLE001  # the caller must not wait for ever
+        except BaseException as raised:  # noqa: BLE001  # the caller gets any error of the user's iterable
             error = raised
         finally:
             results = self.results()
@@ -141,15 +141,6 @@ class ImapFeeder:
                 self.room.get(timeout=_LOOK_SECS)
                 needed -= 1
         return True
-
-    def _read(self) -> tuple[list[Any], BaseException | None]:
-        """Read the items of one chunk, and return also the error of the user's iterable if it raises."""
-        part: list[Any] = []
-        try:
-            part.extend(itertools.islice(self.items, self.chunksize))
-        except BaseException as error:  # noqa: BLE001  # the caller gets it, after the results of the items before
-            return part, error
-        return part, None
 
     def _submit(self, start: int, part: list[Any]) -> None:
         try:

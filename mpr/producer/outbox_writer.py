@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mpr import failpoints, limits
+from mpr import failpoints
 from mpr.errors import DeliveryError, ReleasedError
 from mpr.limits import OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, UNFLUSHED_MAX_BYTES
 from mpr.producer.announcer import Announcer, OpenOutbox
@@ -102,7 +102,7 @@ class OutboxWriter(abc.ABC):
             parts.results,
             outbox,
             self.segment,
-            limits.WATCHED_ANNOUNCE_EVERY_SECS if parts.config.is_watched else limits.ANNOUNCE_EVERY_SECS,
+            parts.config.announce_every_secs,
         )
         self.spent: bool = False
         # Held while the SDK is flushed or given another outbox.

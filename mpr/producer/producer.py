@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from mpr import limits
 from mpr.errors import DeliveryError, JoinError, RecordingClosedError, RecordingError
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.producer import farewell, outbox_writer, router
@@ -130,23 +129,17 @@ class Producer:
         #: The settings of the SDK that the present task of a worker has changed; None if this process is no worker.
         self.settings: Final = ChangedSettings() if worker else None
         self._watch = RecordingWatch(config, self.log_counters)
-        self._synced = Synced(0, "")
-        self._has_ended = False
-        #: Gives the tasks of this process their indices.
+        self._synced, self._has_ended = Synced(0, ""), False
         self.indices: TaskIndices = TaskIndices(self._ask_for_indices, own_next_index)
         self.number: int = worker
         self.notices: Notices = Notices(config, worker)
         outbox = Outbox(config.folder)
-        addresses = (outbox.address, self.status_page.address)
-        route = self._connection.route
+        route, addresses = self._connection.route, (outbox.address, self.status_page.address)
         self._connection.send(Hello(config.secret, worker, os.getpid(), route, *addresses, is_owner=is_owner))
         # Start the SDK here, because the parent answers meanwhile.
         with internal():
             self.stream: rr.RecordingStream = encoder.new_stream(
-                config.application_id,
-                config.recording_id,
-                send_properties=False,
-                flush_tick_secs=limits.WATCHED_FLUSH_TICK_SECS if config.is_watched else None,
+                config.application_id, config.recording_id, config.flush_tick_secs
             )
         is_direct = config.direct is not None and not is_owner
         #: Counts the rows of this process. The parent compares this number with the rows that come to it.

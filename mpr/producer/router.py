@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpr.sdk import forks, internal, log_calls, recordings, sink_calls
 from mpr.sdk.settings import watch_settings
@@ -24,51 +24,11 @@ from mpr.user_code import log as _log
 if TYPE_CHECKING:
     import rerun as rr
 
-    from mpr.producer.log_counters import LogCounters
-    from mpr.producer.notices import Notices
+    from mpr.producer.routed import RoutedProducer, RoutedTask
     from mpr.producer.row_account import RowAccount
-    from mpr.producer.task_recordings import TaskRecordings
     from mpr.sdk.log_calls import Prefix
-    from mpr.sdk.settings import ChangedSettings, Setting
+    from mpr.sdk.settings import Setting
     from mpr.sdk.times import SetTime, Times
-
-
-class RoutedProducer(Protocol):
-    """The part of `producer.Producer` that the SDK's calls need."""
-
-    @property
-    def stream(self) -> rr.RecordingStream: ...
-
-    @property
-    def log_counters(self) -> LogCounters: ...
-
-    @property
-    def row_account(self) -> RowAccount: ...
-
-    def sink_changed(self, call: str) -> None: ...
-
-    @property
-    def notices(self) -> Notices: ...
-
-    @property
-    def recording_id(self) -> str: ...
-
-    @property
-    def settings(self) -> ChangedSettings | None: ...
-
-    @property
-    def task_recordings(self) -> TaskRecordings: ...
-
-
-class RoutedTask(Protocol):
-    """The part of `tasks.context.TaskContext` that the SDK's calls need."""
-
-    producer: Any
-    prefix: Prefix | None
-    settings: ChangedSettings
-
-    @property
-    def recording_id(self) -> str | None: ...
 
 
 class _Process:

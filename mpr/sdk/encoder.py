@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     import rerun.blueprint as rrb
 
 
-def new_stream(
-    application_id: str, recording_id: str, *, send_properties: bool, flush_tick_secs: float | None = None
-) -> rr.RecordingStream:
-    """Return a new stream of the SDK that has no sink.
+def new_stream(application_id: str, recording_id: str, flush_tick_secs: float | None = None) -> rr.RecordingStream:
+    """Return a new stream of the SDK that has no sink and no properties.
 
     With `flush_tick_secs`, the SDK keeps rows for at most this time (seconds) before it writes them. By default, that
     is 0.2 s. A value that the user has set for the SDK (`RERUN_FLUSH_TICK_SECS`) wins.
@@ -34,7 +32,7 @@ def new_stream(
         batcher = rr.ChunkBatcherConfig(flush_tick=flush_tick_secs)
     with internal():
         return rr.RecordingStream(
-            application_id, recording_id=recording_id, send_properties=send_properties, batcher_config=batcher
+            application_id, recording_id=recording_id, send_properties=False, batcher_config=batcher
         )
 
 
@@ -50,7 +48,7 @@ class _Scratch:
         import rerun as rr
 
         with internal():
-            self.stream = new_stream("mpr", "mpr", send_properties=False)
+            self.stream = new_stream("mpr", "mpr")
             self.storage = rr.binary_stream(self.stream)
         self.lock = threading.Lock()
         self.head = self.storage.read(flush=True) or b""

@@ -119,7 +119,7 @@ def _without_destination(call: SinkCall, args: tuple[Any, ...], kwargs: dict[str
 def _empty_stream(_pid: int) -> Any:
     """Return the stream that this process uses for storages that stay empty."""
     with internal.internal():
-        return encoder.new_stream("mpr", "mpr-empty", send_properties=False)
+        return encoder.new_stream("mpr", "mpr-empty")
 
 
 def _without_skipped_servers(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -42,7 +42,7 @@ class DecodingWriter:
         self.log: None = None
         self._file = PartFile(path)
         self.path: Path = self._file.path
-        self._stream: rr.RecordingStream = encoder.new_stream(application_id, recording_id, send_properties=False)
+        self._stream: rr.RecordingStream = encoder.new_stream(application_id, recording_id)
         self._stream.save(self._file.part)
 
     def open(self, preamble: bytes) -> None:

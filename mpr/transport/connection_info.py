@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mpr import limits
 from mpr.errors import JoinError
 from mpr.limits import OUTBOX_MAX_BYTES
 from mpr.transport.messages import PROTOCOL
@@ -72,6 +73,16 @@ class ConnectionInfo:
     keeps_apart: bool = False
     is_watched: bool = False
     direct: DirectRoute | None = None
+
+    @property
+    def flush_tick_secs(self) -> float | None:
+        """The longest time that the SDK may keep rows, in seconds; None for the SDK's own value."""
+        return limits.WATCHED_FLUSH_TICK_SECS if self.is_watched else None
+
+    @property
+    def announce_every_secs(self) -> float:
+        """The time between two announcements of new rows to the parent, in seconds."""
+        return limits.WATCHED_ANNOUNCE_EVERY_SECS if self.is_watched else limits.ANNOUNCE_EVERY_SECS
 
 
 #: The environment variable by which a child process joins. Its value contains the secret, so mpr never logs the value.

@@ -6,7 +6,6 @@ import itertools
 import sys
 import tempfile
 from pathlib import Path
-from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any, ClassVar
 from unittest import mock
@@ -84,8 +83,8 @@ INSTEAD_OF_BROKEN: dict[str, type[BaseException]] = {
     "test_shutdown_deadlock": mpr.WorkerDiedError,
     "test_error_at_task_unpickle": mpr.TaskLoadError,
     "test_exit_at_task_unpickle": mpr.TaskLoadError,
-    "test_error_during_result_unpickle_in_result_handler": UnpicklingError,
-    "test_exit_during_result_unpickle_in_result_handler": SystemExit,
+    "test_error_during_result_unpickle_in_result_handler": mpr.TaskError,
+    "test_exit_during_result_unpickle_in_result_handler": mpr.TaskError,
 }
 if hasattr(_named("ProcessPoolExecutorTest"), "test_python_finalization_error"):
     # Python 3.12 and later.

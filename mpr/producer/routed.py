@@ -1,0 +1,53 @@
+"""Defines what the router (`router.py`) asks of a producer and of a task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import rerun as rr
+
+    from mpr.producer.log_counters import LogCounters
+    from mpr.producer.notices import Notices
+    from mpr.producer.row_account import RowAccount
+    from mpr.producer.task_recordings import TaskRecordings
+    from mpr.sdk.log_calls import Prefix
+    from mpr.sdk.settings import ChangedSettings
+
+
+class RoutedProducer(Protocol):
+    """The part of `producer.Producer` that the SDK's calls need."""
+
+    @property
+    def stream(self) -> rr.RecordingStream: ...
+
+    @property
+    def log_counters(self) -> LogCounters: ...
+
+    @property
+    def row_account(self) -> RowAccount: ...
+
+    def sink_changed(self, call: str) -> None: ...
+
+    @property
+    def notices(self) -> Notices: ...
+
+    @property
+    def recording_id(self) -> str: ...
+
+    @property
+    def settings(self) -> ChangedSettings | None: ...
+
+    @property
+    def task_recordings(self) -> TaskRecordings: ...
+
+
+class RoutedTask(Protocol):
+    """The part of `tasks.context.TaskContext` that the SDK's calls need."""
+
+    producer: Any
+    prefix: Prefix | None
+    settings: ChangedSettings
+
+    @property
+    def recording_id(self) -> str | None: ...
