@@ -55,7 +55,11 @@ class Contents:
         self._peeked: list[bytes] = []
 
     def peek(self, segment: Segment) -> None:
-        """Keep a copy of the first chunks of the recording for `learn`. Only the aggregator's thread calls this."""
+        """Look at `segment`, the next rows of the recording. Only the aggregator's thread calls this.
+
+        Keeps a copy of its chunks for `learn`, until there are enough chunks. Notes in `has_layout` whether a segment
+        has a blueprint. Ignores rows of telemetry, and of recordings that tasks make themselves.
+        """
         if segment.store is not None or segment.telemetry:
             return
         if any(frame.kind == framing.BLUEPRINT_ACTIVATION for frame in segment.frames):

@@ -261,8 +261,8 @@ class OutboxWriter(abc.ABC):
     def write_out(self, *, in_any_case: bool = False) -> int:
         """Have the SDK write every row into the outbox. Returns the number of bytes written until now.
 
-        Does not flush if all logging calls are counted, and none came since the last flush. With `in_any_case`, always
-        flushes.
+        The number is the sum of all outboxes. The flush is skipped if no logging call came since the last flush. But it
+        is not skipped if mpr cannot count all logging calls (`LogCounters.sees_all`), or if `in_any_case` is true.
         """
         parts = self._parts
         entered = parts.log_counters.entered

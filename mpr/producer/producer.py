@@ -217,7 +217,10 @@ class Producer:
     # --- rows ----------------------------------------------------------------------------------------------------
 
     def wait_for_credit(self) -> None:
-        """Wait until the outbox has room. Signal handlers run meanwhile."""
+        """Wait until the outbox has room. Signal handlers run meanwhile.
+
+        Raises `DeliveryError` if this process is `spent`. With `route="direct"`, a worker that is `spent` ends instead.
+        """
         self._writer.wait_for_credit()
 
     def sink_changed(self, call: str) -> None:
@@ -227,7 +230,7 @@ class Producer:
         self.notices.sink_changed(call)
 
     def write_out(self) -> int:
-        """Have the SDK write every row into the outbox. Returns the number of bytes written until now."""
+        """Have the SDK write every row into the outbox. Returns the number of bytes written into all outboxes."""
         return self._writer.write_out()
 
     def flush(self) -> tuple[str, int, int]:

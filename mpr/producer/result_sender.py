@@ -55,9 +55,9 @@ class ResultSender:
         return bool(self._waiting)
 
     def add(self, result: Result, behind: SegmentReady, *, may_wait: bool) -> bool:
-        """Add `result`, whose rows are in the outbox up to the end of `behind`. Returns whether `result` waits.
+        """Add `result` to the results that wait. Returns False if the caller has to call `send` now, and True if not.
 
-        If `result` does not wait, the caller has to send all results that wait.
+        The rows of `result` are in the outbox up to the end of `behind`. Always returns False if `may_wait` is false.
         """
         # `needed` is 0 unless such messages (`Connection.send_needed`) were sent since the last result.
         latest = self._connection.needed_count

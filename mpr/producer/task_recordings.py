@@ -81,12 +81,15 @@ class TaskRecordings:
                 self.known[recording_id] = _TaskRecording(inner)
 
     def entered(self, inner: Any, rows: int) -> None:
-        """Count `rows` rows that are about to be logged to the recording of handle `inner` (None: the current one)."""
+        """Count `rows` rows (0: an unknown number) that are about to be logged to a recording that a task has made.
+
+        `inner` is the handle of the recording; None for the current one. Does nothing if no task has made it.
+        """
         recording_id = recordings.recording_id_of(inner)
         with self._lock:
             found = self.known.get(recording_id or "")
             if found is not None:
-                # Some calls do not say how many rows they log. Such a call logs at least one row.
+                # A call with an unknown number of rows logs at least one row.
                 found.rows += rows or 1
                 self._count()
 

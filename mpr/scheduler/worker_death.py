@@ -18,7 +18,7 @@ class WorkerLoss:
     Attributes
     ----------
     worker, pid, exitcode:
-        The worker's number, its process id, and its exit code.
+        The worker's number, its process id, and its exit code (negative for a signal; None if unknown).
     at:
         The last position of the worker; None if the worker had no status page.
     planned_kill:

@@ -40,7 +40,11 @@ def public_call(name: str) -> str:
 
 
 def argument_of(function: str, argument: str) -> Any:
-    """Return an argument of the public function `function`, if it leads to the present call; None if it does not."""
+    """Return the value that the argument `argument` of the SDK's public function `function` has.
+
+    Returns None if `function` does not lead to the present call of the native module. Only call this within a wrapper
+    of a function of that module.
+    """
     for frame in _sdk_frames():
         if frame.f_code.co_name == function:
             return frame.f_locals.get(argument)

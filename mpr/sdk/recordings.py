@@ -211,9 +211,9 @@ def current_recording() -> tuple[Any, str | None]:
 
 
 def _set_current(name: str, inner: Any) -> None:
-    """Call the SDK's function `name`, or the public function of this name, with the handle `inner`.
+    """Call the function `name` of the SDK's native module with the handle `inner`, without the wrapper of mpr.
 
-    The call is not watched.
+    If this release of the SDK has no such native function, calls the public function `rr.<name>` instead.
     """
     found = private_names.original(name)
     if found is not None:
@@ -225,7 +225,10 @@ def _set_current(name: str, inner: Any) -> None:
 
 
 def _get_current(name: str) -> Any:
-    """Return the handle that the SDK's function `name` returns, or the public function of this name."""
+    """Return the handle that the function `name` of the SDK's native module returns.
+
+    If this release of the SDK has no such native function, calls the public function `rr.<name>` instead.
+    """
     found = private_names.original(name)
     if found is not None:
         return found()

@@ -1,4 +1,4 @@
-"""Watches the calls of the SDK that change the sink of a recording, and makes them without their destination.
+"""Watches the calls of the SDK that change the sink of a recording, and makes some of them without their destination.
 
 Covers: which calls there are, which recording they concern, and the rest of a call whose destination is skipped.
 Does not cover: which calls are skipped, and what follows from the others (`producer/router.py`).
@@ -117,7 +117,10 @@ def _without_destination(call: SinkCall, args: tuple[Any, ...], kwargs: dict[str
 
 @functools.cache
 def _empty_stream(_pid: int) -> Any:
-    """Return the stream that this process uses for storages that stay empty."""
+    """Return a stream that gets no rows. There is one for each process id.
+
+    If a call of `rr.binary_stream` or `rr.memory_recording` is skipped, its caller gets the storage of this stream.
+    """
     with internal.internal():
         return encoder.new_stream("mpr", "mpr-empty")
 

@@ -56,11 +56,12 @@ def task(
     target of a `multiprocessing.Process` or of a thread. It may run in a `multiprocessing.Pool`, a
     `ProcessPoolExecutor` or a `mpr.Pool`, or by a plain call.
 
-    When the function has returned or raised, its rows are in every durable sink. The text of an exception is there too,
-    under `mpr/tasks/<name>`. The function starts without any times set, and the times of its caller stay as they were.
-    If there is no recording to join, the function logs to the current one. If another task calls the function, the
-    function is a part of that task. In the process that has made the recording, only the body of the function logs to
-    that recording. Threads that the body starts there log to the recording that is current in these threads.
+    When the function has returned or raised, its rows are in every durable sink (such as a file). The text of an
+    exception is there too, under `mpr/tasks/<name>`. The function starts without any times set, and the times of its
+    caller stay as they were. If there is no recording to join, the function logs to the current one. If another task
+    calls the function, the function is a part of that task. In the process that has made the recording, only the body
+    of the function logs to that recording. Threads that the body starts there log to the recording that is current in
+    these threads.
 
     Parameters
     ----------
@@ -68,12 +69,13 @@ def task(
         The task's name; by default the function's qualified name.
     entity_path_prefix:
         A path that is put before every entity path that the body logs, such as `"run/{index}"`. The path may have
-        the fields `{name}`, `{index}`, `{task}` (name and index with a slash between them), `{attempt}`, `{worker}` and
-        `{pid}`. Other fields are arguments of the function, such as `{cam_id}` or `{config.cam_id}`. The value of a
+        the fields `{name}`, `{index}`, `{attempt}` and `{worker}`, which are those of `mpr.CurrentTask`. If there is no
+        recording to join, `{worker}` is 0. The path may also have `{task}` (name and index with a slash between them)
+        and `{pid}`. Other fields are arguments of the function, such as `{cam_id}` or `{config.cam_id}`. The value of a
         field is one part of the path, so a slash in it is escaped. Other tasks and threads that the body starts log
         without this path.
     timeline:
-        The name of a timeline. Every row of the body has the task's index on this timeline.
+        The name of a timeline. Every row of the body has the task's index (`mpr.CurrentTask.index`) on this timeline.
 
     Returns
     -------
@@ -82,9 +84,11 @@ def task(
     Raises
     ------
     ConfigError
-        If one of these values cannot be used, for example because the function has no argument of the name of a field.
-        A call of the function raises this if an argument has no such attribute. A call may also raise `JoinError`, as
-        `mpr.join` does.
+        If one of these values cannot be used, for example because a field of the path is no argument of the function.
+        A call of the function raises this if the path has a field such as `{config.cam_id}`, but the argument has no
+        attribute of this name.
+    JoinError
+        A call raises this if the process cannot join the inherited recording, as `mpr.join` does.
     DeliveryError, RecordingClosedError
         A call raises these if the function has returned, but the sinks did not get its rows.
     """

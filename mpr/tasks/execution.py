@@ -83,9 +83,10 @@ class Execution:
             rr.set_time(timeline, sequence=self._task.index)
 
     def capture(self) -> AbstractContextManager[None]:
-        """Have threads that the body starts log to the recording too, within the block (`producer/process_capture.py`).
+        """Have the whole process log to the recording within the block, also threads that the body starts.
 
-        For functions of `SharedRecording.wrap`. All other processes log to their recording anyway.
+        `producer/process_capture.py` does this. Does nothing if `config` is None, because only the functions of
+        `SharedRecording.wrap` need it.
         """
         if self._context is None or self._producer is None or not self._captures:
             return nullcontext()

@@ -81,7 +81,7 @@ class LogCapture:
         return found
 
     def close(self) -> None:
-        """Leave pytest's handler as it was."""
+        """Undo the change of pytest's handler. After that, no records are written into the recording."""
         if self._handler is not None:
             self._handler.__dict__.pop("flush", None)
 
