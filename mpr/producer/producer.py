@@ -217,10 +217,7 @@ class Producer:
     # --- rows ----------------------------------------------------------------------------------------------------
 
     def wait_for_credit(self) -> None:
-        """Wait until the outbox has room. Signal handlers run meanwhile.
-
-        Raises `DeliveryError` if this process is `spent`. With `route="direct"`, a worker that is `spent` ends instead.
-        """
+        """Wait until the outbox has room. Raises `DeliveryError` if this process is `spent`. Handlers of signals run."""
         self._writer.wait_for_credit()
 
     def sink_changed(self, call: str) -> None:
