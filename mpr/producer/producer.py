@@ -217,7 +217,7 @@ class Producer:
     # --- rows ----------------------------------------------------------------------------------------------------
 
     def wait_for_credit(self) -> None:
-        """Wait until the outbox has room. Raises `DeliveryError` if this process is `spent`. Handlers of signals run."""
+        """Wait until the outbox has room. Raises `DeliveryError` if this process is `spent`. Signal handlers run."""
         self._writer.wait_for_credit()
 
     def sink_changed(self, call: str) -> None:
