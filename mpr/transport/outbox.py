@@ -101,13 +101,15 @@ class OutboxReader:
     raises `ReleasedError` instead.
     """
 
+    # The end of the released bytes. A subclass that releases nothing need not set it.
+    _released = 0
+
     def __init__(self, address: str, folder: Path) -> None:
         """Open the outbox at `address`. `folder` is the private folder of the recording.
 
         Raises `OSError` if this process may not or cannot open the file, or cannot release its memory.
         """
         self.fd: int = shared_file.open_shared(address, folder)
-        self._released = 0
         # Try whether memory can be released, behind the end of the file, because the file may already have rows.
         if not punch_hole(self.fd, _BEYOND, _BEYOND + _PAGE):
             self.close()
