@@ -7,6 +7,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -284,3 +285,8 @@ def log_as_in_another_container(count: int, pid: int) -> None:
     os.getpid = lambda: pid
     for number in range(count):
         log_number(number)
+
+
+def log_at_signal() -> None:
+    """Have a decorated function log the number 100 at each SIGUSR1."""
+    signal.signal(signal.SIGUSR1, lambda _signal, _frame: log_number(100))

@@ -220,3 +220,17 @@ def join_then_call(wrapped: Callable[[int], Any], numbers: tuple[int, int, int])
     seen = wrapped(during)
     rr.log("n", rr.Scalars(float(after)))
     return seen, current()[0]
+
+
+def init_and_log_wrapped(number: int) -> None:
+    """Call `rr.init`, as a script does, and log."""
+    rr.init("script")
+    rr.log("n", rr.Scalars(float(number)))
+
+
+def log_around(wrapped: Callable[[int], None]) -> None:
+    """Log before and after a call of a function of another recording, in this thread and in new ones."""
+    rr.log("n", rr.Scalars(0.0))
+    wrapped(1)
+    rr.log("n", rr.Scalars(2.0))
+    functions.run_in_thread(rr.log, "thread", rr.Scalars(3.0))

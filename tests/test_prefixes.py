@@ -247,7 +247,7 @@ def test_a_process_asks_for_more_and_more_indices() -> None:
         indices.take(Indices(numbers.new_indices(count), count))
         assert have_come()
 
-    indices = TaskIndices(ask)
+    indices = TaskIndices(ask, lambda: False, lambda: 1)
     assert [indices.next() for _ in range(200)] == list(range(200))
     assert asked == [1, 2, 4, 8, 16, 32, 64, 64, 64]
 

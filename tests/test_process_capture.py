@@ -208,6 +208,17 @@ def test_a_worker_of_a_pool_goes_on_with_its_recording(tmp_path: Path) -> None:
     assert support.numbers(tmp_path / "other.rrd") == Counter([2, 4])
 
 
+def test_rr_init_in_a_wrapped_function_of_another_recording_keeps_the_recording_of_the_task(tmp_path: Path) -> None:
+    with mpr.SharedRecording("other", sinks=tmp_path / "other.rrd", recording_id="other") as recording:
+        wrapped = recording.wrap(guests.init_and_log_wrapped)
+        with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
+            pool.apply(guests.log_around, (wrapped,))
+    for name, numbers in (("run", [0, 2]), ("other", [1])):
+        support.check_file(tmp_path / f"{name}.rrd")
+        assert support.numbers(tmp_path / f"{name}.rrd") == Counter(numbers)
+    assert support.numbers(tmp_path / "run.rrd", "/thread") == Counter([3])
+
+
 def test_a_decorated_function_after_the_recording_is_closed_says_so_once(spawned: _Engine, tmp_path: Path) -> None:
     """Also if its process has joined the recording before."""
     with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:

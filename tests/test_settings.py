@@ -272,3 +272,20 @@ def test_a_timeline_is_set_back_to_the_value_of_the_environment(
         pool.apply(rr.set_log_tick_enabled, (not has_tick,))
         pool.apply(_log, ("after",))
     assert has_tick == _timelines(path, "before")["log_tick"] == _timelines(path, "after")["log_tick"]
+
+
+@mpr.task
+def _not_strict() -> None:
+    rr.set_strict_mode(False)
+
+
+def _strict_around() -> tuple[bool, bool]:
+    before = rr.strict_mode()
+    rr.set_strict_mode(True)
+    _not_strict()
+    return before, rr.strict_mode()
+
+
+def test_a_decorated_function_gives_a_task_its_own_setting_back(tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
+        assert [pool.apply(_strict_around) for _ in range(2)] == [(False, True)] * 2

@@ -7,11 +7,16 @@ up after a while.
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests import support
+import mpr
+from tests import functions, support, tasks
+
+_LIMIT_SECS = 30
 
 _PROGRAM = """
 import itertools, signal, sys
@@ -131,3 +136,14 @@ def test_a_handler_at_any_line_of_a_call_may_call_mpr(
     assert ran.stdout.split("\n") == [*pairs, "done", ""]
     for path in tmp_path.glob("*.rrd"):
         support.check_file(path)
+
+
+def test_a_handler_of_a_worker_that_waits_for_its_next_task_may_call_a_decorated_function(tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", initializer=functions.log_at_signal) as pool:
+        pid = pool.apply(tasks.pid)
+        for number in range(5):
+            os.kill(pid, signal.SIGUSR1)
+            # The worker comes back from the handler, and takes its next task.
+            assert pool.apply_async(tasks.log_number, (number,)).get(_LIMIT_SECS) == number
+    support.check_file(tmp_path / "run.rrd")
+    assert set(support.numbers(tmp_path / "run.rrd")) == {*range(5), 100}

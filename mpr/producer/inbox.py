@@ -24,6 +24,8 @@ class Inbox:
         self._connection = connection
         self._take_answer = take_answer
         self._reading = threading.Lock()
+        # The thread that is in `next_message`; None if none is.
+        self._main: int | None = None
         #: Messages for the main thread that another thread has received.
         self._kept: list[Downstream] = []
         # One of the threads that wait for answers reads messages. The others wait for this condition meanwhile.
@@ -36,9 +38,17 @@ class Inbox:
             with self._reading:
                 if self._kept:
                     return self._kept.pop(0)
-                message = self._connection.receive(before_waiting=before_waiting)
+                self._main = threading.get_ident()
+                try:
+                    message = self._connection.receive(before_waiting=before_waiting)
+                finally:
+                    self._main = None
             if message is not None and not self._take_answer(message):
                 return message
+
+    def is_interrupted(self) -> bool:
+        """Whether a handler of a signal has interrupted `next_message` in this thread, so that no thread can read."""
+        return self._main == threading.get_ident()
 
     def take_answers(self, timeout_secs: float = 0) -> None:
         """Take the answers that have arrived. If no message has arrived, wait up to `timeout_secs` for one.

@@ -130,8 +130,8 @@ class Producer:
         self.settings: Final = ChangedSettings() if worker else None
         self._watch = RecordingWatch(config, self.log_counters)
         self._synced, self._has_ended = Synced(0, ""), False
-        self.indices: TaskIndices = TaskIndices(self._ask_for_indices, own_next_index)
-        self.number: int = worker
+        interrupted = self._inbox.is_interrupted
+        self.indices: Final = TaskIndices(self._ask_for_indices, interrupted, lambda: self.number, own_next_index)
         self.notices: Notices = Notices(config, worker)
         outbox = Outbox(config.folder)
         route, addresses = self._connection.route, (outbox.address, self.status_page.address)
@@ -148,7 +148,7 @@ class Producer:
             outbox_writer.attach(self.stream, outbox)
         try:
             welcome = self._wait_for_welcome(timeout_secs)
-            self.number = welcome.number
+            self.number: int = welcome.number
             self._writer = self._new_writer(outbox, inline=welcome.inline, is_direct=is_direct)
         except BaseException:
             with internal():

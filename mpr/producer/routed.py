@@ -1,7 +1,8 @@
-"""Defines what the router (`router.py`) asks of a producer and of a task."""
+"""Defines what the router (`router.py`) asks of a producer and of a task, and the routes that it can put back."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -51,3 +52,13 @@ class RoutedTask(Protocol):
 
     @property
     def recording_id(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The routes of the process before a capture."""
+
+    producer: RoutedProducer | None
+    account: RowAccount | None
+    default_current: Any
+    recording: Any

@@ -11,9 +11,10 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mpr.producer.routed import Routes
 from mpr.sdk import forks, internal, log_calls, recordings, sink_calls
 from mpr.sdk.settings import watch_settings
 from mpr.sdk.sink_calls import SinkCall
@@ -145,16 +146,6 @@ def take_over(producer: RoutedProducer) -> bool:
     return not _process.missing
 
 
-@dataclass(frozen=True, slots=True)
-class Routes:
-    """The routes of the process before a capture."""
-
-    producer: RoutedProducer | None
-    account: RowAccount | None
-    default_current: Any
-    recording: Any
-
-
 def capture(producer: RoutedProducer) -> None:
     """Route the logging calls of this process to `producer`, until `end_capture`.
 
@@ -204,7 +195,7 @@ def _install_take_over() -> None:
         forks.leave_parents_recordings()
         recordings.divert_recording_info(_diverted_info)
         # `rr.init` changes the current recording too, so its calls must be watched as well.
-        watches_init = recordings.divert_new_recordings(_diverted, _note_init, _note_made)
+        watches_init = recordings.divert_new_recordings(_diverted, _note_init, _note_made, _make_diverted_current)
         _process.current_is_watched = recordings.watch_current(_note_current) and watches_init
 
 
@@ -372,6 +363,15 @@ def _diverted() -> rr.RecordingStream | None:
     _note_sdk_use()
     found = _of_this_thread() or (_join_now() if _process.lazy is not None else None)
     return None if found is None else found.stream
+
+
+def _make_diverted_current(stream: rr.RecordingStream) -> None:
+    # `rr.init` has cleaned up, so no recording is current. Other threads log to the process's recording.
+    assert _process.producer is not None, "`_of_this_thread` has found a producer"
+    recordings.make_current(_process.producer.stream)
+    if stream is not _process.producer.stream or not has_taken_over(_process.producer):
+        # A wrapped function of another recording, or within a capture, so the recording ends with the function.
+        recordings.exchange_thread_recording(stream.to_native())
 
 
 def _hand_over_made() -> None:

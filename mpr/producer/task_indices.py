@@ -21,11 +21,14 @@ What may go wrong:
 - The parent does not answer for `SINK_TIMEOUT_SECS`: the call of the task raises `DeliveryError`.
 - A process forks: the child joins by itself, and gets indices of its own.
 - Two threads ask at the same time: each request is answered, and the indices that are left are used later.
-- A signal handler calls a task while the main thread waits: it asks too, in another thread.
+- A signal handler calls a task while the main thread waits for indices: it asks too, in another thread.
+- A signal handler calls a task while a worker of a pool waits for its next task. No thread can read an answer then, so
+  the index is a large number: the number of the process times 2^32, plus a count.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable
 
@@ -43,14 +46,25 @@ class TaskIndices:
     ----------
     ask:
         Asks the parent for a number of indices. Waits until the function that is its second argument returns True.
+    is_interrupted:
+        Whether no thread can read an answer, because a handler of a signal has interrupted the thread that reads.
+    number:
+        Returns the number of this process in the recording.
     own_next:
         Reserves the next index, in the process that has made the recording; None in any other process.
     """
 
     def __init__(
-        self, ask: Callable[[int, Callable[[], bool]], None], own_next: Callable[[], int] | None = None
+        self,
+        ask: Callable[[int, Callable[[], bool]], None],
+        is_interrupted: Callable[[], bool],
+        number: Callable[[], int],
+        own_next: Callable[[], int] | None = None,
     ) -> None:
         self._ask = ask
+        self._is_interrupted = is_interrupted
+        self._number = number
+        self._without_asking = itertools.count()
         self._own_next = own_next
         # Without a lock, because threads may add to one end and take from the other end at any time.
         self._free: deque[int] = deque()
@@ -67,6 +81,8 @@ class TaskIndices:
             try:
                 return self._free.popleft()
             except IndexError:
+                if self._is_interrupted():
+                    return (self._number() << 32) + next(self._without_asking)
                 # Aside, because a handler of a signal may interrupt the wait, and begin a task itself.
                 aside(self._request)
 

@@ -42,13 +42,15 @@ def divert_new_recordings(
     diverted: Callable[[], rr.RecordingStream | None],
     noted: Callable[[str | None, str | None], None],
     made: Callable[[Any], None],
+    make_diverted_current: Callable[[rr.RecordingStream], None],
 ) -> bool:
     """Make `rr.init` in this process use the stream that `diverted()` returns, instead of a new recording.
 
-    The stream becomes the current one, and `noted(application_id, recording_id)` is called with the arguments of
-    `rr.init`. If `diverted()` returns None, `rr.init` works as it does without mpr. The user may also make a recording
-    that is not the default one, such as an `rr.RecordingStream`. The SDK makes this recording as usual, and `made` is
-    called with its handle. Returns whether this release of the SDK has both functions that `rr.init` calls.
+    `make_diverted_current(stream)` makes the stream the current one, and `noted(application_id, recording_id)` is
+    called with the arguments of `rr.init`. If `diverted()` returns None, `rr.init` works as it does without mpr. The
+    user may also make a recording that is not the default one, such as an `rr.RecordingStream`. The SDK makes this
+    recording as usual, and `made` is called with its handle. Returns whether this release of the SDK has both functions
+    that `rr.init` calls.
     """
 
     def watched_new(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,7 +63,7 @@ def divert_new_recordings(
                     made(inner)
                 return inner
             noted(kwargs.get("application_id"), kwargs.get("recording_id"))
-            make_current(stream)
+            make_diverted_current(stream)
             return stream.to_native()
 
         return new_recording

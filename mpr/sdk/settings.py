@@ -43,9 +43,9 @@ class Setting:
     put: Callable[[bool], object] = field(compare=False)
 
 
-# The settings that tasks have changed, each with its value from before the first of them, and with these tasks.
-# Tasks may run at the same time in several threads.
-_changed: dict[Setting, tuple[bool, set[ChangedSettings]]] = {}
+# The settings that tasks have changed, each with these tasks, the last one at the end. Tasks may run at the same time
+# in several threads, and a task of a worker may call a decorated function.
+_changed: dict[Setting, list[ChangedSettings]] = {}
 os.register_at_fork(after_in_child=_changed.clear)
 
 
@@ -62,7 +62,7 @@ class ChangedSettings:
         """Note that the task changes `setting`, whose value was `before`."""
         if setting not in self._before:
             self._before[setting] = before
-            _changed.setdefault(setting, (before, set()))[1].add(self)
+            _changed.setdefault(setting, []).append(self)
 
     def redo(self) -> None:
         """Set what the task has set in earlier steps, because its next step begins."""
@@ -73,16 +73,22 @@ class ChangedSettings:
     def undo(self) -> None:
         """Set everything back, because a step of the task has ended.
 
-        A setting that another running task has changed, too, is set back when that task's step has ended.
+        A setting that another running task has changed later is set back when that task's step has ended.
         """
         while self._before:
             setting, before = self._before.popitem()
             self.own[setting] = setting.read()
-            before, tasks = _changed.get(setting, (before, set()))
-            tasks.discard(self)
+            tasks = _changed.get(setting, [])
+            later: list[ChangedSettings] = []
+            if self in tasks:
+                later = tasks[tasks.index(self) + 1 :]
+                tasks.remove(self)
+            if later:
+                later[0]._before[setting] = before
+            else:
+                setting.put(before)
             if not tasks:
                 _changed.pop(setting, None)
-                setting.put(before)
 
     def keep(self) -> None:
         """Let all settings stay as they are now, and forget that they were changed."""
@@ -102,7 +108,8 @@ def _watch_strict_mode(noted: Callable[[Setting, bool], None]) -> None:
     import rerun as rr
 
     watched: Any = rr.set_strict_mode
-    names = watched.__globals__
+    # A test may have replaced the function by an object of another type.
+    names = getattr(watched, "__globals__", {})
     if "_strict_mode" not in names or list(inspect.signature(watched).parameters) != ["mode"]:
         return
     original = FunctionType(watched.__code__, names)
@@ -173,7 +180,7 @@ def _thread_settings() -> tuple[Any, Any]:
     import rerun as rr
     from rerun import recording_stream
 
-    strict_mode = rr.set_strict_mode.__globals__.get("_rerun_exception_ctx")
+    strict_mode = getattr(rr.set_strict_mode, "__globals__", {}).get("_rerun_exception_ctx")
     return strict_mode, getattr(recording_stream, "active_recording_stream", None)
 
 
