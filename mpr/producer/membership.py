@@ -29,7 +29,7 @@ from mpr.producer.process_capture import ProcessCaptures
 from mpr.producer.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.sdk import recordings
 from mpr.sdk.forks import redirect_stream
-from mpr.threads import check_threads
+from mpr.threads import aside, check_threads
 from mpr.transport import connection_info, ipc_folder
 from mpr.transport.connection_info import ConnectionInfo
 from mpr.user_code import log as _log
@@ -232,7 +232,8 @@ def flush_all() -> None:
     """Announce all rows of this process. After that, these rows reach the sinks even if the process is killed."""
     for producer in list(_current.joined.values()):
         try:
-            producer.flush()
+            # Aside, because a handler of a signal may run a task, whose delivery needs the locks of the flush.
+            aside(producer.flush)
         except Exception as error:  # noqa: BLE001  # the caller is in the middle of something else, and goes on
             _log.error("rows of this process (pid %d) are not on their way: %r", os.getpid(), error)
 

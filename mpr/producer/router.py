@@ -162,6 +162,9 @@ def capture(producer: RoutedProducer) -> None:
     _process.account = None
     recording = recordings.exchange_global_recording(producer.stream.to_native())
     if _process.before is None:
+        if _process.producer is not None:
+            # Rows that name its stream are counted for the new producer, so it cannot know that nothing was logged.
+            _process.producer.log_counters.set_sees_all(False)
         _process.before = Routes(_process.producer, account, _process.default_current, recording)
     _process.default_current = None
     _process.producer = producer
