@@ -114,7 +114,7 @@ def test_an_outbox_is_finished_if_its_end_is_there_or_was_taken(outbox: Outbox) 
     os.write(outbox.fd, framing.CLOSING)
     assert outbox_writer._is_ended(outbox)
     # The parent takes whole frames only, so it has taken the end, too.
-    os.write(outbox.fd, b"x" * (3 * 4096 - outbox.size()))
+    os.pwrite(outbox.fd, b"x" * (3 * 4096 - outbox.size()), outbox.size())
     assert not outbox_writer._is_ended(outbox)
     outbox.release(0, outbox.size())
     assert outbox_writer._is_ended(outbox)
