@@ -198,6 +198,10 @@ class MemoryFile:
         """
         fd, self.fd = self.fd, -1
         os.close(fd)
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove an ordinary file from its folder. Processes that have it open can go on using it."""
         # A forked child has a copy of this object, but only the parent may remove the file.
         if not self.in_memory and os.getpid() == self._pid:
             with contextlib.suppress(FileNotFoundError):

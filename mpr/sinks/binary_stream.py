@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class StreamFile:
         self._close = weakref.finalize(self, file.close)
         # Not at the exit of the interpreter, because the recording is closed later than that and still writes.
         self._close.atexit = False
+        # A file on the disk must not stay there. It is removed after the recording is closed (see `RecordingRuntime`).
+        util.Finalize(self, file.remove, exitpriority=-1)
 
     def check(self, size: int) -> None:
         """Move the file to the disk if `size` is more than `memory_bytes`. Raises `OSError` if this fails."""
