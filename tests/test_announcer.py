@@ -63,7 +63,8 @@ class _Process:
         self.watch = RecordingWatch(config, self.counters)
         self.inbox = Inbox(self.connection, lambda message: self.answers.append(message) or True)  # type: ignore[func-returns-value]
         self.results = ResultSender(self.connection, ResultJournal(self.page), parent_reads=parent_reads)
-        self.announcer = Announcer(self.connection, self.inbox, self.watch, self.results, Outbox(folder), self._segment)
+        parts = self.connection, self.inbox, self.watch, self.results
+        self.announcer = Announcer(*parts, Outbox(folder), self._segment, 0.05)
         hello = Hello(self.sockets.secret, 1, os.getpid(), self.connection.route, "", "")
         self.connection.send(hello)
         assert self.received() == [hello]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import mpr
+from mpr.processes import task_pickling
 from mpr.transport.function_cache import FUNCTIONS_KEPT
 from mpr.transport.messages import CALL, Function, Skipped, Stop, Tasks
 from mpr.transport.status_page import StatusPage, StatusPageReader
-from mpr.worker import loop
 from mpr.worker.loop import WorkerLoop
 
 
@@ -65,4 +65,4 @@ def test_a_function_counts_as_used_though_its_work_item_was_taken_back(page: Sta
 
 def test_arguments_that_cannot_be_loaded_are_an_error_that_says_so() -> None:
     with pytest.raises(mpr.TaskLoadError, match="cannot load the arguments of a task: UnpicklingError"):
-        loop._load_arguments(Tasks(1, 1, CALL, 0, 0, 1, 0, b"digest", [b"no pickle"]))
+        task_pickling.load_arguments([b"no pickle"])
