@@ -144,7 +144,7 @@ def _run(folder: Path, *arguments: str) -> tuple[inner.Run, dict[str, Any]]:
     return found, json.loads((folder / "calls.json").read_text())
 
 
-@pytest.mark.parametrize("mode", ["on", "retain-on-failure"])
+@pytest.mark.parametrize("mode", ["on", pytest.param("retain-on-failure", marks=pytest.mark.slow)])
 def test_no_patched_function_is_called(tmp_path: Path, mode: str) -> None:
     without, calls_without = _run(tmp_path / "without", "-p", "no:mpr")
     recorded, calls = _run(tmp_path / "recorded", f"--mpr={mode}")
