@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import mpr
@@ -62,7 +63,9 @@ def test_a_bad_limit_is_refused(options: Any, tmp_path: Path) -> None:
 
 def test_a_worker_that_has_grown_too_large_is_replaced(start_method: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
-    limit = 600 * 1024 * 1024
+    # A forked worker begins with the memory of this process.
+    own = psutil.Process().memory_info().rss if start_method == "fork" else 0
+    limit = own + 600 * 1024 * 1024
     with mpr.Pool("app", 1, sinks=path, start_method=start_method, maxmemoryperchild=limit) as pool:
         first = [pool.apply(tasks.log_and_keep, (number, 1)) for number in range(3)]
         pids = pool.map(tasks.log_and_keep_much, range(3, 6), chunksize=1)
