@@ -38,6 +38,8 @@ class OpenOutbox:
 
     Attributes
     ----------
+    outbox:
+        The file in memory.
     number:
         The number of the outbox among those of this process, counted from 0.
     bytes_before:
@@ -45,9 +47,9 @@ class OpenOutbox:
     calls_before:
         The number of logging calls before the outbox was made.
     retired:
-        The outbox before this one; None for the first.
+        The outbox before this one; None for the first. It stays open until the SDK gets the next outbox.
     written, announced:
-        How many bytes the outbox had after the last flush, and how many of its bytes were announced.
+        The size of the outbox in bytes after the last flush, and the number of its bytes that were announced.
     """
 
     outbox: Outbox
@@ -60,7 +62,7 @@ class OpenOutbox:
 
     @property
     def end(self) -> int:
-        """The known size of the outbox, in bytes. The SDK may have written more."""
+        """The known size of the outbox, in bytes. The SDK may have written more bytes since the last flush."""
         return max(self.written, self.announced)
 
 
@@ -74,7 +76,7 @@ class Announcer:
     outbox:
         The first outbox, which the parent knows.
     segment:
-        Makes the message that announces an outbox up to an offset.
+        A function `segment(outbox, end)` that makes the message which announces `outbox` up to byte `end`.
     every_secs:
         The time between two announcements (seconds).
 
@@ -127,17 +129,17 @@ class Announcer:
                     _log.exception("mpr cannot announce rows of this process at the moment, and goes on trying")
 
     def _next_wakeup(self) -> bool:
-        """Wait up to `every_secs` for a wake-up. Returns whether the thread goes on."""
+        """Wait up to `every_secs` for a wake-up. Returns False if the thread has to end, and True in any other case."""
         try:
             goes_on = self._wakeups.get(timeout=self._every_secs)
         except queue.Empty:
             return True
-        # Reset before the next announcement, because rows may be written while that is made.
+        # Reset before the next announcement, because more rows may be written during this announcement.
         self._is_woken = False
         return goes_on
 
     def announce_soon(self) -> None:
-        """Have the announcer's thread announce now, and take the answers of the parent. Takes no lock."""
+        """Wake the announcer's thread, which then announces and receives the parent's answers. Takes no lock."""
         if not self._is_woken:
             self._is_woken = True
             self._wakeups.put(True)
@@ -166,9 +168,9 @@ class Announcer:
         current.announced = end
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` after the rows that were written. With `may_wait`, `result` may be sent later.
+        """Send `result` after the rows that were written before. If `may_wait` is true, `result` may be sent later.
 
-        Returns whether `result` waits. `send_results`, and every announcement of rows, sends the results that wait.
+        Returns True if `result` was not sent yet. The next announcement of rows, or `send_results`, then sends it.
         """
         with self._lock:
             current = self.current
@@ -183,7 +185,7 @@ class Announcer:
             self.announce()
 
     def request_sync(self) -> int:
-        """Announce all that was written, and ask the parent for a `Synced`. Returns the number of the request.
+        """Announce all bytes that were written, and ask the parent for a `Synced`. Returns the number of the request.
 
         The parent sends `Synced` when it has handed these rows to the sinks. It answers the requests in the order of
         their numbers. So the answer to one request answers all earlier ones, too.
@@ -195,7 +197,7 @@ class Announcer:
         return number
 
     def position(self) -> tuple[int, int]:
-        """Return the number of the outbox, and the offset up to which the outbox was announced."""
+        """Return the number of the current outbox, and the number of its bytes that were announced."""
         with self._lock:
             return self.current.number, self.current.announced
 
@@ -210,7 +212,7 @@ class Announcer:
             return self.current.bytes_before + self.current.end
 
     def accept(self, message: Accepted) -> None:
-        """Take an answer: the next outbox is open, or the sinks have accepted bytes of the current outbox."""
+        """Note the parent's answer `message`: the next outbox is open, or the sinks have bytes of the current one."""
         with self._lock:
             if message.outbox == self.current.number + 1:
                 self._opened.set()
@@ -227,7 +229,8 @@ class Announcer:
     def switch_to(self, fresh: Outbox, calls_before: int, rows: int) -> Outbox:
         """Announce the rest of the current outbox, and go on with `fresh`. Returns the old outbox.
 
-        `rows` is the number of rows that were counted for all outboxes until now.
+        `calls_before` is the number of logging calls before `fresh` was made. `rows` is the number of rows that were
+        counted for all outboxes until now.
         """
         with self._lock:
             self._announce_all()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mpr.producer.producer import Producer
 
 
-#: The thread calls this function after the delivery, with None or with the error.
+#: A function that is called after the delivery, with None or with the error of the delivery.
 OnDelivered: TypeAlias = Callable[[BaseException | None], None]
 
 # The longest wait for the rows of a generator that was closed (seconds). Sinks take milliseconds, unless they hang.
@@ -26,7 +26,7 @@ _CLOSED_SECS = 10.0
 
 
 class _Waiting:
-    """Delivers the rows of one producer in a thread, for all callers that wait. The thread ends if no caller waits."""
+    """Delivers the rows of `producer` in a thread, for all callers that wait. The thread ends if no caller waits."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = weakref.ref(producer)
@@ -76,7 +76,7 @@ async def deliver(producer: Producer) -> None:
     """Call `producer.deliver()` in another thread, so that the event loop of `asyncio` continues to run.
 
     If the event loop is not of `asyncio`, or if no thread can be started, the calling thread delivers the rows. Then
-    the event loop waits.
+    the event loop waits. Raises the errors of `producer.deliver()`.
     """
     try:
         loop = asyncio.get_running_loop()
@@ -106,7 +106,9 @@ def _settle(future: asyncio.Future[None], failure: BaseException | None) -> None
 
 
 def deliver_of_closed(producer: Producer) -> None:
-    """Call `producer.deliver()` for a generator that was closed. Raises `DeliveryError` if that takes too long.
+    """Call `producer.deliver()` for a generator that was closed. Raises the errors of `producer.deliver()`.
+
+    Raises `DeliveryError`, too, if the delivery takes longer than `_CLOSED_SECS`.
 
     The garbage collector may close a generator at any moment, even while this thread delivers rows. Without a limit,
     this thread would then wait for itself for ever.

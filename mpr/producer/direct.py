@@ -91,10 +91,10 @@ class DirectWriter(OutboxWriter):
                 self._parts.stream.set_sinks(rr.FileSink(os.devnull))
 
     def wait_for_credit(self) -> None:
-        """Flush the SDK if it holds many bytes. If this process is `spent`, a worker ends at once.
+        """Flush the SDK if it holds many bytes. If this process is `spent` and is a worker, end it at once.
 
-        Any other process that is `spent` raises `DeliveryError`. Without this, `rr.log` would wait for ever for a
-        viewer that hangs.
+        Raises `DeliveryError` if this process is `spent` and is no worker. Otherwise, `rr.log` would wait for ever for
+        a viewer that hangs.
         """
         if not self.spent:
             super().wait_for_credit()
@@ -137,7 +137,7 @@ class DirectWriter(OutboxWriter):
     # --- what goes wrong -----------------------------------------------------------------------------------------
 
     def _bounded(self, step: Callable[[], None]) -> str:
-        """Do `step`, with a time limit. Returns the reason if the step fails or takes too long, else an empty text."""
+        """Run `step` with a time limit. Returns an empty text, or the reason if `step` fails or takes too long."""
         try:
             # One second more than the limit of `flush`, so that the SDK can raise its own error before this wait ends.
             if self.side.do(step, DIRECT_FLUSH_SECS + 1):

@@ -28,10 +28,11 @@ _MARK = "_mpr_flushes"
 
 
 def protect(has_joined: Callable[[], bool], leave_all: Callable[[], None]) -> None:
-    """Deliver the rows of this process, and of all processes that it forks, however they end.
+    """Make this process, and all processes that it forks, deliver their rows before `os._exit` and `os.exec...`.
 
-    Before the end, `leave_all` is called if `has_joined()`. SIGKILL and a crash still cost the last rows. A second call
-    only looks for pools that were imported meanwhile.
+    If `has_joined()` returns True at that moment, `leave_all()` is called, which delivers the rows. If SIGKILL or a
+    crash ends the process, the last rows are lost. A second call of this function only looks for pools that were
+    imported meanwhile.
     """
     for name in _ENDS:
         end = getattr(os, name)
@@ -68,7 +69,7 @@ def _leaving(
 
 
 def _leave_in_time(leave_all: Callable[[], None]) -> None:
-    """Do `leave_all` with a limit, because the process may end as another thread hangs and holds a lock."""
+    """Call `leave_all`, and wait up to `LEAVE_SECS` for its end. Another thread may hang and hold a lock for ever."""
     try:
         if not BoundedThread("mpr-leaver").do(leave_all, LEAVE_SECS):
             _log.error("the last rows of this process (pid %d) may be missing: it ends in the middle", os.getpid())
@@ -78,7 +79,7 @@ def _leave_in_time(leave_all: Callable[[], None]) -> None:
 
 
 def flush_before_results(pool: ModuleType) -> None:
-    """Make workers of the module `pool` send the rows of each task before the task's result."""
+    """Make workers of the pools that the module `pool` defines send the rows of each task before the task's result."""
     work = pool.worker
     if hasattr(work, _MARK):
         return

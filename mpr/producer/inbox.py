@@ -17,7 +17,8 @@ class Inbox:
     connection:
         The sockets of the producer.
     take_answer:
-        Takes a message if it is an answer to a message of this process. Returns whether it is an answer.
+        A function that gets each message. It returns False if the message is for the main thread, such as a task. For
+        any other message, it does what the message asks for, and returns True.
     """
 
     def __init__(self, connection: Connection, take_answer: Callable[[Downstream], bool]) -> None:
@@ -33,7 +34,10 @@ class Inbox:
         self._is_read = False
 
     def next_message(self, before_waiting: Callable[[], None]) -> Downstream:
-        """Return the main thread's next message. Waits without a limit, and calls `before_waiting` before it waits."""
+        """Return the next message for the main thread, which alone calls this method. Waits without a limit.
+
+        Calls `before_waiting()` before it waits.
+        """
         while True:
             with self._reading:
                 if self._kept:
@@ -47,13 +51,17 @@ class Inbox:
                 return message
 
     def is_interrupted(self) -> bool:
-        """Whether a handler of a signal has interrupted `next_message` in this thread, so that no thread can read."""
+        """Whether the caller runs in a signal handler that has interrupted `next_message`.
+
+        If so, no thread can receive an answer before the handler has returned.
+        """
         return self._main == threading.get_ident()
 
     def take_answers(self, timeout_secs: float = 0) -> None:
-        """Take the answers that have arrived. If no message has arrived, wait up to `timeout_secs` for one.
+        """Receive the messages that have arrived. If none has arrived, wait up to `timeout_secs` for one.
 
-        Messages for the main thread are kept for `next_message`. Does nothing if another thread reads already.
+        Messages for the main thread are kept for `next_message`, all others go to `take_answer`. Does nothing if
+        another thread is receiving messages already.
         """
         if not self._reading.acquire(blocking=False):
             # The thread that reads takes the answers. It may be the main thread, which waits for the next task.
@@ -67,9 +75,9 @@ class Inbox:
             self._reading.release()
 
     def wait_until(self, done: Callable[[], bool], timeout_secs: float) -> bool:
-        """Take answers until `done()` is true, for up to `timeout_secs`. Returns the last value of `done()`.
+        """Receive messages until `done()` returns True, for up to `timeout_secs`. Returns the last value of `done()`.
 
-        May return False before that time is over, so the caller has to call this again.
+        May return False before that time is over, so the caller has to call this method again.
         """
         with self._answered:
             self._answered.wait_for(lambda: done() or not self._is_read, timeout_secs)

@@ -22,22 +22,32 @@ class LogCounters:
 
     Any thread may call the methods, because CPython does not switch threads within a `+=`.
 
+    Parameters
+    ----------
+    counters:
+        The numbers in the status page, which the parent reads.
+    wait_for_credit:
+        Waits until the outbox has room. `enter` calls this function each time `CHECK_EVERY_BYTES` more bytes were
+        logged.
+    task_recordings:
+        Counts the rows of the recordings that tasks make themselves.
+
     Attributes
     ----------
     counters:
         The numbers in the status page. One of them is the number of rows.
     sdk_used:
-        Whether the SDK was used since the last task began. If so, its times and its current recording have to be reset
-        before the next task.
+        Whether the SDK was used since the last task began. If so, the SDK's times and its current recording have to be
+        reset before the next task.
     entered:
-        The number of logging calls, and of other calls that make a flush necessary.
+        The number of logging calls, plus the number of other calls that make a flush necessary.
     without_rows:
-        The number of those other calls.
+        The number of these other calls. They log no rows.
     unchecked:
-        The number of bytes that were logged since the last call of `wait_for_credit`.
+        The number of bytes that were logged since the last call of `take_unchecked`.
     sees_all:
-        Whether every logging call of the process is counted. If not, no flush is skipped, because rows may have been
-        logged that were not counted.
+        True if `enter` is called for every logging call of the process. If it is False, a row may have been logged
+        without being counted. Then the producer flushes the SDK even if `entered` has not changed.
     """
 
     __slots__ = (
@@ -54,7 +64,7 @@ class LogCounters:
     def __init__(
         self, counters: memoryview, wait_for_credit: Callable[[], None], task_recordings: TaskRecordings
     ) -> None:
-        """Count from 0. `enter` calls `wait_for_credit` each time that `CHECK_EVERY_BYTES` more bytes were logged."""
+        """Set all counts of this object to 0. Until `set_sees_all` is called, `sees_all` is False."""
         self.counters: memoryview = counters
         self._wait_for_credit = wait_for_credit
         self._task_recordings = task_recordings
@@ -70,7 +80,10 @@ class LogCounters:
         return self.entered - self.without_rows
 
     def enter(self, size: int, rows: int, recording: Any) -> None:
-        """Count a call that is about to hand `size` bytes and `rows` rows to the SDK. Runs in the thread that logs."""
+        """Count a call that is about to hand `size` bytes and `rows` rows to the SDK. May wait for credit.
+
+        `recording` is the SDK's handle of the recording; None for the current one. The thread that logs calls this.
+        """
         self.sdk_used = True
         self.entered += 1
         self.counters[ROWS] += rows
@@ -91,5 +104,5 @@ class LogCounters:
         return unchecked
 
     def set_sees_all(self, sees_all: bool) -> None:
-        """Note whether every logging call of the process is counted from now on."""
+        """Set `sees_all`: True if `enter` is called for every logging call of the process from now on."""
         self.sees_all = sees_all

@@ -7,8 +7,11 @@
 | was not started by mpr | `join`, or the first decorated function: by inherited connection info (`propagation.py`) |
 | runs a function of `SharedRecording.wrap` | `attach`: by the connection info that came with the function |
 
-The first three kinds of processes log to their recording for good. The last kind only does so while such a function
-runs (`process_capture.py`).
+The first three kinds of processes log to their recording until it is closed. The last kind only does so while such a
+function runs (`process_capture.py`).
+
+A process inherits a recording if its parent process has passed it the connection info, a text with all that is needed
+to join.
 """
 
 from __future__ import annotations
@@ -39,7 +42,8 @@ if TYPE_CHECKING:
 
     import rerun as rr
 
-# If the recording has not answered once, the longest wait of each later try, and the time between two of them.
+# For a recording that has failed to answer before: the longest wait of each later try, and the time between two tries
+# (seconds).
 _AGAIN_SECS = 5.0
 _NEXT_TRY_SECS = 10.0
 
@@ -52,12 +56,12 @@ class _Memberships:
         self.lock = threading.RLock()
         self.owned: dict[str, tuple[ConnectionInfo, Callable[[], Producer]]] = {}
         self.joined: dict[str, Producer] = {}
-        #: The connection info that children of this process inherit, one for each recording that has taken it over.
+        #: Gives children of this process the connection info of a recording to which all plain logging calls go.
         self.active: dict[str, propagation.Propagation] = {}
         self.captures = ProcessCaptures()
         #: The producer of a worker; None in other processes. The rows of a task are delivered with its result.
         self.worker: Producer | None = None
-        #: The inherited texts by which no recording could be joined, with the reasons. No text is tried again.
+        #: The inherited connection infos by which no recording could be joined, with the reasons. None is tried again.
         self.refused: dict[str, RecordingError] = {}
         #: Whether this process has waited for a recording that did not answer, and when to try that again.
         self.has_waited = False
@@ -82,18 +86,21 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def own_recording(config: ConnectionInfo, producer: Callable[[], Producer]) -> None:
-    """Note that this process has made the recording of `config`. `producer()` returns the recording's producer."""
+    """Note that this process has made the recording of `config`. `producer()` returns the producer of the recording."""
     _current.owned[config.secret] = (config, producer)
     _let_streams_travel()
 
 
 def forget_owned(secret: str) -> None:
-    """Forget the recording of `secret`, because it is closed."""
+    """Forget the recording with this `secret`, which this process has made, because the recording is closed."""
     _current.owned.pop(secret, None)
 
 
 def take_over(config: ConnectionInfo, worker: int) -> Producer:
-    """Make this process worker number `worker`. All its rows, and those of its children, go to the recording."""
+    """Make this process worker number `worker` of the recording of `config`. Returns the worker's producer.
+
+    All rows of the worker, and of its children that join, go to the recording.
+    """
     producer = _current.worker = Producer(config, worker)
     router.guard(config.recording_id, producer)
     _let_streams_travel()
@@ -112,7 +119,7 @@ def close_worker(producer: Producer) -> None:
 
 
 def is_worker(producer: Producer) -> bool:
-    """Whether `producer` belongs to a worker of a pool. The rows of a worker are delivered with its results."""
+    """Whether `producer` is that of a pool's worker. The rows of a worker are delivered together with its results."""
     return producer is _current.worker
 
 
@@ -141,7 +148,8 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
     Raises
     ------
     JoinError
-        If there is nothing to join, if the inherited text is of another version or forged, or if no answer comes.
+        If this process has inherited no recording, or if no answer comes within `timeout`. It is also raised if the
+        inherited connection info comes from another version of mpr, or is damaged.
     RecordingClosedError
         If the recording is closed, or its process has ended.
     """
@@ -159,9 +167,9 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
 def extracted_producer() -> Producer | None:
     """Return the producer for a decorated function of this process; None if there is no recording to join.
 
-    Returns None too if the recording cannot be joined, because it is closed or the inherited text is of no use. The
+    Returns None, too, if the recording cannot be joined, because it is closed or the connection info is of no use. The
     reason is logged once. Raises `JoinError` if the recording is open, but its process does not answer for
-    `JOIN_PATIENCE_SECS`, because it is stopped or very busy. The next call tries again.
+    `JOIN_PATIENCE_SECS`, because the process is stopped or very busy. The next call tries again.
     """
     if _current.worker is not None:
         return _current.worker
@@ -187,7 +195,7 @@ def extracted_producer() -> Producer | None:
 def attach(config: ConnectionInfo) -> Producer:
     """Return this process's producer for the recording of `config`. Joins the recording if necessary.
 
-    The process then logs where it logged before: see `capture`. Raises the errors of `join`.
+    This does not change where the process logs, which only `capture` does. Raises the errors of `join`.
     """
     return _member(config, JOIN_PATIENCE_SECS, takes_over=False)
 
@@ -195,8 +203,8 @@ def attach(config: ConnectionInfo) -> Producer:
 def capture(producer: Producer) -> AbstractContextManager[None]:
     """Have all plain logging calls of this process go to the recording of `producer` within the block.
 
-    So threads that a task starts log there, too. Does nothing if the process logs there anyway, or has made the
-    recording.
+    So threads that a task starts log to this recording, too. Does nothing if the process logs to this recording anyway,
+    or has made it. In a worker of another recording, only children of the worker can join this recording.
     """
     config = producer.config
     if config.secret in _current.owned or config.secret in _current.active:
@@ -211,7 +219,7 @@ def join_lazily() -> None:
 
 
 def _joined_or_lost() -> Producer | None:
-    """Do as `extracted_producer`, but if the recording does not answer, note that rows are lost, and raise nothing.
+    """Return the result of `extracted_producer`. If the recording does not answer, note the loss, and return None.
 
     A script under `mpr run` must not fail because of the recording. But `mpr run` fails, because rows are lost.
     """
@@ -249,7 +257,7 @@ def leave_all() -> None:
 
 
 def has_joined() -> bool:
-    """Whether `leave_all` has something to do."""
+    """Whether this process has joined a recording other than as a worker, so that `leave_all` has to leave it."""
     return any(producer is not _current.worker for producer in list(_current.joined.values()))
 
 
@@ -260,7 +268,7 @@ def _let_streams_travel() -> None:
 
 
 def _stream_as_argument(stream: rr.RecordingStream) -> tuple[Callable[[str], rr.RecordingStream], tuple[str]]:
-    """Pickle a stream of a shared recording. The receiving process gets its own stream of this recording.
+    """Pickle `stream`, a stream of a shared recording. The receiving process gets its own stream of this recording.
 
     Raises `UnpicklableTaskError` for a stream of any other recording.
     """
@@ -294,8 +302,8 @@ def _member(config: ConnectionInfo, timeout_secs: float, *, takes_over: bool) ->
         producer = _current.joined.get(config.secret)
         if producer is None or producer.lost or not ipc_folder.is_owned(config.folder):
             producer = _joined(config, timeout_secs)
-        # The recording of plain `rr.log` does not change while a wrapped function runs. Such a function hands this
-        # process its recording for a time, and so all that asks for the inherited recording within that time.
+        # If a wrapped function runs, plain `rr.log` logs to the recording of that function until the function ends. So
+        # no other recording takes over before that.
         is_free = _current.worker is None and not _current.captures
         if takes_over and is_free and not router.has_taken_over(producer):
             producer.log_counters.set_sees_all(router.take_over(producer))
@@ -325,7 +333,7 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
 
 
 def _leave_at_the_end(producer: Producer) -> None:
-    """Register a finalizer that leaves the recording at the end of this process, after all other finalizers.
+    """Register a finalizer that leaves the recording of `producer` at the end of this process, after other finalizers.
 
     Children of `multiprocessing` run finalizers when their function has returned. Other processes run them at exit.
     """
@@ -334,7 +342,9 @@ def _leave_at_the_end(producer: Producer) -> None:
 
 
 def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None:
-    """Leave the recording when all other threads that keep this process alive have ended.
+    """Leave the recording of `producer` when all other threads that keep this process alive have ended.
+
+    If `memberships` are not those of this process, because it was forked meanwhile, nothing is done.
 
     `multiprocessing` runs this finalizer before it waits for those threads.
     """
@@ -356,7 +366,7 @@ def _leave_the_closed() -> None:
     """Leave all closed recordings, because a worker of another engine (Ray, Dask) lives longer than a recording."""
     for producer in list(_current.joined.values()):
         is_over = producer is not _current.worker and not ipc_folder.is_owned(producer.config.folder)
-        # The stream of a function that runs must keep its sink, because the SDK would keep its rows in memory.
+        # The stream of a function that runs must keep its sink, because without a sink the SDK keeps rows in memory.
         if is_over and not _current.captures.is_captured(producer):
             _leave(_current, producer)
 
@@ -364,7 +374,8 @@ def _leave_the_closed() -> None:
 def _leave(memberships: _Memberships, producer: Producer) -> None:
     """Deliver all rows of this process to the recording, and close `producer`.
 
-    Does nothing if this process has left the recording before, or is a fork of the process that has joined.
+    Does nothing if this process has left the recording before. Does nothing either if it is a fork of the process that
+    has joined, because `memberships` are those of its parent then.
     """
     if memberships is not _current or memberships.joined.get(producer.config.secret) is not producer:
         return

@@ -1,7 +1,7 @@
-"""Logs once which calls of the SDK have another effect in a process of a recording than in a program without mpr.
+"""Warns once for each SDK call that has another effect in a process of a recording than in a program without mpr.
 
-Covers: the words. Each message names the call that the user's code has made, and says what happens to its rows.
-Does not cover: what happens (`router.py`).
+Covers: the texts. Each message names the call that the user's code has made, and says which recording gets the rows.
+Does not cover: which recording gets the rows (`router.py` decides that).
 
 The messages are no Python warnings, because a user's task would fail if warnings are errors.
 """
@@ -24,7 +24,8 @@ _RETURNS_ROWS = ("binary_stream", "memory_recording", "set_callback_sink")
 class Notices:
     """Logs the notices of one producer.
 
-    Only call the methods within a wrapper of the SDK's call, because they look for the caller.
+    Call the methods only from within a wrapper of the SDK's function. They search the stack for the call that the
+    user's code has made.
 
     Parameters
     ----------
@@ -42,7 +43,11 @@ class Notices:
         self._said: set[str] = set()
 
     def init(self, application_id: str | None, recording_id: str | None) -> None:
-        """Log that `rr.init` in a task changes nothing: rows go to the shared recording, under the shared ids."""
+        """Log that `rr.init` in a task changes nothing: rows go to the shared recording, under the shared ids.
+
+        `application_id` and `recording_id` are the arguments of `rr.init`. If they are the ids of the shared recording,
+        nothing is logged.
+        """
         ids = (application_id, recording_id)
         shared = (self._config.application_id, self._config.recording_id)
         if ids in self._inits or (ids[0] == shared[0] and ids[1] in (None, shared[1])):
@@ -58,7 +63,11 @@ class Notices:
         )
 
     def init_in_run(self, application_id: str | None, recording_id: str | None) -> None:
-        """Log that a script under `mpr run` has chosen a recording id, and that its rows are in the one recording."""
+        """Log that a script under `mpr run` has chosen a recording id, but that its rows go to the shared recording.
+
+        `application_id` and `recording_id` are the arguments of `rr.init`. If `recording_id` is None or the id of the
+        shared recording, nothing is logged.
+        """
         if recording_id in (None, self._config.recording_id) or not self._is_new("recording id"):
             return
         _log.warning(
@@ -72,7 +81,10 @@ class Notices:
         )
 
     def sink_changed(self, call: str) -> None:
-        """Log that rows go to the sink of `rr.save` or a similar call until the end of the task that has called it."""
+        """Log that a task has changed the sink, so that its rows do not go to the shared recording until it ends.
+
+        `call` is the name of the SDK's function that changes the sink, such as "save".
+        """
         # To a terminal, the SDK writes nothing, and keeps the rows for the next sink.
         if call in ("disconnect", "shutdown") or (call == "stdout" and os.isatty(1)):
             return
@@ -93,16 +105,17 @@ class Notices:
         )
 
     def sink_skipped(self, call: str) -> None:
-        """Log that `rr.save` or a similar call in a script under `mpr run` does not choose where rows go."""
+        """Log that the SDK's function `call`, such as "save", does not choose the sink in a script under `mpr run`."""
         made = public_call(call)
         if self._is_new(made):
             what = "gives no rows" if call in _RETURNS_ROWS else "does not choose where the rows go"
             _log.warning("%s under 'mpr run' %s: the options of 'mpr run' say where they go", made, what)
 
     def recording_info(self, call: str) -> str | None:
-        """Log that a recording name or start time that a task sets becomes a property. Returns the property's name.
+        """Log that a task sets the name or the start of the recording, which becomes a property of another name.
 
-        Returns None, and logs nothing, if the recording of a task is its own.
+        `call` is the name of the SDK's function that sets it. Returns the name of the property. Returns None, and logs
+        nothing, if every sink keeps the rows of each task in a recording of their own.
         """
         if self._config.keeps_apart and self._worker:
             return None
@@ -119,7 +132,7 @@ class Notices:
         return self._property
 
     def _in_task(self) -> bool:
-        """Whether the present call was made in a task. A worker does nothing else."""
+        """Whether a task has made the present SDK call. In a worker, every SDK call of a user is part of a task."""
         return bool(self._worker) or thread_state.context is not None
 
     def _place(self) -> str:

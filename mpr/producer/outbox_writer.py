@@ -58,7 +58,25 @@ FLUSH_LOOK_SECS = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WriterParts:
-    """Holds the parts of a producer that its writer uses."""
+    """Holds the parts of a producer that its writer uses.
+
+    Attributes
+    ----------
+    config, worker:
+        The recording, and the number of this worker; 0 if this process is no worker.
+    stream:
+        The SDK's stream of the shared recording.
+    connection, inbox:
+        Send messages to the parent, and receive messages of the parent.
+    watch:
+        Notices that the recording is closed.
+    status_page, log_counters, row_account:
+        Count logging calls, bytes and rows. The parent reads some of the numbers.
+    task_recordings:
+        The recordings that tasks make themselves.
+    results:
+        Sends results after the rows of their tasks.
+    """
 
     config: ConnectionInfo
     worker: int
@@ -90,7 +108,8 @@ class OutboxWriter(abc.ABC):
     side:
         The thread that gives the SDK another outbox.
     spent:
-        Whether this process can deliver no more rows.
+        Whether this process can bring no more rows to the recording, for example because a flush has failed. Once it is
+        true, it stays true.
     """
 
     def __init__(self, parts: WriterParts, outbox: Outbox) -> None:
@@ -109,7 +128,7 @@ class OutboxWriter(abc.ABC):
         self._rolling = threading.Lock()
         # A thread of its own, because in the main thread a signal handler could raise in the middle of the change.
         self.side: BoundedThread = BoundedThread("mpr-roller")
-        #: Whether a task has given the stream another sink.
+        #: Whether a task has given the stream another sink, so that the SDK writes into no outbox.
         self._detached = False
         # `_flushed` is the number of logging calls before the last flush. `_completed` is the number of logging calls
         # before the last complete outbox. `_unflushed` is the number of logged bytes since the last flush.
@@ -120,7 +139,7 @@ class OutboxWriter(abc.ABC):
 
     @abc.abstractmethod
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """Make the message that announces `current` up to `end`."""
+        """Make the message that announces `current` up to byte `end`."""
 
     @abc.abstractmethod
     def retire(self, outbox: Outbox) -> None:
@@ -131,7 +150,7 @@ class OutboxWriter(abc.ABC):
         if self.spent:
             return
         if self._detached:
-            # The task has chosen this sink, so the errors of the sink are raised in the task.
+            # A task has chosen another sink, so an error of that sink is raised in the task.
             self._parts.stream.flush()
             return
         failure = self._flush_failure()
@@ -192,14 +211,15 @@ class OutboxWriter(abc.ABC):
                 return f"the SDK has written nothing for {FLUSH_SILENT_SECS:.0f} s"
 
     def _check_ended(self, outbox: Outbox) -> None:
-        """Give up if the SDK could not finish `outbox`. The SDK only logs that, and drops rows that it cannot write."""
+        """Give up if the SDK could not finish `outbox`. In this case, the SDK logs an error, and drops the rows."""
         if not _is_ended(outbox):
             self.give_up("the recording", "the SDK could not write all of them into memory")
 
     def give_up(self, target: str, reason: str) -> None:
-        """Report that rows of this process are lost on the way to `target`.
+        """Make this process `spent`, and report that rows are lost on the way to `target`, because of `reason`.
 
-        From then on, the results of this process fail, and a pool replaces this process. A second call does nothing.
+        Both are texts. From then on, the results of this process fail, and a pool replaces this process. A second call
+        does nothing.
         """
         if not self.spent:
             self.spent = True
@@ -210,7 +230,11 @@ class OutboxWriter(abc.ABC):
             rr.unregister_shutdown()
 
     def report(self, event: str, *, rows_are_lost: bool) -> None:
-        """Send `event` to the parent, after the results that wait, because the rows of these results are not lost."""
+        """Send the parent a text that begins with the name of this process, and ends with `event`.
+
+        `rows_are_lost` says whether no sink has the rows. Results that wait are sent first, because their rows are not
+        lost.
+        """
         self.announcer.announce()
         worker = self._parts.worker
         who = f"worker {worker} (pid {os.getpid()})" if worker else f"process {os.getpid()}"
@@ -259,10 +283,10 @@ class OutboxWriter(abc.ABC):
     # --- flushing and rolling ------------------------------------------------------------------------------------
 
     def write_out(self, *, in_any_case: bool = False) -> int:
-        """Have the SDK write every row into the outbox. Returns the number of bytes written until now.
+        """Have the SDK write every row into the outbox. Returns the size of all outboxes until now, in bytes.
 
-        The number is the sum of all outboxes. The flush is skipped if no logging call came since the last flush. But it
-        is not skipped if mpr cannot count all logging calls (`LogCounters.sees_all`), or if `in_any_case` is true.
+        If no logging call was counted since the last flush, there is nothing to write, and the flush is skipped. There
+        are two exceptions: `in_any_case` is true, or a call may have come uncounted (`LogCounters.sees_all` is false).
         """
         parts = self._parts
         entered = parts.log_counters.entered
@@ -301,7 +325,7 @@ class OutboxWriter(abc.ABC):
             self._do_aside(step)
 
     def _do_aside(self, step: Callable[[], None]) -> None:
-        """Have the thread `side` do `step`, and wait for the end. If a signal handler raises, only the wait ends."""
+        """Have the thread `side` run `step`, and wait for its end. If a signal handler raises, only the wait ends."""
         self.side.do(step, threading.TIMEOUT_MAX)
 
     def _roll_if_long(self) -> None:
@@ -320,7 +344,7 @@ class OutboxWriter(abc.ABC):
         return current.end > OUTBOX_ROLL_BYTES or rows > OUTBOX_ROLL_ROWS
 
     def complete(self) -> None:
-        """Have the SDK finish the outbox with its manifest, and begin a new one, if rows came since the last call."""
+        """If rows came since the last call, have the SDK finish the outbox with its manifest, and begin another."""
 
         def step() -> None:
             with self._rolling:
@@ -334,7 +358,7 @@ class OutboxWriter(abc.ABC):
             self._do_aside(step)
 
     def sink_changed(self) -> None:
-        """Note that a task has given the stream another sink. `attach_again` undoes this when the task has ended."""
+        """Note that a task has given the stream another sink. Later, `attach_again` gives it an outbox again."""
         self._detached = True
 
     # --- the end -------------------------------------------------------------------------------------------------
@@ -351,7 +375,10 @@ class OutboxWriter(abc.ABC):
             self._parts.connection.send(RowsCounted(rows))
 
     def release(self) -> None:
-        """Close the outboxes of this process. The parent has its own descriptors, or got the bytes in messages."""
+        """Close the outboxes of this process. If this process is a worker and is `spent`, end the process.
+
+        The parent has descriptors of its own for the outboxes, or got the bytes in messages.
+        """
         self.side.close()
         self.announcer.release()
         if self.spent and self._parts.worker:
@@ -360,10 +387,10 @@ class OutboxWriter(abc.ABC):
 
 
 class SharedOutboxWriter(OutboxWriter):
-    """Writes outboxes that the parent has opened too. Only offsets travel in messages."""
+    """Writes outboxes that the parent has opened too. So a message only says which bytes were written."""
 
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """Make the message that announces `current` up to `end`, without bytes."""
+        """Make the message that announces `current` up to byte `end`, without the bytes themselves."""
         return SegmentReady(current.number, current.announced, end)
 
     def retire(self, outbox: Outbox) -> None:
@@ -374,7 +401,7 @@ class InlineOutboxWriter(OutboxWriter):
     """Writes outboxes that the parent cannot open. Their bytes travel in messages."""
 
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """Make the message with the bytes of `current` up to `end`."""
+        """Make the message that announces `current` up to byte `end`, with the bytes that were not announced before."""
         data = current.outbox.read(current.announced, end - current.announced)
         return SegmentReady(current.number, current.announced, end, data)
 
@@ -384,7 +411,7 @@ class InlineOutboxWriter(OutboxWriter):
 
 
 def _is_ended(outbox: Outbox) -> bool:
-    """Whether `outbox` is a finished stream, or is empty because logging is switched off."""
+    """Whether the SDK has finished `outbox`, or has written nothing because logging is switched off."""
     size = outbox.size()
     start = size - len(framing.CLOSING)
     try:

@@ -1,15 +1,17 @@
-"""Sends what this process logs to one recording while a wrapped function runs, and then puts everything back.
+"""Sends the rows that this process logs while a wrapped function runs to the recording of the function.
 
-Covers: the functions of `SharedRecording.wrap` in a process of another engine, such as a Dask or Ray worker.
+A wrapped function is a result of `SharedRecording.wrap`. After it, the process logs where it logged before.
+
+Covers: wrapped functions in a process of another engine, such as a Dask or Ray worker.
 Does not cover: joining and leaving (`membership.py`), the times and the prefix of the function (`tasks/context.py`).
 
 Two things are kept apart. A *membership* connects the process with a recording. It lasts until the recording is closed,
-so that the next call joins at no cost. A *capture* lets the rows of the process go there. It lasts as long as a call
-runs:
+so that the next call need not join again. A *capture* sends the rows of the process to the recording. It lasts as long
+as a call of a wrapped function runs:
 
 ```
 first call begins ─► plain rr.log, rr.init and new threads log to the recording, children inherit how to join
-last call ends    ─► the recording, the environment and the routes of before are back
+last call ends    ─► the earlier current recording, environment and routes are put back
 ```
 
 - Calls of the same recording share a capture, which ends with the last call. Calls may run in several threads.
@@ -17,11 +19,14 @@ last call ends    ─► the recording, the environment and the routes of before
   recording of the call that began first. When that capture ends, they log to the other one.
 - A generator captures while one of its steps runs. A coroutine captures from its begin to its end, because threads log
   for it while it waits. An async generator captures while its caller waits for a value.
-- If a worker of a pool calls such a function, only its children inherit the recording. Other threads log to the pool's.
-- A capture is of the whole process. So a thread of somebody else that logs at the same moment is captured too, unless
-  it has a recording of its own (`rr.set_thread_local_data_recording`, `with stream:`, an argument `recording`).
+- If a worker of a pool calls a wrapped function, only children of the worker inherit the function's recording. Other
+  threads of the worker log to the recording of the pool.
+- A capture is of the whole process. So a thread of other code that logs at the same moment is captured too, unless it
+  logs to a recording of its own. It may have one by `rr.set_thread_local_data_recording`, `with stream:`, or an
+  argument `recording`.
 - A thread that goes on after the call has ended logs to the recording that is current then. If there is none, its rows
-  are lost, and mpr logs this once for the thread. Rows that it has logged until the end of the call are in the sinks.
+  are lost, and mpr logs this once for the thread. Rows that the thread has logged before the end of the call are in the
+  sinks.
 - A child that is forked within a call has no capture. It inherits how to join, as every child does.
 """
 
@@ -38,7 +43,19 @@ from mpr.user_code import around
 
 
 class _ProcessCapture:
-    """The calls of one recording that run in this process. `threads` are the threads that ran before."""
+    """The calls of wrapped functions of one recording that run in this process.
+
+    Attributes
+    ----------
+    producer:
+        The producer of the recording.
+    calls:
+        The number of calls that run.
+    threads:
+        The threads of this process that ran before the first of these calls.
+    propagation:
+        Lets children of this process join the recording.
+    """
 
     def __init__(self, producer: Producer) -> None:
         self.producer = producer
@@ -47,7 +64,7 @@ class _ProcessCapture:
         self.propagation = propagation.Propagation(connection_info.to_text(producer.config))
 
     def new_threads(self) -> list[threading.Thread]:
-        """Return the threads of other code that have begun since this capture, and still run."""
+        """Return the threads that have begun since the capture began and still run, except those of mpr."""
         return [each for each in threading.enumerate() if each not in self.threads and not each.name.startswith("mpr-")]
 
 
@@ -62,16 +79,20 @@ class ProcessCaptures:
         self._active: list[_ProcessCapture] = []
 
     def __bool__(self) -> bool:
-        """Whether there is a capture."""
+        """Whether a call of a wrapped function runs in this process."""
         return bool(self._active)
 
     def is_captured(self, producer: Producer) -> bool:
-        """Whether a call of the recording of `producer` runs."""
+        """Whether a call of a wrapped function of the recording of `producer` runs."""
         return any(each.producer is producer for each in self._active)
 
     @around
     def hold(self, producer: Producer, *, routes: bool) -> Iterator[None]:
-        """Capture for `producer` within the block. Without `routes`, only children inherit the recording."""
+        """Send the rows that this process logs within the block to the recording of `producer`.
+
+        Processes that are started within the block can join the recording. If `routes` is false, only these processes
+        log to the recording, and this process logs where it logged before.
+        """
         capture = self._begin(producer, routes=routes)
         yield
         # A forked child that leaves the block has nothing to put back.

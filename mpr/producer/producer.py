@@ -61,7 +61,10 @@ WELCOME_TIMEOUT_SECS = 30.0
 
 
 def _check_reachable(config: ConnectionInfo) -> None:
-    """Raise the error of `Producer` if the recording of `config` is closed, or this process cannot reach it."""
+    """Raise an error if this process cannot join the recording of `config`.
+
+    Raises `RecordingClosedError` if the recording is closed, and `JoinError` if it belongs to another machine or user.
+    """
     if ipc_folder.is_owned(config.folder):
         return
     reason = ipc_folder.why_unreachable(config.folder, config.place, config.machine)
@@ -158,7 +161,7 @@ class Producer:
             raise
 
     def _wait_for_welcome(self, timeout_secs: float) -> Welcome:
-        """Wait for the parent's answer, and return it."""
+        """Wait up to `timeout_secs` for the parent's answer, and return it."""
         deadline = time.monotonic() + timeout_secs
         warn_at = time.monotonic() + WELCOME_TIMEOUT_SECS
         while (left := deadline - time.monotonic()) > 0:
@@ -206,7 +209,7 @@ class Producer:
 
     @property
     def spent(self) -> bool:
-        """Whether this process can deliver no more rows."""
+        """Whether this process can bring no more rows to the recording, for example because a flush has failed."""
         return self._writer.spent
 
     @property
@@ -217,23 +220,23 @@ class Producer:
     # --- rows ----------------------------------------------------------------------------------------------------
 
     def wait_for_credit(self) -> None:
-        """Wait until the outbox has room. Raises `DeliveryError` if this process is `spent`. Signal handlers run."""
+        """Wait until the outbox has room, and let signal handlers run. Raises `DeliveryError` if `spent` is true."""
         self._writer.wait_for_credit()
 
     def sink_changed(self, call: str) -> None:
-        """Note that a task has called `rr.save` or the like. The sink of that call gets rows until the task ends."""
+        """Note that a task has made the SDK's `call`, such as "save". Until the task ends, another sink gets rows."""
         self._writer.sink_changed()
         self.log_counters.count_call()
         self.notices.sink_changed(call)
 
     def write_out(self) -> int:
-        """Have the SDK write every row into the outbox. Returns the number of bytes written into all outboxes."""
+        """Have the SDK write all its rows into the outbox. Returns the size of all outboxes until now, in bytes."""
         return self._writer.write_out()
 
     def flush(self) -> tuple[str, int, int]:
         """Announce every row that this process has logged. Takes no time if there are no new rows.
 
-        Returns the route of this producer, the number of its outbox, and the announced end of that outbox in bytes.
+        Returns this producer's name in messages, the number of its outbox, and the number of bytes announced of it.
         """
         self._writer.write_out()
         self._writer.announcer.announce()
@@ -256,7 +259,7 @@ class Producer:
         self._watch.note_delivered(calls)
 
     def _wait(self, done: Callable[[], bool]) -> None:
-        """Read messages of the parent until `done()`.
+        """Receive messages of the parent until `done()` returns True.
 
         Raises `RecordingClosedError` if the recording is closed. Raises `DeliveryError` if the recording takes no bytes
         for `SINK_TIMEOUT_SECS`.
@@ -280,7 +283,7 @@ class Producer:
     def begin_task(self) -> None:
         """Make the shared recording the current one, and undo the times and settings that the last task has set.
 
-        Only needed if `log_counters.sdk_used`, because otherwise the SDK was not used since the last call.
+        Call this only if `log_counters.sdk_used` is true. If it is false, the SDK was not used since the last call.
         """
         self.task_recordings.clean_up()
         self._writer.attach_again()
@@ -295,14 +298,14 @@ class Producer:
         self.log_counters.sdk_used = not router.current_is_watched()
 
     def mark_begin(self, work_item: int, task: int, attempt: int) -> None:
-        """Announce that the next rows belong to this task. Earlier rows stay in another outbox, without a task."""
+        """Tell the parent that task `task` of `work_item` begins (run `attempt`). Its rows get their own outbox."""
         self._writer.complete()
         began = TaskBegan(work_item, task, attempt, time.time_ns())
         self._marker.begin(self._writer.announcer.current.number, began)
         self._connection.send(began)
 
     def mark_end(self, seconds: float, error: str | None) -> None:
-        """Announce that the task has ended, and complete the outbox with all its rows."""
+        """Tell the parent that the task took `seconds`, and its `error` (None: none). Completes the task's outbox."""
         ended = TaskEnded(seconds, error)
         self._marker.end(ended)
         self._connection.send(ended)
@@ -314,7 +317,7 @@ class Producer:
             self._wait(have_come)
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` after its rows. With `may_wait`, `result` may be sent later. Returns whether `result` waits."""
+        """Send `result` after its rows, or later if `may_wait` is true. Returns True if `result` is sent later."""
         return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:
@@ -326,11 +329,11 @@ class Producer:
         self._connection.send(message)  # type: ignore[arg-type]  # results and such; typed where they are made
 
     def receive(self) -> DownstreamMessage:
-        """Return the next message for the main thread, which calls this method. Waits without a limit."""
+        """Wait without a limit for the next message to the main thread, and return it. For the main thread only."""
         return self._inbox.next_message(self.send_results)
 
     def _take_answer(self, message: DownstreamMessage) -> bool:
-        """Take `message` if it is an answer. Returns False for any other message, such as a task."""
+        """Use `message` if it answers this process, or asks for a flush. Returns False if not, as for a task."""
         if isinstance(message, Accepted):
             if message.outbox == TASK_RECORDING_ROWS:
                 self.task_recordings.accept(message.end)
@@ -379,7 +382,7 @@ class Producer:
 
 @contextmanager
 def _closed_is_said(producer: Producer) -> Iterator[None]:
-    """Raise `RecordingClosedError` if the block fails because another thread has closed the files and sockets."""
+    """Raise `RecordingClosedError` if the block fails because another thread has closed `producer` meanwhile."""
     try:
         yield
     except Exception as error:

@@ -1,5 +1,7 @@
 """Passes the connection info to children, in the environment and in the process configuration of `multiprocessing`.
 
+The connection info is a text that has all that a process needs to join a recording (`transport/connection_info.py`).
+
 Children of a fork server get the environment that the server had at its start, and not the current one of their parent.
 But `multiprocessing` copies its process configuration to every child, with every start method. All other children
 inherit the environment.
@@ -33,10 +35,11 @@ def _process_config() -> dict[str, Any]:
 
 
 class _Own:
-    """Whether the variable in the environment of this process is up to date.
+    """Holds whether the environment variable of this process is up to date.
 
-    The children of a fork server have its old environment. They know that by the key in their configuration. In a
-    process that has set the key itself, the key says nothing about the environment.
+    A child of a fork server has the old environment of the server. Such a child finds the key `_KEY` in its process
+    configuration, so it does not trust its environment variable. But a process that has set the key itself has also set
+    the variable. In such a process `knows_environment` is true.
     """
 
     knows_environment = False
@@ -57,7 +60,7 @@ _active: list[Propagation] = []
 
 
 class Propagation:
-    """Gives `text` to all children of this process, from now on until `close`."""
+    """Gives the connection info `text` to all children of this process, from now on until `close`."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -69,7 +72,7 @@ class Propagation:
         _process_config()[_KEY] = text
 
     def close(self) -> None:
-        """Restore the text that children got before, unless other code has changed the text meanwhile."""
+        """Let children get the text from before this object was made, unless other code has set another text."""
         if self in _active:
             _active.remove(self)
         for later in _active:

@@ -21,6 +21,13 @@ LOOK_SECS = 0.5
 class RecordingWatch:
     """Watches the recording of `config`. Any thread may call the methods.
 
+    Parameters
+    ----------
+    config:
+        The recording.
+    log_counters:
+        Counts the logging calls of this process.
+
     Attributes
     ----------
     lost:
@@ -59,11 +66,14 @@ class RecordingWatch:
             _log.error("%s. Nothing that it logs from now on is kept.", self.lost)
 
     def note_leaving(self) -> None:
-        """Report nothing from now on, if the recording is gone and has all rows. Then only a footer cannot be sent."""
+        """Note that this process leaves. If the recording is gone but has all rows, nothing is reported from now on.
+
+        In this case, the producer can only not send the end of its outbox, and the end has no rows.
+        """
         if self._log_counters.logging_calls == self._delivered and not ipc_folder.is_owned(self._config.folder):
             self._reported = True
 
     def report(self, error: RecordingError) -> None:
-        """Log `error`, the reason why the last rows are not delivered, unless lost rows were reported before."""
+        """Log `error`, which says why the last rows are not delivered, unless lost rows were reported before."""
         if not self._reported:
             _log.error("%s", error)

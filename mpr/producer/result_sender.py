@@ -1,5 +1,7 @@
 """Sends the results of a worker, each after the rows of its tasks. Sends results of short tasks together.
 
+The *journal* keeps the last results of a worker in memory, so that the parent can read them after the worker's death.
+
 Covers: which results wait for later ones, and writing each result into the journal first.
 Does not cover: announcing the rows (`announcer.py`), the journal (`transport/result_journal.py`).
 """
@@ -28,14 +30,14 @@ class ResultSender:
     connection:
         Sends the results. The rows are announced on the same connection.
     journal:
-        Keeps the last results.
+        Keeps the last results, also after the death of this process.
     parent_reads:
-        Whether the parent reads the memory of this process.
+        Whether the parent can read this process's files in memory: the outbox and the journal. If not, no result waits.
 
     Attributes
     ----------
     end:
-        The known size of the outbox when the last of the waiting results was added.
+        The known size of the outbox, in bytes, when the last of the waiting results was added.
     """
 
     def __init__(self, connection: Connection, journal: ResultJournal, *, parent_reads: bool) -> None:
@@ -43,23 +45,24 @@ class ResultSender:
         self._journal = journal
         self._parent_reads = parent_reads
         self._waiting: list[Result | ResultInMemory] = []
-        # How many messages have to arrive before the result that was added last, because they carry rows or say that
-        # rows are lost.
+        # The value of `Connection.needed_count` when the last result was added: the number of messages that carry rows,
+        # or say that rows are lost. The parent must have these messages before the result.
         self._needed_before = 0
         #: When the first of the waiting results was ready (`time.monotonic_ns()`).
         self._since_nanos = 0
         self.end: int = 0
 
     def __bool__(self) -> bool:
-        """Whether results wait."""
+        """Whether at least one result waits to be sent."""
         return bool(self._waiting)
 
     def add(self, result: Result, behind: SegmentReady, *, may_wait: bool) -> bool:
-        """Add `result` to the results that wait. Returns False if the caller has to call `send` now, and True if not.
+        """Add `result` to the results that wait. Returns True if it may wait, and False if `send` must be called now.
 
-        The rows of `result` are in the outbox up to the end of `behind`. Always returns False if `may_wait` is false.
+        The rows of `result` are in the outbox up to byte `behind.end`. If `may_wait` is false, the method always
+        returns False.
         """
-        # `needed` is 0 unless such messages (`Connection.send_needed`) were sent since the last result.
+        # `needed` is 0 if `Connection.send_needed` has sent no message since the last result.
         latest = self._connection.needed_count
         needed = latest if latest != self._needed_before else 0
         self._needed_before = latest
@@ -76,7 +79,7 @@ class ResultSender:
         return may_wait and journaled and sent is result and self._parent_reads and not enough
 
     def send(self) -> None:
-        """Send the results that wait. The caller has announced the rows before them."""
+        """Send all results that wait. Before this call, the caller must have announced the rows of these results."""
         for result in self._waiting:
             self._connection.send(result)
         self._waiting.clear()

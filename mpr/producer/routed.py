@@ -1,4 +1,4 @@
-"""Defines what the router (`router.py`) asks of a producer and of a task, and the routes that it can put back."""
+"""Defines the parts of a producer and of a task that `router.py` uses, and the routes that `router.py` puts back."""
 
 from __future__ import annotations
 
@@ -56,7 +56,17 @@ class RoutedTask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """The routes of the process before a capture."""
+    """Says where the process logged before a capture (`process_capture.py`). None stands for "nowhere" or "not known".
+
+    Attributes
+    ----------
+    producer, account:
+        The producer that got every plain logging call, and its row account.
+    default_current:
+        The SDK's handle of the recording to which threads without a recording of their own logged, as mpr knew it.
+    recording:
+        The same handle, as the SDK knew it.
+    """
 
     producer: RoutedProducer | None
     account: RowAccount | None

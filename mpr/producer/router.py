@@ -38,7 +38,7 @@ class _Process:
     producer: RoutedProducer | None = None
     #: The row account of `producer`; None if it is not certain to which recording a thread logs.
     account: RowAccount | None = None
-    #: The routes to put back when a capture ends; None if there is no capture.
+    #: The routes to put back when a capture (see `capture`) ends; None if there is no capture.
     before: Routes | None = None
     #: Threads that were started during a capture that has ended. They may go on to log.
     left_threads: ClassVar[weakref.WeakSet[threading.Thread]] = weakref.WeakSet()
@@ -110,10 +110,10 @@ def install_times() -> None:
 
 
 def guard(recording_id: str, producer: RoutedProducer) -> None:
-    """Watch the SDK's calls for the streams of the recording with this id, whose rows `producer` sends.
+    """Watch the SDK's calls that concern the recording `recording_id`, whose rows `producer` sends.
 
-    Calls that change a sink are reported to `producer`, and times that are set are noted. A sink of such a stream stays
-    open after a `with stream:` block.
+    Calls that change a sink are reported to `producer`, and times that are set are noted. The sinks of the recording
+    stay open after a `with stream:` block.
     """
     install_times()
     _install_sinks()
@@ -163,7 +163,7 @@ def capture(producer: RoutedProducer) -> None:
     recording = recordings.exchange_global_recording(producer.stream.to_native())
     if _process.before is None:
         if _process.producer is not None:
-            # Rows that name its stream are counted for the new producer, so it cannot know that nothing was logged.
+            # Calls that name the stream of the old producer are counted for the new one, so the old one misses them.
             _process.producer.log_counters.set_sees_all(False)
         _process.before = Routes(_process.producer, account, _process.default_current, recording)
     _process.default_current = None
@@ -171,7 +171,7 @@ def capture(producer: RoutedProducer) -> None:
 
 
 def end_capture(threads: Iterable[threading.Thread]) -> None:
-    """Put back the routes before `capture`. `threads` were started meanwhile, and may go on to log."""
+    """Put back the routes from before `capture`. `threads` began during the capture, and still run."""
     before, _process.before = _process.before, None
     assert before is not None, "there is a capture"
     _process.producer = before.producer
@@ -203,17 +203,17 @@ def _install_take_over() -> None:
 
 
 def current_is_watched() -> bool:
-    """Whether `sdk_used` is set when another recording becomes the current one."""
+    """Whether mpr notices, and sets `LogCounters.sdk_used`, if another recording becomes the current one."""
     return _process.current_is_watched
 
 
 def note_current(handle: Any) -> None:
-    """Note that mpr has made the recording with this handle the current one, in this thread and as the default."""
+    """Note that mpr has made the recording of `handle` the current one, in this thread and as the default."""
     thread_state.current = _process.default_current = handle if _process.current_is_watched else None
 
 
 def expect_current_in_new_threads(handle: Any) -> None:
-    """Note that threads which begin from now on log to the recording with this handle. Only a worker calls this."""
+    """Note that threads which begin from now on log to the recording of `handle`. Only a worker calls this."""
     _process.current_of_new_threads = handle if _process.current_is_watched else None
 
 
@@ -305,7 +305,7 @@ def _join_now() -> RoutedProducer | None:
 
 
 def _warn_of_left_thread(recording: Any) -> None:
-    """Log once per thread that outlives its wrapped function that its rows are lost, if no recording is current."""
+    """Warn once that rows of this thread are lost, if it outlives its wrapped function and has no recording."""
     thread = threading.current_thread()
     if recording is None and thread in _process.left_threads:
         _process.left_threads.discard(thread)
@@ -315,7 +315,7 @@ def _warn_of_left_thread(recording: Any) -> None:
 
 
 def _of_this_thread() -> RoutedProducer | None:
-    """Return the producer to which the current task of this thread logs, else that of the process."""
+    """Return the producer of the task that runs in this thread, or else the producer of the process."""
     context = thread_state.context
     if _process.producer is not None and context is not None and context.producer is not None:
         found: RoutedProducer = context.producer
@@ -373,7 +373,7 @@ def _make_diverted_current(stream: rr.RecordingStream) -> None:
     assert _process.producer is not None, "`_of_this_thread` has found a producer"
     recordings.make_current(_process.producer.stream)
     if stream is not _process.producer.stream or not has_taken_over(_process.producer):
-        # A wrapped function of another recording, or within a capture, so the recording ends with the function.
+        # A wrapped function runs. Only this thread logs to `stream` until the function ends.
         recordings.exchange_thread_recording(stream.to_native())
 
 
@@ -387,7 +387,7 @@ def _hand_over_made() -> None:
 
 
 def _guarded(handle: Any, recording_id: str | None) -> RoutedProducer | None:
-    """Return the producer of the guarded recording with this handle and id; None if it is no guarded recording.
+    """Return the producer of the recording with this `handle` and id; None if `guard` was not called for it.
 
     User code may make another stream with the id of a guarded recording. This stream has its own sinks.
     """
@@ -427,7 +427,7 @@ def _note_made(inner: Any) -> None:
     _note_sdk_use()
     # The new recording may be the current one of this thread.
     thread_state.current = None
-    # Two references are left if no other code holds a handle: the list, and the argument of `getrefcount`.
+    # Three references are left if no other code holds a handle: list, loop, and argument of `getrefcount`.
     _process.twins[:] = [each for each in _process.twins if sys.getrefcount(each) > _LIST_REFERENCES]
     if recordings.recording_id_of(inner) in _process.guarded:
         _process.twins.append(inner)

@@ -4,8 +4,9 @@ Covers: which rows count, and the numbers at a flush and at the end of an outbox
 Does not cover: the comparison with the rows that have come (`aggregator/row_balance.py`).
 
 A row counts after the SDK's call has returned, and only if it is certain that the row belongs to the shared recording.
-So the outboxes have at least as many rows as were counted, and a difference is a loss. Calls whose rows cannot be
-counted (importers, properties, blueprints) make no difference, because they only add rows.
+So the outboxes have at least as many rows as were counted. If they have fewer rows, rows are lost. The rows of some
+calls cannot be counted (importers, properties, blueprints). Such calls only add rows to the outboxes, so they never
+look like a loss.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class RowAccount:
     stream:
         The stream of the shared recording.
     is_on:
-        Whether the rows of this process come to the parent through outboxes.
+        Whether the rows of this process come to the parent through outboxes. If not, no row is counted.
 
     Attributes
     ----------
@@ -58,11 +59,11 @@ class RowAccount:
         self.handle = object()
 
     def settled(self) -> int:
-        """Return how many counted rows the outboxes have after the next flush of the SDK."""
+        """Return how many of the counted rows will be in the outboxes after the next flush of the SDK."""
         return self.counters[COUNTED_ROWS] if self._kept is None else self._kept
 
     def flushed(self, rows: int) -> None:
-        """Note that the outboxes have the first `rows` counted rows."""
+        """Note that the first `rows` of the counted rows are in the outboxes."""
         self.counters[FLUSHED_COUNTED_ROWS] = rows
 
     def detached(self) -> None:
@@ -71,6 +72,6 @@ class RowAccount:
             self._kept = self.counters[COUNTED_ROWS]
 
     def attached(self) -> None:
-        """Forget the rows that another sink has got, because the SDK writes into an outbox again."""
+        """Take the rows that another sink got out of the count, because the SDK writes into an outbox again."""
         if self._kept is not None:
             self.counters[COUNTED_ROWS], self._kept = self._kept, None

@@ -1,4 +1,4 @@
-"""Gives the tasks of this process their indices, which are unique in the recording.
+"""Gives each task of this process its index, a number that no other task of the recording has.
 
 Covers: tasks that no pool has submitted, in every process of a recording.
 Does not cover: the index of a pool's task, which comes with the task (`scheduler/work_item.py`).
@@ -11,8 +11,8 @@ first task ─► IndicesWanted(1) ─► parent ─► Indices(0, 1)
 third task ─► IndicesWanted(2) ─► parent ─► Indices(5, 2)     other processes have got 1 to 4 meanwhile
 ```
 
-So a process that calls one task gets a small number, and a process that calls many tasks seldom waits. The process that
-has made the recording takes its indices from the counter itself, one by one.
+So a process that calls one task gets one index, and a process that calls many tasks seldom waits. The process that has
+made the recording does not ask, but takes each index from the counter.
 
 What may go wrong:
 
@@ -45,13 +45,15 @@ class TaskIndices:
     Parameters
     ----------
     ask:
-        Asks the parent for a number of indices. Waits until the function that is its second argument returns True.
+        A function `ask(count, have_come)` that asks the parent for `count` indices. It waits until `have_come()`
+        returns True.
     is_interrupted:
-        Whether no thread can read an answer, because a handler of a signal has interrupted the thread that reads.
+        A function that returns True if no thread can receive an answer at this moment. The reason is that a signal
+        handler, which runs now, has interrupted the thread that receives.
     number:
-        Returns the number of this process in the recording.
+        A function that returns the number of this process in the recording.
     own_next:
-        Reserves the next index, in the process that has made the recording; None in any other process.
+        A function that returns the next index, in the process that has made the recording; None in any other process.
     """
 
     def __init__(
@@ -92,5 +94,5 @@ class TaskIndices:
         self._ask(count, lambda: bool(self._free))
 
     def take(self, message: Indices) -> None:
-        """Take an answer of the parent."""
+        """Keep the indices in `message`, an answer of the parent, for later calls of `next`."""
         self._free.extend(range(message.first, message.first + message.count))

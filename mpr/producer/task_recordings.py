@@ -18,7 +18,7 @@ from typing import Any
 
 from mpr.sdk import recordings
 
-# The number of ended recordings after which the SDK cleans up all of them. Until then, each keeps two threads.
+# The number of ended recordings after which the SDK cleans up all of them. Until then, each of them keeps two threads.
 _CLEAN_UP_AFTER = 32
 
 
@@ -26,7 +26,7 @@ _CLEAN_UP_AFTER = 32
 class _TaskRecording:
     #: The SDK's handle of the recording.
     inner: Any
-    #: The stream of the recording's encoded rows; None until mpr has asked the SDK for the stream.
+    #: The SDK's object from which mpr reads the encoded rows of the recording; None until mpr has asked for the object.
     storage: Any = None
     #: The number of rows that were not sent yet.
     rows: int = 0
@@ -40,9 +40,10 @@ class TaskRecordings:
     Parameters
     ----------
     send:
-        Sends a complete Rerun stream, header to footer, with rows of one recording.
+        A function that sends a complete Rerun stream, header to footer, with rows of one recording.
     held:
-        Called with the number of rows that were not sent yet. These rows are lost if this process dies.
+        A function that gets the number of rows that were not sent yet, each time that this number changes. These rows
+        are lost if this process dies.
     """
 
     def __init__(self, send: Callable[[bytes], None], held: Callable[[int], None]) -> None:
@@ -53,11 +54,11 @@ class TaskRecordings:
         # Reentrant, because `collect` calls the SDK, whose calls invoke `sink_call`.
         self._lock = threading.RLock()
         self._taking = False
-        #: Whether recordings that other code still holds keep their rows until the end. Under `mpr run`, a script may
-        #: give them a sink at any time, and must then have all rows there.
+        #: Whether mpr takes no rows from a recording before its end, as long as other code still holds the recording.
+        #: Under `mpr run`, a script may give such a recording a sink at any time. The sink must then get all rows.
         self.until_end = False
         self._ended = 0
-        # The number of bytes that were sent, and the number of those that the sinks have accepted.
+        # The number of bytes that were sent, and the number of these bytes that the sinks have accepted.
         self._sent_bytes = self._accepted_bytes = 0
 
     @property
@@ -66,7 +67,7 @@ class TaskRecordings:
         return self._sent_bytes - self._accepted_bytes
 
     def accept(self, end: int) -> None:
-        """Note that the sinks have accepted the first `end` bytes."""
+        """Note that the sinks have accepted the first `end` of all bytes that were sent."""
         self._accepted_bytes = end
 
     def forget_unaccepted(self) -> None:
@@ -74,7 +75,7 @@ class TaskRecordings:
         self._accepted_bytes = self._sent_bytes
 
     def made(self, inner: Any) -> None:
-        """Note a recording that a task has made, by its handle in the SDK."""
+        """Note that a task has made a recording. `inner` is the SDK's handle of the recording."""
         recording_id = recordings.recording_id_of(inner)
         if recording_id is not None:
             with self._lock:
@@ -83,7 +84,8 @@ class TaskRecordings:
     def entered(self, inner: Any, rows: int) -> None:
         """Count `rows` rows (0: an unknown number) that are about to be logged to a recording that a task has made.
 
-        `inner` is the handle of the recording; None for the current one. Does nothing if no task has made it.
+        `inner` is the SDK's handle of the recording; None for the current one. If no task has made this recording, the
+        method does nothing.
         """
         recording_id = recordings.recording_id_of(inner)
         with self._lock:
@@ -94,7 +96,12 @@ class TaskRecordings:
                 self._count()
 
     def sink_call(self, call: str, recording_id: str | None) -> None:
-        """Prepare the recording `recording_id` for a call of `rr.save` or the like (`shutdown`: all recordings)."""
+        """Prepare the recording `recording_id` for the SDK's `call`, such as "save", which changes its sink.
+
+        Before "disconnect", mpr sends the rows to the parent, because the SDK would drop them. Before "shutdown", mpr
+        does so for all recordings. Before any other call, mpr forgets the recording, because the new sink gets its
+        rows.
+        """
         with self._lock:
             if self._taking:
                 return
@@ -115,7 +122,8 @@ class TaskRecordings:
     def collect(self, *, at_end: bool = False) -> None:
         """Send the rows since the last call, and forget recordings that no other code holds any more.
 
-        With `until_end`, the rows of recordings that other code holds are sent only `at_end`.
+        If `until_end` is true, and other code holds a recording, the rows of the recording are sent only if `at_end` is
+        true.
         """
         if not self.known:
             return
@@ -133,9 +141,9 @@ class TaskRecordings:
                     self._ended += 1
 
     def clean_up(self) -> None:
-        """Have the SDK end the threads of recordings that have ended, once there are `_CLEAN_UP_AFTER` of them.
+        """Have the SDK end the threads of ended recordings, if at least `_CLEAN_UP_AFTER` recordings have ended.
 
-        Only call this between two tasks, because the SDK then forgets which recording is current.
+        Call this only between two tasks, because the SDK forgets which recording is current when it cleans up.
         """
         if self._ended >= _CLEAN_UP_AFTER:
             self._ended = 0
