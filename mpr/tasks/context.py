@@ -1,8 +1,9 @@
 """Gives a task its own times, prefix, recording and settings, in a thread that the task shares with other code.
 
-The SDK keeps times for each pair of a thread and a recording. A task may share both with its caller, and with other
-generators and coroutines. So the times of a task are set before each of its steps, and are removed after the step. The
-times of the caller stay as they were. The same holds for settings of the SDK, such as its strict mode.
+The SDK keeps times for each pair of a thread and a recording. A task may share its thread and its recording with its
+caller, and with other generators and coroutines. So before each step of a task, the times of the task take the place of
+those that its caller has set. After the step, the times of the caller are set again. The same holds for settings of the
+SDK, such as its strict mode. A step is the whole function, or a generator or coroutine up to its next pause.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class TaskContext:
-    """Holds the times, the prefix and the recording of one task. Puts them in place while the task runs.
+    """Holds the times, the prefix, the recording and the settings of one task, and uses them while the task runs.
 
     Parameters
     ----------
@@ -79,7 +80,10 @@ class TaskContext:
 
     @around
     def step(self) -> Iterator[None]:
-        """Put the times, the prefix, the recording and the settings of the task in place within the block."""
+        """Put the times, the prefix, the recording and the settings of the task in place within the block.
+
+        After the block, those of the caller are in place again.
+        """
         outer_context, thread_state.context = thread_state.context, self
         outer_recording = recordings.exchange_thread_recording(self._thread_recording) if self._has_recording else None
         outer_times = self._exchange_times(self._times)

@@ -21,8 +21,8 @@ class CurrentTask:
         The qualified name of the task's function, or the name from `@mpr.task(name=...)`.
     index:
         In a `map`, the position of the task's item, from 0. In an `apply` or `submit`, the number of the task in the
-        pool. Outside of a pool, a number that no other such task of the recording has, in any of its processes. The
-        first task of a recording has 0. If there is no recording to join, the number of earlier tasks of this process.
+        pool. For a task that no pool runs, a number that no other task outside of a pool has in this recording. These
+        numbers begin with 0. If there is no recording to join, the number of earlier tasks of this process.
     attempt:
         1 for the first attempt, and one more for each retry.
     worker:
@@ -38,7 +38,22 @@ class CurrentTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
-    """The arguments of `@mpr.task`, and the qualified name of its function."""
+    """The arguments of `@mpr.task`, and the qualified name of its function.
+
+    Attributes
+    ----------
+    function:
+        The qualified name of the function.
+    name:
+        The name of the task.
+    entity_path_prefix, timeline:
+        As in `mpr.task`; None for none.
+
+    Raises
+    ------
+    ConfigError
+        If the name, the prefix or the timeline is empty, or is no text.
+    """
 
     function: str
     name: str
@@ -51,15 +66,16 @@ class TaskOptions:
                 raise ConfigError(f"the {field} of a task must be a str that is not empty, got {value!r}")
 
 
-# The values that the tasks of one work item share, and a list with the position of the task that runs. A worker sets
-# this variable once per work item, and then changes only the list. The reason is that setting a context variable takes
-# 0.1 us per task. A position is twice the task's number plus 1. The status page has the same number.
+# The values that the tasks of one work item (the tasks of one message to a worker) share, and a list with the position
+# of the task that runs. A worker sets this variable once per work item, and then changes only the list. The reason is
+# that setting a context variable takes 0.1 us per task. A position is twice the task's number plus 1. The status page
+# has the same number.
 _Common: TypeAlias = tuple[str, int, int, int, int | None, list[int]]
 _common: ContextVar[_Common | None] = ContextVar("mpr_common_of_tasks", default=None)
 
 
 def current_task() -> CurrentTask | None:
-    """Return the task that runs; None outside of a task. In coroutines that a task starts, this is the same task."""
+    """Return the task that runs; None outside of a task. A coroutine that a task starts belongs to this task."""
     found = _common.get()
     if found is None:
         return None

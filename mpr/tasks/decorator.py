@@ -57,14 +57,17 @@ def task(
     `ProcessPoolExecutor` or a `mpr.Pool`, or by a plain call.
 
     When the function has returned or raised, its rows are in every durable sink (such as a file). The text of an
-    exception is there too, under `mpr/tasks/<name>`. The function starts without any times set, and the times of its
-    caller stay as they were. If there is no recording to join, the function logs to the current one. If another task
-    calls the function, the function is a part of that task. In the process that has made the recording, only the body
-    of the function logs to that recording. Threads that the body starts there log to the recording that is current in
-    these threads.
+    exception is there too, under `mpr/tasks/<name>`. The function starts without any times set. After the call, the
+    times that its caller has set are in place again. If there is no recording to join, the function logs to the current
+    recording. If another task calls the function, the function is a part of that task.
+
+    In the process that has made the recording, only the body of the function logs to that recording. Threads that the
+    body starts there log to the recording that is current in these threads.
 
     Parameters
     ----------
+    function:
+        The function; None if only keywords are given.
     name:
         The task's name; by default the function's qualified name.
     entity_path_prefix:
@@ -84,7 +87,7 @@ def task(
     Raises
     ------
     ConfigError
-        If one of these values cannot be used, for example because a field of the path is no argument of the function.
+        If one of the parameters cannot be used, for example because a field of the path is no argument of the function.
         A call of the function raises this if the path has a field such as `{config.cam_id}`, but the argument has no
         attribute of this name.
     JoinError
@@ -121,7 +124,10 @@ def task(
 def decorated(
     function: Callable[..., Any], options: TaskOptions, config: ConnectionInfo | None = None
 ) -> Callable[..., Any]:
-    """Return `function` as a task with `options`, which logs to the recording of `config` (None: the inherited one)."""
+    """Return `function` as a task with `options`. The task logs to the recording of `config`; None: the inherited one.
+
+    The result is a coroutine function, a generator function or an async generator function if `function` is one.
+    """
     # The interpreter may close a coroutine or a generator at its exit, when the globals of this module are gone.
     # Nothing can be delivered then.
     is_exit = sys.is_finalizing
@@ -179,9 +185,9 @@ def decorated(
 
 
 def _is_being_defined(function: Callable[..., Any]) -> bool:
-    """Whether `function` is just being defined under `@mpr.task`, so that its name will lead to the decorated function.
+    """Whether `function` is being defined under `@mpr.task` at this moment.
 
-    If so, pickle finds the decorated function by this name.
+    If so, its name will lead to the decorated function, and pickle will find the decorated function by this name.
     """
     return isinstance(function, FunctionType) and _found_at(function) is not function
 
@@ -195,9 +201,10 @@ def _found_at(function: Any) -> Any:
 
 
 class _Renamed(FunctionLike):
-    """The result of a call `mpr.task(function)`, if `function` keeps its name in its module, or is no plain function.
+    """The result of `mpr.task(function)`, if the module has the undecorated `function` under the function's name.
 
-    By that name, pickle finds the undecorated function. So the result is pickled as the function and the options.
+    It is also the result if `function` is no plain function. By its name, pickle would find the undecorated function.
+    So the result is pickled as the function and the options.
     """
 
     __slots__ = ("_made_of",)
@@ -217,9 +224,9 @@ class _Renamed(FunctionLike):
 
 
 def undecorated(function: Callable[..., Any]) -> tuple[Callable[..., Any], TaskOptions]:
-    """Return the original function of a decorated function, and the options of the decorator.
+    """Return the original function of the decorated `function`, and the options of the decorator.
 
-    For any other function, return the function itself, and options that have only its name.
+    If `function` is not decorated, return `function` itself, and options that have only its name.
     """
     found: tuple[Callable[..., Any], TaskOptions] | None = getattr(function, _MARK, None)
     if found is not None:
@@ -236,9 +243,9 @@ def _begin(options: TaskOptions, config: ConnectionInfo | None, arguments: dict[
 
 
 class _Executing:
-    """Closes an execution of a task at the end of the block."""
+    """Closes the execution of a task at the end of the block, also if the block raises."""
 
-    # Not `contextlib.contextmanager`, because that sets attributes of an exception, and a user's may refuse this.
+    # Not `contextlib.contextmanager`, because it sets attributes of an exception, which a user's exception may refuse.
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
 
@@ -252,13 +259,13 @@ class _Executing:
         trace: object,
         _is_exit: Callable[[], bool] = sys.is_finalizing,
     ) -> None:
-        # A default, as in `decorated`.
+        # `_is_exit` is a default value, because at the exit of the interpreter the globals of this module may be gone.
         if not _is_exit():
             self._execution.close(error)
 
 
 async def _close(execution: Execution, error: BaseException) -> None:
-    """Close the execution of a coroutine that has raised `error`."""
+    """Close `execution`, the run of a coroutine or async generator that has raised `error`."""
     if is_a(error, (GeneratorExit, KeyboardInterrupt, SystemExit)):
         # Not `await`, because the coroutine was closed, or the event loop ends.
         execution.close(error)
@@ -267,7 +274,7 @@ async def _close(execution: Execution, error: BaseException) -> None:
 
 
 class _Steps(Generator[Any, Any, Any]):
-    """Runs a generator or coroutine, and puts the task's context in place during each step."""
+    """Runs the generator or coroutine `body`, and puts the task's context in place during each step."""
 
     def __init__(self, body: Generator[Any, Any, Any] | Coroutine[Any, Any, Any], execution: Execution) -> None:
         self._body = body
@@ -283,7 +290,7 @@ class _Steps(Generator[Any, Any, Any]):
         return self._step(self._body.throw, *error)
 
     def _step(self, step: Callable[..., Any], *args: Any, _is_exit: Callable[[], bool] = sys.is_finalizing) -> Any:
-        # A default, as in `decorated`.
+        # `_is_exit` is a default value for the same reason as in `_Executing`.
         if _is_exit():
             return step(*args)
         with self._execution.step():
@@ -291,7 +298,7 @@ class _Steps(Generator[Any, Any, Any]):
 
 
 class _Part:
-    """Awaits one `__anext__`, `asend`, `athrow` or `aclose` of an async generator, which may take several steps."""
+    """Awaits `body`: one `__anext__`, `asend`, `athrow` or `aclose` of an async generator, in one or more steps."""
 
     def __init__(self, body: Any, execution: Execution) -> None:
         self._body = body.__await__()
@@ -305,7 +312,11 @@ class _Part:
 async def _drive(
     body: AsyncGenerator[Any, Any], begin: Callable[[], Execution], is_exit: Callable[[], bool] = sys.is_finalizing
 ) -> AsyncGenerator[Any, Any]:
-    """Run the async generator `body`, with the task's context in place during each step. Follows PEP 380."""
+    """Run the async generator `body`, with the task's context in place during each step.
+
+    `begin()` makes the execution of the task. Values and exceptions that the caller sends in reach `body`, as PEP 380
+    says for generators. `is_exit()` says whether the interpreter is at its exit.
+    """
     execution = begin()
     try:
         value = await _Part(body.__anext__(), execution)

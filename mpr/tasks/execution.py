@@ -30,7 +30,7 @@ _unrecorded = itertools.count()
 
 
 class Execution:
-    """One run of a task. The object is made just before the body of the task begins.
+    """One run of a task. The object is made just before the body (the function that the user wrote) begins.
 
     Parameters
     ----------
@@ -39,12 +39,14 @@ class Execution:
     config:
         The recording that the task logs to; None for the inherited one, or for the current one if none was inherited.
     arguments:
-        The arguments of the call that the prefix may name.
+        The arguments of the call, by name, for the fields of the prefix; None for none.
 
     Raises
     ------
     RecordingClosedError, JoinError
-        If the recording of `config` cannot be joined.
+        If the recording cannot be joined, or is closed before the task has its index.
+    DeliveryError
+        If the parent does not answer the request for an index.
     ConfigError
         If the prefix cannot be filled in.
     """
@@ -85,8 +87,8 @@ class Execution:
     def capture(self) -> AbstractContextManager[None]:
         """Have the whole process log to the recording within the block, also threads that the body starts.
 
-        `producer/process_capture.py` does this. Does nothing if `config` is None, because only the functions of
-        `SharedRecording.wrap` need it.
+        `producer/process_capture.py` does this. If `config` is None, the method does nothing, because only functions of
+        `SharedRecording.wrap` need a capture.
         """
         if self._context is None or self._producer is None or not self._captures:
             return nullcontext()
@@ -94,7 +96,7 @@ class Execution:
 
     @around
     def step(self) -> Iterator[None]:
-        """Put the context in place within the block: for a whole function, or a generator up to the next `yield`."""
+        """Put the task's context in place within the block: a whole function, or a generator up to its next `yield`."""
         if self._context is None:
             yield
             return
@@ -117,7 +119,7 @@ class Execution:
                     aside(producer.deliver)
 
     async def close_in_loop(self, error: BaseException | None) -> None:
-        """Do what `close` does, but let other coroutines run meanwhile."""
+        """Do what `close` does with `error`, but let other coroutines run meanwhile."""
         producer = self._to_deliver(error)
         if producer is not None:
             with _logged_after(error):

@@ -1,8 +1,8 @@
 """Makes objects that pass as plain functions, but are pickled in their own way.
 
-Pickle always pickles a real function by its name. The functions of `recording.wrap` and `mpr.task` need another pickle,
-because their name leads to the function without mpr. Other libraries take nothing but functions. So these objects say
-that they are functions: `inspect.isfunction` and `isinstance` believe that. Pickle asks for the real type.
+Pickle always pickles a real function by its name. The results of `recording.wrap` and `mpr.task` need another pickle,
+because their name leads to the undecorated function. But many libraries take nothing but functions. So these objects
+say that they are functions. `inspect.isfunction` and `isinstance` believe this, but pickle asks for the real type.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, Final
 class FunctionLike:
     """An object that passes as a plain function. Subclasses define `__reduce__`.
 
-    cloudpickle takes it for a function too, and pickles a copy of `call`. So everything that `call` refers to must be
-    picklable.
+    cloudpickle takes such an object for a function, too, and pickles a copy of `call`. So everything that `call` refers
+    to must be picklable.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class FunctionLike:
         The function whose name, docstring and signature this object has.
     """
 
-    # Not in `__dict__`, because cloudpickle copies that.
+    # These attributes are not in `__dict__`, because cloudpickle copies `__dict__`.
     __slots__ = ("__dict__", "__weakref__", "__wrapped__", "_call")
 
     def __init__(self, call: Callable[..., Any], like: Callable[..., Any]) -> None:
@@ -55,7 +55,7 @@ class FunctionLike:
 
 
 def real_function(call: Callable[..., Any], like: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a real function that calls `call`. It is a generator or coroutine function if `like` is one."""
+    """Return a real function that calls `call`. If `like` is a generator or coroutine function, the result is one."""
     if inspect.iscoroutinefunction(like):
 
         async def forward_coroutine(*args: Any, **kwargs: Any) -> Any:

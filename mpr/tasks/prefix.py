@@ -4,8 +4,8 @@ Covers: which fields a prefix may have, and their values.
 Does not cover: how the prefix is put before the paths (`sdk/log_calls.py`), where an index comes from
 (`producer/task_indices.py`).
 
-A field is one of `FIELDS`, or an argument of the function. If both have the same name, it is the one of `FIELDS`. The
-value of a field is one part of a path: a slash in it is escaped.
+A field is one of `FIELDS`, or an argument of the function. If an argument has the name of a field in `FIELDS`, the
+prefix gets the value of the field in `FIELDS`. The value of a field is one part of a path, so a slash in it is escaped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ FIELDS = ("task", "name", "index", "attempt", "worker", "pid")
 
 
 def check(prefix: str, function: Callable[..., Any]) -> None:
-    """Raise `ConfigError` if `prefix` is no format string, or names what neither mpr nor `function` has."""
+    """Raise `ConfigError` if `prefix` is no format string, or has a field that cannot be filled in.
+
+    Each field must be one of `FIELDS`, or an argument of `function`.
+    """
     try:
         names = list(_names(prefix))
     except ValueError as error:
@@ -47,9 +50,9 @@ def check(prefix: str, function: Callable[..., Any]) -> None:
 def arguments_of(
     prefix: str | None, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the arguments that `function` gets by a call, by their names. Empty if `prefix` needs none of them.
+    """Return the arguments of the call `function(*args, **kwargs)`, by their names, with the default values.
 
-    Raises `TypeError` if `function` cannot be called with these arguments.
+    If `prefix` needs none of them, the result is empty. Raises `TypeError` if `function` does not take these arguments.
     """
     if prefix is None or all(name in FIELDS for name in _names(prefix)):
         return {}
@@ -63,9 +66,10 @@ def arguments_of(
 
 
 def fill(prefix: str, task: CurrentTask, arguments: Mapping[str, Any]) -> str:
-    """Return `prefix` for `task`, which was called with `arguments`.
+    """Return `prefix` with the values of its fields for `task`. `arguments` are those of the call, by their names.
 
-    Raises `ConfigError` if a field has no value, for example because an argument has no such attribute.
+    Raises `ConfigError` if a field has no value. For example, the field `{config.cam_id}` has no value if the argument
+    `config` has no attribute `cam_id`.
     """
     import rerun as rr
 
@@ -87,13 +91,13 @@ def fill(prefix: str, task: CurrentTask, arguments: Mapping[str, Any]) -> str:
 
 
 class _Path(str):
-    """A value that is several parts of a path."""
+    """The value of a field that is several parts of a path, so that its slashes are not escaped."""
 
     __slots__ = ()
 
 
 class _PathFormatter(string.Formatter):
-    """Formats values as parts of a path."""
+    """Formats each value as one part of a path, unless the value is a `_Path`."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
         import rerun as rr
@@ -103,7 +107,10 @@ class _PathFormatter(string.Formatter):
 
 
 def _names(prefix: str) -> Iterator[str]:
-    """Yield the name of each field of `prefix`, without attributes and indices. Raises `ValueError`."""
+    """Yield the name of each field of `prefix`, without attributes and indices.
+
+    Raises `ValueError` if `prefix` is no format string.
+    """
     for _, field, spec, _ in string.Formatter().parse(prefix):
         if field is not None:
             yield re.split(r"[.\[]", field, maxsplit=1)[0]

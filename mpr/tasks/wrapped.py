@@ -1,4 +1,4 @@
-"""Makes a function that carries the connection info of a recording: the result of `SharedRecording.wrap`."""
+"""Makes a function that carries what a process needs to join a recording: the result of `SharedRecording.wrap`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from mpr.transport.connection_info import ConnectionInfo
 
 
 class Wrapped(FunctionLike):
-    """Calls `function` in any process, and lets it log to the recording of `config`."""
+    """Calls `function` in any process, and lets it log to the recording of `config`.
+
+    Raises `UnpicklableTaskError` if `function` cannot be called.
+    """
 
     __slots__ = ("_made_of",)
 
@@ -57,6 +60,6 @@ def _load(function: bytes, config: str) -> Wrapped:
 
 
 def _load_call(function: bytes, config: str) -> _WrappedCall:
-    # No new risk, because these bytes are part of a pickle that is being loaded already. `from_text` raises `JoinError`
-    # for another version of mpr.
+    # Unpickling is no new risk here, because these bytes are part of a pickle that is being loaded already. `from_text`
+    # raises `JoinError` if another version of mpr has made the text.
     return _WrappedCall(pickle.loads(function), connection_info.from_text(config))  # noqa: S301  # see above
