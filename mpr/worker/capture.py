@@ -47,9 +47,9 @@ class CaptureOptions:
 
 
 class _Busy(threading.local):
-    """Holds whether the calling thread is writing a record into the recording.
+    """Holds whether the calling thread is writing a log record or a line into the recording.
 
-    Records and lines that the writing itself causes are left out, because each of them would cause another one.
+    Writing may itself cause log records and lines. They are left out, because each of them would cause another one.
     """
 
     now = False
@@ -73,7 +73,7 @@ class LoggingHandler(logging.Handler):
     level:
         The lowest level that is sent, as in `logging.Handler`.
     recording:
-        The stream that gets all records; None for the recordings named above.
+        The stream that gets all records. If it is None, each record goes to the recording that is named above.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class LoggingHandler(logging.Handler):
         self._recording = recording
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log `record`. Errors go to `handleError`, as in all handlers of `logging`, and never to the caller."""
+        """Write `record` into the recording. An error goes to `handleError`, and never to the code that logs."""
         if _busy.now:
             return
         _busy.now = True
@@ -125,7 +125,11 @@ def _path(prefix: str | None, *parts: str) -> str:
 
 
 def log_text(path: str, text: str, level: str, recording: rr.RecordingStream | None = None) -> None:
-    """Log `text` as one row, with the process id and, within a task, the name, index and worker of the task."""
+    """Log `text` as one row at the entity path `path`. `level` is the name of a level in Rerun, such as "WARN".
+
+    The row also has the process id and, within a task, the name, the index and the worker of the task. `recording` is
+    the stream that gets the row; None for the current one.
+    """
     import rerun as rr
 
     task = current_task()
@@ -138,7 +142,7 @@ def log_text(path: str, text: str, level: str, recording: rr.RecordingStream | N
 
 
 class _Lines(io.TextIOBase):
-    """A text stream that passes all text on to `stream`, and calls `line` for each complete line."""
+    """A text stream that passes all text on to `stream`, and calls `line(text)` for each complete line."""
 
     def __init__(self, stream: TextIO, line: Callable[[str], None]) -> None:
         self._stream = stream
@@ -180,7 +184,7 @@ class _Lines(io.TextIOBase):
 
 
 class Capture:
-    """Captures `logging` records and output of this process from now on, as `options` says."""
+    """Writes `logging` records and output of this process into the recording from now on, as `options` says."""
 
     def __init__(self, options: CaptureOptions) -> None:
         self._streams: list[_Lines] = []
@@ -197,7 +201,7 @@ class Capture:
 
     @staticmethod
     def _capture_logging(level: int) -> None:
-        # Not a handler of the root logger, because with such a handler a task's `logging.basicConfig` does nothing.
+        # The handler is not added to the root logger, because then `logging.basicConfig` in a task would do nothing.
         handler = LoggingHandler(LOGS)
         call_handlers = logging.Logger.callHandlers
 
@@ -212,7 +216,7 @@ class Capture:
 
     @property
     def takes_output(self) -> bool:
-        """Whether the output of tasks is captured."""
+        """Whether the text that tasks write to `sys.stdout` and `sys.stderr` goes into the recording."""
         return bool(self._streams)
 
     def finish_lines(self) -> None:

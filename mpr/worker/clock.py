@@ -1,4 +1,4 @@
-"""Reports to the worker's loop that some milliseconds have passed, because reading the clock would take too long."""
+"""Tells the worker's loop every 10 ms that time has passed, because reading the clock for each task takes too long."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _PATIENCE = 20
 
 
 class Clock:
-    """Sets `ticked[0]` and calls `on_tick` every `PERIOD_SECS`, in a thread, while the worker's loop is busy.
+    """Sets `ticked[0]` to True and calls `on_tick()` every `PERIOD_SECS`, in a thread, while the worker's loop is busy.
 
     The loop reads the list `ticked`, because reading the real clock takes ten times as long. Native code that keeps the
-    GIL delays the ticks. If the system gives the process no more threads, `always` is true, and the loop has to read
-    the real clock each time.
+    GIL delays these ticks. If the system gives the process no more threads, `always` is true, and the loop has to read
+    the real clock for each task.
     """
 
     def __init__(self, on_tick: Callable[[], None]) -> None:
@@ -32,7 +32,7 @@ class Clock:
         self.tick_once()
 
     def tick_once(self) -> None:
-        """Tick at least once after this call."""
+        """Have the thread tick at least once more, even if the loop is not busy."""
         self._wanted = True
         # The thread reads `_wanted` once more after it has cleared `_runs`, so no request is missed.
         if not self._runs:

@@ -27,8 +27,8 @@ class WorkerConfig:
     preloaded:
         Whether the SDK was imported before this process was forked.
     results_wait:
-        Whether a result may wait about 0.01 s in the worker for the results of the next tasks of its work item. If the
-        worker dies in this time, the result is lost.
+        Whether a result may wait about 0.01 s in the worker, to be sent together with later results. It waits only for
+        tasks that came in the same message (a work item). If the worker dies in this time, the result is lost.
     capture:
         Which log records and output of the worker go into the recording.
     """

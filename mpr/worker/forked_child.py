@@ -1,7 +1,7 @@
 """Ends a process that a task has forked, as soon as the process leaves the task: `if os.fork() == 0: return`.
 
-Such a process is a copy of the worker. If the copy ran on, it would send a result of its own for the task, and run
-tasks that the worker runs too.
+Such a process is a copy of the worker. If the copy ran on, it would send a second result for the task, and would run
+tasks that the worker runs, too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def exit_with(error: BaseException | None) -> NoReturn:
     Nothing is flushed, because all buffers, sockets and recordings of this process are copies of the worker's.
     """
     code = 0 if error is None else 1
-    # The exception is the user's, and may raise anything when it is looked at.
+    # `error` belongs to the user's code, so reading its attributes or making its text may raise anything.
     with contextlib.suppress(BaseException):
         if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
             code = (error.code or 0) & 0xFF

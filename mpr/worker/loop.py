@@ -1,7 +1,7 @@
 """Runs the tasks that a worker receives, one after another, and sends their results.
 
-A result is sent after the segments with the rows of its task, on the same socket. So the parent reads the rows
-before the result.
+A work item is the tasks of one message to the worker. A result is sent after the messages that announce the rows of its
+tasks, on the same socket. So the parent reads the rows before the result.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class WorkerLoop:
     capture:
         Captures the output of tasks.
     waits:
-        Whether a result may wait for the results of the next tasks of its work item.
+        Whether a result may wait in this process for the results of the next tasks of its work item.
     """
 
     def __init__(self, producer: Producer, capture: Capture, *, waits: bool) -> None:
@@ -56,7 +56,7 @@ class WorkerLoop:
         self._reported_bytes = producer.write_out()
 
     def run(self) -> None:
-        """Run tasks until the parent stops this worker, or until its producer can deliver no more rows."""
+        """Run tasks until the parent stops this worker, or until this process can bring no more rows to the parent."""
         while True:
             message = self._producer.receive()
             match message:
@@ -65,7 +65,7 @@ class WorkerLoop:
                         failpoints.reach("worker.claimed")
                         self._run(message)
                     else:
-                        # Use the function here too, because the parent has done so, and both caches must stay equal.
+                        # This counts as a use of the function, as in the parent, because both caches must stay equal.
                         self._functions.use(message.digest)
                         self._producer.send(Skipped(message.sequence))
                     if self._producer.spent:
@@ -99,10 +99,11 @@ class WorkerLoop:
     def _run_each(
         self, message: Tasks, run: Callable[[Any], Any], name: str, arguments: list[Any], started_ns: int
     ) -> None:
-        """Run the tasks of a work item, and hand over their results.
+        """Run the tasks of the work item `message`, and hand over their results.
 
-        A task may take less than 1 us. So this loop calls as few functions as possible, and reads the clock only if the
-        clock's thread has set `ticked`.
+        `run` runs a task with one of the `arguments`. `name` is the name of the function. `started_ns` is the
+        `time.monotonic_ns()` at which the work item began. A task may take less than 1 us. So this loop calls as few
+        functions as possible, and reads the clock only if the thread of the clock has set `ticked`.
         """
         producer, log_counters, clock = self._producer, self._producer.log_counters, time.monotonic_ns
         counters = log_counters.counters
@@ -172,7 +173,11 @@ class WorkerLoop:
         *,
         last: bool = True,
     ) -> None:
-        """Send the results of `count` tasks from `first` on, after the rows of these tasks."""
+        """Send the results of `count` tasks from number `first` on, after the rows of these tasks.
+
+        `status` says how `payload`, the pickled results, is made. `started_ns` is the `time.monotonic_ns()` at which
+        the work item began. `last` says whether these results are the last ones of the work item.
+        """
         failpoints.reach("worker.ended")
         producer, ended_ns = self._producer, time.monotonic_ns()
         written_bytes = producer.write_out()

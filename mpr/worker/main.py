@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 def main(config: WorkerConfig, initializer: Portable) -> None:
     """Run as worker `config.worker` until the parent stops this process, or until the parent ends.
 
-    `initializer` holds the user's initializer (or None) and its arguments.
+    `initializer` holds the user's initializer (None for none) and the tuple of its arguments. If the initializer
+    raises, the parent gets the exception, and this function returns.
     """
     if config.environ is not None:
         strict_mode = settings.strict_mode_of_environment()
@@ -54,7 +55,7 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
             function(*arguments)
             if forked_child.is_child[0]:
                 forked_child.exit_with(None)
-            # The initializer is there to set things for all tasks.
+            # Keep the settings of the SDK that the initializer has changed, because it changes them for all tasks.
             if producer.settings is not None:
                 producer.settings.keep()
             producer.flush()

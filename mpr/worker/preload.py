@@ -1,8 +1,8 @@
 """Prepares a fork server for forking workers. This module is the server's last import.
 
 Every worker shares the memory that the server has after this import. The module freezes all objects, so that the
-garbage collector of a worker does not touch them. Otherwise the first run of the collector would write to every object
-that came with the fork, and so copy the memory of all of them.
+garbage collector of a worker does not touch them. Otherwise, the first run of the collector would write to every such
+object. The system copies memory that a process writes to, so each worker would have a copy of all objects.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if "rerun" in sys.modules:
 # blocked them, as `mpr run` does.
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGTERM})
 
-# Otherwise all workers would draw the same numbers.
+# Without this, all workers would draw the same random numbers.
 random_state.renew_in_children()
 
 gc.collect()
