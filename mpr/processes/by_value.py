@@ -1,10 +1,13 @@
 """Pickles by value with cloudpickle, keeps the file names of functions, and sends functions under `lru_cache`.
 
+A function that is pickled by value is pickled with its code. A function that is pickled by name is imported in the
+worker.
+
 cloudpickle leaves the file names out from version 3.1.3 on. Without them, a traceback shows neither the file nor the
 source line of a function of `__main__` or of a notebook.
 
-cloudpickle sends the wrapper of `functools.lru_cache` by its name, also if no other process finds this name. This
-module then sends the function and the limits of the cache. The cache itself begins empty in each worker.
+cloudpickle pickles the wrapper of `functools.lru_cache` by its name, even if no other process finds this name. For such
+a wrapper, this module sends the function and the limits of the cache. The cache itself begins empty in each worker.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ import cloudpickle
 
 
 def dumps(value: object, protocol: int, buffer_callback: Callable[[Any], object] | None = None) -> bytes:
-    """Return the pickle of `value`, as `cloudpickle.dumps` does."""
+    """Return the pickle of `value`. The parameters are those of `cloudpickle.dumps`.
+
+    If `value` cannot be pickled, this raises the error of cloudpickle.
+    """
     with io.BytesIO() as file:
         _Pickler(file, protocol=protocol, buffer_callback=buffer_callback).dump(value)
         return file.getvalue()
@@ -43,7 +49,7 @@ def _cached(wrapped: Callable[..., Any], parameters: dict[str, Any], attributes:
 
 
 def _is_importable(wrapper: Any) -> bool:
-    """Return whether another process finds `wrapper` by its name. The present `__main__` is not importable."""
+    """Return whether another process can import `wrapper` by its name. Nothing of `__main__` counts as importable."""
     module, found = wrapper.__module__, sys.modules.get(wrapper.__module__)
     for part in wrapper.__qualname__.split("."):
         found = getattr(found, part, None)
@@ -59,7 +65,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
     dispatch_table: ClassVar = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
 
     def reducer_override(self, obj: Any) -> Any:
-        # Not in `dispatch_table`, because a wrapper that another process finds by its name goes by its name.
+        # This is not in `dispatch_table`, because only some of the wrappers are pickled in this way.
         if type(obj) is _LruCache and not _is_importable(obj):
             attributes = {name: value for name, value in vars(obj).items() if name not in _OF_WRAPPER}
             return _cached, (obj.__wrapped__, obj.cache_parameters(), attributes)

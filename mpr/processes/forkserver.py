@@ -66,7 +66,11 @@ os.register_at_fork(after_in_child=servers.forget)
 
 
 class _Popen(popen_fork.Popen):
-    """Does what `multiprocessing.popen_forkserver.Popen` does, with a fork server of mpr instead of the user's."""
+    """Does the same as `multiprocessing.popen_forkserver.Popen`, with a fork server of mpr instead of the user's.
+
+    `connect(fds)` returns the sentinel of a new process, and the pipe from which the process reads its work. `fds` are
+    descriptors that the process needs.
+    """
 
     method = "forkserver"
 
@@ -115,7 +119,10 @@ class _Popen(popen_fork.Popen):
 
 
 def _wait_for_server(sentinel: int) -> None:
-    """Wait until the fork server has forked the process of `sentinel`. Raises `TimeoutError` if that takes too long."""
+    """Wait until the fork server has forked the process with this `sentinel`.
+
+    Raises `TimeoutError` if the fork takes longer than `SERVER_FORK_SECS`.
+    """
     deadline = time.monotonic() + SERVER_FORK_SECS
     stopped = StoppedServers()
     while not mp_connection.wait([sentinel], SERVER_LOOK_SECS):
@@ -137,7 +144,15 @@ class _ForkServerProcess(ForkServerProcess):
 
 
 class ForkServerLauncher(ProcessLauncher):
-    """Starts workers for `forkserver`, by letting a fork server of mpr fork them."""
+    """Starts workers for `forkserver`, by letting a fork server of mpr fork them.
+
+    Parameters
+    ----------
+    server:
+        The fork server. It runs already.
+    target, shared:
+        As in `ProcessLauncher`.
+    """
 
     def __init__(self, server: ForkServer, target: str, shared: Any) -> None:
         super().__init__(functools.partial(_ForkServerProcess, self._popen), target, shared)
@@ -152,7 +167,7 @@ class ForkServerLauncher(ProcessLauncher):
             self._ahead.append(server.connect_to_new_process([]))
 
     def ended(self) -> Iterable[tuple[int, int | None]]:
-        # The server reports the end of a worker. If it is stopped, it does not, and nobody else would notice.
+        # The server reports the end of a worker. While a signal has stopped the server, it reports nothing.
         self._stopped.look(servers.pids())
         return super().ended()
 
@@ -162,8 +177,8 @@ class ForkServerLauncher(ProcessLauncher):
             try:
                 return super().start(worker, config)
             except (EOFError, ConnectionError):
-                # The server was killed. `ensure_running` starts a new one as soon as the system reports the old one's
-                # end, so this waits and tries again.
+                # The server was killed. `ensure_running` starts another one as soon as the system reports the end of
+                # the old one, so this code waits and tries again.
                 self._forget_ahead()
                 if time.monotonic() > deadline:
                     raise
@@ -173,10 +188,10 @@ class ForkServerLauncher(ProcessLauncher):
         return _Popen(process_obj, self._connect)
 
     def _connect(self, fds: list[int]) -> tuple[int, int]:
-        """Return the sentinel of a new child, and the pipe from which the child reads its work.
+        """Return the sentinel of a new child, and this end of the pipe from which the child reads its work.
 
-        `fds` are descriptors that the child needs. If there are any, a new child is requested, because descriptors can
-        only be sent together with the request.
+        `fds` are descriptors that the child needs. If there are any, the server gets a request for a new child, because
+        descriptors can only be sent together with such a request.
         """
         if self._ahead and not fds:
             return self._ahead.pop(0)
@@ -192,7 +207,7 @@ class ForkServerLauncher(ProcessLauncher):
         while self._ahead:
             sentinel, data_end = self._ahead.pop()
             os.close(sentinel)
-            # An error means that these processes have ended already, because the server was killed.
+            # An error means that the process has ended already, because the server was killed.
             with contextlib.suppress(OSError), open(data_end, "wb", closefd=True) as pipe:
                 reduction.dump({}, pipe)
                 reduction.dump(_Nothing(), pipe)

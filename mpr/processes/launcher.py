@@ -23,7 +23,8 @@ from typing import Any
 
 from mpr.user_code import log as _log
 
-#: The longest time in which a server forks a worker, and the time between two looks whether the server is stopped.
+#: A server is a process that forks workers: a fork server or a zygote. The longest time in which it forks a worker, and
+#: the time between two checks whether a signal has stopped the server (seconds).
 SERVER_FORK_SECS = 60.0
 SERVER_LOOK_SECS = 0.5
 
@@ -36,7 +37,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def start(self, worker: int, config: Any) -> int:
-        """Start the worker with number `worker` and its own `config`. Returns the pid of the worker."""
+        """Start the worker with number `worker`, which gets this `config`. Returns the process id of the worker."""
 
     @abstractmethod
     def waitables(self) -> list[Any]:
@@ -44,9 +45,9 @@ class Launcher(ABC):
 
     @abstractmethod
     def ended(self) -> Iterable[tuple[int, int | None]]:
-        """Return (worker, exit code) of each worker that has ended since the last call.
+        """Return (number of the worker, exit code) for each worker that has ended since the last call.
 
-        The exit code is None if it is not known.
+        An exit code that is not known is None.
         """
 
     @abstractmethod
@@ -58,10 +59,10 @@ class Launcher(ABC):
 def ctrl_c_blocked() -> Iterator[None]:
     """Block Ctrl-C in the processes that this thread starts within the block.
 
-    Each process later ignores Ctrl-C by itself, with `ignore_ctrl_c`.
+    Each of these processes later calls `ignore_ctrl_c`, which ends the blocking.
 
-    The reason: Ctrl-C reaches the whole process group. If Ctrl-C came while a worker imports the SDK, the worker would
-    print a traceback.
+    The reason is that Ctrl-C reaches the whole process group. If Ctrl-C came while a worker imports the SDK, the
+    worker would print a traceback.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -77,9 +78,10 @@ def ignore_ctrl_c() -> None:
 
 
 class StoppedServers:
-    """Continues the servers of a launcher if they are stopped, because then no worker starts, and no end is noticed.
+    """Continues the servers of a launcher if a signal has stopped them.
 
-    The servers belong to mpr, so nobody else has a reason to stop them.
+    While a server is stopped, it starts no worker, and does not report the end of a worker. The servers belong to mpr,
+    so other programs have no reason to stop them.
     """
 
     def __init__(self) -> None:
@@ -87,7 +89,7 @@ class StoppedServers:
         self._look_at = 0.0
 
     def look(self, pids: Iterable[int]) -> None:
-        """Continue those of the processes `pids` that are stopped, with a warning. Looks twice a second at most."""
+        """Continue each process in `pids` that is stopped, with a warning. Checks twice a second at most."""
         if time.monotonic() < self._look_at:
             return
         import psutil
@@ -103,7 +105,17 @@ class StoppedServers:
 
 
 class ProcessLauncher(Launcher):
-    """Starts each worker as a `multiprocessing` process: by `spawn`, or by `forkserver` in a subclass."""
+    """Starts each worker as a `multiprocessing` process: by `spawn`, or by `forkserver` in a subclass.
+
+    Parameters
+    ----------
+    factory:
+        Makes a process of `multiprocessing`, with the keywords of `multiprocessing.Process`.
+    target:
+        The function that each worker runs, in the form "module:function".
+    shared:
+        The second argument of this function, which is the same for all workers.
+    """
 
     def __init__(self, factory: Callable[..., process.BaseProcess], target: str, shared: Any) -> None:
         self._factory = factory
@@ -137,7 +149,7 @@ class ProcessLauncher(Launcher):
 
 
 def call_target(target: str, config: Any, shared: Any) -> None:
-    """Call the function named `target`, in the form "module:function". Only the worker process imports the module."""
+    """Call `target(config, shared)`. `target` is a text "module:function", so that only workers import the module."""
     pkgutil.resolve_name(target)(config, shared)
 
 
@@ -153,9 +165,9 @@ def _started_main(target: str, config: Any, shared: Any) -> None:
 def guard_against_orphans(watched: int | None = None) -> None:
     """Make the kernel kill this process when its parent ends, even if native code holds the GIL.
 
-    `watched` is the read end of a pipe, and only the parent has the write end. None stands for the sentinel that
-    `multiprocessing` gives its children. The kernel sends SIGKILL when the write end closes (`F_SETSIG`, `O_ASYNC`). On
-    macOS a thread waits until the write end closes, and then ends this process.
+    `watched` is the read end of a pipe, and only the parent has the write end. If `watched` is None, this function uses
+    the pipe that `multiprocessing` makes for each child. The kernel sends SIGKILL when the write end closes
+    (`F_SETSIG`, `O_ASYNC`). On macOS a thread waits until the write end closes, and then ends this process.
     """
     if watched is None:
         parent = multiprocessing.parent_process()

@@ -11,9 +11,9 @@ from mpr.threads import check_threads
 
 
 def prepare_main() -> None:
-    """Prepare `__main__` for starting workers. Raises `RuntimeError` in a worker that is just importing `__main__`.
+    """Prepare `__main__` for starting workers. Raises `RuntimeError` in a worker that is importing `__main__`.
 
-    Raises `ConfigError` if this process has no real threads.
+    Raises `ConfigError` if gevent or eventlet has replaced the threads of this process.
     """
     check_threads()
     if getattr(process.current_process(), "_inheriting", False):
@@ -30,10 +30,11 @@ def prepare_main() -> None:
 
 
 def workers_import_main() -> bool:
-    """Return whether a worker imports `__main__`, by the rules of `multiprocessing.spawn`.
+    """Return whether a worker imports the program's `__main__`, by the rules of `multiprocessing.spawn`.
 
-    If this is false, functions of `__main__` are pickled by value. A worker does not import the `__main__` of a
-    notebook, of the prompt, of `python -c` or `python -`, or a `__main__.py`.
+    If the result is False, functions of `__main__` are pickled by value, which means with their code. A worker does not
+    import the `__main__` of a notebook, of the prompt, of `python -c` or of `python -`. It does not import a file
+    `__main__.py` either.
     """
     main = sys.modules.get("__main__")
     return _can_be_imported(getattr(getattr(main, "__spec__", None), "name", None), getattr(main, "__file__", None))

@@ -27,7 +27,7 @@ def _culprit(value: object, seen: set[int]) -> str | None:
     """Return a text that says which part of `value` cannot be pickled; None if no single part is the cause.
 
     `seen` has the ids of the objects that the search has visited. Returns "" if each part that cannot be pickled only
-    leads back to such an object, because then the search runs in a circle.
+    leads back to a visited object, because then the search runs in a circle.
     """
     seen.add(id(value))
     in_circle = False

@@ -1,7 +1,11 @@
-"""Pickles values for another process, with protocol 5 and large buffers apart. Uses cloudpickle if pickle fails.
+"""Pickles values for another process. Uses cloudpickle if pickle fails.
+
+The memory of large values, such as arrays, is not copied into the pickle. It stays in separate buffers, as protocol 5
+of pickle allows.
 
 Pickle is tried first, because it sends importable functions by name, as `multiprocessing` does. So an initializer and
-a task of one module share the globals of that module. Lambdas, closures and functions of a notebook are sent by value.
+a task of one module share the globals of that module. Lambdas, closures and functions of a notebook are sent by value,
+which means with their code.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ PICKLE_PROTOCOL = 5
 
 
 def dumps(value: object) -> list[Buffer]:
-    """Return the pickle of `value` and its out-of-band buffers.
+    """Return a list with the pickle of `value` and, after it, the buffers that are not in the pickle.
 
     Raises the error of cloudpickle if both pickle and cloudpickle fail.
     """
@@ -29,9 +33,10 @@ def dumps(value: object) -> list[Buffer]:
 
 
 def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
-    """Return the pickle of `value`.
+    """Return the pickle of `value`. The memory of large values, such as arrays, is added to `buffers`.
 
-    Large buffers are added to `buffers`. If `buffers` is None, large buffers stay in the pickle.
+    If `buffers` is None, this memory is copied into the pickle. Raises the error of cloudpickle if both pickle and
+    cloudpickle fail.
     """
     out_of_band = None if buffers is None else buffers.append
     if workers_import_main():
@@ -46,7 +51,7 @@ def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
 
 
 class _NotPlainError(Exception):
-    """The value has an object of a class, so it is not plain."""
+    """Says that a value consists of more than built-in types."""
 
 
 class _PlainPickler(pickle.Pickler):
@@ -69,9 +74,10 @@ def dumps_plain(value: object) -> bytes | None:
 
 
 def loads(payload: Sequence[Buffer]) -> Any:
-    """Return the value in `payload`.
+    """Return the value in `payload`, which `dumps` has made in another process.
 
     The sender of `payload` must have proved that it knows the recording's secret, because unpickling can run any code.
+    So unpickling may also raise any error.
     """
     # The buffers are made writable, because arrays use them as memory and are writable with `multiprocessing` too.
     buffers = [bytearray(part) if isinstance(part, bytes) else part for part in payload[1:]]
@@ -84,8 +90,8 @@ class Portable:
     If that pickler fails, cloudpickle pickles the value. With the start method `fork` nothing is pickled, because the
     child inherits the value.
 
-    In the child, the value is unpickled when `value` is read for the first time. So the child can report the error if
-    this fails.
+    In the child, the value is unpickled when `value` is read for the first time. If unpickling fails, the code that
+    reads `value` gets the error, and can report it to the parent.
     """
 
     def __init__(self, value: Any) -> None:
@@ -95,14 +101,14 @@ class Portable:
 
     @classmethod
     def of_pickle(cls, data: bytes) -> Portable:
-        """Make an object whose value is unpickled from `data`, when it is read."""
+        """Make an object with the value in the pickle `data`. The value is unpickled when it is read."""
         portable = cls(None)
         portable._data = data
         return portable
 
     @property
     def value(self) -> Any:
-        """The value. Reading it may raise anything, because unpickling runs code of the user."""
+        """The value. The first reading may raise any error, because it unpickles, which runs code of the user."""
         if self._data is not None:
             # The data comes from the parent, through a pipe of multiprocessing.
             self._value, self._data = pickle.loads(self._data), None  # noqa: S301  # see above

@@ -1,6 +1,6 @@
 """Gives each forked worker random numbers of its own, because a fork copies the state of every generator.
 
-Each generator that workers find after a fork without having made it themselves:
+A worker finds these generators after a fork:
 
 | generator | after a fork |
 |---|---|
@@ -25,12 +25,13 @@ import pickle
 import sys
 from typing import Any, Final
 
-# Numbers the zygotes of this process. Without it, two pools would have equal workers if nothing is drawn between them.
+# Numbers the zygotes of this process, one for each pool with `fork`. Without these numbers, the workers of two pools
+# would draw equal numbers, unless the program draws a number between the two pools.
 zygotes: Final = itertools.count()
 
 
 class _ServerState:
-    """The state of this process as a server. `pid` is None if it is none."""
+    """Holds the process id of this process if it is a fork server; None if it is no fork server."""
 
     pid: int | None = None
 
@@ -39,9 +40,9 @@ _server = _ServerState()
 
 
 def renew_in_children() -> None:
-    """From now on, seed each child of this fork server from the system, before the child imports the main script.
+    """From now on, give numpy's global generator a state from the system in each child of this fork server.
 
-    So a seed that the main script sets on import stays set.
+    This happens before the child imports the main script. So a seed that the main script sets on import is not lost.
     """
     if _server.pid is None:
         # The hook is registered only once, because it cannot be removed.
@@ -50,17 +51,18 @@ def renew_in_children() -> None:
 
 
 def _renew_once() -> None:
-    # A child of the server may fork, too. What it has seeded is its own affair.
+    # A child of the server may fork, too. Its children keep the copied state, because the child may have chosen a seed.
     if _server.pid == os.getppid():
         _set_state(None)
     _server.pid = None
 
 
 def derive(*place: int) -> None:
-    """Change the state to one that follows from the present state and from `place`, such as a worker's number.
+    """Change the state of numpy's global generator. The new state depends only on the old one and on `place`.
 
-    A copy of a seeded generator thus gives the same numbers in each run of the program, and different ones in each
-    worker. PyTorch's DataLoader derives the seeds of its workers in the same way.
+    `place` has numbers that no other worker has, such as the number of the worker. So no two workers draw the same
+    numbers. But if the program has set a seed, each worker draws the same numbers in each run of the program. PyTorch's
+    DataLoader derives the seeds of its workers in the same way.
     """
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
@@ -69,7 +71,10 @@ def derive(*place: int) -> None:
 
 
 def _set_state(entropy: int | None, place: tuple[int, ...] = ()) -> None:
-    """Give numpy's global generator the state that follows from `entropy`; None stands for numbers of the system."""
+    """Give numpy's global generator a state that depends only on `entropy` and `place`.
+
+    If `entropy` is None, the state depends on random numbers from the system.
+    """
     numpy_random: Any = sys.modules.get("numpy.random")
     if numpy_random is None:
         return

@@ -21,7 +21,10 @@ from typing import Any
 
 
 def starting_bytes(process_obj: process.BaseProcess, popen: Any) -> memoryview:
-    """Return the bytes that the new process of `process_obj` reads. `popen` takes the descriptors that it needs."""
+    """Return the bytes that the new process of `process_obj` reads at its start.
+
+    `popen.duplicate_for_child` is called for each file descriptor that the new process needs.
+    """
     buffer = io.BytesIO()
     set_spawning_popen(popen)
     try:
@@ -33,20 +36,20 @@ def starting_bytes(process_obj: process.BaseProcess, popen: Any) -> memoryview:
 
 
 def _known_start_method() -> str | None:
-    """Return the default start method of this process if any other process knows it, too; otherwise None.
+    """Return the default start method of this process; None if it is not chosen yet, or if only this process knows it.
 
-    None leaves the new process the default of its platform. `multiprocessing.get_start_method` is not called without
-    `allow_none`, because it would choose the default of this process, and the program could no longer choose it.
+    If the result is None, the new process uses the default of its platform. `get_start_method` is called with
+    `allow_none`. Without `allow_none`, it would choose the default, and the program could no longer choose another.
     """
     method = multiprocessing.get_start_method(allow_none=True)
     return method if method in multiprocessing.get_all_start_methods() else None
 
 
 def _preparation_data(name: str) -> dict[str, Any]:
-    """Return what `multiprocessing.spawn.get_preparation_data` returns, but with the method of `_known_start_method`.
+    """Return the result of `spawn.get_preparation_data(name)`, but with the start method of `_known_start_method`.
 
-    The code of CPython runs with another `get_start_method`. CPython's own module stays as it is, because other threads
-    may use it at this moment.
+    So the code of CPython runs here with another `get_start_method`. The module of CPython is not changed, because
+    other threads may use it at this moment.
     """
     names = {**vars(spawn), "get_start_method": _known_start_method}
     data: dict[str, Any] = FunctionType(spawn.get_preparation_data.__code__, names)(name)
@@ -54,7 +57,7 @@ def _preparation_data(name: str) -> dict[str, Any]:
 
 
 class _SpawnPopen(popen_spawn_posix.Popen):
-    """Does what its base class does, with the bytes of `starting_bytes`."""
+    """Starts a process as its base class does, but the process gets the bytes of `starting_bytes`."""
 
     _fds: list[int]
 
@@ -88,7 +91,7 @@ def close_fds(*fds: int) -> None:
 
 
 class SpawnedProcess(SpawnProcess):
-    """A process for `spawn`."""
+    """A process of `multiprocessing` that `_SpawnPopen` starts."""
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802  # multiprocessing's name

@@ -17,9 +17,9 @@ StartMethod = Literal["forkserver", "spawn", "fork"]
 
 
 def check_processes(processes: object) -> int:
-    """Return the number of workers. None stands for the number of CPUs that this process may use.
+    """Return the number of workers that `processes` asks for: a number, or None for one worker per usable CPU.
 
-    Raises `ConfigError` if `processes` is no such number.
+    Raises `ConfigError` if `processes` is neither None nor an integer of at least 1.
     """
     if processes is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -31,13 +31,13 @@ def check_processes(processes: object) -> int:
 
 
 #: Modules that the fork server imports before it forks. Otherwise each import would cost every worker tenths of a
-#: second.
+#: second. `WITHOUT_SDK` has the modules for a server that does not import the Rerun SDK.
 PRELOAD = ("rerun", "numpy", "pyarrow", "mpr.worker.main", "mpr.worker.preload")
 WITHOUT_SDK = ("numpy", "pyarrow", "mpr.worker.preload")
 
 
 def check_start_method(method: object) -> StartMethod:
-    """Return the start method. None stands for `forkserver` if the platform has it, else for `spawn`.
+    """Return the start method `method`. None stands for `forkserver` if the platform has it, else for `spawn`.
 
     Raises `ConfigError` if the platform does not have the start method, or if gevent prevents it.
     """
@@ -57,7 +57,9 @@ def check_start_method(method: object) -> StartMethod:
 def make_launcher(method: StartMethod, preload: bool, target: str, shared: Any) -> Launcher:
     """Return a launcher that starts workers by `method`. For 'fork', call this before mpr starts any thread.
 
-    `shared` is a value that all workers get. With 'fork' the workers inherit this value, otherwise it is pickled.
+    Each worker runs the function `target` ("module:function"), with the value `shared` as one of its arguments. With
+    'fork' the workers inherit `shared`, otherwise it is pickled. `preload` says whether a fork server imports the SDK
+    before it forks.
     """
     if method == "fork":
         return ZygoteLauncher(target, shared)

@@ -39,9 +39,9 @@ def task_name(function: Callable[..., Any]) -> str:
 
 
 def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
-    """Return (digest, pickle) of a task function.
+    """Return a hash of 16 bytes, and the pickle, of the task function `function`.
 
-    Raises `UnpicklableTaskError`, which names the part that cannot be pickled.
+    Raises `UnpicklableTaskError` if `function` cannot be pickled. Its text names the part that fails.
     """
     if not callable(function):
         raise UnpicklableTaskError(f"a task must be callable, got {represent(function)}")
@@ -57,7 +57,7 @@ def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
 def dump_by_value(function: Callable[..., Any]) -> bytes:
     """Return a pickle of `function` with its code, for a process that has another `__main__`.
 
-    Raises `UnpicklableTaskError`.
+    Raises `UnpicklableTaskError` if `function` cannot be pickled.
     """
     from mpr.processes import by_value
 
@@ -68,7 +68,7 @@ def dump_by_value(function: Callable[..., Any]) -> bytes:
 
 
 def check_portable(what: str, portable: Portable) -> None:
-    """Raise `UnpicklableTaskError` if no `Process` can be started with `portable` as an argument."""
+    """Raise `UnpicklableTaskError` if `portable` cannot be an argument of a `Process`. The text begins with `what`."""
     try:
         # Locks and queues of multiprocessing can be pickled only while a process is being started.
         with _as_if_spawning():
@@ -87,7 +87,7 @@ def _as_if_spawning() -> Iterator[None]:
 
 
 class _Spawning:
-    """Stands in place of the `Popen` of a process that is being started.
+    """Takes the place of the `Popen` of a process that is being started.
 
     The class has only the methods that `multiprocessing` calls when it pickles locks, queues and connections.
     """
@@ -110,7 +110,7 @@ def load_function(data: bytes) -> Callable[..., Any]:
 
 
 def load_initializer(portable: Portable) -> tuple[Callable[..., object] | None, tuple[Any, ...]]:
-    """Return the initializer of a pool and its arguments. Raises `TaskLoadError` if this process cannot load them."""
+    """Return the initializer in `portable` and its arguments. Raises `TaskLoadError` if they cannot be loaded."""
     try:
         function, arguments = portable.value
     except BaseException as error:
@@ -132,7 +132,7 @@ def _load_error(what: str, error: BaseException) -> TaskLoadError:
 
 
 def load_arguments(payload: Sequence[Buffer]) -> list[Any]:
-    """Return the arguments of a work item. Raises `TaskLoadError` if this process cannot load them."""
+    """Return the arguments in `payload`, one for each task. Raises `TaskLoadError` if this process cannot load them."""
     try:
         arguments: list[Any] = loads(payload)
     except BaseException as error:
@@ -141,7 +141,10 @@ def load_arguments(payload: Sequence[Buffer]) -> list[Any]:
 
 
 def dump_arguments(name: str, value: object) -> list[Buffer]:
-    """Pickle the arguments of a work item. Raises `UnpicklableTaskError`, which names the part that fails."""
+    """Return the pickle of `value`, the arguments of tasks of the function named `name`, and its buffers.
+
+    Raises `UnpicklableTaskError` if they cannot be pickled. Its text names the part that fails.
+    """
     try:
         return dumps(value)
     except Exception as error:  # noqa: BLE001  # `_refuse` always raises an error
@@ -164,7 +167,7 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
 
 
 class Failure:
-    """Takes the place of a result in the list of results of a worker, if the task has raised `error`.
+    """Takes the place of a task's result in the list of a worker's results, if the task has raised `error`.
 
     The exception is pickled at once, because a later task may change it.
     """
@@ -186,12 +189,12 @@ class _Shown:
 
 
 def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
-    """Pickle results of tasks, and also return whether they were pickled together, as one list.
+    """Pickle `results` of tasks. Returns the pickle, and whether the results were pickled together, as one list.
 
-    Otherwise, `parts_of_results` opens the pickle. The result of a task that raised is a `Failure`. If the results have
-    objects of classes, they are pickled one by one. If the parent then cannot unpickle one of them, it still has the
-    others. A result that cannot be pickled is replaced by a `MaybeEncodingError`, because `multiprocessing.Pool` raises
-    this error too.
+    Results that consist of built-in types only are pickled together, and also a single result. Other results are
+    pickled one by one, so that the parent gets the others if it cannot unpickle one of them. `parts_of_results` splits
+    such a pickle. The result of a task that raised is a `Failure`. A result that cannot be pickled is replaced by a
+    `MaybeEncodingError`, because `multiprocessing.Pool` raises this error, too.
     """
     if len(results) > 1:
         plain = dumps_plain(results)
@@ -211,7 +214,7 @@ def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
 
 
 def _dump_result(result: object) -> tuple[bool, list[Buffer]]:
-    """Pickle one result. Returns whether the task has failed, and the pickle of the result or of the error."""
+    """Pickle `result`. Returns whether the task has failed, and the pickle of the result or of the error."""
     if type(result) is Failure:
         return True, result.payload
     try:
@@ -224,9 +227,10 @@ def _dump_result(result: object) -> tuple[bool, list[Buffer]]:
 
 
 def parts_of_results(payload: Sequence[Buffer], count: int) -> list[tuple[bool, list[Buffer]]]:
-    """Return for each of `count` results whether its task has failed, and the pickle of the result or of the error.
+    """Split `payload`, which `dump_results` has made of `count` results that it has pickled one by one.
 
-    Raises `ValueError` if `payload` has another number of results.
+    Returns for each result whether its task has failed, and the pickle of the result or of the error. Raises
+    `ValueError` if `payload` has another number of results.
     """
     entries: list[tuple[bool, bytes, int]] = loads(payload[:1])
     if len(entries) != count:
@@ -236,7 +240,7 @@ def parts_of_results(payload: Sequence[Buffer], count: int) -> list[tuple[bool, 
 
 
 def dump_exception(error: BaseException) -> list[Buffer]:
-    """Pickle an exception with the text of its traceback. If this fails, pickle a `TaskError` instead."""
+    """Pickle `error` with the text of its traceback. If `error` cannot be pickled, pickle a `TaskError` instead."""
     name, text = describe(error), traceback_text(error)
     # All errors are suppressed, because a user's exception may raise anything when it is pickled.
     with contextlib.suppress(BaseException):
@@ -248,9 +252,10 @@ def dump_exception(error: BaseException) -> list[Buffer]:
 
 
 def load_exception(payload: Sequence[Buffer]) -> BaseException:
-    """Unpickle the exception of a task. The `__cause__` is the traceback in the worker, as in `multiprocessing.Pool`.
+    """Return the exception in `payload`, which `dump_exception` has made.
 
-    Raises nothing. If the exception cannot be unpickled, or if it is no exception, a `TaskError` is returned.
+    Its `__cause__` has the traceback in the worker, as in `multiprocessing.Pool`. If the exception cannot be unpickled,
+    or if it is no exception, the result is a `TaskError`. This function itself raises nothing.
     """
     try:
         inner, name, text = loads(payload)

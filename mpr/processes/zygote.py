@@ -33,8 +33,15 @@ class ZygoteLauncher(Launcher):
     """Lets the zygote fork the workers. The constructor forks the zygote.
 
     A fork is safe only in a process with one thread, and the zygote never has another thread. So a worker that replaces
-    a dead one is forked as safely as the first worker. The workers inherit the shared value. The pipe between the
-    parent and the zygote only transports configs, pids and exit codes of workers.
+    a dead one is forked as safely as the first worker. The workers inherit `shared`. The pipe between the parent and
+    the zygote only transports configs, process ids and exit codes of workers.
+
+    Parameters
+    ----------
+    target:
+        The function that each worker runs, in the form "module:function".
+    shared:
+        The second argument of this function, which is the same for all workers.
     """
 
     def __init__(self, target: str, shared: Any) -> None:
@@ -64,7 +71,7 @@ class ZygoteLauncher(Launcher):
         try:
             return self._start(worker, config)
         except (EOFError, ConnectionError) as error:
-            # No other process can take its place, because this process has threads by now.
+            # This process cannot fork another zygote, because it has threads by now.
             text = "the process that forks the workers was killed, and start_method='fork' has no other one"
             raise ChildProcessError(text) from error
 
@@ -122,7 +129,7 @@ class ZygoteLauncher(Launcher):
 def _is_harmless(thread: threading.Thread) -> bool:
     """Return whether `thread` belongs to mpr, or is the thread with which pyzmq frees memory.
 
-    Such a thread is harmless at a fork, because workers need no lock that the thread may hold.
+    Both kinds of threads are harmless at a fork, because workers need no lock that such a thread may hold.
     """
     is_ours = thread.name.startswith("mpr-") or thread.name == CARRIER
     return is_ours or type(thread).__module__.startswith("zmq.")
@@ -133,9 +140,11 @@ def _ignore_signal(_number: int, _frame: object) -> None:
 
 
 def _zygote_main(pipe: Any, parents_end: Any, zygote: int, target: str, shared: Any) -> None:
-    """Fork a worker for each config that the parent sends, and report each exit code.
+    """Run the zygote: fork a worker for each config that comes through `pipe`, and report each exit code.
 
-    The zygote ends if the parent sends None or closes its end of the pipe. Then the zygote kills all workers.
+    The zygote ends if the parent sends None, or closes its end of the pipe. Before its end, the zygote kills all
+    workers. `parents_end` is the parent's end of the pipe, which the zygote has inherited, and closes. `zygote` is the
+    number of this zygote. `target` and `shared` are those of the launcher.
     """
     parents_end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
