@@ -35,7 +35,7 @@ _trace = BaseException.__dict__["__traceback__"].__get__
 
 
 def passes(error: BaseException) -> bool:
-    """Return whether `error` may come from Ctrl-C or another signal's handler, so that it must not be swallowed."""
+    """Return whether `error` may come from Ctrl-C or another signal's handler. Then mpr must raise it again."""
     return (
         not is_a(error, Exception)
         and threading.current_thread() is threading.main_thread()
@@ -55,7 +55,7 @@ def is_a(value: object, kind: type[Any] | tuple[type[Any], ...]) -> bool:
 
 
 def type_name(kind: type[Any]) -> str:
-    """Return the name of the class `kind`, with its module unless that is `builtins`."""
+    """Return the name of the class `kind`, with its module. The module `builtins` is left out."""
     name, module = plain_name(kind), _module(kind)
     return name if type(module) is not str or module == "builtins" else writable(f"{module}.{name}")
 
@@ -66,7 +66,7 @@ def plain_name(kind: type[Any]) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return the type and the text of an exception. Works even if the `__str__` of the exception raises."""
+    """Return a text with the type and the text of `error`. Works even if the `__str__` of the exception raises."""
     try:
         text = f"{error}"
     except BaseException as failure:
@@ -87,13 +87,13 @@ def represent(value: object) -> str:
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return the text that Python prints for an exception that nothing has caught, with its traceback."""
+    """Return the text, with the traceback, that Python would print for `error` if no code caught it."""
     try:
         return writable("".join(traceback.format_exception(type(error), error, _trace(error))))
     except BaseException as failure:
         if passes(failure):
             raise
-    # The traceback is kept even if the exception has attributes that `traceback` cannot use.
+    # The exception has attributes that `traceback` cannot use. The text still shows the traceback, if that is possible.
     lines = ["(no traceback can be made)\n"]
     with contextlib.suppress(Exception):
         lines = ["Traceback (most recent call last):\n", *traceback.format_tb(_trace(error))]
@@ -101,7 +101,7 @@ def traceback_text(error: BaseException) -> str:
 
 
 def writable(text: str) -> str:
-    """Return `text` as a plain `str` that can be encoded. Neither messages nor rows take lone surrogates."""
+    """Return `text` as a `str` that can be encoded, because messages and rows cannot have lone surrogates."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
@@ -109,7 +109,9 @@ def writable(text: str) -> str:
 
 
 class Contained:
-    """Logs an exception of the block, and goes on after the block. Never raises.
+    """Logs an exception that the block raises. Then the program goes on after the block.
+
+    Only an exception for which `passes` returns True is raised again.
 
     Parameters
     ----------
@@ -151,11 +153,11 @@ class _Around:
 
 
 def around(parts: Callable[P, Iterator[None]]) -> Callable[P, _Around]:
-    """Make a context manager of a generator function with one `yield`, for blocks in which code of a user runs.
+    """Make a context manager of `parts`, a generator function with one `yield`, for blocks that run code of a user.
 
     The code behind the `yield` runs after the block, also if the block raises. Unlike `contextlib.contextmanager`, this
-    does not set attributes of an exception that passes. An exception of a user may refuse that, such as a frozen
-    dataclass, and would then be replaced by another one.
+    sets no attributes of an exception that the block raises. Some exceptions of users refuse new values of attributes,
+    for example a frozen dataclass. The error of the refusal would then replace the exception.
     """
 
     @functools.wraps(parts)
@@ -169,7 +171,7 @@ def around(parts: Callable[P, Iterator[None]]) -> Callable[P, _Around]:
 
 
 class _Log(logging.LoggerAdapter[logging.Logger]):
-    """The logger `mpr`. Handlers, filters and record factories of a user may raise, and no thread of mpr may end."""
+    """The logger `mpr`. It contains the errors of a user's handlers and filters, so that they end no thread of mpr."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         try:
