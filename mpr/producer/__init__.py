@@ -14,6 +14,7 @@ The words of this package:
 - *announce*: tell the parent how many bytes of the outbox were written. The parent reads only these bytes.
 - *deliver*: flush, announce, and wait until every durable sink (such as a file) has all rows.
 - *manifest*: the list of the chunks of rows in an outbox. The SDK writes it at the end of the outbox.
+- *status page*: a page of counters in memory, which the parent can read even after the death of this process.
 - *spent*: a process that can bring no more rows to the recording is spent, for example because a flush has failed.
 - *gone*: a recording is gone if it was closed, or if its parent has ended.
 - *task recording*: a recording that a task makes itself, such as an `rr.RecordingStream`.

@@ -60,8 +60,8 @@ class Inbox:
     def take_answers(self, timeout_secs: float = 0) -> None:
         """Receive the messages that have arrived. If none has arrived, wait up to `timeout_secs` for one.
 
-        Messages for the main thread are kept for `next_message`, all others go to `take_answer`. Does nothing if
-        another thread is receiving messages already.
+        Each message goes to `take_answer`, and a message for the main thread is kept for `next_message`. Does nothing
+        if another thread is receiving messages already.
         """
         if not self._reading.acquire(blocking=False):
             # The thread that reads takes the answers. It may be the main thread, which waits for the next task.
