@@ -10,6 +10,9 @@ Covers: start methods (`start.py` chooses one), ending workers whose parent has 
 Does not cover: how many workers there are and what they do (`scheduler`, `worker`).
 May import: transport.
 
+A function is pickled *by name* if the worker imports it, and *by value* if the pickle has the code of the function.
+`shared` is a value that all workers of a launcher get. A worker's `config` is its own.
+
 A launcher starts workers by one start method. A sentinel (a word of `multiprocessing`) is a descriptor that becomes
 readable when a process has ended. The parent is the process that has the launcher.
 """

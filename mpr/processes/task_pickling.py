@@ -41,7 +41,8 @@ def task_name(function: Callable[..., Any]) -> str:
 def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
     """Return a hash of 16 bytes, and the pickle, of the task function `function`.
 
-    Raises `UnpicklableTaskError` if `function` cannot be pickled. Its text names the part that fails.
+    Raises `UnpicklableTaskError` if `function` cannot be pickled. The text of the error names the part that fails, if
+    it can be found. An error from a user's `__reduce__` is raised unchanged.
     """
     if not callable(function):
         raise UnpicklableTaskError(f"a task must be callable, got {represent(function)}")
@@ -143,7 +144,8 @@ def load_arguments(payload: Sequence[Buffer]) -> list[Any]:
 def dump_arguments(name: str, value: object) -> list[Buffer]:
     """Return the pickle of `value`, the arguments of tasks of the function named `name`, and its buffers.
 
-    Raises `UnpicklableTaskError` if they cannot be pickled. Its text names the part that fails.
+    Raises `UnpicklableTaskError` if they cannot be pickled. The text of the error names the part that fails, if it can
+    be found. An error from a user's `__reduce__` is raised unchanged.
     """
     try:
         return dumps(value)
