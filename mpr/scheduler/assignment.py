@@ -29,7 +29,7 @@ _DEPTHS = ((200, WORK_ITEMS_MAX), (1_000, 16), (SHORT_MICROS, 3))
 
 @dataclass(slots=True)
 class _Load(Generic[P]):
-    """The work items of one worker, and how many more the worker may get."""
+    """The work items of one worker, and how many more work items the worker may get."""
 
     #: The work item that runs, and those that wait behind it.
     work_items: deque[P] = field(default_factory=deque)
@@ -86,9 +86,10 @@ class Assignment(Generic[P]):
         return self._assign()
 
     def ready(self, worker: int, work_items: int | None, *, ahead: bool = True) -> list[tuple[int, P]]:
-        """Add a worker that takes tasks. The worker gets up to `work_items` work items in its life (None: any number).
+        """Add the worker with the number `worker`, which takes tasks from now on.
 
-        With `ahead`, the worker may have several work items at a time. Otherwise it has at most one.
+        The worker gets up to `work_items` work items in its life (None: any number). If `ahead` is true, it may have
+        several of them at a time, else only one.
         """
         self._workers[worker] = _Load(work_items_left=work_items, most=WORK_ITEMS_MAX if ahead else 1)
         self._idle[worker] = None

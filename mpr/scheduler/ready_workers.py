@@ -39,9 +39,10 @@ class ReadyWorkers:
     # --- workers -----------------------------------------------------------------------------------------------
 
     def add(self, worker: int, handle: WorkerHandle, work_items: int | None, *, ahead: bool) -> None:
-        """Add a worker that takes tasks. The worker gets up to `work_items` work items in its life (None: any number).
+        """Add the worker with the number `worker`, which takes tasks from now on.
 
-        With `ahead`, the worker may have several work items at a time. Otherwise it has at most one.
+        `handle` has what the parent knows of the worker. The worker gets up to `work_items` work items in its life
+        (None: any number). If `ahead` is true, it may have several of them at a time, else only one.
         """
         self._handles[worker] = handle
         self._send(self._assignment.ready(worker, work_items, ahead=ahead))
