@@ -1,5 +1,7 @@
 """Says in words in which rows two recordings differ.
 
+A cell has the values of one component of one entity in one row. A static cell has no time.
+
 Covers: entities, components and their types, timelines, the number of rows and their times, and every cell.
 Does not cover: blueprints, recording ids, application ids, chunks and chunk ids, the order of rows of the same time.
 """
@@ -73,7 +75,8 @@ class _Series:
 class _Entity:
     """All data of a recording at one entity path.
 
-    `temporal` has the components with times, and `static` has the components without. The keys are their names.
+    `temporal` has the cells with times, and `static` has the cells without times. The keys of both are the names of
+    the components.
     """
 
     temporal: dict[str, _Series] = field(default_factory=dict)
@@ -312,7 +315,11 @@ def _of_series(
     *,
     is_static: bool,
 ) -> str | None:
-    """Return how two series differ; None if they are equal. `image_format` is that of images, if they are images."""
+    """Return in words how `other` differs from the expected `one`; None if they are equal.
+
+    `level` and `tolerance` are those of `differences`. `timelines` has the names and Arrow types of the timelines to
+    compare. If the series have the buffers of images, `image_format` is the series with their formats, else None.
+    """
     if one.type != other.type:
         return f"type {one.type} expected, {other.type} found"
     found = [] if is_static or len(one) == len(other) else [f"{_rows(len(one))} expected, {len(other)} found"]
@@ -329,7 +336,11 @@ def _of_series(
 
 
 def _shift(one: _Series, other: _Series, timelines: dict[str, str]) -> str | None:
-    """Return in words how all rows are shifted in time; None if anything else differs, or nothing."""
+    """Return in words by how much time all rows of `other` are shifted against those of the expected `one`.
+
+    Returns None if the rows are not shifted, or if they differ in another way, too. `timelines` has the names and
+    Arrow types of the timelines to compare.
+    """
     if not timelines or not len(one) or len(one) != len(other):
         return None
     ours, theirs = (sorted(each.places(timelines), key=lambda cell: _sortable(cell[0])) for each in (one, other))
@@ -362,11 +373,14 @@ def _changes(
     *,
     is_static: bool,
 ) -> Iterator[str]:
-    """Yield a sentence for each cell that differs. The sentences are sorted by the times of the cells."""
+    """Yield a sentence for each cell that differs. The sentences are sorted by the times of the cells.
+
+    The parameters are those of `_of_series`.
+    """
     from mpr.compare.cells import are_close, words, words_of_both
     from mpr.compare.pixels import words_of_pixels
 
-    # All images of an entity usually have one format. If they do not, the words are those of other cells.
+    # All images of an entity usually have one format. If the formats differ, images are described as other cells are.
     form = image_format.cell((0, 0)) if image_format is not None and image_format.arrays else None
 
     missing, new = _unmatched(one, other, timelines, is_static=is_static)
@@ -390,10 +404,10 @@ _Unmatched = dict[tuple[Any, ...], list[_Place]]
 def _unmatched(
     one: _Series, other: _Series, timelines: dict[str, str], *, is_static: bool
 ) -> tuple[_Unmatched, _Unmatched]:
-    """Return the places of cells of `one` that `other` lacks, and of cells of `other` that `one` lacks.
+    """Return the places (`_Place`) of cells of `one` that `other` lacks, and of cells of `other` that `one` lacks.
 
-    The places are grouped by the times of the cells. Cells are compared bit for bit. If a cell occurs twice in one
-    series and once in the other, one cell is left over. Static cells count only once.
+    The places are grouped by the times of the cells on `timelines`. Cells are compared bit for bit. If a cell occurs
+    twice in one series and once in the other, one of the two is lacking. Equal static cells count as one cell.
     """
     ours, theirs = list(one.places(timelines)), list(other.places(timelines))
     counts = [Counter((stamp, key) for stamp, key, _ in cells) for cells in (ours, theirs)]
@@ -413,7 +427,7 @@ def _taken(cells: list[tuple[tuple[Any, ...], bytes, _Place]], left: Counter[tup
 
 
 def _in_order(cells: Iterator[pa.Array]) -> list[pa.Array]:
-    """Sort cells of one time by their values, so that similar cells are compared with each other."""
+    """Sort `cells`, which all have the same time, by their values. Then similar cells are compared with each other."""
     from mpr.compare.cells import plain
 
     found = list(cells)
