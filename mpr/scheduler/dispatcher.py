@@ -11,9 +11,11 @@ Does not cover: what a result or the end of a worker means (`worker_events.py`),
 worker gets which item (`assignment.py`), processes (`worker_supervisor.py`).
 
 Callers submit from any thread. Then the aggregator's thread sends the work items to workers and takes the results. The
-worker supervisor's thread calls `look`. The thread of a caller does as little as possible. The reason is that Ctrl-C
-may interrupt this thread between any two instructions, and the caller may use the pool after that. The main thread never holds the lock, and
-never calls an observer, because a signal handler may run there and end the pool (see `mpr/threads.py`).
+worker supervisor's thread calls `look`.
+
+The thread of a caller does as little as possible. The reason is that Ctrl-C may interrupt this thread between any two
+instructions, and the caller may use the pool after that. The main thread never holds the lock, and never calls an
+observer. The reason is that a signal handler may run in the main thread and end the pool (see `mpr/threads.py`).
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def watch_current(changed: Callable[[Any, bool], None]) -> bool:
 
     `handle` is the new current recording's handle; None if there is none. `of_thread` says whether the recording is
     current in the calling thread only. Returns whether this release of the SDK has both functions of `_SET_CURRENT`. If
-    it lacks one, nothing is watched. Calls of `rr.init` are not watched, because `rr.init` uses `new_recording` instead.
+    it lacks one, nothing is watched. Calls of `rr.init` are not watched either, because it uses `new_recording`.
     """
     if any(private_names.find(name) is None for name in _SET_CURRENT):
         return False
