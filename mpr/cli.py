@@ -71,7 +71,7 @@ def run(
 
 
 def _say(text: str, colour: str | None = None) -> None:
-    """Write one line to stderr, in colour if stderr is a terminal."""
+    """Write `text` as one line to stderr, in `colour` if stderr is a terminal."""
     click.echo(f"{click.style('mpr run:', bold=True)} {click.style(text, fg=colour)}", err=True)
 
 

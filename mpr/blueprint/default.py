@@ -108,7 +108,8 @@ def blueprint(
 def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool, timeline_name: str) -> rrb.Container:
     """Make the views of pools: the state timelines, and beside them tabs with charts and texts.
 
-    If the pools do not record the states of workers, there are only the tabs. `legend` says whether the charts of
+    `recorded` are the kinds of telemetry that the pools record. Without the kind "workers", there are only the tabs.
+    `legend` says whether the charts of
     workers have a legend. `visible` says whether the views are unfolded. `timeline_name` is the title of the state
     timelines.
     """
@@ -193,8 +194,9 @@ def _by_top(paths: Iterable[str]) -> dict[str, list[str]]:
 def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
     """Return the origins (the paths whose data a view shows) of the 2D views for the 2D entities at `paths`.
 
-    If there are several images, each image gets its own view, which also shows the shapes beside and below this image.
-    If there is at most one image, or if there is data at the common path of all entities, one view shows everything.
+    `kinds` has the archetypes of each entity. If there are several images, each image gets its own view. This view also
+    shows the shapes beside and below the image. If there is at most one image, or if there is data at the common path of
+    all entities, one view shows everything.
     """
     if not paths:
         return []

@@ -69,7 +69,9 @@ class PoolCalls:
         callback: Callback | None,
         error_callback: Callback | None,
     ) -> AsyncResult[list[Any]]:
-        """Submit a task for each item: `function(item)` if `mode` is `EACH`, `function(*item)` if `mode` is `STAR`.
+        """Submit a task for each item of `iterable`.
+
+        The task calls `function(item)` if `mode` is `EACH`, and `function(*item)` if `mode` is `STAR`.
 
         One work item has `chunksize` tasks; None: so many that each worker gets four work items. The list of results
         is passed to `callback`, or the first exception to `error_callback`. Returns the object that will have the
@@ -108,10 +110,11 @@ class PoolCalls:
     def imap(
         self, function: Callable[..., Any], iterable: Iterable[Any], chunksize: int, *, ordered: bool
     ) -> ResultIterator[Any]:
-        """Start a thread that submits a task for each item, only as fast as the caller takes results.
+        """Start a thread that submits the task `function(item)` for each item of `iterable`.
 
-        One work item has `chunksize` tasks. Returns the iterator from which the caller takes the results. If `ordered`
-        is true, the results come in the order of the items, else in the order in which the tasks end.
+        The thread submits tasks only as fast as the caller takes results. One work item has `chunksize` tasks. Returns
+        the iterator from which the caller takes the results. If `ordered` is true, the results come in the order of the
+        items, else in the order in which the tasks end.
         """
         return imap.start(self._dispatcher, self._size, function, iterable, check_chunksize(chunksize), ordered=ordered)
 

@@ -187,7 +187,7 @@ class PoolExecutor(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[R]:
-        """Return an iterator over the results of `map(fn, *iterables)`, in order. It raises the error of a call, too.
+        """Return an iterator over the results of `map(fn, *iterables)`, in order. If a call has failed, `next` raises.
 
         Parameters
         ----------

@@ -50,7 +50,7 @@ class Progress(PoolObserver):
             self._grow(name, count)
 
     def submitted(self, name: str, count: int) -> None:
-        """Count `count` tasks as submitted. Tasks that no call has announced are added to the bar."""
+        """Count `count` tasks of function `name` as submitted. Add tasks that no call has announced to the bar."""
         with self._drawing():
             known = min(count, self._announced)
             self._announced -= known

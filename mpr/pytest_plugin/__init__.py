@@ -191,7 +191,7 @@ def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
 
 @pytest.fixture
 def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for files of this test. It lies beside the test's recording and has the same name without `.rrd`.
+    """A folder for files of this test. The folder is beside the test's recording, and has the same name without `.rrd`.
 
     If the test is not recorded, the fixture returns a temporary folder.
     """

@@ -5,10 +5,10 @@ A cell has the values of one component of one entity in one row.
 Covers: the files of golden recordings, when these files are written, and the message of a test whose rows differ.
 Does not cover: the comparison of two files (`mpr.compare.compare`).
 
-The golden recording of a test is `__recordings__/<module>/<test>.rrd` beside the file of the test. It was written by an
-earlier run of the test. A test may have several golden recordings, each with its own name and file. A file is always
-replaced as a whole. Workers of pytest-xdist never write the same file, because each test has its own files. A golden
-recording has the rows of the test. It does not have the rows in which mpr describes the run or the machine.
+The golden recording of a test is `__recordings__/<module>/<test>.rrd` beside the file of the test. An earlier run of
+the test has written the golden recording. A test may have several golden recordings, each with its own name and file.
+A file is always replaced as a whole. Workers of pytest-xdist never write the same file, because each test has its own
+files. A golden recording has the rows of the test, but not the rows in which mpr describes the run or the machine.
 """
 
 from __future__ import annotations
@@ -237,8 +237,8 @@ _checked: dict[Path, tuple[tuple[int, ...], str | None]] = {}
 def _check(golden: Path) -> None:
     """Raise `RecordingError` if the SDK cannot read the file `golden`, or if the SDK crashes when it reads the file.
 
-    Another process reads the file, because a crash would end this process. It reads all recordings in the folder of
-    `golden` at once, because starting a process for each file takes more time.
+    Another process reads the file, because a crash would end this process. This other process reads all recordings in
+    the folder of `golden` at once, because starting a process for each file takes more time.
     """
     if not _is_checked(golden):
         paths = [golden, *(path for path in golden.parent.glob("*.rrd") if path != golden and not _is_checked(path))]
@@ -255,7 +255,7 @@ def _is_checked(path: Path) -> bool:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """Return the inode, the size (bytes) and the time of change (nanoseconds) of a file; () if the file is missing."""
+    """Return the inode, the size (bytes) and the time of change (nanoseconds) of the file at `path`; () if missing."""
     try:
         found = path.stat()
     except OSError:

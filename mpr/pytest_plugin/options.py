@@ -97,8 +97,8 @@ class Settings:
     min_free_bytes:
         The number of bytes that must be free on the disk. If there are fewer, nothing is recorded.
     names_worker:
-        Whether the file names of recordings contain the worker's name. That is so with `--dist each` of pytest-xdist,
-        because each worker then runs every test.
+        Whether the file names of recordings contain the worker's name. This is needed with `--dist each` of
+        pytest-xdist, because each worker then runs every test.
     screenshot:
         Which recordings get a picture: one of `SCREENSHOTS`.
     screenshot_timeout_secs, screenshots_secs:
@@ -245,7 +245,10 @@ class TestOptions:
 
 
 def test_options(item: pytest.Item, settings: Settings) -> TestOptions:
-    """Return the options of the test `item`. Raises `pytest.UsageError` if a marker has a wrong argument."""
+    """Return the options of the test `item`, from its markers and from `settings`, the options of the run.
+
+    Raises `pytest.UsageError` if a marker has a wrong argument.
+    """
     found: dict[str, Any] = {}
     for marker in item.iter_markers("mpr"):
         _check_marker(item, marker)

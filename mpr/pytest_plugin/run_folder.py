@@ -30,8 +30,8 @@ _IGNORE = ".gitignore"
 def make_run_folder(settings: Settings, folder: str, output: str) -> None:
     """Make the folder of the run if it is missing. Raises `OSError` if this fails.
 
-    `folder` is the folder of the run, and `output` the folder of all runs. They are texts, because a test may have
-    replaced functions that the methods of `Path` call.
+    `settings` are the options of the run. `folder` is the folder of the run, and `output` the folder of all runs. These
+    folders are texts, because a test may have replaced functions that the methods of `Path` call.
     """
     if not system.exists(folder):
         is_new = not system.exists(output)

@@ -1,8 +1,9 @@
 """Runs an unchanged command, and lets all of its Python processes log into one recording.
 
 The command gets two environment variables, and every process that the command starts inherits both. One variable says
-how to join the recording. The other is PYTHONPATH, which begins with a folder made for the run. Python imports the
-`sitecustomize.py` in this folder at its start, and that file calls `startup.py`. The folder is removed after the run.
+how to join the recording. The other variable is PYTHONPATH, which begins with a folder made for the run. Python imports
+the `sitecustomize.py` in this folder at its start, and that file calls `startup.py`. The folder is removed after the
+run.
 """
 
 from __future__ import annotations

@@ -76,12 +76,15 @@ class Assignment(Generic[P]):
         return () if state is None else state.work_items
 
     def add(self, work_item: P) -> list[tuple[int, P]]:
-        """Put a submitted work item at the end of the queue."""
+        """Put `work_item`, which was just submitted, at the end of the queue. Returns what to send now."""
         self._queue.append(work_item)
         return self._assign()
 
     def add_first(self, work_items: Iterable[P]) -> list[tuple[int, P]]:
-        """Put `work_items` at the front of the queue, in this order. A worker had these items before."""
+        """Put `work_items`, which a worker had before, at the front of the queue. Returns what to send now.
+
+        Their order stays the same.
+        """
         self._queue.extendleft(reversed(list(work_items)))
         return self._assign()
 
@@ -96,7 +99,7 @@ class Assignment(Generic[P]):
         return self._assign()
 
     def done(self, worker: int, work_item: P, micros: int) -> list[tuple[int, P]]:
-        """Remove a work item that a worker has finished in `micros` microseconds. Returns what to send now."""
+        """Remove `work_item`, which `worker` has finished in `micros` microseconds. Returns what to send now."""
         self._depth = next((depth for limit, depth in _DEPTHS if micros < limit), 1)
         self._remove(worker, [work_item])
         return self._assign()
@@ -140,7 +143,7 @@ class Assignment(Generic[P]):
         return state is not None and state.work_items_left == 0 and not state.work_items
 
     def could_take_back(self) -> bool:
-        """Whether a worker has nothing to do, while work items wait behind the one that another worker runs."""
+        """Whether a worker has nothing to do, while another worker has several work items."""
         if self._queue or all(self._workers[worker].work_items for worker in self._idle):
             return False
         return any(len(each.work_items) > 1 for each in self._workers.values())

@@ -55,7 +55,7 @@ class PoolBooks:
     def begin_delivery(self) -> None:
         """Count one delivery of outcomes as under way, until `end_delivery`. The calling thread holds the lock.
 
-        `is_done` is False meanwhile, because the callers do not have these outcomes yet.
+        `is_done` is False until then, because the callers of the tasks do not have these outcomes yet.
         """
         self._deliveries += 1
 

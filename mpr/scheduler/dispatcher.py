@@ -86,7 +86,7 @@ class Dispatcher:
         self._books.lifecycle.check_running()
 
     def announce(self, function: TaskFunction, count: int) -> None:
-        """Report to the observer that a call will submit `count` tasks."""
+        """Report to the observer that a call will submit `count` tasks of `function`."""
         self._soon(lambda: self._observer.announce(function.name, count))
 
     def submit(self, *work_items: WorkItem) -> None:

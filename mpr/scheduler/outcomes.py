@@ -63,7 +63,7 @@ def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseEx
 
 
 def _open_apart(work_item: WorkItem, result: Result, count: int) -> Iterator[Outcome]:
-    """Unpickle the outcomes of `count` tasks in `result`, which were pickled one by one. Yields an outcome for each."""
+    """Unpickle the outcomes of `count` tasks of `work_item` in `result`, which were pickled one by one."""
     task = result.first
     try:
         parts = task_pickling.parts_of_results(result.payload, count)

@@ -28,7 +28,7 @@ class PendingWork:
         self._feeders: set[object] = set()
 
     def submit(self, work_items: Iterable[WorkItem]) -> None:
-        """Add work items. `take_submitted` returns them later. Any thread may call this."""
+        """Add `work_items`. `take_submitted` returns them later. Any thread may call this."""
         self._submitted.extend(work_items)
 
     def take_submitted(self) -> Iterator[WorkItem]:

@@ -60,7 +60,7 @@ class ReadyWorkers:
         return self._handles.pop(worker, None), self._assignment.lost(worker)
 
     def remove_all(self) -> None:
-        """Forget all workers and all waiting work items, because the pool or the recording has ended."""
+        """Forget all workers and all work items in the queue, because the pool or the recording has ended."""
         # No status page of a worker may be read any more, because the aggregator closes the pages when it ends.
         self._handles.clear()
         self._assignment.drop_waiting()
@@ -147,7 +147,7 @@ class ReadyWorkers:
         return taken
 
     def could_take_back(self) -> bool:
-        """Whether a worker has nothing to do, while work items wait behind the one that another worker runs."""
+        """Whether a worker has nothing to do, while another worker has several work items."""
         return self._assignment.could_take_back()
 
     def drop(self, work_item: WorkItem) -> bool:

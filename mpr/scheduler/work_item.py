@@ -174,7 +174,8 @@ class WorkItem:
     def begun(self, at: At | None) -> tuple[int, int]:
         """Return how many tasks of this item a worker at position `at` had begun, and the number of the task that ran.
 
-        Both count from task 0 of this item. The number of the task is -1 if no task of this item ran.
+        The first task of this item has the number 0. The number of the task is -1 if no task of this item ran. Tasks
+        that have their outcome count as begun.
         """
         if at is None:
             # A worker without a status page has one work item at a time, and may have begun all tasks of this item.

@@ -64,10 +64,10 @@ class WorkerEvents:
         self._budget = StartBudget()
 
     def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int = 0) -> None:
-        """Let the worker of `hello` take tasks. Its initializer took `init_micros` microseconds.
+        """Let the worker of `hello` take tasks. The initializer of this worker took `init_micros` microseconds.
 
-        `status_page` can be read until `worker_ended` is called, or the pool ends. It is None if the parent cannot open
-        the page.
+        `status_page` can be read until `worker_ended` is called, or the pool ends. `status_page` is None if the parent
+        cannot open the page.
         """
         limit = self._limits.memory
         used = self._control.memory(hello.pid) if limit is not None else 0
@@ -109,7 +109,7 @@ class WorkerEvents:
             self._delivery.deliver(open_result(work_item, result, count, failure))
 
     def _take(self, hello: Hello, result: Result) -> tuple[WorkItem, int] | None:
-        """Note that the tasks of `result` have ended. Returns their work item, and how many tasks these are.
+        """Note that the tasks of `result` have ended in the worker of `hello`. Returns (work item, number of tasks).
 
         Returns None if these tasks have got their outcomes before. Otherwise the caller of this method must deliver
         the outcomes. Raises `MessageError` if the worker does not have these tasks.
@@ -201,7 +201,7 @@ class WorkerEvents:
         worker, exitcode:
             The number of the worker, and its exit code (negative for a signal; None if unknown).
         said_goodbye:
-            Whether the worker has ended in order. If it has not, the log says that it is replaced.
+            Whether the worker has ended in order. If not, and if another worker starts, mpr logs that it is replaced.
         kept:
             Returns which rows of the worker have survived.
 
@@ -236,7 +236,7 @@ class WorkerEvents:
         return notes
 
     def _settle_lost(self, had: list[WorkItem], loss: WorkerLoss, outcomes: list[Outcome], notes: list[str]) -> None:
-        """Decide what happens to the work items `had` of a dead worker.
+        """Decide what happens to the work items `had` of the dead worker that `loss` describes.
 
         Tasks that the worker had begun fail, or are retried. Work items that still have tasks to run go back to the
         front of the queue. Adds the outcomes of the tasks that fail to `outcomes`, and sentences for the recording to

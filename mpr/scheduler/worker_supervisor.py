@@ -174,8 +174,8 @@ class WorkerSupervisor:
     def stop_starting(self) -> None:
         """Start no more workers, and kill those that have not said hello. Any thread may call this.
 
-        The other workers end by themselves, or by a later step. When this returns, `new_config` was called for the last
-        time.
+        The other workers end by themselves, or by a later step. After this method has returned, `new_config` is not
+        called again.
         """
         with self._start_lock:
             self._starts_no_more = True

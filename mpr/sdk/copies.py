@@ -52,7 +52,7 @@ class Target(Protocol):
         """
 
     def logged(self) -> None:
-        """Note that rows were logged."""
+        """Note that code under test has logged rows, to this recording or to another one."""
 
 
 _Times = dict[str, tuple[Callable[..., None], Any]]

@@ -131,7 +131,7 @@ NAMES: dict[str, Private] = {
 def _owner(name: str) -> tuple[Any, str]:
     """Return the module or class that has the private name `name`, and the name of the attribute in it.
 
-    The first is None if the SDK does not have this class. Raises `KeyError` if `name` is not in `NAMES`.
+    The returned class is None if the SDK does not have this class. Raises `KeyError` if `name` is not in `NAMES`.
     """
     import rerun_bindings
 

@@ -131,7 +131,7 @@ def _empty_stream(_pid: int) -> Any:
 
 
 def _without_skipped_servers(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wrapper of `serve_web_viewer` that shows no page for a server that was not started."""
+    """Return a wrapper of `original` (`serve_web_viewer`) that shows no page for a server that was not started."""
 
     @functools.wraps(original)
     def serve_web_viewer(*args: Any, **kwargs: Any) -> Any:

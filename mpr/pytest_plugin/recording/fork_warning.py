@@ -47,9 +47,9 @@ class Watch:
         self._ours = set(_threads()) - self._before
 
     def hides(self, threads: dict[str, str]) -> bool:
-        """Return whether the warning is suppressed: a test runs, and at most one of `threads` is not a thread of mpr.
+        """Return whether a test runs, and at most one of `threads` is not a thread of mpr or the SDK.
 
-        `threads` has the names of all threads of this process by their ids.
+        If so, the warning is suppressed. `threads` has the names of all threads of this process by their ids.
         """
         theirs = [name for thread, name in threads.items() if thread not in self._ours]
         return self.running() is not None and sum(not name.startswith(_COME_AND_GO) for name in theirs) <= 1

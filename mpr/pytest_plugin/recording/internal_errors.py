@@ -3,8 +3,10 @@
 Such an error does not fail the test, unless `--mpr-strict` is set. Each sort of error is reported once.
 
 If a step of mpr raises, this module reports the error and does not raise it again. This is so for every error, also
-for a `SystemExit` and for that of `pytest.fail`. Only an error that a handler of a signal has raised is raised again, for example at Ctrl-C or
-after a time limit. Such an error is meant for the run, and interrupts the code of mpr only by chance.
+for a `SystemExit` and for that of `pytest.fail`.
+
+Only an error that a handler of a signal has raised is raised again, for example at Ctrl-C or after a time limit. Such
+an error is meant for the run, and interrupts the code of mpr only by chance.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ class InternalErrors:
     Parameters
     ----------
     write:
-        The function that writes the text of an error, such as `Journal.error`. It is called for the first error of each
-        sort, and in `close`. It may raise `OSError`, which is ignored.
+        The function that writes the text of an error, such as `Journal.error`. This function is called for the first
+        error of each sort, and in `close`. If it raises an `Exception`, that is ignored.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:

@@ -1,6 +1,6 @@
 """Writes the `logging` records of a test into the test's recording when pytest's own handler has taken them.
 
-pytest adds handlers to the root logger while a phase of a test runs. One of them formats each record for the report.
+pytest adds handlers to the root logger while a phase of a test runs. One handler formats each record for the report.
 `LogCapture` writes the text that this handler has made. So mpr formats no record and changes none, and adds no handler
 to `logging`. The handler of pytest calls its method `flush` last, when it has formatted the record. `LogCapture`
 replaces only this method.

@@ -166,10 +166,10 @@ class TestStream:
 
 
 def _leave_alone(stream: TestStream) -> None:
-    """Make sure that nothing waits for this stream again, because its threads wait for each other for ever.
+    """Make sure that nothing waits for `stream` again, because its threads wait for each other for ever.
 
-    The SDK's exit handler is removed, because it would wait for all streams. Another exit handler finishes the global
-    recording of the SDK instead, unless that is such a stream too.
+    The SDK's exit handler is removed, because it would wait for all streams. Another exit handler finishes the SDK's
+    global recording instead, unless the threads of this recording wait for ever, too.
     """
 
     def finish_global_recording() -> None:

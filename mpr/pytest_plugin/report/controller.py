@@ -66,7 +66,10 @@ class Controller:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Finish the run. pytest calls this when all workers have ended, before pytest writes its summary."""
+        """Finish the run. pytest calls this when all workers have ended, before pytest writes its summary.
+
+        `exitstatus` is the exit status of pytest. After Ctrl-C, no pictures are drawn.
+        """
         if self.settings.folder.exists():
             # A user who presses Ctrl-C does not want to wait for pictures.
             draw = exitstatus != pytest.ExitCode.INTERRUPTED
