@@ -195,8 +195,8 @@ def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
     """Return the origins (the paths whose data a view shows) of the 2D views for the 2D entities at `paths`.
 
     `kinds` has the archetypes of each entity. If there are several images, each image gets its own view. This view also
-    shows the shapes beside and below the image. If there is at most one image, or if there is data at the common path of
-    all entities, one view shows everything.
+    shows the shapes beside and below the image. If there is at most one image, or if there is data at the common path
+    of all entities, one view shows everything.
     """
     if not paths:
         return []

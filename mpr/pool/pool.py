@@ -80,10 +80,10 @@ class Pool:
         Whether lines that workers write to `sys.stdout` and `sys.stderr` go into the recording, under `mpr/output/`.
         These lines are printed, too.
     telemetry:
-        The kinds of telemetry that the pool records under `mpr/`. True stands for all, False for none. The kinds are
-        `"workers"` (the state of each worker), `"tasks"` (spans and errors), `"resources"` (processor time, memory,
-        threads and open files of each worker, every second) and `"pool"` (throughput, queue, rows and bytes, and the
-        insights at the end). To record them takes less than one percent of a core. A `DirectorySink` gets no telemetry.
+        The kinds of telemetry that the pool records under `mpr/`. True stands for all, False for none. `"workers"` is
+        the state of each worker. `"tasks"` are spans and errors. `"resources"` are processor time, memory, threads and
+        open files of each worker, every second. `"pool"` is throughput, queue, rows and bytes, and the insights at the
+        end. To record them takes less than one percent of a core. A `DirectorySink` gets no telemetry.
         See `docs/telemetry.md`.
 
     Raises

@@ -25,7 +25,7 @@ class OutcomeDelivery:
         self._observer = observer
 
     def deliver(self, outcomes: Iterable[Outcome]) -> None:
-        """Deliver `outcomes`, then call `PoolBooks.end_delivery`. Call `PoolBooks.begin_delivery` before this method."""
+        """Deliver `outcomes`, then call `PoolBooks.end_delivery`. Call `PoolBooks.begin_delivery` before this."""
         try:
             for outcome in outcomes:
                 self.hand_over(outcome)
